@@ -1,0 +1,159 @@
+"""The rows that stages exchange.
+
+Every stage of accord reads rows and writes rows, so any stage runs alone and human and AI verdicts are interchangeable.
+A text is either a plain string or a chat (a tuple of messages); a row is a frozen dataclass; a file holds one row a line
+as JSON, in the column conventions of the field (`prompt`, `completion`, `chosen`, `rejected`, `label`, `messages`).
+Nothing here knows about tensors or tokenizers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Role
+    content: str
+
+
+Text: TypeAlias = str | tuple[Message, ...]
+"""A plain string, or the turns of a chat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model is asked. `columns` keeps the row's other columns for reward functions and verifiers."""
+
+    prompt: Text
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A prompt and the completion a model should learn to give; an empty prompt makes it plain text.
+
+    A completion may be a chat of several turns: the assistant's turns are trained on, the others only read.
+    """
+
+    prompt: Text
+    completion: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A completion and whether it is desirable (KTO's unpaired feedback)."""
+
+    prompt: Text
+    completion: Text
+    label: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two completions of one prompt, of which the first was preferred."""
+
+    prompt: Text
+    chosen: Text
+    rejected: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """K completions of one prompt with ranks: 0 is best, equal ranks are ties."""
+
+    prompt: Text
+    completions: tuple[Text, ...]
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A question to a judge: which of two completions of one prompt is better?"""
+
+    prompt: Text
+    first: Text
+    second: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge's answer: the probability that the first completion is better, .5 for a tie.
+
+    None marks an answer that could not be understood; it is counted, and never turned into a tie.
+    """
+
+    first_wins: float | None
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.first_wins is not None and not 0.0 <= self.first_wins <= 1.0:
+            raise ValueError(f"a verdict is a probability in [0, 1], not {self.first_wins}")
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a sampler returns: tokens, their log-probabilities under the distribution sampled from, and why it stopped.
+
+    `stop` is "end" when the last token is the end-of-turn token and "length" when the sampler ran out of tokens.
+    """
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    stop: Literal["end", "length"]
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) != len(self.logprobs):
+            raise ValueError(f"{len(self.tokens)} tokens but {len(self.logprobs)} log-probabilities")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sampled completion as rewards see it: the prompt with its columns, the text, and the tokens it is made of."""
+
+    prompt: Prompt
+    text: str
+    prompt_tokens: tuple[int, ...]
+    completion: Completion
+
+
+Row: TypeAlias = Prompt | Demonstration | Labelled | Preference | Ranking
+
+
+def text_to_json(text: Text) -> str | list[dict[str, str]]:
+    """A string as it is; a chat as a list of `{"role", "content"}` objects."""
+    return text if isinstance(text, str) else [{"role": m.role, "content": m.content} for m in text]
+
+
+def row_to_json(row: Row) -> dict[str, Any]:
+    """The row as a JSON object in the field's column conventions; `accord.data` reads it back."""
+    match row:
+        case Prompt(prompt, columns):
+            return {"prompt": text_to_json(prompt), **columns}
+        case Demonstration(prompt, completion):
+            return {"prompt": text_to_json(prompt), "completion": text_to_json(completion)}
+        case Labelled(prompt, completion, label):
+            return {"prompt": text_to_json(prompt), "completion": text_to_json(completion), "label": label}
+        case Preference(prompt, chosen, rejected):
+            return {
+                "prompt": text_to_json(prompt),
+                "chosen": text_to_json(chosen),
+                "rejected": text_to_json(rejected),
+            }
+        case Ranking(prompt, completions, ranks):
+            return {
+                "prompt": text_to_json(prompt),
+                "completions": [text_to_json(c) for c in completions],
+                "ranks": list(ranks),
+            }
+
+
+def show(text: Text) -> str:
+    """The text for people to read: a string as it is, a chat as one `role: content` paragraph a turn."""
+    return text if isinstance(text, str) else "\n\n".join(f"{m.role}: {m.content}" for m in text)
