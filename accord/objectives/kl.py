@@ -1,0 +1,59 @@
+"""Estimators of KL(pi, ref) from samples of pi: Schulman (2020), "Approximating KL divergence".
+
+With `d = log pi(y) - log ref(y)` of a token y drawn from pi, k1 and k3 have the mean KL(pi, ref); k2 has not, but is
+close where the two are. As losses they are something else, for the gradient does not see that the samples come from pi:
+the mean gradient of k1 is 0, that of k2 is the gradient of KL(pi, ref), and that of k3 is the gradient of KL(ref, pi).
+So a penalty on KL(pi, ref) is k1 in the reward or k2 in the loss.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from accord.objectives._checks import require_vectors
+
+
+def k1(logp: Tensor, reference: Tensor) -> Tensor:
+    """`d`: unbiased, of either sign.
+
+    Args:
+        logp: (N,), log pi of every trained token.
+        reference: (N,), the same under the reference model; gets no gradient.
+
+    Returns:
+        (N,), in nats.
+    """
+    return _log_ratio(logp, reference)
+
+
+def k2(logp: Tensor, reference: Tensor) -> Tensor:
+    """`d^2 / 2`: biased, never negative.
+
+    Args:
+        logp: (N,), log pi of every trained token.
+        reference: (N,), the same under the reference model; gets no gradient.
+
+    Returns:
+        (N,), in nats.
+    """
+    return _log_ratio(logp, reference) ** 2 / 2
+
+
+def k3(logp: Tensor, reference: Tensor) -> Tensor:
+    """`exp(-d) - 1 + d`: unbiased, never negative, and unbounded where the reference is far above pi.
+
+    Args:
+        logp: (N,), log pi of every trained token.
+        reference: (N,), the same under the reference model; gets no gradient.
+
+    Returns:
+        (N,), in nats.
+    """
+    d = _log_ratio(logp, reference)
+    return torch.expm1(-d) + d
+
+
+def _log_ratio(logp: Tensor, reference: Tensor) -> Tensor:
+    require_vectors(logp=logp, reference=reference)
+    return logp - reference.detach()

@@ -1,0 +1,205 @@
+"""Learning from preferences: reward models (Bradley-Terry, Plackett-Luce) and direct optimisation (DPO, IPO, KTO).
+
+A `margin` is `log pi(chosen) - log pi(rejected)`, each summed over the completion's tokens. Differences go through
+log-sigmoid and log-sum-exp, so margins of 1e4 and more neither overflow nor lose their gradient.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from accord.objectives._checks import (
+    require_between,
+    require_broadcastable,
+    require_index,
+    require_positive,
+    require_vectors,
+)
+from accord.objectives.segments import segment_sum
+
+
+def bradley_terry(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0) -> Tensor:
+    """The negative log-likelihood of preferences under Bradley and Terry (1952), `-log sigmoid(chosen - rejected - m)`.
+
+    The reward-model loss of Christiano et al. (2017, arXiv:1706.03741, eq. 1) and, with a margin, of Llama 2 (Touvron
+    et al. 2023, arXiv:2307.09288, eq. 2): logistic regression on the difference of scores.
+
+    Args:
+        chosen: (P,), the score of the preferred completion of every pair.
+        rejected: (P,), the score of the other.
+        margin: m, by how much the chosen score should lead; one number, or (P,).
+
+    Returns:
+        (P,).
+    """
+    require_vectors(chosen=chosen, rejected=rejected)
+    require_broadcastable("margin", margin, len(chosen))
+    return -logsigmoid(chosen - rejected - margin)
+
+
+def ranking(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
+    """The K-way Bradley-Terry loss of InstructGPT: the mean over the strict pairs of one prompt.
+
+    For K completions of a prompt, `1/|S| * sum over S of -log sigmoid(score_i - score_j)` where S holds the pairs in
+    which i is ranked strictly better than j: K(K-1)/2 of them when nothing ties (Ouyang et al. 2022, arXiv:2203.02155,
+    eq. 1). Tied pairs are left out, of the sum and of the count. A prompt is one element however many completions it
+    has; where all completions tie it teaches nothing and its loss is 0.
+
+    Args:
+        scores: (C,), one score a completion.
+        groups: (C,) integers, the prompt each completion answers: 0 to groups - 1, none missing, in any order.
+        ranks: (C,) integers, 0 is best, equal ranks tie.
+
+    Returns:
+        (groups,).
+    """
+    size = _require_ranked(scores, groups, ranks)
+    strict = (groups[:, None] == groups) & (ranks[:, None] < ranks)
+    better, worse = strict.nonzero(as_tuple=True)
+    counts = torch.bincount(groups[better], minlength=size)
+    sums = segment_sum(-logsigmoid(scores[better] - scores[worse]), groups[better], size)
+    return sums / counts.clamp(min=1)
+
+
+def plackett_luce(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
+    """The negative log-likelihood of rankings under Plackett (1975) and Luce (1959).
+
+    Completions are chosen one after another, best first, each with probability proportional to exp(score) among those
+    that remain: `-sum over k of (score_k - logsumexp of score_j over j from k on)`, k in order of rank. Two completions
+    make it Bradley-Terry. A tie says that the order within it was not seen, so its likelihood is the total probability
+    of all orders that agree with the ranks; where all completions tie it is 1 and the loss 0. A tie of m completions
+    above others costs 2^m steps.
+
+    Args:
+        scores: (C,), one score a completion.
+        groups: (C,) integers, the prompt each completion answers: 0 to groups - 1, none missing, in any order.
+        ranks: (C,) integers, 0 is best, equal ranks tie.
+
+    Returns:
+        (groups,).
+    """
+    size = _require_ranked(scores, groups, ranks)
+    tiers: list[dict[int, list[int]]] = [defaultdict(list) for _ in range(size)]
+    for index, (group, rank) in enumerate(zip(groups.tolist(), ranks.tolist(), strict=True)):
+        tiers[group][rank].append(index)
+    losses = []
+    for by_rank in tiers:
+        loss = scores.new_zeros(())
+        rest = None
+        for _, tier in sorted(by_rank.items(), reverse=True):
+            tied = scores[tier]
+            if rest is not None:
+                loss = loss - _log_probability_first(tied, rest)
+            rest = torch.logsumexp(tied if rest is None else torch.cat([tied, rest[None]]), 0)
+        losses.append(loss)
+    return torch.stack(losses) if losses else scores.new_zeros(0)
+
+
+def dpo(policy_margin: Tensor, reference_margin: Tensor, *, beta: float, label_smoothing: float = 0.0) -> Tensor:
+    """Direct preference optimisation, `-log sigmoid(beta (policy_margin - reference_margin))`.
+
+    Rafailov et al. (2023, arXiv:2305.18290, eq. 7). With full-support pairs labelled by Bradley-Terry on a reward r the
+    optimum is `pi_ref exp(r / beta) / Z`. With smoothing e, labels are taken to be flipped with probability e (Mitchell
+    2023, "A note on DPO with noisy preferences"): `-(1 - e) log sigmoid(z) - e log sigmoid(-z)`.
+
+    Args:
+        policy_margin: (P,), log pi(chosen) - log pi(rejected).
+        reference_margin: (P,), the same under the reference model; gets no gradient.
+        beta: the strength of the KL constraint, above 0.
+        label_smoothing: e, in [0, 0.5].
+
+    Returns:
+        (P,).
+    """
+    require_vectors(policy_margin=policy_margin, reference_margin=reference_margin)
+    require_positive(beta=beta)
+    require_between(0.0, 0.5, label_smoothing=label_smoothing)
+    logits = beta * (policy_margin - reference_margin.detach())
+    return -(1 - label_smoothing) * logsigmoid(logits) - label_smoothing * logsigmoid(-logits)
+
+
+def ipo(policy_margin: Tensor, reference_margin: Tensor, *, tau: float) -> Tensor:
+    """Identity preference optimisation, `(policy_margin - reference_margin - 1 / (2 tau))^2`.
+
+    Azar et al. (2023, arXiv:2310.12036, eq. 17). The optimum is `pi_ref exp(p(y beats mu) / tau) / Z`, which stays near
+    the reference even where every label agrees.
+
+    Args:
+        policy_margin: (P,), log pi(chosen) - log pi(rejected).
+        reference_margin: (P,), the same under the reference model; gets no gradient.
+        tau: the strength of the KL constraint, above 0.
+
+    Returns:
+        (P,).
+    """
+    require_vectors(policy_margin=policy_margin, reference_margin=reference_margin)
+    require_positive(tau=tau)
+    return (policy_margin - reference_margin.detach() - 1 / (2 * tau)) ** 2
+
+
+def kto(
+    log_ratio: Tensor,
+    desirable: Tensor,
+    baseline: Tensor | float,
+    *,
+    beta: float,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> Tensor:
+    """Kahneman-Tversky optimisation: `w (1 - sigmoid(s beta (log_ratio - baseline)))`.
+
+    s is +1 and w the desirable weight where the completion is desirable, -1 and the undesirable weight where it is not
+    (Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8).
+
+    Args:
+        log_ratio: (C,), log pi(y|x) - log pi_ref(y|x), summed over the completion's tokens.
+        desirable: (C,) booleans.
+        baseline: z0, an estimate of KL(pi, pi_ref); one number, or (C,); gets no gradient.
+        beta: how fast the value saturates, above 0.
+        desirable_weight: above 0.
+        undesirable_weight: above 0.
+
+    Returns:
+        (C,).
+    """
+    require_vectors(log_ratio=log_ratio)
+    require_broadcastable("baseline", baseline, len(log_ratio))
+    require_positive(beta=beta, desirable_weight=desirable_weight, undesirable_weight=undesirable_weight)
+    if desirable.shape != log_ratio.shape or desirable.dtype != torch.bool:
+        shape = tuple(desirable.shape)
+        raise ValueError(f"desirable must be {len(log_ratio)} booleans, not {desirable.dtype} of shape {shape}")
+    baseline = baseline.detach() if isinstance(baseline, Tensor) else baseline
+    gain = beta * (log_ratio - baseline)
+    # 1 - sigmoid(z) is sigmoid(-z), which keeps its digits where sigmoid(z) rounds to 1.
+    desirable_loss = desirable_weight * torch.sigmoid(-gain)
+    undesirable_loss = undesirable_weight * torch.sigmoid(gain)
+    return torch.where(desirable, desirable_loss, undesirable_loss)
+
+
+def _log_probability_first(tied: Tensor, rest: Tensor) -> Tensor:
+    """log P(every one of the tied (m,) is chosen before any of the rest), where `rest` () is their log-sum-exp.
+
+    Over subsets S of the tied, P(S) = sum over i in S of exp(tied_i) P(S without i) / (exp total of S and the rest).
+    """
+    log_p = [tied.new_zeros(())]
+    for subset in range(1, 2 ** len(tied)):
+        members = [i for i in range(len(tied)) if subset >> i & 1]
+        remaining = torch.logsumexp(torch.cat([tied[members], rest[None]]), 0)
+        choices = torch.stack([tied[i] + log_p[subset ^ (1 << i)] for i in members])
+        log_p.append(torch.logsumexp(choices, 0) - remaining)
+    return log_p[-1]
+
+
+def _require_ranked(scores: Tensor, groups: Tensor, ranks: Tensor) -> int:
+    """Checks the arguments of a ranking loss and returns the number of groups."""
+    require_vectors(scores=scores)
+    require_index("groups", groups, len(scores))
+    require_index("ranks", ranks, len(scores))
+    counts = torch.bincount(groups)
+    if len(counts) and int(counts.min()) == 0:
+        raise ValueError(f"group {int(counts.argmin())} has no completions: groups are numbered from 0 without gaps")
+    return len(counts)
