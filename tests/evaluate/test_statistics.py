@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accord.evaluate.statistics import bootstrap_mean, mean_interval, wilson
+
+
+def test_wilson_literals() -> None:
+    # p = .5, n = 100, z = 1.959964: centre .5, reach 1.959964 sqrt(.0025 + .000096037) / 1.0384146... = .096170.
+    interval = wilson(50, 100)
+    assert (interval.estimate, interval.n) == (0.5, 100)
+    assert interval.low == pytest.approx(0.403832, abs=5e-7)
+    assert interval.high == pytest.approx(0.596168, abs=5e-7)
+    # p = 1: the low end is 1 / (1 + z^2 / n) = 1 / 1.3841459.
+    assert wilson(10, 10).low == pytest.approx(0.722467, abs=5e-7)
+
+
+def test_wilson_ends_exactly_at_none_and_all() -> None:
+    assert (wilson(0, 7).low, wilson(7, 7).high) == (0.0, 1.0)
+
+
+def test_wilson_counts_ties_as_halves() -> None:
+    assert wilson(1.5, 2).estimate == 0.75
+
+
+@given(st.integers(1, 500), st.data(), st.floats(0.5, 0.999))
+def test_wilson_holds_the_estimate_is_symmetric_and_bounded(n: int, data: st.DataObject, confidence: float) -> None:
+    successes = data.draw(st.integers(0, 2 * n)) / 2
+    interval, mirrored = wilson(successes, n, confidence), wilson(n - successes, n, confidence)
+    assert 0 <= interval.low <= interval.estimate <= interval.high <= 1
+    assert mirrored.low == pytest.approx(1 - interval.high, abs=1e-12)
+
+
+def test_wilson_covers_exactly_as_often_as_published() -> None:
+    # The exact coverage for n = 20, p = .5 is P(6 <= X <= 14) = 0.9586: ends 5 and 15 exclude one half.
+    covered = sum(math.comb(20, k) / 2**20 for k in range(21) if wilson(k, 20).low <= 0.5 <= wilson(k, 20).high)
+    assert covered == pytest.approx(0.9586, abs=5e-5)
+
+
+def test_mean_interval_literals() -> None:
+    # 1, 2, 3: mean 2, s = 1, t of 2 degrees 4.302653: reach 4.302653 / sqrt 3 = 2.484138.
+    interval = mean_interval([1.0, 2.0, 3.0])
+    assert (interval.estimate, interval.n) == (2.0, 3)
+    assert interval.low == pytest.approx(-0.484138, abs=2e-6)
+    assert interval.high == pytest.approx(4.484138, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "confidence", "t"),
+    [
+        (2, 0.95, 12.7062047),
+        (3, 0.99, 9.9248432),
+        (10, 0.95, 2.2621572),
+        (31, 0.90, 1.6972609),
+        (10**6, 0.95, 1.9599664),
+    ],
+)
+def test_mean_interval_uses_students_quantile(n: int, confidence: float, t: float) -> None:
+    # -1 and 1 (and one 0 where n is odd): s^2 = (n or n - 1) / (n - 1).
+    values = np.tile([-1.0, 1.0], n // 2).tolist() + [0.0] * (n % 2)
+    reach = mean_interval(values, confidence=confidence).high
+    assert reach * math.sqrt(n) / np.std(values, ddof=1) == pytest.approx(t, rel=1e-6)
+
+
+def test_bootstrap_of_two_values_has_the_quantiles_of_its_three_means() -> None:
+    # Resampling 0 and 1 gives means 0, .5, 1 with chances .25, .5, .25: the 10% quantile is 0, the 30% quantile .5.
+    interval = bootstrap_mean([0.0, 1.0], confidence=0.8)
+    assert (interval.low, interval.estimate, interval.high, interval.n) == (0.0, 0.5, 1.0, 2)
+    interval = bootstrap_mean([0.0, 1.0], confidence=0.4)
+    assert (interval.low, interval.high) == (0.5, 0.5)
+
+
+def test_bootstrap_is_repeatable_by_seed_and_moves_with_its_values() -> None:
+    values = np.linspace(-1, 2, 50)
+    assert bootstrap_mean(values, seed=3) == bootstrap_mean(values, seed=3)
+    shifted = bootstrap_mean(values + 10, seed=3)
+    assert shifted.low == pytest.approx(bootstrap_mean(values, seed=3).low + 10, abs=1e-9)
+
+
+def test_bootstrap_covers_the_mean_of_paired_differences() -> None:
+    # 300 experiments of 60 skewed differences (exponential less its mean): a 90% interval covers in 260 to 285 of them
+    # but for a chance of 1 in 100, less a little for the skew.
+    generator = np.random.default_rng(1)
+    experiments = generator.exponential(size=(300, 60)) - 1
+    intervals = [bootstrap_mean(x, confidence=0.9, resamples=300, seed=i) for i, x in enumerate(experiments)]
+    covered = sum(interval.low <= 0 <= interval.high for interval in intervals)
+    assert 253 <= covered <= 285
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: wilson(0, 0), "at least one observation"),
+        (lambda: wilson(3, 2), "3 successes of 2"),
+        (lambda: wilson(1, 2, confidence=1.0), "confidence must lie between 0 and 1"),
+        (lambda: mean_interval([1.0]), "at least 2 values"),
+        (lambda: bootstrap_mean([]), "at least 1 values"),
+        (lambda: bootstrap_mean([1.0, math.nan]), "value 2 of 2 is not finite"),
+    ],
+)
+def test_refuses_what_has_no_interval(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
