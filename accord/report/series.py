@@ -1,0 +1,84 @@
+"""Columns of metrics as curves: which rows have a finite value, their running mean, and few enough points to draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+_NOT_CURVES = {"step", "seconds", "tokens", "epoch"}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric over a run: `steps` and finite `values`, both (n,), and how many rows held NaN or infinity."""
+
+    steps: Array
+    values: Array
+    broken: int = 0
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def columns(rows: Sequence[dict[str, Any]]) -> dict[str, Series]:
+    """Every numeric column that measures something, in order of appearance, without those that hold no finite value.
+
+    Every row has a `step`. A row without the column, or with null, was not measured at that step; NaN and infinity are
+    counted as broken.
+    """
+    names = dict.fromkeys(name for row in rows for name in row if name not in _NOT_CURVES)
+    series = {name: _column(rows, name) for name in names}
+    return {name: one for name, one in series.items() if len(one)}
+
+
+def _column(rows: Sequence[dict[str, Any]], name: str) -> Series:
+    steps, values, broken = [], [], 0
+    for row in rows:
+        value = row.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if math.isfinite(value):
+            steps.append(row["step"])
+            values.append(value)
+        else:
+            broken += 1
+    return Series(np.asarray(steps, float), np.asarray(values, float), broken)
+
+
+def smooth(values: Array) -> Array:
+    """The centred running mean over a fifteenth of the run; at both ends, over the part of it that exists."""
+    n, half = len(values), len(values) // 30
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    first = np.maximum(np.arange(n) - half, 0)
+    after = np.minimum(np.arange(n) + half + 1, n)
+    means: Array = (total[after] - total[first]) / (after - first)
+    return means
+
+
+def thin(steps: Array, values: Array, most: int = 240) -> tuple[Array, Array]:
+    """At most `most` points with the same outline: the lowest and the highest value of each stretch of steps."""
+    if len(values) <= most:
+        return steps, values
+    kept = []
+    for stretch in np.array_split(np.arange(len(values)), most // 2):
+        kept += sorted({int(stretch[np.argmin(values[stretch])]), int(stretch[np.argmax(values[stretch])])})
+    return steps[kept], values[kept]
+
+
+def ends(values: Array) -> tuple[float, float]:
+    """The mean of the first tenth and of the last tenth of a run (at least one value each)."""
+    tenth = max(1, len(values) // 10)
+    return float(values[:tenth].mean()), float(values[-tenth:].mean())
+
+
+def paired(first: Series, second: Series) -> tuple[Array, Array]:
+    """The values of two metrics at the steps where both were measured."""
+    _, left, right = np.intersect1d(first.steps, second.steps, return_indices=True)
+    return first.values[left], second.values[right]

@@ -1,0 +1,51 @@
+"""The drawn pipeline: arrows that follow from others go, and boxes never lie on each other."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accord.report.flow import HEIGHT, WIDTH, draw, parents_of, reduce
+from accord.report.folder import Run, Stage
+
+
+def stage(name: str, *inputs: str, seconds: float | None = None) -> Stage:
+    return Stage(name, "sft", Run(), seconds=seconds, inputs={"data": inputs})
+
+
+def test_inputs_are_earlier_stages_or_paths_in_them() -> None:
+    stages = [stage("a", "raw.jsonl"), stage("b", "a", "a/model"), stage("c", "b/model", "d"), stage("d", "../a")]
+    assert parents_of(stages) == {"a": [], "b": ["a"], "c": ["b"], "d": []}
+
+
+def test_an_arrow_that_follows_from_others_goes() -> None:
+    assert reduce({"a": [], "b": ["a"], "c": ["a", "b"], "d": ["a", "c"]}) == {
+        "a": [],
+        "b": ["a"],
+        "c": ["b"],
+        "d": ["c"],
+    }
+
+
+def test_a_diamond_by_hand() -> None:
+    # a opens, b and c share the second layer, d closes: three columns of 134 with gaps of 34 are 470 wide, two rows of
+    # 60 with a gap of 17 are 137 high, and a and d lie midway: (137 - 60) / 2 = 38.5.
+    drawing = draw(
+        [stage("a", seconds=1), stage("b", "a", seconds=3), stage("c", "a"), stage("d", "b", "c")], upright=False
+    )
+    assert (drawing.width, drawing.height) == (470.0, 137.0)
+    corners = {box.stage.name: (box.x, box.y, box.share) for box in drawing.boxes}
+    assert corners == {"a": (0, 38.5, 0.25), "b": (168, 0, 0.75), "c": (168, 77, 0), "d": (336, 38.5, 0)}
+    assert len(drawing.arrows) == 4
+    # From the middle of a's right side, (134, 68.5), to the head before the middle of b's left, (168 - 7, 30).
+    assert drawing.arrows[0] == ("M134.0 68.5C147.5 68.5 147.5 30.0 161.0 30.0", "M168.0 30.0L161.0 26.0L161.0 34.0Z")
+
+
+@given(st.lists(st.sets(st.integers(0, 8)), min_size=1, max_size=9), st.booleans())
+def test_boxes_lie_apart_inside_the_drawing(inputs: list[set[int]], upright: bool) -> None:
+    drawing = draw([stage(str(i), *map(str, sorted(of))) for i, of in enumerate(inputs)], upright=upright)
+    boxes = drawing.boxes
+    for box in boxes:
+        assert 0 <= box.x <= drawing.width - WIDTH and 0 <= box.y <= drawing.height - HEIGHT
+    for i, one in enumerate(boxes):
+        assert all(abs(one.x - two.x) >= WIDTH or abs(one.y - two.y) >= HEIGHT for two in boxes[i + 1 :])
