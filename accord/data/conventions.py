@@ -1,0 +1,219 @@
+"""The column conventions of the field: which columns a row may have, and the record each set of columns makes.
+
+A convention is a name, the columns it needs, and a function from a row's columns to a record. The first convention in
+`CONVENTIONS` whose columns are all there (and not null) is the row's. Every text may be a string or a list of messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from accord.data.messages import TRANSCRIPT, align, parse_transcript, read_prompt, read_text
+from accord.data.prefixes import split_dialogues, split_strings
+from accord.errors import InputError
+from accord.records import Demonstration, Labelled, Message, Preference, Prompt, Ranking, Row, Text
+
+Columns = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Convention:
+    """The columns a row needs, and how they become a record."""
+
+    needs: tuple[str, ...]
+    convert: Callable[[Columns], Row]
+
+    def fits(self, columns: Columns) -> bool:
+        return all(columns.get(name) is not None for name in self.needs)
+
+
+def convention_of(columns: Columns) -> Convention:
+    """The convention a row follows; InputError says which columns were found, which are accepted, and what is near."""
+    found = next((convention for convention in CONVENTIONS if convention.fits(columns)), None)
+    if found is None or (found.convert is _prompt and _looks_like_more(columns)):
+        raise InputError(_no_convention(columns))
+    return found
+
+
+def _prompt(columns: Columns) -> Prompt:
+    rest = {name: value for name, value in columns.items() if name != "prompt"}
+    return Prompt(read_prompt(columns["prompt"]), rest)
+
+
+def _demonstration(columns: Columns) -> Demonstration:
+    prompt, (completion,) = _branches(columns, "completion")
+    return Demonstration(prompt, _demonstrated(completion))
+
+
+def _labelled(columns: Columns) -> Labelled:
+    label = columns["label"]
+    if not isinstance(label, (bool, int)) or label not in (0, 1):
+        raise InputError(f"'label' must be true or false (or 1 or 0), not {label!r}")
+    prompt, (completion,) = _branches(columns, "completion")
+    return Labelled(prompt, completion, bool(label))
+
+
+def _preference(columns: Columns) -> Preference:
+    if columns.get("prompt") is None or all(_is_dialogue(columns, name) for name in ("chosen", "rejected")):
+        return _implicit(columns)
+    prompt, (chosen, rejected) = _branches(columns, "chosen", "rejected")
+    return _preferred(prompt, chosen, rejected)
+
+
+def _implicit(columns: Columns) -> Preference:
+    """The preference between two whole dialogues or texts, whose prompt is what they have in common."""
+    chosen, rejected = (_completion(columns[name], name) for name in ("chosen", "rejected"))
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        if not (chosen.startswith(TRANSCRIPT) and rejected.startswith(TRANSCRIPT)):
+            return _preferred(*split_strings(chosen, rejected))
+        chosen, rejected = parse_transcript(chosen), parse_transcript(rejected)
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        raise InputError("'chosen' and 'rejected' must both be strings or both be lists of messages")
+    prompt, first, second = split_dialogues(chosen, rejected)
+    return _preferred(prompt, _answer(first, "chosen"), _answer(second, "rejected"))
+
+
+def _preferred(prompt: Text, chosen: Text, rejected: Text) -> Preference:
+    if chosen == rejected:
+        raise InputError("'chosen' and 'rejected' are equal, so the row prefers nothing")
+    return Preference(prompt, chosen, rejected)
+
+
+def _ranking(columns: Columns) -> Ranking:
+    values, ranks = columns["completions"], columns["ranks"]
+    for name, value in (("completions", values), ("ranks", ranks)):
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise InputError(f"'{name}' must be a list, not {value!r}")
+    if len(values) != len(ranks):
+        raise InputError(f"there are {len(values)} 'completions' but {len(ranks)} 'ranks'")
+    if len(values) < 2:
+        raise InputError("a ranking needs at least two 'completions'")
+    if any(not isinstance(rank, int) or isinstance(rank, bool) or rank < 0 for rank in ranks):
+        raise InputError(f"'ranks' must be whole numbers from 0 (the best) up, not {list(ranks)!r}")
+    named = {f"completions[{place}]": value for place, value in enumerate(values)}
+    prompt, completions = _branches({"prompt": columns["prompt"], **named}, *named)
+    ranked: dict[Text, int] = {}
+    for name, completion, rank in zip(named, completions, ranks, strict=True):
+        if ranked.setdefault(completion, rank) != rank:
+            raise InputError(f"'{name}' equals another completion that has a different rank")
+    return Ranking(prompt, completions, tuple(ranks))
+
+
+def _messages(columns: Columns) -> Demonstration:
+    """Everything before the first assistant turn is the prompt; what follows the last one is not part of the row."""
+    turns = read_text(columns["messages"], "messages")
+    if isinstance(turns, str):
+        raise InputError("'messages' must be a list of messages, not a string")
+    answers = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
+    if not answers:
+        raise InputError("'messages' has no assistant turn to learn from")
+    if answers[0] == 0:
+        raise InputError("'messages' begins with an assistant turn, so there is no prompt before it")
+    return Demonstration(turns[: answers[0]], _demonstrated(turns[answers[0] : answers[-1] + 1]))
+
+
+def _text(columns: Columns) -> Demonstration:
+    return Demonstration("", _plain(columns, "text"))
+
+
+def _instruction(columns: Columns) -> Demonstration:
+    """Alpaca's rows: the instruction, an empty line and the input (if there is one) ask; the output answers."""
+    context = "" if columns.get("input") is None else _plain(columns, "input", blank=True)
+    asked = "\n\n".join(filter(str.strip, (_plain(columns, "instruction"), context)))
+    return Demonstration((Message("user", asked),), (Message("assistant", _plain(columns, "output")),))
+
+
+def _question(columns: Columns) -> Demonstration:
+    question, answer = _plain(columns, "question"), _plain(columns, "answer")
+    return Demonstration((Message("user", question),), (Message("assistant", answer),))
+
+
+def _plain(columns: Columns, name: str, *, blank: bool = False) -> str:
+    value = read_text(columns[name], name)
+    if not isinstance(value, str):
+        raise InputError(f"'{name}' must be a string, not a list of messages")
+    if not blank and not value.strip():
+        raise InputError(f"'{name}' is empty")
+    return value
+
+
+def _branches(columns: Columns, *names: str) -> tuple[Text, tuple[Text, ...]]:
+    """The prompt and the completions in the columns `names`, in one form; a transcript's completions are stripped."""
+    prompt = read_prompt(columns["prompt"])
+    completions = [_completion(columns[name], name) for name in names]
+    if isinstance(columns["prompt"], str) and not isinstance(prompt, str):
+        completions = [text.strip() if isinstance(text, str) else text for text in completions]
+    prompt, aligned = align(prompt, *completions)
+    return prompt, tuple(map(_answer, aligned, names))
+
+
+def _completion(value: Any, name: str) -> Text:
+    text = read_text(value, name)
+    if isinstance(text, str) and not text.strip():
+        raise InputError(f"'{name}' is empty")
+    return text
+
+
+def _answer(completion: Text, name: str) -> Text:
+    """The completion, refused where it is a chat that does not begin and end with the assistant.
+
+    An assistant turn may be empty: silence can be judged, and people do prefer it to a harmful answer.
+    """
+    if not isinstance(completion, str) and not completion[0].role == completion[-1].role == "assistant":
+        raise InputError(f"'{name}' must begin and end with an assistant turn")
+    return completion
+
+
+def _demonstrated(completion: Text) -> Text:
+    """The completion, refused where an assistant turn is empty: silence is nothing to learn from."""
+    if not isinstance(completion, str) and any(t.role == "assistant" and not t.content.strip() for t in completion):
+        raise InputError("an assistant turn of the completion is empty")
+    return completion
+
+
+def _is_dialogue(columns: Columns, name: str) -> bool:
+    """Whether a column begins before the assistant's first turn, so that it holds its own prompt."""
+    text = read_text(columns[name], name)
+    return text.startswith(TRANSCRIPT) if isinstance(text, str) else text[0].role != "assistant"
+
+
+CONVENTIONS = (
+    Convention(("prompt", "completions", "ranks"), _ranking),
+    Convention(("prompt", "completion", "label"), _labelled),
+    Convention(("prompt", "chosen", "rejected"), _preference),
+    Convention(("chosen", "rejected"), _preference),
+    Convention(("prompt", "completion"), _demonstration),
+    Convention(("messages",), _messages),
+    Convention(("prompt",), _prompt),
+    Convention(("instruction", "output"), _instruction),
+    Convention(("question", "answer"), _question),
+    Convention(("text",), _text),
+)
+"""In the order they are tried: a prompt alone comes after every convention that gives its completion too."""
+
+_COMPLETIONS = ("completion", "completions", "chosen", "rejected")
+
+
+def _looks_like_more(columns: Columns) -> bool:
+    """Whether a row taken for a prompt alone has half of a convention, or a column that is nearly one of a completion."""
+    return any(name in _COMPLETIONS or _near(name, _COMPLETIONS) for name in columns if columns[name] is not None)
+
+
+def _near(name: str, known: Sequence[str]) -> str | None:
+    """The known column a name was probably meant to be."""
+    matches = get_close_matches(str(name).strip().lower(), known, n=1, cutoff=0.8)
+    return matches[0] if matches and matches[0] != name else None
+
+
+def _no_convention(columns: Columns) -> str:
+    present = [str(name) for name, value in columns.items() if value is not None]
+    known = sorted({name for convention in CONVENTIONS for name in convention.needs})
+    near = {name: _near(name, known) for name in present if name not in known}
+    hints = [f"'{name}' is perhaps meant to be '{meant}'" for name, meant in near.items() if meant]
+    accepted = " | ".join(", ".join(convention.needs) for convention in CONVENTIONS)
+    found = ", ".join(present) if present else "none that is not null"
+    hint = f" ({'; '.join(hints)})" if hints else ""
+    return f"the columns found are {found}{hint}, but a row needs one of these sets of columns: {accepted}"

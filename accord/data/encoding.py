@@ -1,0 +1,147 @@
+"""Records to trees: whole data sets tokenised at once, and fitted to the length that training allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from accord.data.chat import Piece, completion_pieces, end_of_turn, join, opening, prompt_text, tokenise
+from accord.data.messages import align
+from accord.engine.trees import Branch, Tree
+from accord.errors import InputError
+from accord.records import Demonstration, Labelled, Preference, Prompt, Ranking, Row, Text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NO_ROOM = "the prompt leaves no room for a completion"
+SAME = "completions that people ranked differently are the same tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The trees of a data set, and a line for every reason that rows were left out, with how many and which."""
+
+    trees: list[Tree]
+    left_out: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A row's texts before they are tokenised."""
+
+    text: str
+    opening: tuple[int, ...]
+    branches: list[tuple[Piece, ...]]
+    ranks: tuple[int, ...]
+
+
+def to_tree(tokenizer: PreTrainedTokenizerBase, row: Row, index: int = -1) -> Tree:
+    """The row as a tree, at full length.
+
+    A preference has the branches (chosen, rejected) with ranks (0, 1); a ranking its own; a labelled completion has rank
+    0 where it is desirable and 1 where it is not; a demonstration has no ranks. `index` is the row's place, from 0.
+    """
+    return _trees(tokenizer, [row], start=index)[0]
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], *, max_length: int, context: int | None) -> Encoded:
+    """The rows as trees in which a prompt with any one branch has at most min(`max_length`, `context`) tokens.
+
+    Completions are cut at the right, and lose their end-of-turn token with it. A row is left out, and told of in
+    `left_out`, where its prompt leaves no room for a completion, or where two branches of different rank are the same
+    tokens (once cut). `context` is the model's longest sequence (None: unlimited).
+
+    Raises InputError for a prompt longer than `context`, for prompts without completions, where a text cannot be
+    rendered by the chat template, and where no row is left.
+    """
+    if max_length < 1:
+        raise InputError(f"max_length must be at least 1, not {max_length}")
+    longest = max_length if context is None else min(max_length, context)
+    kept: list[Tree] = []
+    reasons: dict[str, list[int]] = {}
+    for tree in _trees(tokenizer, rows):
+        if context is not None and len(tree.prompt) > context:
+            raise InputError(
+                f"row {tree.row + 1}: the prompt has {len(tree.prompt)} tokens, more than the model's context of "
+                f"{context}: shorten it or remove the row"
+            )
+        fitted = replace(tree, branches=tuple(_cut(branch, longest - len(tree.prompt)) for branch in tree.branches))
+        reason = _fault(fitted)
+        if reason is None:
+            kept.append(fitted)
+        else:
+            reasons.setdefault(reason, []).append(tree.row + 1)
+    left_out = [_told(reason, numbers, longest) for reason, numbers in reasons.items()]
+    if not kept:
+        raise InputError(f"no row is left to train on: {'; '.join(left_out) or 'the data holds no rows'}")
+    return Encoded(kept, left_out)
+
+
+def _trees(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], start: int = 0) -> list[Tree]:
+    """All rows as trees; their texts are tokenised in one call, which is what makes it quick."""
+    plans = []
+    for index, row in enumerate(rows, start):
+        try:
+            plans.append(_plan(tokenizer, row))
+        except InputError as error:
+            raise InputError(f"row {index + 1}: {error}") from None
+    texts = [text for plan in plans for text in (plan.text, *(p.text for pieces in plan.branches for p in pieces))]
+    tokens = iter(tokenise(tokenizer, texts))
+    end = end_of_turn(tokenizer)
+    trees = []
+    for index, plan in enumerate(plans, start):
+        prompt = plan.opening + tuple(next(tokens))
+        branches = tuple(join(pieces, [next(tokens) for _ in pieces], end) for pieces in plan.branches)
+        trees.append(Tree(prompt, branches, plan.ranks, index))
+    return trees
+
+
+def _plan(tokenizer: PreTrainedTokenizerBase, row: Row) -> _Plan:
+    completions, ranks = _completions(row)
+    prompt, completions = align(row.prompt, *completions)
+    head = prompt_text(tokenizer, prompt)
+    branches = [completion_pieces(tokenizer, prompt, completion, head) for completion in completions]
+    return _Plan(head, opening(tokenizer, prompt) if isinstance(prompt, str) else (), branches, ranks)
+
+
+def _completions(row: Row) -> tuple[tuple[Text, ...], tuple[int, ...]]:
+    match row:
+        case Demonstration(completion=completion):
+            return (completion,), ()
+        case Labelled(completion=completion, label=label):
+            return (completion,), (0 if label else 1,)
+        case Preference(chosen=chosen, rejected=rejected):
+            return (chosen, rejected), (0, 1)
+        case Ranking(completions=completions, ranks=ranks):
+            return completions, ranks
+        case Prompt():
+            raise InputError("a prompt without a completion cannot be trained on: a completion column is needed")
+
+
+def _cut(branch: Branch, room: int) -> Branch:
+    """The branch's first `room` tokens."""
+    room = max(room, 0)
+    if len(branch.tokens) <= room:
+        return branch
+    trained = None if branch.trained is None or all(branch.trained[:room]) else branch.trained[:room]
+    return Branch(branch.tokens[:room], trained)
+
+
+def _fault(tree: Tree) -> str | None:
+    """Why the tree cannot be trained on, if so."""
+    if not all(branch.tokens for branch in tree.branches):
+        return NO_ROOM
+    ranked = zip(tree.branches, tree.ranks, strict=False)
+    if any(a.tokens == b.tokens and i != j for (a, i), (b, j) in combinations(ranked, 2)):
+        return SAME
+    return None
+
+
+def _told(reason: str, numbers: list[int], longest: int) -> str:
+    """A line that says how many rows were left out, why, and which."""
+    rows = "1 row" if len(numbers) == 1 else f"{len(numbers)} rows"
+    named = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
+    return f"{rows} left out, as {reason} within {longest} tokens ({'row' if len(numbers) == 1 else 'rows'} {named})"

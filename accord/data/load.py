@@ -1,0 +1,119 @@
+"""`load_data`: rows from a file, a Hub name, or objects already in memory."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias, get_args
+
+from accord.data.conventions import Convention, convention_of
+from accord.data.readers import FORMATS, Numbered, format_of
+from accord.errors import InputError
+from accord.records import Row
+
+Source: TypeAlias = str | os.PathLike[str] | Iterable[Row | Mapping[str, Any]]
+
+_HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?")
+_SPLIT = re.compile(r"train(\[(?P<start>-?\d+)?:(?P<stop>-?\d+)?\])?")
+
+
+def load_data(source: Source, *, split: str = "train", limit: int | None = None) -> list[Row]:
+    """The rows of `source` as records, in order; all of one kind.
+
+    `source` is a file (.jsonl, .json or .csv, each also with .gz, or .parquet), a name on the Hugging Face Hub (with a
+    configuration as `name:config`), or an iterable of dicts or records: a list, a `datasets.Dataset`. Records are
+    returned as they are; columns become records by the conventions in `accord.data.conventions`.
+
+    `split` names a split on the Hub; a file or an iterable has only "train". Rows can be picked by position, as
+    `split="train[:1800]"` or `split="train[-512:]"`. `limit` keeps the first rows of what the split gives.
+
+    Raises InputError, naming the file and the row, for a missing or malformed file, columns that fit no convention, an
+    empty completion, equal chosen and rejected, a malformed chat, label or ranking, and when there are no rows.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"the limit on rows must be at least 1, not {limit}")
+    if isinstance(source, (str, os.PathLike)):
+        name, unit, numbered = _open(source, split)
+    else:
+        name, unit, numbered = "", "row", _pick(_number(source), split)
+    rows = list(_records(islice(numbered, limit), f"{name}, {unit}" if name else unit))
+    if not rows:
+        raise InputError(
+            f"{name or 'the data'} holds no rows" + ("" if split == "train" else f" in the split '{split}'")
+        )
+    return rows
+
+
+def _open(source: str | os.PathLike[str], split: str) -> tuple[str, str, Numbered]:
+    """What to call the source, what its numbers count, and its rows."""
+    path, name = Path(source), os.fspath(source)
+    reader = format_of(path)
+    if path.is_file() and reader is not None:
+        return name, reader.unit, _pick(reader.read(path), split)
+    if path.is_dir():
+        raise InputError(f"{name} is a folder: name one of its files ({', '.join(FORMATS)})")
+    if path.exists():
+        raise InputError(f"{name} is none of the formats that can be read: {', '.join(FORMATS)}")
+    hub = _HUB_NAME.fullmatch(name)
+    if reader is not None or isinstance(source, os.PathLike) or hub is None:
+        raise InputError(f"there is no file {name}")
+    return name, "row", _number(_from_hub(hub["name"], hub["config"], split))
+
+
+def _from_hub(name: str, config: str | None, split: str) -> Iterable[Mapping[str, Any]]:
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    try:
+        dataset: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, config, split=split)
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"there is no file {name}, and the split '{split}' of a data set of that name could not be loaded from the "
+            f"Hugging Face Hub ({reason})"
+        ) from None
+    return dataset
+
+
+def _number(rows: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    if isinstance(rows, Mapping):
+        raise InputError(f"data in memory must be a list of rows, not a mapping (of {', '.join(map(str, rows))})")
+    return enumerate(rows, start=1)
+
+
+def _pick(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int, Any]]:
+    """The rows of a source that has a single split, by position where the split says so."""
+    match = _SPLIT.fullmatch(split)
+    if match is None:
+        raise InputError(f"there is no split '{split}' here: only 'train', or a part such as 'train[:100]'")
+    if match["start"] is None and match["stop"] is None:
+        return numbered
+    start, stop = (None if match[end] is None else int(match[end]) for end in ("start", "stop"))
+    return iter(list(numbered)[start:stop])
+
+
+def _records(numbered: Iterable[tuple[int, Any]], place: str) -> Iterator[Row]:
+    """Each row as a record; all rows follow the first row's convention, or are records of one kind already."""
+    first: Convention | type | None = None
+    for number, row in numbered:
+        try:
+            is_record = isinstance(row, get_args(Row))
+            if not is_record and not isinstance(row, Mapping):
+                raise InputError(f"a row must be a dict of columns or a record, not of type {type(row).__name__}")
+            kind: Convention | type = type(row) if is_record else convention_of(row)
+            if first is None:
+                first = kind
+            if kind is not first:
+                raise InputError(f"the row has {_describe(kind)}, where the first row has {_describe(first)}")
+            yield row if isinstance(kind, type) else kind.convert(row)
+        except InputError as error:
+            raise InputError(f"{place} {number}: {error}") from None
+
+
+def _describe(kind: Convention | type) -> str:
+    if isinstance(kind, type):
+        return f"the record {kind.__name__}"
+    return f"the columns {', '.join(kind.needs)}"

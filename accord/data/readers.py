@@ -1,0 +1,145 @@
+"""Files of rows: JSONL, JSON, CSV and Parquet, each read into (line or row number, columns)."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+from accord.errors import InputError
+
+Numbered: TypeAlias = Iterator[tuple[int, Mapping[str, Any]]]
+"""The columns of each row, with its number (from 1) in its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How a kind of file is read, and what its numbers count: lines where a row is a line, rows elsewhere."""
+
+    read: Callable[[Path], Numbered]
+    unit: str = "row"
+
+
+def format_of(path: Path) -> Format | None:
+    """The format a file's name ends in, if it is one of `FORMATS`."""
+    suffix = "".join(path.suffixes[-2:]).lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
+    return FORMATS.get(suffix)
+
+
+def read_jsonl(path: Path) -> Numbered:
+    """One JSON object a line; empty lines are skipped."""
+    with _open_text(path) as file:
+        for number, line in enumerate(_decoded(file, path), start=1):
+            if not line.strip():
+                continue
+            try:
+                columns = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from None
+            yield number, _object(columns, path, f"line {number}")
+
+
+def read_json(path: Path) -> Numbered:
+    """A JSON list of objects."""
+    with _open_text(path) as file:
+        text = "".join(_decoded(file, path))
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        hint = "; name a file of one object a line .jsonl" if error.msg == "Extra data" else ""
+        raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg} at column {error.colno}{hint})") from None
+    if not isinstance(rows, list):
+        raise InputError(f"{path} must hold a JSON list of objects, not {_json_kind(rows)}")
+    for number, columns in enumerate(rows, start=1):
+        yield number, _object(columns, path, f"row {number}")
+
+
+def read_csv(path: Path) -> Numbered:
+    """A header, then a row of cells each; cells are text, but for the columns that hold numbers or lists as JSON."""
+    with _open_text(path, newline="") as file:
+        reader = csv.DictReader(_decoded(file, path), strict=True)
+        try:
+            for number, cells in enumerate(reader, start=1):
+                if None in cells:
+                    raise InputError(f"{path}, row {number}: more cells than the header has columns")
+                yield number, {name: _cell(name, cell) for name, cell in cells.items()}
+        except csv.Error as error:
+            raise InputError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
+
+
+def read_parquet(path: Path) -> Numbered:
+    """The rows of a Parquet file, a batch at a time."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches():
+                for columns in batch.to_pylist():
+                    number += 1
+                    yield number, columns
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path} is not a readable Parquet file ({_first_line(error)})") from None
+
+
+FORMATS = {
+    ".jsonl": Format(read_jsonl, unit="line"),
+    ".jsonl.gz": Format(read_jsonl, unit="line"),
+    ".json": Format(read_json),
+    ".json.gz": Format(read_json),
+    ".csv": Format(read_csv),
+    ".csv.gz": Format(read_csv),
+    ".parquet": Format(read_parquet),
+}
+
+_JSON_CELLS = ("label", "ranks", "completions", "messages")
+
+
+def _open_text(path: Path, newline: str | None = None) -> IO[str]:
+    try:
+        if path.suffix.lower() == ".gz":
+            return gzip.open(path, "rt", encoding="utf-8-sig", newline=newline)
+        return open(path, encoding="utf-8-sig", newline=newline)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
+
+
+def _decoded(file: IO[str], path: Path) -> Iterator[str]:
+    """The file's lines; InputError where it is not UTF-8, or its compression is damaged."""
+    try:
+        yield from file
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error.reason})") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read to its end ({_first_line(error)})") from None
+
+
+def _cell(name: str, cell: str | None) -> Any:
+    """A cell of a column that cannot be plain text is JSON (in any case, for true and false); the others are text."""
+    if cell is None or name not in _JSON_CELLS:
+        return cell
+    try:
+        return json.loads(cell.lower() if name == "label" else cell)
+    except json.JSONDecodeError:
+        return cell
+
+
+def _object(columns: Any, path: Path, place: str) -> Mapping[str, Any]:
+    if not isinstance(columns, dict):
+        raise InputError(f"{path}, {place}: a row must be a JSON object, not {_json_kind(columns)}")
+    return columns
+
+
+def _json_kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

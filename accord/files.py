@@ -1,0 +1,46 @@
+"""Files written whole: to a temporary name beside the path, then renamed, so a killed run leaves no half-written file."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from accord.records import Row, row_to_json
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
+    """An open UTF-8 text file that becomes `path` when the block ends, and vanishes when the block raises.
+
+    Missing folders are made; a path that ends in `.gz` is compressed.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    opener: Any = gzip.open if target.suffix == ".gz" else open
+    try:
+        with opener(partial, "wt", encoding="utf-8", newline="\n") as file:
+            yield file
+        os.replace(partial, target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` to `path`, whole or not at all."""
+    with replacing(path) as file:
+        file.write(text)
+
+
+def write_rows(path: str | os.PathLike[str], rows: Iterable[Row | Mapping[str, Any]]) -> None:
+    """Write records or JSON objects to `path`, one a line, whole or not at all; `accord.data.load_data` reads them back."""
+    with replacing(path) as file:
+        for row in rows:
+            columns = row if isinstance(row, Mapping) else row_to_json(row)
+            file.write(json.dumps(columns, ensure_ascii=False, allow_nan=False) + "\n")

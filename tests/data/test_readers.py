@@ -1,0 +1,157 @@
+"""Files of every format become the same rows, and faults are told with their place."""
+
+import gzip
+import json
+
+import pytest
+
+from accord.data import load_data
+from accord.errors import InputError
+from accord.records import Demonstration, Labelled, Prompt, Ranking
+
+ROWS = [{"prompt": "p", "completion": 'c,\n"d"'}, {"prompt": "q", "completion": "é"}]
+RECORDS = [Demonstration("p", 'c,\n"d"'), Demonstration("q", "é")]
+JSONL = "".join(json.dumps(row) + "\n\n" for row in ROWS)
+
+
+def parquet(path):
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+
+
+WRITERS = {
+    "rows.jsonl": lambda path: path.write_text(JSONL),
+    "rows.jsonl.gz": lambda path: path.write_bytes(gzip.compress(JSONL.encode())),
+    "rows.json": lambda path: path.write_text(json.dumps(ROWS, indent=1)),
+    "rows.json.gz": lambda path: path.write_bytes(gzip.compress(json.dumps(ROWS).encode())),
+    "rows.csv": lambda path: path.write_text('prompt,completion\np,"c,\n""d"""\nq,é\n', encoding="utf-8"),
+    "rows.parquet": parquet,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_gives_the_same_records(tmp_path, name):
+    WRITERS[name](tmp_path / name)
+    assert load_data(tmp_path / name) == RECORDS
+    assert load_data(str(tmp_path / name), limit=1) == RECORDS[:1]
+    assert load_data(tmp_path / name, split="train[-1:]") == RECORDS[1:]
+
+
+def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,completion\np,c\n", encoding="utf-8-sig")
+    assert load_data(tmp_path / "a.csv") == [Demonstration("p", "c")]
+
+
+def test_csv_cells_are_text_except_labels_and_lists(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,completion,label\n1,NA,True\nnull,2,0\n")
+    assert load_data(tmp_path / "a.csv") == [Labelled("1", "NA", True), Labelled("null", "2", False)]
+    (tmp_path / "b.csv").write_text('prompt,completions,ranks\np,"[""x"", ""y""]","[1, 0]"\n')
+    assert load_data(tmp_path / "b.csv") == [Ranking("p", ("x", "y"), (1, 0))]
+
+
+def test_the_limit_stops_before_later_faults(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\nbroken\n')
+    assert load_data(tmp_path / "a.jsonl", limit=1) == [Demonstration("", "a")]
+
+
+FAULTS = [
+    ("a.jsonl", b'{"text": "a"}\n\n{"text": }\n', "line 3: not JSON (Expecting value at column 10)"),
+    ("a.jsonl", b"[1]\n", "line 1: a row must be a JSON object, not a list"),
+    ("a.jsonl", b'{"text": "\xff"}\n', "is not UTF-8 text (invalid start byte)"),
+    ("a.jsonl", b'{"text": "\\ud800"}\n', "line 1: 'text' holds '\\ud800', which is not valid Unicode text"),
+    ("a.jsonl", b"\n", "holds no rows"),
+    ("a.jsonl.gz", b"plain", "cannot be read to its end"),
+    ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 99)[:-9], "cannot be read to its end"),
+    (
+        "a.json",
+        b'{"text": "a"}\n{"text": "b"}\n',
+        "line 2: not JSON (Extra data at column 1; name a file of one object",
+    ),
+    ("a.json", b'{"text": "a"}', "must hold a JSON list of objects, not an object"),
+    ("a.csv", b'text\n"a\n', "not CSV"),
+    ("a.csv", b"text\na,b\n", "row 1: more cells than the header has columns"),
+    ("a.parquet", b"PAR1", "is not a readable Parquet file"),
+    ("a.txt", b"a", "is none of the formats that can be read: .jsonl"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), FAULTS)
+def test_faults_name_the_file_and_the_place(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        load_data(tmp_path / name)
+    assert str(caught.value).startswith(str(tmp_path / name)) and message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", "folder/missing.parquet", "a/b/c", "missing.csv.gz"])
+def test_a_missing_file_is_told(name):
+    with pytest.raises(InputError, match=f"^there is no file {name}$"):
+        load_data(name)
+
+
+def test_a_folder_is_told(tmp_path):
+    with pytest.raises(InputError, match="is a folder: name one of its files"):
+        load_data(tmp_path)
+
+
+def test_a_split_that_a_file_does_not_have(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(InputError, match="there is no split 'test' here"):
+        load_data(tmp_path / "a.jsonl", split="test")
+    with pytest.raises(InputError, match=r"holds no rows in the split 'train\[5:\]'"):
+        load_data(tmp_path / "a.jsonl", split="train[5:]")
+
+
+def test_hub_names_go_to_datasets(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load_dataset(name, config, split):
+        asked.append((name, config, split))
+        return datasets.Dataset.from_list([{"prompt": "p", "answer": "4"}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert load_data("owner/name:main", split="test") == [Prompt("p", {"answer": "4"})]
+    assert load_data("owner/name") == [Prompt("p", {"answer": "4"})]
+    assert asked == [("owner/name", "main", "test"), ("owner/name", None, "train")]
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
+    import datasets
+
+    def load_dataset(name, config, split):
+        raise ConnectionError("Couldn't reach it\nmore")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(InputError) as caught:
+        load_data("owner/name")
+    assert str(caught.value) == (
+        "there is no file owner/name, and the split 'train' of a data set of that name could not be loaded from the "
+        "Hugging Face Hub (Couldn't reach it)"
+    )
+
+
+def test_a_dataset_and_records_in_memory():
+    import datasets
+
+    assert load_data(datasets.Dataset.from_list(ROWS)) == RECORDS
+    assert load_data(RECORDS, limit=1) == RECORDS[:1]
+    assert load_data(iter(RECORDS)) == RECORDS
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ([], "the data holds no rows"),
+        ([3], "row 1: a row must be a dict of columns or a record, not of type int"),
+        ({"train": ROWS}, r"data in memory must be a list of rows, not a mapping \(of train\)"),
+        ([Demonstration("a", "b"), Prompt("a")], "row 2: the row has the record Prompt, where the first row has"),
+    ],
+)
+def test_objects_that_are_not_rows(source, message):
+    with pytest.raises(InputError, match=message):
+        load_data(source)
