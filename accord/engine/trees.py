@@ -1,8 +1,20 @@
-"""A prompt and the completions that branch from it: the one shape every method trains on."""
+"""A prompt and the completions that branch from it: the one shape every method trains on.
+
+`Tree` is one prompt with its branches, in plain Python. `Trees` is a batch of them laid end to end in flat tensors, with
+no padding and no masks: tree after tree, each its prompt and then its branches, where positions restart at the prompt's
+end for every branch. The prompt is therefore computed once for all of its branches.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from accord.engine.tiles import Span, Tile, tiles_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +31,139 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A prompt's tokens and its branches. `ranks` orders them where people did (0 is best, equal ranks tie);
+    """A prompt's tokens and its branches.
 
-    `row` is the row of the data it came from, counted from 0, for messages.
+    `ranks` orders the branches where people did (0 is best, equal ranks tie); `row` is the row of the data the tree
+    came from, counted from 0, so that messages can name it.
     """
 
     prompt: tuple[int, ...]
     branches: tuple[Branch, ...]
     ranks: tuple[int, ...] = ()
     row: int = -1
+
+    @property
+    def size(self) -> int:
+        """Tokens the engine computes for this tree: the prompt once, and every branch."""
+        return len(self.prompt) + sum(len(b.tokens) for b in self.branches)
+
+
+@dataclass(frozen=True)
+class Trees:
+    """A packed batch: T tokens of G trees with C branches, of which N tokens are trained.
+
+    Attributes:
+        tokens, positions: (T,) token ids and their positions, restarting at the prompt's end for each branch.
+        source: (N,) index into T of the position that predicts each trained token.
+        target: (N,) the trained tokens, branch after branch in order.
+        owner: (N,) the branch each trained token belongs to, non-decreasing.
+        group: (C,) the tree each branch belongs to, non-decreasing.
+        last: (C,) index into T of each branch's last token.
+        ranks: (C,) the branches' ranks, 0 where the tree has none.
+        logprobs: (N,) the sampler's log-probabilities, NaN where there are none.
+        trees: the trees themselves, in order.
+        extra: what a method has computed about the batch beforehand, by name.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    source: Tensor
+    target: Tensor
+    owner: Tensor
+    group: Tensor
+    last: Tensor
+    ranks: Tensor
+    logprobs: Tensor
+    trees: tuple[Tree, ...]
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def tiles(self) -> list[Tile]:
+        """The blocks of attention this batch needs."""
+        return tiles_of(spans_of(self.trees), self.tokens.device)
+
+    @property
+    def branches(self) -> int:
+        """C, the number of branches."""
+        return len(self.group)
+
+    @staticmethod
+    def of(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Trees:
+        """Lay the trees end to end."""
+        tokens: list[int] = []
+        positions: list[int] = []
+        source: list[int] = []
+        target: list[int] = []
+        owner: list[int] = []
+        group: list[int] = []
+        last: list[int] = []
+        ranks: list[int] = []
+        logprobs: list[float] = []
+        for g, tree in enumerate(trees):
+            root = len(tokens)
+            prompt = len(tree.prompt)
+            tokens += tree.prompt
+            positions += range(prompt)
+            for b, branch in enumerate(tree.branches):
+                start = len(tokens)
+                for j, token in enumerate(branch.tokens):
+                    before = start + j - 1 if j else root + prompt - 1
+                    unpredictable = j == 0 and prompt == 0
+                    if (branch.trained is None or branch.trained[j]) and not unpredictable:
+                        source.append(before)
+                        target.append(token)
+                        owner.append(len(group))
+                        logprobs.append(branch.logprobs[j] if branch.logprobs else float("nan"))
+                tokens += branch.tokens
+                positions += range(prompt, prompt + len(branch.tokens))
+                group.append(g)
+                last.append(len(tokens) - 1)
+                ranks.append(tree.ranks[b] if tree.ranks else 0)
+
+        def integers(values: list[int]) -> Tensor:
+            return torch.tensor(values, dtype=torch.long, device=device)
+
+        return Trees(
+            *map(integers, (tokens, positions, source, target, owner, group, last, ranks)),
+            torch.tensor(logprobs, dtype=torch.float32, device=device),
+            tuple(trees),
+        )
+
+
+def spans_of(trees: Sequence[Tree]) -> list[Span]:
+    """Where each prompt and each branch lies in the flat layout, and which prompt a branch continues."""
+    spans: list[Span] = []
+    start = 0
+    for tree in trees:
+        root = Span(start, len(tree.prompt))
+        start += len(tree.prompt)
+        if root.length:
+            spans.append(root)
+        for branch in tree.branches:
+            spans.append(Span(start, len(branch.tokens), root))
+            start += len(branch.tokens)
+    return spans
+
+
+def pack(trees: Sequence[Tree], budget: int, device: torch.device | str = "cpu") -> list[Trees]:
+    """Share the trees among as few batches of at most `budget` tokens as will do, evenly.
+
+    The longest tree goes first, always to the emptiest batch, so batches are of nearly equal size and memory peaks low.
+    A tree longer than the budget has a batch to itself. Within a batch the trees keep their order. No result depends on
+    how trees are packed (up to rounding), only speed and memory do.
+    """
+    if budget < 1:
+        raise ValueError(f"a batch needs room for at least one token, not {budget}")
+    order = sorted(range(len(trees)), key=lambda i: (-trees[i].size, i))
+    count = max(1, -(-sum(t.size for t in trees) // budget))
+    while True:
+        bins: list[list[int]] = [[] for _ in range(count)]
+        sizes = [0] * count
+        for i in order:
+            k = sizes.index(min(sizes))
+            bins[k].append(i)
+            sizes[k] += trees[i].size
+        if all(size <= budget or len(held) == 1 for held, size in zip(bins, sizes, strict=True)):
+            break
+        count += 1
+    return [Trees.of([trees[i] for i in sorted(held)], device) for held in bins if held]

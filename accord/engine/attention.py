@@ -1,0 +1,183 @@
+"""Attention over trees, registered with transformers, so that any model that takes an attention function can use it.
+
+transformers calls the function registered as "accord" from inside each attention layer with queries, keys and values of
+one flat row of tokens. The keyword `attend`, which travels through the model's forward, says what to do with them: in
+training it is a `TreeAttention`, in generation the sampler's cache. Without it the model behaves as it always does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from accord.engine.tiles import Tile
+
+NAME = "accord"
+
+Attend = Callable[..., Tensor]
+"""(layer, query (H, T, D), key (K, T, D), value (K, T, D), *, scale, window, softcap) -> (T, H, D)"""
+
+
+def accord_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    attend: Attend | None = None,
+    *,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The function transformers calls in place of its own, for one flat row of tokens (batch 1).
+
+    Raises:
+        NotImplementedError: the layer asks for something tree attention does not compute (attention sinks).
+    """
+    if attend is None and softcap is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    if kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
+        raise NotImplementedError(f"{type(module).__name__} uses attention sinks or biases")
+    if torch.is_autocast_enabled(query.device.type):
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if attend is None:
+        return _capped(query, key, value, attention_mask, scale, softcap), None
+    layer: int = getattr(module, "layer_idx", 0)
+    out = attend(layer, query[0], key[0], value[0], scale=scale, window=sliding_window, softcap=softcap)
+    return out.unsqueeze(0), None
+
+
+def _capped(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, scale: float, softcap: float | None) -> Tensor:
+    """Plain attention with capped scores, which scaled_dot_product_attention cannot do: (B, T, H, D)."""
+    repeat = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
+    scores = q @ k.transpose(2, 3) * scale
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if visible is None:
+        visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    return (torch.softmax(scores.masked_fill(~visible, float("-inf")), -1) @ v).transpose(1, 2).contiguous()
+
+
+AttentionInterface.register(NAME, accord_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+class TreeAttention:
+    """Attention where every query sees its prompt and its own branch up to itself, computed tile by tile."""
+
+    def __init__(self, tiles: Sequence[Tile]) -> None:
+        self.tiles = tiles
+
+    def __call__(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        softcap: float | None,
+    ) -> Tensor:
+        flat = (x.transpose(0, 1).contiguous() for x in (query, key, value))
+        out: Tensor = _TreeAttention.apply(*flat, self.tiles, scale, window, softcap)  # type: ignore[no-untyped-call]
+        return out
+
+
+def _take(x: Tensor, index: Tensor, groups: int) -> Tensor:
+    """Rows of x (T, heads, D) as matrices (B * groups, heads / groups * L, D), one for each key head of each block."""
+    b, length = index.shape
+    heads, dim = x.shape[1:]
+    rows = x.index_select(0, index.clamp(min=0).flatten()).view(b, length, groups, heads // groups, dim)
+    return rows.permute(0, 2, 3, 1, 4).reshape(b * groups, heads // groups * length, dim)
+
+
+def _rows(x: Tensor, index: Tensor, groups: int) -> Tensor:
+    """The inverse of `_take`: (B * L, heads, D)."""
+    b, length = index.shape
+    x = x.view(b, groups, -1, length, x.shape[-1])
+    return x.permute(0, 3, 1, 2, 4).reshape(b * length, -1, x.shape[-1])
+
+
+def _probabilities(
+    query: Tensor, key: Tensor, tile: Tile, scale: float, window: int | None, softcap: float | None
+) -> tuple[Tensor, Tensor | None]:
+    """softmax over the visible keys, (B * K, R * Lq, Lk), and the derivative of the soft cap where there is one."""
+    scores = torch.bmm(query * scale, key.transpose(1, 2))
+    slope = None
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap)
+        slope = 1 - scores * scores
+        scores = scores * softcap
+    hidden = tile.hidden(window)
+    b, lq, lk = hidden.shape
+    scores.view(b, -1, lq, lk).masked_fill_(hidden[:, None], float("-inf"))
+    return torch.softmax(scores, -1), slope
+
+
+def _put(x: Tensor, tile: Tile, rows: Tensor) -> None:
+    """Write rows (B * L, heads, D) to their places in x (T, heads, D), leaving the padding out."""
+    flat = tile.queries.flatten()
+    if tile.padded:
+        kept = flat >= 0
+        flat, rows = flat[kept], rows[kept]
+    x.index_copy_(0, flat, rows)
+
+
+class _TreeAttention(torch.autograd.Function):
+    """Keeps only queries, keys and values for the backward pass: probabilities are cheaper to compute again than to hold."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        tiles: Sequence[Tile],
+        scale: float,
+        window: int | None,
+        softcap: float | None,
+    ) -> Tensor:
+        ctx.save_for_backward(query, key, value)
+        ctx.settings = tiles, scale, window, softcap
+        groups = key.shape[1]
+        out = torch.empty_like(query)
+        for tile in tiles:
+            q, k, v = _take(query, tile.queries, groups), _take(key, tile.keys, groups), _take(value, tile.keys, groups)
+            p, _ = _probabilities(q, k, tile, scale, window, softcap)
+            _put(out, tile, _rows(torch.bmm(p, v), tile.queries, groups))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value = ctx.saved_tensors
+        tiles, scale, window, softcap = ctx.settings
+        groups = key.shape[1]
+        grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        for tile in tiles:
+            q, k, v = _take(query, tile.queries, groups), _take(key, tile.keys, groups), _take(value, tile.keys, groups)
+            g = _take(grad, tile.queries, groups)
+            if tile.padded:
+                b, lq = tile.queries.shape
+                g.view(b, -1, lq, g.shape[-1]).masked_fill_((tile.queries < 0)[:, None, :, None], 0)
+            p, slope = _probabilities(q, k, tile, scale, window, softcap)
+            grad_p = torch.bmm(g, v.transpose(1, 2))
+            grad_s = torch._softmax_backward_data(grad_p, p, -1, p.dtype)
+            if slope is not None:
+                grad_s = grad_s * slope
+            _put(grad_query, tile, _rows(torch.bmm(grad_s, k) * scale, tile.queries, groups))
+            index = tile.keys.clamp(min=0).flatten()
+            grad_key.index_add_(0, index, _rows(torch.bmm(grad_s.transpose(1, 2), q) * scale, tile.keys, groups))
+            grad_value.index_add_(0, index, _rows(torch.bmm(p.transpose(1, 2), g), tile.keys, groups))
+        return grad_query, grad_key, grad_value, None, None, None, None

@@ -1,0 +1,208 @@
+"""Decoding: the keys and values of prompts, held once for all of a prompt's samples, and of what each sample wrote.
+
+The model's own forward runs over one flat row, a token for each live sample; its attention layers call the cache here.
+Samples that end leave the cache, and the samples of further prompts join it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from accord.engine.attention import TreeAttention
+from accord.engine.forward import hidden_states, takes_trees
+from accord.engine.readout import Readout
+from accord.engine.tiles import tiles_of
+from accord.engine.trees import Branch, Tree, Trees, spans_of
+
+Prompt = tuple[int, ...]
+
+
+class Recompute:
+    """Decoding without a cache, for any architecture: every step reads every sequence again."""
+
+    def __init__(self, model: nn.Module, room: int) -> None:
+        self.model, self.readout = model, Readout.of(model)
+        self.sequences: list[Prompt] = []
+
+    def admit(self, prompts: Sequence[Prompt], n: int) -> Tensor:
+        """Start n samples of each prompt; the logits (prompts, V) of their first token."""
+        self.sequences += [p for p in prompts for _ in range(n)]
+        return self._logits([p for p in prompts])
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append a token (S,) to every live sample; the logits (S, V) of the next."""
+        self.sequences = [s + (t,) for s, t in zip(self.sequences, tokens.tolist(), strict=True)]
+        return self._logits(self.sequences)
+
+    def keep(self, live: Tensor) -> None:
+        """Let go of the samples where `live` (S,) is False."""
+        self.sequences = [s for s, kept in zip(self.sequences, live.tolist(), strict=True) if kept]
+
+    def _logits(self, sequences: Sequence[Prompt]) -> Tensor:
+        device = next(self.model.parameters()).device
+        trees = Trees.of([Tree((), (Branch(s),)) for s in sequences], device)
+        return self.readout.logits(hidden_states(self.model, trees).index_select(0, trees.last))
+
+
+class Cache:
+    """Decoding with G prompts' keys and values beside those of S live samples, S of them at any time.
+
+    The queries of a prompt's samples meet the prompt's keys in one product; nothing of the prompt is copied.
+    """
+
+    def __init__(self, model: nn.Module, room: int) -> None:
+        self.model, self.readout, self.room = model, Readout.of(model), room
+        device = next(model.parameters()).device
+        none = torch.zeros(0, dtype=torch.long, device=device)
+        self.device = device
+        self.prompt_length, self.group, self.length = none, none, none  # (G,), (S,), (S,)
+        self.prompt_kv: dict[int, tuple[Tensor, Tensor]] = {}  # per layer (G, K, P, D)
+        self.own_kv: dict[int, tuple[Tensor, Tensor]] = {}  # per layer (S, K, room, D)
+
+    def admit(self, prompts: Sequence[Prompt], n: int) -> Tensor:
+        """Read each prompt once and start n samples of it; the logits (prompts, V) of their first token."""
+        trees = Trees.of([Tree((), (Branch(p),)) for p in prompts], self.device)
+        prefill = _Prefill(TreeAttention(tiles_of(spans_of(trees.trees), self.device)))
+        hidden = self._forward(trees.tokens, trees.positions, prefill)
+        lengths = torch.tensor([len(p) for p in prompts], device=self.device)
+        groups = torch.arange(len(prompts), device=self.device) + len(self.prompt_length)
+        place = _rows_of(lengths)
+        for layer, kv in prefill.kv.items():
+            pages = tuple(_page(x, place) for x in kv)
+            fresh = tuple(x.new_zeros(len(prompts) * n, x.shape[1], self.room, x.shape[2]) for x in kv)
+            old = self.prompt_kv.get(layer)
+            self.prompt_kv[layer] = pages if old is None else tuple(map(_stack, old, pages))  # type: ignore[assignment]
+            mine = self.own_kv.get(layer)
+            self.own_kv[layer] = fresh if mine is None else tuple(map(_join, mine, fresh))  # type: ignore[assignment]
+        self.prompt_length = torch.cat([self.prompt_length, lengths])
+        self.group = torch.cat([self.group, groups.repeat_interleave(n)])
+        self.length = torch.cat([self.length, torch.zeros(len(prompts) * n, dtype=torch.long, device=self.device)])
+        self._arrange()
+        return self.readout.logits(hidden.index_select(0, trees.last))
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append a token (S,) to every live sample; the logits (S, V) of the next."""
+        position = self.prompt_length[self.group] + self.length
+        self.length = self.length + 1
+        longest = int(self.length.max())
+        distance = (self.length - 1)[:, None] - torch.arange(longest, device=self.device)
+        self._own_distance = distance
+        prompt_distance = position[:, None] - torch.arange(int(self.prompt_length.max()), device=self.device)
+        outside = prompt_distance <= self.length[:, None] - 1
+        self._distance = torch.cat([prompt_distance.masked_fill(outside, -1), distance], 1)[:, None, None]
+        return self.readout.logits(self._forward(tokens, position, self._attend))
+
+    def keep(self, live: Tensor) -> None:
+        """Let go of the samples where `live` (S,) is False, and of prompts that have no sample left."""
+        rows = live.nonzero().squeeze(1)
+        group = self.group[rows]
+        groups, self.group = torch.unique(group, return_inverse=True)
+        self.length = self.length[rows]
+        self.own_kv = {i: (k[rows], v[rows]) for i, (k, v) in self.own_kv.items()}
+        if len(groups) < len(self.prompt_length):
+            self.prompt_length = self.prompt_length[groups]
+            widest = int(self.prompt_length.max()) if len(groups) else 0
+            self.prompt_kv = {i: (k[groups, :, :widest], v[groups, :, :widest]) for i, (k, v) in self.prompt_kv.items()}
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Each sample's place in the grid (G, samples of the fullest prompt), so that a prompt's queries lie together."""
+        counts = torch.bincount(self.group, minlength=len(self.prompt_length))
+        self._width = int(counts.max()) if len(counts) else 0
+        order = torch.argsort(self.group, stable=True)
+        within = torch.arange(len(order), device=self.device) - (counts.cumsum(0) - counts)[self.group[order]]
+        self._place = torch.empty_like(order)
+        self._place[order] = self.group[order] * self._width + within
+
+    def _forward(self, tokens: Tensor, positions: Tensor, attend: object) -> Tensor:
+        mask = torch.zeros(1, 1, 1, 1, device=self.device)
+        return self.model.base_model(  # type: ignore[union-attr, operator, no-any-return]
+            input_ids=tokens[None], position_ids=positions[None], attention_mask=mask, use_cache=False, attend=attend
+        ).last_hidden_state[0]
+
+    def _attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        softcap: float | None,
+    ) -> Tensor:
+        """One query a sample (H, S, D) against its prompt's keys and its own, the new one among them: (S, H, D)."""
+        prompt_k, prompt_v = self.prompt_kv[layer]
+        own_k, own_v = self.own_kv[layer]
+        rows = torch.arange(len(self.length), device=self.device)
+        own_k[rows, :, self.length - 1], own_v[rows, :, self.length - 1] = key.transpose(0, 1), value.transpose(0, 1)
+        longest = self._own_distance.shape[1]
+        s, (g, heads, p, dim) = len(rows), prompt_k.shape
+        q = (query.transpose(0, 1) * scale).reshape(s, heads, -1, dim)
+        shared = self._to_grid(q) @ prompt_k.transpose(2, 3)
+        scores = torch.cat([self._from_grid(shared, s), q @ own_k[:, :, :longest].transpose(2, 3)], -1)
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        hidden = self._distance < 0 if window is None else (self._distance < 0) | (self._distance >= window)
+        weights = torch.softmax(scores.masked_fill_(hidden, float("-inf")), -1)
+        from_prompt = self._from_grid(self._to_grid(weights[..., :p]) @ prompt_v, s)
+        return (from_prompt + weights[..., p:] @ own_v[:, :, :longest]).reshape(s, -1, dim)
+
+    def _to_grid(self, x: Tensor) -> Tensor:
+        """(S, K, R, X) -> (G, K, width * R, X), zeros where a prompt has fewer live samples."""
+        s, heads, r, last = x.shape
+        if s == len(self.prompt_length) * self._width:
+            grid = x.new_empty(s, heads, r, last)
+        else:
+            grid = x.new_zeros(len(self.prompt_length) * self._width, heads, r, last)
+        grid[self._place] = x
+        return grid.view(-1, self._width, heads, r, last).transpose(1, 2).reshape(-1, heads, self._width * r, last)
+
+    def _from_grid(self, x: Tensor, s: int) -> Tensor:
+        g, heads, _, last = x.shape
+        return (
+            x.view(g, heads, self._width, -1, last)
+            .transpose(1, 2)
+            .reshape(g * self._width, heads, -1, last)[self._place]
+        )
+
+
+class _Prefill:
+    """Attention over the prompts that keeps every layer's keys and values."""
+
+    def __init__(self, attention: TreeAttention) -> None:
+        self.attention = attention
+        self.kv: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, **settings: object) -> Tensor:
+        self.kv[layer] = (key.transpose(0, 1), value.transpose(0, 1))
+        return self.attention(layer, query, key, value, **settings)  # type: ignore[arg-type]
+
+
+def _rows_of(lengths: Tensor) -> Tensor:
+    """(G, longest) indices of each prompt's tokens in the flat row; padding repeats the last token, unseen."""
+    start = lengths.cumsum(0) - lengths
+    offset = torch.arange(int(lengths.max()), device=lengths.device)
+    return start[:, None] + torch.minimum(offset, (lengths - 1)[:, None])
+
+
+def _page(x: Tensor, place: Tensor) -> Tensor:
+    return x[place].transpose(1, 2).contiguous()
+
+
+def _stack(old: Tensor, new: Tensor) -> Tensor:
+    """Concatenate prompts' pages (G, K, P, D), widening the narrower ones."""
+    widest = max(old.shape[2], new.shape[2])
+    return torch.cat([nn.functional.pad(x, (0, 0, 0, widest - x.shape[2])) for x in (old, new)])
+
+
+def _join(old: Tensor, new: Tensor) -> Tensor:
+    return torch.cat([old, new])
+
+
+def decoder(model: nn.Module, room: int) -> Cache | Recompute:
+    """The cache where the architecture takes one, else recomputation."""
+    return Cache(model, room) if takes_trees(model) else Recompute(model, room)

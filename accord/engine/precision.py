@@ -1,0 +1,65 @@
+"""Compute precision: bfloat16 where the processor multiplies it natively, over float32 master weights."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+
+from accord.errors import InputError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+def compute_dtype(name: str, device: torch.device | str = "cpu") -> torch.dtype:
+    """The compute precision called `name`; "auto" is bfloat16 where the device has it natively, else float32.
+
+    Raises:
+        InputError: no precision is called that.
+    """
+    if name == "auto":
+        return torch.bfloat16 if has_bfloat16(torch.device(device)) else torch.float32
+    if name not in DTYPES:
+        raise InputError(
+            f"--dtype {name} is not a precision accord computes in; choose auto or one of {', '.join(DTYPES)}."
+        )
+    return DTYPES[name]
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware (avx512_bf16, amx or CUDA capability 8)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    names = ("avx512_bf16", "amx_bf16", "amx_tile")
+    return (
+        any(found.get(n) for n in names) or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
+
+
+def computing(dtype: torch.dtype, device: torch.device | str = "cpu") -> AbstractContextManager[object]:
+    """Within it matrix products are computed in `dtype`. It is entered anew around each pass: leaving it drops the
+    casts of the weights it holds, which would otherwise outlive the weights' next update."""
+    if dtype == torch.bfloat16:
+        return torch.autocast(torch.device(device).type, dtype=dtype)
+    return nullcontext()
+
+
+def frozen(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of the model that is only read: no gradients, and the weights of linear layers held in `dtype`.
+
+    Only weights that a pass would cast anyway are cast, so its results equal the original's bit for bit, in little more
+    than half the memory. Weights shared with the embedding stay as they are.
+    """
+    duplicate = copy.deepcopy(model).requires_grad_(False).eval()
+    embedded = {p.data_ptr() for m in duplicate.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    if dtype != torch.bfloat16:
+        return duplicate
+    for name, module in duplicate.named_modules():
+        if isinstance(module, nn.Linear) and name != "score" and module.weight.data_ptr() not in embedded:
+            module.to(dtype)
+    return duplicate

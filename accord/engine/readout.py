@@ -1,0 +1,159 @@
+"""From hidden states to log-probabilities without ever holding the logits.
+
+A vocabulary of 49,152 entries makes the logits of 1,000 tokens 200 MB, and the usual route holds several copies of them.
+Here a chunk of rows at a time goes through the output layer; the backward pass computes each chunk again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from accord.engine.sampling import truncate_
+
+CHUNK = 1 << 24
+"""Logits held at once (elements)."""
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What an architecture does to its logits: multiplied by `multiplier`, then soft-capped at `cap` where it has one."""
+
+    weight: Tensor
+    bias: Tensor | None
+    multiplier: float = 1.0
+    cap: float | None = None
+
+    @staticmethod
+    def of(model: nn.Module) -> Readout:
+        """The output layer of a causal language model of transformers."""
+        layer, config = model.get_output_embeddings(), model.config.get_text_config()  # type: ignore[operator, union-attr]
+        multiplier = float(getattr(config, "logit_scale", None) or 1.0)
+        multiplier *= float(getattr(config, "lm_head_multiplier", None) or 1.0)
+        multiplier /= float(getattr(config, "logits_scaling", None) or 1.0)
+        return Readout(layer.weight, layer.bias, multiplier, getattr(config, "final_logit_softcapping", None))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (rows, V) of a few hidden states (rows, d), in at least float32."""
+        weight = self.weight.detach().to(hidden.dtype)
+        return self._shape(
+            nn.functional.linear(hidden, weight, None if self.bias is None else self.bias.to(hidden.dtype))
+        )
+
+    def _shape(self, z: Tensor) -> Tensor:
+        z = z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
+        if self.multiplier != 1.0:
+            z = z * self.multiplier
+        if self.cap is not None:
+            z = self.cap * torch.tanh(z / self.cap)
+        return z
+
+
+def linear_log_probabilities(
+    hidden: Tensor,
+    readout: Readout,
+    target: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    entropy: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """log p(target) and, if asked for, the entropy of p, where p = softmax(logits(hidden) / temperature).
+
+    With `top_k` or `top_p` p is truncated and renormalised as the sampler does it, and a target outside has -inf.
+
+    Args:
+        hidden: (N, d) hidden states at the predicting positions.
+        target: (N,) token ids.
+
+    Returns:
+        log-probabilities (N,) and entropies (N,) in nats (zeros if not asked for), float32 or better. Both carry gradients.
+
+    Raises:
+        ValueError: the temperature is not positive.
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive to have log-probabilities, not {temperature}")
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    settings = (readout, dtype, 1.0 / temperature, top_k, top_p, entropy)
+    with torch.autocast(device, enabled=False):
+        return _LinearLogProbabilities.apply(hidden, readout.weight, readout.bias, target, settings)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _LinearLogProbabilities(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, settings: tuple[Any, ...]
+    ) -> tuple[Tensor, Tensor]:
+        readout, dtype, sharpness, top_k, top_p, want_entropy = settings
+        operand, states = weight.to(dtype), hidden.to(dtype)
+        wide = torch.promote_types(dtype, torch.float32)
+        logp, normaliser = hidden.new_empty(len(hidden), dtype=wide), hidden.new_empty(len(hidden), dtype=wide)
+        entropy = hidden.new_zeros(len(hidden), dtype=wide)
+        for rows in _chunks(len(hidden), len(weight)):
+            z = _logits(states[rows], operand, bias, readout, sharpness)
+            truncate_(z, top_k, top_p)
+            normaliser[rows] = torch.logsumexp(z, -1)
+            logp[rows] = z.gather(1, target[rows, None]).squeeze(1) - normaliser[rows]
+            if want_entropy:
+                p = torch.exp(z - normaliser[rows, None])
+                entropy[rows] = normaliser[rows] - (p * z.masked_fill_(p == 0, 0)).sum(-1)
+        ctx.save_for_backward(states, operand, bias, target, normaliser, entropy)
+        ctx.settings, ctx.types = settings, (hidden.dtype, weight.dtype)
+        return logp, entropy
+
+    @staticmethod
+    def backward(ctx: Any, grad_logp: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
+        states, operand, bias, target, normaliser, entropy = ctx.saved_tensors
+        readout, dtype, sharpness, top_k, top_p, want_entropy = ctx.settings
+        hidden_type, weight_type = ctx.types
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.empty_like(states, dtype=hidden_type) if needs_hidden else None
+        grad_weight = torch.zeros_like(operand, dtype=weight_type) if needs_weight else None
+        grad_bias = torch.zeros_like(bias) if needs_bias else None
+        for rows in _chunks(len(states), len(operand)):
+            raw = _raw_logits(states[rows], operand, bias)
+            z = readout._shape(raw) * sharpness
+            slope = _slope(z, readout, sharpness)
+            truncate_(z, top_k, top_p)
+            logp = z.sub_(normaliser[rows, None])
+            p = torch.exp(logp)
+            if want_entropy:
+                mix = logp.masked_fill_(p == 0, 0).add_(entropy[rows, None]).mul_(grad_entropy[rows, None])
+                g = p.mul_(mix.add_(grad_logp[rows, None]).neg_())
+            else:
+                g = p.mul_(-grad_logp[rows, None])
+            g.scatter_add_(1, target[rows, None], grad_logp[rows, None].to(g.dtype))
+            g = (g * slope).to(dtype)
+            if grad_hidden is not None:
+                grad_hidden[rows] = (g @ operand).to(hidden_type)
+            if grad_weight is not None:
+                grad_weight += g.T @ states[rows]
+            if grad_bias is not None:
+                grad_bias += g.sum(0)
+        return grad_hidden, grad_weight, grad_bias, None, None
+
+
+def _chunks(rows: int, vocabulary: int) -> list[slice]:
+    size = max(1, CHUNK // vocabulary)
+    return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
+
+
+def _raw_logits(states: Tensor, operand: Tensor, bias: Tensor | None) -> Tensor:
+    return nn.functional.linear(states, operand, None if bias is None else bias.to(operand.dtype))
+
+
+def _logits(states: Tensor, operand: Tensor, bias: Tensor | None, readout: Readout, sharpness: float) -> Tensor:
+    z = readout._shape(_raw_logits(states, operand, bias))
+    return z if sharpness == 1.0 else z * sharpness
+
+
+def _slope(z: Tensor, readout: Readout, sharpness: float) -> Tensor | float:
+    """d z / d raw logit, from the shaped and sharpened logit z itself."""
+    slope = readout.multiplier * sharpness
+    return slope if readout.cap is None else slope * (1 - (z / (sharpness * readout.cap)) ** 2)

@@ -1,0 +1,97 @@
+"""How a token is drawn: temperature, truncation, and one uniform number a token.
+
+A token is drawn by inverting the cumulative distribution at a uniform number that depends only on the seed, the prompt,
+the sample's number and the token's position. A sample is therefore the same in any batch (up to rounding of the logits),
+and a draw costs one pass over the vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn.
+
+    Attributes:
+        max_new_tokens: a completion is cut after this many tokens.
+        temperature: divides the logits; 0 takes the most likely token.
+        top_k: only the k most likely tokens can be drawn (0: all).
+        top_p: only the smallest set of tokens of at least this probability can be drawn (1: all).
+        seed: one seed gives the same completions again; integers are combined.
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | tuple[int, ...] = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if self.temperature < 0:
+            raise ValueError(f"temperature must not be negative, but is {self.temperature}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must not be negative, but is {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}")
+
+
+def truncate_(z: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Set to -inf, in place, the logits (rows, V) outside the top k and outside the nucleus of mass `top_p`.
+
+    The nucleus is the smallest set of most likely tokens whose probability reaches `top_p` (Holtzman et al. 2020), of
+    what the top k left. Softmax of the result is the renormalised distribution.
+    """
+    if 0 < top_k < z.shape[-1]:
+        keep = z.topk(top_k, -1).indices
+        z.copy_(torch.full_like(z, float("-inf")).scatter_(-1, keep, z.gather(-1, keep)))
+    if top_p < 1.0:
+        ordered, order = z.sort(-1, descending=True)
+        p = torch.softmax(ordered, -1)
+        outside = p.cumsum(-1) - p >= top_p
+        z.scatter_(-1, order, ordered.masked_fill_(outside, float("-inf")))
+    return z
+
+
+def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Tokens (B,) and their log-probabilities (B,) under the distribution drawn from, given one uniform number each.
+
+    The token is the first whose cumulative probability, in vocabulary order, exceeds the uniform number.
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(-1), torch.zeros(len(logits), dtype=logits.dtype, device=logits.device)
+    z = truncate_(logits / sampling.temperature, sampling.top_k, sampling.top_p)
+    logp = torch.log_softmax(z, -1)
+    mass = torch.exp(logp).cumsum(-1)
+    token = torch.searchsorted(mass, (uniform.to(mass) * mass[:, -1])[:, None], right=True).squeeze(1)
+    token = torch.minimum(token, torch.searchsorted(mass, mass[:, -1:].contiguous()).squeeze(1))
+    return token, logp.gather(1, token[:, None]).squeeze(1)
+
+
+def uniforms(prompts: Sequence[tuple[int, ...]], n: int, sampling: Sampling) -> np.ndarray:
+    """Numbers in [0, 1), (prompts, n, max_new_tokens), each a function of seed, prompt, sample number and position.
+
+    A prompt that stands in the list twice has its samples numbered on, so that repeating it gives new samples.
+    """
+    seed = sampling.seed if isinstance(sampling.seed, tuple) else (sampling.seed,)
+    seen: Counter[tuple[int, ...]] = Counter()
+    table = np.empty((len(prompts), n, sampling.max_new_tokens))
+    for i, prompt in enumerate(prompts):
+        digest = hashlib.blake2b(np.asarray(prompt, dtype=np.int64).tobytes(), digest_size=8).digest()
+        for j in range(n):
+            entropy = [*seed, int.from_bytes(digest, "little"), seen[prompt] + j]
+            table[i, j] = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy))).random(
+                sampling.max_new_tokens
+            )
+        seen[prompt] += n
+    return table

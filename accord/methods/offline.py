@@ -1,0 +1,169 @@
+"""The driver of every method that learns from a fixed set of rows."""
+
+from __future__ import annotations
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from accord.data import Order, load_data
+from accord.data.encoding import Encoded, encode
+from accord.data.load import Source
+from accord.engine import checkpoint
+from accord.engine.fit import Measures, Objective, Optimiser, Training, Work
+from accord.engine.forward import log_probabilities
+from accord.engine.models import Model, Policy, Scorer, load_model, load_scorer
+from accord.engine.trees import Tree, Trees, pack
+from accord.errors import InputError, TrainingStopped
+from accord.objectives.likelihood import negative_log_likelihood
+from accord.records import Row
+from accord.run import Run, read_metrics
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run leaves: its folder, a row of numbers for every step, the model, and the report's path."""
+
+    folder: Path
+    metrics: list[dict[str, float]]
+    model: Model
+    report: Path
+
+
+@dataclass(kw_only=True)
+class Offline(Training, ABC):
+    """A method that makes passes over rows: what it trains, on which rows, and with which loss."""
+
+    command: ClassVar[str]
+    reads: ClassVar[tuple[type, ...]]
+    per: ClassVar[Literal["tree", "branch", "token"]]
+
+    @abstractmethod
+    def objective(self, model: Model) -> Objective:
+        """The loss of packed trees under the model."""
+
+    def start(self, policy: Policy) -> Model:
+        """The model to train, made from the one given."""
+        return policy
+
+    def encode(self, model: Model, rows: Sequence[Row]) -> Encoded:
+        """Rows to trees."""
+        return encode(model.tokenizer, rows, max_length=self.max_length, context=model.context)
+
+    def fit(
+        self,
+        model: Policy | str,
+        data: Source,
+        *,
+        out: str | Path,
+        resume: bool = False,
+        save_every: int = 100,
+    ) -> Result:
+        """Train on the rows and leave a finished run in the folder `out`.
+
+        Args:
+            model: a model, or its folder, Hub name or short name.
+            data: a file, a Hub name, a `datasets.Dataset`, or rows.
+            out: the run's folder, which must be new, or that of the run to go on with.
+            resume: go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit.
+            save_every: steps between checkpoints.
+
+        Raises:
+            InputError: the data, the model or the folder cannot be used.
+            TrainingStopped: a loss was not finite.
+        """
+        rows = _of_kind(load_data(data), self.reads, data, self.command)
+        policy = load_model(model) if isinstance(model, str) else model
+        settings = describe(self, model=policy.name, data=data)
+        with Run(out, settings, resume=resume) as run:
+            trained = self.start(policy)
+            if run.finished:
+                run.say(f"{run.folder} is finished already.")
+                return finish(run, trained)
+            encoded = self.encode(trained, rows)
+            for line in encoded.left_out:
+                run.say(line)
+            train(self, trained, encoded.trees, run, save_every)
+            return finish(run, trained)
+
+
+def train(method: Offline, model: Model, trees: Sequence[Tree], run: Run, save_every: int) -> None:
+    """The main loop: batches of trees, one optimiser step each, from the last checkpoint or the beginning."""
+    order = Order(len(trees), method.batch_size, method.seed)
+    total = method.max_steps or order.steps(method.epochs)
+    objective = method.objective(model)
+    optimiser = Optimiser({"model": model.network}, method, total)
+    folder = run.folder / "checkpoints"
+    first, _ = restore(run, optimiser)
+    run.begin(first, total)
+    for step in range(first, total):
+        packs = pack([trees[i] for i in order.batch(step)], method.tokens_per_pass, model.device)
+        try:
+            row = optimiser.update(step, Work(objective, packs, method.per))
+        except TrainingStopped:
+            checkpoint.save(folder, step, optimiser, {})
+            raise
+        run.log(step + 1, {**row, "epoch": order.epoch(step + 1)}, sum(len(p.tokens) for p in packs))
+        if (step + 1) % save_every == 0 and step + 1 < total:
+            checkpoint.save(folder, step + 1, optimiser, {})
+
+
+def maximum_likelihood(model: Model) -> Objective:
+    """The loss of everything that imitates: - log pi of every trained token."""
+
+    def loss(trees: Trees) -> tuple[Tensor, Measures]:
+        logp, _ = log_probabilities(model.network, trees)
+        return negative_log_likelihood(logp), {}
+
+    return loss
+
+
+def restore(run: Run, optimiser: Optimiser) -> tuple[int, dict[str, Any]]:
+    """The step to go on from, and the method's state there; step 0 where there is nothing to go on from."""
+    saved = checkpoint.found(run.folder / "checkpoints") if run.resumed else []
+    return checkpoint.load(saved[-1], optimiser) if saved else (0, {})
+
+
+def finish(run: Run, model: Model) -> Result:
+    """Save the model and the report; the checkpoints have served."""
+    run.close()
+    folder = run.folder / "model"
+    if run.finished:
+        model = load_scorer(str(folder)) if isinstance(model, Scorer) else load_model(str(folder))
+    else:
+        model.save(folder)
+        model.name = str(folder)
+    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+    return Result(run.folder, read_metrics(run.folder), model, run.report())
+
+
+def describe(method: Training, **given: Any) -> dict[str, Any]:
+    """Every setting of a run, for its folder; data given as rows are named by their number and type."""
+    settings = {"command": getattr(method, "command", type(method).__name__)}
+    for name, value in given.items():
+        settings[name] = value if isinstance(value, str | int | float | None) else _named(value)
+    return settings | {f.name: getattr(method, f.name) for f in fields(method)}
+
+
+def _named(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    return f"{len(value)} rows" if hasattr(value, "__len__") else getattr(value, "__name__", type(value).__name__)
+
+
+def _of_kind(rows: list[Row], kinds: tuple[type, ...], source: Any, command: str) -> list[Row]:
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, kinds):
+            wanted = " or ".join(k.__name__.lower() + "s" for k in kinds)
+            raise InputError(
+                f"{_named(source) if not isinstance(source, str) else source}, row {number}: "
+                f"`{command}` learns from {wanted}, and this is a {type(row).__name__.lower()}."
+            )
+    if not rows:
+        raise InputError(f"{source} holds no rows.")
+    return rows

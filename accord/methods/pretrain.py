@@ -1,0 +1,65 @@
+"""Pretraining: maximum likelihood of plain text, from random weights or from a model's own.
+
+The loss is that of supervised fine-tuning with nothing to condition on. Texts end with the end-of-turn token; those
+longer than `max_length` are cut into pieces, each with the token before it as its prompt, so every token is learnt once.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from accord.data.encoding import Encoded, to_tree
+from accord.engine.fit import Objective
+from accord.engine.models import Model, Policy
+from accord.engine.trees import Branch, Tree
+from accord.methods.offline import Offline, maximum_likelihood
+from accord.records import Demonstration, Row
+
+
+@dataclass(kw_only=True)
+class Pretrain(Offline):
+    """Teach a model to continue text."""
+
+    command: ClassVar[str] = "pretrain"
+    reads: ClassVar[tuple[type, ...]] = (Demonstration,)
+    per: ClassVar[Literal["tree", "branch", "token"]] = "token"
+
+    learning_rate: float = 1e-3
+    """Peak step size of AdamW."""
+    batch_size: int = 64
+    """Texts in one optimiser step."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay, of matrices only."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """How the learning rate falls to zero after warming up, or that it does not."""
+    from_scratch: bool = False
+    """Draw new weights for the model's architecture instead of going on from those it has."""
+
+    def start(self, policy: Policy) -> Model:
+        if not self.from_scratch:
+            return policy
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            network = AutoModelForCausalLM.from_config(copy.deepcopy(policy.network.config))
+        return Policy(network.to(policy.device).eval(), policy.tokenizer, policy.name)
+
+    def encode(self, model: Model, rows: Sequence[Row]) -> Encoded:
+        trees = [piece for i, row in enumerate(rows) for piece in self._pieces(to_tree(model.tokenizer, row, i))]
+        return Encoded(trees, [])
+
+    def objective(self, model: Model) -> Objective:
+        return maximum_likelihood(model)
+
+    def _pieces(self, tree: Tree) -> list[Tree]:
+        tokens = tree.prompt + tree.branches[0].tokens
+        room = self.max_length - 1
+        return [
+            Tree(tokens[i : i + 1], (Branch(tokens[i + 1 : i + 1 + room]),), row=tree.row)
+            for i in range(0, len(tokens) - 1, room)
+        ]
