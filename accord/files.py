@@ -1,4 +1,4 @@
-"""Files written whole: to a temporary name beside the path, then renamed, so a killed run leaves no half-written file."""
+"""Files written whole: to a temporary name beside the path, then renamed, so a kill leaves no half-written file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_rows(path: str | os.PathLike[str], rows: Iterable[Row | Mapping[str, Any]]) -> None:
-    """Write records or JSON objects to `path`, one a line, whole or not at all; `accord.data.load_data` reads them back."""
+    """Write records or JSON objects to `path`, one a line, whole or not at all; `load_data` reads them back."""
     with replacing(path) as file:
         for row in rows:
             columns = row if isinstance(row, Mapping) else row_to_json(row)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of a completion that is tokenised on its own: an assistant's turn is trained, what lies between is not."""
+    """A stretch of a completion that is tokenised on its own: an assistant's turn is trained, others are not."""
 
     text: str
     trained: bool = True
@@ -58,7 +58,7 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
 
 
 def opening(tokenizer: PreTrainedTokenizerBase, prompt: str = "") -> tuple[int, ...]:
-    """The special tokens before a plain prompt: those the tokenizer adds; before an empty one, at least its `bos_token`."""
+    """The special tokens before a plain prompt: those the tokenizer adds; an empty one gets its `bos_token` anyway."""
     added = list(tokenizer("")["input_ids"])
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     if added and added[-1] == eos and added != [bos]:
@@ -83,9 +83,10 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> str:
 def completion_pieces(
     tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text, head: str
 ) -> tuple[Piece, ...]:
-    """The completion as texts to tokenise, of which the first follows `head`, the prompt's text; both as `align` left them.
+    """The completion as texts to tokenise, of which the first follows `head`, the prompt's text.
 
-    Of a chat, every assistant turn is what the template adds to the chat before it with the generation prompt.
+    The prompt and the completion are as `align` left them: both strings or both chats. In a chat, an assistant turn is
+    what the template adds to the chat before it rendered with the generation prompt.
     """
     if isinstance(completion, str):
         return (Piece(completion),)

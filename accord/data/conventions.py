@@ -198,7 +198,7 @@ _COMPLETIONS = ("completion", "completions", "chosen", "rejected")
 
 
 def _looks_like_more(columns: Columns) -> bool:
-    """Whether a row taken for a prompt alone has half of a convention, or a column that is nearly one of a completion."""
+    """Whether a row taken for a prompt alone has a completion's column too, or one that is nearly of that name."""
     return any(name in _COMPLETIONS or _near(name, _COMPLETIONS) for name in columns if columns[name] is not None)
 
 

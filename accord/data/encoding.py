@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 NO_ROOM = "the prompt leaves no room for a completion"
-SAME = "completions that people ranked differently are the same tokens"
+SAME = "completions of different rank are the same tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,9 @@ class _Plan:
 def to_tree(tokenizer: PreTrainedTokenizerBase, row: Row, index: int = -1) -> Tree:
     """The row as a tree, at full length.
 
-    A preference has the branches (chosen, rejected) with ranks (0, 1); a ranking its own; a labelled completion has rank
-    0 where it is desirable and 1 where it is not; a demonstration has no ranks. `index` is the row's place, from 0.
+    A preference has the branches (chosen, rejected) with ranks (0, 1); a ranking its own; a labelled completion has
+    rank 0 where it is desirable and 1 where it is not; a demonstration has no ranks. `index` is the row's place, from
+    0. Raises InputError as `encode` does, but for what length decides.
     """
     return _trees(tokenizer, [row], start=index)[0]
 

@@ -1,4 +1,4 @@
-"""Which rows a step trains on: a pure function of the seed and the step, so a run resumes from its step number alone."""
+"""Which rows a step trains on: a pure function of seed and step, so a run resumes from its step number alone."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 class Order:
     """The order in which `count` rows are trained on, `batch_size` at a time.
 
-    Every epoch is a permutation of all rows drawn from (`seed`, epoch): it neither skips nor repeats a row, and its last
-    batch is smaller where `batch_size` does not divide `count`. Raises ValueError for sizes below 1 or a negative seed.
+    Every epoch is a permutation of all rows drawn from (`seed`, epoch): it neither skips nor repeats a row, and its
+    last batch is smaller where `batch_size` does not divide `count`. Raises ValueError for sizes below 1 or a negative
+    seed.
     """
 
     count: int

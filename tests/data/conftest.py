@@ -1,4 +1,4 @@
-"""A tokenizer small enough to know by heart: a token a word, and a chat template with a header and an end to each turn."""
+"""A tokenizer small enough to know by heart: a token a word, and a template with a header and an end to each turn."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_turns_after_the_last_answer_are_cut(tokenizer):
 
 
 def test_an_end_of_turn_is_appended_where_the_template_has_none():
-    bare = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    bare = TEMPLATE.replace("</s>\n", "").replace("<system>good</s>", "")
     tokenizer = word_tokenizer(template=bare)
     assert encode_completion(tokenizer, ASK, ANSWER) == Branch((GOOD, DAY, EOS))
     branch = encode_completion(tokenizer, ASK, (*ANSWER, *ASK, Message("assistant", "bye")))
@@ -90,15 +90,15 @@ def test_the_boundary_does_not_depend_on_how_the_joined_text_would_be_split(toke
 
 
 def test_faults_of_templates_are_told():
-    with pytest.raises(InputError, match="^the tokenizer has no chat template: give it one, or use plain text"):
+    with pytest.raises(InputError, match=r"^the tokenizer has no chat template: give it one, or use plain text"):
         encode_prompt(word_tokenizer(template=None), ASK)
     with pytest.raises(InputError, match=r"^the tokenizer's chat template refuses the chat \(no users\)$"):
         encode_prompt(word_tokenizer(template="{{ raise_exception('no users') }}"), ASK)
-    with pytest.raises(InputError, match="^a chat needs a turn before the assistant's first"):
+    with pytest.raises(InputError, match=r"^a chat needs a turn before the assistant's first"):
         encode_completion(word_tokenizer(), "", ANSWER)
-    with pytest.raises(InputError, match="template is at fault: .* at character 0"):
+    with pytest.raises(InputError, match=r"template is at fault: .* at character 0"):
         encode_completion(word_tokenizer(template="{{ messages | length }}" + TEMPLATE), ASK, ANSWER)
-    with pytest.raises(InputError, match="^the tokenizer has no eos_token"):
+    with pytest.raises(InputError, match=r"^the tokenizer has no eos_token"):
         encode_completion(word_tokenizer(eos_token=None), "hi", "good")
 
 

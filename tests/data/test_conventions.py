@@ -179,10 +179,10 @@ def test_faults_are_refused_with_their_row(columns, message):
 
 
 def test_a_later_row_is_numbered_and_must_follow_the_first():
-    with pytest.raises(InputError, match="^row 2: the columns found are prompt, chosen, but"):
+    with pytest.raises(InputError, match=r"^row 2: the columns found are prompt, chosen, but"):
         load_data([PAIR, {"prompt": "p", "chosen": "c"}])
     with pytest.raises(
-        InputError, match="^row 3: the row has the columns prompt, where the first row has the columns p"
+        InputError, match=r"^row 3: the row has the columns prompt, where the first row has the columns p"
     ):
         load_data([PAIR, PAIR, {"prompt": "p"}])
 

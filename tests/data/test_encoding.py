@@ -29,7 +29,7 @@ def test_each_record_has_its_tree(tokenizer):
 
 
 def test_a_prompt_alone_cannot_be_trained_on(tokenizer):
-    with pytest.raises(InputError, match="^row 3: a prompt without a completion cannot be trained on"):
+    with pytest.raises(InputError, match=r"^row 3: a prompt without a completion cannot be trained on"):
         to_tree(tokenizer, Prompt("hi"), 2)
 
 
@@ -47,7 +47,7 @@ def test_completions_are_cut_at_the_right_and_lose_their_end_of_turn(tokenizer):
 def test_cut_flags_stay_with_their_tokens(tokenizer):
     turns = tuple(Message(role, "hi") for role in ("assistant", "user", "assistant"))
     row = Demonstration((Message("user", "hi"),), turns)
-    # The prompt is <system> good </s> <user> hi </s> <assistant>: 7 tokens. The completion is hi </s> <user> hi </s> ...
+    # The prompt is <system> good </s> <user> hi </s> <assistant>, 7 tokens; the completion hi </s> <user> hi </s> ...
     (tree,) = encode(tokenizer, [row], max_length=10, context=None).trees
     assert tree.branches[0].trained == (True, True, False)
     (tree,) = encode(tokenizer, [row], max_length=9, context=None).trees
@@ -65,7 +65,7 @@ def test_rows_left_out_are_counted_with_their_reason(tokenizer):
     encoded = encode(tokenizer, rows, max_length=2, context=None)
     assert [tree.row for tree in encoded.trees] == [1, 4]
     assert encoded.left_out == [
-        "2 rows left out, as completions that people ranked differently are the same tokens within 2 tokens (rows 1, 4)",
+        "2 rows left out, as completions of different rank are the same tokens within 2 tokens (rows 1, 4)",
         "1 row left out, as the prompt leaves no room for a completion within 2 tokens (row 3)",
     ]
     assert to_tree(tokenizer, rows[3]).branches == (branch(UNK, EOS), branch(UNK, EOS))
@@ -81,15 +81,15 @@ def test_long_lists_of_rows_are_shortened(tokenizer):
 
 def test_faults_end_the_encoding(tokenizer):
     good = Demonstration("hi", "good")
-    with pytest.raises(InputError, match="^row 2: the prompt has 4 tokens, more than the model's context of 3"):
+    with pytest.raises(InputError, match=r"^row 2: the prompt has 4 tokens, more than the model's context of 3"):
         encode(tokenizer, [good, Demonstration("hi hi hi hi", "good")], max_length=2, context=3)
-    with pytest.raises(InputError, match="^no row is left to train on: 1 row left out, as the prompt leaves no room"):
+    with pytest.raises(InputError, match=r"^no row is left to train on: 1 row left out, as the prompt leaves no room"):
         encode(tokenizer, [good], max_length=1, context=None)
-    with pytest.raises(InputError, match="^no row is left to train on: the data holds no rows$"):
+    with pytest.raises(InputError, match=r"^no row is left to train on: the data holds no rows$"):
         encode(tokenizer, [], max_length=9, context=None)
-    with pytest.raises(InputError, match="^max_length must be at least 1, not 0$"):
+    with pytest.raises(InputError, match=r"^max_length must be at least 1, not 0$"):
         encode(tokenizer, [good], max_length=0, context=None)
-    with pytest.raises(InputError, match="^row 2: the tokenizer has no chat template"):
+    with pytest.raises(InputError, match=r"^row 2: the tokenizer has no chat template"):
         chat = Demonstration((Message("user", "hi"),), (Message("assistant", "hi"),))
         encode(word_tokenizer(template=None), [good, chat], max_length=9, context=None)
 
@@ -113,7 +113,7 @@ def test_encoding_all_at_once_is_encoding_one_by_one(tokenizer, pairs, max_lengt
     if expected:
         assert encode(tokenizer, rows, max_length=max_length, context=None).trees == expected
     else:
-        with pytest.raises(InputError, match="^no row is left"):
+        with pytest.raises(InputError, match=r"^no row is left"):
             encode(tokenizer, rows, max_length=max_length, context=None)
 
 

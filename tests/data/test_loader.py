@@ -42,5 +42,5 @@ def test_epochs_are_rounded_up_to_whole_steps():
 
 @pytest.mark.parametrize("wrong", [(0, 1, 0), (1, 0, 0), (1, 1, -1)])
 def test_sizes_below_one_are_refused(wrong):
-    with pytest.raises(ValueError, match="an order needs count and batch_size of at least 1"):
+    with pytest.raises(ValueError, match=r"an order needs count and batch_size of at least 1"):
         Order(*wrong)

@@ -93,13 +93,13 @@ def test_a_missing_file_is_told(name):
 
 
 def test_a_folder_is_told(tmp_path):
-    with pytest.raises(InputError, match="is a folder: name one of its files"):
+    with pytest.raises(InputError, match=r"is a folder: name one of its files"):
         load_data(tmp_path)
 
 
 def test_a_split_that_a_file_does_not_have(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
-    with pytest.raises(InputError, match="there is no split 'test' here"):
+    with pytest.raises(InputError, match=r"there is no split 'test' here"):
         load_data(tmp_path / "a.jsonl", split="test")
     with pytest.raises(InputError, match=r"holds no rows in the split 'train\[5:\]'"):
         load_data(tmp_path / "a.jsonl", split="train[5:]")
