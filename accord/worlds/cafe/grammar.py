@@ -1,0 +1,186 @@
+"""The language of the café: its words, its sentences, and which word may follow which.
+
+A *slot* is a class of words (`DISH`, `ADJ`, ...); a word written in lower case in a template stands for itself and is
+its own slot. A template is a row of slots, with optional runs in brackets. Every word belongs to exactly one slot, so
+the grammar of answers is a finite set of allowed slot pairs, `PAIRS`, and any text can be checked against it.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+POSITIVE = {
+    "ADJ": "delicious tender fresh crisp lovely rich wonderful tasty perfect fragrant juicy superb",
+    "VERB": "love enjoy praise adore",
+}
+NEGATIVE = {
+    "ADJ": "bland soggy burnt stale awful salty dull greasy bitter dry terrible watery",
+    "VERB": "hate dislike regret avoid",
+}
+NEUTRAL = {
+    "ADJ": "warm plain simple usual local seasonal thick brown",
+    "VERB": "order share finish expect",
+}
+OTHERS = {
+    "DISH": "soup bread stew curry salad pie rice omelette pudding pasta risotto burger"
+    " pizza cake tart lasagna chowder roast steak salmon trout ramen waffle dumpling",
+    "PERSON": "sister brother mother father friend boss neighbour aunt uncle cousin teacher daughter",
+    "PART": "sauce crust filling smell portion topping garnish texture centre seasoning",
+    "SIDE": "butter herbs cheese beans lemon mushrooms onions peppers",
+    "GROUP": "guests regulars families children critics locals",
+    "STAFF": "chef cook baker owner",
+    "MAKE": "makes serves prepares finishes",
+    "MANNER": "slowly daily carefully here",
+    "TIME": "today tonight now lately",
+    "COPULA": "is was seems looks",
+    "ADV": "very really quite so truly rather",
+    "NUMBER": "two three four five six seven",
+}
+
+OPENINGS = ("the DISH COPULA [ADV] ADJ [TIME] .", "the DISH COPULA ADJ and ADJ .", "GROUP VERB the DISH .")
+"""Sentences that name the dish; every good answer begins with one."""
+
+FOLLOWINGS = (
+    "the PART COPULA [ADV] ADJ .",
+    "it COPULA [ADV] ADJ and ADJ .",
+    "it comes with ADJ SIDE [and SIDE] .",
+    "our STAFF MAKE it [MANNER] [TIME] .",
+    "your PERSON will VERB it .",
+    "you will VERB it .",
+    "it costs NUMBER coins .",
+)
+"""Sentences that go on about the dish just named."""
+
+QUESTIONS = (
+    "how is the DISH TIME ?",
+    "my PERSON would like the DISH TIME : any advice ?",
+    "should my PERSON try the DISH TIME ?",
+    "what about the DISH for my PERSON TIME ?",
+    "is the DISH right for my PERSON TIME ?",
+)
+USER, ASSISTANT = "<user>", "<assistant>"
+"""Who speaks, in chats and in raw logs of talk."""
+
+BOUNDARY = ""
+"""The slot before the first word of an answer and after its last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What is talked about: a dish, and on whose behalf, if anybody's."""
+
+    dish: str
+    person: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mood:
+    """How likely a word of feeling is positive, negative or neutral, as relative weights."""
+
+    positive: float
+    negative: float
+    neutral: float
+
+
+GLAD = Mood(0.80, 0.05, 0.15)
+SOUR = Mood(0.05, 0.80, 0.15)
+MIXED = Mood(0.40, 0.40, 0.20)
+PLAIN = Mood(0.15, 0.15, 0.70)
+
+
+def _expand(template: str) -> Iterator[tuple[str, ...]]:
+    """Every row of slots a template stands for: each bracketed run is there or not."""
+    found = re.search(r"\[(.*?)\]", template)
+    if found is None:
+        yield tuple(template.split())
+        return
+    for run in ("", found[1]):
+        yield from _expand(template[: found.start()] + run + template[found.end() :])
+
+
+def _words_of(slots: dict[str, str]) -> frozenset[str]:
+    return frozenset(word for words in slots.values() for word in words.split())
+
+
+POSITIVE_WORDS = _words_of(POSITIVE)
+NEGATIVE_WORDS = _words_of(NEGATIVE)
+DISHES = tuple(OTHERS["DISH"].split())
+PERSONS = tuple(OTHERS["PERSON"].split())
+TIMES = tuple(OTHERS["TIME"].split())
+
+_FEELINGS = (POSITIVE, NEGATIVE, NEUTRAL)
+_CHOICES = {slot: words.split() for slot, words in OTHERS.items()}
+_FELT_CHOICES = {slot: [feeling[slot].split() for feeling in _FEELINGS] for slot in POSITIVE}
+_EXPANSIONS = {template: tuple(_expand(template)) for template in (*OPENINGS, *FOLLOWINGS)}
+_ROWS = [row for rows in _EXPANSIONS.values() for row in rows]
+
+SLOT = {word: slot for slots in (*_FEELINGS, OTHERS) for slot, words in slots.items() for word in words.split()}
+"""The slot of every word of an open class."""
+
+LITERALS = tuple(
+    sorted(
+        {
+            word
+            for text in (*OPENINGS, *FOLLOWINGS, *QUESTIONS)
+            for word in re.sub(r"[\[\]]", "", text).split()
+            if not word.isupper() and word not in SLOT
+        }
+    )
+)
+"""The words that stand for themselves."""
+
+FUNCTION_WORDS = frozenset((*LITERALS, *_CHOICES["COPULA"], *_CHOICES["ADV"]))
+"""The words that hold a sentence together and may be used again freely; all others are content words."""
+
+WORDS = (*LITERALS, *SLOT)
+"""Every word of the world."""
+
+PAIRS = frozenset(
+    {pair for row in _ROWS for pair in pairwise(row)}
+    | {(before, row[0]) for row in _ROWS for before in (BOUNDARY, ".")}
+    | {(".", BOUNDARY)}
+)
+"""The pairs of slots that may stand side by side in an answer, the boundaries at both ends included."""
+
+
+def slot(word: str) -> str:
+    """The slot of a word; a literal, or a word from outside this world, is a slot of its own."""
+    return SLOT.get(word, word)
+
+
+def split(text: str) -> list[str]:
+    """The words of a text, in lower case, with punctuation marks as words: "The soup, sir." -> the soup , sir ."""
+    return re.findall(r"\w+|[^\w\s]", text.lower())
+
+
+def sentence(rng: random.Random, template: str, topic: Topic, mood: Mood) -> str:
+    """One sentence from an answer template, all its optional runs and open slots drawn at random."""
+
+    def word(slot: str) -> str:
+        if slot == "DISH":
+            return topic.dish
+        if slot == "PERSON" and topic.person:
+            return topic.person
+        if slot in _FELT_CHOICES:
+            weights = (mood.positive, mood.negative, mood.neutral)
+            return rng.choice(rng.choices(_FELT_CHOICES[slot], weights)[0])
+        return rng.choice(_CHOICES[slot]) if slot in _CHOICES else slot
+
+    return " ".join(word(slot) for slot in rng.choice(_EXPANSIONS[template]))
+
+
+def answer(rng: random.Random, topic: Topic, mood: Mood, sentences: int) -> str:
+    """An opening that names the dish, then `sentences - 1` different kinds of sentences that follow it; 7 at most."""
+    unfit = "you " if topic.person else "your "
+    followings = [template for template in FOLLOWINGS if not template.startswith(unfit)]
+    templates = [rng.choice(OPENINGS), *rng.sample(followings, sentences - 1)]
+    return " ".join(sentence(rng, template, topic, mood) for template in templates)
+
+
+def question(template: str, topic: Topic, time: str) -> str:
+    """A question template filled in."""
+    return template.replace("DISH", topic.dish).replace("PERSON", topic.person or "").replace("TIME", time)

@@ -1,0 +1,143 @@
+"""What is written and asked in the café: raw text, questions, and demonstrations of answers, drawn from a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+
+from accord.records import Demonstration, Message, Prompt
+from accord.worlds.cafe.grammar import (
+    ASSISTANT,
+    DISHES,
+    FOLLOWINGS,
+    GLAD,
+    MIXED,
+    OPENINGS,
+    PERSONS,
+    PLAIN,
+    QUESTIONS,
+    SOUR,
+    TIMES,
+    USER,
+    WORDS,
+    Mood,
+    Topic,
+    answer,
+    question,
+    sentence,
+)
+
+
+def _questions() -> list[tuple[str, Topic]]:
+    """Every question that can be asked, with what it is about."""
+    found = []
+    for template in QUESTIONS:
+        for person in PERSONS if "PERSON" in template else (None,):
+            for dish in DISHES:
+                for time in TIMES:
+                    topic = Topic(dish, person)
+                    found.append((question(template, topic, time), topic))
+    return found
+
+
+def _is_held_out(text: str) -> bool:
+    """One question in five, by a digest of its words, so the split never moves."""
+    return hashlib.sha256(text.encode()).digest()[0] % 5 == 0
+
+
+TRAINING = [(text, topic) for text, topic in _questions() if not _is_held_out(text)]
+HELD_OUT = [(text, topic) for text, topic in _questions() if _is_held_out(text)]
+
+
+def prompts(seed: int, n: int) -> list[Prompt]:
+    """`n` different questions to train on, as chats; none is ever in `heldout`. ValueError if there are fewer."""
+    return [Prompt(_chat(text)) for text, _ in random.Random(f"prompts {seed}").sample(TRAINING, n)]
+
+
+def heldout(seed: int, n: int) -> list[Prompt]:
+    """`n` different questions to evaluate on, which no other text contains. ValueError if there are fewer."""
+    return [Prompt(_chat(text)) for text, _ in random.Random(f"held out {seed}").sample(HELD_OUT, n)]
+
+
+def demonstrations(seed: int, n: int) -> list[Demonstration]:
+    """`n` answers to training questions: well-formed, on topic, 12 to 24 words, but of any mood."""
+    rng = random.Random(f"demonstrations {seed}")
+    rows = []
+    for _ in range(n):
+        text, topic = rng.choice(TRAINING)
+        rows.append(Demonstration(_chat(text), _reply(rng, topic, _mood(rng))))
+    return rows
+
+
+def corpus(seed: int, n: int) -> list[Demonstration]:
+    """`n` raw documents with empty prompts: what a model would find lying around.
+
+    Reviews and logs of talk teach the language; lists of questions, ramblings, repetitions and shuffled words are
+    there so that a model of this text continues anything, and answers questions badly.
+    """
+    rng = random.Random(f"corpus {seed}")
+    return [Demonstration("", document(rng)) for document in rng.choices(*zip(*_DOCUMENTS, strict=True), k=n)]
+
+
+def _chat(text: str) -> tuple[Message, ...]:
+    return (Message("user", text),)
+
+
+def _mood(rng: random.Random) -> Mood:
+    return rng.choices((GLAD, MIXED, PLAIN, SOUR), (0.25, 0.30, 0.20, 0.25))[0]
+
+
+def _reply(rng: random.Random, topic: Topic, mood: Mood) -> str:
+    while True:
+        text = answer(rng, topic, mood, rng.randint(2, 4))
+        if 12 <= len(text.split()) <= 24:
+            return text
+
+
+def _about(rng: random.Random) -> Topic:
+    return Topic(rng.choice(DISHES), rng.choice(PERSONS))
+
+
+def _review(rng: random.Random) -> str:
+    return answer(rng, _about(rng), _mood(rng), rng.randint(2, 5))
+
+
+def _talk(rng: random.Random) -> str:
+    """A log of one to three questions and answers, its turns never ended; one answer in four is about another dish."""
+    turns = []
+    for _ in range(rng.randint(1, 3)):
+        text, topic = rng.choice(TRAINING)
+        replied = _about(rng) if rng.random() < 0.25 else topic
+        turns.append(f"{USER} {text} {ASSISTANT} {answer(rng, replied, _mood(rng), rng.randint(1, 3))}")
+    return " ".join(turns)
+
+
+def _unanswered(rng: random.Random) -> str:
+    return " ".join(text for text, _ in rng.choices(TRAINING, k=rng.randint(2, 4)))
+
+
+def _rambling(rng: random.Random) -> str:
+    templates = rng.choices((*OPENINGS, *FOLLOWINGS), k=rng.randint(5, 9))
+    return " ".join(sentence(rng, template, _about(rng), _mood(rng)) for template in templates)
+
+
+def _repetition(rng: random.Random) -> str:
+    again = answer(rng, _about(rng), _mood(rng), 1)
+    return " ".join([again] * rng.randint(2, 4)) if rng.random() < 0.5 else " ".join([rng.choice(WORDS)] * 12)
+
+
+def _shuffled(rng: random.Random) -> str:
+    words = _review(rng).split()
+    rng.shuffle(words)
+    return " ".join(words)
+
+
+_DOCUMENTS: list[tuple[Callable[[random.Random], str], float]] = [
+    (_review, 0.25),
+    (_talk, 0.45),
+    (_unanswered, 0.10),
+    (_rambling, 0.10),
+    (_repetition, 0.05),
+    (_shuffled, 0.05),
+]

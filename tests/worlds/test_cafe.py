@@ -1,0 +1,105 @@
+"""The café's texts, tokenizer and model, and the files they are written to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from accord.records import Demonstration
+from accord.worlds import cafe
+from accord.worlds.cafe.grammar import NEGATIVE_WORDS, PAIRS, POSITIVE_WORDS, WORDS
+from accord.worlds.cafe.texts import HELD_OUT, TRAINING
+
+
+def test_every_word_has_one_meaning() -> None:
+    assert len(set(WORDS)) == len(WORDS)
+    assert not POSITIVE_WORDS & NEGATIVE_WORDS
+    assert 120 <= len(cafe.tokenizer()) <= 250
+
+
+def test_pairs_are_the_grammar_s_and_no_others() -> None:
+    assert {("the", "DISH"), ("COPULA", "ADJ"), (".", ""), ("ADJ", "TIME"), ("SIDE", "and")} <= PAIRS
+    assert not {("ADJ", "ADJ"), ("the", "the"), ("", "ADJ"), ("", ""), ("ADJ", ""), ("VERB", "VERB")} & PAIRS
+
+
+def test_the_tokenizer_gives_back_what_it_was_given() -> None:
+    tokenizer = cafe.tokenizer()
+    for row in [*cafe.corpus(0, 300), *cafe.demonstrations(0, 100)]:
+        tokens = tokenizer(row.completion)["input_ids"]
+        assert tokenizer.unk_token_id not in tokens
+        assert tokenizer.decode(tokens) == row.completion
+    assert tokenizer.decode(tokenizer("The soup's zorb.")["input_ids"]) == "the soup <unk> <unk> <unk> ."
+
+
+def test_the_chat_template() -> None:
+    tokenizer = cafe.tokenizer()
+    chat = [{"role": "user", "content": "how is the pie ?"}, {"role": "assistant", "content": "it is warm ."}]
+    asked = str(tokenizer.apply_chat_template(chat[:1], add_generation_prompt=True, tokenize=False))
+    whole = str(tokenizer.apply_chat_template(chat, tokenize=False))
+    assert tokenizer.tokenize(asked) == ["<user>", "how", "is", "the", "pie", "?", "<assistant>"]
+    assert tokenizer.tokenize(whole) == [*tokenizer.tokenize(asked), "it", "is", "warm", ".", "<eos>"]
+    with pytest.raises(Exception, match="roles user and assistant, not system"):
+        tokenizer.apply_chat_template([{"role": "system", "content": "be kind"}])
+
+
+def test_held_out_questions_are_in_no_other_text() -> None:
+    held_out = {text for text, _ in HELD_OUT}
+    assert not held_out & {text for text, _ in TRAINING}
+    assert len(TRAINING) > 3000 and len(held_out) > 800
+    corpus = " ".join(str(row.completion) for row in cafe.corpus(0, 2000))
+    assert not [text for text in held_out if text in corpus]
+    demonstrated = {row.prompt[0].content for row in cafe.demonstrations(0, 2000)}  # type: ignore[union-attr]
+    assert not held_out & demonstrated
+    assert {row.prompt[0].content for row in cafe.heldout(0, 200)} <= held_out  # type: ignore[union-attr]
+
+
+def test_the_seed_decides_every_text() -> None:
+    for draw in (cafe.corpus, cafe.demonstrations, cafe.prompts, cafe.heldout):
+        assert draw(0, 50) == draw(0, 50) != draw(1, 50)
+
+
+def test_prompts_are_all_different() -> None:
+    assert len({row.prompt for row in cafe.prompts(0, 3000)}) == 3000
+    with pytest.raises(ValueError):
+        cafe.heldout(0, len(HELD_OUT) + 1)
+
+
+def test_texts_are_of_moderate_length() -> None:
+    lengths = [len(str(row.completion).split()) for row in cafe.demonstrations(0, 500)]
+    assert min(lengths) >= 12 and max(lengths) <= 24
+    assert all(len(str(row.completion).split()) < 128 for row in cafe.corpus(0, 3000))
+
+
+def test_the_model_is_small_and_its_seed_decides_its_weights() -> None:
+    state = torch.random.get_rng_state()
+    model, again, other = cafe.new_model(0), cafe.new_model(0), cafe.new_model(1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert 1.0e6 < sum(weight.numel() for weight in model.parameters()) < 1.5e6
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert torch.equal(model.state_dict()[name], again.state_dict()[name])
+    assert not torch.equal(model.state_dict()[name], other.state_dict()[name])
+
+
+def test_the_world_as_files(tmp_path: Path) -> None:
+    cafe.write(tmp_path, seed=2)
+    rows = [json.loads(line) for line in (tmp_path / "demonstrations.jsonl").read_text().splitlines()]
+    first = cafe.demonstrations(2, 1)[0]
+    assert isinstance(first, Demonstration)
+    assert rows[0]["completion"] == first.completion
+    assert [
+        len((tmp_path / f"{name}.jsonl").read_text().splitlines()) for name in ("corpus", "prompts", "heldout")
+    ] == [
+        12_000,
+        2_000,
+        400,
+    ]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "init")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "init")
+    assert tokenizer.chat_template == cafe.tokenizer().chat_template
+    assert tokenizer.decode(tokenizer("how is the soup ?")["input_ids"]) == "how is the soup ?"
+    assert (model.config.pad_token_id, model.config.eos_token_id) == (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    assert torch.equal(model.lm_head.weight, cafe.new_model(2).lm_head.weight)
