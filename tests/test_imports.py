@@ -1,0 +1,54 @@
+"""Imports go one way: what each part of accord may import of the others, read from the source of every module."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROWS = {"records", "files", "errors"}
+TRAINING = ROWS | {"objectives", "data", "engine", "feedback"}
+MAY_IMPORT = {
+    "errors": set(),
+    "records": set(),
+    "objectives": set(),
+    "files": {"records", "errors"},
+    "engine": ROWS,
+    "report": ROWS,
+    "annotate": ROWS,
+    "data": ROWS | {"engine"},
+    "feedback": ROWS | {"data", "engine"},
+    "methods": TRAINING | {"run"},
+    "evaluate": TRAINING | {"run"},
+    "chat": TRAINING,
+    "worlds": TRAINING,
+    "run": ROWS | {"report"},
+}
+NO_TORCH = {"records", "report", "annotate"}
+DRIVERS = {"offline", "online"}
+MODULES = sorted((ROOT / "accord").rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[list[str]]:
+    """Every name that a module imports, at its top or inside a function, as the parts of its full dotted name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} imports relatively"
+            yield from ([*(node.module or "").split("."), alias.name] for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_go_one_way(path: Path) -> None:
+    room, *inside = path.relative_to(ROOT / "accord").with_suffix("").parts
+    for name in imported(path):
+        described = ".".join(name)
+        if name[0] == "accord" and room in MAY_IMPORT:
+            assert set(name[1:2]) & (MAY_IMPORT[room] | {room}), f"{room} may not import {described}"
+        if name[:2] == ["accord", "methods"] and room == "methods" and inside != ["__init__"]:
+            assert set(name[2:3]) & DRIVERS, f"a method may not import {described}: only the drivers"
+        assert name[0] != "torch" or room not in NO_TORCH, f"{room} may not import {described}"
