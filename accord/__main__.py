@@ -1,5 +1,7 @@
-"""`python -m accord` is the command `accord`."""
+"""`python -m accord` is `accord`."""
+
+import sys
 
 from accord.cli import main
 
-main()
+sys.exit(main())

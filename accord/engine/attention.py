@@ -21,7 +21,7 @@ from accord.engine.tiles import Tile
 NAME = "accord"
 
 Attend = Callable[..., Tensor]
-"""(layer, query (H, T, D), key (K, T, D), value (K, T, D), *, scale, window, softcap) -> (T, H, D)"""
+"""(layer, query (H, T, D), key (K, T, D), value (K, T, E), *, scale, window, softcap) -> (T, H, E)"""
 
 
 def accord_attention(
@@ -65,8 +65,10 @@ def _capped(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, scale: floa
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     if visible is None:
-        visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
-    return (torch.softmax(scores.masked_fill(~visible, float("-inf")), -1) @ v).transpose(1, 2).contiguous()
+        queries, keys = scores.shape[-2:]  # the queries are the last of the keys' positions
+        visible = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
+    scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)  # finite: padding may see nothing at all
+    return (torch.softmax(scores, -1) @ v).transpose(1, 2).contiguous()
 
 
 AttentionInterface.register(NAME, accord_attention)
@@ -136,7 +138,7 @@ def _put(x: Tensor, tile: Tile, rows: Tensor) -> None:
 
 
 class _TreeAttention(torch.autograd.Function):
-    """Keeps only queries, keys and values for the backward pass: probabilities are cheaper to compute again than to hold."""
+    """Keeps only queries, keys and values for the backward pass: probabilities are cheaper to compute than to hold."""
 
     @staticmethod
     def forward(
@@ -152,7 +154,7 @@ class _TreeAttention(torch.autograd.Function):
         ctx.save_for_backward(query, key, value)
         ctx.settings = tiles, scale, window, softcap
         groups = key.shape[1]
-        out = torch.empty_like(query)
+        out = query.new_empty(*query.shape[:2], value.shape[2])
         for tile in tiles:
             q, k, v = _take(query, tile.queries, groups), _take(key, tile.keys, groups), _take(value, tile.keys, groups)
             p, _ = _probabilities(q, k, tile, scale, window, softcap)

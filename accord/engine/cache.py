@@ -30,11 +30,11 @@ class Recompute:
     def admit(self, prompts: Sequence[Prompt], n: int) -> Tensor:
         """Start n samples of each prompt; the logits (prompts, V) of their first token."""
         self.sequences += [p for p in prompts for _ in range(n)]
-        return self._logits([p for p in prompts])
+        return self._logits(prompts)
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append a token (S,) to every live sample; the logits (S, V) of the next."""
-        self.sequences = [s + (t,) for s, t in zip(self.sequences, tokens.tolist(), strict=True)]
+        self.sequences = [(*s, t) for s, t in zip(self.sequences, tokens.tolist(), strict=True)]
         return self._logits(self.sequences)
 
     def keep(self, live: Tensor) -> None:
@@ -109,7 +109,7 @@ class Cache:
         self._arrange()
 
     def _arrange(self) -> None:
-        """Each sample's place in the grid (G, samples of the fullest prompt), so that a prompt's queries lie together."""
+        """Each sample's place in the grid (G, samples of the fullest prompt): a prompt's queries lie together in it."""
         counts = torch.bincount(self.group, minlength=len(self.prompt_length))
         self._width = int(counts.max()) if len(counts) else 0
         order = torch.argsort(self.group, stable=True)
@@ -134,13 +134,13 @@ class Cache:
         window: int | None,
         softcap: float | None,
     ) -> Tensor:
-        """One query a sample (H, S, D) against its prompt's keys and its own, the new one among them: (S, H, D)."""
+        """One query a sample (H, S, D) against its prompt's keys and its own, the new one among them: (S, H, E)."""
         prompt_k, prompt_v = self.prompt_kv[layer]
         own_k, own_v = self.own_kv[layer]
         rows = torch.arange(len(self.length), device=self.device)
         own_k[rows, :, self.length - 1], own_v[rows, :, self.length - 1] = key.transpose(0, 1), value.transpose(0, 1)
         longest = self._own_distance.shape[1]
-        s, (g, heads, p, dim) = len(rows), prompt_k.shape
+        s, (_, heads, p, dim) = len(rows), prompt_k.shape
         q = (query.transpose(0, 1) * scale).reshape(s, heads, -1, dim)
         shared = self._to_grid(q) @ prompt_k.transpose(2, 3)
         scores = torch.cat([self._from_grid(shared, s), q @ own_k[:, :, :longest].transpose(2, 3)], -1)
@@ -149,7 +149,7 @@ class Cache:
         hidden = self._distance < 0 if window is None else (self._distance < 0) | (self._distance >= window)
         weights = torch.softmax(scores.masked_fill_(hidden, float("-inf")), -1)
         from_prompt = self._from_grid(self._to_grid(weights[..., :p]) @ prompt_v, s)
-        return (from_prompt + weights[..., p:] @ own_v[:, :, :longest]).reshape(s, -1, dim)
+        return (from_prompt + weights[..., p:] @ own_v[:, :, :longest]).reshape(s, -1, own_v.shape[-1])
 
     def _to_grid(self, x: Tensor) -> Tensor:
         """(S, K, R, X) -> (G, K, width * R, X), zeros where a prompt has fewer live samples."""

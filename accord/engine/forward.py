@@ -12,25 +12,29 @@ from accord.engine.trees import Trees
 _TREE_LAYERS = {"full_attention", "sliding_attention"}
 
 
-def takes_trees(model: nn.Module) -> bool:
-    """Whether the architecture lets its attention be replaced and mixes tokens by attention alone."""
+def prepare(model: nn.Module) -> nn.Module:
+    """Give the model accord's attention where it can take it; without trees it computes as before.
+
+    It can where it lets its attention be replaced, mixes tokens by attention alone, and has no attention sinks.
+    """
     config = model.config.get_text_config()  # type: ignore[operator, union-attr]
     layers = set(getattr(config, "layer_types", None) or _TREE_LAYERS)
-    return bool(getattr(model, "_supports_attention_backend", False)) and layers <= _TREE_LAYERS
-
-
-def prepare(model: nn.Module) -> nn.Module:
-    """Give the model accord's attention where it can take it; without trees it computes as before."""
-    if takes_trees(model):
+    replaceable = getattr(model, "_supports_attention_backend", False) and layers <= _TREE_LAYERS
+    if replaceable and not any(hasattr(module, "sinks") for module in model.modules()):
         model.set_attn_implementation(NAME)  # type: ignore[operator]
     return model
+
+
+def takes_trees(model: nn.Module) -> bool:
+    """Whether the model has accord's attention, so that it can read trees as they are."""
+    return model.config.get_text_config()._attn_implementation == NAME  # type: ignore[operator, union-attr, no-any-return]
 
 
 def hidden_states(model: nn.Module, trees: Trees) -> Tensor:
     """The model's last hidden states at every position of the flat layout, (T, d).
 
-    Architectures that cannot take a tree (state-space models, say) read every branch as a row of its own, its prompt
-    repeated; the results are the same.
+    Models that cannot take a tree (state-space models, say) read every branch as a row of its own, its prompt repeated;
+    the results are the same.
     """
     trunk = model.base_model  # type: ignore[union-attr]
     if takes_trees(model):

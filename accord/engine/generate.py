@@ -63,9 +63,8 @@ def generate(
     waiting = 0
     while waiting < len(prompts) or len(live):
         logits = batch.step(tokens[live, length[live] - 1].to(device)) if len(live) else None
-        joining = min((capacity - len(live)) // n, len(prompts) - waiting)
-        if waiting < len(prompts) and (not len(live) or joining * n >= max(n, capacity // 4)):
-            joining = max(joining, 1)
+        joining = _joining(len(live), len(prompts) - waiting, n, capacity)
+        if joining:
             first = batch.admit(prompts[waiting : waiting + joining], n).repeat_interleave(n, 0)
             logits = first if logits is None else torch.cat([logits, first])
             live = torch.cat([live, torch.arange(waiting * n, (waiting + joining) * n)])
@@ -91,3 +90,11 @@ def generate(
         )
 
     return [[completion(i * n + j) for j in range(n)] for i in range(len(prompts))]
+
+
+def _joining(live: int, left: int, n: int, capacity: int) -> int:
+    """How many of the prompts left join the live samples: all there is room for, once a quarter of the room is free."""
+    if not live:
+        return min(max(capacity // n, 1), left)
+    room = (capacity - live) // n
+    return min(room, left) if room >= left or room * n >= capacity // 4 else 0

@@ -1,7 +1,7 @@
 """From hidden states to log-probabilities without ever holding the logits.
 
-A vocabulary of 49,152 entries makes the logits of 1,000 tokens 200 MB, and the usual route holds several copies of them.
-Here a chunk of rows at a time goes through the output layer; the backward pass computes each chunk again.
+A vocabulary of 49,152 entries makes the logits of 1,000 tokens 200 MB, and the usual route holds several copies of
+them. Here a chunk of rows at a time goes through the output layer; the backward pass computes each chunk again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHUNK = 1 << 24
 
 @dataclass(frozen=True)
 class Readout:
-    """What an architecture does to its logits: multiplied by `multiplier`, then soft-capped at `cap` where it has one."""
+    """The output layer and what an architecture does to logits: `multiplier`, then a soft `cap` where it has one."""
 
     weight: Tensor
     bias: Tensor | None
@@ -71,7 +71,8 @@ def linear_log_probabilities(
         target: (N,) token ids.
 
     Returns:
-        log-probabilities (N,) and entropies (N,) in nats (zeros if not asked for), float32 or better. Both carry gradients.
+        log-probabilities (N,) and entropies (N,) in nats (zeros if not asked for), float32 or better. Both carry
+        gradients.
 
     Raises:
         ValueError: the temperature is not positive.

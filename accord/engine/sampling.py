@@ -1,8 +1,8 @@
 """How a token is drawn: temperature, truncation, and one uniform number a token.
 
-A token is drawn by inverting the cumulative distribution at a uniform number that depends only on the seed, the prompt,
-the sample's number and the token's position. A sample is therefore the same in any batch (up to rounding of the logits),
-and a draw costs one pass over the vocabulary.
+A token is drawn by inverting the cumulative distribution at a uniform number that depends only on the seed, the
+prompt, the sample's number and the token's position. A sample is therefore the same in any batch (up to rounding of the
+logits), and a draw costs one pass over the vocabulary.
 """
 
 from __future__ import annotations

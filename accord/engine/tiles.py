@@ -1,8 +1,8 @@
 """Which queries attend to which keys, in the flat layout of trees: the plan that attention follows.
 
-A span is a run of tokens, a prompt or a branch. Its queries see the whole prompt it continues and itself up to their own
-position. Long spans are cut into blocks of queries, so that what lies in a block's future is never computed, and blocks
-of similar shape are stacked into one tile, so that many short sequences cost few operations.
+A span is a run of tokens, a prompt or a branch. Its queries see the whole prompt it continues and itself up to their
+own position. Long spans are cut into blocks of queries, so that what lies in a block's future is never computed, and
+blocks of similar shape are stacked into one tile, so that many short sequences cost few operations.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A prompt and the completions that branch from it: the one shape every method trains on.
 
-`Tree` is one prompt with its branches, in plain Python. `Trees` is a batch of them laid end to end in flat tensors, with
-no padding and no masks: tree after tree, each its prompt and then its branches, where positions restart at the prompt's
-end for every branch. The prompt is therefore computed once for all of its branches.
+`Tree` is one prompt with its branches, in plain Python. `Trees` is a batch of them laid end to end in flat tensors,
+with no padding and no masks: tree after tree, each its prompt and then its branches, where positions restart at the
+prompt's end for every branch. The prompt is therefore computed once for all of its branches.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from accord.engine.tiles import Span, Tile, tiles_of
 class Branch:
     """One completion's tokens, the last of them the end-of-turn token unless it was cut.
 
-    `trained` flags the tokens the loss sees (None: all of them); `logprobs` are the sampler's, where it was sampled.
+    `trained` flags the tokens the loss sees (None: all of them). Where it was sampled, `logprobs` are the sampler's and
+    `reward` says how good it is.
     """
 
     tokens: tuple[int, ...]
     trained: tuple[bool, ...] | None = None
     logprobs: tuple[float, ...] | None = None
+    reward: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Trees:
         group: (C,) the tree each branch belongs to, non-decreasing.
         last: (C,) index into T of each branch's last token.
         ranks: (C,) the branches' ranks, 0 where the tree has none.
+        rewards: (C,) the branches' rewards, NaN where they have none.
         logprobs: (N,) the sampler's log-probabilities, NaN where there are none.
         trees: the trees themselves, in order.
         extra: what a method has computed about the batch beforehand, by name.
@@ -73,6 +76,7 @@ class Trees:
     group: Tensor
     last: Tensor
     ranks: Tensor
+    rewards: Tensor
     logprobs: Tensor
     trees: tuple[Tree, ...]
     extra: Mapping[str, Tensor] = field(default_factory=dict)
@@ -98,6 +102,7 @@ class Trees:
         group: list[int] = []
         last: list[int] = []
         ranks: list[int] = []
+        rewards: list[float] = []
         logprobs: list[float] = []
         for g, tree in enumerate(trees):
             root = len(tokens)
@@ -119,14 +124,26 @@ class Trees:
                 group.append(g)
                 last.append(len(tokens) - 1)
                 ranks.append(tree.ranks[b] if tree.ranks else 0)
+                rewards.append(branch.reward)
 
         def integers(values: list[int]) -> Tensor:
             return torch.tensor(values, dtype=torch.long, device=device)
 
+        def numbers(values: list[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64, device=device)
+
         return Trees(
-            *map(integers, (tokens, positions, source, target, owner, group, last, ranks)),
-            torch.tensor(logprobs, dtype=torch.float32, device=device),
-            tuple(trees),
+            tokens=integers(tokens),
+            positions=integers(positions),
+            source=integers(source),
+            target=integers(target),
+            owner=integers(owner),
+            group=integers(group),
+            last=integers(last),
+            ranks=integers(ranks),
+            rewards=numbers(rewards),
+            logprobs=numbers(logprobs),
+            trees=tuple(trees),
         )
 
 

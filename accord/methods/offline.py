@@ -61,6 +61,7 @@ class Offline(Training, ABC):
         data: Source,
         *,
         out: str | Path,
+        split: str = "train",
         resume: bool = False,
         save_every: int = 100,
     ) -> Result:
@@ -70,6 +71,7 @@ class Offline(Training, ABC):
             model: a model, or its folder, Hub name or short name.
             data: a file, a Hub name, a `datasets.Dataset`, or rows.
             out: the run's folder, which must be new, or that of the run to go on with.
+            split: which rows, such as train, train[:100] or train[-100:].
             resume: go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit.
             save_every: steps between checkpoints.
 
@@ -77,9 +79,9 @@ class Offline(Training, ABC):
             InputError: the data, the model or the folder cannot be used.
             TrainingStopped: a loss was not finite.
         """
-        rows = _of_kind(load_data(data), self.reads, data, self.command)
+        rows = _of_kind(load_data(data, split=split), self.reads, data, self.command)
         policy = load_model(model) if isinstance(model, str) else model
-        settings = describe(self, model=policy.name, data=data)
+        settings = describe(self, model=policy.name, data=data, split=split)
         with Run(out, settings, resume=resume) as run:
             trained = self.start(policy)
             if run.finished:

@@ -4,18 +4,21 @@
 
 Only the completion is trained on (of a chat, the assistant's turns), its end-of-turn token included. The mean is over
 all tokens of a step, not first over each row, so a token counts the same wherever it stands.
+Of a preference the chosen completion is the demonstration, unless it is empty.
 Wei et al. 2022 (arXiv:2109.01652); Ouyang et al. 2022 (arXiv:2203.02155), section 3.5.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from accord.data.encoding import Encoded
 from accord.engine.fit import Objective
 from accord.engine.models import Model
 from accord.methods.offline import Offline, maximum_likelihood
-from accord.records import Demonstration
+from accord.records import Demonstration, Preference, Row, Text
 
 
 @dataclass(kw_only=True)
@@ -23,11 +26,24 @@ class SFT(Offline):
     """Fine-tune a model on demonstrations (instruction tuning, chat)."""
 
     command: ClassVar[str] = "sft"
-    reads: ClassVar[tuple[type, ...]] = (Demonstration,)
+    reads: ClassVar[tuple[type, ...]] = (Demonstration, Preference)
     per: ClassVar[Literal["tree", "branch", "token"]] = "token"
 
     learning_rate: float = 2e-5
     """Peak step size of AdamW."""
 
+    def encode(self, model: Model, rows: Sequence[Row]) -> Encoded:
+        shown = [Demonstration(r.prompt, r.chosen) if isinstance(r, Preference) else r for r in rows]
+        said = [r for r in shown if isinstance(r, Demonstration) and not silent(r.completion)]
+        encoded = super().encode(model, said)
+        empty = len(rows) - len(said)
+        note = [f"{empty} row{'s' if empty > 1 else ''} left out, as the chosen completion is empty"] if empty else []
+        return Encoded(encoded.trees, [*encoded.left_out, *note])
+
     def objective(self, model: Model) -> Objective:
         return maximum_likelihood(model)
+
+
+def silent(text: Text) -> bool:
+    """Whether there is nothing in it to imitate."""
+    return not (text if isinstance(text, str) else "".join(m.content for m in text)).strip()

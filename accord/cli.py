@@ -1,0 +1,266 @@
+"""The command line: every command's options come from a typed function or dataclass, and say what that says.
+
+A command is imported when it is called, so `accord --help` answers at once. Options may be written with dashes or
+underscores; a YAML file given by --config holds the same names, and options on the command line override it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from accord.errors import InputError, TrainingStopped
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("accord.commands.demo:demo", "from nothing to an aligned model and a report, in a small world"),
+    "pretrain": ("accord.methods:Pretrain", "teach a model to continue text"),
+    "sft": ("accord.methods:SFT", "fine-tune a model on demonstrations"),
+    "sample": ("accord.commands.sample:sample", "sample completions of prompts"),
+    "label": ("accord.commands.label:label", "have a judge compare completions"),
+    "reward": ("accord.methods:RewardModel", "fit a reward model to preferences or rankings"),
+    "dpo": ("accord.methods:DPO", "optimise a policy on preferences directly"),
+    "ppo": ("accord.methods:PPO", "optimise a policy against a reward"),
+    "score": ("accord.commands.score:score", "the log-probability a model gives to completions"),
+    "evaluate": ("accord.commands.evaluate:evaluate", "accuracy on comparisons; win rates, scores and KL on prompts"),
+    "run": ("accord.commands.run:run", "run the stages of a recipe, those that changed"),
+    "report": ("accord.commands.report:report", "write the page of a run or of a pipeline"),
+    "world": ("accord.commands.world:world", "write the files of a small world with known truth"),
+}
+
+OPEN = {"run": "overrides"}
+"""Commands that take any further options, and the argument that gets them."""
+
+POSITIONAL = {"run": "recipe", "report": "folder"}
+"""Commands whose one required option may be given without its name."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 when it worked, 2 for input that cannot be used, 3 for a run that stopped itself."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if args[0] == "--version":
+        from accord import __version__
+
+        print(f"accord {__version__}")
+        return 0
+    try:
+        execute(args[0], args[1:])
+    except InputError as error:
+        print(f"accord: {error}", file=sys.stderr)
+        return 2
+    except TrainingStopped as error:
+        print(f"accord: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        print("accord: stopped; a training run goes on with the same command and --resume.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def overview() -> str:
+    """The commands, a line each."""
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items())
+    return (
+        "accord aligns language models with human preferences, end to end.\n\nusage: accord COMMAND [options]\n\n"
+        f"{lines}\n\n`accord COMMAND --help` explains a command's options; `accord demo` is the place to start."
+    )
+
+
+def execute(command: str, args: Sequence[str]) -> Any:
+    """Parse the options of a command and run it.
+
+    Raises:
+        InputError: no command or option is called that, or a value does not fit.
+    """
+    return parse(command, args)()
+
+
+def parse(command: str, args: Sequence[str]) -> Callable[[], Any]:
+    """The command with its options, checked and ready to be called."""
+    if command not in COMMANDS:
+        raise InputError(f"there is no command {command!r}{_nearest(command, COMMANDS)}; `accord --help` lists them.")
+    module, name = COMMANDS[command][0].split(":")
+    target = getattr(importlib.import_module(module), name)
+    parser = _parser(command, target)
+    known = {a.dest for a in parser._actions if a.dest != "help"}
+    flags = {a.dest for a in parser._actions if getattr(a, "_typehint", None) is bool}
+    args = _named(command, args)
+    further: dict[str, Any] = {}
+    if command in OPEN:
+        args, further[OPEN[command]] = _further(args, known)
+    given = _normalised(command, args, known, flags)
+    signature = inspect.signature(target.fit if inspect.isclass(target) else target).parameters
+    required = [n for n, p in signature.items() if p.default is inspect.Parameter.empty and n != "self"]
+    absent = [n for n in required if not any(a.split("=")[0] == f"--{n}" for a in given)]
+    if absent and "--help" not in given:
+        wanted = " and ".join(f"--{n.replace('_', '-')}" for n in absent)
+        raise InputError(f"`accord {command}` needs {wanted}.")
+    import jsonargparse
+
+    try:
+        options = parser.parse_args(given).as_dict()
+        options.pop("config", None)
+    except jsonargparse.ArgumentError as error:
+        raise InputError(_one_sentence(str(error))) from error
+    if not inspect.isclass(target):
+        return lambda: target(**{**options, **further})
+    own = {f.name: options.pop(f.name) for f in fields(target)}
+    method = target(**own)
+    return lambda: method.fit(options.pop("model"), options.pop("data"), **options)
+
+
+def _parser(command: str, target: Any) -> Any:
+    import jsonargparse
+
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(
+        prog=f"accord {command}",
+        description=inspect.cleandoc(target.__doc__ or "").split("\n\nArgs:")[0],
+        exit_on_error=False,
+        default_env=False,
+        formatter_class=_formatter(),
+    )
+    parser.add_argument("--config", type=str | None, help="A YAML file of options; those given here override it.")
+    if not inspect.isclass(target):
+        parser.add_function_arguments(target, as_group=False, fail_untyped=False)
+        return parser
+    helps = _documented(target.fit)
+    for name, parameter in list(inspect.signature(target.fit).parameters.items())[1:]:
+        bare = parameter.default is inspect.Parameter.empty
+        kind = str if bare or isinstance(parameter.default, str) else type(parameter.default)
+        extra = {"required": True} if bare else {"default": parameter.default}
+        parser.add_argument(f"--{name}", type=kind, help=helps[name], **extra)
+    parser.add_class_arguments(target, as_group=False, fail_untyped=False)
+    return parser
+
+
+def _formatter() -> type:
+    import jsonargparse
+
+    class Dashes(jsonargparse.DefaultHelpFormatter):
+        """Shows options as they are usually typed."""
+
+        def _format_action_invocation(self, action: Any) -> str:
+            return re.sub(r"(?<=\w)_(?=\w)", "-", super()._format_action_invocation(action).split(" ")[0]) + (
+                "" if action.nargs == 0 else f" {action.dest.upper()}"
+            )
+
+        def _format_usage(self, *args: Any) -> str:
+            return f"usage: {self._prog} [options]\n\n"
+
+    return Dashes
+
+
+def _documented(function: Callable[..., Any]) -> dict[str, str]:
+    """What a docstring's Args say of each argument."""
+    body = inspect.cleandoc(function.__doc__ or "").split("Args:\n")[1].split("\n\n")[0]
+    return {n: " ".join(t.split()) for n, t in re.findall(r"^    (\w+): (.*(?:\n        .*)*)", body, re.MULTILINE)}
+
+
+def _named(command: str, args: Sequence[str]) -> list[str]:
+    """The options with the leading positional one, where the command has it, under its name."""
+    if command in POSITIONAL and args and not args[0].startswith("-"):
+        return [f"--{POSITIONAL[command]}", *args]
+    return list(args)
+
+
+def _further(args: Sequence[str], known: set[str]) -> tuple[list[str], dict[str, str]]:
+    """The options that are known, and those that are not, by name."""
+    own: list[str] = []
+    others: dict[str, str] = {}
+    rest = list(args)
+    while rest:
+        arg = rest.pop(0)
+        key, equals, value = arg[2:].partition("=")
+        if not arg.startswith("--") or key.replace("-", "_") in {*known, "help"}:
+            own.append(arg)
+        elif not equals and (not rest or rest[0].startswith("--")):
+            others[key] = "true"
+        else:
+            others[key] = value if equals else rest.pop(0)
+    return own, others
+
+
+def _normalised(command: str, args: Sequence[str], known: set[str], flags: set[str]) -> list[str]:
+    """Options with underscores and a value each, those of a --config file first.
+
+    Raises:
+        InputError: an option is not known, or the file cannot be read.
+    """
+    given: list[str] = []
+    from_file: list[str] = []
+    for i, arg in enumerate(args):
+        if not arg.startswith("--") or arg == "--":
+            given.append("--help" if arg == "-h" else arg)
+            continue
+        key, equals, value = arg[2:].partition("=")
+        name, dot, rest = key.partition(".")
+        name = name.replace("-", "_")
+        if name == "config":
+            path = value or (args[i + 1] if i + 1 < len(args) else "")
+            from_file = _from_file(command, Path(path), known)
+        _check(command, name, known | {"help"}, "")
+        if name in flags and not equals and (i + 1 == len(args) or args[i + 1].startswith("--")):
+            equals, value = "=", "true"
+        given.append(f"--{name}{dot}{rest}{equals}{value}")
+    return from_file + given
+
+
+def _from_file(command: str, path: Path, known: set[str]) -> list[str]:
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise InputError(f"--config {path} cannot be read: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"--config {path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(options, Mapping):
+        raise InputError(f"--config {path} must hold options by name, such as `learning-rate: 1e-5`.")
+    return options_as_args(command, options, known, f" in {path}")
+
+
+def options_as_args(command: str, options: Mapping[str, Any], known: set[str] | None, where: str = "") -> list[str]:
+    """Options by name as the command line takes them; those set to null are left to their defaults."""
+    args = []
+    for key, value in options.items():
+        name = str(key).replace("-", "_")
+        if known is not None:
+            _check(command, name, known, where)
+        if isinstance(value, Mapping):
+            args += [f"--{name}.{k}={v}" for k, v in value.items()]
+        elif value is not None:
+            text = value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()
+            args.append(f"--{name}={text}")
+    return args
+
+
+def _check(command: str, name: str, known: set[str], where: str) -> None:
+    if name not in known:
+        shown = name.replace("_", "-")
+        near = _nearest(shown, [k.replace("_", "-") for k in known])
+        raise InputError(f"`accord {command}` has no option {shown}{where}{near}; `accord {command} --help` lists them.")
+
+
+def _nearest(name: str, names: Any) -> str:
+    near = difflib.get_close_matches(name, list(names), 1, 0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _one_sentence(message: str) -> str:
+    line = re.sub(r"<class '(\w+)'>", r"\1", " ".join(message.split()))
+    return re.sub(r'Parser key "([\w.]+)"', lambda m: f"--{m[1].replace('_', '-')}", line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

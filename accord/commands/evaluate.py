@@ -1,0 +1,206 @@
+"""`accord evaluate`: what the data are decides what is measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from accord.commands.names import judge_named, reward_named
+from accord.commands.score import score_trees
+from accord.data import load_data
+from accord.data.encoding import encode
+from accord.data.prompts import encode_prompts
+from accord.engine.models import load_model
+from accord.engine.precision import compute_dtype
+from accord.engine.sampling import Sampling
+from accord.errors import InputError
+from accord.evaluate.accuracy import Accuracy, accuracy
+from accord.evaluate.compare import Answers, answer, as_json, best_of, divergence, table
+from accord.feedback.learned import LearnedReward
+from accord.files import write_text
+from accord.records import Preference, Ranking, Row, show
+
+SIDE_BY_SIDE = 12
+"""Prompts whose answers are kept for people to read."""
+
+
+def evaluate(
+    data: str,
+    out: str,
+    *,
+    models: dict[str, str] | None = None,
+    judge: str | None = None,
+    against: str | None = None,
+    reference: str | None = None,
+    reward: str | None = None,
+    policy: str | None = None,
+    best_of_n: int = 0,
+    max_new_tokens: int = 64,
+    temperature: float = 1.0,
+    max_length: int = 512,
+    split: str = "train",
+    limit: int | None = None,
+    seed: int = 0,
+    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto",
+    name: str | None = None,
+    ceiling: float | None = None,
+) -> Path:
+    """Measure models on held-out data. Comparisons measure a reward model or a policy; prompts measure models' answers.
+
+    On comparisons, give --reward (a reward model: accuracy of its scores) or --policy with --reference (accuracy of the
+    policy's implicit reward, log pi - log ref). On prompts, give --models and --judge: every model answers every prompt;
+    the table has scores, win rates against one of them, divergence from the reference, each with a 95% interval.
+
+    Args:
+        data: a file or Hub name of held-out comparisons or prompts.
+        out: the folder to write evaluation.json to.
+        models: models by name, as --models.sft runs/sft/model, or a mapping in YAML.
+        judge: a small world (cafe), or a reward model's folder.
+        against: the model, of those named, that the others' answers are judged against.
+        reference: the model, of those named, that divergence is measured from; on comparisons, a folder or name.
+        reward: a reward model's folder, whose score of every answer is shown, and whose accuracy comparisons measure.
+        policy: a policy whose implicit reward comparisons measure.
+        best_of_n: also judge the best of so many answers of the model named by --against, chosen by --reward.
+        max_new_tokens: answers are cut after so many tokens.
+        temperature: of the answers.
+        max_length: of comparisons, tokens of prompt and completion.
+        split: which rows, such as train, train[:100] or train[-100:].
+        limit: only the first so many rows.
+        seed: of the answers.
+        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
+        name: what the report calls the measured model of preferences.
+        ceiling: the accuracy that noise in the comparisons allows, where it is known.
+
+    Raises:
+        InputError: the options do not fit the data.
+    """
+    rows = load_data(data, split=split, limit=limit)
+    if isinstance(rows[0], Preference | Ranking):
+        if (reward is None) == (policy is None):
+            raise InputError(f"{data} holds comparisons: give --reward, or --policy with --reference, to measure one of them.")
+        measured = _accuracy(rows, reward, policy, reference, max_length, dtype)
+        label = name or ("reward model" if reward else "implicit reward")
+        result: dict[str, Any] = {
+            "kind": "comparisons",
+            "name": label,
+            "data": data,
+            "accuracy": as_json(measured.accuracy),
+            "ceiling": ceiling,
+            "ties": measured.ties,
+        }
+        a = measured.accuracy
+        Console().print(f"{label}: accuracy {a.estimate:.3f} [{a.low:.3f}, {a.high:.3f}] on {a.n} pairs", highlight=False)
+    else:
+        if not models or judge is None:
+            raise InputError(f"{data} holds prompts: give --models and --judge to compare models' answers.")
+        sampling = Sampling(max_new_tokens, temperature, seed=seed)
+        result = _compare(rows, models, judge, against, reference, reward, best_of_n, sampling, dtype)
+        Console().print(as_table(result))
+    file = Path(out) / "evaluation.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps(result, indent=1, ensure_ascii=False))
+    return file
+
+
+def _accuracy(
+    rows: list[Row], reward: str | None, policy: str | None, reference: str | None, max_length: int, dtype: str
+) -> Accuracy:
+    """Of a reward model's scores, or of a policy's implicit reward."""
+    if reward is not None:
+        learned = reward_named(reward)
+        if not isinstance(learned, LearnedReward):
+            raise InputError(f"--reward {reward} is not a reward model's folder.")
+        learned.dtype = compute_dtype(dtype, learned.scorer.device)
+        scorer = learned.scorer
+        trees = encode(scorer.tokenizer, rows, max_length=max_length, context=scorer.context).trees
+        flat = iter(learned.score(trees).tolist())
+        scores = [[next(flat) for _ in t.branches] for t in trees]
+    else:
+        pi, ref = load_model(str(policy)), load_model(reference) if reference else None
+        precision = compute_dtype(dtype, pi.device)
+        trees = encode(pi.tokenizer, rows, max_length=max_length, context=pi.context).trees
+        scores = [logps for logps, _ in score_trees(pi, trees, precision)]
+        if ref is not None:
+            base = [logps for logps, _ in score_trees(ref, trees, precision)]
+            scores = [[a - b for a, b in zip(*pair, strict=True)] for pair in zip(scores, base, strict=True)]
+    return accuracy(scores, [t.ranks for t in trees])
+
+
+def _compare(
+    rows: list[Row],
+    models: dict[str, str],
+    judge: str,
+    against: str | None,
+    reference: str | None,
+    reward: str | None,
+    best_of_n: int,
+    sampling: Sampling,
+    dtype: str,
+) -> dict[str, Any]:
+    for option, value in (("against", against), ("reference", reference)):
+        if value is not None and value not in models:
+            raise InputError(f"--{option} {value} is none of the models named: {', '.join(models)}.")
+    if best_of_n and (reward is None or against is None):
+        raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
+    origin = load_model(models[reference]) if reference else None
+    rewards = {judge: reward_named(judge)} | ({"reward": reward_named(reward)} if reward else {})
+    answered: list[Answers] = []
+    precision = compute_dtype(dtype)
+    for name, folder in models.items():
+        policy = load_model(folder)
+        prompts, _ = encode_prompts(policy.tokenizer, rows, room=sampling.max_new_tokens, context=policy.context)
+        answers = answer(name, policy, prompts, sampling, precision)
+        if origin is not None:
+            zero = torch.zeros(len(prompts), dtype=torch.float64)
+            kl = zero if name == reference else divergence(answers, policy, origin, sampling, precision)
+            answers = Answers(name, answers.samples, kl=kl)
+        answered.append(answers)
+        if best_of_n and name == against:
+            many = answer(name, policy, prompts, sampling, precision, best_of_n)
+            answered.append(best_of(many, best_of_n, rewards["reward"](many.samples)))
+    return {
+        "kind": "models",
+        "judge": judge,
+        "against": against,
+        "reference": reference,
+        "prompts": len(rows),
+        "sampling": {"temperature": sampling.temperature, "max_new_tokens": sampling.max_new_tokens, "seed": sampling.seed},
+        "models": table(answered, rewards, judge_named(judge), against),
+        "side_by_side": [_side_by_side(answered, i) for i in range(min(SIDE_BY_SIDE, len(rows)))],
+    }
+
+
+def _side_by_side(answered: list[Answers], i: int) -> dict[str, Any]:
+    return {
+        "prompt": show(answered[0].samples[i].prompt.prompt),
+        "answers": [
+            {
+                "model": a.name,
+                "text": a.samples[i].text,
+                "scores": {name: float(s[i]) for name, s in a.scores.items()},
+            }
+            for a in answered
+        ],
+    }
+
+
+def as_table(result: dict[str, Any]) -> Table:
+    """The result for the terminal."""
+    names = list(result["models"][0]["scores"])
+    grid = Table("model", *names, f"win rate over {result['against']}", "KL", "tokens", "ended")
+    for m in result["models"]:
+        won, kl = m["win_rate"], m["kl"]
+        grid.add_row(
+            m["name"],
+            *(f"{m['scores'][n]['estimate']:.3f}" for n in names),
+            f"{won['estimate']:.1%} [{won['low']:.1%}, {won['high']:.1%}]" if won else "",
+            "" if kl is None else f"{'<= ' if kl['bound'] else ''}{kl['estimate']:.2f}",
+            f"{m['length']:.1f}",
+            f"{m['ended']:.0%}",
+        )
+    return grid

@@ -1,0 +1,66 @@
+"""`accord label`: which of two completions is better? Samples in, preferences out."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+from rich.console import Console
+
+from accord.commands.names import judge_named
+from accord.data import load_data
+from accord.errors import InputError
+from accord.feedback.rankings import labelled
+from accord.files import write_rows
+from accord.records import Comparison, Demonstration, Text
+
+
+def label(
+    data: str, out: str, *, judge: str, agreement: float | None = None, seed: int = 0, pairs: int | None = None
+) -> Path:
+    """Have a judge compare the completions of each prompt, and write what it prefers as rows of chosen and rejected.
+
+    Ties and answers that cannot be understood are counted and left out.
+
+    Args:
+        data: a file of rows with prompt and completion, as `accord sample` writes them; rows of one prompt are compared.
+        out: the JSONL file of preferences to write.
+        judge: a reward model's folder, or a small world (cafe) whose gold reward judges.
+        agreement: how often a simulated labeller agrees with the world's gold reward; without it the judge never errs.
+        seed: of the simulated labeller.
+        pairs: at most so many comparisons of each prompt, in the order of its completions.
+
+    Raises:
+        InputError: no prompt has two different completions.
+    """
+    comparisons = comparisons_of(load_data(data), pairs)
+    if not comparisons:
+        raise InputError(f"{data} has no prompt with two different completions; sample with --n 2 or more.")
+    verdicts = judge_named(judge, agreement=agreement, seed=seed)(comparisons)
+    preferences, counts = labelled(comparisons, verdicts)
+    if not preferences:
+        raise InputError(f"the judge found no completion better than another: {counts.ties} ties, {counts.invalid} invalid.")
+    write_rows(out, preferences)
+    Console(stderr=True).print(
+        f"label: {len(preferences)} preferences from {len(comparisons)} comparisons, {counts.ties} ties, {counts.invalid} invalid",
+        highlight=False,
+    )
+    return Path(out)
+
+
+def comparisons_of(rows: list[object], most: int | None = None) -> list[Comparison]:
+    """Every pair of different completions of one prompt, at most `most` a prompt.
+
+    Raises:
+        InputError: a row has no completion.
+    """
+    grouped: dict[Text, list[Text]] = {}
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Demonstration):
+            raise InputError(f"row {number} has no completion to compare; `accord sample` makes such rows.")
+        grouped.setdefault(row.prompt, []).append(row.completion)
+    return [
+        Comparison(prompt, first, second)
+        for prompt, completions in grouped.items()
+        for first, second in [p for p in combinations(dict.fromkeys(completions), 2)][:most]
+    ]

@@ -1,0 +1,20 @@
+"""`accord world`: the files of a small world with known truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from accord.worlds import cafe
+
+
+def world(out: str, *, name: Literal["cafe"] = "cafe", seed: int = 0) -> Path:
+    """Write a small world: a corpus, demonstrations, prompts to train on and to evaluate on, and an untrained model.
+
+    Args:
+        out: the folder to write.
+        name: which world.
+        seed: of everything drawn.
+    """
+    {"cafe": cafe.write}[name](Path(out), seed)
+    return Path(out)
