@@ -50,11 +50,12 @@ def evaluate(
     name: str | None = None,
     ceiling: float | None = None,
 ) -> Path:
-    """Measure models on held-out data. Comparisons measure a reward model or a policy; prompts measure models' answers.
+    """Measure models on held-out data.
 
-    On comparisons, give --reward (a reward model: accuracy of its scores) or --policy with --reference (accuracy of the
-    policy's implicit reward, log pi - log ref). On prompts, give --models and --judge: every model answers every prompt;
-    the table has scores, win rates against one of them, divergence from the reference, each with a 95% interval.
+    With --models and --judge every model answers every row's prompt: scores, win rates over one of them, divergence from
+    a reference, each with a 95% interval. Without, the rows must be comparisons, and --reward measures how often a
+    reward model's scores agree with them, --policy with --reference how often a policy's implicit reward does
+    (log pi - log ref).
 
     Args:
         data: a file or Hub name of held-out comparisons or prompts.
@@ -68,7 +69,7 @@ def evaluate(
         best_of_n: also judge the best of so many answers of the model named by --against, chosen by --reward.
         max_new_tokens: answers are cut after so many tokens.
         temperature: of the answers.
-        max_length: of comparisons, tokens of prompt and completion.
+        max_length: tokens of prompt and completion; longer completions are cut, rows with longer prompts left out.
         split: which rows, such as train, train[:100] or train[-100:].
         limit: only the first so many rows.
         seed: of the answers.
@@ -80,27 +81,29 @@ def evaluate(
         InputError: the options do not fit the data.
     """
     rows = load_data(data, split=split, limit=limit)
-    if isinstance(rows[0], Preference | Ranking):
+    if models:
+        if judge is None:
+            raise InputError("--models needs --judge to say whose answers are better.")
+        sampling = Sampling(max_new_tokens, temperature, seed=seed)
+        result = _compare(rows, models, judge, against, reference, reward, best_of_n, sampling, max_length, dtype)
+        Console().print(as_table(result))
+    else:
+        if not all(isinstance(row, Preference | Ranking) for row in rows):
+            raise InputError(f"{data} holds no comparisons: give --models and --judge to compare models' answers.")
         if (reward is None) == (policy is None):
-            raise InputError(f"{data} holds comparisons: give --reward, or --policy with --reference, to measure one of them.")
+            raise InputError(f"{data} holds comparisons: give --reward, or --policy with --reference, to measure it.")
         measured = _accuracy(rows, reward, policy, reference, max_length, dtype)
-        label = name or ("reward model" if reward else "implicit reward")
-        result: dict[str, Any] = {
+        result = {
             "kind": "comparisons",
-            "name": label,
+            "name": name or ("reward model" if reward else "implicit reward"),
             "data": data,
             "accuracy": as_json(measured.accuracy),
             "ceiling": ceiling,
             "ties": measured.ties,
         }
         a = measured.accuracy
-        Console().print(f"{label}: accuracy {a.estimate:.3f} [{a.low:.3f}, {a.high:.3f}] on {a.n} pairs", highlight=False)
-    else:
-        if not models or judge is None:
-            raise InputError(f"{data} holds prompts: give --models and --judge to compare models' answers.")
-        sampling = Sampling(max_new_tokens, temperature, seed=seed)
-        result = _compare(rows, models, judge, against, reference, reward, best_of_n, sampling, dtype)
-        Console().print(as_table(result))
+        line = f"{result['name']}: accuracy {a.estimate:.3f} [{a.low:.3f}, {a.high:.3f}] on {a.n} pairs"
+        Console().print(line, highlight=False)
     file = Path(out) / "evaluation.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps(result, indent=1, ensure_ascii=False))
@@ -140,6 +143,7 @@ def _compare(
     reward: str | None,
     best_of_n: int,
     sampling: Sampling,
+    max_length: int,
     dtype: str,
 ) -> dict[str, Any]:
     for option, value in (("against", against), ("reference", reference)):
@@ -148,12 +152,17 @@ def _compare(
     if best_of_n and (reward is None or against is None):
         raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
     origin = load_model(models[reference]) if reference else None
-    rewards = {judge: reward_named(judge)} | ({"reward": reward_named(reward)} if reward else {})
+    rewards = {} if judge == reward else {judge: reward_named(judge)}
+    if reward:
+        rewards["reward"] = reward_named(reward)
     answered: list[Answers] = []
-    precision = compute_dtype(dtype)
+    precision, longest = compute_dtype(dtype), max_length
     for name, folder in models.items():
         policy = load_model(folder)
-        prompts, _ = encode_prompts(policy.tokenizer, rows, room=sampling.max_new_tokens, context=policy.context)
+        prompts, _ = encode_prompts(
+            policy.tokenizer, rows, room=sampling.max_new_tokens, context=policy.context, longest=longest
+        )
+        rows, longest = [rows[p.row] for p in prompts], None  # the first model decides what is too long
         answers = answer(name, policy, prompts, sampling, precision)
         if origin is not None:
             zero = torch.zeros(len(prompts), dtype=torch.float64)
@@ -165,7 +174,7 @@ def _compare(
             answered.append(best_of(many, best_of_n, rewards["reward"](many.samples)))
     return {
         "kind": "models",
-        "judge": judge,
+        "judge": "reward" if judge == reward else judge,
         "against": against,
         "reference": reference,
         "prompts": len(rows),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
 
 from rich.console import Console
 
 from accord.commands.names import judge_named
-from accord.data import load_data
+from accord.data.load import load_samples
 from accord.errors import InputError
 from accord.feedback.rankings import labelled
 from accord.files import write_rows
-from accord.records import Comparison, Demonstration, Text
+from accord.records import Comparison, Text
 
 
 def label(
@@ -33,7 +34,7 @@ def label(
     Raises:
         InputError: no prompt has two different completions.
     """
-    comparisons = comparisons_of(load_data(data), pairs)
+    comparisons = comparisons_of(load_samples(data), pairs)
     if not comparisons:
         raise InputError(f"{data} has no prompt with two different completions; sample with --n 2 or more.")
     verdicts = judge_named(judge, agreement=agreement, seed=seed)(comparisons)
@@ -48,19 +49,14 @@ def label(
     return Path(out)
 
 
-def comparisons_of(rows: list[object], most: int | None = None) -> list[Comparison]:
-    """Every pair of different completions of one prompt, at most `most` a prompt.
-
-    Raises:
-        InputError: a row has no completion.
-    """
-    grouped: dict[Text, list[Text]] = {}
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, Demonstration):
-            raise InputError(f"row {number} has no completion to compare; `accord sample` makes such rows.")
-        grouped.setdefault(row.prompt, []).append(row.completion)
+def comparisons_of(samples: Iterable[tuple[Text, Text]], most: int | None = None) -> list[Comparison]:
+    """Every pair of different completions of one prompt, at most `most` a prompt; empty plain texts are no completions."""
+    grouped: dict[Text, dict[Text, None]] = {}
+    for prompt, completion in samples:
+        if completion:
+            grouped.setdefault(prompt, {})[completion] = None
     return [
         Comparison(prompt, first, second)
         for prompt, completions in grouped.items()
-        for first, second in [p for p in combinations(dict.fromkeys(completions), 2)][:most]
+        for first, second in list(combinations(completions, 2))[:most]
     ]

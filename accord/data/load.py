@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 from accord.data.conventions import Convention, convention_of
+from accord.data.messages import read_prompt, read_text
 from accord.data.readers import FORMATS, Numbered, format_of
 from accord.errors import InputError
-from accord.records import Row
+from accord.records import Message, Row, Text
 
 Source: TypeAlias = str | os.PathLike[str] | Iterable[Row | Mapping[str, Any]]
 
@@ -45,6 +46,28 @@ def load_data(source: Source, *, split: str = "train", limit: int | None = None)
             f"{name or 'the data'} holds no rows" + ("" if split == "train" else f" in the split '{split}'")
         )
     return rows
+
+
+def load_samples(path: str | os.PathLike[str]) -> list[tuple[Text, Text]]:
+    """The prompts and completions in a file of samples: rows as demonstrations have them, but a model may say nothing.
+
+    A chat's completion is a chat, an empty one an empty message.
+
+    Raises InputError as `load_data` does.
+    """
+    name, unit, numbered = _open(path, "train")
+    samples: list[tuple[Text, Text]] = []
+    for number, columns in numbered:
+        try:
+            if not {"prompt", "completion"} <= columns.keys():
+                raise InputError(f"a sample has the columns prompt and completion, and here are {', '.join(columns)}")
+            prompt = read_prompt(columns["prompt"])
+            completion = read_text(columns["completion"], "completion")
+        except InputError as error:
+            raise InputError(f"{name}, {unit} {number}: {error}") from None
+        chat = (Message("assistant", completion),) if isinstance(completion, str) else completion
+        samples.append((prompt, completion if isinstance(prompt, str) else chat))
+    return samples
 
 
 def _open(source: str | os.PathLike[str], split: str) -> tuple[str, str, Numbered]:

@@ -54,7 +54,8 @@ def load(checkpoint: Path, optimiser: Optimiser) -> tuple[int, dict[str, Any]]:
     """
     saved = _verified(checkpoint)
     for name, network in optimiser.networks.items():
-        tensors = load_file(checkpoint / f"{name}.safetensors", device=str(optimiser.device))
+        file = checkpoint / f"{name}.safetensors"
+        tensors = load_file(file, device=str(optimiser.device)) if file.name in saved["files"] else {}
         expected = _tensors(network)
         if tensors.keys() != expected.keys() or any(tensors[k].shape != expected[k].shape for k in expected):
             raise InputError(
