@@ -1,0 +1,105 @@
+"""A run killed without warning and resumed is the run that was never interrupted, bit for bit."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from accord.errors import InputError
+from accord.methods import SFT
+from accord.methods.offline import Result
+from accord.records import Demonstration
+from accord.run import read_metrics
+from tests.data.conftest import WORDS, word_tokenizer
+from tests.engine.tiny import SIZES, policy_of
+
+STEPS = 24
+ROWS = [
+    Demonstration(f"{first} {second}", f" {second} {first} good" if first < second else f" {first} bye")
+    for first, second in permutations(WORDS[6:], 2)
+]
+
+# The same call as `train` below, in a process of its own and slow enough to be killed between two steps.
+SCRIPT = """
+import sys, time
+import torch
+from accord.engine.fit import Optimiser
+from tests.methods.test_resume import train
+
+torch.set_num_threads(1)
+update = Optimiser.update
+
+def slowly(*arguments):
+    time.sleep(0.05)
+    return update(*arguments)
+
+Optimiser.update = slowly
+train(sys.argv[1], sys.argv[2])
+"""
+
+
+def train(model: str, out: str, *, resume: bool = False) -> Result:
+    sft = SFT(learning_rate=1e-2, batch_size=4, max_steps=STEPS, dtype="float32", tokens_per_pass=24)
+    return sft.fit(model, ROWS, out=out, resume=resume, save_every=2)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a random little Llama with a token a word."""
+    torch.manual_seed(0)
+    tokenizer = word_tokenizer()
+    policy = policy_of(LlamaForCausalLM(LlamaConfig(**SIZES, vocab_size=len(WORDS), pad_token_id=None)))
+    policy.tokenizer = tokenizer
+    return str(policy.save(tmp_path_factory.mktemp("models") / "base"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(base, str(tmp_path_factory.mktemp("runs") / "straight")).folder
+
+
+def test_killed_and_resumed(base: str, uninterrupted: Path, tmp_path: Path) -> None:
+    out, step = tmp_path / "killed", random.randrange(1, STEPS)
+    metrics = out / "metrics.jsonl"
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, base, str(out)], cwd=Path(__file__).parents[2])
+    try:
+        while not metrics.exists() or metrics.read_bytes().count(b"\n") < step:
+            assert process.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (out / "model").exists()
+    train(base, str(out), resume=True)
+    for name in ("model.safetensors", "config.json"):
+        assert (out / "model" / name).read_bytes() == (uninterrupted / "model" / name).read_bytes(), f"step {step}"
+    rows, expected = read_metrics(out), read_metrics(uninterrupted)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    for name in ("loss", "gradient_norm", "learning_rate", "epoch", "tokens"):
+        assert [row[name] for row in rows] == [row[name] for row in expected], f"{name}, killed at step {step}"
+
+
+def test_a_finished_run_is_not_run_again(base: str, uninterrupted: Path) -> None:
+    before = (uninterrupted / "model" / "model.safetensors").stat().st_mtime_ns
+    result = train(base, str(uninterrupted), resume=True)
+    assert len(result.metrics) == STEPS
+    assert not (uninterrupted / "checkpoints").exists()
+    assert (uninterrupted / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_run_is_not_overwritten_nor_resumed_with_other_settings(base: str, uninterrupted: Path) -> None:
+    with pytest.raises(InputError, match="holds another run; choose another --out, or go on with that run by --resume"):
+        train(base, str(uninterrupted))
+    with pytest.raises(InputError, match="was run with batch_size = 4, not 5"):
+        SFT(learning_rate=1e-2, batch_size=5, max_steps=STEPS, dtype="float32", tokens_per_pass=24).fit(
+            base, ROWS, out=uninterrupted, resume=True
+        )
