@@ -6,7 +6,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from accord.commands.evaluate import evaluate
     from accord.commands.label import label
     from accord.commands.sample import sample
     from accord.commands.score import score
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES = {
-    "evaluate": "accord.commands.evaluate",
     "label": "accord.commands.label",
     "load_data": "accord.data",
     "load_model": "accord.engine.models",
@@ -30,7 +28,6 @@ _PLACES = {
 }
 
 __all__ = [
-    "evaluate",
     "label",
     "load_data",
     "load_model",

@@ -174,7 +174,7 @@ def _keep_until(file: Path, step: int) -> None:
     if not file.exists():
         return
     kept = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")

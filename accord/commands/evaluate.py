@@ -46,7 +46,7 @@ def evaluate(
     split: str = "train",
     limit: int | None = None,
     seed: int = 0,
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     name: str | None = None,
     ceiling: float | None = None,
 ) -> Path:

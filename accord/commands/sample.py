@@ -29,7 +29,7 @@ def sample(
     seed: int = 0,
     split: str = "train",
     limit: int | None = None,
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Path:
     """Sample completions of prompts and write them as rows of prompt, completion, log-probability and stop reason.
 

@@ -28,7 +28,7 @@ def score(
     *,
     split: str = "train",
     limit: int | None = None,
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "float32",
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32",
     tokens_per_pass: int = 4096,
 ) -> Path:
     """Write for every row the log-probability of its completions, in nats, summed over tokens, end of turn included.

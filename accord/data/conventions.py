@@ -33,7 +33,7 @@ class Convention:
 def convention_of(columns: Columns) -> Convention:
     """The convention a row follows; InputError says which columns were found, which are accepted, and what is near."""
     found = next((convention for convention in CONVENTIONS if convention.fits(columns)), None)
-    if found is None or (found.convert is _prompt and _looks_like_more(columns)):
+    if found is None or (found.convert is _prompt and _looks_like_more(columns)) or _misspells_prompt(found, columns):
         raise InputError(_no_convention(columns))
     return found
 
@@ -200,6 +200,11 @@ _COMPLETIONS = ("completion", "completions", "chosen", "rejected")
 def _looks_like_more(columns: Columns) -> bool:
     """Whether a row taken for a prompt alone has a completion's column too, or one that is nearly of that name."""
     return any(name in _COMPLETIONS or _near(name, _COMPLETIONS) for name in columns if columns[name] is not None)
+
+
+def _misspells_prompt(found: Convention, columns: Columns) -> bool:
+    """Whether a row taken for one that needs no prompt has a column that is nearly of that name."""
+    return "prompt" not in found.needs and any(_near(name, ("prompt",)) for name in columns)
 
 
 def _near(name: str, known: Sequence[str]) -> str | None:

@@ -32,7 +32,7 @@ class Training:
     """Tokens of prompt and completion together; longer completions are cut, and longer prompts left out, with a word."""
     seed: int = 0
     """Decides the order of the data, new weights and all sampling."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products; auto is bfloat16 where the processor has it. Weights stay float32."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     """How the learning rate falls to zero after warming up, or that it does not."""

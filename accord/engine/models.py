@@ -172,7 +172,7 @@ def smollm2() -> Path | str:
     cache = Path(os.environ.get("ACCORD_CACHE", "~/.cache/accord")).expanduser() / "smollm2"
     if not (cache / "config.json").exists():
         if importlib.util.find_spec("gguf") is None or importlib.util.find_spec("accelerate") is None:
-            raise InputError("reading smollm2 needs the gguf extra: pip install 'accord[gguf]'.")
+            raise InputError("reading smollm2 needs the gguf extra: pip install gguf accelerate.")
         folder = package.submodule_search_locations[0]
         file = next(Path(folder).glob("*.gguf")).name
         with quiet():

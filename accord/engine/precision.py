@@ -10,7 +10,7 @@ from torch import nn
 
 from accord.errors import InputError
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def compute_dtype(name: str, device: torch.device | str = "cpu") -> torch.dtype:

@@ -161,11 +161,7 @@ def train(
     run.begin(first, total)
     for step in range(first, total):
         rollout = sample(method, policy, [prompts[i] for i in order.batch(step)], reward, step)
-        try:
-            row = learner.learn(step, rollout, optimiser)
-        except TrainingStopped:
-            checkpoint.save(folder, step, optimiser, learner.state())
-            raise
+        row = learner.learn(step, rollout, optimiser)
         run.log(step + 1, summary(rollout) | row, sum(t.size for t in rollout.trees))
         if step % sample_every == 0 or step + 1 == total:
             run.sample(step + 1, shown(rollout))
