@@ -240,7 +240,11 @@ def options_as_args(command: str, options: Mapping[str, Any], known: set[str] | 
         if isinstance(value, Mapping):
             args += [f"--{name}.{k}={v}" for k, v in value.items()]
         elif value is not None:
-            text = value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()
+            text = (
+                value
+                if isinstance(value, str)
+                else yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()
+            )
             args.append(f"--{name}={text}")
     return args
 
@@ -249,7 +253,9 @@ def _check(command: str, name: str, known: set[str], where: str) -> None:
     if name not in known:
         shown = name.replace("_", "-")
         near = _nearest(shown, [k.replace("_", "-") for k in known])
-        raise InputError(f"`accord {command}` has no option {shown}{where}{near}; `accord {command} --help` lists them.")
+        raise InputError(
+            f"`accord {command}` has no option {shown}{where}{near}; `accord {command} --help` lists them."
+        )
 
 
 def _nearest(name: str, names: Any) -> str:

@@ -88,7 +88,10 @@ def run_pipeline(recipe: str | Path, out: str | Path, overrides: Mapping[str, An
 
     def note() -> None:
         seconds = sum(s.seconds for s in stages)
-        write_text(folder / "pipeline.json", json.dumps(state | {"seconds": seconds, "stages": [s.as_json() for s in stages]}, indent=1))
+        write_text(
+            folder / "pipeline.json",
+            json.dumps(state | {"seconds": seconds, "stages": [s.as_json() for s in stages]}, indent=1),
+        )
 
     fingerprints: dict[str, str] = {}
     for stage in stages:
@@ -196,7 +199,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"the recipe {path} has no `stages`, each a name with a command and its options.")
     unknown = set(recipe) - {"name", "description", "variables", "stages"}
     if unknown:
-        raise InputError(f"the recipe {path} has an unknown key {sorted(unknown)[0]}; it takes name, description, variables, stages.")
+        raise InputError(
+            f"the recipe {path} has an unknown key {sorted(unknown)[0]}; it takes name, description, variables, stages."
+        )
     return {"name": path.stem, **recipe}
 
 

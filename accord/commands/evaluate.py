@@ -178,7 +178,11 @@ def _compare(
         "against": against,
         "reference": reference,
         "prompts": len(rows),
-        "sampling": {"temperature": sampling.temperature, "max_new_tokens": sampling.max_new_tokens, "seed": sampling.seed},
+        "sampling": {
+            "temperature": sampling.temperature,
+            "max_new_tokens": sampling.max_new_tokens,
+            "seed": sampling.seed,
+        },
         "models": table(answered, rewards, judge_named(judge), against),
         "side_by_side": [_side_by_side(answered, i) for i in range(min(SIDE_BY_SIDE, len(rows)))],
     }

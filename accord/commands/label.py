@@ -40,7 +40,9 @@ def label(
     verdicts = judge_named(judge, agreement=agreement, seed=seed)(comparisons)
     preferences, counts = labelled(comparisons, verdicts)
     if not preferences:
-        raise InputError(f"the judge found no completion better than another: {counts.ties} ties, {counts.invalid} invalid.")
+        raise InputError(
+            f"the judge found no completion better than another: {counts.ties} ties, {counts.invalid} invalid."
+        )
     write_rows(out, preferences)
     Console(stderr=True).print(
         f"label: {len(preferences)} preferences from {len(comparisons)} comparisons, {counts.ties} ties, {counts.invalid} invalid",

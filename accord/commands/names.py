@@ -31,5 +31,7 @@ def judge_named(name: str, *, agreement: float | None = None, seed: int = 0) -> 
     if name in GOLD:
         return ScoreJudge(GOLD[name]) if agreement is None else Simulated(GOLD[name], agreement, seed)
     if agreement is not None:
-        raise InputError(f"--agreement simulates people who know a world's truth ({', '.join(GOLD)}), and {name} is none.")
+        raise InputError(
+            f"--agreement simulates people who know a world's truth ({', '.join(GOLD)}), and {name} is none."
+        )
     return LearnedJudge(LearnedReward(load_scorer(name)))

@@ -52,9 +52,7 @@ def sample(
     prompts, _ = encode_prompts(policy.tokenizer, rows, room=max_new_tokens, context=policy.context)
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
     with counting("sample", len(prompts) * n) as done, computing(compute_dtype(dtype, policy.device), policy.device):
-        groups = generate(
-            policy.network, [p.tokens for p in prompts], n, sampling, end=policy.end, progress=done
-        )
+        groups = generate(policy.network, [p.tokens for p in prompts], n, sampling, end=policy.end, progress=done)
     write_rows(
         out,
         (

@@ -57,7 +57,9 @@ def score(
         trees.append(to_tree(policy.tokenizer, row, i))
         longest = len(trees[-1].prompt) + max(len(b.tokens) for b in trees[-1].branches)
         if policy.context is not None and longest > policy.context:
-            raise InputError(f"{data}, row {i + 1}: {longest} tokens do not fit into the model's context of {policy.context}.")
+            raise InputError(
+                f"{data}, row {i + 1}: {longest} tokens do not fit into the model's context of {policy.context}."
+            )
     sums = score_trees(policy, trees, compute_dtype(dtype, policy.device), tokens_per_pass)
     write_rows(out, (_row(row, *s) for row, s in zip(rows, sums, strict=True)))
     return Path(out)
@@ -88,4 +90,6 @@ def _row(row: object, logps: list[float], tokens: list[int]) -> dict[str, Any]:
     if isinstance(row, Ranking):
         return {"completions_logp": logps, "completions_tokens": tokens}
     names = ("chosen", "rejected") if isinstance(row, Preference) else ("completion",)
-    return {f"{n}_{k}": v for n, lp, t in zip(names, logps, tokens, strict=True) for k, v in (("logp", lp), ("tokens", t))}
+    return {
+        f"{n}_{k}": v for n, lp, t in zip(names, logps, tokens, strict=True) for k, v in (("logp", lp), ("tokens", t))
+    }

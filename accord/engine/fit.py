@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from accord.engine.memory import keep_freed_memory
 from accord.engine.precision import compute_dtype, computing
 from accord.engine.trees import Trees
 from accord.errors import InputError, TrainingStopped
@@ -91,6 +92,7 @@ class Optimiser:
     """AdamW over named networks, a learning-rate schedule, and the arithmetic of one step."""
 
     def __init__(self, networks: Mapping[str, nn.Module], training: Training, total: int) -> None:
+        keep_freed_memory()
         self.networks, self.training, self.total = dict(networks), training, total
         matrices = [p for p in self.parameters() if p.dim() > 1]
         vectors = [p for p in self.parameters() if p.dim() <= 1]
@@ -124,6 +126,7 @@ class Optimiser:
                     values, measures = job.objective(trees)
                 total = values.sum()
                 if not torch.isfinite(total):
+                    self.adam.zero_grad(set_to_none=True)
                     raise TrainingStopped(_not_finite(step, values.detach(), trees))
                 (total * (job.weight / count)).backward()
                 seen += values.numel()

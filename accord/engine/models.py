@@ -25,6 +25,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from accord.engine.forward import prepare
+from accord.engine.fused import fuse
 from accord.errors import InputError
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -44,6 +45,7 @@ class Model:
                 module.p = 0.0
         self.network.config.get_text_config().attention_dropout = 0.0
         prepare(self.network)
+        fuse(self.network)
 
     @property
     def device(self) -> torch.device:

@@ -14,8 +14,11 @@ from torch import Tensor, nn
 
 from accord.engine.sampling import truncate_
 
-CHUNK = 1 << 24
-"""Logits held at once (elements)."""
+BLOCK = 1 << 25
+"""Logits held at once in the precision of the matrix product (elements) ..."""
+
+CHUNK = 1 << 22
+"""... and those worked on at once in float32: few enough to stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,11 @@ class Readout:
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (rows, V) of a few hidden states (rows, d), in at least float32."""
         weight = self.weight.detach().to(hidden.dtype)
-        return self._shape(
+        return self.shape(
             nn.functional.linear(hidden, weight, None if self.bias is None else self.bias.to(hidden.dtype))
         )
 
-    def _shape(self, z: Tensor) -> Tensor:
+    def shape(self, z: Tensor) -> Tensor:
         z = z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
         if self.multiplier != 1.0:
             z = z * self.multiplier
@@ -96,14 +99,16 @@ class _LinearLogProbabilities(torch.autograd.Function):
         wide = torch.promote_types(dtype, torch.float32)
         logp, normaliser = hidden.new_empty(len(hidden), dtype=wide), hidden.new_empty(len(hidden), dtype=wide)
         entropy = hidden.new_zeros(len(hidden), dtype=wide)
-        for rows in _chunks(len(hidden), len(weight)):
-            z = _logits(states[rows], operand, bias, readout, sharpness)
-            truncate_(z, top_k, top_p)
-            normaliser[rows] = torch.logsumexp(z, -1)
-            logp[rows] = z.gather(1, target[rows, None]).squeeze(1) - normaliser[rows]
-            if want_entropy:
-                p = torch.exp(z - normaliser[rows, None])
-                entropy[rows] = normaliser[rows] - (p * z.masked_fill_(p == 0, 0)).sum(-1)
+        for block in _slices(0, len(hidden), BLOCK // len(weight)):
+            raw = _raw_logits(states[block], operand, bias)
+            for rows in _slices(block.start, block.stop, CHUNK // len(weight)):
+                z = readout.shape(raw[rows.start - block.start : rows.stop - block.start]) * sharpness
+                truncate_(z, top_k, top_p)
+                normaliser[rows] = torch.logsumexp(z, -1)
+                logp[rows] = z.gather(1, target[rows, None]).squeeze(1) - normaliser[rows]
+                if want_entropy:
+                    p = torch.exp(z - normaliser[rows, None])
+                    entropy[rows] = normaliser[rows] - (p * z.masked_fill_(p == 0, 0)).sum(-1)
         ctx.save_for_backward(states, operand, bias, target, normaliser, entropy)
         ctx.settings, ctx.types = settings, (hidden.dtype, weight.dtype)
         return logp, entropy
@@ -111,47 +116,45 @@ class _LinearLogProbabilities(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_logp: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
         states, operand, bias, target, normaliser, entropy = ctx.saved_tensors
-        readout, dtype, sharpness, top_k, top_p, want_entropy = ctx.settings
+        readout, _, sharpness, top_k, top_p, want_entropy = ctx.settings
         hidden_type, weight_type = ctx.types
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(states, dtype=hidden_type) if needs_hidden else None
-        grad_weight = torch.zeros_like(operand, dtype=weight_type) if needs_weight else None
-        grad_bias = torch.zeros_like(bias) if needs_bias else None
-        for rows in _chunks(len(states), len(operand)):
-            raw = _raw_logits(states[rows], operand, bias)
-            z = readout._shape(raw) * sharpness
-            slope = _slope(z, readout, sharpness)
-            truncate_(z, top_k, top_p)
-            logp = z.sub_(normaliser[rows, None])
-            p = torch.exp(logp)
-            if want_entropy:
-                mix = logp.masked_fill_(p == 0, 0).add_(entropy[rows, None]).mul_(grad_entropy[rows, None])
-                g = p.mul_(mix.add_(grad_logp[rows, None]).neg_())
-            else:
-                g = p.mul_(-grad_logp[rows, None])
-            g.scatter_add_(1, target[rows, None], grad_logp[rows, None].to(g.dtype))
-            g = (g * slope).to(dtype)
+        grad_weight = grad_bias = None
+        for block in _slices(0, len(states), BLOCK // len(operand)):
+            grads = _raw_logits(states[block], operand, bias)  # logits, overwritten by their gradients
+            for rows in _slices(block.start, block.stop, CHUNK // len(operand)):
+                part = grads[rows.start - block.start : rows.stop - block.start]
+                z = readout.shape(part) * sharpness
+                slope = _slope(z, readout, sharpness)
+                truncate_(z, top_k, top_p)
+                logp = z.sub_(normaliser[rows, None])
+                p = torch.exp(logp)
+                pull = grad_logp[rows, None]
+                if want_entropy:
+                    surprise = logp.masked_fill_(p == 0, 0).add_(entropy[rows, None])
+                    g = p.mul_(surprise.mul_(grad_entropy[rows, None]).add_(pull).neg_())
+                else:
+                    g = p.mul_(-pull)
+                g.scatter_add_(1, target[rows, None], pull.to(g.dtype))
+                part.copy_(g * slope)
             if grad_hidden is not None:
-                grad_hidden[rows] = (g @ operand).to(hidden_type)
-            if grad_weight is not None:
-                grad_weight += g.T @ states[rows]
-            if grad_bias is not None:
-                grad_bias += g.sum(0)
+                grad_hidden[block] = (grads @ operand).to(hidden_type)
+            if needs_weight:
+                of_block = grads.T @ states[block]
+                grad_weight = of_block.to(weight_type) if grad_weight is None else grad_weight.add_(of_block)
+            if needs_bias:
+                summed = grads.sum(0, dtype=bias.dtype)
+                grad_bias = summed if grad_bias is None else grad_bias + summed
         return grad_hidden, grad_weight, grad_bias, None, None
 
 
-def _chunks(rows: int, vocabulary: int) -> list[slice]:
-    size = max(1, CHUNK // vocabulary)
-    return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
+def _slices(start: int, stop: int, size: int) -> list[slice]:
+    return [slice(i, min(i + max(1, size), stop)) for i in range(start, stop, max(1, size))]
 
 
 def _raw_logits(states: Tensor, operand: Tensor, bias: Tensor | None) -> Tensor:
     return nn.functional.linear(states, operand, None if bias is None else bias.to(operand.dtype))
-
-
-def _logits(states: Tensor, operand: Tensor, bias: Tensor | None, readout: Readout, sharpness: float) -> Tensor:
-    z = readout._shape(_raw_logits(states, operand, bias))
-    return z if sharpness == 1.0 else z * sharpness
 
 
 def _slope(z: Tensor, readout: Readout, sharpness: float) -> Tensor | float:

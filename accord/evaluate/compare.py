@@ -57,11 +57,15 @@ def answer(
 def best_of(answers: Answers, n: int, proxy: torch.Tensor) -> Answers:
     """Of every n samples the one with the highest proxy reward; its divergence is bounded by log n - (n - 1) / n."""
     best = proxy.view(-1, n).argmax(1) + torch.arange(len(proxy) // n) * n
-    return Answers(f"{answers.name} best of {n}", [answers.samples[i] for i in best.tolist()], {}, best_of_n_kl_bound(n))
+    return Answers(
+        f"{answers.name} best of {n}", [answers.samples[i] for i in best.tolist()], {}, best_of_n_kl_bound(n)
+    )
 
 
 @torch.no_grad()
-def divergence(answers: Answers, policy: Policy, reference: Policy, sampling: Sampling, dtype: torch.dtype) -> torch.Tensor:
+def divergence(
+    answers: Answers, policy: Policy, reference: Policy, sampling: Sampling, dtype: torch.dtype
+) -> torch.Tensor:
     """log pi - log ref of every answer, (C,), in nats, at the temperature it was sampled with."""
     gaps = torch.empty(len(answers.samples), dtype=torch.float64)
     trees = [Tree(s.prompt_tokens, (Branch(s.completion.tokens),), row=i) for i, s in enumerate(answers.samples)]
@@ -109,5 +113,3 @@ def table(
 def as_json(interval: Interval) -> dict[str, float]:
     """The interval as an object."""
     return {"estimate": interval.estimate, "low": interval.low, "high": interval.high, "n": interval.n}
-
-

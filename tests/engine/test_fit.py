@@ -39,7 +39,7 @@ def packed(*tokens: Sequence[int]) -> Trees:
 
 
 def optimiser(network: nn.Module, total: int = 10, **settings: Any) -> Optimiser:
-    quiet = {"schedule": "constant", "warmup": 0.0, "max_grad_norm": 1e9, "dtype": "float64", "learning_rate": 0.1}
+    quiet = {"schedule": "constant", "warmup": 0.0, "max_grad_norm": 1e9, "dtype": "float32", "learning_rate": 0.1}
     return Optimiser({"model": network}, Training(**{**quiet, **settings}), total)
 
 

@@ -17,7 +17,6 @@ TREES = Trees.of([Tree((1, 2), (Branch((3, 4, 0)), Branch((5, 0))))])
 def test_names() -> None:
     assert compute_dtype("float32") == torch.float32
     assert compute_dtype("bfloat16") == torch.bfloat16
-    assert compute_dtype("float64") == torch.float64
     native = has_bfloat16(torch.device("cpu"))
     assert compute_dtype("auto") == (torch.bfloat16 if native else torch.float32)
     with pytest.raises(InputError, match="--dtype float16 is not a precision accord computes in; choose auto or"):

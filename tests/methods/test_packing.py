@@ -21,9 +21,9 @@ from accord.methods.offline import Offline
 from tests.engine.tiny import CONFIGS, policy_of, random_model, randomise, tree_lists
 
 METHODS: dict[str, Offline] = {
-    "sft": SFT(dtype="float64"),
-    "reward": RewardModel(dtype="float64"),
-    "dpo": DPO(dtype="float64", beta=0.3, label_smoothing=0.1),
+    "sft": SFT(dtype="float32"),
+    "reward": RewardModel(dtype="float32"),
+    "dpo": DPO(dtype="float32", beta=0.3, label_smoothing=0.1),
 }
 
 
@@ -51,7 +51,7 @@ class Learning:
     def step(self, packs: Sequence[Trees]) -> tuple[dict[str, float], list[Tensor]]:
         """The row of one step and the gradient it applied: gradient descent of rate 1 subtracts just that."""
         network = copy.deepcopy(self.model.network.state_dict())
-        training = Training(learning_rate=1.0, schedule="constant", warmup=0.0, max_grad_norm=1e9, dtype="float64")
+        training = Training(learning_rate=1.0, schedule="constant", warmup=0.0, max_grad_norm=1e9, dtype="float32")
         optimiser = Optimiser({"model": self.model.network}, training, 1)
         optimiser.adam = torch.optim.SGD(optimiser.parameters(), lr=1.0)
         before = [p.detach().clone() for p in optimiser.parameters()]
