@@ -1,0 +1,120 @@
+"""What both libraries are given: the same rows in the same order, and the same weights to start from.
+
+Rows are plain text with the chat template already applied, and are taken in the order of the file, those alone that fit
+the length whole and are tokenised alike together with their prompt and apart from it. So neither library cuts a row,
+leaves one out, or reads other tokens than its peer.
+
+    python benchmarks/rows.py FOLDER    with the settings of the run in FOLDER/plan.json, to which this adds the rest
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import accord
+from accord import load_model
+from accord.data import Order, load_data
+from accord.data.encoding import to_tree
+from accord.engine.models import Policy, Scorer
+from accord.engine.precision import compute_dtype, has_bfloat16
+from accord.engine.trees import Tree
+from accord.records import Demonstration, Preference, Row
+
+SEED = 0
+
+
+def main(folder: Path) -> None:
+    plan = json.loads((folder / "plan.json").read_text())
+    policy = load_model(plan["model"], device="cpu")
+    count = plan["batch_size"] * plan["steps"]
+    rows = [row for row, _ in zip(_fitting(policy, plan), range(count), strict=False)]
+    if len(rows) < count:
+        raise SystemExit(
+            f"{plan['data']} has only {len(rows)} rows that fit, and {count} are needed: ask for fewer steps."
+        )
+    apart_from_the_end(policy)
+    order = Order(count, plan["batch_size"], SEED)
+    start = {"accord": str(policy.save(folder / "policy"))}
+    start["trl"] = str(Scorer.on(policy, SEED).save(folder / "scorer")) if plan["work"] == "reward" else start["accord"]
+    plan |= {
+        "rows": rows,
+        "order": [row for step in range(plan["steps"]) for row in order.batch(step)],
+        "seed": SEED,
+        "start": start,
+        "dtype": str(compute_dtype(plan["dtype"])).removeprefix("torch."),
+        "machine": machine(),
+    }
+    (folder / "plan.json").write_text(json.dumps(plan))
+
+
+def apart_from_the_end(policy: Policy) -> None:
+    """Pad with a token that ends no row: a classifier of transformers scores the last token that is not padding, and
+    would score the one before the end of the turn where that is the padding too."""
+    tokenizer = policy.tokenizer
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        tokenizer.pad_token = next(token for token in tokenizer.all_special_tokens if token != tokenizer.eos_token)
+
+
+def machine() -> dict[str, Any]:
+    """Where the numbers come from."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "bfloat16": has_bfloat16(torch.device("cpu")),
+        "python": platform.python_version(),
+        "accord": accord.__version__,
+        **{package: metadata.version(package) for package in ("torch", "transformers", "trl")},
+    }
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _fitting(policy: Policy, plan: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """The rows as text columns, without those that would not be read whole and alike."""
+    for index, row in enumerate(load_data(plan["data"])):
+        tree = to_tree(policy.tokenizer, _for_work(row, plan["work"]), index)
+        whole = all(branch.trained is None for branch in tree.branches)
+        distinct = len({branch.tokens for branch in tree.branches}) == len(tree.branches)
+        if whole and distinct and _longest(tree) <= plan["max_length"] and _reads_alike(policy, tree):
+            names = ("completion",) if len(tree.branches) == 1 else ("chosen", "rejected")
+            texts = (_text(policy, branch.tokens) for branch in tree.branches)
+            yield {"prompt": _text(policy, tree.prompt), **dict(zip(names, texts, strict=True))}
+
+
+def _for_work(row: Row, work: str) -> Row:
+    """A preference's chosen completion is the demonstration that supervised fine-tuning learns from."""
+    return Demonstration(row.prompt, row.chosen) if work == "sft" and isinstance(row, Preference) else row
+
+
+def _longest(tree: Tree) -> int:
+    return len(tree.prompt) + max(len(branch.tokens) for branch in tree.branches)
+
+
+def _text(policy: Policy, tokens: tuple[int, ...]) -> str:
+    return str(policy.tokenizer.decode(list(tokens)))
+
+
+def _reads_alike(policy: Policy, tree: Tree) -> bool:
+    """Whether decoded text, tokenised as one piece, gives the prompt's and the completion's tokens again."""
+    for branch in tree.branches:
+        text = _text(policy, tree.prompt) + _text(policy, branch.tokens)
+        if tuple(policy.tokenizer(text)["input_ids"]) != tree.prompt + branch.tokens:
+            return False
+    return True
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

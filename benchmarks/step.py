@@ -1,0 +1,149 @@
+"""accord beside its peer: seconds and peak memory of one optimiser step, both measured in the same run.
+
+    python benchmarks/step.py --work dpo --data hh_harmless_test.jsonl.gz
+
+The two take turns, every turn in a process of its own, so that a machine that slows down slows both, and a process's
+peak resident memory is its own. This process loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+SIDES = ("accord", "trl")
+BATCH = {"dpo": 4, "sft": 8, "reward": 8}
+"""Rows in an optimiser step: pairs, demonstrations, pairs."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The measured steps of one library: seconds a step, tokens of the rows a second, and peak resident memory.
+
+    Every turn takes the same steps, and what else a machine does only ever adds to their time: a step counts with the
+    seconds of its quickest turn.
+    """
+
+    median: float
+    minimum: float
+    maximum: float
+    tokens_per_second: float
+    peak_gb: float
+
+    @staticmethod
+    def of(turns: list[dict[str, Any]], warmup: int) -> Summary:
+        seconds = [min(step) for step in zip(*(turn["seconds"] for turn in turns), strict=True)][warmup:]
+        rate = sum(turns[0]["tokens"][warmup:]) / sum(seconds)
+        return Summary(median(seconds), min(seconds), max(seconds), rate, max(turn["peak_gb"] for turn in turns))
+
+
+def main() -> None:
+    given = arguments()
+    with tempfile.TemporaryDirectory(prefix="accord-benchmark-") as scratch:
+        folder = Path(scratch)
+        plan = {
+            "work": given.work,
+            "data": str(Path(given.data).resolve()) if Path(given.data).exists() else given.data,
+            "model": given.model,
+            "dtype": given.dtype,
+            "batch_size": BATCH[given.work],
+            "steps": given.warmup + given.steps,
+            "max_length": 512,
+            "learning_rate": 1e-5,
+        }
+        (folder / "plan.json").write_text(json.dumps(plan))
+        process("rows.py", folder)
+        plan = json.loads((folder / "plan.json").read_text())
+        turns: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+        for turn in range(given.turns):
+            for side in SIDES:
+                print(f"turn {turn + 1} of {given.turns}: {side}", file=sys.stderr)
+                out = folder / f"{side}-{turn}.json"
+                process(f"with_{side}.py", folder, out)
+                turns[side].append(json.loads(out.read_text()))
+    if turns["accord"][0]["tokens"] != turns["trl"][0]["tokens"]:
+        raise SystemExit("the two have not read the same tokens, so their times cannot be compared.")
+    summaries = {side: Summary.of(turns[side], given.warmup) for side in SIDES}
+    show(plan, summaries, turns, given)
+    if given.out:
+        kept = {key: value for key, value in plan.items() if key not in ("rows", "order", "start")}
+        result = {"plan": kept, "summary": {side: asdict(s) for side, s in summaries.items()}, "turns": turns}
+        Path(given.out).write_text(json.dumps(result | {"warmup": given.warmup}, indent=1))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="accord beside trl: one optimiser step.")
+    parser.add_argument("--work", choices=tuple(BATCH), required=True)
+    parser.add_argument("--data", required=True, help="preference pairs, as `accord dpo --data` takes them")
+    parser.add_argument("--model", default="smollm2", help="a folder, a Hub name or a short name")
+    parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float32"))
+    parser.add_argument("--steps", type=int, default=6, help="measured steps in a turn")
+    parser.add_argument("--warmup", type=int, default=2, help="steps before them that are not measured")
+    parser.add_argument("--turns", type=int, default=2, help="turns of each library")
+    parser.add_argument("--out", help="a JSON file for every number")
+    return parser.parse_args()
+
+
+def process(script: str, *arguments: Path) -> None:
+    """Run a script of this folder in a process of its own, on the CPU, without the network."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, str(HERE / script), *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{script} failed:\n{done.stdout}\n{done.stderr}")
+
+
+def show(
+    plan: dict[str, Any],
+    summaries: dict[str, Summary],
+    turns: dict[str, list[dict[str, Any]]],
+    given: argparse.Namespace,
+) -> None:
+    """The table, what the two agree on, and the machine."""
+    rows = "rows" if plan["work"] == "sft" else "pairs"
+    title = (
+        f"{plan['work']}, {plan['batch_size']} {rows} a step, {plan['model']}, {plan['dtype']}: "
+        f"{given.turns} turns of {given.steps} steps after {given.warmup}"
+    )
+    table = Table("", "seconds a step", "min", "max", "tokens/s", "peak GB", title=title, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for side, s in summaries.items():
+        numbers = (
+            f"{s.median:.2f}",
+            f"{s.minimum:.2f}",
+            f"{s.maximum:.2f}",
+            f"{s.tokens_per_second:.0f}",
+            f"{s.peak_gb:.2f}",
+        )
+        table.add_row(side, *numbers)
+    ours, theirs = (summaries[side] for side in SIDES)
+    ratio = {name: getattr(theirs, name) / getattr(ours, name) for name in ("median", "tokens_per_second", "peak_gb")}
+    table.add_section()
+    table.add_row("trl / accord", f"{ratio['median']:.2f}", "", "", *(f"{ratio[n]:.2f}" for n in list(ratio)[1:]))
+    console = Console()
+    console.print(table)
+    first = {side: turns[side][0] for side in SIDES}
+    for name, steps in (("loss", 2), ("gradient_norm", 1)):
+        for step in range(steps):
+            values = "  ".join(f"{side} {first[side][name][step]:.5f}" for side in SIDES)
+            console.print(f"{name.replace('_', ' ')} of step {step + 1}: {values}", highlight=False)
+    console.print(
+        "machine: " + ", ".join(f"{k} {v}" for k, v in plan["machine"].items()), highlight=False, soft_wrap=True
+    )
+
+
+if __name__ == "__main__":
+    main()
