@@ -43,6 +43,8 @@ class Model:
         for module in self.network.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
+            if isinstance(module, nn.Embedding):
+                module.padding_idx = None  # nothing is padded here, and where pad is end of turn that token must learn
         self.network.config.get_text_config().attention_dropout = 0.0
         prepare(self.network)
         fuse(self.network)
@@ -94,9 +96,10 @@ class Scorer(Model):
         """
         if isinstance(model, Scorer):
             return Scorer(copy.deepcopy(model.network), model.tokenizer, model.name)
+        tokenizer = _padded_apart(model.tokenizer)
         config = copy.deepcopy(model.network.config)
         config.num_labels = 1
-        config.pad_token_id = model.tokenizer.pad_token_id
+        config.pad_token_id = tokenizer.pad_token_id
         with quiet():
             network = AutoModelForSequenceClassification.from_config(config)
         network.base_model.load_state_dict(model.network.base_model.state_dict())
@@ -104,7 +107,19 @@ class Scorer(Model):
         head = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
         network.score.weight.data.copy_(head)
         weights = next(model.network.parameters())
-        return Scorer(network.to(device=weights.device, dtype=weights.dtype).eval(), model.tokenizer, model.name)
+        return Scorer(network.to(device=weights.device, dtype=weights.dtype).eval(), tokenizer, model.name)
+
+
+def _padded_apart(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer with a padding token that is not the end-of-turn token, or with none.
+
+    transformers reads a score at the last token that is not padding. Were the end of turn padding too, it would read the
+    token before it.
+    """
+    tokenizer = copy.deepcopy(tokenizer)
+    if tokenizer.pad_token == tokenizer.eos_token:
+        tokenizer.pad_token = tokenizer.unk_token if tokenizer.unk_token != tokenizer.eos_token else None
+    return tokenizer
 
 
 def load_model(name: str, *, device: str | None = None, trust_remote_code: bool = False) -> Policy:
