@@ -1,0 +1,62 @@
+"""The café over several seeds: what the README says of the small world.
+
+    python benchmarks/small_world.py [--seeds 0 1 2] [--out runs/small_world]
+
+Every seed is a whole run of recipes/cafe.yaml: its own world, base model, labellers and samples. The table gives the mean
+over seeds with the lowest and the highest; win rates are over the fine-tuned model, judged by the gold reward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from accord.commands.demo import packaged
+from accord.pipeline import run_pipeline
+
+
+def main() -> None:
+    """Run every seed (or take up what has been run) and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/small_world"))
+    options = parser.parse_args()
+    folders = [options.out / f"seed-{seed}" for seed in options.seeds]
+    for seed, folder in zip(options.seeds, folders, strict=True):
+        run_pipeline(packaged("cafe"), folder, {"seed": seed})
+    evaluations = [json.loads((f / "evaluation" / "evaluation.json").read_text()) for f in folders]
+    table = Table("model", "gold reward", "win rate over sft", "lowest 95% bound", "KL", title=f"{len(folders)} seeds")
+    for i, model in enumerate(evaluations[0]["models"]):
+        rows = [e["models"][i] for e in evaluations]
+        wins = [r["win_rate"] for r in rows if r["win_rate"]]
+        table.add_row(
+            model["name"],
+            spread([r["scores"]["cafe"]["estimate"] for r in rows]),
+            spread([w["estimate"] for w in wins]),
+            f"{min(w['low'] for w in wins):.3f}" if wins else "",
+            spread([r["kl"]["estimate"] for r in rows]),
+        )
+    console = Console(width=110)
+    console.print(table)
+    for check in ("reward-check", "dpo-check"):
+        found = [json.loads((f / check / "evaluation.json").read_text()) for f in folders]
+        accuracy = spread([c["accuracy"]["estimate"] for c in found])
+        console.print(f"{found[0]['name']}: held-out accuracy {accuracy}, ceiling {found[0]['ceiling']}", highlight=False)
+    seconds = [json.loads((f / "pipeline.json").read_text())["seconds"] for f in folders]
+    console.print(f"seconds a seed: {spread(seconds, 0)}", highlight=False)
+
+
+def spread(values: list[float], digits: int = 3) -> str:
+    """The mean, with the lowest and the highest."""
+    if not values:
+        return ""
+    mean = sum(values) / len(values)
+    return f"{mean:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+if __name__ == "__main__":
+    main()
