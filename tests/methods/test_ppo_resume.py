@@ -1,0 +1,88 @@
+"""PPO killed without warning and resumed is the PPO that was never interrupted, its adapted KL coefficient included."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from accord.feedback.judge import FunctionReward
+from accord.methods import PPO
+from accord.methods.offline import Result
+from accord.records import Prompt, Text
+from accord.run import read_metrics
+from tests.commands.small import save_model
+
+STEPS = 12
+ROWS = [Prompt(text) for text in ("hi", "hello", "good day", "bad day", "bye")]
+TIMED = {"seconds", "tokens_per_second"}
+
+# The same call as `train` below, in a process of its own and slow enough to be killed between two updates.
+SCRIPT = """
+import sys, time
+import torch
+from accord.engine.fit import Optimiser
+from tests.methods.test_ppo_resume import train
+
+torch.set_num_threads(1)
+update = Optimiser.update
+
+def slowly(*arguments):
+    time.sleep(0.03)
+    return update(*arguments)
+
+Optimiser.update = slowly
+train(sys.argv[1], sys.argv[2])
+"""
+
+
+def length(prompt: Text, completion: str) -> float:
+    return len(completion) / 10
+
+
+def train(model: str, out: str, *, resume: bool = False) -> Result:
+    sizes: dict[str, Any] = {"batch_size": 3, "group_size": 2, "max_new_tokens": 6, "tokens_per_pass": 24}
+    ppo = PPO(
+        learning_rate=1e-3, max_steps=STEPS, inner_epochs=2, minibatches=2, kl_target=0.01, dtype="float32", **sizes
+    )
+    return ppo.fit(model, ROWS, reward=FunctionReward(length), out=out, resume=resume, save_every=2, sample_every=1)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_model(tmp_path_factory.mktemp("models") / "base")
+
+
+def test_killed_and_resumed(base: str, tmp_path: Path) -> None:
+    straight = train(base, str(tmp_path / "straight")).folder
+    out, step = tmp_path / "killed", random.randrange(1, STEPS)
+    metrics = out / "metrics.jsonl"
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, base, str(out)], cwd=Path(__file__).parents[2])
+    try:
+        while not metrics.exists() or metrics.read_bytes().count(b"\n") < step:
+            assert process.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (out / "model").exists()
+    train(base, str(out), resume=True)
+    for name in ("model/model.safetensors", "samples.jsonl"):
+        assert (out / name).read_bytes() == (straight / name).read_bytes(), f"{name}, killed at step {step}"
+    rows, expected = ([{k: r[k] for k in r.keys() - TIMED} for r in read_metrics(f)] for f in (out, straight))
+    assert rows == expected, f"killed at step {step}"
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    # The coefficient moved by at most 2% a step, and did move: it is part of what was restored.
+    coefficients = [row["kl_coefficient"] for row in rows]
+    assert coefficients[0] == 0.05 and len(set(coefficients)) == STEPS
+    assert all(0.98 - 1e-12 <= b / a <= 1.02 + 1e-12 for a, b in zip(coefficients, coefficients[1:], strict=False))
+    assert {json.loads(line)["step"] for line in (out / "samples.jsonl").read_text().splitlines()} == set(
+        range(1, STEPS + 1)
+    )
