@@ -101,7 +101,7 @@ def parse(command: str, args: Sequence[str]) -> Callable[[], Any]:
     if command in OPEN:
         args, further[OPEN[command]] = _further(args, known)
     given = _normalised(command, args, known, flags)
-    signature = inspect.signature(target.fit if inspect.isclass(target) else target).parameters
+    signature = inspect.signature(target.fit if _is_method(target) else target).parameters
     required = [n for n, p in signature.items() if p.default is inspect.Parameter.empty and n != "self"]
     absent = [n for n in required if not any(a.split("=")[0] == f"--{n}" for a in given)]
     if absent and "--help" not in given:
@@ -114,8 +114,8 @@ def parse(command: str, args: Sequence[str]) -> Callable[[], Any]:
         options.pop("config", None)
     except jsonargparse.ArgumentError as error:
         raise InputError(_one_sentence(str(error))) from error
-    if not inspect.isclass(target):
-        return lambda: target(**{**options, **further})
+    if not _is_method(target):
+        return lambda: target(**options, **further)
     own = {f.name: options.pop(f.name) for f in fields(target)}
     method = target(**own)
     return lambda: method.fit(options.pop("model"), options.pop("data"), **options)
@@ -133,8 +133,9 @@ def _parser(command: str, target: Any) -> Any:
         formatter_class=_formatter(),
     )
     parser.add_argument("--config", type=str | None, help="A YAML file of options; those given here override it.")
-    if not inspect.isclass(target):
-        parser.add_function_arguments(target, as_group=False, fail_untyped=False)
+    if not _is_method(target):
+        skipped: set[str | int] = {OPEN[command]} if command in OPEN else set()
+        parser.add_function_arguments(target, as_group=False, fail_untyped=False, skip=skipped)
         return parser
     helps = _documented(target.fit)
     for name, parameter in list(inspect.signature(target.fit).parameters.items())[1:]:
@@ -146,6 +147,11 @@ def _parser(command: str, target: Any) -> Any:
     return parser
 
 
+def _is_method(target: Any) -> bool:
+    """Whether a command is a method, whose settings are its dataclass's and whose data are `fit`'s, or a function."""
+    return inspect.isclass(target)
+
+
 def _formatter() -> type:
     import jsonargparse
 
@@ -153,9 +159,13 @@ def _formatter() -> type:
         """Shows options as they are usually typed."""
 
         def _format_action_invocation(self, action: Any) -> str:
-            return re.sub(r"(?<=\w)_(?=\w)", "-", super()._format_action_invocation(action).split(" ")[0]) + (
-                "" if action.nargs == 0 else f" {action.dest.upper()}"
-            )
+            takes_none = action.nargs == 0 or getattr(action, "_typehint", None) is bool
+            names = ", ".join(action.option_strings) if action.nargs == 0 else action.option_strings[0]
+            return names.replace("_", "-") + ("" if takes_none else f" {action.dest.upper()}")
+
+        def _expand_help(self, action: Any) -> str:
+            text = super()._expand_help(action)
+            return text[:1].upper() + text[1:]
 
         def _format_usage(self, *args: Any) -> str:
             return f"usage: {self._prog} [options]\n\n"
@@ -220,7 +230,7 @@ def _normalised(command: str, args: Sequence[str], known: set[str], flags: set[s
 
 def _from_file(command: str, path: Path, known: set[str]) -> list[str]:
     try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        options = yaml.safe_load(path.read_bytes()) or {}
     except OSError as error:
         raise InputError(f"--config {path} cannot be read: {error.strerror}.") from error
     except yaml.YAMLError as error:

@@ -42,7 +42,10 @@ REFERENCE = re.compile(r"\$\{([\w-]+)\}")
 
 @dataclass
 class Stage:
-    """A stage with its options resolved, and the earlier stages and files they refer to."""
+    """A stage with its options resolved, the earlier stages they refer to, and what is known of its folder.
+
+    `fingerprint` is that of the settings its folder was made with, "" where it is not known.
+    """
 
     name: str
     command: str
@@ -76,52 +79,66 @@ def run_pipeline(recipe: str | Path, out: str | Path, overrides: Mapping[str, An
         the report's path.
 
     Raises:
-        InputError: the recipe, an override or an input file cannot be used; nothing has been run then.
+        InputError: the recipe or an option cannot be used, and nothing has been run; or a stage's input cannot, and the
+            stages before it have been.
     """
-    console, folder = Console(stderr=True), Path(out)
+    console, folder, begun = Console(stderr=True), Path(out), time.perf_counter()
     given = _read(Path(recipe))
     stages = resolve(given, folder, overrides or {})
     for stage in stages:
         cli.parse(stage.command, _arguments(stage, folder, resume=False))
-    before = _before(folder)
-    begun, state = time.perf_counter(), {"name": given["name"], "description": given.get("description", "")}
-
-    def note() -> None:
-        seconds = sum(s.seconds for s in stages)
-        write_text(
-            folder / "pipeline.json",
-            json.dumps(state | {"seconds": seconds, "stages": [s.as_json() for s in stages]}, indent=1),
-        )
-
-    fingerprints: dict[str, str] = {}
+    wanted = _recognise(stages, folder)
     for stage in stages:
-        stage.fingerprint = fingerprints[stage.name] = _fingerprint(stage, fingerprints, folder)
-        last = before.get(stage.name, {})
-        same = last.get("fingerprint") == stage.fingerprint
-        if same and last.get("status") in ("ran", "skipped") and (folder / stage.name).exists():
-            stage.status, stage.seconds = "skipped", last["seconds"]
+        if stage.status == "skipped":
             console.print(f"[bold]{stage.name}[/] is as it was", highlight=False)
             continue
-        if (folder / stage.name).exists() and not (same and stage.command in RESUMABLE):
+        resume = stage.fingerprint == wanted[stage.name] and stage.command in RESUMABLE
+        if (folder / stage.name).exists() and not resume:
             shutil.rmtree(folder / stage.name)
-        stage.status = "running"
-        note()
+        stage.status, stage.fingerprint = "running", wanted[stage.name]
+        _note(given, stages, folder)
         console.print(f"[bold]{stage.name}[/] ({stage.command})", highlight=False)
         clock = time.perf_counter()
-        cli.execute(stage.command, _arguments(stage, folder, resume=same))
-        stage.status, stage.seconds = "ran", time.perf_counter() - clock + (last.get("seconds", 0.0) if same else 0.0)
-        note()
-    note()
+        try:
+            cli.execute(stage.command, _arguments(stage, folder, resume=resume))
+            stage.status = "ran"
+        finally:
+            stage.seconds = time.perf_counter() - clock + (stage.seconds if resume else 0.0)
+            _note(given, stages, folder)
+    _note(given, stages, folder)
     page = write_report(folder)
-    console.print(f"{given['name']} took {time.perf_counter() - begun:.0f} s; report: {page}", highlight=False)
+    took = f"{given['name']} took {time.perf_counter() - begun:.0f} s; report: {page}"
+    console.print(took, markup=False, highlight=False)
     return page
+
+
+def _recognise(stages: list[Stage], folder: Path) -> dict[str, str]:
+    """The fingerprint each stage is to have; those that an earlier run finished, or began, take over what it noted."""
+    before, wanted = _before(folder), dict[str, str]()
+    for stage in stages:
+        wanted[stage.name] = _fingerprint(stage, wanted, folder)
+        last = before.get(stage.name, {})
+        if last.get("fingerprint") == wanted[stage.name] and (folder / stage.name).exists():
+            stage.fingerprint, stage.seconds = last["fingerprint"], last["seconds"]
+            stage.status = "skipped" if last["status"] in ("ran", "skipped") else "waiting"
+    return wanted
+
+
+def _note(recipe: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
+    state = {
+        "name": recipe["name"],
+        "description": recipe.get("description", ""),
+        "seconds": sum(s.seconds for s in stages),
+        "stages": [s.as_json() for s in stages],
+    }
+    write_text(folder / "pipeline.json", json.dumps(state, indent=1))
 
 
 def resolve(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any]) -> list[Stage]:
     """The recipe's stages with overrides applied and references replaced.
 
     Raises:
-        InputError: an override or a reference names nothing, or a stage has no command.
+        InputError: an override or a reference names nothing, a stage has no command, or says where its results go.
     """
     variables = dict(recipe.get("variables") or {})
     stages = {name: dict(options or {}) for name, options in recipe["stages"].items()}
@@ -138,14 +155,16 @@ def resolve(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
     for name, options in stages.items():
         if "command" not in options:
             raise InputError(f"stage {name} of the recipe has no command.")
+        if "out" in options:
+            raise InputError(f"stage {name} of the recipe has an `out`; its results go to a folder of its name.")
         places = {s.name: str(folder / s.name) for s in resolved}
-        stage = Stage(name, str(options.pop("command")), {})
+        made = Stage(name, str(options.pop("command")), {})
         for option, value in options.items():
-            stage.options[option.replace("-", "_")] = _substituted(value, variables | places, name)
-            used = [s for s in REFERENCE.findall(json.dumps(value)) if s in places]
+            made.options[option.replace("-", "_")] = _substituted(value, variables | places, name)
+            used = [s for s in REFERENCE.findall(json.dumps(value, default=str)) if s in places]
             if used:
-                stage.inputs[option] = list(dict.fromkeys(used))
-        resolved.append(stage)
+                made.inputs[option] = list(dict.fromkeys(used))
+        resolved.append(made)
     return resolved
 
 
@@ -168,7 +187,10 @@ def _arguments(stage: Stage, folder: Path, *, resume: bool) -> list[str]:
 
 
 def _fingerprint(stage: Stage, earlier: Mapping[str, str], folder: Path) -> str:
-    """A digest of the command, its options, the contents of the files they name, and the stages they refer to."""
+    """A digest of the command, its options, the contents of the files they name, and the stages they refer to.
+
+    Of a model's folder the configuration counts, and the size and time of its weights.
+    """
     digest = hashlib.sha256(json.dumps([stage.command, stage.options], sort_keys=True, default=str).encode())
     for used in sorted({s for names in stage.inputs.values() for s in names}):
         digest.update(earlier[used].encode())
@@ -178,6 +200,8 @@ def _fingerprint(stage: Stage, earlier: Mapping[str, str], folder: Path) -> str:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         elif (path / "config.json").is_file() and folder not in path.parents:
             digest.update((path / "config.json").read_bytes())
+            for weights in sorted(path.glob("*.safetensors")):
+                digest.update(f"{weights.name} {weights.stat().st_size} {weights.stat().st_mtime_ns}".encode())
     return digest.hexdigest()
 
 
@@ -190,19 +214,25 @@ def _leaves(options: Mapping[str, Any]) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        recipe = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise InputError(f"the recipe {path} cannot be read: {error.strerror}.") from error
     except yaml.YAMLError as error:
         raise InputError(f"the recipe {path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(recipe, dict) or not isinstance(recipe.get("stages"), dict):
         raise InputError(f"the recipe {path} has no `stages`, each a name with a command and its options.")
+    for name, options in recipe["stages"].items():
+        if not re.fullmatch(r"[\w-]+", str(name)) or not isinstance(options, dict):
+            raise InputError(
+                f"the recipe {path}: stage {name} must be a name of letters, digits, - and _, with options."
+            )
     unknown = set(recipe) - {"name", "description", "variables", "stages"}
     if unknown:
         raise InputError(
             f"the recipe {path} has an unknown key {sorted(unknown)[0]}; it takes name, description, variables, stages."
         )
-    return {"name": path.stem, **recipe}
+    stages = {str(name): options for name, options in recipe["stages"].items()}
+    return {"name": path.stem, **recipe, "stages": stages}
 
 
 def _before(folder: Path) -> dict[str, dict[str, Any]]:

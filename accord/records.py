@@ -1,8 +1,8 @@
 """The rows that stages exchange.
 
 Every stage of accord reads rows and writes rows, so any stage runs alone and human and AI verdicts are interchangeable.
-A text is either a plain string or a chat (a tuple of messages); a row is a frozen dataclass; a file holds one row a line
-as JSON, in the column conventions of the field (`prompt`, `completion`, `chosen`, `rejected`, `label`, `messages`).
+A text is either a plain string or a chat (a tuple of messages); a row is a frozen dataclass; a file holds one row a
+line as JSON, in the columns usual in the field (`prompt`, `completion`, `chosen`, `rejected`, `label`, `messages`).
 Nothing here knows about tensors or tokenizers.
 """
 

@@ -51,8 +51,10 @@ class Run:
         if self.resumed:
             _same(config, settings)
         elif self.folder.exists() and any(self.folder.iterdir()):
-            what = "another run" if config.exists() else "other files"
-            raise InputError(f"{self.folder} holds {what}; choose another --out, or go on with that run by --resume.")
+            remedy = "another run; choose another --out, or go on with that run by --resume"
+            raise InputError(
+                f"{self.folder} holds {remedy if config.exists() else 'other files; choose another --out'}."
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         self.settings = settings
 
@@ -147,7 +149,6 @@ def environment(settings: Mapping[str, Any]) -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -155,8 +156,17 @@ def environment(settings: Mapping[str, Any]) -> dict[str, Any]:
         "versions": versions,
         "seed": settings.get("seed"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "git": git.stdout.strip() or None,
+        "git": _commit(),
     }
+
+
+def _commit() -> str | None:
+    """The commit of the working folder's git repository, where there are such."""
+    try:
+        git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return git.stdout.strip() if git.returncode == 0 else None
 
 
 def _same(config: Path, settings: Mapping[str, Any]) -> None:

@@ -2,8 +2,8 @@
 
     python benchmarks/small_world.py [--seeds 0 1 2] [--out runs/small_world]
 
-Every seed is a whole run of recipes/cafe.yaml: its own world, base model, labellers and samples. The table gives the mean
-over seeds with the lowest and the highest; win rates are over the fine-tuned model, judged by the gold reward.
+Every seed is a whole run of recipes/cafe.yaml: its own world, base model, labellers and samples. The table gives the
+mean over seeds with the lowest and the highest; win rates are over the fine-tuned model, judged by the gold reward.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def main() -> None:
     for check in ("reward-check", "dpo-check"):
         found = [json.loads((f / check / "evaluation.json").read_text()) for f in folders]
         accuracy = spread([c["accuracy"]["estimate"] for c in found])
-        console.print(f"{found[0]['name']}: held-out accuracy {accuracy}, ceiling {found[0]['ceiling']}", highlight=False)
+        console.print(
+            f"{found[0]['name']}: held-out accuracy {accuracy}, ceiling {found[0]['ceiling']}", highlight=False
+        )
     seconds = [json.loads((f / "pipeline.json").read_text())["seconds"] for f in folders]
     console.print(f"seconds a seed: {spread(seconds, 0)}", highlight=False)
 

@@ -9,14 +9,14 @@ from accord.pipeline import run_pipeline
 
 
 def demo(*, out: str = "runs/demo", seed: int = 0) -> Path:
-    """From nothing to an aligned model: pretraining, fine-tuning, comparisons, reward model, PPO, DPO, evaluation, report.
+    """From nothing to an aligned model: pretraining, fine-tuning, comparisons, reward model, PPO, DPO, evaluation.
 
     Everything happens in a small world whose true reward is known, so the table at the end says what was really gained.
     It runs the recipe recipes/cafe.yaml, takes a few minutes on two cores, and skips what it has done before.
 
     Args:
-        out: the folder for everything.
-        seed: of everything drawn.
+        out: the folder for everything, the report included.
+        seed: decides everything that is drawn at random.
     """
     return run_pipeline(packaged("cafe"), out, {"seed": seed})
 

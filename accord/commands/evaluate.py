@@ -15,9 +15,10 @@ from accord.commands.score import score_trees
 from accord.data import load_data
 from accord.data.encoding import encode
 from accord.data.prompts import encode_prompts
-from accord.engine.models import load_model
+from accord.engine.models import Model, Policy, load_model
 from accord.engine.precision import compute_dtype
 from accord.engine.sampling import Sampling
+from accord.engine.trees import Tree
 from accord.errors import InputError
 from accord.evaluate.accuracy import Accuracy, accuracy
 from accord.evaluate.compare import Answers, answer, as_json, best_of, divergence, table
@@ -52,8 +53,8 @@ def evaluate(
 ) -> Path:
     """Measure models on held-out data.
 
-    With --models and --judge every model answers every row's prompt: scores, win rates over one of them, divergence from
-    a reference, each with a 95% interval. Without, the rows must be comparisons, and --reward measures how often a
+    With --models and --judge every model answers every row's prompt: scores, win rates over one of them, divergence
+    from a reference, each with a 95% interval. Without, the rows must be comparisons, and --reward measures how often a
     reward model's scores agree with them, --policy with --reference how often a policy's implicit reward does
     (log pi - log ref).
 
@@ -63,16 +64,17 @@ def evaluate(
         models: models by name, as --models.sft runs/sft/model, or a mapping in YAML.
         judge: a small world (cafe), or a reward model's folder.
         against: the model, of those named, that the others' answers are judged against.
-        reference: the model, of those named, that divergence is measured from; on comparisons, a folder or name.
-        reward: a reward model's folder, whose score of every answer is shown, and whose accuracy comparisons measure.
-        policy: a policy whose implicit reward comparisons measure.
+        reference: the model, of those named, that divergence is measured from; on comparisons, a folder or name, and
+            without it log pi alone is measured.
+        reward: a reward model's folder; its score of every answer is shown, or its accuracy measured.
+        policy: the folder or name of a policy whose implicit reward is measured on comparisons.
         best_of_n: also judge the best of so many answers of the model named by --against, chosen by --reward.
         max_new_tokens: answers are cut after so many tokens.
-        temperature: of the answers.
+        temperature: divides the logits that answers are drawn from; 0 always takes the most likely token.
         max_length: tokens of prompt and completion; longer completions are cut, rows with longer prompts left out.
         split: which rows, such as train, train[:100] or train[-100:].
         limit: only the first so many rows.
-        seed: of the answers.
+        seed: one seed gives the same answers again.
         dtype: precision of matrix products; auto is bfloat16 where the processor has it.
         name: what the report calls the measured model of preferences.
         ceiling: the accuracy that noise in the comparisons allows, where it is known.
@@ -80,6 +82,10 @@ def evaluate(
     Raises:
         InputError: the options do not fit the data.
     """
+    unused = {"policy": policy, "ceiling": ceiling} if models else {"judge": judge, "against": against}
+    for option, value in unused.items():
+        if value is not None:
+            raise InputError(f"--{option} is of no use {'with' if models else 'without'} --models; leave it out.")
     rows = load_data(data, split=split, limit=limit)
     if models:
         if judge is None:
@@ -120,18 +126,38 @@ def _accuracy(
             raise InputError(f"--reward {reward} is not a reward model's folder.")
         learned.dtype = compute_dtype(dtype, learned.scorer.device)
         scorer = learned.scorer
-        trees = encode(scorer.tokenizer, rows, max_length=max_length, context=scorer.context).trees
+        trees = _encoded(scorer, rows, max_length)
         flat = iter(learned.score(trees).tolist())
         scores = [[next(flat) for _ in t.branches] for t in trees]
     else:
         pi, ref = load_model(str(policy)), load_model(reference) if reference else None
+        _require_same_vocabulary(pi, ref)
         precision = compute_dtype(dtype, pi.device)
-        trees = encode(pi.tokenizer, rows, max_length=max_length, context=pi.context).trees
+        trees = _encoded(pi, rows, max_length)
         scores = [logps for logps, _ in score_trees(pi, trees, precision)]
         if ref is not None:
             base = [logps for logps, _ in score_trees(ref, trees, precision)]
             scores = [[a - b for a, b in zip(*pair, strict=True)] for pair in zip(scores, base, strict=True)]
     return accuracy(scores, [t.ranks for t in trees])
+
+
+def _encoded(model: Model, rows: list[Row], max_length: int) -> list[Tree]:
+    """The comparisons as trees; what is left out is told."""
+    encoded = encode(model.tokenizer, rows, max_length=max_length, context=model.context)
+    _tell(encoded.left_out)
+    if all(len(set(tree.ranks)) == 1 for tree in encoded.trees):
+        raise InputError("no comparison prefers one completion to another, so there is nothing to agree with.")
+    return encoded.trees
+
+
+def _tell(lines: list[str]) -> None:
+    for line in lines:
+        Console(stderr=True).print(line, markup=False, highlight=False)
+
+
+def _require_same_vocabulary(policy: Policy, reference: Policy | None) -> None:
+    if reference is not None and not policy.same_vocabulary(reference):
+        raise InputError(f"{policy.name} and --reference {reference.name} have different vocabularies; choose another.")
 
 
 def _compare(
@@ -156,12 +182,18 @@ def _compare(
     if reward:
         rewards["reward"] = reward_named(reward)
     answered: list[Answers] = []
-    precision, longest = compute_dtype(dtype), max_length
+    precision = compute_dtype(dtype)
+    longest: int | None = max_length
     for name, folder in models.items():
         policy = load_model(folder)
-        prompts, _ = encode_prompts(
+        _require_same_vocabulary(policy, origin)
+        for scorer in rewards.values():
+            if isinstance(scorer, LearnedReward):  # one model of another vocabulary, and all are scored by their texts
+                scorer.shares_tokens &= scorer.scorer.same_vocabulary(policy)
+        prompts, left_out = encode_prompts(
             policy.tokenizer, rows, room=sampling.max_new_tokens, context=policy.context, longest=longest
         )
+        _tell(left_out)
         rows, longest = [rows[p.row] for p in prompts], None  # the first model decides what is too long
         answers = answer(name, policy, prompts, sampling, precision)
         if origin is not None:

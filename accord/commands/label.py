@@ -24,16 +24,18 @@ def label(
     Ties and answers that cannot be understood are counted and left out.
 
     Args:
-        data: a file of rows with prompt and completion, as `accord sample` writes them; rows of one prompt are compared.
+        data: a file of prompts and completions, as `accord sample` writes it; those of one prompt are compared.
         out: the JSONL file of preferences to write.
         judge: a reward model's folder, or a small world (cafe) whose gold reward judges.
         agreement: how often a simulated labeller agrees with the world's gold reward; without it the judge never errs.
-        seed: of the simulated labeller.
+        seed: decides where the simulated labeller errs.
         pairs: at most so many comparisons of each prompt, in the order of its completions.
 
     Raises:
-        InputError: no prompt has two different completions.
+        InputError: no prompt has two different completions, or none is preferred to another.
     """
+    if pairs is not None and pairs < 1:
+        raise InputError(f"--pairs must be at least 1, not {pairs}.")
     comparisons = comparisons_of(load_samples(data), pairs)
     if not comparisons:
         raise InputError(f"{data} has no prompt with two different completions; sample with --n 2 or more.")
@@ -45,14 +47,15 @@ def label(
         )
     write_rows(out, preferences)
     Console(stderr=True).print(
-        f"label: {len(preferences)} preferences from {len(comparisons)} comparisons, {counts.ties} ties, {counts.invalid} invalid",
+        f"label: {len(preferences)} preferences from {len(comparisons)} comparisons, "
+        f"{counts.ties} ties, {counts.invalid} invalid",
         highlight=False,
     )
     return Path(out)
 
 
 def comparisons_of(samples: Iterable[tuple[Text, Text]], most: int | None = None) -> list[Comparison]:
-    """Every pair of different completions of one prompt, at most `most` a prompt; empty plain texts are no completions."""
+    """The pairs of different completions of each prompt, at most `most` of them; an empty text is no completion."""
     grouped: dict[Text, dict[Text, None]] = {}
     for prompt, completion in samples:
         if completion:

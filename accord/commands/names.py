@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
-from accord.engine.models import Model, load_scorer
+from accord.engine.models import load_scorer
 from accord.errors import InputError
 from accord.feedback.judge import FunctionReward, Judge, Reward, ScoreJudge
 from accord.feedback.learned import LearnedJudge, LearnedReward
@@ -15,11 +13,11 @@ GOLD = {"cafe": cafe.gold}
 """Worlds with known truth, by name."""
 
 
-def reward_named(name: str, policy: Model | None = None, dtype: torch.dtype = torch.float32) -> Reward:
+def reward_named(name: str) -> Reward:
     """The gold reward of a small world, or the reward model in a folder."""
     if name in GOLD:
         return FunctionReward(GOLD[name])
-    return LearnedReward(load_scorer(name), policy, dtype=dtype)
+    return LearnedReward(load_scorer(name))
 
 
 def judge_named(name: str, *, agreement: float | None = None, seed: int = 0) -> Judge:

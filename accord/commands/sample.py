@@ -59,7 +59,7 @@ def sample(
             {
                 **p.prompt.columns,
                 "prompt": text_to_json(p.prompt.prompt),
-                "completion": policy.tokenizer.decode(c.tokens, skip_special_tokens=True),
+                "completion": policy.text(c.tokens),
                 "logprob": sum(c.logprobs),
                 "tokens": len(c.tokens),
                 "stop": c.stop,

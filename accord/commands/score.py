@@ -33,8 +33,8 @@ def score(
 ) -> Path:
     """Write for every row the log-probability of its completions, in nats, summed over tokens, end of turn included.
 
-    Preferences get chosen_logp, chosen_tokens, rejected_logp and rejected_tokens, demonstrations completion_logp and
-    completion_tokens, rankings lists of both.
+    Preferences get chosen_logp, chosen_tokens, rejected_logp and rejected_tokens; single completions completion_logp
+    and completion_tokens; rankings the lists completions_logp and completions_tokens.
 
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2.
@@ -42,7 +42,7 @@ def score(
         out: the JSONL file to write, a row for each row of the data.
         split: which rows, such as train, train[:100] or train[-100:].
         limit: only the first so many rows.
-        dtype: precision of matrix products.
+        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
         tokens_per_pass: tokens computed at once; fewer need less memory.
 
     Raises:

@@ -14,7 +14,7 @@ def world(out: str, *, name: Literal["cafe"] = "cafe", seed: int = 0) -> Path:
     Args:
         out: the folder to write.
         name: which world.
-        seed: of everything drawn.
+        seed: decides everything that is drawn at random.
     """
     {"cafe": cafe.write}[name](Path(out), seed)
     return Path(out)

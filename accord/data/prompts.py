@@ -44,8 +44,8 @@ def encode_prompts(
             raise InputError(f"row {i + 1} has an empty prompt; give it something to answer.")
         if context is not None and len(tokens) + room > context:
             raise InputError(
-                f"row {i + 1}: the prompt of {len(tokens)} tokens and a completion of {room} do not fit into the model's "
-                f"context of {context}; shorten the prompt or lower --max-new-tokens."
+                f"row {i + 1}: the prompt of {len(tokens)} tokens and a completion of {room} do not fit into the "
+                f"model's context of {context}; shorten the prompt or lower --max-new-tokens."
             )
         if longest is not None and len(tokens) + room > longest:
             long.append(i + 1)

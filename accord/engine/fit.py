@@ -30,7 +30,7 @@ class Training:
     max_steps: int | None = None
     """Optimiser steps, in place of epochs."""
     max_length: int = 512
-    """Tokens of prompt and completion together; longer completions are cut, and longer prompts left out, with a word."""
+    """Tokens of prompt and completion together; longer completions are cut, rows with longer prompts left out."""
     seed: int = 0
     """Decides the order of the data, new weights and all sampling."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -54,6 +54,9 @@ class Training:
             raise InputError(f"max_steps must be at least 1, not {self.max_steps}.")
         if not 0 <= self.warmup <= 1:
             raise InputError(f"warmup is a share of the steps in [0, 1], not {self.warmup}.")
+        for name in ("seed", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must not be negative, but is {getattr(self, name)}.")
 
     def rate(self, step: int, total: int) -> float:
         """The learning rate of a step counted from 0."""
@@ -127,7 +130,7 @@ class Optimiser:
                 total = values.sum()
                 if not torch.isfinite(total):
                     self.adam.zero_grad(set_to_none=True)
-                    raise TrainingStopped(_not_finite(step, values.detach(), trees))
+                    raise TrainingStopped(_not_finite(step, values.detach(), trees, job.per))
                 (total * (job.weight / count)).backward()
                 seen += values.numel()
                 loss += float(total.detach()) * job.weight / count
@@ -139,9 +142,8 @@ class Optimiser:
         norm = float(nn.utils.clip_grad_norm_(self.parameters(), self.training.max_grad_norm))
         if not math.isfinite(norm):
             self.adam.zero_grad(set_to_none=True)
-            raise TrainingStopped(
-                f"step {step + 1}: the gradient is not finite; lower the learning rate ({rows_of(work)})."
-            )
+            rows = named_rows(t.row for job in work for trees in job.packs for t in trees.trees)
+            raise TrainingStopped(f"step {step + 1}: the gradient is not finite; lower the learning rate ({rows}).")
         rate = self.training.rate(step, self.total)
         for group in self.adam.param_groups:
             group["lr"] = rate
@@ -151,25 +153,19 @@ class Optimiser:
         return {"loss": loss, **means, "gradient_norm": norm, "learning_rate": rate}
 
 
-def rows_of(work: Iterable[Work]) -> str:
-    """The rows of data behind the work, for a message."""
-    return _rows(t.row for job in work for trees in job.packs for t in trees.trees)
-
-
-def _rows(rows: Iterable[int]) -> str:
+def named_rows(rows: Iterable[int]) -> str:
+    """Rows of the data, counted from 0, as a message names them: counted from 1, the first eight."""
     known = sorted({r + 1 for r in rows if r >= 0})
     if not known:
-        return "sampled rows"
+        return "rows that came from no file"
     return f"row{'s' if len(known) > 1 else ''} {', '.join(map(str, known[:8]))}{' ...' if len(known) > 8 else ''}"
 
 
-def _not_finite(step: int, values: Tensor, trees: Trees) -> str:
-    bad = (~torch.isfinite(values)).nonzero().squeeze(1)
-    per = {len(trees.trees): torch.arange(len(trees.trees)), trees.branches: trees.group.cpu()}
-    per[len(trees.target)] = trees.group[trees.owner].cpu()
-    where = per.get(len(values))
-    tree = range(len(trees.trees)) if where is None or not len(bad) else where[bad.cpu()].tolist()
-    rows = _rows(trees.trees[i].row for i in tree)
+def _not_finite(step: int, values: Tensor, trees: Trees, per: str) -> str:
+    each = torch.arange(len(trees.trees))
+    tree = {"tree": each, "branch": trees.group.cpu(), "token": trees.group[trees.owner].cpu()}[per]
+    bad = tree[~torch.isfinite(values.cpu())]
+    rows = named_rows(trees.trees[i].row for i in (bad if len(bad) else each).tolist())
     return (
         f"step {step + 1}: the loss of {rows} is not finite, so the run has stopped with its weights as they were; "
         "look at these rows, or lower the learning rate."

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from accord.engine.cache import decoder
 from accord.engine.sampling import Sampling, draw, uniforms
+from accord.errors import InputError
 from accord.records import Completion
 
 CAPACITY = 256
@@ -42,11 +43,12 @@ def generate(
         for each prompt its n completions, with the log-probability of every token under the distribution drawn from.
 
     Raises:
-        ValueError: a prompt is empty, or n < 1.
+        InputError: n < 1.
+        ValueError: a prompt is empty.
     """
     sampling = sampling or Sampling()
     if n < 1:
-        raise ValueError(f"a prompt needs at least one sample, not {n}")
+        raise InputError(f"a prompt needs at least one sample, not {n}")
     if not all(prompts):
         raise ValueError(f"prompt {next(i for i, p in enumerate(prompts) if not p)} has no tokens")
     ends = torch.tensor([end] if isinstance(end, int) else list(end))
@@ -55,14 +57,11 @@ def generate(
     model.eval()
     batch = decoder(model, sampling.max_new_tokens)
     luck = torch.from_numpy(uniforms(prompts, n, sampling)).view(len(prompts) * n, -1)
-    tokens = torch.zeros(luck.shape, dtype=torch.long)
-    logprobs = torch.zeros(luck.shape, dtype=torch.float64)
-    length = torch.zeros(len(tokens), dtype=torch.long)
-    ended = torch.zeros(len(tokens), dtype=torch.bool)
+    written = _Written(*luck.shape)
     live = torch.zeros(0, dtype=torch.long)  # the samples in the batch, in its order
     waiting = 0
     while waiting < len(prompts) or len(live):
-        logits = batch.step(tokens[live, length[live] - 1].to(device)) if len(live) else None
+        logits = batch.step(written.last(live).to(device)) if len(live) else None
         joining = _joining(len(live), len(prompts) - waiting, n, capacity)
         if joining:
             first = batch.admit(prompts[waiting : waiting + joining], n).repeat_interleave(n, 0)
@@ -70,26 +69,42 @@ def generate(
             live = torch.cat([live, torch.arange(waiting * n, (waiting + joining) * n)])
             waiting += joining
         assert logits is not None
-        drawn, logp = draw(logits, luck[live, length[live]].to(device), sampling)
-        drawn, at = drawn.cpu(), length[live]
-        tokens[live, at], logprobs[live, at] = drawn, logp.double().cpu()
-        length[live] = at + 1
-        ended[live] = torch.isin(drawn, ends)
-        going = ~ended[live] & (length[live] < sampling.max_new_tokens)
+        drawn, logp = draw(logits, luck[live, written.length[live]].to(device), sampling)
+        going = written.append(live, drawn.cpu(), logp.double().cpu(), ends)
         if not going.all():
             batch.keep(going.to(device))
             if progress:
                 progress(int((~going).sum()))
             live = live[going]
     model.train(was_training)
+    return [[written.completion(i * n + j) for j in range(n)] for i in range(len(prompts))]
 
-    def completion(i: int) -> Completion:
-        size = int(length[i])
-        return Completion(
-            tuple(tokens[i, :size].tolist()), tuple(logprobs[i, :size].tolist()), "end" if ended[i] else "length"
-        )
 
-    return [[completion(i * n + j) for j in range(n)] for i in range(len(prompts))]
+class _Written:
+    """What the samples say so far, a row each of at most `longest` tokens."""
+
+    def __init__(self, samples: int, longest: int) -> None:
+        self.tokens = torch.zeros(samples, longest, dtype=torch.long)
+        self.logprobs = torch.zeros(samples, longest, dtype=torch.float64)
+        self.length = torch.zeros(samples, dtype=torch.long)
+        self.ended = torch.zeros(samples, dtype=torch.bool)
+
+    def last(self, live: Tensor) -> Tensor:
+        """The last token of each of these samples."""
+        return self.tokens[live, self.length[live] - 1]
+
+    def append(self, live: Tensor, drawn: Tensor, logp: Tensor, ends: Tensor) -> Tensor:
+        """Add a token to each of these samples; which of them go on."""
+        at = self.length[live]
+        self.tokens[live, at], self.logprobs[live, at] = drawn, logp
+        self.length[live] = at + 1
+        self.ended[live] = torch.isin(drawn, ends)
+        return ~self.ended[live] & (self.length[live] < self.tokens.shape[1])
+
+    def completion(self, i: int) -> Completion:
+        """A sample as it is returned."""
+        tokens, logprobs = (x[i, : int(self.length[i])].tolist() for x in (self.tokens, self.logprobs))
+        return Completion(tuple(tokens), tuple(logprobs), "end" if self.ended[i] else "length")
 
 
 def _joining(live: int, left: int, n: int, capacity: int) -> int:

@@ -121,8 +121,8 @@ class Scorer(Model):
 def _padded_apart(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer with a padding token that is not the end-of-turn token, or with none.
 
-    transformers reads a score at the last token that is not padding. Were the end of turn padding too, it would read the
-    token before it.
+    transformers reads a score at the last token that is not padding. Were the end of turn padding too, it would read
+    the token before it.
     """
     tokenizer = copy.deepcopy(tokenizer)
     if tokenizer.pad_token == tokenizer.eos_token:
@@ -171,7 +171,7 @@ def _load(kind: Any, name: str, device: str | None, remote: bool) -> tuple[PreTr
             hint = f"; did you mean {inner}?" if (inner / "config.json").exists() else "."
             raise InputError(f"{name} is not a model folder: it has no config.json{hint}")
     elif looks_local:
-        raise InputError(f"there is no model folder {name}; a name on the Hub has the form owner/model.")
+        raise InputError(f"there is no model folder {name}.")
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=remote)

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from accord.errors import InputError
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -37,13 +39,13 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+            raise InputError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
         if self.temperature < 0:
-            raise ValueError(f"temperature must not be negative, but is {self.temperature}")
+            raise InputError(f"temperature must not be negative, but is {self.temperature}")
         if self.top_k < 0:
-            raise ValueError(f"top_k must not be negative, but is {self.top_k}")
+            raise InputError(f"top_k must not be negative, but is {self.top_k}")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}")
+            raise InputError(f"top_p must lie in (0, 1], not {self.top_p}")
 
 
 def truncate_(z: Tensor, top_k: int, top_p: float) -> Tensor:

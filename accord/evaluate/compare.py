@@ -21,7 +21,7 @@ from accord.engine.precision import computing
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree, pack
 from accord.evaluate.statistics import Interval, bootstrap_mean
-from accord.feedback.judge import Judge, Reward
+from accord.feedback.judge import Judge
 from accord.objectives.segments import segment_sum
 from accord.objectives.selection import best_of_n_kl_bound
 from accord.records import Comparison, Sample
@@ -43,11 +43,10 @@ def answer(
     """n samples of every prompt, prompt after prompt."""
     with computing(dtype, policy.device):
         groups = generate(policy.network, [p.tokens for p in prompts], n, sampling, end=policy.end)
-    decode = policy.tokenizer.decode
     return Answers(
         name,
         [
-            Sample(p.prompt, decode(c.tokens, skip_special_tokens=True), p.tokens, c)
+            Sample(p.prompt, policy.text(c.tokens), p.tokens, c)
             for p, group in zip(prompts, groups, strict=True)
             for c in group
         ],
@@ -89,25 +88,31 @@ def win_rate(judge: Judge, answers: Answers, against: Answers) -> dict[str, Any]
 def table(
     models: Sequence[Answers], rewards: Mapping[str, Callable[..., torch.Tensor]], judge: Judge, against: str | None
 ) -> list[dict[str, Any]]:
-    """A row a model: scores, win rate, divergence, length in tokens, share of answers that ended, each with its interval."""
+    """A row a model: scores, win rate and divergence with their intervals, mean length in tokens, share that ended."""
     rival = next((m for m in models if m.name == against), None)
     rows = []
     for model in models:
         for name, reward in rewards.items():
             model.scores[name] = reward(model.samples)
-        bound = isinstance(model.kl, float)
-        kl = None if model.kl is None else bootstrap_mean([model.kl] if bound else model.kl.tolist())  # type: ignore[union-attr]
         rows.append(
             {
                 "name": model.name,
                 "scores": {name: as_json(bootstrap_mean(s.tolist())) for name, s in model.scores.items()},
                 "win_rate": win_rate(judge, model, rival) if rival and rival is not model else None,
-                "kl": None if kl is None else as_json(kl) | {"bound": bound},
+                "kl": _summarised(model.kl),
                 "length": sum(len(s.completion.tokens) for s in model.samples) / len(model.samples),
                 "ended": sum(s.completion.stop == "end" for s in model.samples) / len(model.samples),
             }
         )
     return rows
+
+
+def _summarised(kl: torch.Tensor | float | None) -> dict[str, Any] | None:
+    """The mean divergence over prompts with its interval, or a bound, which has none."""
+    if kl is None:
+        return None
+    bound = isinstance(kl, float)
+    return as_json(bootstrap_mean([kl] if isinstance(kl, float) else kl.tolist())) | {"bound": bound}
 
 
 def as_json(interval: Interval) -> dict[str, float]:

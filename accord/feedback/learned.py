@@ -30,7 +30,7 @@ class LearnedReward:
         tokens_per_pass: int = 2048,
     ) -> None:
         self.scorer, self.dtype, self.tokens_per_pass = scorer, dtype, tokens_per_pass
-        self.shares_tokens = policy is None or policy.tokenizer.get_vocab() == scorer.tokenizer.get_vocab()
+        self.shares_tokens = policy is None or scorer.same_vocabulary(policy)
         self._network: torch.nn.Module | None = None
 
     def score(self, trees: Sequence[Tree]) -> torch.Tensor:

@@ -6,6 +6,4 @@ from accord.methods.pretrain import Pretrain
 from accord.methods.reward import RewardModel
 from accord.methods.sft import SFT
 
-METHODS = {method.command: method for method in (Pretrain, SFT, RewardModel, DPO, PPO)}
-
-__all__ = ["DPO", "METHODS", "PPO", "SFT", "Pretrain", "RewardModel"]
+__all__ = ["DPO", "PPO", "SFT", "Pretrain", "RewardModel"]

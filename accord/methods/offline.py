@@ -57,7 +57,7 @@ class Offline(Training, ABC):
 
     def fit(
         self,
-        model: Policy | str,
+        model: Policy | str | Path,
         data: Source,
         *,
         out: str | Path,
@@ -68,8 +68,8 @@ class Offline(Training, ABC):
         """Train on the rows and leave a finished run in the folder `out`.
 
         Args:
-            model: a model, or its folder, Hub name or short name.
-            data: a file, a Hub name, a `datasets.Dataset`, or rows.
+            model: a folder, a name on the Hugging Face Hub, or smollm2; in Python also a loaded model.
+            data: a file or a name on the Hugging Face Hub; in Python also a `datasets.Dataset` or a list of rows.
             out: the run's folder, which must be new, or that of the run to go on with.
             split: which rows, such as train, train[:100] or train[-100:].
             resume: go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit.
@@ -79,8 +79,9 @@ class Offline(Training, ABC):
             InputError: the data, the model or the folder cannot be used.
             TrainingStopped: a loss was not finite.
         """
-        rows = _of_kind(load_data(data, split=split), self.reads, data, self.command)
-        policy = load_model(model) if isinstance(model, str) else model
+        require_positive(save_every=save_every)
+        rows = of_kind(load_data(data, split=split), self.reads, data, self.command)
+        policy = model if isinstance(model, Policy) else load_model(str(model))
         settings = describe(self, model=policy.name, data=data, split=split)
         with Run(out, settings, resume=resume) as run:
             trained = self.start(policy)
@@ -158,7 +159,19 @@ def _named(value: Any) -> str:
     return f"{len(value)} rows" if hasattr(value, "__len__") else getattr(value, "__name__", type(value).__name__)
 
 
-def _of_kind(rows: list[Row], kinds: tuple[type, ...], source: Any, command: str) -> list[Row]:
+def require_positive(**counts: int) -> None:
+    """Raise InputError where a number of steps is below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(f"{name} must be at least 1, not {count}.")
+
+
+def of_kind(rows: list[Row], kinds: tuple[type, ...], source: Any, command: str) -> list[Row]:
+    """The rows, all of them of these kinds.
+
+    Raises:
+        InputError: a row is of another kind; the message names it, and the command that wants the rows.
+    """
     for number, row in enumerate(rows, 1):
         if not isinstance(row, kinds):
             wanted = " or ".join(k.__name__.lower() + "s" for k in kinds)
@@ -166,6 +179,4 @@ def _of_kind(rows: list[Row], kinds: tuple[type, ...], source: Any, command: str
                 f"{_named(source) if not isinstance(source, str) else source}, row {number}: "
                 f"`{command}` learns from {wanted}, and this is a {type(row).__name__.lower()}."
             )
-    if not rows:
-        raise InputError(f"{source} holds no rows.")
     return rows

@@ -15,7 +15,7 @@ from accord.data import Order, load_data
 from accord.data.load import Source
 from accord.data.prompts import EncodedPrompt, encode_prompts
 from accord.engine import checkpoint
-from accord.engine.fit import Optimiser, Training
+from accord.engine.fit import Optimiser, Training, named_rows
 from accord.engine.generate import generate
 from accord.engine.models import Policy, load_model, load_scorer
 from accord.engine.precision import compute_dtype, computing
@@ -24,7 +24,7 @@ from accord.engine.trees import Branch, Tree
 from accord.errors import InputError, TrainingStopped
 from accord.feedback.judge import Reward
 from accord.feedback.learned import LearnedReward
-from accord.methods.offline import Result, describe, finish, restore
+from accord.methods.offline import Result, describe, finish, require_positive, restore
 from accord.records import Sample, text_to_json
 from accord.run import Run
 
@@ -58,12 +58,13 @@ class Learner(ABC):
     def learn(self, step: int, rollout: Rollout, optimiser: Optimiser) -> dict[str, float]:
         """Update the networks; the numbers to log."""
 
+    @abstractmethod
     def state(self) -> dict[str, Any]:
         """What must survive a restart besides weights and optimiser."""
-        return {}
 
+    @abstractmethod
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
+        """Take over what `state` returned; nothing, in a run that begins."""
 
 
 @dataclass(kw_only=True)
@@ -97,10 +98,10 @@ class Online(Training, ABC):
 
     def fit(
         self,
-        model: Policy | str,
+        model: Policy | str | Path,
         data: Source,
         *,
-        reward: Reward | str,
+        reward: Reward | str | Path,
         out: str | Path,
         split: str = "train",
         resume: bool = False,
@@ -110,9 +111,10 @@ class Online(Training, ABC):
         """Train on the rows' prompts and leave a finished run in the folder `out`.
 
         Args:
-            model: a model, or its folder, Hub name or short name.
-            data: a file, a Hub name, a `datasets.Dataset`, or rows; their prompts are used.
-            reward: what scores samples: a reward model's folder, or any `Reward`.
+            model: a folder, a name on the Hugging Face Hub, or smollm2; in Python also a loaded model.
+            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
+                or a list of rows.
+            reward: what scores the samples: a reward model's folder; in Python also any `Reward`.
             out: the run's folder, which must be new, or that of the run to go on with.
             split: which rows, such as train, train[:100] or train[-100:].
             resume: go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit.
@@ -121,10 +123,11 @@ class Online(Training, ABC):
 
         Raises:
             InputError: the data, the models or the folder cannot be used.
-            TrainingStopped: a loss was not finite.
+            TrainingStopped: a loss or a reward was not finite.
         """
+        require_positive(save_every=save_every, sample_every=sample_every)
         rows = load_data(data, split=split)
-        policy = load_model(model) if isinstance(model, str) else model
+        policy = model if isinstance(model, Policy) else load_model(str(model))
         settings = describe(self, model=policy.name, data=data, split=split, reward=reward)
         with Run(out, settings, resume=resume) as run:
             if run.finished:
@@ -136,8 +139,9 @@ class Online(Training, ABC):
             for line in left_out:
                 run.say(line)
             dtype = compute_dtype(self.dtype, policy.device)
-            scored = LearnedReward(load_scorer(reward), policy, dtype=dtype) if isinstance(reward, str) else reward
-            train(self, policy, prompts, scored, run, save_every, sample_every)
+            if isinstance(reward, str | Path):
+                reward = LearnedReward(load_scorer(str(reward)), policy, dtype=dtype)
+            train(self, policy, prompts, reward, run, save_every, sample_every)
             return finish(run, policy)
 
 
@@ -175,20 +179,25 @@ def sample(method: Online, policy: Policy, prompts: Sequence[EncodedPrompt], rew
     with computing(compute_dtype(method.dtype, policy.device), policy.device):
         groups = generate(policy.network, [p.tokens for p in prompts], method.group_size, sampling, end=policy.end)
     samples = [
-        Sample(p.prompt, policy.tokenizer.decode(c.tokens, skip_special_tokens=True), p.tokens, c)
+        Sample(p.prompt, policy.text(c.tokens), p.tokens, c)
         for p, group in zip(prompts, groups, strict=True)
         for c in group
     ]
     scores = reward(samples)
-    if len(scores) != len(samples) or not bool(torch.isfinite(scores).all()):
+    g = method.group_size
+    if len(scores) != len(samples):
+        rows = named_rows(p.row for p in prompts)
         raise TrainingStopped(
-            f"step {step + 1}: the reward gave {len(scores)} scores for {len(samples)} samples, or one not finite."
+            f"step {step + 1}: the reward gave {len(scores)} scores for {len(samples)} samples of {rows}; "
+            "let it give each sample one."
         )
+    if not torch.isfinite(scores).all():
+        rows = named_rows(prompts[i // g].row for i in (~torch.isfinite(scores)).nonzero().flatten().tolist())
+        raise TrainingStopped(f"step {step + 1}: the reward of a sample of {rows} is not finite; look at the reward.")
     branches = [
         Branch(s.completion.tokens, None, s.completion.logprobs, r)
         for s, r in zip(samples, scores.tolist(), strict=True)
     ]
-    g = method.group_size
     trees = [Tree(p.tokens, tuple(branches[i * g : (i + 1) * g]), row=p.row) for i, p in enumerate(prompts)]
     return Rollout(trees, samples, torch.tensor([s.completion.stop == "end" for s in samples]))
 

@@ -7,9 +7,9 @@
 Schulman et al. 2017 (arXiv:1707.06347); for language models Ziegler et al. 2019 (arXiv:1909.08593), Ouyang et al. 2022
 (arXiv:2203.02155), whose optional pretraining mix is here too.
 
-Departures: policy and value are separate networks (as in the latter paper) that share a step size; log pi_old is computed
-with the very batches it is compared in, so that the first mini-batch has a ratio of exactly 1; a sample cut before its
-end-of-turn token loses `missing_end_penalty` of its score.
+Departures: policy and value are separate networks (as in the latter paper) that share a step size; log pi_old is
+computed with the very batches it is compared in, so that the first mini-batch has a ratio of exactly 1; a sample cut
+before its end-of-turn token loses `missing_end_penalty` of its score.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from accord.engine.trees import Trees, pack
 from accord.errors import InputError
 from accord.feedback.judge import Reward
 from accord.feedback.learned import LearnedReward
-from accord.methods.offline import maximum_likelihood
+from accord.methods.offline import maximum_likelihood, of_kind
 from accord.methods.online import Learner, Online, Rollout, penalise
 from accord.objectives import advantages, kl, policy
+from accord.records import Demonstration
 
 
 @dataclass(kw_only=True)
@@ -88,9 +89,9 @@ class PPOLearner(Learner):
         self.ppo, self.policy = ppo, policy
         self.dtype = compute_dtype(ppo.dtype, policy.device)
         self.reference = frozen(policy.network, self.dtype)
-        learned = isinstance(reward, LearnedReward) and reward.shares_tokens
-        self.value = Scorer.on(reward.scorer if learned else policy, ppo.seed).network
-        self.value.to(next(policy.network.parameters()).dtype).requires_grad_()
+        learned = reward.scorer if isinstance(reward, LearnedReward) and reward.shares_tokens else None
+        self.value = Scorer.on(learned or policy, ppo.seed).network
+        self.value.to(next(policy.network.parameters())).requires_grad_()  # type: ignore[arg-type]
         self.networks = {"policy": policy.network, "value": self.value}
         self.kl_coefficient = ppo.kl_coefficient
         self.mix = pretraining_mix(ppo, policy) if ppo.pretraining_data else None
@@ -120,15 +121,17 @@ class PPOLearner(Learner):
 
         Packs are made once: every pass over them computes the same numbers in the same order.
         """
-        trees = penalise(rollout, self.ppo.missing_end_penalty)
-        shuffled = [trees[i] for i in _shuffled(len(trees), self.ppo.seed, step)]
-        count = min(self.ppo.minibatches, len(trees))
+        penalised = penalise(rollout, self.ppo.missing_end_penalty)
+        shuffled = [penalised[i] for i in _shuffled(len(penalised), self.ppo.seed, step)]
+        count = min(self.ppo.minibatches, len(shuffled))
         parts = [pack(shuffled[i::count], self.ppo.tokens_per_pass, self.policy.device) for i in range(count)]
         scored = [[self._score(trees) for trees in part] for part in parts]
         every = {name: torch.cat([t.extra[name] for part in scored for t in part]) for name in scored[0][0].extra}
         mean, std = every["advantage"].mean(), every["advantage"].std(correction=0)
-        for trees in (t for part in scored for t in part):
-            trees.extra["advantage"] = advantages.whiten(trees.extra["advantage"], mean=mean, std=std)
+        scored = [
+            [_with(t, advantage=advantages.whiten(t.extra["advantage"], mean=mean, std=std)) for t in part]
+            for part in scored
+        ]
         residual = (every["returns"] - every["values"]).var(correction=0)
         drift = torch.cat([(t.extra["old"] - t.logprobs).abs() for part in scored for t in part])
         return scored, {
@@ -148,7 +151,7 @@ class PPOLearner(Learner):
         reward = advantages.token_rewards(divergence, trees.rewards, trees.owner, coefficient=self.kl_coefficient)
         advantage, returns = advantages.gae(reward, value, trees.owner, gamma=self.ppo.gamma, lam=self.ppo.lam)
         numbers = {"old": old, "entropy": entropy, "kl": divergence, "values": value}
-        return replace(trees, extra=numbers | {"advantage": advantage, "returns": returns})
+        return _with(trees, **numbers, advantage=advantage, returns=returns)
 
     def loss(self, trees: Trees) -> tuple[Tensor, Measures]:
         """The clipped policy loss and the clipped value loss of every token, (N,)."""
@@ -167,7 +170,8 @@ class PPOLearner(Learner):
 
 def pretraining_mix(ppo: PPO, policy: Policy) -> Callable[[int], Work]:
     """The likelihood of a batch of pretraining rows, to be added to the n-th update (Ouyang et al. 2022, eq. 2)."""
-    rows = load_data(str(ppo.pretraining_data))
+    data = str(ppo.pretraining_data)
+    rows = of_kind(load_data(data), (Demonstration,), data, "ppo --pretraining-data")
     trees = encode(policy.tokenizer, rows, max_length=ppo.max_length, context=policy.context).trees
     order = Order(len(trees), ppo.batch_size, ppo.seed)
 
@@ -178,5 +182,9 @@ def pretraining_mix(ppo: PPO, policy: Policy) -> Callable[[int], Work]:
     return work
 
 
+def _with(trees: Trees, **numbers: Tensor) -> Trees:
+    return replace(trees, extra={**trees.extra, **numbers})
+
+
 def _shuffled(count: int, *seed: int) -> list[int]:
-    return np.random.default_rng(seed).permutation(count).tolist()  # type: ignore[no-any-return]
+    return np.random.default_rng(seed).permutation(count).tolist()

@@ -1,7 +1,8 @@
 """Pretraining: maximum likelihood of plain text, from random weights or from a model's own.
 
 The loss is that of supervised fine-tuning with nothing to condition on. Texts end with the end-of-turn token; those
-longer than `max_length` are cut into pieces, each with the token before it as its prompt, so every token is learnt once.
+longer than `max_length`, or than the model's context, are cut into pieces, each with the token before it as its prompt:
+every token is learnt once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from accord.data.encoding import Encoded, to_tree
 from accord.engine.fit import Objective
 from accord.engine.models import Model, Policy
 from accord.engine.trees import Branch, Tree
+from accord.errors import InputError
 from accord.methods.offline import Offline, maximum_likelihood
 from accord.records import Demonstration, Row
 
@@ -41,6 +43,13 @@ class Pretrain(Offline):
     from_scratch: bool = False
     """Draw new weights for the model's architecture instead of going on from those it has."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_length < 2:
+            raise InputError(
+                f"max_length must be at least 2, a token and the one that follows it, not {self.max_length}."
+            )
+
     def start(self, policy: Policy) -> Model:
         if not self.from_scratch:
             return policy
@@ -50,16 +59,18 @@ class Pretrain(Offline):
         return Policy(network.to(policy.device).eval(), policy.tokenizer, policy.name)
 
     def encode(self, model: Model, rows: Sequence[Row]) -> Encoded:
-        trees = [piece for i, row in enumerate(rows) for piece in self._pieces(to_tree(model.tokenizer, row, i))]
-        return Encoded(trees, [])
+        longest = self.max_length if model.context is None else min(self.max_length, model.context)
+        return Encoded([p for i, row in enumerate(rows) for p in pieces(to_tree(model.tokenizer, row, i), longest)], [])
 
     def objective(self, model: Model) -> Objective:
         return maximum_likelihood(model)
 
-    def _pieces(self, tree: Tree) -> list[Tree]:
-        tokens = tree.prompt + tree.branches[0].tokens
-        room = self.max_length - 1
-        return [
-            Tree(tokens[i : i + 1], (Branch(tokens[i + 1 : i + 1 + room]),), row=tree.row)
-            for i in range(0, len(tokens) - 1, room)
-        ]
+
+def pieces(tree: Tree, longest: int) -> list[Tree]:
+    """The tree's tokens as trees of at most `longest` tokens, of which the first is the last of the piece before."""
+    tokens = tree.prompt + tree.branches[0].tokens
+    room = longest - 1
+    return [
+        Tree(tokens[i : i + 1], (Branch(tokens[i + 1 : i + 1 + room]),), row=tree.row)
+        for i in range(0, len(tokens) - 1, room)
+    ]

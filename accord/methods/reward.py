@@ -2,8 +2,8 @@
 
     loss = - mean over the strict pairs of one prompt of log sigmoid(r(preferred) - r(other)),  averaged over prompts
 
-Two completions give Bradley-Terry's loss; K of them give that of Ouyang et al. 2022 (arXiv:2203.02155, eq. 1), where all
-pairs of one prompt count as one element. Equal ranks are ties and enter no pair.
+Two completions give Bradley-Terry's loss; K of them give that of Ouyang et al. 2022 (arXiv:2203.02155, eq. 1), where
+all pairs of one prompt count as one element. Equal ranks are ties and enter no pair.
 
 Departures: the head starts near zero and not at the policy's output layer; the reward is not normalised afterwards,
 since policy optimisation whitens advantages.

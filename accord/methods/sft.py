@@ -11,7 +11,7 @@ Wei et al. 2022 (arXiv:2109.01652); Ouyang et al. 2022 (arXiv:2203.02155), secti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from accord.data.encoding import Encoded
@@ -34,11 +34,12 @@ class SFT(Offline):
 
     def encode(self, model: Model, rows: Sequence[Row]) -> Encoded:
         shown = [Demonstration(r.prompt, r.chosen) if isinstance(r, Preference) else r for r in rows]
-        said = [r for r in shown if isinstance(r, Demonstration) and not silent(r.completion)]
-        encoded = super().encode(model, said)
+        said = [i for i, r in enumerate(shown) if isinstance(r, Demonstration) and not silent(r.completion)]
+        encoded = super().encode(model, [shown[i] for i in said])
+        trees = [replace(tree, row=said[tree.row]) for tree in encoded.trees]
         empty = len(rows) - len(said)
         note = [f"{empty} row{'s' if empty > 1 else ''} left out, as the chosen completion is empty"] if empty else []
-        return Encoded(encoded.trees, [*encoded.left_out, *note])
+        return Encoded(trees, [*encoded.left_out, *note])
 
     def objective(self, model: Model) -> Objective:
         return maximum_likelihood(model)

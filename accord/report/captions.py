@@ -82,10 +82,7 @@ def caption(metric: Metric, series: Series) -> str:
     """From where to where the curve went, what to look for, and how many steps had no finite value."""
     shown = percent if metric.is_share else number
     first, last = ends(series.values)
-    if len(series) == 1:
-        text = f"{shown(last)} in the only step measured."
-    else:
-        text = f"From {shown(first)} to {shown(last)}."
+    text = f"{shown(last)} in the only step measured." if len(series) == 1 else f"From {shown(first)} to {shown(last)}."
     if metric.look_for:
         text += f" {metric.look_for}"
     if series.broken:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from accord.report.folder import Stage
 
@@ -112,7 +113,7 @@ def _order(layers: list[list[Node]], parents: Parents) -> list[list[Node]]:
     for child, sources in parents.items():
         for parent in sources:
             stops: list[Node] = [parent, *_between(parent, child, depths[parent], depths[child]), child]
-            links += zip(stops, stops[1:], strict=False)
+            links += pairwise(stops)
     before: dict[Node, list[Node]] = {}
     after: dict[Node, list[Node]] = {}
     for left, right in links:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -156,12 +157,12 @@ def test_the_reward_lands_on_the_last_token() -> None:
         branches = [b for tree in trees.trees for b in tree.branches]
         expected = [x for b in branches for x in [*[0.0] * (len(b.tokens) - 1), b.reward]]
         assert trees.extra["returns"].tolist() == pytest.approx(expected, abs=1e-12)
-        assert min(b.reward for b in branches) >= 0 < max(b.reward for b in branches)
+        assert len({b.reward for b in branches}) > 1
 
 
 @pytest.mark.parametrize("coefficient", [0.0, 0.3])
 def test_returns_are_the_score_less_the_price_of_what_is_still_to_come(coefficient: float) -> None:
-    # gamma = lambda = 1 and values of 0: R_t = score - beta sum over s >= t of (log pi - log ref)(s), by plain forwards.
+    # gamma = lambda = 1, values of 0: R_t = score - beta sum over s >= t of (log pi - log ref)(s), by plain forwards.
     learner, rollout = rolled(settings(kl_coefficient=coefficient, lam=1.0, missing_end_penalty=0.0, temperature=1.0))
     silence(learner)
     batches, row = learner.experience(0, rollout)
@@ -213,14 +214,14 @@ def test_a_reward_of_zero_is_a_reward() -> None:
         settings(kl_coefficient=0.0, missing_end_penalty=0.0, lam=1.0), reward=FunctionReward(lambda prompt, text: 0.0)
     )
     silence(learner)
-    batches, row = learner.experience(0, rollout)
+    batches, _ = learner.experience(0, rollout)
     assert set(flat(batches, "returns").tolist()) == set(flat(batches, "advantage").tolist()) == {0.0}
     assert rollout.rewards.tolist() == [0.0] * 6
 
 
 def test_a_reward_that_is_not_finite_or_missing_stops_the_run() -> None:
     policy, ppo = policy_at(), settings()
-    with pytest.raises(TrainingStopped, match="step 3: .*6 scores for 6 samples, or one not finite"):
+    with pytest.raises(TrainingStopped, match="step 3: the reward of a sample of rows 1, 2, 3 is not finite"):
         sample(ppo, policy, PROMPTS, lambda samples: torch.full((len(samples),), float("nan")), step=2)
     with pytest.raises(TrainingStopped, match="step 1: the reward gave 5 scores for 6 samples"):
         sample(ppo, policy, PROMPTS, lambda samples: torch.zeros(5), step=0)
@@ -243,7 +244,7 @@ def test_every_pass_goes_through_all_samples_once() -> None:
     row = learner.learn(0, rollout, optimiser)
     rows = [[t.row for trees in work[0].packs for t in trees.trees] for work in optimiser.work]
     assert len(rows) == 6
-    assert sorted(sum(rows[:3], [])) == sorted(sum(rows[3:], [])) == [0, 1, 2]
+    assert sorted(chain(*rows[:3])) == sorted(chain(*rows[3:])) == [0, 1, 2]
     assert row["loss"] == 3.5  # the mean of 1 ... 6
 
 
@@ -299,13 +300,13 @@ def test_the_value_model_starts_from_the_reward_model() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"clip": 1.0}, {"value_clip": 0.0}, {"inner_epochs": 0}, {"minibatches": 0}, {"kl_coefficient": -0.1}]
-    + [{"kl_target": 0.0}, {"gamma": 1.1}, {"lam": -0.1}, {"group_size": 0}, {"temperature": 0.0}],
+    ("name", "value"),
+    [("clip", 1.0), ("value_clip", 0.0), ("inner_epochs", 0), ("minibatches", 0), ("kl_coefficient", -0.1)]
+    + [("kl_target", 0.0), ("gamma", 1.1), ("lam", -0.1), ("group_size", 0), ("temperature", 0.0)],
 )
-def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=next(iter(wrong))):
-        PPO(**wrong)
+def test_settings_out_of_range_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=name):
+        PPO(**{name: value})
 
 
 def expected_gradient(world: Enumerable, network: nn.Module, reference: Tensor, beta: float) -> Tensor:
