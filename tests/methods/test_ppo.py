@@ -301,8 +301,18 @@ def test_the_value_model_starts_from_the_reward_model() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("clip", 1.0), ("value_clip", 0.0), ("inner_epochs", 0), ("minibatches", 0), ("kl_coefficient", -0.1)]
-    + [("kl_target", 0.0), ("gamma", 1.1), ("lam", -0.1), ("group_size", 0), ("temperature", 0.0)],
+    {
+        "clip": 1.0,
+        "value_clip": 0.0,
+        "inner_epochs": 0,
+        "minibatches": 0,
+        "kl_coefficient": -0.1,
+        "kl_target": 0.0,
+        "gamma": 1.1,
+        "lam": -0.1,
+        "group_size": 0,
+        "temperature": 0.0,
+    }.items(),
 )
 def test_settings_out_of_range_are_refused(name: str, value: Any) -> None:
     with pytest.raises(InputError, match=name):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from accord.methods import PPO
 from accord.methods.offline import Result
 from accord.records import Prompt, Text
 from accord.run import read_metrics
-from tests.commands.small import save_model
+from tests.commands.small import read_jsonl, save_model
 
 STEPS = 12
 ROWS = [Prompt(text) for text in ("hi", "hello", "good day", "bad day", "bye")]
@@ -82,7 +82,5 @@ def test_killed_and_resumed(base: str, tmp_path: Path) -> None:
     # The coefficient moved by at most 2% a step, and did move: it is part of what was restored.
     coefficients = [row["kl_coefficient"] for row in rows]
     assert coefficients[0] == 0.05 and len(set(coefficients)) == STEPS
-    assert all(0.98 - 1e-12 <= b / a <= 1.02 + 1e-12 for a, b in zip(coefficients, coefficients[1:], strict=False))
-    assert {json.loads(line)["step"] for line in (out / "samples.jsonl").read_text().splitlines()} == set(
-        range(1, STEPS + 1)
-    )
+    assert all(0.98 - 1e-12 <= b / a <= 1.02 + 1e-12 for a, b in pairwise(coefficients))
+    assert {row["step"] for row in read_jsonl(out / "samples.jsonl")} == set(range(1, STEPS + 1))

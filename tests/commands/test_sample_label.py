@@ -1,0 +1,99 @@
+"""`accord sample` and `accord label`: what a model says and what a judge makes of it, as rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from accord.commands.label import comparisons_of
+from accord.engine.models import load_scorer
+from accord.feedback.learned import LearnedReward
+from accord.records import Comparison, Preference, Prompt
+from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_model(tmp_path_factory.mktemp("models") / "base")
+
+
+def sampled(base: str, data: str, out: Path, *options: object) -> list[dict[str, object]]:
+    common = ("--model", base, "--data", data, "--out", out, "--max-new-tokens", "5", "--dtype", "float32")
+    assert accord("sample", *common, *options) == 0
+    return read_jsonl(out)
+
+
+def test_samples_are_rows_with_their_log_probabilities(base: str, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "prompts.jsonl", [Prompt("hi", {"id": 7}), Prompt("good day", {"id": 8})])
+    rows = sampled(base, data, tmp_path / "samples.jsonl", "--n", "3")
+    assert [(row["id"], row["prompt"]) for row in rows] == [(7, "hi")] * 3 + [(8, "good day")] * 3
+    for row in rows:
+        assert row["stop"] in ("end", "length") and 1 <= row["tokens"] <= 5
+        assert row["stop"] == "end" or row["tokens"] == 5
+    assert sampled(base, data, tmp_path / "again.jsonl", "--n", "3") == rows
+    assert sampled(base, data, tmp_path / "other.jsonl", "--n", "3", "--seed", "1") != rows
+    alone = sampled(base, data, tmp_path / "one.jsonl", "--n", "3", "--limit", "1")
+    assert [row["completion"] for row in alone] == [row["completion"] for row in rows[:3]]
+
+
+def test_at_temperature_0_every_token_is_the_likeliest(base: str, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "prompts.jsonl", [Prompt("hi")])
+    (row,) = sampled(base, data, tmp_path / "samples.jsonl", "--temperature", "0")
+    network, tokens = AutoModelForCausalLM.from_pretrained(base), [6]
+    for _ in range(row["tokens"]):  # type: ignore[arg-type]
+        with torch.no_grad():
+            tokens.append(int(network(input_ids=torch.tensor([tokens])).logits[0, -1].argmax()))
+    words = {w: i for i, w in enumerate(["<unk>", "<s>", "</s>", "<user>", "<assistant>", "<system>"])}
+    spoken = [t for t in tokens[1:] if t not in words.values()]
+    names = ["hi", "hello", "good", "bad", "day", "bye"]
+    assert row["completion"].split() == [names[t - 6] for t in spoken]  # type: ignore[attr-defined]
+
+
+def test_pairs_of_different_completions() -> None:
+    samples = [("p", "a"), ("q", "z"), ("p", "b"), ("p", "a"), ("p", ""), ("p", "c")]
+    every = [Comparison("p", "a", "b"), Comparison("p", "a", "c"), Comparison("p", "b", "c")]
+    assert comparisons_of(samples) == every
+    assert comparisons_of(samples, most=2) == every[:2]
+
+
+def test_a_reward_model_labels_by_its_scores(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = write_jsonl(tmp_path / "pairs.jsonl", [Preference("hi", "good", "bad"), Preference("bye", "hi", "day")])
+    model = tmp_path / "rm" / "model"
+    assert accord("reward", "--model", base, "--data", pairs, "--out", model.parent, *QUICK) == 0
+    rows = [{"prompt": p, "completion": c} for p in ("hi", "bye") for c in ("good day", "bad", "hello", "")]
+    data, out = write_jsonl(tmp_path / "samples.jsonl", rows), tmp_path / "labels.jsonl"
+    capsys.readouterr()
+    assert accord("label", "--data", data, "--out", out, "--judge", model) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert said == "label: 6 preferences from 6 comparisons, 0 ties, 0 invalid"
+    reward = LearnedReward(load_scorer(str(model)))
+    for row in read_jsonl(out):
+        chosen, rejected = reward.texts([(row["prompt"], row["chosen"]), (row["prompt"], row["rejected"])]).tolist()
+        assert chosen > rejected
+
+
+@pytest.mark.parametrize(
+    ("completions", "options", "said"),
+    [
+        (("good", "good"), ("--judge", "cafe"), "has no prompt with two different completions"),
+        (("good", "bad"), ("--judge", "cafe", "--agreement", "0.2"), "agreement"),
+        (("good", "bad"), ("--judge", "nowhere/at/all"), "there is no model folder nowhere/at/all"),
+        (("good", "bad"), ("--judge", "nowhere/at/all", "--agreement", "0.8"), "--agreement simulates people"),
+    ],
+)
+def test_what_cannot_be_labelled(
+    completions: tuple[str, str],
+    options: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [{"prompt": "hi", "completion": c} for c in completions]
+    data, out = write_jsonl(tmp_path / "samples.jsonl", rows), tmp_path / "labels.jsonl"
+    assert accord("label", "--data", data, "--out", out, *options) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not out.exists()

@@ -1,0 +1,109 @@
+"""Models against each other: win rates by hand, best of n, and a divergence of exactly nothing from oneself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log
+
+import pytest
+import torch
+
+from accord.data.prompts import EncodedPrompt
+from accord.engine.models import Policy
+from accord.engine.sampling import Sampling
+from accord.engine.trees import Branch, Tree
+from accord.evaluate.compare import Answers, answer, best_of, divergence, table, win_rate
+from accord.feedback.judge import ScoreJudge
+from accord.records import Comparison, Completion, Prompt, Sample, Verdict
+from tests.data.conftest import word_tokenizer
+from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, random_model
+
+PROMPTS = [EncodedPrompt(Prompt("hi"), (6,), 0), EncodedPrompt(Prompt("good day"), (8, 10), 1)]
+SAMPLING = Sampling(5, 0.7, seed=3)
+
+
+def answers(name: str, *texts: str) -> Answers:
+    """One answer to a prompt a text; its tokens are its letters, and it ends unless it says so."""
+    made = []
+    for i, text in enumerate(texts):
+        stop = "length" if text.endswith("...") else "end"
+        tokens = tuple(range(len(text)))
+        made.append(Sample(Prompt(f"p{i}"), text, (1,), Completion(tokens, (0.0,) * len(tokens), stop)))
+    return Answers(name, made)
+
+
+def policy_at(seed: int = 1) -> Policy:
+    policy = policy_of(random_model(CONFIGS["gpt2"](), seed))
+    policy.tokenizer = word_tokenizer()
+    return policy
+
+
+def test_a_win_rate_by_hand() -> None:
+    judge = ScoreJudge(lambda prompt, text: float(len(text)))
+    rate = win_rate(judge, answers("a", "xxx", "x", "xx", "xxxx"), answers("b", "x", "xx", "xx", "x"))
+    assert (rate["estimate"], rate["n"], rate["ties"], rate["invalid"]) == (0.625, 4, 1, 0)  # 1, 0, .5, 1
+    assert 0 <= rate["low"] <= 0.625 <= rate["high"] <= 1
+
+
+def test_invalid_verdicts_are_counted_and_are_no_ties() -> None:
+    def judge(comparisons: Sequence[Comparison]) -> list[Verdict]:
+        return [Verdict(v) for v in (1.0, None, 0.5, None)]
+
+    rate = win_rate(judge, answers("a", *"wxyz"), answers("b", *"wxyz"))
+    assert (rate["estimate"], rate["n"], rate["ties"], rate["invalid"]) == (0.75, 2, 1, 2)
+
+
+def test_the_judge_sees_both_answers_to_one_prompt() -> None:
+    seen: list[Comparison] = []
+
+    def judge(comparisons: Sequence[Comparison]) -> list[Verdict]:
+        seen.extend(comparisons)
+        return [Verdict(0.5)] * len(comparisons)
+
+    win_rate(judge, answers("a", "u", "v"), answers("b", "y", "z"))
+    assert seen == [Comparison("p0", "u", "y"), Comparison("p1", "v", "z")]
+
+
+def test_best_of_takes_the_highest_proxy() -> None:
+    best = best_of(answers("m", *"abcdef"), 3, torch.tensor([0.1, 0.9, 0.5, -1.0, -3.0, -2.0]))
+    assert [s.text for s in best.samples] == ["b", "d"]
+    assert (best.name, best.kl) == ("m best of 3", pytest.approx(log(3) - 2 / 3))
+
+
+def test_a_model_does_not_diverge_from_itself() -> None:
+    policy = policy_at()
+    own = answer("m", policy, PROMPTS, SAMPLING, torch.float32, n=4)
+    assert divergence(own, policy, policy, SAMPLING, torch.float32).tolist() == [0.0] * 8
+
+
+def test_divergence_is_the_difference_of_two_plain_log_probabilities() -> None:
+    policy, reference, plain = policy_at(1), policy_at(2), Sampling(5, seed=3)
+    own = answer("m", policy, PROMPTS, plain, torch.float32, n=3)
+    assert [s.prompt.prompt for s in own.samples] == ["hi"] * 3 + ["good day"] * 3
+    expected = []
+    for s in own.samples:
+        tree = [Tree(s.prompt_tokens, (Branch(s.completion.tokens),))]
+        with torch.no_grad():
+            pi, ref = (plain_log_probabilities(random_model(CONFIGS["gpt2"](), seed), tree) for seed in (1, 2))
+        expected.append(float((pi - ref).sum()))
+        assert sum(s.completion.logprobs) == pytest.approx(float(pi.sum()), abs=1e-9)
+    assert divergence(own, policy, reference, plain, torch.float32).tolist() == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_table_by_hand() -> None:
+    def length(samples: Sequence[Sample]) -> torch.Tensor:
+        return torch.tensor([float(len(s.text)) for s in samples])
+
+    base, tuned = answers("base", "a", "bb..."), answers("tuned", "aaa", "bbbbbbb")
+    tuned = Answers("tuned", tuned.samples, kl=torch.tensor([1.0, 2.0]))
+    bounded = Answers("base best of 2", base.samples, kl=0.25)
+    judge = ScoreJudge(lambda prompt, text: float(len(text)))
+    first, second, third = table([base, tuned, bounded], {"length": length}, judge, "base")
+    assert [r["name"] for r in (first, second, third)] == ["base", "tuned", "base best of 2"]
+    assert first["win_rate"] is None and first["kl"] is None
+    assert second["win_rate"]["estimate"] == 1.0 and third["win_rate"]["estimate"] == 0.5
+    assert third["win_rate"]["ties"] == 2
+    assert [r["scores"]["length"]["estimate"] for r in (first, second)] == [3.0, 5.0]  # (1 + 5) / 2, (3 + 7) / 2
+    assert (second["kl"]["estimate"], second["kl"]["bound"]) == (1.5, False)
+    assert (third["kl"]["estimate"], third["kl"]["bound"]) == (0.25, True)
+    assert [(r["length"], r["ended"]) for r in (first, second)] == [(3.0, 0.5), (5.0, 1.0)]

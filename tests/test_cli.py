@@ -1,0 +1,194 @@
+"""The command line: options with dashes or underscores, from files, faults in a sentence, and complete help."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from accord.cli import COMMANDS, OPEN
+from accord.engine.models import load_model, load_scorer
+from accord.feedback.learned import LearnedReward
+from accord.records import Demonstration, Preference, Prompt, Ranking
+from accord.run import read_metrics
+from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl
+
+DEMONSTRATIONS = [Demonstration("hi", "hello good day"), Demonstration("bye", "good bye"), Demonstration("hello", "hi")]
+PREFERENCES = [Preference("hi", "hello", "bad day"), Preference("bye", "good bye", "hello")]
+RANKINGS = [Ranking("hi", ("good", "bad", "bye"), (0, 1, 1)), Ranking("bye", ("hi", "day", "good"), (2, 0, 1))]
+PROMPTS = [Prompt("hi"), Prompt("good day"), Prompt("bye")]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model and files of rows of every kind."""
+    folder = tmp_path_factory.mktemp("home")
+    save_model(folder / "base")
+    for name, rows in (("sft", DEMONSTRATIONS), ("pairs", PREFERENCES), ("ranked", RANKINGS), ("prompts", PROMPTS)):
+        write_jsonl(folder / f"{name}.jsonl", rows)
+    write_jsonl(folder / "corpus.jsonl", [{"text": "hi hello good day"}, {"text": "bad day bye"}])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reward(home: Path) -> Path:
+    """A run of `accord reward`."""
+    assert accord("reward", "--model", home / "base", "--data", home / "pairs.jsonl", "--out", home / "rm", *QUICK) == 0
+    return home / "rm"
+
+
+@pytest.mark.parametrize(
+    ("command", "rows"),
+    [("sft", "sft"), ("sft", "pairs"), ("dpo", "pairs"), ("reward", "ranked"), ("pretrain", "corpus")],
+)
+def test_a_method_leaves_a_finished_run(home: Path, tmp_path: Path, command: str, rows: str) -> None:
+    out = tmp_path / "run"
+    assert accord(command, "--model", home / "base", "--data", home / f"{rows}.jsonl", "--out", out, *QUICK) == 0
+    assert [row["step"] for row in read_metrics(out)] == [1, 2]
+    assert yaml.safe_load((out / "config.yaml").read_text())["batch_size"] == 2
+    kind = AutoModelForSequenceClassification if command == "reward" else AutoModelForCausalLM
+    network = kind.from_pretrained(out / "model")
+    assert command != "reward" or network.config.num_labels == 1
+    assert {"report.html", "environment.json", "metrics.jsonl"} <= {file.name for file in out.iterdir()}
+    assert not (out / "checkpoints").exists()
+
+
+def test_pretraining_from_scratch_starts_elsewhere(home: Path, tmp_path: Path) -> None:
+    # At a learning rate of next to nothing the result is what training began with.
+    def trained(name: str, *more: str) -> dict[str, torch.Tensor]:
+        common = ("--data", home / "corpus.jsonl", "--learning-rate", "1e-12", *QUICK)
+        assert accord("pretrain", "--model", home / "base", "--out", tmp_path / name, *common, *more) == 0
+        return dict(AutoModelForCausalLM.from_pretrained(tmp_path / name / "model").state_dict())
+
+    base = AutoModelForCausalLM.from_pretrained(home / "base").state_dict()
+    seed = ("--seed", "3")
+    kept, fresh = trained("kept"), trained("fresh", *seed, "--from-scratch")
+    again = trained("again", *seed, "--from-scratch", "true")
+    torch.testing.assert_close(kept["lm_head.weight"], base["lm_head.weight"], rtol=0, atol=1e-6)
+    # New weights have the configuration's deviation, .3, and are independent of the old ones; the seed decides them.
+    assert float((fresh["lm_head.weight"] - base["lm_head.weight"]).std()) == pytest.approx(0.3 * 2**0.5, rel=0.25)
+    assert torch.equal(fresh["lm_head.weight"], again["lm_head.weight"])
+
+
+def test_ppo_through_a_reward_model(home: Path, reward: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ppo"
+    scored = ("--data", home / "prompts.jsonl", "--reward", reward / "model")
+    short = ("--max-new-tokens", "4", "--sample-every", "1")
+    assert accord("ppo", "--model", home / "base", "--out", out, *scored, *short, *QUICK) == 0
+    rows = read_metrics(out)
+    assert [row["step"] for row in rows] == [1, 2]
+    assert rows[0]["kl"] == 0.0  # the policy is still its own reference
+    assert all(0 < row["length"] <= 4 and row["sampler_drift"] < 1e-5 for row in rows)
+    shown = read_jsonl(out / "samples.jsonl")
+    assert [row["step"] for row in shown] == [1, 1, 2]  # of 3 prompts the second batch of 2 has 1
+    assert {row["prompt"] for row in shown} <= {"hi", "good day", "bye"}
+    AutoModelForCausalLM.from_pretrained(out / "model")
+
+
+def test_a_reward_model_scores_alike_in_transformers(reward: Path) -> None:
+    plain = AutoModelForSequenceClassification.from_pretrained(reward / "model")
+    learned = LearnedReward(load_scorer(str(reward / "model")))
+    texts = [("hi", "hello good day"), ("bye", "good"), ("day", "")]
+    tokens = [[6, 7, 8, 10, 2], [11, 8, 2], [10, 2]]
+    with torch.no_grad():
+        expected = [float(plain(input_ids=torch.tensor([t])).logits) for t in tokens]
+    assert learned.texts(texts).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_policy_computes_alike_in_transformers(home: Path, tmp_path: Path) -> None:
+    assert accord("sft", "--model", home / "base", "--data", home / "sft.jsonl", "--out", tmp_path / "run", *QUICK) == 0
+    folder = tmp_path / "run" / "model"
+    tokens = torch.tensor([[6, 7, 8, 10, 2]])
+    with torch.no_grad():
+        mine = load_model(str(folder)).network(input_ids=tokens).logits
+        plain = AutoModelForCausalLM.from_pretrained(folder)(input_ids=tokens).logits
+    torch.testing.assert_close(mine, plain, rtol=0, atol=1e-5)
+
+
+def test_a_finished_run_says_so(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = ("dpo", "--model", home / "base", "--data", home / "pairs.jsonl", "--out", tmp_path / "run", *QUICK)
+    assert accord(*run) == 0
+    before = (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns
+    capsys.readouterr()
+    assert accord(*run, "--resume") == 0
+    assert "is finished already" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_options_from_a_file_in_either_spelling_and_overridden(home: Path, tmp_path: Path) -> None:
+    config = tmp_path / "options.yaml"
+    options = {"model": str(home / "base"), "data": str(home / "pairs.jsonl"), "batch-size": 3, "max_steps": 1}
+    config.write_text(yaml.safe_dump(options | {"learning-rate": 0.001, "beta": 0.3}))
+    out = tmp_path / "run"
+    assert accord("dpo", "--config", config, "--out", out, "--beta=0.5", "--label_smoothing", "0.1") == 0
+    settings = yaml.safe_load((out / "config.yaml").read_text())
+    found = {name: settings[name] for name in ("batch_size", "max_steps", "learning_rate", "beta", "label_smoothing")}
+    assert found == {
+        "batch_size": 3,
+        "max_steps": 1,
+        "learning_rate": 0.001,
+        "beta": 0.5,
+        "label_smoothing": 0.1,
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_every_setting(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module, name = COMMANDS[command][0].split(":")
+    target = getattr(importlib.import_module(module), name)
+    wanted = set(inspect.signature(target.fit if inspect.isclass(target) else target).parameters) - {"self"}
+    wanted |= {f.name for f in fields(target)} if inspect.isclass(target) else set()
+    assert accord(command, "--help") == 0
+    shown = capsys.readouterr().out
+    for option in wanted - {OPEN.get(command)}:
+        assert re.search(rf"--{option.replace('_', '-')}\b", shown), option
+
+
+def test_the_overview_and_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert accord() == accord("--help") == 0
+    overview = capsys.readouterr().out
+    assert all(f"\n  {command} " in overview for command in COMMANDS)
+    assert accord("--version") == 0
+    assert re.fullmatch(r"accord \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("dop",), "there is no command 'dop'; did you mean dpo?"),
+        (("sft", "--lerning-rate", "1"), "`accord sft` has no option lerning-rate; did you mean learning-rate?"),
+        (("dpo", "--batch_sise=3"), "`accord dpo` has no option batch-sise; did you mean batch-size?"),
+        (("sample", "--temprature", "1"), "`accord sample` has no option temprature; did you mean temperature?"),
+        (("sft", "--model", "m", "--out", "o"), "`accord sft` needs --data."),
+        (("ppo", "--model", "m"), "`accord ppo` needs --data and --reward and --out."),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_a_sentence(
+    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert accord(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"accord: {said}") and error.count("\n") == 1
+
+
+def test_a_value_that_does_not_fit_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+    for option, value in (("--batch-size", "many"), ("--schedule", "wavy"), ("--learning-rate", "fast")):
+        assert accord("sft", "--model", "m", "--data", "d", "--out", "o", option, value) == 2
+        error = capsys.readouterr().err
+        assert option in error and value in error and error.count("\n") == 1
+
+
+def test_a_report_is_written_again(home: Path, reward: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(reward, home / "copied")
+    (home / "copied" / "report.html").unlink()
+    assert accord("report", home / "copied") == 0
+    assert capsys.readouterr().out.strip() == str(home / "copied" / "report.html")
+    assert "One run of accord reward" in (home / "copied" / "report.html").read_text()

@@ -1,0 +1,175 @@
+"""Recipes: stages in order, run again only where something changed, and faults found before anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from accord.engine.fit import Optimiser
+from accord.errors import InputError
+from accord.pipeline import resolve, run_pipeline
+from accord.records import Demonstration, Preference
+from accord.run import read_metrics
+from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
+
+STAGES: dict[str, Any] = {
+    "sft": {"command": "sft", "model": "${base}", "data": "${data}", "max-steps": 2, "dtype": "float32"},
+    "samples": {"command": "sample", "model": "${sft}/model", "data": "${data}", "n": 2, "max_new_tokens": 4},
+    "dpo": {"command": "dpo", "model": "${sft}/model", "data": "${pairs}", "max_steps": "${steps}", "dtype": "float32"},
+    "scores": {"command": "score", "model": "${dpo}/model", "data": "${pairs}"},
+}
+
+
+class Pipeline:
+    """The recipe and its folder."""
+
+    def __init__(self, home: Path) -> None:
+        self.recipe, self.out, self.data = home / "recipe.yaml", home / "out", home / "rows.jsonl"
+        write_jsonl(self.data, [Demonstration("hi", "hello good day"), Demonstration("bye", "good bye")])
+        pairs = write_jsonl(home / "pairs.jsonl", [Preference("hi", "hello", "bad"), Preference("bye", "hi", "day")])
+        base = save_model(home / "base")
+        self.variables = {"base": base, "data": str(self.data), "pairs": pairs, "steps": 2}
+        self.write(STAGES)
+
+    def write(self, stages: dict[str, Any]) -> None:
+        recipe = {"name": "small", "description": "A small one.", "variables": self.variables, "stages": stages}
+        self.recipe.write_text(yaml.safe_dump(recipe, sort_keys=False))
+
+    def run(self, *options: object) -> dict[str, str]:
+        """The status of every stage after a run."""
+        assert accord("run", self.recipe, "--out", self.out, *options) == 0
+        return self.status()
+
+    def status(self) -> dict[str, str]:
+        return {s["name"]: s["status"] for s in json.loads((self.out / "pipeline.json").read_text())["stages"]}
+
+    def changed(self, *again: str) -> dict[str, str]:
+        return {name: "ran" if name in again else "skipped" for name in STAGES}
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Pipeline:
+    return Pipeline(tmp_path)
+
+
+def test_only_what_changed_runs_again(pipeline: Pipeline) -> None:
+    assert pipeline.run() == pipeline.changed(*STAGES)
+    assert list(pipeline.status()) == list(STAGES)
+    story = json.loads((pipeline.out / "pipeline.json").read_text())
+    assert [s["inputs"] for s in story["stages"]] == [{}, {"model": ["sft"]}, {"model": ["sft"]}, {"model": ["dpo"]}]
+    assert story["name"] == "small" and story["seconds"] == pytest.approx(sum(s["seconds"] for s in story["stages"]))
+    assert len(read_jsonl(pipeline.out / "samples" / "samples.jsonl")) == 4
+    assert len(read_jsonl(pipeline.out / "scores" / "scores.jsonl")) == 2
+    page = pipeline.out / "report.html"
+    assert "A small one." in page.read_text()
+    page.unlink()
+    assert pipeline.run() == pipeline.changed()
+    assert page.exists()
+    # An option of one stage: that stage and what refers to it, not what stands beside it.
+    assert pipeline.run("--dpo.beta", "0.3") == pipeline.changed("dpo", "scores")
+    assert yaml.safe_load((pipeline.out / "dpo" / "config.yaml").read_text())["beta"] == 0.3
+    assert pipeline.run("--dpo.beta=0.3") == pipeline.changed()
+    # A variable, and then the file behind one.
+    assert pipeline.run("--dpo.beta", "0.3", "--steps", "3") == pipeline.changed("dpo", "scores")
+    assert len(read_metrics(pipeline.out / "dpo")) == 3
+    write_jsonl(pipeline.data, [Demonstration("hi", "good day")])
+    assert pipeline.run("--dpo.beta", "0.3", "--steps", "3") == pipeline.changed(*STAGES)
+
+
+def test_an_interrupted_stage_goes_on(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    sft = {**STAGES["sft"], "max-steps": 6, "batch-size": 1, "save_every": 2}
+    pipeline.write({"sft": sft})
+    update, steps = Optimiser.update, []
+
+    def stopped(self: Optimiser, step: int, *work: Any) -> dict[str, float]:
+        steps.append(step)
+        if len(steps) == 6:
+            raise KeyboardInterrupt
+        return update(self, step, *work)
+
+    monkeypatch.setattr(Optimiser, "update", stopped)
+    assert accord("run", pipeline.recipe, "--out", pipeline.out) == 130
+    assert pipeline.status() == {"sft": "running"}
+    assert pipeline.run() == {"sft": "ran"}
+    assert steps == [0, 1, 2, 3, 4, 5, 4, 5]  # step 5 was not finished, and the last checkpoint was made after 4 steps
+    assert [row["step"] for row in read_metrics(pipeline.out / "sft")] == [1, 2, 3, 4, 5, 6]
+    assert pipeline.run() == {"sft": "skipped"}
+
+
+def test_a_stage_interrupted_and_then_changed_starts_again(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline.write({"sft": {**STAGES["sft"], "max-steps": 4, "save_every": 1}})
+    update = Optimiser.update
+
+    def stopped(self: Optimiser, step: int, *work: Any) -> dict[str, float]:
+        if step == 2:
+            raise KeyboardInterrupt
+        return update(self, step, *work)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Optimiser, "update", stopped)
+        assert accord("run", pipeline.recipe, "--out", pipeline.out) == 130
+    assert pipeline.run("--sft.seed", "4") == {"sft": "ran"}
+    assert yaml.safe_load((pipeline.out / "sft" / "config.yaml").read_text())["seed"] == 4
+    assert len(read_metrics(pipeline.out / "sft")) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said"),
+    [
+        ({}, ["--dpo.beta_", "1"], "`accord dpo` has no option beta-; did you mean beta?"),
+        ({}, ["--colour", "red"], "the recipe has no variable or stage option colour; it has base, data"),
+        ({}, ["--ppo.seed", "1"], "the recipe has no variable or stage option ppo.seed"),
+        ({"dpo": {**STAGES["dpo"], "model": "${sft2}/model"}}, [], "stage dpo refers to sft2, which is neither"),
+        ({"sft": {**STAGES["sft"], "model": "${dpo}/model"}}, [], "stage sft refers to dpo, which is neither"),
+        ({"dpo": {"model": "x"}}, [], "stage dpo of the recipe has no command"),
+        ({"dpo": {**STAGES["dpo"], "command": "dpu"}}, [], "there is no command 'dpu'; did you mean dpo?"),
+        ({"dpo": {**STAGES["dpo"], "beta": "much"}}, [], "--beta"),
+        ({"dpo": {**STAGES["dpo"], "beta": -1}}, [], "beta must be positive"),
+    ],
+)
+def test_a_fault_is_found_before_anything_runs(
+    change: dict[str, Any], options: list[str], said: str, pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline.write({**STAGES, **change})
+    assert accord("run", pipeline.recipe, "--out", pipeline.out, *options) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not pipeline.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("stages: [", "is not YAML"), ("- 1", "has no `stages`"), ("stages: {}\ncolour: red", "an unknown key colour")],
+)
+def test_a_file_that_is_no_recipe(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(InputError, match=said):
+        run_pipeline(tmp_path / "recipe.yaml", tmp_path / "out")
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        run_pipeline(tmp_path / "nowhere.yaml", tmp_path / "out")
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(pipeline: Pipeline) -> None:
+    pipeline.out.mkdir()
+    (pipeline.out / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds something else than a pipeline's run"):
+        run_pipeline(pipeline.recipe, pipeline.out)
+    assert [file.name for file in pipeline.out.iterdir()] == ["notes.txt"]
+
+
+def test_references_by_hand() -> None:
+    recipe = {
+        "variables": {"n": 4, "name": "x"},
+        "stages": {
+            "a": {"command": "sft", "batch-size": "${n}", "data": "${name}-${n}.jsonl"},
+            "b": {"command": "evaluate", "models": {"one": "${a}/model", "two": "m"}, "data": "${a}/${name}"},
+        },
+    }
+    first, second = resolve(recipe, Path("o"), {"name": "y", "b.limit": "3"})
+    assert first.options == {"batch_size": 4, "data": "y-4.jsonl"}  # a whole reference keeps its type
+    assert second.options == {"models": {"one": "o/a/model", "two": "m"}, "data": "o/a/y", "limit": "3"}
+    assert (first.inputs, second.inputs) == ({}, {"models": ["a"], "data": ["a"]})
