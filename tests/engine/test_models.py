@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from accord.engine.forward import takes_trees
+from accord.engine.forward import log_probabilities, rewards, takes_trees
 from accord.engine.models import Policy, Scorer, load_model, load_scorer
+from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from tests.data.conftest import EOS, TEMPLATE, WORDS, word_tokenizer
 from tests.engine.tiny import CONFIGS, policy_of, random_model
@@ -113,3 +114,29 @@ def test_a_tokenizer_without_an_end_is_refused() -> None:
     made.tokenizer, made.name = word_tokenizer(eos_token=None), "base"
     with pytest.raises(InputError, match="the tokenizer of base has no end-of-turn token"):
         _ = made.end
+
+
+def test_transformers_scores_where_accord_does(tmp_path: Path) -> None:
+    # Where the end of turn is padding too, transformers would read the score of the token before it.
+    made = policy()
+    made.tokenizer = word_tokenizer(pad_token="</s>")
+    scorer = Scorer.on(made)
+    assert (scorer.tokenizer.pad_token, made.tokenizer.pad_token) == ("<unk>", "</s>")
+    tree = Tree((3, 6, EOS, 4), (Branch((8, 10, EOS)), Branch((9, EOS)), Branch((EOS,))))
+    folder = scorer.save(tmp_path / "reward")
+    plain, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    texts = [tokenizer.decode(tree.prompt + branch.tokens) for branch in tree.branches]
+    rows = tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
+    with torch.no_grad():
+        expected = plain(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"]).logits.squeeze(1)
+        assert torch.allclose(rewards(scorer.network, Trees.of([tree])), expected, atol=1e-5)
+
+
+def test_the_end_of_turn_learns_though_it_is_padding() -> None:
+    # torch gives the row of an embedding's padding_idx no gradient, and pad is often the end of turn.
+    network = random_model(CONFIGS["llama"](), dtype=torch.float32)
+    network.get_input_embeddings().padding_idx = EOS
+    made = policy_of(network)
+    trees = Trees.of([Tree((3, EOS), (Branch((4,)),))])
+    log_probabilities(made.network, trees)[0].sum().backward()
+    assert made.network.get_input_embeddings().weight.grad[EOS].norm() > 0

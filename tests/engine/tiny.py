@@ -94,7 +94,9 @@ values narrower than keys; and two that cannot take trees, a state-space model a
 
 def policy_of(network: PreTrainedModel) -> Policy:
     """A policy for what never reads text: of a tokenizer it has the special tokens alone."""
-    tokenizer: Any = SimpleNamespace(eos_token_id=END, pad_token_id=None)
+    tokenizer: Any = SimpleNamespace(
+        eos_token_id=END, eos_token="end", pad_token_id=None, pad_token=None, unk_token=None
+    )
     return Policy(network, tokenizer, "random")
 
 
