@@ -55,7 +55,6 @@ class Run:
             raise InputError(
                 f"{self.folder} holds {remedy if config.exists() else 'other files; choose another --out'}."
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.settings = settings
 
     @property
@@ -65,6 +64,7 @@ class Run:
 
     def begin(self, step: int, total: int) -> None:
         """Open the folder for steps after `step`, dropping rows that an earlier session wrote past its checkpoint."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         if not self.resumed:
             write_text(self.folder / "config.yaml", yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
         write_text(self.folder / "environment.json", json.dumps(environment(self.settings), indent=1))
