@@ -133,7 +133,7 @@ def _cut(branch: Branch, room: int) -> Branch:
 
 def _fault(tree: Tree) -> str | None:
     """Why the tree cannot be trained on, if so."""
-    if not all(branch.tokens for branch in tree.branches):
+    if not all(branch.tokens and (branch.trained is None or any(branch.trained)) for branch in tree.branches):
         return NO_ROOM
     ranked = zip(tree.branches, tree.ranks, strict=False)
     if any(a.tokens == b.tokens and i != j for (a, i), (b, j) in combinations(ranked, 2)):
