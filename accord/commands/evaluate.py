@@ -75,7 +75,8 @@ def evaluate(
         split: which rows, such as train, train[:100] or train[-100:].
         limit: only the first so many rows.
         seed: one seed gives the same answers again.
-        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
+        dtype: precision of the measured models' matrix products; auto is bfloat16 where the processor has it. Reward
+            models that score or judge answers compute in float32.
         name: what the report calls the measured model of preferences.
         ceiling: the accuracy that noise in the comparisons allows, where it is known.
 
