@@ -93,18 +93,23 @@ def log_probabilities(
     )
 
 
-def rewards(model: nn.Module, trees: Trees) -> Tensor:
-    """The reward model's score of every branch, (C,): its linear head on the last real token's hidden state."""
+def outputs(model: nn.Module, trees: Trees) -> Tensor:
+    """A classifier's labels of every branch, (C, L): its linear head on the last real token's hidden state."""
     return _head(model, hidden_states(model, trees).index_select(0, trees.last))
+
+
+def rewards(model: nn.Module, trees: Trees) -> Tensor:
+    """The reward model's score of every branch, (C,): its only label."""
+    return outputs(model, trees).squeeze(-1)
 
 
 def values(model: nn.Module, trees: Trees) -> Tensor:
     """The value model's estimate of the return before every trained token, (N,)."""
-    return _head(model, hidden_states(model, trees).index_select(0, trees.source))
+    return _head(model, hidden_states(model, trees).index_select(0, trees.source)).squeeze(-1)
 
 
 def _head(model: nn.Module, hidden: Tensor) -> Tensor:
     """The score layer in the precision of its weights: rewards are compared by their small differences."""
     score: nn.Linear = model.score  # type: ignore[assignment]
     with torch.autocast(hidden.device.type, enabled=False):
-        return score(hidden.to(score.weight.dtype)).squeeze(-1)  # type: ignore[no-any-return]
+        return score(hidden.to(score.weight.dtype))  # type: ignore[no-any-return]

@@ -9,9 +9,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -29,6 +29,8 @@ from accord.engine.fused import fuse
 from accord.errors import InputError
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+AnyModel = TypeVar("AnyModel", bound="Model")
 
 
 @dataclass
@@ -88,6 +90,11 @@ class Model:
         partial.rename(folder)
         return folder
 
+    def reload(self: AnyModel, folder: str | Path) -> AnyModel:
+        """The model of this kind that a folder holds, on the same device."""
+        network, tokenizer = _load(type(self.network), str(folder), str(self.device), False)
+        return replace(self, network=network, tokenizer=tokenizer, name=str(folder))
+
 
 class Policy(Model):
     """A causal language model."""
@@ -98,24 +105,55 @@ class Scorer(Model):
 
     @staticmethod
     def on(model: Model, seed: int = 0) -> Scorer:
-        """A scorer with the trunk of another model and, unless that is a scorer too, a new head that scores near 0.
+        """A scorer with the trunk of another model and, unless that is a scorer too, a new head.
 
         The head is drawn from N(0, 1/(d+1)), as in Stiennon et al. 2020, with d the width of the hidden states.
         """
         if isinstance(model, Scorer):
             return Scorer(copy.deepcopy(model.network), model.tokenizer, model.name)
-        tokenizer = _padded_apart(model.tokenizer)
-        config = copy.deepcopy(model.network.config)
-        config.num_labels = 1
-        config.pad_token_id = tokenizer.pad_token_id
-        with quiet():
-            network = AutoModelForSequenceClassification.from_config(config)
-        network.base_model.load_state_dict(model.network.base_model.state_dict())
-        width = network.score.in_features
-        head = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
-        network.score.weight.data.copy_(head)
-        weights = next(model.network.parameters())
-        return Scorer(network.to(device=weights.device, dtype=weights.dtype).eval(), tokenizer, model.name)
+        return Scorer(*_classifier(model, ["score"], seed), model.name)
+
+
+class Comparer(Model):
+    """A sequence classifier whose labels are a score and two numbers for each of k planes: a preference model.
+
+    Two completions are compared by `accord.objectives.preference.general_preference`.
+    """
+
+    @staticmethod
+    def on(model: Model, planes: int, seed: int = 0) -> Comparer:
+        """A comparer with the trunk of another model and a new head.
+
+        The score's weights are drawn as a scorer's. Those of the planes are drawn from N(0, 1/((d+1) sqrt(k))): what a
+        plane adds to the log-odds is a product of two of its numbers, whose gradient vanishes where both are 0, and
+        from here the k planes together and the score begin equally large and learn equally fast.
+        """
+        network, tokenizer = _classifier(model, _comparer_labels(planes), seed)
+        head: nn.Linear = network.score  # type: ignore[assignment]
+        head.weight.data[1:] /= planes**0.25
+        return Comparer(network, tokenizer, model.name)
+
+
+def _comparer_labels(planes: int) -> list[str]:
+    """What a preference model calls its labels, by which its folder is known."""
+    return ["score", *(f"cycle {plane}{axis}" for plane in range(1, planes + 1) for axis in "ab")]
+
+
+def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The trunk of a model under a new head of so many labels, drawn from N(0, 1/(d+1)), and the model's tokenizer."""
+    tokenizer = _padded_apart(model.tokenizer)
+    config = copy.deepcopy(model.network.config)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+    config.pad_token_id = tokenizer.pad_token_id
+    with quiet():
+        network = AutoModelForSequenceClassification.from_config(config)
+    network.base_model.load_state_dict(model.network.base_model.state_dict())
+    width = network.score.in_features
+    head = torch.randn(len(labels), width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
+    network.score.weight.data.copy_(head)
+    weights = next(model.network.parameters())
+    return network.to(device=weights.device, dtype=weights.dtype).eval(), tokenizer
 
 
 def _padded_apart(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -150,14 +188,43 @@ def load_scorer(name: str, *, device: str | None = None, trust_remote_code: bool
     Raises:
         InputError: there is no such model, or it is not a classifier with one label.
     """
-    network, tokenizer = _load(AutoModelForSequenceClassification, name, device, trust_remote_code)
-    architecture = (network.config.architectures or [""])[0]
-    if network.config.num_labels != 1 or "SequenceClassification" not in architecture:
+    model = load_classifier(name, device=device, trust_remote_code=trust_remote_code)
+    if isinstance(model, Comparer):
         raise InputError(
-            f"{name} is not a reward model: it must be a sequence classifier with one label, and is a {architecture} "
-            f"with {network.config.num_labels}; train one with `accord reward`."
+            f"{name} is a preference model, which compares two completions and gives neither a reward of its own; "
+            "give the folder of a reward model, or use this one as a judge."
         )
-    return Scorer(network, tokenizer, name)
+    return model
+
+
+def load_comparer(name: str, *, device: str | None = None, trust_remote_code: bool = False) -> Comparer:
+    """A preference model: a sequence classifier with the labels that `accord preference` gives it.
+
+    Raises:
+        InputError: there is no such model, or it is not a preference model.
+    """
+    model = load_classifier(name, device=device, trust_remote_code=trust_remote_code)
+    if isinstance(model, Scorer):
+        raise InputError(f"{name} is a reward model, not a preference model; train one with `accord preference`.")
+    return model
+
+
+def load_classifier(name: str, *, device: str | None = None, trust_remote_code: bool = False) -> Scorer | Comparer:
+    """A reward model or a preference model, by the labels that its configuration names.
+
+    Raises:
+        InputError: there is no such model, or it is neither.
+    """
+    network, tokenizer = _load(AutoModelForSequenceClassification, name, device, trust_remote_code)
+    architecture, labels = (network.config.architectures or [""])[0], sorted((network.config.id2label or {}).values())
+    if "SequenceClassification" in architecture and len(labels) == 1:
+        return Scorer(network, tokenizer, name)
+    if "SequenceClassification" in architecture and labels == sorted(_comparer_labels(len(labels) // 2)):
+        return Comparer(network, tokenizer, name)
+    raise InputError(
+        f"{name} is not a reward model: it must be a sequence classifier with one label, and is a {architecture} "
+        f"with {len(labels)}; train one with `accord reward`, or a preference model with `accord preference`."
+    )
 
 
 def _load(kind: Any, name: str, device: str | None, remote: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -1,4 +1,4 @@
-"""Learning from preferences: reward models (Bradley-Terry, Plackett-Luce) and direct optimisation (DPO, IPO, KTO).
+"""Learning from preferences: models of them (Bradley-Terry, Plackett-Luce, general) and direct optimisation.
 
 A `margin` is `log pi(chosen) - log pi(rejected)`, each summed over the completion's tokens. Differences go through
 log-sigmoid and log-sum-exp, so margins of 1e4 and more neither overflow nor lose their gradient.
@@ -10,7 +10,7 @@ from collections import defaultdict
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from accord.objectives._checks import (
     require_between,
@@ -57,12 +57,70 @@ def ranking(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
     Returns:
         (groups,).
     """
-    size = _require_ranked(scores, groups, ranks)
-    strict = (groups[:, None] == groups) & (ranks[:, None] < ranks)
-    better, worse = strict.nonzero(as_tuple=True)
-    counts = torch.bincount(groups[better], minlength=size)
-    sums = segment_sum(-logsigmoid(scores[better] - scores[worse]), groups[better], size)
-    return sums / counts.clamp(min=1)
+    require_vectors(scores=scores)
+    size = _require_ranked(groups, ranks, len(scores))
+    better, worse = strict_pairs(groups, ranks)
+    return _mean_of_pairs(-logsigmoid(scores[better] - scores[worse]), groups[better], size)
+
+
+def strict_pairs(groups: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
+    """Every pair of one prompt's completions with different ranks.
+
+    Args:
+        groups: (C,) integers, the prompt each completion answers.
+        ranks: (C,) integers, 0 is best, equal ranks tie.
+
+    Returns:
+        the places of the better and of the worse, (P,) each.
+    """
+    better, worse = ((groups[:, None] == groups) & (ranks[:, None] < ranks)).nonzero(as_tuple=True)
+    return better, worse
+
+
+def general_preference(first: Tensor, second: Tensor) -> Tensor:
+    """The log-odds that the first of two completions is preferred, where preferences may run in circles.
+
+    A completion has a score s and k planes, in each of which it is a point (a, b):
+    `s_1 - s_2 + sum over j of (a_1j b_2j - b_1j a_2j)`. Swapping the two turns the sign, so P(1 beats 2) + P(2 beats 1)
+    is 1 and a completion against itself has log-odds 0. The planes are the preference embedding of Zhang et al. (2024,
+    arXiv:2410.02197), which can represent any antisymmetric matrix of log-odds of rank 2k; the score is Bradley and
+    Terry's, which is all there is where k = 0.
+
+    Args:
+        first: (..., 1 + 2k), the score and then a, b of every plane.
+        second: of a shape that broadcasts against it, such as `x[:, None], x[None]` for all pairs.
+
+    Returns:
+        (...).
+    """
+    _require_outputs(first=first, second=second)
+    a_1, b_1, a_2, b_2 = first[..., 1::2], first[..., 2::2], second[..., 1::2], second[..., 2::2]
+    return first[..., 0] - second[..., 0] + (a_1 * b_2 - b_1 * a_2).sum(-1)
+
+
+def general_ranking(outputs: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
+    """The negative log-likelihood of rankings under `general_preference`: the mean over all pairs of one prompt.
+
+    For a pair with log-odds z it is `-t log sigmoid(z) - (1 - t) log sigmoid(-z)`, where t is 1 if the first has the
+    better rank, 0 if the second has, and 1/2 if they tie: a tie is one half of a win for each. A prompt is one element
+    however many completions it has, as in `ranking`; with a single one its loss is 0.
+
+    Args:
+        outputs: (C, 1 + 2k), what `general_preference` takes of every completion.
+        groups: (C,) integers, the prompt each completion answers: 0 to groups - 1, none missing, in any order.
+        ranks: (C,) integers, 0 is best, equal ranks tie.
+
+    Returns:
+        (groups,).
+    """
+    _require_outputs(outputs=outputs)
+    if outputs.dim() != 2:
+        raise ValueError(f"outputs must hold one row a completion, and is of shape {tuple(outputs.shape)}")
+    size = _require_ranked(groups, ranks, len(outputs))
+    first, second = (groups[:, None] == groups).triu(diagonal=1).nonzero(as_tuple=True)
+    wins = 0.5 + 0.5 * torch.sign(ranks[second] - ranks[first]).to(outputs.dtype)
+    odds = general_preference(outputs[first], outputs[second])
+    return _mean_of_pairs(binary_cross_entropy_with_logits(odds, wins, reduction="none"), groups[first], size)
 
 
 def plackett_luce(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
@@ -82,7 +140,8 @@ def plackett_luce(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
     Returns:
         (groups,).
     """
-    size = _require_ranked(scores, groups, ranks)
+    require_vectors(scores=scores)
+    size = _require_ranked(groups, ranks, len(scores))
     tiers: list[dict[int, list[int]]] = [defaultdict(list) for _ in range(size)]
     for index, (group, rank) in enumerate(zip(groups.tolist(), ranks.tolist(), strict=True)):
         tiers[group][rank].append(index)
@@ -194,12 +253,29 @@ def _log_probability_first(tied: Tensor, rest: Tensor) -> Tensor:
     return log_p[-1]
 
 
-def _require_ranked(scores: Tensor, groups: Tensor, ranks: Tensor) -> int:
-    """Checks the arguments of a ranking loss and returns the number of groups."""
-    require_vectors(scores=scores)
-    require_index("groups", groups, len(scores))
-    require_index("ranks", ranks, len(scores))
+def _mean_of_pairs(losses: Tensor, groups: Tensor, size: int) -> Tensor:
+    """The mean of the losses (P,) of every group's pairs, (size,); 0 for a group without pairs."""
+    counts = torch.bincount(groups, minlength=size)
+    return segment_sum(losses, groups, size) / counts.clamp(min=1)
+
+
+def _require_ranked(groups: Tensor, ranks: Tensor, length: int) -> int:
+    """Checks the arguments of a ranking loss over so many completions and returns the number of groups."""
+    require_index("groups", groups, length)
+    require_index("ranks", ranks, length)
     counts = torch.bincount(groups)
     if len(counts) and int(counts.min()) == 0:
         raise ValueError(f"group {int(counts.argmin())} has no completions: groups are numbered from 0 without gaps")
     return len(counts)
+
+
+def _require_outputs(**outputs: Tensor) -> None:
+    """Every tensor holds rows of a score and two numbers a plane, equally many planes."""
+    for name, rows in outputs.items():
+        if rows.dim() == 0 or rows.shape[-1] % 2 == 0 or not rows.is_floating_point():
+            raise ValueError(
+                f"{name} must hold rows of 1 + 2k floating-point numbers, not {rows.dtype} of shape {tuple(rows.shape)}"
+            )
+    if len({rows.shape[-1] for rows in outputs.values()}) > 1:
+        widths = ", ".join(f"{name} {rows.shape[-1]}" for name, rows in outputs.items())
+        raise ValueError(f"these must have rows of equal length: {widths}")
