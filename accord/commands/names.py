@@ -5,7 +5,7 @@ from __future__ import annotations
 from accord.engine.models import load_scorer
 from accord.errors import InputError
 from accord.feedback.judge import FunctionReward, Judge, Reward, ScoreJudge
-from accord.feedback.learned import LearnedJudge, LearnedReward
+from accord.feedback.learned import LearnedReward, learned_judge
 from accord.feedback.simulated import Simulated
 from accord.worlds import cafe
 
@@ -32,4 +32,4 @@ def judge_named(name: str, *, agreement: float | None = None, seed: int = 0) -> 
         raise InputError(
             f"--agreement simulates people who know a world's truth ({', '.join(GOLD)}), and {name} is none."
         )
-    return LearnedJudge(LearnedReward(load_scorer(name)))
+    return learned_judge(name)

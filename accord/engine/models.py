@@ -110,7 +110,9 @@ class Scorer(Model):
         The head is drawn from N(0, 1/(d+1)), as in Stiennon et al. 2020, with d the width of the hidden states.
         """
         if isinstance(model, Scorer):
-            return Scorer(copy.deepcopy(model.network), model.tokenizer, model.name)
+            network: Any = copy.deepcopy(model.network)
+            network.to(network.score.weight.dtype).requires_grad_(True)  # one that was frozen for use thaws
+            return Scorer(network, model.tokenizer, model.name)
         return Scorer(*_classifier(model, ["score"], seed), model.name)
 
 

@@ -1,77 +1,164 @@
-"""Reward models as rewards and as judges."""
+"""Reward models as rewards and as judges, and preference models as judges."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from itertools import groupby
+from math import isnan
+from typing import TypeAlias
 
 import torch
+from torch import Tensor
 
 from accord.data.chat import encode_completion, encode_prompt
-from accord.engine.forward import rewards
-from accord.engine.models import Model, Scorer
+from accord.engine.forward import outputs
+from accord.engine.models import Comparer, Model, Policy, Scorer, load_classifier
 from accord.engine.precision import computing, frozen
 from accord.engine.trees import Branch, Tree, Trees, pack
+from accord.feedback.judge import invalid_gap
+from accord.objectives.preference import general_preference
 from accord.records import Comparison, Sample, Text, Verdict
 
+Tokens: TypeAlias = tuple[int, ...]
 
-class LearnedReward:
-    """The score a reward model gives a completion: its head on the last token's hidden state.
 
-    Samples of a policy whose tokenizer has the same vocabulary are scored by their tokens; others are tokenised again.
+class Learned:
+    """A reward model or a preference model at work: its L labels for completions, each computed once a call.
+
+    Samples of a policy whose tokenizer has the same vocabulary are read by their tokens; others are tokenised again,
+    without an end-of-turn token where they were cut. The model is frozen when it is first used.
     """
 
     def __init__(
         self,
-        scorer: Scorer,
+        model: Scorer | Comparer,
         policy: Model | None = None,
         *,
         dtype: torch.dtype = torch.float32,
         tokens_per_pass: int = 2048,
     ) -> None:
-        self.scorer, self.dtype, self.tokens_per_pass = scorer, dtype, tokens_per_pass
-        self.shares_tokens = policy is None or scorer.same_vocabulary(policy)
+        self.model, self.dtype, self.tokens_per_pass = model, dtype, tokens_per_pass
+        self.shares_tokens = True
         self._network: torch.nn.Module | None = None
+        if policy is not None:
+            self.listen(policy)
 
-    def score(self, trees: Sequence[Tree]) -> torch.Tensor:
-        """The reward of every branch, in order, (C,) float32."""
+    def listen(self, policy: Model) -> None:
+        """Take samples of one more policy: where its vocabulary is another, all samples are read by their texts."""
+        self.shares_tokens &= self.model.same_vocabulary(policy)
+
+    def of_trees(self, trees: Sequence[Tree]) -> Tensor:
+        """The labels of every branch, in order, (C, L) float32."""
         if self._network is None:
-            self._network = self.scorer.network = frozen(self.scorer.network, self.dtype)  # type: ignore[assignment]
+            self._network = self.model.network = frozen(self.model.network, self.dtype)  # type: ignore[assignment]
         starts = torch.tensor([0, *(len(t.branches) for t in trees)]).cumsum(0)
-        scores = torch.empty(int(starts[-1]))
+        labels = torch.empty(int(starts[-1]), len(self.model.network.config.id2label or ()))
         numbered = [Tree(t.prompt, t.branches, row=i) for i, t in enumerate(trees)]
-        for batch in pack(numbered, self.tokens_per_pass, self.scorer.device):
+        for batch in pack(numbered, self.tokens_per_pass, self.model.device):
             where = torch.cat([torch.arange(int(starts[t.row]), int(starts[t.row + 1])) for t in batch.trees])
-            scores[where] = self._forward(batch).float().cpu()
-        return scores
+            labels[where] = self._forward(batch).float().cpu()
+        return labels
+
+    def of_tokens(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> Tensor:
+        """The labels of every (prompt, completion) in tokens, (P, L) float32."""
+        trees, place = grow(pairs, self.tokens_per_pass)
+        return self.of_trees(trees)[place]
+
+    def of_texts(self, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
+        """The labels of every (prompt, completion), (P, L) float32; every completion ends with the end of turn."""
+        return self.of_tokens(self._encoded(pairs))
+
+    def of_samples(self, samples: Sequence[Sample]) -> Tensor:
+        """The labels of every sample, (C, L) float32."""
+        if self.shares_tokens:
+            return self.of_tokens([(s.prompt_tokens, s.completion.tokens) for s in samples])
+        encoded = zip(samples, self._encoded([(s.prompt.prompt, s.text) for s in samples]), strict=True)
+        return self.of_tokens([(p, c if s.completion.stop == "end" else c[:-1] or c) for s, (p, c) in encoded])
+
+    def _encoded(self, pairs: Sequence[tuple[Text, Text]]) -> list[tuple[Tokens, Tokens]]:
+        tokenizer = self.model.tokenizer
+        prompts = {p: encode_prompt(tokenizer, p) for p in dict.fromkeys(p for p, _ in pairs)}
+        completions = {pair: encode_completion(tokenizer, *pair).tokens for pair in dict.fromkeys(pairs)}
+        return [(prompts[p], completions[p, c]) for p, c in pairs]
 
     @torch.no_grad()
-    def _forward(self, batch: Trees) -> torch.Tensor:
+    def _forward(self, batch: Trees) -> Tensor:
         assert self._network is not None
-        with computing(self.dtype, self.scorer.device):
-            return rewards(self._network, batch)
+        with computing(self.dtype, self.model.device):
+            return outputs(self._network, batch)
 
-    def texts(self, pairs: Sequence[tuple[Text, Text]]) -> torch.Tensor:
+
+class LearnedReward(Learned):
+    """The score that a reward model gives a completion."""
+
+    model: Scorer
+
+    @property
+    def scorer(self) -> Scorer:
+        """The reward model."""
+        return self.model
+
+    def score(self, trees: Sequence[Tree]) -> Tensor:
+        """The reward of every branch, in order, (C,) float32."""
+        return self.of_trees(trees).squeeze(1)
+
+    def texts(self, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
         """The reward of every (prompt, completion), (C,) float32."""
-        tokenizer = self.scorer.tokenizer
-        return self.score([Tree(encode_prompt(tokenizer, p), (encode_completion(tokenizer, p, c),)) for p, c in pairs])
+        return self.of_texts(pairs).squeeze(1)
 
-    def __call__(self, samples: Sequence[Sample]) -> torch.Tensor:
-        """One score a sample, (C,) float32; samples of one prompt that stand together share its computation."""
-        if not self.shares_tokens:
-            return self.texts([(s.prompt.prompt, s.text) for s in samples])
-        grouped = [list(group) for _, group in groupby(samples, key=lambda s: s.prompt_tokens)]
-        return self.score([Tree(g[0].prompt_tokens, tuple(Branch(s.completion.tokens) for s in g)) for g in grouped])
+    def __call__(self, samples: Sequence[Sample]) -> Tensor:
+        """One score a sample, (C,) float32."""
+        return self.of_samples(samples).squeeze(1)
 
 
-class LearnedJudge:
-    """Bradley-Terry's verdict of a reward model: P(first is better) = sigmoid(r(first) - r(second))."""
+class LearnedJudge(Learned):
+    """The verdict of a preference model, or of a reward model: P(first is better) = sigmoid(r(first) - r(second)).
 
-    def __init__(self, reward: LearnedReward) -> None:
-        self.reward = reward
+    P(first beats second) and P(second beats first) sum to 1, and a completion against itself is a tie.
+    """
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """One probability a comparison."""
-        first = self.reward.texts([(c.prompt, c.first) for c in comparisons])
-        second = self.reward.texts([(c.prompt, c.second) for c in comparisons])
-        return [Verdict(p) for p in torch.sigmoid(first.double() - second.double()).tolist()]
+        firsts, seconds = [(c.prompt, c.first) for c in comparisons], [(c.prompt, c.second) for c in comparisons]
+        return _verdicts(self.of_texts(firsts + seconds))
+
+    def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
+        """One probability a pair of samples of one prompt."""
+        return _verdicts(self.of_samples([*first, *second]))
+
+
+def learned_judge(name: str, policy: Policy | None = None, *, dtype: torch.dtype = torch.float32) -> LearnedJudge:
+    """The judge in a folder: a preference model, or a reward model.
+
+    Raises:
+        InputError: there is no such model, or it is neither.
+    """
+    return LearnedJudge(load_classifier(name), policy, dtype=dtype)
+
+
+def grow(pairs: Sequence[tuple[Tokens, Tokens]], budget: int) -> tuple[list[Tree], list[int]]:
+    """Trees that hold every distinct (prompt, completion) once, and which of their branches each pair is.
+
+    Completions of one prompt share a tree, or several of about `budget` tokens.
+    """
+    distinct: dict[Tokens, dict[Tokens, None]] = {}
+    for prompt, completion in pairs:
+        distinct.setdefault(prompt, {})[completion] = None
+    trees: list[Tree] = []
+    place: dict[tuple[Tokens, Tokens], int] = {}
+    for prompt, completions in distinct.items():
+        room, length = max(1, budget - len(prompt)), 0
+        shares: dict[int, list[Branch]] = defaultdict(list)
+        for completion in completions:
+            place[prompt, completion] = len(place)
+            shares[length // room].append(Branch(completion))
+            length += len(completion)
+        trees += [Tree(prompt, tuple(branches)) for branches in shares.values()]
+    return trees, [place[pair] for pair in pairs]
+
+
+def _verdicts(labels: Tensor) -> list[Verdict]:
+    """From the labels (2P, L) of all firsts and then all seconds."""
+    odds = general_preference(*labels.double().tensor_split(2))
+    chances = zip(odds.tolist(), odds.sigmoid().tolist(), strict=True)
+    return [invalid_gap(log_odds) if isnan(log_odds) else Verdict(chance) for log_odds, chance in chances]

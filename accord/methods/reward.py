@@ -17,10 +17,11 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from accord.engine.fit import Measures, Objective
-from accord.engine.forward import rewards
+from accord.engine.forward import outputs
 from accord.engine.models import Model, Policy, Scorer
 from accord.engine.trees import Trees
 from accord.methods.offline import Offline
+from accord.methods.parts.ranked import agreement
 from accord.objectives.preference import ranking
 from accord.records import Preference, Ranking
 
@@ -41,18 +42,7 @@ class RewardModel(Offline):
 
     def objective(self, model: Model) -> Objective:
         def loss(trees: Trees) -> tuple[Tensor, Measures]:
-            scores = rewards(model.network, trees)
-            better, worse = strict_pairs(trees)
-            margin = scores.detach()[better] - scores.detach()[worse]
-            right = (margin > 0).double() + 0.5 * (margin == 0)
-            return ranking(scores, trees.group, trees.ranks), {"accuracy": right, "margin": margin}
+            read = outputs(model.network, trees)
+            return ranking(read.squeeze(-1), trees.group, trees.ranks), agreement(read, trees)
 
         return loss
-
-
-def strict_pairs(trees: Trees) -> tuple[Tensor, Tensor]:
-    """Indices (better, worse) into the branches of every pair of one tree with different ranks."""
-    same = trees.group[:, None] == trees.group[None, :]
-    above = trees.ranks[:, None] < trees.ranks[None, :]
-    better, worse = (same & above).nonzero(as_tuple=True)
-    return better, worse

@@ -76,7 +76,7 @@ def test_chats_are_written_by_the_scorer_s_template() -> None:
 
 def test_the_judge_is_bradley_terry() -> None:
     first, second = plain(6, 8, 2), plain(6, 9, 2)
-    sure, unsure, turned = LearnedJudge(LearnedReward(SCORER))(
+    sure, unsure, turned = LearnedJudge(SCORER)(
         [Comparison("hi", "good", "bad"), Comparison("hi", "bad", "bad"), Comparison("hi", "bad", "good")]
     )
     expected = 1 / (1 + torch.tensor(second - first).exp())

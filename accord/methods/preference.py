@@ -1,0 +1,60 @@
+"""The preference model: which of two completions is better, where preferences may run in circles.
+
+    log-odds(y_1 beats y_2 | x) = s_1 - s_2 + sum over the planes j of (a_1j b_2j - b_1j a_2j)
+    loss = - mean over all pairs of one prompt of  t log P + (1 - t) log(1 - P),   averaged over prompts
+
+A completion has a score s and a point (a, b) in each of k planes, all read off its last token, so one pass compares
+every pair of a prompt's completions. t is 1 where the first is ranked better, 0 where the second is, 1/2 where they
+tie. The planes are the preference embedding of Zhang et al. 2024 (arXiv:2410.02197); they represent what no reward can:
+the first beats the second, the second the third, and the third the first.
+
+Departures: a score of Bradley and Terry's stands beside the planes, so that what is transitive needs none of them; the
+embedding is as long as it is learnt to be, where the paper scales it to length 1 and the log-odds by a temperature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from accord.engine.fit import Measures, Objective
+from accord.engine.forward import outputs
+from accord.engine.models import Comparer, Model, Policy
+from accord.engine.trees import Trees
+from accord.errors import InputError
+from accord.methods.offline import Offline
+from accord.methods.parts.ranked import agreement
+from accord.objectives.preference import general_ranking
+from accord.records import Preference, Ranking
+
+
+@dataclass(kw_only=True)
+class PreferenceModel(Offline):
+    """Fit a preference model of two completions, which may be cyclic, to preferences or rankings."""
+
+    command: ClassVar[str] = "preference"
+    reads: ClassVar[tuple[type, ...]] = (Preference, Ranking)
+    per: ClassVar[Literal["tree", "branch", "token"]] = "tree"
+
+    learning_rate: float = 9e-6
+    """Peak step size of AdamW."""
+    planes: int = 4
+    """Planes beside the score, in each of which preferences can run in a circle; half as many as completions, rounded
+    down, represent any preferences among them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.planes < 1:
+            raise InputError(f"planes must be at least 1, not {self.planes}; without any it is `accord reward`.")
+
+    def start(self, policy: Policy) -> Model:
+        return Comparer.on(policy, self.planes, self.seed)
+
+    def objective(self, model: Model) -> Objective:
+        def loss(trees: Trees) -> tuple[Tensor, Measures]:
+            read = outputs(model.network, trees)
+            return general_ranking(read, trees.group, trees.ranks), agreement(read, trees)
+
+        return loss
