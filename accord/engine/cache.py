@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from accord.engine.attention import TreeAttention
 from accord.engine.forward import hidden_states, takes_trees
+from accord.engine.mixture import Mixture
 from accord.engine.readout import Readout
 from accord.engine.tiles import tiles_of
 from accord.engine.trees import Branch, Tree, Trees, spans_of
@@ -182,6 +183,27 @@ class _Prefill:
         return self.attention(layer, query, key, value, **settings)  # type: ignore[arg-type]
 
 
+class Both:
+    """Decoding from a mixture: both models read the same prompts and tokens, and their logits are mixed."""
+
+    def __init__(self, mixture: Mixture, room: int) -> None:
+        self.mixture = mixture
+        self.parts = [decoder(model, room) for model in (mixture.policy, mixture.reference)]
+
+    def admit(self, prompts: Sequence[Prompt], n: int) -> Tensor:
+        """Start n samples of each prompt; the logits (prompts, V) of their first token."""
+        return self.mixture.mix(*(part.admit(prompts, n) for part in self.parts))
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append a token (S,) to every live sample; the logits (S, V) of the next."""
+        return self.mixture.mix(*(part.step(tokens) for part in self.parts))
+
+    def keep(self, live: Tensor) -> None:
+        """Let go of the samples where `live` (S,) is False."""
+        for part in self.parts:
+            part.keep(live)
+
+
 def _rows_of(lengths: Tensor) -> Tensor:
     """(G, longest) indices of each prompt's tokens in the flat row; padding repeats the last token, unseen."""
     start = lengths.cumsum(0) - lengths
@@ -203,6 +225,10 @@ def _join(old: Tensor, new: Tensor) -> Tensor:
     return torch.cat([old, new])
 
 
-def decoder(model: nn.Module, room: int) -> Cache | Recompute:
-    """The cache where the architecture takes one, else recomputation."""
+def decoder(model: nn.Module, room: int) -> Cache | Recompute | Both:
+    """The cache where the architecture takes one, else recomputation; for a mixture, what each of its models needs."""
+    if isinstance(model, Mixture):
+        if model.weight in (0, 1):
+            return decoder(model.reference if model.weight else model.policy, room)
+        return Both(model, room)
     return Cache(model, room) if takes_trees(model) else Recompute(model, room)

@@ -33,7 +33,7 @@ def generate(
     model, the prompt and the seed alone, not on what else is in the batch (up to the rounding of the logits).
 
     Args:
-        model: a causal language model of transformers.
+        model: a causal language model of transformers, or a `Mixture` of two.
         prompts: token ids; none may be empty.
         end: the token or tokens that end a turn.
         capacity: samples decoded at once.
