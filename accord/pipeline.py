@@ -36,7 +36,7 @@ from accord.report import write_report
 FILES = {"sample": "samples.jsonl", "label": "comparisons.jsonl", "score": "scores.jsonl"}
 """Commands that write one file, and its name in the stage's folder."""
 
-RESUMABLE = {"pretrain", "sft", "reward", "dpo", "ppo"}
+RESUMABLE = {"pretrain", "sft", "reward", "preference", "dpo", "ppo"}
 REFERENCE = re.compile(r"\$\{([\w-]+)\}")
 
 

@@ -15,15 +15,16 @@ from accord.commands.score import score_trees
 from accord.data import load_data
 from accord.data.encoding import encode
 from accord.data.prompts import encode_prompts
-from accord.engine.models import Model, Policy, load_model
+from accord.engine.models import Comparer, Model, Policy, load_classifier, load_model
 from accord.engine.precision import compute_dtype
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Tree
 from accord.errors import InputError
-from accord.evaluate.accuracy import Accuracy, accuracy
+from accord.evaluate.accuracy import Accuracy, accuracy, pairwise_accuracy
 from accord.evaluate.compare import Answers, answer, as_json, best_of, divergence, table
-from accord.feedback.learned import LearnedReward
+from accord.feedback.learned import Learned, LearnedReward
 from accord.files import write_text
+from accord.objectives.preference import general_preference
 from accord.records import Preference, Ranking, Row, show
 
 SIDE_BY_SIDE = 12
@@ -55,7 +56,7 @@ def evaluate(
 
     With --models and --judge every model answers every row's prompt: scores, win rates over one of them, divergence
     from a reference, each with a 95% interval. Without, the rows must be comparisons, and --reward measures how often a
-    reward model's scores agree with them, --policy with --reference how often a policy's implicit reward does
+    reward or preference model agrees with them, --policy with --reference how often a policy's implicit reward does
     (log pi - log ref).
 
     Args:
@@ -66,7 +67,8 @@ def evaluate(
         against: the model, of those named, that the others' answers are judged against.
         reference: the model, of those named, that divergence is measured from; on comparisons, a folder or name, and
             without it log pi alone is measured.
-        reward: a reward model's folder; its score of every answer is shown, or its accuracy measured.
+        reward: a reward model's folder; its score of every answer is shown, or its accuracy measured, which may be a
+            preference model's too.
         policy: the folder or name of a policy whose implicit reward is measured on comparisons.
         best_of_n: also judge the best of so many answers of the model named by --against, chosen by --reward.
         max_new_tokens: answers are cut after so many tokens.
@@ -99,10 +101,10 @@ def evaluate(
             raise InputError(f"{data} holds no comparisons: give --models and --judge to compare models' answers.")
         if (reward is None) == (policy is None):
             raise InputError(f"{data} holds comparisons: give --reward, or --policy with --reference, to measure it.")
-        measured = _accuracy(rows, reward, policy, reference, max_length, dtype)
+        kind, measured = _accuracy(rows, reward, policy, reference, max_length, dtype)
         result = {
             "kind": "comparisons",
-            "name": name or ("reward model" if reward else "implicit reward"),
+            "name": name or kind,
             "data": data,
             "accuracy": as_json(measured.accuracy),
             "ceiling": ceiling,
@@ -119,27 +121,24 @@ def evaluate(
 
 def _accuracy(
     rows: list[Row], reward: str | None, policy: str | None, reference: str | None, max_length: int, dtype: str
-) -> Accuracy:
-    """Of a reward model's scores, or of a policy's implicit reward."""
+) -> tuple[str, Accuracy]:
+    """What is measured, and how often it agrees: a reward or preference model, or a policy's implicit reward."""
     if reward is not None:
-        learned = reward_named(reward)
-        if not isinstance(learned, LearnedReward):
-            raise InputError(f"--reward {reward} is not a reward model's folder.")
-        learned.dtype = compute_dtype(dtype, learned.scorer.device)
-        scorer = learned.scorer
-        trees = _encoded(scorer, rows, max_length)
-        flat = iter(learned.score(trees).tolist())
-        scores = [[next(flat) for _ in t.branches] for t in trees]
-    else:
-        pi, ref = load_model(str(policy)), load_model(reference) if reference else None
-        _require_same_vocabulary(pi, ref)
-        precision = compute_dtype(dtype, pi.device)
-        trees = _encoded(pi, rows, max_length)
-        scores = [logps for logps, _ in score_trees(pi, trees, precision)]
-        if ref is not None:
-            base = [logps for logps, _ in score_trees(ref, trees, precision)]
-            scores = [[a - b for a, b in zip(*pair, strict=True)] for pair in zip(scores, base, strict=True)]
-    return accuracy(scores, [t.ranks for t in trees])
+        model = load_classifier(reward)
+        trees = _encoded(model, rows, max_length)
+        labels = Learned(model, dtype=compute_dtype(dtype, model.device)).of_trees(trees).double()
+        leads = [general_preference(x[:, None], x).tolist() for x in labels.split([len(t.branches) for t in trees])]
+        kind = "preference model" if isinstance(model, Comparer) else "reward model"
+        return kind, pairwise_accuracy(leads, [t.ranks for t in trees])
+    pi, ref = load_model(str(policy)), load_model(reference) if reference else None
+    _require_same_vocabulary(pi, ref)
+    precision = compute_dtype(dtype, pi.device)
+    trees = _encoded(pi, rows, max_length)
+    scores = [logps for logps, _ in score_trees(pi, trees, precision)]
+    if ref is not None:
+        base = [logps for logps, _ in score_trees(ref, trees, precision)]
+        scores = [[a - b for a, b in zip(*pair, strict=True)] for pair in zip(scores, base, strict=True)]
+    return "implicit reward", accuracy(scores, [t.ranks for t in trees])
 
 
 def _encoded(model: Model, rows: list[Row], max_length: int) -> list[Tree]:

@@ -26,12 +26,22 @@ def accuracy(scores: Sequence[Sequence[float]], ranks: Sequence[Sequence[int]]) 
     Raises:
         ValueError: no pair has different ranks.
     """
+    return pairwise_accuracy([[[(a > b) - (a < b) for b in row] for a in row] for row in scores], ranks)
+
+
+def pairwise_accuracy(leads: Sequence[Sequence[Sequence[float]]], ranks: Sequence[Sequence[int]]) -> Accuracy:
+    """The same of a model that compares completions without scoring them.
+
+    Args:
+        leads: for each row the lead of its completion i over j at [i][j], such as the log-odds; 0 where neither leads.
+        ranks: as in `accuracy`.
+    """
     right = ties = pairs = 0
-    for row, order in zip(scores, ranks, strict=True):
-        for i, better in enumerate(row):
-            for j, worse in enumerate(row):
+    for row, order in zip(leads, ranks, strict=True):
+        for i, over in enumerate(row):
+            for j, lead in enumerate(over):
                 if order[i] < order[j]:
                     pairs += 1
-                    right += better > worse
-                    ties += better == worse
+                    right += lead > 0
+                    ties += lead == 0
     return Accuracy(wilson(right + ties / 2, pairs), ties)

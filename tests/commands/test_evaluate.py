@@ -87,7 +87,7 @@ def test_models_against_each_other(home: Path, tmp_path: Path) -> None:
         ("prompts", (), "holds no comparisons: give --models and --judge"),
         ("pairs", (), "give --reward, or --policy with --reference"),
         ("pairs", ("--reward", "BASE"), "is not a reward model"),
-        ("pairs", ("--reward", "cafe"), "--reward cafe is not a reward model's folder"),
+        ("pairs", ("--reward", "cafe"), "there is no model folder cafe."),
     ],
 )
 def test_options_that_do_not_fit(
