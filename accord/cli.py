@@ -27,8 +27,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("accord.commands.sample:sample", "sample completions of prompts"),
     "label": ("accord.commands.label:label", "have a judge compare completions"),
     "reward": ("accord.methods:RewardModel", "fit a reward model to preferences or rankings"),
+    "preference": ("accord.methods:PreferenceModel", "fit a two-argument preference model, which may be cyclic"),
     "dpo": ("accord.methods:DPO", "optimise a policy on preferences directly"),
-    "ppo": ("accord.methods:PPO", "optimise a policy against a reward"),
+    "ipo": ("accord.methods:IPO", "optimise a policy on preferences directly, with a bounded margin"),
+    "kto": ("accord.methods:KTO", "optimise a policy on completions labelled good or bad"),
+    "reinforce": ("accord.methods:REINFORCE", "optimise a policy against a reward by the plain policy gradient"),
+    "rloo": ("accord.methods:RLOO", "optimise a policy against a reward, each sample judged by its siblings"),
+    "grpo": ("accord.methods:GRPO", "optimise a policy against a reward, each group its own yardstick"),
+    "ppo": ("accord.methods:PPO", "optimise a policy against a reward with a value model"),
+    "raft": ("accord.methods:RAFT", "fine-tune a policy on the best of its own samples"),
+    "online-dpo": ("accord.methods:OnlineDPO", "optimise a policy on a judge's preferences between its samples"),
+    "nash-md": ("accord.methods:NashMD", "optimise a policy against opponents made of itself, by a judge"),
+    "ipo-md": ("accord.methods:IPOMD", "the same by regression on pairs of samples"),
+    "distill": ("accord.methods:Distill", "make a student say what its teacher would, on its own samples"),
     "score": ("accord.commands.score:score", "the log-probability a model gives to completions"),
     "evaluate": ("accord.commands.evaluate:evaluate", "accuracy on comparisons; win rates, scores and KL on prompts"),
     "run": ("accord.commands.run:run", "run the stages of a recipe, those that changed"),
@@ -137,7 +148,7 @@ def _parser(command: str, target: Any) -> Any:
         skipped: set[str | int] = {OPEN[command]} if command in OPEN else set()
         parser.add_function_arguments(target, as_group=False, fail_untyped=False, skip=skipped)
         return parser
-    helps = _documented(target.fit)
+    helps = _documented(target)
     for name, parameter in list(inspect.signature(target.fit).parameters.items())[1:]:
         bare = parameter.default is inspect.Parameter.empty
         kind = str if bare or isinstance(parameter.default, str) else type(parameter.default)
@@ -173,10 +184,14 @@ def _formatter() -> type:
     return Dashes
 
 
-def _documented(function: Callable[..., Any]) -> dict[str, str]:
-    """What a docstring's Args say of each argument."""
-    body = inspect.cleandoc(function.__doc__ or "").split("Args:\n")[1].split("\n\n")[0]
-    return {n: " ".join(t.split()) for n, t in re.findall(r"^    (\w+): (.*(?:\n        .*)*)", body, re.MULTILINE)}
+def _documented(method: type) -> dict[str, str]:
+    """What the docstrings of `fit`, of the method and of what it derives from, say of each argument."""
+    helps: dict[str, str] = {}
+    for fit in (vars(kind)["fit"] for kind in reversed(method.__mro__) if "fit" in vars(kind)):
+        body = inspect.cleandoc(fit.__doc__ or "").split("Args:\n")[1].split("\n\n")[0]
+        arguments = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", body, re.MULTILINE)
+        helps |= {name: " ".join(text.split()) for name, text in arguments}
+    return helps
 
 
 def _named(command: str, args: Sequence[str]) -> list[str]:

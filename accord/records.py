@@ -115,12 +115,16 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sampled completion as rewards see it: the prompt with its columns, the text, and the tokens it is made of."""
+    """One sampled completion as rewards see it: the prompt with its columns, the text, and the tokens it is made of.
+
+    `row` is the row of the data its prompt came from, counted from 0, so that messages can name it.
+    """
 
     prompt: Prompt
     text: str
     prompt_tokens: tuple[int, ...]
     completion: Completion
+    row: int = -1
 
 
 Row: TypeAlias = Prompt | Demonstration | Labelled | Preference | Ranking

@@ -41,6 +41,8 @@ class Training:
     """Share of the steps in which the learning rate rises from zero."""
     weight_decay: float = 0.0
     """Decoupled weight decay, of matrices only."""
+    beta1: float = 0.9
+    """AdamW's decay of its mean gradient; 0 keeps none, which settles where preferences go in circles."""
     max_grad_norm: float = 1.0
     """The gradient is scaled down to this Euclidean norm where it is longer."""
     tokens_per_pass: int = 2048
@@ -54,6 +56,8 @@ class Training:
             raise InputError(f"max_steps must be at least 1, not {self.max_steps}.")
         if not 0 <= self.warmup <= 1:
             raise InputError(f"warmup is a share of the steps in [0, 1], not {self.warmup}.")
+        if not 0 <= self.beta1 < 1:
+            raise InputError(f"beta1 lies in [0, 1), not {self.beta1}.")
         for name in ("seed", "weight_decay"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must not be negative, but is {getattr(self, name)}.")
@@ -77,7 +81,7 @@ Objective = Callable[[Trees], tuple[Tensor, Measures]]
 
 @dataclass(frozen=True)
 class Work:
-    """Packs under one objective, which has one value for every tree, branch or trained token of theirs."""
+    """Packs under one objective, which has one value for every tree, trained token, or branch with trained tokens."""
 
     objective: Objective
     packs: Sequence[Trees]
@@ -87,7 +91,7 @@ class Work:
     @property
     def count(self) -> int:
         """How many values the loss has over all packs: what divides their sum."""
-        size = {"tree": lambda t: len(t.trees), "branch": lambda t: t.branches, "token": lambda t: len(t.target)}
+        size = {"tree": lambda t: len(t.trees), "branch": lambda t: len(t.learning), "token": lambda t: len(t.target)}
         return sum(size[self.per](trees) for trees in self.packs)
 
 
@@ -100,7 +104,8 @@ class Optimiser:
         matrices = [p for p in self.parameters() if p.dim() > 1]
         vectors = [p for p in self.parameters() if p.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        self.adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=training.learning_rate, fused=True)
+        given, betas = [g for g in groups if g["params"]], (training.beta1, 0.999)
+        self.adam = torch.optim.AdamW(given, lr=training.learning_rate, betas=betas, fused=True)
         self.device = next(iter(self.parameters())).device
         self.dtype = compute_dtype(training.dtype, self.device)
 
@@ -163,7 +168,7 @@ def named_rows(rows: Iterable[int]) -> str:
 
 def _not_finite(step: int, values: Tensor, trees: Trees, per: str) -> str:
     each = torch.arange(len(trees.trees))
-    tree = {"tree": each, "branch": trees.group.cpu(), "token": trees.group[trees.owner].cpu()}[per]
+    tree = {"tree": each, "branch": trees.group[trees.learning].cpu(), "token": trees.group[trees.owner].cpu()}[per]
     bad = tree[~torch.isfinite(values.cpu())]
     rows = named_rows(trees.trees[i].row for i in (bad if len(bad) else each).tolist())
     return (

@@ -8,7 +8,7 @@ prompt's end for every branch. The prompt is therefore computed once for all of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -90,6 +90,15 @@ class Trees:
     def branches(self) -> int:
         """C, the number of branches."""
         return len(self.group)
+
+    @cached_property
+    def learning(self) -> Tensor:
+        """(L,) the branches that have trained tokens, in order."""
+        return torch.unique(self.owner)
+
+    def having(self, **numbers: Tensor) -> Trees:
+        """The batch with more in `extra`."""
+        return replace(self, extra={**self.extra, **numbers})
 
     @staticmethod
     def of(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Trees:

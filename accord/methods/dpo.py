@@ -11,18 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from accord.engine.fit import Measures, Objective
-from accord.engine.forward import log_probabilities
+from accord.engine.fit import Objective
 from accord.engine.models import Model
 from accord.engine.precision import compute_dtype, frozen
 from accord.engine.trees import Trees
 from accord.errors import InputError
 from accord.methods.offline import Offline
+from accord.methods.parts.pairs import pair_objective
 from accord.objectives.preference import dpo
-from accord.objectives.segments import segment_sum
 from accord.records import Preference
 
 
@@ -51,30 +49,7 @@ class DPO(Offline):
     def objective(self, model: Model) -> Objective:
         reference = frozen(model.network, compute_dtype(self.dtype, model.device))
 
-        def loss(trees: Trees) -> tuple[Tensor, Measures]:
-            with torch.no_grad():
-                ref = completion_log_probabilities(reference, trees)
-            policy = completion_log_probabilities(model.network, trees)
-            values = dpo(margin(policy), margin(ref), beta=self.beta, label_smoothing=self.label_smoothing)
-            reward = self.beta * (policy.detach() - ref)
-            gap = margin(reward)
-            right = (gap > 0).double() + 0.5 * (gap == 0)
-            return values, {
-                "accuracy": right,
-                "margin": gap,
-                "chosen_reward": reward[0::2],
-                "rejected_reward": reward[1::2],
-            }
+        def loss(policy: Tensor, reference: Tensor, trees: Trees) -> Tensor:
+            return dpo(policy, reference, beta=self.beta, label_smoothing=self.label_smoothing)
 
-        return loss
-
-
-def completion_log_probabilities(network: nn.Module, trees: Trees) -> Tensor:
-    """log pi(completion | prompt) of every branch, (C,): the sum over its tokens."""
-    logp, _ = log_probabilities(network, trees)
-    return segment_sum(logp, trees.owner, trees.branches)
-
-
-def margin(values: Tensor) -> Tensor:
-    """First less second of every pair: (C,) -> (C / 2,)."""
-    return values[0::2] - values[1::2]
+        return pair_objective(model.network, reference, loss, beta=self.beta)

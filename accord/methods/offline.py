@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from accord.data import Order, load_data
@@ -47,6 +48,10 @@ class Offline(Training, ABC):
     def objective(self, model: Model) -> Objective:
         """The loss of packed trees under the model."""
 
+    def work(self, objective: Any, batch: Sequence[Tree], device: torch.device) -> Work:
+        """An optimiser step's work: the objective, of `objective`, on a batch of trees."""
+        return Work(objective, pack(batch, self.tokens_per_pass, device), self.per)
+
     def start(self, policy: Policy) -> Model:
         """The model to train, made from the one given."""
         return policy
@@ -83,16 +88,27 @@ class Offline(Training, ABC):
         rows = of_kind(load_data(data, split=split), self.reads, data, self.command)
         policy = model if isinstance(model, Policy) else load_model(str(model))
         settings = describe(self, model=policy.name, data=data, split=split)
-        with Run(out, settings, resume=resume) as run:
-            trained = self.start(policy)
-            if run.finished:
-                run.say(f"{run.folder} is finished already.")
-                return finish(run, trained)
+        trained = self.start(policy)
+
+        def work(run: Run) -> None:
             encoded = self.encode(trained, rows)
             for line in encoded.left_out:
                 run.say(line)
             train(self, trained, encoded.trees, run, save_every)
-            return finish(run, trained)
+
+        return conduct(out, settings, resume, trained, work)
+
+
+def conduct(
+    out: str | Path, settings: Mapping[str, Any], resume: bool, model: Model, work: Callable[[Run], None]
+) -> Result:
+    """A run of any method in the folder `out`: its work, unless that is finished already, then model and report."""
+    with Run(out, settings, resume=resume) as run:
+        if run.finished:
+            run.say(f"{run.folder} is finished already.")
+        else:
+            work(run)
+        return finish(run, model)
 
 
 def train(method: Offline, model: Model, trees: Sequence[Tree], run: Run, save_every: int) -> None:
@@ -105,22 +121,22 @@ def train(method: Offline, model: Model, trees: Sequence[Tree], run: Run, save_e
     first, _ = restore(run, optimiser)
     run.begin(first, total)
     for step in range(first, total):
-        packs = pack([trees[i] for i in order.batch(step)], method.tokens_per_pass, model.device)
+        batch = [trees[i] for i in order.batch(step)]
         try:
-            row = optimiser.update(step, Work(objective, packs, method.per))
+            row = optimiser.update(step, method.work(objective, batch, model.device))
         except TrainingStopped:
             checkpoint.save(folder, step, optimiser, {})
             raise
-        run.log(step + 1, {**row, "epoch": order.epoch(step + 1)}, sum(len(p.tokens) for p in packs))
+        run.log(step + 1, {**row, "epoch": order.epoch(step + 1)}, sum(t.size for t in batch))
         if (step + 1) % save_every == 0 and step + 1 < total:
             checkpoint.save(folder, step + 1, optimiser, {})
 
 
-def maximum_likelihood(model: Model) -> Objective:
+def maximum_likelihood(model: Model, temperature: float = 1.0) -> Objective:
     """The loss of everything that imitates: - log pi of every trained token."""
 
     def loss(trees: Trees) -> tuple[Tensor, Measures]:
-        logp, _ = log_probabilities(model.network, trees)
+        logp, _ = log_probabilities(model.network, trees, temperature)
         return negative_log_likelihood(logp), {}
 
     return loss

@@ -15,10 +15,9 @@ before its end-of-turn token loses `missing_end_penalty` of its score.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,25 +26,24 @@ from accord.data.encoding import encode
 from accord.engine.fit import Measures, Optimiser, Work
 from accord.engine.forward import log_probabilities, values
 from accord.engine.models import Policy, Scorer
-from accord.engine.precision import compute_dtype, computing, frozen
+from accord.engine.precision import computing
 from accord.engine.trees import Trees, pack
 from accord.errors import InputError
 from accord.feedback.judge import Reward
 from accord.feedback.learned import LearnedReward
 from accord.methods.offline import maximum_likelihood, of_kind
-from accord.methods.online import Learner, Online, Rollout, penalise
+from accord.methods.parts.gradient import GradientLearner, PolicyGradient
+from accord.methods.parts.rollouts import Rollout
 from accord.objectives import advantages, kl, policy
 from accord.records import Demonstration
 
 
 @dataclass(kw_only=True)
-class PPO(Online):
+class PPO(PolicyGradient):
     """Optimise a policy against a reward by proximal policy optimisation."""
 
     command: ClassVar[str] = "ppo"
 
-    kl_coefficient: float = 0.05
-    """beta, the price of a nat of divergence from the reference."""
     kl_target: float | None = None
     """Divergence (nats a completion) that beta is adapted to hold; none keeps beta fixed."""
     clip: float = 0.2
@@ -73,28 +71,49 @@ class PPO(Online):
         super().__post_init__()
         if not (0 < self.clip < 1 and self.value_clip > 0 and self.inner_epochs >= 1 and self.minibatches >= 1):
             raise InputError("clip must lie in (0, 1), value_clip above 0, inner_epochs and minibatches at least 1.")
-        if self.kl_coefficient < 0 or (self.kl_target is not None and not self.kl_target > 0):
-            raise InputError("kl_coefficient must not be negative, and kl_target must be positive.")
+        if self.kl_target is not None and not (self.kl_target > 0 and self.kl_coefficient > 0):
+            raise InputError("kl_target must be positive, and kl_coefficient too where there is one to adapt.")
         if not (0 <= self.gamma <= 1 and 0 <= self.lam <= 1):
             raise InputError(f"gamma and lam lie in [0, 1], not {self.gamma} and {self.lam}.")
+
+    @property
+    def per(self) -> Literal["branch", "token"]:
+        return "token"
+
+    @property
+    def updates(self) -> tuple[int, int]:
+        return self.inner_epochs, self.minibatches
+
+    def advantages(self, rewards: Tensor) -> Tensor:
+        """The advantages of tokens (N,) over the whole step, whitened."""
+        return advantages.whiten(rewards, mean=rewards.mean(), std=rewards.std(correction=0))
+
+    def loss(self, logp: Tensor, trees: Trees) -> tuple[Tensor, Measures]:
+        x = trees.extra
+        ratio = torch.exp(logp.detach() - x["old"])
+        return policy.clipped(logp, x["old"], x["advantage"], low=self.clip, high=self.clip), {
+            "ratio": ratio,
+            "clip_fraction": ((ratio - 1).abs() > self.clip).double(),
+            "approximate_kl": kl.k3(x["old"], logp.detach()),
+        }
 
     def learner(self, policy: Policy, reward: Reward) -> PPOLearner:
         return PPOLearner(self, policy, reward)
 
 
-class PPOLearner(Learner):
+class PPOLearner(GradientLearner):
     """The policy, its frozen start as the reference, and a value model that starts from the reward model if it can."""
 
-    def __init__(self, ppo: PPO, policy: Policy, reward: Reward) -> None:
-        self.ppo, self.policy = ppo, policy
-        self.dtype = compute_dtype(ppo.dtype, policy.device)
-        self.reference = frozen(policy.network, self.dtype)
+    method: PPO
+
+    def __init__(self, method: PPO, policy: Policy, reward: Reward) -> None:
+        super().__init__(method, policy, reward)
         learned = reward.scorer if isinstance(reward, LearnedReward) and reward.shares_tokens else None
-        self.value = Scorer.on(learned or policy, ppo.seed).network
+        self.value = Scorer.on(learned or policy, method.seed).network
         self.value.to(next(policy.network.parameters())).requires_grad_()  # type: ignore[arg-type]
         self.networks = {"policy": policy.network, "value": self.value}
-        self.kl_coefficient = ppo.kl_coefficient
-        self.mix = pretraining_mix(ppo, policy) if ppo.pretraining_data else None
+        self.kl_coefficient = method.kl_coefficient
+        self.mix = pretraining_mix(method, policy) if method.pretraining_data else None
 
     def state(self) -> dict[str, Any]:
         return {"kl_coefficient": self.kl_coefficient}
@@ -103,69 +122,49 @@ class PPOLearner(Learner):
         self.kl_coefficient = state.get("kl_coefficient", self.kl_coefficient)
 
     def learn(self, step: int, rollout: Rollout, optimiser: Optimiser) -> dict[str, float]:
-        batches, row = self.experience(step, rollout)
-        updates: list[dict[str, float]] = []
-        for epoch in range(self.ppo.inner_epochs):
-            for i in _shuffled(len(batches), self.ppo.seed, step, epoch):
-                work = [Work(self.loss, batches[i], "token")]
-                if self.mix:
-                    work.append(self.mix(step * self.ppo.inner_epochs * len(batches) + len(updates)))
-                updates.append(optimiser.update(step, *work))
-        row["kl_coefficient"] = self.kl_coefficient
-        if self.ppo.kl_target is not None:
-            self.kl_coefficient *= 1 + 0.1 * max(-0.2, min(0.2, row["kl"] / self.ppo.kl_target - 1))
-        return row | {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}
+        row = {"kl_coefficient": self.kl_coefficient} | super().learn(step, rollout, optimiser)
+        if self.method.kl_target is not None:
+            self.kl_coefficient *= 1 + 0.1 * max(-0.2, min(0.2, row["kl"] / self.method.kl_target - 1))
+        return row
 
-    def experience(self, step: int, rollout: Rollout) -> tuple[list[list[Trees]], dict[str, float]]:
-        """The rollout in mini-batches of packs, with old log-probabilities, values, advantages and returns in `extra`.
-
-        Packs are made once: every pass over them computes the same numbers in the same order.
-        """
-        penalised = penalise(rollout, self.ppo.missing_end_penalty)
-        shuffled = [penalised[i] for i in _shuffled(len(penalised), self.ppo.seed, step)]
-        count = min(self.ppo.minibatches, len(shuffled))
-        parts = [pack(shuffled[i::count], self.ppo.tokens_per_pass, self.policy.device) for i in range(count)]
-        scored = [[self._score(trees) for trees in part] for part in parts]
-        every = {name: torch.cat([t.extra[name] for part in scored for t in part]) for name in scored[0][0].extra}
-        mean, std = every["advantage"].mean(), every["advantage"].std(correction=0)
-        scored = [
-            [_with(t, advantage=advantages.whiten(t.extra["advantage"], mean=mean, std=std)) for t in part]
-            for part in scored
-        ]
-        residual = (every["returns"] - every["values"]).var(correction=0)
-        drift = torch.cat([(t.extra["old"] - t.logprobs).abs() for part in scored for t in part])
-        return scored, {
-            "kl": float(every["kl"].sum() / len(rollout.samples)),
-            "entropy": float(every["entropy"].mean()),
-            "explained_variance": float(1 - residual / every["returns"].var(correction=0).clamp(min=1e-12)),
-            "sampler_drift": float(drift.mean()),
-        }
+    def work(self, batch: list[Trees], step: int, update: int) -> list[Work]:
+        work = super().work(batch, step, update)
+        if self.mix:
+            epochs, minibatches = self.method.updates
+            work.append(self.mix(step * epochs * minibatches + update))
+        return work
 
     @torch.no_grad()
-    def _score(self, trees: Trees) -> Trees:
+    def score(self, trees: Trees) -> Trees:
+        """The pack with old log-probabilities, values, and GAE's advantages and returns."""
+        ppo, trees = self.method, super().score(trees)
+        if "old" not in trees.extra:
+            with computing(self.dtype, self.policy.device):
+                trees = trees.having(old=log_probabilities(self.policy.network, trees, ppo.temperature)[0])
         with computing(self.dtype, self.policy.device):
-            old, entropy = log_probabilities(self.policy.network, trees, self.ppo.temperature, entropy=True)
-            reference, _ = log_probabilities(self.reference, trees, self.ppo.temperature)
             value = values(self.value, trees)
-        divergence = kl.k1(old, reference)
-        reward = advantages.token_rewards(divergence, trees.rewards, trees.owner, coefficient=self.kl_coefficient)
-        advantage, returns = advantages.gae(reward, value, trees.owner, gamma=self.ppo.gamma, lam=self.ppo.lam)
-        numbers = {"old": old, "entropy": entropy, "kl": divergence, "values": value}
-        return _with(trees, **numbers, advantage=advantage, returns=returns)
+        price, owner = trees.extra.get("kl", torch.zeros_like(value)), torch.searchsorted(trees.learning, trees.owner)
+        score = trees.rewards[trees.learning]
+        reward = advantages.token_rewards(price, score, owner, coefficient=self.kl_coefficient)
+        advantage, returns = advantages.gae(reward, value, owner, gamma=ppo.gamma, lam=ppo.lam)
+        return trees.having(values=value, advantage=advantage, returns=returns)
+
+    def assign(self, scored: list[Trees]) -> list[Trees]:
+        whitened = self.method.advantages(torch.cat([t.extra["advantage"] for t in scored]))
+        each = whitened.split([len(t.target) for t in scored])
+        return [t.having(advantage=a) for t, a in zip(scored, each, strict=True)]
+
+    def numbers(self, scored: list[Trees]) -> dict[str, float]:
+        returns, value = (torch.cat([t.extra[name] for t in scored]) for name in ("returns", "values"))
+        unexplained = (returns - value).var(correction=0) / returns.var(correction=0).clamp(min=1e-12)
+        return super().numbers(scored) | {"explained_variance": float(1 - unexplained)}
 
     def loss(self, trees: Trees) -> tuple[Tensor, Measures]:
         """The clipped policy loss and the clipped value loss of every token, (N,)."""
-        ppo, x = self.ppo, trees.extra
-        logp, _ = log_probabilities(self.policy.network, trees, ppo.temperature)
-        surrogate = policy.clipped(logp, x["old"], x["advantage"], low=ppo.clip, high=ppo.clip)
+        ppo, x = self.method, trees.extra
+        surrogate, measures = super().loss(trees)
         regression = policy.value(values(self.value, trees), x["values"], x["returns"], clip=ppo.value_clip)
-        ratio = torch.exp(logp.detach() - x["old"])
-        return surrogate + ppo.value_coefficient * regression, {
-            "ratio": ratio,
-            "clip_fraction": ((ratio - 1).abs() > ppo.clip).double(),
-            "approximate_kl": kl.k3(x["old"], logp.detach()),
-            "value_loss": regression,
-        }
+        return surrogate + ppo.value_coefficient * regression, {**measures, "value_loss": regression}
 
 
 def pretraining_mix(ppo: PPO, policy: Policy) -> Callable[[int], Work]:
@@ -180,11 +179,3 @@ def pretraining_mix(ppo: PPO, policy: Policy) -> Callable[[int], Work]:
         return Work(maximum_likelihood(policy), packs, "token", ppo.pretraining_coefficient)
 
     return work
-
-
-def _with(trees: Trees, **numbers: Tensor) -> Trees:
-    return replace(trees, extra={**trees.extra, **numbers})
-
-
-def _shuffled(count: int, *seed: int) -> list[int]:
-    return np.random.default_rng(seed).permutation(count).tolist()

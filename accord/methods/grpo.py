@@ -1,0 +1,95 @@
+"""GRPO: group-relative policy optimisation, PPO's clipped ratio without a value model.
+
+    A_i = (r_i - mean of the group) / std of the group
+    loss of token t of sample i = max(-rho A_i, -clip(rho, 1 - low, 1 + high) A_i) + beta k(pi, ref),  rho = pi / pi_old
+
+Shao et al. 2024 (arXiv:2402.03300), with its k3 estimate of the divergence and the mean over each sequence's tokens
+first: `--normalise sequence --clip-high 0.2`. DAPO (Yu et al. 2025, arXiv:2503.14476) is `--kl-coefficient 0
+--mask-truncated` with the defaults here: the mean over all tokens, and a wider clip above. Dr. GRPO (Liu et al. 2025,
+arXiv:2503.20783) is `--no-scale --normalise constant --kl-coefficient 0`.
+
+The gradient of k3 in the loss is that of KL(ref, pi), another objective than the penalty that PPO and RLOO have. Of
+KL(pi, ref) it is that of k2 in the loss, or of the divergence in the reward: `--kl k2`, `--kl reward`.
+
+Departures: groups with identical rewards have exactly zero advantage, and a sequence that was cut can be masked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from accord.engine.fit import Measures
+from accord.engine.trees import Trees
+from accord.errors import InputError
+from accord.methods.parts.gradient import PolicyGradient
+from accord.objectives import advantages, kl
+from accord.objectives.policy import clipped
+from accord.objectives.segments import segment_sum
+
+
+@dataclass(kw_only=True)
+class GRPO(PolicyGradient):
+    """Optimise a policy against a reward, each group of samples its own yardstick."""
+
+    command: ClassVar[str] = "grpo"
+    least_group: ClassVar[int] = 2
+
+    batch_size: int = 8
+    """Prompts in one step."""
+    group_size: int = 8
+    """Samples of each prompt."""
+    kl_coefficient: float = 0.04
+    """beta, the price of a nat of divergence from the reference; 0 does without a reference."""
+    kl: Literal["k3", "k2", "reward"] = "k3"
+    """Where the divergence enters: in the loss as k3 or k2, or taken off the reward."""
+    scale: bool = True
+    """Divide advantages by the standard deviation of the group's rewards."""
+    clip_low: float = 0.2
+    """How far the ratio of new to old probability may fall before its gradient stops."""
+    clip_high: float = 0.28
+    """How far it may rise."""
+    normalise: Literal["token", "sequence", "constant"] = "token"
+    """The mean over all tokens, or over samples of their tokens' mean, or of their tokens' sum over max_new_tokens."""
+    inner_epochs: int = 1
+    """Passes over each step's samples."""
+    minibatches: int = 1
+    """Updates in one such pass."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 < self.clip_low < 1 and self.clip_high > 0 and self.inner_epochs >= 1 and self.minibatches >= 1):
+            raise InputError("clip_low must lie in (0, 1), clip_high above 0, inner_epochs and minibatches at least 1.")
+
+    @property
+    def per(self) -> Literal["branch", "token"]:
+        return "token" if self.normalise == "token" else "branch"
+
+    @property
+    def updates(self) -> tuple[int, int]:
+        return self.inner_epochs, self.minibatches
+
+    @property
+    def reward_kl(self) -> float:
+        return self.kl_coefficient if self.kl == "reward" else 0.0
+
+    def advantages(self, rewards: Tensor) -> Tensor:
+        return advantages.group(rewards, scale=self.scale)
+
+    def loss(self, logp: Tensor, trees: Trees) -> tuple[Tensor, Measures]:
+        x, owner = trees.extra, trees.owner
+        old = x.get("old", logp.detach())
+        values = clipped(logp, old, x["advantage"], low=self.clip_low, high=self.clip_high)
+        if self.kl != "reward" and self.kl_coefficient:
+            estimate = {"k2": kl.k2, "k3": kl.k3}[self.kl]
+            values = values + self.kl_coefficient * estimate(logp, x["reference"])
+        ratio = torch.exp(logp.detach() - old)
+        held = (ratio < 1 - self.clip_low) | (ratio > 1 + self.clip_high)
+        if self.normalise != "token":
+            lengths = torch.bincount(owner, minlength=trees.branches)
+            sums = segment_sum(values, owner, trees.branches)[trees.learning]
+            values = sums / (lengths[trees.learning] if self.normalise == "sequence" else self.max_new_tokens)
+        return values, {"ratio": ratio, "clip_fraction": held.double()}

@@ -1,0 +1,53 @@
+"""IPO-MD: online IPO on pairs that are sampled from the geometric mixture of policy and reference.
+
+    y, y' ~ pi^(1 - m) ref^m (token by token, from the mixed logits);  p = P(y beats y' | x)
+    loss = p (h - 1 / (2 tau))^2 + (1 - p) (-h - 1 / (2 tau))^2,  h = margin of pi - margin of ref
+
+Calandriello et al. 2024 (arXiv:2403.08635). The gradient is that of (h - (p - 1/2) / tau)^2, and at rest
+pi = ref exp(P(y beats the mixture) / tau) / Z, as for Nash-MD: m = 0 is online IPO, whose rest is the regularised
+game's Nash equilibrium. The sampling distribution has no gradient.
+
+Departures: none. Invalid verdicts are left out and counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from accord.engine.mixture import Mixture
+from accord.engine.trees import Trees
+from accord.errors import InputError
+from accord.methods.parts.duels import Duelling
+from accord.objectives.preference import ipo
+
+
+@dataclass(kw_only=True)
+class IPOMD(Duelling):
+    """Optimise a policy by regression on a judge's preferences between samples of its mixture with the reference."""
+
+    command: ClassVar[str] = "ipo-md"
+
+    tau: float = 0.1
+    """Strength of the pull towards the reference: larger stays closer."""
+    mixture: float = 0.125
+    """m, the reference's share in the mixture that is sampled from: 0 is online IPO."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.tau > 0 and 0 <= self.mixture <= 1):
+            raise InputError(f"tau must be positive and mixture lie in [0, 1], not {self.tau} and {self.mixture}.")
+
+    @property
+    def strength(self) -> float:
+        return self.tau
+
+    def speaker(self, policy: nn.Module, reference: nn.Module) -> nn.Module:
+        return Mixture(policy, reference, self.mixture)
+
+    def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
+        wins = pairs.rewards[0::2]
+        won, lost = ipo(policy, reference, tau=self.tau), ipo(-policy, -reference, tau=self.tau)
+        return wins * won + (1 - wins) * lost

@@ -1,0 +1,126 @@
+"""Nash-MD: the policy that no other beats by a judge's preferences, which need not be transitive.
+
+    y ~ pi,  y' ~ pi^(1 - m) ref^m (token by token, from the mixed logits)
+    loss = - (P(y beats y' | x) - tau log(pi(y) / ref(y)) - b) log pi(y)
+
+Munos et al. 2023 (arXiv:2312.00886): the score function of whole completions. At rest pi = ref exp(P(y beats its
+opponent) / tau) / Z: for m = 0 the Nash equilibrium of the regularised game, for m = 1 the best response to ref.
+`--past 4` plays snapshots of the policy; with `--past 1` and `--mirror`, the price of a nat of divergence from the
+snapshot, that is online mirror descent.
+
+Departures: a sample meets all of the opponent's samples of its prompt; b is its siblings' mean, or 1/2 for one alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from accord.data.prompts import EncodedPrompt
+from accord.engine.fit import Optimiser
+from accord.engine.forward import log_probabilities
+from accord.engine.mixture import Mixture
+from accord.engine.models import Policy
+from accord.engine.precision import computing
+from accord.engine.trees import Trees
+from accord.errors import InputError
+from accord.feedback.judge import Judge, judge_samples
+from accord.methods.online import Judged, Learner
+from accord.methods.parts.gradient import GradientLearner, PolicyGradient
+from accord.methods.parts.rollouts import Rollout, respond, rolled
+from accord.methods.parts.snapshots import Snapshots
+from accord.objectives import kl
+from accord.objectives.advantages import leave_one_out
+
+
+@dataclass(kw_only=True)
+class NashMD(Judged, PolicyGradient):
+    """Optimise a policy against opponents made of itself, by a judge's preferences."""
+
+    command: ClassVar[str] = "nash-md"
+
+    batch_size: int = 8
+    """Prompts in one step."""
+    group_size: int = 4
+    """Samples of each prompt."""
+    kl_coefficient: float = 0.008
+    """tau, the price of a nat of divergence from the reference; 0 does without a reference."""
+    opponents: int = 4
+    """Samples of the opponent for each prompt."""
+    mixture: float = 0.125
+    """m, the reference's share in the opponent: 0 is self-play, 1 the reference."""
+    past: int = 0
+    """Snapshots of the policy to play instead, another every step; 0 plays the mixture."""
+    snapshot_every: int = 10
+    """Steps between snapshots."""
+    mirror: float = 0.0
+    """Price of a nat of divergence from the last snapshot."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 <= self.mixture <= 1 and self.mirror >= 0):
+            raise InputError(f"mixture lies in [0, 1] and mirror from 0 up, not {self.mixture} and {self.mirror}.")
+        if self.opponents < 1 or self.past < 0 or self.snapshot_every < 1:
+            raise InputError("opponents and snapshot_every must be at least 1, and past must not be negative.")
+        if self.mixture and not (self.past or self.kl_coefficient):
+            raise InputError("a mixture with the reference needs one: give a kl_coefficient above 0, or mixture 0.")
+
+    def advantages(self, rewards: Tensor) -> Tensor:
+        return leave_one_out(rewards) if self.group_size > 1 else rewards - 0.5
+
+    def learner(self, policy: Policy, judge: Judge) -> Learner:
+        return NashLearner(self, policy, judge)
+
+
+class NashLearner(GradientLearner):
+    """The policy, its frozen start, and as many snapshots of it as are played or held to."""
+
+    method: NashMD
+
+    def __init__(self, method: NashMD, policy: Policy, judge: Judge) -> None:
+        super().__init__(method, policy, judge)  # type: ignore[arg-type]
+        count = method.past or int(method.mirror > 0)
+        self.past = Snapshots(policy.network, self.dtype, count=count, every=method.snapshot_every)
+        self.networks |= self.past.networks
+
+    def rollout(self, step: int, prompts: Sequence[EncodedPrompt]) -> Rollout:
+        """Samples whose reward is the mean probability to beat the opponent's samples of their prompt."""
+        method, g, k = self.method, self.method.group_size, self.method.opponents
+        ours = respond(method, self.policy, prompts, step)
+        theirs = respond(method, self.policy, prompts, step, 1, n=k, network=self.opponent(step))
+        first = [sample for sample in ours for _ in range(k)]
+        second = [theirs[i // g * k + j] for i in range(len(ours)) for j in range(k)]
+        verdicts = [v.first_wins for v in judge_samples(self.judge, first, second)]
+        valid = [[p for p in verdicts[i : i + k] if p is not None] for i in range(0, len(verdicts), k)]
+        told = {"invalid": verdicts.count(None) / len(verdicts)}
+        return rolled(prompts, ours, [sum(won) / len(won) if won else 0.5 for won in valid], told)
+
+    def opponent(self, step: int) -> nn.Module:
+        """Who is played at a step."""
+        if self.method.past:
+            return self.past.any(self.method.seed, step)
+        if self.reference is None:
+            return self.policy.network
+        return Mixture(self.policy.network, self.reference, self.method.mixture)
+
+    def learn(self, step: int, rollout: Rollout, optimiser: Optimiser) -> dict[str, float]:
+        self.done = step
+        row = super().learn(step, rollout, optimiser)
+        self.past.keep(self.policy.network, step + 1)
+        return row
+
+    def score(self, trees: Trees) -> Trees:
+        trees = super().score(trees)
+        if not self.method.mirror:
+            return trees
+        with torch.no_grad(), computing(self.dtype, self.policy.device):
+            past, _ = log_probabilities(self.past.last(self.done), trees, self.method.temperature)
+        return trees.having(past=kl.k1(trees.logprobs, past))
+
+    def price(self, trees: Trees) -> Tensor:
+        price = super().price(trees)
+        return price + self.method.mirror * trees.extra["past"] if self.method.mirror else price

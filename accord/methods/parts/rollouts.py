@@ -1,0 +1,140 @@
+"""What a policy says to a batch of prompts, scored: the data of one step of a method that learns from its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from accord.data.prompts import EncodedPrompt
+from accord.engine.fit import named_rows
+from accord.engine.generate import generate
+from accord.engine.models import Policy
+from accord.engine.precision import compute_dtype, computing
+from accord.engine.sampling import Sampling
+from accord.engine.trees import Branch, Tree
+from accord.errors import TrainingStopped
+from accord.feedback.judge import Reward
+from accord.records import Sample, text_to_json
+
+if TYPE_CHECKING:
+    from accord.methods.online import Online
+
+SHOWN = 4
+"""Samples written to the run's folder each time."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What the policy said to a batch of prompts: a tree a prompt, whose branches carry log-probabilities and rewards.
+
+    `samples` and `ended` (whether the end-of-turn token came) follow the branches' order. `parts` holds the mean of
+    every reward that the score is a sum of, by name.
+    """
+
+    trees: list[Tree]
+    samples: list[Sample]
+    ended: Tensor
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def rewards(self) -> Tensor:
+        """(C,) the reward of every sample."""
+        return torch.tensor([b.reward for t in self.trees for b in t.branches], dtype=torch.float64)
+
+
+def respond(
+    method: Online,
+    policy: Policy,
+    prompts: Sequence[EncodedPrompt],
+    *seed: int,
+    n: int | None = None,
+    network: nn.Module | None = None,
+) -> list[Sample]:
+    """Samples of every prompt, prompt after prompt: `n` or as many as the method's group size, of the policy as it is.
+
+    `seed` is combined with the method's. A `network` of the policy's vocabulary speaks in its place where one is given.
+    """
+    sampling = Sampling(method.max_new_tokens, method.temperature, seed=(method.seed, *seed))
+    with computing(compute_dtype(method.dtype, policy.device), policy.device):
+        speaker = policy.network if network is None else network
+        groups = generate(speaker, [p.tokens for p in prompts], n or method.group_size, sampling, end=policy.end)
+    return [
+        Sample(p.prompt, policy.text(c.tokens), p.tokens, c, p.row)
+        for p, group in zip(prompts, groups, strict=True)
+        for c in group
+    ]
+
+
+def sample(method: Online, policy: Policy, prompts: Sequence[EncodedPrompt], reward: Reward, step: int) -> Rollout:
+    """Completions of a batch of prompts under the policy as it is, with their rewards.
+
+    Raises:
+        TrainingStopped: the reward did not give every sample a finite score.
+    """
+    samples = respond(method, policy, prompts, step)
+    scores = reward(samples)
+    if len(scores) != len(samples):
+        rows = named_rows(s.row for s in samples)
+        raise TrainingStopped(
+            f"step {step + 1}: the reward gave {len(scores)} scores for {len(samples)} samples of {rows}; "
+            "let it give each sample one."
+        )
+    if not torch.isfinite(scores).all():
+        rows = named_rows(samples[i].row for i in (~torch.isfinite(scores)).nonzero().flatten().tolist())
+        raise TrainingStopped(f"step {step + 1}: the reward of a sample of {rows} is not finite; look at the reward.")
+    parts = {name: float(part.double().mean()) for name, part in getattr(reward, "parts", {}).items()}
+    return rolled(prompts, samples, scores.tolist(), parts)
+
+
+def rolled(
+    prompts: Sequence[EncodedPrompt],
+    samples: list[Sample],
+    scores: Sequence[float],
+    parts: Mapping[str, float] | None = None,
+) -> Rollout:
+    """The samples, equally many of every prompt, and their scores as a rollout."""
+    g = len(samples) // len(prompts)
+    branches = [
+        Branch(s.completion.tokens, None, s.completion.logprobs, r) for s, r in zip(samples, scores, strict=True)
+    ]
+    trees = [Tree(p.tokens, tuple(branches[i * g : (i + 1) * g]), row=p.row) for i, p in enumerate(prompts)]
+    return Rollout(trees, samples, torch.tensor([s.completion.stop == "end" for s in samples]), parts or {})
+
+
+def penalise(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tree]:
+    """The trees with `penalty` taken off the reward of every sample that was cut before its end-of-turn token.
+
+    With `mask` none of a cut sample's tokens are trained on.
+    """
+    ended = iter(rollout.ended.tolist())
+
+    def cut(branch: Branch) -> Branch:
+        trained = (False,) * len(branch.tokens) if mask else branch.trained
+        return replace(branch, reward=branch.reward - penalty, trained=trained)
+
+    return [replace(t, branches=tuple(b if next(ended) else cut(b) for b in t.branches)) for t in rollout.trees]
+
+
+def summary(rollout: Rollout) -> dict[str, float]:
+    """The rollout in numbers: mean and spread of the rewards, mean length in tokens, share that ended."""
+    lengths = [len(s.completion.tokens) for s in rollout.samples]
+    return {
+        "reward": float(rollout.rewards.mean()),
+        "reward_std": float(rollout.rewards.std(correction=0)),
+        **{f"reward of {name}": mean for name, mean in rollout.parts.items()},
+        "length": sum(lengths) / len(lengths),
+        "ended": float(rollout.ended.double().mean()),
+    }
+
+
+def shown(rollout: Rollout) -> list[dict[str, Any]]:
+    """A few samples for people to read."""
+    rewards = rollout.rewards.tolist()
+    return [
+        {"prompt": text_to_json(s.prompt.prompt), "completion": s.text, "reward": rewards[i]}
+        for i, s in enumerate(rollout.samples[:SHOWN])
+    ]

@@ -1,0 +1,89 @@
+"""RAFT: samples are ranked by a reward, and the best of them become demonstrations (expert iteration, online).
+
+    y_1 ... y_G ~ pi(.|x);  loss = - mean over the tokens of the kept samples of log pi(token | prompt, earlier tokens)
+
+Dong et al. 2023 (arXiv:2304.06767) keeps the best of every prompt; with `--at-least` a threshold decides, as where a
+verifier says 1: then this is rejection-sampling fine-tuning (Yuan et al. 2023, arXiv:2308.01825). In expectation T
+rounds of the best of k draw from the best of k^T.
+
+Departures: one update a step, so the samples are always the policy's own; of equal samples of a prompt one is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from accord.data.prompts import EncodedPrompt
+from accord.engine.fit import Optimiser, Work
+from accord.engine.models import Policy
+from accord.engine.trees import Branch, Tree, pack
+from accord.errors import InputError
+from accord.feedback.judge import Reward
+from accord.methods.offline import maximum_likelihood
+from accord.methods.online import Learner, Online
+from accord.methods.parts.rollouts import Rollout, sample
+
+
+@dataclass(kw_only=True)
+class RAFT(Online):
+    """Fine-tune a policy on the best of its own samples."""
+
+    command: ClassVar[str] = "raft"
+    least_group: ClassVar[int] = 2
+
+    learning_rate: float = 1e-5
+    """Peak step size of AdamW."""
+    batch_size: int = 8
+    """Prompts in one step."""
+    group_size: int = 8
+    """Samples of each prompt."""
+    keep: int = 1
+    """The best samples of each prompt that are learnt from, at most."""
+    at_least: float | None = None
+    """The least reward of a sample that is learnt from."""
+    keep_truncated: bool = False
+    """Learn from samples that were cut before their end-of-turn token too."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.keep <= self.group_size:
+            raise InputError(f"keep must lie between 1 and group_size ({self.group_size}), not {self.keep}.")
+
+    def learner(self, policy: Policy, reward: Reward) -> Learner:
+        return RAFTLearner(self, policy, reward)
+
+    def best(self, tree: Tree, end: int) -> list[Branch]:
+        """The branches to learn from, the best first; of equals the first."""
+        distinct = {branch.tokens: branch for branch in reversed(tree.branches)}
+        fit = [
+            branch
+            for branch in reversed(distinct.values())
+            if (self.keep_truncated or branch.tokens[-1] == end)
+            and (self.at_least is None or branch.reward >= self.at_least)
+        ]
+        return sorted(fit, key=lambda branch: -branch.reward)[: self.keep]
+
+
+class RAFTLearner(Learner):
+    """The policy, its own teacher."""
+
+    def __init__(self, method: RAFT, policy: Policy, reward: Reward) -> None:
+        self.method, self.policy, self.reward = method, policy, reward
+        self.networks = {"policy": policy.network}
+        self.objective = maximum_likelihood(policy, method.temperature)
+
+    def step(
+        self, step: int, prompts: Sequence[EncodedPrompt], optimiser: Optimiser
+    ) -> tuple[Rollout, dict[str, float]]:
+        rollout = sample(self.method, self.policy, prompts, self.reward, step)
+        best = [(tree, self.method.best(tree, self.policy.end)) for tree in rollout.trees]
+        kept = [replace(tree, branches=tuple(branches)) for tree, branches in best if branches]
+        rewards = [branch.reward for tree in kept for branch in tree.branches]
+        row = {"kept": len(rewards) / len(rollout.samples)}
+        if not kept:
+            return rollout, row
+        packs = pack(kept, self.method.tokens_per_pass, self.policy.device)
+        row |= {"kept_reward": sum(rewards) / len(rewards)}
+        return rollout, row | optimiser.update(step, Work(self.objective, packs, "token"))

@@ -1,0 +1,40 @@
+"""REINFORCE: the reward of a completion, less a baseline, times the gradient of its log-probability.
+
+    loss = - mean over samples of (r(y) - b) log pi(y),    r(y) = score(y) - beta log(pi(y) / ref(y))
+
+Williams 1992 ("Simple statistical gradient-following algorithms", Machine Learning 8). b is the mean reward of the
+step's other samples, which does not depend on y, so that the gradient stays unbiased; or nothing.
+
+Departures: none; one update a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from accord.errors import InputError
+from accord.methods.parts.gradient import PolicyGradient
+from accord.objectives.advantages import leave_one_out
+
+
+@dataclass(kw_only=True)
+class REINFORCE(PolicyGradient):
+    """Optimise a policy against a reward by the plain policy gradient."""
+
+    command: ClassVar[str] = "reinforce"
+
+    baseline: Literal["mean", "none"] = "mean"
+    """What is taken off a sample's reward: the mean of the step's other samples, or nothing."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.baseline == "mean" and self.batch_size * self.group_size < 2:
+            raise InputError("a mean of other samples needs two samples a step; raise batch_size or set baseline none.")
+
+    def advantages(self, rewards: Tensor) -> Tensor:
+        if self.baseline == "none":
+            return rewards
+        return leave_one_out(rewards.reshape(1, -1)).view_as(rewards)

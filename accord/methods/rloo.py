@@ -1,0 +1,36 @@
+"""RLOO: REINFORCE in which the other samples of the same prompt are the baseline.
+
+    loss = - mean over samples of (r(y_i) - mean over j != i of r(y_j)) log pi(y_i)
+    r(y) = score(y) - beta log(pi(y) / ref(y))
+
+Kool, van Hoof and Welling 2019; for language models Ahmadian et al. 2024 (arXiv:2402.14740). The baseline does not
+depend on the sample, so the gradient is unbiased.
+
+Departures: none; one update a step, so there is no ratio to clip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from accord.methods.parts.gradient import PolicyGradient
+from accord.objectives.advantages import leave_one_out
+
+
+@dataclass(kw_only=True)
+class RLOO(PolicyGradient):
+    """Optimise a policy against a reward, each sample judged by its siblings."""
+
+    command: ClassVar[str] = "rloo"
+    least_group: ClassVar[int] = 2
+
+    batch_size: int = 8
+    """Prompts in one step."""
+    group_size: int = 4
+    """Samples of each prompt."""
+
+    def advantages(self, rewards: Tensor) -> Tensor:
+        return leave_one_out(rewards)
