@@ -6,7 +6,8 @@ Samples that end leave the cache, and the samples of further prompts join it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class Recompute:
     """Decoding without a cache, for any architecture: every step reads every sequence again."""
 
     def __init__(self, model: nn.Module, room: int) -> None:
-        self.model, self.readout = model, Readout.of(model)
+        self.model, self.logits = model, _output_layer(model)
         self.sequences: list[Prompt] = []
 
     def admit(self, prompts: Sequence[Prompt], n: int) -> Tensor:
@@ -45,7 +46,7 @@ class Recompute:
     def _logits(self, sequences: Sequence[Prompt]) -> Tensor:
         device = next(self.model.parameters()).device
         trees = Trees.of([Tree((), (Branch(s),)) for s in sequences], device)
-        return self.readout.logits(hidden_states(self.model, trees).index_select(0, trees.last))
+        return self.logits(hidden_states(self.model, trees).index_select(0, trees.last))
 
 
 class Cache:
@@ -55,11 +56,11 @@ class Cache:
     """
 
     def __init__(self, model: nn.Module, room: int) -> None:
-        self.model, self.readout, self.room = model, Readout.of(model), room
+        self.model, self.logits, self.room = model, _output_layer(model), room
         device = next(model.parameters()).device
         none = torch.zeros(0, dtype=torch.long, device=device)
         self.device = device
-        self.prompt_length, self.group, self.length = none, none, none  # (G,), (S,), (S,)
+        self.prompt_length, self.group, self.length = none, none, none  # (G,), (S,) ascending, (S,)
         self.prompt_kv: dict[int, tuple[Tensor, Tensor]] = {}  # per layer (G, K, P, D)
         self.own_kv: dict[int, tuple[Tensor, Tensor]] = {}  # per layer (S, K, room, D)
 
@@ -82,19 +83,19 @@ class Cache:
         self.group = torch.cat([self.group, groups.repeat_interleave(n)])
         self.length = torch.cat([self.length, torch.zeros(len(prompts) * n, dtype=torch.long, device=self.device)])
         self._arrange()
-        return self.readout.logits(hidden.index_select(0, trees.last))
+        return self.logits(hidden.index_select(0, trees.last))
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append a token (S,) to every live sample; the logits (S, V) of the next."""
         position = self.prompt_length[self.group] + self.length
         self.length = self.length + 1
-        longest = int(self.length.max())
-        distance = (self.length - 1)[:, None] - torch.arange(longest, device=self.device)
-        self._own_distance = distance
-        prompt_distance = position[:, None] - torch.arange(int(self.prompt_length.max()), device=self.device)
-        outside = prompt_distance <= self.length[:, None] - 1
-        self._distance = torch.cat([prompt_distance.masked_fill(outside, -1), distance], 1)[:, None, None]
-        return self.readout.logits(self._forward(tokens, position, self._attend))
+        written = torch.arange(int(self.length.max()), device=self.device)
+        own = (self.length - 1)[:, None] - written
+        prompt = position[:, None] - torch.arange(int(self.prompt_length.max()), device=self.device)
+        padding = prompt < self.length[:, None]
+        self._distance = torch.cat([prompt.masked_fill(padding, -1), own], 1)[:, None, None]
+        self._hidden: dict[int | None, Tensor] = {}
+        return self.logits(self._forward(tokens, position, self._attend))
 
     def keep(self, live: Tensor) -> None:
         """Let go of the samples where `live` (S,) is False, and of prompts that have no sample left."""
@@ -110,13 +111,15 @@ class Cache:
         self._arrange()
 
     def _arrange(self) -> None:
-        """Each sample's place in the grid (G, samples of the fullest prompt): a prompt's queries lie together in it."""
+        """Each sample's place in the grid (G, samples of the fullest prompt), where a prompt's queries lie together.
+
+        Samples are in the order of their prompts, so where they fill the grid they lie in it as they are: None.
+        """
         counts = torch.bincount(self.group, minlength=len(self.prompt_length))
         self._width = int(counts.max()) if len(counts) else 0
-        order = torch.argsort(self.group, stable=True)
-        within = torch.arange(len(order), device=self.device) - (counts.cumsum(0) - counts)[self.group[order]]
-        self._place = torch.empty_like(order)
-        self._place[order] = self.group[order] * self._width + within
+        within = torch.arange(len(self.group), device=self.device) - (counts.cumsum(0) - counts)[self.group]
+        is_full = len(self.group) == len(counts) * self._width
+        self._place = None if is_full else self.group * self._width + within
 
     def _forward(self, tokens: Tensor, positions: Tensor, attend: object) -> Tensor:
         mask = torch.zeros(1, 1, 1, 1, device=self.device)
@@ -138,37 +141,39 @@ class Cache:
         """One query a sample (H, S, D) against its prompt's keys and its own, the new one among them: (S, H, E)."""
         prompt_k, prompt_v = self.prompt_kv[layer]
         own_k, own_v = self.own_kv[layer]
-        rows = torch.arange(len(self.length), device=self.device)
+        s, (_, heads, p, dim) = len(self.length), prompt_k.shape
+        longest = self._distance.shape[-1] - p
+        rows = torch.arange(s, device=self.device)
         own_k[rows, :, self.length - 1], own_v[rows, :, self.length - 1] = key.transpose(0, 1), value.transpose(0, 1)
-        longest = self._own_distance.shape[1]
-        s, (_, heads, p, dim) = len(rows), prompt_k.shape
         q = (query.transpose(0, 1) * scale).reshape(s, heads, -1, dim)
         shared = self._to_grid(q) @ prompt_k.transpose(2, 3)
-        scores = torch.cat([self._from_grid(shared, s), q @ own_k[:, :, :longest].transpose(2, 3)], -1)
+        scores = torch.cat([self._from_grid(shared), q @ own_k[:, :, :longest].transpose(2, 3)], -1)
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
-        hidden = self._distance < 0 if window is None else (self._distance < 0) | (self._distance >= window)
-        weights = torch.softmax(scores.masked_fill_(hidden, float("-inf")), -1)
-        from_prompt = self._from_grid(self._to_grid(weights[..., :p]) @ prompt_v, s)
+        weights = torch.softmax(scores.masked_fill_(self._hidden_beyond(window), float("-inf")), -1)
+        from_prompt = self._from_grid(self._to_grid(weights[..., :p]) @ prompt_v)
         return (from_prompt + weights[..., p:] @ own_v[:, :, :longest]).reshape(s, -1, own_v.shape[-1])
+
+    def _hidden_beyond(self, window: int | None) -> Tensor:
+        """The keys (S, 1, 1, P + longest) a layer with this window does not see, worked out once a step."""
+        if window not in self._hidden:
+            hidden = self._distance < 0
+            self._hidden[window] = hidden if window is None else hidden | (self._distance >= window)
+        return self._hidden[window]
 
     def _to_grid(self, x: Tensor) -> Tensor:
         """(S, K, R, X) -> (G, K, width * R, X), zeros where a prompt has fewer live samples."""
-        s, heads, r, last = x.shape
-        if s == len(self.prompt_length) * self._width:
-            grid = x.new_empty(s, heads, r, last)
-        else:
+        _, heads, r, last = x.shape
+        if self._place is not None:
             grid = x.new_zeros(len(self.prompt_length) * self._width, heads, r, last)
-        grid[self._place] = x
-        return grid.view(-1, self._width, heads, r, last).transpose(1, 2).reshape(-1, heads, self._width * r, last)
+            grid[self._place] = x
+            x = grid
+        return x.view(-1, self._width, heads, r, last).transpose(1, 2).reshape(-1, heads, self._width * r, last)
 
-    def _from_grid(self, x: Tensor, s: int) -> Tensor:
+    def _from_grid(self, x: Tensor) -> Tensor:
         g, heads, _, last = x.shape
-        return (
-            x.view(g, heads, self._width, -1, last)
-            .transpose(1, 2)
-            .reshape(g * self._width, heads, -1, last)[self._place]
-        )
+        grid = x.view(g, heads, self._width, -1, last).transpose(1, 2).reshape(g * self._width, heads, -1, last)
+        return grid if self._place is None else grid[self._place]
 
 
 class _Prefill:
@@ -202,6 +207,16 @@ class Both:
         """Let go of the samples where `live` (S,) is False."""
         for part in self.parts:
             part.keep(live)
+
+
+def _output_layer(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Hidden states to logits, with weights cast once for all tokens: autocast keeps no cast of tied weights."""
+    readout = Readout.of(model)
+    weight = readout.weight.detach()
+    if torch.is_autocast_enabled(weight.device.type):
+        weight = weight.to(torch.get_autocast_dtype(weight.device.type))
+    readout = replace(readout, weight=weight)
+    return lambda hidden: readout.logits(hidden.to(weight.dtype))
 
 
 def _rows_of(lengths: Tensor) -> Tensor:

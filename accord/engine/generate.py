@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -53,31 +54,41 @@ def generate(
         raise ValueError(f"prompt {next(i for i, p in enumerate(prompts) if not p)} has no tokens")
     ends = torch.tensor([end] if isinstance(end, int) else list(end))
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    batch = decoder(model, sampling.max_new_tokens)
     luck = torch.from_numpy(uniforms(prompts, n, sampling)).view(len(prompts) * n, -1)
     written = _Written(*luck.shape)
     live = torch.zeros(0, dtype=torch.long)  # the samples in the batch, in its order
     waiting = 0
-    while waiting < len(prompts) or len(live):
-        logits = batch.step(written.last(live).to(device)) if len(live) else None
-        joining = _joining(len(live), len(prompts) - waiting, n, capacity)
-        if joining:
-            first = batch.admit(prompts[waiting : waiting + joining], n).repeat_interleave(n, 0)
-            logits = first if logits is None else torch.cat([logits, first])
-            live = torch.cat([live, torch.arange(waiting * n, (waiting + joining) * n)])
-            waiting += joining
-        assert logits is not None
-        drawn, logp = draw(logits, luck[live, written.length[live]].to(device), sampling)
-        going = written.append(live, drawn.cpu(), logp.double().cpu(), ends)
-        if not going.all():
-            batch.keep(going.to(device))
-            if progress:
-                progress(int((~going).sum()))
-            live = live[going]
-    model.train(was_training)
+    with _evaluating(model):
+        batch = decoder(model, sampling.max_new_tokens)
+        while waiting < len(prompts) or len(live):
+            logits = batch.step(written.last(live).to(device)) if len(live) else None
+            joining = _joining(len(live), len(prompts) - waiting, n, capacity)
+            if joining:
+                first = batch.admit(prompts[waiting : waiting + joining], n).repeat_interleave(n, 0)
+                logits = first if logits is None else torch.cat([logits, first])
+                live = torch.cat([live, torch.arange(waiting * n, (waiting + joining) * n)])
+                waiting += joining
+            assert logits is not None
+            drawn, logp = draw(logits, luck[live, written.length[live]].to(device), sampling)
+            going = written.append(live, drawn.cpu(), logp.double().cpu(), ends)
+            if not going.all():
+                batch.keep(going.to(device))
+                if progress:
+                    progress(int((~going).sum()))
+                live = live[going]
     return [[written.completion(i * n + j) for j in range(n)] for i in range(len(prompts))]
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; its parts that were training go back to that."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 class _Written:

@@ -11,7 +11,7 @@ from accord.errors import InputError
 class Mixture(nn.Module):
     """A model whose next token is distributed as pi^(1 - w) ref^w / Z, to be sampled from with `generate`.
 
-    Munos et al. 2023 (arXiv:2312.00886, section 7), where w is called beta. Each conditional distribution is mixed and
+    Munos et al. 2023 (arXiv:2312.00886), where w is called beta. Each conditional distribution is mixed and
     normalised by itself, so a whole completion's probability is not the mixture of the two models' probabilities of it.
     """
 
