@@ -1,0 +1,154 @@
+"""Every method in the small world of the café, from the same start, on an equal budget of samples.
+
+    python benchmarks/methods.py [--seeds 0 1 2] [--out runs/methods]
+
+For each seed, benchmarks/methods.yaml makes a fine-tuned model, 8,000 of its samples compared by simulated people who
+agree with the gold reward 73% of the time, and a reward and a preference model fitted to the comparisons. The offline
+methods learn from those comparisons; the online ones draw 8,000 samples of their own, scored by the reward model or
+judged by the preference model. Then all answer 400 questions that no stage has seen, and the gold reward judges.
+
+Each method runs in a process of its own with one thread: its seconds are those of one core, its memory its own.
+What has been run is taken up, not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from accord.pipeline import run_pipeline
+
+SHARED = {"model": "{sft}", "max_length": 128, "warmup": 0.1, "schedule": "linear"}
+PAIRS = SHARED | {"data": "{comparisons}", "split": "train[:-500]", "batch_size": 64, "learning_rate": 3e-4}
+PROMPTS = SHARED | {"data": "{prompts}", "max_steps": 125, "max_new_tokens": 40, "learning_rate": 3e-4}
+SCORED, JUDGED = PROMPTS | {"reward": "{reward}"}, PROMPTS | {"judge": "{preference}"}
+GROUPS = {"batch_size": 16, "group_size": 4}
+BEST = {"model": "{sft}", "data": "{prompts}", "limit": 1000, "max_new_tokens": 40, "best_of": 8, "reward": "{reward}"}
+CHOSEN = SHARED | {"data": "{rejection}/best.jsonl", "batch_size": 32, "learning_rate": 3e-4}
+
+METHODS: dict[str, list[dict[str, Any]]] = {
+    "rejection": [{"command": "sample", **BEST, "out": "{rejection}/best.jsonl"}, {"command": "sft", **CHOSEN}],
+    "raft": [{"command": "raft", **SCORED, "batch_size": 8, "group_size": 8}],
+    "reinforce": [{"command": "reinforce", **SCORED, "batch_size": 64}],
+    "rloo": [{"command": "rloo", **SCORED, **GROUPS}],
+    "grpo": [{"command": "grpo", **SCORED, **GROUPS}],
+    "ppo": [{"command": "ppo", **SCORED, "batch_size": 64, "inner_epochs": 2, "minibatches": 2}],
+    "dpo": [{"command": "dpo", **PAIRS}],
+    "ipo": [{"command": "ipo", **PAIRS}],
+    "kto": [{"command": "kto", **PAIRS, "batch_size": 128}],
+    "online-dpo": [{"command": "online-dpo", **JUDGED, "batch_size": 32, "group_size": 2}],
+    "nash-md": [{"command": "nash-md", **JUDGED, "batch_size": 8, "group_size": 4, "opponents": 4}],
+    "ipo-md": [{"command": "ipo-md", **JUDGED, "batch_size": 32, "group_size": 2}],
+}
+"""The commands of each method; {name} is a folder or file of the shared stages, {method} the method's own folder."""
+
+
+def main() -> None:
+    """Run what has not been run, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=tuple(METHODS), default=list(METHODS))
+    parser.add_argument("--out", type=Path, default=Path("runs/methods"))
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    folders = [options.out / f"seed-{seed}" for seed in options.seeds]
+    for seed, folder in zip(options.seeds, folders, strict=True):
+        run_pipeline(Path(__file__).with_suffix(".yaml"), folder / "shared", {"seed": seed})
+        for method in options.only:
+            run_method(method, seed, folder)
+        evaluate(options.only, seed, folder)
+    show(options.only, folders)
+
+
+def places(folder: Path) -> dict[str, str]:
+    """What the methods' options refer to."""
+    shared = folder / "shared"
+    models = {name: str(shared / name / "model") for name in ("base", "sft", "reward", "preference")}
+    files = {"comparisons": shared / "comparisons/comparisons.jsonl", "prompts": shared / "world/prompts.jsonl"}
+    own = {name: folder / name for name in METHODS}
+    return models | {name: str(path) for name, path in (files | own).items()}
+
+
+def run_method(method: str, seed: int, folder: Path) -> None:
+    """The method's commands, each in a process of its own; what they cost is written beside what they made."""
+    out = folder / method
+    if (out / "cost.json").exists():
+        return
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    seconds, peak, began = 0.0, 0.0, time.perf_counter()
+    for options in METHODS[method]:
+        given = {"out": str(out / "run"), "seed": seed, **options}
+        arguments = [f"--{k}={str(v).format(**places(folder))}" for k, v in given.items() if k != "command"]
+        print(f"seed {seed}: {method} ({options['command']})", file=sys.stderr)
+        used = child(["-m", "accord", options["command"], *arguments])
+        seconds, peak = seconds + used.ru_utime + used.ru_stime, max(peak, used.ru_maxrss * 1024 / 1e9)
+    cost = {"seconds": seconds, "wall": time.perf_counter() - began, "peak_gb": peak}
+    (out / "cost.json").write_text(json.dumps(cost))
+
+
+def child(arguments: list[str]) -> Any:
+    """Run Python with these arguments; the resources it used."""
+    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"failed: {' '.join(arguments)}")
+    return used
+
+
+def evaluate(methods: list[str], seed: int, folder: Path) -> None:
+    """Every model's answers to held-out prompts, scored and judged by the gold reward."""
+    at, out = places(folder), folder / "evaluation"
+    models = {"base": at["base"], "sft": at["sft"]} | {m: str(folder / m / "run" / "model") for m in methods}
+    if (out / "evaluation.json").exists():
+        known = {row["name"] for row in json.loads((out / "evaluation.json").read_text())["models"]}
+        if set(models) <= known:
+            return
+    given = {"data": f"{folder}/shared/world/heldout.jsonl", "out": str(out), "judge": "cafe", "against": "sft"}
+    given |= {"reference": "sft", "reward": at["reward"], "best_of_n": 8, "max_new_tokens": 40, "max_length": 128}
+    arguments = [f"--{k}={v}" for k, v in (given | {"seed": seed}).items()]
+    child(["-m", "accord", "evaluate", *arguments, *(f"--models.{name}={path}" for name, path in models.items())])
+
+
+def show(methods: list[str], folders: list[Path]) -> None:
+    """The mean over seeds; of win rates also the lowest 95% bound of any seed."""
+    found = [json.loads((f / "evaluation" / "evaluation.json").read_text())["models"] for f in folders]
+    by_name = [{row["name"]: row for row in rows} for rows in found]
+    titles = ("method", "gold reward", "win rate over sft", "lowest 95% bound", "KL, nats", "seconds", "peak GB")
+    table = Table(*titles, title=f"the café, {len(folders)} seeds: mean (lowest to highest)")
+    for name in ("base", "sft", "sft best of 8", *methods):
+        rows = [rows[name] for rows in by_name]
+        wins = [row["win_rate"] for row in rows if row["win_rate"]]
+        costs = [json.loads(file.read_text()) for f in folders if (file := f / name / "cost.json").exists()]
+        table.add_row(
+            name,
+            spread([row["scores"]["cafe"]["estimate"] for row in rows]),
+            spread([won["estimate"] for won in wins]),
+            f"{min(won['low'] for won in wins):.3f}" if wins else "",
+            spread([row["kl"]["estimate"] for row in rows], 2),
+            spread([cost["seconds"] for cost in costs], 0),
+            spread([cost["peak_gb"] for cost in costs], 2),
+        )
+    Console(width=150).print(table)
+
+
+def spread(values: list[float], digits: int = 3) -> str:
+    """The mean, with the lowest and the highest."""
+    if not values:
+        return ""
+    mean = sum(values) / len(values)
+    return f"{mean:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+if __name__ == "__main__":
+    main()
