@@ -7,7 +7,7 @@ Run it again, and it goes on where it stopped.
 from __future__ import annotations
 
 from accord.engine.models import Policy
-from accord.feedback.judge import FunctionReward
+from accord.feedback.judge import TextReward
 from accord.methods import PPO, SFT
 from accord.records import Text
 from accord.worlds import cafe
@@ -25,7 +25,7 @@ def main() -> None:
 
     ppo = PPO(learning_rate=2e-4, batch_size=64, max_steps=20, max_length=128, max_new_tokens=40, inner_epochs=2)
     run = ppo.fit(
-        answering, cafe.prompts(0, 2_000), reward=FunctionReward(names_the_price), out="runs/price/ppo", resume=True
+        answering, cafe.prompts(0, 2_000), reward=TextReward(names_the_price), out="runs/price/ppo", resume=True
     )
     for row in (run.metrics[0], run.metrics[-1]):
         print(f"step {row['step']}: {row['reward']:.0%} of the answers name the price, KL {row['kl']:.2f} nats")

@@ -194,6 +194,17 @@ CONVENTIONS = (
 )
 """In the order they are tried: a prompt alone comes after every convention that gives its completion too."""
 
+_OF_A_ROW = {name for convention in CONVENTIONS for name in convention.needs} - {"answer"} | {"input"}
+
+
+def carried(columns: Columns) -> dict[str, Any]:
+    """The columns that a prompt hands on to what is sampled for it: all but those that conventions make rows of.
+
+    So a row with a new `completion` is read as that, and as nothing else. An `answer` is handed on: verifiers need it.
+    """
+    return {name: value for name, value in columns.items() if name not in _OF_A_ROW}
+
+
 _COMPLETIONS = ("completion", "completions", "chosen", "rejected")
 
 

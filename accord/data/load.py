@@ -1,4 +1,4 @@
-"""`load_data`: rows from a file, a Hub name, or objects already in memory."""
+"""`load_data` and `load_prompts`: rows from a file, a Hub name, a generator, or objects already in memory."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 from accord.data.conventions import Convention, convention_of
+from accord.data.generated import GENERATED, generated
 from accord.data.messages import read_prompt, read_text
 from accord.data.readers import FORMATS, Numbered, format_of
 from accord.errors import InputError
-from accord.records import Message, Row, Text
+from accord.records import Message, Prompt, Row, Text, row_to_json
 
 Source: TypeAlias = str | os.PathLike[str] | Iterable[Row | Mapping[str, Any]]
 
@@ -25,15 +26,34 @@ def load_data(source: Source, *, split: str = "train", limit: int | None = None)
     """The rows of `source` as records, in order; all of one kind.
 
     `source` is a file (.jsonl, .json or .csv, each also with .gz, or .parquet), a name on the Hugging Face Hub (with a
-    configuration as `name:config`), or an iterable of dicts or records: a list, a `datasets.Dataset`. Records are
-    returned as they are; columns become records by the conventions in `accord.data.conventions`.
+    configuration as `name:config`), a generator of reasoning-gym (as `reasoning-gym:chain_sum?size=200`), or an
+    iterable of dicts or records: a list, a `datasets.Dataset`. Records are returned as they are; columns become records
+    by the conventions in `accord.data.conventions`.
 
-    `split` names a split on the Hub; a file or an iterable has only "train". Rows can be picked by position, as
+    `split` names a split on the Hub; other sources have only "train". Rows can be picked by position, as
     `split="train[:1800]"` or `split="train[-512:]"`. `limit` keeps the first rows of what the split gives.
 
     Raises InputError, naming the file and the row, for a missing or malformed file, columns that fit no convention, an
     empty completion, equal chosen and rejected, a malformed chat, label or ranking, and when there are no rows.
     """
+    return [record for record, _ in _read(source, split, limit)]
+
+
+def load_prompts(source: Source, *, split: str = "train", limit: int | None = None) -> list[Prompt]:
+    """The prompts of the rows that `load_data` would give, each with all its row's other columns as they were given.
+
+    So a reward function or a verifier sees `answer`, `chosen`, and whatever else a row holds. Raises as `load_data`.
+    """
+    return [
+        record
+        if isinstance(record, Prompt)
+        else Prompt(record.prompt, {name: value for name, value in columns.items() if name != "prompt"})
+        for record, columns in _read(source, split, limit)
+    ]
+
+
+def _read(source: Source, split: str, limit: int | None) -> list[tuple[Row, Mapping[str, Any]]]:
+    """Every row as a record, and its columns."""
     if limit is not None and limit < 1:
         raise InputError(f"the limit on rows must be at least 1, not {limit}")
     if isinstance(source, (str, os.PathLike)):
@@ -73,6 +93,8 @@ def load_samples(path: str | os.PathLike[str]) -> list[tuple[Text, Text]]:
 def _open(source: str | os.PathLike[str], split: str) -> tuple[str, str, Numbered]:
     """What to call the source, what its numbers count, and its rows."""
     path, name = Path(source), os.fspath(source)
+    if name.startswith(GENERATED):
+        return name, "row", _pick(_number(generated(name)), split)
     reader = format_of(path)
     if path.is_file() and reader is not None:
         return name, reader.unit, _pick(reader.read(path), split)
@@ -118,8 +140,8 @@ def _pick(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int
     return iter(list(numbered)[start:stop])
 
 
-def _records(numbered: Iterable[tuple[int, Any]], place: str) -> Iterator[Row]:
-    """Each row as a record; all rows follow the first row's convention, or are records of one kind already."""
+def _records(numbered: Iterable[tuple[int, Any]], place: str) -> Iterator[tuple[Row, Mapping[str, Any]]]:
+    """Each row as a record, and its columns; all follow the first row's convention, or are records of one kind."""
     first: Convention | type | None = None
     for number, row in numbered:
         try:
@@ -131,7 +153,7 @@ def _records(numbered: Iterable[tuple[int, Any]], place: str) -> Iterator[Row]:
                 first = kind
             if kind is not first:
                 raise InputError(f"the row has {_describe(kind)}, where the first row has {_describe(first)}")
-            yield row if isinstance(kind, type) else kind.convert(row)
+            yield (row, row_to_json(row)) if isinstance(kind, type) else (kind.convert(row), row)
         except InputError as error:
             raise InputError(f"{place} {number}: {error}") from None
 

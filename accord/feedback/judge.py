@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from accord.errors import InputError
-from accord.records import Comparison, Sample, Text, Verdict, show
+from accord.data.prompts import EncodedPrompt
+from accord.feedback.numbers import finite
+from accord.records import Comparison, Completion, Prompt, Sample, Text, Verdict
 
 
 class Judge(Protocol):
@@ -24,9 +26,49 @@ class Judge(Protocol):
 class Reward(Protocol):
     """Anything that scores: a learned reward model, a Python function, a served model."""
 
-    def __call__(self, samples: Sequence[Sample]) -> torch.Tensor:
+    def __call__(self, samples: Sequence[Sample]) -> Tensor:
         """One finite float32 score per sample, (C,), in order; higher is better."""
         ...
+
+
+def judge_samples(judge: Judge, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
+    """The judge's verdicts on pairs of samples of one prompt each.
+
+    A judge that has a method `samples(first, second)` is given them as they are: tokens, columns, and why each stopped.
+    Others compare the texts.
+    """
+    samples = getattr(judge, "samples", None)
+    if samples is not None:
+        verdicts: list[Verdict] = samples(first, second)
+        return verdicts
+    return judge([Comparison(a.prompt.prompt, a.text, b.text) for a, b in zip(first, second, strict=True)])
+
+
+def check_prompts(reward: Reward | Judge, prompts: Iterable[EncodedPrompt]) -> None:
+    """Raise InputError where a prompt's row lacks what the reward or judge reads, before anything is sampled.
+
+    Those that read columns have a method `check(prompt, row)` for it.
+    """
+    check = getattr(reward, "check", None)
+    if check is not None:
+        for encoded in prompts:
+            check(encoded.prompt, encoded.row)
+
+
+def score_texts(reward: Reward, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
+    """The reward of every (prompt, completion) that is known by its text alone, (C,): without tokens or columns."""
+    texts = getattr(reward, "texts", None)
+    if texts is not None:
+        scores: Tensor = texts(pairs)
+        return scores
+    return reward([unsampled(prompt, completion) for prompt, completion in pairs])
+
+
+def unsampled(prompt: Text, completion: Text) -> Sample:
+    """A completion that is known by its text alone; of a chat, what the assistant says in it."""
+    if not isinstance(completion, str):
+        completion = "\n\n".join(message.content for message in completion if message.role == "assistant")
+    return Sample(Prompt(prompt), completion, (), Completion((), (), "end"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,29 +99,41 @@ def invalid_gap(gap: float) -> Verdict:
     return Verdict(None, f"the difference of the two scores is {gap}")
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionReward:
-    """A reward from a Python function of the prompt and the completion's text.
+class RewardJudge:
+    """A judge that always prefers the completion of higher reward, and calls equal rewards a tie."""
 
-    Raises `InputError`, naming the sample, where the function does not return a finite number.
+    def __init__(self, reward: Reward) -> None:
+        self.reward = reward
+
+    def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        """1 where the first is rewarded more, 0 where the second is, .5 where neither."""
+        firsts, seconds = [(c.prompt, c.first) for c in comparisons], [(c.prompt, c.second) for c in comparisons]
+        return _higher(score_texts(self.reward, firsts + seconds))
+
+    def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
+        """The same of samples, whose rewards may depend on more than their texts."""
+        return _higher(self.reward([*first, *second]))
+
+    def check(self, prompt: Prompt, row: int) -> None:
+        """What the reward asks of a prompt's row."""
+        check_prompts(self.reward, [EncodedPrompt(prompt, (), row)])
+
+
+def _higher(scores: Tensor) -> list[Verdict]:
+    """From the rewards (2P,) of all firsts and then all seconds."""
+    first, second = scores.tensor_split(2)
+    return [Verdict(0.5 + 0.5 * sign) for sign in torch.sign(first - second).tolist()]
+
+
+@dataclass(frozen=True, slots=True)
+class TextReward:
+    """A reward from a Python function of one prompt and one completion's text.
+
+    Raises `InputError`, naming the row, where the function does not return a finite number.
     """
 
     function: Callable[[Text, str], float]
 
-    def __call__(self, samples: Sequence[Sample]) -> torch.Tensor:
+    def __call__(self, samples: Sequence[Sample]) -> Tensor:
         """function(prompt, text) per sample, (C,) float32."""
-        return torch.tensor([self._score(i, sample) for i, sample in enumerate(samples)], dtype=torch.float32)
-
-    def _score(self, i: int, sample: Sample) -> float:
-        value = self.function(sample.prompt.prompt, sample.text)
-        if not isinstance(value, (int, float)) or not isfinite(value):
-            raise InputError(
-                f"the reward function returned {value!r} for sample {i + 1} of the batch "
-                f"(prompt {_excerpt(show(sample.prompt.prompt))}, completion {_excerpt(sample.text)}); "
-                "let it return a finite number"
-            )
-        return float(value)
-
-
-def _excerpt(text: str, length: int = 60) -> str:
-    return repr(text if len(text) <= length else text[: length - 3] + "...")
+        return finite([self.function(s.prompt.prompt, s.text) for s in samples], samples, "the reward function")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from accord.errors import InputError
-from accord.feedback.judge import FunctionReward, ScoreJudge
+from accord.feedback.judge import TextReward, ScoreJudge
 from accord.records import Comparison, Completion, Message, Prompt, Sample, Text
 
 
@@ -32,18 +32,18 @@ def test_a_score_that_is_not_finite_makes_the_verdict_invalid(value: float) -> N
 
 
 def test_a_function_scores_each_sample_in_order() -> None:
-    rewards = FunctionReward(lambda prompt, text: len(prompt) + len(text) / 2)([sample("abc"), sample("")])
+    rewards = TextReward(lambda prompt, text: len(prompt) + len(text) / 2)([sample("abc"), sample("")])
     assert rewards.dtype == torch.float32
     assert rewards.tolist() == [2.5, 1.0]  # one message in the prompt, plus half of 3 and of 0 letters
 
 
 def test_no_samples_give_an_empty_tensor() -> None:
-    assert FunctionReward(length)([]).shape == (0,)
+    assert TextReward(length)([]).shape == (0,)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf"), None, "7"])
 def test_a_reward_that_is_no_finite_number_names_the_sample(value: object) -> None:
-    reward = FunctionReward(lambda prompt, text: value if text == "bad" else 0.0)  # type: ignore[return-value,arg-type]
+    reward = TextReward(lambda prompt, text: value if text == "bad" else 0.0)  # type: ignore[return-value,arg-type]
     with pytest.raises(
         InputError, match=r"for sample 2 of the batch \(prompt 'user: how is it \?', completion 'bad'\)"
     ):

@@ -19,7 +19,7 @@ from accord.engine.models import Policy, Scorer
 from accord.engine.precision import computing
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError, TrainingStopped
-from accord.feedback.judge import FunctionReward
+from accord.feedback.judge import TextReward
 from accord.feedback.learned import LearnedReward
 from accord.methods import PPO
 from accord.methods.parts.rollouts import Rollout, penalise, sample
@@ -38,7 +38,7 @@ PROMPTS = [
     EncodedPrompt(Prompt(text), tokens, row)
     for row, (text, tokens) in enumerate({"hi": (6,), "hello day": (7, 10), "good bye bad": (8, 11, 9)}.items())
 ]
-LENGTH = FunctionReward(lambda prompt, text: float(len(text)))
+LENGTH = TextReward(lambda prompt, text: float(len(text)))
 
 
 def policy_at(kind: str = "gpt2", dtype: torch.dtype = torch.float64) -> Policy:
@@ -213,7 +213,7 @@ def test_a_cut_sample_loses_the_penalty() -> None:
 
 def test_a_reward_of_zero_is_a_reward() -> None:
     learner, rollout = rolled(
-        settings(kl_coefficient=0.0, missing_end_penalty=0.0, lam=1.0), reward=FunctionReward(lambda prompt, text: 0.0)
+        settings(kl_coefficient=0.0, missing_end_penalty=0.0, lam=1.0), reward=TextReward(lambda prompt, text: 0.0)
     )
     silence(learner)
     batches, _ = learner.experience(0, rollout)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from accord.feedback.judge import FunctionReward
+from accord.feedback.judge import TextReward
 from accord.methods import PPO
 from accord.methods.offline import Result
 from accord.records import Prompt, Text
@@ -52,7 +52,7 @@ def train(model: str, out: str, *, resume: bool = False) -> Result:
     ppo = PPO(
         learning_rate=1e-3, max_steps=STEPS, inner_epochs=2, minibatches=2, kl_target=0.01, dtype="float32", **sizes
     )
-    return ppo.fit(model, ROWS, reward=FunctionReward(length), out=out, resume=resume, save_every=2, sample_every=1)
+    return ppo.fit(model, ROWS, reward=TextReward(length), out=out, resume=resume, save_every=2, sample_every=1)
 
 
 @pytest.fixture(scope="module")

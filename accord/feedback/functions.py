@@ -1,0 +1,156 @@
+"""Python functions as rewards and as judges, called with lists as the field's trainers call them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from accord.errors import InputError
+from accord.feedback.judge import unsampled
+from accord.feedback.numbers import excerpt, finite, lacking, number, place
+from accord.records import Comparison, Prompt, Sample, Text, Verdict, text_to_json
+
+_TAKEN = ("prompt", "prompts", "completion", "completions", "completion_ids", "firsts", "seconds")
+"""Names that are never columns, as arguments have them."""
+
+
+class _Function:
+    """A function of lists, one element a sample, which gets the arguments it names, or all where it takes `**kwargs`.
+
+    Raises InputError where it cannot be called by names, or what it names is neither given nor a column of the rows.
+    """
+
+    kind = "function"
+
+    def __init__(self, function: Callable[..., Any], name: str = "") -> None:
+        self.function = function
+        self.name = name or getattr(function, "__name__", type(function).__name__)
+        parameters = inspect.signature(function).parameters.values()
+        self.takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        self.names = {p.name for p in named}
+        self.needs = [p.name for p in named if p.default is p.empty and p.name not in self.given]
+        if any(p.kind is p.POSITIONAL_ONLY for p in parameters):
+            raise InputError(f"{self} has arguments without names; let it take {', '.join(self.given)} and columns")
+
+    given: tuple[str, ...] = ()
+    """The arguments that are not columns."""
+
+    def __str__(self) -> str:
+        return f"the {self.kind} {self.name}"
+
+    def check(self, prompt: Prompt, row: int) -> None:
+        """Raise InputError where the row lacks a column that the function cannot do without."""
+        for name in self.needs:
+            if name in _TAKEN or name not in prompt.columns:
+                raise lacking(str(self), name, (c for c in prompt.columns if c not in _TAKEN), row)
+
+    def call(self, arguments: dict[str, list[Any]], samples: Sequence[Sample]) -> list[Any]:
+        """What the function returns for the arguments and the samples' columns."""
+        for sample in samples:
+            self.check(sample.prompt, sample.row)
+        every = columns_of(samples) | arguments
+        result = self.function(**{name: v for name, v in every.items() if self.takes_all or name in self.names})
+        if inspect.iscoroutine(result):  # awaited in a thread of its own, as a notebook's own loop may be running
+            with ThreadPoolExecutor(1) as thread:
+                result = thread.submit(asyncio.run, result).result()
+        try:
+            return list(result)
+        except TypeError:
+            raise InputError(
+                f"{self} returned {excerpt(repr(result))}; let it return a list of one value for each completion"
+            ) from None
+
+
+class FunctionReward(_Function):
+    """A reward from a function `f(prompts, completions, completion_ids, **columns) -> list[float]`.
+
+    Prompts are strings, or lists of messages `{"role", "content"}`; a chat's completion is a list of one message by the
+    assistant, any other a string; `completion_ids` are the tokens sampled. Every other column of the rows is an
+    argument too, a list aligned with the completions; None stands where a row lacks it. The function may name the
+    arguments it wants, may take the others as `**kwargs`, and may be a coroutine.
+
+    Raises InputError, naming the function and the row, where a row lacks a column the function asks for, and where the
+    function does not return one finite number for each completion.
+    """
+
+    kind = "reward function"
+    given = ("prompts", "completions", "completion_ids")
+
+    def __call__(self, samples: Sequence[Sample]) -> Tensor:
+        """One reward a sample, (C,) float32."""
+        if not samples:
+            return torch.empty(0)
+        ids = [list(s.completion.tokens) for s in samples]
+        prompts, completions = prompts_of(samples), completions_of(samples)
+        values = self.call({"prompts": prompts, "completions": completions, "completion_ids": ids}, samples)
+        return finite(values, samples, str(self))
+
+
+class FunctionJudge(_Function):
+    """A judge from a function `f(prompts, firsts, seconds, **columns) -> list`: P(the first is better), or None.
+
+    Arguments are as `FunctionReward` has them; None makes a verdict invalid.
+
+    Raises InputError, naming the function and the row, where a row lacks a column the function asks for, and where the
+    function does not return one probability or None for each pair.
+    """
+
+    kind = "judge"
+    given = ("prompts", "firsts", "seconds")
+
+    def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        """One verdict a comparison; texts have no columns."""
+        firsts = [_answer(c.prompt, c.first) for c in comparisons]
+        seconds = [_answer(c.prompt, c.second) for c in comparisons]
+        return self._verdicts([unsampled(c.prompt, c.first) for c in comparisons], firsts, seconds)
+
+    def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
+        """One verdict a pair of samples of one prompt."""
+        return self._verdicts(first, completions_of(first), completions_of(second))
+
+    def _verdicts(self, samples: Sequence[Sample], firsts: list[Any], seconds: list[Any]) -> list[Verdict]:
+        if not samples:
+            return []
+        values = self.call({"prompts": prompts_of(samples), "firsts": firsts, "seconds": seconds}, samples)
+        finite([0.0 if value is None else value for value in values], samples, str(self))
+        return [self._verdict(value, samples, i) for i, value in enumerate(values)]
+
+    def _verdict(self, value: Any, samples: Sequence[Sample], i: int) -> Verdict:
+        if value is None:
+            return Verdict(None, f"{self} gave no answer")
+        chance = number(value)
+        if chance is None or not 0 <= chance <= 1:
+            raise InputError(
+                f"{self} returned {chance} for {place(samples, i)}; let it return the probability that the first is "
+                "better, in [0, 1]"
+            )
+        return Verdict(chance)
+
+
+def prompts_of(samples: Sequence[Sample]) -> list[Any]:
+    """The samples' prompts as JSON has them."""
+    return [text_to_json(s.prompt.prompt) for s in samples]
+
+
+def completions_of(samples: Sequence[Sample]) -> list[Any]:
+    """The samples' completions as JSON has them, an assistant's message where the prompt is a chat."""
+    return [_answer(s.prompt.prompt, s.text) for s in samples]
+
+
+def columns_of(samples: Sequence[Sample]) -> dict[str, list[Any]]:
+    """The rows' other columns, each a list with one element a sample; None where a row lacks it."""
+    names = dict.fromkeys(name for s in samples for name in s.prompt.columns if name not in _TAKEN)
+    return {name: [s.prompt.columns.get(name) for s in samples] for name in names}
+
+
+def _answer(prompt: Text, completion: Text) -> str | list[dict[str, str]]:
+    if isinstance(prompt, str) or not isinstance(completion, str):
+        return text_to_json(completion)
+    return [{"role": "assistant", "content": completion}]

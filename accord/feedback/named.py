@@ -1,0 +1,224 @@
+"""Rewards and judges by the names that users give them, and sums of rewards as formulas.
+
+SPEC = TERM [ + TERM ...]      TERM = [WEIGHT * ]NAME
+NAME = a verifier (exact, number, regex:PATTERN, math, reasoning-gym), a Python function (module:function),
+       a server (http://...), or a reward model (a folder, or its name on the Hugging Face Hub)
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from accord.data.prompts import EncodedPrompt
+from accord.engine.models import Model, load_scorer
+from accord.errors import InputError
+from accord.feedback.functions import FunctionJudge, FunctionReward
+from accord.feedback.judge import Judge, Reward, RewardJudge, check_prompts, score_texts
+from accord.feedback.learned import LearnedReward, learned_judge
+from accord.feedback.remote import RemoteReward
+from accord.feedback.verifiers import VERIFIERS, verifier_named
+from accord.records import Prompt, Sample, Text
+
+_TERM = re.compile(r"(?:(?P<weight>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*\*\s*)?(?P<name>.+)", re.DOTALL)
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class Weighted:
+    """A sum of rewards by name, each times its weight; `parts` keeps what each gave in the last call, unweighted."""
+
+    def __init__(self, terms: Mapping[str, tuple[float, Reward]]) -> None:
+        self.terms = dict(terms)
+        self.parts: dict[str, Tensor] = {}
+
+    @property
+    def rewards(self) -> list[Reward]:
+        """The rewards in the sum."""
+        return [reward for _, reward in self.terms.values()]
+
+    def __call__(self, samples: Sequence[Sample]) -> Tensor:
+        """The weighted sum of every sample's rewards, (C,) float32."""
+        return self._sum(lambda reward: reward(samples))
+
+    def texts(self, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
+        """The weighted sum for every (prompt, completion), (C,) float32."""
+        return self._sum(lambda reward: score_texts(reward, pairs))
+
+    def listen(self, policy: Model) -> None:
+        """Take samples of one more policy, as `LearnedReward.listen`."""
+        for reward in self.rewards:
+            if isinstance(reward, (LearnedReward, Weighted)):
+                reward.listen(policy)
+
+    def check(self, prompt: Prompt, row: int) -> None:
+        """What each reward asks of a prompt's row."""
+        for reward in self.rewards:
+            check_prompts(reward, [EncodedPrompt(prompt, (), row)])
+
+    def _sum(self, score: Callable[[Reward], Tensor]) -> Tensor:
+        self.parts = {name: score(reward) for name, (_, reward) in self.terms.items()}
+        weights = torch.tensor([weight for weight, _ in self.terms.values()])
+        return (weights[:, None] * torch.stack(list(self.parts.values()))).sum(0)
+
+
+def reward_named(spec: str, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> Reward:
+    """The reward that a name or a formula stands for, such as `number` or `runs/rm/model + 0.5 * rewards:brief`.
+
+    Args:
+        spec: a weighted sum of names, as this module's docstring writes it.
+        policy: whose samples are scored; a reward model of the same vocabulary reads their tokens.
+        dtype: precision of a reward model's matrix products.
+
+    Raises:
+        InputError: a term has no meaning, or what it names is not there.
+    """
+    return formula(spec, partial(one_named, policy=policy, dtype=dtype))
+
+
+def as_reward(reward: Any, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> Reward:
+    """A reward from what Python's users give for one.
+
+    That is a name or a formula (`reward_named`), a reward model's folder as a `Path`, a function (`FunctionReward`), a
+    mapping of any of these to weights (`Weighted`), or a `Reward`, which is returned as it is.
+
+    Raises:
+        InputError: it is none of these, or cannot be used.
+    """
+    if isinstance(reward, str):
+        return reward_named(reward, policy, dtype=dtype)
+    if isinstance(reward, Path):
+        return LearnedReward(load_scorer(str(reward)), policy, dtype=dtype)
+    if isinstance(reward, Mapping):
+        named = [(_name(r), float(w), as_reward(r, policy, dtype=dtype)) for r, w in reward.items()]
+        return _weighted(named, "the mapping of rewards")
+    if not callable(reward) or inspect.isclass(reward):
+        raise InputError(f"{reward!r} is no reward: give a name, a function, or an object that is called with samples")
+    return FunctionReward(reward) if _is_function(reward) else reward
+
+
+def judge_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> Judge:
+    """The judge that a name stands for: of a model's folder, its own; a Python function; or a reward's preference.
+
+    `module:function` is a `FunctionJudge` unless it names the argument `completions`, as rewards do. A judge made of a
+    reward prefers the higher one, and calls equal rewards a tie.
+
+    Raises:
+        InputError: the name means nothing, or what it names is not there.
+    """
+    if _kind(name) == "function":
+        function = imported(name)
+        if not _names(function, "completions"):
+            return FunctionJudge(function, name)
+    if _kind(name) == "model" and len(_terms(name)) == 1:
+        _require_model(name)
+        return learned_judge(name, policy, dtype=dtype)  # type: ignore[arg-type]
+    return RewardJudge(reward_named(name, policy, dtype=dtype))
+
+
+def formula(spec: str, meaning: Callable[[str], Reward]) -> Reward:
+    """The weighted sum that `spec` writes, or the one reward that it names, by the meaning of a name.
+
+    Raises:
+        InputError: a term is empty, or one name stands twice.
+    """
+    terms = _terms(spec)
+    if len(terms) == 1 and terms[0][0] is None:
+        return meaning(terms[0][1])
+    return _weighted([(name, 1.0 if w is None else w, meaning(name)) for w, name in terms], f"the reward {spec!r}")
+
+
+def one_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> Reward:
+    """The reward that a single name stands for."""
+    match _kind(name):
+        case "verifier":
+            return verifier_named(name)
+        case "server":
+            return RemoteReward(name)
+        case "function":
+            reward = imported(name)
+            return FunctionReward(reward, name) if _is_function(reward) else as_reward(reward)
+        case _:
+            _require_model(name)
+            return LearnedReward(load_scorer(name), policy, dtype=dtype)
+
+
+def imported(name: str) -> Any:
+    """What `module:function` names; the working directory is among the places where modules are found.
+
+    Raises:
+        InputError: there is no such module, it cannot be imported, or it has nothing of that name that can be called.
+    """
+    module_name, _, attribute = name.partition(":")
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, SyntaxError) as error:
+        raise InputError(f"{name}: the module {module_name} cannot be imported ({error})") from error
+    if not callable(getattr(module, attribute, None)):
+        near = get_close_matches(attribute, dir(module), 1, 0.5)
+        hint = f"; did you mean {module_name}:{near[0]}?" if near else ""
+        raise InputError(f"the module {module_name} has no function {attribute}{hint}")
+    return getattr(module, attribute)
+
+
+def _terms(spec: str) -> list[tuple[float | None, str]]:
+    """The weights and names of a formula; a name that exists as a file is never one."""
+    parts = [spec] if os.path.exists(spec) else [part.strip() for part in spec.split(" + ")]
+    matches = [_TERM.fullmatch(part) for part in parts]
+    if not all(matches):
+        raise InputError(f"the reward {spec!r} has an empty term; write WEIGHT * NAME + WEIGHT * NAME")
+    return [(None if m["weight"] is None else float(m["weight"]), m["name"]) for m in matches if m]
+
+
+def _weighted(terms: Sequence[tuple[str, float, Reward]], where: str) -> Weighted:
+    names = [name for name, _, _ in terms]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice} stands twice in {where}; give it one weight")
+    return Weighted({name: (weight, reward) for name, weight, reward in terms})
+
+
+def _kind(name: str) -> str:
+    """What sort of thing a name stands for."""
+    if re.match(r"\w+://", name):
+        return "server"
+    if re.split("[@:]", name)[0] in VERIFIERS:
+        return "verifier"
+    return "function" if _FUNCTION.fullmatch(name) and not os.path.exists(name) else "model"
+
+
+def _require_model(name: str) -> None:
+    """Raise InputError for a name that cannot be a model's, and was perhaps meant to be another's."""
+    if "/" in name or name == "smollm2" or os.path.exists(name):
+        return
+    near = get_close_matches(name, VERIFIERS, 1, 0.5)
+    hint = f"did you mean {near[0]}?" if near else f"the verifiers are {', '.join(VERIFIERS)}"
+    raise InputError(
+        f"{name!r} is neither a verifier, nor module:function, nor a URL, nor the folder of a model; {hint}"
+    )
+
+
+def _is_function(reward: Callable[..., Any]) -> bool:
+    """Whether it is called with lists by name: a plain function, or an object that names the completions."""
+    return inspect.isroutine(reward) or isinstance(reward, partial) or _names(reward, "completions")
+
+
+def _names(function: Callable[..., Any], argument: str) -> bool:
+    return argument in inspect.signature(function).parameters
+
+
+def _name(reward: Any) -> str:
+    return str(getattr(reward, "name", "") or getattr(reward, "__name__", "") or reward)
