@@ -21,10 +21,10 @@ from accord.engine.precision import computing
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree, pack
 from accord.evaluate.statistics import Interval, bootstrap_mean
-from accord.feedback.judge import Judge
+from accord.feedback.judge import Judge, judge_samples
 from accord.objectives.segments import segment_sum
 from accord.objectives.selection import best_of_n_kl_bound
-from accord.records import Comparison, Sample
+from accord.records import Sample
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,7 @@ def divergence(
 
 def win_rate(judge: Judge, answers: Answers, against: Answers) -> dict[str, Any]:
     """The judge's view of one model's answers against another's, with a 95% interval."""
-    pairs = zip(answers.samples, against.samples, strict=True)
-    verdicts = judge([Comparison(a.prompt.prompt, a.text, b.text) for a, b in pairs])
+    verdicts = judge_samples(judge, answers.samples, against.samples)
     valid = [v.first_wins for v in verdicts if v.first_wins is not None]
     interval = bootstrap_mean(valid) if valid else Interval(float("nan"), float("nan"), float("nan"), 0)
     return as_json(interval) | {"ties": valid.count(0.5), "invalid": len(verdicts) - len(valid)}

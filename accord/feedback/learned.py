@@ -12,7 +12,7 @@ from torch import Tensor
 
 from accord.data.chat import encode_completion, encode_prompt
 from accord.engine.forward import outputs
-from accord.engine.models import Comparer, Model, Policy, Scorer, load_classifier
+from accord.engine.models import Comparer, Model, Scorer, load_classifier
 from accord.engine.precision import computing, frozen
 from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.feedback.judge import invalid_gap
@@ -127,7 +127,7 @@ class LearnedJudge(Learned):
         return _verdicts(self.of_samples([*first, *second]))
 
 
-def learned_judge(name: str, policy: Policy | None = None, *, dtype: torch.dtype = torch.float32) -> LearnedJudge:
+def learned_judge(name: str, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> LearnedJudge:
     """The judge in a folder: a preference model, or a reward model.
 
     Raises:

@@ -18,7 +18,7 @@ from accord.data.load import Source
 from accord.engine import checkpoint
 from accord.engine.fit import Measures, Objective, Optimiser, Training, Work
 from accord.engine.forward import log_probabilities
-from accord.engine.models import Model, Policy, Scorer, load_model, load_scorer
+from accord.engine.models import Model, Policy, load_model
 from accord.engine.trees import Tree, Trees, pack
 from accord.errors import InputError, TrainingStopped
 from accord.objectives.likelihood import negative_log_likelihood
@@ -153,7 +153,7 @@ def finish(run: Run, model: Model) -> Result:
     run.close()
     folder = run.folder / "model"
     if run.finished:
-        model = load_scorer(str(folder)) if isinstance(model, Scorer) else load_model(str(folder))
+        model = model.reload(folder)
     else:
         model.save(folder)
         model.name = str(folder)

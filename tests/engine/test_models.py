@@ -89,8 +89,8 @@ def test_a_new_scorer_has_the_policy_s_trunk_and_a_small_head() -> None:
 
 def test_a_new_comparer_has_a_scorer_s_score_and_planes_that_weigh_as_much() -> None:
     # Score N(0, 1/17), planes N(0, 1/(17 sqrt 4)): over 300 seeds variances within 4 standard errors, 8% of 4800 draws
-    # and 3% of 38400. A hidden state of 16 numbers of mean square 1 then has a score of variance v = 16/17 and points of
-    # variance v / 2: two scores differ with variance 2 v, and four planes of two products have 4 * 2 * (v / 2)^2 = 2 v^2.
+    # and 3% of 38400. A hidden state of 16 numbers of mean square 1 then has a score of variance v = 16/17 and points
+    # of variance v / 2. Two scores differ with variance 2 v, and four planes of two products have 4 * 2 * (v / 2)^2.
     made = policy()
     heads = torch.stack([Comparer.on(made, 4, seed).network.score.weight.detach() for seed in range(300)])
     assert float(heads[:, 0].square().mean()) == pytest.approx(1 / 17, rel=0.08)

@@ -64,6 +64,23 @@ def test_the_judge_sees_both_answers_to_one_prompt() -> None:
     assert seen == [Comparison("p0", "u", "y"), Comparison("p1", "v", "z")]
 
 
+def test_a_judge_of_samples_sees_tokens_and_why_they_stopped() -> None:
+    class Patient:
+        """Prefers what ended, and of the rest the longer."""
+
+        def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+            raise AssertionError("texts do not say whether they were cut")
+
+        def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
+            def merit(s: Sample) -> tuple[bool, int]:
+                return s.completion.stop == "end", len(s.completion.tokens)
+
+            return [Verdict(float(merit(a) > merit(b))) for a, b in zip(first, second, strict=True)]
+
+    rate = win_rate(Patient(), answers("a", "x", "yy...", "zzz"), answers("b", "xx...", "y", "z"))
+    assert (rate["estimate"], rate["n"]) == (pytest.approx(2 / 3), 3)  # 1, 0, 1
+
+
 def test_best_of_takes_the_highest_proxy() -> None:
     best = best_of(answers("m", *"abcdef"), 3, torch.tensor([0.1, 0.9, 0.5, -1.0, -3.0, -2.0]))
     assert [s.text for s in best.samples] == ["b", "d"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Literal
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,21 +12,24 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2ForSequenceClassification, PreTrainedTokenizerFast
 
-from accord.engine.models import Scorer
+from accord.engine.models import Comparer, Policy, Scorer
 from accord.engine.trees import Branch, Tree
-from accord.feedback.learned import LearnedJudge, LearnedReward
-from accord.records import Comparison, Completion, Message, Prompt, Sample
+from accord.feedback.learned import Learned, LearnedJudge, LearnedReward, Tokens, grow, learned_judge
+from accord.objectives.preference import general_preference
+from accord.records import Comparison, Completion, Message, Prompt, Sample, Verdict
 from tests.data.conftest import WORDS, word_tokenizer
 from tests.engine.tiny import CONFIGS, policy_of, random_model, randomise, tree_lists
 
 
-def scorer() -> Scorer:
+def network(labels: int) -> GPT2ForSequenceClassification:
     config = CONFIGS["gpt2"]()
-    config.num_labels = 1
-    return Scorer(randomise(GPT2ForSequenceClassification(config), 3).double().eval(), word_tokenizer(), "random")
+    config.num_labels = labels
+    made: GPT2ForSequenceClassification = randomise(GPT2ForSequenceClassification(config), 3).double().eval()
+    return made
 
 
-SCORER = scorer()
+SCORER = Scorer(network(1), word_tokenizer(), "random")
+COMPARER = Comparer(network(5), word_tokenizer(), "random")
 
 
 def plain(*tokens: int) -> float:
@@ -33,8 +39,26 @@ def plain(*tokens: int) -> float:
         return float(SCORER.network.score(hidden))
 
 
-def said(prompt: str, text: str, prompt_tokens: tuple[int, ...], tokens: tuple[int, ...]) -> Sample:
-    return Sample(Prompt(prompt), text, prompt_tokens, Completion(tokens, (0.0,) * len(tokens), "end"))
+def odds(first: Tokens, second: Tokens) -> float:
+    """The log-odds of two sequences under the preference model, by a forward of transformers each."""
+    with torch.no_grad():
+        labels = [COMPARER.network(torch.tensor([tokens])).logits for tokens in (first, second)]
+    return float(general_preference(*labels))
+
+
+def chance(log_odds: float) -> float:
+    return float(torch.tensor(log_odds, dtype=torch.float64).sigmoid())
+
+
+def said(
+    prompt: str, text: str, prompt_tokens: Tokens, tokens: Tokens, stop: Literal["end", "length"] = "end"
+) -> Sample:
+    return Sample(Prompt(prompt), text, prompt_tokens, Completion(tokens, (0.0,) * len(tokens), stop))
+
+
+def won(verdicts: list[Verdict]) -> list[float]:
+    """The probabilities of verdicts that are all valid."""
+    return [v.first_wins for v in verdicts if v.first_wins is not None]
 
 
 @given(tree_lists(), st.integers(1, 30))
@@ -55,15 +79,60 @@ def test_samples_are_scored_by_their_own_tokens() -> None:
     assert reward(alternating).tolist() == pytest.approx([plain(6, 7, 1, 2), plain(11, 8, 2), plain(6, 9)], abs=1e-6)
 
 
-def test_another_tokenizer_s_samples_are_tokenised_again() -> None:
+def other_policy() -> Policy:
+    """A policy whose tokenizer has the same words in another order."""
     reversed_words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(reversed(WORDS))}, unk_token="<unk>"))
     reversed_words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     policy = policy_of(random_model(CONFIGS["gpt2"]()))
     policy.tokenizer = PreTrainedTokenizerFast(tokenizer_object=reversed_words, eos_token="</s>", unk_token="<unk>")
-    reward = LearnedReward(SCORER, policy)
+    return policy
+
+
+def test_another_tokenizer_s_samples_are_tokenised_again() -> None:
+    reward = LearnedReward(SCORER, other_policy())
     assert not reward.shares_tokens
     samples = [said("hi", "good day", (5,), (3, 1, 9)), said("bye", "hello", (0,), (4, 9))]
     assert reward(samples).tolist() == pytest.approx([plain(6, 8, 10, 2), plain(11, 7, 2)], abs=1e-6)
+
+
+def test_one_policy_of_another_vocabulary_is_enough_to_read_texts() -> None:
+    reward = LearnedReward(SCORER, SCORER)
+    for policy, shares in ((SCORER, True), (other_policy(), False), (SCORER, False)):
+        reward.listen(policy)
+        assert reward.shares_tokens == shares
+
+
+def test_a_cut_sample_is_not_scored_as_though_it_had_ended() -> None:
+    # "good day" without </s> (2), whoever's tokens it comes in; what ended, and texts of no sampler, have it.
+    cut, ended = said("hi", "good day", (6,), (8, 10), "length"), said("hi", "good day", (6,), (8, 10, 2))
+    expected = [plain(6, 8, 10), plain(6, 8, 10, 2)]
+    assert abs(expected[0] - expected[1]) > 1e-2
+    for policy in (SCORER, other_policy()):
+        assert LearnedReward(SCORER, policy)([cut, ended]).tolist() == pytest.approx(expected, abs=1e-6)
+        (verdict,) = won(LearnedJudge(SCORER, policy).samples([cut], [ended]))
+        assert verdict == pytest.approx(chance(expected[0] - expected[1]), abs=1e-6)
+    # Of a cut sample whose text says nothing, the end of turn is all that can be read.
+    assert LearnedReward(SCORER, other_policy())([said("hi", "", (5,), (9,), "length")]).tolist() == pytest.approx(
+        [plain(6, 2)], abs=1e-6
+    )
+
+
+@given(tree_lists(), st.integers(1, 30), st.data())
+def test_every_distinct_completion_is_computed_once(trees: list[Tree], budget: int, data: st.DataObject) -> None:
+    pairs = [(tree.prompt, branch.tokens) for tree in trees for branch in tree.branches]
+    asked = data.draw(st.lists(st.sampled_from(pairs), max_size=12))
+    grown, place = grow(asked, budget)
+    branches = [(tree.prompt, branch.tokens) for tree in grown for branch in tree.branches]
+    assert [branches[i] for i in place] == asked
+    assert sorted(branches) == sorted(set(asked))
+    # A tree with more than one branch outgrows the budget by less than its last branch.
+    assert all(tree.size - len(tree.branches[-1].tokens) < max(budget, len(tree.prompt) + 1) for tree in grown)
+
+
+def test_a_prompt_is_shared_where_its_completions_stand_apart() -> None:
+    trees, place = grow([((6,), (7, 2)), ((11,), (8, 2)), ((6,), (9, 2)), ((6,), (7, 2))], 100)
+    assert trees == [Tree((6,), (Branch((7, 2)), Branch((9, 2)))), Tree((11,), (Branch((8, 2)),))]
+    assert place == [0, 2, 1, 0]
 
 
 def test_chats_are_written_by_the_scorer_s_template() -> None:
@@ -84,6 +153,61 @@ def test_the_judge_is_bradley_terry() -> None:
     assert unsure.first_wins == 0.5
     assert sure.first_wins is not None and turned.first_wins is not None
     assert sure.first_wins + turned.first_wins == pytest.approx(1, abs=1e-12)
+
+
+def test_the_preference_judge_is_the_preference_model_of_texts_and_of_samples() -> None:
+    judge = LearnedJudge(COMPARER, COMPARER)
+    texts = [Comparison("hi", "good", "bad"), Comparison("bye", "day day", "good"), Comparison("hi", "bad", "good")]
+    ahead, other = odds((6, 8, 2), (6, 9, 2)), odds((11, 10, 10, 2), (11, 8, 2))
+    expected = [chance(ahead), chance(other), chance(-ahead)]
+    assert won(judge(texts)) == pytest.approx(expected, abs=1e-6)
+    # Tokens that no text gives, one of them cut.
+    first = [said("hi", "x", (6,), (7, 1, 2)), said("bye", "x", (11,), (8, 2))]
+    second = [said("hi", "x", (6,), (9,), "length"), said("bye", "x", (11,), (10, 2))]
+    expected = [chance(odds((6, 7, 1, 2), (6, 9))), chance(odds((11, 8, 2), (11, 10, 2)))]
+    assert won(judge.samples(first, second)) == pytest.approx(expected, abs=1e-6)
+    assert judge([]) == judge.samples([], []) == []
+
+
+@given(tree_lists(), st.integers(1, 30), st.data())
+def test_a_preference_judge_s_chances_of_a_pair_sum_to_one(trees: list[Tree], budget: int, data: st.DataObject) -> None:
+    answers = [said("p", "x", tree.prompt, branch.tokens) for tree in trees for branch in tree.branches]
+    pairs = data.draw(st.lists(st.tuples(st.sampled_from(answers), st.sampled_from(answers)), min_size=1, max_size=6))
+    first, second = map(list, zip(*pairs, strict=True))
+    judge = LearnedJudge(COMPARER, COMPARER, tokens_per_pass=budget)
+    chances = won(judge.samples(first + second + first, second + first + first))
+    for i in range(len(pairs)):
+        assert chances[i] + chances[len(pairs) + i] == pytest.approx(1, abs=1e-15)
+        assert chances[2 * len(pairs) + i] == 0.5
+
+
+def test_a_model_gone_wrong_gives_no_verdict() -> None:
+    broken = Comparer(network(3), word_tokenizer(), "broken")
+    broken.network.score.weight.data[1] = float("nan")
+    (verdict,) = LearnedJudge(broken)([Comparison("hi", "good", "bad")])
+    assert verdict.first_wins is None and "nan" in verdict.reason
+
+
+@pytest.mark.parametrize("made", [SCORER, COMPARER])
+def test_a_folder_judges_by_what_it_holds(made: Scorer | Comparer, tmp_path: Path) -> None:
+    kind = Comparer if isinstance(made, Comparer) else Scorer
+    start = policy_of(random_model(CONFIGS["gpt2"](), dtype=torch.float32))
+    start.tokenizer = word_tokenizer()
+    model = Comparer.on(start, 2) if kind is Comparer else Scorer.on(start)
+    texts = [Comparison("hi", "good", "bad"), Comparison("bye", "day day", "good")]
+    judge = learned_judge(str(model.save(tmp_path / "model")), start)
+    assert type(judge.model) is kind and judge.shares_tokens
+    assert won(judge(texts)) == won(LearnedJudge(model)(texts))
+    assert not learned_judge(str(tmp_path / "model"), other_policy()).shares_tokens
+
+
+def test_labels_come_in_the_order_of_the_branches() -> None:
+    trees = [Tree((6,), (Branch((7, 2)), Branch((8, 2)))), Tree((11, 6), (Branch((9,)),))]
+    rows = Learned(COMPARER, tokens_per_pass=4).of_trees(trees)
+    with torch.no_grad():
+        plainly = [COMPARER.network(torch.tensor([t])).logits[0] for t in ((6, 7, 2), (6, 8, 2), (11, 6, 9))]
+    assert rows.shape == (3, 5) and rows.dtype == torch.float32
+    torch.testing.assert_close(rows, torch.stack(plainly).float(), rtol=0, atol=1e-6)
 
 
 def test_equal_branches_get_equal_scores() -> None:

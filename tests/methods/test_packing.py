@@ -11,18 +11,18 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import GPT2ForSequenceClassification
 
 from accord.engine.fit import Objective, Optimiser, Training, Work
-from accord.engine.models import Model, Scorer
+from accord.engine.models import Model
 from accord.engine.trees import Branch, Tree, Trees, pack
-from accord.methods import DPO, SFT, RewardModel
+from accord.methods import DPO, SFT, PreferenceModel, RewardModel
 from accord.methods.offline import Offline
 from tests.engine.tiny import CONFIGS, policy_of, random_model, randomise, tree_lists
 
 METHODS: dict[str, Offline] = {
     "sft": SFT(dtype="float32"),
     "reward": RewardModel(dtype="float32"),
+    "preference": PreferenceModel(dtype="float32", planes=2),
     "dpo": DPO(dtype="float32", beta=0.3, label_smoothing=0.1),
 }
 
@@ -37,13 +37,8 @@ class Learning:
 
     @staticmethod
     def of(name: str) -> Learning:
-        method, policy = METHODS[name], policy_of(random_model(CONFIGS["gpt2"]()))
-        model: Model = policy
-        if name == "reward":
-            config = copy.deepcopy(policy.network.config)
-            config.num_labels = 1
-            network = randomise(GPT2ForSequenceClassification(config), 3).double().eval()
-            model = Scorer(network, policy.tokenizer, "random")
+        method = METHODS[name]
+        model = method.start(policy_of(random_model(CONFIGS["gpt2"]())))
         objective = method.objective(model)
         randomise(model.network, 2)  # the policy leaves the reference that DPO has just taken
         return Learning(method, model, objective)
