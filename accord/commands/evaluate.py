@@ -12,7 +12,7 @@ from rich.table import Table
 
 from accord.commands.names import judge_named, reward_named
 from accord.commands.score import score_trees
-from accord.data import load_data
+from accord.data import load_data, load_prompts
 from accord.data.encoding import encode
 from accord.data.prompts import encode_prompts
 from accord.engine.models import Comparer, Model, Policy, load_classifier, load_model
@@ -22,7 +22,8 @@ from accord.engine.trees import Tree
 from accord.errors import InputError
 from accord.evaluate.accuracy import Accuracy, accuracy, pairwise_accuracy
 from accord.evaluate.compare import Answers, answer, as_json, best_of, divergence, table
-from accord.feedback.learned import Learned, LearnedReward
+from accord.feedback.judge import listen
+from accord.feedback.learned import Learned
 from accord.files import write_text
 from accord.objectives.preference import general_preference
 from accord.records import Preference, Ranking, Row, show
@@ -89,7 +90,7 @@ def evaluate(
     for option, value in unused.items():
         if value is not None:
             raise InputError(f"--{option} is of no use {'with' if models else 'without'} --models; leave it out.")
-    rows = load_data(data, split=split, limit=limit)
+    rows: list[Row] = [*(load_prompts if models else load_data)(data, split=split, limit=limit)]
     if models:
         if judge is None:
             raise InputError("--models needs --judge to say whose answers are better.")
@@ -181,15 +182,15 @@ def _compare(
     rewards = {} if judge == reward else {judge: reward_named(judge)}
     if reward:
         rewards["reward"] = reward_named(reward)
+    preference = judge_named(judge)
     answered: list[Answers] = []
     precision = compute_dtype(dtype)
     longest: int | None = max_length
     for name, folder in models.items():
         policy = load_model(folder)
         _require_same_vocabulary(policy, origin)
-        for scorer in rewards.values():
-            if isinstance(scorer, LearnedReward):  # one model of another vocabulary, and all are scored by their texts
-                scorer.shares_tokens &= scorer.scorer.same_vocabulary(policy)
+        for feedback in (*rewards.values(), preference):
+            listen(feedback, policy)  # one other vocabulary, and all samples are read by their texts
         prompts, left_out = encode_prompts(
             policy.tokenizer, rows, room=sampling.max_new_tokens, context=policy.context, longest=longest
         )
@@ -215,7 +216,7 @@ def _compare(
             "max_new_tokens": sampling.max_new_tokens,
             "seed": sampling.seed,
         },
-        "models": table(answered, rewards, judge_named(judge), against),
+        "models": table(answered, rewards, preference, against),
         "side_by_side": [_side_by_side(answered, i) for i in range(min(SIDE_BY_SIDE, len(rows)))],
     }
 

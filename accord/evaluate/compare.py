@@ -46,7 +46,7 @@ def answer(
     return Answers(
         name,
         [
-            Sample(p.prompt, policy.text(c.tokens), p.tokens, c)
+            Sample(p.prompt, policy.text(c.tokens), p.tokens, c, p.row)
             for p, group in zip(prompts, groups, strict=True)
             for c in group
         ],

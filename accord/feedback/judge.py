@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from accord.data.prompts import EncodedPrompt
+from accord.engine.models import Model
 from accord.feedback.numbers import finite
 from accord.records import Comparison, Completion, Prompt, Sample, Text, Verdict
 
@@ -53,6 +54,17 @@ def check_prompts(reward: Reward | Judge, prompts: Iterable[EncodedPrompt]) -> N
     if check is not None:
         for encoded in prompts:
             check(encoded.prompt, encoded.row)
+
+
+def listen(feedback: object, policy: Model) -> None:
+    """Tell a reward or judge of one more policy whose samples it will be given.
+
+    Those that read tokens have a method `listen(policy)` for it: where the policy's vocabulary is another than theirs,
+    they read all samples by their texts.
+    """
+    tell = getattr(feedback, "listen", None)
+    if tell is not None:
+        tell(policy)
 
 
 def score_texts(reward: Reward, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
@@ -113,6 +125,10 @@ class RewardJudge:
     def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
         """The same of samples, whose rewards may depend on more than their texts."""
         return _higher(self.reward([*first, *second]))
+
+    def listen(self, policy: Model) -> None:
+        """Tell the reward of one more policy."""
+        listen(self.reward, policy)
 
     def check(self, prompt: Prompt, row: int) -> None:
         """What the reward asks of a prompt's row."""

@@ -25,7 +25,7 @@ from accord.data.prompts import EncodedPrompt
 from accord.engine.models import Model, load_scorer
 from accord.errors import InputError
 from accord.feedback.functions import FunctionJudge, FunctionReward
-from accord.feedback.judge import Judge, Reward, RewardJudge, check_prompts, score_texts
+from accord.feedback.judge import Judge, Reward, RewardJudge, check_prompts, listen, score_texts
 from accord.feedback.learned import LearnedReward, learned_judge
 from accord.feedback.remote import RemoteReward
 from accord.feedback.verifiers import VERIFIERS, verifier_named
@@ -56,10 +56,9 @@ class Weighted:
         return self._sum(lambda reward: score_texts(reward, pairs))
 
     def listen(self, policy: Model) -> None:
-        """Take samples of one more policy, as `LearnedReward.listen`."""
+        """Tell each reward of one more policy."""
         for reward in self.rewards:
-            if isinstance(reward, (LearnedReward, Weighted)):
-                reward.listen(policy)
+            listen(reward, policy)
 
     def check(self, prompt: Prompt, row: int) -> None:
         """What each reward asks of a prompt's row."""
