@@ -80,8 +80,12 @@ class Run:
         self._progress = Progress(*columns, *left, console=self.console, disable=not self.console.is_terminal)
         self._task = self._progress.add_task(title, total=total, completed=step, numbers="")
         self._progress.start()
-        self._every = max(1, total // 10)
-        self._total = total
+        self.expect(total)
+
+    def expect(self, total: int) -> None:
+        """There will be so many steps, as far as is known by now."""
+        self._every, self._total = max(1, total // 10), total
+        self._progress.update(self._task, total=total)
 
     def log(self, step: int, row: Mapping[str, float], tokens: int) -> None:
         """Write the row of a step, counted from 1, with its seconds and tokens a second."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -112,24 +112,46 @@ def conduct(
 
 
 def train(method: Offline, model: Model, trees: Sequence[Tree], run: Run, save_every: int) -> None:
-    """The main loop: batches of trees, one optimiser step each, from the last checkpoint or the beginning."""
+    """All steps of a run, from its last checkpoint or the beginning."""
     order = Order(len(trees), method.batch_size, method.seed)
-    total = method.max_steps or order.steps(method.epochs)
     objective = method.objective(model)
-    optimiser = Optimiser({"model": model.network}, method, total)
-    folder = run.folder / "checkpoints"
+    passes = Passes(trees, order, lambda batch: method.work(objective, batch, model.device))
+    optimiser = Optimiser({"model": model.network}, method, method.max_steps or order.steps(method.epochs))
     first, _ = restore(run, optimiser)
-    run.begin(first, total)
-    for step in range(first, total):
-        batch = [trees[i] for i in order.batch(step)]
-        try:
-            row = optimiser.update(step, method.work(objective, batch, model.device))
-        except TrainingStopped:
-            checkpoint.save(folder, step, optimiser, {})
-            raise
-        run.log(step + 1, {**row, "epoch": order.epoch(step + 1)}, sum(t.size for t in batch))
-        if (step + 1) % save_every == 0 and step + 1 < total:
-            checkpoint.save(folder, step + 1, optimiser, {})
+    run.begin(first, optimiser.total)
+    passes.make(optimiser, run, save_every, first)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Passes over trees as steps of a run: they come after `before` others, and their rows say `numbers` besides."""
+
+    trees: Sequence[Tree]
+    order: Order
+    work: Callable[[Sequence[Tree]], Work]
+    before: int = 0
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of them besides weights and optimiser."""
+        return {"before": self.before, "numbers": dict(self.numbers)}
+
+    def make(self, optimiser: Optimiser, run: Run, save_every: int, first: int = 0) -> None:
+        """The main loop: batches of trees, one optimiser step each, from the pass's step `first` to the last."""
+        folder = run.folder / "checkpoints"
+        for step in range(first, optimiser.total):
+            batch = [self.trees[i] for i in self.order.batch(step)]
+            done = self.before + step + 1
+            try:
+                row = optimiser.update(step, self.work(batch))
+            except TrainingStopped:
+                checkpoint.save(folder, done - 1, optimiser, self.state)
+                raise
+            row |= {"epoch": self.order.epoch(step + 1), **self.numbers}
+            run.log(done, row, sum(t.size for t in batch))
+            if done % save_every == 0 and step + 1 < optimiser.total:
+                checkpoint.save(folder, done, optimiser, self.state)
 
 
 def maximum_likelihood(model: Model, temperature: float = 1.0) -> Objective:

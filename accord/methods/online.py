@@ -15,14 +15,14 @@ from accord.data import Order, load_prompts
 from accord.data.load import Source
 from accord.data.prompts import EncodedPrompt, encode_prompts
 from accord.engine import checkpoint
-from accord.engine.fit import Optimiser, Training
+from accord.engine.fit import Optimiser
 from accord.engine.models import Policy, load_model
 from accord.engine.precision import compute_dtype
 from accord.errors import InputError
 from accord.feedback.judge import Judge, Reward
 from accord.feedback.named import as_reward, judge_named
 from accord.methods.offline import Result, conduct, describe, require_positive, restore
-from accord.methods.parts.rollouts import Rollout, shown, summary
+from accord.methods.parts.rollouts import Rollout, Sampled, shown, summary
 from accord.run import Run
 
 
@@ -46,33 +46,15 @@ class Learner(ABC):
 
 
 @dataclass(kw_only=True)
-class Online(Training, ABC):
+class Online(Sampled, ABC):
     """A method that samples, has the samples scored by a reward, and learns from that."""
 
-    command: ClassVar[str]
     source: ClassVar[str] = "reward"
-    least_group: ClassVar[int] = 1
 
     learning_rate: float = 1e-6
     """Peak step size of AdamW."""
     batch_size: int = 32
     """Prompts in one step."""
-    group_size: int = 1
-    """Samples of each prompt."""
-    max_new_tokens: int = 64
-    """A sample is cut after so many tokens."""
-    temperature: float = 1.0
-    """Divides the logits, in sampling and in scoring alike."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.group_size < self.least_group:
-            why = "" if self.least_group == 1 else f", as {self.command} compares the samples of one prompt"
-            raise InputError(f"group_size must be at least {self.least_group}{why}, not {self.group_size}.")
-        if self.max_new_tokens < 1:
-            raise InputError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}.")
-        if not self.temperature > 0:
-            raise InputError(f"temperature must be positive, not {self.temperature}.")
 
     @abstractmethod
     def learner(self, policy: Policy, feedback: Any) -> Learner:

@@ -4,27 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from accord.data.prompts import EncodedPrompt
-from accord.engine.fit import named_rows
+from accord.engine.fit import Training, named_rows
 from accord.engine.generate import generate
 from accord.engine.models import Policy
 from accord.engine.precision import compute_dtype, computing
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree
-from accord.errors import TrainingStopped
+from accord.errors import InputError, TrainingStopped
 from accord.feedback.judge import Reward
 from accord.records import Sample, text_to_json
 
-if TYPE_CHECKING:
-    from accord.methods.online import Online
-
 SHOWN = 4
 """Samples written to the run's folder each time."""
+
+
+@dataclass(kw_only=True)
+class Sampled(Training):
+    """Settings that every method which learns from its own samples has."""
+
+    command: ClassVar[str]
+    least_group: ClassVar[int] = 1
+
+    group_size: int = 1
+    """Samples of each prompt."""
+    max_new_tokens: int = 64
+    """A sample is cut after so many tokens."""
+    temperature: float = 1.0
+    """Divides the logits, in sampling and in scoring alike."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.group_size < self.least_group:
+            why = "" if self.least_group == 1 else f", as {self.command} compares the samples of one prompt"
+            raise InputError(f"group_size must be at least {self.least_group}{why}, not {self.group_size}.")
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}.")
+        if not self.temperature > 0:
+            raise InputError(f"temperature must be positive, not {self.temperature}.")
 
 
 @dataclass(frozen=True)
@@ -47,7 +69,7 @@ class Rollout:
 
 
 def respond(
-    method: Online,
+    method: Sampled,
     policy: Policy,
     prompts: Sequence[EncodedPrompt],
     *seed: int,
@@ -69,23 +91,29 @@ def respond(
     ]
 
 
-def sample(method: Online, policy: Policy, prompts: Sequence[EncodedPrompt], reward: Reward, step: int) -> Rollout:
-    """Completions of a batch of prompts under the policy as it is, with their rewards.
+def scored(reward: Reward, samples: Sequence[Sample], when: str) -> Tensor:
+    """The reward of every sample, (C,); `when` opens the message where that fails.
 
     Raises:
         TrainingStopped: the reward did not give every sample a finite score.
     """
-    samples = respond(method, policy, prompts, step)
     scores = reward(samples)
     if len(scores) != len(samples):
         rows = named_rows(s.row for s in samples)
         raise TrainingStopped(
-            f"step {step + 1}: the reward gave {len(scores)} scores for {len(samples)} samples of {rows}; "
+            f"{when}: the reward gave {len(scores)} scores for {len(samples)} samples of {rows}; "
             "let it give each sample one."
         )
     if not torch.isfinite(scores).all():
         rows = named_rows(samples[i].row for i in (~torch.isfinite(scores)).nonzero().flatten().tolist())
-        raise TrainingStopped(f"step {step + 1}: the reward of a sample of {rows} is not finite; look at the reward.")
+        raise TrainingStopped(f"{when}: the reward of a sample of {rows} is not finite; look at the reward.")
+    return scores
+
+
+def sample(method: Sampled, policy: Policy, prompts: Sequence[EncodedPrompt], reward: Reward, step: int) -> Rollout:
+    """Completions of a batch of prompts under the policy as it is, with their rewards; raises as `scored` does."""
+    samples = respond(method, policy, prompts, step)
+    scores = scored(reward, samples, f"step {step + 1}")
     parts = {name: float(part.double().mean()) for name, part in getattr(reward, "parts", {}).items()}
     return rolled(prompts, samples, scores.tolist(), parts)
 
