@@ -88,9 +88,9 @@ class Cache:
     def step(self, tokens: Tensor) -> Tensor:
         """Append a token (S,) to every live sample; the logits (S, V) of the next."""
         position = self.prompt_length[self.group] + self.length
+        self._end = torch.arange(len(tokens), device=self.device), self.length
         self.length = self.length + 1
-        written = torch.arange(int(self.length.max()), device=self.device)
-        own = (self.length - 1)[:, None] - written
+        own = self._end[1][:, None] - torch.arange(int(self.length.max()), device=self.device)
         prompt = position[:, None] - torch.arange(int(self.prompt_length.max()), device=self.device)
         padding = prompt < self.length[:, None]
         self._distance = torch.cat([prompt.masked_fill(padding, -1), own], 1)[:, None, None]
@@ -143,8 +143,8 @@ class Cache:
         own_k, own_v = self.own_kv[layer]
         s, (_, heads, p, dim) = len(self.length), prompt_k.shape
         longest = self._distance.shape[-1] - p
-        rows = torch.arange(s, device=self.device)
-        own_k[rows, :, self.length - 1], own_v[rows, :, self.length - 1] = key.transpose(0, 1), value.transpose(0, 1)
+        rows, at = self._end
+        own_k[rows, :, at], own_v[rows, :, at] = key.transpose(0, 1), value.transpose(0, 1)
         q = (query.transpose(0, 1) * scale).reshape(s, heads, -1, dim)
         shared = self._to_grid(q) @ prompt_k.transpose(2, 3)
         scores = torch.cat([self._from_grid(shared), q @ own_k[:, :, :longest].transpose(2, 3)], -1)
