@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "run": ROWS | {"report"},
 }
 NO_TORCH = {"records", "report", "annotate"}
-SHARED = {"offline", "online", "parts"}
+SHARED = {"offline", "online", "parts", "rounds"}
 MODULES = sorted((ROOT / "accord").rglob("*.py"))
 
 

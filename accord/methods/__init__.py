@@ -15,7 +15,9 @@ from accord.methods.raft import RAFT
 from accord.methods.reinforce import REINFORCE
 from accord.methods.reward import RewardModel
 from accord.methods.rloo import RLOO
+from accord.methods.self_consistency import SelfConsistency
 from accord.methods.sft import SFT
+from accord.methods.star import STaR
 
 __all__ = [
     "DPO",
@@ -34,4 +36,6 @@ __all__ = [
     "PreferenceModel",
     "Pretrain",
     "RewardModel",
+    "STaR",
+    "SelfConsistency",
 ]

@@ -194,20 +194,42 @@ def begin(
 ) -> Result:
     """A run of an online method from its beginning or its last checkpoint; `source` is what its feedback is made of."""
     require_positive(save_every=save_every, sample_every=sample_every)
+
+    def work(policy: Policy, prompts: Sequence[EncodedPrompt], run: Run) -> None:
+        learner = method.learner(policy, method.feedback(source, policy, compute_dtype(method.dtype, policy.device)))
+        train(method, learner, prompts, run, save_every, sample_every)
+
+    return on_prompts(method, model, data, out, work, split=split, resume=resume, given={method.source: source})
+
+
+def on_prompts(
+    method: Sampled,
+    model: Policy | str | Path,
+    data: Source,
+    out: str | Path,
+    work: Callable[[Policy, Sequence[EncodedPrompt], Run], None],
+    *,
+    split: str,
+    resume: bool,
+    given: Mapping[str, Any],
+) -> Result:
+    """A run of a method that samples: its work on the rows' prompts, unless that is finished, then model and report.
+
+    `given` is what `fit` was given besides, for the run's folder.
+    """
     rows = load_prompts(data, split=split)
     policy = model if isinstance(model, Policy) else load_model(str(model))
-    settings = describe(method, model=policy.name, data=data, split=split, **{method.source: source})
+    settings = describe(method, model=policy.name, data=data, split=split, **given)
 
-    def work(run: Run) -> None:
+    def encoded(run: Run) -> None:
         prompts, left_out = encode_prompts(
             policy.tokenizer, rows, room=method.max_new_tokens, context=policy.context, longest=method.max_length
         )
         for line in left_out:
             run.say(line)
-        learner = method.learner(policy, method.feedback(source, policy, compute_dtype(method.dtype, policy.device)))
-        train(method, learner, prompts, run, save_every, sample_every)
+        work(policy, prompts, run)
 
-    return conduct(out, settings, resume, policy, work)
+    return conduct(out, settings, resume, policy, encoded)
 
 
 def train(

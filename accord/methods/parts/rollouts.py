@@ -149,13 +149,19 @@ def penalise(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tr
 
 def summary(rollout: Rollout) -> dict[str, float]:
     """The rollout in numbers: mean and spread of the rewards, mean length in tokens, share that ended."""
-    lengths = [len(s.completion.tokens) for s in rollout.samples]
     return {
         "reward": float(rollout.rewards.mean()),
         "reward_std": float(rollout.rewards.std(correction=0)),
         **{f"reward of {name}": mean for name, mean in rollout.parts.items()},
-        "length": sum(lengths) / len(lengths),
-        "ended": float(rollout.ended.double().mean()),
+        **lengths(rollout.samples),
+    }
+
+
+def lengths(samples: Sequence[Sample]) -> dict[str, float]:
+    """Mean length in tokens, and the share that ended with the end-of-turn token."""
+    return {
+        "length": sum(len(s.completion.tokens) for s in samples) / len(samples),
+        "ended": sum(s.completion.stop == "end" for s in samples) / len(samples),
     }
 
 

@@ -1,0 +1,79 @@
+"""Self-consistency: what most samples of a prompt answer is its label (LMSI, Huang et al. 2022, arXiv:2210.11610).
+
+    a(x) = the answer that most of y_1 ... y_m ~ pi_r(.|x) give;   K = {(x, y_i): answer(y_i) = a(x)}
+    pi_(r+1) = maximum likelihood on K, from the base model or from pi_r
+
+No true answer is needed. Where the right answer is the one a prompt's samples give most often in the long run, enough
+samples find it; where it is not, the policy learns its mistakes, more firmly in every round.
+
+Departures: a tie is nobody's label; a sample that was cut gives no answer, and is one of those that do not agree; every
+round asks the prompts as they are, without the paper's mixture of formats; the loss is at the temperature of sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from accord.data.prompts import EncodedPrompt
+from accord.errors import InputError
+from accord.feedback.judge import Reward
+from accord.feedback.verifiers import Verifier
+from accord.feedback.votes import majority
+from accord.methods.rounds import Round, Rounds, Selection
+from accord.records import Sample
+
+
+@dataclass(kw_only=True)
+class SelfConsistency(Rounds):
+    """Fine-tune a policy on those of its samples that give the answer most of them give, without true answers."""
+
+    command: ClassVar[str] = "self-consistency"
+    nothing: ClassVar[str] = "no prompt's samples agree on an answer"
+    least_group: ClassVar[int] = 2
+
+    rounds: int = 1
+    """Times that the policy samples and learns."""
+    group_size: int = 16
+    """Samples of each prompt in each round."""
+    temperature: float = 0.7
+    """Divides the logits, in sampling and in scoring alike."""
+    confidence: float = 0.0
+    """The least share of a prompt's samples that must agree for it to be learnt from."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.confidence <= 1:
+            raise InputError(f"confidence is a share of the samples in [0, 1], not {self.confidence}.")
+
+    def check(self, verifier: Reward, prompts: Sequence[EncodedPrompt]) -> None:
+        if not isinstance(verifier, Verifier):
+            raise InputError(
+                "self-consistency needs a verifier that can read answers (exact, number, math, regex:PATTERN, "
+                "reasoning-gym), and the one given only scores."
+            )
+        if knows_answers(verifier, prompts):
+            super().check(verifier, prompts)
+
+    def select(self, at: Round, prompts: Sequence[EncodedPrompt], samples: Sequence[Sample]) -> Selection:
+        verifier, m = at.verifier, self.group_size
+        assert isinstance(verifier, Verifier)
+        agreeing: list[list[Sample]] = []
+        shares: list[float] = []
+        for i in range(0, len(samples), m):
+            answers = [verifier.answer(s.text) if s.completion.stop == "end" else None for s in samples[i : i + m]]
+            label, share = majority(answers)
+            shares.append(share)
+            if label is not None and share >= self.confidence:
+                agreeing.append([s for s, a in zip(samples[i : i + m], answers, strict=True) if a == label])
+        numbers = {"labelled": len(agreeing) / len(prompts), "agreement": sum(shares) / len(shares)}
+        if agreeing and knows_answers(verifier, prompts):
+            labels = at.score([group[0] for group in agreeing])
+            numbers["labels_right"] = float((labels >= 1).double().mean())
+        return Selection([s for group in agreeing for s in group], numbers)
+
+
+def knows_answers(verifier: Verifier, prompts: Sequence[EncodedPrompt]) -> bool:
+    """Whether every row has the column that holds its true answer, so that labels can be marked."""
+    return all(p.prompt.columns.get(verifier.column) is not None for p in prompts)

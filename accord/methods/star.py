@@ -1,0 +1,114 @@
+"""STaR: a policy learns from its own rationales where their answers are right (Zelikman et al. 2022, arXiv:2203.14465).
+
+    K = {(x, y): y ~ pi_r(.|x), answer(y) right} + {(x, y): y ~ pi_r(.|hint(x)), answer(y) right; none of x was}
+    pi_(r+1) = the base model, fine-tuned by maximum likelihood on K, in steps that grow from round to round
+
+The second part is rationalisation: of a prompt without a right sample, samples are asked for with the answer as a
+hint, and the right ones are learnt as if nobody had given it. Without (`--hint ""`) a round is expert iteration: from
+the base model as in ReST^EM (Singh et al. 2023, arXiv:2312.06585), or from the last policy with `--from-base false`.
+
+Departures: every right sample is learnt, as often as it was said (the paper takes one, the most likely), which makes
+the exact round an improvement; a sample that was cut is never right; the loss is at the temperature of sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from string import Formatter
+from typing import Any, ClassVar
+
+from accord.data.chat import encode_prompt
+from accord.data.prompts import EncodedPrompt
+from accord.errors import InputError
+from accord.feedback.judge import Reward
+from accord.feedback.verifiers import ANSWER
+from accord.methods.rounds import Round, Rounds, Selection
+from accord.records import Message, Prompt, Sample, Text
+
+
+@dataclass(kw_only=True)
+class STaR(Rounds):
+    """Fine-tune a policy on those of its own rationales whose answers a verifier finds right, in rounds."""
+
+    command: ClassVar[str] = "star"
+    nothing: ClassVar[str] = "no sample is right and ended by itself"
+
+    growth: float = 1.2
+    """Each round takes so many times the steps of the one before."""
+    hint: str = "{prompt}\n\n(Hint: the answer is {answer}.)"
+    """What a prompt without a right sample is asked again as; nothing goes without rationalisation."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            named = {name for _, name, _, _ in Formatter().parse(self.hint) if name is not None}
+        except ValueError as error:
+            raise InputError(f"hint {self.hint!r} is no template: {error}.") from None
+        if self.hint and named != {"prompt", "answer"}:
+            raise InputError(
+                f"hint must hold {{prompt}} and {{answer}} and no other name in braces, not {self.hint!r}."
+            )
+
+    def check(self, verifier: Reward, prompts: Sequence[EncodedPrompt]) -> None:
+        super().check(verifier, prompts)
+        if self.hint and not any(right_answer(verifier, p.prompt.columns) for p in prompts):
+            raise InputError(
+                "no row has an answer to hint at, in the verifier's column or in 'answer'; "
+                "add one, or do without rationalisation by --hint ''."
+            )
+
+    def select(self, at: Round, prompts: Sequence[EncodedPrompt], samples: Sequence[Sample]) -> Selection:
+        scores = at.score(samples).tolist()
+        right = right_of(samples, scores)
+        solved = {s.row for s in right}
+        shown = self.rationalise(at, [p for p in prompts if p.row not in solved]) if self.hint else []
+        numbers = {
+            "reward": sum(scores) / len(scores),
+            "right": len(right) / len(samples),
+            "solved": len(solved) / len(prompts),
+            "rationalised": len({s.row for s in shown}) / len(prompts),
+        }
+        return Selection(sorted([*right, *shown], key=lambda s: s.row), numbers)
+
+    def rationalise(self, at: Round, prompts: Sequence[EncodedPrompt]) -> list[Sample]:
+        """Right samples of the prompts with a hint, as samples of the prompts without; some may have none."""
+        plain = {p.row: p for p in prompts}
+        hinted = [h for p in prompts if (h := self.hinted(at, p))]
+        if not hinted:
+            return []
+        told = at.ask(hinted)
+        right = [(s, plain[s.row]) for s in right_of(told, at.score(told).tolist())]
+        return [replace(s, prompt=p.prompt, prompt_tokens=p.tokens) for s, p in right]
+
+    def hinted(self, at: Round, prompt: EncodedPrompt) -> EncodedPrompt | None:
+        """The prompt with its answer as a hint, in what the user says last; None where it has no answer or no room."""
+        answer = right_answer(at.verifier, prompt.prompt.columns)
+        if not answer:
+            return None
+        text = with_hint(prompt.prompt.prompt, self.hint, answer)
+        tokens = encode_prompt(at.policy.tokenizer, text)
+        room = min(self.max_length, at.policy.context or self.max_length) - self.max_new_tokens
+        return EncodedPrompt(Prompt(text, prompt.prompt.columns), tokens, prompt.row) if len(tokens) <= room else None
+
+
+def right_of(samples: Sequence[Sample], scores: Sequence[float]) -> list[Sample]:
+    """The samples that score 1 or more and ended by themselves."""
+    return [s for s, score in zip(samples, scores, strict=True) if score >= 1 and s.completion.stop == "end"]
+
+
+def right_answer(verifier: Reward, columns: Mapping[str, Any]) -> str | None:
+    """The final answer that a row gives, as the verifier reads it if it can; None where the row has no text of it."""
+    values = [columns.get(name) for name in (getattr(verifier, "column", ANSWER), ANSWER)]
+    text = next((str(v) for v in values if isinstance(v, str | int | float)), None)
+    read = getattr(verifier, "answer", None)
+    return (read(text) or text) if text is not None and read is not None else text
+
+
+def with_hint(prompt: Text, hint: str, answer: str) -> Text:
+    """The text, or the last message by the user of a chat, put into the template."""
+    if isinstance(prompt, str):
+        return hint.format(prompt=prompt, answer=answer)
+    last = max((i for i, m in enumerate(prompt) if m.role == "user"), default=len(prompt) - 1)
+    said = Message(prompt[last].role, hint.format(prompt=prompt[last].content, answer=answer))
+    return (*prompt[:last], said, *prompt[last + 1 :])
