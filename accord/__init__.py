@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from accord.commands.sample import sample
     from accord.commands.score import score
     from accord.data import load_data
-    from accord.engine.models import load_model, load_scorer
+    from accord.engine.models import load_comparer, load_model, load_scorer
     from accord.pipeline import run_pipeline
     from accord.report import write_report
 
@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "label": "accord.commands.label",
+    "load_comparer": "accord.engine.models",
     "load_data": "accord.data",
     "load_model": "accord.engine.models",
     "load_scorer": "accord.engine.models",
@@ -29,6 +30,7 @@ _PLACES = {
 
 __all__ = [
     "label",
+    "load_comparer",
     "load_data",
     "load_model",
     "load_scorer",

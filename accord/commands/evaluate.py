@@ -22,8 +22,9 @@ from accord.engine.trees import Tree
 from accord.errors import InputError
 from accord.evaluate.accuracy import Accuracy, accuracy, pairwise_accuracy
 from accord.evaluate.compare import Answers, answer, as_json, best_of, divergence, table
-from accord.feedback.judge import listen
-from accord.feedback.learned import Learned
+from accord.feedback.functions import FunctionJudge
+from accord.feedback.judge import Judge, listen
+from accord.feedback.learned import Learned, LearnedJudge
 from accord.files import write_text
 from accord.objectives.preference import general_preference
 from accord.records import Preference, Ranking, Row, show
@@ -64,7 +65,7 @@ def evaluate(
         data: a file or Hub name of held-out comparisons or prompts.
         out: the folder to write evaluation.json to.
         models: models by name, as --models.sft runs/sft/model, or a mapping in YAML.
-        judge: a small world (cafe), or a reward model's folder.
+        judge: a small world (cafe), the folder of a reward or preference model, or anything that can be a reward.
         against: the model, of those named, that the others' answers are judged against.
         reference: the model, of those named, that divergence is measured from; on comparisons, a folder or name, and
             without it log pi alone is measured.
@@ -179,10 +180,10 @@ def _compare(
     if best_of_n and (reward is None or against is None):
         raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
     origin = load_model(models[reference]) if reference else None
-    rewards = {} if judge == reward else {judge: reward_named(judge)}
+    preference = judge_named(judge)
+    rewards = {} if judge == reward or _only_compares(preference) else {judge: reward_named(judge)}
     if reward:
         rewards["reward"] = reward_named(reward)
-    preference = judge_named(judge)
     answered: list[Answers] = []
     precision = compute_dtype(dtype)
     longest: int | None = max_length
@@ -219,6 +220,11 @@ def _compare(
         "models": table(answered, rewards, preference, against),
         "side_by_side": [_side_by_side(answered, i) for i in range(min(SIDE_BY_SIDE, len(rows)))],
     }
+
+
+def _only_compares(judge: Judge) -> bool:
+    """Whether a judge has no score of a single answer to show: a function of two, or a preference model."""
+    return isinstance(judge, FunctionJudge) or (isinstance(judge, LearnedJudge) and isinstance(judge.model, Comparer))
 
 
 def _side_by_side(answered: list[Answers], i: int) -> dict[str, Any]:

@@ -26,7 +26,8 @@ def label(
     Args:
         data: a file of prompts and completions, as `accord sample` writes it; those of one prompt are compared.
         out: the JSONL file of preferences to write.
-        judge: a reward model's folder, or a small world (cafe) whose gold reward judges.
+        judge: the folder of a reward or preference model, a small world (cafe) whose gold reward judges,
+            module:function, or anything that can be a reward.
         agreement: how often a simulated labeller agrees with the world's gold reward; without it the judge never errs.
         seed: decides where the simulated labeller errs.
         pairs: at most so many comparisons of each prompt, in the order of its completions.

@@ -186,6 +186,16 @@ def test_it_labels_and_is_measured_by_its_own_labels(home: Path, tmp_path: Path)
     assert (measured["name"], measured["accuracy"]["estimate"], measured["ties"]) == ("preference model", 1.0, 0)
 
 
+def test_it_judges_models_without_scoring_them(home: Path, tmp_path: Path) -> None:
+    # The same model with the same seed says the same, and a completion against itself is a tie.
+    models = ("--models.one", home / "base", "--models.twin", home / "base", "--against", "one")
+    options = ("--judge", home / "run" / "model", "--max-new-tokens", "4", "--dtype", "float32")
+    assert accord("evaluate", "--data", home / "rows.jsonl", "--out", tmp_path, *models, *options) == 0
+    one, twin = json.loads((tmp_path / "evaluation.json").read_text())["models"]
+    assert one["scores"] == twin["scores"] == {}
+    assert (one["win_rate"], twin["win_rate"]["estimate"], twin["win_rate"]["ties"]) == (None, 0.5, 3)
+
+
 @pytest.mark.parametrize(
     ("command", "options", "said"),
     [
