@@ -50,15 +50,14 @@ def sample(
     """Sample completions of prompts and write them as rows of prompt, completion, log-probability and stop reason.
 
     With a reward rows have their `reward` too, and --best-of and --at-least choose which are written: `accord sft` on
-    those is rejection-sampling fine-tuning. Other columns are handed on, but for what rows are made of (chosen, ...).
+    those is rejection-sampling fine-tuning. Other columns of the prompts' rows are handed on, but for texts.
 
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2.
         data: a file, Hub name or reasoning-gym:NAME whose rows have prompts.
         out: the JSONL file to write.
         n: completions of each prompt.
-        reward: what scores the samples: a verifier (exact, number, regex:PATTERN, math, reasoning-gym), a reward
-            model's folder, module:function, a URL, cafe, or a weighted sum such as "runs/rm/model + 0.5 * number".
+        reward: a verifier (number, ...), a reward model, module:function, a URL, cafe, or a sum: "M + 0.5 * number".
         best_of: sample so many completions of each prompt and keep the one with the highest reward.
         keep: of --best-of, keep so many, the best first.
         at_least: keep only samples whose reward is so high: 1, with a verifier, for those that are right.
@@ -74,9 +73,7 @@ def sample(
     Raises:
         InputError: the options contradict each other, a row lacks what the reward reads, or no sample is good enough.
     """
-    choice = Choice(n, reward, best_of, keep, at_least)
-    if temperature == 0 and (best_of or 1) > 1:
-        raise InputError("--best-of has nothing to choose from at --temperature 0, where all samples are the same.")
+    choice = Choice(n, reward, best_of, keep, at_least, temperature)
     policy = load_model(model)
     rows = load_prompts(data, split=split, limit=limit)
     prompts, _ = encode_prompts(policy.tokenizer, rows, room=max_new_tokens, context=policy.context)
@@ -100,6 +97,7 @@ class Choice:
     best_of: int | None
     keep: int
     at_least: float | None
+    temperature: float
 
     def __post_init__(self) -> None:
         for option, count in (("n", self.n), ("best-of", self.best_of), ("keep", self.keep)):
@@ -110,6 +108,8 @@ class Choice:
                 raise InputError(f"--{option} needs --reward to choose by.")
         if self.best_of is not None and self.n != 1:
             raise InputError(f"--best-of {self.best_of} says how many samples are drawn; leave --n out.")
+        if self.best_of is not None and self.temperature == 0:
+            raise InputError("--best-of has nothing to choose from at --temperature 0, where all samples are the same.")
         if self.keep > (self.best_of or 1):
             raise InputError(f"--keep {self.keep} keeps the best of the samples of --best-of, which must be as many.")
         if self.at_least is not None and isnan(self.at_least):

@@ -50,7 +50,7 @@ def place(samples: Sequence[Sample], i: int) -> str:
     """Which sample it is, for a message: the row of its prompt, and how prompt and completion begin."""
     sample = samples[i]
     where = f"row {sample.row + 1}" if sample.row >= 0 else f"sample {i + 1} of the batch"
-    prompt, completion = (excerpt(repr(text)) for text in (show(sample.prompt.prompt), sample.text))
+    prompt, completion = (repr(excerpt(text)) for text in (show(sample.prompt.prompt), sample.text))
     return f"{where} (prompt {prompt}, completion {completion})"
 
 

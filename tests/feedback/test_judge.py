@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
 from accord.errors import InputError
-from accord.feedback.judge import TextReward, ScoreJudge
-from accord.records import Comparison, Completion, Message, Prompt, Sample, Text
+from accord.feedback.judge import ScoreJudge, TextReward, judge_samples, score_texts
+from accord.records import Comparison, Completion, Message, Prompt, Sample, Text, Verdict
 
 
 def length(prompt: Text, completion: Text) -> float:
@@ -48,3 +50,32 @@ def test_a_reward_that_is_no_finite_number_names_the_sample(value: object) -> No
         InputError, match=r"for sample 2 of the batch \(prompt 'user: how is it \?', completion 'bad'\)"
     ):
         reward([sample("good"), sample("bad")])
+
+
+class Patient:
+    """A judge that looks at samples, and prefers those that ended."""
+
+    def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        return [Verdict(0.5) for _ in comparisons]
+
+    def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
+        return [Verdict(float(a.completion.stop == "end")) for a in first]
+
+
+def test_samples_are_judged_as_samples_where_the_judge_can_and_else_as_texts() -> None:
+    first, second = [sample("aaa"), sample("b")], [sample("b"), sample("aaa")]
+    assert [v.first_wins for v in judge_samples(Patient(), first, second)] == [1.0, 1.0]
+    assert [v.first_wins for v in judge_samples(ScoreJudge(length), first, second)] == [1.0, 0.0]
+
+
+def test_texts_are_scored_as_texts_where_the_reward_can_and_else_as_samples() -> None:
+    class Texts:
+        def __call__(self, samples: Sequence[Sample]) -> torch.Tensor:
+            raise AssertionError
+
+        def texts(self, pairs: Sequence[tuple[Text, Text]]) -> torch.Tensor:
+            return torch.tensor([float(len(c)) for _, c in pairs])
+
+    assert score_texts(Texts(), [("p", "four")]).tolist() == [4.0]
+    turns = (Message("assistant", "four"), Message("user", "and?"), Message("assistant", "six"))
+    assert score_texts(TextReward(length), [("p", "four"), ("p", turns)]).tolist() == [4.0, len("four\n\nsix")]

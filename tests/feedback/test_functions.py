@@ -1,0 +1,225 @@
+"""Python functions as rewards and judges: called by name with lists, and told apart from what they must not return."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accord.errors import InputError
+from accord.feedback.functions import FunctionJudge, FunctionReward
+from accord.records import Comparison, Message
+from tests.feedback.samples import CHAT, sample
+
+SAMPLES = [sample("six", 0, answer=6, id="a"), sample("seven", 4, tokens=(7, 2), answer=7)]
+
+
+def recorded(calls: list[dict[str, Any]]) -> Any:
+    def reward(**arguments: Any) -> list[float]:
+        calls.append(arguments)
+        return [0.0] * len(arguments["prompts"])
+
+    return reward
+
+
+def test_a_function_of_everything_gets_lists_aligned_with_the_samples() -> None:
+    calls: list[dict[str, Any]] = []
+    FunctionReward(recorded(calls))(SAMPLES)
+    assert calls == [
+        {
+            "prompts": ["how much ?", "how much ?"],
+            "completions": ["six", "seven"],
+            "completion_ids": [[3], [7, 2]],
+            "answer": [6, 7],
+            "id": ["a", None],  # the second row has none
+        }
+    ]
+
+
+def test_a_chat_s_completion_is_a_list_of_one_message() -> None:
+    calls: list[dict[str, Any]] = []
+    FunctionReward(recorded(calls))([sample("six", prompt=CHAT)])
+    assert calls[0]["prompts"] == [[{"role": "user", "content": "how much ?"}]]
+    assert calls[0]["completions"] == [[{"role": "assistant", "content": "six"}]]
+
+
+def test_columns_that_would_collide_with_arguments_are_left_out() -> None:
+    calls: list[dict[str, Any]] = []
+    clashing = {"completion": 1, "completions": [1], "prompts": 2, "completion_ids": 3, "id": 4}
+    FunctionReward(recorded(calls))([sample("six", **clashing)])
+    assert set(calls[0]) == {"prompts", "completions", "completion_ids", "id"}
+    assert calls[0]["completions"] == ["six"]
+
+
+def test_a_function_gets_only_what_it_names() -> None:
+    def right(completions: list[str], answer: list[int], weight: float = 2.0) -> list[float]:
+        return [weight * (text == {6: "six", 7: "7"}[a]) for text, a in zip(completions, answer, strict=True)]
+
+    rewards = FunctionReward(right)(SAMPLES)
+    assert rewards.dtype == torch.float32 and rewards.tolist() == [2.0, 0.0]
+
+
+def test_the_peer_s_own_reward_functions_can_be_called() -> None:
+    rewards = pytest.importorskip("trl.rewards")
+    think = [sample("<think>\nhm\n</think>\nsix", prompt=CHAT), sample("six", prompt=CHAT)]
+    assert FunctionReward(rewards.think_format_reward)(think).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        [np.float32(0.5), np.bool_(True)],
+        [torch.tensor(0.5), torch.tensor(True)],
+        (0.5, True),
+        np.array([0.5, 1.0]),
+        torch.tensor([0.5, 1.0], dtype=torch.bfloat16),
+        (x for x in (0.5, np.int64(1))),
+    ],
+    ids=["numpy", "tensors", "tuple", "array", "tensor", "generator"],
+)
+def test_every_kind_of_number_is_one(result: Any) -> None:
+    assert FunctionReward(lambda **_: result)(SAMPLES).tolist() == [0.5, 1.0]
+
+
+@given(st.lists(st.floats(-(2.0**127), 2.0**127, width=32), min_size=2, max_size=2))
+def test_finite_numbers_arrive_as_they_are(values: list[float]) -> None:
+    assert FunctionReward(lambda **_: values)(SAMPLES).tolist() == values
+
+
+ROW_5 = r"for row 5 \(prompt 'how much \?', completion 'seven'\); let it return a finite number"
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ([1.0], r"returned 1 values for 2 completions of rows 1, 5; let it return one for each"),
+        ([1.0, 2.0, 3.0], r"returned 3 values for 2 completions of rows 1, 5"),
+        (None, r"returned None; let it return a list of one value for each completion"),
+        (1.0, r"returned 1.0; let it return a list"),
+        ([1.0, None], f"returned None {ROW_5}"),
+        ([1.0, float("nan")], f"returned nan {ROW_5}"),
+        ([1.0, float("inf")], f"returned inf {ROW_5}"),
+        ([1.0, np.float64("nan")], rf"returned np.float64\(nan\) {ROW_5}"),
+        ([1.0, 1e39], rf"returned 1e\+39 {ROW_5}"),  # finite, but not in single precision
+        ([1.0, HUGE], rf"returned 10+\.\.\. {ROW_5}"),
+        ([1.0, "7"], f"returned '7' {ROW_5}"),
+        ([1.0, Decimal(1)], rf"returned Decimal\('1'\) {ROW_5}"),
+        ([1.0, [1.0]], rf"returned \[1.0\] {ROW_5}"),
+        ([1.0, np.array([1.0])], rf"returned array\(\[1.\]\) {ROW_5}"),
+    ],
+)
+def test_what_is_no_list_of_finite_numbers_names_function_and_row(result: Any, said: str) -> None:
+    with pytest.raises(InputError, match=f"^the reward function rewards:brief {said}"):
+        FunctionReward(lambda **_: result, "rewards:brief")(SAMPLES)
+
+
+def test_a_sample_of_no_row_is_named_by_its_place() -> None:
+    with pytest.raises(InputError, match=r"returned nan for sample 2 of the batch \(prompt"):
+        FunctionReward(lambda **_: [0, float("nan")])([sample("a", -1), sample("b", -1)])
+
+
+def test_long_texts_are_cut_in_messages() -> None:
+    with pytest.raises(InputError) as told:
+        FunctionReward(lambda **_: [None])([sample("word " * 100)])
+    assert f"completion '{'word ' * 11}wo...')" in str(told.value)  # 60 characters
+
+
+def by_answer(completions: list[str], answer: list[int]) -> list[float]:
+    return [0.0] * len(completions)
+
+
+def test_a_missing_column_names_function_row_and_column() -> None:
+    reward = FunctionReward(by_answer)
+    said = "row 4 has no column 'answer', which the reward function by_answer reads; the columns there are: id, gold"
+    with pytest.raises(InputError, match=f"^{said}$"):
+        reward([sample("a", answer=1), sample("a", 3, id=1, gold=2)])
+    with pytest.raises(InputError, match=f"^{said}$"):
+        reward.check(sample("a", id=1, gold=2).prompt, 3)
+    reward.check(sample("a", answer=None).prompt, 3)  # the function may know what to do with a null
+    with pytest.raises(InputError, match="the row has no column 'answer'.*: none besides the prompt$"):
+        reward([sample("a", -1)])
+
+
+def test_a_function_of_one_prompt_and_one_text_is_told_what_is_missing() -> None:
+    with pytest.raises(InputError, match="row 1 has no column 'prompt', which the reward function .* reads"):
+        FunctionReward(lambda prompt, text: 1.0)([sample("a", answer="t")])
+
+
+def test_arguments_without_names_are_refused() -> None:
+    def positional(completions: list[str], /) -> list[float]:
+        return [0.0] * len(completions)
+
+    with pytest.raises(InputError, match="the reward function positional has arguments without names"):
+        FunctionReward(positional)
+
+
+def test_a_coroutine_is_awaited() -> None:
+    async def reward(completions: list[str], **_: Any) -> list[float]:
+        return [float(len(text)) for text in completions]
+
+    assert FunctionReward(reward)(SAMPLES).tolist() == [3.0, 5.0]
+
+
+def test_an_object_is_called_like_a_function() -> None:
+    class Longest:
+        def __call__(self, completions: list[str], **_: Any) -> list[int]:
+            return [len(text) for text in completions]
+
+    assert FunctionReward(Longest())(SAMPLES).tolist() == [3.0, 5.0]
+    assert FunctionReward(Longest()).name == "Longest"
+
+
+def test_no_samples_give_an_empty_tensor_without_a_call() -> None:
+    assert FunctionReward(lambda **_: 1 / 0)([]).shape == (0,)
+
+
+def shorter(prompts: list[str], firsts: list[str], seconds: list[str]) -> list[float | None]:
+    """.25 for each word that the second is longer by, from .5; None for an empty first."""
+    pairs = zip(firsts, seconds, strict=True)
+    return [None if not a else 0.5 + 0.25 * (len(b.split()) - len(a.split())) for a, b in pairs]
+
+
+def test_a_judge_s_probabilities_are_verdicts_and_none_is_invalid() -> None:
+    comparisons = [Comparison("p", "a", "a b"), Comparison("p", "a b", "a"), Comparison("p", "", "a")]
+    verdicts = FunctionJudge(shorter)(comparisons)
+    assert [v.first_wins for v in verdicts] == [0.75, 0.25, None]
+    assert verdicts[2].reason == "the judge shorter gave no answer"
+    first, second = [sample("a"), sample("a b"), sample("")], [sample("a b"), sample("a"), sample("a")]
+    assert FunctionJudge(shorter).samples(first, second) == verdicts
+    assert FunctionJudge(shorter)([]) == []
+
+
+def test_a_judge_of_chats_gets_messages_and_of_samples_columns() -> None:
+    seen: list[dict[str, Any]] = []
+
+    def judge(**arguments: Any) -> list[float]:
+        seen.append(arguments)
+        return [1.0]
+
+    said = [[{"role": "assistant", "content": text}] for text in ("a", "b")]
+    asked = [{"role": "user", "content": "how much ?"}]
+    expected = {"prompts": [asked], "firsts": [said[0]], "seconds": [said[1]]}
+    FunctionJudge(judge)([Comparison(CHAT, (Message("assistant", "a"),), (Message("assistant", "b"),))])
+    FunctionJudge(judge).samples([sample("a", prompt=CHAT, answer=1)], [sample("b", prompt=CHAT, answer=1)])
+    assert seen == [expected, expected | {"answer": [1]}]
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ([1.5], r"returned 1.5 for row 3 \(prompt 'how much \?', completion 'a'\); let it return the probability that"),
+        ([-0.1], r"returned -0.1 for row 3"),
+        ([float("nan")], r"returned nan for row 3"),
+        ([], r"returned 0 values for 1 completions of row 3"),
+        ([1.0, None], r"returned 2 values for 1 completions of row 3"),
+    ],
+)
+def test_what_is_no_probability_names_judge_and_row(result: Any, said: str) -> None:
+    with pytest.raises(InputError, match=f"^the judge judges:j {said}"):
+        FunctionJudge(lambda **_: result, "judges:j").samples([sample("a", 2)], [sample("b", 2)])

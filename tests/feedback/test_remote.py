@@ -1,0 +1,168 @@
+"""A reward from a server on this machine: what is sent, what is read, and what each failure is called."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+import torch
+
+from accord.errors import InputError
+from accord.feedback.remote import RemoteReward
+from tests.feedback.samples import CHAT, sample
+
+SAMPLES = [sample("six", 0, answer=6), sample("seven", 4, prompt=CHAT, id="b")]
+
+
+class Server(HTTPServer):
+    """Answers each request with the next of `answers`, the last one again and again; a number is a status."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}/score"
+        self.answers: list[Any] = []
+        self.asked: list[Any] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked.append((self.path, self.headers["Content-Type"], json.loads(body)))
+        answer = self.server.answers.pop(0) if len(self.server.answers) > 1 else self.server.answers[0]
+        if callable(answer):
+            answer = answer()
+        self.send_response(answer if isinstance(answer, int) else 200)
+        self.end_headers()
+        if not isinstance(answer, int):
+            self.wfile.write(answer if isinstance(answer, bytes) else json.dumps(answer).encode())
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing on the tests' output."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What is slept between attempts, without sleeping."""
+    slept: list[float] = []
+    monkeypatch.setattr("accord.feedback.remote.time.sleep", slept.append)
+    return slept
+
+
+def test_lists_go_out_and_numbers_come_back(server: Server) -> None:
+    server.answers = [{"rewards": [0.25, True]}]
+    rewards = RemoteReward(server.url)(SAMPLES)
+    assert rewards.dtype == torch.float32 and rewards.tolist() == [0.25, 1.0]
+    assert server.asked == [
+        (
+            "/score",
+            "application/json",
+            {
+                "prompts": ["how much ?", [{"role": "user", "content": "how much ?"}]],
+                "completions": ["six", [{"role": "assistant", "content": "seven"}]],
+                "columns": {"answer": [6, None], "id": [None, "b"]},
+            },
+        )
+    ]
+
+
+def test_any_text_arrives_as_it_is(server: Server) -> None:
+    server.answers = [{"rewards": [0]}]
+    RemoteReward(server.url)([sample('é "\n 猫 \x00')])
+    assert server.asked[0][2]["completions"] == ['é "\n 猫 \x00']
+
+
+def test_no_samples_ask_nothing(server: Server) -> None:
+    assert RemoteReward(server.url)([]).shape == (0,) and server.asked == []
+
+
+def test_a_busy_server_is_asked_again(server: Server, waits: list[float]) -> None:
+    server.answers = [503, 500, {"rewards": [1, 2]}]
+    assert RemoteReward(server.url)(SAMPLES).tolist() == [1.0, 2.0]
+    assert len(server.asked) == 3 and waits == [1, 2]
+
+
+def test_a_busy_server_is_not_asked_for_ever(server: Server, waits: list[float]) -> None:
+    server.answers = [503]
+    with pytest.raises(InputError, match=r"^http://127.*/score answered with the status 503 \(Service Unavailable\)"):
+        RemoteReward(server.url, retries=3)(SAMPLES)
+    assert len(server.asked) == 4 and waits == [1, 2, 4]
+
+
+def test_a_request_that_is_refused_is_not_repeated(server: Server) -> None:
+    server.answers = [404]
+    with pytest.raises(InputError, match=r"/score answered with the status 404 \(Not Found\); see that the server"):
+        RemoteReward(server.url)(SAMPLES)
+    assert len(server.asked) == 1
+
+
+def test_a_slow_server_is_given_up(server: Server) -> None:
+    server.answers = [lambda: time.sleep(0.4) or 500]
+    with pytest.raises(InputError, match=r"/score cannot be reached \(timed out\)"):
+        RemoteReward(server.url, timeout=0.05, retries=0)(SAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"<html>", "answered b'<html>', which is not JSON$"),
+        (b"\xff", r"answered b'\\xff', which is not JSON$"),
+        ({"scores": [1, 2]}, r'must answer {"rewards": \[...\]}, not {"scores": \[1, 2\]}$'),
+        ([1, 2], r'must answer {"rewards": \[...\]}, not \[1, 2\]$'),
+        ({"rewards": 1}, r'must answer {"rewards": \[...\]}, not {"rewards": 1}$'),
+        ({"rewards": [1]}, "returned 1 values for 2 completions of rows 1, 5; let it return one for each$"),
+        ({"rewards": [1, None]}, r"returned None for row 5 \(prompt 'user: how much \?', completion 'seven'\); let"),
+        ({"rewards": [float("nan"), 1]}, "returned nan for row 1"),
+        ({"rewards": [1, "2"]}, "returned '2' for row 5"),
+    ],
+)
+def test_what_is_no_answer_is_told(answer: Any, said: str, server: Server) -> None:
+    server.answers = [answer]
+    with pytest.raises(InputError, match=f"^{server.url} {said}"):
+        RemoteReward(server.url)(SAMPLES)
+    assert len(server.asked) == 1
+
+
+def test_no_server_is_told(server: Server, waits: list[float]) -> None:
+    server.server_close()
+    with pytest.raises(InputError, match=r"^http://127.*/score cannot be reached \(.*refused\); see that the"):
+        RemoteReward(server.url)(SAMPLES)
+    assert waits == [1, 2]
+
+
+@pytest.mark.parametrize("value", [object(), float("nan")])
+def test_a_column_that_json_cannot_hold_is_told(value: object, server: Server) -> None:
+    with pytest.raises(InputError, match="^a column cannot be sent to .* as JSON"):
+        RemoteReward(server.url)([sample("six", when=value)])
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: RemoteReward("ftp://here"), "a reward's server is reached by http:// or https://, not by ftp://here"),
+        (lambda: RemoteReward("file:///etc/passwd"), "not by file:///etc/passwd"),
+        (lambda: RemoteReward("http://here", timeout=0), "timeout must be positive and retries not negative"),
+        (lambda: RemoteReward("http://here", retries=-1), "timeout must be positive and retries not negative"),
+    ],
+)
+def test_what_cannot_be_asked(make: Callable[[], RemoteReward], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        make()
