@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,3 +217,77 @@ def test_a_loss_that_is_not_finite(
     error = " ".join(capsys.readouterr().err.split())
     assert "step 1: the loss of rows 1, 2 is not finite" in error and "Traceback" not in error
     assert not (out / "model").exists()
+
+
+FUNCTIONS = """
+def short(completions, **_):
+    return [1.0]
+
+def silent(completions, **_):
+    return [1.0] * (len(completions) - 1) + [None]
+
+def broken(completions, **_):
+    return [float("nan")] * len(completions)
+
+def empty(completions, **_):
+    return None
+
+def by_answer(completions, answer):
+    return [1.0] * len(completions)
+"""
+
+
+@pytest.mark.parametrize(
+    ("reward", "said"),
+    [
+        (
+            "bad_rewards:short",
+            "the reward function bad_rewards:short returned 1 values for 4 completions of rows 1, 2; ",
+        ),
+        (
+            "bad_rewards:silent",
+            "the reward function bad_rewards:silent returned None for row 2 (prompt 'bye', completio",
+        ),
+        (
+            "bad_rewards:broken",
+            "the reward function bad_rewards:broken returned nan for row 1 (prompt 'hi', completion ",
+        ),
+        (
+            "bad_rewards:empty",
+            "the reward function bad_rewards:empty returned None; let it return a list of one value f",
+        ),
+        (
+            "bad_rewards:by_answer",
+            "row 1 has no column 'answer', which the reward function bad_rewards:by_answer reads;",
+        ),
+        ("bad_rewards:nothing", "the module bad_rewards has no function nothing"),
+        (
+            "no_rewards:nothing",
+            "no_rewards:nothing: the module no_rewards cannot be imported (No module named 'no_rewar",
+        ),
+        ("number", "row 1 has no column 'answer', which the verifier number reads; the columns there are: gold, id"),
+        ("number@gold", "row 2, for the verifier number: there is no answer in 'gold' ('five')"),
+        (
+            "numbr",
+            "'numbr' is neither a verifier, nor module:function, nor a URL, nor the folder of a model; did you m",
+        ),
+        ("regex:(", "the pattern '(' is not a regular expression"),
+        ("number + number", "number stands twice in the reward 'number + number'; give it one weight"),
+        ("http://127.0.0.1:9/none", "http://127.0.0.1:9/none cannot be reached"),
+    ],
+)
+def test_a_reward_that_is_not_right(
+    reward: str, said: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (tmp_path / "bad_rewards.py").write_text(FUNCTIONS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "bad_rewards", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr("accord.feedback.remote.time.sleep", lambda seconds: None)
+    rows = [{"prompt": "hi", "gold": "4", "id": 1}, {"prompt": "bye", "gold": "five", "id": 2}]
+    data, out = write_jsonl(tmp_path / "rows.jsonl", rows), tmp_path / "samples.jsonl"
+    common = ("--model", base, "--data", data, "--out", out, "--n", 2, "--max-new-tokens", 2)
+    assert accord("sample", *common, "--reward", reward) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"accord: {said}") and error.count("\n") == 1
+    assert not out.exists()

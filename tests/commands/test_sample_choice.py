@@ -1,0 +1,175 @@
+"""`accord sample` with a reward: what it keeps is the best or the correct of what it draws without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from accord.data import load_data
+from accord.engine.models import Scorer, load_model, load_scorer
+from accord.feedback.learned import LearnedReward
+from accord.records import Demonstration, Preference
+from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl
+
+MODULE = """
+def words(completions, **columns):
+    return [float(len(text.split())) for text in completions]
+"""
+PROMPTS = [{"prompt": "hi", "answer": "good", "id": 7}, {"prompt": "good day", "answer": "bye", "id": 8}]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_model(tmp_path_factory.mktemp("models") / "base")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory with a module of rewards in it."""
+    (tmp_path / "word_rewards.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def sampled(base: str, data: str, out: str, *options: object) -> list[dict[str, Any]]:
+    common = ("--model", base, "--data", data, "--out", out, "--max-new-tokens", "5", "--dtype", "float32")
+    assert accord("sample", *common, *options) == 0
+    return read_jsonl(out)
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().err.split())
+
+
+def by_prompt(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    return [list(group) for _, group in groupby(rows, key=lambda row: row["prompt"])]
+
+
+def test_a_reward_alone_is_written_beside_every_sample(base: str, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_jsonl(Path("prompts.jsonl"), PROMPTS)
+    plain = sampled(base, data, "plain.jsonl", "--n", 3)
+    scored = sampled(base, data, "scored.jsonl", "--n", 3, "--reward", "word_rewards:words")
+    assert scored == [{**row, "reward": float(len(row["completion"].split()))} for row in plain]
+    assert told(capsys) == ""
+
+
+def test_the_best_of_n_are_the_first_of_highest_reward(base: str, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_jsonl(Path("prompts.jsonl"), PROMPTS)
+    groups = by_prompt(sampled(base, data, "all.jsonl", "--n", 8, "--reward", "word_rewards:words"))
+    ranked = [sorted(group, key=lambda row: -row["reward"]) for group in groups]  # of equals, the first stays first
+    assert len({row["reward"] for row in ranked[0]}) > 1
+    choose = ("--reward", "word_rewards:words", "--best-of", 8)
+    assert sampled(base, data, "best.jsonl", *choose) == [group[0] for group in ranked]
+    assert told(capsys) == "sample: kept 2 of 16 samples"
+    assert sampled(base, data, "top.jsonl", *choose, "--keep", 3) == [row for group in ranked for row in group[:3]]
+
+
+def test_what_is_good_enough_is_kept_and_the_rest_told(base: str, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_jsonl(Path("prompts.jsonl"), PROMPTS)
+    every = sampled(base, data, "all.jsonl", "--n", 8, "--reward", "word_rewards:words")
+    high = max(row["reward"] for row in every)
+    kept = sampled(base, data, "good.jsonl", "--n", 8, "--reward", "word_rewards:words", "--at-least", high)
+    assert kept == [row for row in every if row["reward"] == high]
+    none = 2 - len(by_prompt(kept))
+    without = f", and none of {none} of the 2 prompts" if none else ""
+    assert told(capsys) == f"sample: kept {len(kept)} of 16 samples{without}"
+    best = sampled(base, data, "both.jsonl", "--reward", "word_rewards:words", "--best-of", 8, "--at-least", high)
+    assert best == [group[0] for group in by_prompt(kept)]
+
+
+def test_prompts_without_a_correct_sample_are_counted(base: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The regular expression finds what was said; the second row's answer is never said in one token."""
+    rows = [{"prompt": "hi", "answer": "good"}, {"prompt": "hi", "answer": "good day bye"}]
+    data = write_jsonl(Path("prompts.jsonl"), rows)
+    options = ("--n", 60, "--max-new-tokens", 1, "--reward", "exact", "--at-least", 1)
+    kept = sampled(base, data, "good.jsonl", *options)
+    assert kept and {(row["answer"], row["completion"], row["reward"]) for row in kept} == {("good", "good", 1.0)}
+    assert told(capsys) == f"sample: kept {len(kept)} of 120 samples, and none of 1 of the 2 prompts"
+
+
+def test_what_is_kept_is_fine_tuned_on(base: str, tmp_path: Path) -> None:
+    data = write_jsonl(Path("prompts.jsonl"), [{"prompt": "hi", "answer": "good"}])
+    rows = sampled(
+        base, data, "good.jsonl", "--n", 60, "--max-new-tokens", 1, "--reward", r"regex:(\w+)", "--at-least", 1
+    )
+    assert load_data("good.jsonl") == [Demonstration("hi", "good")] * len(rows)
+    assert accord("sft", "--model", base, "--data", "good.jsonl", "--out", "rft", *QUICK) == 0
+    load_model("rft/model")
+
+
+def test_a_reward_model_chooses_by_the_tokens_sampled(base: str) -> None:
+    scorer = Scorer.on(load_model(base), seed=3)
+    scorer.save("rm")
+    data = write_jsonl(Path("prompts.jsonl"), [{"prompt": "hi"}])
+    every = sampled(base, data, "all.jsonl", "--n", 6, "--reward", "rm")
+    ended = [row for row in every if row["stop"] == "end"]
+    learned = LearnedReward(load_scorer("rm"))
+    expected = learned.texts([("hi", row["completion"]) for row in ended]).tolist()
+    assert [row["reward"] for row in ended] == pytest.approx(expected, abs=1e-5)
+    (best,) = sampled(base, data, "best.jsonl", "--best-of", 6, "--reward", "rm")
+    assert best == max(every, key=lambda row: row["reward"])
+
+
+def test_rows_of_any_kind_keep_their_columns_but_not_what_made_them_rows(base: str) -> None:
+    row = {"prompt": "hi", "chosen": "good", "rejected": "bad", "answer": "good", "id": 3, "reward": 9.0, "label": 1}
+    data = write_jsonl(Path("pairs.jsonl"), [row])
+    (kept,) = sampled(base, data, "samples.jsonl")
+    assert set(kept) == {"prompt", "completion", "logprob", "tokens", "stop", "answer", "id"}
+    assert (kept["answer"], kept["id"]) == ("good", 3)
+    assert load_data("samples.jsonl") == [Demonstration("hi", kept["completion"])]
+    assert load_data(data) == [Preference("hi", "good", "bad")]
+
+
+def test_reasoning_gym_is_sampled_and_scored_by_name(base: str) -> None:
+    pytest.importorskip("reasoning_gym")
+    rows = sampled(base, "reasoning-gym:chain_sum?size=2&seed=3", "sums.jsonl", "--reward", "reasoning-gym")
+    assert [row["metadata"]["source_index"] for row in rows] == [0, 1]
+    assert [row["reward"] for row in rows] == [0.0, 0.0]  # the words it knows are no numbers
+
+
+@pytest.mark.parametrize(
+    "reward", ["regex:Answer: (\\w+)", "regex:#### (\\d+) {2}", "regex:[a-z]+", "0.5 * exact + 2*number@id", "[x]/y"]
+)
+def test_any_spec_arrives_as_it_was_written(reward: str, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Seen(Exception):
+        pass
+
+    def named(spec: str, *_: object, **__: object) -> None:
+        raise Seen(spec)
+
+    monkeypatch.setattr("accord.commands.sample.reward_named", named)
+    data = write_jsonl(Path("prompts.jsonl"), PROMPTS)
+    with pytest.raises(Seen) as seen:
+        accord("sample", "--model", base, "--data", data, "--out", "o.jsonl", "--max-new-tokens", 2, "--reward", reward)
+    assert seen.value.args == (reward,)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--best-of", 4), "--best-of needs --reward to choose by."),
+        (("--at-least", 1), "--at-least needs --reward to choose by."),
+        (("--keep", 2), "--keep 2 keeps the best of the samples of --best-of, which must be as many."),
+        (("--keep", 5, "--best-of", 4, "--reward", "exact"), "--keep 5 keeps the best of the samples of --best-of"),
+        (("--n", 2, "--best-of", 4, "--reward", "exact"), "--best-of 4 says how many samples are drawn; leave --n out"),
+        (("--best-of", 0, "--reward", "exact"), "--best-of must be at least 1, not 0."),
+        (("--keep", 0, "--reward", "exact"), "--keep must be at least 1, not 0."),
+        (("--n", 0), "--n must be at least 1, not 0."),
+        (("--at-least", ".nan", "--reward", "exact"), "--at-least must be a number."),
+        (("--best-of", 4, "--reward", "exact", "--temperature", 0), "--best-of has nothing to choose from at --temp"),
+        (("--at-least", 2, "--reward", "exact"), "no sample has a reward of at least 2: the highest is 0; lower --at"),
+    ],
+)
+def test_options_that_do_not_fit(
+    options: tuple[object, ...], said: str, base: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_jsonl(Path("prompts.jsonl"), [{"prompt": "hi", "answer": "never"}])
+    common = ("--model", base, "--data", data, "--out", "out.jsonl", "--max-new-tokens", 2)
+    assert accord("sample", *common, *options) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not Path("out.jsonl").exists()
