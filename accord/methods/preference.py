@@ -41,8 +41,8 @@ class PreferenceModel(Offline):
     learning_rate: float = 9e-6
     """Peak step size of AdamW."""
     planes: int = 4
-    """Planes beside the score, in each of which preferences can run in a circle; half as many as completions, rounded
-    down, represent any preferences among them."""
+    """k, planes beside the score, in each of which preferences can run in a circle; together they represent any
+    preferences among 2k + 2 completions."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

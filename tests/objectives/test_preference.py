@@ -280,6 +280,17 @@ def test_one_plane_represents_a_cycle_that_no_scores_do() -> None:
     torch.testing.assert_close(torch.sigmoid(general_preference(rows[:, None], rows)), CYCLIC)
 
 
+def test_a_score_and_one_plane_represent_any_preferences_among_four() -> None:
+    # M antisymmetric (4, 4), x with sum 1 and s = M x: M - s 1' + 1 s' takes x to M x - s + (x' M' x) 1 = 0, so it has
+    # rank 2 and is a b' - b a' with a its first column and b its second over its entry [0, 1].
+    square = torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    odds, x = square - square.T, vector(0.1, 0.2, 0.3, 0.4)
+    s = odds @ x
+    rest = odds - (s[:, None] - s)
+    rows = torch.stack([s, rest[:, 0], rest[:, 1] / rest[0, 1]], dim=1)
+    torch.testing.assert_close(general_preference(rows[:, None], rows), odds)
+
+
 def test_general_ranking_is_stable_at_huge_odds() -> None:
     # A cyclic part of 1e4 against the ranks costs 1e4, along with them nothing.
     rows = torch.tensor([[0.0, 100.0, 0.0], [0.0, 0.0, 100.0]], requires_grad=True)
