@@ -109,10 +109,7 @@ def execute(command: str, args: Sequence[str]) -> Any:
 
 def parse(command: str, args: Sequence[str]) -> Callable[[], Any]:
     """The command with its options, checked and ready to be called."""
-    if command not in COMMANDS:
-        raise InputError(f"there is no command {command!r}{_nearest(command, COMMANDS)}; `accord --help` lists them.")
-    module, name = COMMANDS[command][0].split(":")
-    target = getattr(importlib.import_module(module), name)
+    target = target_of(command)
     parser = _parser(command, target)
     known = {a.dest for a in parser._actions if a.dest != "help"}
     flags = {a.dest for a in parser._actions if getattr(a, "_typehint", None) is bool}
@@ -139,6 +136,18 @@ def parse(command: str, args: Sequence[str]) -> Callable[[], Any]:
     own = {f.name: options.pop(f.name) for f in fields(target)}
     method = target(**own)
     return lambda: method.fit(options.pop("model"), options.pop("data"), **options)
+
+
+def target_of(command: str) -> Any:
+    """What a command calls: a function, or a method's class.
+
+    Raises:
+        InputError: no command is called that.
+    """
+    if command not in COMMANDS:
+        raise InputError(f"there is no command {command!r}{_nearest(command, COMMANDS)}; `accord --help` lists them.")
+    module, name = COMMANDS[command][0].split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _parser(command: str, target: Any) -> Any:

@@ -11,7 +11,8 @@ import yaml
 
 from accord.engine.fit import Optimiser
 from accord.errors import InputError
-from accord.pipeline import resolve, run_pipeline
+from accord.pipeline import run_pipeline
+from accord.recipe import resolve
 from accord.records import Demonstration, Preference
 from accord.run import read_metrics
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl

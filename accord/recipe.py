@@ -1,0 +1,258 @@
+"""Reading recipes: YAML in, stages out, with blocks written out, overrides applied and references replaced.
+
+    stages:
+      sft: {command: sft, model: smollm2, data: demonstrations.jsonl}
+      rounds:
+        repeat: 3
+        carry: {policy: ["${sft}/model", "${ppo}/model"]}
+        stages:
+          samples: {command: sample, model: "${policy}", seed: "${round}", ...}
+          ppo: {command: ppo, model: "${policy}", ...}
+      evaluation: {command: evaluate, models: {sft: "${sft}/model", round-*: "${ppo-*}/model"}, ...}
+
+A block is written out as the stages samples-1, ppo-1, samples-2, ... Within it `${ppo}` is that of the same round,
+`${round}` the round's number, and what is carried has one value in the first round and another, taken from the round
+before, in the others. After it `${ppo}` is the last round's. An entry with * stands for one of every round so far.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from accord.errors import InputError
+
+REFERENCE = re.compile(r"\$\{([\w*-]+)\}")
+BLOCK = {"repeat", "carry", "stages"}
+"""The keys of a block of stages."""
+
+ROUND = "round"
+"""The name of a round's number within a block."""
+
+Stages = dict[str, dict[str, Any]]
+Rounds = dict[str, list[str]]
+"""The names that a block's stage has got in the rounds so far, by its name in the block."""
+
+
+@dataclass
+class Stage:
+    """A stage with its options resolved, the earlier stages they refer to, and what is known of its folder.
+
+    `fingerprint` is that of the settings its folder was made with, "" where it is not known.
+    """
+
+    name: str
+    command: str
+    options: dict[str, Any]
+    inputs: dict[str, list[str]] = field(default_factory=dict)
+    fingerprint: str = ""
+    status: str = "waiting"
+    seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "command": self.command,
+            "folder": self.name,
+            "status": self.status,
+            "seconds": self.seconds,
+            "inputs": self.inputs,
+            "fingerprint": self.fingerprint,
+        }
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A recipe's YAML, its keys checked, with a name.
+
+    Raises:
+        InputError: it cannot be read, or is no recipe.
+    """
+    try:
+        recipe = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"the recipe {path} cannot be read: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"the recipe {path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("stages"), dict):
+        raise InputError(f"the recipe {path} has no `stages`, each a name with a command and its options.")
+    unknown = set(recipe) - {"name", "description", "variables", "stages"}
+    if unknown:
+        raise InputError(
+            f"the recipe {path} has an unknown key {sorted(unknown)[0]}; it takes name, description, variables, stages."
+        )
+    return {"name": path.stem, **recipe}
+
+
+def resolve(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any]) -> list[Stage]:
+    """The recipe's stages with blocks written out, overrides applied and references replaced.
+
+    Raises:
+        InputError: a block is malformed, an override or a reference names nothing, a name stands for two things, a
+            stage has no command, or says where its results go.
+    """
+    given = {key.replace("-", "_"): value for key, value in overrides.items() if "." not in key}
+    variables = {name: given.get(name, value) for name, value in (recipe.get("variables") or {}).items()}
+    stages, rounds = written_out(recipe["stages"], variables)
+    _override(stages, rounds, variables, overrides)
+    resolved: list[Stage] = []
+    for name, options in stages.items():
+        if "command" not in options:
+            raise InputError(f"stage {name} of the recipe has no command.")
+        if "out" in options:
+            raise InputError(f"stage {name} of the recipe has an `out`; its results go to a folder of its name.")
+        places = {s.name: str(folder / s.name) for s in resolved}
+        made = Stage(name, str(options.pop("command")), {})
+        for option, value in options.items():
+            _require_known(value, {*variables, *places}, f"stage {name} refers to")
+            made.options[option.replace("-", "_")] = _replaced(value, variables | places)
+            used = [s for s in _references(value) if s in places]
+            if used:
+                made.inputs[option] = list(dict.fromkeys(used))
+        resolved.append(made)
+    return resolved
+
+
+def _override(stages: Stages, rounds: Rounds, variables: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Set the options of stages that overrides name: `ppo.seed` in every round, `ppo-2.seed` in one, which prevails."""
+    singly = {name: [name] for name in stages}
+    for key in overrides:
+        stage, dot, _ = key.partition(".")
+        if not (stage in rounds or stage in singly if dot else key.replace("-", "_") in variables):
+            known = [*variables, *(f"{name}.OPTION" for name in [*rounds, *singly])]
+            raise InputError(f"the recipe has no variable or stage option {key}; it has {', '.join(known)}.")
+    for names in (rounds, singly):
+        for key, value in overrides.items():
+            stage, _, option = key.partition(".")
+            for name in names.get(stage, ()):
+                stages[name][option.replace("-", "_")] = value
+
+
+def written_out(stages: Mapping[str, Any], variables: Mapping[str, Any]) -> tuple[Stages, Rounds]:
+    """The recipe's stages with blocks as the stages of their rounds, and how those are called.
+
+    Raises:
+        InputError: a block is malformed, or a name stands for two things.
+    """
+    plain: Stages = {}
+    rounds: Rounds = {}
+    for name, options in _checked(stages, "the recipe").items():
+        if BLOCK.isdisjoint(options):
+            _claim([name], {*variables, *plain, *rounds})
+            plain[name] = _written(options, {}, rounds)
+        else:
+            _write_block(f"block {name} of the recipe", options, variables, plain, rounds)
+    return plain, rounds
+
+
+def _write_block(
+    block: str, options: Mapping[str, Any], variables: Mapping[str, Any], plain: Stages, rounds: Rounds
+) -> None:
+    """Add the stages of a block, round by round."""
+    unknown = set(options) - BLOCK
+    if unknown:
+        raise InputError(f"{block} has an unknown key {min(unknown)}; it takes repeat, carry, stages.")
+    stages, repeat = _checked(options.get("stages"), block), _count(block, options.get("repeat"), variables)
+    nested = [name for name, inner in stages.items() if not BLOCK.isdisjoint(inner)]
+    if nested:
+        raise InputError(f"{block} holds the block {nested[0]}; blocks cannot be nested.")
+    taken = {*variables, *plain, *rounds}
+    carry = _carried(block, options.get("carry") or {}, taken, stages)
+    _claim([*stages, *carry, ROUND, *(f"{name}-{k + 1}" for name in stages for k in range(repeat))], taken)
+    for k in range(1, repeat + 1):
+        carried = {name: _written(first if k == 1 else later, {}, rounds) for name, (first, later) in carry.items()}
+        for name in stages:
+            rounds[name] = [*rounds.get(name, []), f"{name}-{k}"]
+        for name, inner in stages.items():
+            plain[f"{name}-{k}"] = _written(inner, {**carried, ROUND: k}, rounds)
+
+
+def _count(block: str, repeat: Any, variables: Mapping[str, Any]) -> int:
+    """How often a block is repeated; options of the command line are text."""
+    _require_known(repeat, set(variables), f"{block} repeats")
+    given = str(_replaced(repeat, variables))
+    if not given.isdecimal() or int(given) < 1:
+        raise InputError(f"`repeat` of {block} must be a whole number from 1 up, not {given}.")
+    return int(given)
+
+
+def _carried(block: str, carry: Any, outside: Set[str], inside: Iterable[str]) -> dict[str, list[str]]:
+    """What a block carries from round to round: by name, its value in the first round and that in the others."""
+    if not isinstance(carry, Mapping):
+        raise InputError(f"`carry` of {block} must be names with two values each, not {carry!r}.")
+    for name, values in carry.items():
+        if not (isinstance(values, list) and len(values) == 2 and set(_references(values[1])) & set(inside)):
+            raise InputError(
+                f"{block} must carry two values as {name}: one for the first round, and one for the others that refers "
+                "to a stage of the round before."
+            )
+        _require_known(values[0], outside, f"{block} carries")
+        _require_known(values[1], {*outside, *inside}, f"{block} carries")
+    return {str(name): values for name, values in carry.items()}
+
+
+def _checked(stages: Any, where: str) -> Stages:
+    """The stages by name, where they are names with options."""
+    if not isinstance(stages, Mapping) or not stages:
+        raise InputError(f"{where} has no `stages`, each a name with a command and its options.")
+    for name, options in stages.items():
+        if not re.fullmatch(r"[\w-]+", str(name)) or not isinstance(options, Mapping):
+            raise InputError(f"{where}: stage {name} must be a name of letters, digits, - and _, with options.")
+    return {str(name): dict(options) for name, options in stages.items()}
+
+
+def _claim(names: Iterable[str], taken: Set[str]) -> None:
+    """Make sure that each name stands for one thing."""
+    seen = set(taken)
+    for name in names:
+        if name in seen:
+            raise InputError(f"{name} stands for two things in the recipe; call one of them otherwise.")
+        seen.add(name)
+
+
+def _written(value: Any, names: Mapping[str, Any], rounds: Rounds) -> Any:
+    """Options as they are outside of blocks: `names` replaced, stages of blocks called as in the last round so far."""
+    latest = {stage: f"${{{written[-1]}}}" for stage, written in rounds.items()}
+    return _replaced(_spread(value, rounds), {**latest, **names})
+
+
+def _spread(value: Any, rounds: Rounds) -> Any:
+    """Entries such as `round-*: ${ppo-*}/model`, one for every round so far."""
+    if not isinstance(value, Mapping):
+        return value
+    spread: dict[str, Any] = {}
+    for key, entry in value.items():
+        stars = [name for name in _references(entry) if name.endswith("-*") and name[:-2] in rounds]
+        if stars and "*" in str(key) and isinstance(entry, str):
+            for k, name in enumerate(rounds[stars[0][:-2]], 1):
+                spread[str(key).replace("*", str(k))] = _replaced(entry, {stars[0]: f"${{{name}}}"})
+        else:
+            spread[key] = _spread(entry, rounds)
+    return spread
+
+
+def _references(value: Any) -> list[str]:
+    return REFERENCE.findall(json.dumps(value, default=str))
+
+
+def _require_known(value: Any, names: Set[str], who: str) -> None:
+    for name in _references(value):
+        if name not in names:
+            raise InputError(f"{who} {name}, which is neither a variable nor an earlier stage.")
+
+
+def _replaced(value: Any, names: Mapping[str, Any]) -> Any:
+    """The value with references to these names replaced; one that is the whole value keeps its type."""
+    if isinstance(value, Mapping):
+        return {key: _replaced(entry, names) for key, entry in value.items()}
+    if not isinstance(value, str):
+        return value
+    whole = REFERENCE.fullmatch(value)
+    if whole:
+        return names.get(whole[1], value)
+    return REFERENCE.sub(lambda match: str(names.get(match[1], match[0])), value)
