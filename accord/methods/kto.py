@@ -5,8 +5,8 @@
 
 Ethayarajh et al. 2024 (arXiv:2402.01306), eq. 8. z0 estimates the divergence from the reference and has no gradient.
 
-Departures: the mismatched completion of a row is that of the next row of its batch, whatever the packing. A preference
-counts as two labelled completions.
+Departures: the mismatched completion of a row is that of the next row of its batch, whatever the packing, cut where the
+two together are too long; of a batch of one row z0 is 0. A preference counts as two labelled completions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from accord.data.encoding import Encoded
 from accord.engine.fit import Measures, Work
 from accord.engine.models import Model
 from accord.engine.precision import compute_dtype, computing, frozen
-from accord.engine.trees import Tree, Trees, pack
+from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.errors import InputError
 from accord.methods.offline import Offline
 from accord.methods.parts.pairs import completion_log_probabilities
@@ -100,11 +100,19 @@ class KTOLoss:
     @torch.no_grad()
     def divergence(self, batch: Sequence[Tree]) -> float:
         """z0: the mean log(pi / ref) of every prompt with the next row's completion, or 0 where that is negative."""
-        swapped = [Tree(a.prompt, b.branches) for a, b in zip(batch, [*batch[1:], batch[0]], strict=True)]
+        if len(batch) == 1:
+            return 0.0
+        swapped = [self.swapped(a, b) for a, b in zip(batch, [*batch[1:], batch[0]], strict=True)]
         with computing(self.dtype, self.model.device):
             packs = pack(swapped, self.method.tokens_per_pass, self.model.device)
             total = sum(float(self.log_ratios(trees).double().sum()) for trees in packs)
         return max(0.0, total / len(batch))
+
+    def swapped(self, row: Tree, other: Tree) -> Tree:
+        """The prompt of a row with the completion of another, no longer together than rows are."""
+        [branch], method = other.branches, self.method
+        room = min(method.max_length, self.model.context or method.max_length) - len(row.prompt)
+        return Tree(row.prompt, (Branch(branch.tokens[:room], branch.trained and branch.trained[:room]),))
 
 
 def unpaired(row: Preference) -> tuple[Labelled, Labelled]:

@@ -8,7 +8,8 @@ opponent) / tau) / Z: for m = 0 the Nash equilibrium of the regularised game, fo
 `--past 4` plays snapshots of the policy; with `--past 1` and `--mirror`, the price of a nat of divergence from the
 snapshot, that is online mirror descent.
 
-Departures: a sample meets all of the opponent's samples of its prompt; b is its siblings' mean, or 1/2 for one alone.
+Departures: a sample meets all of the opponent's samples of its prompt, those without a valid verdict left out, and is
+not learnt from where none has one; b is its siblings' mean, or 1/2 for one alone.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ from accord.engine.models import Policy
 from accord.engine.precision import computing
 from accord.engine.trees import Trees
 from accord.errors import InputError
-from accord.feedback.judge import Judge, judge_samples
+from accord.feedback.judge import Judge
 from accord.methods.online import Judged, Learner
+from accord.methods.parts.duels import matched
 from accord.methods.parts.gradient import GradientLearner, PolicyGradient
-from accord.methods.parts.rollouts import Rollout, respond, rolled
+from accord.methods.parts.rollouts import Rollout, respond
 from accord.methods.parts.snapshots import Snapshots
 from accord.objectives import kl
 from accord.objectives.advantages import leave_one_out
@@ -72,7 +74,7 @@ class NashMD(Judged, PolicyGradient):
     def advantages(self, rewards: Tensor) -> Tensor:
         return leave_one_out(rewards) if self.group_size > 1 else rewards - 0.5
 
-    def learner(self, policy: Policy, judge: Judge) -> Learner:
+    def learner(self, policy: Policy, judge: Judge) -> Learner:  # type: ignore[override]
         return NashLearner(self, policy, judge)
 
 
@@ -83,21 +85,21 @@ class NashLearner(GradientLearner):
 
     def __init__(self, method: NashMD, policy: Policy, judge: Judge) -> None:
         super().__init__(method, policy, judge)  # type: ignore[arg-type]
+        self.judge, self.done = judge, 0
         count = method.past or int(method.mirror > 0)
         self.past = Snapshots(policy.network, self.dtype, count=count, every=method.snapshot_every)
-        self.networks |= self.past.networks
+        self.networks = {"policy": policy.network, **self.past.networks}
 
-    def rollout(self, step: int, prompts: Sequence[EncodedPrompt]) -> Rollout:
-        """Samples whose reward is the mean probability to beat the opponent's samples of their prompt."""
-        method, g, k = self.method, self.method.group_size, self.method.opponents
+    def step(
+        self, step: int, prompts: Sequence[EncodedPrompt], optimiser: Optimiser
+    ) -> tuple[Rollout, dict[str, float]]:
+        method, self.done = self.method, step
         ours = respond(method, self.policy, prompts, step)
-        theirs = respond(method, self.policy, prompts, step, 1, n=k, network=self.opponent(step))
-        first = [sample for sample in ours for _ in range(k)]
-        second = [theirs[i // g * k + j] for i in range(len(ours)) for j in range(k)]
-        verdicts = [v.first_wins for v in judge_samples(self.judge, first, second)]
-        valid = [[p for p in verdicts[i : i + k] if p is not None] for i in range(0, len(verdicts), k)]
-        told = {"invalid": verdicts.count(None) / len(verdicts)}
-        return rolled(prompts, ours, [sum(won) / len(won) if won else 0.5 for won in valid], told)
+        theirs = respond(method, self.policy, prompts, step, 1, n=method.opponents, network=self.opponent(step))
+        rollout, told = matched(self.judge, prompts, ours, theirs)
+        row = self.learn(step, rollout, optimiser)
+        self.past.keep(self.policy.network, step + 1)
+        return rollout, row | told
 
     def opponent(self, step: int) -> nn.Module:
         """Who is played at a step."""
@@ -107,20 +109,9 @@ class NashLearner(GradientLearner):
             return self.policy.network
         return Mixture(self.policy.network, self.reference, self.method.mixture)
 
-    def learn(self, step: int, rollout: Rollout, optimiser: Optimiser) -> dict[str, float]:
-        self.done = step
-        row = super().learn(step, rollout, optimiser)
-        self.past.keep(self.policy.network, step + 1)
-        return row
-
-    def score(self, trees: Trees) -> Trees:
-        trees = super().score(trees)
+    def price(self, trees: Trees) -> Tensor:
         if not self.method.mirror:
-            return trees
+            return super().price(trees)
         with torch.no_grad(), computing(self.dtype, self.policy.device):
             past, _ = log_probabilities(self.past.last(self.done), trees, self.method.temperature)
-        return trees.having(past=kl.k1(trees.logprobs, past))
-
-    def price(self, trees: Trees) -> Tensor:
-        price = super().price(trees)
-        return price + self.method.mirror * trees.extra["past"] if self.method.mirror else price
+        return super().price(trees) + self.method.mirror * kl.k1(trees.logprobs, past)

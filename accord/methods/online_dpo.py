@@ -10,7 +10,7 @@ Departures: none. More than two samples of a prompt make more pairs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -43,8 +43,7 @@ class OnlineDPO(Duelling):
         return self.beta
 
     def pairs(self, judged: list[Tree]) -> list[Tree]:
-        strict = [pair for pair in judged if pair.branches[0].reward != pair.branches[1].reward]
-        return [replace(pair, branches=tuple(sorted(pair.branches, key=lambda b: -b.reward))) for pair in strict]
+        return [pair for pair in judged if pair.branches[0].reward > pair.branches[1].reward]
 
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
         return dpo(policy, reference, beta=self.beta, label_smoothing=self.label_smoothing)

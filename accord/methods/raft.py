@@ -55,15 +55,13 @@ class RAFT(Online):
         return RAFTLearner(self, policy, reward)
 
     def best(self, tree: Tree, end: int) -> list[Branch]:
-        """The branches to learn from, the best first; of equals the first."""
-        distinct = {branch.tokens: branch for branch in reversed(tree.branches)}
-        fit = [
-            branch
-            for branch in reversed(distinct.values())
-            if (self.keep_truncated or branch.tokens[-1] == end)
-            and (self.at_least is None or branch.reward >= self.at_least)
-        ]
-        return sorted(fit, key=lambda branch: -branch.reward)[: self.keep]
+        """The branches to learn from, the best first; of equally good ones those that were sampled first."""
+        distinct: dict[tuple[int, ...], Branch] = {}
+        for branch in tree.branches:
+            good = self.at_least is None or branch.reward >= self.at_least
+            if good and (self.keep_truncated or branch.tokens[-1] == end):
+                distinct.setdefault(branch.tokens, branch)
+        return sorted(distinct.values(), key=lambda branch: -branch.reward)[: self.keep]
 
 
 class RAFTLearner(Learner):

@@ -1,4 +1,7 @@
-"""Methods that sample in pairs, have a judge compare the two, and learn from the pair: online DPO and IPO-MD."""
+"""Samples that a judge compares, with an opponent's or with each other.
+
+`Duelling` is what online DPO and IPO-MD share: they sample in pairs, have the two compared, and learn from the pair.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,13 @@ from accord.data.prompts import EncodedPrompt
 from accord.engine.fit import Optimiser, Work
 from accord.engine.models import Policy
 from accord.engine.precision import compute_dtype, frozen
-from accord.engine.trees import Tree, Trees, pack
+from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.errors import InputError
 from accord.feedback.judge import Judge, judge_samples
 from accord.methods.online import Judged, Learner
 from accord.methods.parts.pairs import pair_objective
 from accord.methods.parts.rollouts import Rollout, respond, rolled
+from accord.records import Sample
 
 
 @dataclass(kw_only=True)
@@ -45,7 +49,7 @@ class Duelling(Judged):
         """The loss of every pair, (P,), from both margins; `pairs.rewards` holds each sample's probability to win."""
 
     def pairs(self, judged: list[Tree]) -> list[Tree]:
-        """The pairs to learn from, of those with a valid verdict."""
+        """The pairs to learn from, of those with a valid verdict; the first of each is no less likely to win."""
         return judged
 
     def speaker(self, policy: nn.Module, reference: nn.Module) -> nn.Module:
@@ -71,24 +75,55 @@ class DuelLearner(Learner):
     def step(
         self, step: int, prompts: Sequence[EncodedPrompt], optimiser: Optimiser
     ) -> tuple[Rollout, dict[str, float]]:
-        rollout, judged, told = self.duel(step, prompts)
+        samples = respond(self.method, self.policy, prompts, step, network=self.speaker)
+        rollout, judged, told = self.duel(prompts, samples)
         pairs = self.method.pairs(judged)
         if not pairs:
             return rollout, told
         packs = pack(pairs, self.method.tokens_per_pass, self.policy.device)
         return rollout, told | optimiser.update(step, Work(self.objective, packs, "tree"))
 
-    def duel(self, step: int, prompts: Sequence[EncodedPrompt]) -> tuple[Rollout, list[Tree], dict[str, float]]:
-        """Samples judged in pairs: a sample's reward is its probability to win.
+    def duel(
+        self, prompts: Sequence[EncodedPrompt], samples: list[Sample]
+    ) -> tuple[Rollout, list[Tree], dict[str, float]]:
+        """The prompts' samples judged in pairs: a sample's reward is its probability to win.
 
         Returns:
-            the rollout, its pairs as trees of two branches, and the shares of ties and of invalid verdicts. Pairs with
-            an invalid verdict are left out; their samples stand at 1/2 in the rollout.
+            the rollout, its pairs as trees of two branches with the winner first, and the shares of ties and of invalid
+            verdicts. Pairs with an invalid verdict are left out; their samples stand at 1/2 in the rollout.
         """
-        samples = respond(self.method, self.policy, prompts, step, network=self.speaker)
         wins = [v.first_wins for v in judge_samples(self.judge, samples[0::2], samples[1::2])]
         scores = [p for win in wins for p in ((0.5, 0.5) if win is None else (win, 1 - win))]
         rollout = rolled(prompts, samples, scores)
-        each = [replace(t, branches=t.branches[i : i + 2]) for t in rollout.trees for i in range(0, len(t.branches), 2)]
-        judged = [pair for pair, win in zip(each, wins, strict=True) if win is not None]
+        each = [(t, t.branches[i : i + 2]) for t in rollout.trees for i in range(0, len(t.branches), 2)]
+        judged = [
+            replace(tree, branches=tuple(sorted(pair, key=lambda branch: -branch.reward)))
+            for (tree, pair), win in zip(each, wins, strict=True)
+            if win is not None
+        ]
         return rollout, judged, {name: wins.count(v) / len(wins) for name, v in (("ties", 0.5), ("invalid", None))}
+
+
+def matched(
+    judge: Judge, prompts: Sequence[EncodedPrompt], ours: list[Sample], theirs: Sequence[Sample]
+) -> tuple[Rollout, dict[str, float]]:
+    """Every one of our samples of a prompt against every one of the opponent's, equally many of every prompt.
+
+    Returns:
+        our samples, whose reward is their mean probability to win, and the share of invalid verdicts. These are left
+        out; a sample that has no other stands at 1/2, and none of its tokens are trained on.
+    """
+    g, k = len(ours) // len(prompts), len(theirs) // len(prompts)
+    first = [sample for sample in ours for _ in range(k)]
+    second = [theirs[i // g * k + j] for i in range(len(ours)) for j in range(k)]
+    wins = [v.first_wins for v in judge_samples(judge, first, second)]
+    valid = [[win for win in wins[i : i + k] if win is not None] for i in range(0, len(wins), k)]
+    rollout = rolled(prompts, ours, [sum(won) / len(won) if won else 0.5 for won in valid])
+    judged = iter(valid)
+    trees = [replace(t, branches=tuple(b if next(judged) else silent(b) for b in t.branches)) for t in rollout.trees]
+    return replace(rollout, trees=trees), {"invalid": wins.count(None) / len(wins)}
+
+
+def silent(branch: Branch) -> Branch:
+    """The branch with none of its tokens trained on."""
+    return replace(branch, trained=(False,) * len(branch.tokens))

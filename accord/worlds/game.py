@@ -1,0 +1,147 @@
+"""A game with a known equilibrium: a model says one word, and which word is preferred runs in a circle.
+
+Of 10 people 9 prefer rock to scissors, 8 scissors to paper, and 8 paper to rock. No reward stands for that: Bradley and
+Terry's has odds(a over b) odds(b over c) odds(c over a) = 1, and here the product is 9 * 4 * 4. What there is instead
+is an equilibrium, the policy that no other is preferred to, and everything about it is a finite sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from accord.engine.forward import log_probabilities
+from accord.engine.models import Policy
+from accord.engine.trees import Branch, Tree, Trees
+from accord.records import Comparison, Prompt, Sample, Verdict
+
+
+@dataclass(frozen=True)
+class Game:
+    """Words, who prefers which, and how often the reference says them.
+
+    Attributes:
+        words: K of them.
+        preferences: P, K rows of K; P[i][j] is the probability that word i is preferred to word j.
+        reference: (K,) probabilities.
+    """
+
+    words: tuple[str, ...] = ("rock", "scissors", "paper")
+    preferences: tuple[tuple[float, ...], ...] = ((0.5, 0.9, 0.2), (0.1, 0.5, 0.8), (0.8, 0.2, 0.5))
+    reference: tuple[float, ...] = (0.5, 0.3, 0.2)
+
+    @property
+    def prompt(self) -> Prompt:
+        """The only one there is: all words."""
+        return Prompt(" ".join(self.words))
+
+    @property
+    def tree(self) -> Tree:
+        """The prompt with every word as a branch, in tokens."""
+        k = len(self.words)
+        return Tree(tuple(range(k)), tuple(Branch((word,)) for word in range(k)))
+
+    def wins(self, opponent: Tensor) -> Tensor:
+        """P(word is preferred to the opponent's), (K,), from how often the opponent says each word, (K,)."""
+        return _vector(self.preferences) @ opponent
+
+    def mixed(self, policy: Tensor, mixture: float) -> Tensor:
+        """The geometric mixture policy^(1 - m) ref^m / Z, (K,)."""
+        return ((1 - mixture) * policy.log() + mixture * _vector(self.reference).log()).softmax(0)
+
+    def best_response(self, opponent: Tensor, tau: float) -> Tensor:
+        """ref exp(P(word beats opponent) / tau) / Z, (K,): the best at tau for a nat of divergence from ref."""
+        return (_vector(self.reference).log() + self.wins(opponent) / tau).softmax(0)
+
+    def equilibrium(self, tau: float, mixture: float = 0.0) -> Tensor:
+        """The policy that is the best response to its mixture with the reference, (K,).
+
+        Without mixture it is the Nash equilibrium of the game with tau for a nat (Munos et al. 2023, arXiv:2312.00886).
+        Found by moving a tenth of the way to the best response, in logarithms, until nothing moves.
+        """
+        policy = _vector(self.reference)
+        for _ in range(2000):
+            response = self.best_response(self.mixed(policy, mixture), tau)
+            policy = (0.9 * policy.log() + 0.1 * response.log()).softmax(0)
+        return policy
+
+    def exploitability(self, policy: Tensor, tau: float) -> float:
+        """By how much a best response wins against the policy, each paying tau for a nat: 0 at the equilibrium alone.
+
+        max over pi' of P(pi' beats pi) - tau KL(pi', ref) is tau log sum ref exp(P(word beats pi) / tau); what pi has
+        against itself is 1/2 - tau KL(pi, ref).
+        """
+        reference = _vector(self.reference)
+        best = tau * (reference.log() + self.wins(policy) / tau).logsumexp(0)
+        return float(best - 0.5 + tau * (policy * (policy / reference).log()).sum())
+
+    def judge(self) -> GameJudge:
+        """The exact preferences."""
+        return GameJudge(self)
+
+    def policy(self, seed: int = 0, dtype: torch.dtype = torch.float32) -> Policy:
+        """A model that says each word as often as the reference does: a random GPT-2 of one layer, all of it trainable.
+
+        Its vocabulary is the words, of which the first is the token that ends a turn: completions of one token are
+        the whole world, and no training can leave it. The caller's random state stays as it was.
+        """
+        config = GPT2Config(
+            vocab_size=len(self.words),
+            n_positions=8,
+            n_embd=16,
+            n_layer=1,
+            n_head=2,
+            bos_token_id=None,
+            eos_token_id=0,
+            tie_word_embeddings=False,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = GPT2LMHeadModel(config).to(dtype).eval()  # type: ignore[arg-type]
+        with torch.no_grad():  # the output layer turned as little as will do
+            state = network.transformer(torch.tensor([self.tree.prompt])).last_hidden_state[0, -1]
+            lacking = _vector(self.reference).log().to(dtype) - network.lm_head(state)
+            network.lm_head.weight += torch.outer(lacking, state) / (state @ state)
+        return Policy(network, self._tokenizer(), "game")
+
+    def distribution(self, network: nn.Module) -> Tensor:
+        """How often the model says each word, (K,), with its gradient."""
+        trees = Trees.of([self.tree])
+        return log_probabilities(network, trees)[0].exp()
+
+    def _tokenizer(self) -> PreTrainedTokenizerFast:
+        words = Tokenizer(WordLevel({word: i for i, word in enumerate(self.words)}, unk_token=self.words[0]))
+        words.pre_tokenizer = WhitespaceSplit()
+        return PreTrainedTokenizerFast(tokenizer_object=words, eos_token=self.words[0])  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class GameJudge:
+    """P(first word is preferred to the second), as the game has it."""
+
+    game: Game
+
+    def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        """Of texts, which lack the token that ends a turn: to say nothing is the first word."""
+        place = {word: i for i, word in enumerate(self.game.words)} | {"": 0}
+        return [self._verdict(place[str(c.first)], place[str(c.second)]) for c in comparisons]
+
+    def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
+        """Of samples, by their tokens."""
+        return [
+            self._verdict(a.completion.tokens[0], b.completion.tokens[0]) for a, b in zip(first, second, strict=True)
+        ]
+
+    def _verdict(self, first: int, second: int) -> Verdict:
+        return Verdict(self.game.preferences[first][second])
+
+
+def _vector(numbers: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64)
