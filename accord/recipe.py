@@ -156,7 +156,7 @@ def _write_block(
     """Add the stages of a block, round by round."""
     unknown = set(options) - BLOCK
     if unknown:
-        raise InputError(f"{block} has an unknown key {min(unknown)}; it takes repeat, carry, stages.")
+        raise InputError(f"{block} has an unknown key {min(map(str, unknown))}; it takes repeat, carry, stages.")
     stages, repeat = _checked(options.get("stages"), block), _count(block, options.get("repeat"), variables)
     nested = [name for name, inner in stages.items() if not BLOCK.isdisjoint(inner)]
     if nested:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
+from accord import methods
+from accord import pipeline as pipeline_module
+from accord.cli import COMMANDS
 from accord.engine.fit import Optimiser
 from accord.errors import InputError
 from accord.pipeline import run_pipeline
-from accord.recipe import resolve
 from accord.records import Demonstration, Preference
 from accord.run import read_metrics
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
@@ -162,15 +164,32 @@ def test_a_folder_that_holds_something_else_is_left_alone(pipeline: Pipeline) ->
     assert [file.name for file in pipeline.out.iterdir()] == ["notes.txt"]
 
 
-def test_references_by_hand() -> None:
-    recipe = {
-        "variables": {"n": 4, "name": "x"},
+def test_rounds_run_one_after_the_other(pipeline: Pipeline) -> None:
+    block = {
+        "repeat": "${rounds}",
+        "carry": {"policy": ["${base}", "${sft}/model"]},
         "stages": {
-            "a": {"command": "sft", "batch-size": "${n}", "data": "${name}-${n}.jsonl"},
-            "b": {"command": "evaluate", "models": {"one": "${a}/model", "two": "m"}, "data": "${a}/${name}"},
+            "sft": {**STAGES["sft"], "model": "${policy}", "seed": "${round}"},
+            "samples": {**STAGES["samples"], "seed": "${round}"},
         },
     }
-    first, second = resolve(recipe, Path("o"), {"name": "y", "b.limit": "3"})
-    assert first.options == {"batch_size": 4, "data": "y-4.jsonl"}  # a whole reference keeps its type
-    assert second.options == {"models": {"one": "o/a/model", "two": "m"}, "data": "o/a/y", "limit": "3"}
-    assert (first.inputs, second.inputs) == ({}, {"models": ["a"], "data": ["a"]})
+    scores = {**STAGES["scores"], "model": "${sft}/model"}
+    pipeline.variables["rounds"] = 2
+    pipeline.write({"fine-tuning": block, "scores": scores})
+    assert pipeline.run() == dict.fromkeys(["sft-1", "samples-1", "sft-2", "samples-2", "scores"], "ran")
+    story = json.loads((pipeline.out / "pipeline.json").read_text())
+    inputs = [{}, {"model": ["sft-1"]}, {"model": ["sft-1"]}, {"model": ["sft-2"]}, {"model": ["sft-2"]}]
+    assert [s["inputs"] for s in story["stages"]] == inputs
+    settings = yaml.safe_load((pipeline.out / "sft-2" / "config.yaml").read_text())
+    assert (settings["model"], settings["seed"]) == (str(pipeline.out / "sft-1" / "model"), 2)
+    # An option of one round's stage: what follows from it. A further round: the rounds before it stay.
+    again = {"sft-1": "skipped", "samples-1": "skipped", "sft-2": "ran", "samples-2": "ran", "scores": "ran"}
+    assert pipeline.run("--sft-2.seed", 7) == again
+    longer = pipeline.run("--sft-2.seed", 7, "--rounds", 3)
+    assert longer == {**dict.fromkeys(again, "skipped"), "sft-3": "ran", "samples-3": "ran", "scores": "ran"}
+
+
+def test_methods_go_on_and_other_commands_start_again() -> None:
+    going_on = {command for command in COMMANDS if pipeline_module._goes_on(command)}
+    assert going_on == {getattr(methods, name).command for name in methods.__all__}
+    assert {"pretrain", "sft", "ppo"} <= going_on and not {"sample", "label", "evaluate", "world"} & going_on
