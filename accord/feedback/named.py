@@ -125,6 +125,21 @@ def judge_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = 
     return RewardJudge(reward_named(name, policy, dtype=dtype))
 
 
+def as_judge(judge: Any, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> Judge:
+    """A judge from what Python's users give for one: a name, a function of `firsts` and `seconds`, or a `Judge`.
+
+    Raises:
+        InputError: it is none of these, or cannot be used.
+    """
+    if isinstance(judge, str | Path):
+        return judge_named(str(judge), policy, dtype=dtype)
+    if not callable(judge) or inspect.isclass(judge):
+        raise InputError(
+            f"{judge!r} is no judge: give a name, a function, or an object that is called with comparisons"
+        )
+    return FunctionJudge(judge) if _names(judge, "firsts") else judge
+
+
 def formula(spec: str, meaning: Callable[[str], Reward]) -> Reward:
     """The weighted sum that `spec` writes, or the one reward that it names, by the meaning of a name.
 

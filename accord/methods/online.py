@@ -19,8 +19,8 @@ from accord.engine.fit import Optimiser
 from accord.engine.models import Policy, load_model
 from accord.engine.precision import compute_dtype
 from accord.errors import InputError
-from accord.feedback.judge import Judge, Reward
-from accord.feedback.named import as_reward, judge_named
+from accord.feedback.judge import Judge, Reward, check_prompts
+from accord.feedback.named import as_judge, as_reward
 from accord.methods.offline import Result, conduct, describe, require_positive, restore
 from accord.methods.parts.rollouts import Rollout, Sampled, shown, summary
 from accord.run import Run
@@ -112,7 +112,7 @@ class Judged(Online, ABC):
         model: Policy | str | Path,
         data: Source,
         *,
-        judge: Judge | str | Path,
+        judge: Judge | Callable[..., Sequence[float | None]] | str | Path,
         out: str | Path,
         split: str = "train",
         resume: bool = False,
@@ -123,7 +123,7 @@ class Judged(Online, ABC):
 
         Args:
             judge: what compares the samples: the folder of a preference model or of a reward model, module:function, or
-                anything that can be a reward; in Python also any `Judge`.
+                anything that can be a reward; in Python also a function or any `Judge`.
         """
 
         return begin(
@@ -131,7 +131,7 @@ class Judged(Online, ABC):
         )
 
     def feedback(self, source: Any, policy: Policy, dtype: torch.dtype) -> Any:
-        return judge_named(str(source), policy, dtype=dtype) if isinstance(source, str | Path) else source
+        return as_judge(source, policy, dtype=dtype)
 
 
 @dataclass(kw_only=True)
@@ -196,8 +196,9 @@ def begin(
     require_positive(save_every=save_every, sample_every=sample_every)
 
     def work(policy: Policy, prompts: Sequence[EncodedPrompt], run: Run) -> None:
-        learner = method.learner(policy, method.feedback(source, policy, compute_dtype(method.dtype, policy.device)))
-        train(method, learner, prompts, run, save_every, sample_every)
+        feedback = method.feedback(source, policy, compute_dtype(method.dtype, policy.device))
+        check_prompts(feedback, prompts)
+        train(method, method.learner(policy, feedback), prompts, run, save_every, sample_every)
 
     return on_prompts(method, model, data, out, work, split=split, resume=resume, given={method.source: source})
 
