@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from accord.engine.sampling import truncate_
 
-BLOCK = 1 << 25
+BLOCK = 1 << 26
 """Logits held at once in the precision of the matrix product (elements) ..."""
 
-CHUNK = 1 << 22
-"""... and those worked on at once in float32: few enough to stay in the processor's cache."""
+CHUNK = 1 << 19
+"""... and those worked on at once in float32: on a CPU, few enough to stay in its cache."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class _LinearLogProbabilities(torch.autograd.Function):
         entropy = hidden.new_zeros(len(hidden), dtype=wide)
         for block in _slices(0, len(hidden), BLOCK // len(weight)):
             raw = _raw_logits(states[block], operand, bias)
-            for rows in _slices(block.start, block.stop, CHUNK // len(weight)):
+            for rows in _chunks(block, raw):
                 z = _sharpened(readout.shape(raw[rows.start - block.start : rows.stop - block.start]), sharpness)
                 truncate_(z, top_k, top_p)
                 normaliser[rows] = torch.logsumexp(z, -1)
@@ -123,7 +123,7 @@ class _LinearLogProbabilities(torch.autograd.Function):
         grad_weight = grad_bias = None
         for block in _slices(0, len(states), BLOCK // len(operand)):
             grads = _raw_logits(states[block], operand, bias)  # logits, overwritten by their gradients
-            for rows in _slices(block.start, block.stop, CHUNK // len(operand)):
+            for rows in _chunks(block, grads):
                 part = grads[rows.start - block.start : rows.stop - block.start]
                 z = _sharpened(readout.shape(part), sharpness)
                 slope = _slope(z, readout, sharpness)
@@ -150,6 +150,12 @@ class _LinearLogProbabilities(torch.autograd.Function):
 
 def _slices(start: int, stop: int, size: int) -> list[slice]:
     return [slice(i, min(i + max(1, size), stop)) for i in range(start, stop, max(1, size))]
+
+
+def _chunks(block: slice, logits: Tensor) -> list[slice]:
+    """The rows of a block, as many at a time as are worked on at once."""
+    elements = CHUNK if logits.device.type == "cpu" else BLOCK
+    return _slices(block.start, block.stop, elements // logits.shape[1])
 
 
 def _raw_logits(states: Tensor, operand: Tensor, bias: Tensor | None) -> Tensor:
