@@ -7,8 +7,8 @@ agree with the gold reward 73% of the time, and a reward and a preference model 
 methods learn from those comparisons; the online ones draw 8,000 samples of their own, scored by the reward model or
 judged by the preference model. Then all answer 400 questions that no stage has seen, and the gold reward judges.
 
-Each method runs in a process of its own with one thread: its seconds are those of one core, its memory its own.
-What has been run is taken up, not run again.
+Each method runs in a process of its own with one thread: its seconds are processor time, its memory its own. What has
+been run is taken up, not run again.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
+from processes import accord, spread
 from rich.console import Console
 from rich.table import Table
 
@@ -47,7 +45,9 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "ipo": [{"command": "ipo", **PAIRS}],
     "kto": [{"command": "kto", **PAIRS, "batch_size": 128}],
     "online-dpo": [{"command": "online-dpo", **JUDGED, "batch_size": 32, "group_size": 2}],
-    "nash-md": [{"command": "nash-md", **JUDGED, "batch_size": 8, "group_size": 4, "opponents": 4}],
+    "nash-md": [
+        {"command": "nash-md", **JUDGED, "batch_size": 8, "group_size": 4, "opponents": 4, "kl_coefficient": 0.05}
+    ],
     "ipo-md": [{"command": "ipo-md", **JUDGED, "batch_size": 32, "group_size": 2}],
 }
 """The commands of each method; {name} is a folder or file of the shared stages, {method} the method's own folder."""
@@ -86,24 +86,14 @@ def run_method(method: str, seed: int, folder: Path) -> None:
         return
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    seconds, peak, began = 0.0, 0.0, time.perf_counter()
-    for options in METHODS[method]:
-        given = {"out": str(out / "run"), "seed": seed, **options}
-        arguments = [f"--{k}={str(v).format(**places(folder))}" for k, v in given.items() if k != "command"]
-        print(f"seed {seed}: {method} ({options['command']})", file=sys.stderr)
-        used = child(["-m", "accord", options["command"], *arguments])
-        seconds, peak = seconds + used.ru_utime + used.ru_stime, max(peak, used.ru_maxrss * 1024 / 1e9)
-    cost = {"seconds": seconds, "wall": time.perf_counter() - began, "peak_gb": peak}
+    at = places(folder)
+    costs = []
+    for given in METHODS[method]:
+        options = {"out": str(out / "run"), "seed": seed, **given}
+        command = options.pop("command")
+        costs.append(accord(command, {k: v.format(**at) if isinstance(v, str) else v for k, v in options.items()}))
+    cost = {"seconds": sum(c.seconds for c in costs), "peak_gb": max(c.peak_gb for c in costs)}
     (out / "cost.json").write_text(json.dumps(cost))
-
-
-def child(arguments: list[str]) -> Any:
-    """Run Python with these arguments; the resources it used."""
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"failed: {' '.join(arguments)}")
-    return used
 
 
 def evaluate(methods: list[str], seed: int, folder: Path) -> None:
@@ -116,8 +106,7 @@ def evaluate(methods: list[str], seed: int, folder: Path) -> None:
             return
     given = {"data": f"{folder}/shared/world/heldout.jsonl", "out": str(out), "judge": "cafe", "against": "sft"}
     given |= {"reference": "sft", "reward": at["reward"], "best_of_n": 8, "max_new_tokens": 40, "max_length": 128}
-    arguments = [f"--{k}={v}" for k, v in (given | {"seed": seed}).items()]
-    child(["-m", "accord", "evaluate", *arguments, *(f"--models.{name}={path}" for name, path in models.items())])
+    accord("evaluate", given | {"models": models, "seed": seed})
 
 
 def show(methods: list[str], folders: list[Path]) -> None:
@@ -140,14 +129,6 @@ def show(methods: list[str], folders: list[Path]) -> None:
             spread([cost["peak_gb"] for cost in costs], 2),
         )
     Console(width=150).print(table)
-
-
-def spread(values: list[float], digits: int = 3) -> str:
-    """The mean, with the lowest and the highest."""
-    if not values:
-        return ""
-    mean = sum(values) / len(values)
-    return f"{mean:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 if __name__ == "__main__":

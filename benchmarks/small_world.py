@@ -12,6 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
+from processes import spread
 from rich.console import Console
 from rich.table import Table
 
@@ -50,14 +51,6 @@ def main() -> None:
         )
     seconds = [json.loads((f / "pipeline.json").read_text())["seconds"] for f in folders]
     console.print(f"seconds a seed: {spread(seconds, 0)}", highlight=False)
-
-
-def spread(values: list[float], digits: int = 3) -> str:
-    """The mean, with the lowest and the highest."""
-    if not values:
-        return ""
-    mean = sum(values) / len(values)
-    return f"{mean:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 if __name__ == "__main__":
