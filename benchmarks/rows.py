@@ -2,7 +2,7 @@
 
 Rows are plain text with the chat template already applied, and are taken in the order of the file, those alone that fit
 the length whole and are tokenised alike together with their prompt and apart from it. So neither library cuts a row,
-leaves one out, or reads other tokens than its peer.
+leaves one out, or reads other tokens than its peer. GRPO is given the prompts alone, and samples the rest.
 
     python benchmarks/rows.py FOLDER    with the settings of the run in FOLDER/plan.json, to which this adds the rest
 """
@@ -15,6 +15,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 import accord
 from accord import load_model
 from accord.data import Order, load_data
+from accord.data.chat import encode_prompt
 from accord.data.encoding import to_tree
 from accord.engine.models import Policy, Scorer
 from accord.engine.precision import compute_dtype, has_bfloat16
@@ -36,11 +38,13 @@ def main(folder: Path) -> None:
     plan = json.loads((folder / "plan.json").read_text())
     policy = load_model(plan["model"], device="cpu")
     count = plan["batch_size"] * plan["steps"]
-    rows = [row for row, _ in zip(_fitting(policy, plan), range(count), strict=False)]
+    rows = list(islice((_prompts if plan["work"] == "grpo" else _fitting)(policy, plan), count))
     if len(rows) < count:
         raise SystemExit(
             f"{plan['data']} has only {len(rows)} rows that fit, and {count} are needed: ask for fewer steps."
         )
+    if plan["work"] == "grpo":
+        without_end(policy, rows[0]["prompt"])
     apart_from_the_end(policy)
     order = Order(count, plan["batch_size"], SEED)
     start = {"accord": str(policy.save(folder / "policy"))}
@@ -54,6 +58,16 @@ def main(folder: Path) -> None:
         "machine": machine(),
     }
     (folder / "plan.json").write_text(json.dumps(plan))
+
+
+def without_end(policy: Policy, prompt: str) -> None:
+    """End turns with the special token that the model is least likely to say: so samples are cut, all at one length."""
+    tokenizer, network = policy.tokenizer, policy.network
+    with torch.no_grad():
+        logits = network(torch.tensor([tokenizer(prompt)["input_ids"]])).logits[0, -1]
+    end = min(tokenizer.added_tokens_decoder, key=lambda token: float(logits[token]))
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    network.generation_config.eos_token_id = end
 
 
 def apart_from_the_end(policy: Policy) -> None:
@@ -82,13 +96,22 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def _prompts(policy: Policy, plan: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """The rows' prompts as text, without those that leave no room for a sample or would not be read alike."""
+    for row in load_data(plan["data"]):
+        prompt = encode_prompt(policy.tokenizer, row.prompt)
+        if len(prompt) + plan["max_new_tokens"] <= plan["max_length"] and _reads_alike(policy, prompt):
+            yield {"prompt": _text(policy, prompt)}
+
+
 def _fitting(policy: Policy, plan: dict[str, Any]) -> Iterator[dict[str, str]]:
     """The rows as text columns, without those that would not be read whole and alike."""
     for index, row in enumerate(load_data(plan["data"])):
         tree = to_tree(policy.tokenizer, _for_work(row, plan["work"]), index)
         whole = all(branch.trained is None for branch in tree.branches)
         distinct = len({branch.tokens for branch in tree.branches}) == len(tree.branches)
-        if whole and distinct and _longest(tree) <= plan["max_length"] and _reads_alike(policy, tree):
+        alike = all(_reads_alike(policy, tree.prompt, branch.tokens) for branch in tree.branches)
+        if whole and distinct and alike and _longest(tree) <= plan["max_length"]:
             names = ("completion",) if len(tree.branches) == 1 else ("chosen", "rejected")
             texts = (_text(policy, branch.tokens) for branch in tree.branches)
             yield {"prompt": _text(policy, tree.prompt), **dict(zip(names, texts, strict=True))}
@@ -107,13 +130,10 @@ def _text(policy: Policy, tokens: tuple[int, ...]) -> str:
     return str(policy.tokenizer.decode(list(tokens)))
 
 
-def _reads_alike(policy: Policy, tree: Tree) -> bool:
-    """Whether decoded text, tokenised as one piece, gives the prompt's and the completion's tokens again."""
-    for branch in tree.branches:
-        text = _text(policy, tree.prompt) + _text(policy, branch.tokens)
-        if tuple(policy.tokenizer(text)["input_ids"]) != tree.prompt + branch.tokens:
-            return False
-    return True
+def _reads_alike(policy: Policy, *pieces: tuple[int, ...]) -> bool:
+    """Whether the text of a prompt, or of it and its completion, gives the same tokens again as one piece."""
+    text = "".join(_text(policy, piece) for piece in pieces)
+    return list(policy.tokenizer(text)["input_ids"]) == [token for piece in pieces for token in piece]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from rich.console import Console
@@ -24,13 +24,30 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 SIDES = ("accord", "trl")
-BATCH = {"dpo": 4, "sft": 8, "reward": 8}
-"""Rows in an optimiser step: pairs, demonstrations, pairs."""
+WORK: dict[str, dict[str, Any]] = {
+    "dpo": {"what": "{batch_size} pairs", "batch_size": 4, "learning_rate": 1e-5},
+    "sft": {"what": "{batch_size} rows", "batch_size": 8, "learning_rate": 1e-5},
+    "reward": {"what": "{batch_size} pairs", "batch_size": 8, "learning_rate": 1e-5},
+    "grpo": {
+        "what": "{batch_size} prompts x {group_size} samples x {max_new_tokens} tokens",
+        "batch_size": 2,
+        "learning_rate": 1e-6,
+        "group_size": 8,
+        "max_new_tokens": 64,
+        "kl_coefficient": 0.04,
+        "clip_low": 0.2,
+        "clip_high": 0.28,
+    },
+}
+"""What makes an optimiser step."""
+
+PARTS = ("generation", "reference", "update")
+"""Parts of a step of GRPO; of trl only the first is timed."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The measured steps of one library: seconds a step, tokens of the rows a second, and peak resident memory.
+    """The measured steps of one library: seconds a step, tokens a second, and peak resident memory.
 
     Every turn takes the same steps, and what else a machine does only ever adds to their time: a step counts with the
     seconds of its quickest turn.
@@ -44,48 +61,69 @@ class Summary:
 
     @staticmethod
     def of(turns: list[dict[str, Any]], warmup: int) -> Summary:
-        seconds = [min(step) for step in zip(*(turn["seconds"] for turn in turns), strict=True)][warmup:]
+        seconds = quickest(turns, "seconds", warmup)
         rate = sum(turns[0]["tokens"][warmup:]) / sum(seconds)
         return Summary(median(seconds), min(seconds), max(seconds), rate, max(turn["peak_gb"] for turn in turns))
+
+
+def quickest(turns: list[dict[str, Any]], name: str, warmup: int) -> list[float]:
+    """The seconds under this name, of every measured step in its quickest turn."""
+    return [min(step) for step in zip(*(turn[name] for turn in turns), strict=True)][warmup:]
 
 
 def main() -> None:
     given = arguments()
     with tempfile.TemporaryDirectory(prefix="accord-benchmark-") as scratch:
         folder = Path(scratch)
-        plan = {
+        settings = {
             "work": given.work,
             "data": str(Path(given.data).resolve()) if Path(given.data).exists() else given.data,
             "model": given.model,
             "dtype": given.dtype,
-            "batch_size": BATCH[given.work],
             "steps": given.warmup + given.steps,
             "max_length": 512,
-            "learning_rate": 1e-5,
+            **WORK[given.work],
         }
-        (folder / "plan.json").write_text(json.dumps(plan))
+        (folder / "plan.json").write_text(json.dumps(settings))
         process("rows.py", folder)
         plan = json.loads((folder / "plan.json").read_text())
-        turns: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-        for turn in range(given.turns):
-            for side in SIDES:
-                print(f"turn {turn + 1} of {given.turns}: {side}", file=sys.stderr)
-                out = folder / f"{side}-{turn}.json"
-                process(f"with_{side}.py", folder, out)
-                turns[side].append(json.loads(out.read_text()))
+        turns, alike = measure(folder, given.turns, given.work)
     if turns["accord"][0]["tokens"] != turns["trl"][0]["tokens"]:
         raise SystemExit("the two have not read the same tokens, so their times cannot be compared.")
     summaries = {side: Summary.of(turns[side], given.warmup) for side in SIDES}
-    show(plan, summaries, turns, given)
+    show(plan, summaries, given)
+    if given.work == "grpo":
+        show_samples(turns, given.warmup)
+    show_agreement(alike)
+    print("machine: " + ", ".join(f"{k} {v}" for k, v in plan["machine"].items()))
     if given.out:
         kept = {key: value for key, value in plan.items() if key not in ("rows", "order", "start")}
         result = {"plan": kept, "summary": {side: asdict(s) for side, s in summaries.items()}, "turns": turns}
-        Path(given.out).write_text(json.dumps(result | {"warmup": given.warmup}, indent=1))
+        result |= {"alike": alike["trl"], "warmup": given.warmup}
+        Path(given.out).write_text(json.dumps(result, indent=1))
+
+
+def measure(folder: Path, count: int, work: str) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, Any]]]:
+    """The turns of each library, and one of each in which both have computed from the same tokens."""
+    turns: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    for turn in range(count):
+        for side in SIDES:
+            print(f"turn {turn + 1} of {count}: {side}", file=sys.stderr)
+            out = folder / f"{side}-{turn}.json"
+            process(f"with_{side}.py", folder, out)
+            turns[side].append(json.loads(out.read_text()))
+    alike = {side: turns[side][0] for side in SIDES}
+    if work == "grpo":
+        print("trl on the samples of accord's first step", file=sys.stderr)
+        out = folder / "alike.json"
+        process("with_trl.py", folder, out, folder / "accord-0.json")
+        alike["trl"] = json.loads(out.read_text())
+    return turns, alike
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="accord beside trl: one optimiser step.")
-    parser.add_argument("--work", choices=tuple(BATCH), required=True)
+    parser.add_argument("--work", choices=tuple(WORK), required=True)
     parser.add_argument("--data", required=True, help="preference pairs, as `accord dpo --data` takes them")
     parser.add_argument("--model", default="smollm2", help="a folder, a Hub name or a short name")
     parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float32"))
@@ -105,19 +143,13 @@ def process(script: str, *arguments: Path) -> None:
         raise SystemExit(f"{script} failed:\n{done.stdout}\n{done.stderr}")
 
 
-def show(
-    plan: dict[str, Any],
-    summaries: dict[str, Summary],
-    turns: dict[str, list[dict[str, Any]]],
-    given: argparse.Namespace,
-) -> None:
-    """The table, what the two agree on, and the machine."""
-    rows = "rows" if plan["work"] == "sft" else "pairs"
+def show(plan: dict[str, Any], summaries: dict[str, Summary], given: argparse.Namespace) -> None:
+    """The table of seconds and memory."""
     title = (
-        f"{plan['work']}, {plan['batch_size']} {rows} a step, {plan['model']}, {plan['dtype']}: "
+        f"{plan['work']}, {plan['what'].format(**plan)} a step, {plan['model']}, {plan['dtype']}: "
         f"{given.turns} turns of {given.steps} steps after {given.warmup}"
     )
-    table = Table("", "seconds a step", "min", "max", "tokens/s", "peak GB", title=title, title_justify="left")
+    table = Table("", "seconds a step", "min", "max", "tokens/s", "peak GB")
     for column in table.columns[1:]:
         column.justify = "right"
     for side, s in summaries.items():
@@ -133,16 +165,25 @@ def show(
     ratio = {name: getattr(theirs, name) / getattr(ours, name) for name in ("median", "tokens_per_second", "peak_gb")}
     table.add_section()
     table.add_row("trl / accord", f"{ratio['median']:.2f}", "", "", *(f"{ratio[n]:.2f}" for n in list(ratio)[1:]))
-    console = Console()
-    console.print(table)
-    first = {side: turns[side][0] for side in SIDES}
-    for name, steps in (("loss", 2), ("gradient_norm", 1)):
-        for step in range(steps):
-            values = "  ".join(f"{side} {first[side][name][step]:.5f}" for side in SIDES)
-            console.print(f"{name.replace('_', ' ')} of step {step + 1}: {values}", highlight=False)
-    console.print(
-        "machine: " + ", ".join(f"{k} {v}" for k, v in plan["machine"].items()), highlight=False, soft_wrap=True
-    )
+    print(title)
+    Console().print(table)
+
+
+def show_samples(turns: dict[str, list[dict[str, Any]]], warmup: int) -> None:
+    """What the steps consist of, and what both libraries' samples are like."""
+    for side in SIDES:
+        parts = {name: quickest(turns[side], name, warmup) for name in PARTS if name in turns[side][0]}
+        means = {name: mean(turns[side][0][name]) for name in ("reward", "entropy")}
+        seconds = ", ".join(f"{name} {median(values):.2f} s" for name, values in parts.items())
+        print(f"{side}: {seconds}; " + ", ".join(f"mean {name} {value:.3f}" for name, value in means.items()))
+
+
+def show_agreement(alike: dict[str, dict[str, Any]]) -> None:
+    """Losses and gradient norm of what both have computed from the same tokens."""
+    for name, last in (("loss", min(2, len(alike["trl"]["loss"]))), ("gradient_norm", 1)):
+        for step in range(last):
+            values = "  ".join(f"{side} {alike[side][name][step]:.5f}" for side in SIDES)
+            print(f"{name.replace('_', ' ')} of step {step + 1}: {values}")
 
 
 if __name__ == "__main__":

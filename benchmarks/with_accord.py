@@ -6,41 +6,107 @@ import json
 import resource
 import sys
 import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from reward import length
 
 from accord import load_data, load_model
 from accord.data import Order
-from accord.methods import DPO, SFT, RewardModel
+from accord.data.prompts import EncodedPrompt
+from accord.engine.fit import Optimiser
+from accord.engine.models import Policy
+from accord.engine.trees import Trees
+from accord.feedback.judge import Reward
+from accord.methods import DPO, GRPO, SFT, RewardModel
+from accord.methods.offline import Result
+from accord.methods.parts.gradient import GradientLearner
+from accord.methods.parts.rollouts import Rollout
 
 METHODS = {"dpo": DPO, "sft": SFT, "reward": RewardModel}
+SHARED = ("learning_rate", "batch_size", "max_length", "dtype", "seed")
+SAMPLING = ("group_size", "max_new_tokens", "kl_coefficient", "clip_low", "clip_high")
 
 
 def main(folder: Path, out: Path) -> None:
     plan = json.loads((folder / "plan.json").read_text())
-    method = METHODS[plan["work"]](
-        learning_rate=plan["learning_rate"],
-        batch_size=plan["batch_size"],
-        max_steps=plan["steps"],
-        max_length=plan["max_length"],
-        dtype=plan["dtype"],
-        seed=plan["seed"],
-        schedule="constant",
-        warmup=0.0,
-    )
     model = load_model(plan["start"]["accord"], device="cpu")
+    settings = {name: plan[name] for name in SHARED}
+    settings |= {"max_steps": plan["steps"], "schedule": "constant", "warmup": 0.0}
+    work = from_samples if plan["work"] == "grpo" else from_rows
     with tempfile.TemporaryDirectory() as runs:
-        metrics = method.fit(model, plan["rows"], out=Path(runs) / "run").metrics
+        measures = work(plan, settings, model, Path(runs) / "run")
+    measures["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    out.write_text(json.dumps(measures))
+
+
+def from_rows(plan: dict[str, Any], settings: dict[str, Any], model: Policy, run: Path) -> dict[str, Any]:
+    """A method that learns from the rows."""
+    method = METHODS[plan["work"]](**settings)
+    result = method.fit(model, plan["rows"], out=run)
     trees = method.encode(model, load_data(plan["rows"])).trees
     read = [sum(len(tree.prompt) + len(branch.tokens) for branch in tree.branches) for tree in trees]
     order = Order(len(trees), plan["batch_size"], plan["seed"])
-    measures = {
-        "seconds": [row["seconds"] for row in metrics],
-        "tokens": [sum(read[i] for i in order.batch(step)) for step in range(plan["steps"])],
-        "loss": [row["loss"] for row in metrics],
-        "gradient_norm": [row["gradient_norm"] for row in metrics],
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
-    }
-    out.write_text(json.dumps(measures))
+    tokens = [sum(read[i] for i in order.batch(step)) for step in range(plan["steps"])]
+    return {"tokens": tokens, **logged(result, "seconds", "loss", "gradient_norm")}
+
+
+def from_samples(plan: dict[str, Any], settings: dict[str, Any], model: Policy, run: Path) -> dict[str, Any]:
+    """GRPO, which learns from its own samples of the rows' prompts."""
+    method = Clocked(**settings, **{name: plan[name] for name in SAMPLING})
+    result = method.fit(model, plan["rows"], reward=length, out=run)
+    parts = ("generation", "reference", "update")
+    measures = logged(result, "seconds", *parts, "tokens_read", "loss", "gradient_norm", "reward", "entropy")
+    return measures | {"tokens": measures.pop("tokens_read"), "samples": method.at_work.first}
+
+
+def logged(result: Result, *names: str) -> dict[str, list[Any]]:
+    """What the run logged under these names, step by step."""
+    return {name: [row[name] for row in result.metrics] for name in names}
+
+
+class Clocked(GRPO):
+    """GRPO that logs what its steps consist of."""
+
+    def learner(self, policy: Policy, reward: Reward) -> ClockedLearner:
+        self.at_work = ClockedLearner(self, policy, reward)
+        return self.at_work
+
+
+class ClockedLearner(GradientLearner):
+    """Logs the seconds of a step's parts, and the tokens of each sample with its prompt.
+
+    `first` keeps the tokens of the first step's samples.
+    """
+
+    def step(
+        self, step: int, prompts: Sequence[EncodedPrompt], optimiser: Optimiser
+    ) -> tuple[Rollout, dict[str, float]]:
+        self.seconds: dict[str, float] = defaultdict(float)
+        rollout, row = super().step(step, prompts, optimiser)
+        if step == 0:
+            self.first = [s.completion.tokens for s in rollout.samples]
+        tokens = sum(len(s.prompt_tokens) + len(s.completion.tokens) for s in rollout.samples)
+        self.seconds["update"] -= self.seconds["reference"]
+        return rollout, {**row, **self.seconds, "tokens_read": tokens}
+
+    def rollout(self, step: int, prompts: Sequence[EncodedPrompt]) -> Rollout:
+        return self.timed("generation", lambda: super(ClockedLearner, self).rollout(step, prompts))
+
+    def learn(self, step: int, rollout: Rollout, optimiser: Optimiser) -> dict[str, float]:
+        return self.timed("update", lambda: super(ClockedLearner, self).learn(step, rollout, optimiser))
+
+    def score(self, trees: Trees) -> Trees:
+        return self.timed("reference", lambda: super(ClockedLearner, self).score(trees))
+
+    def timed(self, name: str, work: Callable[[], Any]) -> Any:
+        began = time.perf_counter()
+        done = work()
+        self.seconds[name] += time.perf_counter() - began
+        return done
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """One run of trl: `python benchmarks/with_trl.py FOLDER OUT` follows FOLDER/plan.json and writes to OUT.
 
 The trainers are used as their documentation shows; benchmarks/README.md says which settings were chosen and why.
+
+    python benchmarks/with_trl.py FOLDER OUT TURN    one step of GRPO on the samples of accord's first step in TURN
 """
 
 from __future__ import annotations
@@ -10,12 +12,24 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import TrainerCallback
-from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+from reward import length
+from transformers import Trainer, TrainerCallback
+from trl import (
+    DPOConfig,
+    DPOTrainer,
+    GRPOConfig,
+    GRPOTrainer,
+    RewardConfig,
+    RewardTrainer,
+    SFTConfig,
+    SFTTrainer,
+)
 
 TRAINERS = {
     "dpo": (DPOTrainer, DPOConfig),
@@ -25,10 +39,11 @@ TRAINERS = {
 
 
 class Stopwatch(TrainerCallback):  # type: ignore[misc]
-    """The seconds from the beginning of each optimiser step to its end."""
+    """The seconds from the beginning of each optimiser step to its end, and of the calls within it that it wraps."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.within: list[float] = []
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         self.began = time.perf_counter()
@@ -36,47 +51,104 @@ class Stopwatch(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         self.seconds.append(time.perf_counter() - self.began)
 
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, its seconds noted."""
 
-def main(folder: Path, out: Path) -> None:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            done = function(*args, **kwargs)
+            self.within.append(time.perf_counter() - began)
+            return done
+
+        return timed
+
+
+def main(folder: Path, out: Path, turn: Path | None = None) -> None:
     plan = json.loads((folder / "plan.json").read_text())
-    trainer_of, config_of = TRAINERS[plan["work"]]
-    stopwatch = Stopwatch()
     with tempfile.TemporaryDirectory() as runs:
-        config = config_of(
-            output_dir=runs,
-            learning_rate=plan["learning_rate"],
-            per_device_train_batch_size=plan["batch_size"],
-            max_steps=plan["steps"],
-            max_length=plan["max_length"],
-            bf16=plan["dtype"] == "bfloat16",
-            seed=plan["seed"],
-            lr_scheduler_type="constant",
-            train_sampling_strategy="sequential",
-            gradient_checkpointing=False,
-            use_cpu=True,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
-        trainer = trainer_of(
-            model=plan["start"]["trl"],
-            args=config,
-            train_dataset=Dataset.from_list([plan["rows"][i] for i in plan["order"]]),
-            callbacks=[stopwatch],
-        )
-        trainer.train()
-    logs = [row for row in trainer.state.log_history if "loss" in row]
-    read = [_tokens(row) for row in trainer.train_dataset]
-    size = plan["batch_size"]
-    measures = {
-        "seconds": stopwatch.seconds,
-        "tokens": [sum(read[i : i + size]) for i in range(0, len(read), size)],
-        "loss": [row["loss"] for row in logs],
-        "gradient_norm": [row["grad_norm"] for row in logs],
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
-    }
+        settings = {
+            "output_dir": runs,
+            "learning_rate": plan["learning_rate"],
+            "max_steps": plan["steps"],
+            "bf16": plan["dtype"] == "bfloat16",
+            "seed": plan["seed"],
+            "lr_scheduler_type": "constant",
+            "gradient_checkpointing": False,
+            "use_cpu": True,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+        }
+        rows = Dataset.from_list([plan["rows"][i] for i in plan["order"]])
+        if plan["work"] == "grpo":
+            measures = from_samples(plan, settings, rows, json.loads(turn.read_text())["samples"] if turn else None)
+        else:
+            measures = from_rows(plan, settings, rows)
+    measures["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     out.write_text(json.dumps(measures))
+
+
+def from_rows(plan: dict[str, Any], settings: dict[str, Any], rows: Dataset) -> dict[str, Any]:
+    """A trainer that learns from the rows."""
+    trainer_of, config_of = TRAINERS[plan["work"]]
+    size = plan["batch_size"]
+    config = config_of(
+        **settings,
+        per_device_train_batch_size=size,
+        max_length=plan["max_length"],
+        train_sampling_strategy="sequential",
+    )
+    stopwatch = Stopwatch()
+    trainer = trainer_of(model=plan["start"]["trl"], args=config, train_dataset=rows, callbacks=[stopwatch])
+    trainer.train()
+    read = [_tokens(row) for row in trainer.train_dataset]
+    tokens = [sum(read[i : i + size]) for i in range(0, len(read), size)]
+    return {"seconds": stopwatch.seconds, "tokens": tokens, **logged(trainer, loss="loss", gradient_norm="grad_norm")}
+
+
+def from_samples(
+    plan: dict[str, Any], settings: dict[str, Any], rows: Dataset, given: list[list[int]] | None
+) -> dict[str, Any]:
+    """GRPO, which learns from its own samples of the rows' prompts, or for one step from those that are given."""
+    config = GRPOConfig(
+        **settings | ({"max_steps": 1} if given else {}),
+        per_device_train_batch_size=plan["batch_size"] * plan["group_size"],
+        num_generations=plan["group_size"],
+        max_completion_length=plan["max_new_tokens"],
+        beta=plan["kl_coefficient"],
+        epsilon=plan["clip_low"],
+        epsilon_high=plan["clip_high"],
+        shuffle_dataset=False,
+    )
+    stopwatch = Stopwatch()
+    trainer: Any = GRPOTrainer(
+        model=plan["start"]["trl"],
+        args=config,
+        reward_funcs=length,
+        train_dataset=rows,
+        callbacks=[stopwatch],
+        rollout_func=(lambda prompts, trainer: _said(trainer, prompts, given)) if given else None,
+    )
+    trainer.model.generate = stopwatch.around(trainer.model.generate)
+    trainer.train()
+    names = {"loss": "loss", "gradient_norm": "grad_norm", "reward": "reward", "entropy": "entropy"}
+    measures = logged(trainer, **names, tokens="num_tokens")
+    total = [0, *measures["tokens"]]
+    measures["tokens"] = [int(after - before) for before, after in pairwise(total)]
+    return {"seconds": stopwatch.seconds, "generation": stopwatch.within, **measures}
+
+
+def logged(trainer: Trainer, **names: str) -> dict[str, list[Any]]:
+    """What the trainer logged, step by step; `names` are ours for its."""
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    return {ours: [row[theirs] for row in rows] for ours, theirs in names.items()}
+
+
+def _said(trainer: Any, prompts: list[str], completions: list[list[int]]) -> dict[str, Any]:
+    """Completions in the form in which trl takes them from a sampler of one's own."""
+    prompt_ids = trainer.processing_class(text=prompts)["input_ids"]
+    return {"prompt_ids": prompt_ids, "completion_ids": completions, "logprobs": None}
 
 
 def _tokens(row: dict[str, Any]) -> int:
@@ -87,4 +159,4 @@ def _tokens(row: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:]))
