@@ -67,7 +67,7 @@ class KTO(Offline):
         return KTOLoss(self, model)
 
     def work(self, objective: KTOLoss, batch: Sequence[Tree], device: torch.device) -> Work:
-        z0 = torch.tensor(objective.divergence(batch), device=device)
+        z0 = torch.tensor(objective.divergence(batch), dtype=torch.float64, device=device)
         packs = [trees.having(baseline=z0) for trees in pack(batch, self.tokens_per_pass, device)]
         return Work(objective, packs, self.per)
 
