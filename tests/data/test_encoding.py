@@ -54,7 +54,7 @@ def test_cut_flags_stay_with_their_tokens(tokenizer):
     assert tree.branches[0] == branch(HI, EOS)
 
 
-def test_rows_left_out_are_counted_with_their_reason(tokenizer):
+def test_rows_that_truncation_leaves_nothing_of_are_told_with_their_reason(tokenizer):
     rows = [
         Preference("hi", "good day", "good bye"),  # equal once cut to one token
         Preference("hi", "good", "bad"),

@@ -46,7 +46,7 @@ def gradients(network: nn.Module, loss: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_packed_trees_equal_separate_forwards(name: str) -> None:
+def test_packed_and_padded_trees_equal_separate_forwards(name: str) -> None:
     trees, plain = ragged_trees(), random_model(CONFIGS[name]())
     network = prepare(copy.deepcopy(plain))
     assert takes_trees(network) == (name not in ("mamba", "bloom"))
@@ -113,7 +113,7 @@ def scorer() -> LlamaForSequenceClassification:
     return randomise(LlamaForSequenceClassification(config), 2).double().eval()
 
 
-def test_rewards_are_those_of_transformers_whatever_ends_the_branch() -> None:
+def test_scores_are_read_at_the_last_token_though_the_end_token_stands_there_twice() -> None:
     # The second branch holds the end token twice; the score is read at its last token all the same.
     plain, trees = scorer(), [Tree((3, 4), (Branch((5, 6, 7)), Branch((5, 0, 0)))), Tree((), (Branch((8,)),))]
     got = rewards(prepare(copy.deepcopy(plain)), Trees.of(trees))

@@ -39,7 +39,7 @@ def assert_same(got: Sequence[Sequence[Completion]], expected: Sequence[Sequence
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "mistral", "gpt2", "deepseek_v3", "mamba"])
-def test_the_same_whatever_the_company(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_are_the_same_whatever_the_company(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, ends = network(name), (END, 5)
     expected = generate(model, PROMPTS, 3, SAMPLING, end=ends)
     stops = {c.stop for group in expected for c in group}
@@ -64,7 +64,7 @@ def test_the_same_whatever_the_company(name: str, monkeypatch: pytest.MonkeyPatc
         SAMPLING,
     ],
 )
-def test_sampled_log_probabilities_equal_scored_ones(sampling: Sampling) -> None:
+def test_sampled_log_probabilities_equal_scored_ones_under_the_same_truncation(sampling: Sampling) -> None:
     model = network("gemma2")
     completions = generate(model, PROMPTS, 4, sampling, end=END)
     trees = [

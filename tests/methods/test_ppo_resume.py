@@ -60,7 +60,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_model(tmp_path_factory.mktemp("models") / "base")
 
 
-def test_killed_and_resumed(base: str, tmp_path: Path) -> None:
+def test_a_killed_run_equals_the_uninterrupted_one_bit_for_bit(base: str, tmp_path: Path) -> None:
     straight = train(base, str(tmp_path / "straight")).folder
     out, step = tmp_path / "killed", random.randrange(1, STEPS)
     metrics = out / "metrics.jsonl"

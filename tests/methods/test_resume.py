@@ -67,7 +67,7 @@ def uninterrupted(base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(base, str(tmp_path_factory.mktemp("runs") / "straight")).folder
 
 
-def test_killed_and_resumed(base: str, uninterrupted: Path, tmp_path: Path) -> None:
+def test_a_killed_run_equals_the_uninterrupted_one_bit_for_bit(base: str, uninterrupted: Path, tmp_path: Path) -> None:
     out, step = tmp_path / "killed", random.randrange(1, STEPS)
     metrics = out / "metrics.jsonl"
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, base, str(out)], cwd=Path(__file__).parents[2])

@@ -27,7 +27,7 @@ def test_group_literals() -> None:
     assert group(rewards, scale=False).tolist() == [[-2.0, 0.0, 2.0]]
 
 
-def test_groups_are_rows() -> None:
+def test_groups_are_rows_and_not_columns() -> None:
     # [a, a, b, b] as two groups of two is all zero; [a, b, a, b] is not.
     apart, mixed = torch.tensor([[1.0, 1.0], [2.0, 2.0]]), torch.tensor([[1.0, 2.0], [1.0, 2.0]])
     assert leave_one_out(apart).tolist() == [[0.0, 0.0], [0.0, 0.0]]
