@@ -64,12 +64,13 @@ class Game:
         """The policy that is the best response to its mixture with the reference, (K,).
 
         Without mixture it is the Nash equilibrium of the game with tau for a nat (Munos et al. 2023, arXiv:2312.00886).
-        Found by moving a tenth of the way to the best response, in logarithms, until nothing moves.
+        Found by moving a share of the way to the best response, in logarithms, until nothing moves; the smaller tau,
+        the wilder the best response turns, and the smaller the share.
         """
-        policy = _vector(self.reference)
-        for _ in range(2000):
+        policy, share = _vector(self.reference), tau**2 / (tau**2 + 1 / 16)
+        for _ in range(round(40 / share)):
             response = self.best_response(self.mixed(policy, mixture), tau)
-            policy = (0.9 * policy.log() + 0.1 * response.log()).softmax(0)
+            policy = ((1 - share) * policy.log() + share * response.log()).softmax(0)
         return policy
 
     def exploitability(self, policy: Tensor, tau: float) -> float:
@@ -122,11 +123,11 @@ class Game:
         return PreTrainedTokenizerFast(tokenizer_object=words, eos_token=self.words[0])  # type: ignore[no-untyped-call]
 
 
-@dataclass(frozen=True)
 class GameJudge:
     """P(first word is preferred to the second), as the game has it."""
 
-    game: Game
+    def __init__(self, game: Game) -> None:
+        self.game = game
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """Of texts, which lack the token that ends a turn: to say nothing is the first word."""
