@@ -182,7 +182,7 @@ def show_agreement(alike: dict[str, dict[str, Any]]) -> None:
     """Losses and gradient norm of what both have computed from the same tokens."""
     for name, last in (("loss", min(2, len(alike["trl"]["loss"]))), ("gradient_norm", 1)):
         for step in range(last):
-            values = "  ".join(f"{side} {alike[side][name][step]:.5f}" for side in SIDES)
+            values = "  ".join(f"{side} {round(alike[side][name][step], 5) + 0.0:.5f}" for side in SIDES)
             print(f"{name.replace('_', ' ')} of step {step + 1}: {values}")
 
 
