@@ -28,8 +28,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "grpo": {"command": "grpo", "reward": "number"},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
-    "star": {"rounds": 3, "group_size": 8, "batch_size": 32, "epochs": 3, "learning_rate": 2e-3},
-    "grpo": {"max_steps": 200, "batch_size": 16, "group_size": 16, "learning_rate": 2e-4, "kl_coefficient": 0.0},
+    "star": {"rounds": 4, "group_size": 4, "split": "train[:600]", "batch_size": 16, "max_steps": 150}
+    | {"learning_rate": 1e-3},
+    "grpo": {"max_steps": 200, "batch_size": 32, "group_size": 8, "learning_rate": 2e-4, "kl_coefficient": 0.0},
 }
 
 

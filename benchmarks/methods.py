@@ -39,7 +39,7 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "raft": [{"command": "raft", **SCORED, "batch_size": 8, "group_size": 8}],
     "reinforce": [{"command": "reinforce", **SCORED, "batch_size": 64}],
     "rloo": [{"command": "rloo", **SCORED, **GROUPS}],
-    "grpo": [{"command": "grpo", **SCORED, **GROUPS}],
+    "grpo": [{"command": "grpo", **SCORED, **GROUPS, "kl": "reward", "kl_coefficient": 0.05}],
     "ppo": [{"command": "ppo", **SCORED, "batch_size": 64, "inner_epochs": 2, "minibatches": 2}],
     "dpo": [{"command": "dpo", **PAIRS}],
     "ipo": [{"command": "ipo", **PAIRS}],
