@@ -172,6 +172,37 @@ def test_a_folder_that_holds_something_else(base: Path, tmp_path: Path, capsys: 
     assert tree(out) == before
 
 
+@pytest.mark.parametrize("command", ["rloo", "grpo", "raft", "online-dpo", "ipo-md"])
+def test_a_group_of_one_where_samples_are_compared(command: str, base: Path, tmp_path: Path, told: Told) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "hi", "answer": "4"}])
+    feedback = "--judge" if command in ("online-dpo", "ipo-md") else "--reward"
+    said = told(command, base, data, feedback, "number", "--group-size", 1)
+    assert said == f"group_size must be at least 2, as {command} compares the samples of one prompt, not 1."
+
+
+@pytest.mark.parametrize(("label", "kind"), [(True, "desirable"), (False, "undesirable")])
+def test_labels_of_one_kind(label: bool, kind: str, base: Path, tmp_path: Path, told: Told) -> None:
+    rows = [{"prompt": "hi", "completion": word, "label": label} for word in ("bye", "bad")]
+    said = told("kto", base, write_jsonl(tmp_path / "rows.jsonl", rows))
+    assert said == f"every label is {kind}, and KTO learns from both kinds; add rows of the other."
+
+
+def test_a_teacher_of_another_vocabulary(base: Path, tmp_path: Path, told: Told) -> None:
+    shutil.copytree(base, tmp_path / "teacher")
+    file = tmp_path / "teacher" / "tokenizer.json"
+    file.write_text(file.read_text().replace('"bye"', '"farewell"'))
+    data, teacher = write_jsonl(tmp_path / "rows.jsonl", [Prompt("hi")]), tmp_path / "teacher"
+    said = told("distill", base, data, "--teacher", teacher, "--max-new-tokens", 4)
+    assert said.startswith(f"the teacher {teacher} and the student {base} have different vocabularies, so ")
+
+
+@pytest.mark.parametrize(("command", "option"), [("grpo", "--reward"), ("nash-md", "--judge"), ("star", "--verifier")])
+def test_a_verifier_without_an_answer_column(command: str, option: str, base: Path, tmp_path: Path, told: Told) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "hi", "gold": "4"}])
+    said = told(command, base, data, option, "number", "--max-new-tokens", 4)
+    assert said.startswith("row 1 has no column 'answer', which the verifier number reads; the columns there are: gold")
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimiser.safetensors", "state.json"])
 def test_a_checkpoint_cut_short(
     name: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
