@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from accord.report.series import Series, ends
@@ -19,12 +20,22 @@ class Metric:
     is_main: bool = True
 
 
+def _share(title: str, look_for: str, *, chance: float | None = None, is_main: bool = True) -> Metric:
+    return Metric(title, look_for, is_share=True, chance=chance, is_main=is_main)
+
+
+def _aside(title: str, look_for: str, *, chance: float | None = None) -> Metric:
+    return Metric(title, look_for, chance=chance, is_main=False)
+
+
+PART = "reward of "
+"""What the columns of a reward's parts begin with; the part's name follows."""
+
 METRICS = {
     "loss": Metric("Loss", "It should fall and then level off; a jump means too high a learning rate."),
-    "accuracy": Metric(
+    "accuracy": _share(
         "Pairs ordered rightly",
         "The share of pairs whose chosen completion scores higher; the dashed line is chance.",
-        is_share=True,
         chance=0.5,
     ),
     "margin": Metric(
@@ -32,50 +43,131 @@ METRICS = {
         "It should grow from zero; growth without end on few pairs is memorising.",
         chance=0.0,
     ),
+    "chosen_reward": Metric(
+        "Implicit reward of the chosen",
+        "Below zero, even the chosen completions have become less likely than they were at the start.",
+        chance=0.0,
+    ),
+    "rejected_reward": Metric(
+        "Implicit reward of the rejected", "It should stay below that of the chosen.", chance=0.0
+    ),
     "reward": Metric("Reward of the samples", "It should rise and then level off."),
+    "kept_reward": Metric("Reward of the samples kept", "What is learnt from; the reward of all samples follows it."),
+    "kept": _share("Samples kept", "The rest teach nothing."),
+    "right": _share("Samples that are right", "Each round samples anew, so it moves from round to round, and up."),
+    "solved": _share("Prompts with a right sample", "Where it nears 100%, the prompts have little left to teach."),
+    "rationalised": _share(
+        "Prompts solved with a hint", "Only with the answer as a hint; it should shrink as more are solved without."
+    ),
+    "labelled": _share("Prompts with a label", "Those whose samples agree on an answer; the rest teach nothing."),
+    "agreement": _share(
+        "Samples that agree", "The mean share of a prompt's samples with its commonest answer, right or wrong."
+    ),
+    "labels_right": _share("Labels that are right", "Where it falls, the policy learns its own mistakes."),
+    "flat_groups": _share(
+        "Prompts that teach nothing",
+        "Their samples all score the same: near 100%, prompts are too easy or too hard, or the reward is too coarse.",
+    ),
+    "ties": _share("Pairs that tie", "Without a winner there is little to learn from a pair, or nothing."),
+    "teacher_kl": Metric("KL to the teacher (nats)", "It should fall, and levels off as near as the student can come."),
     "kl": Metric(
         "KL to the reference (nats)",
         "How far the policy has moved; distance that brings no more reward is wasted, or worse.",
+    ),
+    "baseline": Metric(
+        "Baseline of rewards (nats)",
+        "How far the policy has moved, by completions of other prompts; rewards are counted from here.",
     ),
     "length": Metric(
         "Length of the samples (tokens)",
         "Length that climbs together with the reward means that the reward pays for length.",
     ),
-    "ended": Metric(
-        "Samples that end by themselves",
-        "It should near 100%; the rest ran into the length limit.",
-        is_share=True,
-    ),
+    "ended": _share("Samples that end by themselves", "It should near 100%; the rest ran into the length limit."),
     "entropy": Metric("Entropy of the policy (nats)", "A fast fall to zero means that all samples have become alike."),
-    "value_loss": Metric("Value loss", "It should fall as the value model learns what to expect.", is_main=False),
-    "clip_fraction": Metric(
-        "Ratios clipped",
-        "Above about 30%, each batch of samples is being used for too many or too large updates.",
-        is_share=True,
+    "round": _aside("Round", "Each begins with fresh samples of the policy."),
+    "reward_std": _aside("Spread of the rewards", "Near zero, nothing tells good samples from bad ones."),
+    "invalid": _share(
+        "Comparisons without a verdict", "They are left out; many are a judge to look at.", is_main=False
+    ),
+    "value_loss": _aside("Value loss", "It should fall as the value model learns what to expect."),
+    "explained_variance": _share(
+        "Returns that the value model explains",
+        "At zero or below, its values are of no more use than one number for all.",
+        chance=0.0,
         is_main=False,
     ),
-    "gradient_norm": Metric(
-        "Gradient norm", "Spikes mark batches that pull hard; clipping bounds them.", is_main=False
+    "kl_coefficient": _aside("KL coefficient", "The price of a nat; where there is a target, it adapts to hold it."),
+    "ratio": _aside("Ratio of new to old probability", "It should stay near one.", chance=1.0),
+    "clip_fraction": _share(
+        "Ratios clipped",
+        "Above about 30%, each batch of samples is being used for too many or too large updates.",
+        is_main=False,
     ),
-    "learning_rate": Metric("Learning rate", "The schedule as it was run.", is_main=False),
-    "tokens_per_second": Metric(
-        "Tokens a second", "Steady is well; a drop is another process or longer rows.", is_main=False
+    "approximate_kl": _aside(
+        "KL of a step's updates (nats a token)", "A jump means that the updates of one step are too many or too large."
     ),
+    "sampler_drift": _aside(
+        "Sampler against trainer (nats a token)", "Rounding alone: it should be small, and must not grow."
+    ),
+    "gradient_norm": _aside("Gradient norm", "Spikes mark batches that pull hard; clipping bounds them."),
+    "learning_rate": _aside("Learning rate", "The schedule as it was run."),
+    "tokens_per_second": _aside("Tokens a second", "Steady is well; a drop is another process or longer rows."),
 }
+"""Columns in the order in which they are shown."""
 
-POLICY_LOSS = Metric(
-    "Policy loss", "It hovers around zero and need not fall: progress is in the reward.", is_main=False
-)
+BESIDE = {
+    "entropy": {
+        "loss": _aside("Policy loss", "It hovers around zero and need not fall: it is no measure of progress."),
+    },
+    "round": {
+        "loss": Metric("Loss", "It falls within a round, and begins again with the next."),
+        "reward": Metric("Reward of the samples", "It moves from round to round, and should rise."),
+    },
+    "baseline": {
+        "chosen_reward": Metric("Implicit reward of the desirable", "It should rise above the other.", chance=0.0),
+        "rejected_reward": Metric("Implicit reward of the undesirable", "It should fall below the other.", chance=0.0),
+    },
+    "teacher_kl": {
+        "reward": _aside("Reward of the samples", "The divergence from the teacher, negative."),
+    },
+    "ties": {
+        "reward": _share("Chance to win", "Always a half, as both sides of each pair are samples.", is_main=False),
+    },
+    "invalid": {
+        "reward": _share(
+            "Chance to win",
+            "Against an opponent that learns too, a half is a draw; the dashed line.",
+            chance=0.5,
+        ),
+    },
+}
+"""What columns mean where another is measured beside them; the first that fits counts."""
 
 
-def metric_for(name: str, measured: set[str]) -> Metric:
-    """How to show the column `name` of a run that measured these columns; other names speak for themselves.
-
-    Where samples are rewarded and held near a reference, the loss is the policy's surrogate and no measure of progress.
-    """
-    if name == "loss" and {"reward", "kl"} <= measured:
-        return POLICY_LOSS
+def metric_for(name: str, measured: Collection[str]) -> Metric:
+    """How to show the column `name` of a run that measured these columns; other names speak for themselves."""
+    for other, meanings in BESIDE.items():
+        if other in measured and name in meanings:
+            return meanings[name]
+    if name.startswith(PART):
+        return Metric(f"Reward, by {name.removeprefix(PART)} alone", "One part of the reward, before its weight.")
     return METRICS.get(name) or Metric(name.replace("_", " ").capitalize(), is_main=False)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The columns in the order in which they are shown: a reward's parts after it, unknown ones last."""
+    order = {name: place for place, name in enumerate(METRICS)}
+
+    def place(name: str) -> tuple[int, bool]:
+        is_part = name.startswith(PART)
+        return order.get("reward" if is_part else name, len(order)), is_part
+
+    return sorted(names, key=place)
+
+
+def score_of(measured: Collection[str]) -> str:
+    """What the number beside a sample of such a run is: a reward, a chance to win, or, where nobody scored, nothing."""
+    return "" if "teacher_kl" in measured else "chance to win" if "invalid" in measured else "reward"
 
 
 def caption(metric: Metric, series: Series) -> str:

@@ -68,6 +68,9 @@ def curve(series: Series, metric: Metric) -> Markup:
         else:
             axes.plot(*thin(series.steps, series.values), color=hue(0), linewidth=0.7, alpha=0.4)
             axes.plot(*thin(series.steps, smooth(series.values)), color=hue(0), linewidth=1.8)
+        if metric.is_share:
+            low, high = axes.get_ylim()
+            axes.set_ylim(max(low, min(0.0, series.values.min())), min(high, max(1.0, series.values.max())))
         return _inline(figure)
 
 

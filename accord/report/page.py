@@ -38,6 +38,7 @@ class Chapter:
     curves: tuple[Figure, ...]
     more_curves: tuple[Figure, ...]
     samples: tuple[Json, ...]
+    score: str
     environment: list[tuple[str, str]]
 
     @property
@@ -103,9 +104,7 @@ def _has_flow(story: Story) -> bool:
 
 def _chapter(stage: Stage, shared: Json) -> Chapter:
     metrics = series.columns(stage.run.metrics)
-    order = list(captions.METRICS)
-    names = sorted(metrics, key=lambda name: order.index(name) if name in order else len(order))
-    shown = [(captions.metric_for(name, set(metrics)), metrics[name]) for name in names]
+    shown = [(captions.metric_for(name, metrics), metrics[name]) for name in captions.in_order(metrics)]
     drawn = [(m.is_main, Figure(m.title, figures.curve(s, m), captions.caption(m, s))) for m, s in shown]
     speed = metrics.get("tokens_per_second")
     return Chapter(
@@ -115,6 +114,7 @@ def _chapter(stage: Stage, shared: Json) -> Chapter:
         curves=tuple(figure for is_main, figure in drawn if is_main),
         more_curves=tuple(figure for is_main, figure in drawn if not is_main),
         samples=_early_and_late(stage.run.samples),
+        score=captions.score_of(metrics),
         environment=_facts({k: v for k, v in stage.run.environment.items() if k not in shared}),
     )
 
@@ -134,7 +134,7 @@ def _frontiers(story: Story, tables: list[results.ModelTable]) -> list[Figure]:
     paths = []
     for stage in story.stages:
         metrics = series.columns(stage.run.metrics)
-        if {"reward", "kl"} <= metrics.keys():
+        if {"reward", "kl"} <= metrics.keys() and captions.score_of(metrics) == LEARNED_SCORE:
             kl, reward = series.paired(metrics["kl"], metrics["reward"])
             if len(kl):
                 paths.append(figures.Path(stage.name, np.sqrt(np.maximum(kl, 0.0)), reward))
