@@ -62,8 +62,8 @@ def test_ipo_reaches_its_population_optimum() -> None:
 
 @pytest.mark.parametrize("tau", [0.25, 0.5])
 def test_where_all_labels_agree_ipo_stops_and_dpo_does_not(tau: float) -> None:
-    # Two words, the first always preferred, a uniform reference: IPO rests where the first has sigmoid(1 / (2 tau)), DPO
-    # nowhere.
+    # Two words, the first always preferred, a uniform reference: IPO rests where the first has sigmoid(1 / (2 tau)),
+    # and DPO nowhere.
     tree = Trees.of([Tree(SURE.tree.prompt, SURE.tree.branches, (0, 1))])
 
     def log_odds(method: DPO | IPO, iterations: int) -> float:
