@@ -174,7 +174,12 @@ def caption(metric: Metric, series: Series) -> str:
     """From where to where the curve went, what to look for, and how many steps had no finite value."""
     shown = percent if metric.is_share else number
     first, last = ends(series.values)
-    text = f"{shown(last)} in the only step measured." if len(series) == 1 else f"From {shown(first)} to {shown(last)}."
+    if len(series) == 1:
+        text = f"{shown(last)} in the only step measured."
+    elif series.values.min() == series.values.max():
+        text = f"{shown(last)} throughout."
+    else:
+        text = f"From {shown(first)} to {shown(last)}."
     if metric.look_for:
         text += f" {metric.look_for}"
     if series.broken:

@@ -92,6 +92,7 @@ def test_captions_by_hand() -> None:
         caption(METRICS["kept"], whole)
         == "From 2.6% to 97.4%. The rest teach nothing. Not finite in 1 step, left out here."
     )
+    assert caption(Metric("x", is_share=True), Series(np.arange(3.0), np.zeros(3))) == "0.0% throughout."
     assert caption(Metric("x"), Series(np.ones(1), np.ones(1))) == "1.00 in the only step measured."
 
 
