@@ -29,6 +29,7 @@ Groups
         feedback/test_functions.py::test_what_is_no_list_of_finite_numbers_names_function_and_row
     identical rewards have their rounding errors amplified by a tiny deviation
         methods/test_policy_gradients.py::test_identical_rewards_teach_nothing
+        test_known_faults.py::test_identical_rewards_teach_nothing_though_the_divergence_is_in_the_reward
         objectives/test_advantages.py::test_identical_rewards_give_exactly_zero
     a reward of 0.0 is taken for none
         methods/test_ppo.py::test_a_reward_of_zero_is_a_reward
@@ -81,6 +82,7 @@ Preferences
         test_known_faults.py::test_an_empty_completion_is_refused_by_name
     odd batch sizes tear pairs apart, or drop rows
         test_known_faults.py::test_batches_of_odd_size_hold_whole_pairs_and_every_row
+        test_known_faults.py::test_a_sample_that_is_alone_in_its_step_is_learnt_from
         data/test_loader.py::test_an_epoch_neither_skips_nor_repeats_a_row
     chosen and rejected begin with different tokens of one prompt
         test_known_faults.py::test_chosen_and_rejected_share_exactly_the_tokens_of_the_prompt
@@ -283,6 +285,17 @@ def test_a_group_is_the_samples_of_one_prompt_and_not_one_sample_of_each(method:
         assert row == {"flat_groups": flat}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_identical_rewards_teach_nothing_though_the_divergence_is_in_the_reward(dtype: Any) -> None:
+    # Before the first update the policy is its reference; sampler and trainer differ by rounding alone.
+    method = GRPO(**settings(group_size=4, kl="reward", dtype=dtype))
+    learner, policy = at_work(method, "llama", torch.float32)
+    rollout = sample(method, policy, PROMPTS, lambda samples: torch.ones(len(samples)), step=0)
+    [[trees]], row = learner.experience(0, rollout)
+    assert set(trees.extra["advantage"].tolist()) == {0.0}
+    assert row == {"flat_groups": 1.0, "kl": 0.0}
+
+
 @pytest.mark.parametrize("missing", [float("nan"), float("-inf")])
 @pytest.mark.parametrize("method", [RLOO, GRPO])
 def test_one_valid_reward_in_a_group_stops_the_run_and_names_the_rows(method: Any, missing: float) -> None:
@@ -415,7 +428,7 @@ def test_a_fully_masked_row_gives_no_nan_and_changes_nothing(name: str) -> None:
         trees = sample(learner.method, policy, PROMPTS[:2], LENGTH, step=0).trees[:count]
         results.append(learnt(learner, Rollout(trees, [], torch.tensor([True, True, False, False][: 2 * count]))))
     (alone, gradient), (beside, same) = results
-    assert beside["loss"] == pytest.approx(alone["loss"], abs=1e-12)
+    assert [beside[n] for n in ("loss", "kl")] == pytest.approx([alone[n] for n in ("loss", "kl")], abs=1e-12)
     torch.testing.assert_close(same, gradient, rtol=0, atol=1e-12)
     assert all(bool(g.isfinite().all()) for g in same)
 
@@ -460,6 +473,17 @@ def test_batches_of_odd_size_hold_whole_pairs_and_every_row(tmp_path: Path, monk
         whole = [(row, [branch.tokens for branch in trees[row].branches]) for row in sorted(batch)]
         assert seen[step] == (step, whole) and all(len(branches) == 2 for _, branches in whole)
         assert rows[step]["loss"] == pytest.approx(sum(alone[row] for row in batch) / len(batch), abs=1e-10)
+
+
+def test_a_sample_that_is_alone_in_its_step_is_learnt_from() -> None:
+    # As the last prompt of an epoch may be: without others there is no baseline, and -r log pi remains.
+    learner, _ = at_work(REINFORCE(**settings(group_size=1, batch_size=2, kl_coefficient=0.0)))
+    learner.reward = lambda samples: torch.tensor([2.0])
+    optimiser = Counting()
+    rollout, _ = learner.step(0, PROMPTS[:1], optimiser)
+    [[work]] = optimiser.work
+    said = sum(rollout.samples[0].completion.logprobs)
+    assert work.objective(work.packs[0])[0].tolist() == pytest.approx([-2 * said], abs=1e-10)
 
 
 def test_chosen_and_rejected_share_exactly_the_tokens_of_the_prompt() -> None:

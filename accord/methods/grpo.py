@@ -76,6 +76,11 @@ class GRPO(PolicyGradient):
     def reward_kl(self) -> float:
         return self.kl_coefficient if self.kl == "reward" else 0.0
 
+    @property
+    def scores_itself(self) -> bool:
+        # Of equal rewards the deviation would blow up what sampler and trainer differ by.
+        return super().scores_itself or (self.scale and self.reward_kl > 0)
+
     def advantages(self, rewards: Tensor) -> Tensor:
         return advantages.group(rewards, scale=self.scale)
 

@@ -5,7 +5,7 @@
 Williams 1992 ("Simple statistical gradient-following algorithms", Machine Learning 8). b is the mean reward of the
 step's other samples, which does not depend on y, so that the gradient stays unbiased; or nothing.
 
-Departures: none; one update a step.
+Departures: none; one update a step. A sample that is alone in its step has no baseline.
 """
 
 from __future__ import annotations
@@ -35,6 +35,6 @@ class REINFORCE(PolicyGradient):
             raise InputError("a mean of other samples needs two samples a step; raise batch_size or set baseline none.")
 
     def advantages(self, rewards: Tensor) -> Tensor:
-        if self.baseline == "none":
+        if self.baseline == "none" or rewards.numel() == 1:
             return rewards
         return leave_one_out(rewards.reshape(1, -1)).view_as(rewards)

@@ -62,6 +62,11 @@ class PolicyGradient(Online):
         """beta, as far as the divergence is taken off the reward."""
         return self.kl_coefficient
 
+    @property
+    def scores_itself(self) -> bool:
+        """Whether log pi before the first update is computed as it is in an update, not taken from the sampler."""
+        return self.updates != (1, 1)
+
     @abstractmethod
     def advantages(self, rewards: Tensor) -> Tensor:
         """How much better each sample was than expected, (P, G), from the rewards (P, G)."""
@@ -125,13 +130,13 @@ class GradientLearner(Learner):
 
     @torch.no_grad()
     def score(self, trees: Trees) -> Trees:
-        """The pack with log-probabilities under the reference, and before the first of several updates.
+        """The pack with log-probabilities under the reference, and before the first update where the method asks.
 
-        Where there is but one update, log pi before it is log pi in it; the divergence is measured by the sampler's.
+        Otherwise there is but one update, and log pi before it is log pi in it; the divergence is by the sampler's.
         """
         found: dict[str, Tensor] = {}
         with computing(self.dtype, self.policy.device):
-            if self.method.updates != (1, 1):
+            if self.method.scores_itself:
                 found["old"], _ = log_probabilities(self.policy.network, trees, self.method.temperature)
             if self.reference is not None:
                 found["reference"], _ = log_probabilities(self.reference, trees, self.method.temperature)
@@ -156,7 +161,8 @@ class GradientLearner(Learner):
         rewards = [[b.reward for b in tree.branches] for t in scored for tree in t.trees]
         row = {"flat_groups": sum(len(set(r)) == 1 for r in rewards) / len(rewards)} if len(rewards[0]) > 1 else {}
         if self.reference is not None:
-            row["kl"] = sum(float(t.extra["kl"].sum()) for t in scored) / sum(t.branches for t in scored)
+            counted = sum(len(t.learning) for t in scored)
+            row["kl"] = sum(float(t.extra["kl"].sum()) for t in scored) / max(1, counted)
         return row
 
     def loss(self, trees: Trees) -> tuple[Tensor, Measures]:
