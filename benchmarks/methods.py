@@ -36,15 +36,17 @@ CHOSEN = SHARED | {"data": "{rejection}/best.jsonl", "batch_size": 32, "learning
 
 METHODS: dict[str, list[dict[str, Any]]] = {
     "rejection": [{"command": "sample", **BEST, "out": "{rejection}/best.jsonl"}, {"command": "sft", **CHOSEN}],
-    "raft": [{"command": "raft", **SCORED, "batch_size": 8, "group_size": 8}],
+    "raft": [{"command": "raft", **SCORED, "batch_size": 8, "group_size": 8, "learning_rate": 1e-4}],
     "reinforce": [{"command": "reinforce", **SCORED, "batch_size": 64}],
     "rloo": [{"command": "rloo", **SCORED, **GROUPS}],
     "grpo": [{"command": "grpo", **SCORED, **GROUPS, "kl": "reward", "kl_coefficient": 0.05}],
     "ppo": [{"command": "ppo", **SCORED, "batch_size": 64, "inner_epochs": 2, "minibatches": 2}],
     "dpo": [{"command": "dpo", **PAIRS}],
     "ipo": [{"command": "ipo", **PAIRS}],
-    "kto": [{"command": "kto", **PAIRS, "batch_size": 128}],
-    "online-dpo": [{"command": "online-dpo", **JUDGED, "batch_size": 32, "group_size": 2}],
+    "kto": [{"command": "kto", **PAIRS, "batch_size": 128, "learning_rate": 1e-4}],
+    "online-dpo": [
+        {"command": "online-dpo", **JUDGED, "batch_size": 32, "group_size": 2, "beta": 0.3, "learning_rate": 1e-4}
+    ],
     "nash-md": [
         {"command": "nash-md", **JUDGED, "batch_size": 8, "group_size": 4, "opponents": 4, "kl_coefficient": 0.05}
     ],
