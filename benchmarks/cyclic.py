@@ -1,6 +1,6 @@
 """Preferences that run in a circle: where Nash-MD, IPO-MD and the route through a reward model lead.
 
-    python benchmarks/cyclic.py [--steps 100] [--seed 0] [--out docs/images]
+    python benchmarks/cyclic.py [--steps 180] [--seed 0] [--out docs/images]
 
 In the game of `accord.worlds.game` a model says rock, scissors or paper, and each is preferred to the next. All methods
 start from the same reference, pay tau = 0.1 for a nat of divergence from it, and learn from their own samples through
@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -101,15 +102,15 @@ class Watched:
 def main() -> None:
     """Run the three methods, print the table, and draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=180)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
     common: dict[str, Any] = {"batch_size": len(PROMPTS), "max_new_tokens": 1, "max_steps": options.steps}
     common |= {"beta1": 0.0, "warmup": 0.0, "dtype": "float32", "seed": options.seed}
-    nash = NashMD(learning_rate=1.5e-3, group_size=8, opponents=8, kl_coefficient=TAU, mixture=MIXTURE, **common)
-    ipo = IPOMD(learning_rate=1e-3, group_size=16, tau=TAU, mixture=MIXTURE, max_grad_norm=1e3, **common)
-    rloo = RLOO(learning_rate=1.5e-3, group_size=8, kl_coefficient=TAU, **common)
+    nash = NashMD(learning_rate=6e-4, group_size=8, opponents=8, kl_coefficient=TAU, mixture=MIXTURE, **common)
+    ipo = IPOMD(learning_rate=6e-4, group_size=16, tau=TAU, mixture=MIXTURE, max_grad_norm=1e3, **common)
+    rloo = RLOO(learning_rate=3e-3, group_size=8, kl_coefficient=TAU, **common)
     rest = GAME.equilibrium(TAU, MIXTURE)
     reward = reward_model()
     climbed = kl_regularised_optimum(REFERENCE.log(), scores(reward), TAU)
@@ -192,7 +193,7 @@ def draw_triangle(axes: Axes, ways: Sequence[Way]) -> None:
         axes.annotate(f"always {word}", corner, (0, below), textcoords="offset points", ha=align, color=SOFT)
     for way in ways:
         axes.plot(*place(torch.stack(way.policies)).T, color=way.colour, linewidth=1.2, solid_joinstyle="round")
-    mark(axes, REFERENCE, "o", 5, "reference", (4, 6))
+    mark(axes, REFERENCE, "o", 5, "reference", (-46, 4))
     mark(axes, ways[0].rest, "*", 10, "fixed point of\nNash-MD and IPO-MD", (6, -24))
     mark(axes, ways[-1].rest, "D", 4.5, "optimum of the\nbest-fitting reward", (9, -4))
     axes.set_aspect("equal")
@@ -202,7 +203,8 @@ def draw_triangle(axes: Axes, ways: Sequence[Way]) -> None:
 def mark(axes: Axes, policy: Tensor, marker: str, size: float, name: str, offset: tuple[float, float]) -> None:
     """A policy of note."""
     axes.plot(*place(policy), marker, color="white", markeredgecolor=INK, markeredgewidth=0.9, markersize=size)
-    axes.annotate(name, place(policy), offset, textcoords="offset points", fontsize=7.5, linespacing=1.1)
+    label = axes.annotate(name, place(policy), offset, textcoords="offset points", fontsize=7.5, linespacing=1.1)
+    label.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
 
 def contours(axes: Axes) -> None:
@@ -226,7 +228,7 @@ def draw_exploitability(axes: Axes, ways: Sequence[Way]) -> None:
         axes.plot(end, way.exploitability[-1], "o", color=way.colour, markersize=3.5, clip_on=False)
     axes.set_ylim(0, None)
     axes.set_xlabel("step")
-    axes.set_title("exploitability", loc="left", fontsize=9, color=INK)
+    axes.set_title("exploitability: what a best response gains", loc="left", fontsize=9, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(length=0)

@@ -351,7 +351,7 @@ class Interrupted(GameJudge):
 
 
 def test_a_killed_run_with_snapshots_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    # Snapshots after steps 3, 6 and 9, of which two are kept; checkpoints after 2, 4, 6 ... Killed in step 4, it goes on
+    # Snapshots after steps 3, 6 and 9, of which two are kept; checkpoints after 2, 4, 6 ... Killed in step 4 it goes on
     # after 2 and takes the first snapshot again; killed in step 8, it goes on after 6 with two snapshots of its own.
     sizes: dict[str, Any] = {"batch_size": 2, "group_size": 3, "opponents": 2, "max_new_tokens": 1, **COMMON}
     method = NashMD(past=2, snapshot_every=3, mirror=0.2, kl_coefficient=TAU, learning_rate=1e-2, max_steps=11, **sizes)
