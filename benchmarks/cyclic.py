@@ -1,6 +1,6 @@
 """Preferences that run in a circle: where Nash-MD, IPO-MD and the route through a reward model lead.
 
-    python benchmarks/cyclic.py [--steps 180] [--seed 0] [--out docs/images]
+    python benchmarks/cyclic.py [--steps 140] [--seed 0] [--out docs/images]
 
 In the game of `accord.worlds.game` a model says rock, scissors or paper, and each is preferred to the next. All methods
 start from the same reference, pay tau = 0.1 for a nat of divergence from it, and learn from their own samples through
@@ -27,7 +27,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -102,14 +101,14 @@ class Watched:
 def main() -> None:
     """Run the three methods, print the table, and draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--steps", type=int, default=180)
+    parser.add_argument("--steps", type=int, default=140)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
     common: dict[str, Any] = {"batch_size": len(PROMPTS), "max_new_tokens": 1, "max_steps": options.steps}
     common |= {"beta1": 0.0, "warmup": 0.0, "dtype": "float32", "seed": options.seed}
-    nash = NashMD(learning_rate=6e-4, group_size=8, opponents=8, kl_coefficient=TAU, mixture=MIXTURE, **common)
-    ipo = IPOMD(learning_rate=6e-4, group_size=16, tau=TAU, mixture=MIXTURE, max_grad_norm=1e3, **common)
+    nash = NashMD(learning_rate=8e-4, group_size=8, opponents=8, kl_coefficient=TAU, mixture=MIXTURE, **common)
+    ipo = IPOMD(learning_rate=8e-4, group_size=16, tau=TAU, mixture=MIXTURE, max_grad_norm=1e3, **common)
     rloo = RLOO(learning_rate=3e-3, group_size=8, kl_coefficient=TAU, **common)
     rest = GAME.equilibrium(TAU, MIXTURE)
     reward = reward_model()
@@ -203,8 +202,8 @@ def draw_triangle(axes: Axes, ways: Sequence[Way]) -> None:
 def mark(axes: Axes, policy: Tensor, marker: str, size: float, name: str, offset: tuple[float, float]) -> None:
     """A policy of note."""
     axes.plot(*place(policy), marker, color="white", markeredgecolor=INK, markeredgewidth=0.9, markersize=size)
-    label = axes.annotate(name, place(policy), offset, textcoords="offset points", fontsize=7.5, linespacing=1.1)
-    label.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    axes.annotate(name, place(policy), offset, textcoords="offset points", fontsize=7.5, linespacing=1.1, bbox=ground)
 
 
 def contours(axes: Axes) -> None:
