@@ -11,7 +11,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ipo-md": ("accord.methods:IPOMD", "the same by regression on pairs of samples"),
     "distill": ("accord.methods:Distill", "make a student say what its teacher would, on its own samples"),
     "score": ("accord.commands.score:score", "the log-probability a model gives to completions"),
-    "evaluate": ("accord.commands.evaluate:evaluate", "accuracy on comparisons; win rates, scores and KL on prompts"),
+    "evaluate models": ("accord.commands.evaluate:models", "win rates, scores and KL of models on held-out prompts"),
+    "evaluate comparisons": (
+        "accord.commands.evaluate:comparisons",
+        "how well a reward model agrees with held-out judgments",
+    ),
     "verify": (
         "accord.commands.verify:verify",
         "how often models' samples are right: pass@k and the majority's answer",
@@ -58,6 +62,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 OPEN = {"run": "overrides"}
 """Commands that take any further options, and the argument that gets them."""
+
+QUESTIONS = {"evaluate": lambda options: "models" if {"models", "samples"} & options else "comparisons"}
+"""Commands that ask several questions, and which of them is meant by options alone."""
 
 POSITIONAL = {"run": "recipe", "report": "folder"}
 """Commands whose one required option may be given without its name."""
@@ -75,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"accord {__version__}")
         return 0
     try:
-        execute(args[0], args[1:])
+        execute(*spelt_out(args))
     except InputError as error:
         print(f"accord: {error}", file=sys.stderr)
         return 2
@@ -88,14 +95,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def overview() -> str:
-    """The commands, a line each."""
+def overview(command: str = "") -> str:
+    """The commands, or the questions of one, a line each."""
     width = max(map(len, COMMANDS))
-    lines = "\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items())
+    listed = {name: what for name, (_, what) in COMMANDS.items() if name.startswith(command)}
+    lines = "\n".join(f"  {name:<{width}}  {what}" for name, what in listed.items())
+    if command:
+        return (
+            f"usage: accord {command} QUESTION [options]\n\n{lines}\n\n`accord {command} QUESTION --help` explains "
+            "a question's options. The question may be left out where the options say which it is."
+        )
     return (
         "accord aligns language models with human preferences, end to end.\n\nusage: accord COMMAND [options]\n\n"
         f"{lines}\n\n`accord COMMAND --help` explains a command's options; `accord demo` is the place to start."
     )
+
+
+def spelt_out(args: Sequence[str]) -> tuple[str, list[str]]:
+    """The command that the words begin with, and its options."""
+    if len(args) > 1 and args[0] in QUESTIONS and not args[1].startswith("-"):
+        return f"{args[0]} {args[1]}", list(args[2:])
+    return args[0], list(args[1:])
+
+
+def question(command: str, options: Collection[str]) -> str:
+    """The full name of a command whose options have these names."""
+    if command not in QUESTIONS:
+        return command
+    return f"{command} {QUESTIONS[command]({name.split('.')[0] for name in options})}"
 
 
 def execute(command: str, args: Sequence[str]) -> Any:
@@ -109,6 +136,10 @@ def execute(command: str, args: Sequence[str]) -> Any:
 
 def parse(command: str, args: Sequence[str]) -> Callable[[], Any]:
     """The command with its options, checked and ready to be called."""
+    if command in QUESTIONS:
+        if not args or set(args) & {"-h", "--help"}:
+            return lambda: print(overview(command))
+        command = question(command, _names_of(args))
     target = target_of(command)
     parser = _parser(command, target)
     known = {a.dest for a in parser._actions if a.dest != "help"}
@@ -120,7 +151,7 @@ def parse(command: str, args: Sequence[str]) -> Callable[[], Any]:
     given = _normalised(command, args, known, flags)
     signature = inspect.signature(target.fit if _is_method(target) else target).parameters
     required = [n for n, p in signature.items() if p.default is inspect.Parameter.empty and n != "self"]
-    absent = [n for n in required if not any(a.split("=")[0] == f"--{n}" for a in given)]
+    absent = [n for n in required if not any(re.split(r"[.=]", a)[0] == f"--{n}" for a in given)]
     if absent and "--help" not in given:
         wanted = " and ".join(f"--{n.replace('_', '-')}" for n in absent)
         raise InputError(f"`accord {command}` needs {wanted}.")
@@ -261,7 +292,21 @@ def _normalised(command: str, args: Sequence[str], known: set[str], flags: set[s
     return from_file + given
 
 
+def _names_of(args: Sequence[str]) -> set[str]:
+    """The options' names, those in a --config file among them."""
+    names = {arg[2:].split("=")[0] for arg in args if arg.startswith("--")}
+    for place, arg in enumerate(args):
+        if arg.startswith("--config"):
+            path = arg.partition("=")[2] or "".join(args[place + 1 : place + 2])
+            names |= set(map(str, _read_options(Path(path))))
+    return names
+
+
 def _from_file(command: str, path: Path, known: set[str]) -> list[str]:
+    return options_as_args(command, _read_options(path), known, f" in {path}")
+
+
+def _read_options(path: Path) -> Mapping[str, Any]:
     try:
         options = yaml.safe_load(path.read_bytes()) or {}
     except OSError as error:
@@ -270,7 +315,7 @@ def _from_file(command: str, path: Path, known: set[str]) -> list[str]:
         raise InputError(f"--config {path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(options, Mapping):
         raise InputError(f"--config {path} must hold options by name, such as `learning-rate: 1e-5`.")
-    return options_as_args(command, options, known, f" in {path}")
+    return options
 
 
 def options_as_args(command: str, options: Mapping[str, Any], known: set[str] | None, where: str = "") -> list[str]:

@@ -46,6 +46,8 @@ def run_pipeline(recipe: str | Path, out: str | Path, overrides: Mapping[str, An
     given = read_recipe(Path(recipe))
     stages = resolve(given, folder, overrides or {})
     for stage in stages:
+        stage.command = cli.question(stage.command, stage.options)
+    for stage in stages:
         cli.parse(stage.command, _arguments(stage, folder, resume=False))
     wanted = _recognise(stages, folder)
     for stage in stages:

@@ -17,8 +17,8 @@ from accord.engine.models import load_model
 from accord.engine.precision import compute_dtype
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
-from accord.evaluate.compare import as_json
 from accord.evaluate.passes import passes
+from accord.evaluate.statistics import as_json
 from accord.feedback.judge import check_prompts
 from accord.feedback.verifiers import Verifier
 from accord.files import write_text

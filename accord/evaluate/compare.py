@@ -20,7 +20,7 @@ from accord.engine.models import Policy
 from accord.engine.precision import computing
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree, pack
-from accord.evaluate.statistics import Interval, bootstrap_mean
+from accord.evaluate.statistics import Interval, as_json, bootstrap_mean
 from accord.feedback.judge import Judge, judge_samples
 from accord.objectives.segments import segment_sum
 from accord.objectives.selection import best_of_n_kl_bound
@@ -112,8 +112,3 @@ def _summarised(kl: torch.Tensor | float | None) -> dict[str, Any] | None:
         return None
     bound = isinstance(kl, float)
     return as_json(bootstrap_mean([kl] if isinstance(kl, float) else kl.tolist())) | {"bound": bound}
-
-
-def as_json(interval: Interval) -> dict[str, float]:
-    """The interval as an object."""
-    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high, "n": interval.n}

@@ -21,6 +21,11 @@ class Interval:
     n: int
 
 
+def as_json(interval: Interval) -> dict[str, float]:
+    """The interval as an object."""
+    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high, "n": interval.n}
+
+
 def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval for a rate.
 

@@ -81,7 +81,7 @@ def test_models_against_each_other(home: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "options", "said"),
     [
-        ("prompts", ("--models.a", "BASE"), "--models needs --judge"),
+        ("prompts", ("--models.a", "BASE"), "needs --judge"),
         ("prompts", ("--models.a", "BASE", "--judge", "cafe", "--against", "b"), "--against b is none of the models"),
         ("prompts", ("--models.a", "BASE", "--judge", "cafe", "--best-of-n", "2"), "--best-of-n needs --reward"),
         ("prompts", (), "holds no comparisons: give --models and --judge"),

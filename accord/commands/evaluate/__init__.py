@@ -1,0 +1,6 @@
+"""`accord evaluate QUESTION`: what is measured, a file a question; each leaves evaluation.json in its folder."""
+
+from accord.commands.evaluate.comparisons import comparisons
+from accord.commands.evaluate.models import models
+
+__all__ = ["comparisons", "models"]
