@@ -58,7 +58,7 @@ def generate(
     written = _Written(*luck.shape)
     live = torch.zeros(0, dtype=torch.long)  # the samples in the batch, in its order
     waiting = 0
-    with _evaluating(model):
+    with evaluating(model):
         batch = decoder(model, sampling.max_new_tokens)
         while waiting < len(prompts) or len(live):
             logits = batch.step(written.last(live).to(device)) if len(live) else None
@@ -80,7 +80,7 @@ def generate(
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode; its parts that were training go back to that."""
     training = [module for module in model.modules() if module.training]
     model.eval()
