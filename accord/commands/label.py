@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from accord.commands.names import judge_named
 from accord.data.load import load_samples
 from accord.errors import InputError
+from accord.feedback.named import judge_named, labeller_named
 from accord.feedback.rankings import labelled
 from accord.files import write_rows
 from accord.records import Comparison, Text
@@ -40,7 +40,8 @@ def label(
     comparisons = comparisons_of(load_samples(data), pairs)
     if not comparisons:
         raise InputError(f"{data} has no prompt with two different completions; sample with --n 2 or more.")
-    verdicts = judge_named(judge, agreement=agreement, seed=seed)(comparisons)
+    chosen = judge_named(judge) if agreement is None else labeller_named(judge, agreement, seed)
+    verdicts = chosen(comparisons)
     preferences, counts = labelled(comparisons, verdicts)
     if not preferences:
         raise InputError(

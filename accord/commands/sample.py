@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
-from accord.commands.names import reward_named
 from accord.commands.progress import counting
 from accord.data import load_prompts
 from accord.data.conventions import carried
@@ -24,6 +23,7 @@ from accord.engine.precision import compute_dtype, computing
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
 from accord.feedback.judge import check_prompts
+from accord.feedback.named import reward_named
 from accord.files import write_rows
 from accord.records import Sample, text_to_json
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from accord.commands.names import reward_named
 from accord.commands.sample import draw
 from accord.data import load_prompts
 from accord.data.prompts import encode_prompts
@@ -20,6 +19,7 @@ from accord.errors import InputError
 from accord.evaluate.passes import passes
 from accord.evaluate.statistics import as_json
 from accord.feedback.judge import check_prompts
+from accord.feedback.named import reward_named
 from accord.feedback.verifiers import Verifier
 from accord.files import write_text
 from accord.methods.parts.rollouts import lengths

@@ -2,7 +2,8 @@
 
 SPEC = TERM [ + TERM ...]      TERM = [WEIGHT * ]NAME
 NAME = a verifier (exact, number, regex:PATTERN, math, reasoning-gym), a Python function (module:function),
-       a server (http://...), or a reward model (a folder, or its name on the Hugging Face Hub)
+       a server (http://...), a small world (cafe), whose gold reward it is, or a reward model (a folder, or its name on
+       the Hugging Face Hub)
 """
 
 from __future__ import annotations
@@ -22,14 +23,27 @@ import torch
 from torch import Tensor
 
 from accord.data.prompts import EncodedPrompt
-from accord.engine.models import Model, load_scorer
+from accord.engine.models import Comparer, Model, load_classifier, load_scorer
 from accord.errors import InputError
 from accord.feedback.functions import FunctionJudge, FunctionReward
-from accord.feedback.judge import Judge, Reward, RewardJudge, check_prompts, listen, score_texts
-from accord.feedback.learned import LearnedReward, learned_judge
+from accord.feedback.judge import (
+    Judge,
+    Reward,
+    RewardJudge,
+    ScoreJudge,
+    TextReward,
+    check_prompts,
+    listen,
+    score_texts,
+)
+from accord.feedback.learned import LearnedJudge, LearnedReward, learned_judge
 from accord.feedback.remote import RemoteReward
+from accord.feedback.simulated import Simulated
 from accord.feedback.verifiers import VERIFIERS, verifier_named
 from accord.records import Prompt, Sample, Text
+
+WORLDS = {"cafe": "accord.worlds.cafe:gold"}
+"""Small worlds with known truth, and where each has its gold reward: a function of a prompt and a completion."""
 
 _TERM = re.compile(r"(?:(?P<weight>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*\*\s*)?(?P<name>.+)", re.DOTALL)
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -109,6 +123,8 @@ def as_reward(reward: Any, policy: Model | None = None, *, dtype: torch.dtype = 
 def judge_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> Judge:
     """The judge that a name stands for: of a model's folder, its own; a Python function; or a reward's preference.
 
+    A small world's is its gold reward's preference, which never errs; `labeller_named` errs as people do.
+
     `module:function` is a `FunctionJudge` unless it names the argument `completions`, as rewards do. A judge made of a
     reward prefers the higher one, and calls equal rewards a tie.
 
@@ -122,7 +138,22 @@ def judge_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = 
     if _kind(name) == "model" and len(_terms(name)) == 1:
         _require_model(name)
         return learned_judge(name, policy, dtype=dtype)  # type: ignore[arg-type]
+    if _kind(name) == "world":
+        return ScoreJudge(imported(WORLDS[name]))
     return RewardJudge(reward_named(name, policy, dtype=dtype))
+
+
+def labeller_named(name: str, agreement: float, seed: int = 0) -> Simulated:
+    """A simulated labeller who agrees with the gold reward of a small world only so often.
+
+    Raises:
+        InputError: there is no world of that name, or the agreement is none.
+    """
+    if name not in WORLDS:
+        raise InputError(
+            f"--agreement simulates people who know a world's truth ({', '.join(WORLDS)}), and {name} is none."
+        )
+    return Simulated(imported(WORLDS[name]), agreement, seed)
 
 
 def as_judge(judge: Any, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> Judge:
@@ -138,6 +169,29 @@ def as_judge(judge: Any, policy: Model | None = None, *, dtype: torch.dtype = to
             f"{judge!r} is no judge: give a name, a function, or an object that is called with comparisons"
         )
     return FunctionJudge(judge) if _names(judge, "firsts") else judge
+
+
+def as_measure(measure: Any, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> Reward | Judge:
+    """What measures a policy: a reward, or a judge where that has no score for one answer alone (`only_compares`).
+
+    Raises:
+        InputError: it is neither, or cannot be used.
+    """
+    if isinstance(measure, str):
+        kind = _kind(measure)
+        if kind == "model" and len(_terms(measure)) == 1:
+            _require_model(measure)
+            model = load_classifier(measure)
+            return (LearnedJudge if isinstance(model, Comparer) else LearnedReward)(model, policy, dtype=dtype)
+        measure = imported(measure) if kind == "function" else measure
+    return (as_judge if only_compares(measure) else as_reward)(measure, policy, dtype=dtype)
+
+
+def only_compares(measure: Any) -> bool:
+    """Whether it has no score for one answer alone: a function of `firsts` and `seconds`, or a preference model."""
+    if isinstance(measure, LearnedJudge):
+        return isinstance(measure.model, Comparer)
+    return isinstance(measure, FunctionJudge) or (inspect.isroutine(measure) and _names(measure, "firsts"))
 
 
 def formula(spec: str, meaning: Callable[[str], Reward]) -> Reward:
@@ -159,6 +213,8 @@ def one_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = to
             return verifier_named(name)
         case "server":
             return RemoteReward(name)
+        case "world":
+            return TextReward(imported(WORLDS[name]))
         case "function":
             reward = imported(name)
             return FunctionReward(reward, name) if _is_function(reward) else as_reward(reward)
@@ -207,6 +263,8 @@ def _weighted(terms: Sequence[tuple[str, float, Reward]], where: str) -> Weighte
 
 def _kind(name: str) -> str:
     """What sort of thing a name stands for."""
+    if name in WORLDS:
+        return "world"
     if re.match(r"\w+://", name):
         return "server"
     if re.split("[@:]", name)[0] in VERIFIERS:
@@ -218,7 +276,7 @@ def _require_model(name: str) -> None:
     """Raise InputError for a name that cannot be a model's, and was perhaps meant to be another's."""
     if "/" in name or name == "smollm2" or os.path.exists(name):
         return
-    near = get_close_matches(name, VERIFIERS, 1, 0.5)
+    near = get_close_matches(name, [*VERIFIERS, *WORLDS], 1, 0.5)
     hint = f"did you mean {near[0]}?" if near else f"the verifiers are {', '.join(VERIFIERS)}"
     raise InputError(
         f"{name!r} is neither a verifier, nor module:function, nor a URL, nor the folder of a model; {hint}"

@@ -16,12 +16,23 @@ from hypothesis import strategies as st
 from accord.engine.models import Scorer, load_model
 from accord.errors import InputError
 from accord.feedback.functions import FunctionJudge, FunctionReward
-from accord.feedback.judge import RewardJudge, TextReward, check_prompts, judge_samples, score_texts
+from accord.feedback.judge import RewardJudge, TextReward, check_prompts, judge_samples, score_texts, unsampled
 from accord.feedback.learned import LearnedJudge, LearnedReward
-from accord.feedback.named import Weighted, as_reward, formula, judge_named, reward_named
+from accord.feedback.named import (
+    Weighted,
+    as_measure,
+    as_reward,
+    formula,
+    judge_named,
+    labeller_named,
+    only_compares,
+    reward_named,
+)
 from accord.feedback.remote import RemoteReward
+from accord.feedback.simulated import Simulated
 from accord.feedback.verifiers import Verifier, exact, number
 from accord.records import Comparison, Sample, Text
+from accord.worlds.cafe import gold
 from tests.commands.small import save_model
 from tests.feedback.samples import sample
 
@@ -240,3 +251,28 @@ def test_mistakes_are_told(spec: str, said: str, functions: str) -> None:
 def test_equal_functions_in_a_mapping_are_told_apart_by_their_names() -> None:
     with pytest.raises(InputError, match="number stands twice in the mapping of rewards; give it one weight"):
         as_reward({"number": 1, number(): 1})
+
+
+def test_a_small_world_is_its_gold_reward_by_name() -> None:
+    answers = ["the soup is lovely .", "soup soup soup"]
+    expected = [gold("how is the soup ?", answer) for answer in answers]
+    samples = [unsampled("how is the soup ?", answer) for answer in answers]
+    assert reward_named("cafe")(samples).tolist() == pytest.approx(expected)
+    assert reward_named("2 * cafe + number")([]).tolist() == []
+    comparison = Comparison("how is the soup ?", *answers)
+    assert judge_named("cafe")([comparison])[0].first_wins == float(expected[0] > expected[1])
+    assert labeller_named("cafe", 0.8, seed=3) == Simulated(gold, 0.8, 3)
+    with pytest.raises(InputError, match=r"knows? a world's truth \(cafe\), and number is none"):
+        labeller_named("number", 0.8)
+
+
+def test_a_measure_is_a_reward_unless_it_only_compares(reward_model: str, functions: str) -> None:
+    assert isinstance(as_measure(reward_model), LearnedReward)
+    assert isinstance(as_measure("house_rewards:brief"), FunctionReward)
+    assert isinstance(as_measure("cafe"), TextReward)
+
+    def shorter(firsts: list[str], seconds: list[str]) -> list[float]:
+        return [float(len(a) < len(b)) for a, b in zip(firsts, seconds, strict=True)]
+
+    assert isinstance(as_measure(shorter), FunctionJudge) and only_compares(FunctionJudge(shorter))
+    assert not only_compares(judge_named("cafe"))

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from accord.commands.evaluate.shared import require_same_vocabulary, tell, write
-from accord.commands.names import judge_named, reward_named
 from accord.data import load_prompts
 from accord.data.prompts import encode_prompts
 from accord.engine.models import Comparer, load_model
@@ -21,6 +20,7 @@ from accord.evaluate.compare import Answers, answer, best_of, divergence, table
 from accord.feedback.functions import FunctionJudge
 from accord.feedback.judge import Judge, listen
 from accord.feedback.learned import LearnedJudge
+from accord.feedback.named import judge_named, reward_named
 from accord.records import Prompt, show
 
 SIDE_BY_SIDE = 12
