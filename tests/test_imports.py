@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROWS = {"records", "files", "errors"}
+ROWS = {"records", "files", "errors", "signs"}
 TRAINING = ROWS | {"objectives", "data", "engine", "feedback"}
 MAY_IMPORT = {
     "errors": set(),
     "records": set(),
+    "signs": set(),
     "objectives": set(),
     "files": {"records", "errors"},
     "engine": ROWS,

@@ -10,14 +10,12 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from accord.records import Message, show
+from accord.signs import HIDDEN, sign
 
 LONGEST = 4000
 """Characters of one text that the page shows."""
 
-_HIDDEN = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
-    "|[\U000e0000-\U000e007f]|[ \n]+\\Z"
-)
+_HIDDEN = re.compile(rf"{HIDDEN}|[ \n]+\Z")
 
 
 def visible(text: str) -> Markup:
@@ -31,19 +29,12 @@ def visible(text: str) -> Markup:
     parts, position = [], 0
     for match in _HIDDEN.finditer(kept):
         parts.append(escape(kept[position : match.start()]))
-        parts.append(Markup('<span class="sign">{}</span>').format("".join(map(_sign, match.group()))))
+        parts.append(Markup('<span class="sign">{}</span>').format("".join(map(sign, match.group()))))
         position = match.end()
     parts.append(escape(kept[position:]))
     if cut > 0:
         parts.append(Markup('<span class="sign"> … {} more characters</span>').format(f"{cut:,}"))
     return Markup("").join(parts)
-
-
-def _sign(character: str) -> str:
-    """What stands for one invisible character."""
-    code = ord(character)
-    named = {0x20: "·", 0x0A: "↵\n", 0x09: "⇥\t"}
-    return named.get(code, f"⟨U+{code:04X}⟩")
 
 
 def plain(text: Any) -> str:
