@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 
-from accord.evaluate.statistics import Interval, bootstrap_mean, wilson
+from accord.evaluate.statistics import Interval, mean_of
 from accord.feedback.votes import leaders
 
 
@@ -58,10 +58,3 @@ def passes(right: Sequence[Sequence[bool]], answers: Sequence[Sequence[str | Non
     if answers is None:
         return Passes(at, None)
     return Passes(at, mean_of([majority_is_right(a, r) for a, r in zip(answers, right, strict=True)]))
-
-
-def mean_of(shares: Sequence[float]) -> Interval:
-    """The mean of one share a prompt: Wilson's interval where each is 0 or 1, else the bootstrap's."""
-    if all(share in (0, 1) for share in shares):
-        return wilson(sum(shares), len(shares))
-    return bootstrap_mean(shares)

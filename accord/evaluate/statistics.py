@@ -1,14 +1,20 @@
-"""Intervals for what was measured: a rate, a mean, and the mean of paired differences."""
+"""Intervals for what was measured: a rate, a mean, the mean of paired differences, and whatever can be resampled."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.floating]
+
+_AT_ONCE = 2**21
+"""Draws that are held in memory together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     return Interval(rate, min(rate, max(0.0, centre - reach)), max(rate, min(1.0, centre + reach)), n)
 
 
-def mean_interval(values: Sequence[float] | NDArray[np.floating], *, confidence: float = 0.95) -> Interval:
+def mean_interval(values: Sequence[float] | Floats, *, confidence: float = 0.95) -> Interval:
     """Student's interval for a mean, `mean -+ t s / sqrt(n)` with t of n - 1 degrees of freedom.
 
     Exact for normal values however few, as for a score over three seeds.
@@ -68,12 +74,13 @@ def mean_interval(values: Sequence[float] | NDArray[np.floating], *, confidence:
 
 
 def bootstrap_mean(
-    values: Sequence[float] | NDArray[np.floating], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+    values: Sequence[float] | Floats, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """The percentile bootstrap interval for a mean (Efron 1979), from resamples of the observations with replacement.
+    """The bootstrap interval for a mean (Efron 1979), from resamples of the observations with replacement.
 
     For a paired comparison pass one value a pair: the difference of two scores on one prompt, or its outcome as 1, .5
-    or 0. Values that are all equal give an interval without width: for a rate near 0 or 1 use `wilson`.
+    or 0. Values that are all equal give an interval without width: for a rate near 0 or 1 use `wilson`. Which
+    percentiles of the resampled means are its ends, `percentile` says.
 
     Args:
         values: (n,), independent observations, n at least 1, all finite.
@@ -81,11 +88,70 @@ def bootstrap_mean(
         resamples: how many means the interval is read from.
         seed: of the resampling; the same seed gives the same interval.
     """
-    sample, tail = _sample(values, at_least=1), (1 - _checked(confidence)) / 2
-    generator = np.random.default_rng(seed)
-    means = [sample[generator.integers(len(sample), size=len(sample))].mean() for _ in range(resamples)]
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(sample.mean()), float(low), float(high), len(sample))
+    sample, n = _sample(values, at_least=1), len(values)
+    means = bootstrap(lambda weights: weights @ sample / n, n, resamples=resamples, seed=seed)
+    return percentile(float(sample.mean()), means, n, confidence=confidence)
+
+
+def mean_of(shares: Sequence[float] | Floats) -> Interval:
+    """The mean of one share a prompt, each in [0, 1]: Wilson's interval where each is 0 or 1, else the bootstrap's."""
+    if all(share in (0, 1) for share in shares):
+        return wilson(float(sum(shares)), len(shares))
+    return bootstrap_mean(shares)
+
+
+def bootstrap(
+    statistic: Callable[[Floats], Floats], n: int, *, resamples: int = 2000, seed: int = 0
+) -> NDArray[np.float64]:
+    """What a statistic comes to in resamples of n observations with replacement, (resamples, ...).
+
+    Args:
+        statistic: from how often each observation was drawn, (R, n), to a value or a row of values a resample.
+        n: how many observations there are; one seed and n give the same resamples to every statistic.
+        resamples: how many there are to be.
+        seed: of the resampling.
+    """
+    return np.concatenate([statistic(weights) for weights in _resampled(n, resamples, seed)])
+
+
+def percentile(estimate: float, replicates: Floats, n: int, *, confidence: float = 0.95) -> Interval:
+    """The expanded percentile interval of a bootstrap (Hesterberg 2015, The American Statistician 69).
+
+    Plain percentiles are too narrow for few observations: they lack the factor n / (n - 1) of the variance, and take
+    the normal quantile z for Student's t. The ends are therefore the percentiles `Phi(-+ t sqrt(n / (n - 1)))`, which
+    make the interval for a mean of normal values as wide as Student's.
+
+    Args:
+        estimate: the statistic of the observations themselves.
+        replicates: (R,), the statistic of every resample.
+        n: how many observations were resampled.
+        confidence: the coverage aimed at, in (0, 1).
+    """
+    quantile = NormalDist().inv_cdf(0.5 + _checked(confidence) / 2)
+    if n > 1:
+        quantile = _student_quantile(confidence, n - 1) * math.sqrt(n / (n - 1))
+    tail = NormalDist().cdf(-quantile)
+    low, high = np.quantile(replicates, [tail, 1 - tail])
+    return Interval(estimate, float(low), float(high), n)
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """The exact two-sided p of the sign test: how probable so uneven a split is, were both outcomes equally likely.
+
+    `min(1, 2 P(X <= min(wins, losses)))` with X binomial of wins + losses trials at 1/2. Ties are left out beforehand,
+    as the test has it (Dixon and Mood 1946).
+    """
+    trials, fewer = wins + losses, min(wins, losses)
+    return min(1.0, 2 * sum(math.comb(trials, k) for k in range(fewer + 1)) / 2**trials)
+
+
+def _resampled(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """How often each of n observations is drawn in each resample, (R, n), some resamples at a time."""
+    generator, most = np.random.default_rng(seed), max(1, _AT_ONCE // n)
+    for start in range(0, resamples, most):
+        rows = min(most, resamples - start)
+        drawn = generator.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
 
 
 def _student_quantile(confidence: float, degrees: int) -> float:
@@ -102,7 +168,7 @@ def _student_quantile(confidence: float, degrees: int) -> float:
     return math.sqrt(degrees) * math.tan(angle)
 
 
-def _sample(values: Sequence[float] | NDArray[np.floating], at_least: int) -> NDArray[np.float64]:
+def _sample(values: Sequence[float] | Floats, at_least: int) -> NDArray[np.float64]:
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or len(sample) < at_least:
         raise ValueError(f"an interval needs a flat list of at least {at_least} values, not shape {sample.shape}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +17,10 @@ from accord.records import Comparison, Completion, Prompt, Sample, Text, Verdict
 
 
 class Judge(Protocol):
-    """Anything that compares: people, an AI judge, a verifier, a simulated labeller."""
+    """Anything that compares: people, an AI judge, a verifier, a simulated labeller.
+
+    One whose verdict cannot depend on which of the two stands first has the attribute `symmetric`, which is True.
+    """
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """One verdict per comparison, in order: P(first is better), .5 for a tie, None where there is no answer."""
@@ -91,6 +94,7 @@ class ScoreJudge:
     """
 
     score: Callable[[Text, Text], float]
+    symmetric: ClassVar[bool] = True
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """1 where the first scores higher, 0 where the second does, .5 where neither."""
@@ -114,6 +118,8 @@ def invalid_gap(gap: float) -> Verdict:
 class RewardJudge:
     """A judge that always prefers the completion of higher reward, and calls equal rewards a tie."""
 
+    symmetric = True
+
     def __init__(self, reward: Reward) -> None:
         self.reward = reward
 
@@ -123,8 +129,11 @@ class RewardJudge:
         return _higher(score_texts(self.reward, firsts + seconds))
 
     def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
-        """The same of samples, whose rewards may depend on more than their texts."""
-        return _higher(self.reward([*first, *second]))
+        """The same of samples, whose rewards may depend on more than their texts; each is rewarded once."""
+        samples = {id(s): s for s in (*first, *second)}
+        scores = self.reward(list(samples.values()))
+        place = {key: i for i, key in enumerate(samples)}
+        return _higher(scores[[place[id(s)] for s in (*first, *second)]])
 
     def listen(self, policy: Model) -> None:
         """Tell the reward of one more policy."""

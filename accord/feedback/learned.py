@@ -69,8 +69,8 @@ class Learned:
         return self.of_tokens(self._encoded(pairs))
 
     def of_samples(self, samples: Sequence[Sample]) -> Tensor:
-        """The labels of every sample, (C, L) float32."""
-        if self.shares_tokens:
+        """The labels of every sample, (C, L) float32; one that is known by its text alone is read by that."""
+        if self.shares_tokens and all(s.completion.tokens for s in samples):
             return self.of_tokens([(s.prompt_tokens, s.completion.tokens) for s in samples])
         encoded = zip(samples, self._encoded([(s.prompt.prompt, s.text) for s in samples]), strict=True)
         return self.of_tokens([(p, c if s.completion.stop == "end" else c[:-1] or c) for s, (p, c) in encoded])
@@ -116,6 +116,8 @@ class LearnedJudge(Learned):
 
     P(first beats second) and P(second beats first) sum to 1, and a completion against itself is a tie.
     """
+
+    symmetric = True
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """One probability a comparison."""

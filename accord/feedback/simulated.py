@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp, isfinite, log
+from typing import ClassVar
 
 from accord.errors import InputError
 from accord.feedback.judge import invalid_gap, score_gap
@@ -28,6 +29,7 @@ class Simulated:
     score: Callable[[Text, Text], float]
     agreement: float = 0.73
     seed: int = 0
+    symmetric: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0.5 < self.agreement < 1.0:

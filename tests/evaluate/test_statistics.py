@@ -68,10 +68,11 @@ def test_mean_interval_uses_students_quantile(n: int, confidence: float, t: floa
 
 
 def test_bootstrap_of_two_values_has_the_quantiles_of_its_three_means() -> None:
-    # Resampling 0 and 1 gives means 0, .5, 1 with chances .25, .5, .25: the 10% quantile is 0, the 30% quantile .5.
-    interval = bootstrap_mean([0.0, 1.0], confidence=0.8)
-    assert (interval.low, interval.estimate, interval.high, interval.n) == (0.0, 0.5, 1.0, 2)
+    # Resampling 0 and 1 gives means 0, .5, 1 with chances .25, .5, .25. Student's t of one degree is tan(pi c / 2), so
+    # the tail is Phi(-sqrt 2 tan(.2 pi)) = .152 at c = .4, where the mean is 0, and .323 at c = .2, where it is .5.
     interval = bootstrap_mean([0.0, 1.0], confidence=0.4)
+    assert (interval.low, interval.estimate, interval.high, interval.n) == (0.0, 0.5, 1.0, 2)
+    interval = bootstrap_mean([0.0, 1.0], confidence=0.2)
     assert (interval.low, interval.high) == (0.5, 0.5)
 
 
