@@ -1,6 +1,6 @@
 """Rewards and judges by the names that users give them, and sums of rewards as formulas.
 
-SPEC = TERM [ + TERM ...]      TERM = [WEIGHT * ]NAME
+SPEC = TERM [ + TERM ...]      TERM = [WEIGHT * ]NAME or [WEIGHT * ]mean(NAME, NAME ...) or min(NAME, NAME ...)
 NAME = a verifier (exact, number, regex:PATTERN, math, reasoning-gym), a Python function (module:function),
        a server (http://...), a small world (cafe), whose gold reward it is, or a reward model (a folder, or its name on
        the Hugging Face Hub)
@@ -20,69 +20,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from accord.data.prompts import EncodedPrompt
 from accord.engine.models import Comparer, Model, load_classifier, load_scorer
 from accord.errors import InputError
+from accord.feedback.ensemble import Weighted, ensemble, is_ensemble
 from accord.feedback.functions import FunctionJudge, FunctionReward
-from accord.feedback.judge import (
-    Judge,
-    Reward,
-    RewardJudge,
-    ScoreJudge,
-    TextReward,
-    check_prompts,
-    listen,
-    score_texts,
-)
+from accord.feedback.judge import Judge, Reward, RewardJudge, ScoreJudge, TextReward
 from accord.feedback.learned import LearnedJudge, LearnedReward, learned_judge
 from accord.feedback.remote import RemoteReward
 from accord.feedback.simulated import Simulated
 from accord.feedback.verifiers import VERIFIERS, verifier_named
-from accord.records import Prompt, Sample, Text
 
 WORLDS = {"cafe": "accord.worlds.cafe:gold"}
 """Small worlds with known truth, and where each has its gold reward: a function of a prompt and a completion."""
 
 _TERM = re.compile(r"(?:(?P<weight>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*\*\s*)?(?P<name>.+)", re.DOTALL)
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-
-
-class Weighted:
-    """A sum of rewards by name, each times its weight; `parts` keeps what each gave in the last call, unweighted."""
-
-    def __init__(self, terms: Mapping[str, tuple[float, Reward]]) -> None:
-        self.terms = dict(terms)
-        self.parts: dict[str, Tensor] = {}
-
-    @property
-    def rewards(self) -> list[Reward]:
-        """The rewards in the sum."""
-        return [reward for _, reward in self.terms.values()]
-
-    def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        """The weighted sum of every sample's rewards, (C,) float32."""
-        return self._sum(lambda reward: reward(samples))
-
-    def texts(self, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
-        """The weighted sum for every (prompt, completion), (C,) float32."""
-        return self._sum(lambda reward: score_texts(reward, pairs))
-
-    def listen(self, policy: Model) -> None:
-        """Tell each reward of one more policy."""
-        for reward in self.rewards:
-            listen(reward, policy)
-
-    def check(self, prompt: Prompt, row: int) -> None:
-        """What each reward asks of a prompt's row."""
-        for reward in self.rewards:
-            check_prompts(reward, [EncodedPrompt(prompt, (), row)])
-
-    def _sum(self, score: Callable[[Reward], Tensor]) -> Tensor:
-        self.parts = {name: score(reward) for name, (_, reward) in self.terms.items()}
-        weights = torch.tensor([weight for weight, _ in self.terms.values()])
-        return (weights[:, None] * torch.stack(list(self.parts.values()))).sum(0)
 
 
 def reward_named(spec: str, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> Reward:
@@ -213,6 +166,8 @@ def one_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = to
             return verifier_named(name)
         case "server":
             return RemoteReward(name)
+        case "ensemble":
+            return ensemble(name, partial(one_named, policy=policy, dtype=dtype))
         case "world":
             return TextReward(imported(WORLDS[name]))
         case "function":
@@ -263,6 +218,8 @@ def _weighted(terms: Sequence[tuple[str, float, Reward]], where: str) -> Weighte
 
 def _kind(name: str) -> str:
     """What sort of thing a name stands for."""
+    if is_ensemble(name):
+        return "ensemble"
     if name in WORLDS:
         return "world"
     if re.match(r"\w+://", name):
