@@ -1,0 +1,101 @@
+"""The terminal: lines that are typed or piped in, answers as they come, and notes beside them.
+
+Whatever a model says is shown with signs for characters that a terminal would obey, and never read as rich markup.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from accord.signs import legible
+
+PROMPT = "> "
+
+
+class Screen:
+    """Shows on a console; `is_live` where answers may be drawn side by side and drawn again."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self.is_live = self.console.is_terminal
+
+    def lines(self, read: Callable[[str], str] = input) -> Iterator[str]:
+        """Lines until the end of the input; what is piped in is echoed, so that the output reads as a conversation.
+
+        Ctrl-C throws away the line that is being typed.
+        """
+        is_typed = sys.stdin.isatty()
+        if is_typed:
+            with suppress(ImportError):
+                import readline  # noqa: F401  (gives `input` a history and the arrow keys)
+        while True:
+            try:
+                line = _whole(read(PROMPT if is_typed else ""))
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                self.console.print()
+                continue
+            if not is_typed and line.strip():
+                self.console.out(f"\n{PROMPT}{legible(line)}", highlight=False)
+            yield line
+
+    def note(self, text: str) -> None:
+        """A line that no model said."""
+        self.console.print(Text(legible(text), "dim"), soft_wrap=True)
+
+    def title(self, name: str) -> None:
+        """Whose answer follows."""
+        self.console.print(Text(legible(name), "bold"), soft_wrap=True)
+
+    def waiting(self, text: str) -> AbstractContextManager[object]:
+        """A sign of life while there is nothing to show."""
+        return self.console.status(text) if self.is_live else nullcontext()
+
+    def follow(self, names: Sequence[str], answers: Sequence[Iterable[str]]) -> None:
+        """Show answers as their pieces come: two of them side by side, or one after the other where that cannot be."""
+        if len(answers) > 1 and self.is_live:
+            self._side_by_side(names, answers)
+            return
+        for name, pieces in zip(names, answers, strict=True):
+            if len(answers) > 1:
+                self.title(name)
+            try:
+                for piece in pieces:
+                    self.console.out(legible(piece), end="", highlight=False)
+            finally:
+                self.console.print()
+
+    def _side_by_side(self, names: Sequence[str], answers: Sequence[Iterable[str]]) -> None:
+        said = [""] * len(answers)
+        going = {place: iter(pieces) for place, pieces in enumerate(answers)}
+
+        def columns() -> Table:
+            grid = Table.grid(padding=(0, 2), expand=True)
+            for _ in said:
+                grid.add_column(ratio=1)
+            grid.add_row(*(Text(legible(name), "bold") for name in names))
+            grid.add_row(*(Text(legible(text)) for text in said))
+            return grid
+
+        with Live(columns(), console=self.console, auto_refresh=False) as live:
+            while going:
+                for place, pieces in list(going.items()):
+                    piece = next(pieces, None)
+                    if piece is None:
+                        del going[place]
+                    else:
+                        said[place] += piece
+                live.update(columns(), refresh=True)
+
+
+def _whole(line: str) -> str:
+    """The line with U+FFFD for what is no character: half a surrogate pair, or a byte that is not UTF-8."""
+    return line.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,259 @@
+"""A chat at work: what a line means, who answers it, and the commands that begin with a slash."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+from accord.chat.conversation import (
+    Answer,
+    Conversation,
+    Preferred,
+    Turn,
+    save_comparisons,
+    save_demonstrations,
+)
+from accord.chat.screen import Screen
+from accord.chat.speaker import Question, Saying, Speaker, rewards_of
+from accord.engine.sampling import Sampling
+from accord.errors import InputError
+from accord.feedback.judge import Reward
+
+
+class Session:
+    """One model, or two beside each other, and a person who types.
+
+    Two models hear the same messages. Each goes on from its own answers, until the person says which of a turn's two is
+    better: from that one both go on.
+    """
+
+    def __init__(
+        self,
+        speakers: Sequence[Speaker],
+        screen: Screen,
+        sampling: Sampling,
+        *,
+        reward: Reward | None = None,
+        best_of: int = 1,
+        system: str = "",
+    ) -> None:
+        self.speakers, self.screen, self.sampling = list(speakers), screen, sampling
+        self.reward, self.best_of = reward, best_of
+        self.next_best_of: int | None = None
+        self.retries = 0
+        self._check_best_of(best_of)
+        for speaker in self.speakers:
+            speaker.check_system(system)
+        self.conversation = Conversation(system)
+
+    @property
+    def names(self) -> list[str]:
+        """What the models are called on the screen: numbered where there are two."""
+        if len(self.speakers) == 1:
+            return [self.speakers[0].name]
+        return [f"{number} · {speaker.name}" for number, speaker in enumerate(self.speakers, 1)]
+
+    def run(self, lines: Iterable[str]) -> None:
+        """Answer every line until there are no more, or one says /quit."""
+        for name, speaker in zip(self.names, self.speakers, strict=True):
+            if not speaker.has_template:
+                self.screen.note(f"{name} has no chat template: it continues each message as a text of its own.")
+        for line in lines:
+            said = line.strip()
+            if said == "/quit":
+                return
+            if said:
+                self.hear(said)
+
+    def hear(self, line: str) -> None:
+        """A command, or a message; what cannot be done is told, and changes nothing."""
+        try:
+            if line.startswith("/"):
+                self._command(line)
+            else:
+                self._ask(line)
+        except InputError as error:
+            self.screen.note(str(error))
+
+    def _command(self, line: str) -> None:
+        name, _, argument = line[1:].partition(" ")
+        if name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, 1, 0.5)
+            hint = f"; did you mean /{near[0]}?" if near else "; /help lists those there are."
+            raise InputError(f"there is no command /{name}{hint}")
+        COMMANDS[name].run(self, argument.strip())
+
+    def _ask(self, message: str, retry: int = 0) -> None:
+        """Have every model answer; the turn is kept unless nothing was said when it was stopped."""
+        speakers = list(enumerate(self.speakers))
+        questions = [s.question(self.conversation, i, message, self.sampling.max_new_tokens) for i, s in speakers]
+        for name, question in zip(self.names, questions, strict=True):
+            if question.forgotten:
+                oldest = "oldest turn" if question.forgotten == 1 else f"{question.forgotten} oldest turns"
+                self.screen.note(f"{name} reads this without the {oldest}, for which its context has no room.")
+        n, self.next_best_of = self.next_best_of or self.best_of, None
+        answers = self._chosen(questions, n, retry) if n > 1 else self._streamed(questions, retry)
+        if answers is None:
+            raise InputError("stopped; nothing was said.")
+        self.conversation.turns.append(Turn(message, answers))
+        for name, answer in zip(self.names, answers, strict=True):
+            if about := _about(answer):
+                self.screen.note(f"{name}: {about}" if len(answers) > 1 else about)
+
+    def _streamed(self, questions: Sequence[Question], retry: int) -> tuple[Answer, ...] | None:
+        """Answers shown as they come; Ctrl-C ends them where they are."""
+        asked = enumerate(zip(self.speakers, questions, strict=True))
+        sayings = [Saying(speaker, question, self._luck(i, retry)) for i, (speaker, question) in asked]
+        try:
+            self.screen.follow(self.names, sayings)
+        except KeyboardInterrupt:
+            if not all(saying.tokens for saying in sayings):
+                return None
+        answers = [saying.answer for saying in sayings]
+        if self.reward is None:
+            return tuple(answers)
+        return tuple(replace(answer, rewards=rewards_of(self.reward, [answer])) for answer in answers)
+
+    def _chosen(self, questions: Sequence[Question], n: int, retry: int) -> tuple[Answer, ...] | None:
+        """The best of n answers of each model, shown when it is chosen."""
+        assert self.reward is not None
+        answers = []
+        try:
+            for i, (speaker, question) in enumerate(zip(self.speakers, questions, strict=True)):
+                with self.screen.waiting(f"choosing from {n} answers"):
+                    answers.append(speaker.best_of(question, self._luck(i, retry), n, self.reward))
+        except KeyboardInterrupt:
+            return None
+        self.screen.follow(self.names, [[answer.text] for answer in answers])
+        return tuple(answers)
+
+    def _luck(self, place: int, retry: int) -> Sampling:
+        """How a model's answer is drawn: models share their luck, but not with themselves, nor with an earlier try."""
+        twin = sum(other.policy is self.speakers[place].policy for other in self.speakers[:place])
+        if retry == twin == 0:
+            return self.sampling
+        assert isinstance(self.sampling.seed, int)
+        return replace(self.sampling, seed=(self.sampling.seed, retry, twin))
+
+    def _check_best_of(self, n: int) -> None:
+        if n < 1:
+            raise InputError(f"the best of {n} answers is none; give 1 or more.")
+        if n > 1 and self.reward is None:
+            raise InputError(f"the best of {n} answers needs --reward to choose by.")
+        if n > 1 and self.sampling.temperature == 0:
+            raise InputError("at temperature 0 all answers are the same, so there is nothing to choose from.")
+
+    def best(self, argument: str) -> None:
+        if not argument.isdecimal():
+            raise InputError("say how many answers to choose from, such as /best 8.")
+        self._check_best_of(int(argument))
+        self.next_best_of = int(argument)
+        self.screen.note(f"the next answer is the best of {argument}.")
+
+    def prefer(self, argument: str) -> None:
+        if len(self.speakers) == 1:
+            raise InputError("there is one model here, and nothing to prefer; give another with --beside.")
+        which = next((p for p in get_args(Preferred) if p == argument), None)
+        if which is None:
+            raise InputError("say which answer is better: /prefer 1, /prefer 2 or /prefer tie.")
+        self.conversation.prefer(which)
+        onward = "a tie: both go on from answer 1" if which == "tie" else f"both go on from answer {which}"
+        try:
+            self.conversation.turns[-1].comparison()
+            kept = "/save FILE keeps the comparison"
+        except InputError as error:
+            kept = f"it makes no comparison to keep, as {error}"
+        self.screen.note(f"{onward}; {kept}.")
+
+    def save(self, argument: str) -> None:
+        if not argument:
+            raise InputError("say where to save, such as /save said.jsonl.")
+        save = save_demonstrations if len(self.speakers) == 1 else save_comparisons
+        self.screen.note(save(self.conversation, Path(argument).expanduser()))
+
+    def retry(self, argument: str) -> None:
+        turns = self.conversation.turns
+        if not turns:
+            raise InputError("nothing was asked yet, so there is nothing to retry.")
+        if self.sampling.temperature == 0:
+            raise InputError("at temperature 0 the answer would be the same; set another with /temperature.")
+        self.retries += 1
+        last = turns.pop()
+        try:
+            self._ask(last.message, self.retries)
+        except InputError:
+            turns.append(last)
+            raise
+
+    def undo(self, argument: str) -> None:
+        if not self.conversation.turns:
+            raise InputError("nothing was said yet, so there is nothing to undo.")
+        turn = self.conversation.turns.pop()
+        self.screen.note(f"forgotten: {turn.message}")
+
+    def reset(self, argument: str) -> None:
+        self.conversation = Conversation(self.conversation.system)
+        self.screen.note("a new conversation.")
+
+    def system(self, argument: str) -> None:
+        for speaker in self.speakers:
+            speaker.check_system(argument)
+        self.conversation = Conversation(argument)
+        self.screen.note(f"a new conversation, with {'this' if argument else 'no'} system prompt.")
+
+    def temperature(self, argument: str) -> None:
+        try:
+            self.sampling = replace(self.sampling, temperature=float(argument))
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError("say a temperature, such as /temperature 0.7.") from error
+        self.screen.note(f"temperature {self.sampling.temperature:g}.")
+
+    def help(self, argument: str) -> None:
+        for name, command in COMMANDS.items():
+            self.screen.note(f"/{name + ' ' + command.argument:<16} {command.what}")
+        self.screen.note("Ctrl-C stops an answer, Ctrl-D ends the chat.")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a command does, what it is given, and the line that explains it."""
+
+    run: Callable[[Session, str], None]
+    argument: str
+    what: str
+
+
+COMMANDS = {
+    "retry": Command(Session.retry, "", "another answer to the last message"),
+    "undo": Command(Session.undo, "", "forget the last message and its answer"),
+    "reset": Command(Session.reset, "", "begin a new conversation"),
+    "system": Command(Session.system, "TEXT", "begin a new conversation under this system prompt"),
+    "temperature": Command(Session.temperature, "X", "divide the logits by X from now on; 0 takes the likeliest token"),
+    "best": Command(Session.best, "N", "make the next answer the best of N, by the reward"),
+    "prefer": Command(Session.prefer, "1|2|tie", "say which of two answers is better; both models go on from it"),
+    "save": Command(Session.save, "FILE", "append a demonstration, or with two models the comparisons, to a file"),
+    "help": Command(Session.help, "", "these lines"),
+    "quit": Command(lambda session, argument: None, "", "leave"),
+}
+
+
+def _about(answer: Answer) -> str:
+    """What is worth knowing of an answer: its reward, how the others fared, and why it ended."""
+    parts = []
+    if answer.rewards:
+        best, n = max(answer.rewards), len(answer.rewards)
+        parts.append(f"reward {best:.3f}")
+        if n > 1:
+            parts[0] += (
+                f", the best of {n} ({min(answer.rewards):.3f} to {best:.3f}, mean {sum(answer.rewards) / n:.3f})"
+            )
+    if answer.is_stopped:
+        parts.append("stopped")
+    elif answer.completion.stop == "length":
+        parts.append(f"cut after {len(answer.completion.tokens)} tokens")
+    return " · ".join(parts)
