@@ -1,0 +1,211 @@
+"""Judgments: which of two completions somebody found better, one after the other, from any data that holds such.
+
+Unlike a preference a judgment may be a tie, unlike a ranking it may contradict others of the same completions, and it
+keeps who judged and where its row comes from. So data on which models of preferences are tried lose nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import combinations
+from math import comb
+from typing import Any
+
+from accord.data.load import Source, head, open_rows, read_rows
+from accord.data.messages import align, read_prompt, read_text
+from accord.errors import InputError
+from accord.records import Preference, Ranking, Row, Text
+
+LABELS = {"1": 1.0, "2": 0.0, "tie": 0.5, "0": 0.5}
+"""What a label may say, in any case: the first is better, the second is, neither (two ways)."""
+
+ROLES = ("prompt", "first", "second", "completions", "label", "source", "annotator")
+"""What a column can be named for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgment:
+    """Somebody's comparison of two completions: `label` is 1 where the first was found better, 0 the second, .5 a tie.
+
+    `row` is the row of the data it comes from, counted from 0: a row may hold several. `source` is what that row says
+    of where it comes from, `annotator` who judged; both are empty where the row does not say.
+    """
+
+    prompt: Text
+    first: Text
+    second: Text
+    label: float
+    row: int = -1
+    source: str = ""
+    annotator: str = ""
+
+
+def load_judgments(
+    data: Source, *, columns: Mapping[str, str] | None = None, split: str = "train", limit: int | None = None
+) -> list[Judgment]:
+    """The judgments in a file, a data set on the Hub, or rows in memory, in order.
+
+    Without names of columns the rows are preferences or rankings in the usual columns, as `load_data` reads them: every
+    pair of a row's completions is a judgment, those of equal rank ties. With them every row has a prompt, a label and
+    either two answers or a list of K:
+
+    - `first`, `second`: the columns of two answers; the label is 1, 2 or tie (0 is a tie too).
+    - `completions`: the columns of K answers, separated by commas; the label is a list of so many labels as there are
+      pairs, in the order 12, 13, ..., 1K, 23, ...; they need not agree with any ranking.
+    - `prompt`, `label`: "prompt" and "label" unless named. Of several columns, separated by commas, the prompt is their
+      texts in that order, an empty line between them; a list of texts is one paragraph.
+    - `source`, `annotator`: "source" and "annotator" unless named, in rows of either sort, where there are such.
+
+    Args:
+        data: as `load_data` takes it.
+        columns: the column of each of these roles that is called otherwise.
+        split: which rows, such as train, train[:100] or train[-100:].
+        limit: only the first so many rows.
+
+    Raises:
+        InputError: as `load_data` does; a role is not known, a column is not there, or a label says none of these.
+    """
+    names = dict(columns or {})
+    for role in names:
+        if role not in ROLES:
+            near = get_close_matches(role, ROLES, 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ROLES)}"
+            raise InputError(f"columns can be named for no {role!r}; {hint}")
+    if names.keys() <= {"source", "annotator"}:
+        return _conventional(data, names, split, limit)
+    if ("completions" in names) == bool({"first", "second"} & names.keys()) or ("first" in names) != (
+        "second" in names
+    ):
+        raise InputError("name the columns of two answers as first and second, or those of several as completions")
+    return _named(data, names, split, limit)
+
+
+def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int | None) -> list[Judgment]:
+    """Every pair of the completions of preferences and rankings."""
+    judgments: list[Judgment] = []
+    for number, (row, columns) in enumerate(read_rows(data, split, limit)):
+        ranked = _ranked(row)
+        if ranked is None:
+            raise InputError(
+                f"{_called(data)} holds no comparisons: rows need chosen and rejected, or completions and ranks, or "
+                "columns named by --columns.first, --columns.second and --columns.label"
+            )
+        source, annotator = (_said(columns, names, role) for role in ("source", "annotator"))
+        for (a, rank), (b, other) in combinations(ranked, 2):
+            label = 0.5 + 0.5 * ((rank < other) - (rank > other))
+            judgments.append(Judgment(row.prompt, a, b, label, number, source, annotator))
+    return judgments
+
+
+def _ranked(row: Row) -> list[tuple[Text, int]] | None:
+    match row:
+        case Preference(chosen=chosen, rejected=rejected):
+            return [(chosen, 0), (rejected, 1)]
+        case Ranking(completions=completions, ranks=ranks):
+            return list(zip(completions, ranks, strict=True))
+    return None
+
+
+def _named(data: Source, names: Mapping[str, str], split: str, limit: int | None) -> list[Judgment]:
+    """The judgments of rows whose columns have names of their own."""
+    if not isinstance(data, (str, os.PathLike)):
+        raise InputError("columns can be named for files and data sets on the Hub; rows in memory need the usual ones")
+    answers = _list(names["completions"]) if "completions" in names else [names["first"], names["second"]]
+    if len(answers) < 2:
+        raise InputError(f"a comparison needs two completions, and only {answers[0]} is named; separate them by commas")
+    labels = _labels if "completions" in names else lambda value, column, _: [_label(value, column)]
+    name, unit, numbered = open_rows(data, split)
+    judgments: list[Judgment] = []
+    for row, (number, columns) in enumerate(head(numbered, limit)):
+        try:
+            judgments += _judgments(columns, names, answers, labels, row)
+        except InputError as error:
+            raise InputError(f"{name}, {unit} {number}: {error}") from None
+    if not judgments:
+        raise InputError(f"{name} holds no rows" + ("" if split == "train" else f" in the split '{split}'"))
+    return judgments
+
+
+def _judgments(
+    columns: Mapping[str, Any],
+    names: Mapping[str, str],
+    answers: Sequence[str],
+    labels: Callable[[Any, str, int], list[float]],
+    row: int,
+) -> Iterator[Judgment]:
+    """One row's."""
+    asked, column = _list(names.get("prompt", "prompt")), names.get("label", "label")
+    absent = [name for name in (*asked, *answers, column) if columns.get(name) is None]
+    if absent:
+        present = ", ".join(str(name) for name, value in columns.items() if value is not None)
+        raise InputError(f"there is no {absent[0]!r}; the columns found are {present}")
+    one = len(asked) == 1 and not _is_listed(columns[asked[0]])
+    prompt = (
+        read_prompt(columns[asked[0]], asked[0])
+        if one
+        else "\n\n".join(_paragraphs(columns[name], name) for name in asked)
+    )
+    prompt, texts = align(prompt, *(_answer(columns[name], name) for name in answers))
+    source, annotator = (_said(columns, names, role) for role in ("source", "annotator"))
+    said = labels(columns[column], column, len(answers))
+    for (first, second), label in zip(combinations(texts, 2), said, strict=True):
+        yield Judgment(prompt, first, second, label, row, source, annotator)
+
+
+def _labels(value: Any, column: str, answers: int) -> list[float]:
+    """The labels of all pairs of so many answers."""
+    pairs = comb(answers, 2)
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != pairs:
+        order = " ".join(f"{a}{b}" for a, b in combinations(range(1, answers + 1), 2))
+        raise InputError(f"{column!r} must be a list of {pairs} labels, of the pairs {order}, and is {value!r}")
+    return [_label(item, column) for item in value]
+
+
+def _label(value: Any, column: str) -> float:
+    said = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip().lower()
+    said = said.removesuffix(".0")  # a number in a table of text
+    if isinstance(value, bool) or said not in LABELS:
+        raise InputError(
+            f"{column!r} is {value!r}, and must be 1 (the first is better), 2 (the second is) or tie (or 0)"
+        )
+    return LABELS[said]
+
+
+def _answer(value: Any, column: str) -> Text:
+    text = read_text(value, column)
+    if isinstance(text, str) and not text.strip():
+        raise InputError(f"{column!r} is empty")
+    return text
+
+
+def _is_listed(value: Any) -> bool:
+    """Whether it is a list of texts, or of such lists, and not one of messages."""
+    return isinstance(value, Sequence) and not isinstance(value, str) and not any(isinstance(v, Mapping) for v in value)
+
+
+def _paragraphs(value: Any, column: str) -> str:
+    """A text; a list of texts as one paragraph, a list of those as several."""
+    if isinstance(value, str):
+        return value
+    if not _is_listed(value):
+        raise InputError(f"{column!r} must be a text or a list of texts to be a part of the prompt")
+    return ("\n\n" if any(map(_is_listed, value)) else " ").join(_paragraphs(item, column) for item in value)
+
+
+def _said(columns: Mapping[str, Any], names: Mapping[str, str], role: str) -> str:
+    """What a row says in a column that it may lack, unless that was named."""
+    value = columns.get(names.get(role, role))
+    if value is None and role in names:
+        raise InputError(f"there is no {names[role]!r}; the columns found are {', '.join(map(str, columns))}")
+    return "" if value is None else str(value)
+
+
+def _list(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",")]
+
+
+def _called(data: Source) -> str:
+    return os.fspath(data) if isinstance(data, (str, os.PathLike)) else "the data"

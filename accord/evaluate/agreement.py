@@ -1,0 +1,239 @@
+"""How far annotators agree beyond chance, and how well any model can agree with people who agree no better.
+
+Ratings are counts: how many of an item's raters chose each category, (items, V). A comparison of two completions has
+the categories second, tie, first. Which completion is called the first is arbitrary, and agreement by chance must not
+depend on it: so every comparison is counted in both orders, and both count as one item where items are drawn again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accord.data.judgments import Judgment
+from accord.evaluate.clusters import Floats, bootstrap, mean
+from accord.evaluate.statistics import Interval
+from accord.records import Text
+
+Metric = Callable[[Floats], Floats]
+"""From how often each category was chosen in all, (V,), to the squared distance of any two, (V, V)."""
+
+CATEGORIES = (0.0, 0.5, 1.0)
+"""The labels of judgments: second, tie, first."""
+
+
+def cohen(table: Floats) -> float:
+    """Cohen's kappa (1960), (a - e) / (1 - e): a the observed agreement, e that of independent raters.
+
+    NaN where both raters always choose one and the same category, so that there is nothing beyond chance.
+
+    Args:
+        table: (V, V), how often the first rater chose the row's category and the second the column's.
+    """
+    shares = table / table.sum()
+    observed, expected = float(np.trace(shares)), float(shares.sum(1) @ shares.sum(0))
+    return (observed - expected) / (1 - expected) if expected < 1 else float("nan")
+
+
+def fleiss(counts: Floats) -> float:
+    """Fleiss' kappa (1971): as Cohen's, of any number of raters who need not be the same for every item.
+
+    a is the mean over items of the share of pairs of raters who agree, e the sum of squared shares of the categories.
+
+    Args:
+        counts: (items, V), with the same number of raters, 2 or more, for every item.
+
+    Raises:
+        ValueError: the items have different numbers of raters.
+    """
+    raters = counts.sum(1)
+    if np.ptp(raters) or raters[0] < 2:
+        raise ValueError("Fleiss' kappa needs the same number of raters, two or more, for every item")
+    expected = float(((counts.sum(0) / counts.sum()) ** 2).sum())
+    return (float(observed_agreement(counts).mean()) - expected) / (1 - expected) if expected < 1 else float("nan")
+
+
+def krippendorff(counts: Floats, metric: Metric) -> float:
+    """Krippendorff's alpha (2004), 1 - observed / expected disagreement; raters may be missing.
+
+    Both are mean squared distances: of the pairs of ratings of one item, an item with m ratings weighing m, and of all
+    pairs of ratings. Items with fewer than two ratings are left out. NaN where all ratings are equal.
+
+    Args:
+        counts: (items, V).
+        metric: `nominal` or `ordinal`.
+    """
+    counts = counts[counts.sum(1) > 1]
+    totals = counts.sum(0)
+    distance = metric(totals)
+    # The coincidences of an item with m ratings: its ordered pairs of different ratings, each weighing 1 / (m - 1).
+    weight = 1 / (counts.sum(1) - 1)
+    coincidences = (counts * weight[:, None]).T @ counts - np.diag(weight @ counts)
+    expected = float((np.outer(totals, totals) * distance).sum()) / (totals.sum() - 1) if len(counts) else 0.0
+    return 1 - float((coincidences * distance).sum()) / expected if expected else float("nan")
+
+
+def nominal(totals: Floats) -> Floats:
+    """1 for any two different categories."""
+    return 1 - np.eye(len(totals))
+
+
+def ordinal(totals: Floats) -> Floats:
+    """The square of how many ratings lie from one category to the other, half of those in the two themselves counted.
+
+    (n_c + ... + n_k - (n_c + n_k) / 2)^2    (Krippendorff 2011, "Computing Krippendorff's alpha-reliability")
+    """
+    middle = np.cumsum(totals) - totals / 2
+    return np.asarray((middle[:, None] - middle) ** 2, dtype=np.float64)
+
+
+def observed_agreement(counts: Floats) -> Floats:
+    """The share of pairs of an item's raters who agree, (items,); NaN for an item with fewer than two."""
+    raters = counts.sum(1)
+    pairs = np.where(raters > 1, raters * (raters - 1), np.nan)
+    return np.asarray((counts * (counts - 1)).sum(1) / pairs)
+
+
+def ceiling(agreement: float) -> float:
+    """The most that any model can agree with one annotator, where two agree so often; NaN where they do below 1/2.
+
+    If either chooses what is right with probability q, independently of the other, they agree with a = q^2 + (1 - q)^2,
+    so q = (1 + sqrt(2 a - 1)) / 2, and whoever always knows what is right agrees with one of them with q. Where some
+    pairs are harder than others, annotators agree more often for the same mean q: then this is an upper bound.
+    """
+    return 0.5 * (1 + sqrt(2 * agreement - 1)) if agreement >= 0.5 else float("nan")
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """What every annotator said of every item, (items, annotators): a place in `CATEGORIES`, or -1 for nothing.
+
+    `repeated` counts judgments left out because the same annotator had judged the same item before.
+    """
+
+    annotators: tuple[str, ...]
+    said: NDArray[np.int64]
+    repeated: int
+
+    @property
+    def counts(self) -> Floats:
+        """(items, V), of the items with two annotators or more."""
+        counts = np.stack([(self.said == c).sum(1) for c in range(len(CATEGORIES))], 1).astype(np.float64)
+        return np.asarray(counts[counts.sum(1) > 1])
+
+
+def ratings(judgments: Sequence[Judgment]) -> Ratings:
+    """The judgments by item, which is a prompt and two completions in whatever order, and by annotator."""
+    annotators = tuple(dict.fromkeys(j.annotator for j in judgments))
+    column = {name: i for i, name in enumerate(annotators)}
+    items: dict[tuple[Text, frozenset[Text]], tuple[int, Text]] = {}
+    said: dict[tuple[int, int], int] = {}
+    repeated = 0
+    for j in judgments:
+        item, first = items.setdefault((j.prompt, frozenset((j.first, j.second))), (len(items), j.first))
+        label = j.label if j.first == first else 1 - j.label
+        repeated += (item, column[j.annotator]) in said
+        said.setdefault((item, column[j.annotator]), CATEGORIES.index(label))
+    table = np.full((len(items), len(annotators)), -1)
+    for place, category in said.items():
+        table[place] = category
+    return Ratings(annotators, table, repeated)
+
+
+@dataclass(frozen=True, slots=True)
+class PairOfAnnotators:
+    """Two annotators on the items that both judged: how often they agree, and Cohen's kappa."""
+
+    a: str
+    b: str
+    items: int
+    agreement: Interval
+    kappa: Interval | None
+
+
+def between(found: Ratings, most: int) -> list[PairOfAnnotators]:
+    """Every two annotators who share items, those who share the most first; at most so many."""
+    judged = found.said >= 0
+    shared = Counter({(a, b): int((judged[:, a] & judged[:, b]).sum()) for a, b in _pairs(found)})
+    return [_between(found, a, b) for (a, b), items in shared.most_common(most) if items]
+
+
+def _pairs(found: Ratings) -> list[tuple[int, int]]:
+    return list(combinations(range(len(found.annotators)), 2))
+
+
+def _between(found: Ratings, a: int, b: int) -> PairOfAnnotators:
+    both = found.said[:, [a, b]]
+    both = both[(both >= 0).all(1)]
+    one = np.eye(len(CATEGORIES))[both]  # (items, 2, V)
+    tables = one[:, 0, :, None] * one[:, 1, None, :]
+    tables += tables[:, ::-1, ::-1]
+    items = np.arange(len(both))
+    agreement = mean((both[:, 0] == both[:, 1]).astype(np.float64), items)
+    assert agreement is not None  # there are items
+    kappa = bootstrap(lambda places: cohen(tables[places].sum(0)), items)
+    return PairOfAnnotators(found.annotators[a], found.annotators[b], len(both), agreement, kappa)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """All annotators together, over the items that two or more judged; None for what the data give no value.
+
+    Attributes:
+        items: how many there are.
+        agreement: the mean over items of the share of pairs of annotators who agree.
+        strict: the same without the judgments that are ties, of the items that still have two.
+        fleiss: None where items have different numbers of annotators, too.
+        krippendorff: nominal.
+        ordinal: Krippendorff's alpha with ties halfway between the first and the second.
+        ceiling: what `strict` implies, None where that is below 1/2.
+    """
+
+    items: int
+    agreement: Interval
+    strict: Interval | None
+    fleiss: Interval | None
+    krippendorff: Interval | None
+    ordinal: Interval | None
+    ceiling: Interval | None
+
+
+def together(counts: Floats) -> Agreement:
+    """The agreement of all annotators, with intervals by bootstrap over items.
+
+    Args:
+        counts: (items, 3), one item or more, each with two ratings or more.
+    """
+    items = np.arange(len(counts))
+    agreement = mean(observed_agreement(counts), items)
+    assert agreement is not None  # there are items
+    decided = counts * (1.0, 0.0, 1.0)
+    decided = decided[decided.sum(1) > 1]
+    strict = mean(observed_agreement(decided), np.arange(len(decided)))
+
+    def both_orders(statistic: Callable[[Floats], float]) -> Interval | None:
+        return bootstrap(lambda places: statistic(np.concatenate([counts[places], counts[places, ::-1]])), items)
+
+    return Agreement(
+        len(counts),
+        agreement,
+        strict,
+        None if np.ptp(counts.sum(1)) else both_orders(fleiss),
+        both_orders(lambda some: krippendorff(some, nominal)),
+        both_orders(lambda some: krippendorff(some, ordinal)),
+        _ceiling(strict),
+    )
+
+
+def _ceiling(strict: Interval | None) -> Interval | None:
+    """The ceiling of an agreement and of the ends of its interval; an end below 1/2 implies no more than 1/2."""
+    if strict is None or strict.estimate < 0.5:
+        return None
+    low, high = (ceiling(max(0.5, end)) for end in (strict.low, strict.high))
+    return Interval(ceiling(strict.estimate), low, high, strict.n)
