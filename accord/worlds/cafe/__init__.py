@@ -12,6 +12,7 @@ from pathlib import Path
 from accord.files import write_rows
 from accord.worlds.cafe.gold import gold
 from accord.worlds.cafe.model import model_config, new_model, tokenizer
+from accord.worlds.cafe.tasks import write_tasks
 from accord.worlds.cafe.texts import corpus, demonstrations, heldout, prompts
 
 __all__ = ["corpus", "demonstrations", "gold", "heldout", "model_config", "new_model", "prompts", "tokenizer", "write"]
@@ -20,8 +21,8 @@ __all__ = ["corpus", "demonstrations", "gold", "heldout", "model_config", "new_m
 def write(folder: str | Path, seed: int = 0) -> None:
     """Write the world as files, so that a pipeline needs nothing but files.
 
-    `corpus.jsonl`, `demonstrations.jsonl`, `prompts.jsonl` (to train on), `heldout.jsonl` (to evaluate on), and
-    `init/`, an untrained model with its tokenizer as a Hugging Face folder.
+    `corpus.jsonl`, `demonstrations.jsonl`, `prompts.jsonl` (to train on), `heldout.jsonl` (to evaluate on),
+    `tasks/` (in clusters), and `init/`, an untrained model with its tokenizer as a Hugging Face folder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -29,5 +30,6 @@ def write(folder: str | Path, seed: int = 0) -> None:
     write_rows(folder / "demonstrations.jsonl", demonstrations(seed, 1_000))
     write_rows(folder / "prompts.jsonl", prompts(seed, 2_000))
     write_rows(folder / "heldout.jsonl", heldout(seed, 400))
+    write_tasks(folder / "tasks", seed)
     new_model(seed).save_pretrained(folder / "init")
     tokenizer().save_pretrained(folder / "init")

@@ -1,0 +1,204 @@
+"""A file of tasks: clusters of them, each with its data, its instructions, and how answers are scored.
+
+    clusters:
+      inference:
+        rte:
+          data: rte.jsonl                     # beside this file
+          metric: options                     # exact | number | options | rouge-1 | rouge-2 | rouge-l
+          prompt: ["{premise} Does it follow that {hypothesis}", "..."]
+          output: label                       # the column that holds the right answer
+          options: ["yes", "no"]              # or the column that holds a row's options
+          split: train[-200:]                 # the rows evaluated, and ...
+          train_split: train[:-200]           # ... those trained on
+
+A column may be a path into a row: `instances.0.input`. A task may also choose its rows by what they hold
+(`where: {language: en}`), and limit their number and the length of answers (`limit`, `max_new_tokens`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from accord.data.template import check_template
+from accord.errors import InputError
+
+METRICS = ("exact", "number", "options", "rouge-1", "rouge-2", "rouge-l")
+"""How the answers of a task are scored; `options` chooses among given answers, the others read what is written."""
+
+NEEDED = {"data", "metric", "prompt", "output"}
+TAKEN = ("data", "metric", "prompt", "output", "options", "where", "split", "train_split", "limit", "max_new_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task of a cluster: where its rows are, how they are asked, and how answers are scored.
+
+    `prompts` are its instruction templates; `options` are the answers to choose from, or the column that lists them.
+    """
+
+    cluster: str
+    name: str
+    data: Path
+    metric: str
+    prompts: tuple[str, ...]
+    output: str
+    options: tuple[str, ...] | str = ()
+    where: Mapping[str, Any] = field(default_factory=dict)
+    split: str = "train"
+    train_split: str = "train"
+    limit: int | None = None
+    max_new_tokens: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"{self.cluster}/{self.name}"
+
+
+def read_tasks(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> list[Task]:
+    """The tasks in a YAML file, cluster after cluster.
+
+    Args:
+        path: the file.
+        folder: where the tasks' data files are, if they are not beside it.
+
+    Raises:
+        InputError: the file cannot be read, is no file of tasks, or a task has an unknown, missing or unfit key, or
+            data that are not there.
+    """
+    clusters = _clusters(Path(path))
+    tasks = []
+    for cluster, members in clusters.items():
+        if not isinstance(members, Mapping) or not members:
+            raise InputError(f"{path}: the cluster {cluster} must hold tasks by name.")
+        for name, given in members.items():
+            try:
+                tasks.append(_task(str(cluster), str(name), given, Path(folder or Path(path).parent)))
+            except InputError as error:
+                raise InputError(f"{path}, task {cluster}/{name}: {error}") from None
+    return tasks
+
+
+def clusters_named(names: str | None, tasks: Sequence[Task]) -> list[str]:
+    """The clusters in a list with commas.
+
+    Raises:
+        InputError: a cluster is not among the tasks'.
+    """
+    known = list(dict.fromkeys(task.cluster for task in tasks))
+    wanted = [name.strip() for name in (names or "").split(",") if name.strip()]
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"there is no cluster {name!r}{_nearest(name, known)}; the clusters are {_listed(known)}.")
+    return wanted
+
+
+def _clusters(path: Path) -> Mapping[str, Any]:
+    try:
+        given = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"the tasks {path} cannot be read: {error.strerror}.") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"the tasks {path} are not YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(given, Mapping) or set(given) != {"clusters"} or not isinstance(given["clusters"], Mapping):
+        raise InputError(f"{path} must hold `clusters`, each a name with its tasks, and nothing else.")
+    if not given["clusters"]:
+        raise InputError(f"{path} has no clusters.")
+    return given["clusters"]
+
+
+def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
+    if not isinstance(given, Mapping):
+        raise InputError(f"a task is a mapping with {_listed(sorted(NEEDED))}.")
+    for key in given:
+        if key not in TAKEN:
+            raise InputError(f"unknown key {key!r}{_nearest(str(key), TAKEN)}; a task takes {_listed(TAKEN)}.")
+    for key in TAKEN:
+        if key in NEEDED and given.get(key) is None:
+            raise InputError(f"the key {key!r} is missing.")
+    for key in ("data", "metric", "output", "split", "train_split"):
+        if not isinstance(given.get(key, ""), str):
+            raise InputError(f"{key!r} must be text, not {given[key]!r}.")
+    metric, data = given["metric"], folder / given["data"]
+    if metric not in METRICS:
+        raise InputError(
+            f"there is no metric {metric!r}{_nearest(metric, METRICS)}; the metrics are {_listed(METRICS)}."
+        )
+    if (metric == "options") != ("options" in given):
+        raise InputError("'options' are given where the metric is options, and only there.")
+    if not data.is_file():
+        raise InputError(f"there is no file {data}.")
+    where = given.get("where", {})
+    if not isinstance(where, Mapping):
+        raise InputError("'where' must be a mapping from columns to the values that rows must have there.")
+    return Task(
+        cluster,
+        name,
+        data,
+        metric,
+        _prompts(given["prompt"]),
+        given["output"],
+        _options(given["options"]) if metric == "options" else (),
+        where,
+        given.get("split", "train"),
+        given.get("train_split", "train"),
+        _count(given, "limit"),
+        _count(given, "max_new_tokens"),
+    )
+
+
+def _prompts(given: Any) -> tuple[str, ...]:
+    templates = [given] if isinstance(given, str) else given
+    if not isinstance(templates, list) or not templates or not all(isinstance(t, str) and t.strip() for t in templates):
+        raise InputError("'prompt' must be an instruction template, or a list of them.")
+    for template in templates:
+        check_template(template)
+    return tuple(templates)
+
+
+def _options(given: Any) -> tuple[str, ...] | str:
+    """The options as text, or the column that holds them."""
+    if isinstance(given, str):
+        return given
+    if not isinstance(given, list):
+        raise InputError("'options' must be a list of answers, or the column that holds a row's list.")
+    if any(isinstance(option, bool) for option in given):
+        raise InputError("'options' holds true or false, as YAML reads yes and no too: put the options in quotes.")
+    return checked_options(given)
+
+
+def checked_options(given: Sequence[Any]) -> tuple[str, ...]:
+    """Options as different texts, two or more.
+
+    Raises:
+        InputError: they are not.
+    """
+    options = [str(option).strip() for option in given if isinstance(option, str | int | float)]
+    if len(options) != len(given) or not all(options):
+        raise InputError("every option must be a text that is not empty, or a number.")
+    if len(options) < 2 or len(set(options)) != len(options):
+        raise InputError(f"options must be two or more different texts, not {_listed(options) or 'none'}.")
+    return tuple(options)
+
+
+def _count(given: Mapping[str, Any], key: str) -> int | None:
+    value = given.get(key)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise InputError(f"{key!r} must be a whole number from 1 up, not {value!r}.")
+    return value
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    near = get_close_matches(name, names, 1, 0.5)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,220 @@
+"""Tasks in the café, in clusters, with known answers: what following instructions means in a world of 200 words.
+
+- feeling: which of two words fits a review, an opening, what guests feel (options);
+- reading: the dish, the person, the price that a text names (exact match);
+- choosing: of two dishes the better, the worse, the one at a price (a row's own options);
+- writing: a sentence with `it` for its dish, a promise for a question (ROUGE-L), the words that go on well (options).
+
+Instructions are made of the café's words as well, which has no word for "classify": they are as odd as they are fixed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from accord.files import write_rows, write_text
+from accord.worlds.cafe.grammar import (
+    DISHES,
+    GLAD,
+    NEGATIVE,
+    NEGATIVE_WORDS,
+    OPENINGS,
+    OTHERS,
+    PAIRS,
+    PERSONS,
+    POSITIVE,
+    POSITIVE_WORDS,
+    QUESTIONS,
+    SOUR,
+    TIMES,
+    Topic,
+    answer,
+    question,
+    sentence,
+    slot,
+)
+
+ASKED, TAUGHT = 100, 400
+"""Rows of each task to evaluate on, and to train on."""
+
+Row = dict[str, Any]
+
+
+def write_tasks(folder: str | Path, seed: int = 0) -> None:
+    """Write `tasks.yaml` and a file of rows for each task: `TAUGHT` to train on, then `ASKED` to evaluate on."""
+    folder = Path(folder)
+    clusters: dict[str, dict[str, Row]] = {}
+    for name, task in TASKS.items():
+        write_rows(folder / f"{name}.jsonl", rows(name, seed))
+        clusters.setdefault(task.cluster, {})[name] = {
+            "data": f"{name}.jsonl",
+            "metric": task.metric,
+            "prompt": list(task.prompts),
+            "output": "answer",
+            **({"options": task.options} if task.options else {}),
+            "split": f"train[{TAUGHT}:]",
+            "train_split": f"train[:{TAUGHT}]",
+        }
+    write_text(folder / "tasks.yaml", yaml.safe_dump({"clusters": clusters}, sort_keys=False, width=120))
+
+
+def rows(name: str, seed: int) -> list[Row]:
+    """`TAUGHT` + `ASKED` different rows of a task, so that none is both trained on and asked about."""
+    rng = random.Random(f"{name} {seed}")
+    found: dict[str, Row] = {}
+    while len(found) < TAUGHT + ASKED:
+        row = TASKS[name].draw(rng)
+        found.setdefault(row["text"], row)
+    return list(found.values())
+
+
+def _topic(rng: random.Random) -> Topic:
+    return Topic(rng.choice(DISHES), rng.choice(PERSONS))
+
+
+def _felt(words: list[str], write: Callable[[random.Random, Any], str]) -> Callable[[random.Random], Row]:
+    """Texts of clear feeling, in which neither answer occurs; the answer is the first word where they are kind."""
+
+    def draw(rng: random.Random) -> Row:
+        kind = rng.random() < 0.5
+        while True:
+            text = write(rng, GLAD if kind else SOUR)
+            said = text.split()
+            balance = sum(w in POSITIVE_WORDS for w in said) - sum(w in NEGATIVE_WORDS for w in said)
+            if (balance > 0 if kind else balance < 0) and not set(words) & set(said):
+                return {"text": text, "answer": words[0 if kind else 1]}
+
+    return draw
+
+
+def _asked(about: Callable[[Topic], str | None]) -> Callable[[random.Random], Row]:
+    """Questions on somebody's behalf, and what of them is wanted."""
+
+    def draw(rng: random.Random) -> Row:
+        topic = _topic(rng)
+        template = rng.choice([t for t in QUESTIONS if "PERSON" in t])
+        return {"text": question(template, topic, rng.choice(TIMES)), "answer": about(topic)}
+
+    return draw
+
+
+def _priced(rng: random.Random) -> Row:
+    number = rng.choice(OTHERS["NUMBER"].split())
+    text = sentence(rng, rng.choice(OPENINGS), _topic(rng), rng.choice([GLAD, SOUR]))
+    return {"text": f"{text} it costs {number} coins .", "answer": number}
+
+
+def _better(better: bool) -> Callable[[random.Random], Row]:
+    """Two dishes, one praised and one not."""
+
+    def draw(rng: random.Random) -> Row:
+        dishes = rng.sample(DISHES, 2)
+        feelings = rng.sample([POSITIVE, NEGATIVE], 2)
+        said = [
+            f"the {dish} {rng.choice(OTHERS['COPULA'].split())} {rng.choice(feeling['ADJ'].split())} ."
+            for dish, feeling in zip(dishes, feelings, strict=True)
+        ]
+        right = dishes[feelings.index(POSITIVE if better else NEGATIVE)]
+        return {"text": " ".join(said), "dishes": dishes, "answer": right}
+
+    return draw
+
+
+def _at_a_price(rng: random.Random) -> Row:
+    dishes, numbers, asked = rng.sample(DISHES, 2), rng.sample(OTHERS["NUMBER"].split(), 2), rng.randrange(2)
+    said = [f"the {dish} costs {number} coins ." for dish, number in zip(dishes, numbers, strict=True)]
+    return {"text": " ".join(said), "number": numbers[asked], "dishes": dishes, "answer": dishes[asked]}
+
+
+def _with_it(rng: random.Random) -> Row:
+    topic = _topic(rng)
+    text = sentence(rng, rng.choice(OPENINGS), topic, rng.choice([GLAD, SOUR]))
+    return {"text": text, "answer": text.replace(f"the {topic.dish}", "it")}
+
+
+def _going_on(rng: random.Random) -> Row:
+    """The second half of an answer, and the same words in an order that the grammar does not allow."""
+    words = answer(rng, _topic(rng), rng.choice([GLAD, SOUR]), 2).split()
+    half = rng.randrange(2, 5)
+    rest = words[half:]
+    shuffled = rest
+    while all(pair in PAIRS for pair in pairwise(map(slot, [words[half - 1], *shuffled]))):
+        shuffled = rng.sample(rest, len(rest))
+    options = [" ".join(rest), " ".join(shuffled)]
+    return {"text": " ".join(words[:half]), "ways": rng.sample(options, 2), "answer": options[0]}
+
+
+@dataclass(frozen=True, slots=True)
+class CafeTask:
+    """A task: its instructions, how its answers are scored, their options or the column of them, and its rows."""
+
+    cluster: str
+    metric: str
+    prompts: tuple[str, ...]
+    draw: Callable[[random.Random], Row]
+    options: list[str] | str | None = None
+
+
+def _feeling(words: list[str], prompts: tuple[str, ...], write: Callable[[random.Random, Any], str]) -> CafeTask:
+    return CafeTask("feeling", "options", prompts, _felt(words, write), words)
+
+
+TASKS = {
+    "review": _feeling(
+        ["lovely", "awful"],
+        ("{text} is it lovely ? is it awful ?", "how is it : lovely and awful ? {text}", "{text} what is it like ?"),
+        lambda rng, mood: answer(rng, _topic(rng), mood, 3),
+    ),
+    "visit": _feeling(
+        ["enjoy", "avoid"],
+        ("{text} enjoy it ? avoid it ?", "should you enjoy it ? should you avoid it ? {text}", "{text} any advice ?"),
+        lambda rng, mood: sentence(rng, OPENINGS[0], _topic(rng), mood),
+    ),
+    "guests": _feeling(
+        ["adore", "dislike"],
+        ("{text} would you adore it ? would you dislike it ?", "adore it ? dislike it ? {text}", "{text} will you ?"),
+        lambda rng, mood: sentence(rng, OPENINGS[2], _topic(rng), mood),
+    ),
+    "dish": CafeTask(
+        "reading", "exact", ("{text} what is it about ?", "what about ? {text}"), _asked(lambda topic: topic.dish)
+    ),
+    "person": CafeTask("reading", "exact", ("{text} for your ?", "it is for ? {text}"), _asked(lambda t: t.person)),
+    "price": CafeTask("reading", "exact", ("{text} it costs ?", "what coins ? {text}"), _priced),
+    "better": CafeTask(
+        "choosing",
+        "options",
+        ("{text} what should you try ?", "what would you like ? {text}", "{text} what is right for you ?"),
+        _better(True),
+        "dishes",
+    ),
+    "worse": CafeTask(
+        "choosing",
+        "options",
+        ("{text} what should you avoid ?", "what would you hate ? {text}", "{text} what will you regret ?"),
+        _better(False),
+        "dishes",
+    ),
+    "priced": CafeTask(
+        "choosing",
+        "options",
+        ("{text} what costs {number} coins ?", "what is {number} coins ? {text}"),
+        _at_a_price,
+        "dishes",
+    ),
+    "pronoun": CafeTask("writing", "rouge-l", ("{text} how is it ?", "what about it ? {text}"), _with_it),
+    "promise": CafeTask(
+        "writing",
+        "rouge-l",
+        ("{text} what will your friend try ?", "what will you try ? {text}"),
+        _asked(lambda topic: f"your {topic.person} will try the {topic.dish} ."),
+    ),
+    "words": CafeTask("writing", "options", ("{text}", "what comes ? {text}"), _going_on, "ways"),
+}
+"""The tasks by name."""
