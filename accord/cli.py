@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,23 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "accord.commands.evaluate:comparisons",
         "how well a reward model agrees with held-out judgments",
     ),
+    "evaluate agreement": (
+        "accord.commands.evaluate:agreement",
+        "how far annotators agree, and the ceiling this sets for a model of them",
+    ),
+    "evaluate overoptimisation": (
+        "accord.commands.evaluate:overoptimisation",
+        "where the true reward turns over while the optimised one rises",
+    ),
+    "evaluate tasks": ("accord.commands.evaluate:tasks", "models on clusters of tasks, those held out and others"),
+    "tasks": ("accord.commands.tasks:tasks", "write demonstrations of all clusters of tasks but those held out"),
     "verify": (
         "accord.commands.verify:verify",
         "how often models' samples are right: pass@k and the majority's answer",
     ),
     "run": ("accord.commands.run:run", "run the stages of a recipe, those that changed"),
+    "chat": ("accord.commands.chat:chat", "talk with a model, or with two beside each other"),
+    "inspect": ("accord.commands.inspect:inspect", "look inside a model as it reads a text"),
     "report": ("accord.commands.report:report", "write the page of a run or of a pipeline"),
     "world": ("accord.commands.world:world", "write the files of a small world with known truth"),
 }
@@ -66,8 +79,8 @@ OPEN = {"run": "overrides"}
 QUESTIONS = {"evaluate": lambda options: "models" if {"models", "samples"} & options else "comparisons"}
 """Commands that ask several questions, and which of them is meant by options alone."""
 
-POSITIONAL = {"run": "recipe", "report": "folder"}
-"""Commands whose one required option may be given without its name."""
+POSITIONAL = {"run": ("recipe",), "report": ("folder",), "chat": ("model",), "inspect": ("model", "text")}
+"""Commands whose first options may be given without their names, in this order."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -149,8 +162,8 @@ def parse(command: str, args: Sequence[str]) -> Callable[[], Any]:
     if command in OPEN:
         args, further[OPEN[command]] = _further(args, known)
     given = _normalised(command, args, known, flags)
-    signature = inspect.signature(target.fit if _is_method(target) else target).parameters
-    required = [n for n, p in signature.items() if p.default is inspect.Parameter.empty and n != "self"]
+    arguments = _fitted(target) if _is_method(target) else inspect.signature(target).parameters
+    required = [n for n, p in arguments.items() if p.default is inspect.Parameter.empty]
     absent = [n for n in required if not any(re.split(r"[.=]", a)[0] == f"--{n}" for a in given)]
     if absent and "--help" not in given:
         wanted = " and ".join(f"--{n.replace('_', '-')}" for n in absent)
@@ -198,9 +211,9 @@ def _parser(command: str, target: Any) -> Any:
         parser.add_function_arguments(target, as_group=False, fail_untyped=False, skip=skipped)
         return parser
     helps = _documented(target)
-    for name, parameter in list(inspect.signature(target.fit).parameters.items())[1:]:
+    for name, parameter in _fitted(target).items():
         bare = parameter.default is inspect.Parameter.empty
-        kind = str if bare or isinstance(parameter.default, str) else type(parameter.default)
+        kind: Any = str if bare else str | None if parameter.default is None else type(parameter.default)
         extra = {"required": True} if bare else {"default": parameter.default}
         parser.add_argument(f"--{name}", type=kind, help=helps[name], **extra)
     parser.add_class_arguments(target, as_group=False, fail_untyped=False)
@@ -210,6 +223,17 @@ def _parser(command: str, target: Any) -> Any:
 def _is_method(target: Any) -> bool:
     """Whether a command is a method, whose settings are its dataclass's and whose data are `fit`'s, or a function."""
     return inspect.isclass(target)
+
+
+def _fitted(method: type) -> dict[str, inspect.Parameter]:
+    """The parameters of a method's `fit`, and those that it hands on to `run`."""
+    parameters = dict(list(inspect.signature(method.fit).parameters.items())[1:])  # type: ignore[attr-defined]
+    handed_on = [name for name, parameter in parameters.items() if parameter.kind is parameter.VAR_KEYWORD]
+    for name in handed_on:
+        del parameters[name]
+        of_run = inspect.signature(method.run).parameters  # type: ignore[attr-defined]
+        parameters |= {n: p for n, p in of_run.items() if p.kind is p.KEYWORD_ONLY}
+    return parameters
 
 
 def _formatter() -> type:
@@ -234,20 +258,21 @@ def _formatter() -> type:
 
 
 def _documented(method: type) -> dict[str, str]:
-    """What the docstrings of `fit`, of the method and of what it derives from, say of each argument."""
+    """What the docstrings of `fit` and `run`, of the method and of what it derives from, say of each argument."""
     helps: dict[str, str] = {}
-    for fit in (vars(kind)["fit"] for kind in reversed(method.__mro__) if "fit" in vars(kind)):
-        body = inspect.cleandoc(fit.__doc__ or "").split("Args:\n")[1].split("\n\n")[0]
+    kinds = [vars(kind) for kind in reversed(method.__mro__)]
+    for function in (kind[name] for kind in kinds for name in ("run", "fit") if name in kind):
+        body = inspect.cleandoc(function.__doc__ or "").split("Args:\n")[1].split("\n\n")[0]
         arguments = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", body, re.MULTILINE)
         helps |= {name: " ".join(text.split()) for name, text in arguments}
     return helps
 
 
 def _named(command: str, args: Sequence[str]) -> list[str]:
-    """The options with the leading positional one, where the command has it, under its name."""
-    if command in POSITIONAL and args and not args[0].startswith("-"):
-        return [f"--{POSITIONAL[command]}", *args]
-    return list(args)
+    """The options with the leading positional ones, where the command has them, under their names."""
+    leading = list(takewhile(lambda arg: not arg.startswith("-"), args))[: len(POSITIONAL.get(command, ()))]
+    names = POSITIONAL.get(command, ())[: len(leading)]
+    return [f"--{name}={value}" for name, value in zip(names, leading, strict=True)] + list(args[len(leading) :])
 
 
 def _further(args: Sequence[str], known: set[str]) -> tuple[list[str], dict[str, str]]:

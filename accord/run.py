@@ -3,9 +3,11 @@
 config.yaml         every setting, resolved
 metrics.jsonl       a row a step
 samples.jsonl       prompts and completions as training went on
+alarms.jsonl        what was wrong with the numbers, as it was seen
 environment.json    versions, seed, command, git commit
 checkpoints/        to go on from
 model/              the result, in Hugging Face format
+best/, best.json    the model that was best by an independent measure, where one was watched
 tensorboard/        the same numbers for TensorBoard
 report.html         all of it for people
 """
@@ -27,6 +29,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from accord.alarms import Alarms, chosen
 from accord.errors import InputError
 from accord.files import write_text
 from accord.report import write_report
@@ -38,8 +41,10 @@ SHOWN = ("loss", "accuracy", "reward", "kl")
 class Run:
     """One run and its folder.
 
+    `stopping` is the alarm that ends the run, once one was raised that its setting `stop_when` names.
+
     Raises:
-        InputError: the folder holds another run, or, resuming, one with other settings.
+        InputError: the folder holds another run, or, resuming, one with other settings; or no alarm is called so.
     """
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any], *, resume: bool = False) -> None:
@@ -56,6 +61,8 @@ class Run:
                 f"{self.folder} holds {remedy if config.exists() else 'other files; choose another --out'}."
             )
         self.settings = settings
+        self.stop_when = chosen(settings.get("stop_when"))
+        self.stopping: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -68,10 +75,14 @@ class Run:
         if not self.resumed:
             write_text(self.folder / "config.yaml", yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
         write_text(self.folder / "environment.json", json.dumps(environment(self.settings), indent=1))
-        for name in ("metrics.jsonl", "samples.jsonl"):
-            _keep_until(self.folder / name, step)
+        for name in ("metrics", "samples", "alarms"):
+            _keep_until(self.folder / f"{name}.jsonl", step)
         self._metrics = (self.folder / "metrics.jsonl").open("a", encoding="utf-8")
         self._samples = (self.folder / "samples.jsonl").open("a", encoding="utf-8")
+        self._alarms = (self.folder / "alarms.jsonl").open("a", encoding="utf-8")
+        self._watchman = Alarms()
+        for row in read_metrics(self.folder):
+            self._watchman.see(row)
         self._tensorboard = _tensorboard(self.folder / "tensorboard", step)
         self._clock = time.perf_counter()
         title = str(self.settings.get("command", "run"))
@@ -105,12 +116,22 @@ class Run:
             self.console.print(
                 f"{self._progress.tasks[0].description} {step}/{self._total}  {numbers}  ~{left:.0f} s left"
             )
+        self._look(full)
 
     def sample(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append samples taken at a step."""
         for row in rows:
             self._samples.write(json.dumps({"step": step, **row}, ensure_ascii=False) + "\n")
         self._samples.flush()
+
+    def _look(self, row: Mapping[str, float]) -> None:
+        """Write and say the alarms that a step's row raises."""
+        for alarm in self._watchman.see(row):
+            if alarm.name in self.stop_when and self.stopping is None:
+                self.stopping = alarm.name
+            self._alarms.write(json.dumps(alarm.as_row(), ensure_ascii=False) + "\n")
+            self._alarms.flush()
+            self.say(f"step {alarm.step}, {alarm.name}: {alarm.saw}. To try: {alarm.advice}.")
 
     def say(self, line: str) -> None:
         """One line for the person watching."""
@@ -127,6 +148,7 @@ class Run:
             self._progress.stop()
             self._metrics.close()
             self._samples.close()
+            self._alarms.close()
             if self._tensorboard:
                 self._tensorboard.close()
 

@@ -26,9 +26,10 @@ MAY_IMPORT = {
     "evaluate": TRAINING | {"run"},
     "chat": TRAINING,
     "worlds": TRAINING,
-    "run": ROWS | {"report"},
+    "alarms": {"errors"},
+    "run": ROWS | {"report", "alarms"},
 }
-NO_TORCH = {"records", "report", "annotate"}
+NO_TORCH = {"records", "report", "annotate", "alarms"}
 SHARED = {"offline", "online", "parts", "rounds"}
 MODULES = sorted((ROOT / "accord").rglob("*.py"))
 

@@ -69,6 +69,7 @@ class Offline(Training, ABC):
         split: str = "train",
         resume: bool = False,
         save_every: int = 100,
+        stop_when: str | None = None,
     ) -> Result:
         """Train on the rows and leave a finished run in the folder `out`.
 
@@ -79,15 +80,16 @@ class Offline(Training, ABC):
             split: which rows, such as train, train[:100] or train[-100:].
             resume: go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit.
             save_every: steps between checkpoints.
+            stop_when: alarms (docs/alarms.md) that end the run, with commas between them; it keeps the model it has.
 
         Raises:
-            InputError: the data, the model or the folder cannot be used.
+            InputError: the data, the model or the folder cannot be used, or there is no such alarm.
             TrainingStopped: a loss was not finite.
         """
         require_positive(save_every=save_every)
         rows = of_kind(load_data(data, split=split), self.reads, data, self.command)
         policy = model if isinstance(model, Policy) else load_model(str(model))
-        settings = describe(self, model=policy.name, data=data, split=split)
+        settings = describe(self, model=policy.name, data=data, split=split, stop_when=stop_when)
         trained = self.start(policy)
 
         def work(run: Run) -> None:
@@ -108,6 +110,8 @@ def conduct(
             run.say(f"{run.folder} is finished already.")
         else:
             work(run)
+            if run.stopping:
+                run.say(f"The alarm {run.stopping} ended the run, as --stop-when asks.")
         return finish(run, model)
 
 
@@ -150,6 +154,8 @@ class Passes:
                 raise
             row |= {"epoch": self.order.epoch(step + 1), **self.numbers}
             run.log(done, row, sum(t.size for t in batch))
+            if run.stopping:
+                break
             if done % save_every == 0 and step + 1 < optimiser.total:
                 checkpoint.save(folder, done, optimiser, self.state)
 

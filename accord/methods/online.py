@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import torch
 from torch import nn
@@ -20,10 +20,28 @@ from accord.engine.models import Policy, load_model
 from accord.engine.precision import compute_dtype
 from accord.errors import InputError
 from accord.feedback.judge import Judge, Reward, check_prompts
-from accord.feedback.named import as_judge, as_reward
+from accord.feedback.named import as_judge, as_measure, as_reward
 from accord.methods.offline import Result, conduct, describe, require_positive, restore
 from accord.methods.parts.rollouts import Rollout, Sampled, shown, summary
-from accord.run import Run
+from accord.methods.parts.watch import Watch
+from accord.records import Prompt
+from accord.run import Run, read_metrics
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Course(TypedDict, total=False):
+    """The arguments of `Online.run` that every `fit` takes besides its own, and hands on to it."""
+
+    split: str
+    resume: bool
+    save_every: int
+    sample_every: int
+    watch: Any
+    watch_data: Source | None
+    watch_every: int
+    stop_when: str | None
 
 
 class Learner(ABC):
@@ -67,34 +85,72 @@ class Online(Sampled, ABC):
         *,
         reward: Reward | Callable[..., Sequence[float]] | str | Path,
         out: str | Path,
-        split: str = "train",
-        resume: bool = False,
-        save_every: int = 50,
-        sample_every: int = 10,
+        **course: Unpack[Course],
     ) -> Result:
         """Train on the rows' prompts and leave a finished run in the folder `out`.
 
         Args:
-            model: a folder, a name on the Hugging Face Hub, or smollm2; in Python also a loaded model.
-            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
-                or a list of rows.
             reward: what scores the samples: a reward model's folder, module:function, a verifier (exact, number, math,
-                regex:PATTERN, reasoning-gym), a URL, or a weighted sum such as "runs/rm/model + 0.5 * rewards:brief";
-                in Python also a function or any `Reward`.
-            out: the run's folder, which must be new, or that of the run to go on with.
-            split: which rows, such as train, train[:100] or train[-100:].
-            resume: go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit.
-            save_every: steps between checkpoints.
-            sample_every: steps between samples written to `samples.jsonl`.
+                regex:PATTERN, reasoning-gym), a URL, a small world (cafe), or a weighted sum such as
+                "runs/rm/model + 0.5 * rewards:brief"; in Python also a function or any `Reward`.
+            course: the arguments of `run`.
 
         Raises:
             InputError: the data, the models, the reward or the folder cannot be used.
             TrainingStopped: a loss or a reward was not finite.
         """
+        return self.run(model, data, reward, out, **course)
 
-        return begin(
-            self, model, data, reward, out, split=split, resume=resume, save_every=save_every, sample_every=sample_every
-        )
+    def run(
+        self,
+        model: Policy | str | Path,
+        data: Source,
+        source: Any,
+        out: str | Path,
+        *,
+        split: str = "train",
+        resume: bool = False,
+        save_every: int = 50,
+        sample_every: int = 10,
+        watch: Any = None,
+        watch_data: Source | None = None,
+        watch_every: int = 1,
+        stop_when: str | None = None,
+    ) -> Result:
+        """A run from its beginning or its last checkpoint; `source` is what the feedback is made of.
+
+        Args:
+            model: a folder, a name on the Hugging Face Hub, or smollm2; in Python also a loaded model.
+            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
+                or a list of rows.
+            out: the run's folder, which must be new, or that of the run to go on with.
+            split: which rows, such as train, train[:100] or train[-100:].
+            resume: go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit.
+            save_every: steps between checkpoints.
+            sample_every: steps between samples written to `samples.jsonl`.
+            watch: an independent measure, never trained on, whose best model is kept in best/: anything that can be a
+                reward, or a judge, who compares the samples with those of the starting model.
+            watch_data: prompts held out to be answered for that measure, in place of the steps' own samples.
+            watch_every: steps between measurements.
+            stop_when: alarms (docs/alarms.md) that end the run, with commas between them; the model is then the best by
+                the watched measure, or else the last.
+        """
+        require_positive(save_every=save_every, sample_every=sample_every, watch_every=watch_every)
+        if watch is None and watch_data is not None:
+            raise InputError("watch_data is answered for a measure; say which by watch.")
+        watched = {} if watch is None else {"watch": watch, "watch_data": watch_data, "watch_every": watch_every}
+
+        def work(policy: Policy, prompts: Sequence[EncodedPrompt], run: Run) -> None:
+            dtype = compute_dtype(self.dtype, policy.device)
+            feedback = self.feedback(source, policy, dtype)
+            check_prompts(feedback, prompts)
+            measure = None if watch is None else as_measure(watch, policy, dtype=dtype)
+            held_out = () if watch_data is None else encoded(self, policy, load_prompts(watch_data), run)
+            looking = Watch(self, policy, run, measure, prompts, held_out, every=watch_every)
+            train(self, self.learner(policy, feedback), prompts, run, looking, save_every, sample_every)
+
+        given = {self.source: source, **watched, "stop_when": stop_when}
+        return on_prompts(self, model, data, out, work, split=split, resume=resume, given=given)
 
     def feedback(self, source: Any, policy: Policy, dtype: torch.dtype) -> Any:
         """What says how good samples are, from what `fit` was given for it."""
@@ -114,10 +170,7 @@ class Judged(Online, ABC):
         *,
         judge: Judge | Callable[..., Sequence[float | None]] | str | Path,
         out: str | Path,
-        split: str = "train",
-        resume: bool = False,
-        save_every: int = 50,
-        sample_every: int = 10,
+        **course: Unpack[Course],
     ) -> Result:
         """Train on the rows' prompts and leave a finished run in the folder `out`; see `Online.fit`.
 
@@ -125,10 +178,7 @@ class Judged(Online, ABC):
             judge: what compares the samples: the folder of a preference model or of a reward model, module:function, or
                 anything that can be a reward; in Python also a function or any `Judge`.
         """
-
-        return begin(
-            self, model, data, judge, out, split=split, resume=resume, save_every=save_every, sample_every=sample_every
-        )
+        return self.run(model, data, judge, out, **course)
 
     def feedback(self, source: Any, policy: Policy, dtype: torch.dtype) -> Any:
         return as_judge(source, policy, dtype=dtype)
@@ -147,10 +197,7 @@ class Taught(Online, ABC):
         *,
         teacher: Policy | str | Path,
         out: str | Path,
-        split: str = "train",
-        resume: bool = False,
-        save_every: int = 50,
-        sample_every: int = 10,
+        **course: Unpack[Course],
     ) -> Result:
         """Train on the rows' prompts and leave a finished run in the folder `out`; see `Online.fit`.
 
@@ -158,17 +205,7 @@ class Taught(Online, ABC):
             teacher: a folder, a name on the Hugging Face Hub, or smollm2, of a model with the student's vocabulary; in
                 Python also a loaded model.
         """
-        return begin(
-            self,
-            model,
-            data,
-            teacher,
-            out,
-            split=split,
-            resume=resume,
-            save_every=save_every,
-            sample_every=sample_every,
-        )
+        return self.run(model, data, teacher, out, **course)
 
     def feedback(self, source: Any, policy: Policy, dtype: torch.dtype) -> Policy:
         teacher = source if isinstance(source, Policy) else load_model(str(source))
@@ -178,29 +215,6 @@ class Taught(Online, ABC):
                 "cannot score the student's tokens; sample from it and fine-tune on that instead."
             )
         return teacher
-
-
-def begin(
-    method: Online,
-    model: Policy | str | Path,
-    data: Source,
-    source: Any,
-    out: str | Path,
-    *,
-    split: str,
-    resume: bool,
-    save_every: int,
-    sample_every: int,
-) -> Result:
-    """A run of an online method from its beginning or its last checkpoint; `source` is what its feedback is made of."""
-    require_positive(save_every=save_every, sample_every=sample_every)
-
-    def work(policy: Policy, prompts: Sequence[EncodedPrompt], run: Run) -> None:
-        feedback = method.feedback(source, policy, compute_dtype(method.dtype, policy.device))
-        check_prompts(feedback, prompts)
-        train(method, method.learner(policy, feedback), prompts, run, save_every, sample_every)
-
-    return on_prompts(method, model, data, out, work, split=split, resume=resume, given={method.source: source})
 
 
 def on_prompts(
@@ -222,21 +236,32 @@ def on_prompts(
     policy = model if isinstance(model, Policy) else load_model(str(model))
     settings = describe(method, model=policy.name, data=data, split=split, **given)
 
-    def encoded(run: Run) -> None:
-        prompts, left_out = encode_prompts(
-            policy.tokenizer, rows, room=method.max_new_tokens, context=policy.context, longest=method.max_length
-        )
-        for line in left_out:
-            run.say(line)
-        work(policy, prompts, run)
+    def train_on(run: Run) -> None:
+        work(policy, encoded(method, policy, rows, run), run)
 
-    return conduct(out, settings, resume, policy, encoded)
+    return conduct(out, settings, resume, policy, train_on)
+
+
+def encoded(method: Sampled, policy: Policy, rows: Sequence[Prompt], run: Run) -> list[EncodedPrompt]:
+    """The prompts that leave room for the method's samples; those that do not are told."""
+    prompts, left_out = encode_prompts(
+        policy.tokenizer, rows, room=method.max_new_tokens, context=policy.context, longest=method.max_length
+    )
+    for line in left_out:
+        run.say(line)
+    return prompts
 
 
 def train(
-    method: Online, learner: Learner, prompts: Sequence[EncodedPrompt], run: Run, save_every: int, sample_every: int
+    method: Online,
+    learner: Learner,
+    prompts: Sequence[EncodedPrompt],
+    run: Run,
+    watch: Watch,
+    save_every: int,
+    sample_every: int,
 ) -> None:
-    """The main loop: sample, score, learn, from the last checkpoint or the beginning."""
+    """The main loop: sample, score, learn, from the last checkpoint or the beginning to the end or a chosen alarm."""
     order = Order(len(prompts), method.batch_size, method.seed)
     total = method.max_steps or order.steps(method.epochs)
     optimiser = Optimiser(learner.networks, method, total)
@@ -244,10 +269,17 @@ def train(
     first, state = restore(run, optimiser)
     learner.restore(state)
     run.begin(first, total)
+    watch.restore(read_metrics(run.folder))
     for step in range(first, total):
         rollout, row = learner.step(step, [prompts[i] for i in order.batch(step)], optimiser)
-        run.log(step + 1, summary(rollout) | row, sum(t.size for t in rollout.trees))
-        if step % sample_every == 0 or step + 1 == total:
+        row = summary(rollout) | row | watch.after(step + 1, rollout.samples)
+        run.log(step + 1, row, sum(t.size for t in rollout.trees))
+        if step % sample_every == 0 or step + 1 == total or run.stopping:
             run.sample(step + 1, shown(rollout))
+        if run.stopping:
+            watch.settle()
+            return
         if (step + 1) % save_every == 0 and step + 1 < total:
+            watch.save()
             checkpoint.save(folder, step + 1, optimiser, learner.state())
+    watch.save()

@@ -52,6 +52,10 @@ METRICS = {
         "Implicit reward of the rejected", "It should stay below that of the chosen.", chance=0.0
     ),
     "reward": Metric("Reward of the samples", "It should rise and then level off."),
+    "watched": Metric(
+        "Watched measure of the samples",
+        "It is never trained on: where it falls while the reward rises, the reward is being exploited.",
+    ),
     "kept_reward": Metric("Reward of the samples kept", "What is learnt from; the reward of all samples follows it."),
     "kept": _share("Samples kept", "The rest teach nothing."),
     "right": _share("Samples that are right", "Each round samples anew, so it moves from round to round, and up."),
@@ -81,6 +85,12 @@ METRICS = {
     "length": Metric(
         "Length of the samples (tokens)",
         "Length that climbs together with the reward means that the reward pays for length.",
+    ),
+    "repetition": _share(
+        "Repeated 4-grams in a sample", "A climb means that samples go in circles, which some rewards pay for."
+    ),
+    "length_correlation": _aside(
+        "Correlation of reward and length", "Near one, a longer sample is a better one to this reward.", chance=0.0
     ),
     "ended": _share("Samples that end by themselves", "It should near 100%; the rest ran into the length limit."),
     "entropy": Metric("Entropy of the policy (nats)", "A fast fall to zero means that all samples have become alike."),

@@ -148,13 +148,28 @@ def penalise(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tr
 
 
 def summary(rollout: Rollout) -> dict[str, float]:
-    """The rollout in numbers: mean and spread of the rewards, mean length in tokens, share that ended."""
-    return {
-        "reward": float(rollout.rewards.mean()),
-        "reward_std": float(rollout.rewards.std(correction=0)),
+    """The rollout in numbers: mean and spread of the rewards, and what the samples look like.
+
+    `length_correlation` is that of reward and length over the step's samples, where both vary.
+    """
+    rewards = rollout.rewards
+    row = {
+        "reward": float(rewards.mean()),
+        "reward_std": float(rewards.std(correction=0)),
         **{f"reward of {name}": mean for name, mean in rollout.parts.items()},
         **lengths(rollout.samples),
+        "repetition": sum(repetition(s.completion.tokens) for s in rollout.samples) / len(rollout.samples),
     }
+    length = torch.tensor([len(s.completion.tokens) for s in rollout.samples], dtype=torch.float64)
+    if len(rewards.unique()) > 1 and len(length.unique()) > 1:
+        row["length_correlation"] = float(torch.corrcoef(torch.stack([rewards, length]))[0, 1])
+    return row
+
+
+def repetition(tokens: Sequence[int], size: int = 4) -> float:
+    """1 - distinct / all of the runs of `size` tokens: seq-rep-n of Welleck et al. 2019 (arXiv:1908.04319, eq. 7)."""
+    grams = [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def lengths(samples: Sequence[Sample]) -> dict[str, float]:

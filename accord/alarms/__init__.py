@@ -1,0 +1,76 @@
+"""Alarms: what the numbers of a run say when training goes wrong, while there is time to stop it.
+
+An alarm is raised once, and again only after its rule was silent for `SILENCE` rows on end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from accord.alarms.history import History
+from accord.alarms.rules import RULES
+from accord.errors import InputError
+
+__all__ = ["RULES", "Alarm", "Alarms", "chosen", "raised"]
+
+SILENCE = 10
+"""Rows on end in which a rule must see nothing before its alarm can be raised again."""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """An alarm as it was raised: after which step, which, what it saw, and what to try."""
+
+    step: int
+    name: str
+    saw: str
+    advice: str
+
+    def as_row(self) -> dict[str, Any]:
+        """It as a row of alarms.jsonl."""
+        return {"step": self.step, "alarm": self.name, "saw": self.saw, "try": self.advice}
+
+
+class Alarms:
+    """The alarms of a run as its rows come in."""
+
+    def __init__(self) -> None:
+        self.history = History()
+        self._silent: dict[str, int] = {}
+
+    def see(self, row: Mapping[str, Any]) -> list[Alarm]:
+        """The alarms that one more row raises."""
+        self.history.add(row)
+        raised = []
+        for rule in RULES:
+            saw = rule.look(self.history)
+            silent = self._silent.get(rule.name, SILENCE)
+            if saw is not None and silent >= SILENCE:
+                raised.append(Alarm(int(row.get("step", len(self.history.rows))), rule.name, saw, rule.advice))
+            self._silent[rule.name] = silent + 1 if saw is None else 0
+        return raised
+
+
+def raised(rows: Iterable[Mapping[str, Any]]) -> list[Alarm]:
+    """All alarms that the rows of a run raise, in order."""
+    alarms = Alarms()
+    return [alarm for row in rows for alarm in alarms.see(row)]
+
+
+def chosen(names: str | None) -> tuple[str, ...]:
+    """The alarms named, with commas between them.
+
+    Raises:
+        InputError: there is no alarm of a name.
+    """
+    found = tuple(name.strip() for name in names.split(",")) if names else ()
+    known = [rule.name for rule in RULES]
+    for name in found:
+        if name not in known:
+            near = get_close_matches(name, known, 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else f"the alarms are {', '.join(known)}"
+            raise InputError(f"stop_when: there is no alarm {name!r}; {hint}.")
+    return found

@@ -1,0 +1,140 @@
+"""An independent measure of a policy in training: what the policy is never trained on, looked at as it goes.
+
+A reward that is optimised stops being a measure (Goodhart). Another one, that no gradient comes from, stays one: the
+gold reward of a small world, a reward model of other data, a verifier, or a judge, for which the measure is the mean
+P(win) over what the starting policy says to the same prompts. It is taken of the step's own samples, which the policy
+gave before the step's update; or, where there are prompts held out for it, of fresh answers to them after the update.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from accord.data.prompts import EncodedPrompt
+from accord.engine.models import Policy
+from accord.engine.precision import compute_dtype, frozen
+from accord.feedback.judge import Judge, Reward, check_prompts, judge_samples
+from accord.feedback.named import only_compares
+from accord.files import write_text
+from accord.methods.parts.rollouts import Sampled, respond, scored
+from accord.records import Sample
+from accord.run import Run
+
+SMOOTHED = 5
+"""Measurements in the mean by which the best policy is chosen."""
+AT_START, HELD_OUT = 2, 3
+"""What the seeds of samples taken for the measure alone end with: the starting policy's, and held-out prompts'."""
+
+
+class Watch:
+    """A measure of a policy at work, and the best policy by it so far.
+
+    Args:
+        method: how the policy samples.
+        policy: the policy, as it is before its training.
+        run: whose folder gets `best/` and `best.json`.
+        measure: what measures it; nothing is measured or kept where there is none.
+        prompts: those trained on.
+        held_out: those to be answered for the measure; without them it is taken of the steps' own samples.
+        every: steps between measurements.
+
+    Raises:
+        InputError: a prompt's row lacks what the measure reads.
+    """
+
+    def __init__(
+        self,
+        method: Sampled,
+        policy: Policy,
+        run: Run,
+        measure: Reward | Judge | None,
+        prompts: Sequence[EncodedPrompt],
+        held_out: Sequence[EncodedPrompt] = (),
+        *,
+        every: int = 1,
+    ) -> None:
+        self.method, self.policy, self.run, self.measure, self.every = method, policy, run, measure, every
+        self.held_out = held_out
+        self.start: nn.Module | None = None
+        self.kept: Policy | None = None
+        self.recent: list[float] = []
+        self.best: dict[str, float] = {}
+        self.written: dict[str, float] = {}
+        if measure is not None:
+            check_prompts(measure, held_out or prompts)
+            if known := {p.tokens for p in prompts} & {p.tokens for p in held_out}:
+                run.say(f"{len(known)} prompts of watch_data are trained on too: there the measure is not held out.")
+            self.kept = replace(policy, network=copy.deepcopy(policy.network))
+            if only_compares(measure):
+                self.start = frozen(policy.network, compute_dtype(method.dtype, policy.device))
+
+    def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take over the rows of a run that goes on; the best policy so far is the one in its folder."""
+        for row in rows:
+            if "watched" in row:
+                self._is_best(int(row["step"]), row["watched"])
+        self.written = self.best
+
+    def after(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
+        """What is measured after a step, counted from 1, whose samples these are; the policy is kept if it is best.
+
+        Raises:
+            TrainingStopped: the measure of a sample is not finite.
+        """
+        if self.measure is None or (step - 1) % self.every:
+            return {}
+        if self.held_out:
+            samples = self._answers(step)
+        value = self._compared(step, samples) if self.start is not None else self._scored(step, samples)
+        if value is None:
+            return {}
+        if self._is_best(step, value):
+            assert self.kept is not None
+            self.kept.network.load_state_dict(self.policy.network.state_dict())
+        return {"watched": value}
+
+    def save(self) -> None:
+        """Write the best policy so far into the run's folder, unless it is there."""
+        if self.kept is not None and self.best != self.written:
+            self.kept.save(self.run.folder / "best")
+            write_text(self.run.folder / "best.json", json.dumps(self.best))
+            self.written = self.best
+
+    def settle(self) -> None:
+        """Make the policy what it was at its best; one that was not watched stays as it is."""
+        self.save()
+        if self.best:
+            best = self.policy.reload(self.run.folder / "best")
+            self.policy.network.load_state_dict(best.network.state_dict())
+
+    def _is_best(self, step: int, value: float) -> bool:
+        """Whether the mean of the last measurements is the highest so far; until there are enough, the latest is."""
+        self.recent.append(value)
+        few = len(self.recent) <= SMOOTHED
+        self.recent = self.recent[-SMOOTHED:]
+        mean = sum(self.recent) / len(self.recent)
+        if not few and mean <= self.best["watched"]:
+            return False
+        self.best = {"step": step, "watched": mean}
+        return True
+
+    def _answers(self, step: int) -> list[Sample]:
+        """Fresh answers to the prompts held out, one each; fresh, so that the noise of two steps is independent."""
+        return respond(self.method, self.policy, self.held_out, step, HELD_OUT, n=1)
+
+    def _scored(self, step: int, samples: Sequence[Sample]) -> float:
+        return float(scored(self.measure, samples, f"step {step}, watched").double().mean())  # type: ignore[arg-type]
+
+    def _compared(self, step: int, samples: Sequence[Sample]) -> float | None:
+        """The mean P(win) of the samples, each against one of the starting policy's, by the valid verdicts."""
+        prompts = [EncodedPrompt(s.prompt, s.prompt_tokens, s.row) for s in samples]
+        theirs = respond(self.method, self.policy, prompts, step, AT_START, n=1, network=self.start)
+        wins = [v.first_wins for v in judge_samples(self.measure, samples, theirs)]  # type: ignore[arg-type]
+        valid = [win for win in wins if win is not None]
+        return sum(valid) / len(valid) if valid else None
