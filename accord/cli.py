@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -69,7 +70,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("accord.commands.run:run", "run the stages of a recipe, those that changed"),
     "chat": ("accord.commands.chat:chat", "talk with a model, or with two beside each other"),
     "inspect": ("accord.commands.inspect:inspect", "look inside a model as it reads a text"),
-    "report": ("accord.commands.report:report", "write the page of a run or of a pipeline"),
+    "report": (
+        "accord.commands.report:report",
+        "write the page of a run or of a pipeline, or one that compares several",
+    ),
     "world": ("accord.commands.world:world", "write the files of a small world with known truth"),
 }
 
@@ -81,6 +85,9 @@ QUESTIONS = {"evaluate": lambda options: "models" if {"models", "samples"} & opt
 
 POSITIONAL = {"run": ("recipe",), "report": ("folder",), "chat": ("model",), "inspect": ("model", "text")}
 """Commands whose first options may be given without their names, in this order."""
+
+SEVERAL = {"report"}
+"""Commands of which the last such option takes all the words that come."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -270,9 +277,13 @@ def _documented(method: type) -> dict[str, str]:
 
 def _named(command: str, args: Sequence[str]) -> list[str]:
     """The options with the leading positional ones, where the command has them, under their names."""
-    leading = list(takewhile(lambda arg: not arg.startswith("-"), args))[: len(POSITIONAL.get(command, ()))]
-    names = POSITIONAL.get(command, ())[: len(leading)]
-    return [f"--{name}={value}" for name, value in zip(names, leading, strict=True)] + list(args[len(leading) :])
+    names = POSITIONAL.get(command, ())
+    words = list(takewhile(lambda arg: not arg.startswith("-"), args))
+    leading = words[: len(names)]
+    if command in SEVERAL and len(words) > len(names):
+        leading = [*words[: len(names) - 1], json.dumps(words[len(names) - 1 :])]
+        args = args[len(words) - len(names) :]
+    return [f"--{name}={value}" for name, value in zip(names, leading, strict=False)] + list(args[len(leading) :])
 
 
 def _further(args: Sequence[str], known: set[str]) -> tuple[list[str], dict[str, str]]:

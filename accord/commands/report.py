@@ -1,18 +1,35 @@
-"""`accord report`: the page of a run or of a pipeline."""
+"""`accord report`: the page of a run or of a pipeline, or one that lays several beside each other."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from accord.report import write_report
+from accord.errors import InputError
+from accord.report import write_comparison, write_report
+from accord.report.compare import runs_in
+from accord.report.folder import is_story
 
 
-def report(folder: str) -> Path:
-    """Write report.html into the folder of a run or of a pipeline.
+def report(folder: str | list[str], out: str | None = None) -> Path:
+    """Write the page of a run or of a pipeline; of several, a page that lays them beside each other.
 
     Args:
-        folder: where the run or the pipeline is.
+        folder: where the run or the pipeline is; several, or a folder that holds several, are compared.
+        out: the page's file; else report.html in the folder, or for a comparison comparison.html where the runs are.
+
+    Raises:
+        InputError: a folder holds no run, or several were given without out.
     """
-    page = write_report(folder)
+    folders = [folder] if isinstance(folder, str) else folder
+    first = Path(folders[0])
+    if len(folders) == 1 and not is_story(first):
+        inside = runs_in(first)
+        page = write_comparison(inside, out or first) if len(inside) > 1 else write_report(first, out)
+    elif len(folders) == 1:
+        page = write_report(first, out)
+    elif out is None:
+        raise InputError("comparing runs needs --out, the page's file, such as --out compare.html.")
+    else:
+        page = write_comparison(folders, out)
     print(page)
     return page

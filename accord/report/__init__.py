@@ -1,5 +1,6 @@
-"""The page that a run or a pipeline leaves behind: `write_report(folder)` writes one self-contained `report.html`."""
+"""Pages for people: `write_report(folder)` on a run or a pipeline, `write_comparison(folders, out)` on several."""
 
+from accord.report.compare import write_comparison
 from accord.report.page import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_comparison", "write_report"]

@@ -71,7 +71,8 @@ def parents_of(stages: Sequence[Stage]) -> Parents:
     """For each stage the earlier stages whose name, or a path inside whose folder, is one of its inputs."""
     parents: Parents = {}
     for stage in stages:
-        named = dict.fromkeys(value.split("/")[0] for values in stage.inputs.values() for value in values)
+        values = [value for values in stage.inputs.values() for value in values]
+        named = dict.fromkeys(value if value in parents else value.split("/")[0] for value in values)
         parents[stage.name] = [name for name in named if name in parents]
     return parents
 

@@ -16,16 +16,32 @@ Json = dict[str, Any]
 
 _OF_A_RUN = ("config.yaml", "metrics.jsonl", "evaluation.json")
 
+_EVALUATIONS = {
+    "models": "Models beside each other, on the same prompts.",
+    "comparisons": "A model of preferences on trial.",
+    "agreement": "How far annotators agree.",
+    "frontier": "What a nat of distance buys.",
+    "overoptimisation": "Where more of the reward stops being better.",
+    "tasks": "Models on clusters of tasks.",
+}
+
 
 @dataclass(frozen=True)
 class Run:
-    """The files of one run folder."""
+    """The files of one run folder; `alarms` is None where none were listening."""
 
     settings: Json = field(default_factory=dict)
     environment: Json = field(default_factory=dict)
     metrics: list[Json] = field(default_factory=list)
     samples: list[Json] = field(default_factory=list)
     evaluation: Json = field(default_factory=dict)
+    alarms: list[Json] | None = None
+    best: Json = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The question that the evaluation in the folder answers."""
+        return str(self.evaluation.get("kind") or "")
 
     @property
     def seconds(self) -> float | None:
@@ -55,31 +71,48 @@ class Story:
     seconds: float | None
     stages: tuple[Stage, ...]
     is_pipeline: bool
+    folder: Path
+
+
+def is_run(folder: Path) -> bool:
+    """Whether the folder holds what a run leaves."""
+    return any((folder / name).is_file() for name in _OF_A_RUN)
+
+
+def is_story(folder: Path) -> bool:
+    """Whether there is anything to report on in the folder: a run's files or a pipeline's."""
+    return (folder / "pipeline.json").is_file() or is_run(folder)
 
 
 def read_story(folder: Path) -> Story:
     """The story in a folder; `InputError` when it holds neither a pipeline nor a run."""
     if (folder / "pipeline.json").is_file():
-        return _read_pipeline(folder)
-    if any((folder / name).is_file() for name in _OF_A_RUN):
-        run = _read_run(folder)
-        command = str(run.settings.get("command", "run"))
-        stage = Stage(name=folder.resolve().name, command=command, run=run)
-        return Story(stage.name, f"One run of accord {command}.", run.seconds, (stage,), is_pipeline=False)
+        return read_pipeline(folder)
+    if is_run(folder):
+        stage = read_stage(folder)
+        what = f"One run of accord {stage.command}." if stage.command else _EVALUATIONS.get(stage.run.kind, "One run.")
+        return Story(stage.name, what, stage.run.seconds, (stage,), is_pipeline=False, folder=folder)
     raise InputError(
         f"{folder} is neither a run nor a pipeline: it holds none of pipeline.json, {', '.join(_OF_A_RUN)}; "
         "give the folder that was --out of a run."
     )
 
 
-def _read_pipeline(folder: Path) -> Story:
+def read_stage(folder: Path, name: str = "") -> Stage:
+    """A run by itself, called as its folder is unless it has a better name."""
+    run = read_run(folder)
+    return Stage(name=name or folder.resolve().name, command=str(run.settings.get("command") or ""), run=run)
+
+
+def read_pipeline(folder: Path) -> Story:
+    """The story of the pipeline in a folder."""
     path = folder / "pipeline.json"
     pipeline = _read_json(path)
     stages = []
     for row, stage in enumerate(pipeline.get("stages", []), start=1):
         if not isinstance(stage, dict) or not isinstance(stage.get("name"), str):
             raise InputError(f"{path}: stage {row} has no name; run the pipeline again to write the file anew.")
-        run = _read_run(folder / str(stage.get("folder") or stage["name"]))
+        run = read_run(folder / str(stage.get("folder") or stage["name"]))
         stages.append(
             Stage(
                 name=stage["name"],
@@ -91,7 +124,7 @@ def _read_pipeline(folder: Path) -> Story:
             )
         )
     title = pipeline.get("name") or folder.resolve().name
-    return Story(title, pipeline.get("description") or "", pipeline.get("seconds"), tuple(stages), is_pipeline=True)
+    return Story(title, pipeline.get("description") or "", pipeline.get("seconds"), tuple(stages), True, folder)
 
 
 def _several(value: Any) -> tuple[str, ...]:
@@ -99,13 +132,16 @@ def _several(value: Any) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
 
 
-def _read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> Run:
+    """What one run left in its folder."""
     return Run(
         settings=_read_settings(folder / "config.yaml"),
         environment=_read_json(folder / "environment.json"),
         metrics=_latest(_read_rows(folder / "metrics.jsonl")),
         samples=_read_rows(folder / "samples.jsonl"),
         evaluation=_read_json(folder / "evaluation.json"),
+        alarms=_read_rows(folder / "alarms.jsonl") if (folder / "alarms.jsonl").is_file() else None,
+        best=_read_json(folder / "best.json"),
     )
 
 

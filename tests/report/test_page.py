@@ -115,7 +115,7 @@ def test_names_from_outside_are_escaped_everywhere(tmp_path: Path) -> None:
 
 def test_a_run_has_a_page_of_its_own(tmp_path: Path) -> None:
     page = Page(write_report(write_run(tmp_path / "ppo", "ppo", 100)))
-    assert list(page.sections) == ["frontier", "curves", "samples", "settings", "environment"]
+    assert list(page.sections) == ["lineage", "frontier", "curves", "samples", "settings", "environment"]
     # The first step's sample and the last one's, not the one between.
     assert [text for text in page.answers if text.startswith("answer")] == ["answer of step 1", "answer of step 100"]
     assert "torch 2.13, transformers 5.23" in page.sections["environment"]

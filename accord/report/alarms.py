@@ -1,0 +1,86 @@
+"""The alarms of a run, one entry a kind, numbered as the curves mark them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from accord.report.captions import metric_for
+from accord.report.figures import Mark
+from accord.report.folder import Stage
+from accord.report.intervals import finite
+from accord.report.text import number
+
+WATCHED = (
+    "watched", "reward", "reward_std", "flat_groups", "length", "repetition", "entropy", "kl", "sampler_drift",
+    "chosen_reward", "accuracy", "loss",
+)  # fmt: skip
+"""Columns that alarms look at."""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One kind of alarm: when it rang, and what it saw and advised when it first did."""
+
+    label: str
+    name: str
+    steps: tuple[float, ...]
+    saw: str
+    advice: str
+
+    @property
+    def when(self) -> str:
+        """The step; of an alarm that rang again, the first, the last and how often."""
+        first, last = number_of(self.steps[0]), number_of(self.steps[-1])
+        return f"step {first}" if len(self.steps) == 1 else f"{len(self.steps)} times, steps {first} to {last}"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What the alarms of one stage said and looked at; `best` is the step whose model is kept, and its value."""
+
+    stage: str
+    alarms: tuple[Alarm, ...]
+    looked_at: tuple[str, ...]
+    steps: int
+    best: tuple[str, str] | None
+
+    def named(self, stage: str) -> Watch:
+        """The same under another stage's name."""
+        return replace(self, stage=stage)
+
+    @property
+    def marks(self) -> list[Mark]:
+        """Where the curves are marked: at the first step of each kind."""
+        return [(alarm.steps[0], alarm.label) for alarm in self.alarms]
+
+
+def watch(stage: Stage, measured: Collection[str]) -> Watch | None:
+    """The alarms of a stage; None where none were listening."""
+    run = stage.run
+    if run.alarms is None:
+        return None
+    kinds: dict[str, list[tuple[float, str, str]]] = {}
+    for row in run.alarms:
+        step = finite(row.get("step"))
+        entry = (0.0 if step is None else step, _sentence(row.get("saw")), _sentence(row.get("try")))
+        kinds.setdefault(str(row.get("alarm") or "alarm"), []).append(entry)
+    alarms = [
+        Alarm(str(place), name.replace("-", " "), tuple(step for step, _, _ in rows), rows[0][1], rows[0][2])
+        for place, (name, rows) in enumerate(kinds.items(), start=1)
+    ]
+    looked = tuple(metric_for(name, measured).title.lower() for name in WATCHED if name in measured)
+    step, value = finite(run.best.get("step")), finite(run.best.get("watched"))
+    best = None if step is None else (number_of(step), number(value))
+    return Watch(stage.name, tuple(alarms), looked, len(run.metrics), best)
+
+
+def number_of(step: float) -> str:
+    """A step as people write it."""
+    return f"{step:,.0f}"
+
+
+def _sentence(value: object) -> str:
+    """What an alarm said, begun and ended as a sentence."""
+    said = str(value or "").strip()
+    return said[:1].upper() + said[1:] + ("" if not said or said[-1] in ".!?" else ".")

@@ -1,0 +1,154 @@
+"""The same stage of several runs: which settings differ, every curve in one figure, and where they ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from accord.report import captions, figures, series
+from accord.report.captions import Metric, metric_for
+from accord.report.figures import Figure
+from accord.report.folder import Json, Run, Stage, Story
+from accord.report.series import Series, ends
+from accord.report.text import number, percent
+
+Difference = tuple[str, tuple[Any, ...]]
+"""A setting, and its value in each run; ABSENT where a run has no such setting."""
+
+ABSENT = "–"
+
+LEADING = ("reward", "watched")
+"""Metrics that the page opens with."""
+
+
+@dataclass(frozen=True)
+class Final:
+    """One column of the final numbers: the metric, and each run's value over the last tenth of its steps, as shown."""
+
+    title: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One stage of several runs; `title` is the stage's name in pipelines and empty for runs by themselves."""
+
+    title: str
+    leading: tuple[str, ...]
+    stages: tuple[tuple[str, Stage], ...]
+    settings: tuple[Difference, ...]
+    finals: tuple[Final, ...]
+    curves: tuple[Figure, ...]
+    more_curves: tuple[Figure, ...]
+
+    @property
+    def runs(self) -> list[tuple[str, Run]]:
+        """Each run by its name."""
+        return [(name, stage.run) for name, stage in self.stages]
+
+
+def beside(stories: Sequence[tuple[str, Story]]) -> list[Beside]:
+    """The chapters of a comparison: one for runs by themselves, one a stage that pipelines share."""
+    names = [name for name, _ in stories]
+    if not stories[0][1].is_pipeline:
+        return [_beside("", [(name, story.stages[0], story) for name, story in stories], names)]
+    chapters = []
+    for title in dict.fromkeys(stage.name for _, story in stories for stage in story.stages):
+        found = [(name, stage, story) for name, story in stories for stage in story.stages if stage.name == title]
+        if len(found) > 1 and any(stage.run.settings or stage.run.metrics for _, stage, _ in found):
+            chapters.append(_beside(title, found, names))
+    return chapters
+
+
+def differing(runs: Sequence[tuple[str, Json]]) -> list[Difference]:
+    """What is not the same in all, in the order in which it first appears."""
+    keys = dict.fromkeys(key for _, values in runs for key in values)
+    rows = [(str(key), tuple(values.get(key, ABSENT) for _, values in runs)) for key in keys]
+    return [(key, values) for key, values in rows if any(value != values[0] for value in values)]
+
+
+def _beside(title: str, found: Sequence[tuple[str, Stage, Story]], names: Sequence[str]) -> Beside:
+    measured = [(name, series.columns(stage.run.metrics)) for name, stage, _ in found]
+    main, more = _curves(measured, names)
+    return Beside(
+        title=title,
+        leading=_leading(measured),
+        stages=tuple((name, stage) for name, stage, _ in found),
+        settings=tuple(differing([(name, _settings(stage, story)) for name, stage, story in found])),
+        finals=_finals(measured),
+        curves=main,
+        more_curves=more,
+    )
+
+
+def _settings(stage: Stage, story: Story) -> Json:
+    """The settings, with paths inside a pipeline's own folder told from there, as those are the same in every copy."""
+    if not story.is_pipeline:
+        return stage.run.settings
+    inside = (f"{story.folder}/", f"{story.folder.resolve()}/")
+
+    def told(value: Any) -> Any:
+        for prefix in inside:
+            value = value.removeprefix(prefix) if isinstance(value, str) else value
+        return value
+
+    return {key: told(value) for key, value in stage.run.settings.items()}
+
+
+def _metrics(measured: Sequence[tuple[str, dict[str, Series]]]) -> list[tuple[str, Metric, list[tuple[str, Series]]]]:
+    """Every metric in its order, how it is shown, and the runs that have it."""
+    found = []
+    for name in captions.in_order(dict.fromkeys(name for _, one in measured for name in one)):
+        having = [(run, one[name]) for run, one in measured if name in one]
+        first = next(one for _, one in measured if name in one)
+        found.append((name, metric_for(name, first), having))
+    return found
+
+
+def _finals(measured: Sequence[tuple[str, dict[str, Series]]]) -> tuple[Final, ...]:
+    finals = []
+    for _, metric, having in _metrics(measured):
+        if metric.is_main:
+            last = {run: _shown(metric, one) for run, one in having}
+            finals.append(Final(metric.title, tuple(last.get(run, ABSENT) for run, _ in measured)))
+    return tuple(finals)
+
+
+def _leading(measured: Sequence[tuple[str, dict[str, Series]]]) -> tuple[str, ...]:
+    """Where the runs end in what counts most, the highest first, where all of them measured it."""
+    found = []
+    for name, metric, having in _metrics(measured):
+        if name in LEADING and len(having) == len(measured):
+            found.append(f"{metric.title}, at the end: {_ranked(metric, having)}.")
+    return tuple(found)
+
+
+def _ranked(metric: Metric, having: Sequence[tuple[str, Series]]) -> str:
+    order = sorted(having, key=lambda pair: -ends(pair[1].values)[1])
+    return ", ".join(f"{name} {_shown(metric, one)}" for name, one in order)
+
+
+def _shown(metric: Metric, one: Series) -> str:
+    return (percent if metric.is_share else number)(ends(one.values)[1])
+
+
+def _curves(
+    measured: Sequence[tuple[str, dict[str, Series]]], names: Sequence[str]
+) -> tuple[tuple[Figure, ...], tuple[Figure, ...]]:
+    """The main metrics and the others, each with all runs in one figure."""
+    styles = {name: figures.style(place) for place, name in enumerate(names)}
+    main: list[Figure] = []
+    more: list[Figure] = []
+    for _, metric, having in _metrics(measured):
+        drawn = Figure(metric.title, figures.overlay(having, metric, styles), _caption(metric, having, len(measured)))
+        (main if metric.is_main else more).append(drawn)
+    return tuple(main), tuple(more)
+
+
+def _caption(metric: Metric, having: Sequence[tuple[str, Series]], runs: int) -> str:
+    """Where each ends, from the highest down, and what to look for."""
+    text = f"At the end: {_ranked(metric, having)}."
+    if len(having) < runs:
+        text += " The others did not measure it."
+    return f"{text} {metric.look_for}" if metric.look_for else text

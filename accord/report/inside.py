@@ -1,0 +1,190 @@
+"""The page of `accord inspect`: a model as it reads one text, in tables and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+from accord.files import write_text
+from accord.report.html import fill
+
+Weights = npt.NDArray[np.float64]
+
+SURPRISES = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Nats at which the shade of a token grows."""
+
+SHARES = (0.05, 0.2, 0.4, 0.6, 0.8)
+"""Probabilities, and shares of attention, at which a shade grows."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of the text. What the model thought before it came: its log-probability, its rank, and the entropy."""
+
+    text: str
+    id: int
+    logp: float | None = None
+    rank: int | None = None
+    entropy: float | None = None
+
+    @property
+    def probability(self) -> float | None:
+        return None if self.logp is None else float(np.exp(self.logp))
+
+    @property
+    def shade(self) -> int:
+        """How surprising it was, 0 to 5."""
+        return 0 if self.logp is None else sum(-self.logp >= bound for bound in SURPRISES)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A token that may come next."""
+
+    text: str
+    id: int
+    logp: float
+
+    @property
+    def probability(self) -> float:
+        return float(np.exp(self.logp))
+
+    @property
+    def shade(self) -> int:
+        """How sure the guess is, 0 to 5."""
+        return sum(self.probability >= bound for bound in SHARES)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A token's embedding on a plane; `of` is the place, among the spots, of the text's token it is a neighbour of."""
+
+    text: str
+    x: float
+    y: float
+    of: int | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """All that the page shows; layers and heads are counted from 0 here, and from 1 on the page."""
+
+    model: str
+    text: str
+    is_chat: bool
+    tokens: tuple[Token, ...]
+    following: tuple[Guess, ...]
+    entropy: float
+    attention: tuple[Weights, ...]
+    chosen: tuple[int, int]
+    is_asked_for: bool
+    lens: tuple[tuple[Guess, ...], ...]
+    neighbours: tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
+    spots: tuple[Spot, ...]
+    kept_variance: float
+
+    @property
+    def surprise(self) -> float | None:
+        """The mean of -log p of the tokens after the first, in nats."""
+        given = [-token.logp for token in self.tokens if token.logp is not None]
+        return float(np.mean(given)) if given else None
+
+
+def write_inside(reading: Reading, path: Path) -> None:
+    """Write the page: one file that needs no other, no network and no script."""
+    layer, head = reading.chosen
+    labels = [token.text for token in reading.tokens]
+    page = fill(
+        "inside.html",
+        reading=reading,
+        labels=labels,
+        maps=[[small_map(head) for head in layer] for layer in reading.attention],
+        large=large_map(reading.attention[layer][head], labels) if reading.attention else "",
+        scatter=scatter(reading.spots),
+        surprises=SURPRISES,
+        shares=SHARES,
+    )
+    write_text(path, page)
+
+
+def small_map(weights: Weights) -> Markup:
+    """A matrix (T, T) as a small picture: a row a query, from top to bottom, a column a key; runs of a shade are one."""
+    shades = sum((weights >= bound).astype(int) for bound in SHARES)
+    paths: dict[int, list[str]] = {}
+    for row, line in enumerate(np.asarray(shades)):
+        edges = [0, *(np.flatnonzero(np.diff(line)) + 1).tolist(), len(line)]
+        for start, end in zip(edges, edges[1:], strict=False):
+            if line[start]:
+                paths.setdefault(int(line[start]), []).append(f"M{start} {row}h{end - start}v1h{start - end}z")
+    size = len(weights)
+    drawn = "".join(f'<path class="a{shade}" d="{"".join(runs)}"/>' for shade, runs in sorted(paths.items()))
+    return Markup(f'<svg viewBox="0 0 {size} {size}" aria-hidden="true">{drawn}</svg>')
+
+
+def large_map(weights: Weights, labels: Sequence[str]) -> Markup:
+    """The same large enough to read, with the tokens on both axes and the weights in each cell's title."""
+    cell, size = 20, len(labels)
+    margin = 12 + round(7.2 * max(map(len, labels)))
+    parts = []
+    for i, label in enumerate(labels):
+        middle = margin + cell * i + cell / 2
+        parts.append(Markup('<text class="row" x="{}" y="{}">{}</text>').format(margin - 6, middle + 4, label))
+        turned = f"translate({middle + 4} {margin - 6}) rotate(-90)"
+        parts.append(Markup('<text class="column" transform="{}">{}</text>').format(turned, label))
+        parts.append(Markup(f'<path class="rail" d="M{margin} {middle}h{cell * i}"/>'))
+        for j in range(i + 1):
+            if weights[i, j] >= 0.005:
+                at = f'x="{margin + cell * j + 1}" y="{margin + cell * i + 1}" width="{cell - 2}" height="{cell - 2}"'
+                box = Markup(
+                    f'<rect {at} rx="2" fill-opacity="{weights[i, j]:.2f}"><title>{{}} → {{}}: {{}}</title></rect>'
+                )
+                parts.append(box.format(label, labels[j], f"{weights[i, j]:.2f}"))
+    side = margin + cell * size + 1
+    opening = (
+        f'<svg class="large" viewBox="0 0 {side} {side}" style="width: {side}px" role="img" aria-label="Attention">'
+    )
+    return Markup(opening) + Markup("").join(parts) + Markup("</svg>")
+
+
+def scatter(spots: Sequence[Spot], width: int = 760, height: int = 460) -> Markup:
+    """Embeddings on a plane, the text's tokens filled and their neighbours hollow, each tied to its token."""
+    if not spots:
+        return Markup("")
+    plane = np.array([(spot.x, spot.y) for spot in spots])
+    low, span = plane.min(0), np.maximum(np.ptp(plane, 0), 1e-9)
+    places = (plane - low) / span * (width - 160, height - 50) + (70, 25)
+    places[:, 1] = height - places[:, 1]
+    parts = [
+        Markup('<path class="tie" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>'.format(*places[spot.of], *place))
+        for spot, place in zip(spots, places, strict=True)
+        if spot.of is not None
+    ]
+    taken = [(x - 4.0, y - 4.0, x + 4.0, y + 4.0) for x, y in places]
+    for spot, (x, y) in zip(spots, places, strict=True):
+        kind = "own" if spot.of is None else "near"
+        parts.append(Markup(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'))
+        if (at := _room(spot.text, x, y, taken, width, height)) is not None:
+            name = Markup('<text class="{}" x="{}" y="{}">{}</text>')
+            parts.append(name.format(kind, f"{at[0]:.1f}", f"{at[1]:.1f}", spot.text))
+    opening = f'<svg class="scatter" viewBox="0 0 {width} {height}" role="img" aria-label="Embeddings on a plane">'
+    return Markup(opening) + Markup("").join(parts) + Markup("</svg>")
+
+
+def _room(
+    text: str, x: float, y: float, taken: list[tuple[float, ...]], width: int, height: int
+) -> tuple[float, float] | None:
+    """Where a label covers no other and no spot; None where there is no such place. The place is taken from then on."""
+    wide, high = 7.0 * len(text), 12.0
+    for down, side in product((4.0, -8.0, 16.0, -20.0, 28.0), (7.0, -7.0 - wide, -wide / 2)):
+        box = (x + side, y + down - high + 3, x + side + wide, y + down + 3)
+        inside = box[0] >= 0 and box[1] >= 0 and box[2] <= width and box[3] <= height
+        if inside and not any(box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in taken):
+            taken.append(box)
+            return x + side, y + down
+    return None

@@ -1,0 +1,277 @@
+"""Evaluations of every kind as `accord evaluate` writes them, small and made by formula, to test the report."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from tests.report.folders import HOSTILE, VERDICT, interval, metrics, model, write_rows, write_run
+
+
+def pair(first: str, second: str, rate: float, half: float, controlled: float | None) -> dict[str, Any]:
+    return {
+        "model": first,
+        "against": second,
+        **interval(rate, half, ties=3, invalid=1),
+        "length_controlled": None if controlled is None else interval(controlled, half),
+        "sign_test": {"wins": 180, "losses": 71, "p": 4.2e-12},
+        "first_wins": 0.53,
+        "inconsistent": 0.12,
+    }
+
+
+TOKENS = [["the", 0.02], [" coffee", 1.2], [" is", -0.3], [" warm", 4.6], [" .", -2.5], ["<|im_end|>", 0.0]]
+
+MODELS = {
+    **VERDICT,
+    "models": [
+        model("sft", 0.353, 0.02, None, None, 14.5),
+        {**model("dpo", 0.571, 1.62, 0.716, 4.41, 15.2)},
+        {**model("ppo", 0.644, 2.25, 0.823, 6.25, 16.75)},
+    ],
+    "pairs": [
+        pair("dpo", "sft", 0.716, 0.05, 0.702),
+        pair("ppo", "sft", 0.823, 0.05, 0.731),
+        pair("ppo", "dpo", 0.53, 0.06, 0.44),
+    ],
+    "board": [
+        {"name": "ppo", "rating": interval(0.61, 0.12), "elo": interval(106.0, 21.0)},
+        {"name": "dpo", "rating": interval(0.22, 0.12), "elo": interval(38.0, 21.0)},
+        {"name": "sft", "rating": interval(-0.83, 0.13), "elo": interval(-144.0, 22.0)},
+    ],
+    "warnings": ["cafe answered 12% of pairs differently when their order was changed."],
+    "side_by_side": [
+        {
+            "prompt": "How is the coffee ?",
+            "answers": [
+                {"model": "sft", "text": "the tea is cold .", "scores": {"cafe": 0.2}},
+                {
+                    "model": "dpo",
+                    "text": "the coffee is warm .",
+                    "scores": {"cafe": 0.61, "reward": 1.9},
+                    "tokens": TOKENS,
+                },
+                {
+                    "model": "ppo",
+                    "text": HOSTILE,
+                    "scores": {"cafe": 0.0},
+                    "tokens": [
+                        ["<script>", 2.0],
+                        ["alert('owned')", -0.7],
+                        ["</script>\x1b[31m ", 0.2],
+                        ["\u202e\n", 0.6],
+                    ],
+                },
+            ],
+        }
+    ],
+}
+MODELS["models"][2]["win_rate"] = {**MODELS["models"][2]["win_rate"], "length_controlled": interval(0.731, 0.05)}
+
+TRIAL = {
+    "kind": "comparisons",
+    "name": "reward model",
+    "data": "held_out.jsonl",
+    "accuracy": interval(0.712, 0.021, n=1800),
+    "ceiling": 0.731,
+    "ties": 2,
+    "labelled_ties": 40,
+    "rows": 1840,
+    "by_margin": [
+        {"label": "least certain third", "accuracy": interval(0.54, 0.04, n=600)},
+        {"label": "middle third", "accuracy": interval(0.70, 0.04, n=600)},
+        {"label": "most certain third", "accuracy": interval(0.90, 0.02, n=600)},
+    ],
+    "by_length": [
+        {"label": "chosen shorter", "accuracy": interval(0.41, 0.03, n=800)},
+        {"label": "chosen longer", "accuracy": interval(0.86, 0.03, n=1000)},
+    ],
+    "by_source": [{"label": "people", "accuracy": interval(0.71, 0.02, n=1800)}],
+    "calibration": {
+        "bins": [
+            {"confidence": 0.55, "frequency": interval(0.54, 0.05, n=500)},
+            {"confidence": 0.65, "frequency": interval(0.63, 0.05, n=500)},
+            {"confidence": 0.75, "frequency": interval(0.70, 0.04, n=400)},
+            {"confidence": 0.95, "frequency": interval(0.81, 0.04, n=400)},
+        ],
+        "ece": interval(0.061, 0.012, n=1800),
+    },
+    "probes": [
+        {
+            "name": "longer",
+            "what": "two more sentences",
+            "preferred": interval(0.83, 0.04),
+            "shift": interval(0.9, 0.1),
+            "n": 256,
+        },
+        {
+            "name": "repeated",
+            "what": "said twice",
+            "preferred": interval(0.22, 0.05),
+            "shift": interval(-0.6, 0.1),
+            "n": 256,
+        },
+        {
+            "name": "position",
+            "what": "the two exchanged",
+            "preferred": interval(0.50, 0.06),
+            "shift": interval(0.0, 0.1),
+            "n": 256,
+        },
+    ],
+    "warnings": [],
+}
+
+AGREEMENT = {
+    "kind": "agreement",
+    "data": "labels.jsonl",
+    "annotators": ["ann", "bob", "cyd"],
+    "items": 200,
+    "pairs": [
+        {"a": "ann", "b": "bob", "items": 200, "agreement": interval(0.8, 0.05), "kappa": interval(0.6, 0.1)},
+        {"a": "ann", "b": "cyd", "items": 180, "agreement": interval(0.7, 0.06), "kappa": interval(0.4, 0.12)},
+    ],
+    "fleiss": interval(0.52, 0.08),
+    "krippendorff": interval(0.53, 0.08),
+    "agreement": interval(0.76, 0.04),
+    "ceiling": interval(0.861, 0.03),
+    "warnings": ["bob has labelled fewer than 20 items with cyd."],
+}
+
+
+def _point(coefficient: float, kl: float, score: float) -> dict[str, Any]:
+    return {
+        "name": str(coefficient),
+        "coefficient": coefficient,
+        "kl": interval(kl, 0.1),
+        "score": interval(score, 0.02),
+    }
+
+
+FRONTIER = {
+    "kind": "frontier",
+    "judge": "cafe",
+    "reference": "sft",
+    "prompts": 256,
+    "families": [
+        {"name": "ppo", "points": [_point(0.2, 1.0, 0.5), _point(0.05, 4.0, 0.7), _point(0.0, 16.0, 0.6)]},
+        {"name": "dpo", "points": [_point(0.5, 0.49, 0.45), _point(0.1, 2.25, 0.6)]},
+    ],
+    "best_of_n": [
+        {"n": n, "kl_bound": math.log(n) - (n - 1) / n, "kl": None, "score": interval(0.35 + 0.1 * math.log2(n), 0.02)}
+        for n in (1, 2, 4, 8)
+    ],
+    "warnings": [],
+}
+
+
+def _curve(name: str, source: str, reach: float, a: float, b: float, form: str) -> dict[str, Any]:
+    """Gold exactly on its fitted curve from 0.4 on; the proxy rises by a half a step of distance."""
+    points = []
+    for step in range(25):
+        d = reach * step / 24
+        slope = a - b * (d if form == "best of n" else math.log(d) if d else 0.0)
+        points.append({"distance": d, "at": step, "proxy": 1.0 + 0.5 * d, "gold": 0.4 + d * slope})
+    turn = a / (2 * b) if form == "best of n" else math.exp(a / b - 1)
+    peak = a * a / (4 * b) if form == "best of n" else b * turn
+    fit = {"form": form, "a": interval(a, 0.01), "b": interval(b, 0.01), "turn": interval(turn, 0.2), "start": 0.4}
+    return {"name": name, "source": source, "points": points, "fit": {**fit, "peak": interval(peak, 0.01), "r2": 1.0}}
+
+
+OVEROPTIMISATION = {
+    "kind": "overoptimisation",
+    "proxy": "reward",
+    "gold": "cafe",
+    "curves": [
+        _curve("ppo, seed 0", "training", 3.0, 0.3, 0.2, "rl"),
+        _curve("best of n", "best of n", 2.0, 0.4, 0.1, "best of n"),
+    ],
+    "warnings": ["two seeds are few."],
+}
+
+TASKS = {
+    "kind": "tasks",
+    "settings": {"temperature": 0.0, "max_new_tokens": 16},
+    "clusters": [
+        {
+            "name": "arithmetic",
+            "held_out": False,
+            "tasks": [
+                {
+                    "name": "sums",
+                    "metric": "exact match",
+                    "n": 200,
+                    "scores": {"base": interval(0.1, 0.04), "flan": interval(0.8, 0.05)},
+                }
+            ],
+            "mean": {"base": interval(0.1, 0.04), "flan": interval(0.8, 0.05)},
+        },
+        {
+            "name": "sorting",
+            "held_out": True,
+            "tasks": [
+                {
+                    "name": "letters",
+                    "metric": "rank classification",
+                    "n": 150,
+                    "scores": {"base": interval(0.2, 0.04), "flan": interval(0.4, 0.05)},
+                }
+            ],
+            "mean": {"base": interval(0.2, 0.04), "flan": interval(0.4, 0.05)},
+        },
+    ],
+}
+
+EVERYTHING = {
+    "verdict": MODELS,
+    "trial": TRIAL,
+    "labels": AGREEMENT,
+    "frontier": FRONTIER,
+    "turn": OVEROPTIMISATION,
+    "clusters": TASKS,
+}
+
+ALARMS = [
+    {
+        "step": 24,
+        "alarm": "reward-up-watched-down",
+        "saw": "reward rose from 1.2 to 1.9 in 10 steps while the watched score fell from 0.66 to 0.61.",
+        "try": "Raise kl_coefficient, or use the model in best/.",
+    },
+    {"step": 31, "alarm": "length-drift", "saw": "length is 2.1 times that of the start.", "try": "Penalise length."},
+    {"step": 33, "alarm": "length-drift", "saw": "length is 2.3 times that of the start.", "try": "Penalise length."},
+]
+
+
+def watched_metrics(n: int) -> list[dict[str, Any]]:
+    """PPO's metrics in which every second step was watched: the measure is t (2 - 1.5 t) - 0.2 over 0.66 at t = 2/3."""
+    rows = metrics("ppo", n)
+    for row in rows[1::2]:
+        t = row["step"] / n
+        row["watched"] = 0.4 + 0.4 * t * (2 - 1.5 * t)
+    return rows
+
+
+def write_watched(folder: Path, alarms: list[dict[str, Any]], n: int = 40) -> Path:
+    """A run under watch: the column `watched`, alarms, and the best model's step."""
+    write_run(folder, "ppo", n)
+    write_rows(folder / "metrics.jsonl", watched_metrics(n))
+    write_rows(folder / "alarms.jsonl", alarms)
+    (folder / "best.json").write_text(json.dumps({"step": 26, "watched": 0.667}))
+    return folder
+
+
+def write_everything(folder: Path) -> Path:
+    """A pipeline with a watched run and an evaluation of every kind."""
+    write_watched(folder / "ppo", ALARMS)
+    stages = [{"name": "ppo", "command": "ppo", "seconds": 110.0, "inputs": {"model": "smollm2"}}]
+    for name, evaluation in EVERYTHING.items():
+        (folder / name).mkdir()
+        (folder / name / "evaluation.json").write_text(json.dumps(evaluation))
+        stages.append(
+            {"name": name, "command": f"evaluate {evaluation['kind']}", "seconds": 3.0, "inputs": {"models": ["ppo"]}}
+        )
+    (folder / "pipeline.json").write_text(json.dumps({"name": "everything", "seconds": 130.0, "stages": stages}))
+    return folder
