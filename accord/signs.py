@@ -27,3 +27,11 @@ def sign(character: str) -> str:
 def legible(text: str) -> str:
     """The text with a sign for every character that hides or acts; spaces and line ends stay as they are."""
     return _HIDDEN.sub(lambda match: sign(match.group()), text)
+
+
+def on_one_line(text: str) -> str:
+    """A token's text: what hides or acts as a sign, and so are line ends, and the spaces that begin or end it."""
+    inner = text.strip(" ")
+    before = len(text) - len(text.lstrip(" "))
+    spaces = _NAMED[" "] * before, _NAMED[" "] * (len(text) - before - len(inner))
+    return spaces[0] + legible(inner).replace("\n", "↵").replace("⇥\t", "⇥") + spaces[1]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.signs import legible
+from accord.signs import legible, on_one_line
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,19 @@ def test_nothing_a_terminal_obeys_is_left(text: str) -> None:
     left = set(legible(text)) - {"\n", "\t"}
     assert all(c.isprintable() or ord(c) > 0x9F for c in left)
     legible(text).encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (" the", "·the"),
+        ("a b ", "a b·"),
+        ("  ", "··"),
+        ("", ""),
+        ("\n\n", "↵↵"),
+        ("\t\x00", "⇥⟨U+0000⟩"),
+        (" \n ", "·↵·"),
+    ],
+)
+def test_a_token_on_one_line(text: str, shown: str) -> None:
+    assert on_one_line(text) == shown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -114,12 +114,12 @@ def write_inside(reading: Reading, path: Path) -> None:
 
 
 def small_map(weights: Weights) -> Markup:
-    """A matrix (T, T) as a small picture: a row a query, from top to bottom, a column a key; runs of a shade are one."""
+    """A matrix (T, T) as a small picture: a row a query, from the top, a column a key; runs of one shade are one."""
     shades = sum((weights >= bound).astype(int) for bound in SHARES)
     paths: dict[int, list[str]] = {}
     for row, line in enumerate(np.asarray(shades)):
         edges = [0, *(np.flatnonzero(np.diff(line)) + 1).tolist(), len(line)]
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in pairwise(edges):
             if line[start]:
                 paths.setdefault(int(line[start]), []).append(f"M{start} {row}h{end - start}v1h{start - end}z")
     size = len(weights)
@@ -129,7 +129,8 @@ def small_map(weights: Weights) -> Markup:
 
 def large_map(weights: Weights, labels: Sequence[str]) -> Markup:
     """The same large enough to read, with the tokens on both axes and the weights in each cell's title."""
-    cell, size = 20, len(labels)
+    size = len(labels)
+    cell = 28 if size <= 24 else 18
     margin = 12 + round(7.2 * max(map(len, labels)))
     parts = []
     for i, label in enumerate(labels):
@@ -165,7 +166,7 @@ def scatter(spots: Sequence[Spot], width: int = 760, height: int = 460) -> Marku
         for spot, place in zip(spots, places, strict=True)
         if spot.of is not None
     ]
-    taken = [(x - 4.0, y - 4.0, x + 4.0, y + 4.0) for x, y in places]
+    taken: list[tuple[float, ...]] = [(x - 4.0, y - 4.0, x + 4.0, y + 4.0) for x, y in places]
     for spot, (x, y) in zip(spots, places, strict=True):
         kind = "own" if spot.of is None else "near"
         parts.append(Markup(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'))

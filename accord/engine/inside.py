@@ -1,0 +1,160 @@
+"""What goes on inside a model as it reads a text: attention, predictions after every layer, neighbouring embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from accord.engine.generate import evaluating
+from accord.engine.readout import Readout
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What a model computes over T tokens, with L layers of H heads; all of it on the CPU.
+
+    Attributes:
+        tokens: (T,) their ids.
+        logp: (T, V) log-probabilities of the token after each position.
+        attention: for every layer (H, T, T): how much query i attends to key j, rows that sum to 1; empty where the
+            model has no attention. With W_Q, W_K a head's projections, RoPE included: softmax(Q K^T / sqrt(d)) over
+            keys j <= i (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).
+        lens: (L + 1, T) the likeliest next token were the model to stop after each layer, embeddings first, and
+        lens_logp: (L + 1, T) its log-probability: the last layer's norm and the output layer, applied to the hidden
+            states there (the logit lens, nostalgebraist 2020). The last row is the model's own prediction.
+    """
+
+    tokens: Tensor
+    logp: Tensor
+    attention: tuple[Tensor, ...]
+    lens: Tensor
+    lens_logp: Tensor
+
+    def given(self) -> Tensor:
+        """(T - 1,) the log-probability of each token but the first, given those before it."""
+        return self.logp[:-1].gather(1, self.tokens[1:, None]).squeeze(1)
+
+    def ranks(self) -> Tensor:
+        """(T - 1,) how many tokens were likelier than the one that came, plus 1."""
+        return (self.logp[:-1] > self.given()[:, None]).sum(1) + 1
+
+    def entropies(self) -> Tensor:
+        """(T,) the entropy of the prediction at each position, in nats."""
+        return torch.special.entr(self.logp.exp()).sum(1)
+
+
+@torch.no_grad()
+def look(network: nn.Module, tokens: Sequence[int]) -> Inside:
+    """Read the tokens once, with plain attention whose weights can be seen, and leave the model as it was.
+
+    Raises:
+        ValueError: there are no tokens.
+    """
+    if not tokens:
+        raise ValueError("there are no tokens to read")
+    model: Any = network
+    ids = torch.tensor([tuple(tokens)], device=model.device)
+    with evaluating(model), _plain_attention(model), _norm_after(model) as norm:
+        out = model.base_model(
+            input_ids=ids, use_cache=False, output_hidden_states=True, output_attentions=_attends(model)
+        )
+        states = [state[0] for state in out.hidden_states[:-1]]
+        last = out.last_hidden_state[0]
+        readout = Readout.of(model)
+        likeliest, after = [], None
+        for hidden in [*map(norm(out.last_hidden_state), states), last]:
+            after = readout.logits(hidden).log_softmax(-1)
+            likeliest.append(after.max(-1))
+    assert after is not None
+    return Inside(
+        tokens=ids[0].cpu(),
+        logp=after.cpu(),
+        attention=tuple(layer[0].cpu() for layer in getattr(out, "attentions", None) or ()),
+        lens=torch.stack([best.indices for best in likeliest]).cpu(),
+        lens_logp=torch.stack([best.values for best in likeliest]).cpu(),
+    )
+
+
+def elsewhere(attention: Sequence[Tensor]) -> Tensor:
+    """(L, H) the share of each head's attention that goes to tokens other than the first and the query itself.
+
+    The first token is where heads look that have nothing to say (Xiao et al. 2023, arXiv:2309.17453), and a query's own
+    place tells no head apart from another.
+    """
+    weights = torch.stack(list(attention))
+    kept = torch.ones(weights.shape[-2:]).tril(-1)
+    kept[:, 0] = 0
+    return (weights * kept).sum((2, 3)) / weights.shape[-1]
+
+
+def nearest(embeddings: Tensor, tokens: Sequence[int], k: int) -> tuple[Tensor, Tensor]:
+    """For each token the k others whose rows of `embeddings` (V, d) are nearest: ids and cosines, both (tokens, k)."""
+    unit = nn.functional.normalize(embeddings.detach().float().cpu(), dim=-1)
+    own = torch.tensor(list(tokens))
+    cosines = unit[own] @ unit.T
+    cosines.scatter_(1, own[:, None], -torch.inf)
+    found = cosines.topk(min(k, len(unit) - 1), dim=-1)
+    return found.indices, found.values
+
+
+def plane(vectors: Tensor) -> tuple[Tensor, float]:
+    """Vectors (n, d) of length 1 on the plane of their two principal components: (n, 2), and the variance it keeps.
+
+    Each component points to where its largest coordinate is positive, so the picture does not depend on the solver.
+    """
+    unit = nn.functional.normalize(vectors.detach().float().cpu(), dim=-1)
+    centred = unit - unit.mean(0)
+    u, s, _ = torch.linalg.svd(centred, full_matrices=False)
+    spots = torch.zeros(len(unit), 2)
+    kept = u[:, :2] * s[:2]
+    spots[:, : kept.shape[1]] = kept
+    largest = spots.gather(0, spots.abs().argmax(0, keepdim=True)).squeeze(0)
+    spots = spots * torch.where(largest < 0, -1.0, 1.0)
+    total = float(s.square().sum())
+    return spots, float(s[:2].square().sum()) / total if total else 0.0
+
+
+def _attends(model: Any) -> bool:
+    """Whether the model mixes tokens by attention, whose weights it can be asked for."""
+    return hasattr(model.config.get_text_config(), "num_attention_heads")
+
+
+@contextmanager
+def _plain_attention(model: Any) -> Iterator[None]:
+    """The model with attention that computes its weights as a matrix; where it takes no other, as it is."""
+    before = model.config.get_text_config()._attn_implementation
+    if _attends(model):
+        model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        if _attends(model):
+            model.set_attn_implementation(before)
+
+
+@contextmanager
+def _norm_after(model: Any) -> Iterator[Callable[[Tensor], Callable[[Tensor], Tensor]]]:
+    """What the model does to its hidden states between the last layer and the output layer, known after a forward.
+
+    It is the module outside the layers whose output the trunk returned.
+    """
+    trunk = model.base_model
+    inner = {id(part) for parts in trunk.modules() if isinstance(parts, nn.ModuleList) for part in parts.modules()}
+    outer = [m for m in trunk.modules() if m is not trunk and id(m) not in inner]
+    seen: list[tuple[nn.Module, Tensor]] = []
+
+    def note(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            seen.append((module, output))
+
+    hooks = [module.register_forward_hook(note) for module in outer]
+    try:
+        yield lambda last: next((m for m, out in seen if out.data_ptr() == last.data_ptr()), nn.Identity())
+    finally:
+        for hook in hooks:
+            hook.remove()
