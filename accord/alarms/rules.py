@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from accord.alarms.history import FIRST, LAST, History, grown, halves, moving, noise, z
 
-WINDOWS = (8, 16, 32)
+WINDOWS = (4, 8, 16, 32)
 """Measurements in the means that a peak of the watched measure is looked for in."""
 BEYOND, CLEARLY = 3.0, 5.5
 """z of a change that is beyond noise, and of one that is beyond the noise of a whole run's search."""

@@ -55,7 +55,7 @@ def test_whatever_a_method_measures_has_a_title_of_its_own_and_a_sentence(method
 def test_shares_are_those_of_something() -> None:
     assert {name for name, metric in METRICS.items() if metric.is_share} == {
         "accuracy", "kept", "right", "solved", "rationalised", "labelled", "agreement", "labels_right", "flat_groups",
-        "ties", "ended", "invalid", "explained_variance", "clip_fraction",
+        "ties", "ended", "invalid", "explained_variance", "clip_fraction", "repetition",
     }  # fmt: skip
 
 
