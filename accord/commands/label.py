@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from accord.data.load import load_samples
+from accord.data.samples import load_samples
 from accord.errors import InputError
 from accord.feedback.named import judge_named, labeller_named
 from accord.feedback.rankings import labelled

@@ -11,10 +11,9 @@ from typing import Any, TypeAlias, get_args
 
 from accord.data.conventions import Convention, convention_of
 from accord.data.generated import GENERATED, generated
-from accord.data.messages import read_prompt, read_text
 from accord.data.readers import FORMATS, Numbered, format_of
 from accord.errors import InputError
-from accord.records import Message, Prompt, Row, Text, row_to_json
+from accord.records import Prompt, Row, row_to_json
 
 Source: TypeAlias = str | os.PathLike[str] | Iterable[Row | Mapping[str, Any]]
 
@@ -36,7 +35,7 @@ def load_data(source: Source, *, split: str = "train", limit: int | None = None)
     Raises InputError, naming the file and the row, for a missing or malformed file, columns that fit no convention, an
     empty completion, equal chosen and rejected, a malformed chat, label or ranking, and when there are no rows.
     """
-    return [record for record, _ in _read(source, split, limit)]
+    return [record for record, _ in read_rows(source, split, limit)]
 
 
 def load_prompts(source: Source, *, split: str = "train", limit: int | None = None) -> list[Prompt]:
@@ -48,19 +47,17 @@ def load_prompts(source: Source, *, split: str = "train", limit: int | None = No
         record
         if isinstance(record, Prompt)
         else Prompt(record.prompt, {name: value for name, value in columns.items() if name != "prompt"})
-        for record, columns in _read(source, split, limit)
+        for record, columns in read_rows(source, split, limit)
     ]
 
 
-def _read(source: Source, split: str, limit: int | None) -> list[tuple[Row, Mapping[str, Any]]]:
+def read_rows(source: Source, split: str, limit: int | None) -> list[tuple[Row, Mapping[str, Any]]]:
     """Every row as a record, and its columns."""
-    if limit is not None and limit < 1:
-        raise InputError(f"the limit on rows must be at least 1, not {limit}")
     if isinstance(source, (str, os.PathLike)):
-        name, unit, numbered = _open(source, split)
+        name, unit, numbered = open_rows(source, split)
     else:
         name, unit, numbered = "", "row", _pick(_number(source), split)
-    rows = list(_records(islice(numbered, limit), f"{name}, {unit}" if name else unit))
+    rows = list(_records(head(numbered, limit), f"{name}, {unit}" if name else unit))
     if not rows:
         raise InputError(
             f"{name or 'the data'} holds no rows" + ("" if split == "train" else f" in the split '{split}'")
@@ -68,29 +65,14 @@ def _read(source: Source, split: str, limit: int | None) -> list[tuple[Row, Mapp
     return rows
 
 
-def load_samples(path: str | os.PathLike[str]) -> list[tuple[Text, Text]]:
-    """The prompts and completions in a file of samples: rows as demonstrations have them, but a model may say nothing.
-
-    A chat's completion is a chat, an empty one an empty message.
-
-    Raises InputError as `load_data` does.
-    """
-    name, unit, numbered = _open(path, "train")
-    samples: list[tuple[Text, Text]] = []
-    for number, columns in numbered:
-        try:
-            if not {"prompt", "completion"} <= columns.keys():
-                raise InputError(f"a sample has the columns prompt and completion, and here are {', '.join(columns)}")
-            prompt = read_prompt(columns["prompt"])
-            completion = read_text(columns["completion"], "completion")
-        except InputError as error:
-            raise InputError(f"{name}, {unit} {number}: {error}") from None
-        chat = (Message("assistant", completion),) if isinstance(completion, str) else completion
-        samples.append((prompt, completion if isinstance(prompt, str) else chat))
-    return samples
+def head(numbered: Numbered, limit: int | None) -> Numbered:
+    """The first so many rows, or all."""
+    if limit is not None and limit < 1:
+        raise InputError(f"the limit on rows must be at least 1, not {limit}")
+    return islice(numbered, limit)
 
 
-def _open(source: str | os.PathLike[str], split: str) -> tuple[str, str, Numbered]:
+def open_rows(source: str | os.PathLike[str], split: str) -> tuple[str, str, Numbered]:
     """What to call the source, what its numbers count, and its rows."""
     path, name = Path(source), os.fspath(source)
     if name.startswith(GENERATED):

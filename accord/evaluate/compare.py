@@ -1,15 +1,15 @@
-"""Models against each other on the same prompts: scores, win rates, divergence from a reference.
+"""What models answer to the same prompts, and how far they are from a reference in it.
 
-Every model answers every prompt once. A win rate is the mean over prompts of the judge's probability that the model's
-answer beats the other's, ties counted half, with a paired bootstrap interval over prompts. Divergence is the mean over
-the model's own samples of log pi(y|x) - log ref(y|x), in nats a completion.
+Every model answers every prompt once. Divergence is the mean over the model's own samples of
+log pi(y|x) - log ref(y|x), in nats a completion.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import torch
 
@@ -20,29 +20,52 @@ from accord.engine.models import Policy
 from accord.engine.precision import computing
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree, pack
-from accord.evaluate.statistics import Interval, as_json, bootstrap_mean
-from accord.feedback.judge import Judge, judge_samples
-from accord.objectives.segments import segment_sum
+from accord.evaluate.statistics import as_json, bootstrap_mean
 from accord.objectives.selection import best_of_n_kl_bound
 from accord.records import Sample
+
+Traced: TypeAlias = list[tuple[str, float]]
+"""An answer's tokens as texts, each with its log pi - log ref."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A model's answers to the prompts, their scores by name, and its divergence (per prompt, or one bound)."""
+    """A model's answers to the prompts, their scores by name, and its divergence (per prompt, or one bound).
+
+    `traced` holds the first answers token by token, where a reference is known. Samples without tokens are answers that
+    are known by their texts alone.
+    """
 
     name: str
     samples: list[Sample]
     scores: dict[str, torch.Tensor] = field(default_factory=dict)
     kl: torch.Tensor | float | None = None
+    traced: list[Traced] = field(default_factory=list)
+
+    @property
+    def characters(self) -> list[int]:
+        """The length of every answer."""
+        return [len(s.text) for s in self.samples]
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the answers were sampled here: others have no number of tokens, nor a reason why they ended."""
+        return all(s.completion.tokens for s in self.samples)
 
 
 def answer(
-    name: str, policy: Policy, prompts: Sequence[EncodedPrompt], sampling: Sampling, dtype: torch.dtype, n: int = 1
+    name: str,
+    policy: Policy,
+    prompts: Sequence[EncodedPrompt],
+    sampling: Sampling,
+    dtype: torch.dtype,
+    n: int = 1,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Answers:
     """n samples of every prompt, prompt after prompt."""
     with computing(dtype, policy.device):
-        groups = generate(policy.network, [p.tokens for p in prompts], n, sampling, end=policy.end)
+        tokens = [p.tokens for p in prompts]
+        groups = generate(policy.network, tokens, n, sampling, end=policy.end, progress=progress)
     return Answers(
         name,
         [
@@ -61,46 +84,58 @@ def best_of(answers: Answers, n: int, proxy: torch.Tensor) -> Answers:
     )
 
 
-@torch.no_grad()
 def divergence(
     answers: Answers, policy: Policy, reference: Policy, sampling: Sampling, dtype: torch.dtype
 ) -> torch.Tensor:
     """log pi - log ref of every answer, (C,), in nats, at the temperature it was sampled with."""
-    gaps = torch.empty(len(answers.samples), dtype=torch.float64)
-    trees = [Tree(s.prompt_tokens, (Branch(s.completion.tokens),), row=i) for i, s in enumerate(answers.samples)]
+    ratios = token_divergences(answers.samples, policy, reference, sampling, dtype)
+    return torch.stack([ratio.sum() for ratio in ratios])
+
+
+@torch.no_grad()
+def token_divergences(
+    samples: Sequence[Sample], policy: Policy, reference: Policy, sampling: Sampling, dtype: torch.dtype
+) -> list[torch.Tensor]:
+    """log pi - log ref of every token of every sample, (n,) float64 each, at the temperature it was sampled with."""
+    gaps: dict[int, torch.Tensor] = {}
+    trees = [Tree(s.prompt_tokens, (Branch(s.completion.tokens),), row=i) for i, s in enumerate(samples)]
     for batch in pack(trees, 4096, policy.device):
         with computing(dtype, policy.device):
             pi, ref = (log_probabilities(m.network, batch, sampling.temperature)[0] for m in (policy, reference))
-        where = torch.tensor([t.row for t in batch.trees])
-        gaps[where] = segment_sum((pi - ref).double(), batch.owner, batch.branches).cpu()
-    return gaps
+        counts = torch.bincount(batch.owner, minlength=batch.branches).tolist()
+        gaps |= zip((t.row for t in batch.trees), (pi - ref).double().cpu().split(counts), strict=True)
+    return [gaps[i] for i in range(len(samples))]
 
 
-def win_rate(judge: Judge, answers: Answers, against: Answers) -> dict[str, Any]:
-    """The judge's view of one model's answers against another's, with a 95% interval."""
-    verdicts = judge_samples(judge, answers.samples, against.samples)
-    valid = [v.first_wins for v in verdicts if v.first_wins is not None]
-    interval = bootstrap_mean(valid) if valid else Interval(float("nan"), float("nan"), float("nan"), 0)
-    return as_json(interval) | {"ties": valid.count(0.5), "invalid": len(verdicts) - len(valid)}
+def traced(policy: Policy, tokens: Sequence[int], ratios: Sequence[float]) -> Traced:
+    """An answer's tokens as texts that make up its text, with the token that ended it, each with its log pi - log ref.
+
+    A token is read after the one before it, as some tokenizers show the space between two words only then; one that is
+    no character by itself is shown as whatever the tokenizer makes of it alone.
+    """
+
+    def read(*ids: int) -> str:
+        return str(policy.tokenizer.decode(list(ids)))
+
+    texts = [*map(read, tokens[:1]), *(read(a, b)[len(read(a)) :] or read(b) for a, b in pairwise(tokens))]
+    return list(zip(texts, ratios, strict=True))
 
 
-def table(
-    models: Sequence[Answers], rewards: Mapping[str, Callable[..., torch.Tensor]], judge: Judge, against: str | None
-) -> list[dict[str, Any]]:
-    """A row a model: scores, win rate and divergence with their intervals, mean length in tokens, share that ended."""
-    rival = next((m for m in models if m.name == against), None)
+def table(models: Sequence[Answers], rewards: Mapping[str, Callable[..., torch.Tensor]]) -> list[dict[str, Any]]:
+    """A row a model: scores and divergence with their intervals, mean length, and the share that ended."""
     rows = []
     for model in models:
         for name, reward in rewards.items():
             model.scores[name] = reward(model.samples)
+        n, samples = len(model.samples), model.samples
         rows.append(
             {
                 "name": model.name,
                 "scores": {name: as_json(bootstrap_mean(s.tolist())) for name, s in model.scores.items()},
-                "win_rate": win_rate(judge, model, rival) if rival and rival is not model else None,
                 "kl": _summarised(model.kl),
-                "length": sum(len(s.completion.tokens) for s in model.samples) / len(model.samples),
-                "ended": sum(s.completion.stop == "end" for s in model.samples) / len(model.samples),
+                "characters": sum(model.characters) / n,
+                "length": sum(len(s.completion.tokens) for s in samples) / n if model.has_tokens else None,
+                "ended": sum(s.completion.stop == "end" for s in samples) / n if model.has_tokens else None,
             }
         )
     return rows

@@ -101,7 +101,7 @@ def mean_of(shares: Sequence[float] | Floats) -> Interval:
 
 
 def bootstrap(
-    statistic: Callable[[Floats], Floats], n: int, *, resamples: int = 2000, seed: int = 0
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]], n: int, *, resamples: int = 2000, seed: int = 0
 ) -> NDArray[np.float64]:
     """What a statistic comes to in resamples of n observations with replacement, (resamples, ...).
 

@@ -27,6 +27,7 @@ from accord.feedback.ensemble import Weighted, ensemble, is_ensemble
 from accord.feedback.functions import FunctionJudge, FunctionReward
 from accord.feedback.judge import Judge, Reward, RewardJudge, ScoreJudge, TextReward
 from accord.feedback.learned import LearnedJudge, LearnedReward, learned_judge
+from accord.feedback.recorded import Recorded, people_named
 from accord.feedback.remote import RemoteReward
 from accord.feedback.simulated import Simulated
 from accord.feedback.verifiers import VERIFIERS, verifier_named
@@ -77,13 +78,15 @@ def judge_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = 
     """The judge that a name stands for: of a model's folder, its own; a Python function; or a reward's preference.
 
     A small world's is its gold reward's preference, which never errs; `labeller_named` errs as people do.
-
-    `module:function` is a `FunctionJudge` unless it names the argument `completions`, as rewards do. A judge made of a
-    reward prefers the higher one, and calls equal rewards a tie.
+    `module:function` is a `FunctionJudge` unless it names the argument `completions`, as rewards do. A file of
+    preferences or rankings is the people who gave them. A judge made of a reward prefers the higher one, and calls
+    equal rewards a tie.
 
     Raises:
         InputError: the name means nothing, or what it names is not there.
     """
+    if _kind(name) == "model" and (people := people_named(name)) is not None:
+        return people
     if _kind(name) == "function":
         function = imported(name)
         if not _names(function, "completions"):
@@ -141,10 +144,10 @@ def as_measure(measure: Any, policy: Model | None = None, *, dtype: torch.dtype 
 
 
 def only_compares(measure: Any) -> bool:
-    """Whether it has no score for one answer alone: a function of `firsts` and `seconds`, or a preference model."""
+    """Whether it scores no answer alone: a function of `firsts` and `seconds`, a preference model, people."""
     if isinstance(measure, LearnedJudge):
         return isinstance(measure.model, Comparer)
-    return isinstance(measure, FunctionJudge) or (inspect.isroutine(measure) and _names(measure, "firsts"))
+    return isinstance(measure, FunctionJudge | Recorded) or (inspect.isroutine(measure) and _names(measure, "firsts"))
 
 
 def formula(spec: str, meaning: Callable[[str], Reward]) -> Reward:

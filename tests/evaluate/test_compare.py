@@ -1,4 +1,4 @@
-"""Models against each other: win rates by hand, best of n, and a divergence of exactly nothing from oneself."""
+"""What models answer: best of n, a divergence of exactly nothing from oneself, and tokens as texts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from accord.data.prompts import EncodedPrompt
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree
-from accord.evaluate.compare import Answers, answer, best_of, divergence, table, win_rate
-from accord.feedback.judge import ScoreJudge
-from accord.records import Comparison, Completion, Prompt, Sample, Verdict
+from accord.evaluate.compare import Answers, answer, best_of, divergence, table, traced
+from accord.records import Completion, Prompt, Sample
 from tests.data.conftest import word_tokenizer
 from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, random_model
 
@@ -36,49 +35,6 @@ def policy_at(seed: int = 1) -> Policy:
     policy = policy_of(random_model(CONFIGS["gpt2"](), seed))
     policy.tokenizer = word_tokenizer()
     return policy
-
-
-def test_a_win_rate_by_hand() -> None:
-    judge = ScoreJudge(lambda prompt, text: float(len(text)))
-    rate = win_rate(judge, answers("a", "xxx", "x", "xx", "xxxx"), answers("b", "x", "xx", "xx", "x"))
-    assert (rate["estimate"], rate["n"], rate["ties"], rate["invalid"]) == (0.625, 4, 1, 0)  # 1, 0, .5, 1
-    assert 0 <= rate["low"] <= 0.625 <= rate["high"] <= 1
-
-
-def test_invalid_verdicts_are_counted_and_are_no_ties() -> None:
-    def judge(comparisons: Sequence[Comparison]) -> list[Verdict]:
-        return [Verdict(v) for v in (1.0, None, 0.5, None)]
-
-    rate = win_rate(judge, answers("a", *"wxyz"), answers("b", *"wxyz"))
-    assert (rate["estimate"], rate["n"], rate["ties"], rate["invalid"]) == (0.75, 2, 1, 2)
-
-
-def test_the_judge_sees_both_answers_to_one_prompt() -> None:
-    seen: list[Comparison] = []
-
-    def judge(comparisons: Sequence[Comparison]) -> list[Verdict]:
-        seen.extend(comparisons)
-        return [Verdict(0.5)] * len(comparisons)
-
-    win_rate(judge, answers("a", "u", "v"), answers("b", "y", "z"))
-    assert seen == [Comparison("p0", "u", "y"), Comparison("p1", "v", "z")]
-
-
-def test_a_judge_of_samples_sees_tokens_and_why_they_stopped() -> None:
-    class Patient:
-        """Prefers what ended, and of the rest the longer."""
-
-        def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-            raise AssertionError("texts do not say whether they were cut")
-
-        def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
-            def merit(s: Sample) -> tuple[bool, int]:
-                return s.completion.stop == "end", len(s.completion.tokens)
-
-            return [Verdict(float(merit(a) > merit(b))) for a, b in zip(first, second, strict=True)]
-
-    rate = win_rate(Patient(), answers("a", "x", "yy...", "zzz"), answers("b", "xx...", "y", "z"))
-    assert (rate["estimate"], rate["n"]) == (pytest.approx(2 / 3), 3)  # 1, 0, 1
 
 
 def test_best_of_takes_the_highest_proxy() -> None:
@@ -107,6 +63,15 @@ def test_divergence_is_the_difference_of_two_plain_log_probabilities() -> None:
     assert divergence(own, policy, reference, plain, torch.float32).tolist() == pytest.approx(expected, abs=1e-9)
 
 
+def test_tokens_as_texts_make_up_the_answer() -> None:
+    # The small tokenizer has a token a word, and shows the space between two of them only where they stand together.
+    policy, tokens = policy_at(), (8, 10, 2)
+    found = traced(policy, tokens, (0.5, -0.25, 0.0))
+    assert "".join(text for text, _ in found) == policy.tokenizer.decode(list(tokens))
+    assert [ratio for _, ratio in found] == [0.5, -0.25, 0.0]
+    assert found[0][0] == "good" and found[1][0] == " day" and policy.tokenizer.eos_token in found[2][0]
+
+
 def test_the_table_by_hand() -> None:
     def length(samples: Sequence[Sample]) -> torch.Tensor:
         return torch.tensor([float(len(s.text)) for s in samples])
@@ -114,12 +79,9 @@ def test_the_table_by_hand() -> None:
     base, tuned = answers("base", "a", "bb..."), answers("tuned", "aaa", "bbbbbbb")
     tuned = Answers("tuned", tuned.samples, kl=torch.tensor([1.0, 2.0]))
     bounded = Answers("base best of 2", base.samples, kl=0.25)
-    judge = ScoreJudge(lambda prompt, text: float(len(text)))
-    first, second, third = table([base, tuned, bounded], {"length": length}, judge, "base")
+    first, second, third = table([base, tuned, bounded], {"length": length})
     assert [r["name"] for r in (first, second, third)] == ["base", "tuned", "base best of 2"]
-    assert first["win_rate"] is None and first["kl"] is None
-    assert second["win_rate"]["estimate"] == 1.0 and third["win_rate"]["estimate"] == 0.5
-    assert third["win_rate"]["ties"] == 2
+    assert first["kl"] is None
     assert [r["scores"]["length"]["estimate"] for r in (first, second)] == [3.0, 5.0]  # (1 + 5) / 2, (3 + 7) / 2
     assert (second["kl"]["estimate"], second["kl"]["bound"]) == (1.5, False)
     assert (third["kl"]["estimate"], third["kl"]["bound"]) == (0.25, True)

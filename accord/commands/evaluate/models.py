@@ -1,26 +1,28 @@
-"""`accord evaluate models`: models beside each other on the same prompts."""
+"""`accord evaluate models`: models, and answers written before, beside each other on the same prompts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.console import Console
-from rich.table import Table
 
-from accord.commands.evaluate.shared import require_same_vocabulary, tell, write
-from accord.data import load_prompts
-from accord.data.prompts import encode_prompts
-from accord.engine.models import Comparer, load_model
+from accord.commands.evaluate.boards import tables
+from accord.commands.evaluate.entrants import Answering, Entrants
+from accord.commands.evaluate.shared import tell, write
+from accord.data.prompts import EncodedPrompt
+from accord.engine.models import load_model
 from accord.engine.precision import compute_dtype
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
-from accord.evaluate.compare import Answers, answer, best_of, divergence, table
-from accord.feedback.functions import FunctionJudge
-from accord.feedback.judge import Judge, listen
-from accord.feedback.learned import LearnedJudge
-from accord.feedback.named import judge_named, reward_named
+from accord.evaluate.compare import Answers, table
+from accord.evaluate.statistics import as_json
+from accord.evaluate.wins import Duels, held_against, judged, standings, warnings
+from accord.evaluate.written import Written
+from accord.feedback.judge import Judge, Reward, check_prompts
+from accord.feedback.named import judge_named, only_compares, reward_named
+from accord.files import write_rows
 from accord.records import Prompt, show
 
 SIDE_BY_SIDE = 12
@@ -28,11 +30,12 @@ SIDE_BY_SIDE = 12
 
 
 def models(
-    data: str,
     out: str,
     *,
-    models: dict[str, str],
     judge: str,
+    data: str | None = None,
+    models: dict[str, str] | None = None,
+    samples: dict[str, str] | None = None,
     against: str | None = None,
     reference: str | None = None,
     reward: str | None = None,
@@ -45,129 +48,122 @@ def models(
     seed: int = 0,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Path:
-    """Let every model answer every row's prompt: scores, win rates over one of them, divergence from a reference.
+    """Judge every two models' answers to the same prompts: scores, win rates, a board, divergence from a reference.
 
-    Each comes with a 95% interval.
+    Each comes with a 95% interval. Every pair is judged in both orders. Beside evaluation.json, wins.jsonl has every
+    verdict.
 
     Args:
-        data: a file or Hub name of held-out prompts, or of rows that have prompts.
-        out: the folder to write evaluation.json to.
+        out: the folder to write evaluation.json and wins.jsonl to.
+        judge: a small world (cafe), the folder of a reward or preference model, module:function, a file of preferences
+            that people gave, or anything that can be a reward.
+        data: a file or Hub name of held-out prompts, or of rows that have prompts; without it, the prompts of the files
+            of answers.
         models: models by name, as --models.sft runs/sft/model, or a mapping in YAML.
-        judge: a small world (cafe), the folder of a reward or preference model, or anything that can be a reward.
-        against: the model, of those named, that the others' answers are judged against.
+        samples: files of prompts and completions by name, whose first completion of every prompt competes, as
+            --samples.people answers.jsonl.
+        against: the model or file, of those named, that the others' answers are held against in the first table.
         reference: the model, of those named, that divergence is measured from.
         reward: a reward whose score of every answer is shown.
         best_of_n: also judge the best of so many answers of the model named by --against, chosen by --reward.
         max_new_tokens: answers are cut after so many tokens.
         temperature: divides the logits that answers are drawn from; 0 always takes the most likely token.
         max_length: rows whose prompts leave no room for an answer within so many tokens are left out.
-        split: which rows, such as train, train[:100] or train[-100:].
+        split: which rows of the data, such as train, train[:100] or train[-100:].
         limit: only the first so many rows.
         seed: one seed gives the same answers again.
         dtype: precision of the models' matrix products; auto is bfloat16 where the processor has it. Reward models that
             score or judge answers compute in float32.
 
     Raises:
-        InputError: the options do not fit each other or the data.
+        InputError: the options do not fit each other or the data, or files answer different prompts.
     """
-    rows = load_prompts(data, split=split, limit=limit)
-    sampling = Sampling(max_new_tokens, temperature, seed=seed)
-    result = _compare(rows, models, judge, against, reference, reward, best_of_n, sampling, max_length, dtype)
-    Console().print(as_table(result))
-    return write(result, out)
-
-
-def _compare(
-    rows: list[Prompt],
-    models: dict[str, str],
-    judge: str,
-    against: str | None,
-    reference: str | None,
-    reward: str | None,
-    best_of_n: int,
-    sampling: Sampling,
-    max_length: int,
-    dtype: str,
-) -> dict[str, Any]:
-    for option, value in (("against", against), ("reference", reference)):
-        if value is not None and value not in models:
-            raise InputError(f"--{option} {value} is none of the models named: {', '.join(models)}.")
     if best_of_n and (reward is None or against is None):
         raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
-    origin = load_model(models[reference]) if reference else None
-    preference = judge_named(judge)
-    rewards = {} if judge == reward or _only_compares(preference) else {judge: reward_named(judge)}
-    if reward:
-        rewards["reward"] = reward_named(reward)
-    answered: list[Answers] = []
-    precision = compute_dtype(dtype)
-    longest: int | None = max_length
-    for name, folder in models.items():
-        policy = load_model(folder)
-        require_same_vocabulary(policy, origin)
-        for feedback in (*rewards.values(), preference):
-            listen(feedback, policy)  # one other vocabulary, and all samples are read by their texts
-        prompts, left_out = encode_prompts(
-            policy.tokenizer, rows, room=sampling.max_new_tokens, context=policy.context, longest=longest
-        )
-        tell(left_out)
-        rows, longest = [rows[p.row] for p in prompts], None  # the first model decides what is too long
-        answers = answer(name, policy, prompts, sampling, precision)
-        if origin is not None:
-            zero = torch.zeros(len(prompts), dtype=torch.float64)
-            kl = zero if name == reference else divergence(answers, policy, origin, sampling, precision)
-            answers = Answers(name, answers.samples, kl=kl)
-        answered.append(answers)
-        if best_of_n and name == against:
-            many = answer(name, policy, prompts, sampling, precision, best_of_n)
-            answered.append(best_of(many, best_of_n, rewards["reward"](many.samples)))
-    return {
+    files = {name: Written(path) for name, path in (samples or {}).items()}
+    entrants = Entrants(models or {}, files, against, reference, best_of_n)
+    sampling = Sampling(max_new_tokens, temperature, seed=seed)
+    rows = entrants.prompts(data, split, limit)
+    referee, rewards = _feedback(judge, reward, rows)
+    origin = load_model(entrants.models[reference]) if reference else None
+    answering = Answering(sampling, compute_dtype(dtype), origin, (referee, *rewards.values()), SIDE_BY_SIDE)
+    answered = _answers(entrants, answering, rows, max_length, rewards.get("reward"))
+    measured = table(answered, rewards)
+    duels = judged(referee, answered)
+    result = {
         "kind": "models",
         "judge": "reward" if judge == reward else judge,
         "against": against,
         "reference": reference,
-        "prompts": len(rows),
-        "sampling": {
-            "temperature": sampling.temperature,
-            "max_new_tokens": sampling.max_new_tokens,
-            "seed": sampling.seed,
-        },
-        "models": table(answered, rewards, preference, against),
-        "side_by_side": [_side_by_side(answered, i) for i in range(min(SIDE_BY_SIDE, len(rows)))],
+        "prompts": len(answered[0].samples),
+        "sampling": {"temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed} if models else None,
+        **_results(measured, duels, against),
+        "side_by_side": _side_by_side(answered),
     }
+    for grid in tables(result):
+        Console().print(grid)
+    tell(f"evaluate: {line}" for line in result["warnings"])
+    write_rows(Path(out) / "wins.jsonl", (row for d in duels for row in d.rows()))
+    return write(result, out)
 
 
-def _only_compares(judge: Judge) -> bool:
-    """Whether a judge has no score of a single answer to show: a function of two, or a preference model."""
-    return isinstance(judge, FunctionJudge) or (isinstance(judge, LearnedJudge) and isinstance(judge.model, Comparer))
+def _feedback(judge: str, reward: str | None, rows: Sequence[Prompt]) -> tuple[Judge, dict[str, Reward]]:
+    """The judge, and the rewards whose scores are shown: the judge's own where it has any, and --reward."""
+    referee = judge_named(judge)
+    rewards = {} if judge == reward or only_compares(referee) else {judge: reward_named(judge)}
+    if reward:
+        rewards["reward"] = reward_named(reward)
+    readers: list[Judge | Reward] = [referee, *rewards.values()]
+    for reader in readers:
+        check_prompts(reader, [EncodedPrompt(row, (), i) for i, row in enumerate(rows)])
+    return referee, rewards
 
 
-def _side_by_side(answered: list[Answers], i: int) -> dict[str, Any]:
+def _answers(
+    entrants: Entrants, answering: Answering, rows: list[Prompt], max_length: int, reward: Reward | None
+) -> list[Answers]:
+    """Everybody's answers to the same prompts: models first, each in the order in which it was named."""
+    answered: list[Answers] = []
+    longest: int | None = max_length
+    for name, folder in entrants.models.items():
+        policy = answering.admit(folder)
+        prompts = answering.prompts(policy, rows, longest)
+        rows, longest = [p.prompt for p in prompts], None  # the first model decides what is too long
+        answered.append(answering.measured(answering.answers(name, policy, prompts), policy))
+        if entrants.best_of_n and name == entrants.against and reward is not None:
+            many = answering.answers(name, policy, prompts, entrants.best_of_n)
+            answered.append(answering.best(many, entrants.best_of_n, reward, policy))
+    return answered + [file.answers(name, rows) for name, file in entrants.files.items()]
+
+
+def _results(measured: list[dict[str, Any]], duels: Sequence[Duels], against: str | None) -> dict[str, Any]:
+    """The models' rows with their win rates, every pair, the board, and what to beware of."""
+    rivals = held_against(duels, against)
+    for row in measured:
+        row["win_rate"] = rivals[row["name"]].win_rate() if row["name"] in rivals else None
+    board = [{"name": s.name, "rating": as_json(s.rating), "elo": as_json(s.elo)} for s in standings(duels)]
     return {
-        "prompt": show(answered[0].samples[i].prompt.prompt),
-        "answers": [
-            {
-                "model": a.name,
-                "text": a.samples[i].text,
-                "scores": {name: float(s[i]) for name, s in a.scores.items()},
-            }
-            for a in answered
-        ],
+        "models": measured,
+        "pairs": [d.as_pair() for d in duels],
+        "board": board or None,
+        "warnings": warnings(duels),
     }
 
 
-def as_table(result: dict[str, Any]) -> Table:
-    """The result for the terminal."""
-    names = list(result["models"][0]["scores"])
-    grid = Table("model", *names, f"win rate over {result['against']}", "KL", "tokens", "ended")
-    for m in result["models"]:
-        won, kl = m["win_rate"], m["kl"]
-        grid.add_row(
-            m["name"],
-            *(f"{m['scores'][n]['estimate']:.3f}" for n in names),
-            f"{won['estimate']:.1%} [{won['low']:.1%}, {won['high']:.1%}]" if won else "",
-            "" if kl is None else f"{'<= ' if kl['bound'] else ''}{kl['estimate']:.2f}",
-            f"{m['length']:.1f}",
-            f"{m['ended']:.0%}",
-        )
-    return grid
+def _side_by_side(answered: Sequence[Answers]) -> list[dict[str, Any]]:
+    """The first prompts with everybody's answers, their scores, and each token's log pi - log ref where it is known."""
+    return [
+        {
+            "prompt": show(first.prompt.prompt),
+            "answers": [
+                {
+                    "model": a.name,
+                    "text": a.samples[i].text,
+                    "scores": {name: float(scores[i]) for name, scores in a.scores.items()},
+                    **({"tokens": a.traced[i]} if a.traced else {}),
+                }
+                for a in answered
+            ],
+        }
+        for i, first in enumerate(answered[0].samples[:SIDE_BY_SIDE])
+    ]
