@@ -1,0 +1,139 @@
+"""`accord inspect`: the numbers of its tables and of its page, and text that stays text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from accord.commands.inspect import chosen, inspect, unused
+from accord.engine.models import load_model
+from accord.report.inside import Spot, large_map, scatter, small_map
+from tests.commands.small import accord, save_model
+from tests.data.conftest import ASSISTANT, EOS, GOOD, HI, SYSTEM, USER, WORDS
+from tests.report.pages import Page
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_model(tmp_path_factory.mktemp("models") / "base")
+
+
+def test_the_page_has_the_model_s_numbers(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "page.html"
+    assert accord("inspect", base, "hi hello good day", "--top", 3, "--out", out) == 0
+    network = load_model(base).network
+    with torch.no_grad():
+        p = network(input_ids=torch.tensor([[6, 7, 8, 10]])).logits[0].double().softmax(-1)
+    page, shown = Page(out), capsys.readouterr().out
+    assert list(page.sections) == ["text", "next", "layers", "attention", "embeddings"]
+    rows = [row for row in page.tables if row[0] in ("hello", "good", "day") and len(row) == 6]
+    for place, (row, token) in enumerate(zip(rows, (7, 8, 10), strict=True)):
+        rank = 1 + int((p[place] > p[place, token]).sum())
+        assert row[:3] == [WORDS[token], str(token), f"{100 * p[place, token]:.1f}%"] and row[4] == str(rank)
+    best = p[3].topk(3)
+    following = [row for row in page.tables if len(row) == 5 and row[2].endswith("%")]
+    assert [row[:3] for row in following] == [
+        [WORDS[i], str(i), f"{100 * v:.1f}%"] for i, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+    assert f"{best.values[0]:.4f}" in shown and shown.endswith(f"The pictures: {out}\n")
+    lens = [row for row in page.tables if row[0] in ("embeddings", "layer 1", "layer 2")]
+    assert lens[-1] == ["layer 2", *(WORDS[i] for i in p.argmax(-1).tolist())]
+    assert (
+        sum(attributes.get("class", "").startswith("map") for _, attributes in page.tags if "class" in attributes) == 9
+    )
+    assert not {tag for tag, _ in page.tags} & {"script", "img", "link", "iframe"}
+
+
+def test_a_chat_is_read_through_the_template(base: str, tmp_path: Path) -> None:
+    page = Page(inspect(base, "hi", out=str(tmp_path / "chat.html"), chat=True))
+    ids = [int(row[1]) for row in page.tables if len(row) == 6 and row[1].isdecimal()]
+    assert ids == [SYSTEM, GOOD, EOS, USER, HI, EOS, ASSISTANT]
+
+
+def test_without_out_no_page_is_lost(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [str(inspect(base, "hi")) for _ in range(3)] == [
+        "runs/inspect.html",
+        "runs/inspect-2.html",
+        "runs/inspect-3.html",
+    ]
+    assert unused(tmp_path / "new.html") == tmp_path / "new.html"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("",), "the text is empty; give one of 1 to 48 tokens."),
+        ((" ".join(["hi"] * 49),), "the text has 49 tokens; give one of 1 to 48 tokens."),
+        (("hi", "--layer", 3), "--layer 3 is not there: the model has 2 layers, counted from 1."),
+        (("hi", "--head", 0), "--head 0 is not there: the model has 4 heads, counted from 1."),
+        (("hi", "--top", 0), "--top must be at least 1, not 0."),
+        ((), "`accord inspect` needs --text."),
+    ],
+)
+def test_what_cannot_be_shown_is_a_sentence(
+    base: str, arguments: tuple[object, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "page.html"
+    assert accord("inspect", base, *arguments, "--out", out) == 2
+    assert capsys.readouterr().err == f"accord: {said}\n" and not out.exists()
+
+
+def test_a_folder_for_the_page_is_refused(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert accord("inspect", base, "hi", "--out", tmp_path) == 2
+    assert f"--out {tmp_path} is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["null", "true", "1e5", "[1, 2]", "a: b", "hi=hello", "{x}"])
+def test_any_text_is_text(base: str, text: str, tmp_path: Path) -> None:
+    assert accord("inspect", base, text, "--out", tmp_path / "page.html") == 0
+    assert f'<h1 dir="auto">{text}</h1>' in (tmp_path / "page.html").read_text()
+
+
+def test_markup_and_control_characters_are_shown_and_not_obeyed(
+    base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "<script>alert(1)</script> [red]hi[/red] \x1b[2J"
+    page = Page(inspect(base, text, out=str(tmp_path / "page.html")))
+    assert "script" not in {tag for tag, _ in page.tags} and "\x1b" not in page.source
+    assert "⟨U+001B⟩" in page.source and "\x1b[2J" not in capsys.readouterr().out
+
+
+def test_the_head_shown_is_the_one_asked_for_or_the_one_that_looks_elsewhere() -> None:
+    def looking(share: float) -> torch.Tensor:
+        """The third query's attention to the second token."""
+        return torch.tensor([[1.0, 0, 0], [0, 1, 0], [1 - share, share, 0]])
+
+    attention = tuple(torch.stack([looking(a), looking(b)]) for a, b in ((0.1, 0.4), (0.3, 0.2)))
+    assert chosen(attention, None, None) == (0, 1)
+    assert chosen(attention, 2, None) == (1, 0)
+    assert chosen(attention, None, 1) == (1, 0)
+    assert chosen(attention, 1, 1) == (0, 0)
+    assert chosen((), None, None) == (0, 0)
+
+
+def test_a_small_map_joins_runs_of_one_shade() -> None:
+    # Shades begin at .05, .2, .4, .6 and .8: the rows are (5), (2, 2) and (0, 1, 5).
+    drawn = small_map(np.array([[1.0, 0, 0], [0.3, 0.25, 0], [0.01, 0.1, 0.89]]))
+    assert drawn == (
+        '<svg viewBox="0 0 3 3" aria-hidden="true"><path class="a1" d="M1 2h1v1h-1z"/>'
+        '<path class="a2" d="M0 1h2v1h-2z"/><path class="a5" d="M0 0h1v1h-1zM2 2h1v1h-1z"/></svg>'
+    )
+
+
+def test_pictures_escape_the_tokens() -> None:
+    weights = np.array([[1.0, 0], [0.25, 0.75]])
+    drawn = large_map(weights, ["<b>", "&"])
+    assert "<b>" not in drawn and "<title>&amp; → &lt;b&gt;: 0.25</title>" in drawn
+    assert drawn.count("<rect") == 3
+    spots = (Spot("<i>", 0.0, 0.0), Spot("near", 1.0, 1.0, 0))
+    assert "<i>" not in scatter(spots) and scatter(spots).count("<circle") == 2
+    assert scatter(()) == ""
+
+
+def test_labels_that_would_cover_others_are_left_out() -> None:
+    spots = tuple(Spot(f"word{i:02}", 0.0, 0.0) for i in range(40))
+    assert 1 <= scatter(spots).count("<text") < 40
