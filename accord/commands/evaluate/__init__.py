@@ -2,5 +2,6 @@
 
 from accord.commands.evaluate.comparisons import comparisons
 from accord.commands.evaluate.models import models
+from accord.commands.evaluate.overoptimisation import overoptimisation
 
-__all__ = ["comparisons", "models"]
+__all__ = ["comparisons", "models", "overoptimisation"]

@@ -1,0 +1,138 @@
+"""`accord evaluate overoptimisation`: does the true reward turn over while the optimised one still rises, and where?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from accord.commands.evaluate.pool import Pool, drawn, read, require_many
+from accord.commands.evaluate.shared import tell, write
+from accord.data import load_prompts
+from accord.data.prompts import encode_prompts
+from accord.engine.models import load_model
+from accord.engine.sampling import Sampling
+from accord.errors import InputError
+from accord.evaluate.overoptimisation import Curve, of_best_of_n, of_sweep, of_training
+from accord.run import read_metrics
+
+SCORED = "scored.jsonl"
+"""What is drawn is kept under this name beside the result."""
+
+
+def overoptimisation(
+    out: str,
+    *,
+    runs: dict[str, str] | None = None,
+    samples: str | None = None,
+    model: str | None = None,
+    data: str | None = None,
+    reward: str | None = None,
+    judge: str | None = None,
+    proxy: str = "reward",
+    gold: str = "watched",
+    n: int = 256,
+    max_new_tokens: int = 64,
+    temperature: float = 1.0,
+    max_length: int = 512,
+    split: str = "train",
+    limit: int | None = None,
+    seed: int = 0,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> Path:
+    """Trace proxy and gold reward against sqrt(KL), fit the gold one, and find where it turns over (Gao et al. 2022).
+
+    From training runs, by their metrics; and from many samples of a model that a reward scores, without training: the
+    best of n for every n, and the sweep of pi_ref exp(reward / beta).
+
+    Args:
+        out: the folder to write evaluation.json to, and scored.jsonl with the samples drawn.
+        runs: folders of training runs by name, as --runs.ppo runs/ppo, whose metrics hold kl, proxy and gold.
+        samples: a file of many samples a prompt, such as an earlier scored.jsonl, in place of --model and --data.
+        model: a folder, Hub name or smollm2, to draw samples from.
+        data: a file or Hub name of the prompts to draw them for, which no stage has seen.
+        reward: the proxy that scores the samples; without it the column --proxy of --samples does.
+        judge: the independent measure, as a small world (cafe) or another reward; without it the column --gold does.
+        proxy: the column with the optimised reward, of metrics and of --samples.
+        gold: the column with the independent measure, of metrics (as --watch writes it) and of --samples.
+        n: samples of each prompt.
+        max_new_tokens: samples are cut after so many tokens.
+        temperature: divides the logits that samples are drawn from.
+        max_length: prompts that leave no room for a sample within so many tokens are left out.
+        split: which rows of --data, such as train, train[:100] or train[-100:].
+        limit: only the first so many rows of --data.
+        seed: one seed gives the same samples again.
+        dtype: precision of the model's matrix products; auto is bfloat16 where the processor has it. Reward models
+            compute in float32.
+
+    Raises:
+        InputError: there is nothing to trace, or the options do not fit each other or the data.
+    """
+    if runs is None and samples is None and model is None:
+        raise InputError("there is nothing to trace: give --runs.NAME FOLDER, --samples FILE, or --model and --data.")
+    if samples is not None and model is not None:
+        raise InputError("--samples have been drawn; leave --model out, or let it draw others.")
+    curves = [
+        of_training(name, read_metrics(_run(folder)), proxy=proxy, gold=gold) for name, folder in (runs or {}).items()
+    ]
+    pool = None
+    if samples is not None:
+        pool = read(samples, reward, judge, proxy, gold)
+    elif model is not None:
+        given = {"data": data, "reward": reward, "judge": judge}
+        if data is None or reward is None or judge is None:
+            absent = " and ".join(f"--{name}" for name, value in given.items() if value is None)
+            raise InputError(f"to draw samples from --model give {absent} too.")
+        require_many(n, temperature)
+        sampling = Sampling(max_new_tokens, temperature, seed=seed)
+        policy = load_model(model)
+        rows = load_prompts(data, split=split, limit=limit)
+        prompts, left_out = encode_prompts(
+            policy.tokenizer, rows, room=max_new_tokens, context=policy.context, longest=max_length
+        )
+        tell(left_out)
+        pool = drawn(policy, prompts, n, sampling, dtype, reward, judge)
+        pool.write(Path(out) / SCORED, proxy, gold)
+    curves += _untrained(pool)
+    warnings = [line for curve in curves for line in curve.warnings]
+    result = {
+        "kind": "overoptimisation",
+        "proxy": reward or proxy,
+        "gold": judge or gold,
+        "curves": [curve.as_json() for curve in curves],
+        "warnings": warnings,
+    }
+    Console().print(as_table(result))
+    tell(warnings)
+    return write(result, out)
+
+
+def _run(folder: str) -> str:
+    if not (Path(folder) / "metrics.jsonl").exists():
+        raise InputError(f"{folder} is no training run's folder: there is no metrics.jsonl in it.")
+    return folder
+
+
+def _untrained(pool: Pool | None) -> list[Curve]:
+    if pool is None:
+        return []
+    return [of_best_of_n("best of n", pool.proxy, pool.gold), of_sweep("sweep", pool.proxy, pool.gold)]
+
+
+def as_table(result: dict[str, Any]) -> Table:
+    """The fits for the terminal."""
+    grid = Table(
+        "curve", "source", "a", "b", "turns at d", "gain there", "r²", "reached d", title="gold reward against d"
+    )
+    for curve in result["curves"]:
+        fit = curve["fit"]
+        reached = f"{max(point['distance'] for point in curve['points']):.2f}"
+        found = [""] * 5 if fit is None else [*(_shown(fit[k]) for k in ("a", "b", "turn", "peak")), f"{fit['r2']:.3f}"]
+        grid.add_row(curve["name"], curve["source"], *found, reached)
+    return grid
+
+
+def _shown(interval: dict[str, float] | None) -> str:
+    return "none" if interval is None else f"{interval['estimate']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
