@@ -9,6 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from accord.commands.world import world
+from accord.errors import InputError
 from accord.records import Demonstration
 from accord.worlds import cafe
 from accord.worlds.cafe.grammar import NEGATIVE_WORDS, PAIRS, POSITIVE_WORDS, WORDS
@@ -103,3 +105,19 @@ def test_the_world_as_files(tmp_path: Path) -> None:
     assert tokenizer.decode(tokenizer("how is the soup ?")["input_ids"]) == "how is the soup ?"
     assert (model.config.pad_token_id, model.config.eos_token_id) == (tokenizer.pad_token_id, tokenizer.eos_token_id)
     assert torch.equal(model.lm_head.weight, cafe.new_model(2).lm_head.weight)
+
+
+def test_a_narrower_model_speaks_the_same_language(tmp_path: Path) -> None:
+    # At width w and v words: embeddings v w; in each of 3 layers attention w^2 (1 + 1/3 + 1/3 + 1), SwiGLU 3 w (7/3 w)
+    # and two norms 2 w; a last norm w.
+    for width, parameters in ((48, 75_168), (192, 1_102_464)):
+        model = cafe.new_model(0, width)
+        layers = 3 * (width**2 * 8 // 3 + 7 * width**2 + 2 * width)
+        assert (
+            sum(p.numel() for p in model.parameters()) == model.config.vocab_size * width + layers + width == parameters
+        )
+    with pytest.raises(InputError, match="must be a multiple of 12, not 50"):
+        world(str(tmp_path / "world"), width=50)
+    with pytest.raises(InputError, match="--width is for the world cafe"):
+        world(str(tmp_path / "world"), name="sums", width=48)
+    assert not (tmp_path / "world").exists()

@@ -11,19 +11,31 @@ from pathlib import Path
 
 from accord.files import write_rows
 from accord.worlds.cafe.gold import gold
-from accord.worlds.cafe.model import model_config, new_model, tokenizer
+from accord.worlds.cafe.model import WIDTH, model_config, new_model, tokenizer
 from accord.worlds.cafe.tasks import write_tasks
 from accord.worlds.cafe.texts import corpus, demonstrations, heldout, prompts
 
-__all__ = ["corpus", "demonstrations", "gold", "heldout", "model_config", "new_model", "prompts", "tokenizer", "write"]
+__all__ = [
+    "WIDTH",
+    "corpus",
+    "demonstrations",
+    "gold",
+    "heldout",
+    "model_config",
+    "new_model",
+    "prompts",
+    "tokenizer",
+    "write",
+]
 
 
-def write(folder: str | Path, seed: int = 0) -> None:
+def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
     """Write the world as files, so that a pipeline needs nothing but files.
 
     `corpus.jsonl`, `demonstrations.jsonl`, `prompts.jsonl` (to train on), `heldout.jsonl` (to evaluate on),
     `tasks/` (in clusters), and `init/`, an untrained model with its tokenizer as a Hugging Face folder.
     """
+    untrained = new_model(seed, width)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "corpus.jsonl", corpus(seed, 12_000))
@@ -31,5 +43,5 @@ def write(folder: str | Path, seed: int = 0) -> None:
     write_rows(folder / "prompts.jsonl", prompts(seed, 2_000))
     write_rows(folder / "heldout.jsonl", heldout(seed, 400))
     write_tasks(folder / "tasks", seed)
-    new_model(seed).save_pretrained(folder / "init")
+    untrained.save_pretrained(folder / "init")
     tokenizer().save_pretrained(folder / "init")

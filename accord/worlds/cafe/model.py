@@ -9,11 +9,14 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from accord.errors import InputError
 from accord.worlds.cafe.grammar import ASSISTANT, USER, WORDS
 
 PAD, END, UNKNOWN = "<pad>", "<eos>", "<unk>"
 VOCABULARY = (PAD, END, USER, ASSISTANT, UNKNOWN, *WORDS)
 CONTEXT = 128
+
+WIDTH, HEADS = 192, 6
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -47,16 +50,24 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return made
 
 
-def model_config() -> LlamaConfig:
-    """RMSNorm, rotary positions, 6 query heads over 2 key-value heads, SwiGLU, tied embeddings: 1.1 M parameters."""
+def model_config(width: int = WIDTH) -> LlamaConfig:
+    """RMSNorm, rotary positions, 6 query heads over 2 key-value heads, SwiGLU, tied embeddings: 1.1 M parameters.
+
+    That is at the usual width; at 48 there are 0.08 M.
+
+    Raises:
+        InputError: the width does not divide into heads of an even width.
+    """
+    if width < 1 or width % (2 * HEADS):
+        raise InputError(f"the width of the café's model must be a multiple of {2 * HEADS}, not {width}.")
     return LlamaConfig(
         vocab_size=len(VOCABULARY),
-        hidden_size=192,
-        intermediate_size=448,
+        hidden_size=width,
+        intermediate_size=width * 7 // 3,
         num_hidden_layers=3,
-        num_attention_heads=6,
+        num_attention_heads=HEADS,
         num_key_value_heads=2,
-        head_dim=32,
+        head_dim=width // HEADS,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
         initializer_range=0.05,
@@ -66,8 +77,8 @@ def model_config() -> LlamaConfig:
     )
 
 
-def new_model(seed: int) -> LlamaForCausalLM:
+def new_model(seed: int, width: int = WIDTH) -> LlamaForCausalLM:
     """An untrained model in float32; the seed decides its weights, and the caller's random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForCausalLM(model_config())
+        return LlamaForCausalLM(model_config(width))
