@@ -23,7 +23,7 @@ from accord.files import write_text
 from accord.recipe import Stage, read_recipe, resolve
 from accord.report import write_report
 
-FILES = {"sample": "samples.jsonl", "label": "comparisons.jsonl", "score": "scores.jsonl"}
+FILES = {"sample": "samples.jsonl", "label": "comparisons.jsonl", "score": "scores.jsonl", "tasks": "train.jsonl"}
 """Commands that write one file, and its name in the stage's folder."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from accord.data.answers import normalised
 from accord.data.load import open_rows
 from accord.data.tasks import Task, checked_options
 from accord.data.template import fill, value_at
@@ -74,8 +75,7 @@ def _example(task: Task, number: int, columns: Mapping[str, Any]) -> Example:
     options: tuple[str, ...] = ()
     if task.metric == "options":
         options = task.options if isinstance(task.options, tuple) else _row_options(columns, task.options)
-        if strange := [answer for answer in references if answer not in options]:
-            raise InputError(f"the answer {strange[0]!r} is none of the options {', '.join(map(repr, options))}")
+        references = tuple(_option(answer, options) for answer in references)
     return Example(number, prompts, references, options)
 
 
@@ -85,6 +85,15 @@ def _references(value: Any, column: str) -> tuple[str, ...]:
     if not values or not all(isinstance(v, str | int | float) and str(v).strip() for v in values):
         raise InputError(f"the column {column!r} must hold an answer, or a list of right answers, not {value!r}")
     return tuple(str(v).strip() for v in values)
+
+
+def _option(answer: str, options: Sequence[str]) -> str:
+    """The option that an answer is, letter for letter or else `normalised`."""
+    same = [option for option in options if option == answer]
+    same += [option for option in options if normalised(option) == normalised(answer)]
+    if not same:
+        raise InputError(f"the answer {answer!r} is none of the options {', '.join(map(repr, options))}")
+    return same[0]
 
 
 def _row_options(columns: Mapping[str, Any], column: str) -> tuple[str, ...]:

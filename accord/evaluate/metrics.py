@@ -6,23 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
+from accord.data.answers import normalised
 from accord.errors import InputError
 from accord.feedback.numerals import final_number
 
 Metric: TypeAlias = Callable[[str, Sequence[str]], float]
 """A score in [0, 1] of an answer beside the right answers, of which the nearest counts."""
-
-MARKS = ".!?,;:"
-"""The punctuation that does not count at an answer's end."""
-
-
-def normalised(text: str) -> str:
-    """The text as answers are compared: letter case, white space and punctuation at the end (`MARKS`) do not count.
-
-    A run of white space is one space. A text of nothing but punctuation is left as it is.
-    """
-    plain = " ".join(text.split()).casefold()
-    return plain.rstrip(MARKS + " ") or plain
 
 
 def exact(answer: str, references: Sequence[str]) -> float:

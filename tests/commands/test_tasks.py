@@ -1,0 +1,200 @@
+"""`accord tasks` and `accord evaluate tasks`, on a tiny model whose log-probabilities can be had by plain forwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from transformers import AutoModelForCausalLM
+
+from accord import cli
+from accord.data.encoding import to_tree
+from accord.data.examples import dialogue
+from accord.engine.trees import Tree
+from accord.recipe import read_recipe, resolve
+from accord.records import Prompt, Ranking
+from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
+from tests.data.conftest import word_tokenizer
+from tests.engine.tiny import plain_log_probabilities
+
+TEXTS = ["hi", "good day", "bye bye", "hello bad day", "bad", "day day hi", "hello", "good good"]
+OPTIONS = ["good day", "bye", "bad bad hi"]
+PROMPTS = ["{text} hello", "bye {text}"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two random models, two clusters of tasks, and what the first model says greedily as one task's right answers."""
+    folder = tmp_path_factory.mktemp("tasks")
+    base = save_model(folder / "base")
+    save_model(folder / "plain", template=None)
+    prompts = [Prompt(dialogue(f"{text} hello", "", "chat").prompt) for text in TEXTS]
+    data, out = write_jsonl(folder / "prompts.jsonl", prompts), folder / "said.jsonl"
+    sampled = ("--model", base, "--data", data, "--out", out, "--temperature", "0", "--max-new-tokens", "5")
+    assert accord("sample", *sampled, "--dtype", "float32") == 0
+    said = [row["completion"].strip() or "good" for row in read_jsonl(out)]
+    rows = [
+        {"text": text, "mood": OPTIONS[i % 3], "said": said[i], "other": f"{said[i]} hi"}
+        for i, text in enumerate(TEXTS)
+    ]
+    write_jsonl(folder / "rows.jsonl", rows)
+    shared = {"data": "rows.jsonl", "split": "train[2:]", "train_split": "train[:2]"}
+    written = shared | {"metric": "exact", "prompt": PROMPTS[0]}
+    clusters = {
+        "mood": {"which": shared | {"metric": "options", "prompt": PROMPTS, "output": "mood", "options": OPTIONS}},
+        "words": {"own": written | {"output": "said"}, "others": written | {"output": "other"}},
+    }
+    (folder / "tasks.yaml").write_text(yaml.safe_dump({"clusters": clusters}, sort_keys=False))
+    return folder
+
+
+def evaluated(home: Path, out: Path, *options: object) -> dict[str, Any]:
+    given = ("--tasks", home / "tasks.yaml", "--models.base", home / "base", "--out", out, "--max-new-tokens", "5")
+    assert accord("evaluate", "tasks", *given, "--dtype", "float32", *options) == 0
+    return json.loads((out / "evaluation.json").read_text())
+
+
+def exactly(home: Path, prompt: str, form: str) -> tuple[list[float], list[int]]:
+    """log pi of every option after the prompt, each by a plain forward of its own, and how many tokens it has."""
+    rows = [dialogue(prompt, option, form) for option in OPTIONS]  # type: ignore[arg-type]
+    tokenizer = word_tokenizer()
+    tree = to_tree(tokenizer, Ranking(rows[0].prompt, tuple(r.completion for r in rows), (0, 1, 2)))
+    network = AutoModelForCausalLM.from_pretrained(home / "base", attn_implementation="eager").double()
+    alone = [Tree(tree.prompt, (branch,)) for branch in tree.branches]
+    sums = [plain_log_probabilities(network, [one]).sum().item() for one in alone]
+    return sums, [len(branch.tokens) for branch in tree.branches]
+
+
+@pytest.mark.parametrize("form", ["chat", "plain"])
+@pytest.mark.parametrize("score", ["sum", "mean", "pmi"])
+def test_the_option_chosen_has_the_highest_exact_log_probability(
+    score: str, form: str, home: Path, tmp_path: Path
+) -> None:
+    found = evaluated(home, tmp_path, "--option-score", score, "--form", form)
+    rows = [row for row in read_jsonl(tmp_path / "predictions.jsonl") if row["task"] == "which"]
+    assert len(rows) == 12 and [r["row"] for r in rows[:4]] == [3, 3, 4, 4]
+    priors = [exactly(home, blank, form)[0] for blank in ("hello", "bye")]
+    for row in rows:
+        sums, tokens = exactly(home, row["prompt"], form)
+        by = {
+            "sum": sums,
+            "mean": [s / n for s, n in zip(sums, tokens, strict=True)],
+            "pmi": [s - p for s, p in zip(sums, priors[row["template"] - 1], strict=True)],
+        }[score]
+        assert row["answers"]["base"] == OPTIONS[by.index(max(by))]
+        assert row["scores"]["base"] == float(row["answers"]["base"] in row["right"])
+    task = found["clusters"][0]["tasks"][0]
+    assert task["scores"]["base"]["estimate"] == pytest.approx(sum(r["scores"]["base"] for r in rows) / 12)
+    assert (task["n"], task["templates"], task["chance"]) == (6, 2, pytest.approx(1 / 3))
+
+
+def test_answers_are_written_greedily_and_settings_are_noted(home: Path, tmp_path: Path) -> None:
+    found = evaluated(home, tmp_path, "--held-out", "words", "--models.twin", home / "base")
+    mood, words = found["clusters"]
+    assert (mood["held_out"], words["held_out"]) == (False, True)
+    own, others = words["tasks"]
+    # The model says exactly what it said greedily before, but where that was nothing at all.
+    said = [row["answers"]["base"] for row in read_jsonl(tmp_path / "predictions.jsonl") if row["task"] == "own"]
+    assert own["scores"]["base"]["estimate"] == sum(map(bool, said)) / 6 > 0
+    assert others["scores"]["base"]["estimate"] == 0.0
+    assert words["mean"]["base"]["estimate"] == own["scores"]["base"]["estimate"] / 2
+    assert own["gains"] == {"twin": {"estimate": 0.0, "low": 0.0, "high": 0.0, "n": 6}}
+    assert own["ended"]["base"] == own["ended"]["twin"] and own["chance"] is None and mood["tasks"][0]["ended"] is None
+    assert found["kind"] == "tasks" and found["models"] == ["base", "twin"]
+    assert found["settings"] == {
+        "tasks": str(home / "tasks.yaml"),
+        "form": "chat",
+        "option_score": "sum",
+        "templates": None,
+        "limit": None,
+        "max_new_tokens": 5,
+        "temperature": 0.0,
+        "seed": 0,
+        "dtype": "float32",
+    }
+    assert "mood/which has 6 rows: its intervals are rough, ask about 20 or more." in found["warnings"]
+
+
+def test_fewer_rows_and_instructions(home: Path, tmp_path: Path) -> None:
+    found = evaluated(home, tmp_path, "--limit", "3", "--templates", "1")
+    assert [(t["n"], t["templates"]) for c in found["clusters"] for t in c["tasks"]] == [(3, 1)] * 3
+    assert len(read_jsonl(tmp_path / "predictions.jsonl")) == 9
+
+
+def test_rows_that_were_trained_on_are_told(home: Path, tmp_path: Path) -> None:
+    given = yaml.safe_load((home / "tasks.yaml").read_text())
+    given["clusters"]["mood"]["which"]["train_split"] = "train[:3]"
+    file = tmp_path / "tasks.yaml"
+    file.write_text(yaml.safe_dump(given))
+    options = ("--tasks", file, "--data", home, "--held-out", "words")
+    found = evaluated(home, tmp_path, *options)
+    told = "mood/which: 1 of the rows asked about are trained on too; set split and train_split."
+    assert told in found["warnings"]
+
+
+def test_the_mix_is_what_sft_trains_on(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "train.jsonl"
+    given = ("--tasks", home / "tasks.yaml", "--out", out)
+    assert accord("tasks", *given, "--leave-out", "words") == 0
+    assert "100.0%" in capsys.readouterr().out
+    rows = read_jsonl(out)
+    assert [(r["cluster"], r["task"]) for r in rows] == [("mood", "which")] * 2
+    assert sorted(r["completion"][0]["content"] for r in rows) == sorted(OPTIONS[:2])
+    trained = ("--model", home / "base", "--data", out, "--out", tmp_path / "tuned", "--max-steps", "1")
+    assert accord("sft", *trained, "--dtype", "float32") == 0
+    assert accord("tasks", *given, "--rows", "9", "--form", "plain") == 0
+    assert len(read_jsonl(out)) == 9 and all(isinstance(r["prompt"], str) for r in read_jsonl(out))
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "said"),
+    [
+        ("evaluate", ("--held-out", "moods"), "there is no cluster 'moods'; did you mean mood?"),
+        ("evaluate", ("--limit", "0"), "--limit must be at least 1, not 0."),
+        ("evaluate", ("--templates", "0"), "--templates must be at least 1, not 0."),
+        ("evaluate", ("--tasks", "HOME/none.yaml"), "none.yaml cannot be read"),
+        ("evaluate", ("--max-new-tokens", "0"), "max_new_tokens must be at least 1"),
+        ("evaluate", ("--max-new-tokens", "48"), "do not fit into the context of"),
+        ("evaluate", ("--models.plain", "HOME/plain"), "has no chat template; ask it with --form plain."),
+        ("tasks", ("--leave-out", "mood,words"), "no row is left to train on"),
+        ("tasks", ("--leave-out", "x"), "there is no cluster 'x'"),
+        ("tasks", ("--per-task", "0"), "--per-task must be at least 1, not 0."),
+        ("tasks", ("--rows", "0"), "--rows must be at least 1, not 0."),
+        ("tasks", ("--mixing-temperature", "0"), "--mixing-temperature must be positive, not 0."),
+    ],
+)
+def test_what_cannot_be_used_is_named(
+    command: str, options: tuple[str, ...], said: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shared = ("--tasks", home / "tasks.yaml", "--out", out)
+    models = ("--models.base", home / "base", "--max-new-tokens", "5")
+    asked = ("evaluate", "tasks", *models) if command == "evaluate" else ("tasks",)
+    assert accord(*asked, *shared, *(o.replace("HOME", str(home)) for o in options)) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_options_that_are_the_same_tokens(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = yaml.safe_load((home / "tasks.yaml").read_text())
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"text": "hi", "label": "one"}])
+    task = {"data": rows, "metric": "options", "prompt": "{text}", "output": "label", "options": ["one", "two"]}
+    given["clusters"] = {"mood": {"unknown": task}}
+    (tmp_path / "tasks.yaml").write_text(yaml.safe_dump(given))
+    asked = ("--tasks", tmp_path / "tasks.yaml", "--models.base", home / "base", "--out", tmp_path / "out")
+    assert accord("evaluate", "tasks", *asked) == 2
+    assert "row 1, for the task mood/unknown: " in (error := capsys.readouterr().err)
+    assert "reads two of the options as the same tokens." in error
+
+
+def test_the_recipe_can_be_run(tmp_path: Path) -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "clusters.yaml"
+    stages = resolve(read_recipe(recipe), tmp_path, {"held_out": "reading"})
+    assert [s.name for s in stages] == ["world", "base", "mix", "tuned", "evaluation"]
+    for stage in stages:
+        cli.parse(stage.command, cli.options_as_args(stage.command, {"out": str(tmp_path), **stage.options}, None))
+    assert stages[2].options["leave_out"] == stages[4].options["held_out"] == "reading"
