@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from accord.data.judgments import Judgment
-from accord.evaluate.clusters import Floats, Places, bootstrap, numbered, rate
+from accord.evaluate.clusters import Floats, Places, bootstrap, each, numbered, rate
 from accord.evaluate.statistics import Interval
 from accord.records import Text
 
@@ -127,7 +127,7 @@ def nearer_on_ties(trial: Trial) -> Interval | None:
         equal = len(others) - np.searchsorted(others, ties, "left") - above
         return float((above + equal / 2).mean() / len(others))
 
-    return bootstrap(chance, trial.clusters)
+    return bootstrap(each(chance), trial.clusters)
 
 
 def length_correlation(trial: Trial) -> Interval | None:
@@ -143,7 +143,7 @@ def length_correlation(trial: Trial) -> Interval | None:
         spread = np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1]))
         return float(ranks[0] @ ranks[1] / spread) if spread else float("nan")
 
-    return bootstrap(correlation, trial.clusters)
+    return bootstrap(each(correlation), trial.clusters)
 
 
 def length(text: Text) -> int:

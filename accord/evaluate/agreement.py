@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accord.data.judgments import Judgment
-from accord.evaluate.clusters import Floats, bootstrap, mean
+from accord.evaluate.clusters import Floats, bootstrap, each, mean
 from accord.evaluate.statistics import Interval
 from accord.records import Text
 
@@ -177,7 +177,7 @@ def _between(found: Ratings, a: int, b: int) -> PairOfAnnotators:
     items = np.arange(len(both))
     agreement = mean((both[:, 0] == both[:, 1]).astype(np.float64), items)
     assert agreement is not None  # there are items
-    kappa = bootstrap(lambda places: cohen(tables[places].sum(0)), items)
+    kappa = bootstrap(each(lambda places: cohen(tables[places].sum(0))), items)
     return PairOfAnnotators(found.annotators[a], found.annotators[b], len(both), agreement, kappa)
 
 
@@ -218,7 +218,7 @@ def together(counts: Floats) -> Agreement:
     strict = mean(observed_agreement(decided), np.arange(len(decided)))
 
     def both_orders(statistic: Callable[[Floats], float]) -> Interval | None:
-        return bootstrap(lambda places: statistic(np.concatenate([counts[places], counts[places, ::-1]])), items)
+        return bootstrap(each(lambda places: statistic(np.concatenate([counts[places], counts[places, ::-1]]))), items)
 
     return Agreement(
         len(counts),

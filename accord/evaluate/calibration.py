@@ -6,12 +6,12 @@ is whether people preferred that one too. A calibrated model is right in 70% of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from accord.evaluate.accuracy import Trial
-from accord.evaluate.clusters import Floats, Places, bootstrap, rate, resampled
+from accord.evaluate.clusters import Floats, bootstrap, rate, resampled
 from accord.evaluate.logistic import fit
 from accord.evaluate.statistics import Interval
 
@@ -20,9 +20,6 @@ BINS = 10
 
 A_BIN = 20
 """Pairs that a bin should have at least."""
-
-DRAWS = 1000
-"""Data sets that are drawn to see how large the error of a calibrated model would look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class Calibration:
         ece: the expected calibration error, corrected for its bias, and its 95% interval.
         plain: the same as it is usually computed, sum over bins of share * |frequency - confidence|, which is above 0
             even for a calibrated model, since frequencies of few pairs scatter.
-        if_calibrated: what `plain` would be on average for a calibrated model of these confidences.
+        if_calibrated: what `plain` would be on average for a calibrated model, from that scatter alone.
         slope: what the log-odds should be multiplied by to fit the judgments best; below 1 the model is too sure.
     """
 
@@ -56,9 +53,9 @@ class Calibration:
 def calibration(trial: Trial, chance: Floats, *, seed: int = 0) -> Calibration | None:
     """The calibration on the judgments that are no ties; None where there are none.
 
-    The error is corrected as the bootstrap does it: what resampling adds to it once more is taken off, 2 e - mean of
-    e*, with the interval between 2 e less the upper and lower quantile of e* (Davison and Hinkley 1997, section 2.1
-    and equation 5.6), cut at 0. Resampled are prompts with all their pairs.
+    The error is that of Naeini et al. (2015, AAAI, "Obtaining well calibrated probabilities using Bayesian binning"),
+    the share of a bin times |frequency - confidence|, with bins of equal mass instead of equal width. `corrected` takes
+    its bias off; what scatter there is, resamples of prompts with all their pairs show, while the bins stay.
 
     Args:
         trial: judgments and leads.
@@ -71,24 +68,21 @@ def calibration(trial: Trial, chance: Floats, *, seed: int = 0) -> Calibration |
     first = chance[trial.labels != 0.5]
     confidence = np.maximum(first, 1 - first)
     agreed = np.where(first == 0.5, 0.5, (first > 0.5) == (strict.labels == 1)).astype(np.float64)
-    count = bins_for(len(confidence))
-
-    def error(places: Places) -> float:
-        return calibration_error(confidence[places], agreed[places], count)
-
-    plain = error(np.arange(len(confidence)))
-    again = resampled(error, strict.clusters, seed=seed)
-    high, low = np.quantile(again, [0.025, 0.975])
-    corrected = [float(np.clip(2 * plain - e, 0, 1)) for e in (again.mean(), low, high)]
+    bins = np.array_split(np.argsort(confidence, kind="stable"), bins_for(len(confidence)))
+    gaps = np.zeros((len(confidence), len(bins)))
+    for i, some in enumerate(bins):
+        gaps[some, i] = (agreed - confidence)[some]
+    measured = gaps.sum(0) / len(gaps)
+    scatter = resampled(lambda drawn: drawn @ gaps / drawn.sum(1)[:, None], strict.clusters, seed=seed) - measured
     return Calibration(
         [
             Bin(float(confidence[some].mean()), interval)
-            for some in _binned(confidence, count)
+            for some in bins
             if (interval := rate(agreed[some], strict.clusters[some])) is not None
         ],
-        Interval(corrected[0], min(corrected[:2]), max(corrected[0], corrected[2]), len(confidence)),
-        plain,
-        _if_calibrated(confidence, count, seed),
+        replace(corrected(measured, scatter), n=len(confidence)),
+        float(np.abs(measured).sum()),
+        float(np.abs(scatter).sum(1).mean()),
         _slope(strict, first),
     )
 
@@ -98,31 +92,37 @@ def bins_for(pairs: int) -> int:
     return int(np.clip(pairs // A_BIN, 1, BINS))
 
 
-def calibration_error(confidence: Floats, agreed: Floats, bins: int) -> float:
-    """The sum over bins of equal mass of their share times |mean of agreed - mean of confidence|.
+def corrected(measured: Floats, scatter: Floats) -> Interval:
+    """The sum of |gaps| that were measured with scatter: without the bias that the scatter gives it, and its interval.
 
-    The expected calibration error of Naeini et al. (2015, AAAI, "Obtaining well calibrated probabilities using Bayesian
-    binning"), with bins of equal mass instead of equal width.
+    The sum is always above 0. So the true gaps are taken to be t times those measured, and t is sought at which the sum
+    that was measured would be the median, the upper and the lower limit of what 95% of data sets show (the inversion of
+    a test, along one line). Gaps no larger than scatter alone would make them have t = 0.
 
     Args:
-        confidence: (n,), in [0, 1].
-        agreed: (n,), the outcomes, 1 or 0.
-        bins: how many bins, at most n.
+        measured: (B,), each bin's share of the pairs times its frequency less its confidence.
+        scatter: (R, B), by how much resamples of the data miss them.
     """
-    gap = (agreed - confidence)[np.argsort(confidence, kind="stable")]
-    ends = np.cumsum([len(some) for some in np.array_split(gap, bins)])
-    return float(np.abs(np.add.reduceat(gap, np.concatenate([[0], ends[:-1]]))).sum() / len(gap))
+    seen = float(np.abs(measured).sum())
 
+    def factor(quantile: float) -> float:
+        """The t at which this quantile of the sums is the one seen, 0 where it is above that already."""
+        low, high = 0.0, 1.0
 
-def _binned(confidence: Floats, bins: int) -> list[Places]:
-    return np.array_split(np.argsort(confidence, kind="stable"), bins)
+        def excess(t: float) -> float:
+            return float(np.quantile(np.abs(t * measured + scatter).sum(1), quantile)) - seen
 
+        if seen == 0 or excess(0.0) >= 0:
+            return 0.0
+        while excess(high) < 0:
+            low, high = high, 2 * high
+        for _ in range(20):
+            middle = (low + high) / 2
+            low, high = (middle, high) if excess(middle) < 0 else (low, middle)
+        return high
 
-def _if_calibrated(confidence: Floats, bins: int, seed: int) -> float:
-    """The mean error over outcomes drawn with exactly these confidences."""
-    generator = np.random.default_rng(seed)
-    draws = [(generator.random(len(confidence)) < confidence).astype(np.float64) for _ in range(DRAWS)]
-    return float(np.mean([calibration_error(confidence, agreed, bins) for agreed in draws]))
+    estimate, low, high = (min(1.0, factor(q) * seen) for q in (0.5, 0.975, 0.025))
+    return Interval(estimate, low, high, 0)
 
 
 def _slope(strict: Trial, first: Floats) -> Interval | None:
@@ -132,19 +132,19 @@ def _slope(strict: Trial, first: Floats) -> Interval | None:
     if not np.isfinite(odds).all():
         return None
     signed = odds * np.sign(strict.labels - 0.5)
-    return bootstrap(lambda places: fitted_slope(signed[places]), strict.clusters)
+    return bootstrap(lambda weights: fitted_slope(weights, signed), strict.clusters)
 
 
-def fitted_slope(signed: Floats) -> float:
-    """The b of greatest likelihood, the mean of log sigmoid(b z), nearly: `logistic.fit` has a small penalty.
+def fitted_slope(weights: Floats, signed: Floats) -> Floats:
+    """The b of greatest likelihood, the mean of log sigmoid(b z), nearly, (R,): `logistic.fit` has a small penalty.
 
     NaN where all z that are not 0 have one sign, since then no finite b is best.
 
     Args:
+        weights: (R, n), how often each pair is found in each resample.
         signed: (n,), z, the log-odds of what people preferred.
     """
-    if not (signed.max() > 0 > signed.min()):
-        return float("nan")
-    size = float(np.sqrt((signed**2).mean()))  # the fit's penalty is for numbers of size 1
-    once = np.ones((1, len(signed)))
-    return float(fit((signed / size)[:, None], once, once)[0, 0]) / size
+    size = float(np.sqrt((signed**2).mean())) or 1.0  # the penalty is for numbers of size 1
+    slopes = fit((signed / size)[:, None], weights, weights)[:, 0] / size
+    mixed = (weights @ (signed > 0) > 0) & (weights @ (signed < 0) > 0)
+    return np.where(mixed, slopes, np.nan)

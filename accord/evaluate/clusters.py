@@ -17,8 +17,8 @@ from accord.evaluate.statistics import bootstrap as draw
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
-Statistic = Callable[[Places], float]
-"""A number from the places of observations, among which a place may be found several times; NaN where it has none."""
+Statistic = Callable[[Floats], Floats]
+"""From how often each observation is found in each resample, (R, n), to a number a resample, (R,), NaN for none."""
 
 
 def numbered(labels: Sequence[Hashable]) -> Places:
@@ -31,19 +31,23 @@ def resampled(statistic: Statistic, clusters: Places, *, resamples: int = 1000, 
     """The statistic of what whole clusters, drawn with replacement, hold, (resamples,).
 
     Args:
-        statistic: of the observations' places in `clusters`.
+        statistic: of the observations in `clusters`.
         clusters: (n,), the cluster of each observation; any numbers.
         resamples: how often they are drawn.
         seed: of the draws; the same seed draws the same.
     """
     names, cluster = np.unique(clusters, return_inverse=True)
-    every = np.arange(len(clusters))
+    return draw(lambda drawn: statistic(drawn[:, cluster]), len(names), resamples=resamples, seed=seed)
 
-    def of(drawn: NDArray[np.floating]) -> Floats:
-        """From how often each cluster was drawn, (R, clusters)."""
-        return np.array([statistic(np.repeat(every, times[cluster].astype(np.intp))) for times in drawn])
 
-    return draw(of, len(names), resamples=resamples, seed=seed)
+def each(statistic: Callable[[Places], float]) -> Statistic:
+    """A statistic of the observations' places, among which a place is found as often as it was drawn."""
+
+    def of(weights: Floats) -> Floats:
+        every = np.arange(weights.shape[1])
+        return np.array([statistic(np.repeat(every, times)) for times in weights.astype(np.intp)])
+
+    return of
 
 
 def bootstrap(statistic: Statistic, clusters: Places, *, resamples: int = 1000, seed: int = 0) -> Interval | None:
@@ -51,11 +55,11 @@ def bootstrap(statistic: Statistic, clusters: Places, *, resamples: int = 1000, 
 
     Resamples that give it none are left out. `n` is the number of observations.
     """
-    estimate = statistic(np.arange(len(clusters))) if len(clusters) else float("nan")
+    estimate = float(statistic(np.ones((1, len(clusters))))[0]) if len(clusters) else float("nan")
     if np.isnan(estimate):
         return None
     values = resampled(statistic, clusters, resamples=resamples, seed=seed)
-    interval = percentile(float(estimate), values[~np.isnan(values)], len(np.unique(clusters)))
+    interval = percentile(estimate, values[~np.isnan(values)], len(np.unique(clusters)))
     return replace(interval, n=len(clusters))
 
 
@@ -82,4 +86,4 @@ def rate(outcomes: Floats, clusters: Places, *, seed: int = 0) -> Interval | Non
 
 def mean(values: Floats, clusters: Places, *, seed: int = 0) -> Interval | None:
     """The mean with its 95% bootstrap interval over clusters; None where there are no values."""
-    return bootstrap(lambda places: float(values[places].mean()), clusters, seed=seed)
+    return bootstrap(lambda weights: weights @ values / weights.sum(1), clusters, seed=seed)

@@ -43,7 +43,7 @@ def ranking_agreement(trial: Trial) -> RankingAgreement | None:
     rows = [row for row in _rows(trial) if row is not None]
     if not rows:
         return None
-    cyclic = sum(to_ranking(row.pairs, [Verdict(label) for label in row.labels]) is None for row in rows)
+    cyclic = sum(to_ranking(row.pairs, [Verdict(label) for label in row.labels.tolist()]) is None for row in rows)
     tops = [(_best(row.standing(row.labels)), _best(row.standing(row.leads > 0, row.leads == 0))) for row in rows]
     told = [(people, leading, row) for (people, leading), row in zip(tops, rows, strict=True) if len(people) < row.size]
     hits = [len(people & leading) / len(leading) for people, leading, _ in told]
