@@ -252,6 +252,21 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(policy: Policy, after: int, mo
     assert heard.answers() == [whole]
 
 
+def test_ctrl_c_before_anything_is_said_keeps_the_chat_as_it_was(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Heard(policy)
+    heard("hi")
+    before = list(heard.turns)
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Screen, "follow", stopped)
+    assert heard("good", "/retry") == "stopped; nothing was said.\n" * 2
+    assert heard.turns == before
+
+
 def test_what_a_model_says_is_neither_obeyed_nor_read_as_markup() -> None:
     file = io.StringIO()
     screen = Screen(Console(file=file, force_terminal=True, width=80, highlight=False))

@@ -77,6 +77,8 @@ class Session:
                 self._ask(line)
         except InputError as error:
             self.screen.note(str(error))
+        except KeyboardInterrupt:
+            self.screen.note("stopped; nothing was said.")
 
     def _command(self, line: str) -> None:
         name, _, argument = line[1:].partition(" ")
@@ -96,14 +98,12 @@ class Session:
                 self.screen.note(f"{name} reads this without the {oldest}, for which its context has no room.")
         n, self.next_best_of = self.next_best_of or self.best_of, None
         answers = self._chosen(questions, n, retry) if n > 1 else self._streamed(questions, retry)
-        if answers is None:
-            raise InputError("stopped; nothing was said.")
         self.conversation.turns.append(Turn(message, answers))
         for name, answer in zip(self.names, answers, strict=True):
             if about := _about(answer):
                 self.screen.note(f"{name}: {about}" if len(answers) > 1 else about)
 
-    def _streamed(self, questions: Sequence[Question], retry: int) -> tuple[Answer, ...] | None:
+    def _streamed(self, questions: Sequence[Question], retry: int) -> tuple[Answer, ...]:
         """Answers shown as they come; Ctrl-C ends them where they are."""
         asked = enumerate(zip(self.speakers, questions, strict=True))
         sayings = [Saying(speaker, question, self._luck(i, retry)) for i, (speaker, question) in asked]
@@ -111,22 +111,19 @@ class Session:
             self.screen.follow(self.names, sayings)
         except KeyboardInterrupt:
             if not all(saying.tokens for saying in sayings):
-                return None
+                raise
         answers = [saying.answer for saying in sayings]
         if self.reward is None:
             return tuple(answers)
         return tuple(replace(answer, rewards=rewards_of(self.reward, [answer])) for answer in answers)
 
-    def _chosen(self, questions: Sequence[Question], n: int, retry: int) -> tuple[Answer, ...] | None:
+    def _chosen(self, questions: Sequence[Question], n: int, retry: int) -> tuple[Answer, ...]:
         """The best of n answers of each model, shown when it is chosen."""
         assert self.reward is not None
         answers = []
-        try:
-            for i, (speaker, question) in enumerate(zip(self.speakers, questions, strict=True)):
-                with self.screen.waiting(f"choosing from {n} answers"):
-                    answers.append(speaker.best_of(question, self._luck(i, retry), n, self.reward))
-        except KeyboardInterrupt:
-            return None
+        for i, (speaker, question) in enumerate(zip(self.speakers, questions, strict=True)):
+            with self.screen.waiting(f"choosing from {n} answers"):
+                answers.append(speaker.best_of(question, self._luck(i, retry), n, self.reward))
         self.screen.follow(self.names, [[answer.text] for answer in answers])
         return tuple(answers)
 
@@ -184,7 +181,7 @@ class Session:
         last = turns.pop()
         try:
             self._ask(last.message, self.retries)
-        except InputError:
+        except (InputError, KeyboardInterrupt):
             turns.append(last)
             raise
 
