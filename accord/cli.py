@@ -57,6 +57,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "accord.commands.evaluate:agreement",
         "how far annotators agree, and the ceiling this sets for a model of them",
     ),
+    "evaluate frontier": ("accord.commands.evaluate:frontier", "reward against divergence, over methods and prices"),
     "evaluate overoptimisation": (
         "accord.commands.evaluate:overoptimisation",
         "where the true reward turns over while the optimised one rises",

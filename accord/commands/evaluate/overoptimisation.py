@@ -122,17 +122,18 @@ def _untrained(pool: Pool | None) -> list[Curve]:
 
 
 def as_table(result: dict[str, Any]) -> Table:
-    """The fits for the terminal."""
-    grid = Table(
-        "curve", "source", "a", "b", "turns at d", "gain there", "r²", "reached d", title="gold reward against d"
-    )
+    """The fits for the terminal; the intervals of a and b are in evaluation.json."""
+    grid = Table("curve", "a", "b", "turns at d", "gain there", "r²", "reached d", title=f"{result['gold']} against d")
     for curve in result["curves"]:
         fit = curve["fit"]
-        reached = f"{max(point['distance'] for point in curve['points']):.2f}"
-        found = [""] * 5 if fit is None else [*(_shown(fit[k]) for k in ("a", "b", "turn", "peak")), f"{fit['r2']:.3f}"]
-        grid.add_row(curve["name"], curve["source"], *found, reached)
+        found = [""] * 5 if fit is None else _shown(fit)
+        grid.add_row(curve["name"], *found, f"{max(point['distance'] for point in curve['points']):.2f}")
     return grid
 
 
-def _shown(interval: dict[str, float] | None) -> str:
-    return "none" if interval is None else f"{interval['estimate']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+def _shown(fit: dict[str, Any]) -> list[str]:
+    a, b = (f"{fit[name]['estimate']:.3f}" for name in ("a", "b"))
+    if fit["turn"] is None:
+        return [a, b, "not yet", "", f"{fit['r2']:.3f}"]
+    turn = f"{fit['turn']['estimate']:.2f} [{fit['turn']['low']:.2f}, {fit['turn']['high']:.2f}]"
+    return [a, b, turn, f"{fit['peak']['estimate']:.3f}", f"{fit['r2']:.3f}"]

@@ -105,9 +105,9 @@ def _finite(scores: Array, name: str) -> Array:
     return scores
 
 
-def require_many(n: int, temperature: float) -> None:
+def require_many(n: int, temperature: float, option: str = "n") -> None:
     """Raise InputError where samples of a prompt would be too few, or all the same."""
     if n < 2:
-        raise InputError(f"--n must be at least 2, not {n}: best of n chooses among so many samples of a prompt.")
+        raise InputError(f"--{option} must be at least 2, not {n}: it says among how many samples there is a choice.")
     if temperature == 0:
         raise InputError("at --temperature 0 all samples of a prompt are the same; there is nothing to choose from.")
