@@ -69,7 +69,7 @@ def watch(stage: Stage, measured: Collection[str]) -> Watch | None:
         Alarm(str(place), name.replace("-", " "), tuple(step for step, _, _ in rows), rows[0][1], rows[0][2])
         for place, (name, rows) in enumerate(kinds.items(), start=1)
     ]
-    looked = tuple(metric_for(name, measured).title.lower() for name in WATCHED if name in measured)
+    looked = tuple(_in_a_sentence(metric_for(name, measured).title) for name in WATCHED if name in measured)
     step, value = finite(run.best.get("step")), finite(run.best.get("watched"))
     best = None if step is None else (number_of(step), number(value))
     return Watch(stage.name, tuple(alarms), looked, len(run.metrics), best)
@@ -78,6 +78,12 @@ def watch(stage: Stage, measured: Collection[str]) -> Watch | None:
 def number_of(step: float) -> str:
     """A step as people write it."""
     return f"{step:,.0f}"
+
+
+def _in_a_sentence(title: str) -> str:
+    """A curve's title without its unit and, unless it is an abbreviation, without its capital."""
+    bare = title.split(" (")[0]
+    return bare if bare[:2].isupper() else bare[:1].lower() + bare[1:]
 
 
 def _sentence(value: object) -> str:

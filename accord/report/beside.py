@@ -11,23 +11,18 @@ from accord.report.captions import Metric, metric_for
 from accord.report.figures import Figure
 from accord.report.folder import Json, Run, Stage, Story
 from accord.report.series import Series, ends
-from accord.report.text import number, percent
-
-Difference = tuple[str, tuple[Any, ...]]
-"""A setting, and its value in each run; ABSENT where a run has no such setting."""
+from accord.report.text import duration, number, percent, setting
 
 ABSENT = "–"
 
+Row = tuple[str, tuple[str, ...]]
+"""A setting or a number, and its value in each run as shown; ABSENT where a run has none."""
+
+Measured = Sequence[tuple[str, dict[str, Series]]]
+"""The metrics of each run by its name."""
+
 LEADING = ("reward", "watched")
 """Metrics that the page opens with."""
-
-
-@dataclass(frozen=True)
-class Final:
-    """One column of the final numbers: the metric, and each run's value over the last tenth of its steps, as shown."""
-
-    title: str
-    values: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -37,8 +32,8 @@ class Beside:
     title: str
     leading: tuple[str, ...]
     stages: tuple[tuple[str, Stage], ...]
-    settings: tuple[Difference, ...]
-    finals: tuple[Final, ...]
+    settings: tuple[Row, ...]
+    finals: tuple[Row, ...]
     curves: tuple[Figure, ...]
     more_curves: tuple[Figure, ...]
 
@@ -61,11 +56,23 @@ def beside(stories: Sequence[tuple[str, Story]]) -> list[Beside]:
     return chapters
 
 
-def differing(runs: Sequence[tuple[str, Json]]) -> list[Difference]:
+def differing(runs: Sequence[tuple[str, Json]]) -> list[Row]:
     """What is not the same in all, in the order in which it first appears."""
     keys = dict.fromkeys(key for _, values in runs for key in values)
-    rows = [(str(key), tuple(values.get(key, ABSENT) for _, values in runs)) for key in keys]
+    rows = [(str(key), tuple(setting(v[key]) if key in v else ABSENT for _, v in runs)) for key in keys]
     return [(key, values) for key, values in rows if any(value != values[0] for value in values)]
+
+
+def differences(together: Sequence[Beside], names: Sequence[str]) -> tuple[list[Row], list[Row]]:
+    """The settings that differ, and those that only some of the runs have; one row for stages that differ alike."""
+    rows: dict[Row, list[str]] = {}
+    for chapter in together:
+        own = [name for name, _ in chapter.stages]
+        for key, values in chapter.settings:
+            by_name = dict(zip(own, values, strict=True))
+            rows.setdefault((key, tuple(by_name.get(name, ABSENT) for name in names)), []).append(chapter.title)
+    told = [(f"{key} ({', '.join(titles)})" if any(titles) else key, values) for (key, values), titles in rows.items()]
+    return [row for row in told if ABSENT not in row[1]], [row for row in told if ABSENT in row[1]]
 
 
 def _beside(title: str, found: Sequence[tuple[str, Stage, Story]], names: Sequence[str]) -> Beside:
@@ -76,27 +83,27 @@ def _beside(title: str, found: Sequence[tuple[str, Stage, Story]], names: Sequen
         leading=_leading(measured),
         stages=tuple((name, stage) for name, stage, _ in found),
         settings=tuple(differing([(name, _settings(stage, story)) for name, stage, story in found])),
-        finals=_finals(measured),
+        finals=_finals(found, measured),
         curves=main,
         more_curves=more,
     )
 
 
 def _settings(stage: Stage, story: Story) -> Json:
-    """The settings, with paths inside a pipeline's own folder told from there, as those are the same in every copy."""
+    """The settings; inputs from other stages are told from the pipeline's folder, wherever it was when they ran."""
     if not story.is_pipeline:
         return stage.run.settings
-    inside = (f"{story.folder}/", f"{story.folder.resolve()}/")
 
-    def told(value: Any) -> Any:
-        for prefix in inside:
-            value = value.removeprefix(prefix) if isinstance(value, str) else value
+    def told(option: str, value: Any) -> Any:
+        for name in stage.inputs.get(option, ()):
+            place = f"/{value}".rfind(f"/{name.split('/')[0]}/") if isinstance(value, str) else -1
+            value = value[place:] if place >= 0 else value
         return value
 
-    return {key: told(value) for key, value in stage.run.settings.items()}
+    return {option: told(option, value) for option, value in stage.run.settings.items()}
 
 
-def _metrics(measured: Sequence[tuple[str, dict[str, Series]]]) -> list[tuple[str, Metric, list[tuple[str, Series]]]]:
+def _metrics(measured: Measured) -> list[tuple[str, Metric, list[tuple[str, Series]]]]:
     """Every metric in its order, how it is shown, and the runs that have it."""
     found = []
     for name in captions.in_order(dict.fromkeys(name for _, one in measured for name in one)):
@@ -106,16 +113,23 @@ def _metrics(measured: Sequence[tuple[str, dict[str, Series]]]) -> list[tuple[st
     return found
 
 
-def _finals(measured: Sequence[tuple[str, dict[str, Series]]]) -> tuple[Final, ...]:
-    finals = []
+def _finals(found: Sequence[tuple[str, Stage, Story]], measured: Measured) -> tuple[Row, ...]:
+    """Where each run ended, by metric (a mean of its last tenth), after how it was run."""
+    runs = [stage.run for _, stage, _ in found]
+    rows: list[Row] = [
+        ("Command", tuple(stage.command or ABSENT for _, stage, _ in found)),
+        ("Steps", tuple(f"{len(run.metrics):,}" for run in runs)),
+        ("Time", tuple(duration(run.seconds) for run in runs)),
+    ]
     for _, metric, having in _metrics(measured):
         if metric.is_main:
-            last = {run: _shown(metric, one) for run, one in having}
-            finals.append(Final(metric.title, tuple(last.get(run, ABSENT) for run, _ in measured)))
-    return tuple(finals)
+            last = {name: _shown(metric, one) for name, one in having}
+            rows.append((metric.title, tuple(last.get(name, ABSENT) for name, _ in measured)))
+    rows.append(("Alarms", tuple(ABSENT if run.alarms is None else str(len(run.alarms)) for run in runs)))
+    return tuple(row for row in rows if set(row[1]) != {ABSENT})
 
 
-def _leading(measured: Sequence[tuple[str, dict[str, Series]]]) -> tuple[str, ...]:
+def _leading(measured: Measured) -> tuple[str, ...]:
     """Where the runs end in what counts most, the highest first, where all of them measured it."""
     found = []
     for name, metric, having in _metrics(measured):
@@ -133,9 +147,7 @@ def _shown(metric: Metric, one: Series) -> str:
     return (percent if metric.is_share else number)(ends(one.values)[1])
 
 
-def _curves(
-    measured: Sequence[tuple[str, dict[str, Series]]], names: Sequence[str]
-) -> tuple[tuple[Figure, ...], tuple[Figure, ...]]:
+def _curves(measured: Measured, names: Sequence[str]) -> tuple[tuple[Figure, ...], tuple[Figure, ...]]:
     """The main metrics and the others, each with all runs in one figure."""
     styles = {name: figures.style(place) for place, name in enumerate(names)}
     main: list[Figure] = []

@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from accord.errors import InputError
 from accord.files import write_text
 from accord.report import html
 from accord.report.alarms import Watch, watch
 from accord.report.answers import Asked
-from accord.report.beside import Beside, beside, differing
+from accord.report.beside import Beside, beside, differences, differing
 from accord.report.figures import Figure
 from accord.report.folder import Story, is_story, read_story
-from accord.report.frontier import Point, frontier, paths, points
+from accord.report.frontier import LEARNED_SCORE, Point, frontier, paths, points
 from accord.report.lineage import distinct_names
-from accord.report.results import ModelRow, ModelTable, model_tables
+from accord.report.results import ModelTable, model_tables
 from accord.report.series import columns
 from accord.report.shared_prompts import common_answers, common_samples
 from accord.report.trial import trials
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,11 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A model of one of the pipelines, with the table that it was judged in."""
+class Crossed(Generic[T]):
+    """A row of a table whose columns are the runs: what each has under a name, None where it has nothing."""
 
-    lane: str
-    table: ModelTable
-    model: ModelRow
+    name: str
+    cells: tuple[T | None, ...]
 
 
 def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
@@ -68,19 +70,18 @@ def runs_in(folder: Path) -> list[Path]:
 def render(lanes: Sequence[Lane]) -> str:
     """The page as HTML."""
     together = beside([(lane.name, lane.story) for lane in lanes])
-    judged = [
-        Judged(lane.name, table, model)
-        for lane in lanes
-        for table in model_tables(lane.story)
-        for model in table.models
-    ]
+    tables = [model_tables(lane.story) for lane in lanes]
+    models = [{model.name: model for table in found for model in table.models} for found in tables]
+    judges = dict.fromkeys(table.judge for found in tables for table in found)
     return html.fill(
         "compare.html",
         lanes=lanes,
         together=together,
-        judged=judged,
-        trials=[(lane.name, trial) for lane in lanes for trial in trials(lane.story)],
-        frontiers=_frontiers(together, judged),
+        differences=differences(together, [lane.name for lane in lanes]),
+        judges=list(judges),
+        models=_crossed(models),
+        trials=_crossed([{trial.name: trial for trial in trials(lane.story)} for lane in lanes]),
+        frontiers=_frontiers(lanes, tables, together),
         watches=_watches(together),
         asked=_asked(lanes, together),
         environment=differing([(lane.name, _environment(lane.story)) for lane in lanes]),
@@ -104,22 +105,28 @@ def _lanes(folders: list[Path]) -> list[Lane]:
     return [Lane(name, story) for name, story in zip(distinct_names(folders), stories, strict=True)]
 
 
-def _frontiers(together: Sequence[Beside], judged: Sequence[Judged]) -> list[Figure]:
-    """The ways of all runs through the plane of distance and reward; then, by judge, all finished models."""
+def _crossed(found: Sequence[dict[str, T]]) -> list[Crossed[T]]:
+    """What the runs have by name, one row a name."""
+    names = dict.fromkeys(name for one in found for name in one)
+    return [Crossed(name, tuple(one.get(name) for one in found)) for name in names]
+
+
+def _frontiers(lanes: Sequence[Lane], tables: Sequence[list[ModelTable]], together: Sequence[Beside]) -> list[Figure]:
+    """By judge, all finished models; with the learned reward, the ways that all runs took through training."""
+    names = [lane.name for lane in lanes]
+    ways = paths([(name, run.metrics) for chapter in together for name, run in chapter.runs])
+    judges = dict.fromkeys(judge for found in tables for table in found for judge in table.judges)
     drawn = []
-    for chapter in together:
-        ways = paths([(name, run.metrics) for name, run in chapter.runs])
-        if ways:
-            drawn.append(frontier(ways, [], "reward"))
-    tables = {(one.lane, one.table.stage): one.table for one in judged}
-    for judge in dict.fromkeys(judge for table in tables.values() for judge in table.judges):
+    for judge in [LEARNED_SCORE, *(judge for judge in judges if judge != LEARNED_SCORE)]:
         found = [
-            Point(point.name, point.distance, point.score, group=lane)
-            for (lane, _), table in tables.items()
+            Point(point.name, point.distance, point.score, group=name)
+            for name, evaluated in zip(names, tables, strict=True)
+            for table in evaluated
             for point in points(table, judge)
         ]
-        if len(found) > 1:
-            drawn.append(frontier([], found, judge))
+        walked = ways if judge == LEARNED_SCORE else []
+        if len(found) > 1 or walked:
+            drawn.append(frontier(walked, found, judge, names))
     return drawn
 
 
@@ -144,5 +151,6 @@ def _asked(lanes: Sequence[Lane], together: Sequence[Beside]) -> list[tuple[str,
 def _environment(story: Story) -> dict[str, object]:
     shared = html.shared([stage.run.environment for stage in story.stages])
     versions = shared.pop("versions", {})
-    shared.pop("command", None)
+    for name in ("command", "seed"):  # each run has its own, and the settings tell the seed
+        shared.pop(name, None)
     return shared | (versions if isinstance(versions, dict) else {})

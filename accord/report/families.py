@@ -46,9 +46,11 @@ def families(evaluation: Json) -> tuple[list[Family], Family | None]:
     return drawn, limit if limit.points else None
 
 
-def draw(evaluation: Json) -> Figure:
-    """The figure of an evaluation of the kind `frontier`."""
+def draw(evaluation: Json) -> Figure | None:
+    """The figure of an evaluation of the kind `frontier`; None where no model's distance and score are known."""
     drawn, bound = families(evaluation)
+    if not drawn:
+        return None
     judge = str(evaluation.get("judge") or "score")
     caption = _reading(drawn, judge)
     caption += " Numbers at the points are coefficients, or n; bars are 95% intervals."
@@ -79,8 +81,6 @@ def _coefficient(row: Json) -> str:
 
 def _reading(drawn: Sequence[Family], judge: str) -> str:
     """Who gets furthest, and who gets most where all have arrived."""
-    if not drawn:
-        return "No model's distance is known."
     top, best = max(((f, p) for f in drawn for p in f.points), key=lambda pair: pair[1].score.estimate)
     at = f"{top.name} ({best.name}) at √KL {number(best.distance)}"
     text = f"The highest {judge}, {number(best.score.estimate)}, is {at}."
@@ -113,6 +113,6 @@ def _picture(drawn: Sequence[Family], bound: Family | None, judge: str) -> Marku
             axes.plot(place, score, color=INK, linewidth=0.9, linestyle=(0, (3, 2)), label=bound.name)
         axes.margins(0.08, 0.12)
         axes.legend(frameon=False, fontsize=8, handlelength=1.8)
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         label(axes, [point for family in drawn for point in family.points])
         return inline(figure)

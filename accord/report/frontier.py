@@ -79,13 +79,13 @@ def points(table: ModelTable, judge: str) -> list[Point]:
     return found
 
 
-def frontier(ways: Sequence[Path], found: Sequence[Point], judge: str) -> Figure:
-    """The picture and what to see in it."""
+def frontier(ways: Sequence[Path], found: Sequence[Point], judge: str, names: Sequence[str] = ()) -> Figure:
+    """The picture and what to see in it; `names` come first where colours are given out."""
     caption = []
     if ways:
-        names = " and ".join(path.name for path in ways)
+        walked = " and ".join(dict.fromkeys(path.name for path in ways))
         caption.append(
-            f"The line is the way of {names} through training: dots are steps, the line their running mean. "
+            f"The line is the way of {walked} through training: dots are steps, the line their running mean. "
             "Steep is good; a line that goes right without rising pays distance for nothing."
         )
     if found:
@@ -95,15 +95,15 @@ def frontier(ways: Sequence[Path], found: Sequence[Point], judge: str) -> Figure
             f"{judge} is the judge: a model that goes up under the reward it was trained on but down here has "
             "over-optimised that reward."
         )
-    return Figure(f"{judge} against √KL", _draw(ways, found, judge), " ".join(caption))
+    return Figure(f"{judge} against √KL", _draw(ways, found, judge, names), " ".join(caption))
 
 
-def _draw(ways: Sequence[Path], found: Sequence[Point], score: str) -> Markup:
+def _draw(ways: Sequence[Path], found: Sequence[Point], score: str, first: Sequence[str]) -> Markup:
     with drawing():
         figure, axes = blank(4.6, 2.9, DISTANCE)
         axes.set_ylabel(score)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
-        names = dict.fromkeys([point.group or point.name for point in found] + [path.name for path in ways])
+        names = dict.fromkeys([*first, *(point.group or point.name for point in found), *(path.name for path in ways)])
         colours = {name: hue(index) for index, name in enumerate(names)}
         for path in ways:
             colour, every = colours[path.name], max(1, len(path.reward) // 240)
@@ -114,7 +114,7 @@ def _draw(ways: Sequence[Path], found: Sequence[Point], score: str) -> Markup:
             axes.vlines(point.distance, point.score.low, point.score.high, color=colour, linewidth=1.4)
             axes.plot(point.distance, point.score.estimate, "o", color=colour, markersize=5)
         axes.margins(0.08, 0.12)
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         label(axes, found)
         return inline(figure)
 
@@ -126,15 +126,18 @@ def label(axes: Axes, found: Sequence[Point]) -> None:
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in spots]
     frame = axes.get_window_extent()
     for point, (x, y) in zip(found, spots, strict=True):
-        width, height = 5.8 * len(point.name), 9.0
+        width, height = 5.2 * len(point.name), 9.0
         left = -6 - width
         sides = [(6, -5), (left, -5), (6, 4), (6, -14), (left, 4), (left, -14), (6, 14), (6, -24)]
         boxes = {(dx, dy): (x + dx, y + dy, x + dx + width, y + dy + height) for dx, dy in sides}
         fits = [at for at, box in boxes.items() if frame.x0 < box[0] and box[2] < frame.x1 and not _covers(box, taken)]
+        if not fits and point.group:
+            continue  # its colour tells whose it is, and its neighbours' names what
         dx, dy = fits[0] if fits else sides[0]
         taken.append(boxes[dx, dy])
         spot = (point.distance, point.score.estimate)
-        written = axes.annotate(point.name, spot, (dx, dy + 2), textcoords="offset points", color=INK)
+        side, shift = ("right", dx + width) if dx < 0 else ("left", dx)
+        written = axes.annotate(point.name, spot, (shift, dy + 2), textcoords="offset points", color=INK, ha=side)
         written.set_in_layout(False)
 
 

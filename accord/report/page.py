@@ -74,4 +74,4 @@ def _origins(story: Story) -> Origins | None:
 def _frontiers(story: Story, tables: list[results.ModelTable]) -> list[Figure]:
     """The measured frontiers, then what training and the finished models show."""
     measured = [families.draw(stage.run.evaluation) for stage in story.stages if stage.run.kind == "frontier"]
-    return measured + frontiers(story, tables)
+    return [figure for figure in measured if figure] + frontiers(story, tables)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from accord.report.folder import Json, Story
 from accord.report.intervals import Interval, interval_of, mapping, objects
+from accord.report.results import warnings_of
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,20 @@ class TaskTable:
     models: tuple[str, ...]
     clusters: tuple[Cluster, ...]
     settings: Json
+    warnings: tuple[str, ...]
 
 
 def task_tables(story: Story) -> list[TaskTable]:
     """The evaluations on clusters of tasks in the story."""
-    found = []
-    for stage in story.stages:
-        if stage.run.kind == "tasks":
-            evaluation = stage.run.evaluation
-            clusters = tuple(map(_cluster, objects(evaluation.get("clusters"))))
-            models = dict.fromkeys(
-                name for c in clusters for scores in (c.mean, *(t.scores for t in c.tasks)) for name in scores
-            )
-            found.append(TaskTable(stage.name, tuple(models), clusters, mapping(evaluation.get("settings"))))
-    return found
+    evaluations = [(stage.name, stage.run.evaluation) for stage in story.stages if stage.run.kind == "tasks"]
+    return [_table(name, evaluation) for name, evaluation in evaluations]
+
+
+def _table(stage: str, evaluation: Json) -> TaskTable:
+    clusters = tuple(map(_cluster, objects(evaluation.get("clusters"))))
+    scored = [scores for cluster in clusters for scores in (cluster.mean, *(task.scores for task in cluster.tasks))]
+    models = dict.fromkeys(name for scores in scored for name in scores)
+    return TaskTable(stage, tuple(models), clusters, mapping(evaluation.get("settings")), warnings_of(evaluation))
 
 
 def _cluster(row: Json) -> Cluster:

@@ -47,6 +47,7 @@ class Trial:
     breakdowns: tuple[tuple[str, tuple[tuple[str, Interval], ...]], ...]
     calibration: Figure | None
     probes: tuple[Probe, ...]
+    unit: str
     warnings: tuple[str, ...]
 
     @property
@@ -92,6 +93,7 @@ def trials(story: Story) -> list[Trial]:
                 breakdowns=_breakdowns(evaluation),
                 calibration=_calibration(evaluation.get("calibration")),
                 probes=_probes(evaluation),
+                unit=str(evaluation.get("unit") or "log-odds"),
                 warnings=warnings_of(evaluation),
             )
         )
@@ -170,8 +172,10 @@ def _reliability(bins: Sequence[tuple[float, Interval]]) -> Markup:
 def _agreement(stage: str, evaluation: Json) -> Agreement:
     measures = (
         ("agreement", "Pairs of annotators that agree", "share"),
+        ("strict", "Pairs that agree where neither ties", "share"),
         ("fleiss", "Fleiss' kappa", "kappa"),
         ("krippendorff", "Krippendorff's alpha", "kappa"),
+        ("krippendorff_ordinal", "The same with ties halfway", "kappa"),
         ("ceiling", "Ceiling for any model", "share"),
     )
     found = [(title, interval_of(evaluation.get(key)), how) for key, title, how in measures]
