@@ -46,7 +46,7 @@ def test_columns_are_finite_numbers_in_the_rows_that_have_them_all() -> None:
     assert [column.tolist() for column in history.of("a", "b")] == [[3.0], [4.0]]
     assert history.of("a")[0].tolist() == [1.0, 3.0, 5.0] and history.of("c")[0].tolist() == []
     before, after, _ = grown(np.arange(20.0))
-    assert (before, after) == (2.0, 14.5)  # the means of 0 ... 4 and of 10 ... 19
+    assert (before, after) == (2.0, 17.0)  # the means of 0 ... 4 and of 15 ... 19
 
 
 def test_over_optimisation_is_reward_up_and_the_watched_measure_down() -> None:
@@ -83,12 +83,12 @@ def test_length_must_grow_with_the_reward_and_be_paid_within_a_step() -> None:
     longer, reward = wobbling(10 + steps, 0.5), wobbling(steps / 10, 0.01)
     paid = np.full(30, 0.8)
     seen = told(reward=reward, length=longer, length_correlation=paid)
-    # means of the last ten against 12 of the first five: 10 + (n - 5.5) >= 1.5 * 12.1 where n = 14; so at once, at 15
+    # at row 10, the first with five and five: 10 + 2 + 0.5 / 5 of rows 0 ... 4, and 10 + 7 - 0.5 / 5 of rows 5 ... 9
     assert seen == [
         (
-            15,
+            10,
             "length",
-            "the samples grew from 12.1 to 19.5 tokens together with the reward; within a step their correlation is "
+            "the samples grew from 12.1 to 16.9 tokens together with the reward; within a step their correlation is "
             "0.80",
         )
     ]
@@ -103,7 +103,7 @@ def test_repetition_and_entropy_are_measured_from_the_start() -> None:
     (seen,) = told(repetition=level)
     assert seen[1] == "repetition" and seen[2].endswith("from 2% at the start")
     fall = told(entropy=[1.0] * 5 + [0.1] * 10)
-    assert fall == [(15, "entropy-collapse", "the entropy fell from 1 to 0.1 nats a token: the samples become alike")]
+    assert fall == [(10, "entropy-collapse", "the entropy fell from 1 to 0.1 nats a token: the samples become alike")]
     assert told(entropy=[1.0] * 5 + [0.3] * 30) == []
 
 
@@ -142,8 +142,8 @@ def test_sampler_and_trainer_must_agree() -> None:
 def test_pairs_that_both_become_unlikely_and_pairs_learnt_by_heart() -> None:
     down = -np.arange(30.0) / 10
     (seen,) = told(chosen_reward=down, rejected_reward=1.2 * down)
-    assert seen[1] == "likelihood-displacement" and seen[0] == 15  # the mean of 5 ... 14 is -0.95, the margin 0.19
-    assert "fell to -0.95, more than their margin of 0.19" in seen[2]
+    assert seen[1] == "likelihood-displacement" and seen[0] == 10  # the mean of 5 ... 9 is -0.7, the margin 0.14
+    assert "fell to -0.7, more than their margin of 0.14" in seen[2]
     assert told(chosen_reward=down, rejected_reward=3 * down) == []
     once = {"accuracy": np.ones(60), "margin": np.arange(60.0)}
     (heart,) = told(**once, epoch=np.arange(60) / 20)
@@ -164,7 +164,7 @@ def test_names_of_alarms() -> None:
 def test_an_alarm_as_a_row() -> None:
     (alarm,) = raised(rows(entropy=[1.0] * 5 + [0.1] * 10))
     assert isinstance(alarm, Alarm) and alarm.as_row() == {
-        "step": 15, "alarm": "entropy-collapse", "saw": alarm.saw, "try": ADVICE["entropy-collapse"],
+        "step": 10, "alarm": "entropy-collapse", "saw": alarm.saw, "try": ADVICE["entropy-collapse"],
     }  # fmt: skip
 
 

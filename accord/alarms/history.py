@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FIRST, LAST = 5, 10
-"""Rows that a run's beginning is the mean of, and rows that its present is."""
+ENDS = 5
+"""Rows whose mean is a run's beginning, and those whose mean is its present."""
 
 Values = NDArray[np.float64]
 
@@ -61,8 +61,8 @@ def z(change: float, spread: float, *sizes: int) -> float:
 
 def grown(values: Values) -> tuple[float, float, float]:
     """The mean of a run's first rows and of its last, and the z of their difference."""
-    before, after = float(values[:FIRST].mean()), float(values[-LAST:].mean())
-    return before, after, z(after - before, noise(values), FIRST, LAST)
+    before, after = float(values[:ENDS].mean()), float(values[-ENDS:].mean())
+    return before, after, z(after - before, noise(values), ENDS, ENDS)
 
 
 def _number(value: Any) -> float:

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from accord.alarms.history import FIRST, LAST, History, grown, halves, moving, noise, z
+from accord.alarms.history import ENDS, History, grown, halves, moving, noise, z
 
 WINDOWS = (4, 8, 16, 32)
 """Measurements in the means that a peak of the watched measure is looked for in."""
+RECENT = 10
+"""Rows that a jump stands out from, and in which nothing told samples apart."""
 BEYOND, CLEARLY = 3.0, 5.5
 """z of a change that is beyond noise, and of one that is beyond the noise of a whole run's search."""
 
@@ -45,16 +47,16 @@ def over_optimisation(history: History) -> str | None:
 
 
 def length(history: History) -> str | None:
-    """Samples are half as long again as at the start, the reward rose with it, and longer samples get more of it."""
+    """Samples are a fifth longer than at the start, the reward rose with it, and longer samples get more of it."""
     reward, longer = history.of("reward", "length")
-    if len(longer) < FIRST + LAST:
+    if len(longer) < 2 * ENDS:
         return None
     before, after, climbed = grown(longer)
-    paid = history.of("length_correlation")[0][-LAST:]
+    paid = history.of("length_correlation")[0][-ENDS:]
     correlation = float(paid.mean()) if len(paid) else None
-    if after < 1.5 * before or climbed < CLEARLY or grown(reward)[2] < BEYOND:
+    if after < 1.2 * before or climbed < CLEARLY or grown(reward)[2] < BEYOND:
         return None
-    if correlation is not None and correlation < 0.3:
+    if correlation is not None and correlation < 0.5:
         return None
     within = "" if correlation is None else f"; within a step their correlation is {correlation:.2f}"
     return f"the samples grew from {before:.3g} to {after:.3g} tokens together with the reward{within}"
@@ -63,7 +65,7 @@ def length(history: History) -> str | None:
 def repetition(history: History) -> str | None:
     """The share of repeated 4-grams in the samples has grown by a tenth of all."""
     (repeated,) = history.of("repetition")
-    if len(repeated) < FIRST + LAST:
+    if len(repeated) < 2 * ENDS:
         return None
     before, after, climbed = grown(repeated)
     if after - before < 0.1 or climbed < CLEARLY:
@@ -74,7 +76,7 @@ def repetition(history: History) -> str | None:
 def entropy_collapse(history: History) -> str | None:
     """The policy's entropy is a fifth of what it was."""
     (entropy,) = history.of("entropy")
-    if len(entropy) < FIRST + LAST:
+    if len(entropy) < 2 * ENDS:
         return None
     before, after, _ = grown(entropy)
     if before <= 0 or after > 0.2 * before:
@@ -85,13 +87,13 @@ def entropy_collapse(history: History) -> str | None:
 def kl_burst(history: History) -> str | None:
     """The divergence is twice the most of the ten steps before, by more than a nat and beyond noise."""
     (kl,) = history.of("kl")
-    if len(kl) <= LAST:
+    if len(kl) <= RECENT:
         return None
-    before, most = kl[-1 - LAST : -1], float(kl[-1 - LAST : -1].max())
+    before, most = kl[-1 - RECENT : -1], float(kl[-1 - RECENT : -1].max())
     jump = float(kl[-1]) - most
     if jump < max(most, 1.0, CLEARLY * noise(before)):
         return None
-    return f"the divergence jumped to {kl[-1]:.3g} nats from at most {most:.3g} in the {LAST} steps before"
+    return f"the divergence jumped to {kl[-1]:.3g} nats from at most {most:.3g} in the {RECENT} steps before"
 
 
 def kl_runaway(history: History) -> str | None:
@@ -116,11 +118,13 @@ def flat_rewards(history: History) -> str | None:
     if "teacher_kl" in history:  # whose samples have no reward but the divergence
         return None
     (spread,), (flat,) = history.of("reward_std"), history.of("flat_groups")
-    if len(flat) >= LAST and flat[-LAST:].mean() >= 0.95:
-        return f"in the last {LAST} steps {flat[-LAST:].mean():.0%} of the prompts had samples that all score the same"
-    if len(spread) < LAST:
+    if len(flat) >= RECENT and flat[-RECENT:].mean() >= 0.95:
+        return (
+            f"in the last {RECENT} steps {flat[-RECENT:].mean():.0%} of the prompts had samples that all score the same"
+        )
+    if len(spread) < RECENT:
         return None
-    before, after = float(spread[:FIRST].mean()), float(spread[-LAST:].mean())
+    before, after = float(spread[:ENDS].mean()), float(spread[-RECENT:].mean())
     if after > 0.05 * before:
         return None
     return f"the rewards of a step spread by {after:.3g}, from {before:.3g} at the start: nothing tells samples apart"
@@ -131,7 +135,7 @@ def sampler_drift(history: History) -> str | None:
     (drift,) = history.of("sampler_drift")
     if len(drift) >= 3 and (now := float(drift[-3:].mean())) > 0.05:
         return f"sampler and trainer differ by {now:.3g} nats a token, where bfloat16 rounding gives about 0.01"
-    if len(drift) < FIRST + LAST:
+    if len(drift) < 2 * ENDS:
         return None
     before, after, climbed = grown(drift)
     if after < max(3 * before, 0.005) or climbed < CLEARLY:
@@ -142,9 +146,9 @@ def sampler_drift(history: History) -> str | None:
 def displacement(history: History) -> str | None:
     """The chosen completions lose more probability than their margin over the rejected is worth."""
     good, bad = history.of("chosen_reward", "rejected_reward")
-    if len(good) < FIRST + LAST:
+    if len(good) < 2 * ENDS:
         return None
-    chosen_now, rejected_now = float(good[-LAST:].mean()), float(bad[-LAST:].mean())
+    chosen_now, rejected_now = float(good[-ENDS:].mean()), float(bad[-ENDS:].mean())
     if chosen_now > -0.5 or -chosen_now < chosen_now - rejected_now or rejected_now >= 0:
         return None
     if -grown(good)[2] < BEYOND:
@@ -158,7 +162,7 @@ def displacement(history: History) -> str | None:
 def memorising(history: History) -> str | None:
     """After the first pass every pair is ordered rightly, and the margin grows on."""
     accuracy, margin, epoch = history.of("accuracy", "margin", "epoch")
-    size = 2 * LAST
+    size = 2 * RECENT
     if len(margin) < 2 * size or epoch[-size] <= 1 or accuracy[-size:].mean() < 0.99:
         return None
     before, after = halves(margin, size)

@@ -1,0 +1,187 @@
+"""A policy watched by what it is not trained on: the measure, the best model, alarms that stop a run, going on."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from accord.errors import InputError
+from accord.methods import DPO, REINFORCE
+from accord.methods.offline import Result
+from accord.methods.parts.watch import SMOOTHED, Watch
+from accord.records import Preference
+from accord.run import Run, read_metrics
+from tests.data.conftest import WORDS, word_tokenizer
+from tests.engine.tiny import SIZES, policy_of
+
+PROMPTS = [{"prompt": f"{first} {second}"} for first in WORDS[6:8] for second in WORDS[6:10]]
+HELD_OUT = [{"prompt": f"{first} {first} {first}"} for first in WORDS[6:9]]
+
+
+def long(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    return [float(len(ids)) for ids in completion_ids]
+
+
+def short(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    return [-float(len(ids)) for ids in completion_ids]
+
+
+@pytest.fixture(autouse=True)
+def blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports are blank pages here, which are sooner written."""
+
+    def page(folder: Path) -> Path:
+        (folder / "report.html").write_text("")
+        return folder / "report.html"
+
+    monkeypatch.setattr("accord.run.write_report", page)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a random little Llama with a token a word."""
+    torch.manual_seed(0)
+    policy = policy_of(LlamaForCausalLM(LlamaConfig(**SIZES, vocab_size=len(WORDS), pad_token_id=None)))
+    policy.tokenizer = word_tokenizer()
+    return str(policy.save(tmp_path_factory.mktemp("models") / "base"))
+
+
+def train(base: str, out: Path, *, steps: int = 12, rate: float = 1e-3, **given: Any) -> Result:
+    method = REINFORCE(
+        learning_rate=rate, batch_size=8, max_steps=steps, max_new_tokens=12, kl_coefficient=0, dtype="float32",
+        schedule="constant", warmup=0.0,
+    )  # fmt: skip
+    return method.fit(base, PROMPTS, reward=given.pop("reward", long), out=out, save_every=5, **given)
+
+
+def best_of(folder: Path) -> dict[str, float]:
+    found: dict[str, float] = json.loads((folder / "best.json").read_text())
+    return found
+
+
+def test_the_measure_is_the_mean_over_the_steps_own_samples(base: str, tmp_path: Path) -> None:
+    rows = train(base, tmp_path / "run", watch=short).metrics
+    assert [row["watched"] for row in rows] == pytest.approx([-row["length"] for row in rows])
+    means = [sum(row["watched"] for row in rows[i - 5 : i]) / 5 for i in range(5, 13)]
+    best = best_of(tmp_path / "run")
+    assert best["watched"] == pytest.approx(max(means)) and best["step"] == 5 + means.index(max(means))
+    every = train(base, tmp_path / "every", watch=short, watch_every=5).metrics
+    assert [row["step"] for row in every if "watched" in row] == [1, 6, 11]
+    assert [row["reward"] for row in every] == [row["reward"] for row in rows]  # looking changes nothing
+    settings = yaml.safe_load((tmp_path / "every" / "config.yaml").read_text())
+    assert (settings["watch"], settings["watch_data"], settings["watch_every"]) == ("short", None, 5)
+
+
+def test_the_best_is_by_the_mean_of_five(base: str, tmp_path: Path) -> None:
+    with Run(tmp_path / "run", {}) as run:
+        watch = Watch(REINFORCE(), policy_of(LlamaForCausalLM(LlamaConfig(**SIZES, vocab_size=8))), run, None, [])
+        watch.restore([{"step": i + 1, "watched": v} for i, v in enumerate([9.0, 1, 1, 1, 1, 5, 1, 1])])
+    # the means of five are 13 / 5, then 9, 9, 9 of 5: the first five stand, as soon as there are five
+    assert SMOOTHED == 5 and watch.best == {"step": 5, "watched": 2.6}
+
+
+def test_a_judge_compares_with_the_starting_policy(base: str, tmp_path: Path) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def judge(prompts: list[str], firsts: list[str], seconds: list[str]) -> list[float | None]:
+        asked.extend(zip(firsts, seconds, strict=True))
+        assert set(prompts) <= {row["prompt"] for row in PROMPTS}
+        return [None if i == 0 else 0.75 if i % 2 else 0.25 for i in range(len(firsts))]
+
+    rows = train(base, tmp_path / "run", steps=2, rate=0.05, watch=judge).metrics
+    assert [row["watched"] for row in rows] == pytest.approx([(4 * 0.75 + 3 * 0.25) / 7] * 2)  # one of eight is invalid
+    assert len(asked) == 16
+
+
+def test_prompts_held_out_are_answered_instead(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[str] = []
+
+    def measure(prompts: list[str], completions: list[str]) -> list[float]:
+        seen.extend(prompts)
+        return [float(len(prompts))] * len(completions)
+
+    rows = train(base, tmp_path / "run", steps=2, watch=measure, watch_data=HELD_OUT).metrics
+    assert [row["watched"] for row in rows] == [3.0, 3.0] and seen == [row["prompt"] for row in HELD_OUT] * 2
+    assert "trained on too" not in capsys.readouterr().err
+    train(base, tmp_path / "same", steps=1, watch=measure, watch_data=PROMPTS[:2])
+    assert "2 prompts of watch_data are trained on too" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_alarm_stops_the_run_and_the_best_model_is_its_result(base: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = train(base, out, steps=400, rate=3e-3, watch=short, stop_when="length,over-optimisation")
+    alarms = [json.loads(line) for line in (out / "alarms.jsonl").read_text().splitlines()]
+    last = len(result.metrics)
+    assert last < 400 and alarms[-1]["step"] == last and alarms[-1]["alarm"] in ("length", "over-optimisation")
+    assert best_of(out)["step"] < last
+    best, model = (load_file(out / name / "model.safetensors") for name in ("best", "model"))
+    assert best.keys() == model.keys() and all(torch.equal(best[name], model[name]) for name in best)
+    assert torch.equal(result.model.network.state_dict()["lm_head.weight"], model["lm_head.weight"])
+    assert (out / "report.html").exists() and not (out / "checkpoints").exists()
+    again = train(base, out, steps=400, rate=3e-3, watch=short, stop_when="length,over-optimisation", resume=True)
+    assert len(again.metrics) == last  # it is finished
+
+
+def test_a_watched_run_goes_on_bit_for_bit(base: str, tmp_path: Path) -> None:
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    train(base, straight, watch=short)
+    calls = 0
+
+    class Interrupted(Exception):
+        pass
+
+    def failing(**given: Any) -> list[float]:
+        nonlocal calls
+        calls += 1
+        if calls == 9:
+            raise Interrupted
+        return short(**given)
+
+    failing.__name__ = "short"
+    with pytest.raises(Interrupted):
+        train(base, killed, watch=failing)
+    train(base, killed, watch=short, resume=True)
+    timing = {"seconds", "tokens_per_second"}
+    expected, found = (
+        [{k: v for k, v in row.items() if k not in timing} for row in read_metrics(f)] for f in (straight, killed)
+    )
+    assert found == expected and best_of(killed) == best_of(straight)
+    for name in ("model", "best"):
+        assert (killed / name / "model.safetensors").read_bytes() == (
+            straight / name / "model.safetensors"
+        ).read_bytes()
+
+
+def test_pairs_learnt_by_heart_stop_a_run(base: str, tmp_path: Path) -> None:
+    pairs = [Preference(row["prompt"], f" {WORDS[6]} {WORDS[7]}", f" {WORDS[8]}") for row in PROMPTS[:4]]
+    method = DPO(learning_rate=1e-2, batch_size=4, max_steps=300, dtype="float32")
+    rows = method.fit(base, pairs, out=tmp_path / "run", stop_when="memorising").metrics
+    (alarm,) = [json.loads(line) for line in (tmp_path / "run" / "alarms.jsonl").read_text().splitlines()]
+    assert alarm["alarm"] == "memorising" and alarm["step"] == len(rows) < 300
+    assert (tmp_path / "run" / "model").is_dir() and not (tmp_path / "run" / "best").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"watch_data": HELD_OUT}, "watch_data is answered for a measure; say which by watch."),
+        ({"watch": "nummber"}, "did you mean number?"),
+        ({"watch": "number"}, "row 1 has no column 'answer', which the verifier number reads"),
+        ({"watch": short, "watch_every": 0}, "watch_every must be at least 1, not 0."),
+        ({"stop_when": "lenght"}, "stop_when: there is no alarm 'lenght'; did you mean length?"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(
+    base: str, tmp_path: Path, given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        train(base, tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
