@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.evaluate.statistics import bootstrap_mean, mean_interval, wilson
+from accord.evaluate.statistics import bootstrap, bootstrap_mean, mean_interval, percentile, sign_test, wilson
 
 
 def test_wilson_literals() -> None:
@@ -74,6 +74,30 @@ def test_bootstrap_of_two_values_has_the_quantiles_of_its_three_means() -> None:
     assert (interval.low, interval.estimate, interval.high, interval.n) == (0.0, 0.5, 1.0, 2)
     interval = bootstrap_mean([0.0, 1.0], confidence=0.2)
     assert (interval.low, interval.high) == (0.5, 0.5)
+
+
+def test_percentiles_are_expanded_to_students() -> None:
+    # n = 3: t of two degrees is 4.302653, times sqrt(3/2) 5.269652, so the tails are Phi(-5.27) = 7e-8: the extremes.
+    # n = 100: 1.984217 sqrt(100/99) = 1.994213, and Phi(-1.994213) = .0230642, of replicates 0, 1, ..., 10000.
+    replicates = np.arange(10_001.0)
+    few, many = percentile(5000.0, replicates, 3), percentile(5000.0, replicates, 100)
+    assert (few.low, few.high) == pytest.approx((0, 10_000), abs=1e-2)
+    assert (many.low, many.high) == pytest.approx((230.642, 9769.358), abs=2e-2)
+    assert (many.estimate, many.n) == (5000.0, 100)
+
+
+def test_every_statistic_sees_the_same_resamples_of_as_many_observations() -> None:
+    counts = bootstrap(lambda weights: weights, 7, resamples=50, seed=2)
+    assert counts.shape == (50, 7) and (counts.sum(1) == 7).all()
+    first = bootstrap(lambda weights: weights[:, 0], 7, resamples=50, seed=2)
+    assert first.tolist() == counts[:, 0].tolist()
+
+
+def test_sign_test_literals() -> None:
+    assert sign_test(0, 0) == sign_test(3, 3) == sign_test(2, 1) == 1.0
+    assert sign_test(5, 0) == sign_test(0, 5) == 2 / 32
+    assert sign_test(8, 2) == 2 * (1 + 10 + 45) / 1024
+    assert sign_test(1200, 800) == pytest.approx(3.9e-19, rel=0.05)  # no overflow; the normal's is 3.7e-19
 
 
 def test_bootstrap_is_repeatable_by_seed_and_moves_with_its_values() -> None:
