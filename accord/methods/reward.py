@@ -1,9 +1,11 @@
 """The reward model: a linear head on a language model, fitted to comparisons by maximum likelihood.
 
     loss = - mean over the strict pairs of one prompt of log sigmoid(r(preferred) - r(other)),  averaged over prompts
+           [+ center_coefficient * mean over the same pairs of (r(preferred) + r(other))^2]
 
 Two completions give Bradley-Terry's loss; K of them give that of Ouyang et al. 2022 (arXiv:2203.02155, eq. 1), where
-all pairs of one prompt count as one element. Equal ranks are ties and enter no pair.
+all pairs of one prompt count as one element. Equal ranks are ties and enter no pair. The second term gives rewards a
+zero, which preferences leave open (Eisenstein et al. 2023, arXiv:2312.09244); by default it is absent.
 
 Departures: the head starts near zero and not at the policy's output layer; the reward is not normalised afterwards,
 since policy optimisation whitens advantages.
@@ -20,9 +22,10 @@ from accord.engine.fit import Measures, Objective
 from accord.engine.forward import outputs
 from accord.engine.models import Model, Policy, Scorer
 from accord.engine.trees import Trees
+from accord.errors import InputError
 from accord.methods.offline import Offline
 from accord.methods.parts.ranked import agreement
-from accord.objectives.preference import ranking
+from accord.objectives.preference import centring, ranking
 from accord.records import Preference, Ranking
 
 
@@ -36,6 +39,14 @@ class RewardModel(Offline):
 
     learning_rate: float = 9e-6
     """Peak step size of AdamW."""
+    center_coefficient: float = 0.0
+    """How strongly the two rewards of a pair are drawn to add up to 0, so that the models of an ensemble share a zero;
+    0.01 is usual."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.center_coefficient >= 0:
+            raise InputError(f"center_coefficient must be 0 or more, not {self.center_coefficient}.")
 
     def start(self, policy: Policy) -> Model:
         return Scorer.on(policy, self.seed)
@@ -43,6 +54,9 @@ class RewardModel(Offline):
     def objective(self, model: Model) -> Objective:
         def loss(trees: Trees) -> tuple[Tensor, Measures]:
             read = outputs(model.network, trees)
-            return ranking(read.squeeze(-1), trees.group, trees.ranks), agreement(read, trees)
+            scores = read.squeeze(-1)
+            fit = ranking(scores, trees.group, trees.ranks)
+            centred = self.center_coefficient * centring(scores, trees.group, trees.ranks)
+            return fit + centred, agreement(read, trees)
 
         return loss

@@ -63,6 +63,21 @@ def ranking(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
     return _mean_of_pairs(-logsigmoid(scores[better] - scores[worse]), groups[better], size)
 
 
+def centring(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
+    """The square of what the two scores of a pair add up to, the mean over the strict pairs of one prompt.
+
+    Preferences fix differences of scores alone; a small multiple of this draws each prompt's scores to a zero of their
+    own without changing what is preferred, so that different models' can be compared and averaged (Eisenstein et al.
+    2023, arXiv:2312.09244, section 2).
+
+    Args and returns as for `ranking`.
+    """
+    require_vectors(scores=scores)
+    size = _require_ranked(groups, ranks, len(scores))
+    better, worse = strict_pairs(groups, ranks)
+    return _mean_of_pairs((scores[better] + scores[worse]) ** 2, groups[better], size)
+
+
 def strict_pairs(groups: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
     """Every pair of one prompt's completions with different ranks.
 

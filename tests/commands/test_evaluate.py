@@ -84,10 +84,11 @@ def test_models_against_each_other(home: Path, tmp_path: Path) -> None:
         ("prompts", ("--models.a", "BASE"), "needs --judge"),
         ("prompts", ("--models.a", "BASE", "--judge", "cafe", "--against", "b"), "--against b is none of the models"),
         ("prompts", ("--models.a", "BASE", "--judge", "cafe", "--best-of-n", "2"), "--best-of-n needs --reward"),
-        ("prompts", (), "holds no comparisons: give --models and --judge"),
+        ("prompts", (), "or --models and --judge to compare models' answers"),
+        ("prompts", ("--reward", "cafe"), "holds no comparisons: rows need chosen and rejected"),
         ("pairs", (), "give --reward, or --policy with --reference"),
         ("pairs", ("--reward", "BASE"), "is not a reward model"),
-        ("pairs", ("--reward", "cafe"), "there is no model folder cafe."),
+        ("pairs", ("--reward", "nowhere"), "'nowhere' is neither a verifier, nor module:function"),
     ],
 )
 def test_options_that_do_not_fit(

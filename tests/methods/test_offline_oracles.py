@@ -16,6 +16,7 @@ from accord.engine.forward import hidden_states, log_probabilities
 from accord.engine.models import Policy, Scorer
 from accord.engine.precision import computing
 from accord.engine.trees import Branch, Tree, Trees
+from accord.errors import InputError
 from accord.methods import DPO, SFT, RewardModel
 from accord.objectives import policy as policy_gradient
 from accord.objectives.advantages import leave_one_out
@@ -130,6 +131,15 @@ def test_bradley_terry_reaches_the_log_odds_of_the_labels() -> None:
     assert least == pytest.approx(0.75 * log(4 / 3) + 0.25 * log(4), abs=1e-8)
     first, second, third = scores_of(reward_model, [1, 4, 6]).tolist()
     assert (first - second, second - third, first - third) == pytest.approx((log(3), log(3), log(9)), abs=1e-3)
+
+
+def test_centred_rewards_have_the_same_gap_and_a_zero() -> None:
+    # 1 beats 4 in 3 of 4 comparisons: a gap of log 3, and where the sum of the two is drawn to 0, half of it each.
+    reward_model, trees = scorer(), pairs([(1, 4)] * 3 + [(4, 1)])
+    minimise(reward_model.network, mean_of(RewardModel(center_coefficient=0.01).objective(reward_model), trees))
+    assert scores_of(reward_model, [1, 4]).tolist() == pytest.approx([log(3) / 2, -log(3) / 2], abs=2e-3)
+    with pytest.raises(InputError, match="center_coefficient must be 0 or more, not -1"):
+        RewardModel(center_coefficient=-1.0)
 
 
 def test_a_cycle_of_three_leaves_all_scores_equal() -> None:

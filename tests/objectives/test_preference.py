@@ -11,6 +11,7 @@ from torch import Tensor
 
 from accord.objectives.preference import (
     bradley_terry,
+    centring,
     dpo,
     general_preference,
     general_ranking,
@@ -114,6 +115,28 @@ def test_ranking_leaves_ties_out_and_a_prompt_of_ties_is_zero_with_zero_gradient
     losses[1].backward()
     assert scores.grad is not None
     assert scores.grad.tolist() == [0.0] * 5
+
+
+def test_centring_by_hand() -> None:
+    # Scores 1 2 of ranks 0 1: (1 + 2)^2. Scores 0 -1 3 of ranks 1 0 1: the strict pairs (-1, 0) and (-1, 3) give 1 and
+    # 4. A prompt of ties has no pair.
+    groups, ranks = torch.tensor([0, 0, 1, 1, 1, 2, 2]), torch.tensor([0, 1, 1, 0, 1, 0, 0])
+    found = centring(vector(1, 2, 0, -1, 3, 7, 7), groups, ranks)
+    torch.testing.assert_close(found, vector(9, 2.5, 0))
+
+
+@given(scores_of, st.floats(0.001, 10))
+def test_centring_gives_a_zero_and_keeps_the_differences(scores: list[float], coefficient: float) -> None:
+    # Of all shifts of two scores the best has the sum 0, whatever the coefficient: Bradley and Terry's loss ignores it.
+    pair, (groups, ranks) = vector(*scores[:2]), (torch.zeros(2, dtype=torch.long), torch.tensor([0, 1]))
+
+    def loss(shift: Tensor) -> Tensor:
+        return (ranking(pair + shift, groups, ranks) + coefficient * centring(pair + shift, groups, ranks)).sum()
+
+    best = -pair.mean()
+    (slope,) = torch.autograd.grad(loss(best.requires_grad_()), best)
+    torch.testing.assert_close(slope, torch.zeros_like(slope), atol=1e-9, rtol=0)
+    assert loss(best + 0.1) > loss(best) < loss(best - 0.1)
 
 
 def test_netflix_by_all_pairs_bradley_terry() -> None:

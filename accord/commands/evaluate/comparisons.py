@@ -101,11 +101,14 @@ def comparisons(
     """
     if probes < 0 or (beta is not None and beta <= 0):
         raise InputError(f"--probes must be 0 or more and --beta above 0, not {probes} and {beta}.")
+    if (reward is None) == (policy is None):
+        raise InputError(
+            "give --reward, or --policy with --reference, to put it on trial, or --models and --judge to compare "
+            "models' answers."
+        )
     judgments = load_judgments(data, columns=columns, split=split, limit=limit)
     if all(j.label == 0.5 for j in judgments):
         raise InputError(f"{data} prefers no completion to another, so there is nothing to agree with.")
-    if (reward is None) == (policy is None):
-        raise InputError(f"{data} holds comparisons: give --reward, or --policy with --reference, to measure it.")
     precision = partial(compute_dtype, dtype)
     contender = (
         _judging(reward, beta, max_length, precision)
