@@ -49,7 +49,7 @@ def shaded(tokens: Sequence[tuple[str, float]]) -> Markup:
     """The tokens as spans: class m1-m5 where the policy makes a token likelier than the reference, l1-l5 where less.
 
     The log-ratio stands in the title of each. Nothing of a token may hide, as in `text.visible`; spaces between tokens
-    are no signs, those that end the text are. Answers over `LONGEST` characters are cut, and the page says by how much.
+    are neither shaded nor signs, those that end the text are both. Answers over `LONGEST` characters are cut, and the page says by how much.
     """
     parts, length = [], 0
     for place, (token, value) in enumerate(tokens):
@@ -58,11 +58,12 @@ def shaded(tokens: Sequence[tuple[str, float]]) -> Markup:
         length += len(token)
         if not kept:
             continue
-        body, tail = (kept, "") if is_last else (kept.rstrip(" \n"), kept[len(kept.rstrip(" \n")) :])
-        shown = visible(body) + Markup(tail)
+        begun = kept.lstrip(" ")
+        body = begun if is_last else begun.rstrip(" \n")
         level = strength(value)
         style = f' class="{"m" if value > 0 else "l"}{level}"' if level else ""
-        parts.append(Markup('<span title="{} nats"{}>{}</span>').format(signed(value), Markup(style), shown))
+        span = Markup('<span title="{} nats"{}>{}</span>').format(signed(value), Markup(style), visible(body))
+        parts.append(kept[: len(kept) - len(begun)] + span + begun[len(body) :])
     if length > LONGEST:
         parts.append(Markup('<span class="sign"> … {} more characters</span>').format(f"{length - LONGEST:,}"))
     return Markup("").join(parts)

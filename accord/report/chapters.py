@@ -12,8 +12,9 @@ from accord.report.captions import metric_for
 from accord.report.figures import Figure, Mark
 from accord.report.folder import Json, Stage
 from accord.report.html import facts
+from accord.report.peaks import peak
 from accord.report.series import Series
-from accord.report.text import number, percent
+from accord.report.text import number
 
 PARTING = ("reward", "watched")
 """What is optimised and what watches it: drawn as one figure where both were measured."""
@@ -77,22 +78,20 @@ def parted(reward: Series, watched: Series) -> str:
     if len(truth) < 2:
         return legend
     claimed, smoothed = series.smooth(claimed), series.smooth(truth)
-    top = int(np.argmax(smoothed))
-    gain, lost = float(smoothed[top] - smoothed[0]), float(smoothed[top] - smoothed[-1])
-    step = np.intersect1d(reward.steps, watched.steps)[top]
-    if gain <= 0:
+    top = peak(smoothed)
+    begun, ended = number(claimed[0]), number(claimed[-1])
+    if top.never_rose:
         seen = f"The measure never rises above the {number(smoothed[0])} where it begins"
-        rises = f", while the reward goes from {number(claimed[0])} to {number(claimed[-1])}."
-    elif lost > 0.02 * gain:
-        seen = (
-            f"The measure is highest at step {step:,.0f} ({number(smoothed[top])}) and has fallen by "
-            f"{percent(lost / gain)} of its gain at the end ({number(smoothed[-1])})"
-        )
-        still = "still rises" if claimed[-1] > claimed[top] else "falls too"
-        rises = f", while the reward {still}, from {number(claimed[top])} to {number(claimed[-1])}."
+        rises = f", while the reward goes from {begun} to {ended}."
+    elif top.has_turned:
+        step = np.intersect1d(reward.steps, watched.steps)[top.place]
+        best = number(smoothed[top.place])
+        seen = f"The measure is highest at step {step:,.0f} ({best}) and {top.fall} ({number(smoothed[-1])})"
+        still = "still rises" if claimed[-1] > claimed[top.place] else "falls too"
+        rises = f", while the reward {still}, from {number(claimed[top.place])} to {ended}."
     else:
         seen = f"The measure rises from {number(smoothed[0])} to {number(smoothed[-1])}"
-        rises = f" as the reward goes from {number(claimed[0])} to {number(claimed[-1])}: they have not parted."
+        rises = f" as the reward goes from {begun} to {ended}: they have not parted."
     return f"{seen}{rises} {legend}"
 
 

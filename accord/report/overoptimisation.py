@@ -16,14 +16,12 @@ from accord.report.figures import Figure
 from accord.report.folder import Json
 from accord.report.frontier import DISTANCE
 from accord.report.intervals import Interval, finite, interval_of, objects
+from accord.report.peaks import peak
 from accord.report.series import Array, smooth
-from accord.report.text import number, percent
+from accord.report.text import number
 
 FORMS = {"rl": "d (a − b log d)", "best of n": "d (a − b d)"}
 """What gold's gain is fitted by, with d = √KL."""
-
-STEADY = 0.02
-"""A fall by less than this share of the gain is none to speak of."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,9 @@ def turning(evaluation: Json) -> Turning:
         readings = " ".join(reading(course, proxy, gold) for course in drawn)
         legend = f"Solid: {gold}, on the right. Dashed: {proxy}, on the left."
         if any(course.fitted() for course in drawn):
-            legend += " Thin: the fitted curve; the upright line is where it turns, in the band of its 95% interval."
+            legend += " Thin: the fitted curve."
+        if any(course.fit and course.fit.turn for course in drawn):
+            legend += " The upright line is where that turns, in the band of its 95% interval."
         figures.append(Figure(source.capitalize(), _picture(drawn, proxy, gold), f"{readings} {legend}"))
     warnings = tuple(str(line) for line in evaluation.get("warnings") or [])
     return Turning(proxy, gold, tuple(figures), tuple(courses), warnings)
@@ -92,20 +92,15 @@ def turning(evaluation: Json) -> Turning:
 def reading(course: Course, proxy: str, gold: str) -> str:
     """Where gold peaks, how much of its gain is lost at the end, and whether the proxy still rises there."""
     truth, claimed = smooth(course.gold), smooth(course.proxy)
-    top = int(np.argmax(truth))
-    gain, lost = float(truth[top] - truth[0]), float(truth[top] - truth[-1])
-    if gain <= 0:
+    top = peak(truth)
+    if top.never_rose:
         return f"{course.name}: {gold} never rises above where it begins."
-    if lost <= STEADY * gain:
+    if not top.has_turned:
         return (
             f"{course.name}: {gold} is still at its height where the curve ends, at √KL {number(course.distance[-1])}."
         )
-    rises = "while" if claimed[-1] > claimed[top] else "and"
-    still = f"{proxy} still rises" if claimed[-1] > claimed[top] else f"{proxy} has stopped rising"
-    return (
-        f"{course.name}: {gold} peaks at √KL {number(course.distance[top])} and has fallen by "
-        f"{percent(lost / gain)} of its gain at the end, {rises} {still}."
-    )
+    still = f"while {proxy} still rises" if claimed[-1] > claimed[top.place] else f"and {proxy} has stopped rising"
+    return f"{course.name}: {gold} peaks at √KL {number(course.distance[top.place])} and {top.fall}, {still}."
 
 
 def _course(row: Json) -> Course | None:

@@ -160,11 +160,12 @@ def test_tokens_are_shaded_by_their_log_ratio() -> None:
     spans = re.findall(r'<span title="([^"]*)"(?: class="(\w+)")?>([^<]*)</span>', html)
     assert spans == [
         ("+0.050 nats", "", "a"),
-        ("+0.100 nats", "m1", " b"),
-        ("−0.600 nats", "l2", " c"),
-        ("+9.00 nats", "m5", " d"),
-        ("−4.00 nats", "l5", " e"),
+        ("+0.100 nats", "m1", "b"),
+        ("−0.600 nats", "l2", "c"),
+        ("+9.00 nats", "m5", "d"),
+        ("−4.00 nats", "l5", "e"),
     ]
+    assert re.sub(r"<[^>]*>", "", html) == "a b c d e"
     assert [strength(-bound) for bound in BOUNDS] == [1, 2, 3, 4, 5]
 
 
