@@ -35,8 +35,8 @@ from rich.table import Table
 from accord.pipeline import run_pipeline
 
 SIZES = (250, 1000, 7500)
-ENSEMBLE = (1, 2, 3)
-"""Of the reward models beside the first, what is added to the seed."""
+ENSEMBLE = (0, 1, 2, 3)
+"""What is added to the seed, of each member."""
 
 SHARED = {"max_length": 128, "warmup": 0.1}
 REWARD = SHARED | {"command": "reward", "model": "{sft}", "data": "{comparisons}", "batch_size": 32, "epochs": 3}
@@ -52,7 +52,7 @@ NARROW["base"] |= {"model": "{narrow-world}/init", "data": "{corpus}", "batch_si
 NARROW["base"] |= {"learning_rate": 4e-3, "max_length": 128}
 NARROW["sft"] |= {"model": "{narrow-base}/model", "data": "{demonstrations}", "batch_size": 32, "epochs": 3}
 NARROW["sft"] |= {"learning_rate": 1e-3, "max_length": 128}
-MEMBERS = ", ".join(f"{{{name}}}/model" for name in ("reward-1000", *(f"reward-1000+{k}" for k in ENSEMBLE)))
+MEMBERS = ", ".join(f"{{member-{k}}}/model" for k in ENSEMBLE)
 
 Stages = dict[str, dict[str, Any]]
 
@@ -84,7 +84,7 @@ STUDIES: dict[str, Stages] = {
         "trained-coefficient": traced("ppo-1000", *(f"ppo-1000-kl-{beta}" for beta in (0.02, 0.05, 0.1))),
     },
     "ensemble": {
-        **{f"reward-1000+{k}": REWARD | {"split": "train[:1000]", "later": k} for k in ENSEMBLE},
+        **{f"member-{k}": REWARD | {"split": "train[:1000]", "later": k, "center_coefficient": 0.01} for k in ENSEMBLE},
         **{f"ppo-1000-{how}": PPO | {"reward": f"{how}({MEMBERS})"} for how in ("mean", "min")},
         "trained-ensemble": traced("ppo-1000", "ppo-1000-mean", "ppo-1000-min"),
     },
