@@ -45,7 +45,7 @@ def ranked(
 
 
 def mean_of_tasks(tasks: Sequence[Interval]) -> Interval:
-    """The mean over tasks, with the interval that follows from the tasks' own (Zou and Donner 2008, equation 3).
+    """The mean over tasks, with the interval that follows from the tasks' own (Zou and Donner 2008).
 
     With k tasks of estimates m_i in [l_i, u_i] and m their mean:
 
