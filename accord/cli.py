@@ -81,8 +81,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
 OPEN = {"run": "overrides"}
 """Commands that take any further options, and the argument that gets them."""
 
-QUESTIONS = {"evaluate": lambda options: "models" if {"models", "samples"} & options else "comparisons"}
-"""Commands that ask several questions, and which of them is meant by options alone."""
+QUESTIONS = {
+    "evaluate": {
+        "tasks": "tasks",
+        "families": "frontier",
+        "runs": "overoptimisation",
+        "annotators": "agreement",
+        "models": "models",
+        "samples": "models",
+        "": "comparisons",
+    }
+}
+"""Commands that ask several questions, and by which option each is known where it is not named; the first counts."""
 
 POSITIONAL = {"run": ("recipe",), "report": ("folder",), "chat": ("model",), "inspect": ("model", "text")}
 """Commands whose first options may be given without their names, in this order."""
@@ -143,7 +153,8 @@ def question(command: str, options: Collection[str]) -> str:
     """The full name of a command whose options have these names."""
     if command not in QUESTIONS:
         return command
-    return f"{command} {QUESTIONS[command]({name.split('.')[0] for name in options})}"
+    given = {"", *(name.split(".")[0] for name in options)}
+    return f"{command} {next(asked for option, asked in QUESTIONS[command].items() if option in given)}"
 
 
 def execute(command: str, args: Sequence[str]) -> Any:

@@ -14,7 +14,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from accord.cli import COMMANDS, OPEN
+from accord.cli import COMMANDS, OPEN, _names_of, main, question
 from accord.engine.models import load_model, load_scorer
 from accord.feedback.learned import LearnedReward
 from accord.records import Demonstration, Preference, Prompt, Ranking
@@ -195,3 +195,34 @@ def test_a_report_is_written_again(home: Path, reward: Path, capsys: pytest.Capt
     assert accord("report", home / "copied") == 0
     assert capsys.readouterr().out.strip() == str(home / "copied" / "report.html")
     assert "One run of accord reward" in (home / "copied" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "meant"),
+    [
+        (("--data", "pairs.jsonl", "--reward", "rm"), "comparisons"),
+        (("--data", "prompts.jsonl", "--models.a", "m", "--judge", "cafe"), "models"),
+        (("--samples.a=one.jsonl", "--judge", "cafe"), "models"),
+        (("--tasks", "t.yaml", "--models.a", "m"), "tasks"),
+        (("--families.ppo", "[a]", "--reference", "b"), "frontier"),
+        (("--runs.ppo", "runs/ppo"), "overoptimisation"),
+        (("--annotators.a", "a.jsonl"), "agreement"),
+    ],
+)
+def test_a_question_is_known_by_its_options(options: tuple[str, ...], meant: str) -> None:
+    assert question("evaluate", _names_of(options)) == f"evaluate {meant}"
+    assert f"evaluate {meant}" in COMMANDS
+
+
+def test_a_question_is_known_by_options_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "o.yaml").write_text("models: {a: m}\n")
+    assert question("evaluate", _names_of(("--data", "x", "--config", str(tmp_path / "o.yaml")))) == "evaluate models"
+
+
+def test_questions_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["evaluate"], ["evaluate", "--help"]):
+        assert main(words) == 0
+        listed = capsys.readouterr().out
+        assert all(f"  {command} " in listed for command in COMMANDS if command.startswith("evaluate "))
+    assert main(["evaluate", "modles"]) == 2
+    assert "did you mean evaluate models?" in capsys.readouterr().err
