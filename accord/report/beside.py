@@ -153,14 +153,19 @@ def _curves(measured: Measured, names: Sequence[str]) -> tuple[tuple[Figure, ...
     main: list[Figure] = []
     more: list[Figure] = []
     for _, metric, having in _metrics(measured):
-        drawn = Figure(metric.title, figures.overlay(having, metric, styles), _caption(metric, having, len(measured)))
+        drawn = Figure(
+            metric.title,
+            figures.overlay(having, metric, styles),
+            _caption(metric, having, [name for name, _ in measured]),
+        )
         (main if metric.is_main else more).append(drawn)
     return tuple(main), tuple(more)
 
 
-def _caption(metric: Metric, having: Sequence[tuple[str, Series]], runs: int) -> str:
+def _caption(metric: Metric, having: Sequence[tuple[str, Series]], runs: Sequence[str]) -> str:
     """Where each ends, from the highest down, and what to look for."""
     text = f"At the end: {_ranked(metric, having)}."
-    if len(having) < runs:
-        text += " The others did not measure it."
+    others = [name for name in runs if name not in dict(having)]
+    if others:
+        text += f" Not measured in {', '.join(others)}."
     return f"{text} {metric.look_for}" if metric.look_for else text

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from accord.cli import main
 from accord.commands.report import report
 from accord.errors import InputError
 from accord.report import write_comparison
@@ -103,6 +104,16 @@ def test_one_word_makes_a_page_and_several_compare(runs: list[Path], tmp_path: P
     assert report(str(runs[0])) == runs[0] / "report.html"
     assert report(str(runs[0]), out=str(tmp_path / "x" / "page.html")) == tmp_path / "x" / "page.html"
     assert report([str(run) for run in runs], out=str(tmp_path / "c.html")) == tmp_path / "c.html"
+
+
+def test_words_on_the_command_line_are_folders(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "c.html"
+    assert main(["report", str(runs[0]), str(runs[2]), "--out", str(out)]) == 0
+    assert "<title>ppo beside dpo · accord</title>" in out.read_text(encoding="utf-8")
+    assert main(["report", str(runs[0]), str(runs[2])]) == 2
+    assert "accord: comparing runs needs --out" in capsys.readouterr().err
 
 
 def test_a_folder_of_runs_is_compared(tmp_path: Path) -> None:

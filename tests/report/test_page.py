@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from accord.errors import InputError
-from accord.report import write_report
+from accord.report import write_comparison, write_report
+from tests.report.evaluations import write_everything
 from tests.report.folders import HOSTILE, metrics, write_pipeline, write_rows, write_run
 from tests.report.pages import Page
 
@@ -173,10 +174,17 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-def test_nothing_overflows_a_phone(pipeline: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", ["pipeline", "everything", "comparison"])
+def test_nothing_overflows_a_phone(pipeline: Path, tmp_path: Path, which: str) -> None:
+    page = pipeline
+    if which == "everything":
+        page = write_report(write_everything(tmp_path / "everything"))
+    if which == "comparison":
+        runs = [write_run(tmp_path / f"a-run-with-quite-a-long-name-{place}", "ppo", 12) for place in range(5)]
+        page = write_comparison(runs, tmp_path)
     # Headless windows have a least width, so a frame of 390 pixels is the phone; a script in a copy measures it.
     script = "<script>document.title = 'width ' + document.documentElement.scrollWidth</script></body>"
-    copy = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", pipeline.read_text(encoding="utf-8"))
+    copy = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
     (tmp_path / "copy.html").write_text(copy.replace("</body>", script), encoding="utf-8")
     frame = "<iframe src=copy.html width=390 height=800 onload='document.title = this.contentDocument.title'></iframe>"
     (tmp_path / "phone.html").write_text(f"<!doctype html><title>none</title>{frame}", encoding="utf-8")
