@@ -49,7 +49,8 @@ def shaded(tokens: Sequence[tuple[str, float]]) -> Markup:
     """The tokens as spans: class m1-m5 where the policy makes a token likelier than the reference, l1-l5 where less.
 
     The log-ratio stands in the title of each. Nothing of a token may hide, as in `text.visible`; spaces between tokens
-    are neither shaded nor signs, those that end the text are both. Answers over `LONGEST` characters are cut, and the page says by how much.
+    are neither shaded nor signs, those that end the text are both. Answers over `LONGEST` characters are cut, and the
+    page says by how much.
     """
     parts, length = [], 0
     for place, (token, value) in enumerate(tokens):

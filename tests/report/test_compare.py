@@ -59,7 +59,7 @@ def test_the_final_numbers(page: Page) -> None:
 
 
 def test_curves_of_all_share_a_figure(page: Page) -> None:
-    assert "At the end: b/ppo 6.35, a/ppo 6.28. The others did not measure it." in words(page, "curves")
+    assert "At the end: b/ppo 6.35, a/ppo 6.28. Not measured in dpo." in words(page, "curves")
     assert words(page, "curves").count("KL to the reference (nats)") == 1
 
 
