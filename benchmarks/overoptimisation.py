@@ -28,6 +28,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from processes import accord, spread
 from rich.console import Console
 from rich.table import Table
@@ -218,10 +219,20 @@ def draw(folders: list[Path], file: Path) -> None:
                 panel(axes, [seed[f"{source}-{n}"] for seed in found])
                 axes.set_title(f"{title}: {n:,} comparisons", loc="left", fontsize=8.5)
             row[0].set_ylabel("gold reward")
+        figure.legend(handles=_legend(), loc="outside lower center", ncols=4, frameon=False)
         for axes in grid[-1]:
             axes.set_xlabel("d = √KL from the fine-tuned model, √nats")
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=170)
+
+
+def _legend() -> list[Line2D]:
+    return [
+        Line2D([], [], color=GOLD, lw=1.4, label="gold, a line a seed"),
+        Line2D([], [], color=PROXY, ls="--", lw=0.9, label="proxy, from its lowest to its highest"),
+        Line2D([], [], color=INK, lw=0.6, label="fit of gold"),
+        Line2D([], [], color=INK, marker="o", ms=4, ls="", label="where the fit turns"),
+    ]
 
 
 def panel(axes: Axes, seeds: list[dict[str, Any]]) -> None:

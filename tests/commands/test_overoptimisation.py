@@ -66,7 +66,7 @@ def test_a_run_s_curve_its_fit_and_its_turn(tmp_path: Path, capsys: pytest.Captu
     first, *_, last = curve["points"]
     assert len(curve["points"]) == 40 and last["at"] == 41 and last["distance"] == pytest.approx(4)
     assert (first["at"], first["distance"], first["proxy"]) == pytest.approx((1.5, 0.005**0.5, 0.05))
-    assert "│ ppo   │ 2.000 │ 1.000 │ 2.72 [2.72, 2.72] │ 2.718      │ 1.000 │ 4.00      │" in capsys.readouterr().out
+    assert "│ ppo   │ 2.000 │ 1.000 │ 2.72 [2.72, 2.72] │ 2.718 │ 1.000 │ 4.00  │" in capsys.readouterr().out
 
 
 def test_a_short_run_has_points_and_no_fit(tmp_path: Path) -> None:

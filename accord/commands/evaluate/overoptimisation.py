@@ -123,7 +123,9 @@ def _untrained(pool: Pool | None) -> list[Curve]:
 
 def as_table(result: dict[str, Any]) -> Table:
     """The fits for the terminal; the intervals of a and b are in evaluation.json."""
-    grid = Table("curve", "a", "b", "turns at d", "gain there", "r²", "reached d", title=f"{result['gold']} against d")
+    grid = Table("curve", "a", "b", "turns at d", "gain", "r²", "reach", title=f"{result['gold']} against d")
+    for column in grid.columns[1:]:
+        column.no_wrap = True
     for curve in result["curves"]:
         fit = curve["fit"]
         found = [""] * 5 if fit is None else _shown(fit)
