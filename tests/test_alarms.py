@@ -190,3 +190,39 @@ def test_healthy_noise_raises_next_to_nothing() -> None:
         }  # fmt: skip
         wrong += any([alarms.see(row) for row in rows(**columns)])
     assert wrong < 4
+
+
+def gamed(seed: int, *, by: str) -> tuple[list[dict[str, float]], np.ndarray]:
+    """REINFORCE on a policy that only chooses how long to be: 1 + Poisson(exp(theta)) words, 64 answers a step.
+
+    Gold is most between 10 and 24 words, as in the café, min(1, n / 10, (24 / n)^2), and varies for other reasons too.
+
+    Returns:
+        the run's rows, and the exact expectation of gold before every step.
+    """
+    generator, theta, found, exact = np.random.default_rng(seed), np.log(11.0), [], []
+    words = np.arange(1, 120)
+    log_factorials = np.concatenate([[0.0], np.log(words).cumsum()])[:-1]
+    for step in range(80):
+        chance = np.exp((words - 1) * theta - np.exp(theta) - log_factorials)
+        n = 1.0 + generator.poisson(np.exp(theta), 64)
+        truth = np.minimum(np.minimum(1, words / 10), (24 / words) ** 2)
+        value = {"length": n, "gold": truth[n.astype(int) - 1] + 0.2 * generator.standard_normal(64)}
+        exact.append(float(chance @ truth))
+        reward = value[by]
+        found.append({
+            "step": step + 1, "reward": reward.mean(), "watched": value["gold"].mean(), "length": n.mean(),
+            "reward_std": reward.std(), "length_correlation": np.corrcoef(reward, n)[0, 1],
+        })  # fmt: skip
+        theta += 0.02 * float(((reward - reward.mean()) * (n - 1 - np.exp(theta))).mean()) / reward.std() / n.std()
+    return found, np.array(exact)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_reward_that_pays_for_length_is_found_out_before_gold_falls_by_a_tenth(seed: int) -> None:
+    found, gold = gamed(seed, by="length")
+    first = {alarm.name: alarm.step for alarm in reversed(raised(found))}
+    assert gold[-1] < 0.5 * gold.max()  # it is hacked in the end
+    assert gold[first["length"] - 1] > 0.9 * gold[: first["length"]].max()
+    assert gold[first["over-optimisation"] - 1] > 0.8 * gold.max()
+    assert raised(gamed(seed, by="gold")[0]) == []
