@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import compress
 from typing import Any
 
 from rich.table import Table
@@ -19,18 +20,24 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
 
 
 def models_table(result: dict[str, Any]) -> Table:
-    """A row a model: scores, divergence and length."""
+    """A row a model: scores, divergence and length; what is known of none has no column."""
     names = list(result["models"][0]["scores"])
-    grid = Table("model", *names, "KL", "tokens", "ended")
-    for m in result["models"]:
-        kl, length, ended = m["kl"], m["length"], m["ended"]
-        grid.add_row(
+    titles = ["model", *names, "KL", "tokens", "characters", "ended"]
+    rows = [
+        [
             m["name"],
             *(f"{m['scores'][n]['estimate']:.3f}" for n in names),
-            "" if kl is None else f"{'<= ' if kl['bound'] else ''}{kl['estimate']:.2f}",
-            "" if length is None else f"{length:.1f}",
-            "" if ended is None else f"{ended:.0%}",
-        )
+            f"{'<= ' if m['kl']['bound'] else ''}{m['kl']['estimate']:.2f}" if m["kl"] else "",
+            "" if m["length"] is None else f"{m['length']:.1f}",
+            f"{m['characters']:.0f}",
+            "" if m["ended"] is None else f"{m['ended']:.0%}",
+        ]
+        for m in result["models"]
+    ]
+    known = [any(column) for column in zip(*rows, strict=True)]
+    grid = Table(*compress(titles, known))
+    for row in rows:
+        grid.add_row(*compress(row, known))
     return grid
 
 
