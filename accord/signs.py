@@ -16,6 +16,7 @@ HIDDEN = (
 tag. Joiners inside words and emoji are none."""
 
 _HIDDEN = re.compile(HIDDEN)
+_ON_ONE_LINE = re.compile(rf"{HIDDEN}|[^\S ]|\A +| +\Z")
 _NAMED = {" ": "·", "\n": "↵\n", "\t": "⇥\t"}
 
 
@@ -30,8 +31,5 @@ def legible(text: str) -> str:
 
 
 def on_one_line(text: str) -> str:
-    """A token's text: what hides or acts as a sign, and so are line ends, and the spaces that begin or end it."""
-    inner = text.strip(" ")
-    before = len(text) - len(text.lstrip(" "))
-    spaces = _NAMED[" "] * before, _NAMED[" "] * (len(text) - before - len(inner))
-    return spaces[0] + legible(inner).replace("\n", "↵").replace("⇥\t", "⇥") + spaces[1]
+    """A token's text: signs for what hides or acts, for line ends and blanks, and for spaces that begin or end it."""
+    return _ON_ONE_LINE.sub(lambda match: "".join(sign(c)[0] if c in _NAMED else sign(c) for c in match.group()), text)
