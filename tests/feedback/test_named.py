@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.engine.models import Scorer, load_model
+from accord.engine.models import Comparer, Scorer, load_model
 from accord.errors import InputError
 from accord.feedback.functions import FunctionJudge, FunctionReward
 from accord.feedback.judge import RewardJudge, TextReward, check_prompts, judge_samples, score_texts, unsampled
@@ -276,3 +276,6 @@ def test_a_measure_is_a_reward_unless_it_only_compares(reward_model: str, functi
 
     assert isinstance(as_measure(shorter), FunctionJudge) and only_compares(FunctionJudge(shorter))
     assert not only_compares(judge_named("cafe"))
+    policy = load_model(str(Path(reward_model).parent / "base"))
+    preference = as_measure(str(Comparer.on(policy, planes=1).save(Path(reward_model).parent / "preference")), policy)
+    assert isinstance(preference, LearnedJudge) and only_compares(preference)
