@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from accord.data.judgments import Judgment
-from accord.evaluate.clusters import Floats, bootstrap, each, mean
+from accord.evaluate.clusters import Floats, bootstrap, mean
 from accord.evaluate.statistics import Interval
 from accord.records import Text
 
@@ -41,25 +42,28 @@ def cohen(table: Floats) -> float:
     return (observed - expected) / (1 - expected) if expected < 1 else float("nan")
 
 
-def fleiss(counts: Floats) -> float:
+def fleiss(counts: Floats, times: Floats | None = None) -> float:
     """Fleiss' kappa (1971): as Cohen's, of any number of raters who need not be the same for every item.
 
     a is the mean over items of the share of pairs of raters who agree, e the sum of squared shares of the categories.
 
     Args:
         counts: (items, V), with the same number of raters, 2 or more, for every item.
+        times: (items,), how often each item counts, once where it is not given.
 
     Raises:
         ValueError: the items have different numbers of raters.
     """
-    raters = counts.sum(1)
+    raters, times = counts.sum(1), np.ones(len(counts)) if times is None else times
     if np.ptp(raters) or raters[0] < 2:
         raise ValueError("Fleiss' kappa needs the same number of raters, two or more, for every item")
-    expected = float(((counts.sum(0) / counts.sum()) ** 2).sum())
-    return (float(observed_agreement(counts).mean()) - expected) / (1 - expected) if expected < 1 else float("nan")
+    totals = times @ counts
+    expected = float(((totals / totals.sum()) ** 2).sum())
+    observed = float(times @ observed_agreement(counts)) / float(times.sum())
+    return (observed - expected) / (1 - expected) if expected < 1 else float("nan")
 
 
-def krippendorff(counts: Floats, metric: Metric) -> float:
+def krippendorff(counts: Floats, metric: Metric, times: Floats | None = None) -> float:
     """Krippendorff's alpha (2004), 1 - observed / expected disagreement; raters may be missing.
 
     Both are mean squared distances: of the pairs of ratings of one item, an item with m ratings weighing m, and of all
@@ -68,12 +72,15 @@ def krippendorff(counts: Floats, metric: Metric) -> float:
     Args:
         counts: (items, V).
         metric: `nominal` or `ordinal`.
+        times: (items,), how often each item counts, once where it is not given.
     """
-    counts = counts[counts.sum(1) > 1]
-    totals = counts.sum(0)
+    paired = counts.sum(1) > 1
+    times = (np.ones(len(counts)) if times is None else times)[paired]
+    counts = counts[paired]
+    totals = times @ counts
     distance = metric(totals)
     # The coincidences of an item with m ratings: its ordered pairs of different ratings, each weighing 1 / (m - 1).
-    weight = 1 / (counts.sum(1) - 1)
+    weight = times / (counts.sum(1) - 1)
     coincidences = (counts * weight[:, None]).T @ counts - np.diag(weight @ counts)
     expected = float((np.outer(totals, totals) * distance).sum()) / (totals.sum() - 1) if len(counts) else 0.0
     return 1 - float((coincidences * distance).sum()) / expected if expected else float("nan")
@@ -171,14 +178,30 @@ def _pairs(found: Ratings) -> list[tuple[int, int]]:
 def _between(found: Ratings, a: int, b: int) -> PairOfAnnotators:
     both = found.said[:, [a, b]]
     both = both[(both >= 0).all(1)]
-    one = np.eye(len(CATEGORIES))[both]  # (items, 2, V)
-    tables = one[:, 0, :, None] * one[:, 1, None, :]
-    tables += tables[:, ::-1, ::-1]
-    items = np.arange(len(both))
-    agreement = mean((both[:, 0] == both[:, 1]).astype(np.float64), items)
+    agreement = mean((both[:, 0] == both[:, 1]).astype(np.float64), np.arange(len(both)))
     assert agreement is not None  # there are items
-    kappa = bootstrap(each(lambda places: cohen(tables[places].sum(0))), items)
-    return PairOfAnnotators(found.annotators[a], found.annotators[b], len(both), agreement, kappa)
+
+    def kappa(found: NDArray[np.int64], times: Floats) -> float:
+        table = np.zeros((len(CATEGORIES),) * 2)
+        for (one, two), often in zip(found, times, strict=True):
+            table[one, two] += often
+        return cohen(table + table[::-1, ::-1])
+
+    return PairOfAnnotators(found.annotators[a], found.annotators[b], len(both), agreement, _over_items(kappa, both))
+
+
+def _over_items(statistic: Callable[[NDArray[Any], Floats], float], items: NDArray[Any]) -> Interval | None:
+    """A statistic with its bootstrap interval over items, of which few are different.
+
+    Args:
+        statistic: of the different items and how often each is found.
+        items: (n, k).
+    """
+    patterns, which = np.unique(items, axis=0, return_inverse=True)
+    one = np.eye(len(patterns))[which.ravel()]
+    return bootstrap(
+        lambda weights: np.array([statistic(patterns, times) for times in weights @ one]), np.arange(len(items))
+    )
 
 
 @dataclass(frozen=True)
@@ -210,23 +233,24 @@ def together(counts: Floats) -> Agreement:
     Args:
         counts: (items, 3), one item or more, each with two ratings or more.
     """
-    items = np.arange(len(counts))
-    agreement = mean(observed_agreement(counts), items)
+    agreement = mean(observed_agreement(counts), np.arange(len(counts)))
     assert agreement is not None  # there are items
     decided = counts * (1.0, 0.0, 1.0)
     decided = decided[decided.sum(1) > 1]
     strict = mean(observed_agreement(decided), np.arange(len(decided)))
 
-    def both_orders(statistic: Callable[[Floats], float]) -> Interval | None:
-        return bootstrap(each(lambda places: statistic(np.concatenate([counts[places], counts[places, ::-1]]))), items)
+    def both_orders(statistic: Callable[[Floats, Floats], float]) -> Interval | None:
+        return _over_items(
+            lambda some, times: statistic(np.concatenate([some, some[:, ::-1]]), np.concatenate([times, times])), counts
+        )
 
     return Agreement(
         len(counts),
         agreement,
         strict,
         None if np.ptp(counts.sum(1)) else both_orders(fleiss),
-        both_orders(lambda some: krippendorff(some, nominal)),
-        both_orders(lambda some: krippendorff(some, ordinal)),
+        both_orders(lambda some, times: krippendorff(some, nominal, times)),
+        both_orders(lambda some, times: krippendorff(some, ordinal, times)),
         _ceiling(strict),
     )
 

@@ -46,6 +46,7 @@ def test_cohens_kappa() -> None:
 def test_fleiss_kappa() -> None:
     counts = np.array(FLEISS.split(), dtype=np.float64).reshape(10, 5)
     assert fleiss(counts) == pytest.approx(0.210, abs=5e-4)
+    assert fleiss(counts[:3], np.array([2.0, 0.0, 1.0])) == pytest.approx(fleiss(counts[[0, 0, 2]]))
     with pytest.raises(ValueError, match="same number of raters"):
         fleiss(np.array([[2.0, 0.0], [2.0, 1.0]]))
 
@@ -55,6 +56,8 @@ def test_krippendorffs_alpha() -> None:
     counts = np.array([[[row[u] for row in rows].count(str(c)) for c in range(1, 6)] for u in range(12)], dtype=float)
     assert krippendorff(counts, nominal) == pytest.approx(0.743, abs=5e-4)
     assert krippendorff(counts, ordinal) == pytest.approx(0.815, abs=5e-4)
+    times = np.array([2.0, 1.0, 0.0])
+    assert krippendorff(counts[:3], ordinal, times) == pytest.approx(krippendorff(counts[[0, 0, 1]], ordinal))
     assert np.isnan(krippendorff(np.array([[2.0, 0.0]]), nominal))
     assert np.isnan(krippendorff(np.array([[1.0, 0.0]]), nominal))
 
