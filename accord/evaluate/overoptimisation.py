@@ -89,7 +89,7 @@ def of_sweep(name: str, proxy: Array, gold: Array) -> Curve:
     kept = betas[:1] + [beta for beta in betas[1:] if _rests_on(uniform, proxy, beta) >= sweep.EFFECTIVE]
     warning = (
         f"{name}: {len(betas) - len(kept)} points, below beta = {kept[-1]:.3g}, are left out of the sweep, as fewer "
-        f"than {sweep.EFFECTIVE:g} of {proxy.shape[1]} samples a prompt would count"
+        f"than {sweep.EFFECTIVE:g} of {proxy.shape[1]} samples a prompt would count."
     )
     path = sweep_path(uniform, proxy, gold, kept)
     return _of_path(name, "sweep", path, (warning,) if len(kept) < len(betas) else ())
@@ -152,11 +152,11 @@ def of_training(name: str, metrics: Sequence[Mapping[str, float]], *, proxy: str
 def _said(name: str, source: str, fit: Fit | None, points: int) -> tuple[str, ...]:
     """Why a curve has no fit, or its fit no turn."""
     if fit is None:
-        return (f"{name}: {points} points of its {source} curve are too few for a fit",)
+        return (f"{name}: {points} points of its {source} curve are too few for a fit.",)
     if fit.turn is not None:
         return ()
     why = "" if fit.b.low > 0 else "; b's interval includes 0" if fit.b.high >= 0 else "; b is below 0"
-    return (f"{name}: gold has not turned within d <= {fit.reach:.2f} by {source}{why}",)
+    return (f"{name}: gold has not turned within d <= {fit.reach:.2f} by {source}{why}.",)
 
 
 def _lacking(name: str, metrics: Sequence[Mapping[str, float]], wanted: Sequence[str]) -> str:

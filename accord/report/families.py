@@ -14,7 +14,7 @@ from accord.report.figures import Figure
 from accord.report.folder import Json
 from accord.report.frontier import DISTANCE, Point, label
 from accord.report.intervals import finite, interval_of, objects
-from accord.report.text import number
+from accord.report.text import called, number
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def draw(evaluation: Json) -> Figure | None:
     drawn, bound = families(evaluation)
     if not drawn:
         return None
-    judge = str(evaluation.get("judge") or "score")
+    judge = called(str(evaluation.get("judge") or "score"))
     caption = _reading(drawn, judge)
     caption += " Numbers at the points are coefficients, or n; bars are 95% intervals."
     if bound:
@@ -60,7 +60,7 @@ def draw(evaluation: Json) -> Figure | None:
         )
     elif any(family.name == "best of n" for family in drawn):
         caption += " Best-of-n lies at its bound, log n − (n − 1)/n, or to the left of it."
-    reference = evaluation.get("reference")
+    reference = called(str(evaluation.get("reference") or ""))
     title = f"{judge} against √KL" + (f" from {reference}" if reference else "")
     return Figure(title, _picture(drawn, bound, judge), caption)
 

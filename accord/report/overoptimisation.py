@@ -18,7 +18,7 @@ from accord.report.frontier import DISTANCE
 from accord.report.intervals import Interval, finite, interval_of, objects
 from accord.report.peaks import peak
 from accord.report.series import Array, smooth
-from accord.report.text import number
+from accord.report.text import called, number
 
 FORMS = {"rl": "d (a − b log d)", "best of n": "d (a − b d)"}
 """What gold's gain is fitted by, with d = √KL."""
@@ -72,7 +72,7 @@ class Turning:
 
 def turning(evaluation: Json) -> Turning:
     """The page's part about an evaluation of the kind `overoptimisation`."""
-    proxy, gold = (str(evaluation.get(side) or side) for side in ("proxy", "gold"))
+    proxy, gold = (called(str(evaluation.get(side) or side)) for side in ("proxy", "gold"))
     courses = [course for row in objects(evaluation.get("curves")) if (course := _course(row))]
     sources = dict.fromkeys(course.source for course in courses)
     figures = []

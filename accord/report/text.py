@@ -46,6 +46,14 @@ def plain(text: Any) -> str:
     return text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
 
 
+def called(name: str) -> str:
+    """What a path is called: a file by its name, a model by its run's folder; what is no path stays as it is."""
+    parts = [part for part in name.split("/") if part]
+    if len(parts) < 2 or "//" in name or " " in name:
+        return name
+    return parts[-2] if parts[-1] in ("model", "best") else parts[-1]
+
+
 def number(value: float | None) -> str:
     """A number to three significant digits; a dash where there is none."""
     if value is None or not math.isfinite(value):

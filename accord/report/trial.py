@@ -13,7 +13,7 @@ from accord.report.figures import Figure
 from accord.report.folder import Json, Story
 from accord.report.intervals import Interval, finite, interval_of, objects, span
 from accord.report.results import warnings_of
-from accord.report.text import percent
+from accord.report.text import called, percent
 
 BREAKDOWNS = {"by_margin": "By margin", "by_length": "By difference in length", "by_source": "By source"}
 
@@ -85,7 +85,7 @@ def trials(story: Story) -> list[Trial]:
             Trial(
                 stage=stage.name,
                 name=str(evaluation.get("name") or stage.name),
-                data=str(evaluation.get("data") or ""),
+                data=called(str(evaluation.get("data") or "")),
                 accuracy=accuracy,
                 ceiling=finite(evaluation.get("ceiling")),
                 ties=evaluation.get("ties") or 0,
@@ -187,7 +187,7 @@ def _agreement(stage: str, evaluation: Json) -> Agreement:
             pairs.append((between, row.get("items"), interval_of(row.get("agreement")), kappa))
     return Agreement(
         stage=stage,
-        data=str(evaluation.get("data") or ""),
+        data=called(str(evaluation.get("data") or "")),
         annotators=tuple(map(str, evaluation.get("annotators") or [])),
         items=evaluation.get("items"),
         measures=tuple((title, value, how) for title, value, how in found if value),

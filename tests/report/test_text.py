@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.report.text import duration, number, percent, plain, visible
+from accord.report.text import called, duration, number, percent, plain, visible
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,18 @@ def test_numbers(value: float | None, shown: str) -> None:
 )
 def test_durations(seconds: float | None, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("runs/demo/reward/model", "reward"), ("/data/runs/ppo/best", "ppo"), ("pairs.jsonl", "pairs.jsonl"),
+        ("runs/pairs.jsonl", "pairs.jsonl"), ("cafe", "cafe"), ("a/model + 0.5 * number", "a/model + 0.5 * number"),
+        ("http://host/score", "http://host/score"),
+    ],
+)  # fmt: skip
+def test_paths_are_called_by_what_people_know_them_by(name: str, shown: str) -> None:
+    assert called(name) == shown
 
 
 def test_percentages() -> None:
