@@ -126,11 +126,12 @@ def _fingerprint(stage: Stage, earlier: Mapping[str, str], folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _leaves(options: Mapping[str, Any]) -> list[str]:
-    found = []
-    for value in options.values():
-        found += _leaves(value) if isinstance(value, Mapping) else [value] if isinstance(value, str) else []
-    return found
+def _leaves(options: Any) -> list[str]:
+    """Every text in options, which may hold mappings and lists."""
+    if isinstance(options, str):
+        return [options]
+    inside = options.values() if isinstance(options, Mapping) else options if isinstance(options, list) else ()
+    return [leaf for value in inside for leaf in _leaves(value)]
 
 
 def _before(folder: Path) -> dict[str, dict[str, Any]]:

@@ -44,12 +44,17 @@ def test_references_by_hand() -> None:
         "variables": {"n": 4, "name": "x"},
         "stages": {
             "a": {"command": "sft", "batch-size": "${n}", "data": "${name}-${n}.jsonl"},
-            "b": {"command": "evaluate", "models": {"one": "${a}/model", "two": "m"}, "data": "${a}/${name}"},
+            "b": {
+                "command": "evaluate",
+                "models": {"one": "${a}/model", "two": ["m", "${a}/n"]},
+                "data": "${a}/${name}",
+            },
         },
     }
     first, second = resolve(recipe, Path("o"), {"name": "y", "b.limit": "3"})
     assert first.options == {"batch_size": 4, "data": "y-4.jsonl"}  # a whole reference keeps its type
-    assert second.options == {"models": {"one": "o/a/model", "two": "m"}, "data": "o/a/y", "limit": "3"}
+    models = {"one": "o/a/model", "two": ["m", "o/a/n"]}
+    assert second.options == {"models": models, "data": "o/a/y", "limit": "3"}
     assert (first.inputs, second.inputs) == ({}, {"models": ["a"], "data": ["a"]})
 
 
