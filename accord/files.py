@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from accord.errors import InputError
 from accord.records import Row, row_to_json
 
 
@@ -30,6 +31,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def require_folder(path: str | os.PathLike[str]) -> Path:
+    """The path, where it is a folder or can become one; `InputError` where it, or a folder it would lie in, is a file.
+
+    Asked before long work whose result goes there.
+    """
+    folder = Path(path)
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    if not there.is_dir():
+        raise InputError(f"{folder} cannot be a folder, since {there} is a file; name another.")
+    return folder
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

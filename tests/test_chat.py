@@ -14,7 +14,6 @@ from accord.chat.conversation import Answer, Conversation, Turn, append, save_co
 from accord.chat.screen import Screen
 from accord.chat.session import COMMANDS, Session
 from accord.chat.speaker import Saying, Speaker
-from accord.commands.chat import called
 from accord.data import load_data
 from accord.data.chat import encode_prompt
 from accord.engine.generate import generate
@@ -336,14 +335,6 @@ def test_a_file_that_would_not_read_back_is_left_as_it_was(tmp_path: Path) -> No
     file.write_text("no json\n")
     with pytest.raises(InputError, match="is not JSONL"):
         append(file, [{"prompt": "hi", "completion": "a"}])
-
-
-@pytest.mark.parametrize(
-    ("name", "short"),
-    [("runs/dpo/model", "dpo"), ("runs/dpo/", "dpo"), ("smollm2", "smollm2"), ("org/name", "name"), ("model", "model")],
-)
-def test_short_names(name: str, short: str) -> None:
-    assert called(name) == short
 
 
 def piped(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
 from typing import Literal
 
 from accord.chat.screen import Screen
@@ -16,6 +15,7 @@ from accord.errors import InputError
 from accord.feedback.judge import Reward, check_prompts, listen
 from accord.feedback.named import reward_named
 from accord.records import Prompt
+from accord.report.text import called
 
 
 def chat(
@@ -67,12 +67,6 @@ def chat(
     session = Session(speakers, screen, sampling, reward=scored, best_of=best_of, system=system)
     with computing(precision, policy.device):
         session.run(screen.lines())
-
-
-def called(name: str) -> str:
-    """What a model is called for short: its folder, or the run's folder that it lies in."""
-    parts = [part for part in PurePath(name).parts if part not in ("/", "..", ".")]
-    return next((part for part in reversed(parts) if part != "model"), name)
 
 
 def _check(reward: Reward, name: str) -> None:

@@ -17,6 +17,7 @@ from accord.engine.inside import Inside, elsewhere, look, nearest, plane
 from accord.engine.models import Policy, load_model
 from accord.errors import InputError
 from accord.records import Message, Text
+from accord.report.html import page_file
 from accord.report.inside import Guess, Reading, Spot, Token, write_inside
 from accord.signs import on_one_line
 
@@ -48,7 +49,8 @@ def inspect(
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2.
         text: what the model reads, at most 128 tokens.
-        out: the HTML file to write; without it runs/inspect.html, or inspect-2.html and so on where that is taken.
+        out: the HTML file to write, or the folder for it; without it runs/inspect.html, or inspect-2.html and so on
+            where that is taken.
         chat: make the text a user's message in the model's chat template.
         layer: show the attention of this layer large, counted from 1.
         head: show the attention of this head large, counted from 1; without either, the head that looks most elsewhere.
@@ -59,9 +61,7 @@ def inspect(
     """
     if top < 1:
         raise InputError(f"--top must be at least 1, not {top}.")
-    path = Path(out) if out else unused(Path("runs/inspect.html"))
-    if path.is_dir():
-        raise InputError(f"--out {out} is a folder; give the page's file, such as {path / 'inspect.html'}.")
+    path = page_file(out, "inspect.html") if out else unused(Path("runs/inspect.html"))
     policy = load_model(model)
     prompt: Text = (Message("user", text),) if chat else text
     tokens = encode_prompt(policy.tokenizer, prompt)

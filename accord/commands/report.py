@@ -15,10 +15,11 @@ def report(folder: str | list[str], out: str | None = None) -> Path:
 
     Args:
         folder: where the run or the pipeline is; several, or a folder that holds several, are compared.
-        out: the page's file; else report.html in the folder, or for a comparison comparison.html where the runs are.
+        out: the page's file, or the folder for it; else report.html goes to the run's own folder, and comparison.html
+            to the one that holds the runs.
 
     Raises:
-        InputError: a folder holds no run, or several were given without out.
+        InputError: a folder holds no run, several were given without out, or nothing can be written there.
     """
     folders = [folder] if isinstance(folder, str) else folder
     first = Path(folders[0])

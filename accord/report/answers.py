@@ -27,8 +27,8 @@ class Answer:
 
     @property
     def log_ratio(self) -> float | None:
-        """log pi - log ref of the whole answer: one sample of the divergence."""
-        return sum(value for _, value in self.tokens) if self.tokens else None
+        """log pi - log ref of the whole answer, one sample of the divergence; None for an answer of the reference."""
+        return sum(value for _, value in self.tokens) if any(value for _, value in self.tokens) else None
 
 
 @dataclass(frozen=True)

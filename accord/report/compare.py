@@ -52,13 +52,12 @@ def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
         out: the page's file, or a folder for a `comparison.html`.
 
     Raises:
-        InputError: a folder holds no run, is given twice, or runs and pipelines are mixed; nothing is written.
+        InputError: a folder holds no run, is given twice, or runs and pipelines are mixed, or nothing can be written at
+            `out`.
     """
-    page = render(_lanes([Path(folder) for folder in folders]))
-    path = Path(out)
-    path = path if path.suffix == ".html" else path / "comparison.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, page)
+    lanes = _lanes([Path(folder) for folder in folders])
+    path = html.page_file(out, "comparison.html")
+    write_text(path, render(lanes))
     return path
 
 

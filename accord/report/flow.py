@@ -12,8 +12,8 @@ from itertools import pairwise
 
 from accord.report.folder import Stage
 
-WIDTH, HEIGHT = 134.0, 60.0
-_GAP = 34.0
+WIDTH, HEIGHT = 148.0, 60.0
+_GAP = 26.0
 _HEAD = 7.0
 
 Parents = dict[str, list[str]]

@@ -16,7 +16,7 @@ from accord.report.figures import Figure
 from accord.report.folder import Story
 from accord.report.intervals import Interval
 from accord.report.results import ModelTable
-from accord.report.series import Array, smooth
+from accord.report.series import Array, Series, smooth
 
 LEARNED_SCORE = "reward"
 """The score that the `reward` in a policy's metrics is comparable with: what the learned reward model says."""
@@ -26,11 +26,11 @@ DISTANCE = "√KL from the reference (√nats)"
 
 @dataclass(frozen=True)
 class Path:
-    """A run's way through the plane of distance and reward: two arrays of (n,), in the order of its steps."""
+    """A run's way through the plane of distance and score: two arrays of (n,), in the order of its steps."""
 
     name: str
     distance: Array
-    reward: Array
+    score: Array
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Point:
 
 
 def frontiers(story: Story, tables: Sequence[ModelTable]) -> list[Figure]:
-    """Score against √KL under every judge; the ways of training appear where the learned reward is the score."""
+    """Score against √KL under every judge, with the ways of the runs that learned from it or were watched by it."""
     ways = paths([(stage.name, stage.run.metrics) for stage in story.stages])
     drawn = []
     for table in tables:
         for judge in sorted(table.judges, key=lambda name: name != LEARNED_SCORE):
             found = points(table, judge)
             if len(found) > 1:
-                drawn.append(frontier(ways if judge == LEARNED_SCORE else [], found, judge))
+                drawn.append(frontier(ways if judge == LEARNED_SCORE else _watched(story, judge), found, judge))
     if ways and not any(figure.title.startswith(f"{LEARNED_SCORE} ") for figure in drawn):
         drawn.insert(0, frontier(ways, [], LEARNED_SCORE))
     return drawn
@@ -59,13 +59,23 @@ def frontiers(story: Story, tables: Sequence[ModelTable]) -> list[Figure]:
 
 def paths(runs: Sequence[tuple[str, list[dict[str, object]]]]) -> list[Path]:
     """The ways of those runs, named with their metrics, that measured both a learned reward and a distance."""
+    measured = [(name, series.columns(rows)) for name, rows in runs]
+    return _paths([(name, metrics) for name, metrics in measured if captions.score_of(metrics) == LEARNED_SCORE])
+
+
+def _watched(story: Story, judge: str) -> list[Path]:
+    """The ways of the runs that this judge watched, by what it said of them."""
+    stages = [stage for stage in story.stages if stage.run.settings.get("watch") == judge]
+    return _paths([(stage.name, series.columns(stage.run.metrics)) for stage in stages], "watched")
+
+
+def _paths(measured: Sequence[tuple[str, dict[str, Series]]], score: str = "reward") -> list[Path]:
     found = []
-    for name, rows in runs:
-        metrics = series.columns(rows)
-        if {"reward", "kl"} <= metrics.keys() and captions.score_of(metrics) == LEARNED_SCORE:
-            kl, reward = series.paired(metrics["kl"], metrics["reward"])
+    for name, metrics in measured:
+        if {score, "kl"} <= metrics.keys():
+            kl, values = series.paired(metrics["kl"], metrics[score])
             if len(kl):
-                found.append(Path(name, np.sqrt(np.maximum(kl, 0.0)), reward))
+                found.append(Path(name, np.sqrt(np.maximum(kl, 0.0)), values))
     return found
 
 
@@ -106,9 +116,9 @@ def _draw(ways: Sequence[Path], found: Sequence[Point], score: str, first: Seque
         names = dict.fromkeys([*first, *(point.group or point.name for point in found), *(path.name for path in ways)])
         colours = {name: hue(index) for index, name in enumerate(names)}
         for path in ways:
-            colour, every = colours[path.name], max(1, len(path.reward) // 240)
-            axes.plot(path.distance[::every], path.reward[::every], ".", color=colour, markersize=2.5, alpha=0.35)
-            axes.plot(smooth(path.distance)[::every], smooth(path.reward)[::every], color=colour, linewidth=1.6)
+            colour, every = colours[path.name], max(1, len(path.score) // 240)
+            axes.plot(path.distance[::every], path.score[::every], ".", color=colour, markersize=2.5, alpha=0.35)
+            axes.plot(smooth(path.distance)[::every], smooth(path.score)[::every], color=colour, linewidth=1.6)
         for point in found:
             colour = colours[point.group or point.name]
             axes.vlines(point.distance, point.score.low, point.score.high, color=colour, linewidth=1.4)

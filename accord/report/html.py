@@ -8,6 +8,8 @@ from typing import Any
 
 import jinja2
 
+from accord.errors import InputError
+from accord.files import require_folder
 from accord.report import answers, flow, overoptimisation, text
 from accord.report.folder import Json
 
@@ -18,6 +20,20 @@ def fill(template: str, **values: Any) -> str:
     """The page as HTML. Every text in it is escaped, and half characters (lone surrogates) are replaced."""
     page = _environment().get_template(template).render(**values)
     return page.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def page_file(out: str | Path, name: str) -> Path:
+    """The file that a page goes to: `out` where that ends in .html, else the file `name` in the folder `out`.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    path = Path(out)
+    path = path if path.suffix == ".html" else path / name
+    require_folder(path.parent)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name the page's file, such as {path / name}.")
+    return path
 
 
 def facts(values: Json) -> list[tuple[str, str]]:

@@ -18,8 +18,12 @@ class Interval:
     n: int | None = None
 
     def mirrored(self) -> Interval:
-        """The same share seen from the other side: one minus it."""
-        return Interval(1.0 - self.estimate, 1.0 - self.high, 1.0 - self.low, self.n)
+        """The same share seen from the other side: one minus it, so that 86.25% is printed beside 13.75%'s 13.8%.
+
+        Rounded past what a float holds, since 1 - 0.8625 is 0.13749999999999996 and would be printed as 13.7%.
+        """
+        estimate, low, high = (round(1.0 - value, 12) for value in (self.estimate, self.high, self.low))
+        return Interval(estimate, low, high, self.n)
 
 
 def interval_of(value: Any) -> Interval | None:

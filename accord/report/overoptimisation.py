@@ -90,7 +90,7 @@ def turning(evaluation: Json) -> Turning:
 
 
 def reading(course: Course, proxy: str, gold: str) -> str:
-    """Where gold peaks, how much of its gain is lost at the end, and whether the proxy still rises there."""
+    """Where gold peaks, what is lost of its gain at the end, and whether the proxy still rises and the fit agrees."""
     truth, claimed = smooth(course.gold), smooth(course.proxy)
     top = peak(truth)
     if top.never_rose:
@@ -100,7 +100,8 @@ def reading(course: Course, proxy: str, gold: str) -> str:
             f"{course.name}: {gold} is still at its height where the curve ends, at √KL {number(course.distance[-1])}."
         )
     still = f"while {proxy} still rises" if claimed[-1] > claimed[top.place] else f"and {proxy} has stopped rising"
-    return f"{course.name}: {gold} peaks at √KL {number(course.distance[top.place])} and {top.fall}, {still}."
+    doubt = " The fitted curve has not turned: the fall may be chance." if course.fit and not course.fit.turn else ""
+    return f"{course.name}: {gold} peaks at √KL {number(course.distance[top.place])} and {top.fall}, {still}.{doubt}"
 
 
 def _course(row: Json) -> Course | None:
@@ -140,12 +141,13 @@ def _picture(courses: Sequence[Course], proxy: str, gold: str) -> Markup:
 
 def _course_lines(axes: Axes, other: Axes, course: Course, colour: str) -> None:
     few = len(course.distance) <= 30
-    axes.plot(course.distance, smooth(course.proxy), color=colour, linewidth=1.3, linestyle=DASHES)
+    way = course.distance if few else smooth(course.distance)
+    axes.plot(way, smooth(course.proxy), color=colour, linewidth=1.3, linestyle=DASHES)
     if few:
         other.plot(course.distance, course.gold, color=colour, linewidth=1.8, marker="o", ms=3, label=course.name)
     else:
         other.plot(course.distance, course.gold, ".", color=colour, markersize=2.5, alpha=0.35)
-        other.plot(course.distance, smooth(course.gold), color=colour, linewidth=1.8, label=course.name)
+        other.plot(way, smooth(course.gold), color=colour, linewidth=1.8, label=course.name)
     fitted = course.fitted()
     if fitted:
         other.plot(*fitted, color=SOFT, linewidth=0.8)

@@ -25,17 +25,16 @@ class Origins:
 
 
 def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
-    """Write the page about a run or a pipeline, `report.html` in its folder unless `out` names another file; its path.
+    """Write the page about a run or a pipeline, `report.html` in its folder unless `out` names another place; its path.
 
     The page needs no other file, no network and no script. It shows whatever the folder holds: what was run, alarms,
     results with their intervals, curves, answers, settings and environment. Raises `InputError` when the folder is
-    neither a run nor a pipeline, or when one of its files cannot be read as what it should be.
+    neither a run nor a pipeline, when one of its files cannot be read as what it should be, or when nothing can be
+    written at `out`: a file that ends in .html, or a folder.
     """
-    folder = Path(folder)
-    page = render(read_story(folder))
-    path = folder / "report.html" if out is None else Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, page)
+    story = read_story(Path(folder))
+    path = html.page_file(folder if out is None else out, "report.html")
+    write_text(path, render(story))
     return path
 
 

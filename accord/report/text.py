@@ -48,10 +48,11 @@ def plain(text: Any) -> str:
 
 def called(name: str) -> str:
     """What a path is called: a file by its name, a model by its run's folder; what is no path stays as it is."""
-    parts = [part for part in name.split("/") if part]
-    if len(parts) < 2 or "//" in name or " " in name:
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    if not parts or "//" in name or " " in name:
         return name
-    return parts[-2] if parts[-1] in ("model", "best") else parts[-1]
+    kept = {"model": "", "best": " best"}.get(parts[-1]) if len(parts) > 1 else None
+    return parts[-1] if kept is None else parts[-2] + kept
 
 
 def number(value: float | None) -> str:

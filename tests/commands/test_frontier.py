@@ -75,7 +75,16 @@ def test_options_that_do_not_fit_are_named(home: Path, tmp_path: Path, capsys: p
         (("--best-of-n", 4), "--best-of-n and --reward go together"),
         (("--reward", f"{HERE}:length"), "--best-of-n and --reward go together"),
         (("--best-of-n", 1, "--reward", f"{HERE}:length"), "--best-of-n must be at least 2, not 1"),
+        (("--families.ppo", "[]"), "--families.ppo names no model; give one, or several in brackets"),
     ):
         assert accord("evaluate", "frontier", *given, *options) == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_one_model_needs_no_brackets(home: Path, tmp_path: Path) -> None:
+    found = measured(home, tmp_path, "--families.dpo", home / "dpo-0.1" / "model")
+    assert [(f["name"], [p["name"] for p in f["points"]]) for f in found["families"]] == [
+        ("base", ["base"]),
+        ("dpo", ["dpo-0.1"]),
+    ]

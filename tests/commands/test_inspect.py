@@ -82,9 +82,9 @@ def test_what_cannot_be_shown_is_a_sentence(
     assert capsys.readouterr().err == f"accord: {said}\n" and not out.exists()
 
 
-def test_a_folder_for_the_page_is_refused(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert accord("inspect", base, "hi", "--out", tmp_path) == 2
-    assert f"--out {tmp_path} is a folder" in capsys.readouterr().err
+def test_a_page_may_go_to_a_folder(base: str, tmp_path: Path) -> None:
+    assert accord("inspect", base, "hi", "--out", tmp_path / "new") == 0
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["inspect.html"]
 
 
 @pytest.mark.parametrize("text", ["null", "true", "1e5", "[1, 2]", "a: b", "hi=hello", "{x}"])

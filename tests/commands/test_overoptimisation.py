@@ -115,7 +115,7 @@ def test_prompts_with_more_samples_keep_as_many_as_the_others(
     ]
     found = traced(tmp_path / "out", "--samples", write_jsonl(tmp_path / "s.jsonl", rows))
     assert [p["at"] for p in found["curves"][0]["points"]] == [1, 2]
-    assert "1 samples of" in capsys.readouterr().err
+    assert "1 of 5 samples of" in capsys.readouterr().err
 
 
 def test_samples_are_drawn_scored_and_kept(tmp_path: Path) -> None:
@@ -142,9 +142,30 @@ def test_what_cannot_be_traced_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     write_jsonl(tmp_path / "bare" / "metrics.jsonl", [{"step": 1, "reward": 1.0, "watched": 1.0}])
     assert "lack 'kl': a run measures its divergence" in refused(out, capsys, "--runs.a", tmp_path / "bare")
     assert "there is no metrics.jsonl in it" in refused(out, capsys, "--runs.a", tmp_path)
-    assert "give --data and --reward and --judge too" in refused(out, capsys, "--model", "m")
-    assert "leave --model out" in refused(out, capsys, "--model", "m", "--samples", "s.jsonl")
+    assert "to draw samples give --data and --reward and --judge too" in refused(out, capsys, "--model", "m")
+    assert "to draw samples give --model and --judge too" in refused(
+        out, capsys, "--runs.a", run, "--data", "d.jsonl", "--reward", "r"
+    )
+    assert "'reward' is both what is optimised" in refused(out, capsys, "--runs.a", run, "--gold", "reward")
+    assert "leave --model and --data out" in refused(out, capsys, "--model", "m", "--samples", "s.jsonl")
     lonely = write_jsonl(tmp_path / "s.jsonl", [{"prompt": "hi", "completion": "a", "reward": 1, "watched": 1}])
     assert "has one sample of the prompt 'hi'" in refused(out, capsys, "--samples", lonely)
     line = refused(out, capsys, "--samples", lonely, "--proxy", "score")
     assert "line 1: the column 'score' holds no finite number; name another by --proxy, or have --reward score" in line
+    empty = write_jsonl(tmp_path / "empty.jsonl", [])
+    assert "empty.jsonl has no rows; give samples" in refused(out, capsys, "--samples", empty)
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    (cut / "metrics.jsonl").write_text('{"step": 1, "kl": 0}\n{"step": 2, "k')
+    assert f"{cut / 'metrics.jsonl'} is not a JSON object a line" in refused(out, capsys, "--runs.a", cut)
+
+
+def test_a_file_where_the_folder_should_be_is_told_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for out in (taken, taken / "inside"):
+        assert accord(*COMMAND.split(), "--out", out, "--runs.a", tmp_path / "absent") == 2
+        assert f"{out} cannot be a folder, since {taken} is a file" in capsys.readouterr().err
+    assert taken.read_text() == "mine"

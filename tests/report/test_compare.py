@@ -10,7 +10,7 @@ import pytest
 from accord.cli import main
 from accord.commands.report import report
 from accord.errors import InputError
-from accord.report import write_comparison
+from accord.report import write_comparison, write_report
 from tests.report.evaluations import ALARMS, write_watched
 from tests.report.folders import HOSTILE, write_pipeline, write_rows, write_run
 from tests.report.pages import Page
@@ -123,6 +123,16 @@ def test_a_folder_of_runs_is_compared(tmp_path: Path) -> None:
     page = report(str(tmp_path))
     assert page == tmp_path / "comparison.html"
     assert "<title>a beside b · accord</title>" in page.read_text(encoding="utf-8")
+
+
+def test_a_page_goes_to_a_file_or_to_a_folder(runs: list[Path], tmp_path: Path) -> None:
+    assert write_report(runs[0], tmp_path / "one") == tmp_path / "one" / "report.html"
+    assert write_report(runs[0], tmp_path / "one.html") == tmp_path / "one.html"
+    assert write_comparison(runs[:2], tmp_path / "two") == tmp_path / "two" / "comparison.html"
+    for out, said in ((tmp_path / "one.html" / "x.html", "cannot be a folder"), (tmp_path / "d.html", "is a folder")):
+        (tmp_path / "d.html").mkdir(exist_ok=True)
+        with pytest.raises(InputError, match=said):
+            write_report(runs[0], out)
 
 
 def test_what_cannot_be_compared_is_named(runs: list[Path], tmp_path: Path) -> None:

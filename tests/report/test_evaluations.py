@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from accord.report import write_report
-from accord.report.answers import BOUNDS, shaded, strength
+from accord.report.answers import BOUNDS, Answer, shaded, strength
 from accord.report.families import draw, families
 from accord.report.intervals import Interval
 from accord.report.matrix import cells, pairs_of, shade
@@ -136,6 +136,24 @@ def test_over_optimisation_is_told_from_the_points(page: Page) -> None:
         "d (a − b log d)", "0.300 (0.290 to 0.310)", "0.200 (0.190 to 0.210)", "1.65 (1.45 to 1.85)",
         "0.330 (0.320 to 0.340)", "1.00",
     ]  # fmt: skip
+
+
+def test_a_fall_that_the_fit_does_not_see_is_told_as_doubtful() -> None:
+    points = [{"distance": d, "proxy": d, "gold": g} for d, g in ((0.0, 0.0), (0.5, 1.0), (1.0, 0.9))]
+    fit = {"form": "rl", "a": {"estimate": 1.0}, "b": {"estimate": 0.1}, "turn": None, "peak": None, "r2": 0.9}
+    found = turning({"curves": [{"name": "ppo", "source": "training", "points": points, "fit": fit}]})
+    assert "gold peaks at √KL 0.500 and has fallen by 10.0% of its gain at the end" in found.figures[0].caption
+    assert "The fitted curve has not turned: the fall may be chance." in found.figures[0].caption
+
+
+def test_both_sides_of_a_win_rate_are_rounded_alike() -> None:
+    # 1 - .8625 is .13749999999999996 in floating point, and would be printed as 13.7% beside 86.25%'s mirror, 13.75%.
+    assert Interval(0.8625, 0.829, 0.895).mirrored() == Interval(0.1375, 0.105, 0.171)
+
+
+def test_an_answer_of_the_reference_has_no_log_ratio() -> None:
+    assert Answer("sft", "a b", {}, (("a", 0.0), (" b", 0.0))).log_ratio is None
+    assert Answer("ppo", "a b", {}, (("a", 0.5), (" b", -0.5))).log_ratio == 0
 
 
 def test_the_fitted_curve_passes_through_points_that_lie_on_it() -> None:

@@ -33,9 +33,10 @@ def test_durations(seconds: float | None, shown: str) -> None:
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
-        ("runs/demo/reward/model", "reward"), ("/data/runs/ppo/best", "ppo"), ("pairs.jsonl", "pairs.jsonl"),
+        ("runs/demo/reward/model", "reward"), ("/data/runs/ppo/best", "ppo best"), ("pairs.jsonl", "pairs.jsonl"),
         ("runs/pairs.jsonl", "pairs.jsonl"), ("cafe", "cafe"), ("a/model + 0.5 * number", "a/model + 0.5 * number"),
-        ("http://host/score", "http://host/score"),
+        ("http://host/score", "http://host/score"), ("../dpo/", "dpo"), ("smollm2", "smollm2"), ("org/name", "name"),
+        ("model", "model"), ("..", ".."),
     ],
 )  # fmt: skip
 def test_paths_are_called_by_what_people_know_them_by(name: str, shown: str) -> None:

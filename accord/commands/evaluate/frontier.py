@@ -23,7 +23,9 @@ from accord.evaluate.frontier import Point, best_of_n_points, family, warnings
 from accord.evaluate.statistics import bootstrap_mean
 from accord.feedback.judge import Reward, check_prompts
 from accord.feedback.named import reward_named
+from accord.files import require_folder
 from accord.records import Prompt
+from accord.report.text import called
 
 COEFFICIENTS = ("kl_coefficient", "beta", "tau")
 """What a method's price of divergence is called in its run's config.yaml."""
@@ -33,7 +35,7 @@ def frontier(
     data: str,
     out: str,
     *,
-    families: dict[str, list[str]],
+    families: dict[str, str | list[str]],
     reference: str,
     judge: str,
     reward: str | None = None,
@@ -51,8 +53,8 @@ def frontier(
     Args:
         data: a file or Hub name of held-out prompts, or of rows that have prompts.
         out: the folder to write evaluation.json to.
-        families: models by method, as --families.ppo "[runs/ppo-.02/model, runs/ppo-.1/model]"; what a nat of
-            divergence cost a model is read from its run's config.yaml.
+        families: models by method, as --families.dpo runs/dpo/model, or several as "[runs/ppo-.02/model,
+            runs/ppo-.1/model]"; what a nat of divergence cost a model is read from its run's config.yaml.
         reference: the model that divergence is measured from, which they all began as.
         judge: what scores the answers: a small world (cafe), or anything that can be a reward, trained on by none.
         reward: what --best-of-n chooses by, as the models' training did.
@@ -69,6 +71,11 @@ def frontier(
     Raises:
         InputError: the options do not fit each other or the data.
     """
+    require_folder(out)
+    named = {name: [given] if isinstance(given, str) else given for name, given in families.items()}
+    empty = [name for name, folders in named.items() if not folders]
+    if empty:
+        raise InputError(f"--families.{empty[0]} names no model; give one, or several in brackets.")
     if bool(best_of_n) != (reward is not None):
         raise InputError("--best-of-n and --reward go together: how many are drawn, and what the best is chosen by.")
     if best_of_n:
@@ -86,7 +93,7 @@ def frontier(
         "judge": judge,
         "reference": reference,
         "prompts": len(prompts),
-        "families": _families({_run_name(reference): [reference]} | families, answering, kept, score),
+        "families": _families({called(reference): [reference]} | named, answering, kept, score),
         "best_of_n": [],
         "warnings": warnings(len(prompts)),
     }
@@ -114,12 +121,7 @@ def _point(folder: str, answering: Answering, rows: Sequence[Prompt], score: Rew
     answers = answering.measured(answering.answers(folder, policy, answering.prompts(policy, rows, None)), policy)
     assert answers.kl is not None and not isinstance(answers.kl, float)
     kl, scores = bootstrap_mean(answers.kl.tolist()), bootstrap_mean(score(answers.samples).tolist())
-    return Point(_run_name(folder), coefficient(folder), kl, scores)
-
-
-def _run_name(folder: str) -> str:
-    path = Path(folder)
-    return path.parent.name if path.name == "model" and path.parent.name else folder
+    return Point(called(folder), coefficient(folder), kl, scores)
 
 
 def coefficient(folder: str) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from accord.engine.models import load_model
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
 from accord.evaluate.overoptimisation import Curve, of_best_of_n, of_sweep, of_training
+from accord.files import require_folder
 from accord.run import read_metrics
 
 SCORED = "scored.jsonl"
@@ -70,21 +72,16 @@ def overoptimisation(
     Raises:
         InputError: there is nothing to trace, or the options do not fit each other or the data.
     """
-    if runs is None and samples is None and model is None:
-        raise InputError("there is nothing to trace: give --runs.NAME FOLDER, --samples FILE, or --model and --data.")
-    if samples is not None and model is not None:
-        raise InputError("--samples have been drawn; leave --model out, or let it draw others.")
-    curves = [
-        of_training(name, read_metrics(_run(folder)), proxy=proxy, gold=gold) for name, folder in (runs or {}).items()
-    ]
+    require_folder(out)
+    given = {"model": model, "data": data, "reward": reward, "judge": judge}
+    _check(runs, samples, given)
+    if (reward or proxy) == (judge or gold):
+        raise InputError(f"{judge or gold!r} is both what is optimised and what is to watch it; name another measure.")
+    curves = [of_training(name, _metrics(folder), proxy=proxy, gold=gold) for name, folder in (runs or {}).items()]
     pool = None
     if samples is not None:
         pool = read(samples, reward, judge, proxy, gold)
-    elif model is not None:
-        given = {"data": data, "reward": reward, "judge": judge}
-        if data is None or reward is None or judge is None:
-            absent = " and ".join(f"--{name}" for name, value in given.items() if value is None)
-            raise InputError(f"to draw samples from --model give {absent} too.")
+    elif model is not None and data is not None and reward is not None and judge is not None:
         require_many(n, temperature)
         sampling = Sampling(max_new_tokens, temperature, seed=seed)
         policy = load_model(model)
@@ -109,10 +106,29 @@ def overoptimisation(
     return write(result, out)
 
 
-def _run(folder: str) -> str:
-    if not (Path(folder) / "metrics.jsonl").exists():
+def _check(runs: dict[str, str] | None, samples: str | None, given: Mapping[str, str | None]) -> None:
+    """Raise InputError where the options leave nothing to trace, contradict each other, or would not be read."""
+    if samples is not None and (given["model"] or given["data"]):
+        raise InputError("--samples have been drawn; leave --model and --data out, or --samples.")
+    if samples is not None:
+        return
+    absent = " and ".join(f"--{name}" for name, value in given.items() if value is None)
+    if runs is None and len(absent.split(" and ")) == len(given):
+        raise InputError("there is nothing to trace: give --runs.NAME FOLDER, --samples FILE, or --model and --data.")
+    if absent and any(given.values()):
+        raise InputError(f"to draw samples give {absent} too.")
+
+
+def _metrics(folder: str) -> list[dict[str, Any]]:
+    file = Path(folder) / "metrics.jsonl"
+    if not file.exists():
         raise InputError(f"{folder} is no training run's folder: there is no metrics.jsonl in it.")
-    return folder
+    try:
+        return read_metrics(folder)
+    except ValueError:
+        raise InputError(
+            f"{file} is not a JSON object a line; restore it, or take off the line that was cut."
+        ) from None
 
 
 def _untrained(pool: Pool | None) -> list[Curve]:

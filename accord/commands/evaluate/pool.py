@@ -62,9 +62,11 @@ def read(file: str, reward: str | None, judge: str | None, proxy: str, gold: str
     Prompts of which there are more samples than of others keep their first.
 
     Raises:
-        InputError: a column is missing or holds no number, or a prompt has one sample alone.
+        InputError: there are no rows, a column is missing or holds no number, or a prompt has one sample alone.
     """
     texts = load_samples(file)
+    if not texts:
+        raise InputError(f"{file} has no rows; give samples, many of each prompt.")
     scorers = [None if name is None else reward_named(name) for name in (reward, judge)]
     scores = [
         _column(file, column, option)
@@ -81,7 +83,7 @@ def read(file: str, reward: str | None, judge: str | None, proxy: str, gold: str
         raise InputError(f"{file} has one sample of the prompt {show(fewest)!r}; sample each with --n 64 or more.")
     places = np.array([group[:n] for group in groups.values()])
     if places.size < len(texts):
-        tell([f"{len(texts) - places.size} samples of {file} left out, so that each prompt has {n}"])
+        tell([f"{len(texts) - places.size} of {len(texts)} samples of {file} left out, so that each prompt has {n}"])
     return Pool([texts[i] for i in places.ravel()], scores[0][places], scores[1][places])
 
 

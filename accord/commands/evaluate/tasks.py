@@ -28,7 +28,7 @@ from accord.engine.trees import Tree
 from accord.errors import InputError
 from accord.evaluate.metrics import metric_named
 from accord.evaluate.tasks import OptionScore, cluster_row, ranked, task_row
-from accord.files import write_rows
+from accord.files import require_folder, write_rows
 from accord.records import Prompt, Ranking
 
 FEW = 20
@@ -124,6 +124,7 @@ def tasks(
     for option, count in (("templates", templates), ("limit", limit)):
         if count is not None and count < 1:
             raise InputError(f"--{option} must be at least 1, not {count}.")
+    require_folder(out)
     given = read_tasks(tasks, data)
     left = clusters_named(held_out, given)
     precision = str(compute_dtype(dtype)).removeprefix("torch.")
