@@ -170,6 +170,7 @@ def test_the_best_of_n_is_the_first_of_highest_reward(policy: Policy) -> None:
         ("/best 3", "the best of 3 answers needs --reward to choose by."),
         ("/best many", "say how many answers to choose from, such as /best 8."),
         ("/temperature warm", "say a temperature, such as /temperature 0.7."),
+        ("/temperature nan", "say a temperature, such as /temperature 0.7."),
         ("/temperature -1", "temperature must not be negative, but is -1.0"),
         ("/prefer 1", "there is one model here, and nothing to prefer; give another with --beside."),
         ("/retry", "nothing was asked yet, so there is nothing to retry."),

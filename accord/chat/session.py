@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite, nan
 from pathlib import Path
 from typing import get_args
 
@@ -203,11 +204,12 @@ class Session:
 
     def temperature(self, argument: str) -> None:
         try:
-            self.sampling = replace(self.sampling, temperature=float(argument))
-        except ValueError as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError("say a temperature, such as /temperature 0.7.") from error
+            value = float(argument)
+        except ValueError:
+            value = nan
+        if not isfinite(value):
+            raise InputError("say a temperature, such as /temperature 0.7.")
+        self.sampling = replace(self.sampling, temperature=value)
         self.screen.note(f"temperature {self.sampling.temperature:g}.")
 
     def help(self, argument: str) -> None:

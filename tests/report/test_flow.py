@@ -28,17 +28,17 @@ def test_an_arrow_that_follows_from_others_goes() -> None:
 
 
 def test_a_diamond_by_hand() -> None:
-    # a opens, b and c share the second layer, d closes: three columns of 134 with gaps of 34 are 470 wide, two rows of
-    # 60 with a gap of 17 are 137 high, and a and d lie midway: (137 - 60) / 2 = 38.5.
+    # a opens, b and c share the second layer, d closes: three columns of 148 with gaps of 26 are 496 wide, two rows of
+    # 60 with a gap of 13 are 133 high, and a and d lie midway: (133 - 60) / 2 = 36.5.
     drawing = draw(
         [stage("a", seconds=1), stage("b", "a", seconds=3), stage("c", "a"), stage("d", "b", "c")], upright=False
     )
-    assert (drawing.width, drawing.height) == (470.0, 137.0)
+    assert (drawing.width, drawing.height) == (496.0, 133.0)
     corners = {box.stage.name: (box.x, box.y, box.share) for box in drawing.boxes}
-    assert corners == {"a": (0, 38.5, 0.25), "b": (168, 0, 0.75), "c": (168, 77, 0), "d": (336, 38.5, 0)}
+    assert corners == {"a": (0, 36.5, 0.25), "b": (174, 0, 0.75), "c": (174, 73, 0), "d": (348, 36.5, 0)}
     assert len(drawing.arrows) == 4
-    # From the middle of a's right side, (134, 68.5), to the head before the middle of b's left, (168 - 7, 30).
-    assert drawing.arrows[0] == ("M134.0 68.5C147.5 68.5 147.5 30.0 161.0 30.0", "M168.0 30.0L161.0 26.0L161.0 34.0Z")
+    # From the middle of a's right side, (148, 66.5), to the head before the middle of b's left, (174 - 7, 30).
+    assert drawing.arrows[0] == ("M148.0 66.5C157.5 66.5 157.5 30.0 167.0 30.0", "M174.0 30.0L167.0 26.0L167.0 34.0Z")
 
 
 @given(st.lists(st.sets(st.integers(0, 8)), min_size=1, max_size=9), st.booleans())
