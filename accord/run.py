@@ -162,9 +162,10 @@ class Run:
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, float]]:
-    """The rows of metrics.jsonl."""
+    """The rows of metrics.jsonl, without a last line that a kill cut short."""
     file = Path(folder) / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
+    return [json.loads(line) for line in lines]
 
 
 def environment(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from accord.evaluate.statistics import as_json
 from accord.feedback.judge import check_prompts
 from accord.feedback.named import reward_named
 from accord.feedback.verifiers import Verifier
-from accord.files import write_text
+from accord.files import require_folder, write_text
 from accord.methods.parts.rollouts import lengths
 from accord.records import Prompt
 
@@ -65,6 +65,7 @@ def verify(
     Raises:
         InputError: no model is given, or a row lacks what the verifier reads.
     """
+    require_folder(out)
     if (model is None) == (models is None):
         raise InputError("`accord verify` needs --model, or several by --models.NAME, and not both.")
     if n < 1:

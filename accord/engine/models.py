@@ -179,9 +179,12 @@ def load_model(name: str, *, device: str | None = None, trust_remote_code: bool 
         trust_remote_code: run code that comes with the model; only for models you trust.
 
     Raises:
-        InputError: there is no such model.
+        InputError: there is no such model, or it is a reward or preference model.
     """
-    return Policy(*_load(AutoModelForCausalLM, name, device, trust_remote_code), name)
+    network, tokenizer = _load(AutoModelForCausalLM, name, device, trust_remote_code)
+    if any("SequenceClassification" in architecture for architecture in network.config.architectures or ()):
+        raise InputError(f"{name} scores texts and writes none: it is a reward or preference model, no language model.")
+    return Policy(network, tokenizer, name)
 
 
 def load_scorer(name: str, *, device: str | None = None, trust_remote_code: bool = False) -> Scorer:

@@ -9,8 +9,8 @@ with s the standard deviation of d over the prompts. The length-controlled win r
 one length, sigmoid(a). It is 1/2 for a model against itself, and the two rates of a pair sum to 1.
 
 Departures from the paper: there is no term for how hard each prompt is, which the paper estimates from the verdicts on
-many models, so the rate is sigmoid(a) and no mean over prompts; each pair of models has a regression of its own; lengths
-are in characters; and the penalty is a small ridge (`accord.evaluate.logistic`).
+many models, so the rate is sigmoid(a) and no mean over prompts; each pair of models has a regression of its own;
+lengths are in characters; and the penalty is a small ridge (`accord.evaluate.logistic`).
 """
 
 from __future__ import annotations

@@ -173,6 +173,10 @@ def refusal(load: object, name: str) -> str:
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     missing = str(tmp_path / "nowhere")
     assert refusal(load_model, missing) == f"there is no model folder {missing}."
+    scorer = str(Scorer.on(policy()).save(tmp_path / "scorer"))
+    assert refusal(load_model, scorer) == (
+        f"{scorer} scores texts and writes none: it is a reward or preference model, no language model."
+    )
     assert refusal(load_model, str(tmp_path)) == f"{tmp_path} is not a model folder: it has no config.json."
     folder = policy().save(tmp_path / "model")
     hint = f"{tmp_path} is not a model folder: it has no config.json; did you mean {folder}?"

@@ -15,6 +15,7 @@ from accord.data.judgments import Judgment, load_judgments
 from accord.errors import InputError
 from accord.evaluate.agreement import between, ratings, together
 from accord.evaluate.statistics import Interval, as_json
+from accord.files import require_folder
 
 PAIRS = 50
 """Pairs of annotators that are reported on, at most: crowds have thousands."""
@@ -48,6 +49,7 @@ def agreement(
     Raises:
         InputError: the options do not fit each other or the data, or no item was judged by two annotators.
     """
+    require_folder(out)
     if (data is None) == (annotators is None):
         raise InputError("give --data, a file that says who judged, or --annotators.NAME, a file for each of them.")
     judgments = _read(data, annotators or {}, columns, split, limit)

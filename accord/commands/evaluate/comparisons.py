@@ -30,6 +30,7 @@ from accord.evaluate.statistics import Interval, as_json
 from accord.feedback.judge import RewardJudge, ScoreJudge, score_texts
 from accord.feedback.learned import Learned, LearnedJudge
 from accord.feedback.named import judge_named, reward_named
+from accord.files import require_folder
 from accord.records import Comparison
 
 Unit = Literal["log-odds", "score", "probability"]
@@ -99,6 +100,7 @@ def comparisons(
     Raises:
         InputError: the options do not fit the data.
     """
+    require_folder(out)
     if probes < 0 or (beta is not None and beta <= 0):
         raise InputError(f"--probes must be 0 or more and --beta above 0, not {probes} and {beta}.")
     if (reward is None) == (policy is None):

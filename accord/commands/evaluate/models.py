@@ -22,7 +22,7 @@ from accord.evaluate.wins import Duels, held_against, judged, standings, warning
 from accord.evaluate.written import Written
 from accord.feedback.judge import Judge, Reward, check_prompts
 from accord.feedback.named import judge_named, only_compares, reward_named
-from accord.files import write_rows
+from accord.files import require_folder, write_rows
 from accord.records import Prompt, show
 
 SIDE_BY_SIDE = 12
@@ -78,6 +78,7 @@ def models(
     Raises:
         InputError: the options do not fit each other or the data, or files answer different prompts.
     """
+    require_folder(out)
     if best_of_n and (reward is None or against is None):
         raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
     files = {name: Written(path) for name, path in (samples or {}).items()}
