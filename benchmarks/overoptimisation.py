@@ -194,14 +194,13 @@ def show(study: str, folders: list[Path]) -> None:
 
 
 def say_order(console: Console, source: str, found: list[dict[str, dict[str, float | None]]]) -> None:
-    """Whether more comparisons move the turn to the right, seed by seed."""
+    """Whether more comparisons move the turn to the right, seed by seed, of those whose fit has one."""
     for seed in found:
         turns = [seed[f"{source}-{n}"]["turn"] for n in SIZES]
-        known = [np.inf if turn is None else turn for turn in turns]
-        shown = ", ".join(
-            f"{n}: {'beyond reach' if t is None else f'{t:.2f}'}" for n, t in zip(SIZES, turns, strict=True)
-        )
-        console.print(f"{source}: turns {shown}: {'further with more' if known == sorted(known) else 'not in order'}")
+        known = [turn for turn in turns if turn is not None]
+        shown = ", ".join(f"{n}: {'none' if t is None else f'{t:.2f}'}" for n, t in zip(SIZES, turns, strict=True))
+        verdict = "" if len(known) < 2 else ": further with more" if known == sorted(known) else ": not in order"
+        console.print(f"{source}: turns {shown}{verdict}")
 
 
 INK, SOFT, GOLD, PROXY = "#1b1f24", "#6b7280", "#b7791f", "#2b6cb0"

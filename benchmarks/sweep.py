@@ -4,8 +4,8 @@
 
 In a world of 156 sequences everything is a finite sum. For each draw: a reference policy, a gold reward, and
 comparisons of pairs from the reference whose labels agree with gold 73% of the time; Bradley-Terry scores fitted to
-them are the proxy. Then pi_ref exp(proxy / beta) / Z is swept over beta, and gold is followed exactly. Takes a few
-minutes.
+them are the proxy. Then pi_ref exp(proxy / beta) / Z is swept over beta, and the best of n over n, and gold is followed
+exactly. Takes a few minutes.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from accord.evaluate.statistics import bootstrap_mean
 from accord.feedback.simulated import temperature
 from accord.objectives.preference import bradley_terry
 from accord.objectives.segments import segment_sum
+from accord.objectives.selection import best_of_n
 from accord.worlds.enumerable import Enumerable
 
 COMPARISONS = (100, 300, 1000, 3000, 10000)
@@ -34,7 +35,10 @@ AGREEMENT = 0.73
 PENALTY = 0.1
 """A normal prior on the fitted scores, of this precision."""
 
-DISTANCES = np.linspace(0.0, 2.0, 101)
+WAYS = ("pi_ref exp(proxy / beta) / Z", "best of n")
+NUMBERS = [1, 2, 3, 4, 6, 8, 12, *(2**k for k in range(4, 27))]
+END = 2.0
+DISTANCES = np.linspace(0.0, END, 101)
 
 
 def main() -> None:
@@ -44,20 +48,30 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=Path("docs/images/sweep.png"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    curves = {n: np.stack([swept(n, draw) for draw in range(options.draws)]) for n in COMPARISONS}
-    show(curves)
-    draw_picture(curves, options.picture)
+    found = {n: [optimised(n, draw) for draw in range(options.draws)] for n in COMPARISONS}
+    for place, way in enumerate(WAYS):
+        show(way, {n: np.stack([both[place] for both in draws]) for n, draws in found.items()})
+    draw_picture({n: np.stack([both[0] for both in draws]) for n, draws in found.items()}, options.picture)
 
 
-def swept(comparisons: int, draw: int) -> Array:
-    """Proxy's and gold's gain at each of `DISTANCES`, in gold's standard deviations under the reference, (2, K)."""
+def optimised(comparisons: int, draw: int) -> tuple[Array, Array]:
+    """By the sweep and by best of n, proxy's and gold's gain at `DISTANCES`, in gold's standard deviations, (2, K)."""
     world = Enumerable(6, 3, seed=draw)
     logp, gold = reference(world, draw), world.reward.numpy()
-    proxy = fitted(np.exp(logp), gold, comparisons, draw)
+    p = np.exp(logp)
+    proxy = fitted(p, gold, comparisons, draw)
+    spread = np.sqrt(p @ (gold - p @ gold) ** 2)
     path = sweep_path(logp[None], proxy[None], gold[None], [np.inf, *np.geomspace(1e3, 1e-3, 400).tolist()])
-    distance = np.sqrt(np.maximum(path.kl[0], 0))
-    spread = np.sqrt(np.exp(logp) @ (gold - np.exp(logp) @ gold) ** 2)
-    gains = [np.interp(DISTANCES, distance, score[0] - score[0, 0]) / spread for score in (path.proxy, path.gold)]
+    best = np.stack([best_of_n(torch.from_numpy(p), torch.from_numpy(proxy), n).numpy() for n in NUMBERS])
+    kl = np.where(best > 0, best * (np.log(np.maximum(best, 1e-300)) - logp), 0.0).sum(-1)
+    swept = at_distances(path.kl[0], np.stack([path.proxy[0], path.gold[0]]), spread)
+    return swept, at_distances(kl, np.stack([best @ proxy, best @ gold]), spread)
+
+
+def at_distances(kl: Array, scores: Array, spread: float) -> Array:
+    """Gains (2, K) over the first of the scores (2, T), at `DISTANCES`; NaN beyond the farthest."""
+    distance = np.sqrt(np.maximum(kl, 0))
+    gains = [np.interp(DISTANCES, distance, score - score[0]) / spread for score in scores]
     return np.stack([np.where(distance.max() >= DISTANCES, gain, np.nan) for gain in gains])
 
 
@@ -92,11 +106,14 @@ def fitted(p: Array, gold: Array, comparisons: int, seed: int) -> Array:
     return np.asarray(scores.detach().numpy())
 
 
-def show(curves: dict[int, Array]) -> None:
-    """Where the mean gold score turns, how high it is there, and what is left of it at the end."""
-    table = Table("comparisons", "turns at d (each draw: mean)", "gold's gain there", "at d = 2", "proxy at d = 2")
+def show(way: str, curves: dict[int, Array]) -> None:
+    """Where gold is highest, and what is left of it at the end: means over the draws that get so far."""
+    columns = ("comparisons", "gold is highest at d", "gain there", f"gain at d = {END:g}", f"proxy's at d = {END:g}")
+    table = Table(*columns, "draws", title=way)
     for n, both in curves.items():
         reached = both[~np.isnan(both[:, 1]).any(-1)]
+        if not len(reached):
+            continue
         proxy, gold = reached[:, 0], reached[:, 1]
         turns = bootstrap_mean(DISTANCES[gold.argmax(-1)])
         table.add_row(
@@ -105,6 +122,7 @@ def show(curves: dict[int, Array]) -> None:
             f"{gold.max(-1).mean():.2f}",
             f"{gold[:, -1].mean():.2f}",
             f"{proxy[:, -1].mean():.2f}",
+            str(len(reached)),
         )
     Console(width=120).print(table)
 
