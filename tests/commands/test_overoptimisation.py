@@ -154,10 +154,10 @@ def test_what_cannot_be_traced_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     assert "line 1: the column 'score' holds no finite number; name another by --proxy, or have --reward score" in line
     empty = write_jsonl(tmp_path / "empty.jsonl", [])
     assert "empty.jsonl has no rows; give samples" in refused(out, capsys, "--samples", empty)
-    cut = tmp_path / "cut"
-    cut.mkdir()
-    (cut / "metrics.jsonl").write_text('{"step": 1, "kl": 0}\n{"step": 2, "k')
-    assert f"{cut / 'metrics.jsonl'} is not a JSON object a line" in refused(out, capsys, "--runs.a", cut)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "metrics.jsonl").write_text('{"step": 1, "k\n{"step": 2, "kl": 0}\n')
+    assert f"{broken / 'metrics.jsonl'} is not a JSON object a line" in refused(out, capsys, "--runs.a", broken)
 
 
 def test_a_file_where_the_folder_should_be_is_told_before_any_work(

@@ -126,9 +126,7 @@ def _metrics(folder: str) -> list[dict[str, Any]]:
     try:
         return read_metrics(folder)
     except ValueError:
-        raise InputError(
-            f"{file} is not a JSON object a line; restore it, or take off the line that was cut."
-        ) from None
+        raise InputError(f"{file} is not a JSON object a line; restore it.") from None
 
 
 def _untrained(pool: Pool | None) -> list[Curve]:
