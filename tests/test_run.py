@@ -90,3 +90,8 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 
 def test_an_unfinished_run_without_metrics_has_no_rows(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == []
+
+
+def test_metrics_are_read_up_to_a_line_cut_short(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3, "lo')
+    assert read_metrics(tmp_path) == [{"step": 1}, {"step": 2}]
