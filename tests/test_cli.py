@@ -14,7 +14,8 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from accord.cli import COMMANDS, OPEN, _names_of, main, question
+from accord.cli import _names_of, main, question
+from accord.commands.table import COMMANDS, OPEN
 from accord.engine.models import load_model, load_scorer
 from accord.feedback.learned import LearnedReward
 from accord.records import Demonstration, Preference, Prompt, Ranking

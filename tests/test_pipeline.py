@@ -11,7 +11,7 @@ import yaml
 
 from accord import methods
 from accord import pipeline as pipeline_module
-from accord.cli import COMMANDS
+from accord.commands.table import COMMANDS
 from accord.engine.fit import Optimiser
 from accord.errors import InputError
 from accord.pipeline import run_pipeline
