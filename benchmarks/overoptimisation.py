@@ -36,6 +36,8 @@ from rich.table import Table
 from accord.pipeline import run_pipeline
 
 SIZES = (250, 1000, 7500)
+PRICES = (0.02, 0.05, 0.1)
+"""Of a nat of divergence; a run is named by its hundredths."""
 ENSEMBLE = (0, 1, 2, 3)
 """What is added to the seed, of each member."""
 
@@ -79,10 +81,10 @@ STUDIES: dict[str, Stages] = {
     },
     "coefficient": {
         **{
-            f"ppo-1000-kl-{beta}": PPO | {"reward": "{reward-1000}/model", "kl_coefficient": beta}
-            for beta in (0.02, 0.05, 0.1)
+            f"ppo-1000-kl{round(100 * beta):02}": PPO | {"reward": "{reward-1000}/model", "kl_coefficient": beta}
+            for beta in PRICES
         },
-        "trained-coefficient": traced("ppo-1000", *(f"ppo-1000-kl-{beta}" for beta in (0.02, 0.05, 0.1))),
+        "trained-coefficient": traced("ppo-1000", *(f"ppo-1000-kl{round(100 * beta):02}" for beta in PRICES)),
     },
     "ensemble": {
         **{f"member-{k}": REWARD | {"split": "train[:1000]", "later": k, "center_coefficient": 0.01} for k in ENSEMBLE},
