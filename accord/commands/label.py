@@ -11,6 +11,7 @@ from rich.console import Console
 from accord.data.samples import load_samples
 from accord.errors import InputError
 from accord.feedback.named import judge_named, labeller_named
+from accord.feedback.orders import BothOrders
 from accord.feedback.rankings import labelled
 from accord.files import write_rows
 from accord.records import Comparison, Text
@@ -21,13 +22,14 @@ def label(
 ) -> Path:
     """Have a judge compare the completions of each prompt, and write what it prefers as rows of chosen and rejected.
 
-    Ties and answers that cannot be understood are counted and left out.
+    A judge who might favour a position is asked in both orders. Ties and answers that cannot be understood are counted
+    and left out.
 
     Args:
         data: a file of prompts and completions, as `accord sample` writes it; those of one prompt are compared.
         out: the JSONL file of preferences to write.
-        judge: the folder of a reward or preference model, a small world (cafe) whose gold reward judges,
-            module:function, or anything that can be a reward.
+        judge: the folder of a reward or preference model, ai:MODEL or the YAML file of an AI judge, a small world
+            (cafe) whose gold reward judges, module:function, or anything that can be a reward.
         agreement: how often a simulated labeller agrees with the world's gold reward; without it the judge never errs.
         seed: decides where the simulated labeller errs.
         pairs: at most so many comparisons of each prompt, in the order of its completions.
@@ -40,7 +42,7 @@ def label(
     comparisons = comparisons_of(load_samples(data), pairs)
     if not comparisons:
         raise InputError(f"{data} has no prompt with two different completions; sample with --n 2 or more.")
-    chosen = judge_named(judge) if agreement is None else labeller_named(judge, agreement, seed)
+    chosen = BothOrders(judge_named(judge)) if agreement is None else labeller_named(judge, agreement, seed)
     verdicts = chosen(comparisons)
     preferences, counts = labelled(comparisons, verdicts)
     if not preferences:

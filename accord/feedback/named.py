@@ -4,6 +4,9 @@ SPEC = TERM [ + TERM ...]      TERM = [WEIGHT * ]NAME or [WEIGHT * ]mean(NAME, N
 NAME = a verifier (exact, number, regex:PATTERN, math, reasoning-gym), a Python function (module:function),
        a server (http://...), a small world (cafe), whose gold reward it is, or a reward model (a folder, or its name on
        the Hugging Face Hub)
+
+A judge is named by any of these, by a file of people's comparisons, or as a language model that is asked: ai:MODEL,
+ai:MODEL@URL, or a YAML file (`accord.feedback.llm`).
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from accord.feedback.ensemble import Weighted, ensemble, is_ensemble
 from accord.feedback.functions import FunctionJudge, FunctionReward
 from accord.feedback.judge import Judge, Reward, RewardJudge, ScoreJudge, TextReward
 from accord.feedback.learned import LearnedJudge, LearnedReward, learned_judge
+from accord.feedback.llm import AIJudge, ai_judge, is_ai
 from accord.feedback.recorded import Recorded, people_named
 from accord.feedback.remote import RemoteReward
 from accord.feedback.simulated import Simulated
@@ -79,12 +83,14 @@ def judge_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = 
 
     A small world's is its gold reward's preference, which never errs; `labeller_named` errs as people do.
     `module:function` is a `FunctionJudge` unless it names the argument `completions`, as rewards do. A file of
-    preferences or rankings is the people who gave them. A judge made of a reward prefers the higher one, and calls
-    equal rewards a tie.
+    preferences or rankings is the people who gave them; `ai:MODEL` or a YAML file is a language model that is asked. A
+    judge made of a reward prefers the higher one, and calls equal rewards a tie.
 
     Raises:
         InputError: the name means nothing, or what it names is not there.
     """
+    if _kind(name) == "ai":
+        return ai_judge(name, dtype=dtype)
     if _kind(name) == "model" and (people := people_named(name)) is not None:
         return people
     if _kind(name) == "function":
@@ -139,15 +145,19 @@ def as_measure(measure: Any, policy: Model | None = None, *, dtype: torch.dtype 
             _require_model(measure)
             model = load_classifier(measure)
             return (LearnedJudge if isinstance(model, Comparer) else LearnedReward)(model, policy, dtype=dtype)
-        measure = imported(measure) if kind == "function" else measure
+        measure = (
+            imported(measure) if kind == "function" else ai_judge(measure, dtype=dtype) if kind == "ai" else measure
+        )
     return (as_judge if only_compares(measure) else as_reward)(measure, policy, dtype=dtype)
 
 
 def only_compares(measure: Any) -> bool:
-    """Whether it scores no answer alone: a function of `firsts` and `seconds`, a preference model, people."""
+    """Whether it scores no answer alone: a preference model, people, an AI judge, a function of `firsts`, `seconds`."""
     if isinstance(measure, LearnedJudge):
         return isinstance(measure.model, Comparer)
-    return isinstance(measure, FunctionJudge | Recorded) or (inspect.isroutine(measure) and _names(measure, "firsts"))
+    return isinstance(measure, AIJudge | FunctionJudge | Recorded) or (
+        inspect.isroutine(measure) and _names(measure, "firsts")
+    )
 
 
 def formula(spec: str, meaning: Callable[[str], Reward]) -> Reward:
@@ -167,6 +177,8 @@ def one_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = to
     match _kind(name):
         case "verifier":
             return verifier_named(name)
+        case "ai":
+            raise InputError(f"{name} compares two answers, and scores none; name it as a judge")
         case "server":
             return RemoteReward(name)
         case "ensemble":
@@ -223,6 +235,8 @@ def _kind(name: str) -> str:
     """What sort of thing a name stands for."""
     if is_ensemble(name):
         return "ensemble"
+    if is_ai(name):
+        return "ai"
     if name in WORLDS:
         return "world"
     if re.match(r"\w+://", name):

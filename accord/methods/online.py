@@ -21,6 +21,7 @@ from accord.engine.precision import compute_dtype
 from accord.errors import InputError
 from accord.feedback.judge import Judge, Reward, check_prompts
 from accord.feedback.named import as_judge, as_measure, as_reward
+from accord.feedback.orders import BothOrders
 from accord.methods.offline import Result, conduct, describe, require_positive, restore
 from accord.methods.parts.rollouts import Rollout, Sampled, shown, summary
 from accord.methods.parts.watch import Watch
@@ -175,13 +176,14 @@ class Judged(Online, ABC):
         """Train on the rows' prompts and leave a finished run in the folder `out`; see `Online.fit`.
 
         Args:
-            judge: what compares the samples: the folder of a preference model or of a reward model, module:function, or
-                anything that can be a reward; in Python also a function or any `Judge`.
+            judge: what compares the samples, in both orders where it might favour one: the folder of a preference model
+                or of a reward model, ai:MODEL or the YAML file of an AI judge, module:function, or anything that can be
+                a reward; in Python also a function or any `Judge`.
         """
         return self.run(model, data, judge, out, **course)
 
     def feedback(self, source: Any, policy: Policy, dtype: torch.dtype) -> Any:
-        return as_judge(source, policy, dtype=dtype)
+        return BothOrders(as_judge(source, policy, dtype=dtype))
 
 
 @dataclass(kw_only=True)

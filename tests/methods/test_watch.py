@@ -94,11 +94,12 @@ def test_a_judge_compares_with_the_starting_policy(base: str, tmp_path: Path) ->
     def judge(prompts: list[str], firsts: list[str], seconds: list[str]) -> list[float | None]:
         asked.extend(zip(firsts, seconds, strict=True))
         assert set(prompts) <= {row["prompt"] for row in PROMPTS}
-        return [None if i == 0 else 0.75 if i % 2 else 0.25 for i in range(len(firsts))]
+        assert list(zip(firsts[:8], seconds[:8], strict=True)) == list(zip(seconds[8:], firsts[8:], strict=True))
+        return [None, *[0.9, 0.1] * 3, 0.9, *[0.5] * 8]  # odds of 9 and of 1 are odds of 3 in both orders together
 
     rows = train(base, tmp_path / "run", steps=2, rate=0.05, watch=judge).metrics
     assert [row["watched"] for row in rows] == pytest.approx([(4 * 0.75 + 3 * 0.25) / 7] * 2)  # one of eight is invalid
-    assert len(asked) == 16
+    assert len(asked) == 32
 
 
 def test_prompts_held_out_are_answered_instead(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,7 +81,7 @@ def comparisons(
         data: a file or Hub name of held-out judgments: preferences, rankings, or rows with --columns.
         out: the folder to write evaluation.json to.
         reward: the folder of a reward or preference model, or anything else that scores or judges: cafe,
-            module:function, a URL, a formula.
+            module:function, a URL, a formula, ai:MODEL.
         policy: the folder or name of a policy whose implicit reward is measured.
         reference: the folder or name of its reference; without it log pi alone is measured.
         beta: what turns scores into log-odds, as DPO's beta does; without it an implicit reward, or what is no reward

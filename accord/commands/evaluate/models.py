@@ -55,8 +55,8 @@ def models(
 
     Args:
         out: the folder to write evaluation.json and wins.jsonl to.
-        judge: a small world (cafe), the folder of a reward or preference model, module:function, a file of preferences
-            that people gave, or anything that can be a reward.
+        judge: a small world (cafe), the folder of a reward or preference model, ai:MODEL or the YAML file of an AI
+            judge, module:function, a file of preferences that people gave, or anything that can be a reward.
         data: a file or Hub name of held-out prompts, or of rows that have prompts; without it, the prompts of the files
             of answers.
         models: models by name, as --models.sft runs/sft/model, or a mapping in YAML.

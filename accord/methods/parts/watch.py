@@ -19,8 +19,9 @@ from torch import nn
 from accord.data.prompts import EncodedPrompt
 from accord.engine.models import Policy
 from accord.engine.precision import compute_dtype, frozen
-from accord.feedback.judge import Judge, Reward, check_prompts, judge_samples
+from accord.feedback.judge import Judge, Reward, check_prompts
 from accord.feedback.named import only_compares
+from accord.feedback.orders import BothOrders
 from accord.files import write_text
 from accord.methods.parts.rollouts import Sampled, respond, scored
 from accord.records import Sample
@@ -135,6 +136,6 @@ class Watch:
         """The mean P(win) of the samples, each against one of the starting policy's, by the valid verdicts."""
         prompts = [EncodedPrompt(s.prompt, s.prompt_tokens, s.row) for s in samples]
         theirs = respond(self.method, self.policy, prompts, step, AT_START, n=1, network=self.start)
-        wins = [v.first_wins for v in judge_samples(self.measure, samples, theirs)]  # type: ignore[arg-type]
+        wins = [v.first_wins for v in BothOrders(self.measure).samples(samples, theirs)]  # type: ignore[arg-type]
         valid = [win for win in wins if win is not None]
         return sum(valid) / len(valid) if valid else None
