@@ -1,16 +1,19 @@
-"""Where an exactly optimised policy turns over, by the comparisons its reward was fitted to: no training, no sampling.
+"""Where an exactly optimised policy turns over, by what its reward was fitted to and how: no training, no sampling.
 
     python benchmarks/sweep.py [--draws 60] [--picture docs/images/sweep.png]
 
 In a world of 156 sequences everything is a finite sum. For each draw: a reference policy, a gold reward, and
 comparisons of pairs from the reference whose labels agree with gold 73% of the time; Bradley-Terry scores fitted to
 them are the proxy. Then pi_ref exp(proxy / beta) / Z is swept over beta, and the best of n over n, and gold is followed
-exactly. Takes a few minutes.
+exactly: by the number of comparisons, and of one number by the proxy's capacity and by ensembles, whose members are
+fitted to resampled comparisons. Takes a few minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from accord.engine.forward import log_probabilities
 from accord.engine.trees import Branch, Tree, pack
@@ -31,35 +35,43 @@ from accord.objectives.selection import best_of_n
 from accord.worlds.enumerable import Enumerable
 
 COMPARISONS = (100, 300, 1000, 3000, 10000)
+MIDDLE = 1000
+"""Comparisons of the proxies that differ in capacity, and of the ensembles."""
+MEMBERS = 5
 AGREEMENT = 0.73
 PENALTY = 0.1
-"""A normal prior on the fitted scores, of this precision."""
+"""A normal prior on the fitted parameters, of this precision."""
 
 WAYS = ("pi_ref exp(proxy / beta) / Z", "best of n")
 NUMBERS = [1, 2, 3, 4, 6, 8, 12, *(2**k for k in range(4, 27))]
 END = 2.0
 DISTANCES = np.linspace(0.0, END, 101)
 
+Proxy = Callable[[Tensor, Tensor, Enumerable, int], Array]
+"""Scores of all sequences (S,), from the better and the worse of each comparison, (P,) each, a world and a seed."""
+
 
 def main() -> None:
-    """Print the table and draw the picture."""
+    """Print the tables and draw the picture."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--draws", type=int, default=60)
     parser.add_argument("--picture", type=Path, default=Path("docs/images/sweep.png"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = {n: [optimised(n, draw) for draw in range(options.draws)] for n in COMPARISONS}
-    for place, way in enumerate(WAYS):
-        show(way, {n: np.stack([both[place] for both in draws]) for n, draws in found.items()})
-    draw_picture({n: np.stack([both[0] for both in draws]) for n, draws in found.items()}, options.picture)
+    by_data = {f"{n:,} comparisons": [optimised(alone, n, draw) for draw in range(options.draws)] for n in COMPARISONS}
+    by_kind = {name: [optimised(kind, MIDDLE, draw) for draw in range(options.draws)] for name, kind in KINDS.items()}
+    for found in (by_data, by_kind):
+        for place, way in enumerate(WAYS):
+            show(way, {name: np.stack([both[place] for both in draws]) for name, draws in found.items()})
+    draw_picture({name: np.stack([both[0] for both in draws]) for name, draws in by_data.items()}, options.picture)
 
 
-def optimised(comparisons: int, draw: int) -> tuple[Array, Array]:
+def optimised(proxy_of: Proxy, comparisons: int, draw: int) -> tuple[Array, Array]:
     """By the sweep and by best of n, proxy's and gold's gain at `DISTANCES`, in gold's standard deviations, (2, K)."""
     world = Enumerable(6, 3, seed=draw)
     logp, gold = reference(world, draw), world.reward.numpy()
     p = np.exp(logp)
-    proxy = fitted(p, gold, comparisons, draw)
+    proxy = proxy_of(*compared(p, gold, comparisons, draw), world, draw)
     spread = np.sqrt(p @ (gold - p @ gold) ** 2)
     path = sweep_path(logp[None], proxy[None], gold[None], [np.inf, *np.geomspace(1e3, 1e-3, 400).tolist()])
     best = np.stack([best_of_n(torch.from_numpy(p), torch.from_numpy(proxy), n).numpy() for n in NUMBERS])
@@ -86,38 +98,73 @@ def reference(world: Enumerable, seed: int) -> Array:
     return np.asarray(torch.cat(found).numpy())
 
 
-def fitted(p: Array, gold: Array, comparisons: int, seed: int) -> Array:
-    """Bradley-Terry scores of all sequences, fitted to noisy comparisons of pairs drawn from the reference."""
+def compared(p: Array, gold: Array, comparisons: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Noisy comparisons of pairs drawn from the reference: the places of the better and of the worse."""
     generator = np.random.default_rng([seed, comparisons])
     first, second = generator.choice(len(p), size=(2, comparisons), p=p / p.sum())
     gaps = gold[first] - gold[second]
     wins = generator.random(comparisons) < 1 / (1 + np.exp(-gaps / temperature(gaps.tolist(), AGREEMENT)))
     chosen, rejected = (torch.from_numpy(np.where(wins, a, b)) for a, b in ((first, second), (second, first)))
-    scores = torch.zeros(len(p), dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([scores], max_iter=50, line_search_fn="strong_wolfe")
+    return chosen, rejected
 
-    def closure() -> torch.Tensor:
+
+def fitted(chosen: Tensor, rejected: Tensor, features: Tensor) -> Array:
+    """Bradley-Terry scores of all sequences that are linear in these features, (S, F)."""
+    weights = torch.zeros(features.shape[1], dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = bradley_terry(scores[chosen], scores[rejected]).sum() + PENALTY / 2 * scores.square().sum()
+        scores = features @ weights
+        loss = bradley_terry(scores[chosen], scores[rejected]).sum() + PENALTY / 2 * weights.square().sum()
         loss.backward()
         return loss
 
     optimiser.step(closure)
-    return np.asarray(scores.detach().numpy())
+    return np.asarray((features @ weights).detach().numpy())
 
 
-def show(way: str, curves: dict[int, Array]) -> None:
+def alone(chosen: Tensor, rejected: Tensor, world: Enumerable, seed: int) -> Array:
+    """A score of its own for every sequence."""
+    return fitted(chosen, rejected, torch.eye(len(world.sequences), dtype=torch.float64))
+
+
+def by_features(width: int, chosen: Tensor, rejected: Tensor, world: Enumerable, seed: int) -> Array:
+    """A score that is the sum over runs of `width` tokens, each with its place, of a weight of theirs."""
+    runs = [{(i, s[i : i + width]) for i in range(max(1, len(s) - width + 1))} for s in world.sequences]
+    known = sorted(set().union(*runs))
+    return fitted(chosen, rejected, torch.tensor([[run in r for run in known] for r in runs], dtype=torch.float64))
+
+
+def ensemble(worst: bool, chosen: Tensor, rejected: Tensor, world: Enumerable, seed: int) -> Array:
+    """The mean of the members' scores, or the worst of them."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = [torch.randint(len(chosen), (len(chosen),), generator=generator) for _ in range(MEMBERS)]
+    members = np.stack([alone(chosen[some], rejected[some], world, seed) for some in draws])
+    return np.asarray(members.min(0) if worst else members.mean(0))
+
+
+KINDS: dict[str, Proxy] = {
+    "a weight a token and place": partial(by_features, 1),
+    "a weight two tokens and place": partial(by_features, 2),
+    "a score a sequence": alone,
+    f"mean of {MEMBERS}": partial(ensemble, False),
+    f"worst of {MEMBERS}": partial(ensemble, True),
+}
+
+
+def show(way: str, curves: dict[str, Array]) -> None:
     """Where gold is highest, and what is left of it at the end: means over the draws that get so far."""
-    columns = ("comparisons", "gold is highest at d", "gain there", f"gain at d = {END:g}", f"proxy's at d = {END:g}")
+    columns = ("proxy", "gold is highest at d", "gain there", f"gain at d = {END:g}", f"proxy's at d = {END:g}")
     table = Table(*columns, "draws", title=way)
-    for n, both in curves.items():
+    for name, both in curves.items():
         reached = both[~np.isnan(both[:, 1]).any(-1)]
         if not len(reached):
             continue
         proxy, gold = reached[:, 0], reached[:, 1]
         turns = bootstrap_mean(DISTANCES[gold.argmax(-1)])
         table.add_row(
-            f"{n:,}",
+            name,
             f"{turns.estimate:.2f} [{turns.low:.2f}, {turns.high:.2f}]",
             f"{gold.max(-1).mean():.2f}",
             f"{gold[:, -1].mean():.2f}",
@@ -127,18 +174,18 @@ def show(way: str, curves: dict[int, Array]) -> None:
     Console(width=120).print(table)
 
 
-def draw_picture(curves: dict[int, Array], path: Path) -> None:
+def draw_picture(curves: dict[str, Array], path: Path) -> None:
     """Gold's mean gain against the distance, a line for every number of comparisons."""
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
-    for place, (n, both) in enumerate(curves.items()):
+    for place, (name, both) in enumerate(curves.items()):
         mean = np.nanmean(both[:, 1], 0)
         colour = (0.1 + 0.12 * place, 0.35, 0.85 - 0.12 * place)
-        axes.plot(DISTANCES, mean, color=colour, linewidth=2, label=f"{n:,}")
+        axes.plot(DISTANCES, mean, color=colour, linewidth=2, label=name)
         axes.plot(DISTANCES[mean.argmax()], mean.max(), "o", color=colour, markersize=5)
     axes.set_xlabel("√KL from the reference (√nats)")
     axes.set_ylabel("gold reward gained (standard deviations)")
-    axes.legend(title="comparisons", frameon=False)
+    axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

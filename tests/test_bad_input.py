@@ -52,6 +52,11 @@ def test_a_missing_model(tmp_path: Path, told: Told) -> None:
     assert told("sft", tmp_path / "nowhere", data).startswith(f"there is no model folder {tmp_path / 'nowhere'}")
 
 
+def test_rankings_without_an_order(base: Path, tmp_path: Path, told: Told) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "hi", "completions": ["a", "b"], "ranks": [0, 0]}])
+    assert told("reward", base, data) == "every row is a tie, and a reward model learns from strict preferences alone."
+
+
 def test_a_run_s_folder_for_its_model(base: Path, tmp_path: Path, told: Told) -> None:
     data = write_jsonl(tmp_path / "rows.jsonl", [Demonstration("hi", "hello")])
     shutil.copytree(base, tmp_path / "run" / "model")

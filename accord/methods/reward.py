@@ -13,11 +13,13 @@ since policy optimisation whitens advantages.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from accord.data.encoding import Encoded
 from accord.engine.fit import Measures, Objective
 from accord.engine.forward import outputs
 from accord.engine.models import Model, Policy, Scorer
@@ -26,7 +28,7 @@ from accord.errors import InputError
 from accord.methods.offline import Offline
 from accord.methods.parts.ranked import agreement
 from accord.objectives.preference import centring, ranking
-from accord.records import Preference, Ranking
+from accord.records import Preference, Ranking, Row
 
 
 @dataclass(kw_only=True)
@@ -50,6 +52,11 @@ class RewardModel(Offline):
 
     def start(self, policy: Policy) -> Model:
         return Scorer.on(policy, self.seed)
+
+    def encode(self, model: Model, rows: Sequence[Row]) -> Encoded:
+        if all(isinstance(row, Ranking) and len(set(row.ranks)) == 1 for row in rows):
+            raise InputError("every row is a tie, and a reward model learns from strict preferences alone.")
+        return super().encode(model, rows)
 
     def objective(self, model: Model) -> Objective:
         def loss(trees: Trees) -> tuple[Tensor, Measures]:

@@ -66,9 +66,9 @@ def ranking(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
 def centring(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
     """The square of what the two scores of a pair add up to, the mean over the strict pairs of one prompt.
 
-    Preferences fix differences of scores alone; a small multiple of this draws each prompt's scores to a zero of their
-    own without changing what is preferred, so that different models' can be compared and averaged (Eisenstein et al.
-    2023, arXiv:2312.09244, section 2).
+    Preferences fix differences of scores alone; a small multiple of this fixes each prompt's zero too, and hardly
+    anything else, so that different models' scores can be compared and averaged (Eisenstein et al. 2023,
+    arXiv:2312.09244, section 2).
 
     Args and returns as for `ranking`.
     """

@@ -105,6 +105,13 @@ def test_scored_samples_give_best_of_n_and_the_sweep(tmp_path: Path) -> None:
     assert any("fewer than 20 of 4 samples" in line for line in found["warnings"])
 
 
+def test_numbers_of_samples_are_for_samples_that_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_folder(tmp_path / "ppo")
+    for option in ("--n", "--limit"):
+        said = refused(tmp_path / "out", capsys, "--runs.ppo", run, option, 8)
+        assert "--n and --limit are for samples that are drawn; leave them out, or give --model and --data." in said
+
+
 def test_prompts_with_more_samples_keep_as_many_as_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,7 +35,7 @@ def overoptimisation(
     judge: str | None = None,
     proxy: str = "reward",
     gold: str = "watched",
-    n: int = 256,
+    n: int | None = None,
     max_new_tokens: int = 64,
     temperature: float = 1.0,
     max_length: int = 512,
@@ -59,7 +59,7 @@ def overoptimisation(
         judge: the independent measure, as a small world (cafe) or another reward; without it the column --gold does.
         proxy: the column with the optimised reward, of metrics and of --samples.
         gold: the column with the independent measure, of metrics (as --watch writes it) and of --samples.
-        n: samples of each prompt.
+        n: samples drawn of each prompt; 256 unless given.
         max_new_tokens: samples are cut after so many tokens.
         temperature: divides the logits that samples are drawn from.
         max_length: prompts that leave no room for a sample within so many tokens are left out.
@@ -75,6 +75,8 @@ def overoptimisation(
     require_folder(out)
     given = {"model": model, "data": data, "reward": reward, "judge": judge}
     _check(runs, samples, given)
+    if model is None and (n, limit) != (None, None):
+        raise InputError("--n and --limit are for samples that are drawn; leave them out, or give --model and --data.")
     if (reward or proxy) == (judge or gold):
         raise InputError(f"{judge or gold!r} is both what is optimised and what is to watch it; name another measure.")
     curves = [of_training(name, _metrics(folder), proxy=proxy, gold=gold) for name, folder in (runs or {}).items()]
@@ -82,6 +84,7 @@ def overoptimisation(
     if samples is not None:
         pool = read(samples, reward, judge, proxy, gold)
     elif model is not None and data is not None and reward is not None and judge is not None:
+        n = 256 if n is None else n
         require_many(n, temperature)
         sampling = Sampling(max_new_tokens, temperature, seed=seed)
         policy = load_model(model)
