@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +21,7 @@ from accord.feedback.named import as_measure, judge_named, only_compares, reward
 from accord.feedback.orders import BothOrders
 from accord.feedback.served import Served
 from accord.records import Comparison, Message, Verdict
+from tests.feedback.serving import serving
 
 CHAT = (Message("user", "May I?"),)
 PAIR = Comparison(CHAT, (Message("assistant", "Yes, gladly."),), "No.")
@@ -111,12 +111,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     pytest.importorskip("openai")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Server()) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 def said(text: str, **chances: float) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from accord.engine.sampling import Sampling
 from accord.errors import InputError
 from accord.evaluate.overoptimisation import Curve, of_best_of_n, of_sweep, of_training
 from accord.files import require_folder
+from accord.records import Prompt
 from accord.run import read_metrics
 
 SCORED = "scored.jsonl"
@@ -84,16 +85,9 @@ def overoptimisation(
     if samples is not None:
         pool = read(samples, reward, judge, proxy, gold)
     elif model is not None and data is not None and reward is not None and judge is not None:
-        n = 256 if n is None else n
-        require_many(n, temperature)
         sampling = Sampling(max_new_tokens, temperature, seed=seed)
-        policy = load_model(model)
         rows = load_prompts(data, split=split, limit=limit)
-        prompts, left_out = encode_prompts(
-            policy.tokenizer, rows, room=max_new_tokens, context=policy.context, longest=max_length
-        )
-        tell(left_out)
-        pool = drawn(policy, prompts, n, sampling, dtype, reward, judge)
+        pool = _drawn(model, rows, 256 if n is None else n, sampling, max_length, dtype, reward, judge)
         pool.write(Path(out) / SCORED, proxy, gold)
     curves += _untrained(pool)
     warnings = [line for curve in curves for line in curve.warnings]
@@ -107,6 +101,19 @@ def overoptimisation(
     Console().print(as_table(result))
     tell(warnings)
     return write(result, out)
+
+
+def _drawn(
+    model: str, rows: list[Prompt], n: int, sampling: Sampling, max_length: int, dtype: str, reward: str, judge: str
+) -> Pool:
+    """Samples of the model to the prompts for which there is room, scored by both."""
+    require_many(n, sampling.temperature)
+    policy = load_model(model)
+    prompts, left_out = encode_prompts(
+        policy.tokenizer, rows, room=sampling.max_new_tokens, context=policy.context, longest=max_length
+    )
+    tell(left_out)
+    return drawn(policy, prompts, n, sampling, dtype, reward, judge)
 
 
 def _check(runs: dict[str, str] | None, samples: str | None, given: Mapping[str, str | None]) -> None:
