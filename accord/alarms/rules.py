@@ -30,8 +30,12 @@ class Rule:
 
 
 def over_optimisation(history: History) -> str | None:
-    """The watched measure has fallen from its peak, and the reward has risen since, both beyond noise."""
-    reward, watched = history.of("reward", "watched")
+    """The watched measure has fallen from its peak, and the reward has risen since, both beyond noise.
+
+    Methods without samples have an implicit reward, which is shown by its margin or by that of the chosen.
+    """
+    proxy_of = next((name for name in ("reward", "margin", "chosen_reward") if name in history), "reward")
+    reward, watched = history.of(proxy_of, "watched")
     for size in WINDOWS:
         if len(watched) < 2 * size:
             break
@@ -40,8 +44,8 @@ def over_optimisation(history: History) -> str | None:
         fall, rise = mean[peak] - mean[-1], proxy[-1] - proxy[peak]
         if z(fall, noise(watched), size, size) >= CLEARLY and z(rise, noise(reward), size, size) >= BEYOND:
             return (
-                f"the reward rose from {proxy[peak]:.3g} to {proxy[-1]:.3g} while the watched measure fell from its "
-                f"peak of {mean[peak]:.3g} to {mean[-1]:.3g} (means of {size} measurements)"
+                f"the {proxy_of.replace('_', ' ')} rose from {proxy[peak]:.3g} to {proxy[-1]:.3g} while the watched "
+                f"measure fell from its peak of {mean[peak]:.3g} to {mean[-1]:.3g} (means of {size} measurements)"
             )
     return None
 
@@ -176,8 +180,8 @@ RULES = (
     Rule(
         "over-optimisation",
         over_optimisation,
-        "take the model in best/, raise the KL coefficient or stop earlier; more comparisons of such samples make the "
-        "reward harder to exploit",
+        "take the model in best/, raise what divergence costs (the KL coefficient, beta or tau), or stop earlier; more "
+        "comparisons of such samples make the reward harder to exploit",
     ),
     Rule(
         "length",

@@ -18,14 +18,14 @@ from accord.engine.models import Model
 from accord.engine.precision import compute_dtype, frozen
 from accord.engine.trees import Trees
 from accord.errors import InputError
-from accord.methods.offline import Offline
+from accord.methods.offline import Tuning
 from accord.methods.parts.pairs import pair_objective
 from accord.objectives.preference import dpo
 from accord.records import Preference
 
 
 @dataclass(kw_only=True)
-class DPO(Offline):
+class DPO(Tuning):
     """Optimise a policy on preferences directly."""
 
     command: ClassVar[str] = "dpo"

@@ -21,14 +21,14 @@ from accord.engine.models import Model
 from accord.engine.precision import compute_dtype, frozen
 from accord.engine.trees import Trees
 from accord.errors import InputError
-from accord.methods.offline import Offline
+from accord.methods.offline import Tuning
 from accord.methods.parts.pairs import pair_objective
 from accord.objectives.preference import ipo
 from accord.records import Preference
 
 
 @dataclass(kw_only=True)
-class IPO(Offline):
+class IPO(Tuning):
     """Optimise a policy on preferences directly, with a bounded margin."""
 
     command: ClassVar[str] = "ipo"

@@ -24,14 +24,14 @@ from accord.engine.models import Model
 from accord.engine.precision import compute_dtype, computing, frozen
 from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.errors import InputError
-from accord.methods.offline import Offline
+from accord.methods.offline import Tuning
 from accord.methods.parts.pairs import completion_log_probabilities
 from accord.objectives.preference import kto
 from accord.records import Labelled, Preference, Row
 
 
 @dataclass(kw_only=True)
-class KTO(Offline):
+class KTO(Tuning):
     """Optimise a policy on completions labelled as desirable or undesirable."""
 
     command: ClassVar[str] = "kto"

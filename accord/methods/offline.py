@@ -5,25 +5,33 @@ from __future__ import annotations
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypedDict
 
 import torch
 from torch import Tensor
 
-from accord.data import Order, load_data
+from accord.data import Order, load_data, load_prompts
 from accord.data.encoding import Encoded, encode
 from accord.data.load import Source
 from accord.engine import checkpoint
 from accord.engine.fit import Measures, Objective, Optimiser, Training, Work
 from accord.engine.forward import log_probabilities
 from accord.engine.models import Model, Policy, load_model
+from accord.engine.precision import compute_dtype
 from accord.engine.trees import Tree, Trees, pack
-from accord.errors import InputError, TrainingStopped
+from accord.errors import InputError
+from accord.feedback.named import as_measure
+from accord.methods.parts.passes import Passes
+from accord.methods.parts.rollouts import Sampled, encoded
+from accord.methods.parts.watch import Unwatched, Watch, check_held_out
 from accord.objectives.likelihood import negative_log_likelihood
 from accord.records import Row
 from accord.run import Run, read_metrics
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,19 @@ class Result:
     metrics: list[dict[str, float]]
     model: Model
     report: Path
+
+
+Looking: TypeAlias = Callable[[Model, Sequence[Tree], Run], Watch]
+"""Makes what watches a run, from the model before its training, the trees trained on, and the run."""
+
+
+class Course(TypedDict, total=False):
+    """The arguments of `Offline.run` that every `fit` takes besides its own, and hands on to it."""
+
+    split: str
+    resume: bool
+    save_every: int
+    stop_when: str | None
 
 
 @dataclass(kw_only=True)
@@ -60,18 +81,32 @@ class Offline(Training, ABC):
         """Rows to trees."""
         return encode(model.tokenizer, rows, max_length=self.max_length, context=model.context)
 
-    def fit(
+    def fit(self, model: Policy | str | Path, data: Source, *, out: str | Path, **course: Unpack[Course]) -> Result:
+        """Train on the rows and leave a finished run in the folder `out`.
+
+        Args:
+            course: the arguments of `run`.
+
+        Raises:
+            InputError: the data, the model or the folder cannot be used, or there is no such alarm.
+            TrainingStopped: a loss was not finite.
+        """
+        return self.run(model, data, out, **course)
+
+    def run(
         self,
         model: Policy | str | Path,
         data: Source,
-        *,
         out: str | Path,
+        looking: Looking | None = None,
+        watched: Mapping[str, Any] | None = None,
+        *,
         split: str = "train",
         resume: bool = False,
         save_every: int = 100,
         stop_when: str | None = None,
     ) -> Result:
-        """Train on the rows and leave a finished run in the folder `out`.
+        """A run from its beginning or its last checkpoint, watched by what `looking` makes, with these settings of its.
 
         Args:
             model: a folder, a name on the Hugging Face Hub, or smollm2; in Python also a loaded model.
@@ -80,25 +115,71 @@ class Offline(Training, ABC):
             split: which rows, such as train, train[:100] or train[-100:].
             resume: go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit.
             save_every: steps between checkpoints.
-            stop_when: alarms (docs/alarms.md) that end the run, with commas between them; it keeps the model it has.
-
-        Raises:
-            InputError: the data, the model or the folder cannot be used, or there is no such alarm.
-            TrainingStopped: a loss was not finite.
+            stop_when: alarms (docs/alarms.md) that end the run, with commas between them; it keeps the model it has, or
+                where that is watched the best.
         """
         require_positive(save_every=save_every)
         rows = of_kind(load_data(data, split=split), self.reads, data, self.command)
         policy = model if isinstance(model, Policy) else load_model(str(model))
-        settings = describe(self, model=policy.name, data=data, split=split, stop_when=stop_when)
+        settings = describe(self, model=policy.name, data=data, split=split, stop_when=stop_when, **watched or {})
         trained = self.start(policy)
 
         def work(run: Run) -> None:
-            encoded = self.encode(trained, rows)
-            for line in encoded.left_out:
+            found = self.encode(trained, rows)
+            for line in found.left_out:
                 run.say(line)
-            train(self, trained, encoded.trees, run, save_every)
+            watch = Unwatched() if looking is None else looking(trained, found.trees, run)
+            train(self, trained, found.trees, run, watch, save_every)
 
         return conduct(out, settings, resume, trained, work)
+
+
+@dataclass(kw_only=True)
+class Tuning(Offline, ABC):
+    """A method that makes passes over rows and trains a policy, which can be watched as it learns."""
+
+    def fit(
+        self,
+        model: Policy | str | Path,
+        data: Source,
+        *,
+        out: str | Path,
+        watch: Any = None,
+        watch_data: Source | None = None,
+        watch_every: int = 5,
+        watch_tokens: int = 64,
+        **course: Unpack[Course],
+    ) -> Result:
+        """Train on the rows and leave a finished run in the folder `out`.
+
+        Args:
+            watch: an independent measure, never trained on, whose best model is kept in best/: anything that can be a
+                reward, or a judge, who compares the answers with those of the starting model.
+            watch_data: prompts held out, which are answered for that measure; the two go together.
+            watch_every: steps between measurements.
+            watch_tokens: an answer is cut after so many tokens.
+            course: the arguments of `run`.
+
+        Raises:
+            InputError: the data, the model, the measure or the folder cannot be used, or there is no such alarm.
+            TrainingStopped: a loss or the measure was not finite.
+        """
+        require_positive(watch_every=watch_every)
+        if (watch is None) != (watch_data is None):
+            raise InputError("watch and watch_data go together: a measure, and prompts held out to be answered for it.")
+        if watch is None or watch_data is None:
+            return self.run(model, data, out, **course)
+        speaking = Sampled(max_new_tokens=watch_tokens, max_length=self.max_length, seed=self.seed, dtype=self.dtype)
+
+        def looking(policy: Model, trees: Sequence[Tree], run: Run) -> Watch:
+            assert isinstance(policy, Policy)
+            measure = as_measure(watch, policy, dtype=compute_dtype(self.dtype, policy.device))
+            held_out = encoded(speaking, policy, load_prompts(watch_data), run)
+            check_held_out(measure, held_out, (tree.prompt for tree in trees), run)
+            return Watch(speaking, policy, run, measure, held_out, every=watch_every)
+
+        given = {"watch": watch, "watch_data": watch_data, "watch_every": watch_every, "watch_tokens": watch_tokens}
+        return self.run(model, data, out, looking, given, **course)
 
 
 def conduct(
@@ -115,49 +196,16 @@ def conduct(
         return finish(run, model)
 
 
-def train(method: Offline, model: Model, trees: Sequence[Tree], run: Run, save_every: int) -> None:
+def train(method: Offline, model: Model, trees: Sequence[Tree], run: Run, watch: Unwatched, save_every: int) -> None:
     """All steps of a run, from its last checkpoint or the beginning."""
     order = Order(len(trees), method.batch_size, method.seed)
     objective = method.objective(model)
-    passes = Passes(trees, order, lambda batch: method.work(objective, batch, model.device))
+    passes = Passes(trees, order, lambda batch: method.work(objective, batch, model.device), watch=watch)
     optimiser = Optimiser({"model": model.network}, method, method.max_steps or order.steps(method.epochs))
     first, _ = restore(run, optimiser)
     run.begin(first, optimiser.total)
+    watch.restore(read_metrics(run.folder))
     passes.make(optimiser, run, save_every, first)
-
-
-@dataclass(frozen=True)
-class Passes:
-    """Passes over trees as steps of a run: they come after `before` others, and their rows say `numbers` besides."""
-
-    trees: Sequence[Tree]
-    order: Order
-    work: Callable[[Sequence[Tree]], Work]
-    before: int = 0
-    numbers: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of them besides weights and optimiser."""
-        return {"before": self.before, "numbers": dict(self.numbers)}
-
-    def make(self, optimiser: Optimiser, run: Run, save_every: int, first: int = 0) -> None:
-        """The main loop: batches of trees, one optimiser step each, from the pass's step `first` to the last."""
-        folder = run.folder / "checkpoints"
-        for step in range(first, optimiser.total):
-            batch = [self.trees[i] for i in self.order.batch(step)]
-            done = self.before + step + 1
-            try:
-                row = optimiser.update(step, self.work(batch))
-            except TrainingStopped:
-                checkpoint.save(folder, done - 1, optimiser, self.state)
-                raise
-            row |= {"epoch": self.order.epoch(step + 1), **self.numbers}
-            run.log(done, row, sum(t.size for t in batch))
-            if run.stopping:
-                break
-            if done % save_every == 0 and step + 1 < optimiser.total:
-                checkpoint.save(folder, done, optimiser, self.state)
 
 
 def maximum_likelihood(model: Model, temperature: float = 1.0) -> Objective:

@@ -13,7 +13,7 @@ from torch import nn
 
 from accord.data import Order, load_prompts
 from accord.data.load import Source
-from accord.data.prompts import EncodedPrompt, encode_prompts
+from accord.data.prompts import EncodedPrompt
 from accord.engine import checkpoint
 from accord.engine.fit import Optimiser
 from accord.engine.models import Policy, load_model
@@ -23,9 +23,8 @@ from accord.feedback.judge import Judge, Reward, check_prompts
 from accord.feedback.named import as_judge, as_measure, as_reward
 from accord.feedback.orders import BothOrders
 from accord.methods.offline import Result, conduct, describe, require_positive, restore
-from accord.methods.parts.rollouts import Rollout, Sampled, shown, summary
-from accord.methods.parts.watch import Watch
-from accord.records import Prompt
+from accord.methods.parts.rollouts import Rollout, Sampled, encoded, shown, summary
+from accord.methods.parts.watch import Unwatched, Watch, check_held_out
 from accord.run import Run, read_metrics
 
 if TYPE_CHECKING:
@@ -145,9 +144,15 @@ class Online(Sampled, ABC):
             dtype = compute_dtype(self.dtype, policy.device)
             feedback = self.feedback(source, policy, dtype)
             check_prompts(feedback, prompts)
-            measure = None if watch is None else as_measure(watch, policy, dtype=dtype)
-            held_out = () if watch_data is None else encoded(self, policy, load_prompts(watch_data), run)
-            looking = Watch(self, policy, run, measure, prompts, held_out, every=watch_every)
+            looking = Unwatched()
+            if watch is not None:
+                measure = as_measure(watch, policy, dtype=dtype)
+                held_out = [] if watch_data is None else encoded(self, policy, load_prompts(watch_data), run)
+                if held_out:
+                    check_held_out(measure, held_out, (p.tokens for p in prompts), run)
+                else:
+                    check_prompts(measure, prompts)
+                looking = Watch(self, policy, run, measure, held_out, every=watch_every)
             train(self, self.learner(policy, feedback), prompts, run, looking, save_every, sample_every)
 
         given = {self.source: source, **watched, "stop_when": stop_when}
@@ -244,22 +249,12 @@ def on_prompts(
     return conduct(out, settings, resume, policy, train_on)
 
 
-def encoded(method: Sampled, policy: Policy, rows: Sequence[Prompt], run: Run) -> list[EncodedPrompt]:
-    """The prompts that leave room for the method's samples; those that do not are told."""
-    prompts, left_out = encode_prompts(
-        policy.tokenizer, rows, room=method.max_new_tokens, context=policy.context, longest=method.max_length
-    )
-    for line in left_out:
-        run.say(line)
-    return prompts
-
-
 def train(
     method: Online,
     learner: Learner,
     prompts: Sequence[EncodedPrompt],
     run: Run,
-    watch: Watch,
+    watch: Unwatched,
     save_every: int,
     sample_every: int,
 ) -> None:

@@ -20,12 +20,12 @@ from accord.engine.fit import Objective
 from accord.engine.models import Model, Policy
 from accord.engine.trees import Branch, Tree
 from accord.errors import InputError
-from accord.methods.offline import Offline, maximum_likelihood
+from accord.methods.offline import Tuning, maximum_likelihood
 from accord.records import Demonstration, Row
 
 
 @dataclass(kw_only=True)
-class Pretrain(Offline):
+class Pretrain(Tuning):
     """Teach a model to continue text."""
 
     command: ClassVar[str] = "pretrain"

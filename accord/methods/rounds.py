@@ -36,8 +36,9 @@ from accord.errors import InputError, TrainingStopped
 from accord.feedback.judge import Reward, check_prompts
 from accord.feedback.named import as_reward
 from accord.files import write_rows
-from accord.methods.offline import Passes, Result, maximum_likelihood, require_positive, restore
+from accord.methods.offline import Result, maximum_likelihood, require_positive, restore
 from accord.methods.online import on_prompts
+from accord.methods.parts.passes import Passes
 from accord.methods.parts.rollouts import SHOWN, Sampled, lengths, respond, scored
 from accord.records import Sample, text_to_json
 from accord.run import Run

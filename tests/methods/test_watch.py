@@ -22,6 +22,11 @@ from accord.run import Run, read_metrics
 from tests.data.conftest import WORDS, word_tokenizer
 from tests.engine.tiny import SIZES, policy_of
 
+
+class Interrupted(Exception):
+    """What a measure raises to end a run."""
+
+
 PROMPTS = [{"prompt": f"{first} {second}"} for first in WORDS[6:8] for second in WORDS[6:10]]
 HELD_OUT = [{"prompt": f"{first} {first} {first}"} for first in WORDS[6:9]]
 
@@ -136,9 +141,6 @@ def test_a_watched_run_goes_on_bit_for_bit(base: str, tmp_path: Path) -> None:
     train(base, straight, watch=short)
     calls = 0
 
-    class Interrupted(Exception):
-        pass
-
     def failing(**given: Any) -> list[float]:
         nonlocal calls
         calls += 1
@@ -168,6 +170,71 @@ def test_pairs_learnt_by_heart_stop_a_run(base: str, tmp_path: Path) -> None:
     (alarm,) = [json.loads(line) for line in (tmp_path / "run" / "alarms.jsonl").read_text().splitlines()]
     assert alarm["alarm"] == "memorising" and alarm["step"] == len(rows) < 300
     assert (tmp_path / "run" / "model").is_dir() and not (tmp_path / "run" / "best").exists()
+
+
+PAIRS = [Preference(row["prompt"], f" {WORDS[6]} {WORDS[7]}", f" {WORDS[8]}") for row in PROMPTS]
+
+
+def tune(base: str, out: Path, steps: int = 12, **given: Any) -> Result:
+    method = DPO(learning_rate=1e-3, batch_size=4, max_steps=steps, dtype="float32")
+    return method.fit(base, PAIRS, out=out, save_every=3, watch_data=HELD_OUT, watch_tokens=6, **given)
+
+
+def test_a_policy_tuned_on_rows_answers_prompts_held_out(base: str, tmp_path: Path) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def measure(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
+        seen.extend(zip(prompts, map(len, completion_ids), strict=True))
+        return [-float(len(ids)) for ids in completion_ids]
+
+    rows = tune(base, tmp_path / "run", watch=measure, watch_every=4).metrics
+    looked = [row for row in rows if "watched" in row]
+    assert [row["step"] for row in looked] == [1, 5, 9]
+    assert [prompt for prompt, _ in seen] == [row["prompt"] for row in HELD_OUT] * 3
+    lengths = [length for _, length in seen]
+    assert max(lengths) == 6 and [row["watched"] for row in looked] == pytest.approx(
+        [-sum(lengths[i : i + 3]) / 3 for i in (0, 3, 6)]
+    )
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (settings["watch"], settings["watch_every"], settings["watch_tokens"]) == ("measure", 4, 6)
+    assert settings["watch_data"] == "3 rows"
+    plain = DPO(learning_rate=1e-3, batch_size=4, max_steps=12, dtype="float32").fit(base, PAIRS, out=tmp_path / "no")
+    assert [row["margin"] for row in plain.metrics] == [row["margin"] for row in rows]  # looking changes nothing
+
+
+def test_over_optimised_pairs_stop_the_run_at_its_best_also_when_it_was_killed(base: str, tmp_path: Path) -> None:
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    out, fails = straight, 0
+
+    def turning(completions: list[str], **_: Any) -> list[float]:
+        """Rises for ten steps and falls then, whatever is answered."""
+        now = len(read_metrics(out)) + 1
+        if now == fails:
+            raise Interrupted
+        return [float(min(now, 20 - now))] * len(completions)
+
+    given = {"steps": 60, "watch": turning, "watch_every": 1, "stop_when": "over-optimisation"}
+    result = tune(base, straight, **given)
+    (alarm,) = [json.loads(line) for line in (straight / "alarms.jsonl").read_text().splitlines()]
+    assert (alarm["alarm"], alarm["step"]) == ("over-optimisation", len(result.metrics))
+    assert alarm["saw"].startswith("the margin rose from ") and 12 < len(result.metrics) < 60
+    assert best_of(straight) == {"step": 12, "watched": pytest.approx((8 + 9 + 10 + 9 + 8) / 5)}
+    out, fails = killed, 14
+    with pytest.raises(Interrupted):
+        tune(base, killed, **given)
+    fails = 0
+    tune(base, killed, **given, resume=True)
+    models = [folder / name / "model.safetensors" for folder in (straight, killed) for name in ("model", "best")]
+    assert len({model.read_bytes() for model in models}) == 1  # the model is the best, and the same again
+
+
+def test_a_measure_of_tuning_needs_prompts(base: str, tmp_path: Path) -> None:
+    for given in ({"watch": short}, {"watch_data": HELD_OUT}):
+        with pytest.raises(InputError, match="watch and watch_data go together"):
+            DPO().fit(base, PAIRS, out=tmp_path / "run", **given)
+    with pytest.raises(InputError, match="watch_every must be at least 1, not 0"):
+        tune(base, tmp_path / "run", watch=short, watch_every=0)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from accord.data.prompts import EncodedPrompt
+from accord.data.prompts import EncodedPrompt, encode_prompts
 from accord.engine.fit import Training, named_rows
 from accord.engine.generate import generate
 from accord.engine.models import Policy
@@ -18,7 +18,8 @@ from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree
 from accord.errors import InputError, TrainingStopped
 from accord.feedback.judge import Reward
-from accord.records import Sample, text_to_json
+from accord.records import Prompt, Sample, text_to_json
+from accord.run import Run
 
 SHOWN = 4
 """Samples written to the run's folder each time."""
@@ -66,6 +67,16 @@ class Rollout:
     def rewards(self) -> Tensor:
         """(C,) the reward of every sample."""
         return torch.tensor([b.reward for t in self.trees for b in t.branches], dtype=torch.float64)
+
+
+def encoded(method: Sampled, policy: Policy, rows: Sequence[Prompt], run: Run) -> list[EncodedPrompt]:
+    """The prompts that leave room for the method's samples; those that do not are told."""
+    prompts, left_out = encode_prompts(
+        policy.tokenizer, rows, room=method.max_new_tokens, context=policy.context, longest=method.max_length
+    )
+    for line in left_out:
+        run.say(line)
+    return prompts
 
 
 def respond(

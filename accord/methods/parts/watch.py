@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,20 +33,46 @@ AT_START, HELD_OUT = 2, 3
 """What the seeds of samples taken for the measure alone end with: the starting policy's, and held-out prompts'."""
 
 
-class Watch:
+def check_held_out(
+    measure: Reward | Judge, held_out: Sequence[EncodedPrompt], trained: Iterable[tuple[int, ...]], run: Run
+) -> None:
+    """Tell how many prompts held out for a measure are trained on too.
+
+    Raises:
+        InputError: a prompt's row lacks what the measure reads.
+    """
+    check_prompts(measure, held_out)
+    if known := {p.tokens for p in held_out}.intersection(trained):
+        run.say(f"{len(known)} prompts of watch_data are trained on too: there the measure is not held out.")
+
+
+class Unwatched:
+    """No measure: nothing is measured, or kept."""
+
+    def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take over the rows of a run that goes on."""
+
+    def after(self, step: int, samples: Sequence[Sample] = ()) -> dict[str, float]:
+        """What is measured after a step, counted from 1."""
+        return {}
+
+    def save(self) -> None:
+        """Write the best policy so far into the run's folder."""
+
+    def settle(self) -> None:
+        """Make the policy what it was at its best."""
+
+
+class Watch(Unwatched):
     """A measure of a policy at work, and the best policy by it so far.
 
     Args:
         method: how the policy samples.
         policy: the policy, as it is before its training.
         run: whose folder gets `best/` and `best.json`.
-        measure: what measures it; nothing is measured or kept where there is none.
-        prompts: those trained on.
-        held_out: those to be answered for the measure; without them it is taken of the steps' own samples.
+        measure: what measures it.
+        held_out: prompts to be answered for the measure; without them it is taken of the steps' own samples.
         every: steps between measurements.
-
-    Raises:
-        InputError: a prompt's row lacks what the measure reads.
     """
 
     def __init__(
@@ -54,26 +80,19 @@ class Watch:
         method: Sampled,
         policy: Policy,
         run: Run,
-        measure: Reward | Judge | None,
-        prompts: Sequence[EncodedPrompt],
+        measure: Reward | Judge,
         held_out: Sequence[EncodedPrompt] = (),
         *,
         every: int = 1,
     ) -> None:
         self.method, self.policy, self.run, self.measure, self.every = method, policy, run, measure, every
         self.held_out = held_out
-        self.start: nn.Module | None = None
-        self.kept: Policy | None = None
         self.recent: list[float] = []
         self.best: dict[str, float] = {}
         self.written: dict[str, float] = {}
-        if measure is not None:
-            check_prompts(measure, held_out or prompts)
-            if known := {p.tokens for p in prompts} & {p.tokens for p in held_out}:
-                run.say(f"{len(known)} prompts of watch_data are trained on too: there the measure is not held out.")
-            self.kept = replace(policy, network=copy.deepcopy(policy.network))
-            if only_compares(measure):
-                self.start = frozen(policy.network, compute_dtype(method.dtype, policy.device))
+        self.kept = replace(policy, network=copy.deepcopy(policy.network))
+        compares, precision = only_compares(measure), compute_dtype(method.dtype, policy.device)
+        self.start: nn.Module | None = frozen(policy.network, precision) if compares else None
 
     def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take over the rows of a run that goes on; the best policy so far is the one in its folder."""
@@ -82,13 +101,13 @@ class Watch:
                 self._is_best(int(row["step"]), row["watched"])
         self.written = self.best
 
-    def after(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
+    def after(self, step: int, samples: Sequence[Sample] = ()) -> dict[str, float]:
         """What is measured after a step, counted from 1, whose samples these are; the policy is kept if it is best.
 
         Raises:
             TrainingStopped: the measure of a sample is not finite.
         """
-        if self.measure is None or (step - 1) % self.every:
+        if (step - 1) % self.every:
             return {}
         if self.held_out:
             samples = self._answers(step)
@@ -96,19 +115,18 @@ class Watch:
         if value is None:
             return {}
         if self._is_best(step, value):
-            assert self.kept is not None
             self.kept.network.load_state_dict(self.policy.network.state_dict())
         return {"watched": value}
 
     def save(self) -> None:
         """Write the best policy so far into the run's folder, unless it is there."""
-        if self.kept is not None and self.best != self.written:
+        if self.best != self.written:
             self.kept.save(self.run.folder / "best")
             write_text(self.run.folder / "best.json", json.dumps(self.best))
             self.written = self.best
 
     def settle(self) -> None:
-        """Make the policy what it was at its best; one that was not watched stays as it is."""
+        """Make the policy what it was at its best; one that was not measured yet stays as it is."""
         self.save()
         if self.best:
             best = self.policy.reload(self.run.folder / "best")
