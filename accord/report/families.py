@@ -114,5 +114,12 @@ def _picture(drawn: Sequence[Family], bound: Family | None, judge: str) -> Marku
         axes.margins(0.08, 0.12)
         axes.legend(frameon=False, fontsize=8, handlelength=1.8)
         figure.draw_without_rendering()
-        label(axes, [point for family in drawn for point in family.points])
+        label(axes, [point for family in drawn for point in _named(family)])
         return inline(figure)
+
+
+def _named(family: Family) -> list[Point]:
+    """The points that are named: of best of n, which lie close, those whose n is a power of two."""
+    if family.name != "best of n":
+        return list(family.points)
+    return [point for point in family.points if int(point.name).bit_count() == 1]
