@@ -141,7 +141,7 @@ def as_table(result: dict[str, Any]) -> Table:
         "coefficient",
         "d",
         "KL",
-        result["judge"],
+        "score",
         title=f"score by {result['judge']}, divergence from {result['reference']}",
     )
     for line in result["families"]:
