@@ -164,7 +164,7 @@ class Tuning(Offline, ABC):
             InputError: the data, the model, the measure or the folder cannot be used, or there is no such alarm.
             TrainingStopped: a loss or the measure was not finite.
         """
-        require_positive(watch_every=watch_every)
+        require_positive(watch_every=watch_every, watch_tokens=watch_tokens)
         if (watch is None) != (watch_data is None):
             raise InputError("watch and watch_data go together: a measure, and prompts held out to be answered for it.")
         if watch is None or watch_data is None:
