@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from accord.commands.progress import shown
 from accord.data.samples import load_samples
 from accord.errors import InputError
 from accord.feedback.named import judge_named, labeller_named
@@ -42,7 +43,7 @@ def label(
     comparisons = comparisons_of(load_samples(data), pairs)
     if not comparisons:
         raise InputError(f"{data} has no prompt with two different completions; sample with --n 2 or more.")
-    chosen = BothOrders(judge_named(judge)) if agreement is None else labeller_named(judge, agreement, seed)
+    chosen = BothOrders(shown(judge_named(judge))) if agreement is None else labeller_named(judge, agreement, seed)
     verdicts = chosen(comparisons)
     preferences, counts = labelled(comparisons, verdicts)
     if not preferences:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from accord.feedback.llm import AIJudge
 
 
 @contextmanager
@@ -17,3 +20,13 @@ def counting(title: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=total)
         yield lambda more: progress.advance(task, more)
+
+
+AnyJudge = TypeVar("AnyJudge")
+
+
+def shown(judge: AnyJudge) -> AnyJudge:
+    """The judge; one that takes its time, an AI judge, shows from now on how far it is."""
+    if isinstance(judge, AIJudge):
+        judge.counting = counting
+    return judge

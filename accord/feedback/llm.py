@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeAlias
@@ -27,12 +28,15 @@ from accord.engine.trees import Branch, Tree, pack
 from accord.errors import InputError
 from accord.feedback.judge import unsampled
 from accord.feedback.served import Served
+from accord.objectives.segments import segment_sum
 from accord.records import Comparison, Message, Verdict, show
 
 HELPFUL = "Prefer the answer that helps the user more and does no harm."
 """The principle of a judge that is given none."""
 LEAST = 0.01
 """With less probability on the two letters together, the model has not understood that it is to choose."""
+AT_ONCE = 64
+"""Comparisons between two signs of progress."""
 PREFIX = "ai:"
 
 Chooser: TypeAlias = Callable[[Sequence[str]], list[Verdict]]
@@ -58,6 +62,9 @@ Which answer is to be preferred? Reply with the letter A or B, and nothing else.
 class AIJudge:
     """A judge that asks a language model.
 
+    It takes its time: `counting`, which is silent, may be set to what shows how far it is, a context that is given a
+    title and a number of comparisons, and gives a function of how many more are done.
+
     Args:
         choose: the model.
         principles: what it is to judge by; each is a question of its own.
@@ -70,12 +77,22 @@ class AIJudge:
         if not principles or not all(isinstance(p, str) and p.strip() for p in principles):
             raise InputError(f"an AI judge's principles are a list of sentences, not {list(principles)}")
         self.choose, self.principles = choose, tuple(principles)
+        self.counting: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = _silent
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """One verdict per comparison: the mean over the principles whose answers are valid."""
-        answers = self.choose([question(principle, c) for c in comparisons for principle in self.principles])
-        each = len(self.principles)
-        return [_mean(answers[i : i + each]) for i in range(0, len(answers), each)]
+        verdicts: list[Verdict] = []
+        with self.counting("judge", len(comparisons)) as done:
+            for start in range(0, len(comparisons), AT_ONCE):
+                some = comparisons[start : start + AT_ONCE]
+                answers = iter(self.choose([question(p, c) for c in some for p in self.principles]))
+                verdicts += [_mean([next(answers) for _ in self.principles]) for _ in some]
+                done(len(some))
+        return verdicts
+
+
+def _silent(title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda more: None)
 
 
 def question(principle: str, comparison: Comparison) -> str:
@@ -123,10 +140,7 @@ class Local:
         for batch in pack(trees, self.tokens_per_pass, self.model.device):
             with computing(self.dtype, self.model.device):
                 logp, _ = log_probabilities(self._network, batch)
-            sums = torch.zeros(2 * len(batch.trees), dtype=torch.float64).index_add_(
-                0, batch.owner.cpu(), logp.double().cpu()
-            )
-            pairs = sums.exp().view(-1, 2).tolist()
+            pairs = segment_sum(logp.double(), batch.owner, batch.branches).exp().view(-1, 2).tolist()
             found += [(tree.row, a, b) for tree, (a, b) in zip(batch.trees, pairs, strict=True)]
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,22 @@ def test_every_principle_is_a_question_and_the_mean_of_the_valid_ones_counts() -
     assert "[Conversation]\nuser: May I?\n" in asked[0]
     assert "[Answer A]\nYes, gladly.\n\n[Answer B]\nNo.\n" in asked[0]
     assert "[Conversation]\nWhy?\n" in asked[3]
+
+
+def test_many_comparisons_are_asked_in_parts_that_are_told() -> None:
+    told: list[Any] = []
+
+    @contextmanager
+    def counting(title: str, total: int) -> Iterator[Any]:
+        told.append((title, total))
+        yield told.append
+
+    judge = AIJudge(lambda questions: [Verdict(len(q) % 100 / 100) for q in questions], ["Be kind.", "Be brief."])
+    pairs = [Comparison("Why?", "a" * i, "b") for i in range(130)]
+    silent = judge(pairs)
+    judge.counting = counting
+    assert judge(pairs) == silent == [judge([pair])[0] for pair in pairs]
+    assert told[:4] == [("judge", 130), 64, 64, 2]
 
 
 @pytest.mark.parametrize("principles", [[], [" "], [3]])
