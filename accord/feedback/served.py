@@ -14,7 +14,7 @@ from accord.feedback.numbers import excerpt
 from accord.records import Verdict
 
 if TYPE_CHECKING:
-    from openai import OpenAI
+    import openai
 
 _LETTER = re.compile(r"[\W_]*(?:[Aa]nswer\W+)?([AB])(?:[^\w\s]|\n|\s*$)")
 """A reply that chooses begins with its letter: A, (B), **A**, Answer: B; but not "A better answer would be ..."."""
@@ -59,7 +59,7 @@ class Served:
             raise InputError(f"a judge's parallel, max_tokens must be positive, not {parallel}, {max_tokens}")
         self.model, self.url, self.key = model, url, key
         self.max_tokens, self.logprobs, self.parallel = max_tokens, logprobs, parallel
-        self.client = _client(url, os.environ.get(key, ""), timeout, retries)
+        self.client = _client(url, os.environ.get(key) or "none", timeout, retries)
 
     def __call__(self, questions: Sequence[str]) -> list[Verdict]:
         """One verdict a question.
@@ -83,15 +83,19 @@ class Served:
                 max_tokens=self.max_tokens, **wanted,
             )  # fmt: skip
         except (openai.RateLimitError, openai.InternalServerError, openai.APIConnectionError) as error:
-            return Verdict(None, f"{_FAILED} ({excerpt(str(error))})")
+            return Verdict(None, f"{_FAILED} ({self._without_key(error)})")
         except openai.APIStatusError as error:
             raise InputError(
-                f"{self.url} refuses the question with the status {error.status_code} ({excerpt(error.message, 200)}); "
+                f"{self.url} refuses the question with the status {error.status_code} ({self._without_key(error)}); "
                 f"see the judge's settings, and that {self.key} holds the server's key"
             ) from None
         if not reply.choices:
             return Verdict(None, f"{_FAILED} (no choices)")
         return _chosen(reply.choices[0])
+
+    def _without_key(self, error: openai.APIError) -> str:
+        """What the server said, which may quote the key it was given."""
+        return excerpt(error.message.replace(self.client.api_key, "***"), 200)
 
 
 def _chosen(choice: Any) -> Verdict:
@@ -112,9 +116,9 @@ def _chosen(choice: Any) -> Verdict:
     return Verdict(1.0 if said == "A" else 0.0)
 
 
-def _client(url: str, key: str, timeout: float, retries: int) -> OpenAI:
+def _client(url: str, key: str, timeout: float, retries: int) -> openai.OpenAI:
     try:
         from openai import OpenAI
     except ImportError:
         raise InputError("a served judge needs openai: pip install 'accord[judge]'") from None
-    return OpenAI(base_url=url, api_key=key or "none", timeout=timeout, max_retries=retries)
+    return OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=retries)

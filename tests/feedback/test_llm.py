@@ -111,7 +111,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append((self.path, self.headers["Authorization"], body))
         answer = self.server.reply(body["messages"][0]["content"])
         status = answer if isinstance(answer, int) else 200
-        choice = {"error": {"message": "no such key"}} if status != 200 else {"choices": [answer]}
+        refusal = {"error": {"message": f"not with {self.headers['Authorization']}"}}
+        choice = {"choices": [answer]} if status == 200 else refusal
         data = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m"} | choice).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -180,7 +181,7 @@ def test_a_refused_key_stops_the_work_and_is_not_told(server: Server) -> None:
     server.reply = lambda text: 401
     with pytest.raises(InputError, match="refuses the question with the status 401.*OPENAI_API_KEY") as caught:
         Served("m", server.url, retries=0)(["Which?"])
-    assert "secret-key" not in str(caught.value)
+    assert "not with Bearer ***" in str(caught.value) and "secret-key" not in str(caught.value)
 
 
 def test_people_may_be_replaced_by_a_judge_that_favours_a_position(server: Server, tmp_path: Path) -> None:
