@@ -85,6 +85,14 @@ def test_a_model_at_hand_gives_what_transformers_gives(smollm2: Policy) -> None:
         assert found.first_wins == pytest.approx(float(p[0] / p.sum()), abs=1e-5)
 
 
+def test_the_example_is_a_judge(smollm2: Policy) -> None:
+    judge = judge_named(str(Path(__file__).parents[2] / "examples" / "judge.yaml"))
+    assert isinstance(judge, AIJudge) and len(judge.principles) == 2
+    [found], [helpful] = judge([PAIR]), AIJudge(Local(smollm2), judge.principles[:1])([PAIR])
+    [honest] = AIJudge(Local(smollm2), judge.principles[1:])([PAIR])
+    assert found.first_wins == pytest.approx((helpful.first_wins + honest.first_wins) / 2, abs=1e-6)  # type: ignore[operator]
+
+
 def test_a_question_too_long_has_no_answer(smollm2: Policy) -> None:
     short, long = question("Be kind.", PAIR), question("Be kind.", Comparison("Why?", "no " * 9000, "b"))
     judged, unread = Local(smollm2)([short, long])
