@@ -106,7 +106,9 @@ class Offline(Training, ABC):
         save_every: int = 100,
         stop_when: str | None = None,
     ) -> Result:
-        """A run from its beginning or its last checkpoint, watched by what `looking` makes, with these settings of its.
+        """A run from its beginning or its last checkpoint.
+
+        `looking` makes what watches it, and `watched` says for the run's folder how.
 
         Args:
             model: a folder, a name on the Hugging Face Hub, or smollm2; in Python also a loaded model.
