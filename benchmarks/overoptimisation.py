@@ -5,7 +5,7 @@
 For each seed, benchmarks/overoptimisation.yaml makes a fine-tuned model and 8,000 noisy comparisons of its answers:
 
     data         reward models of 250, 1,000 and 7,500 comparisons; PPO against each with next to no price on
-                 divergence, and the best of up to 1,024 answers by each
+                 divergence, and the best of up to 4,096 answers by each
     capacity     a reward model of all 7,500 comparisons on a trunk of 0.08 M parameters in place of 1.1 M
     coefficient  1,000 comparisons, and a nat of divergence that costs .02, .05 or .1
     ensemble     four reward models of the same 1,000 comparisons and different seeds: their mean, and the worst of them
@@ -47,7 +47,7 @@ REWARD |= {"learning_rate": 5e-4}
 PPO = {"command": "ppo", "model": "{sft}", "data": "{prompts}", "watch": "cafe", "kl_coefficient": 0.001}
 PPO |= {"batch_size": 64, "inner_epochs": 2, "minibatches": 2, "max_steps": 120, "learning_rate": 1.5e-4}
 PPO |= {"schedule": "constant", "max_length": 128, "max_new_tokens": 40}
-POOL = {"command": "sample", "model": "{sft}", "data": "{heldout}", "limit": 100, "n": 1024, "max_new_tokens": 40}
+POOL = {"command": "sample", "model": "{sft}", "data": "{heldout}", "limit": 50, "n": 4096, "max_new_tokens": 40}
 TRACE = {"command": "evaluate overoptimisation"}
 CHOSEN = TRACE | {"samples": "{pool}/samples.jsonl", "judge": "cafe"}
 NARROW = {"world": {"command": "world", "width": 48}, "base": {"command": "pretrain"}, "sft": {"command": "sft"}}
@@ -211,7 +211,7 @@ INK, SOFT, GOLD, PROXY = "#1b1f24", "#6b7280", "#b7791f", "#2b6cb0"
 def draw(folders: list[Path], file: Path) -> None:
     """A panel for each size of data and each way to optimise: proxy dashed, gold solid, fit thin, turn marked."""
     found = [curves("data", folder) for folder in folders]
-    ways = {"ppo": "PPO, as it trains", "best of n": "best of n, n up to 1,024"}
+    ways = {"ppo": "PPO, as it trains", "best of n": "best of n, n up to 4,096"}
     with matplotlib.rc_context({"font.size": 8.5, "text.color": INK, "axes.labelcolor": SOFT}):
         figure = Figure(figsize=(9.5, 5.4), layout="constrained")
         grid = figure.subplots(len(ways), len(SIZES), sharex="row", sharey="row")
