@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from accord.commands.progress import shown
+from accord.commands.progress import with_progress
 from accord.data.samples import load_samples
 from accord.errors import InputError
 from accord.feedback.named import judge_named, labeller_named
@@ -43,8 +43,8 @@ def label(
     comparisons = comparisons_of(load_samples(data), pairs)
     if not comparisons:
         raise InputError(f"{data} has no prompt with two different completions; sample with --n 2 or more.")
-    chosen = BothOrders(shown(judge_named(judge))) if agreement is None else labeller_named(judge, agreement, seed)
-    verdicts = chosen(comparisons)
+    named = with_progress(judge_named(judge)) if agreement is None else labeller_named(judge, agreement, seed)
+    verdicts = BothOrders(named)(comparisons)
     preferences, counts = labelled(comparisons, verdicts)
     if not preferences:
         raise InputError(

@@ -25,7 +25,7 @@ def counting(title: str, total: int) -> Iterator[Callable[[int], None]]:
 AnyJudge = TypeVar("AnyJudge")
 
 
-def shown(judge: AnyJudge) -> AnyJudge:
+def with_progress(judge: AnyJudge) -> AnyJudge:
     """The judge; one that takes its time, an AI judge, shows from now on how far it is."""
     if isinstance(judge, AIJudge):
         judge.counting = counting

@@ -122,4 +122,4 @@ def _named(family: Family) -> list[Point]:
     """The points that are named: of best of n, which lie close, those whose n is a power of two."""
     if family.name != "best of n":
         return list(family.points)
-    return [point for point in family.points if int(point.name).bit_count() == 1]
+    return [point for point in family.points if not point.name.isdecimal() or int(point.name).bit_count() == 1]

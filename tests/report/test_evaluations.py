@@ -110,6 +110,13 @@ def test_a_frontier_says_who_gets_most_where_all_have_arrived() -> None:
     assert "Best-of-n lies at its bound" in caption
 
 
+def test_models_may_be_called_best_of_n_too() -> None:
+    score = {"estimate": 0.5, "low": 0.4, "high": 0.6}
+    point = {"name": "sft best", "coefficient": None, "kl": {"estimate": 1.0, "low": 0.9, "high": 1.1}, "score": score}
+    figure = draw({"judge": "cafe", "families": [{"name": "best of n", "points": [point]}], "best_of_n": []})
+    assert figure is not None and "sft best" in figure.svg
+
+
 def test_best_of_n_is_drawn_at_its_divergence_where_that_is_known() -> None:
     exact = [{**row, "kl": {"estimate": row["kl_bound"] / 4}} for row in FRONTIER["best_of_n"]]
     drawn, bound = families({**FRONTIER, "best_of_n": exact})

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from accord.commands.evaluate.shared import require_same_vocabulary, tell, write
 from accord.commands.evaluate.tables import trial_tables
-from accord.commands.progress import shown
+from accord.commands.progress import with_progress
 from accord.commands.score import score_trees
 from accord.data.judgments import Judgment, load_judgments
 from accord.engine.models import Comparer, Policy, load_model
@@ -162,7 +162,7 @@ def tried(judgments: Sequence[Judgment], contender: Contender, most: int, seed: 
 
 def _judging(reward: str, beta: float | None, max_length: int, precision: Any) -> Contender:
     """A reward or preference model, any other reward, or a judge of two texts."""
-    judge = shown(judge_named(reward))
+    judge = with_progress(judge_named(reward))
     scores: Unit = "score" if beta is None else "log-odds"
     if isinstance(judge, RewardJudge | ScoreJudge):
         scorer = judge.reward if isinstance(judge, RewardJudge) else reward_named(reward)

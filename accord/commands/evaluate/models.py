@@ -11,7 +11,7 @@ from rich.console import Console
 from accord.commands.evaluate.boards import tables
 from accord.commands.evaluate.entrants import Answering, Entrants
 from accord.commands.evaluate.shared import tell, write
-from accord.commands.progress import shown
+from accord.commands.progress import with_progress
 from accord.data.prompts import EncodedPrompt
 from accord.engine.models import load_model
 from accord.engine.precision import compute_dtype
@@ -111,7 +111,7 @@ def models(
 
 def _feedback(judge: str, reward: str | None, rows: Sequence[Prompt]) -> tuple[Judge, dict[str, Reward]]:
     """The judge, and the rewards whose scores are shown: the judge's own where it has any, and --reward."""
-    referee = shown(judge_named(judge))
+    referee = with_progress(judge_named(judge))
     rewards = {} if judge == reward or only_compares(referee) else {judge: reward_named(judge)}
     if reward:
         rewards["reward"] = reward_named(reward)
