@@ -6,34 +6,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from accord.commands.label import label
-    from accord.commands.sample import sample
-    from accord.commands.score import score
+    from accord.cli.label import label, score
+    from accord.cli.pipeline import run_pipeline
+    from accord.cli.sample import sample
     from accord.data import load_data
-    from accord.engine.models import load_comparer, load_model, load_scorer
-    from accord.pipeline import run_pipeline
+    from accord.engine.models import load_model, load_preference_model, load_reward_model
     from accord.report import write_report
 
 __version__ = "0.1.0"
 
 _PLACES = {
-    "label": "accord.commands.label",
-    "load_comparer": "accord.engine.models",
+    "label": "accord.cli.main.label",
+    "load_preference_model": "accord.engine.models",
     "load_data": "accord.data",
     "load_model": "accord.engine.models",
-    "load_scorer": "accord.engine.models",
-    "run_pipeline": "accord.pipeline",
-    "sample": "accord.commands.sample",
-    "score": "accord.commands.score",
+    "load_reward_model": "accord.engine.models",
+    "run_pipeline": "accord.cli.main.pipeline",
+    "sample": "accord.cli.main.sample",
+    "score": "accord.cli.main.label",
     "write_report": "accord.report",
 }
 
 __all__ = [
     "label",
-    "load_comparer",
     "load_data",
     "load_model",
-    "load_scorer",
+    "load_preference_model",
+    "load_reward_model",
     "run_pipeline",
     "sample",
     "score",

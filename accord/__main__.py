@@ -2,6 +2,6 @@
 
 import sys
 
-from accord.cli import main
+from accord.cli.main import main
 
 sys.exit(main())

@@ -47,7 +47,7 @@ class Demonstration:
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class Labeled:
     """A completion and whether it is desirable (KTO's unpaired feedback)."""
 
     prompt: Text
@@ -127,7 +127,7 @@ class Sample:
     row: int = -1
 
 
-Row: TypeAlias = Prompt | Demonstration | Labelled | Preference | Ranking
+Row: TypeAlias = Prompt | Demonstration | Labeled | Preference | Ranking
 
 
 def text_to_json(text: Text) -> str | list[dict[str, str]]:
@@ -142,7 +142,7 @@ def row_to_json(row: Row) -> dict[str, Any]:
             return {"prompt": text_to_json(prompt), **columns}
         case Demonstration(prompt, completion):
             return {"prompt": text_to_json(prompt), "completion": text_to_json(completion)}
-        case Labelled(prompt, completion, label):
+        case Labeled(prompt, completion, label):
             return {"prompt": text_to_json(prompt), "completion": text_to_json(completion), "label": label}
         case Preference(prompt, chosen, rejected):
             return {

@@ -1,9 +1,9 @@
-"""STaR and GRPO on sums: a weak model taught by a verifier alone, and what rationalisation does for longer sums.
+"""STaR and GRPO on sums: a weak model taught by a verifier alone, and what rationalization does for longer sums.
 
     python benchmarks/arithmetic.py [--seeds 0 1 2] [--out runs/arithmetic]
 
 A 0.4 M parameter model learns from few demonstrations to add on a scratchpad, and is right at times. From there STaR
-(with and without rationalisation) and GRPO see problems and answers, no scratchpads. Then all answer held-out sums of
+(with and without rationalization) and GRPO see problems and answers, no scratchpads. Then all answer held-out sums of
 2, 3 and 4 digits, 4 samples each: pass@1 with its 95% interval. What has been run is taken up, not run again.
 """
 

@@ -31,13 +31,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from accord.engine.fit import Optimiser, Work
+from accord.engine.fit import LossTerm, Optimizer
 from accord.engine.models import Policy, Scorer
 from accord.engine.trees import Tree, pack
 from accord.feedback.learned import LearnedReward
 from accord.methods import IPOMD, RLOO, NashMD, RewardModel
 from accord.methods.online import Online
-from accord.worlds.enumerable import kl_regularised_optimum
+from accord.worlds.enumerable import kl_regularized_optimum
 from accord.worlds.game import Game
 
 GAME, TAU, MIXTURE = Game(), 0.1, 0.125
@@ -61,7 +61,7 @@ class Way:
     """A method's way: its policy (3,) before every step and after the last, and where theory has it come to rest."""
 
     name: str
-    colour: str
+    color: str
     policies: list[Tensor]
     rest: Tensor
     seconds: float
@@ -112,7 +112,7 @@ def main() -> None:
     rloo = RLOO(learning_rate=3e-3, group_size=8, kl_coefficient=TAU, **common)
     rest = GAME.equilibrium(TAU, MIXTURE)
     reward = reward_model()
-    climbed = kl_regularised_optimum(REFERENCE.log(), scores(reward), TAU)
+    climbed = kl_regularized_optimum(REFERENCE.log(), scores(reward), TAU)
     ways = [
         follow("Nash-MD", "#0072b2", nash, GAME.judge(), rest),
         follow("IPO-MD", "#e08a00", ipo, GAME.judge(), rest),
@@ -131,20 +131,20 @@ def reward_model() -> LearnedReward:
         for i, j in permutations(range(len(branches)), 2)
         for _ in range(round(10 * GAME.preferences[i][j]))
     ]
-    work = Work(method.objective(scorer), pack(trees, method.tokens_per_pass), method.per)
-    optimiser = Optimiser({"model": scorer.network}, method, 200)
-    for step in range(optimiser.total):
-        optimiser.update(step, work)
+    work = LossTerm(method.objective(scorer), pack(trees, method.tokens_per_pass), method.per)
+    optimizer = Optimizer({"model": scorer.network}, method, 200)
+    for step in range(optimizer.total):
+        optimizer.update(step, work)
     return LearnedReward(scorer)
 
 
 def scores(reward: LearnedReward) -> Tensor:
-    """Of the words, (3,), centred."""
+    """Of the words, (3,), centered."""
     found = reward.score([GAME.tree]).double()
     return found - found.mean()
 
 
-def follow(name: str, colour: str, method: Online, feedback: Any, rest: Tensor) -> Way:
+def follow(name: str, color: str, method: Online, feedback: Any, rest: Tensor) -> Way:
     """A run of the method from the reference."""
     policy, start = GAME.policy(), time.perf_counter()
     watched = Watched(feedback, policy)
@@ -152,7 +152,7 @@ def follow(name: str, colour: str, method: Online, feedback: Any, rest: Tensor) 
     with tempfile.TemporaryDirectory() as folder:
         method.fit(policy, PROMPTS, out=Path(folder) / "run", **given)
     watched.note()
-    return Way(name, colour, watched.policies, rest, time.perf_counter() - start)
+    return Way(name, color, watched.policies, rest, time.perf_counter() - start)
 
 
 def report(ways: Sequence[Way]) -> None:
@@ -191,7 +191,7 @@ def draw_triangle(axes: Axes, ways: Sequence[Way]) -> None:
     for corner, word, align, below in zip(corners, GAME.words, ("left", "center", "right"), (-11, 5, -11), strict=True):
         axes.annotate(f"always {word}", corner, (0, below), textcoords="offset points", ha=align, color=SOFT)
     for way in ways:
-        axes.plot(*place(torch.stack(way.policies)).T, color=way.colour, linewidth=1.2, solid_joinstyle="round")
+        axes.plot(*place(torch.stack(way.policies)).T, color=way.color, linewidth=1.2, solid_joinstyle="round")
     mark(axes, REFERENCE, "o", 5, "reference", (-46, 4))
     mark(axes, ways[0].rest, "*", 10, "fixed point of\nNash-MD and IPO-MD", (6, -24))
     mark(axes, ways[-1].rest, "D", 4.5, "optimum of the\nbest-fitting reward", (9, -4))
@@ -223,8 +223,8 @@ def draw_exploitability(axes: Axes, ways: Sequence[Way]) -> None:
     """What a best response gains over the policy, over steps."""
     for way in ways:
         end = len(way.policies) - 1
-        axes.plot(way.exploitability, color=way.colour, linewidth=1.4)
-        axes.plot(end, way.exploitability[-1], "o", color=way.colour, markersize=3.5, clip_on=False)
+        axes.plot(way.exploitability, color=way.color, linewidth=1.4)
+        axes.plot(end, way.exploitability[-1], "o", color=way.color, markersize=3.5, clip_on=False)
     axes.set_ylim(0, None)
     axes.set_xlabel("step")
     axes.set_title("exploitability: what a best response gains", loc="left", fontsize=9, color=INK)
@@ -232,7 +232,7 @@ def draw_exploitability(axes: Axes, ways: Sequence[Way]) -> None:
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(length=0)
     axes.grid(axis="y", color=FAINT, linewidth=0.5)
-    handles = [axes.plot([], [], color=way.colour, label=way.name)[0] for way in ways]
+    handles = [axes.plot([], [], color=way.color, label=way.name)[0] for way in ways]
     axes.legend(handles=handles, frameon=False, loc="center right", fontsize=8)
 
 

@@ -24,7 +24,7 @@ from processes import accord, spread
 from rich.console import Console
 from rich.table import Table
 
-from accord.pipeline import run_pipeline
+from accord.cli.pipeline import run_pipeline
 
 SHARED = {"model": "{sft}", "max_length": 128, "warmup": 0.1, "schedule": "linear"}
 PAIRS = SHARED | {"data": "{comparisons}", "split": "train[:-500]", "batch_size": 64, "learning_rate": 3e-4}

@@ -1,7 +1,7 @@
 """What both libraries are given: the same rows in the same order, and the same weights to start from.
 
 Rows are plain text with the chat template already applied, and are taken in the order of the file, those alone that fit
-the length whole and are tokenised alike together with their prompt and apart from it. So neither library cuts a row,
+the length whole and are tokenized alike together with their prompt and apart from it. So neither library cuts a row,
 leaves one out, or reads other tokens than its peer. GRPO is given the prompts alone, and samples the rest.
 
     python benchmarks/rows.py FOLDER    with the settings of the run in FOLDER/plan.json, to which this adds the rest

@@ -2,7 +2,7 @@
 
     python benchmarks/small_world.py [--seeds 0 1 2] [--out runs/small_world]
 
-Every seed is a whole run of recipes/cafe.yaml: its own world, base model, labellers and samples. The table gives the
+Every seed is a whole run of recipes/cafe.yaml: its own world, base model, labelers and samples. The table gives the
 mean over seeds with the lowest and the highest; win rates are over the fine-tuned model, judged by the gold reward.
 """
 
@@ -16,8 +16,8 @@ from processes import spread
 from rich.console import Console
 from rich.table import Table
 
-from accord.commands.demo import packaged
-from accord.pipeline import run_pipeline
+from accord.cli.pipeline import run_pipeline
+from accord.cli.small import packaged
 
 
 def main() -> None:

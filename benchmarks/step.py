@@ -1,4 +1,4 @@
-"""accord beside its peer: seconds and peak memory of one optimiser step, both measured in the same run.
+"""accord beside its peer: seconds and peak memory of one optimizer step, both measured in the same run.
 
     python benchmarks/step.py --work dpo --data hh_harmless_test.jsonl.gz
 
@@ -39,7 +39,7 @@ WORK: dict[str, dict[str, Any]] = {
         "clip_high": 0.28,
     },
 }
-"""What makes an optimiser step."""
+"""What makes an optimizer step."""
 
 PARTS = ("generation", "reference", "update")
 """Parts of a step of GRPO; of trl only the first is timed."""
@@ -122,7 +122,7 @@ def measure(folder: Path, count: int, work: str) -> tuple[dict[str, list[dict[st
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="accord beside trl: one optimiser step.")
+    parser = argparse.ArgumentParser(description="accord beside trl: one optimizer step.")
     parser.add_argument("--work", choices=tuple(WORK), required=True)
     parser.add_argument("--data", required=True, help="preference pairs, as `accord dpo --data` takes them")
     parser.add_argument("--model", default="smollm2", help="a folder, a Hub name or a short name")

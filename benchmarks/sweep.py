@@ -1,4 +1,4 @@
-"""Where an exactly optimised policy turns over, by what its reward was fitted to and how: no training, no sampling.
+"""Where an exactly optimized policy turns over, by what its reward was fitted to and how: no training, no sampling.
 
     python benchmarks/sweep.py [--draws 60] [--picture docs/images/sweep.png]
 
@@ -26,9 +26,9 @@ from torch import Tensor
 from accord.engine.forward import log_probabilities
 from accord.engine.trees import Branch, Tree, pack
 from accord.evaluate.gao import Array
-from accord.evaluate.overoptimisation import sweep_path
+from accord.evaluate.overoptimization import sweep_path
 from accord.evaluate.statistics import bootstrap_mean
-from accord.feedback.simulated import temperature
+from accord.feedback.people import temperature
 from accord.objectives.preference import bradley_terry
 from accord.objectives.segments import segment_sum
 from accord.objectives.selection import best_of_n
@@ -58,15 +58,15 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=Path("docs/images/sweep.png"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    by_data = {f"{n:,} comparisons": [optimised(alone, n, draw) for draw in range(options.draws)] for n in COMPARISONS}
-    by_kind = {name: [optimised(kind, MIDDLE, draw) for draw in range(options.draws)] for name, kind in KINDS.items()}
+    by_data = {f"{n:,} comparisons": [optimized(alone, n, draw) for draw in range(options.draws)] for n in COMPARISONS}
+    by_kind = {name: [optimized(kind, MIDDLE, draw) for draw in range(options.draws)] for name, kind in KINDS.items()}
     for found in (by_data, by_kind):
         for place, way in enumerate(WAYS):
             show(way, {name: np.stack([both[place] for both in draws]) for name, draws in found.items()})
     draw_picture({name: np.stack([both[0] for both in draws]) for name, draws in by_data.items()}, options.picture)
 
 
-def optimised(proxy_of: Proxy, comparisons: int, draw: int) -> tuple[Array, Array]:
+def optimized(proxy_of: Proxy, comparisons: int, draw: int) -> tuple[Array, Array]:
     """By the sweep and by best of n, proxy's and gold's gain at `DISTANCES`, in gold's standard deviations, (2, K)."""
     world = Enumerable(6, 3, seed=draw)
     logp, gold = reference(world, draw), world.reward.numpy()
@@ -111,16 +111,16 @@ def compared(p: Array, gold: Array, comparisons: int, seed: int) -> tuple[Tensor
 def fitted(chosen: Tensor, rejected: Tensor, features: Tensor) -> Array:
     """Bradley-Terry scores of all sequences that are linear in these features, (S, F)."""
     weights = torch.zeros(features.shape[1], dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         scores = features @ weights
         loss = bradley_terry(scores[chosen], scores[rejected]).sum() + PENALTY / 2 * weights.square().sum()
         loss.backward()
         return loss
 
-    optimiser.step(closure)
+    optimizer.step(closure)
     return np.asarray((features @ weights).detach().numpy())
 
 
@@ -180,9 +180,9 @@ def draw_picture(curves: dict[str, Array], path: Path) -> None:
     axes = figure.subplots()
     for place, (name, both) in enumerate(curves.items()):
         mean = np.nanmean(both[:, 1], 0)
-        colour = (0.1 + 0.12 * place, 0.35, 0.85 - 0.12 * place)
-        axes.plot(DISTANCES, mean, color=colour, linewidth=2, label=name)
-        axes.plot(DISTANCES[mean.argmax()], mean.max(), "o", color=colour, markersize=5)
+        color = (0.1 + 0.12 * place, 0.35, 0.85 - 0.12 * place)
+        axes.plot(DISTANCES, mean, color=color, linewidth=2, label=name)
+        axes.plot(DISTANCES[mean.argmax()], mean.max(), "o", color=color, markersize=5)
     axes.set_xlabel("√KL from the reference (√nats)")
     axes.set_ylabel("gold reward gained (standard deviations)")
     axes.legend(frameon=False)

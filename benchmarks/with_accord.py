@@ -16,15 +16,15 @@ from reward import length
 
 from accord import load_data, load_model
 from accord.data import Order
-from accord.data.prompts import EncodedPrompt
-from accord.engine.fit import Optimiser
+from accord.data.encoding import EncodedPrompt
+from accord.engine.fit import Optimizer
 from accord.engine.models import Policy
 from accord.engine.trees import Trees
 from accord.feedback.judge import Reward
 from accord.methods import DPO, GRPO, SFT, RewardModel
 from accord.methods.offline import Result
-from accord.methods.parts.gradient import GradientLearner
-from accord.methods.parts.rollouts import Rollout
+from accord.methods.policy_gradient import GradientLearner
+from accord.methods.rollouts import Rollout
 
 METHODS = {"dpo": DPO, "sft": SFT, "reward": RewardModel}
 SHARED = ("learning_rate", "batch_size", "max_length", "dtype", "seed")
@@ -83,10 +83,10 @@ class ClockedLearner(GradientLearner):
     """
 
     def step(
-        self, step: int, prompts: Sequence[EncodedPrompt], optimiser: Optimiser
+        self, step: int, prompts: Sequence[EncodedPrompt], optimizer: Optimizer
     ) -> tuple[Rollout, dict[str, float]]:
         self.seconds: dict[str, float] = defaultdict(float)
-        rollout, row = super().step(step, prompts, optimiser)
+        rollout, row = super().step(step, prompts, optimizer)
         if step == 0:
             self.first = [s.completion.tokens for s in rollout.samples]
         tokens = sum(len(s.prompt_tokens) + len(s.completion.tokens) for s in rollout.samples)
@@ -96,8 +96,8 @@ class ClockedLearner(GradientLearner):
     def rollout(self, step: int, prompts: Sequence[EncodedPrompt]) -> Rollout:
         return self.timed("generation", lambda: super(ClockedLearner, self).rollout(step, prompts))
 
-    def learn(self, step: int, rollout: Rollout, optimiser: Optimiser) -> dict[str, float]:
-        return self.timed("update", lambda: super(ClockedLearner, self).learn(step, rollout, optimiser))
+    def learn(self, step: int, rollout: Rollout, optimizer: Optimizer) -> dict[str, float]:
+        return self.timed("update", lambda: super(ClockedLearner, self).learn(step, rollout, optimizer))
 
     def score(self, trees: Trees) -> Trees:
         return self.timed("reference", lambda: super(ClockedLearner, self).score(trees))

@@ -39,7 +39,7 @@ TRAINERS = {
 
 
 class Stopwatch(TrainerCallback):  # type: ignore[misc]
-    """The seconds from the beginning of each optimiser step to its end, and of the calls within it that it wraps."""
+    """The seconds from the beginning of each optimizer step to its end, and of the calls within it that it wraps."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []

@@ -28,7 +28,7 @@ GAMMA = 0.9  # a reward one step later is worth a tenth less, so the cat hurries
 EPISODES = 32  # of one update
 BOARD = ("..W.M", "S.B..", ".....")  # S the start, B a broom, W the bath (water), M the meat
 REWARDS = {"B": -1.0, "W": -5.0, "M": 10.0}
-MOVES, ARROWS = ((-1, 0), (0, 1), (1, 0), (0, -1)), "↑→↓←"  # clockwise, so that neighbours are sideways
+MOVES, ARROWS = ((-1, 0), (0, 1), (1, 0), (0, -1)), "↑→↓←"  # clockwise, so that neighbors are sideways
 
 
 class CatGrid(gymnasium.Env[Any, Any]):
@@ -159,7 +159,7 @@ def reinforce(cat: Cat, steps: Steps) -> Iterator[Tensor]:
 
 
 def ppo(cat: Cat, steps: Steps) -> Iterator[Tensor]:
-    """Proximal policy optimisation: four passes over the same steps, as far as the clips let them; without gamma^t."""
+    """Proximal policy optimization: four passes over the same steps, as far as the clips let them; without gamma^t."""
     old_logp, old_values = (x.detach() for x in cat(steps))
     advantage, returns = gae(steps.rewards, old_values, steps.owner, gamma=GAMMA, lam=0.95)
     advantage = whiten(advantage, mean=advantage.mean(), std=advantage.std(correction=0))
@@ -172,13 +172,13 @@ def ppo(cat: Cat, steps: Steps) -> Iterator[Tensor]:
 def learn(env: CatGrid, method: Callable[[Cat, Steps], Iterator[Tensor]], *, updates: int, seed: int = 0) -> Cat:
     """Sample, take the method's losses of every step, divide them once, descend; `updates` times."""
     cat = Cat(env)
-    optimiser = torch.optim.Adam(cat.parameters(), lr=0.1)
+    optimizer = torch.optim.Adam(cat.parameters(), lr=0.1)
     env.reset(seed=seed)
     for _ in range(updates):
         for losses in method(cat, sample(env, cat.policy(), EPISODES)):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             (losses.sum() / EPISODES).backward()
-            optimiser.step()
+            optimizer.step()
     return cat
 
 

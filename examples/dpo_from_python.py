@@ -1,4 +1,4 @@
-"""Direct preference optimisation in a few lines: `python examples/dpo_from_python.py pairs.jsonl`.
+"""Direct preference optimization in a few lines: `python examples/dpo_from_python.py pairs.jsonl`.
 
 The file holds rows of `prompt`, `chosen` and `rejected`, or any other form of preferences that docs/data.md lists. The
 last 200 rows are held out, to see how often the policy's implicit reward orders them as people did.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 import accord
-from accord.commands import evaluate
+from accord.evaluate import questions as evaluate
 from accord.methods import DPO
 
 MODEL = "smollm2"  # or a folder, or a Hub name

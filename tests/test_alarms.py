@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from accord.alarms import RULES, SILENCE, Alarm, Alarms, chosen, raised
-from accord.alarms.history import History, grown, noise, z
 from accord.errors import InputError
+from accord.train.alarms import RULES, SILENCE, Alarm, Alarms, chosen, raised
+from accord.train.history import History, grown, noise, z
 
 ADVICE = {rule.name: rule.advice for rule in RULES}
 
@@ -49,7 +49,7 @@ def test_columns_are_finite_numbers_in_the_rows_that_have_them_all() -> None:
     assert (before, after) == (2.0, 17.0)  # the means of 0 ... 4 and of 15 ... 19
 
 
-def test_over_optimisation_is_reward_up_and_the_watched_measure_down() -> None:
+def test_over_optimization_is_reward_up_and_the_watched_measure_down() -> None:
     """Both climb by 1/20 a step for 20 steps, then the watched measure falls as fast.
 
     The best four, rows 18 ... 21 or 19 ... 22, are worth 0.95, and the last four at row n (41.5 - n) / 20. The noise is
@@ -59,7 +59,7 @@ def test_over_optimisation_is_reward_up_and_the_watched_measure_down() -> None:
     up = np.arange(1, 40) / 20
     down = np.concatenate([up[:20], up[18::-1]])
     first = told(reward=up, watched=down)[0]
-    assert first[:2] == (26, "over-optimisation")
+    assert first[:2] == (26, "overoptimization")
     assert first[2].endswith(
         " to 1.23 while the watched measure fell from its peak of 0.95 to 0.775 (means of 4 measurements)"
     )
@@ -148,7 +148,7 @@ def test_pairs_that_both_become_unlikely_and_pairs_learnt_by_heart() -> None:
     once = {"accuracy": np.ones(60), "margin": np.arange(60.0)}
     (heart,) = told(**once, epoch=np.arange(60) / 20)
     # the last twenty rows must lie past the first pass, epoch > 1: rows 22 ... 41 with epochs 21/20 ... 40/20
-    assert heart[:2] == (41, "memorising")
+    assert heart[:2] == (41, "memorizing")
     assert heart[2] == "100.0% of the pairs are ordered rightly, and their margin grew from 10.5 to 30.5"
     assert told(**once, epoch=np.arange(60) / 60) == []
 
@@ -157,7 +157,7 @@ def test_names_of_alarms() -> None:
     assert chosen("length, kl-burst") == ("length", "kl-burst") and chosen(None) == chosen("") == ()
     with pytest.raises(InputError, match=r"stop_when: there is no alarm 'lenght'; did you mean length\?"):
         chosen("kl-burst,lenght")
-    with pytest.raises(InputError, match="the alarms are over-optimisation, length, repetition, entropy-collapse"):
+    with pytest.raises(InputError, match="the alarms are overoptimization, length, repetition, entropy-collapse"):
         chosen("xyz")
 
 
@@ -224,5 +224,5 @@ def test_a_reward_that_pays_for_length_is_found_out_before_gold_falls_by_a_tenth
     first = {alarm.name: alarm.step for alarm in reversed(raised(found))}
     assert gold[-1] < 0.5 * gold.max()  # it is hacked in the end
     assert gold[first["length"] - 1] > 0.9 * gold[: first["length"]].max()
-    assert gold[first["over-optimisation"] - 1] > 0.8 * gold.max()
+    assert gold[first["overoptimization"] - 1] > 0.8 * gold.max()
     assert raised(gamed(seed, by="gold")[0]) == []

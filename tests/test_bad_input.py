@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from accord.engine.fit import Optimiser
+from accord.engine.fit import Optimizer
 from accord.records import Demonstration, Preference, Prompt
 from tests.commands.small import QUICK, accord, save_model, write_jsonl
 
@@ -208,21 +208,21 @@ def test_a_verifier_without_an_answer_column(command: str, option: str, base: Pa
     assert said.startswith("row 1 has no column 'answer', which the verifier number reads; the columns there are: gold")
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimiser.safetensors", "state.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_checkpoint_cut_short(
     name: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, out = write_jsonl(tmp_path / "rows.jsonl", [Demonstration("hi", "bye")]), tmp_path / "run"
     run = ("sft", "--model", base, "--data", data, "--out", out, *QUICK, "--max-steps", "4", "--save-every", "1")
-    update = Optimiser.update
+    update = Optimizer.update
 
-    def stopped(self: Optimiser, step: int, *work: Any) -> dict[str, float]:
+    def stopped(self: Optimizer, step: int, *work: Any) -> dict[str, float]:
         if step == 3:
             raise KeyboardInterrupt
         return update(self, step, *work)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Optimiser, "update", stopped)
+        patch.setattr(Optimizer, "update", stopped)
         assert accord(*run) == 130
     file = out / "checkpoints" / "step-0000003" / name
     file.write_bytes(file.read_bytes()[:-10])

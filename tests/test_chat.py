@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from accord.chat.conversation import Answer, Conversation, Turn, append, save_comparisons
 from accord.chat.screen import Screen
 from accord.chat.session import COMMANDS, Session
-from accord.chat.speaker import Saying, Speaker
+from accord.chat.speaker import Answer, Conversation, Saying, Speaker, Turn, append, save_comparisons
 from accord.data import load_data
 from accord.data.chat import encode_prompt
 from accord.engine.generate import generate

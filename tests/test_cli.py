@@ -14,12 +14,12 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from accord.cli import _names_of, main, question
-from accord.commands.table import COMMANDS, OPEN
-from accord.engine.models import load_model, load_scorer
+from accord.cli.main import _names_of, main, question
+from accord.cli.table import COMMANDS, OPEN
+from accord.engine.models import load_model, load_reward_model
 from accord.feedback.learned import LearnedReward
 from accord.records import Demonstration, Preference, Prompt, Ranking
-from accord.run import read_metrics
+from accord.train.run import read_metrics
 from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl
 
 DEMONSTRATIONS = [Demonstration("hi", "hello good day"), Demonstration("bye", "good bye"), Demonstration("hello", "hi")]
@@ -96,7 +96,7 @@ def test_ppo_through_a_reward_model(home: Path, reward: Path, tmp_path: Path) ->
 
 def test_a_reward_model_scores_alike_in_transformers(reward: Path) -> None:
     plain = AutoModelForSequenceClassification.from_pretrained(reward / "model")
-    learned = LearnedReward(load_scorer(str(reward / "model")))
+    learned = LearnedReward(load_reward_model(str(reward / "model")))
     texts = [("hi", "hello good day"), ("bye", "good"), ("day", "")]
     tokens = [[6, 7, 8, 10, 2], [11, 8, 2], [10, 2]]
     with torch.no_grad():
@@ -206,7 +206,7 @@ def test_a_report_is_written_again(home: Path, reward: Path, capsys: pytest.Capt
         (("--samples.a=one.jsonl", "--judge", "cafe"), "models"),
         (("--tasks", "t.yaml", "--models.a", "m"), "tasks"),
         (("--families.ppo", "[a]", "--reference", "b"), "frontier"),
-        (("--runs.ppo", "runs/ppo"), "overoptimisation"),
+        (("--runs.ppo", "runs/ppo"), "overoptimization"),
         (("--annotators.a", "a.jsonl"), "agreement"),
     ],
 )

@@ -9,28 +9,28 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROWS = {"records", "files", "errors", "signs"}
+ROWS = {"records", "files", "errors", "console"}
 TRAINING = ROWS | {"objectives", "data", "engine", "feedback"}
 MAY_IMPORT = {
     "errors": set(),
     "records": set(),
-    "signs": set(),
+    "console": set(),
     "objectives": set(),
     "files": {"records", "errors"},
+    "results": ROWS,
     "engine": ROWS,
-    "report": ROWS,
-    "annotate": ROWS,
+    "report": ROWS | {"results"},
+    "annotate": ROWS | {"results"},
     "data": ROWS | {"engine"},
     "feedback": ROWS | {"objectives", "data", "engine"},
-    "methods": TRAINING | {"run"},
-    "evaluate": TRAINING | {"run"},
+    "train": TRAINING | {"report"},
+    "methods": TRAINING | {"train"},
+    "evaluate": TRAINING | {"results"},
     "chat": TRAINING,
     "worlds": TRAINING,
-    "alarms": {"errors"},
-    "run": ROWS | {"report", "alarms"},
 }
-NO_TORCH = {"records", "report", "annotate", "alarms"}
-SHARED = {"offline", "online", "parts", "rounds"}
+NO_TORCH = {"records", "results", "report", "annotate"}
+SHARED = {"offline", "online", "rounds", "rollouts", "policy_gradient", "pairs"}
 MODULES = sorted((ROOT / "accord").rglob("*.py"))
 
 

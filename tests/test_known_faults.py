@@ -1,6 +1,6 @@
 """Faults found in other libraries, and the tests that keep each of them out of this one.
 
-Normalisation
+Normalization
     the gradient depends on how a step is split into micro-batches
         methods/test_packing.py::test_any_split_gives_the_same_gradient
         test_known_faults.py::test_a_policy_gradient_is_the_same_for_any_split_into_micro_batches
@@ -39,7 +39,7 @@ Divergence
     its sign is wrong
         objectives/test_kl.py::test_k2_and_k3_are_never_negative_and_k1_has_the_sign_of_the_ratio
         methods/test_ppo.py::test_returns_are_the_score_less_the_price_of_what_is_still_to_come
-        methods/test_policy_gradients.py::test_the_divergence_in_the_reward_is_the_regularised_gradient
+        methods/test_policy_gradients.py::test_the_divergence_in_the_reward_is_the_regularized_gradient
     it is in the reward and in the loss at once
         test_known_faults.py::test_the_divergence_is_in_the_reward_or_in_the_loss_and_never_in_both
         methods/test_ppo.py::test_the_first_gradient_is_the_plain_policy_gradient
@@ -49,7 +49,7 @@ Log-probabilities
         test_known_faults.py::test_temperature_divides_the_logits_of_pairs_too
         test_known_faults.py::test_temperature_divides_the_logits_of_imitated_samples_too
         engine/test_generate.py::test_sampled_log_probabilities_equal_scored_ones_under_the_same_truncation
-    truncation to the top k or top p does not renormalise
+    truncation to the top k or top p does not renormalize
         engine/test_generate.py::test_sampled_log_probabilities_equal_scored_ones_under_the_same_truncation
         engine/test_generate.py::test_frequencies_are_the_exact_probabilities
     samples come from weights cached before an update
@@ -126,25 +126,38 @@ from torch import Tensor, nn
 
 from accord.data import Order
 from accord.data.encoding import encode
-from accord.engine.fit import Optimiser, Training, Work
+from accord.engine.fit import LossTerm, Optimizer, TrainingConfig
 from accord.engine.forward import log_probabilities, rewards
 from accord.engine.models import Policy, Scorer
-from accord.engine.precision import computing
-from accord.engine.sampling import Sampling, uniforms
+from accord.engine.precision import autocast
+from accord.engine.sampling import Sampling, uniform_numbers
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError, TrainingStopped
 from accord.feedback.judge import ScoreJudge
-from accord.methods import DPO, GRPO, IPOMD, PPO, RAFT, REINFORCE, RLOO, SFT, Distill, NashMD, OnlineDPO, RewardModel
+from accord.methods import (
+    DPO,
+    GRPO,
+    IPOMD,
+    PPO,
+    RAFT,
+    REINFORCE,
+    RLOO,
+    SFT,
+    Distill,
+    NashMD,
+    OnlineDPO,
+    RewardModel,
+    rollouts,
+)
 from accord.methods.online import Online
-from accord.methods.parts import rollouts
-from accord.methods.parts.rollouts import Rollout, respond, sample
+from accord.methods.rollouts import Rollout, respond, sample
 from accord.objectives import advantages, kl
 from accord.objectives.segments import segment_sum
 from accord.records import Demonstration, Preference, Prompt, Verdict
-from accord.run import read_metrics
+from accord.train.run import read_metrics
 from tests.commands.small import write_jsonl
 from tests.data.conftest import BAD, BYE, DAY, EOS, GOOD, UNK, word_tokenizer
-from tests.engine.tiny import CONFIGS, plain_log_probabilities, random_model, randomise
+from tests.engine.tiny import CONFIGS, plain_log_probabilities, random_model, randomize
 from tests.methods.test_ppo import LENGTH, PROMPTS, Counting, policy_at
 
 TESTS = Path(__file__).parent
@@ -201,39 +214,39 @@ def at_work(method: Online, kind: str = "gpt2", weights: torch.dtype = torch.flo
 
 def learnt(learner: Any, rollout: Rollout) -> tuple[dict[str, float], list[Tensor]]:
     """The row of one update and the gradient it applied: gradient descent of rate 1 subtracts just that."""
-    training = Training(learning_rate=1.0, schedule="constant", warmup=0.0, max_grad_norm=1e9, dtype="float32")
-    optimiser = Optimiser(learner.networks, training, 1)
-    optimiser.adam = torch.optim.SGD(optimiser.parameters(), lr=1.0)  # type: ignore[assignment]
-    before = [p.detach().clone() for p in optimiser.parameters()]
-    row = learner.learn(0, rollout, optimiser)
-    return row, [a - p.detach() for a, p in zip(before, optimiser.parameters(), strict=True)]
+    training = TrainingConfig(learning_rate=1.0, schedule="constant", warmup=0.0, max_grad_norm=1e9, dtype="float32")
+    optimizer = Optimizer(learner.networks, training, 1)
+    optimizer.adam = torch.optim.SGD(optimizer.parameters(), lr=1.0)  # type: ignore[assignment]
+    before = [p.detach().clone() for p in optimizer.parameters()]
+    row = learner.learn(0, rollout, optimizer)
+    return row, [a - p.detach() for a, p in zip(before, optimizer.parameters(), strict=True)]
 
 
 def noted(monkeypatch: pytest.MonkeyPatch, stop: int | None = None) -> list[tuple[int, list[Any]]]:
     """A list that fills with what every update learns from, (step, rows with their tokens); `stop` is interrupted."""
     seen: list[tuple[int, list[Any]]] = []
-    update = Optimiser.update
+    update = Optimizer.update
 
-    def noting(self: Optimiser, step: int, *work: Work) -> dict[str, float]:
+    def noting(self: Optimizer, step: int, *work: LossTerm) -> dict[str, float]:
         if step == stop:
             raise KeyboardInterrupt
         trees = sorted((t for job in work for trees in job.packs for t in trees.trees), key=lambda tree: tree.row)
         seen.append((step, [(tree.row, [branch.tokens for branch in tree.branches]) for tree in trees]))
         return update(self, step, *work)
 
-    monkeypatch.setattr(Optimiser, "update", noting)
+    monkeypatch.setattr(Optimizer, "update", noting)
     return seen
 
 
-# Normalisation
+# Normalization
 
 GRADIENTS: dict[str, Any] = {
     "reinforce": lambda **more: REINFORCE(**settings(**more)),
     "rloo": lambda **more: RLOO(**settings(**more)),
     "ppo": lambda **more: PPO(**settings(inner_epochs=1, missing_end_penalty=0.0, **more)),
-    "grpo by tokens": lambda **more: GRPO(**settings(normalise="token", **more)),
-    "grpo by sequences": lambda **more: GRPO(**settings(normalise="sequence", **more)),
-    "grpo by a constant": lambda **more: GRPO(**settings(normalise="constant", **more)),
+    "grpo by tokens": lambda **more: GRPO(**settings(normalize="token", **more)),
+    "grpo by sequences": lambda **more: GRPO(**settings(normalize="sequence", **more)),
+    "grpo by a constant": lambda **more: GRPO(**settings(normalize="constant", **more)),
 }
 
 
@@ -243,7 +256,7 @@ def test_a_policy_gradient_is_the_same_for_any_split_into_micro_batches(name: st
     for budget in (1, 40, 4096):
         method = GRADIENTS[name](group_size=3, mask_truncated=True, tokens_per_pass=budget)
         learner, policy = at_work(method)
-        randomise(learner.reference, 5)
+        randomize(learner.reference, 5)
         rollout = sample(method, policy, PROMPTS, LENGTH, step=0)
         assert set(rollout.ended.tolist()) == {True, False}
         packs.append(len(learner.experience(0, rollout)[0][0]))
@@ -301,19 +314,19 @@ def test_identical_rewards_teach_nothing_though_the_divergence_is_in_the_reward(
 def test_one_valid_reward_in_a_group_stops_the_run_and_names_the_rows(method: Any, missing: float) -> None:
     learner, _ = at_work(method(**settings()))
     learner.reward = lambda samples: torch.tensor([1.0, missing, 1.0, 2.0, missing, 0.0])
-    optimiser = Counting()
+    optimizer = Counting()
     with pytest.raises(TrainingStopped, match="^step 1: the reward of a sample of rows 1, 3 is not finite; look at"):
-        learner.step(0, PROMPTS, optimiser)
-    assert optimiser.work == []
+        learner.step(0, PROMPTS, optimizer)
+    assert optimizer.work == []
 
 
 def test_one_valid_verdict_in_a_group_is_learnt_from_alone() -> None:
     # Without a verdict two of the three stand at 1/2, and the third, which won, is 1 - 1/2 better than they.
     learner, _ = at_work(NashMD(**settings(group_size=3, opponents=1)))
     learner.judge = lambda comparisons: [Verdict(None), Verdict(None), Verdict(1.0)]
-    optimiser = Counting()
-    rollout, row = learner.step(0, PROMPTS[:1], optimiser)
-    [[work]] = optimiser.work
+    optimizer = Counting()
+    rollout, row = learner.step(0, PROMPTS[:1], optimizer)
+    [[work]] = optimizer.work
     assert (work.count, row["invalid"], rollout.rewards.tolist()) == (1, pytest.approx(2 / 3), [0.5, 0.5, 1.0])
     values, _ = work.objective(work.packs[0])
     assert values.tolist() == pytest.approx([-0.5 * sum(rollout.samples[2].completion.logprobs)], abs=1e-10)
@@ -334,7 +347,7 @@ def test_a_threshold_of_zero_is_a_threshold() -> None:
 def test_the_divergence_is_in_the_reward_or_in_the_loss_and_never_in_both(kind: Any) -> None:
     # By plain forwards: A of r - .3 d(y) and a loss of -A a token, or A of r and a loss of -A + .3 k.
     learner, policy = at_work(GRPO(**settings(kl=kind, kl_coefficient=0.3, scale=False)))
-    reference = randomise(random_model(CONFIGS["gpt2"]()), 5)
+    reference = randomize(random_model(CONFIGS["gpt2"]()), 5)
     learner.reference.load_state_dict(reference.state_dict())
     [[trees]], _ = learner.experience(0, sample(learner.method, policy, PROMPTS, LENGTH, step=0))
     with torch.no_grad():
@@ -353,7 +366,7 @@ def test_the_divergence_is_in_the_reward_or_in_the_loss_and_never_in_both(kind: 
 def test_temperature_divides_the_logits_in_sampling_and_in_scoring_alike(kind: Any) -> None:
     method = kind(**settings(temperature=0.5))
     learner, _ = at_work(method)
-    _, row = learner.step(0, PROMPTS, Optimiser(learner.networks, method, 1))
+    _, row = learner.step(0, PROMPTS, Optimizer(learner.networks, method, 1))
     assert row["sampler_drift"] < 1e-12
     assert abs(row.get("kl", row.get("teacher_kl", 1.0))) < 1e-12  # the policy is still its own reference and teacher
 
@@ -370,14 +383,14 @@ def test_temperature_divides_the_logits_of_pairs_too(kind: Any, monkeypatch: pyt
 
     monkeypatch.setattr(kind, "loss", hearing)
     learner, _ = at_work(kind(**settings(temperature=0.5, **({"mixture": 0.0} if kind is IPOMD else {}))))
-    learner.step(0, PROMPTS, Optimiser(learner.networks, learner.method, 1))
+    learner.step(0, PROMPTS, Optimizer(learner.networks, learner.method, 1))
     assert len(heard) == 2 and all(float(gap.abs().max()) < 1e-12 for gap in heard)
 
 
 def test_temperature_divides_the_logits_of_imitated_samples_too() -> None:
     method = RAFT(**settings(temperature=0.5, keep=2, keep_truncated=True))
     learner, _ = at_work(method)
-    rollout, row = learner.step(0, PROMPTS, Optimiser(learner.networks, method, 1))
+    rollout, row = learner.step(0, PROMPTS, Optimizer(learner.networks, method, 1))
     kept = [x for tree in rollout.trees for branch in method.best(tree, EOS) for x in branch.logprobs or ()]
     assert row["loss"] == pytest.approx(-sum(kept) / len(kept), abs=1e-12)
 
@@ -387,8 +400,8 @@ def test_temperature_divides_the_logits_of_imitated_samples_too() -> None:
 def test_after_an_update_samples_come_from_the_new_weights(kind: str, dtype: Any, rounding: float) -> None:
     method = RLOO(**settings(dtype=dtype, learning_rate=0.05))
     learner, policy = at_work(method, kind, torch.float32)
-    optimiser = Optimiser(learner.networks, method, 2)
-    drifts = [learner.step(step, PROMPTS, optimiser)[1]["sampler_drift"] for step in range(2)]
+    optimizer = Optimizer(learner.networks, method, 2)
+    drifts = [learner.step(step, PROMPTS, optimizer)[1]["sampler_drift"] for step in range(2)]
     assert max(drifts) < rounding
     fresh, start = policy_at(kind, torch.float32), policy_at(kind, torch.float32)
     fresh.network.load_state_dict(policy.network.state_dict())
@@ -424,7 +437,7 @@ def test_a_fully_masked_row_gives_no_nan_and_changes_nothing(name: str) -> None:
     results = []
     for count in (1, 2):
         learner, policy = at_work(GRADIENTS[name](mask_truncated=True))
-        randomise(learner.reference, 5)
+        randomize(learner.reference, 5)
         trees = sample(learner.method, policy, PROMPTS[:2], LENGTH, step=0).trees[:count]
         results.append(learnt(learner, Rollout(trees, [], torch.tensor([True, True, False, False][: 2 * count]))))
     (alone, gradient), (beside, same) = results
@@ -442,11 +455,11 @@ def test_a_margin_of_ten_thousand_has_a_finite_loss(dtype: Any) -> None:
     scorer, method = Scorer.on(policy_at("gpt2", torch.float32)), RewardModel(dtype=dtype)
     good, bad = Branch((7, EOS)), Branch((9, 10, EOS))
     trees = Trees.of([Tree((6,), (good, bad), ranks=(0, 1)), Tree((6,), (good, bad), ranks=(1, 0))])
-    with torch.no_grad(), computing(getattr(torch, dtype)):
+    with torch.no_grad(), autocast(getattr(torch, dtype)):
         first, second, *_ = rewards(scorer.network, trees).tolist()
         head: nn.Linear = scorer.network.score  # type: ignore[assignment]
         head.weight.mul_(1e4 / (first - second))
-    row = Optimiser({"model": scorer.network}, method, 1).update(0, Work(method.objective(scorer), [trees], "tree"))
+    row = Optimizer({"model": scorer.network}, method, 1).update(0, LossTerm(method.objective(scorer), [trees], "tree"))
     assert row["loss"] == pytest.approx(5000, rel=1e-4)
     assert row["accuracy"] == 0.5
 
@@ -479,9 +492,9 @@ def test_a_sample_that_is_alone_in_its_step_is_learnt_from() -> None:
     # As the last prompt of an epoch may be: without others there is no baseline, and -r log pi remains.
     learner, _ = at_work(REINFORCE(**settings(group_size=1, batch_size=2, kl_coefficient=0.0)))
     learner.reward = lambda samples: torch.tensor([2.0])
-    optimiser = Counting()
-    rollout, _ = learner.step(0, PROMPTS[:1], optimiser)
-    [[work]] = optimiser.work
+    optimizer = Counting()
+    rollout, _ = learner.step(0, PROMPTS[:1], optimizer)
+    [[work]] = optimizer.work
     said = sum(rollout.samples[0].completion.logprobs)
     assert work.objective(work.packs[0])[0].tolist() == pytest.approx([-2 * said], abs=1e-10)
 
@@ -516,7 +529,7 @@ def test_the_reference_is_the_model_before_this_stage_and_stays_it(tmp_path: Pat
         base, before = (log_probabilities(n, trees)[0] for n in (policy_at().network, tuned.network))
         learner: Any = RLOO(**settings()).learner(tuned, LENGTH)
         dpo = DPO(beta=0.3, dtype="float32").objective(tuned)
-        randomise(tuned.network, 7)  # the stage moves the policy
+        randomize(tuned.network, 7)  # the stage moves the policy
         now, _ = log_probabilities(tuned.network, trees)
         assert torch.equal(log_probabilities(learner.reference, trees)[0], before)
         assert float((before - base).abs().min()) > 1e-3
@@ -566,5 +579,5 @@ def test_one_seed_does_not_repeat_from_step_to_step_nor_between_players(monkeypa
     for step in range(3):
         learner.step(step, PROMPTS, Counting())
     assert len(seeds) == 6
-    drawn = [uniforms([p.tokens for p in PROMPTS], 2, Sampling(5, seed=seed)).ravel().tolist() for seed in seeds]
+    drawn = [uniform_numbers([p.tokens for p in PROMPTS], 2, Sampling(5, seed=seed)).ravel().tolist() for seed in seeds]
     assert len({x for numbers in drawn for x in numbers}) == 6 * 3 * 2 * 5

@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 from accord import methods
-from accord import pipeline as pipeline_module
-from accord.commands.table import COMMANDS
-from accord.engine.fit import Optimiser
+from accord.cli import pipeline as pipeline_module
+from accord.cli.pipeline import run_pipeline
+from accord.cli.table import COMMANDS
+from accord.engine.fit import Optimizer
 from accord.errors import InputError
-from accord.pipeline import run_pipeline
 from accord.records import Demonstration, Preference
-from accord.run import read_metrics
+from accord.train.run import read_metrics
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 
 STAGES: dict[str, Any] = {
@@ -86,15 +86,15 @@ def test_only_what_changed_runs_again(pipeline: Pipeline) -> None:
 def test_an_interrupted_stage_goes_on(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     sft = {**STAGES["sft"], "max-steps": 6, "batch-size": 1, "save_every": 2}
     pipeline.write({"sft": sft})
-    update, steps = Optimiser.update, []
+    update, steps = Optimizer.update, []
 
-    def stopped(self: Optimiser, step: int, *work: Any) -> dict[str, float]:
+    def stopped(self: Optimizer, step: int, *work: Any) -> dict[str, float]:
         steps.append(step)
         if len(steps) == 6:
             raise KeyboardInterrupt
         return update(self, step, *work)
 
-    monkeypatch.setattr(Optimiser, "update", stopped)
+    monkeypatch.setattr(Optimizer, "update", stopped)
     assert accord("run", pipeline.recipe, "--out", pipeline.out) == 130
     assert pipeline.status() == {"sft": "running"}
     assert pipeline.run() == {"sft": "ran"}
@@ -105,15 +105,15 @@ def test_an_interrupted_stage_goes_on(pipeline: Pipeline, monkeypatch: pytest.Mo
 
 def test_a_stage_interrupted_and_then_changed_starts_again(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline.write({"sft": {**STAGES["sft"], "max-steps": 4, "save_every": 1}})
-    update = Optimiser.update
+    update = Optimizer.update
 
-    def stopped(self: Optimiser, step: int, *work: Any) -> dict[str, float]:
+    def stopped(self: Optimizer, step: int, *work: Any) -> dict[str, float]:
         if step == 2:
             raise KeyboardInterrupt
         return update(self, step, *work)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Optimiser, "update", stopped)
+        patch.setattr(Optimizer, "update", stopped)
         assert accord("run", pipeline.recipe, "--out", pipeline.out) == 130
     assert pipeline.run("--sft.seed", "4") == {"sft": "ran"}
     assert yaml.safe_load((pipeline.out / "sft" / "config.yaml").read_text())["seed"] == 4
@@ -124,7 +124,7 @@ def test_a_stage_interrupted_and_then_changed_starts_again(pipeline: Pipeline, m
     ("change", "options", "said"),
     [
         ({}, ["--dpo.beta_", "1"], "`accord dpo` has no option beta-; did you mean beta?"),
-        ({}, ["--colour", "red"], "the recipe has no variable or stage option colour; it has base, data"),
+        ({}, ["--color", "red"], "the recipe has no variable or stage option color; it has base, data"),
         ({}, ["--ppo.seed", "1"], "the recipe has no variable or stage option ppo.seed"),
         ({"dpo": {**STAGES["dpo"], "model": "${sft2}/model"}}, [], "stage dpo refers to sft2, which is neither"),
         ({"sft": {**STAGES["sft"], "model": "${dpo}/model"}}, [], "stage sft refers to dpo, which is neither"),
@@ -146,7 +146,7 @@ def test_a_fault_is_found_before_anything_runs(
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("stages: [", "is not YAML"), ("- 1", "has no `stages`"), ("stages: {}\ncolour: red", "an unknown key colour")],
+    [("stages: [", "is not YAML"), ("- 1", "has no `stages`"), ("stages: {}\ncolor: red", "an unknown key color")],
 )
 def test_a_file_that_is_no_recipe(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(text)

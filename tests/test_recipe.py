@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from accord.cli.recipe import Stage, resolve, written_out
 from accord.errors import InputError
-from accord.recipe import Stage, resolve, written_out
 
 BLOCK: dict[str, Any] = {
     "repeat": 3,

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from accord.errors import InputError
-from accord.run import Run, read_metrics
+from accord.train.run import Run, read_metrics
 
 SETTINGS = {"command": "sft", "model": "m", "seed": 3, "batch_size": 4, "max_steps": None}
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.signs import legible, on_one_line
+from accord.console import legible, on_one_line
 
 
 @pytest.mark.parametrize(

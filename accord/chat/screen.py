@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from accord.signs import legible
+from accord.console import legible
 
 PROMPT = "> "
 

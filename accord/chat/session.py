@@ -9,16 +9,19 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import get_args
 
-from accord.chat.conversation import (
+from accord.chat.screen import Screen
+from accord.chat.speaker import (
     Answer,
     Conversation,
     Preferred,
+    Question,
+    Saying,
+    Speaker,
     Turn,
+    rewards_of,
     save_comparisons,
     save_demonstrations,
 )
-from accord.chat.screen import Screen
-from accord.chat.speaker import Question, Saying, Speaker, rewards_of
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
 from accord.feedback.judge import Reward

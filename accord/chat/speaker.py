@@ -1,19 +1,36 @@
-"""A model that talks: the tokens of what it is asked, and its answer as it comes."""
+"""A model that talks: the tokens of what it is asked, and its answer as it comes.
+
+What was said: turns with the answers of one model or two, and the rows that they make.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
-from accord.chat.conversation import Answer, Conversation
+from accord.data import load_data
 from accord.data.chat import encode_prompt, render
-from accord.engine.generate import generate
+from accord.engine.generate import Spelling, generate, stream
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
-from accord.engine.stream import Spelling, stream
 from accord.errors import InputError
 from accord.feedback.judge import Reward
-from accord.records import Completion, Message, Prompt, Sample, Text
+from accord.files import write_rows
+from accord.records import (
+    Completion,
+    Demonstration,
+    Message,
+    Preference,
+    Prompt,
+    Ranking,
+    Sample,
+    Text,
+    row_to_json,
+    text_to_json,
+)
 
 
 @dataclass(frozen=True)
@@ -127,3 +144,163 @@ def rewards_of(reward: Reward, answers: Sequence[Answer]) -> tuple[float, ...]:
     """The reward of each answer."""
     samples = [Sample(Prompt(a.prompt), a.text, a.prompt_tokens, a.completion) for a in answers]
     return tuple(map(float, reward(samples)))
+
+
+Preferred: TypeAlias = Literal["1", "2", "tie"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said, and to what; `rewards` are those of all samples it was chosen from, its own the highest."""
+
+    prompt: Text
+    prompt_tokens: tuple[int, ...]
+    text: str
+    completion: Completion
+    is_stopped: bool = False
+    rewards: tuple[float, ...] = ()
+
+
+@dataclass
+class Turn:
+    """What the person said, what each model answered, and which answer the person prefers."""
+
+    message: str
+    answers: tuple[Answer, ...]
+    preferred: Preferred | None = None
+    is_saved: bool = False
+
+    def goes_on_from(self, speaker: int) -> Answer:
+        """The answer that a model's next prompt holds: the preferred one (of a tie the first), else its own."""
+        if self.preferred is None:
+            return self.answers[speaker]
+        return self.answers[1 if self.preferred == "2" else 0]
+
+    def comparison(self) -> Preference | Ranking:
+        """The row that the person's preference makes.
+
+        Raises:
+            InputError: the two answers cannot be compared.
+        """
+        first, second = self.answers
+        if first.prompt != second.prompt:
+            raise InputError("the two models had been told different things before it")
+        if first.text == second.text and self.preferred != "tie":
+            raise InputError("its two answers are equal")
+        if self.preferred == "tie":
+            return Ranking(first.prompt, (_said(first), _said(second)), (0, 0))
+        chosen, rejected = (second, first) if self.preferred == "2" else (first, second)
+        return Preference(first.prompt, _said(chosen), _said(rejected))
+
+
+def _said(answer: Answer) -> Text:
+    """An answer in the form of its prompt."""
+    return answer.text if isinstance(answer.prompt, str) else (Message("assistant", answer.text),)
+
+
+@dataclass
+class Conversation:
+    """The turns so far, under a system prompt where there is one."""
+
+    system: str = ""
+    turns: list[Turn] = field(default_factory=list)
+
+    def history(self, speaker: int) -> list[tuple[str, str]]:
+        """What was said before, as a model is to see it: (message, answer) of every turn."""
+        return [(turn.message, turn.goes_on_from(speaker).text) for turn in self.turns]
+
+    def prefer(self, which: Preferred) -> None:
+        """Note which answer of the last turn is better; from there both models go on.
+
+        Raises:
+            InputError: there are not two answers, or the preference is saved already.
+        """
+        if not self.turns:
+            raise InputError("there are no answers to prefer one of yet.")
+        if self.turns[-1].is_saved:
+            raise InputError("that preference is saved already, and stays as it is.")
+        self.turns[-1].preferred = which
+
+
+def demonstrations(conversation: Conversation) -> list[dict[str, Any]]:
+    """The conversation with one model as rows: one of all messages; of plain texts one a turn, which stands alone.
+
+    Raises:
+        InputError: nothing was said, or the model said nothing in some turn.
+    """
+    turns = conversation.turns
+    if not turns:
+        raise InputError("nothing was said yet, so there is nothing to save.")
+    silent = next((i for i, turn in enumerate(turns, 1) if not turn.answers[0].text.strip()), None)
+    if silent is not None:
+        raise InputError(f"the model said nothing in turn {silent}, and nobody can learn that: /undo or /retry it.")
+    answers = [turn.answers[0] for turn in turns if not turn.is_saved]
+    if not answers:
+        raise InputError("nothing was said since it was saved.")
+    if any(isinstance(answer.prompt, str) for answer in answers):
+        return [row_to_json(Demonstration(answer.prompt, answer.text)) for answer in answers]
+    said = [Message("system", conversation.system)] if conversation.system else []
+    for turn in turns:
+        said += [Message("user", turn.message), Message("assistant", turn.answers[0].text)]
+    return [{"messages": text_to_json(tuple(said))}]
+
+
+def save_demonstrations(conversation: Conversation, file: Path) -> str:
+    """Append the conversation to the file; what to tell of it."""
+    rows = demonstrations(conversation)
+    append(file, rows)
+    cut = sum(turn.answers[0].completion.stop == "length" for turn in conversation.turns)
+    for turn in conversation.turns:
+        turn.is_saved = True
+    told = f"; where an answer was cut ({cut} of them), it would be learnt as if it ended there" if cut else ""
+    return f"{len(rows)} demonstration{'s' * (len(rows) > 1)} appended to {file}{told}."
+
+
+def save_comparisons(conversation: Conversation, file: Path) -> str:
+    """Append the preferences not saved yet to the file, ties as rankings to one beside it; what to tell of it.
+
+    Preferences and rankings are rows of different columns, which a file holds one kind of.
+    """
+    new = [(i, turn) for i, turn in enumerate(conversation.turns, 1) if turn.preferred and not turn.is_saved]
+    if not new:
+        raise InputError("there is no new preference to save: /prefer 1, 2 or tie first.")
+    rows: list[tuple[Turn, Preference | Ranking]] = []
+    left_out = []
+    for number, turn in new:
+        try:
+            rows.append((turn, turn.comparison()))
+        except InputError as error:
+            left_out.append(f"turn {number} is left out: {error}")
+    told = []
+    for kind, what, target in (
+        (Preference, "preference", file),
+        (Ranking, "tie", file.with_name(f"{file.stem}.ties{file.suffix}")),
+    ):
+        of_kind = [(turn, row) for turn, row in rows if isinstance(row, kind)]
+        if of_kind:
+            append(target, [row_to_json(row) for _, row in of_kind])
+            told.append(f"{len(of_kind)} {what}{'s' * (len(of_kind) > 1)} appended to {target}")
+        for turn, _ in of_kind:
+            turn.is_saved = True
+    return "; ".join(told + left_out) + "."
+
+
+def append(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Add rows to a JSONL file, which is written anew, whole or not at all; `load_data` reads all of it back.
+
+    Raises:
+        InputError: the file is not JSONL, cannot be written, or holds rows of another kind.
+    """
+    if file.suffix != ".jsonl":
+        raise InputError(f"{file} cannot be appended to: give a file whose name ends in .jsonl.")
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
+        old = [json.loads(line) for line in lines if line.strip()]
+        load_data([*old, *rows])
+        write_rows(file, [*old, *rows])
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}.") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file} is not JSONL, so nothing is appended to it.") from error
+    except InputError as error:
+        raise InputError(f"{file} would not read back ({error}), so nothing is appended to it.") from error

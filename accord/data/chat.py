@@ -1,29 +1,121 @@
-"""Texts to tokens: the tokenizer's chat template, the prompt tokenised once, the end-of-turn token always there.
+"""Texts as rows hold them: strings, lists of messages, and "Human / Assistant" transcripts, read into `Text`.
 
-A prompt and its completions are tokenised apart, each on its own, and never as one joined text: that is how a sampler
+Texts to tokens: the tokenizer's chat template, the prompt tokenized once, the end-of-turn token always there.
+
+A prompt and its completions are tokenized apart, each on its own, and never as one joined text: that is how a sampler
 sees them, and the only way in which all branches of a tree have exactly the same prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 from jinja2 import TemplateError
 
-from accord.data.messages import align
 from accord.engine.trees import Branch
 from accord.errors import InputError
-from accord.records import Message, Text
+from accord.records import Message, Role, Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+TRANSCRIPT = "\n\nHuman:"
+"""What a transcript in the format of Anthropic's hh-rlhf data begins with."""
+
+_SPEAKER = re.compile(r"\n\n(Human|Assistant):")
+_ROLES = get_args(Role)
+
+
+def read_text(value: Any, column: str) -> Text:
+    """The value of a row's `column`: a string as it is, a list of `{"role", "content"}` objects as a chat.
+
+    Raises InputError for anything else, and for messages with missing keys or unknown roles.
+    """
+    if isinstance(value, str):
+        return _encodable(value, f"'{column}'")
+    if not isinstance(value, Sequence) or isinstance(value, bytes):
+        raise InputError(f"'{column}' must be a string or a list of messages, not {_kind(value)}")
+    if not value:
+        raise InputError(f"'{column}' is a chat without messages")
+    return tuple(_message(item, f"{column}[{i}]") for i, item in enumerate(value))
+
+
+def read_prompt(value: Any, column: str = "prompt") -> Text:
+    """As `read_text`; a string that is a transcript becomes a chat (an "Assistant:" cue at its end is dropped)."""
+    text = read_text(value, column)
+    if not isinstance(text, str) or not text.startswith(TRANSCRIPT):
+        return text
+    turns = parse_transcript(text)
+    return turns[:-1] if turns[-1] == Message("assistant", "") else turns
+
+
+def parse_transcript(text: str) -> tuple[Message, ...]:
+    r"""The turns of a transcript `"\n\nHuman: ...\n\nAssistant: ..."`, each stripped of surrounding white space.
+
+    Only "Human:" and "Assistant:" after an empty line begin a turn. Two turns of one speaker in a row are joined by an
+    empty line, since chat templates ask for turns that alternate. A turn may be empty: the assistant kept silent.
+    """
+    parts = _SPEAKER.split(text)
+    turns: list[Message] = []
+    for speaker, content in zip(parts[1::2], parts[2::2], strict=True):
+        role: Role = "user" if speaker == "Human" else "assistant"
+        said = content.strip()
+        if turns and turns[-1].role == role:
+            said = "\n\n".join(filter(None, (turns.pop().content, said)))
+        turns.append(Message(role, said))
+    return tuple(turns)
+
+
+def align(prompt: Text, *completions: Text) -> tuple[Text, tuple[Text, ...]]:
+    """The prompt and its completions in one form: all plain strings, or all chats as soon as one of them is a chat.
+
+    A plain prompt then becomes a user message (an empty one no message), a plain completion an assistant message.
+    """
+    if all(isinstance(text, str) for text in (prompt, *completions)):
+        return prompt, completions
+    if isinstance(prompt, str):
+        prompt = (Message("user", prompt),) if prompt else ()
+    return prompt, tuple((Message("assistant", c),) if isinstance(c, str) else c for c in completions)
+
+
+def _message(item: Any, place: str) -> Message:
+    if isinstance(item, Message):
+        return item
+    if not isinstance(item, Mapping):
+        raise InputError(f"{place} must be an object with 'role' and 'content', not {_kind(item)}")
+    role, content = item.get("role"), item.get("content")
+    if role is None or content is None:
+        missing = "role" if role is None else "content"
+        raise InputError(f"{place} lacks '{missing}': a message is an object with 'role' and 'content'")
+    if role not in _ROLES:
+        raise InputError(f"{place} has the unknown role {role!r}: the roles are {', '.join(_ROLES)}")
+    if not isinstance(content, str):
+        raise InputError(f"{place} has content that is {_kind(content)}, not a string")
+    if item.get("tool_calls"):
+        raise InputError(f"{place} has 'tool_calls', which are not supported: write the call into 'content'")
+    return Message(role, _encodable(content, place))
+
+
+def _encodable(text: str, place: str) -> str:
+    """The text, refused where it holds half of a surrogate pair, which no tokenizer and no UTF-8 file can take."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{place} holds {text[error.start]!r}, which is not valid Unicode text") from None
+    return text
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else f"of type {type(value).__name__}"
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of a completion that is tokenised on its own: an assistant's turn is trained, others are not."""
+    """A stretch of a completion that is tokenized on its own: an assistant's turn is trained, others are not."""
 
     text: str
     trained: bool = True
@@ -36,7 +128,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int
     beginning-of-text token alone, or nothing where the tokenizer has none. A chat is rendered by the tokenizer's chat
     template with the generation prompt. Raises InputError where there is no template, or the template refuses the chat.
     """
-    tokens = tokenise(tokenizer, [prompt_text(tokenizer, prompt)])[0]
+    tokens = tokenize(tokenizer, [prompt_text(tokenizer, prompt)])[0]
     return (opening(tokenizer, prompt) if isinstance(prompt, str) else ()) + tuple(tokens)
 
 
@@ -49,10 +141,10 @@ def encode_completion(tokenizer: PreTrainedTokenizerBase, prompt: Text, completi
     """
     prompt, (completion,) = align(prompt, completion)
     pieces = completion_pieces(tokenizer, prompt, completion, prompt_text(tokenizer, prompt))
-    return join(pieces, tokenise(tokenizer, [piece.text for piece in pieces]), end_of_turn(tokenizer))
+    return join(pieces, tokenize(tokenizer, [piece.text for piece in pieces]), end_of_turn(tokenizer))
 
 
-def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """The tokens of each text, without added special tokens."""
     return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
 
@@ -76,14 +168,14 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> str:
-    """The prompt as the text that is tokenised."""
+    """The prompt as the text that is tokenized."""
     return prompt if isinstance(prompt, str) else render(tokenizer, prompt, generation=True)
 
 
 def completion_pieces(
     tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text, head: str
 ) -> tuple[Piece, ...]:
-    """The completion as texts to tokenise, of which the first follows `head`, the prompt's text.
+    """The completion as texts to tokenize, of which the first follows `head`, the prompt's text.
 
     The prompt and the completion are as `align` left them: both strings or both chats. In a chat, an assistant turn is
     what the template adds to the chat before it rendered with the generation prompt.

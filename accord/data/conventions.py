@@ -2,6 +2,8 @@
 
 A convention is a name, the columns it needs, and a function from a row's columns to a record. The first convention in
 `CONVENTIONS` whose columns are all there (and not null) is the row's. Every text may be a string or a list of messages.
+
+Implicit prompts: what two whole dialogues, or two whole texts, have in common.
 """
 
 from __future__ import annotations
@@ -11,10 +13,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from accord.data.messages import TRANSCRIPT, align, parse_transcript, read_prompt, read_text
-from accord.data.prefixes import split_dialogues, split_strings
+from accord.data.chat import TRANSCRIPT, align, parse_transcript, read_prompt, read_text
 from accord.errors import InputError
-from accord.records import Demonstration, Labelled, Message, Preference, Prompt, Ranking, Row, Text
+from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Text
 
 Columns = Mapping[str, Any]
 
@@ -48,12 +49,12 @@ def _demonstration(columns: Columns) -> Demonstration:
     return Demonstration(prompt, _demonstrated(completion))
 
 
-def _labelled(columns: Columns) -> Labelled:
+def _labeled(columns: Columns) -> Labeled:
     label = columns["label"]
     if not isinstance(label, (bool, int)) or label not in (0, 1):
         raise InputError(f"'label' must be true or false (or 1 or 0), not {label!r}")
     prompt, (completion,) = _branches(columns, "completion")
-    return Labelled(prompt, completion, bool(label))
+    return Labeled(prompt, completion, bool(label))
 
 
 def _preference(columns: Columns) -> Preference:
@@ -182,7 +183,7 @@ def _is_dialogue(columns: Columns, name: str) -> bool:
 
 CONVENTIONS = (
     Convention(("prompt", "completions", "ranks"), _ranking),
-    Convention(("prompt", "completion", "label"), _labelled),
+    Convention(("prompt", "completion", "label"), _labeled),
     Convention(("prompt", "chosen", "rejected"), _preference),
     Convention(("chosen", "rejected"), _preference),
     Convention(("prompt", "completion"), _demonstration),
@@ -233,3 +234,41 @@ def _no_convention(columns: Columns) -> str:
     found = ", ".join(present) if present else "none that is not null"
     hint = f" ({'; '.join(hints)})" if hints else ""
     return f"the columns found are {found}{hint}, but a row needs one of these sets of columns: {accepted}"
+
+
+def split_dialogues(
+    first: tuple[Message, ...], second: tuple[Message, ...]
+) -> tuple[tuple[Message, ...], tuple[Message, ...], tuple[Message, ...]]:
+    """The prompt and the two completions of two dialogues that begin alike.
+
+    The prompt is the longest common prefix of turns after which both go on with an assistant turn.
+    """
+    end = min(_shared(first, second), len(first) - 1, len(second) - 1)
+    while end >= 0 and not first[end].role == second[end].role == "assistant":
+        end -= 1
+    if end < 0:
+        raise InputError("'chosen' and 'rejected' have no common prompt after which both have an assistant turn")
+    if end == 0:
+        raise InputError("'chosen' and 'rejected' begin with an assistant turn, so there is no prompt before it")
+    return first[:end], first[end:], second[end:]
+
+
+def split_strings(first: str, second: str) -> tuple[str, str, str]:
+    """The prompt and the two completions of two plain texts that begin alike.
+
+    The prompt is the longest common prefix of whole words that leaves a word to each; the white space after it stays
+    with the completions, as sub-word tokenizers want it. Texts that do not begin alike have the empty prompt.
+    """
+    end = min(_shared(first, second), len(first.rstrip()) - 1, len(second.rstrip()) - 1)
+    while end > 0 and not first[end - 1].isspace():
+        end -= 1
+    prompt = first[: max(end, 0)].rstrip()
+    return prompt, first[len(prompt) :], second[len(prompt) :]
+
+
+def _shared(first: Sequence[object], second: Sequence[object]) -> int:
+    """How many elements the two have in common before they part."""
+    for place, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            return place
+    return min(len(first), len(second))

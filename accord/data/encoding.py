@@ -1,17 +1,37 @@
-"""Records to trees: whole data sets tokenised at once, and fitted to the length that training allows."""
+"""Records to trees: whole data sets tokenized at once, and fitted to the length that training allows.
+
+The prompts of rows, whatever else the rows hold, as a sampler takes them.
+
+Which rows a step trains on: a pure function of seed and step, so a run resumes from its step number alone.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from accord.data.chat import Piece, completion_pieces, end_of_turn, join, opening, prompt_text, tokenise
-from accord.data.messages import align
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from accord.data.chat import (
+    Piece,
+    align,
+    completion_pieces,
+    encode_prompt,
+    end_of_turn,
+    join,
+    opening,
+    prompt_text,
+    tokenize,
+)
 from accord.engine.trees import Branch, Tree
 from accord.errors import InputError
-from accord.records import Demonstration, Labelled, Preference, Prompt, Ranking, Row, Text
+from accord.records import Demonstration, Labeled, Preference, Prompt, Ranking, Row, Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,7 +50,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A row's texts before they are tokenised."""
+    """A row's texts before they are tokenized."""
 
     text: str
     opening: tuple[int, ...]
@@ -41,7 +61,7 @@ class _Plan:
 def to_tree(tokenizer: PreTrainedTokenizerBase, row: Row, index: int = -1) -> Tree:
     """The row as a tree, at full length.
 
-    A preference has the branches (chosen, rejected) with ranks (0, 1); a ranking its own; a labelled completion has
+    A preference has the branches (chosen, rejected) with ranks (0, 1); a ranking its own; a labeled completion has
     rank 0 where it is desirable and 1 where it is not; a demonstration has no ranks. `index` is the row's place, from
     0. Raises InputError as `encode` does, but for what length decides.
     """
@@ -82,7 +102,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], *, max_lengt
 
 
 def _trees(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], start: int = 0) -> list[Tree]:
-    """All rows as trees; their texts are tokenised in one call, which is what makes it quick."""
+    """All rows as trees; their texts are tokenized in one call, which is what makes it quick."""
     plans = []
     for index, row in enumerate(rows, start):
         try:
@@ -90,7 +110,7 @@ def _trees(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], start: int =
         except InputError as error:
             raise InputError(f"row {index + 1}: {error}") from None
     texts = [text for plan in plans for text in (plan.text, *(p.text for pieces in plan.branches for p in pieces))]
-    tokens = iter(tokenise(tokenizer, texts))
+    tokens = iter(tokenize(tokenizer, texts))
     end = end_of_turn(tokenizer)
     trees = []
     for index, plan in enumerate(plans, start):
@@ -112,7 +132,7 @@ def _completions(row: Row) -> tuple[tuple[Text, ...], tuple[int, ...]]:
     match row:
         case Demonstration(completion=completion):
             return (completion,), ()
-        case Labelled(completion=completion, label=label):
+        case Labeled(completion=completion, label=label):
             return (completion,), (0 if label else 1,)
         case Preference(chosen=chosen, rejected=rejected):
             return (chosen, rejected), (0, 1)
@@ -146,3 +166,96 @@ def _told(reason: str, numbers: list[int], longest: int) -> str:
     rows = "1 row" if len(numbers) == 1 else f"{len(numbers)} rows"
     named = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
     return f"{rows} left out, as {reason} within {longest} tokens ({'row' if len(numbers) == 1 else 'rows'} {named})"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt, its tokens, and the row of the data it came from, counted from 0."""
+
+    prompt: Prompt
+    tokens: tuple[int, ...]
+    row: int
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    *,
+    room: int,
+    context: int | None,
+    longest: int | None = None,
+) -> tuple[list[EncodedPrompt], list[str]]:
+    """The rows' prompts that leave `room` for a completion within `longest` tokens, and a line for those left out.
+
+    Raises:
+        InputError: a prompt is empty, or with its completion would not fit into the model's `context`, or all are
+            longer than `longest`.
+    """
+    kept: list[EncodedPrompt] = []
+    long: list[int] = []
+    for i, row in enumerate(rows):
+        prompt = row if isinstance(row, Prompt) else Prompt(row.prompt)
+        tokens = encode_prompt(tokenizer, prompt.prompt)
+        if not tokens:
+            raise InputError(f"row {i + 1} has an empty prompt; give it something to answer.")
+        if context is not None and len(tokens) + room > context:
+            raise InputError(
+                f"row {i + 1}: the prompt of {len(tokens)} tokens and a completion of {room} do not fit into the "
+                f"model's context of {context}; shorten the prompt or lower --max-new-tokens."
+            )
+        if longest is not None and len(tokens) + room > longest:
+            long.append(i + 1)
+        else:
+            kept.append(EncodedPrompt(prompt, tokens, i))
+    if long and not kept:
+        raise InputError(f"no prompt leaves room for {room} new tokens within {longest} tokens; raise --max-length.")
+    named = ", ".join(map(str, long[:8])) + (" ..." if len(long) > 8 else "")
+    told = (
+        [f"{len(long)} rows left out, as their prompts leave no room within {longest} tokens (rows {named})"]
+        if long
+        else []
+    )
+    return kept, told
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The order in which `count` rows are trained on, `batch_size` at a time.
+
+    Every epoch is a permutation of all rows drawn from (`seed`, epoch): it neither skips nor repeats a row, and its
+    last batch is smaller where `batch_size` does not divide `count`. Raises ValueError for sizes below 1 or a negative
+    seed.
+    """
+
+    count: int
+    batch_size: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.batch_size < 1 or self.seed < 0:
+            raise ValueError(f"an order needs count and batch_size of at least 1 and a seed of at least 0, not {self}")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """ceil(count / batch_size)."""
+        return -(-self.count // self.batch_size)
+
+    def steps(self, epochs: float) -> int:
+        """The steps of so many epochs, a part of an epoch rounded up to whole steps."""
+        return math.ceil(round(epochs * self.steps_per_epoch, 6))
+
+    def epoch(self, step: int) -> float:
+        """How many epochs are done before `step` (counted from 0)."""
+        return step / self.steps_per_epoch
+
+    def batch(self, step: int) -> list[int]:
+        """The rows, counted from 0, of `step`, counted from 0."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        start = place * self.batch_size
+        return [int(row) for row in _permutation(self.count, self.seed, epoch)[start : start + self.batch_size]]
+
+
+@lru_cache(maxsize=2)
+def _permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """A permutation of range(count) from Philox keyed by (seed, epoch); cached, as an epoch's steps share it."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)

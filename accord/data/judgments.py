@@ -14,8 +14,8 @@ from itertools import combinations
 from math import comb
 from typing import Any
 
+from accord.data.chat import align, read_prompt, read_text
 from accord.data.load import Source, head, open_rows, read_rows
-from accord.data.messages import align, read_prompt, read_text
 from accord.errors import InputError
 from accord.records import Preference, Ranking, Row, Text
 

@@ -1,19 +1,29 @@
-"""`load_data` and `load_prompts`: rows from a file, a Hub name, a generator, or objects already in memory."""
+"""`load_data` and `load_prompts`: rows from a file, a Hub name, a generator, or objects already in memory.
+
+Rows that a program makes up: the data sets of reasoning-gym by name, through the `verify` extra.
+
+Files of samples: prompts and completions as `accord sample` writes them, or as demonstrations have them.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
+from urllib.parse import parse_qsl
 
+import yaml
+
+from accord.data.chat import read_prompt, read_text
 from accord.data.conventions import Convention, convention_of
-from accord.data.generated import GENERATED, generated
 from accord.data.readers import FORMATS, Numbered, format_of
 from accord.errors import InputError
-from accord.records import Prompt, Row, row_to_json
+from accord.records import Message, Prompt, Row, Text, row_to_json
 
 Source: TypeAlias = str | os.PathLike[str] | Iterable[Row | Mapping[str, Any]]
 
@@ -144,3 +154,81 @@ def _describe(kind: Convention | type) -> str:
     if isinstance(kind, type):
         return f"the record {kind.__name__}"
     return f"the columns {', '.join(kind.needs)}"
+
+
+GENERATED = "reasoning-gym:"
+"""What the name of such a data set begins with."""
+
+
+def generated(source: str) -> Iterator[Mapping[str, Any]]:
+    """The rows of `reasoning-gym:NAME?size=200&seed=1`: a question, its answer, and metadata that its scorer reads.
+
+    What follows the question mark are settings of the data set; `seed` is 0 unless given. Where a question has many
+    right answers and the data set names none, its row is a prompt alone.
+
+    Raises InputError where the extra is not installed, and for names, settings and values that the data set refuses.
+    """
+    name, _, query = source.removeprefix(GENERATED).partition("?")
+    try:
+        from reasoning_gym.factory import DATASETS, create_dataset
+    except ImportError:
+        raise InputError(f"{source} needs the verify extra: pip install reasoning-gym") from None
+    if name not in DATASETS:
+        raise InputError(f"reasoning-gym has no data set {name!r}{_nearest(name, DATASETS)}")
+    settings = {"seed": 0} | _settings(source, query, [field.name for field in fields(DATASETS[name][1])])
+    try:
+        dataset = create_dataset(name, **settings)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise InputError(f"{source} has settings that do not fit: {error}") from None
+    return map(_row, dataset)
+
+
+def _settings(source: str, query: str, known: list[str]) -> dict[str, Any]:
+    """The settings after the question mark, their values as YAML reads them."""
+    settings = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in known:
+            raise InputError(f"{source} has no setting {key!r}{_nearest(key, known)}: it has {', '.join(known)}")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"{source} sets {key} to {value!r}, which is no value") from None
+    return settings
+
+
+def _row(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    asked = [{"role": "user", "content": entry["question"]}]
+    return entry if isinstance(entry["answer"], str) else {"prompt": asked, **entry}
+
+
+def _nearest(name: str, names: Any) -> str:
+    near = get_close_matches(name, list(names), 1, 0.5)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def load_samples(path: str | os.PathLike[str]) -> list[tuple[Text, Text]]:
+    """The prompts and completions in a file of samples: rows as demonstrations have them, but a model may say nothing.
+
+    A chat's completion is a chat, an empty one an empty message.
+
+    Raises InputError as `load_data` does.
+    """
+    return [(prompt.prompt, completion) for prompt, completion in load_prompted_samples(path)]
+
+
+def load_prompted_samples(path: str | os.PathLike[str]) -> list[tuple[Prompt, Text]]:
+    """The same, each prompt with its row's other columns: `answer`, perhaps, or the `stop` of `accord sample`."""
+    name, unit, numbered = open_rows(path, "train")
+    samples: list[tuple[Prompt, Text]] = []
+    for number, columns in numbered:
+        try:
+            if not {"prompt", "completion"} <= columns.keys():
+                raise InputError(f"a sample has the columns prompt and completion, and here are {', '.join(columns)}")
+            prompt = read_prompt(columns["prompt"])
+            completion = read_text(columns["completion"], "completion")
+        except InputError as error:
+            raise InputError(f"{name}, {unit} {number}: {error}") from None
+        chat = (Message("assistant", completion),) if isinstance(completion, str) else completion
+        rest = {name: value for name, value in columns.items() if name not in ("prompt", "completion")}
+        samples.append((Prompt(prompt, rest), completion if isinstance(prompt, str) else chat))
+    return samples

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from accord.engine.attention import TreeAttention
 from accord.engine.forward import hidden_states, takes_trees
-from accord.engine.mixture import Mixture
 from accord.engine.readout import Readout
 from accord.engine.tiles import tiles_of
 from accord.engine.trees import Branch, Tree, Trees, spans_of
+from accord.errors import InputError
 
 Prompt = tuple[int, ...]
 
@@ -29,7 +29,7 @@ class Recompute:
         self.model, self.logits = model, _output_layer(model)
         self.sequences: list[Prompt] = []
 
-    def admit(self, prompts: Sequence[Prompt], n: int) -> Tensor:
+    def prefill(self, prompts: Sequence[Prompt], n: int) -> Tensor:
         """Start n samples of each prompt; the logits (prompts, V) of their first token."""
         self.sequences += [p for p in prompts for _ in range(n)]
         return self._logits(prompts)
@@ -64,7 +64,7 @@ class Cache:
         self.prompt_kv: dict[int, tuple[Tensor, Tensor]] = {}  # per layer (G, K, P, D)
         self.own_kv: dict[int, tuple[Tensor, Tensor]] = {}  # per layer (S, K, room, D)
 
-    def admit(self, prompts: Sequence[Prompt], n: int) -> Tensor:
+    def prefill(self, prompts: Sequence[Prompt], n: int) -> Tensor:
         """Read each prompt once and start n samples of it; the logits (prompts, V) of their first token."""
         trees = Trees.of([Tree((), (Branch(p),)) for p in prompts], self.device)
         prefill = _Prefill(TreeAttention(tiles_of(spans_of(trees.trees), self.device)))
@@ -188,6 +188,40 @@ class _Prefill:
         return self.attention(layer, query, key, value, **settings)  # type: ignore[arg-type]
 
 
+class Mixture(nn.Module):
+    """A model whose next token is distributed as pi^(1 - w) ref^w / Z, to be sampled from with `generate`.
+
+    Munos et al. 2023 (arXiv:2312.00886), where w is called beta. Each conditional distribution is mixed and
+    normalized by itself, so a whole completion's probability is not the mixture of the two models' probabilities of it.
+    """
+
+    def __init__(self, policy: nn.Module, reference: nn.Module, weight: float) -> None:
+        """
+        Args:
+            policy: pi, a causal language model of transformers.
+            reference: ref, one with as many tokens, of any architecture.
+            weight: w, the reference's share: 0 is the policy, 1 the reference.
+
+        Raises:
+            InputError: the weight lies outside [0, 1].
+            ValueError: the vocabularies differ in size.
+        """
+        super().__init__()
+        if not 0 <= weight <= 1:
+            raise InputError(f"the reference's share in a mixture lies in [0, 1], and is not {weight}")
+        sizes = [len(Readout.of(model).weight) for model in (policy, reference)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(f"models of {sizes[0]} and {sizes[1]} tokens cannot be mixed: their vocabularies differ")
+        self.policy, self.reference, self.weight = policy, reference, weight
+
+    def mix(self, policy: Tensor, reference: Tensor) -> Tensor:
+        """The mixture's logits (rows, V) from those of both models.
+
+        softmax((1 - w) log pi + w log ref): the models' own normalizers only shift a row, so the logits do as well.
+        """
+        return (1 - self.weight) * policy + self.weight * reference
+
+
 class Both:
     """Decoding from a mixture: both models read the same prompts and tokens, and their logits are mixed."""
 
@@ -195,9 +229,9 @@ class Both:
         self.mixture = mixture
         self.parts = [decoder(model, room) for model in (mixture.policy, mixture.reference)]
 
-    def admit(self, prompts: Sequence[Prompt], n: int) -> Tensor:
+    def prefill(self, prompts: Sequence[Prompt], n: int) -> Tensor:
         """Start n samples of each prompt; the logits (prompts, V) of their first token."""
-        return self.mixture.mix(*(part.admit(prompts, n) for part in self.parts))
+        return self.mixture.mix(*(part.prefill(prompts, n) for part in self.parts))
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append a token (S,) to every live sample; the logits (S, V) of the next."""

@@ -1,6 +1,6 @@
 """Everything a run needs to go on as if it had never stopped, written whole or not at all.
 
-A checkpoint is a folder: the networks' and the optimiser's tensors as safetensors, and `state.json` with the step, the
+A checkpoint is a folder: the networks' and the optimizer's tensors as safetensors, and `state.json` with the step, the
 method's own state, and the size of every file. The order of the data and all sampling are functions of the seed and the
 step, so the step is the data position and the random state at once.
 """
@@ -16,22 +16,22 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from accord.engine.fit import Optimiser
+from accord.engine.fit import Optimizer
 from accord.errors import InputError
 
 KEEP = 2
 """Checkpoints kept: the last, and one before it in case the last is damaged."""
 
 
-def save(folder: Path, step: int, optimiser: Optimiser, state: Mapping[str, Any]) -> Path:
+def save(folder: Path, step: int, optimizer: Optimizer, state: Mapping[str, Any]) -> Path:
     """Write `folder/step-<step>` under another name and rename it; older checkpoints than the last two are removed."""
     final = folder / f"step-{step:07d}"
     partial = folder / f".{final.name}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for name, network in optimiser.networks.items():
+    for name, network in optimizer.networks.items():
         save_file(_tensors(network), partial / f"{name}.safetensors")
-    save_file(_moments(optimiser), partial / "optimiser.safetensors")
+    save_file(_moments(optimizer), partial / "optimizer.safetensors")
     sizes = {file.name: file.stat().st_size for file in sorted(partial.iterdir())}
     (partial / "state.json").write_text(json.dumps({"step": step, "state": dict(state), "files": sizes}, indent=1))
     shutil.rmtree(final, ignore_errors=True)
@@ -46,16 +46,16 @@ def found(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"))
 
 
-def load(checkpoint: Path, optimiser: Optimiser) -> tuple[int, dict[str, Any]]:
-    """Restore networks and optimiser in place; the number of steps done, and the method's own state.
+def load(checkpoint: Path, optimizer: Optimizer) -> tuple[int, dict[str, Any]]:
+    """Restore networks and optimizer in place; the number of steps done, and the method's own state.
 
     Raises:
         InputError: a file is missing or cut short, or belongs to another model.
     """
     saved = _verified(checkpoint)
-    for name, network in optimiser.networks.items():
+    for name, network in optimizer.networks.items():
         file = checkpoint / f"{name}.safetensors"
-        tensors = load_file(file, device=str(optimiser.device)) if file.name in saved["files"] else {}
+        tensors = load_file(file, device=str(optimizer.device)) if file.name in saved["files"] else {}
         expected = _tensors(network)
         if tensors.keys() != expected.keys() or any(tensors[k].shape != expected[k].shape for k in expected):
             raise InputError(
@@ -63,12 +63,12 @@ def load(checkpoint: Path, optimiser: Optimiser) -> tuple[int, dict[str, Any]]:
             )
         for key, tensor in expected.items():
             tensor.copy_(tensors[key])
-    moments = load_file(checkpoint / "optimiser.safetensors", device=str(optimiser.device))
-    names = _names(optimiser)
-    for i, parameter in enumerate(optimiser.parameters()):
+    moments = load_file(checkpoint / "optimizer.safetensors", device=str(optimizer.device))
+    names = _names(optimizer)
+    for i, parameter in enumerate(optimizer.parameters()):
         kept = {k.removeprefix(f"{names[i]}|"): v for k, v in moments.items() if k.startswith(f"{names[i]}|")}
         if kept:
-            optimiser.adam.state[parameter] = kept
+            optimizer.adam.state[parameter] = kept
     return int(saved["step"]), dict(saved["state"])
 
 
@@ -98,18 +98,18 @@ def _tensors(network: nn.Module) -> dict[str, Tensor]:
     return kept
 
 
-def _names(optimiser: Optimiser) -> list[str]:
+def _names(optimizer: Optimizer) -> list[str]:
     return [
         f"{n}.{p}"
-        for n, network in optimiser.networks.items()
+        for n, network in optimizer.networks.items()
         for p, w in network.named_parameters()
         if w.requires_grad
     ]
 
 
-def _moments(optimiser: Optimiser) -> dict[str, Tensor]:
+def _moments(optimizer: Optimizer) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
-    for name, parameter in zip(_names(optimiser), optimiser.parameters(), strict=True):
-        for key, tensor in optimiser.adam.state.get(parameter, {}).items():
+    for name, parameter in zip(_names(optimizer), optimizer.parameters(), strict=True):
+        for key, tensor in optimizer.adam.state.get(parameter, {}).items():
             tensors[f"{name}|{key}"] = tensor
     return tensors

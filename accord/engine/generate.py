@@ -1,15 +1,20 @@
-"""Sampling completions: each prompt read once, its samples decoded side by side, finished ones making room for new."""
+"""Sampling completions: each prompt read once, its samples decoded side by side, finished ones making room for new.
+
+One completion token by token, as it is drawn, and its text as far as it is certain.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from accord.engine.cache import decoder
-from accord.engine.sampling import Sampling, draw, uniforms
+from accord.engine.sampling import Sampling, draw, uniform_numbers
 from accord.errors import InputError
 from accord.records import Completion
 
@@ -54,8 +59,8 @@ def generate(
         raise ValueError(f"prompt {next(i for i, p in enumerate(prompts) if not p)} has no tokens")
     ends = torch.tensor([end] if isinstance(end, int) else list(end))
     device = next(model.parameters()).device
-    luck = torch.from_numpy(uniforms(prompts, n, sampling)).view(len(prompts) * n, -1)
-    written = _Written(*luck.shape)
+    uniforms = torch.from_numpy(uniform_numbers(prompts, n, sampling)).view(len(prompts) * n, -1)
+    written = _Written(*uniforms.shape)
     live = torch.zeros(0, dtype=torch.long)  # the samples in the batch, in its order
     waiting = 0
     with evaluating(model):
@@ -64,12 +69,12 @@ def generate(
             logits = batch.step(written.last(live).to(device)) if len(live) else None
             joining = _joining(len(live), len(prompts) - waiting, n, capacity)
             if joining:
-                first = batch.admit(prompts[waiting : waiting + joining], n).repeat_interleave(n, 0)
+                first = batch.prefill(prompts[waiting : waiting + joining], n).repeat_interleave(n, 0)
                 logits = first if logits is None else torch.cat([logits, first])
                 live = torch.cat([live, torch.arange(waiting * n, (waiting + joining) * n)])
                 waiting += joining
             assert logits is not None
-            drawn, logp = draw(logits, luck[live, written.length[live]].to(device), sampling)
+            drawn, logp = draw(logits, uniforms[live, written.length[live]].to(device), sampling)
             going = written.append(live, drawn.cpu(), logp.double().cpu(), ends)
             if not going.all():
                 batch.keep(going.to(device))
@@ -124,3 +129,76 @@ def _joining(live: int, left: int, n: int, capacity: int) -> int:
         return min(max(capacity // n, 1), left)
     room = (capacity - live) // n
     return min(room, left) if room >= left or room * n >= capacity // 4 else 0
+
+
+class Drawn(NamedTuple):
+    """A token and its log-probability under the distribution it was drawn from."""
+
+    token: int
+    logprob: float
+
+
+@torch.no_grad()
+def stream(
+    model: nn.Module, prompt: tuple[int, ...], sampling: Sampling | None = None, *, end: int | Sequence[int]
+) -> Iterator[Drawn]:
+    """The tokens of a completion, each as soon as it is drawn: those that `generate` returns as the prompt's first.
+
+    It stops after the first end-of-turn token, after `sampling.max_new_tokens`, or when it is closed.
+
+    Args:
+        model: a causal language model of transformers, or a `Mixture` of two.
+        prompt: token ids, at least one.
+        end: the token or tokens that end a turn.
+
+    Raises:
+        ValueError: the prompt is empty.
+    """
+    sampling = sampling or Sampling()
+    if not prompt:
+        raise ValueError("the prompt has no tokens")
+    ends = {end} if isinstance(end, int) else set(end)
+    device = next(model.parameters()).device
+    uniforms = torch.from_numpy(uniform_numbers([prompt], 1, sampling)[0, 0]).to(device)
+    with evaluating(model):
+        batch = decoder(model, sampling.max_new_tokens)
+        logits = batch.prefill([prompt], 1)
+        for place in range(sampling.max_new_tokens):
+            drawn, logp = draw(logits, uniforms[place : place + 1], sampling)
+            token = int(drawn)
+            yield Drawn(token, float(logp))
+            if token in ends or place + 1 == sampling.max_new_tokens:
+                return
+            logits = batch.step(drawn)
+
+
+class Spelling:
+    """The text of tokens that come one by one, in pieces that add up to the text of them all.
+
+    The whole is decoded anew each time, since a token's text may depend on those before it (a space between words, the
+    rest of a character). What more tokens may still change waits: half a character, which decodes to U+FFFD, and a
+    beginning that a tokenizer's clean-up rewrites.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.tokens: list[int] = []
+        self.said = ""
+
+    def add(self, token: int) -> str:
+        """What is certain of the text with one more token, beyond what was certain before."""
+        self.tokens.append(token)
+        return self._more(self._text().rstrip("\ufffd"))
+
+    def rest(self) -> str:
+        """What still waits when no more tokens come."""
+        return self._more(self._text())
+
+    def _text(self) -> str:
+        return str(self.tokenizer.decode(self.tokens, skip_special_tokens=True))
+
+    def _more(self, text: str) -> str:
+        if not text.startswith(self.said):
+            return ""
+        piece, self.said = text[len(self.said) :], text
+        return piece

@@ -1,4 +1,4 @@
-"""What goes on inside a model as it reads a text: attention, predictions after every layer, neighbouring embeddings."""
+"""What goes on inside a model as it reads a text: attention, predictions after every layer, neighboring embeddings."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ def plane(vectors: Tensor) -> tuple[Tensor, float]:
     Each component points to where its largest coordinate is positive, so the picture does not depend on the solver.
     """
     unit = nn.functional.normalize(vectors.detach().float().cpu(), dim=-1)
-    centred = unit - unit.mean(0)
-    u, s, _ = torch.linalg.svd(centred, full_matrices=False)
+    centered = unit - unit.mean(0)
+    u, s, _ = torch.linalg.svd(centered, full_matrices=False)
     spots = torch.zeros(len(unit), 2)
     kept = u[:, :2] * s[:2]
     spots[:, : kept.shape[1]] = kept

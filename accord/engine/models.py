@@ -24,8 +24,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from accord.engine.forward import prepare
-from accord.engine.fused import fuse
+from accord.engine.forward import fuse, prepare
 from accord.errors import InputError
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -116,14 +115,14 @@ class Scorer(Model):
         return Scorer(*_classifier(model, ["score"], seed), model.name)
 
 
-class Comparer(Model):
+class PreferenceNetwork(Model):
     """A sequence classifier whose labels are a score and two numbers for each of k planes: a preference model.
 
     Two completions are compared by `accord.objectives.preference.general_preference`.
     """
 
     @staticmethod
-    def on(model: Model, planes: int, seed: int = 0) -> Comparer:
+    def on(model: Model, planes: int, seed: int = 0) -> PreferenceNetwork:
         """A comparer with the trunk of another model and a new head.
 
         The score's weights are drawn as a scorer's. Those of the planes are drawn from N(0, 1/((d+1) sqrt(k))): what a
@@ -133,7 +132,7 @@ class Comparer(Model):
         network, tokenizer = _classifier(model, _comparer_labels(planes), seed)
         head: nn.Linear = network.score  # type: ignore[assignment]
         head.weight.data[1:] /= planes**0.25
-        return Comparer(network, tokenizer, model.name)
+        return PreferenceNetwork(network, tokenizer, model.name)
 
 
 def _comparer_labels(planes: int) -> list[str]:
@@ -187,14 +186,14 @@ def load_model(name: str, *, device: str | None = None, trust_remote_code: bool 
     return Policy(network, tokenizer, name)
 
 
-def load_scorer(name: str, *, device: str | None = None, trust_remote_code: bool = False) -> Scorer:
+def load_reward_model(name: str, *, device: str | None = None, trust_remote_code: bool = False) -> Scorer:
     """A reward model: a sequence classifier with one label.
 
     Raises:
         InputError: there is no such model, or it is not a classifier with one label.
     """
     model = load_classifier(name, device=device, trust_remote_code=trust_remote_code)
-    if isinstance(model, Comparer):
+    if isinstance(model, PreferenceNetwork):
         raise InputError(
             f"{name} is a preference model, which compares two completions and gives neither a reward of its own; "
             "give the folder of a reward model, or use this one as a judge."
@@ -202,7 +201,9 @@ def load_scorer(name: str, *, device: str | None = None, trust_remote_code: bool
     return model
 
 
-def load_comparer(name: str, *, device: str | None = None, trust_remote_code: bool = False) -> Comparer:
+def load_preference_model(
+    name: str, *, device: str | None = None, trust_remote_code: bool = False
+) -> PreferenceNetwork:
     """A preference model: a sequence classifier with the labels that `accord preference` gives it.
 
     Raises:
@@ -214,7 +215,9 @@ def load_comparer(name: str, *, device: str | None = None, trust_remote_code: bo
     return model
 
 
-def load_classifier(name: str, *, device: str | None = None, trust_remote_code: bool = False) -> Scorer | Comparer:
+def load_classifier(
+    name: str, *, device: str | None = None, trust_remote_code: bool = False
+) -> Scorer | PreferenceNetwork:
     """A reward model or a preference model, by the labels that its configuration names.
 
     Raises:
@@ -225,7 +228,7 @@ def load_classifier(name: str, *, device: str | None = None, trust_remote_code: 
     if "SequenceClassification" in architecture and len(labels) == 1:
         return Scorer(network, tokenizer, name)
     if "SequenceClassification" in architecture and labels == sorted(_comparer_labels(len(labels) // 2)):
-        return Comparer(network, tokenizer, name)
+        return PreferenceNetwork(network, tokenizer, name)
     raise InputError(
         f"{name} is not a reward model: it must be a sequence classifier with one label, and is a {architecture} "
         f"with {len(labels)}; train one with `accord reward`, or a preference model with `accord preference`."

@@ -41,7 +41,7 @@ def has_bfloat16(device: torch.device) -> bool:
     )
 
 
-def computing(dtype: torch.dtype, device: torch.device | str = "cpu") -> AbstractContextManager[object]:
+def autocast(dtype: torch.dtype, device: torch.device | str = "cpu") -> AbstractContextManager[object]:
     """Within it matrix products are computed in `dtype`. It is entered anew around each pass: leaving it drops the
     casts of the weights it holds, which would otherwise outlive the weights' next update."""
     if dtype == torch.bfloat16:
@@ -49,7 +49,7 @@ def computing(dtype: torch.dtype, device: torch.device | str = "cpu") -> Abstrac
     return nullcontext()
 
 
-def frozen(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+def frozen_copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy of the model that is only read: no gradients, and the weights of linear layers held in `dtype`.
 
     Only weights that a pass would cast anyway are cast, so its results equal the original's bit for bit, in little more

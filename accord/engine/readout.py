@@ -67,7 +67,7 @@ def linear_log_probabilities(
 ) -> tuple[Tensor, Tensor]:
     """log p(target) and, if asked for, the entropy of p, where p = softmax(logits(hidden) / temperature).
 
-    With `top_k` or `top_p` p is truncated and renormalised as the sampler does it, and a target outside has -inf.
+    With `top_k` or `top_p` p is truncated and renormalized as the sampler does it, and a target outside has -inf.
 
     Args:
         hidden: (N, d) hidden states at the predicting positions.
@@ -97,25 +97,25 @@ class _LinearLogProbabilities(torch.autograd.Function):
         readout, dtype, sharpness, top_k, top_p, want_entropy = settings
         operand, states = weight.to(dtype), hidden.to(dtype)
         wide = torch.promote_types(dtype, torch.float32)
-        logp, normaliser = hidden.new_empty(len(hidden), dtype=wide), hidden.new_empty(len(hidden), dtype=wide)
+        logp, normalizer = hidden.new_empty(len(hidden), dtype=wide), hidden.new_empty(len(hidden), dtype=wide)
         entropy = hidden.new_zeros(len(hidden), dtype=wide)
         for block in _slices(0, len(hidden), BLOCK // len(weight)):
             raw = _raw_logits(states[block], operand, bias)
             for rows in _chunks(block, raw):
                 z = _sharpened(readout.shape(raw[rows.start - block.start : rows.stop - block.start]), sharpness)
                 truncate_(z, top_k, top_p)
-                normaliser[rows] = torch.logsumexp(z, -1)
-                logp[rows] = z.gather(1, target[rows, None]).squeeze(1) - normaliser[rows]
+                normalizer[rows] = torch.logsumexp(z, -1)
+                logp[rows] = z.gather(1, target[rows, None]).squeeze(1) - normalizer[rows]
                 if want_entropy:
-                    p = torch.exp(z - normaliser[rows, None])
-                    entropy[rows] = normaliser[rows] - (p * z.masked_fill_(p == 0, 0)).sum(-1)
-        ctx.save_for_backward(states, operand, bias, target, normaliser, entropy)
+                    p = torch.exp(z - normalizer[rows, None])
+                    entropy[rows] = normalizer[rows] - (p * z.masked_fill_(p == 0, 0)).sum(-1)
+        ctx.save_for_backward(states, operand, bias, target, normalizer, entropy)
         ctx.settings, ctx.types = settings, (hidden.dtype, weight.dtype)
         return logp, entropy
 
     @staticmethod
     def backward(ctx: Any, grad_logp: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
-        states, operand, bias, target, normaliser, entropy = ctx.saved_tensors
+        states, operand, bias, target, normalizer, entropy = ctx.saved_tensors
         readout, _, sharpness, top_k, top_p, want_entropy = ctx.settings
         hidden_type, weight_type = ctx.types
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
@@ -127,7 +127,7 @@ class _LinearLogProbabilities(torch.autograd.Function):
                 part = grads[rows.start - block.start : rows.stop - block.start]
                 z = _sharpened(readout.shape(part), sharpness)
                 slope = _slope(z, readout, sharpness)
-                logp = truncate_(z, top_k, top_p).sub_(normaliser[rows, None])
+                logp = truncate_(z, top_k, top_p).sub_(normalizer[rows, None])
                 p = torch.exp(logp) if want_entropy else logp.exp_()
                 pull = grad_logp[rows, None]
                 if want_entropy:

@@ -52,7 +52,7 @@ def truncate_(z: Tensor, top_k: int, top_p: float) -> Tensor:
     """Set to -inf, in place, the logits (rows, V) outside the top k and outside the nucleus of mass `top_p`.
 
     The nucleus is the smallest set of most likely tokens whose probability reaches `top_p` (Holtzman et al. 2020), of
-    what the top k left. Softmax of the result is the renormalised distribution.
+    what the top k left. Softmax of the result is the renormalized distribution.
     """
     if 0 < top_k < z.shape[-1]:
         keep = z.topk(top_k, -1).indices
@@ -80,7 +80,7 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
     return token, logp.gather(1, token[:, None]).squeeze(1)
 
 
-def uniforms(prompts: Sequence[tuple[int, ...]], n: int, sampling: Sampling) -> np.ndarray:
+def uniform_numbers(prompts: Sequence[tuple[int, ...]], n: int, sampling: Sampling) -> np.ndarray:
     """Numbers in [0, 1), (prompts, n, max_new_tokens), each a function of seed, prompt, sample number and position.
 
     A prompt that stands in the list twice has its samples numbered on, so that repeating it gives new samples.

@@ -96,7 +96,7 @@ class Trees:
         """(L,) the branches that have trained tokens, in order."""
         return torch.unique(self.owner)
 
-    def having(self, **numbers: Tensor) -> Trees:
+    def with_extra(self, **numbers: Tensor) -> Trees:
         """The batch with more in `extra`."""
         return replace(self, extra={**self.extra, **numbers})
 

@@ -9,8 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from accord.data.judgments import Judgment
-from accord.evaluate.clusters import Floats, Places, bootstrap, each, numbered, rate
-from accord.evaluate.statistics import Interval
+from accord.evaluate.statistics import Floats, Interval, Places, bootstrap, each, numbered, rate
 from accord.records import Text
 
 MARGINS = 4

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accord.data.judgments import Judgment
-from accord.evaluate.clusters import Floats, bootstrap, mean
-from accord.evaluate.statistics import Interval
+from accord.evaluate.statistics import Floats, Interval, bootstrap, mean
 from accord.records import Text
 
 Metric = Callable[[Floats], Floats]

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from accord.evaluate.accuracy import Trial
-from accord.evaluate.clusters import Floats, bootstrap, rate, resampled
-from accord.evaluate.logistic import fit
-from accord.evaluate.statistics import Interval
+from accord.evaluate.ratings import fit
+from accord.evaluate.statistics import Floats, Interval, bootstrap, rate, resampled
 
 BINS = 10
 """Bins of equal mass, as many as leave `A_BIN` pairs in each."""

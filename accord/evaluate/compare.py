@@ -13,11 +13,11 @@ from typing import Any, TypeAlias
 
 import torch
 
-from accord.data.prompts import EncodedPrompt
+from accord.data.encoding import EncodedPrompt
 from accord.engine.forward import log_probabilities
 from accord.engine.generate import generate
 from accord.engine.models import Policy
-from accord.engine.precision import computing
+from accord.engine.precision import autocast
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree, pack
 from accord.evaluate.statistics import as_json, bootstrap_mean
@@ -63,7 +63,7 @@ def answer(
     progress: Callable[[int], None] = lambda done: None,
 ) -> Answers:
     """n samples of every prompt, prompt after prompt."""
-    with computing(dtype, policy.device):
+    with autocast(dtype, policy.device):
         tokens = [p.tokens for p in prompts]
         groups = generate(policy.network, tokens, n, sampling, end=policy.end, progress=progress)
     return Answers(
@@ -100,7 +100,7 @@ def token_divergences(
     gaps: dict[int, torch.Tensor] = {}
     trees = [Tree(s.prompt_tokens, (Branch(s.completion.tokens),), row=i) for i, s in enumerate(samples)]
     for batch in pack(trees, 4096, policy.device):
-        with computing(dtype, policy.device):
+        with autocast(dtype, policy.device):
             pi, ref = (log_probabilities(m.network, batch, sampling.temperature)[0] for m in (policy, reference))
         counts = torch.bincount(batch.owner, minlength=batch.branches).tolist()
         gaps |= zip((t.row for t in batch.trees), (pi - ref).double().cpu().split(counts), strict=True)
@@ -132,7 +132,7 @@ def table(models: Sequence[Answers], rewards: Mapping[str, Callable[..., torch.T
             {
                 "name": model.name,
                 "scores": {name: as_json(bootstrap_mean(s.tolist())) for name, s in model.scores.items()},
-                "kl": _summarised(model.kl),
+                "kl": _summarized(model.kl),
                 "characters": sum(model.characters) / n,
                 "length": sum(len(s.completion.tokens) for s in samples) / n if model.has_tokens else None,
                 "ended": sum(s.completion.stop == "end" for s in samples) / n if model.has_tokens else None,
@@ -141,7 +141,7 @@ def table(models: Sequence[Answers], rewards: Mapping[str, Callable[..., torch.T
     return rows
 
 
-def _summarised(kl: torch.Tensor | float | None) -> dict[str, Any] | None:
+def _summarized(kl: torch.Tensor | float | None) -> dict[str, Any] | None:
     """The mean divergence over prompts with its interval, or a bound, which has none."""
     if kl is None:
         return None

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from accord.evaluate.statistics import Interval, as_json, bootstrap, percentile
+from accord.evaluate.statistics import Interval, as_json, bootstrap_values, percentile
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -108,7 +108,7 @@ def over_prompts(form: Form, kl: Array, score: Array, *, resamples: int = RESAMP
         return coefficients(form, distance, gold, gold[:, 0])
 
     (distance,), (gold,) = means(np.ones((1, prompts)))
-    repeated = bootstrap(fitted, prompts, resamples=resamples, seed=seed)
+    repeated = bootstrap_values(fitted, prompts, resamples=resamples, seed=seed)
     return _fit(form, fitted(np.ones((1, prompts)))[0], repeated, distance, gold, prompts)
 
 
@@ -116,7 +116,7 @@ def over_steps(form: Form, distance: Array, score: Array, *, resamples: int = RE
     """The fit to the steps of a training run, with intervals by a moving-block bootstrap.
 
     The score at d = 0 is fitted too: one step's samples know it too little. The residuals are resampled in blocks of
-    about sqrt(T) neighbouring steps, which depend on each other, and are added to the fitted curve (Künsch 1989; blocks
+    about sqrt(T) neighboring steps, which depend on each other, and are added to the fitted curve (Künsch 1989; blocks
     that reach the end go on at the beginning, as in Politis and Romano 1992).
 
     Args:

@@ -18,9 +18,9 @@ from torch import Tensor
 from accord.data.encoding import encode
 from accord.engine.models import Model
 from accord.engine.trees import Branch, Tree
-from accord.evaluate.clusters import Floats
+from accord.evaluate.statistics import Floats
+from accord.feedback.combine import Orders
 from accord.feedback.judge import Judge
-from accord.feedback.orders import Orders
 from accord.objectives.preference import general_preference
 from accord.records import Comparison, Ranking, Text, Verdict
 

@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
-from accord.data.answers import normalised
+from accord.data.examples import normalized
 from accord.errors import InputError
-from accord.feedback.numerals import final_number
+from accord.feedback.verifiers import final_number
 
 Metric: TypeAlias = Callable[[str, Sequence[str]], float]
 """A score in [0, 1] of an answer beside the right answers, of which the nearest counts."""
 
 
 def exact(answer: str, references: Sequence[str]) -> float:
-    """1 where the answer is one of the right ones, `normalised`, else 0."""
-    return float(normalised(answer) in map(normalised, references))
+    """1 where the answer is one of the right ones, `normalized`, else 0."""
+    return float(normalized(answer) in map(normalized, references))
 
 
 def number(answer: str, references: Sequence[str]) -> float:
@@ -29,7 +29,7 @@ def rouge(kind: str) -> Metric:
     """ROUGE's F1 between the words of an answer and of the nearest right answer (Lin 2004), by the package rouge-score.
 
     With P the share of the answer's units that the right answer has, and R the share of the right answer's that the
-    answer has, F1 = 2PR / (P + R). Units are words (rouge-1), pairs of neighbouring words (rouge-2), or the longest
+    answer has, F1 = 2PR / (P + R). Units are words (rouge-1), pairs of neighboring words (rouge-2), or the longest
     common subsequence of words (rouge-l). Words are runs of a-z and 0-9 in lower case, not stemmed.
 
     Raises:

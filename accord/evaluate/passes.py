@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import comb
 
 from accord.evaluate.statistics import Interval, mean_of
-from accord.feedback.votes import leaders
+from accord.feedback.verifiers import leaders
 
 
 @dataclass(frozen=True)

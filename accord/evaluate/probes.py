@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from accord.data.judgments import Judgment
-from accord.evaluate.clusters import Places, mean, numbered, rate
 from accord.evaluate.leads import Leader
-from accord.evaluate.statistics import Interval
-from accord.feedback.orders import Orders
+from accord.evaluate.statistics import Interval, Places, mean, numbered, rate
+from accord.feedback.combine import Orders
 from accord.records import Comparison, Text
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")

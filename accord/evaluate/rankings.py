@@ -11,7 +11,7 @@ import numpy as np
 
 from accord.evaluate.accuracy import Trial
 from accord.evaluate.statistics import Interval, bootstrap_mean
-from accord.feedback.rankings import to_ranking
+from accord.feedback.people import to_ranking
 from accord.records import Comparison, Text, Verdict
 
 

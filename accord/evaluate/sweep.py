@@ -1,8 +1,8 @@
-"""The whole path of KL-regularised reinforcement learning without training: pi_beta = pi_ref exp(r / beta) / Z.
+"""The whole path of KL-regularized reinforcement learning without training: pi_beta = pi_ref exp(r / beta) / Z.
 
-pi_beta maximises E[r] - beta KL(pi || pi_ref) exactly, so as beta falls it is what a perfect optimiser of the proxy r
+pi_beta maximizes E[r] - beta KL(pi || pi_ref) exactly, so as beta falls it is what a perfect optimizer of the proxy r
 would have become, and along the way d E[r] / d KL = beta. Where all completions can be listed that is exact. Of N
-samples of pi_ref, each standing for 1 / N of it, it is the self-normalised importance estimate, which holds as long as
+samples of pi_ref, each standing for 1 / N of it, it is the self-normalized importance estimate, which holds as long as
 the weights do not rest on a few samples: their effective number is 1 / sum of squared weights.
 """
 
@@ -32,7 +32,7 @@ def tilted(reference_logp: Array, reward: Array, beta: float) -> Tilted:
 
     Args:
         reference_logp: (..., V), of every completion; of N samples, -log N.
-        reward: (..., V), the proxy that is optimised.
+        reward: (..., V), the proxy that is optimized.
         beta: the price of a nat, above 0; infinity leaves the reference as it is.
     """
     if not beta > 0:

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from accord.evaluate.board import Standing, board
 from accord.evaluate.compare import Answers
-from accord.evaluate.lengths import length_controlled
+from accord.evaluate.ratings import Standing, board, length_controlled
 from accord.evaluate.statistics import as_json, mean_of, sign_test
+from accord.feedback.combine import BothOrders, Orders
 from accord.feedback.judge import Judge
-from accord.feedback.orders import BothOrders, Orders
 from accord.records import text_to_json
 
 FEW = 20

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from accord.data.samples import load_prompted_samples
+from accord.data.load import load_prompted_samples
 from accord.errors import InputError
 from accord.evaluate.compare import Answers
-from accord.feedback.judge import unsampled
-from accord.feedback.numbers import excerpt
+from accord.feedback.judge import excerpt, unsampled
 from accord.records import Completion, Prompt, Sample, Text, show
 
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from accord.errors import InputError
-from accord.feedback.judge import unsampled
-from accord.feedback.numbers import excerpt, finite, lacking, number, place
+from accord.feedback.judge import excerpt, finite, lacking, number, place, unsampled
 from accord.records import Comparison, Prompt, Sample, Text, Verdict, text_to_json
 
 _TAKEN = ("prompt", "prompts", "completion", "completions", "completion_ids", "firsts", "seconds")

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from accord.data.chat import encode_completion, encode_prompt
 from accord.engine.forward import outputs
-from accord.engine.models import Comparer, Model, Scorer, load_classifier
-from accord.engine.precision import computing, frozen
+from accord.engine.models import Model, PreferenceNetwork, Scorer, load_classifier
+from accord.engine.precision import autocast, frozen_copy
 from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.feedback.judge import invalid_gap
 from accord.objectives.preference import general_preference
@@ -25,13 +25,13 @@ Tokens: TypeAlias = tuple[int, ...]
 class Learned:
     """A reward model or a preference model at work: its L labels for completions, each computed once a call.
 
-    Samples of a policy whose tokenizer has the same vocabulary are read by their tokens; others are tokenised again,
+    Samples of a policy whose tokenizer has the same vocabulary are read by their tokens; others are tokenized again,
     without an end-of-turn token where they were cut. The model is frozen when it is first used.
     """
 
     def __init__(
         self,
-        model: Scorer | Comparer,
+        model: Scorer | PreferenceNetwork,
         policy: Model | None = None,
         *,
         dtype: torch.dtype = torch.float32,
@@ -50,7 +50,7 @@ class Learned:
     def of_trees(self, trees: Sequence[Tree]) -> Tensor:
         """The labels of every branch, in order, (C, L) float32."""
         if self._network is None:
-            self._network = self.model.network = frozen(self.model.network, self.dtype)  # type: ignore[assignment]
+            self._network = self.model.network = frozen_copy(self.model.network, self.dtype)  # type: ignore[assignment]
         starts = torch.tensor([0, *(len(t.branches) for t in trees)]).cumsum(0)
         labels = torch.empty(int(starts[-1]), len(self.model.network.config.id2label or ()))
         numbered = [Tree(t.prompt, t.branches, row=i) for i, t in enumerate(trees)]
@@ -84,7 +84,7 @@ class Learned:
     @torch.no_grad()
     def _forward(self, batch: Trees) -> Tensor:
         assert self._network is not None
-        with computing(self.dtype, self.model.device):
+        with autocast(self.dtype, self.model.device):
             return outputs(self._network, batch)
 
 

@@ -6,7 +6,7 @@ NAME = a verifier (exact, number, regex:PATTERN, math, reasoning-gym), a Python 
        the Hugging Face Hub)
 
 A judge is named by any of these, by a file of people's comparisons, or as a language model that is asked: ai:MODEL,
-ai:MODEL@URL, or a YAML file (`accord.feedback.llm`).
+ai:MODEL@URL, or a YAML file (`accord.feedback.ai`).
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ from typing import Any
 
 import torch
 
-from accord.engine.models import Comparer, Model, load_classifier, load_scorer
+from accord.engine.models import Model, PreferenceNetwork, load_classifier, load_reward_model
 from accord.errors import InputError
-from accord.feedback.ensemble import Weighted, ensemble, is_ensemble
+from accord.feedback.ai import AIJudge, ai_judge, is_ai
+from accord.feedback.combine import Weighted, ensemble, is_ensemble
 from accord.feedback.functions import FunctionJudge, FunctionReward
 from accord.feedback.judge import Judge, Reward, RewardJudge, ScoreJudge, TextReward
 from accord.feedback.learned import LearnedJudge, LearnedReward, learned_judge
-from accord.feedback.llm import AIJudge, ai_judge, is_ai
-from accord.feedback.recorded import Recorded, people_named
+from accord.feedback.people import Recorded, Simulated, people_named
 from accord.feedback.remote import RemoteReward
-from accord.feedback.simulated import Simulated
 from accord.feedback.verifiers import VERIFIERS, verifier_named
 
 WORLDS = {"cafe": "accord.worlds.cafe:gold"}
@@ -69,7 +68,7 @@ def as_reward(reward: Any, policy: Model | None = None, *, dtype: torch.dtype = 
     if isinstance(reward, str):
         return reward_named(reward, policy, dtype=dtype)
     if isinstance(reward, Path):
-        return LearnedReward(load_scorer(str(reward)), policy, dtype=dtype)
+        return LearnedReward(load_reward_model(str(reward)), policy, dtype=dtype)
     if isinstance(reward, Mapping):
         named = [(_name(r), float(w), as_reward(r, policy, dtype=dtype)) for r, w in reward.items()]
         return _weighted(named, "the mapping of rewards")
@@ -81,7 +80,7 @@ def as_reward(reward: Any, policy: Model | None = None, *, dtype: torch.dtype = 
 def judge_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> Judge:
     """The judge that a name stands for: of a model's folder, its own; a Python function; or a reward's preference.
 
-    A small world's is its gold reward's preference, which never errs; `labeller_named` errs as people do.
+    A small world's is its gold reward's preference, which never errs; `labeler_named` errs as people do.
     `module:function` is a `FunctionJudge` unless it names the argument `completions`, as rewards do. A file of
     preferences or rankings is the people who gave them; `ai:MODEL` or a YAML file is a language model that is asked. A
     judge made of a reward prefers the higher one, and calls equal rewards a tie.
@@ -105,8 +104,8 @@ def judge_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = 
     return RewardJudge(reward_named(name, policy, dtype=dtype))
 
 
-def labeller_named(name: str, agreement: float, seed: int = 0) -> Simulated:
-    """A simulated labeller who agrees with the gold reward of a small world only so often.
+def labeler_named(name: str, agreement: float, seed: int = 0) -> Simulated:
+    """A simulated labeler who agrees with the gold reward of a small world only so often.
 
     Raises:
         InputError: there is no world of that name, or the agreement is none.
@@ -144,7 +143,7 @@ def as_measure(measure: Any, policy: Model | None = None, *, dtype: torch.dtype 
         if kind == "model" and len(_terms(measure)) == 1:
             _require_model(measure)
             model = load_classifier(measure)
-            return (LearnedJudge if isinstance(model, Comparer) else LearnedReward)(model, policy, dtype=dtype)
+            return (LearnedJudge if isinstance(model, PreferenceNetwork) else LearnedReward)(model, policy, dtype=dtype)
         measure = (
             imported(measure) if kind == "function" else ai_judge(measure, dtype=dtype) if kind == "ai" else measure
         )
@@ -154,7 +153,7 @@ def as_measure(measure: Any, policy: Model | None = None, *, dtype: torch.dtype 
 def only_compares(measure: Any) -> bool:
     """Whether it scores no answer alone: a preference model, people, an AI judge, a function of `firsts`, `seconds`."""
     if isinstance(measure, LearnedJudge):
-        return isinstance(measure.model, Comparer)
+        return isinstance(measure.model, PreferenceNetwork)
     return isinstance(measure, AIJudge | FunctionJudge | Recorded) or (
         inspect.isroutine(measure) and _names(measure, "firsts")
     )
@@ -190,7 +189,7 @@ def one_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = to
             return FunctionReward(reward, name) if _is_function(reward) else as_reward(reward)
         case _:
             _require_model(name)
-            return LearnedReward(load_scorer(name), policy, dtype=dtype)
+            return LearnedReward(load_reward_model(name), policy, dtype=dtype)
 
 
 def imported(name: str) -> Any:

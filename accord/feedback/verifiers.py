@@ -7,23 +7,27 @@
     reasoning-gym    the score of the data set that the row came from, which may lie between 0 and 1
 
 The answer stands in the column `answer`, or in the one named after an `@`: `number@solution`, `regex@label:(yes|no)`.
+
+The final number in a text, as benchmarks of arithmetic mark it.
+
+Votes: what the samples of one prompt agree on (self-consistency, Wang et al. 2023, arXiv:2203.11171).
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from accord.errors import InputError
-from accord.feedback.numbers import excerpt, lacking
-from accord.feedback.numerals import final_number
+from accord.feedback.judge import excerpt, lacking
 from accord.records import Prompt, Sample
 
 ANSWER = "answer"
@@ -140,13 +144,13 @@ def _compared(
 
 
 def _math(column: str = ANSWER) -> Verifier:
-    from accord.feedback.expressions import mathematics
+    from accord.feedback.external_verifiers import mathematics
 
     return mathematics(column)
 
 
 def _reasoning_gym(**other: str) -> Verifier:
-    from accord.feedback.reasoning import reasoning_gym
+    from accord.feedback.external_verifiers import reasoning_gym
 
     if other:
         raise InputError("the verifier reasoning-gym reads the columns that its rows come with, so name none")
@@ -161,3 +165,87 @@ VERIFIERS: dict[str, Callable[..., Verifier]] = {
     "reasoning-gym": _reasoning_gym,
 }
 """Verifiers by name; the last two need the `verify` extra."""
+
+
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+"
+_NUMBER = re.compile(
+    rf"(?P<minus>(?<![\w)\]}}.])-)?(?P<money>[$£€]-?)?(?P<digits>{_DIGITS})"
+    r"(?:/(?P<parts>\d+)|[eE](?P<exponent>[-+]?\d{1,3})(?!\d))?"
+)
+_MARKED = re.compile(r"####[ \t]*([-$£€\d.,/%]*\d[.,%]*)[ \t]*$", re.MULTILINE)
+_FRACTION = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
+_TYPESET = str.maketrans({"−": "-"})
+_SPACING = re.compile(r"\{,\}|\\[,!;:]|\\(?=[$%])")
+_LONGEST = 400
+"""Digits in a number; no answer is longer, and what a model repeats without end is not worth the time."""
+
+
+def final_number(text: str) -> str | None:
+    r"""The number that a text ends on, in one form for equal numbers, or None where there is none.
+
+    It is the last number in the last closed `\boxed{...}`; where there is none, the number after the last `####` that
+    stands alone on the rest of its line; else the last number. A number may have a sign, a currency sign, separators
+    of thousands, decimals and an exponent, may be a fraction of whole numbers (`3/4`, `\frac{3}{4}`), and may be
+    followed by anything, such as a percent sign. So `$1,234.50`, `1234.5` and `\boxed{2469/2}` are all "1234.5".
+    """
+    text = _SPACING.sub(lambda m: "," if m[0] == "{,}" else "", text.translate(_TYPESET))
+    text = _FRACTION.sub(r"\1/\2", text)
+    answer = boxed(text)
+    if answer is None:
+        marked = _MARKED.findall(text)
+        answer = marked[-1] if marked else text
+    found = deque(_NUMBER.finditer(answer), 1)
+    return _canonical(found[0]) if found else None
+
+
+def boxed(text: str) -> str | None:
+    r"""What stands in the last `\boxed{...}` whose braces close, or None."""
+    opened: list[int | None] = []
+    last = None
+    for brace in re.finditer(r"\\boxed\{|[{}]", text):
+        if brace[0] != "}":
+            opened.append(brace.end() if len(brace[0]) > 1 else None)
+        elif opened and (start := opened.pop()) is not None:
+            last = text[start : brace.start()]
+    return last
+
+
+def _canonical(found: re.Match[str]) -> str | None:
+    """The number as a decimal where it has an end, else as a fraction in lowest terms."""
+    digits, parts = found["digits"].replace(",", ""), found["parts"] or "1"
+    if len(digits) + len(parts) > _LONGEST or not int(parts):
+        return None
+    value = Fraction(digits) / int(parts) * Fraction(10) ** int(found["exponent"] or 0)
+    negative = bool(found["minus"]) != ("-" in (found["money"] or ""))
+    rest, places = value.denominator, 0
+    while rest % 10 == 0 or rest % 5 == 0 or rest % 2 == 0:
+        rest, places = rest // next(d for d in (10, 5, 2) if rest % d == 0), places + 1
+    sign = "-" if negative and value else ""
+    if rest != 1:
+        return f"{sign}{value.numerator}/{value.denominator}"
+    whole = str(value.numerator * 10**places // value.denominator).rjust(places + 1, "0")
+    return sign + (f"{whole[:-places]}.{whole[-places:]}".rstrip("0").rstrip(".") if places else whole)
+
+
+def leaders(answers: Sequence[str | None]) -> tuple[list[str], float]:
+    """The answers that most samples give, the earliest first, and the share of all samples that give each of them.
+
+    None is a sample without an answer: it counts among the samples and cannot lead. Where none has one, nobody leads,
+    and the share is 0.
+
+    Args:
+        answers: one a sample, in a form in which equal answers are equal strings.
+    """
+    votes = Counter(answer for answer in answers if answer is not None)
+    most = max(votes.values(), default=0)
+    return [answer for answer, count in votes.items() if count == most], most / max(1, len(answers))
+
+
+def majority(answers: Sequence[str | None]) -> tuple[str | None, float]:
+    """The one answer that more samples give than any other, and their share; None where several lead, or nobody does.
+
+    Of m independent samples that are right with probability p, all others giving one wrong answer, the majority of odd
+    m is right with probability `sum over k > m/2 of C(m, k) p^k (1 - p)^(m - k)` (Condorcet 1785).
+    """
+    ahead, share = leaders(answers)
+    return (ahead[0] if len(ahead) == 1 else None), share

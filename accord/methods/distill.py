@@ -1,6 +1,6 @@
 """On-policy distillation: the student writes, the teacher says how likely it would have written that.
 
-    minimise KL(pi, teacher) = E over y ~ pi of sum over t of d_t,  d_t = log pi(y_t | .) - log teacher(y_t | .)
+    minimize KL(pi, teacher) = E over y ~ pi of sum over t of d_t,  d_t = log pi(y_t | .) - log teacher(y_t | .)
     loss of token t = - A_t log pi(y_t | .),  A_t = - (d_t + gamma d_(t+1) + gamma^2 d_(t+2) + ...)
 
 Agarwal et al. 2023 (arXiv:2306.13649) with the reverse divergence, as a reward of tokens in Gu et al. 2023
@@ -20,15 +20,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from accord.data.prompts import EncodedPrompt
-from accord.engine.fit import Measures, Optimiser, Work
+from accord.data.encoding import EncodedPrompt
+from accord.engine.fit import LossTerm, Measures, Optimizer
 from accord.engine.forward import log_probabilities
 from accord.engine.models import Policy
-from accord.engine.precision import compute_dtype, computing, frozen
+from accord.engine.precision import autocast, compute_dtype, frozen_copy
 from accord.engine.trees import Trees, pack
 from accord.errors import InputError
-from accord.methods.online import Learner, Taught
-from accord.methods.parts.rollouts import Rollout, respond, rolled
+from accord.methods.online import DistillMethod, Learner
+from accord.methods.rollouts import Rollout, respond, rolled
 from accord.objectives import kl
 from accord.objectives.advantages import gae
 from accord.objectives.policy import reinforce
@@ -36,7 +36,7 @@ from accord.objectives.segments import segment_sum
 
 
 @dataclass(kw_only=True)
-class Distill(Taught):
+class Distill(DistillMethod):
     """Make a student say what its teacher would, on the student's own samples."""
 
     command: ClassVar[str] = "distill"
@@ -61,28 +61,28 @@ class DistillLearner(Learner):
     def __init__(self, method: Distill, policy: Policy, teacher: Policy) -> None:
         self.method, self.policy = method, policy
         self.dtype = compute_dtype(method.dtype, policy.device)
-        self.teacher = frozen(teacher.network, self.dtype)
+        self.teacher = frozen_copy(teacher.network, self.dtype)
         self.networks = {"policy": policy.network}
 
     def step(
-        self, step: int, prompts: Sequence[EncodedPrompt], optimiser: Optimiser
+        self, step: int, prompts: Sequence[EncodedPrompt], optimizer: Optimizer
     ) -> tuple[Rollout, dict[str, float]]:
         samples = respond(self.method, self.policy, prompts, step)
         rollout = rolled(prompts, samples, [0.0] * len(samples))
         packs = [self.score(t) for t in pack(rollout.trees, self.method.tokens_per_pass, self.policy.device)]
         divergence = sum(float(t.extra["kl"].sum()) for t in packs) / len(samples)
-        row = optimiser.update(step, Work(self.loss, packs, "branch"))
+        row = optimizer.update(step, LossTerm(self.loss, packs, "branch"))
         return rollout, {"reward": -divergence, "teacher_kl": divergence} | row
 
     @torch.no_grad()
     def score(self, trees: Trees) -> Trees:
         """The pack with every token's divergence from the teacher and its advantage."""
-        with computing(self.dtype, self.policy.device):
+        with autocast(self.dtype, self.policy.device):
             teacher, _ = log_probabilities(self.teacher, trees, self.method.temperature)
         divergence = kl.k1(trees.logprobs, teacher)
         zero = torch.zeros_like(divergence)
         advantage, _ = gae(-divergence, zero, trees.owner, gamma=self.method.gamma, lam=1.0)
-        return trees.having(kl=divergence, advantage=advantage)
+        return trees.with_extra(kl=divergence, advantage=advantage)
 
     def loss(self, trees: Trees) -> tuple[Tensor, Measures]:
         """- sum over t of A_t log pi(y_t) of every completion, (C,)."""

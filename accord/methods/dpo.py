@@ -1,4 +1,4 @@
-"""Direct preference optimisation: preferences fitted without a reward model.
+"""Direct preference optimization: preferences fitted without a reward model.
 
     loss = - log sigmoid(beta * ((log pi(chosen) - log pi(rejected)) - (log ref(chosen) - log ref(rejected))))
 
@@ -15,18 +15,18 @@ from torch import Tensor
 
 from accord.engine.fit import Objective
 from accord.engine.models import Model
-from accord.engine.precision import compute_dtype, frozen
+from accord.engine.precision import compute_dtype, frozen_copy
 from accord.engine.trees import Trees
 from accord.errors import InputError
-from accord.methods.offline import Tuning
-from accord.methods.parts.pairs import pair_objective
+from accord.methods.offline import PolicyMethod
+from accord.methods.pairs import pair_objective
 from accord.objectives.preference import dpo
 from accord.records import Preference
 
 
 @dataclass(kw_only=True)
-class DPO(Tuning):
-    """Optimise a policy on preferences directly."""
+class DPO(PolicyMethod):
+    """Optimize a policy on preferences directly."""
 
     command: ClassVar[str] = "dpo"
     reads: ClassVar[tuple[type, ...]] = (Preference,)
@@ -47,7 +47,7 @@ class DPO(Tuning):
             raise InputError(f"label_smoothing must lie in [0, 0.5), not {self.label_smoothing}.")
 
     def objective(self, model: Model) -> Objective:
-        reference = frozen(model.network, compute_dtype(self.dtype, model.device))
+        reference = frozen_copy(model.network, compute_dtype(self.dtype, model.device))
 
         def loss(policy: Tensor, reference: Tensor, trees: Trees) -> Tensor:
             return dpo(policy, reference, beta=self.beta, label_smoothing=self.label_smoothing)

@@ -1,12 +1,12 @@
-"""GRPO: group-relative policy optimisation, PPO's clipped ratio without a value model.
+"""GRPO: group-relative policy optimization, PPO's clipped ratio without a value model.
 
     A_i = (r_i - mean of the group) / std of the group
     loss of token t of sample i = max(-rho A_i, -clip(rho, 1 - low, 1 + high) A_i) + beta k(pi, ref),  rho = pi / pi_old
 
 Shao et al. 2024 (arXiv:2402.03300), with its k3 estimate of the divergence and the mean over each sequence's tokens
-first: `--normalise sequence --clip-high 0.2`. DAPO (Yu et al. 2025, arXiv:2503.14476) is `--kl-coefficient 0
+first: `--normalize sequence --clip-high 0.2`. DAPO (Yu et al. 2025, arXiv:2503.14476) is `--kl-coefficient 0
 --mask-truncated` with the defaults here: the mean over all tokens, and a wider clip above. Dr. GRPO (Liu et al. 2025,
-arXiv:2503.20783) is `--no-scale --normalise constant --kl-coefficient 0`.
+arXiv:2503.20783) is `--no-scale --normalize constant --kl-coefficient 0`.
 
 The gradient of k3 in the loss is that of KL(ref, pi), another objective than the penalty that PPO and RLOO have. Of
 KL(pi, ref) it is that of k2 in the loss, or of the divergence in the reward: `--kl k2`, `--kl reward`.
@@ -25,7 +25,7 @@ from torch import Tensor
 from accord.engine.fit import Measures
 from accord.engine.trees import Trees
 from accord.errors import InputError
-from accord.methods.parts.gradient import PolicyGradient
+from accord.methods.policy_gradient import PolicyGradient
 from accord.objectives import advantages, kl
 from accord.objectives.policy import clipped
 from accord.objectives.segments import segment_sum
@@ -33,7 +33,7 @@ from accord.objectives.segments import segment_sum
 
 @dataclass(kw_only=True)
 class GRPO(PolicyGradient):
-    """Optimise a policy against a reward, each group of samples its own yardstick."""
+    """Optimize a policy against a reward, each group of samples its own yardstick."""
 
     command: ClassVar[str] = "grpo"
     least_group: ClassVar[int] = 2
@@ -52,7 +52,7 @@ class GRPO(PolicyGradient):
     """How far the ratio of new to old probability may fall before its gradient stops."""
     clip_high: float = 0.28
     """How far it may rise."""
-    normalise: Literal["token", "sequence", "constant"] = "token"
+    normalize: Literal["token", "sequence", "constant"] = "token"
     """The mean over all tokens, or over samples of their tokens' mean, or of their tokens' sum over max_new_tokens."""
     inner_epochs: int = 1
     """Passes over each step's samples."""
@@ -66,7 +66,7 @@ class GRPO(PolicyGradient):
 
     @property
     def per(self) -> Literal["branch", "token"]:
-        return "token" if self.normalise == "token" else "branch"
+        return "token" if self.normalize == "token" else "branch"
 
     @property
     def updates(self) -> tuple[int, int]:
@@ -93,8 +93,8 @@ class GRPO(PolicyGradient):
             values = values + self.kl_coefficient * estimate(logp, x["reference"])
         ratio = torch.exp(logp.detach() - old)
         held = (ratio < 1 - self.clip_low) | (ratio > 1 + self.clip_high)
-        if self.normalise != "token":
+        if self.normalize != "token":
             lengths = torch.bincount(owner, minlength=trees.branches)
             sums = segment_sum(values, owner, trees.branches)[trees.learning]
-            values = sums / (lengths[trees.learning] if self.normalise == "sequence" else self.max_new_tokens)
+            values = sums / (lengths[trees.learning] if self.normalize == "sequence" else self.max_new_tokens)
         return values, {"ratio": ratio, "clip_fraction": held.double()}

@@ -1,4 +1,4 @@
-"""IPO: identity preference optimisation, preferences fitted by regression, which no preference can push too far.
+"""IPO: identity preference optimization, preferences fitted by regression, which no preference can push too far.
 
     loss = ((log pi(chosen) - log pi(rejected)) - (log ref(chosen) - log ref(rejected)) - 1 / (2 tau))^2
 
@@ -18,18 +18,18 @@ from torch import Tensor
 
 from accord.engine.fit import Objective
 from accord.engine.models import Model
-from accord.engine.precision import compute_dtype, frozen
+from accord.engine.precision import compute_dtype, frozen_copy
 from accord.engine.trees import Trees
 from accord.errors import InputError
-from accord.methods.offline import Tuning
-from accord.methods.parts.pairs import pair_objective
+from accord.methods.offline import PolicyMethod
+from accord.methods.pairs import pair_objective
 from accord.objectives.preference import ipo
 from accord.records import Preference
 
 
 @dataclass(kw_only=True)
-class IPO(Tuning):
-    """Optimise a policy on preferences directly, with a bounded margin."""
+class IPO(PolicyMethod):
+    """Optimize a policy on preferences directly, with a bounded margin."""
 
     command: ClassVar[str] = "ipo"
     reads: ClassVar[tuple[type, ...]] = (Preference,)
@@ -48,7 +48,7 @@ class IPO(Tuning):
             raise InputError(f"tau must be positive, not {self.tau}.")
 
     def objective(self, model: Model) -> Objective:
-        reference = frozen(model.network, compute_dtype(self.dtype, model.device))
+        reference = frozen_copy(model.network, compute_dtype(self.dtype, model.device))
 
         def loss(policy: Tensor, reference: Tensor, trees: Trees) -> Tensor:
             return ipo(policy, reference, tau=self.tau)

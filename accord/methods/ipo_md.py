@@ -4,7 +4,7 @@
     loss = p (h - 1 / (2 tau))^2 + (1 - p) (-h - 1 / (2 tau))^2,  h = margin of pi - margin of ref
 
 Calandriello et al. 2024 (arXiv:2403.08635). The gradient is that of (h - (p - 1/2) / tau)^2, and at rest
-pi = ref exp(P(y beats the mixture) / tau) / Z, as for Nash-MD: m = 0 is online IPO, whose rest is the regularised
+pi = ref exp(P(y beats the mixture) / tau) / Z, as for Nash-MD: m = 0 is online IPO, whose rest is the regularized
 game's Nash equilibrium. The sampling distribution has no gradient.
 
 Departures: none. Invalid verdicts are left out and counted.
@@ -17,16 +17,16 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from accord.engine.mixture import Mixture
+from accord.engine.cache import Mixture
 from accord.engine.trees import Trees
 from accord.errors import InputError
-from accord.methods.parts.duels import Duelling
+from accord.methods.pairs import Pairwise
 from accord.objectives.preference import ipo
 
 
 @dataclass(kw_only=True)
-class IPOMD(Duelling):
-    """Optimise a policy by regression on a judge's preferences between samples of its mixture with the reference."""
+class IPOMD(Pairwise):
+    """Optimize a policy by regression on a judge's preferences between samples of its mixture with the reference."""
 
     command: ClassVar[str] = "ipo-md"
 

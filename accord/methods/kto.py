@@ -1,4 +1,4 @@
-"""KTO: Kahneman-Tversky optimisation, from completions labelled one by one as desirable or not.
+"""KTO: Kahneman-Tversky optimization, from completions labeled one by one as desirable or not.
 
     loss = w (1 - sigmoid(s beta (log(pi(y) / ref(y)) - z0))),  s = +1 and w = w_d if y is desirable, else -1 and w_u
     z0 = max(0, mean over the batch of log(pi(y') / ref(y'))),  y' the completion of another row's prompt
@@ -6,7 +6,7 @@
 Ethayarajh et al. 2024 (arXiv:2402.01306), eq. 8. z0 estimates the divergence from the reference and has no gradient.
 
 Departures: the mismatched completion of a row is that of the next row of its batch, whatever the packing, cut where the
-two together are too long; of a batch of one row z0 is 0. A preference counts as two labelled completions.
+two together are too long; of a batch of one row z0 is 0. A preference counts as two labeled completions.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ import torch
 from torch import Tensor
 
 from accord.data.encoding import Encoded
-from accord.engine.fit import Measures, Work
+from accord.engine.fit import LossTerm, Measures
 from accord.engine.models import Model
-from accord.engine.precision import compute_dtype, computing, frozen
+from accord.engine.precision import autocast, compute_dtype, frozen_copy
 from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.errors import InputError
-from accord.methods.offline import Tuning
-from accord.methods.parts.pairs import completion_log_probabilities
+from accord.methods.offline import PolicyMethod
+from accord.methods.pairs import completion_log_probabilities
 from accord.objectives.preference import kto
-from accord.records import Labelled, Preference, Row
+from accord.records import Labeled, Preference, Row
 
 
 @dataclass(kw_only=True)
-class KTO(Tuning):
-    """Optimise a policy on completions labelled as desirable or undesirable."""
+class KTO(PolicyMethod):
+    """Optimize a policy on completions labeled as desirable or undesirable."""
 
     command: ClassVar[str] = "kto"
-    reads: ClassVar[tuple[type, ...]] = (Labelled, Preference)
+    reads: ClassVar[tuple[type, ...]] = (Labeled, Preference)
     per: ClassVar[Literal["tree", "branch", "token"]] = "branch"
 
     learning_rate: float = 5e-7
@@ -56,29 +56,29 @@ class KTO(Tuning):
             raise InputError("batch_size must be at least 2, as KTO pairs prompts with other rows' completions.")
 
     def encode(self, model: Model, rows: Sequence[Row]) -> Encoded:
-        labelled = [each for row in rows for each in (unpaired(row) if isinstance(row, Preference) else (row,))]
-        labels = {row.label for row in labelled if isinstance(row, Labelled)}
+        labeled = [each for row in rows for each in (unpaired(row) if isinstance(row, Preference) else (row,))]
+        labels = {row.label for row in labeled if isinstance(row, Labeled)}
         if len(labels) < 2:
             only = "desirable" if labels == {True} else "undesirable"
             raise InputError(f"every label is {only}, and KTO learns from both kinds; add rows of the other.")
-        return super().encode(model, labelled)
+        return super().encode(model, labeled)
 
     def objective(self, model: Model) -> KTOLoss:
         return KTOLoss(self, model)
 
-    def work(self, objective: KTOLoss, batch: Sequence[Tree], device: torch.device) -> Work:
+    def work(self, objective: KTOLoss, batch: Sequence[Tree], device: torch.device) -> LossTerm:
         z0 = torch.tensor(objective.divergence(batch), dtype=torch.float64, device=device)
-        packs = [trees.having(baseline=z0) for trees in pack(batch, self.tokens_per_pass, device)]
-        return Work(objective, packs, self.per)
+        packs = [trees.with_extra(baseline=z0) for trees in pack(batch, self.tokens_per_pass, device)]
+        return LossTerm(objective, packs, self.per)
 
 
 class KTOLoss:
-    """The loss of every labelled completion; rank 0 marks the desirable ones, `extra` holds z0."""
+    """The loss of every labeled completion; rank 0 marks the desirable ones, `extra` holds z0."""
 
     def __init__(self, method: KTO, model: Model) -> None:
         self.method, self.model = method, model
         self.dtype = compute_dtype(method.dtype, model.device)
-        self.reference = frozen(model.network, self.dtype)
+        self.reference = frozen_copy(model.network, self.dtype)
 
     def __call__(self, trees: Trees) -> tuple[Tensor, Measures]:
         method, ratios, desirable = self.method, self.log_ratios(trees), trees.ranks == 0
@@ -103,7 +103,7 @@ class KTOLoss:
         if len(batch) == 1:
             return 0.0
         swapped = [self.swapped(a, b) for a, b in zip(batch, [*batch[1:], batch[0]], strict=True)]
-        with computing(self.dtype, self.model.device):
+        with autocast(self.dtype, self.model.device):
             packs = pack(swapped, self.method.tokens_per_pass, self.model.device)
             total = sum(float(self.log_ratios(trees).double().sum()) for trees in packs)
         return max(0.0, total / len(batch))
@@ -115,6 +115,6 @@ class KTOLoss:
         return Tree(row.prompt, (Branch(branch.tokens[:room], branch.trained and branch.trained[:room]),))
 
 
-def unpaired(row: Preference) -> tuple[Labelled, Labelled]:
-    """A preference as two labelled completions."""
-    return Labelled(row.prompt, row.chosen, True), Labelled(row.prompt, row.rejected, False)
+def unpaired(row: Preference) -> tuple[Labeled, Labeled]:
+    """A preference as two labeled completions."""
+    return Labeled(row.prompt, row.chosen, True), Labeled(row.prompt, row.rejected, False)

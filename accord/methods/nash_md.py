@@ -4,7 +4,7 @@
     loss = - (P(y beats y' | x) - tau log(pi(y) / ref(y)) - b) log pi(y)
 
 Munos et al. 2023 (arXiv:2312.00886): the score function of whole completions. At rest pi = ref exp(P(y beats its
-opponent) / tau) / Z: for m = 0 the Nash equilibrium of the regularised game, for m = 1 the best response to ref.
+opponent) / tau) / Z: for m = 0 the Nash equilibrium of the regularized game, for m = 1 the best response to ref.
 `--past 4` plays snapshots of the policy; with `--past 1` and `--mirror`, the price of a nat of divergence from the
 snapshot, that is online mirror descent.
 
@@ -21,27 +21,26 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from accord.data.prompts import EncodedPrompt
-from accord.engine.fit import Optimiser
+from accord.data.encoding import EncodedPrompt
+from accord.engine.cache import Mixture
+from accord.engine.fit import Optimizer
 from accord.engine.forward import log_probabilities
-from accord.engine.mixture import Mixture
 from accord.engine.models import Policy
-from accord.engine.precision import computing
+from accord.engine.precision import autocast
 from accord.engine.trees import Trees
 from accord.errors import InputError
 from accord.feedback.judge import Judge
-from accord.methods.online import Judged, Learner
-from accord.methods.parts.duels import matched
-from accord.methods.parts.gradient import GradientLearner, PolicyGradient
-from accord.methods.parts.rollouts import Rollout, respond
-from accord.methods.parts.snapshots import Snapshots
+from accord.methods.online import JudgeMethod, Learner
+from accord.methods.pairs import matched
+from accord.methods.policy_gradient import GradientLearner, PolicyGradient, Snapshots
+from accord.methods.rollouts import Rollout, respond
 from accord.objectives import kl
 from accord.objectives.advantages import leave_one_out
 
 
 @dataclass(kw_only=True)
-class NashMD(Judged, PolicyGradient):
-    """Optimise a policy against opponents made of itself, by a judge's preferences."""
+class NashMD(JudgeMethod, PolicyGradient):
+    """Optimize a policy against opponents made of itself, by a judge's preferences."""
 
     command: ClassVar[str] = "nash-md"
 
@@ -91,13 +90,13 @@ class NashLearner(GradientLearner):
         self.networks = {"policy": policy.network, **self.past.networks}
 
     def step(
-        self, step: int, prompts: Sequence[EncodedPrompt], optimiser: Optimiser
+        self, step: int, prompts: Sequence[EncodedPrompt], optimizer: Optimizer
     ) -> tuple[Rollout, dict[str, float]]:
         method, self.done = self.method, step
         ours = respond(method, self.policy, prompts, step)
         theirs = respond(method, self.policy, prompts, step, 1, n=method.opponents, network=self.opponent(step))
         rollout, told = matched(self.judge, prompts, ours, theirs)
-        row = self.learn(step, rollout, optimiser)
+        row = self.learn(step, rollout, optimizer)
         self.past.keep(self.policy.network, step + 1)
         return rollout, row | told
 
@@ -112,6 +111,6 @@ class NashLearner(GradientLearner):
     def price(self, trees: Trees) -> Tensor:
         if not self.method.mirror:
             return super().price(trees)
-        with torch.no_grad(), computing(self.dtype, self.policy.device):
+        with torch.no_grad(), autocast(self.dtype, self.policy.device):
             past, _ = log_probabilities(self.past.last(self.done), trees, self.method.temperature)
         return super().price(trees) + self.method.mirror * kl.k1(trees.logprobs, past)

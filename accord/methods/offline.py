@@ -16,19 +16,19 @@ from accord.data import Order, load_data, load_prompts
 from accord.data.encoding import Encoded, encode
 from accord.data.load import Source
 from accord.engine import checkpoint
-from accord.engine.fit import Measures, Objective, Optimiser, Training, Work
+from accord.engine.fit import LossTerm, Measures, Objective, Optimizer, TrainingConfig
 from accord.engine.forward import log_probabilities
 from accord.engine.models import Model, Policy, load_model
 from accord.engine.precision import compute_dtype
 from accord.engine.trees import Tree, Trees, pack
 from accord.errors import InputError
 from accord.feedback.named import as_measure
-from accord.methods.parts.passes import Passes
-from accord.methods.parts.rollouts import Sampled, encoded
-from accord.methods.parts.watch import Unwatched, Watch, check_held_out
-from accord.objectives.likelihood import negative_log_likelihood
+from accord.methods.rollouts import SamplingConfig, encoded
+from accord.objectives.policy import negative_log_likelihood
 from accord.records import Row
-from accord.run import Run, read_metrics
+from accord.train.loop import Passes
+from accord.train.run import Run, read_metrics
+from accord.train.watch import NoWatch, Watch, check_held_out
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -58,7 +58,7 @@ class Course(TypedDict, total=False):
 
 
 @dataclass(kw_only=True)
-class Offline(Training, ABC):
+class Offline(TrainingConfig, ABC):
     """A method that makes passes over rows: what it trains, on which rows, and with which loss."""
 
     command: ClassVar[str]
@@ -69,9 +69,9 @@ class Offline(Training, ABC):
     def objective(self, model: Model) -> Objective:
         """The loss of packed trees under the model."""
 
-    def work(self, objective: Any, batch: Sequence[Tree], device: torch.device) -> Work:
-        """An optimiser step's work: the objective, of `objective`, on a batch of trees."""
-        return Work(objective, pack(batch, self.tokens_per_pass, device), self.per)
+    def work(self, objective: Any, batch: Sequence[Tree], device: torch.device) -> LossTerm:
+        """An optimizer step's work: the objective, of `objective`, on a batch of trees."""
+        return LossTerm(objective, pack(batch, self.tokens_per_pass, device), self.per)
 
     def start(self, policy: Policy) -> Model:
         """The model to train, made from the one given."""
@@ -130,14 +130,14 @@ class Offline(Training, ABC):
             found = self.encode(trained, rows)
             for line in found.left_out:
                 run.say(line)
-            watch = Unwatched() if looking is None else looking(trained, found.trees, run)
+            watch = NoWatch() if looking is None else looking(trained, found.trees, run)
             train(self, trained, found.trees, run, watch, save_every)
 
-        return conduct(out, settings, resume, trained, work)
+        return run_in_folder(out, settings, resume, trained, work)
 
 
 @dataclass(kw_only=True)
-class Tuning(Offline, ABC):
+class PolicyMethod(Offline, ABC):
     """A method that makes passes over rows and trains a policy, which can be watched as it learns."""
 
     def fit(
@@ -171,7 +171,9 @@ class Tuning(Offline, ABC):
             raise InputError("watch and watch_data go together: a measure, and prompts held out to be answered for it.")
         if watch is None or watch_data is None:
             return self.run(model, data, out, **course)
-        speaking = Sampled(max_new_tokens=watch_tokens, max_length=self.max_length, seed=self.seed, dtype=self.dtype)
+        speaking = SamplingConfig(
+            max_new_tokens=watch_tokens, max_length=self.max_length, seed=self.seed, dtype=self.dtype
+        )
 
         def looking(policy: Model, trees: Sequence[Tree], run: Run) -> Watch:
             assert isinstance(policy, Policy)
@@ -184,7 +186,7 @@ class Tuning(Offline, ABC):
         return self.run(model, data, out, looking, given, **course)
 
 
-def conduct(
+def run_in_folder(
     out: str | Path, settings: Mapping[str, Any], resume: bool, model: Model, work: Callable[[Run], None]
 ) -> Result:
     """A run of any method in the folder `out`: its work, unless that is finished already, then model and report."""
@@ -198,16 +200,16 @@ def conduct(
         return finish(run, model)
 
 
-def train(method: Offline, model: Model, trees: Sequence[Tree], run: Run, watch: Unwatched, save_every: int) -> None:
+def train(method: Offline, model: Model, trees: Sequence[Tree], run: Run, watch: NoWatch, save_every: int) -> None:
     """All steps of a run, from its last checkpoint or the beginning."""
     order = Order(len(trees), method.batch_size, method.seed)
     objective = method.objective(model)
     passes = Passes(trees, order, lambda batch: method.work(objective, batch, model.device), watch=watch)
-    optimiser = Optimiser({"model": model.network}, method, method.max_steps or order.steps(method.epochs))
-    first, _ = restore(run, optimiser)
-    run.begin(first, optimiser.total)
+    optimizer = Optimizer({"model": model.network}, method, method.max_steps or order.steps(method.epochs))
+    first, _ = restore(run, optimizer)
+    run.begin(first, optimizer.total)
     watch.restore(read_metrics(run.folder))
-    passes.make(optimiser, run, save_every, first)
+    passes.make(optimizer, run, save_every, first)
 
 
 def maximum_likelihood(model: Model, temperature: float = 1.0) -> Objective:
@@ -220,10 +222,10 @@ def maximum_likelihood(model: Model, temperature: float = 1.0) -> Objective:
     return loss
 
 
-def restore(run: Run, optimiser: Optimiser) -> tuple[int, dict[str, Any]]:
+def restore(run: Run, optimizer: Optimizer) -> tuple[int, dict[str, Any]]:
     """The step to go on from, and the method's state there; step 0 where there is nothing to go on from."""
     saved = checkpoint.found(run.folder / "checkpoints") if run.resumed else []
-    return checkpoint.load(saved[-1], optimiser) if saved else (0, {})
+    return checkpoint.load(saved[-1], optimizer) if saved else (0, {})
 
 
 def finish(run: Run, model: Model) -> Result:
@@ -239,7 +241,7 @@ def finish(run: Run, model: Model) -> Result:
     return Result(run.folder, read_metrics(run.folder), model, run.report())
 
 
-def describe(method: Training, **given: Any) -> dict[str, Any]:
+def describe(method: TrainingConfig, **given: Any) -> dict[str, Any]:
     """Every setting of a run, for its folder; data given as rows are named by their number and type."""
     settings = {"command": getattr(method, "command", type(method).__name__)}
     for name, value in given.items():

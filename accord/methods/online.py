@@ -12,20 +12,20 @@ import torch
 from torch import nn
 
 from accord.data import Order, load_prompts
+from accord.data.encoding import EncodedPrompt
 from accord.data.load import Source
-from accord.data.prompts import EncodedPrompt
 from accord.engine import checkpoint
-from accord.engine.fit import Optimiser
+from accord.engine.fit import Optimizer
 from accord.engine.models import Policy, load_model
 from accord.engine.precision import compute_dtype
 from accord.errors import InputError
+from accord.feedback.combine import BothOrders
 from accord.feedback.judge import Judge, Reward, check_prompts
 from accord.feedback.named import as_judge, as_measure, as_reward
-from accord.feedback.orders import BothOrders
-from accord.methods.offline import Result, conduct, describe, require_positive, restore
-from accord.methods.parts.rollouts import Rollout, Sampled, encoded, shown, summary
-from accord.methods.parts.watch import Unwatched, Watch, check_held_out
-from accord.run import Run, read_metrics
+from accord.methods.offline import Result, describe, require_positive, restore, run_in_folder
+from accord.methods.rollouts import Rollout, SamplingConfig, encoded, shown, summary
+from accord.train.run import Run, read_metrics
+from accord.train.watch import NoWatch, Watch, check_held_out
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -51,12 +51,12 @@ class Learner(ABC):
 
     @abstractmethod
     def step(
-        self, step: int, prompts: Sequence[EncodedPrompt], optimiser: Optimiser
+        self, step: int, prompts: Sequence[EncodedPrompt], optimizer: Optimizer
     ) -> tuple[Rollout, dict[str, float]]:
         """Sample, score, update the networks: what was said, and the numbers to log."""
 
     def state(self) -> dict[str, Any]:
-        """What must survive a restart besides weights and optimiser."""
+        """What must survive a restart besides weights and optimizer."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027
@@ -64,7 +64,7 @@ class Learner(ABC):
 
 
 @dataclass(kw_only=True)
-class Online(Sampled, ABC):
+class Online(SamplingConfig, ABC):
     """A method that samples, has the samples scored by a reward, and learns from that."""
 
     source: ClassVar[str] = "reward"
@@ -144,7 +144,7 @@ class Online(Sampled, ABC):
             dtype = compute_dtype(self.dtype, policy.device)
             feedback = self.feedback(source, policy, dtype)
             check_prompts(feedback, prompts)
-            looking = Unwatched()
+            looking = NoWatch()
             if watch is not None:
                 measure = as_measure(watch, policy, dtype=dtype)
                 held_out = [] if watch_data is None else encoded(self, policy, load_prompts(watch_data), run)
@@ -164,7 +164,7 @@ class Online(Sampled, ABC):
 
 
 @dataclass(kw_only=True)
-class Judged(Online, ABC):
+class JudgeMethod(Online, ABC):
     """A method that samples, has the samples compared by a judge, and learns from that."""
 
     source: ClassVar[str] = "judge"
@@ -181,7 +181,7 @@ class Judged(Online, ABC):
         """Train on the rows' prompts and leave a finished run in the folder `out`; see `Online.fit`.
 
         Args:
-            judge: what compares the samples, in both orders where it might favour one: the folder of a preference model
+            judge: what compares the samples, in both orders where it might favor one: the folder of a preference model
                 or of a reward model, ai:MODEL or the YAML file of an AI judge, module:function, or anything that can be
                 a reward; in Python also a function or any `Judge`.
         """
@@ -192,7 +192,7 @@ class Judged(Online, ABC):
 
 
 @dataclass(kw_only=True)
-class Taught(Online, ABC):
+class DistillMethod(Online, ABC):
     """A method that samples, and learns from what a teacher of the same vocabulary makes of the samples."""
 
     source: ClassVar[str] = "teacher"
@@ -225,7 +225,7 @@ class Taught(Online, ABC):
 
 
 def on_prompts(
-    method: Sampled,
+    method: SamplingConfig,
     model: Policy | str | Path,
     data: Source,
     out: str | Path,
@@ -246,7 +246,7 @@ def on_prompts(
     def train_on(run: Run) -> None:
         work(policy, encoded(method, policy, rows, run), run)
 
-    return conduct(out, settings, resume, policy, train_on)
+    return run_in_folder(out, settings, resume, policy, train_on)
 
 
 def train(
@@ -254,21 +254,21 @@ def train(
     learner: Learner,
     prompts: Sequence[EncodedPrompt],
     run: Run,
-    watch: Unwatched,
+    watch: NoWatch,
     save_every: int,
     sample_every: int,
 ) -> None:
     """The main loop: sample, score, learn, from the last checkpoint or the beginning to the end or a chosen alarm."""
     order = Order(len(prompts), method.batch_size, method.seed)
     total = method.max_steps or order.steps(method.epochs)
-    optimiser = Optimiser(learner.networks, method, total)
+    optimizer = Optimizer(learner.networks, method, total)
     folder = run.folder / "checkpoints"
-    first, state = restore(run, optimiser)
+    first, state = restore(run, optimizer)
     learner.restore(state)
     run.begin(first, total)
     watch.restore(read_metrics(run.folder))
     for step in range(first, total):
-        rollout, row = learner.step(step, [prompts[i] for i in order.batch(step)], optimiser)
+        rollout, row = learner.step(step, [prompts[i] for i in order.batch(step)], optimizer)
         row = summary(rollout) | row | watch.after(step + 1, rollout.samples)
         run.log(step + 1, row, sum(t.size for t in rollout.trees))
         if step % sample_every == 0 or step + 1 == total or run.stopping:
@@ -278,5 +278,5 @@ def train(
             return
         if (step + 1) % save_every == 0 and step + 1 < total:
             watch.save()
-            checkpoint.save(folder, step + 1, optimiser, learner.state())
+            checkpoint.save(folder, step + 1, optimizer, learner.state())
     watch.save()

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from accord.engine.trees import Tree, Trees
 from accord.errors import InputError
-from accord.methods.parts.duels import Duelling
+from accord.methods.pairs import Pairwise
 from accord.objectives.preference import dpo
 
 
 @dataclass(kw_only=True)
-class OnlineDPO(Duelling):
-    """Optimise a policy on a judge's preferences between its own samples."""
+class OnlineDPO(Pairwise):
+    """Optimize a policy on a judge's preferences between its own samples."""
 
     command: ClassVar[str] = "online-dpo"
 

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation against a reward, held near the model it started from.
+"""Proximal policy optimization against a reward, held near the model it started from.
 
     reward of token t = - beta (log pi_old(t) - log ref(t)) + [t is the last] score
     advantages by GAE(gamma, lambda) under a value model, whitened over the step
@@ -23,24 +23,24 @@ from torch import Tensor
 
 from accord.data import Order, load_data
 from accord.data.encoding import encode
-from accord.engine.fit import Measures, Optimiser, Work
+from accord.engine.fit import LossTerm, Measures, Optimizer
 from accord.engine.forward import log_probabilities, values
 from accord.engine.models import Policy, Scorer
-from accord.engine.precision import computing
+from accord.engine.precision import autocast
 from accord.engine.trees import Trees, pack
 from accord.errors import InputError
 from accord.feedback.judge import Reward
 from accord.feedback.learned import LearnedReward
 from accord.methods.offline import maximum_likelihood, of_kind
-from accord.methods.parts.gradient import GradientLearner, PolicyGradient
-from accord.methods.parts.rollouts import Rollout
+from accord.methods.policy_gradient import GradientLearner, PolicyGradient
+from accord.methods.rollouts import Rollout
 from accord.objectives import advantages, kl, policy
 from accord.records import Demonstration
 
 
 @dataclass(kw_only=True)
 class PPO(PolicyGradient):
-    """Optimise a policy against a reward by proximal policy optimisation."""
+    """Optimize a policy against a reward by proximal policy optimization."""
 
     command: ClassVar[str] = "ppo"
 
@@ -121,13 +121,13 @@ class PPOLearner(GradientLearner):
     def restore(self, state: Mapping[str, Any]) -> None:
         self.kl_coefficient = state.get("kl_coefficient", self.kl_coefficient)
 
-    def learn(self, step: int, rollout: Rollout, optimiser: Optimiser) -> dict[str, float]:
-        row = {"kl_coefficient": self.kl_coefficient} | super().learn(step, rollout, optimiser)
+    def learn(self, step: int, rollout: Rollout, optimizer: Optimizer) -> dict[str, float]:
+        row = {"kl_coefficient": self.kl_coefficient} | super().learn(step, rollout, optimizer)
         if self.method.kl_target is not None:
             self.kl_coefficient *= 1 + 0.1 * max(-0.2, min(0.2, row["kl"] / self.method.kl_target - 1))
         return row
 
-    def work(self, batch: list[Trees], step: int, update: int) -> list[Work]:
+    def work(self, batch: list[Trees], step: int, update: int) -> list[LossTerm]:
         work = super().work(batch, step, update)
         if self.mix:
             epochs, minibatches = self.method.updates
@@ -139,20 +139,20 @@ class PPOLearner(GradientLearner):
         """The pack with old log-probabilities, values, and GAE's advantages and returns."""
         ppo, trees = self.method, super().score(trees)
         if "old" not in trees.extra:
-            with computing(self.dtype, self.policy.device):
-                trees = trees.having(old=log_probabilities(self.policy.network, trees, ppo.temperature)[0])
-        with computing(self.dtype, self.policy.device):
+            with autocast(self.dtype, self.policy.device):
+                trees = trees.with_extra(old=log_probabilities(self.policy.network, trees, ppo.temperature)[0])
+        with autocast(self.dtype, self.policy.device):
             value = values(self.value, trees)
         price, owner = trees.extra.get("kl", torch.zeros_like(value)), torch.searchsorted(trees.learning, trees.owner)
         score = trees.rewards[trees.learning]
         reward = advantages.token_rewards(price, score, owner, coefficient=self.kl_coefficient)
         advantage, returns = advantages.gae(reward, value, owner, gamma=ppo.gamma, lam=ppo.lam)
-        return trees.having(values=value, advantage=advantage, returns=returns)
+        return trees.with_extra(values=value, advantage=advantage, returns=returns)
 
     def assign(self, scored: list[Trees]) -> list[Trees]:
         whitened = self.method.advantages(torch.cat([t.extra["advantage"] for t in scored]))
         each = whitened.split([len(t.target) for t in scored])
-        return [t.having(advantage=a) for t, a in zip(scored, each, strict=True)]
+        return [t.with_extra(advantage=a) for t, a in zip(scored, each, strict=True)]
 
     def numbers(self, scored: list[Trees]) -> dict[str, float]:
         returns, value = (torch.cat([t.extra[name] for t in scored]) for name in ("returns", "values"))
@@ -167,15 +167,15 @@ class PPOLearner(GradientLearner):
         return surrogate + ppo.value_coefficient * regression, {**measures, "value_loss": regression}
 
 
-def pretraining_mix(ppo: PPO, policy: Policy) -> Callable[[int], Work]:
+def pretraining_mix(ppo: PPO, policy: Policy) -> Callable[[int], LossTerm]:
     """The likelihood of a batch of pretraining rows, to be added to the n-th update (Ouyang et al. 2022, eq. 2)."""
     data = str(ppo.pretraining_data)
     rows = of_kind(load_data(data), (Demonstration,), data, "ppo --pretraining-data")
     trees = encode(policy.tokenizer, rows, max_length=ppo.max_length, context=policy.context).trees
     order = Order(len(trees), ppo.batch_size, ppo.seed)
 
-    def work(n: int) -> Work:
+    def work(n: int) -> LossTerm:
         packs = pack([trees[i] for i in order.batch(n)], ppo.tokens_per_pass, policy.device)
-        return Work(maximum_likelihood(policy), packs, "token", ppo.pretraining_coefficient)
+        return LossTerm(maximum_likelihood(policy), packs, "token", ppo.pretraining_coefficient)
 
     return work

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from accord.engine.fit import Measures, Objective
 from accord.engine.forward import outputs
-from accord.engine.models import Comparer, Model, Policy
+from accord.engine.models import Model, Policy, PreferenceNetwork
 from accord.engine.trees import Trees
 from accord.errors import InputError
 from accord.methods.offline import Offline
-from accord.methods.parts.ranked import agreement
+from accord.methods.pairs import agreement
 from accord.objectives.preference import general_ranking
 from accord.records import Preference, Ranking
 
@@ -50,7 +50,7 @@ class PreferenceModel(Offline):
             raise InputError(f"planes must be at least 1, not {self.planes}; without any it is `accord reward`.")
 
     def start(self, policy: Policy) -> Model:
-        return Comparer.on(policy, self.planes, self.seed)
+        return PreferenceNetwork.on(policy, self.planes, self.seed)
 
     def objective(self, model: Model) -> Objective:
         def loss(trees: Trees) -> tuple[Tensor, Measures]:

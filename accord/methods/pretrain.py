@@ -20,12 +20,12 @@ from accord.engine.fit import Objective
 from accord.engine.models import Model, Policy
 from accord.engine.trees import Branch, Tree
 from accord.errors import InputError
-from accord.methods.offline import Tuning, maximum_likelihood
+from accord.methods.offline import PolicyMethod, maximum_likelihood
 from accord.records import Demonstration, Row
 
 
 @dataclass(kw_only=True)
-class Pretrain(Tuning):
+class Pretrain(PolicyMethod):
     """Teach a model to continue text."""
 
     command: ClassVar[str] = "pretrain"
@@ -35,7 +35,7 @@ class Pretrain(Tuning):
     learning_rate: float = 1e-3
     """Peak step size of AdamW."""
     batch_size: int = 64
-    """Texts in one optimiser step."""
+    """Texts in one optimizer step."""
     weight_decay: float = 0.1
     """Decoupled weight decay, of matrices only."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"

@@ -15,15 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from accord.data.prompts import EncodedPrompt
-from accord.engine.fit import Optimiser, Work
+from accord.data.encoding import EncodedPrompt
+from accord.engine.fit import LossTerm, Optimizer
 from accord.engine.models import Policy
 from accord.engine.trees import Branch, Tree, pack
 from accord.errors import InputError
 from accord.feedback.judge import Reward
 from accord.methods.offline import maximum_likelihood
 from accord.methods.online import Learner, Online
-from accord.methods.parts.rollouts import Rollout, sample
+from accord.methods.rollouts import Rollout, sample
 
 
 @dataclass(kw_only=True)
@@ -73,7 +73,7 @@ class RAFTLearner(Learner):
         self.objective = maximum_likelihood(policy, method.temperature)
 
     def step(
-        self, step: int, prompts: Sequence[EncodedPrompt], optimiser: Optimiser
+        self, step: int, prompts: Sequence[EncodedPrompt], optimizer: Optimizer
     ) -> tuple[Rollout, dict[str, float]]:
         rollout = sample(self.method, self.policy, prompts, self.reward, step)
         best = [(tree, self.method.best(tree, self.policy.end)) for tree in rollout.trees]
@@ -84,4 +84,4 @@ class RAFTLearner(Learner):
             return rollout, row
         packs = pack(kept, self.method.tokens_per_pass, self.policy.device)
         row |= {"kept_reward": sum(rewards) / len(rewards)}
-        return rollout, row | optimiser.update(step, Work(self.objective, packs, "token"))
+        return rollout, row | optimizer.update(step, LossTerm(self.objective, packs, "token"))

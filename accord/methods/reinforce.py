@@ -16,13 +16,13 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from accord.errors import InputError
-from accord.methods.parts.gradient import PolicyGradient
+from accord.methods.policy_gradient import PolicyGradient
 from accord.objectives.advantages import leave_one_out
 
 
 @dataclass(kw_only=True)
 class REINFORCE(PolicyGradient):
-    """Optimise a policy against a reward by the plain policy gradient."""
+    """Optimize a policy against a reward by the plain policy gradient."""
 
     command: ClassVar[str] = "reinforce"
 

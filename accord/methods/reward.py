@@ -7,8 +7,8 @@ Two completions give Bradley-Terry's loss; K of them give that of Ouyang et al. 
 all pairs of one prompt count as one element. Equal ranks are ties and enter no pair. The second term gives rewards a
 zero, which preferences leave open (Eisenstein et al. 2023, arXiv:2312.09244); by default it is absent.
 
-Departures: the head starts near zero and not at the policy's output layer; the reward is not normalised afterwards,
-since policy optimisation whitens advantages.
+Departures: the head starts near zero and not at the policy's output layer; the reward is not normalized afterwards,
+since policy optimization whitens advantages.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from accord.engine.models import Model, Policy, Scorer
 from accord.engine.trees import Trees
 from accord.errors import InputError
 from accord.methods.offline import Offline
-from accord.methods.parts.ranked import agreement
-from accord.objectives.preference import centring, ranking
+from accord.methods.pairs import agreement
+from accord.objectives.preference import centering, ranking
 from accord.records import Preference, Ranking, Row
 
 
@@ -63,7 +63,7 @@ class RewardModel(Offline):
             read = outputs(model.network, trees)
             scores = read.squeeze(-1)
             fit = ranking(scores, trees.group, trees.ranks)
-            centred = self.center_coefficient * centring(scores, trees.group, trees.ranks)
-            return fit + centred, agreement(read, trees)
+            centered = self.center_coefficient * centering(scores, trees.group, trees.ranks)
+            return fit + centered, agreement(read, trees)
 
         return loss

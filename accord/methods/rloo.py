@@ -16,13 +16,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from accord.methods.parts.gradient import PolicyGradient
+from accord.methods.policy_gradient import PolicyGradient
 from accord.objectives.advantages import leave_one_out
 
 
 @dataclass(kw_only=True)
 class RLOO(PolicyGradient):
-    """Optimise a policy against a reward, each sample judged by its siblings."""
+    """Optimize a policy against a reward, each sample judged by its siblings."""
 
     command: ClassVar[str] = "rloo"
     least_group: ClassVar[int] = 2

@@ -3,7 +3,7 @@
     y ~ pi_r(.|x);  K_r = the samples that the method selects;  pi_(r+1) = argmax over pi of sum over K_r of log pi(y|x)
 
 Of every round the folder keeps `round-N.jsonl`, the rows it learnt from, which `accord sft` can read too. A round is
-fine-tuning as `accord.methods.offline` does it, a tree a prompt, each round with a new optimiser and schedule.
+fine-tuning as `accord.methods.offline` does it, a tree a prompt, each round with a new optimizer and schedule.
 
 What is selected by a rule that accepts or refuses each sample, all of it and as often as it was said, makes the exact
 round an improvement. With J the chance that a sample is accepted and q the accepted samples' distribution under pi_r,
@@ -25,10 +25,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from accord.data import Order
+from accord.data.encoding import EncodedPrompt
 from accord.data.load import Source
-from accord.data.prompts import EncodedPrompt
 from accord.engine import checkpoint
-from accord.engine.fit import Optimiser, Work
+from accord.engine.fit import LossTerm, Optimizer
 from accord.engine.models import Policy
 from accord.engine.precision import compute_dtype
 from accord.engine.trees import Branch, Tree, pack
@@ -38,14 +38,14 @@ from accord.feedback.named import as_reward
 from accord.files import write_rows
 from accord.methods.offline import Result, maximum_likelihood, require_positive, restore
 from accord.methods.online import on_prompts
-from accord.methods.parts.passes import Passes
-from accord.methods.parts.rollouts import SHOWN, Sampled, lengths, respond, scored
+from accord.methods.rollouts import SHOWN, SamplingConfig, lengths, respond, scored
 from accord.records import Sample, text_to_json
-from accord.run import Run
+from accord.train.loop import Passes
+from accord.train.run import Run
 
 
 @dataclass(kw_only=True)
-class Rounds(Sampled, ABC):
+class Rounds(SamplingConfig, ABC):
     """A method that teaches a policy what it selects from the policy's own samples, round after round."""
 
     nothing: ClassVar[str]
@@ -81,7 +81,7 @@ class Rounds(Sampled, ABC):
         return Order(rows, self.batch_size, self.seed)
 
     def steps(self, rows: int, number: int) -> int:
-        """The optimiser steps of a round, counted from 1, that learns from so many prompts."""
+        """The optimizer steps of a round, counted from 1, that learns from so many prompts."""
         first = self.max_steps or self.order(rows).steps(self.epochs)
         return math.ceil(round(first * self.growth ** (number - 1), 6))
 
@@ -184,8 +184,8 @@ def train(
     networks = {"model": policy.network}
     base = copy.deepcopy(policy.network.state_dict()) if method.from_base and method.rounds > 1 else None
     objective = maximum_likelihood(policy, method.temperature)
-    optimiser = Optimiser(networks, method, 0)
-    step, state = restore(run, optimiser)
+    optimizer = Optimizer(networks, method, 0)
+    step, state = restore(run, optimizer)
     run.begin(step, method.steps_from(1, len(prompts)))
     for number in range(state["numbers"]["round"] if state else 1, method.rounds + 1):
         file = run.folder / f"round-{number}.jsonl"
@@ -195,25 +195,25 @@ def train(
             run.say(selection.told)
             if base is not None:
                 policy.network.load_state_dict(base)
-            optimiser, state = Optimiser(networks, method, 0), {"before": step, "numbers": selection.numbers}
-            checkpoint.save(run.folder / "checkpoints", step, optimiser, state)
+            optimizer, state = Optimizer(networks, method, 0), {"before": step, "numbers": selection.numbers}
+            checkpoint.save(run.folder / "checkpoints", step, optimizer, state)
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
         trees = as_trees(rows)
         passes = Passes(
             trees,
             method.order(len(trees)),
-            lambda batch: Work(objective, pack(batch, method.tokens_per_pass, policy.device), "token"),
+            lambda batch: LossTerm(objective, pack(batch, method.tokens_per_pass, policy.device), "token"),
             **state,
         )
-        optimiser.total = method.steps(len(trees), number)
+        optimizer.total = method.steps(len(trees), number)
         run.expect(passes.before + method.steps_from(number, len(trees)))
         if step == passes.before:
             run.sample(step + 1, [{name: row[name] for name in ("prompt", "completion")} for row in rows[:SHOWN]])
         try:
-            passes.make(optimiser, run, save_every, step - passes.before)
+            passes.make(optimizer, run, save_every, step - passes.before)
         except TrainingStopped as error:
             raise TrainingStopped(f"round {number}, {error}") from error
-        step, state = passes.before + optimiser.total, {}
+        step, state = passes.before + optimizer.total, {}
 
 
 def as_row(sample: Sample) -> dict[str, Any]:

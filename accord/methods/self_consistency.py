@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from accord.data.prompts import EncodedPrompt
+from accord.data.encoding import EncodedPrompt
 from accord.errors import InputError
 from accord.feedback.judge import Reward
-from accord.feedback.verifiers import Verifier
-from accord.feedback.votes import majority
+from accord.feedback.verifiers import Verifier, majority
 from accord.methods.rounds import Round, Rounds, Selection
 from accord.records import Sample
 
@@ -67,7 +66,7 @@ class SelfConsistency(Rounds):
             shares.append(share)
             if label is not None and share >= self.confidence:
                 agreeing.append([s for s, a in zip(samples[i : i + m], answers, strict=True) if a == label])
-        numbers = {"labelled": len(agreeing) / len(prompts), "agreement": sum(shares) / len(shares)}
+        numbers = {"labeled": len(agreeing) / len(prompts), "agreement": sum(shares) / len(shares)}
         if agreeing and knows_answers(verifier, prompts):
             labels = at.score([group[0] for group in agreeing])
             numbers["labels_right"] = float((labels >= 1).double().mean())

@@ -17,12 +17,12 @@ from typing import ClassVar, Literal
 from accord.data.encoding import Encoded
 from accord.engine.fit import Objective
 from accord.engine.models import Model
-from accord.methods.offline import Tuning, maximum_likelihood
+from accord.methods.offline import PolicyMethod, maximum_likelihood
 from accord.records import Demonstration, Preference, Row, Text
 
 
 @dataclass(kw_only=True)
-class SFT(Tuning):
+class SFT(PolicyMethod):
     """Fine-tune a model on demonstrations (instruction tuning, chat)."""
 
     command: ClassVar[str] = "sft"

@@ -3,7 +3,7 @@
     K = {(x, y): y ~ pi_r(.|x), answer(y) right} + {(x, y): y ~ pi_r(.|hint(x)), answer(y) right; none of x was}
     pi_(r+1) = the base model, fine-tuned by maximum likelihood on K, in steps that grow from round to round
 
-The second part is rationalisation: of a prompt without a right sample, samples are asked for with the answer as a
+The second part is rationalization: of a prompt without a right sample, samples are asked for with the answer as a
 hint, and the right ones are learnt as if nobody had given it. Without (`--hint ""`) a round is expert iteration: from
 the base model as in ReST^EM (Singh et al. 2023, arXiv:2312.06585), or from the last policy with `--from-base false`.
 
@@ -19,7 +19,7 @@ from string import Formatter
 from typing import Any, ClassVar
 
 from accord.data.chat import encode_prompt
-from accord.data.prompts import EncodedPrompt
+from accord.data.encoding import EncodedPrompt
 from accord.errors import InputError
 from accord.feedback.judge import Reward
 from accord.feedback.verifiers import ANSWER
@@ -37,7 +37,7 @@ class STaR(Rounds):
     growth: float = 1.2
     """Each round takes so many times the steps of the one before."""
     hint: str = "{prompt}\n\n(Hint: the answer is {answer}.)"
-    """What a prompt without a right sample is asked again as; nothing goes without rationalisation."""
+    """What a prompt without a right sample is asked again as; nothing goes without rationalization."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,23 +55,23 @@ class STaR(Rounds):
         if self.hint and not any(right_answer(verifier, p.prompt.columns) for p in prompts):
             raise InputError(
                 "no row has an answer to hint at, in the verifier's column or in 'answer'; "
-                "add one, or do without rationalisation by --hint ''."
+                "add one, or do without rationalization by --hint ''."
             )
 
     def select(self, at: Round, prompts: Sequence[EncodedPrompt], samples: Sequence[Sample]) -> Selection:
         scores = at.score(samples).tolist()
         right = right_of(samples, scores)
         solved = {s.row for s in right}
-        shown = self.rationalise(at, [p for p in prompts if p.row not in solved]) if self.hint else []
+        shown = self.rationalize(at, [p for p in prompts if p.row not in solved]) if self.hint else []
         numbers = {
             "reward": sum(scores) / len(scores),
             "right": len(right) / len(samples),
             "solved": len(solved) / len(prompts),
-            "rationalised": len({s.row for s in shown}) / len(prompts),
+            "rationalized": len({s.row for s in shown}) / len(prompts),
         }
         return Selection(sorted([*right, *shown], key=lambda s: s.row), numbers)
 
-    def rationalise(self, at: Round, prompts: Sequence[EncodedPrompt]) -> list[Sample]:
+    def rationalize(self, at: Round, prompts: Sequence[EncodedPrompt]) -> list[Sample]:
         """Right samples of the prompts with a hint, as samples of the prompts without; some may have none."""
         plain = {p.row: p for p in prompts}
         hinted = [h for p in prompts if (h := self.hinted(at, p))]

@@ -2,10 +2,10 @@
 
 Shapes are ragged and flat. P counts pairs, C completions (branches), G samples of one prompt and N trained tokens; a
 completion's tokens are contiguous and in order, and `owner (N,)` says which completion each belongs to. Losses are to
-be minimised. Nothing here reduces over a batch: the caller divides once, by the count it knows. Every function works in
+be minimized. Nothing here reduces over a batch: the caller divides once, by the count it knows. Every function works in
 any floating dtype on any device, checks its preconditions on entry and raises ValueError where they do not hold.
 """
 
-from accord.objectives import advantages, kl, likelihood, policy, preference, segments, selection
+from accord.objectives import advantages, kl, policy, preference, segments, selection
 
-__all__ = ["advantages", "kl", "likelihood", "policy", "preference", "segments", "selection"]
+__all__ = ["advantages", "kl", "policy", "preference", "segments", "selection"]

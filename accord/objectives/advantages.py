@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from accord.objectives._checks import require_between, require_index, require_vectors
-from accord.objectives.segments import last_index, require_sorted
+from accord.objectives.segments import last_index, require_between, require_index, require_sorted, require_vectors
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:
@@ -22,7 +21,7 @@ def leave_one_out(rewards: Tensor) -> Tensor:
         (P, G).
     """
     samples = _require_groups(rewards)
-    return _centred(rewards) * (samples / (samples - 1))
+    return _centered(rewards) * (samples / (samples - 1))
 
 
 def group(rewards: Tensor, *, scale: bool = True) -> Tensor:
@@ -40,18 +39,18 @@ def group(rewards: Tensor, *, scale: bool = True) -> Tensor:
         (P, G).
     """
     samples = _require_groups(rewards)
-    centred = _centred(rewards)
+    centered = _centered(rewards)
     if not scale:
-        return centred
+        return centered
     # Scaling by the largest first keeps the squares of very large or very small rewards representable.
-    largest = centred.abs().amax(1, keepdim=True)
-    unit = centred / torch.where(largest > 0, largest, 1)
+    largest = centered.abs().amax(1, keepdim=True)
+    unit = centered / torch.where(largest > 0, largest, 1)
     deviation = (unit.square().sum(1, keepdim=True) / (samples - 1)).sqrt()
     return unit / torch.where(deviation > 0, deviation, 1)
 
 
 def gae(rewards: Tensor, values: Tensor, owner: Tensor, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimates and the returns they imply.
+    """Generalized advantage estimates and the returns they imply.
 
     `A_t = delta_t + gamma lam A_(t+1)` with `delta_t = r_t + gamma V_(t+1) - V_t`; past a completion's last token V and
     A are 0. Schulman et al. (2016, arXiv:1506.02438, eq. 16). With lam = 1 the advantage is the discounted return-to-go
@@ -88,7 +87,7 @@ def gae(rewards: Tensor, values: Tensor, owner: Tensor, *, gamma: float, lam: fl
 def token_rewards(kl: Tensor, scores: Tensor, owner: Tensor, *, coefficient: float) -> Tensor:
     """The reward of every token: `-coefficient * kl`, and the completion's score on its last token.
 
-    Summed over a completion it is the reward of KL-regularised policy optimisation, `r(x, y) - beta log(pi / pi_ref)`
+    Summed over a completion it is the reward of KL-regularized policy optimization, `r(x, y) - beta log(pi / pi_ref)`
     (Ziegler et al. 2019, arXiv:1909.08593, eq. 2; Ouyang et al. 2022, arXiv:2203.02155, eq. 2).
 
     Args:
@@ -112,7 +111,7 @@ def whiten(values: Tensor, *, mean: Tensor | float, std: Tensor | float) -> Tens
     """`(values - mean) / std`, for a mean and a standard deviation taken over everything the step trains on.
 
     The statistics are the caller's: of all micro-batches and ranks, so that the result does not depend on how the step
-    was split. Where std is 0 the values are only centred.
+    was split. Where std is 0 the values are only centered.
 
     Args:
         values: (N,).
@@ -141,7 +140,7 @@ def _require_groups(rewards: Tensor) -> int:
     return rewards.shape[1]
 
 
-def _centred(rewards: Tensor) -> Tensor:
+def _centered(rewards: Tensor) -> Tensor:
     """Rewards (P, G) less their row's mean, exactly 0 where a row is constant."""
     # The mean of G equal numbers can round to another number; the mean of G zeros cannot.
     offset = rewards.detach() - rewards.detach()[:, :1]

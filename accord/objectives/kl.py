@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from accord.objectives._checks import require_vectors
+from accord.objectives.segments import require_vectors
 
 
 def k1(logp: Tensor, reference: Tensor) -> Tensor:

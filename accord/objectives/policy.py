@@ -1,4 +1,7 @@
-"""Policy gradients: REINFORCE, the clipped ratio of PPO, and the loss of its value function."""
+"""Policy gradients: REINFORCE, the clipped ratio of PPO, and the loss of its value function.
+
+Maximum likelihood: supervised fine-tuning, pre-training, rejection fine-tuning.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from accord.objectives._checks import require_positive, require_vectors
+from accord.objectives.segments import require_positive, require_vectors
 
 
 def reinforce(logp: Tensor, advantage: Tensor) -> Tensor:
@@ -74,3 +77,19 @@ def value(values: Tensor, old_values: Tensor, returns: Tensor, *, clip: float) -
     old_values, returns = old_values.detach(), returns.detach()
     near = old_values + (values - old_values).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2)
+
+
+def negative_log_likelihood(logp: Tensor) -> Tensor:
+    """The loss of maximum likelihood, `-log pi(y_n | x, y_<n)`.
+
+    Summed over all tokens it is the cross-entropy of the empirical distribution against the model, in nats; its minimum
+    over all models is at the empirical conditional frequencies.
+
+    Args:
+        logp: (N,), the log-probability of every trained token.
+
+    Returns:
+        (N,), one loss a token.
+    """
+    require_vectors(logp=logp)
+    return -logp

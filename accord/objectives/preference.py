@@ -1,4 +1,4 @@
-"""Learning from preferences: models of them (Bradley-Terry, Plackett-Luce, general) and direct optimisation.
+"""Learning from preferences: models of them (Bradley-Terry, Plackett-Luce, general) and direct optimization.
 
 A `margin` is `log pi(chosen) - log pi(rejected)`, each summed over the completion's tokens. Differences go through
 log-sigmoid and log-sum-exp, so margins of 1e4 and more neither overflow nor lose their gradient.
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from accord.objectives._checks import (
+from accord.objectives.segments import (
     require_between,
     require_broadcastable,
     require_index,
     require_positive,
     require_vectors,
+    segment_sum,
 )
-from accord.objectives.segments import segment_sum
 
 
 def bradley_terry(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0) -> Tensor:
@@ -63,7 +63,7 @@ def ranking(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
     return _mean_of_pairs(-logsigmoid(scores[better] - scores[worse]), groups[better], size)
 
 
-def centring(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
+def centering(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
     """The square of what the two scores of a pair add up to, the mean over the strict pairs of one prompt.
 
     Preferences fix differences of scores alone; a small multiple of this fixes each prompt's zero too, and hardly
@@ -174,9 +174,9 @@ def plackett_luce(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
 
 
 def dpo(policy_margin: Tensor, reference_margin: Tensor, *, beta: float, label_smoothing: float = 0.0) -> Tensor:
-    """Direct preference optimisation, `-log sigmoid(beta (policy_margin - reference_margin))`.
+    """Direct preference optimization, `-log sigmoid(beta (policy_margin - reference_margin))`.
 
-    Rafailov et al. (2023, arXiv:2305.18290, eq. 7). With full-support pairs labelled by Bradley-Terry on a reward r the
+    Rafailov et al. (2023, arXiv:2305.18290, eq. 7). With full-support pairs labeled by Bradley-Terry on a reward r the
     optimum is `pi_ref exp(r / beta) / Z`. With smoothing e, labels are taken to be flipped with probability e (Mitchell
     2023, "A note on DPO with noisy preferences"): `-(1 - e) log sigmoid(z) - e log sigmoid(-z)`.
 
@@ -197,7 +197,7 @@ def dpo(policy_margin: Tensor, reference_margin: Tensor, *, beta: float, label_s
 
 
 def ipo(policy_margin: Tensor, reference_margin: Tensor, *, tau: float) -> Tensor:
-    """Identity preference optimisation, `(policy_margin - reference_margin - 1 / (2 tau))^2`.
+    """Identity preference optimization, `(policy_margin - reference_margin - 1 / (2 tau))^2`.
 
     Azar et al. (2023, arXiv:2310.12036, eq. 17). The optimum is `pi_ref exp(p(y beats mu) / tau) / Z`, which stays near
     the reference even where every label agrees.
@@ -224,7 +224,7 @@ def kto(
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> Tensor:
-    """Kahneman-Tversky optimisation: `w (1 - sigmoid(s beta (log_ratio - baseline)))`.
+    """Kahneman-Tversky optimization: `w (1 - sigmoid(s beta (log_ratio - baseline)))`.
 
     s is +1 and w the desirable weight where the completion is desirable, -1 and the undesirable weight where it is not
     (Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8).

@@ -1,11 +1,12 @@
-"""Reductions over the ragged parts of a flat vector."""
+"""Reductions over the ragged parts of a flat vector.
+
+Preconditions shared by the objectives: each raises ValueError with one sentence.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-from accord.objectives._checks import require_index, require_vectors
 
 
 def segment_sum(values: Tensor, owner: Tensor, size: int) -> Tensor:
@@ -53,3 +54,43 @@ def require_sorted(owner: Tensor) -> None:
     """Raises ValueError unless the owners are in non-decreasing order."""
     if bool((owner.diff() < 0).any()):
         raise ValueError("owner must not decrease: a completion's tokens are contiguous and completions are in order")
+
+
+def require_vectors(**values: Tensor) -> None:
+    """Every tensor is one-dimensional, floating, and as long as the others."""
+    for name, value in values.items():
+        if value.dim() != 1:
+            raise ValueError(f"{name} must be a flat vector, not of shape {tuple(value.shape)}")
+        if not value.is_floating_point():
+            raise ValueError(f"{name} must hold floating-point numbers, not {value.dtype}")
+    if len({len(value) for value in values.values()}) > 1:
+        lengths = ", ".join(f"{name} {len(value)}" for name, value in values.items())
+        raise ValueError(f"these must have equal lengths: {lengths}")
+
+
+def require_broadcastable(name: str, value: Tensor | float, length: int) -> None:
+    """The value is one number, or a vector of one number an element."""
+    if isinstance(value, Tensor) and value.shape not in {torch.Size([]), torch.Size([length])}:
+        raise ValueError(f"{name} must be one number or a vector of {length}, not of shape {tuple(value.shape)}")
+
+
+def require_index(name: str, index: Tensor, length: int) -> None:
+    """The index is a vector of integers, one an element, none negative."""
+    if index.shape != (length,) or index.is_floating_point() or index.dtype == torch.bool:
+        raise ValueError(f"{name} must be {length} integers, not {index.dtype} of shape {tuple(index.shape)}")
+    if length and int(index.min()) < 0:
+        raise ValueError(f"{name} must not be negative")
+
+
+def require_positive(**numbers: float) -> None:
+    """Every number is above 0."""
+    for name, number in numbers.items():
+        if not number > 0:
+            raise ValueError(f"{name} must be above 0, not {number}")
+
+
+def require_between(low: float, high: float, **numbers: float) -> None:
+    """Every number lies in [low, high]."""
+    for name, number in numbers.items():
+        if not low <= number <= high:
+            raise ValueError(f"{name} must lie between {low} and {high}, not {number}")

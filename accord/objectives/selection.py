@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from accord.objectives._checks import require_vectors
+from accord.objectives.segments import require_vectors
 
 
 def best_of_n_kl_bound(n: int) -> float:

@@ -107,9 +107,9 @@ def _metrics(measured: Measured) -> list[tuple[str, Metric, list[tuple[str, Seri
     """Every metric in its order, how it is shown, and the runs that have it."""
     found = []
     for name in captions.in_order(dict.fromkeys(name for _, one in measured for name in one)):
-        having = [(run, one[name]) for run, one in measured if name in one]
+        measuring = [(run, one[name]) for run, one in measured if name in one]
         first = next(one for _, one in measured if name in one)
-        found.append((name, metric_for(name, first), having))
+        found.append((name, metric_for(name, first), measuring))
     return found
 
 
@@ -121,9 +121,9 @@ def _finals(found: Sequence[tuple[str, Stage, Story]], measured: Measured) -> tu
         ("Steps", tuple(f"{len(run.metrics):,}" for run in runs)),
         ("Time", tuple(duration(run.seconds) for run in runs)),
     ]
-    for _, metric, having in _metrics(measured):
+    for _, metric, measuring in _metrics(measured):
         if metric.is_main:
-            last = {name: _shown(metric, one) for name, one in having}
+            last = {name: _shown(metric, one) for name, one in measuring}
             rows.append((metric.title, tuple(last.get(name, ABSENT) for name, _ in measured)))
     rows.append(("Alarms", tuple(ABSENT if run.alarms is None else str(len(run.alarms)) for run in runs)))
     return tuple(row for row in rows if set(row[1]) != {ABSENT})
@@ -132,14 +132,14 @@ def _finals(found: Sequence[tuple[str, Stage, Story]], measured: Measured) -> tu
 def _leading(measured: Measured) -> tuple[str, ...]:
     """Where the runs end in what counts most, the highest first, where all of them measured it."""
     found = []
-    for name, metric, having in _metrics(measured):
-        if name in LEADING and len(having) == len(measured):
-            found.append(f"{metric.title}, at the end: {_ranked(metric, having)}.")
+    for name, metric, measuring in _metrics(measured):
+        if name in LEADING and len(measuring) == len(measured):
+            found.append(f"{metric.title}, at the end: {_ranked(metric, measuring)}.")
     return tuple(found)
 
 
-def _ranked(metric: Metric, having: Sequence[tuple[str, Series]]) -> str:
-    order = sorted(having, key=lambda pair: -ends(pair[1].values)[1])
+def _ranked(metric: Metric, measuring: Sequence[tuple[str, Series]]) -> str:
+    order = sorted(measuring, key=lambda pair: -ends(pair[1].values)[1])
     return ", ".join(f"{name} {_shown(metric, one)}" for name, one in order)
 
 
@@ -152,20 +152,20 @@ def _curves(measured: Measured, names: Sequence[str]) -> tuple[tuple[Figure, ...
     styles = {name: figures.style(place) for place, name in enumerate(names)}
     main: list[Figure] = []
     more: list[Figure] = []
-    for _, metric, having in _metrics(measured):
+    for _, metric, measuring in _metrics(measured):
         drawn = Figure(
             metric.title,
-            figures.overlay(having, metric, styles),
-            _caption(metric, having, [name for name, _ in measured]),
+            figures.overlay(measuring, metric, styles),
+            _caption(metric, measuring, [name for name, _ in measured]),
         )
         (main if metric.is_main else more).append(drawn)
     return tuple(main), tuple(more)
 
 
-def _caption(metric: Metric, having: Sequence[tuple[str, Series]], runs: Sequence[str]) -> str:
+def _caption(metric: Metric, measuring: Sequence[tuple[str, Series]], runs: Sequence[str]) -> str:
     """Where each ends, from the highest down, and what to look for."""
-    text = f"At the end: {_ranked(metric, having)}."
-    others = [name for name in runs if name not in dict(having)]
+    text = f"At the end: {_ranked(metric, measuring)}."
+    others = [name for name in runs if name not in dict(measuring)]
     if others:
         text += f" Not measured in {', '.join(others)}."
     return f"{text} {metric.look_for}" if metric.look_for else text

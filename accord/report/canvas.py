@@ -1,4 +1,4 @@
-"""Figures as inline SVG with the colours and the font of the page, so that they read in light, dark and print."""
+"""Figures as inline SVG with the colors and the font of the page, so that they read in light, dark and print."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Each colour is drawn as a hexadecimal stand-in, which becomes a variable of the page's style sheet.
+# Each color is drawn as a hexadecimal stand-in, which becomes a variable of the page's style sheet.
 INK, SOFT, GRID = "#000001", "#000002", "#000003"
 HUES = ("#000011", "#000012", "#000013", "#000014", "#000015", "#000016")
 _VARIABLES = {INK: "--ink", SOFT: "--soft", GRID: "--grid"} | {hue: f"--hue-{i}" for i, hue in enumerate(HUES, start=1)}
@@ -23,7 +23,7 @@ ROUND = [1, 2, 2.5, 5, 10]
 """Ticks fall on these numbers times a power of ten."""
 
 DASHES = (0, (4, 3))
-"""Of lines that stand for no measurement of their own: chance, a bound, what is optimised."""
+"""Of lines that stand for no measurement of their own: chance, a bound, what is optimized."""
 
 _STYLE: dict[Any, object] = {
     "svg.fonttype": "none",
@@ -56,7 +56,7 @@ def drawing() -> Iterator[None]:
 
 
 def hue(index: int) -> str:
-    """The colour of the `index`-th thing drawn; after six they come round again, and labels tell things apart."""
+    """The color of the `index`-th thing drawn; after six they come round again, and labels tell things apart."""
     return HUES[index % len(HUES)]
 
 
@@ -70,7 +70,7 @@ def blank(width: float, height: float, xlabel: str) -> tuple[Figure, Axes]:
 
 
 def inline(figure: Figure) -> Markup:
-    """The figure as an `<svg>` element: no prologue, no metadata, no names of its own, the page's colours and font."""
+    """The figure as an `<svg>` element: no prologue, no metadata, no names of its own, the page's colors and font."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True)
     svg = file.getvalue()
@@ -83,6 +83,6 @@ def inline(figure: Figure) -> Markup:
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r'<svg width="[^"]*pt" height="[^"]*pt"', '<svg aria-hidden="true"', svg)
     svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d{2,}", lambda n: f"{float(n.group()):.1f}", tag.group()), svg)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, f"var({variable})")
     return Markup(re.sub(r"\s*\n\s*", "\n", svg))

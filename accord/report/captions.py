@@ -40,7 +40,7 @@ METRICS = {
     ),
     "margin": Metric(
         "Margin, chosen over rejected",
-        "It should grow from zero; growth without end on few pairs is memorising.",
+        "It should grow from zero; growth without end on few pairs is memorizing.",
         chance=0.0,
     ),
     "chosen_reward": Metric(
@@ -60,10 +60,10 @@ METRICS = {
     "kept": _share("Samples kept", "The rest teach nothing."),
     "right": _share("Samples that are right", "Each round samples anew, so it moves from round to round, and up."),
     "solved": _share("Prompts with a right sample", "Where it nears 100%, the prompts have little left to teach."),
-    "rationalised": _share(
+    "rationalized": _share(
         "Prompts solved with a hint", "Only with the answer as a hint; it should shrink as more are solved without."
     ),
-    "labelled": _share("Prompts with a label", "Those whose samples agree on an answer; the rest teach nothing."),
+    "labeled": _share("Prompts with a label", "Those whose samples agree on an answer; the rest teach nothing."),
     "agreement": _share(
         "Samples that agree", "The mean share of a prompt's samples with its commonest answer, right or wrong."
     ),

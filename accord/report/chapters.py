@@ -17,7 +17,7 @@ from accord.report.series import Series
 from accord.report.text import number
 
 PARTING = ("reward", "watched")
-"""What is optimised and what watches it: drawn as one figure where both were measured."""
+"""What is optimized and what watches it: drawn as one figure where both were measured."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def parting(metrics: dict[str, Series], marks: list[Mark]) -> Figure | None:
 
 def parted(reward: Series, watched: Series) -> str:
     """From where to where both went, and whether they parted."""
-    legend = "Dashed: the reward that is optimised. Solid: the independent measure that training never sees."
+    legend = "Dashed: the reward that is optimized. Solid: the independent measure that training never sees."
     claimed, truth = series.paired(reward, watched)
     if len(truth) < 2:
         return legend

@@ -20,7 +20,7 @@ Mark = tuple[float, str]
 """A step, and what is written over it: an alarm's number."""
 
 PROXY, INDEPENDENT, ALARM = HUES[1], HUES[0], HUES[4]
-"""The colours of what is optimised, of what watches it, and of alarms."""
+"""The colors of what is optimized, of what watches it, and of alarms."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ def curve(series: Series, metric: Metric, marks: Sequence[Mark] = ()) -> Markup:
 
 
 def parting(proxy: Series, independent: Series, names: tuple[str, str], marks: Sequence[Mark] = ()) -> Markup:
-    """What is optimised, dashed, and what watches it, solid, over the same steps, each with an axis of its own."""
+    """What is optimized, dashed, and what watches it, solid, over the same steps, each with an axis of its own."""
     with drawing():
         figure, axes = blank(7.4, 2.5, "step")
         other = axes.twinx()
         other.grid(visible=False)
-        for side, series, colour, style in ((axes, proxy, PROXY, DASHES), (other, independent, INDEPENDENT, "-")):
-            _line(side, series, colour, style)
-            side.tick_params(axis="y", labelcolor=colour)
+        for side, series, color, style in ((axes, proxy, PROXY, DASHES), (other, independent, INDEPENDENT, "-")):
+            _line(side, series, color, style)
+            side.tick_params(axis="y", labelcolor=color)
             side.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND, min_n_ticks=3))
         axes.set_ylabel(names[0], color=PROXY)
         other.set_ylabel(names[1], color=INDEPENDENT)
@@ -60,7 +60,7 @@ def parting(proxy: Series, independent: Series, names: tuple[str, str], marks: S
 
 
 Style = tuple[str, object]
-"""A colour and a pattern of dashes."""
+"""A color and a pattern of dashes."""
 
 
 def style(place: int) -> Style:
@@ -78,12 +78,12 @@ def overlay(runs: Sequence[tuple[str, Series]], metric: Metric, styles: dict[str
         return inline(figure)
 
 
-def _line(axes: Axes, series: Series, colour: str, style: object = "-") -> None:
+def _line(axes: Axes, series: Series, color: str, style: object = "-") -> None:
     if len(series) < FEW:
-        axes.plot(series.steps, series.values, color=colour, linewidth=1.6, linestyle=style, marker="o", markersize=3)
+        axes.plot(series.steps, series.values, color=color, linewidth=1.6, linestyle=style, marker="o", markersize=3)
         return
-    axes.plot(*thin(series.steps, series.values), color=colour, linewidth=0.7, alpha=0.4)
-    axes.plot(*thin(series.steps, smooth(series.values)), color=colour, linewidth=1.8, linestyle=style)
+    axes.plot(*thin(series.steps, series.values), color=color, linewidth=0.7, alpha=0.4)
+    axes.plot(*thin(series.steps, smooth(series.values)), color=color, linewidth=1.8, linestyle=style)
 
 
 def _settle(axes: Axes, drawn: Sequence[Series], metric: Metric) -> None:

@@ -108,7 +108,7 @@ def _between(parent: str, child: str, start: int, end: int) -> list[tuple[str, s
 
 
 def _order(layers: list[list[Node]], parents: Parents) -> list[list[Node]]:
-    """Each layer sorted by the mean place of its neighbours in the layer before, then in the layer after."""
+    """Each layer sorted by the mean place of its neighbors in the layer before, then in the layer after."""
     links: list[tuple[Node, Node]] = []
     depths = {node: depth for depth, layer in enumerate(layers) for node in layer}
     for child, sources in parents.items():
@@ -128,13 +128,13 @@ def _order(layers: list[list[Node]], parents: Parents) -> list[list[Node]]:
     return layers
 
 
-def _sorted_by(layer: list[Node], beside: list[Node], neighbours: dict[Node, list[Node]]) -> list[Node]:
-    """The layer in the order of its neighbours' mean places, measured from the middle; ties keep their order."""
+def _sorted_by(layer: list[Node], beside: list[Node], neighbors: dict[Node, list[Node]]) -> list[Node]:
+    """The layer in the order of its neighbors' mean places, measured from the middle; ties keep their order."""
     place = {node: slot - (len(beside) - 1) / 2 for slot, node in enumerate(beside)}
     own = {node: slot - (len(layer) - 1) / 2 for slot, node in enumerate(layer)}
 
     def mean(node: Node) -> float:
-        places = [place[other] for other in neighbours.get(node, [])]
+        places = [place[other] for other in neighbors.get(node, [])]
         return sum(places) / len(places) if places else own[node]
 
     return sorted(layer, key=mean)

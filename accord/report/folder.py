@@ -21,7 +21,7 @@ _EVALUATIONS = {
     "comparisons": "A model of preferences on trial.",
     "agreement": "How far annotators agree.",
     "frontier": "What a nat of distance buys.",
-    "overoptimisation": "Where more of the reward stops being better.",
+    "overoptimization": "Where more of the reward stops being better.",
     "tasks": "Models on clusters of tasks.",
 }
 

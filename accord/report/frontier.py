@@ -35,7 +35,7 @@ class Path:
 
 @dataclass(frozen=True)
 class Point:
-    """A model in that plane, with the interval of its score; the points of one group share a colour."""
+    """A model in that plane, with the interval of its score; the points of one group share a color."""
 
     name: str
     distance: float
@@ -90,7 +90,7 @@ def points(table: ModelTable, judge: str) -> list[Point]:
 
 
 def frontier(ways: Sequence[Path], found: Sequence[Point], judge: str, names: Sequence[str] = ()) -> Figure:
-    """The picture and what to see in it; `names` come first where colours are given out."""
+    """The picture and what to see in it; `names` come first where colors are given out."""
     caption = []
     if ways:
         walked = " and ".join(dict.fromkeys(path.name for path in ways))
@@ -103,7 +103,7 @@ def frontier(ways: Sequence[Path], found: Sequence[Point], judge: str, names: Se
     if found and judge != LEARNED_SCORE:
         caption.append(
             f"{judge} is the judge: a model that goes up under the reward it was trained on but down here has "
-            "over-optimised that reward."
+            "overoptimized that reward."
         )
     return Figure(f"{judge} against √KL", _draw(ways, found, judge, names), " ".join(caption))
 
@@ -114,15 +114,15 @@ def _draw(ways: Sequence[Path], found: Sequence[Point], score: str, first: Seque
         axes.set_ylabel(score)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
         names = dict.fromkeys([*first, *(point.group or point.name for point in found), *(path.name for path in ways)])
-        colours = {name: hue(index) for index, name in enumerate(names)}
+        colors = {name: hue(index) for index, name in enumerate(names)}
         for path in ways:
-            colour, every = colours[path.name], max(1, len(path.score) // 240)
-            axes.plot(path.distance[::every], path.score[::every], ".", color=colour, markersize=2.5, alpha=0.35)
-            axes.plot(smooth(path.distance)[::every], smooth(path.score)[::every], color=colour, linewidth=1.6)
+            color, every = colors[path.name], max(1, len(path.score) // 240)
+            axes.plot(path.distance[::every], path.score[::every], ".", color=color, markersize=2.5, alpha=0.35)
+            axes.plot(smooth(path.distance)[::every], smooth(path.score)[::every], color=color, linewidth=1.6)
         for point in found:
-            colour = colours[point.group or point.name]
-            axes.vlines(point.distance, point.score.low, point.score.high, color=colour, linewidth=1.4)
-            axes.plot(point.distance, point.score.estimate, "o", color=colour, markersize=5)
+            color = colors[point.group or point.name]
+            axes.vlines(point.distance, point.score.low, point.score.high, color=color, linewidth=1.4)
+            axes.plot(point.distance, point.score.estimate, "o", color=color, markersize=5)
         axes.margins(0.08, 0.12)
         figure.draw_without_rendering()
         label(axes, found)
@@ -142,7 +142,7 @@ def label(axes: Axes, found: Sequence[Point]) -> None:
         boxes = {(dx, dy): (x + dx, y + dy, x + dx + width, y + dy + height) for dx, dy in sides}
         fits = [at for at, box in boxes.items() if frame.x0 < box[0] and box[2] < frame.x1 and not _covers(box, taken)]
         if not fits and point.group:
-            continue  # its colour tells whose it is, and its neighbours' names what
+            continue  # its color tells whose it is, and its neighbors' names what
         dx, dy = fits[0] if fits else sides[0]
         taken.append(boxes[dx, dy])
         spot = (point.distance, point.score.estimate)

@@ -10,7 +10,7 @@ import jinja2
 
 from accord.errors import InputError
 from accord.files import require_folder
-from accord.report import answers, flow, overoptimisation, text
+from accord.report import answers, flow, overoptimization, text
 from accord.report.folder import Json
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -69,7 +69,7 @@ def _environment() -> jinja2.Environment:
     templates.filters.update({function.__name__: function for function in shown})
     templates.filters.update(shaded=answers.shaded, signed=answers.signed)
     templates.globals.update(
-        along_bar=_along_bar, box=(flow.WIDTH, flow.HEIGHT), bounds=answers.BOUNDS, forms=overoptimisation.FORMS
+        along_bar=_along_bar, box=(flow.WIDTH, flow.HEIGHT), bounds=answers.BOUNDS, forms=overoptimization.FORMS
     )
     return templates
 

@@ -63,7 +63,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Spot:
-    """A token's embedding on a plane; `of` is the place, among the spots, of the text's token it is a neighbour of."""
+    """A token's embedding on a plane; `of` is the place, among the spots, of the text's token it is a neighbor of."""
 
     text: str
     x: float
@@ -85,7 +85,7 @@ class Reading:
     chosen: tuple[int, int]
     is_asked_for: bool
     lens: tuple[tuple[Guess, ...], ...]
-    neighbours: tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
+    neighbors: tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
     spots: tuple[Spot, ...]
     kept_variance: float
 
@@ -154,7 +154,7 @@ def large_map(weights: Weights, labels: Sequence[str]) -> Markup:
 
 
 def scatter(spots: Sequence[Spot], width: int = 760, height: int = 460) -> Markup:
-    """Embeddings on a plane, the text's tokens filled and their neighbours hollow, each tied to its token."""
+    """Embeddings on a plane, the text's tokens filled and their neighbors hollow, each tied to its token."""
     if not spots:
         return Markup("")
     plane = np.array([(spot.x, spot.y) for spot in spots])

@@ -82,7 +82,7 @@ def cells(pairs: Sequence[Pair]) -> dict[tuple[str, str], Cell]:
 
 
 def shade(rate: Interval) -> int:
-    """How strongly a cell is coloured: a step for each tenth from an even match, none where the match may be even."""
+    """How strongly a cell is colored: a step for each tenth from an even match, none where the match may be even."""
     if rate.low <= 0.5 <= rate.high:
         return 0
     steps = max(1, min(5, round(abs(rate.estimate - 0.5) * 10)))

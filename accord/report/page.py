@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accord.files import write_text
-from accord.report import families, flow, html, overoptimisation, results, tasks, trial
+from accord.report import families, flow, html, overoptimization, results, tasks, trial
 from accord.report.chapters import chapter
 from accord.report.figures import Figure
 from accord.report.flow import Drawing
@@ -52,9 +52,9 @@ def render(story: Story) -> str:
         task_tables=tasks.task_tables(story),
         frontiers=_frontiers(story, tables),
         turnings=[
-            overoptimisation.turning(stage.run.evaluation)
+            overoptimization.turning(stage.run.evaluation)
             for stage in story.stages
-            if stage.run.kind == "overoptimisation"
+            if stage.run.kind == "overoptimization"
         ],
         chapters=[chapter(stage, shared) for stage in story.stages],
         environment=html.facts(shared),

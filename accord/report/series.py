@@ -53,7 +53,7 @@ def _column(rows: Sequence[dict[str, Any]], name: str) -> Series:
 
 
 def smooth(values: Array) -> Array:
-    """The centred running mean over a fifteenth of the run; at both ends, over the part of it that exists."""
+    """The centered running mean over a fifteenth of the run; at both ends, over the part of it that exists."""
     n, half = len(values), len(values) // 30
     total = np.concatenate([[0.0], np.cumsum(values)])
     first = np.maximum(np.arange(n) - half, 0)

@@ -9,8 +9,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from accord.console import HIDDEN, sign
 from accord.records import Message, show
-from accord.signs import HIDDEN, sign
 
 LONGEST = 4000
 """Characters of one text that the page shows."""

@@ -43,7 +43,7 @@ class Trial:
     accuracy: Interval
     ceiling: float | None
     ties: int
-    labelled_ties: int | None
+    labeled_ties: int | None
     breakdowns: tuple[tuple[str, tuple[tuple[str, Interval], ...]], ...]
     calibration: Figure | None
     probes: tuple[Probe, ...]
@@ -89,7 +89,7 @@ def trials(story: Story) -> list[Trial]:
                 accuracy=accuracy,
                 ceiling=finite(evaluation.get("ceiling")),
                 ties=evaluation.get("ties") or 0,
-                labelled_ties=evaluation.get("labelled_ties"),
+                labeled_ties=evaluation.get("labeled_ties"),
                 breakdowns=_breakdowns(evaluation),
                 calibration=_calibration(evaluation.get("calibration")),
                 probes=_probes(evaluation),

@@ -82,8 +82,8 @@ def distribution(logps: torch.Tensor) -> torch.Tensor:
     return probabilities
 
 
-def kl_regularised_optimum(reference_logp: torch.Tensor, reward: torch.Tensor, beta: float) -> torch.Tensor:
-    """The policy that maximises E[reward] - beta KL(policy || reference), as probabilities (S,).
+def kl_regularized_optimum(reference_logp: torch.Tensor, reward: torch.Tensor, beta: float) -> torch.Tensor:
+    """The policy that maximizes E[reward] - beta KL(policy || reference), as probabilities (S,).
 
     pi(y) = pi_ref(y) exp(r(y) / beta) / Z = softmax(log pi_ref + r / beta)    (Rafailov et al. 2023, equation 4)
     """

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from accord.cli import main
+from accord.cli.main import main
 from accord.records import Row, row_to_json
 from tests.data.conftest import TEMPLATE, WORDS, word_tokenizer
 from tests.engine.tiny import SIZES, policy_of

@@ -50,7 +50,7 @@ def test_implicit_rewards_agree_with_the_scores(home: Path, tmp_path: Path) -> N
 
 
 def test_a_reward_model_judges_its_own_labels(home: Path, tmp_path: Path) -> None:
-    # Labelled by the reward model itself, every pair is ordered as it orders it.
+    # Labeled by the reward model itself, every pair is ordered as it orders it.
     rows = [{"prompt": "hi", "completion": c} for c in ("good day", "bad", "hello", "bye")]
     data = write_jsonl(tmp_path / "samples.jsonl", rows)
     labels, model = tmp_path / "labels.jsonl", home / "reward" / "model"

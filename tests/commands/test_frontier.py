@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from accord.commands.evaluate.frontier import coefficient
+from accord.evaluate.questions.frontier import coefficient
 from tests.commands.small import QUICK, accord, save_model, write_jsonl
 
-HERE = "tests.commands.test_overoptimisation"
+HERE = "tests.commands.test_overoptimization"
 OPTIONS = ("--max-new-tokens", 4, "--dtype", "float32", "--judge", f"{HERE}:length")
 
 

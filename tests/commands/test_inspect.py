@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from accord.commands.inspect import chosen, inspect, unused
+from accord.cli.inspect import chosen, inspect, unused
 from accord.engine.models import load_model
 from accord.report.inside import Spot, large_map, scatter, small_map
 from tests.commands.small import accord, save_model

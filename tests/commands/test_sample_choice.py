@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from accord.data import load_data
-from accord.engine.models import Scorer, load_model, load_scorer
+from accord.engine.models import Scorer, load_model, load_reward_model
 from accord.feedback.learned import LearnedReward
 from accord.records import Demonstration, Preference
 from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl
@@ -107,7 +107,7 @@ def test_a_reward_model_chooses_by_the_tokens_sampled(base: str) -> None:
     data = write_jsonl(Path("prompts.jsonl"), [{"prompt": "hi"}])
     every = sampled(base, data, "all.jsonl", "--n", 6, "--reward", "rm")
     ended = [row for row in every if row["stop"] == "end"]
-    learned = LearnedReward(load_scorer("rm"))
+    learned = LearnedReward(load_reward_model("rm"))
     expected = learned.texts([("hi", row["completion"]) for row in ended]).tolist()
     assert [row["reward"] for row in ended] == pytest.approx(expected, abs=1e-5)
     (best,) = sampled(base, data, "best.jsonl", "--best-of", 6, "--reward", "rm")
@@ -141,7 +141,7 @@ def test_any_spec_arrives_as_it_was_written(reward: str, base: str, monkeypatch:
     def named(spec: str, *_: object, **__: object) -> None:
         raise Seen(spec)
 
-    monkeypatch.setattr("accord.commands.sample.reward_named", named)
+    monkeypatch.setattr("accord.cli.main.sample.reward_named", named)
     data = write_jsonl(Path("prompts.jsonl"), PROMPTS)
     with pytest.raises(Seen) as seen:
         accord("sample", "--model", base, "--data", data, "--out", "o.jsonl", "--max-new-tokens", 2, "--reward", reward)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from accord.commands.label import comparisons_of
-from accord.engine.models import load_scorer
+from accord.cli.label import comparisons_of
+from accord.engine.models import load_reward_model
 from accord.feedback.learned import LearnedReward
 from accord.records import Comparison, Preference, Prompt
 from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl
@@ -69,7 +69,7 @@ def test_a_reward_model_labels_by_its_scores(base: str, tmp_path: Path, capsys: 
     assert accord("label", "--data", data, "--out", out, "--judge", model) == 0
     said = " ".join(capsys.readouterr().err.split())
     assert said == "label: 6 preferences from 6 comparisons, 0 ties, 0 invalid"
-    reward = LearnedReward(load_scorer(str(model)))
+    reward = LearnedReward(load_reward_model(str(model)))
     for row in read_jsonl(out):
         chosen, rejected = reward.texts([(row["prompt"], row["chosen"]), (row["prompt"], row["rejected"])]).tolist()
         assert chosen > rejected
@@ -84,7 +84,7 @@ def test_a_reward_model_labels_by_its_scores(base: str, tmp_path: Path, capsys: 
         (("good", "bad"), ("--judge", "nowhere/at/all", "--agreement", "0.8"), "--agreement simulates people"),
     ],
 )
-def test_what_cannot_be_labelled(
+def test_what_cannot_be_labeled(
     completions: tuple[str, str],
     options: tuple[str, ...],
     said: str,

@@ -10,11 +10,11 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM
 
-from accord import cli
+from accord.cli import main as cli
+from accord.cli.recipe import read_recipe, resolve
 from accord.data.encoding import to_tree
 from accord.data.examples import dialogue
 from accord.engine.trees import Tree
-from accord.recipe import read_recipe, resolve
 from accord.records import Prompt, Ranking
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.data.conftest import word_tokenizer

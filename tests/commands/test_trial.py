@@ -61,7 +61,7 @@ def test_a_function_of_one_text(functions: None, tmp_path: Path) -> None:
     found = tried(tmp_path, write_jsonl(tmp_path / "rows.jsonl", rows), "--reward", "trialled:length", *named)
     assert (found["kind"], found["name"], found["unit"]) == ("comparisons", "reward", "score")
     assert (found["accuracy"]["estimate"], found["accuracy"]["n"]) == (pytest.approx(2.5 / 3), 3)
-    assert (found["rows"], found["ties"], found["labelled_ties"], found["invalid"]) == (4, 1, 1, 0)
+    assert (found["rows"], found["ties"], found["labeled_ties"], found["invalid"]) == (4, 1, 1, 0)
     assert [(p["label"], p["accuracy"]["estimate"]) for p in found["by_source"]] == [("y", 0.75), ("x", 1.0)]
     assert [p["label"] for p in found["by_length"]] == ["chosen longer", "about equal"]
     assert found["calibration"] is None and found["ranking"] is None
@@ -113,7 +113,7 @@ def test_rankings_and_a_preference_model(home: Path, tmp_path: Path) -> None:
     rows = [Ranking(p, ("good", "bad", "good day", "hello"), (0, 1, 1, 2)) for p in ("hi", "day", "bye")]
     data = write_jsonl(tmp_path / "rows.jsonl", rows)
     found = tried(tmp_path, data, "--reward", home / "preference" / "model", "--dtype", "float32")
-    assert (found["name"], found["unit"], found["accuracy"]["n"], found["labelled_ties"]) == (
+    assert (found["name"], found["unit"], found["accuracy"]["n"], found["labeled_ties"]) == (
         "preference model",
         "log-odds",
         15,

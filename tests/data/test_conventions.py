@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from accord.data import load_data
 from accord.errors import InputError
 from accord.files import write_rows
-from accord.records import Demonstration, Labelled, Message, Preference, Prompt, Ranking
+from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking
 
 
 def u(content):
@@ -33,8 +33,8 @@ CASES = {
     "demonstration, chat": ({"prompt": HI, "completion": [a("c")]}, Demonstration(chat(*HI), chat(a("c")))),
     "chat and string": ({"prompt": HI, "completion": "c"}, Demonstration(chat(*HI), chat(a("c")))),
     "string and chat": ({"prompt": "hi", "completion": [a("c")]}, Demonstration(chat(*HI), chat(a("c")))),
-    "labelled": ({"prompt": "p", "completion": "c", "label": 0}, Labelled("p", "c", False)),
-    "labelled, chat": ({"prompt": HI, "completion": "c", "label": True}, Labelled(chat(*HI), chat(a("c")), True)),
+    "labeled": ({"prompt": "p", "completion": "c", "label": 0}, Labeled("p", "c", False)),
+    "labeled, chat": ({"prompt": HI, "completion": "c", "label": True}, Labeled(chat(*HI), chat(a("c")), True)),
     "preference": ({"prompt": "p", "chosen": "c", "rejected": "r", "id": 1}, Preference("p", "c", "r")),
     "preference, chat": (
         {"prompt": HI, "chosen": [a("c")], "rejected": [a("r")]},
@@ -200,7 +200,7 @@ def records(draw):
     kinds = (
         Prompt(prompt, {"answer": "4"}),
         Demonstration(prompt, x),
-        Labelled(prompt, x, draw(st.booleans())),
+        Labeled(prompt, x, draw(st.booleans())),
         Preference(prompt, x, y),
         Ranking(prompt, (x, y, z), (0, 2, 0)),
     )

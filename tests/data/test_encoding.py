@@ -9,7 +9,7 @@ from accord.data.chat import encode_completion, encode_prompt
 from accord.data.encoding import encode, to_tree
 from accord.engine.trees import Branch, Tree
 from accord.errors import InputError
-from accord.records import Demonstration, Labelled, Message, Preference, Prompt, Ranking
+from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking
 from tests.data.conftest import BAD, BOS, BYE, DAY, EOS, GOOD, HELLO, HI, UNK, word_tokenizer
 
 
@@ -21,8 +21,8 @@ def test_each_record_has_its_tree(tokenizer):
     good, bad = branch(GOOD, EOS), branch(BAD, EOS)
     assert to_tree(tokenizer, Demonstration("hi", "good"), 7) == Tree((HI,), (good,), (), 7)
     assert to_tree(tokenizer, Demonstration("", "good"), 0) == Tree((BOS,), (good,), (), 0)
-    assert to_tree(tokenizer, Labelled("hi", "good", True), 0) == Tree((HI,), (good,), (0,), 0)
-    assert to_tree(tokenizer, Labelled("hi", "bad", False), 0) == Tree((HI,), (bad,), (1,), 0)
+    assert to_tree(tokenizer, Labeled("hi", "good", True), 0) == Tree((HI,), (good,), (0,), 0)
+    assert to_tree(tokenizer, Labeled("hi", "bad", False), 0) == Tree((HI,), (bad,), (1,), 0)
     assert to_tree(tokenizer, Preference("hi", "good", "bad"), 0) == Tree((HI,), (good, bad), (0, 1), 0)
     ranking = Ranking("hi", ("good", "bad", "bye"), (1, 0, 1))
     assert to_tree(tokenizer, ranking, 0) == Tree((HI,), (good, bad, branch(BYE, EOS)), (1, 0, 1), 0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from accord.data.judgments import Judgment, load_judgments
 from accord.errors import InputError
-from accord.feedback.rankings import to_ranking
+from accord.feedback.people import to_ranking
 from accord.records import Comparison, Message, Preference, Ranking, Verdict
 from tests.data.conftest import REAL_DATA
 

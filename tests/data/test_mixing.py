@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.data.examples import examples_of
-from accord.data.mixing import mixture, overlapping, quotas
+from accord.data.examples import examples_of, mixture, overlapping, quotas
 from accord.data.tasks import Task
 from accord.errors import InputError
 from accord.records import Message

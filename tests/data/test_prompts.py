@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerFast
 
 from accord.data import load_data, load_prompts
 from accord.data.conventions import CONVENTIONS, carried
-from accord.data.prompts import encode_prompts
+from accord.data.encoding import encode_prompts
 from accord.errors import InputError
-from accord.records import Demonstration, Labelled, Message, Preference, Prompt, Ranking
+from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking
 from tests.commands.small import write_jsonl
 from tests.data.conftest import DAY, GOOD, HI
 
@@ -47,7 +47,7 @@ def test_records_in_memory_have_the_columns_they_are_written_with() -> None:
     prompt = Prompt("hi", {"answer": 4})
     assert load_prompts([prompt])[0] is prompt
     assert load_prompts([Demonstration("hi", "a")]) == [Prompt("hi", {"completion": "a"})]
-    assert load_prompts([Labelled("hi", "a", False)]) == [Prompt("hi", {"completion": "a", "label": False})]
+    assert load_prompts([Labeled("hi", "a", False)]) == [Prompt("hi", {"completion": "a", "label": False})]
     chosen = {"role": "assistant", "content": "a"}
     pair = Preference(ASKED, (Message("assistant", "a"),), (Message("assistant", "b"),))
     assert load_prompts([pair]) == [Prompt(ASKED, {"chosen": [chosen], "rejected": [chosen | {"content": "b"}]})]

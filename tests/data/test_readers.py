@@ -7,7 +7,7 @@ import pytest
 
 from accord.data import load_data
 from accord.errors import InputError
-from accord.records import Demonstration, Labelled, Prompt, Ranking
+from accord.records import Demonstration, Labeled, Prompt, Ranking
 
 ROWS = [{"prompt": "p", "completion": 'c,\n"d"'}, {"prompt": "q", "completion": "é"}]
 RECORDS = [Demonstration("p", 'c,\n"d"'), Demonstration("q", "é")]
@@ -46,7 +46,7 @@ def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path):
 
 def test_csv_cells_are_text_except_labels_and_lists(tmp_path):
     (tmp_path / "a.csv").write_text("prompt,completion,label\n1,NA,True\nnull,2,0\n")
-    assert load_data(tmp_path / "a.csv") == [Labelled("1", "NA", True), Labelled("null", "2", False)]
+    assert load_data(tmp_path / "a.csv") == [Labeled("1", "NA", True), Labeled("null", "2", False)]
     (tmp_path / "b.csv").write_text('prompt,completions,ranks\np,"[""x"", ""y""]","[1, 0]"\n')
     assert load_data(tmp_path / "b.csv") == [Ranking("p", ("x", "y"), (1, 0))]
 

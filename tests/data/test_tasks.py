@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from accord.data.answers import normalised
-from accord.data.examples import Example, asked, dialogue, examples_of
-from accord.data.tasks import Task, clusters_named, read_tasks
-from accord.data.template import blank, check_template, fill
+from accord.data.examples import Example, asked, dialogue, examples_of, normalized
+from accord.data.tasks import Task, blank, check_template, clusters_named, fill, read_tasks
 from accord.errors import InputError
 from accord.records import Demonstration, Message
 from tests.commands.small import write_jsonl
@@ -210,4 +208,4 @@ def test_both_forms_of_a_question() -> None:
     ],
 )
 def test_what_counts_in_an_answer(text: str, plain: str) -> None:
-    assert normalised(text) == plain == normalised(plain)
+    assert normalized(text) == plain == normalized(plain)

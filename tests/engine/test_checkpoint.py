@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from accord.engine import checkpoint
-from accord.engine.fit import Measures, Optimiser, Training, Work
+from accord.engine.fit import LossTerm, Measures, Optimizer, TrainingConfig
 from accord.engine.forward import log_probabilities, prepare
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
@@ -19,33 +19,33 @@ from tests.engine.tiny import CONFIGS, random_model
 TREES = [Tree((1, 2), (Branch((3, 4, 0)), Branch((5, 0)))), Tree((6,), (Branch((7, 8, 9, 0)),))]
 
 
-def optimiser(seed: int = 1, names: tuple[str, ...] = ("policy", "value"), kind: str = "gpt2") -> Optimiser:
+def optimizer(seed: int = 1, names: tuple[str, ...] = ("policy", "value"), kind: str = "gpt2") -> Optimizer:
     """Two float32 networks of their own weights; GPT-2 ties its output layer to its embedding."""
     networks = {n: prepare(random_model(CONFIGS[kind](), seed + i, torch.float32)) for i, n in enumerate(names)}
-    return Optimiser(networks, Training(learning_rate=1e-2, dtype="float32", warmup=0.0), total=8)
+    return Optimizer(networks, TrainingConfig(learning_rate=1e-2, dtype="float32", warmup=0.0), total=8)
 
 
-def train(engine: Optimiser, steps: range) -> None:
+def train(engine: Optimizer, steps: range) -> None:
     def loss(trees: Trees) -> tuple[Tensor, Measures]:
         return -sum(log_probabilities(network, trees)[0] for network in engine.networks.values()), {}
 
     for step in steps:
-        engine.update(step, Work(loss, [Trees.of(TREES)], "token"))
+        engine.update(step, LossTerm(loss, [Trees.of(TREES)], "token"))
 
 
-def weights(engine: Optimiser) -> dict[str, Tensor]:
+def weights(engine: Optimizer) -> dict[str, Tensor]:
     return {f"{n}.{k}": v for n, network in engine.networks.items() for k, v in network.state_dict().items()}
 
 
-def moments(engine: Optimiser) -> list[Mapping[str, Tensor]]:
+def moments(engine: Optimizer) -> list[Mapping[str, Tensor]]:
     return [engine.adam.state[p] for p in engine.parameters()]
 
 
 def test_there_and_back_bit_for_bit(tmp_path: Path) -> None:
-    straight = optimiser()
+    straight = optimizer()
     train(straight, range(3))
     saved = checkpoint.save(tmp_path, 3, straight, {"kl_coefficient": 0.1})
-    restored = optimiser(seed=7)
+    restored = optimizer(seed=7)
     assert checkpoint.load(saved, restored) == (3, {"kl_coefficient": 0.1})
     for a, b in zip(moments(straight), moments(restored), strict=True):
         assert a.keys() == b.keys() == {"step", "exp_avg", "exp_avg_sq"}
@@ -58,9 +58,9 @@ def test_there_and_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_before_the_first_step_there_are_no_moments(tmp_path: Path) -> None:
-    engine = optimiser()
+    engine = optimizer()
     saved = checkpoint.save(tmp_path, 0, engine, {})
-    restored = optimiser(seed=7)
+    restored = optimizer(seed=7)
     assert checkpoint.load(saved, restored) == (0, {})
     train(engine, range(2))
     train(restored, range(2))
@@ -68,7 +68,7 @@ def test_before_the_first_step_there_are_no_moments(tmp_path: Path) -> None:
 
 
 def test_the_last_two_are_kept_and_halves_are_not_found(tmp_path: Path) -> None:
-    engine = optimiser(names=("model",))
+    engine = optimizer(names=("model",))
     for step in (2, 4, 10):
         checkpoint.save(tmp_path, step, engine, {})
     (tmp_path / ".step-0000012").mkdir()
@@ -79,14 +79,14 @@ def test_the_last_two_are_kept_and_halves_are_not_found(tmp_path: Path) -> None:
 
 
 def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, 2, optimiser(seed=1), {})
-    later = optimiser(seed=5)
-    restored = optimiser(seed=1)
+    checkpoint.save(tmp_path, 2, optimizer(seed=1), {})
+    later = optimizer(seed=5)
+    restored = optimizer(seed=1)
     checkpoint.load(checkpoint.save(tmp_path, 2, later, {}), restored)
     assert all(torch.equal(weights(restored)[k], v) for k, v in weights(later).items())
 
 
-def told(saved: Path, engine: Optimiser) -> str:
+def told(saved: Path, engine: Optimizer) -> str:
     before = {k: v.clone() for k, v in weights(engine).items()}
     with pytest.raises(InputError) as raised:
         checkpoint.load(saved, engine)
@@ -98,37 +98,37 @@ REMEDY = "delete that folder to go on from the one before, or from the start."
 
 
 def test_a_file_cut_short_or_missing_is_named(tmp_path: Path) -> None:
-    saved = checkpoint.save(tmp_path, 3, optimiser(), {})
+    saved = checkpoint.save(tmp_path, 3, optimizer(), {})
     file = saved / "policy.safetensors"
     size = file.stat().st_size
     with file.open("r+b") as opened:
         opened.truncate(1000)
     cut = f"the checkpoint file {file} is cut short (1,000 of {size:,} bytes); {REMEDY}"
-    assert told(saved, optimiser()) == cut
+    assert told(saved, optimizer()) == cut
     file.unlink()
-    assert told(saved, optimiser()) == f"the checkpoint file {file} is cut short (0 of {size:,} bytes); {REMEDY}"
+    assert told(saved, optimizer()) == f"the checkpoint file {file} is cut short (0 of {size:,} bytes); {REMEDY}"
 
 
 @pytest.mark.parametrize("content", [None, "", '{"step": 3', '{"step": 3, "state": {}}'])
 def test_a_damaged_state_is_named(content: str | None, tmp_path: Path) -> None:
-    saved = checkpoint.save(tmp_path, 3, optimiser(), {})
+    saved = checkpoint.save(tmp_path, 3, optimizer(), {})
     (saved / "state.json").unlink()
     if content is not None:
         (saved / "state.json").write_text(content)
-    assert told(saved, optimiser()) == f"the checkpoint {saved} has no readable state.json; {REMEDY}"
+    assert told(saved, optimizer()) == f"the checkpoint {saved} has no readable state.json; {REMEDY}"
 
 
 @pytest.mark.parametrize("other", [{"kind": "llama"}, {"names": ("model",)}])
 def test_another_model_is_refused(other: dict[str, str], tmp_path: Path) -> None:
-    saved = checkpoint.save(tmp_path, 3, optimiser(), {})
+    saved = checkpoint.save(tmp_path, 3, optimizer(), {})
     message = f"{saved} belongs to another model than the one given; give the same --model as before."
-    assert told(saved, optimiser(**other)) == message
+    assert told(saved, optimizer(**other)) == message
 
 
 def test_networks_stay_apart(tmp_path: Path) -> None:
-    engine = optimiser()
+    engine = optimizer()
     train(engine, range(1))
-    restored = optimiser(seed=9)
+    restored = optimizer(seed=9)
     checkpoint.load(checkpoint.save(tmp_path, 1, engine, {}), restored)
     policy, value = (nn.utils.parameters_to_vector(n.parameters()) for n in restored.networks.values())
     assert not torch.equal(policy, value)

@@ -1,4 +1,4 @@
-"""One optimiser step by hand: the global count, clipping, decay, schedules, and stopping before harm is done."""
+"""One optimizer step by hand: the global count, clipping, decay, schedules, and stopping before harm is done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from accord.engine.fit import Measures, Objective, Optimiser, Training, Work
+from accord.engine.fit import LossTerm, Measures, Objective, Optimizer, TrainingConfig
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError, TrainingStopped
 
@@ -38,16 +38,16 @@ def packed(*tokens: Sequence[int]) -> Trees:
     return Trees.of([Tree((1,), (Branch(tuple(t)),), row=row) for row, t in enumerate(tokens)])
 
 
-def optimiser(network: nn.Module, total: int = 10, **settings: Any) -> Optimiser:
+def optimizer(network: nn.Module, total: int = 10, **settings: Any) -> Optimizer:
     quiet = {"schedule": "constant", "warmup": 0.0, "max_grad_norm": 1e9, "dtype": "float32", "learning_rate": 0.1}
-    return Optimiser({"model": network}, Training(**{**quiet, **settings}), total)
+    return Optimizer({"model": network}, TrainingConfig(**{**quiet, **settings}), total)
 
 
 def test_packs_of_different_sizes_share_one_count() -> None:
     # Tokens 1 | 2, 3, 6: the loss is 2 * (1 + 2 + 3 + 6) / 4 = 6 and the gradient 12 / 4 = 3; a mean of means would be
     # (1 + 11/3) / 2 = 2.33.
     network = Weight()
-    row = optimiser(network).update(0, Work(targets_times_w(network), [packed([1]), packed([2, 3, 6])], "token"))
+    row = optimizer(network).update(0, LossTerm(targets_times_w(network), [packed([1]), packed([2, 3, 6])], "token"))
     assert row == pytest.approx({"loss": 6, "token": 3, "gradient_norm": 3, "learning_rate": 0.1})
     # AdamW's first step is the learning rate times the gradient's sign: m / sqrt(v) = g / |g|.
     assert network.w.item() == pytest.approx(1.9)
@@ -57,25 +57,25 @@ def test_works_are_weighted_and_counted_apart() -> None:
     # 1 * (1 + 3) / 2 + 0.5 * 6 / 1 = 5 is the gradient, and the loss is twice that.
     network = Weight()
     objective = targets_times_w(network)
-    works = Work(objective, [packed([1, 3])], "token"), Work(objective, [packed([6])], "token", weight=0.5)
-    row = optimiser(network).update(0, *works)
+    works = LossTerm(objective, [packed([1, 3])], "token"), LossTerm(objective, [packed([6])], "token", weight=0.5)
+    row = optimizer(network).update(0, *works)
     assert (row["gradient_norm"], row["loss"]) == pytest.approx((5, 10))
 
 
 def test_what_is_counted_is_what_the_loss_is_per() -> None:
     packs = [packed([1, 2, 3], [4]), packed([5])]
     network = Weight()
-    counts = [Work(targets_times_w(network), packs, per).count for per in ("tree", "branch", "token")]
+    counts = [LossTerm(targets_times_w(network), packs, per).count for per in ("tree", "branch", "token")]
     assert counts == [3, 3, 5]
     with pytest.raises(ValueError, match="gave 5 values for 3 trees"):
-        optimiser(network).update(0, Work(targets_times_w(network), packs, "tree"))
+        optimizer(network).update(0, LossTerm(targets_times_w(network), packs, "tree"))
 
 
 def test_long_gradients_are_scaled_to_the_norm() -> None:
     # Gradient 4 is scaled to 1, so AdamW's first moment is (1 - .9) * 1.
     network = Weight()
-    engine = optimiser(network, max_grad_norm=1.0)
-    row = engine.update(0, Work(targets_times_w(network), [packed([4])], "token"))
+    engine = optimizer(network, max_grad_norm=1.0)
+    row = engine.update(0, LossTerm(targets_times_w(network), [packed([4])], "token"))
     assert row["gradient_norm"] == pytest.approx(4)
     assert engine.adam.state[network.w]["exp_avg"].item() == pytest.approx(0.1, rel=1e-5)
 
@@ -87,7 +87,7 @@ def test_only_matrices_decay() -> None:
     def nothing(trees: Trees) -> tuple[Tensor, Measures]:
         return 0 * (network.w[0, 0] + network.b) * trees.target, {}
 
-    optimiser(network, weight_decay=0.5).update(0, Work(nothing, [packed([1])], "token"))
+    optimizer(network, weight_decay=0.5).update(0, LossTerm(nothing, [packed([1])], "token"))
     assert network.w.item() == pytest.approx(1.9)
     assert network.b.item() == 2.0
 
@@ -103,15 +103,15 @@ def test_only_matrices_decay() -> None:
 )
 def test_the_learning_rate_by_hand(schedule: Any, expected: list[float]) -> None:
     # 10 steps of which ceil(.15 * 10) = 2 warm up, then 8 steps from 1 towards 0, which would come an 11th.
-    training = Training(learning_rate=2.0, schedule=schedule, warmup=0.15)
+    training = TrainingConfig(learning_rate=2.0, schedule=schedule, warmup=0.15)
     assert [training.rate(step, 10) / 2 for step in range(10)] == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_harms_nothing() -> None:
     network = Weight()
-    engine = optimiser(network)
+    engine = optimizer(network)
     good = targets_times_w(network)
-    engine.update(0, Work(good, [packed([1, 2])], "token"))
+    engine.update(0, LossTerm(good, [packed([1, 2])], "token"))
     before = copy.deepcopy(network.state_dict())
 
     def bad(trees: Trees) -> tuple[Tensor, Measures]:
@@ -120,7 +120,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_harms_nothing() -> None:
 
     packs = [packed([3], [4, 5]), packed([6], [8], [9, 7], [7])]
     with pytest.raises(TrainingStopped, match="step 4: the loss of rows 3, 4 is not finite"):
-        engine.update(3, Work(bad, packs, "token"))
+        engine.update(3, LossTerm(bad, packs, "token"))
     assert all(torch.equal(network.state_dict()[k], v) for k, v in before.items())
 
 
@@ -132,11 +132,11 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_harms_nothing() -> None
         return torch.sqrt(network.w[0, 0] - 2) * trees.target, {}
 
     before = copy.deepcopy(network.state_dict())
-    engine = optimiser(network)
+    engine = optimizer(network)
     with pytest.raises(TrainingStopped, match=r"step 1: the gradient is not finite; lower the learning rate \(row 1\)"):
-        engine.update(0, Work(steep, [packed([3])], "token"))
+        engine.update(0, LossTerm(steep, [packed([3])], "token"))
     assert all(torch.equal(network.state_dict()[k], v) for k, v in before.items())
-    row = engine.update(0, Work(targets_times_w(network), [packed([3])], "token"))
+    row = engine.update(0, LossTerm(targets_times_w(network), [packed([3])], "token"))
     assert row["gradient_norm"] == pytest.approx(3)  # nothing is left of the gradient that was refused
 
 
@@ -151,5 +151,5 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_harms_nothing() -> None
 )
 def test_settings_without_meaning_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as raised:
-        Training(**settings)
+        TrainingConfig(**settings)
     assert str(raised.value).startswith(message)

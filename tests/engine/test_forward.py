@@ -18,7 +18,7 @@ from accord.engine.models import Policy
 from accord.engine.models import smollm2 as smollm2_folder
 from accord.engine.tiles import BLOCK
 from accord.engine.trees import Branch, Tree, Trees, pack
-from tests.engine.tiny import CONFIGS, SIZES, VOCABULARY, plain_log_probabilities, random_model, randomise
+from tests.engine.tiny import CONFIGS, SIZES, VOCABULARY, plain_log_probabilities, random_model, randomize
 
 HARMLESS = Path(__file__).resolve().parents[3] / "shared" / "data" / "hh_harmless_test.jsonl.gz"
 EXACT = {"gpt2": 1e-10}  # the other architectures compute norms or softmax in float32, whatever their weights
@@ -110,7 +110,7 @@ def test_the_first_response_token_and_the_end_of_turn_are_trained() -> None:
 
 def scorer() -> LlamaForSequenceClassification:
     config = LlamaConfig(**SIZES, vocab_size=VOCABULARY, num_labels=1, pad_token_id=None, attn_implementation="eager")
-    return randomise(LlamaForSequenceClassification(config), 2).double().eval()
+    return randomize(LlamaForSequenceClassification(config), 2).double().eval()
 
 
 def test_scores_are_read_at_the_last_token_though_the_end_token_stands_there_twice() -> None:

@@ -15,14 +15,14 @@ from accord.engine import generate as module
 from accord.engine.cache import Recompute
 from accord.engine.forward import log_probabilities, prepare
 from accord.engine.generate import generate
-from accord.engine.precision import computing
+from accord.engine.precision import autocast
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree, Trees
 from accord.objectives.segments import segment_sum
 from accord.records import Completion
 from accord.worlds.enumerable import END as WORLD_END
 from accord.worlds.enumerable import Enumerable
-from tests.engine.tiny import CONFIGS, END, VOCABULARY, random_model, randomise
+from tests.engine.tiny import CONFIGS, END, VOCABULARY, random_model, randomize
 
 PROMPTS = [(3, 1, 4, 1, 5), (2,), (7, 1, 8, 2, 8, 1, 8), (3, 1), (2,), (9, 9, 9), (5, 7, 7, 2)]
 SAMPLING = Sampling(max_new_tokens=7, temperature=1.3, top_k=11, top_p=0.97)
@@ -80,7 +80,7 @@ def test_sampled_log_probabilities_equal_scored_ones_under_the_same_truncation(s
 def test_in_bfloat16_too_sampled_log_probabilities_are_near_scored_ones() -> None:
     # Of logits that reach 3, bfloat16 keeps all but 3 * 2^-8; sampling and scoring round in different places.
     model = prepare(random_model(CONFIGS["llama"](), dtype=torch.float32))
-    with torch.no_grad(), computing(torch.bfloat16):
+    with torch.no_grad(), autocast(torch.bfloat16):
         [completions] = generate(model, PROMPTS[:1], 20, Sampling(max_new_tokens=7), end=END)
         packed = Trees.of([Tree(PROMPTS[0], tuple(Branch(c.tokens, logprobs=c.logprobs) for c in completions))])
         scored, _ = log_probabilities(model, packed)
@@ -119,7 +119,7 @@ def test_temperature_zero_takes_the_most_likely_token_each_time() -> None:
 def test_new_weights_are_sampled_from_at_once() -> None:
     model = network()
     before = generate(model, PROMPTS, 2, SAMPLING, end=END)
-    randomise(model, seed=2)
+    randomize(model, seed=2)
     after = generate(model, PROMPTS, 2, SAMPLING, end=END)
     assert_same(after, generate(copy.deepcopy(model), PROMPTS, 2, SAMPLING, end=END))
     assert [c.tokens for c in after[0]] != [c.tokens for c in before[0]]

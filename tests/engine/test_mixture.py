@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from accord.engine.cache import Mixture
 from accord.engine.forward import prepare
 from accord.engine.generate import generate
-from accord.engine.mixture import Mixture
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
 from accord.worlds.enumerable import END as WORLD_END
@@ -31,7 +31,7 @@ def next_token(model: nn.Module, tokens: tuple[int, ...]) -> Tensor:
 
 
 def exact(mixture: Mixture, prompt: tuple[int, ...], completion: tuple[int, ...], sampling: Sampling) -> list[float]:
-    """log p of each token, from pi^(1 - w) ref^w: its powers of 1 / temperature, the k largest, normalised."""
+    """log p of each token, from pi^(1 - w) ref^w: its powers of 1 / temperature, the k largest, normalized."""
     logps = []
     for j, token in enumerate(completion):
         pi, ref = (next_token(m, prompt + completion[:j]) for m in (mixture.policy, mixture.reference))
@@ -53,7 +53,7 @@ def test_log_probabilities_are_the_exact_mixture(sampling: Sampling) -> None:
     world = Enumerable(vocabulary=4, length=3)
     mixture = worlds_mixture(world)
     table = {sequence: exact(mixture, world.prompt, sequence, sampling) for sequence in world.sequences}
-    # Token by token the mixture is a distribution over all 40 sequences, as it would not be without normalising each.
+    # Token by token the mixture is a distribution over all 40 sequences, as it would not be without normalizing each.
     distribution(torch.tensor([sum(logps) for logps in table.values()], dtype=torch.float64))
     [samples] = generate(mixture, [world.prompt], 300, sampling, end=WORLD_END)
     # What has probability .05 stays away from 300 samples once in 5 million.

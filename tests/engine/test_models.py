@@ -11,16 +11,16 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from accord.engine.forward import log_probabilities, outputs, rewards, takes_trees
 from accord.engine.models import (
-    Comparer,
     Model,
     Policy,
+    PreferenceNetwork,
     Scorer,
     load_classifier,
-    load_comparer,
     load_model,
-    load_scorer,
+    load_preference_model,
+    load_reward_model,
 )
-from accord.engine.precision import frozen
+from accord.engine.precision import frozen_copy
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from tests.data.conftest import EOS, TEMPLATE, WORDS, word_tokenizer
@@ -66,7 +66,7 @@ def test_a_saved_scorer_is_a_classifier_with_one_label(name: str, tmp_path: Path
     made = Scorer.on(policy(name))
     folder = made.save(tmp_path / "model")
     plain = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    loaded = load_scorer(str(folder), device="cpu")
+    loaded = load_reward_model(str(folder), device="cpu")
     with torch.no_grad():
         expected = made.network(input_ids=TOKENS).logits
         assert expected.shape == (1, 1)
@@ -92,22 +92,22 @@ def test_a_new_comparer_has_a_scorer_s_score_and_planes_that_weigh_as_much() -> 
     # and 3% of 38400. A hidden state of 16 numbers of mean square 1 then has a score of variance v = 16/17 and points
     # of variance v / 2. Two scores differ with variance 2 v, and four planes of two products have 4 * 2 * (v / 2)^2.
     made = policy()
-    heads = torch.stack([Comparer.on(made, 4, seed).network.score.weight.detach() for seed in range(300)])
+    heads = torch.stack([PreferenceNetwork.on(made, 4, seed).network.score.weight.detach() for seed in range(300)])
     assert float(heads[:, 0].square().mean()) == pytest.approx(1 / 17, rel=0.08)
     assert float(heads[:, 1:].square().mean()) == pytest.approx(1 / 34, rel=0.03)
-    comparer = Comparer.on(made, 2)
+    comparer = PreferenceNetwork.on(made, 2)
     trunk = made.network.base_model.state_dict()
     assert all(torch.equal(v, trunk[k]) for k, v in comparer.network.base_model.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_a_saved_comparer_is_a_classifier_whose_labels_say_what_they_are(name: str, tmp_path: Path) -> None:
-    made = Comparer.on(policy(name), 6)  # 13 labels: sorted as text, label 10 stands before label 2
+    made = PreferenceNetwork.on(policy(name), 6)  # 13 labels: sorted as text, label 10 stands before label 2
     folder = made.save(tmp_path / "model")
     plain = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     names = [plain.config.id2label[i] for i in range(13)]
     assert names == ["score", *(f"cycle {j}{axis}" for j in range(1, 7) for axis in "ab")]
-    loaded = load_comparer(str(folder), device="cpu")
+    loaded = load_preference_model(str(folder), device="cpu")
     trees = Trees.of([Tree((3, 1), (Branch((4, 1, 5)), Branch((9, 2))))])
     with torch.no_grad():
         expected = made.network(input_ids=TOKENS).logits
@@ -121,21 +121,22 @@ def test_a_saved_comparer_is_a_classifier_whose_labels_say_what_they_are(name: s
 
 def test_a_classifier_is_known_by_its_labels(tmp_path: Path) -> None:
     reward, preference = (
-        str(made.save(tmp_path / made.__class__.__name__)) for made in (Scorer.on(policy()), Comparer.on(policy(), 1))
+        str(made.save(tmp_path / made.__class__.__name__))
+        for made in (Scorer.on(policy()), PreferenceNetwork.on(policy(), 1))
     )
     assert type(load_classifier(reward, device="cpu")) is Scorer
-    assert type(load_classifier(preference, device="cpu")) is Comparer
-    assert refusal(load_scorer, preference).startswith(f"{preference} is a preference model, which compares two")
+    assert type(load_classifier(preference, device="cpu")) is PreferenceNetwork
+    assert refusal(load_reward_model, preference).startswith(f"{preference} is a preference model, which compares two")
     told = f"{reward} is a reward model, not a preference model; train one with `accord preference`."
-    assert refusal(load_comparer, reward) == told
-    other = Comparer.on(policy(), 1)
+    assert refusal(load_preference_model, reward) == told
+    other = PreferenceNetwork.on(policy(), 1)
     other.network.config.id2label = {0: "joy", 1: "anger", 2: "fear"}
     feelings = str(other.save(tmp_path / "feelings"))
-    for load in (load_scorer, load_comparer):
+    for load in (load_reward_model, load_preference_model):
         assert "is not a reward model" in refusal(load, feelings) and "with 3;" in refusal(load, feelings)
 
 
-@pytest.mark.parametrize("kind", [lambda made: made, Scorer.on, lambda made: Comparer.on(made, 2)])
+@pytest.mark.parametrize("kind", [lambda made: made, Scorer.on, lambda made: PreferenceNetwork.on(made, 2)])
 def test_a_model_of_any_kind_reloads_as_it_was_saved(kind: Callable[[Model], Model], tmp_path: Path) -> None:
     made = kind(policy())
     folder = made.save(tmp_path / "model")
@@ -150,7 +151,7 @@ def test_a_model_of_any_kind_reloads_as_it_was_saved(kind: Callable[[Model], Mod
 def test_a_scorer_on_one_frozen_for_use_can_be_trained() -> None:
     # What scores in bfloat16 holds its linear layers so, without gradients; a value model that starts from it must not.
     scorer = Scorer.on(policy())
-    scorer.network = frozen(scorer.network, torch.bfloat16)  # type: ignore[assignment]
+    scorer.network = frozen_copy(scorer.network, torch.bfloat16)  # type: ignore[assignment]
     value = Scorer.on(scorer)
     assert {(p.dtype, p.requires_grad) for p in value.network.parameters()} == {(torch.float32, True)}
     assert {p.requires_grad for p in scorer.network.parameters()} == {False}
@@ -181,7 +182,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     folder = policy().save(tmp_path / "model")
     hint = f"{tmp_path} is not a model folder: it has no config.json; did you mean {folder}?"
     assert refusal(load_model, str(tmp_path)) == hint
-    told = refusal(load_scorer, str(folder))
+    told = refusal(load_reward_model, str(folder))
     assert told.startswith(f"{folder} is not a reward model: it must be a sequence classifier with one label")
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from accord.engine.forward import log_probabilities, prepare
-from accord.engine.precision import compute_dtype, computing, frozen, has_bfloat16
+from accord.engine.precision import autocast, compute_dtype, frozen_copy, has_bfloat16
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from tests.engine.tiny import CONFIGS, random_model
@@ -27,8 +27,8 @@ def test_names() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_frozen_copy_computes_the_same_bit_for_bit(name: str, dtype: torch.dtype) -> None:
     model = prepare(random_model(CONFIGS[name](), dtype=torch.float32))
-    copy = frozen(model, dtype)
-    with torch.no_grad(), computing(dtype):
+    copy = frozen_copy(model, dtype)
+    with torch.no_grad(), autocast(dtype):
         expected, got = log_probabilities(model, TREES)[0], log_probabilities(copy, TREES)[0]
     assert torch.equal(got, expected)
     assert not any(p.requires_grad for p in copy.parameters())
@@ -37,13 +37,13 @@ def test_a_frozen_copy_computes_the_same_bit_for_bit(name: str, dtype: torch.dty
 
 def test_a_frozen_copy_holds_matrices_in_bfloat16_and_does_not_follow() -> None:
     model = prepare(random_model(CONFIGS["llama"](), dtype=torch.float32))
-    copy = frozen(model, torch.bfloat16)
+    copy = frozen_copy(model, torch.bfloat16)
     types = {n: p.dtype for n, p in copy.named_parameters()}
     assert types["model.layers.0.mlp.up_proj.weight"] == torch.bfloat16
     assert types["model.norm.weight"] == types["model.embed_tokens.weight"] == torch.float32
     with torch.no_grad():
-        before, _ = log_probabilities(frozen(model, torch.float32), TREES)
-        still = frozen(model, torch.float32)
+        before, _ = log_probabilities(frozen_copy(model, torch.float32), TREES)
+        still = frozen_copy(model, torch.float32)
         for parameter in model.parameters():
             parameter.mul_(2)
         assert torch.equal(log_probabilities(still, TREES)[0], before)
@@ -53,11 +53,11 @@ def test_weights_updated_between_passes_are_seen_in_bfloat16() -> None:
     # Autocast keeps casts of weights while its context lasts; each pass has a context of its own.
     model = prepare(random_model(CONFIGS["llama"](), dtype=torch.float32))
     with torch.no_grad():
-        with computing(torch.bfloat16):
+        with autocast(torch.bfloat16):
             log_probabilities(model, TREES)
         for parameter in model.parameters():
             parameter.mul_(0.5)
-        with computing(torch.bfloat16):
+        with autocast(torch.bfloat16):
             after, _ = log_probabilities(model, TREES)
         exact, _ = log_probabilities(model, TREES)
     torch.testing.assert_close(after, exact, rtol=0, atol=0.05)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from accord.engine import readout
-from accord.engine.precision import computing
+from accord.engine.precision import autocast
 from accord.engine.readout import Readout, linear_log_probabilities
 from accord.engine.sampling import truncate_
 
@@ -115,7 +115,7 @@ def test_bfloat16_is_near_float32() -> None:
     target = torch.arange(20)
     results = []
     for dtype in (torch.float32, torch.bfloat16):
-        with computing(dtype):
+        with autocast(dtype):
             logp, _ = linear_log_probabilities(hidden, Readout(weight, None), target)
         results.append((logp, *torch.autograd.grad(logp.sum(), [hidden, weight])))
     exact, rounded = results

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from accord.engine.sampling import Sampling, draw, truncate_, uniforms
+from accord.engine.sampling import Sampling, draw, truncate_, uniform_numbers
 
 LOGITS = torch.tensor([[1.0, 5.0, 2.0, 4.0]], dtype=torch.float64).log()  # p = 1/12, 5/12, 2/12, 4/12
 
@@ -29,7 +29,7 @@ def kept(z: Tensor) -> list[list[int]]:
         (0, 0.76, [1, 2, 3]),  # 9/12 = .75 does not, 11/12 does
         (0, 0.92, [0, 1, 2, 3]),  # 11/12 = .9167 does not
         (0, 1e-9, [1]),  # the most likely token always stays
-        (2, 0.5, [1]),  # of the top 2, renormalised: 5/9 = .5556 reaches .5, though 5/12 would not
+        (2, 0.5, [1]),  # of the top 2, renormalized: 5/9 = .5556 reaches .5, though 5/12 would not
         (2, 0.56, [1, 3]),
     ],
 )
@@ -76,7 +76,7 @@ def test_frequencies_over_a_grid_are_the_probabilities(sampling: Sampling, dtype
 
 
 def test_a_token_without_probability_is_never_drawn() -> None:
-    # The first and the last token are impossible; the ends of [0, 1) lead to their neighbours.
+    # The first and the last token are impossible; the ends of [0, 1) lead to their neighbors.
     logits = torch.tensor([[float("-inf"), 0.0, 0.0, float("-inf")]]).expand(3, -1)
     edge = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)  # the last rounds to 1 in float32
     assert draw(logits, edge, Sampling())[0].tolist() == [1, 2, 2]
@@ -89,20 +89,20 @@ def test_temperature_zero_takes_the_most_likely_for_certain() -> None:
 
 def test_uniforms_depend_on_seed_prompt_number_and_position_alone() -> None:
     a, b = (3, 1), (4, 1, 5)
-    table = uniforms([a, b, a], 2, Sampling(max_new_tokens=6))
+    table = uniform_numbers([a, b, a], 2, Sampling(max_new_tokens=6))
     assert table.shape == (3, 2, 6) and (table >= 0).all() and (table < 1).all()
     assert len(set(table.flatten())) == 36
-    assert (uniforms([b], 2, Sampling(max_new_tokens=6))[0] == table[1]).all()
+    assert (uniform_numbers([b], 2, Sampling(max_new_tokens=6))[0] == table[1]).all()
     # A repeated prompt goes on counting: samples 0 and 1, then 2 and 3; and shorter samples are the others' beginnings.
-    assert (uniforms([a], 4, Sampling(max_new_tokens=4))[0] == table[[0, 2], :, :4].reshape(4, 4)).all()
-    assert not (uniforms([a], 2, Sampling(max_new_tokens=6, seed=1))[0] == table[0]).any()
-    assert (uniforms([a], 2, Sampling(max_new_tokens=6, seed=(0,)))[0] == table[0]).all()
-    assert not (uniforms([a], 2, Sampling(max_new_tokens=6, seed=(0, 1)))[0] == table[0]).any()
+    assert (uniform_numbers([a], 4, Sampling(max_new_tokens=4))[0] == table[[0, 2], :, :4].reshape(4, 4)).all()
+    assert not (uniform_numbers([a], 2, Sampling(max_new_tokens=6, seed=1))[0] == table[0]).any()
+    assert (uniform_numbers([a], 2, Sampling(max_new_tokens=6, seed=(0,)))[0] == table[0]).all()
+    assert not (uniform_numbers([a], 2, Sampling(max_new_tokens=6, seed=(0, 1)))[0] == table[0]).any()
 
 
 def test_uniforms_are_uniform() -> None:
     # 60,000 numbers: each tenth holds 6,000 with a standard deviation of 73.
-    table = uniforms([(i,) for i in range(1000)], 6, Sampling(max_new_tokens=10))
+    table = uniform_numbers([(i,) for i in range(1000)], 6, Sampling(max_new_tokens=10))
     counts = torch.histc(torch.from_numpy(table).flatten(), 10, 0, 1)
     assert float((counts - 6000).abs().max()) < 4 * 73
 

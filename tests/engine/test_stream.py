@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from accord.engine.forward import prepare
-from accord.engine.generate import generate
+from accord.engine.generate import Spelling, generate, stream
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
-from accord.engine.stream import Spelling, stream
 from tests.data.conftest import BYE, DAY, EOS, GOOD, word_tokenizer
 from tests.engine.tiny import CONFIGS, END, random_model
 

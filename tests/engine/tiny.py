@@ -55,10 +55,10 @@ LATENT: dict[str, Any] = {
 def random_model(config: PreTrainedConfig, seed: int = 1, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
     """A causal language model whose every weight is drawn from N(0, .2^2), with transformers' own plain attention."""
     network: PreTrainedModel = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
-    return randomise(network, seed).to(dtype).eval()
+    return randomize(network, seed).to(dtype).eval()
 
 
-def randomise(network: nn.Module, seed: int) -> Any:
+def randomize(network: nn.Module, seed: int) -> Any:
     """The network, with new weights."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

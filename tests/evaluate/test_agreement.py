@@ -74,7 +74,7 @@ def test_the_ceiling_undoes_the_agreement(q: float) -> None:
 
 
 def test_the_ceiling_by_hand() -> None:
-    # Agreement .68 = .8^2 + .2^2; .726, that of InstructGPT's labellers (Ouyang et al. 2022), (1 + sqrt(.452)) / 2.
+    # Agreement .68 = .8^2 + .2^2; .726, that of InstructGPT's labelers (Ouyang et al. 2022), (1 + sqrt(.452)) / 2.
     assert ceiling(0.68) == pytest.approx(0.8)
     assert ceiling(0.726) == pytest.approx(0.836155, abs=1e-6)
     assert np.isnan(ceiling(0.4))

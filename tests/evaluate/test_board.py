@@ -9,8 +9,7 @@ import choix
 import numpy as np
 import pytest
 
-from accord.evaluate.board import ELO, board
-from accord.evaluate.logistic import RIDGE, fit
+from accord.evaluate.ratings import ELO, RIDGE, board, fit
 
 NAMES = ["a", "b", "c", "d"]
 PAIRS = [(j, i) for i, j in combinations(range(4), 2)]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from accord.evaluate.clusters import bootstrap, each, mean, numbered, rate, resampled
-from accord.evaluate.statistics import wilson
+from accord.evaluate.statistics import bootstrap, each, mean, numbered, rate, resampled, wilson
 
 
 def test_a_cluster_each_is_wilson() -> None:

@@ -8,7 +8,7 @@ from math import log
 import pytest
 import torch
 
-from accord.data.prompts import EncodedPrompt
+from accord.data.encoding import EncodedPrompt
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree

@@ -12,8 +12,7 @@ from math import exp, log
 import numpy as np
 import pytest
 
-from accord.evaluate.board import board
-from accord.evaluate.lengths import length_controlled
+from accord.evaluate.ratings import board, length_controlled
 from accord.evaluate.statistics import Interval, bootstrap_mean, mean_interval, mean_of, wilson
 
 RESAMPLES = 400

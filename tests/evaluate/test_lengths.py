@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accord.evaluate.lengths import length_controlled
-from accord.evaluate.logistic import RIDGE
+from accord.evaluate.ratings import RIDGE, length_controlled
 from accord.evaluate.statistics import wilson
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.evaluate.statistics import bootstrap, bootstrap_mean, mean_interval, percentile, sign_test, wilson
+from accord.evaluate.statistics import bootstrap_mean, bootstrap_values, mean_interval, percentile, sign_test, wilson
 
 
 def test_wilson_literals() -> None:
@@ -87,9 +87,9 @@ def test_percentiles_are_expanded_to_students() -> None:
 
 
 def test_every_statistic_sees_the_same_resamples_of_as_many_observations() -> None:
-    counts = bootstrap(lambda weights: weights, 7, resamples=50, seed=2)
+    counts = bootstrap_values(lambda weights: weights, 7, resamples=50, seed=2)
     assert counts.shape == (50, 7) and (counts.sum(1) == 7).all()
-    first = bootstrap(lambda weights: weights[:, 0], 7, resamples=50, seed=2)
+    first = bootstrap_values(lambda weights: weights[:, 0], 7, resamples=50, seed=2)
     assert first.tolist() == counts[:, 0].tolist()
 
 

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accord.evaluate.overoptimisation import best_of_n_path, of_sweep, sweep_path
+from accord.evaluate.overoptimization import best_of_n_path, of_sweep, sweep_path
 from accord.evaluate.sweep import EFFECTIVE, betas, effective, tilted
 from accord.objectives.preference import bradley_terry
 from accord.objectives.selection import best_of_n, best_of_n_kl_bound
-from accord.worlds.enumerable import Enumerable, bradley_terry_preferences, kl_regularised_optimum
+from accord.worlds.enumerable import Enumerable, bradley_terry_preferences, kl_regularized_optimum
 from tests.worlds.test_enumerable import sequence_logps
 
 WORLD = Enumerable(4, 3)
@@ -34,15 +34,15 @@ def fitted_reward(gold: torch.Tensor, logp: torch.Tensor, comparisons: int, seed
     chosen = torch.where(wins, pairs[:, 0], pairs[:, 1])
     rejected = torch.where(wins, pairs[:, 1], pairs[:, 0])
     scores = torch.zeros(len(gold), dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([scores], max_iter=100, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([scores], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = bradley_terry(scores[chosen], scores[rejected]).mean() + 1e-3 * scores.square().sum()
         loss.backward()
         return loss
 
-    optimiser.step(closure)
+    optimizer.step(closure)
     return scores.detach()
 
 
@@ -51,7 +51,7 @@ def fitted_reward(gold: torch.Tensor, logp: torch.Tensor, comparisons: int, seed
 def test_the_policy_is_the_optimum_and_its_divergence_the_sum(beta: float, seed: int) -> None:
     logp, reward = reference(seed), WORLD.reward.numpy()
     policy = tilted(logp, reward, beta)
-    optimum = kl_regularised_optimum(torch.tensor(logp), WORLD.reward, beta).numpy()
+    optimum = kl_regularized_optimum(torch.tensor(logp), WORLD.reward, beta).numpy()
     assert policy.probabilities.tolist() == pytest.approx(optimum.tolist(), abs=1e-12)
     seen = optimum > 0
     kl = (optimum[seen] * (np.log(optimum[seen]) - logp[seen])).sum()
@@ -70,7 +70,7 @@ def test_an_infinite_beta_is_the_reference() -> None:
 @settings(max_examples=20)
 @given(st.floats(0.1, 5.0))
 def test_along_the_sweep_a_nat_buys_beta_of_the_proxy(beta: float) -> None:
-    # pi_beta maximises E[r] - beta KL, so its derivative along any path through it is 0: d E[r] / d KL = beta.
+    # pi_beta maximizes E[r] - beta KL, so its derivative along any path through it is 0: d E[r] / d KL = beta.
     logp, reward, step = reference()[None], WORLD.reward.numpy()[None], 1e-4
     path = sweep_path(logp, reward, reward, [beta * (1 - step), beta * (1 + step)])
     slope = (path.proxy[0, 1] - path.proxy[0, 0]) / (path.kl[0, 1] - path.kl[0, 0])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from accord.errors import InputError
-from accord.feedback.ensemble import Mean, Min, ensemble
+from accord.feedback.combine import Mean, Min, ensemble
 from accord.feedback.judge import Reward, RewardJudge, score_texts
 from accord.feedback.named import formula, judge_named, reward_named
 from accord.records import Comparison, Sample
@@ -50,7 +50,7 @@ def test_members_are_reported_as_parts() -> None:
 
 
 def test_an_offset_of_one_member_moves_the_mean_alike_and_decides_the_worst() -> None:
-    # Why members need centring: with b lowered by 10 the worst is b's everywhere, whatever a says.
+    # Why members need centering: with b lowered by 10 the worst is b's everywhere, whatever a says.
     low = {"a": MEMBERS["a"], "b": constant(-7.0, -11.0)}
     assert Mean(low)(TWO).tolist() == [-3.0, -3.0]  # the mean of a and b, (2, 2), less 5: its order is as it was
     assert Min(low)(TWO).tolist() == [-7.0, -11.0]

@@ -12,24 +12,24 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2ForSequenceClassification, PreTrainedTokenizerFast
 
-from accord.engine.models import Comparer, Policy, Scorer
+from accord.engine.models import Policy, PreferenceNetwork, Scorer
 from accord.engine.trees import Branch, Tree
 from accord.feedback.learned import Learned, LearnedJudge, LearnedReward, Tokens, grow, learned_judge
 from accord.objectives.preference import general_preference
 from accord.records import Comparison, Completion, Message, Prompt, Sample, Verdict
 from tests.data.conftest import WORDS, word_tokenizer
-from tests.engine.tiny import CONFIGS, policy_of, random_model, randomise, tree_lists
+from tests.engine.tiny import CONFIGS, policy_of, random_model, randomize, tree_lists
 
 
 def network(labels: int) -> GPT2ForSequenceClassification:
     config = CONFIGS["gpt2"]()
     config.num_labels = labels
-    made: GPT2ForSequenceClassification = randomise(GPT2ForSequenceClassification(config), 3).double().eval()
+    made: GPT2ForSequenceClassification = randomize(GPT2ForSequenceClassification(config), 3).double().eval()
     return made
 
 
 SCORER = Scorer(network(1), word_tokenizer(), "random")
-COMPARER = Comparer(network(5), word_tokenizer(), "random")
+COMPARER = PreferenceNetwork(network(5), word_tokenizer(), "random")
 
 
 def plain(*tokens: int) -> float:
@@ -88,7 +88,7 @@ def other_policy() -> Policy:
     return policy
 
 
-def test_another_tokenizer_s_samples_are_tokenised_again() -> None:
+def test_another_tokenizer_s_samples_are_tokenized_again() -> None:
     reward = LearnedReward(SCORER, other_policy())
     assert not reward.shares_tokens
     samples = [said("hi", "good day", (5,), (3, 1, 9)), said("bye", "hello", (0,), (4, 9))]
@@ -182,18 +182,18 @@ def test_a_preference_judge_s_chances_of_a_pair_sum_to_one(trees: list[Tree], bu
 
 
 def test_a_model_gone_wrong_gives_no_verdict() -> None:
-    broken = Comparer(network(3), word_tokenizer(), "broken")
+    broken = PreferenceNetwork(network(3), word_tokenizer(), "broken")
     broken.network.score.weight.data[1] = float("nan")
     (verdict,) = LearnedJudge(broken)([Comparison("hi", "good", "bad")])
     assert verdict.first_wins is None and "nan" in verdict.reason
 
 
 @pytest.mark.parametrize("made", [SCORER, COMPARER])
-def test_a_folder_judges_by_what_it_holds(made: Scorer | Comparer, tmp_path: Path) -> None:
-    kind = Comparer if isinstance(made, Comparer) else Scorer
+def test_a_folder_judges_by_what_it_holds(made: Scorer | PreferenceNetwork, tmp_path: Path) -> None:
+    kind = PreferenceNetwork if isinstance(made, PreferenceNetwork) else Scorer
     start = policy_of(random_model(CONFIGS["gpt2"](), dtype=torch.float32))
     start.tokenizer = word_tokenizer()
-    model = Comparer.on(start, 2) if kind is Comparer else Scorer.on(start)
+    model = PreferenceNetwork.on(start, 2) if kind is PreferenceNetwork else Scorer.on(start)
     texts = [Comparison("hi", "good", "bad"), Comparison("bye", "day day", "good")]
     judge = learned_judge(str(model.save(tmp_path / "model")), start)
     assert type(judge.model) is kind and judge.shares_tokens

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import torch
 
-from accord.commands.label import label
+from accord.cli.label import label
 from accord.data.chat import encode_prompt
 from accord.engine.models import Policy
 from accord.errors import InputError
-from accord.feedback.llm import AIJudge, Local, question, verdict
+from accord.feedback.ai import AIJudge, Local, question, verdict
+from accord.feedback.combine import BothOrders
 from accord.feedback.named import as_measure, judge_named, only_compares, reward_named
-from accord.feedback.orders import BothOrders
-from accord.feedback.served import Served
+from accord.feedback.remote import Served
 from accord.records import Comparison, Message, Verdict
 from tests.feedback.serving import serving
 
@@ -192,7 +192,7 @@ def test_a_refused_key_stops_the_work_and_is_not_told(server: Server) -> None:
     assert "not with Bearer ***" in str(caught.value) and "secret-key" not in str(caught.value)
 
 
-def test_people_may_be_replaced_by_a_judge_that_favours_a_position(server: Server, tmp_path: Path) -> None:
+def test_people_may_be_replaced_by_a_judge_that_favors_a_position(server: Server, tmp_path: Path) -> None:
     """It gives A odds of 3 too many; both orders together find the kind answer, at odds of 2 from 6 and 2/3."""
 
     def reply(text: str) -> dict[str, Any]:

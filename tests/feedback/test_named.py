@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.engine.models import Comparer, Scorer, load_model
+from accord.engine.models import PreferenceNetwork, Scorer, load_model
 from accord.errors import InputError
 from accord.feedback.functions import FunctionJudge, FunctionReward
 from accord.feedback.judge import RewardJudge, TextReward, check_prompts, judge_samples, score_texts, unsampled
@@ -24,15 +24,15 @@ from accord.feedback.named import (
     as_reward,
     formula,
     judge_named,
-    labeller_named,
+    labeler_named,
     only_compares,
     reward_named,
 )
+from accord.feedback.people import Simulated
 from accord.feedback.remote import RemoteReward
-from accord.feedback.simulated import Simulated
 from accord.feedback.verifiers import Verifier, exact, number
 from accord.records import Comparison, Sample, Text
-from accord.worlds.cafe import gold
+from accord.worlds.cafe import grammar as gold
 from tests.commands.small import save_model
 from tests.feedback.samples import sample
 
@@ -198,7 +198,7 @@ def test_a_sum_with_a_reward_model_judges_texts_by_their_own_tokens(functions: s
 
 
 def test_what_any_part_asks_of_a_row_is_asked(functions: str) -> None:
-    from accord.data.prompts import EncodedPrompt
+    from accord.data.encoding import EncodedPrompt
 
     reward = as_reward({f"{functions}:brief": 1, "number@gold": 1})
     prompt = EncodedPrompt(sample("", answer="1").prompt, (), 6)
@@ -261,9 +261,9 @@ def test_a_small_world_is_its_gold_reward_by_name() -> None:
     assert reward_named("2 * cafe + number")([]).tolist() == []
     comparison = Comparison("how is the soup ?", *answers)
     assert judge_named("cafe")([comparison])[0].first_wins == float(expected[0] > expected[1])
-    assert labeller_named("cafe", 0.8, seed=3) == Simulated(gold, 0.8, 3)
+    assert labeler_named("cafe", 0.8, seed=3) == Simulated(gold, 0.8, 3)
     with pytest.raises(InputError, match=r"knows? a world's truth \(cafe\), and number is none"):
-        labeller_named("number", 0.8)
+        labeler_named("number", 0.8)
 
 
 def test_a_measure_is_a_reward_unless_it_only_compares(reward_model: str, functions: str) -> None:
@@ -277,5 +277,7 @@ def test_a_measure_is_a_reward_unless_it_only_compares(reward_model: str, functi
     assert isinstance(as_measure(shorter), FunctionJudge) and only_compares(FunctionJudge(shorter))
     assert not only_compares(judge_named("cafe"))
     policy = load_model(str(Path(reward_model).parent / "base"))
-    preference = as_measure(str(Comparer.on(policy, planes=1).save(Path(reward_model).parent / "preference")), policy)
+    preference = as_measure(
+        str(PreferenceNetwork.on(policy, planes=1).save(Path(reward_model).parent / "preference")), policy
+    )
     assert isinstance(preference, LearnedJudge) and only_compares(preference)

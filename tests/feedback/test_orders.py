@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accord.feedback.combine import BothOrders, Orders
 from accord.feedback.judge import RewardJudge, ScoreJudge, check_prompts, listen
-from accord.feedback.orders import BothOrders, Orders
 from accord.records import Comparison, Sample, Verdict
 from tests.feedback.samples import sample
 

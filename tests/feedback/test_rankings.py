@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.errors import InputError
-from accord.feedback.rankings import Counts, labelled, to_pairs, to_ranking
+from accord.feedback.people import Counts, labeled, to_pairs, to_ranking
 from accord.records import Comparison, Preference, Ranking, Verdict
 
 PEOPLE = Path(__file__).parents[2].parent / "shared" / "data" / "finegrained_rankings.json.gz"
@@ -43,14 +43,14 @@ def test_a_ranking_without_ties_gives_every_pair(ranks: list[int]) -> None:
 
 def test_verdicts_become_preferences_and_the_rest_is_counted() -> None:
     comparisons = [Comparison("p", "a", "b")] * 5
-    preferences, counts = labelled(comparisons, verdicts(1.0, 0.0, 0.5, None, 0.51))
+    preferences, counts = labeled(comparisons, verdicts(1.0, 0.0, 0.5, None, 0.51))
     assert preferences == [Preference("p", "a", "b"), Preference("p", "b", "a"), Preference("p", "a", "b")]
     assert counts == Counts(ties=1, invalid=1)
 
 
 def test_a_verdict_for_each_comparison() -> None:
     with pytest.raises(ValueError):
-        labelled(compare("ab"), [])
+        labeled(compare("ab"), [])
 
 
 def test_transitive_verdicts_are_a_ranking() -> None:
@@ -112,7 +112,7 @@ def test_people_are_not_always_transitive() -> None:
         answers = [row[f"prediction {k}"] for k in (1, 2, 3, 4)]
         comparisons = [Comparison(row["question"], a, b) for a, b in combinations(answers, 2)]
         given_verdicts = verdicts(*(said[value] for value in row["preference"]))
-        preferences, counts = labelled(comparisons, given_verdicts)
+        preferences, counts = labeled(comparisons, given_verdicts)
         strict, ties = strict + len(preferences), ties + counts.ties
         ranking = to_ranking(comparisons, given_verdicts)
         not_a_ranking += ranking is None

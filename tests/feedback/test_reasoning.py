@@ -14,7 +14,7 @@ import pytest
 
 from accord.data import load_prompts
 from accord.errors import InputError
-from accord.feedback import reasoning
+from accord.feedback import external_verifiers as reasoning
 from accord.feedback.verifiers import verifier_named
 from accord.records import Completion, Prompt, Sample
 

@@ -9,7 +9,7 @@ import pytest
 from accord.errors import InputError
 from accord.feedback.judge import judge_samples
 from accord.feedback.named import judge_named, only_compares
-from accord.feedback.recorded import Recorded
+from accord.feedback.people import Recorded
 from accord.files import write_rows
 from accord.records import Comparison, Demonstration, Message, Preference, Ranking, Verdict
 from tests.feedback.samples import sample

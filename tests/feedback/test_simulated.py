@@ -1,4 +1,4 @@
-"""Simulated labellers: calibrated to their agreement, deterministic in the texts, symmetric in the order shown."""
+"""Simulated labelers: calibrated to their agreement, deterministic in the texts, symmetric in the order shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.errors import InputError
-from accord.feedback.simulated import Simulated, temperature
+from accord.feedback.people import Simulated, temperature
 from accord.records import Comparison, Text
 
 SCORES = st.lists(st.floats(-1e6, 1e6, allow_subnormal=False).filter(bool), min_size=1, max_size=20)
@@ -72,8 +72,8 @@ def test_swapping_the_two_completions_swaps_the_verdict() -> None:
     ]
 
 
-def test_another_seed_is_another_labeller() -> None:
-    # Two labellers with expected agreement .73 each differ on about 2 * .73 * .27 = .39 of 400 pairs or fewer.
+def test_another_seed_is_another_labeler() -> None:
+    # Two labelers with expected agreement .73 each differ on about 2 * .73 * .27 = .39 of 400 pairs or fewer.
     first, second = (Simulated(value, seed=seed)(pairs(400)) for seed in (0, 1))
     assert 60 < sum(a != b for a, b in zip(first, second, strict=True)) < 200
 

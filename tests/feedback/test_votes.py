@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.feedback.votes import leaders, majority
+from accord.feedback.verifiers import leaders, majority
 
 
 @pytest.mark.parametrize(

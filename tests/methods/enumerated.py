@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from accord.data.prompts import EncodedPrompt
+from accord.data.encoding import EncodedPrompt
 from accord.engine.forward import log_probabilities
 from accord.engine.models import Policy
 from accord.engine.trees import Branch, Tree, Trees

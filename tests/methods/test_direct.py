@@ -13,21 +13,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from accord.data.prompts import EncodedPrompt
-from accord.engine.fit import Work
+from accord.data.encoding import EncodedPrompt
+from accord.engine.fit import LossTerm
 from accord.engine.models import Policy
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from accord.methods import DPO, IPO, KTO, RAFT, Distill, OnlineDPO
-from accord.methods.parts.rollouts import rolled
+from accord.methods.rollouts import rolled
 from accord.objectives.selection import best_of_n
-from accord.records import Labelled, Preference, Prompt, Sample, Verdict
+from accord.records import Labeled, Preference, Prompt, Sample, Verdict
 from accord.worlds.enumerable import END, Enumerable
 from accord.worlds.game import Game
 from tests.data.conftest import word_tokenizer
 from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, random_model
 from tests.methods.enumerated import chances, every_group, gradient, prompts_in, rows_of, spoken, started
-from tests.methods.test_offline_oracles import mean_of, minimise
+from tests.methods.test_offline_oracles import mean_of, minimize
 from tests.methods.test_policy_gradients import ONE_TOKEN, TWO_TOKENS, network_in, same, sequence_logps
 
 COMMON: dict[str, Any] = {"dtype": "float32", "tokens_per_pass": 64}
@@ -47,13 +47,13 @@ def every_pair(game: Game) -> tuple[Trees, Tensor, Tensor]:
 
 
 def test_ipo_reaches_its_population_optimum() -> None:
-    # Pairs of words drawn from mu, labelled by P: the optimum is ref exp(P(y beats mu) / tau) / Z.
+    # Pairs of words drawn from mu, labeled by P: the optimum is ref exp(P(y beats mu) / tau) / Z.
     mu = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
     preferences = torch.tensor(GAME.preferences, dtype=torch.float64)
     policy = GAME.policy(dtype=torch.float64)
     objective, (trees, first, second) = IPO(tau=0.1, **COMMON).objective(policy), every_pair(GAME)
     weight = mu[first] * mu[second] * preferences[first, second]
-    minimise(policy.network, lambda: (weight * objective(trees)[0]).sum())
+    minimize(policy.network, lambda: (weight * objective(trees)[0]).sum())
     with torch.no_grad():
         learnt = GAME.distribution(policy.network)
     assert learnt.tolist() == pytest.approx([0.699363, 0.020892, 0.279745], abs=1e-6)
@@ -68,7 +68,7 @@ def test_where_all_labels_agree_ipo_stops_and_dpo_does_not(tau: float) -> None:
 
     def log_odds(method: DPO | IPO, iterations: int) -> float:
         policy = SURE.policy(dtype=torch.float64)
-        minimise(policy.network, mean_of(method.objective(policy), tree), iterations)
+        minimize(policy.network, mean_of(method.objective(policy), tree), iterations)
         with torch.no_grad():
             first, second = SURE.distribution(policy.network).log().tolist()
         return first - second
@@ -100,7 +100,7 @@ def test_ipo_by_sums_and_by_means(length: Any) -> None:
 # KTO
 
 
-def labelled(world: Enumerable) -> Trees:
+def labeled(world: Enumerable) -> Trees:
     """Every sequence twice, as desirable and as undesirable, each a tree of its own."""
     return Trees.of(
         [Tree(world.prompt, (Branch(s),), (rank,), row) for row, s in enumerate(world.sequences) for rank in (0, 1)]
@@ -120,7 +120,7 @@ def test_the_sign_of_ktos_pull_depends_on_the_share_of_labels_alone(desirable: f
     shares = torch.linspace(0.05, 0.95, len(TWO_TOKENS.sequences), dtype=torch.float64)
     ratio = sequence_logps(policy.network, TWO_TOKENS) - reference
     z0 = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
-    values, measures = objective(labelled(TWO_TOKENS).having(baseline=z0))
+    values, measures = objective(labeled(TWO_TOKENS).with_extra(baseline=z0))
     weight = torch.stack([shares, 1 - shares], 1).flatten()
     total = (weight * values).sum()
     assert torch.autograd.grad(total, z0, allow_unused=True, retain_graph=True) == (None,)
@@ -148,13 +148,15 @@ def test_at_equal_weights_the_majority_label_wins(
     batch = [Tree(GAME.tree.prompt, (branch,), (0,)) for branch in GAME.tree.branches]
     for _ in range(8):  # z0 follows the policy
         z0 = torch.tensor(objective.divergence(batch))
-        minimise(policy.network, lambda z0=z0: (weight * objective(trees.having(baseline=z0))[0]).sum(), iterations=20)
+        minimize(
+            policy.network, lambda z0=z0: (weight * objective(trees.with_extra(baseline=z0))[0]).sum(), iterations=20
+        )
     with torch.no_grad():
         assert float(GAME.distribution(policy.network)[0]) == pytest.approx(first, abs=0.02)
 
 
 def kto_batch(model: Policy, **given: Any) -> tuple[list[Tree], Any, KTO]:
-    """Three labelled rows of different lengths, the policy moved away from the reference."""
+    """Three labeled rows of different lengths, the policy moved away from the reference."""
     tokens = [((6, 7), (8, 9, 2)), ((10,), (11, 2)), ((9, 9, 6), (7, 7, 8, 6, 2))]
     batch = [Tree(p, (Branch(c),), (i % 2,), i) for i, (p, c) in enumerate(tokens)]
     method = KTO(beta=0.3, **{**COMMON, **given})
@@ -220,7 +222,7 @@ def test_mismatched_pairs_are_no_longer_than_rows() -> None:
 def test_kto_takes_preferences_apart_and_wants_both_labels() -> None:
     policy = gpt2()
     policy.tokenizer = word_tokenizer()
-    trees = KTO().encode(policy, [Preference("hi", "good day", "bad"), Labelled("bye", "hello", False)]).trees
+    trees = KTO().encode(policy, [Preference("hi", "good day", "bad"), Labeled("bye", "hello", False)]).trees
     assert [(t.prompt, t.branches[0].tokens, t.ranks) for t in trees] == [
         ((6,), (8, 10, 2), (0,)),
         ((6,), (9, 2), (1,)),
@@ -228,7 +230,7 @@ def test_kto_takes_preferences_apart_and_wants_both_labels() -> None:
     ]
     for label, name in ((True, "desirable"), (False, "undesirable")):
         with pytest.raises(InputError, match=f"every label is {name}, and KTO learns from both kinds"):
-            KTO().encode(policy, [Labelled("hi", "good", label), Labelled("bye", "bad", label)])
+            KTO().encode(policy, [Labeled("hi", "good", label), Labeled("bye", "bad", label)])
     with pytest.raises(InputError, match="batch_size must be at least 2"):
         KTO(batch_size=1)
 
@@ -303,12 +305,12 @@ def test_a_verdict_next_to_one_half_has_a_winner_and_one_half_has_none(win: floa
 
 
 class Counting:
-    """In an optimiser's place: notes the work of every update and moves nothing."""
+    """In an optimizer's place: notes the work of every update and moves nothing."""
 
     def __init__(self) -> None:
-        self.work: list[Work] = []
+        self.work: list[LossTerm] = []
 
-    def update(self, step: int, *work: Work) -> dict[str, float]:
+    def update(self, step: int, *work: LossTerm) -> dict[str, float]:
         self.work += work
         return {"loss": 0.0}
 
@@ -318,9 +320,9 @@ def test_a_step_of_ties_alone_has_no_update() -> None:
     learner, _ = started(TWO_TOKENS, method, Table(TWO_TOKENS, [[0.5] * 7] * 7))
     learner.policy.tokenizer = word_tokenizer()
     learner.policy.tokenizer.eos_token_id = END
-    optimiser = Counting()
-    rollout, row = learner.step(0, prompts_in(TWO_TOKENS, 3), optimiser)
-    assert (optimiser.work, row, len(rollout.samples)) == ([], {"ties": 1.0, "invalid": 0.0}, 12)
+    optimizer = Counting()
+    rollout, row = learner.step(0, prompts_in(TWO_TOKENS, 3), optimizer)
+    assert (optimizer.work, row, len(rollout.samples)) == ([], {"ties": 1.0, "invalid": 0.0}, 12)
 
 
 def test_more_samples_of_a_prompt_make_more_pairs() -> None:
@@ -467,10 +469,10 @@ def test_a_step_of_raft_is_the_mean_over_the_tokens_it_keeps(temperature: float)
     def long(samples: Sequence[Sample]) -> Tensor:
         return torch.tensor([float(len(s.completion.tokens)) for s in samples])
 
-    learner, optimiser = method.learner(policy, long), Counting()
-    nothing: Any = optimiser
+    learner, optimizer = method.learner(policy, long), Counting()
+    nothing: Any = optimizer
     rollout, row = learner.step(0, prompts, nothing)
-    [work] = optimiser.work
+    [work] = optimizer.work
     trees = [tree for pack in work.packs for tree in pack.trees]
     for tree, whole in zip(sorted(trees, key=lambda tree: tree.row), rollout.trees, strict=True):
         ended = [b for b in whole.branches if b.tokens[-1] == policy.end]

@@ -12,25 +12,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from accord.data.prompts import EncodedPrompt
+from accord.data.encoding import EncodedPrompt
+from accord.engine.cache import Mixture
 from accord.engine.fit import Objective
 from accord.engine.forward import rewards
 from accord.engine.generate import generate
-from accord.engine.mixture import Mixture
 from accord.engine.models import Policy, Scorer
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Trees
 from accord.errors import InputError
 from accord.methods import IPOMD, NashMD, RewardModel
-from accord.methods.parts.duels import matched
-from accord.methods.parts.snapshots import Snapshots
+from accord.methods.pairs import matched
+from accord.methods.policy_gradient import Snapshots
 from accord.records import Completion, Sample, Verdict
-from accord.run import read_metrics
-from accord.worlds.enumerable import Enumerable, kl_regularised_optimum
+from accord.train.run import read_metrics
+from accord.worlds.enumerable import Enumerable, kl_regularized_optimum
 from accord.worlds.game import Game, GameJudge
 from tests.methods.enumerated import every_group, gradient, prompts_in, rows_of, spoken, started
 from tests.methods.test_direct import Table, every_pair, random_table
-from tests.methods.test_offline_oracles import minimise
+from tests.methods.test_offline_oracles import minimize
 from tests.methods.test_policy_gradients import TWO_TOKENS, network_in, same, sequence_logps
 
 GAME, TAU = Game(), 0.1
@@ -157,7 +157,7 @@ def said_by(network: nn.Module) -> Tensor:
 
 
 def duels(learner: Any, step: int, prompts: list[EncodedPrompt]) -> tuple[Tensor, list[Trees], Objective]:
-    """IPO-MD's pairs of all words with all words: the chance of each, and what there is to minimise."""
+    """IPO-MD's pairs of all words with all words: the chance of each, and what there is to minimize."""
     said, chance = words(learner.policy.network), said_by(learner.speaker)
     _, judged, _ = learner.duel(prompts, [said[i] for pair in product(range(3), repeat=2) for i in pair])
     return torch.outer(chance, chance).flatten(), [Trees.of(judged)], learner.objective
@@ -177,16 +177,16 @@ def follow(method: NashMD | IPOMD, steps: int, rate: float) -> tuple[Tensor, Any
     """Where plain descent along the method's exact mean gradient leads from the reference, and the learner."""
     policy = GAME.policy(dtype=torch.float64)
     learner: Any = method.learner(policy, GAME.judge())  # type: ignore[arg-type]
-    optimiser = torch.optim.SGD(policy.network.parameters(), lr=rate)
+    optimizer = torch.optim.SGD(policy.network.parameters(), lr=rate)
     prompts = [EncodedPrompt(GAME.prompt, GAME.tree.prompt, row) for row in range(9)]
     for step in range(steps):
         expect = matches if isinstance(method, NashMD) else duels
         chance, packs, loss = expect(learner, step, prompts)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         for trees in packs:
             rows = torch.tensor([tree.row for tree in trees.trees])
             (chance[rows] * loss(trees)[0]).sum().backward()
-        optimiser.step()
+        optimizer.step()
         if isinstance(method, NashMD):
             learner.past.keep(policy.network, step + 1)
     return said_by(policy.network), learner
@@ -240,7 +240,7 @@ def test_the_price_of_leaving_the_last_snapshot() -> None:
     same(gradient(total, policy.network), gradient((logp.exp() * value).sum(), policy.network))
 
 
-def test_online_mirror_descent_leads_to_the_equilibrium_of_the_regularised_game() -> None:
+def test_online_mirror_descent_leads_to_the_equilibrium_of_the_regularized_game() -> None:
     # The opponent is the policy of one or two steps ago, which holds it back as well.
     reached, learner = follow(nash_md(past=1, snapshot_every=2, mirror=0.3), steps=140, rate=0.2)
     assert reached.tolist() == pytest.approx(NASH, abs=1e-4)
@@ -369,7 +369,7 @@ def test_a_killed_run_with_snapshots_goes_on_as_if_it_had_not_been(tmp_path: Pat
         with pytest.raises(KeyboardInterrupt):
             run(f"killed-{last}", last)
         held = {f.name for f in (tmp_path / f"killed-{last}" / "checkpoints").glob("*/*.safetensors")}
-        assert held == {"policy.safetensors", "past-0.safetensors", "past-1.safetensors", "optimiser.safetensors"}
+        assert held == {"policy.safetensors", "past-0.safetensors", "past-1.safetensors", "optimizer.safetensors"}
         killed = run(f"killed-{last}", 0, resume=True)
         for name in ("model/model.safetensors", "samples.jsonl"):
             assert (killed / name).read_bytes() == (straight / name).read_bytes(), f"{name}, killed in step {last}"
@@ -381,11 +381,11 @@ def test_a_killed_run_with_snapshots_goes_on_as_if_it_had_not_been(tmp_path: Pat
 
 
 def fitted() -> Tensor:
-    """The scores (3,) of a reward model fitted to all pairs of words, each labelled as often as people do; centred."""
+    """The scores (3,) of a reward model fitted to all pairs of words, each labeled as often as people do; centered."""
     scorer = Scorer.on(GAME.policy(dtype=torch.float64))
     objective, (trees, first, second) = RewardModel(**COMMON).objective(scorer), every_pair(GAME)
     weight = torch.tensor(GAME.preferences, dtype=torch.float64)[first, second]
-    minimise(scorer.network, lambda: (weight * objective(trees)[0]).sum())
+    minimize(scorer.network, lambda: (weight * objective(trees)[0]).sum())
     with torch.no_grad():
         scores = rewards(scorer.network, Trees.of([GAME.tree]))
     return scores - scores.mean()
@@ -403,10 +403,10 @@ def test_a_reward_cannot_stand_for_the_game_nor_lead_to_its_equilibrium() -> Non
     circle = [(0, 1), (1, 2), (2, 0)]
     assert sum(float(odds[i, j]) for i, j in circle) == pytest.approx(0, abs=1e-12)
     assert sum(float(torch.logit(wins[i, j])) for i, j in circle) == pytest.approx(log(144))
-    # What KL-regularised RL makes of these scores is worse than the reference it starts from, which loses by .030 to
+    # What KL-regularized RL makes of these scores is worse than the reference it starts from, which loses by .030 to
     # its best response; and nothing between, whatever the price of divergence, comes near the equilibrium's 0.
     reference = torch.tensor(GAME.reference, dtype=torch.float64).log()
-    learnt = {beta: kl_regularised_optimum(reference, scores, beta) for beta in (0.02, 0.05, TAU, 0.3, 1.0, 10.0)}
+    learnt = {beta: kl_regularized_optimum(reference, scores, beta) for beta in (0.02, 0.05, TAU, 0.3, 1.0, 10.0)}
     assert learnt[TAU].tolist() == pytest.approx([0.8726, 0.0359, 0.0915], abs=1e-4)
     lost = {beta: GAME.exploitability(pi, TAU) for beta, pi in learnt.items()}
     assert GAME.exploitability(reference.exp(), TAU) == pytest.approx(0.0300, abs=1e-4)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from accord.engine.fit import Objective
 from accord.engine.forward import hidden_states, log_probabilities
 from accord.engine.models import Policy, Scorer
-from accord.engine.precision import computing
+from accord.engine.precision import autocast
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from accord.methods import DPO, SFT, RewardModel
@@ -26,7 +26,7 @@ from accord.worlds.enumerable import (
     Enumerable,
     bradley_terry_preferences,
     distribution,
-    kl_regularised_optimum,
+    kl_regularized_optimum,
 )
 from tests.engine.tiny import policy_of
 from tests.worlds.test_enumerable import sequence_logps
@@ -54,20 +54,20 @@ def pairs(better_and_worse: Sequence[tuple[int, int]]) -> Trees:
     )
 
 
-def minimise(network: nn.Module, loss: Callable[[], Tensor], iterations: int = 300) -> float:
+def minimize(network: nn.Module, loss: Callable[[], Tensor], iterations: int = 300) -> float:
     """The least loss over the network's weights that L-BFGS finds."""
     weights = [p for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.LBFGS(
+    optimizer = torch.optim.LBFGS(
         weights, max_iter=iterations, tolerance_grad=1e-9, tolerance_change=0, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         value = loss()
         value.backward()
         return value
 
-    optimiser.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)  # type: ignore[arg-type]
     with torch.no_grad():
         return float(loss())
 
@@ -82,7 +82,7 @@ def test_sft_reaches_the_empirical_conditional_frequencies() -> None:
     counts = dict(zip(WORLD.sequences, (4, 2, 2, 3, 1, 1, 3), strict=True))
     trees = Trees.of([Tree(WORLD.prompt, (Branch(s),)) for s, count in counts.items() for _ in range(count)])
     policy = model()
-    minimise(policy.network, mean_of(SFT().objective(policy), trees))
+    minimize(policy.network, mean_of(SFT().objective(policy), trees))
     with torch.no_grad():
         learnt = distribution(sequence_log_probabilities(policy.network))
         first = policy.network(input_ids=torch.tensor([WORLD.prompt])).logits[0, -1].softmax(-1)
@@ -127,16 +127,16 @@ def test_bradley_terry_reaches_the_log_odds_of_the_labels() -> None:
     # is the entropy of (3/4, 1/4).
     reward_model = scorer()
     trees = pairs([(1, 4)] * 3 + [(4, 1)] + [(4, 6)] * 3 + [(6, 4)])
-    least = minimise(reward_model.network, mean_of(RewardModel().objective(reward_model), trees))
+    least = minimize(reward_model.network, mean_of(RewardModel().objective(reward_model), trees))
     assert least == pytest.approx(0.75 * log(4 / 3) + 0.25 * log(4), abs=1e-8)
     first, second, third = scores_of(reward_model, [1, 4, 6]).tolist()
     assert (first - second, second - third, first - third) == pytest.approx((log(3), log(3), log(9)), abs=1e-3)
 
 
-def test_centred_rewards_have_the_same_gap_and_a_zero() -> None:
+def test_centered_rewards_have_the_same_gap_and_a_zero() -> None:
     # 1 beats 4 in 3 of 4 comparisons: a gap of log 3, and where the sum of the two is drawn to 0, half of it each.
     reward_model, trees = scorer(), pairs([(1, 4)] * 3 + [(4, 1)])
-    minimise(reward_model.network, mean_of(RewardModel(center_coefficient=0.01).objective(reward_model), trees))
+    minimize(reward_model.network, mean_of(RewardModel(center_coefficient=0.01).objective(reward_model), trees))
     assert scores_of(reward_model, [1, 4]).tolist() == pytest.approx([log(3) / 2, -log(3) / 2], abs=2e-3)
     with pytest.raises(InputError, match="center_coefficient must be 0 or more, not -1"):
         RewardModel(center_coefficient=-1.0)
@@ -145,7 +145,7 @@ def test_centred_rewards_have_the_same_gap_and_a_zero() -> None:
 def test_a_cycle_of_three_leaves_all_scores_equal() -> None:
     # 1 beats 4 beats 6 beats 1: gaps that sum to 0 cost least, log 2 each, where all are 0.
     reward_model = scorer()
-    least = minimise(
+    least = minimize(
         reward_model.network, mean_of(RewardModel().objective(reward_model), pairs([(1, 4), (4, 6), (6, 1)]))
     )
     assert least == pytest.approx(log(2), abs=1e-9)
@@ -176,21 +176,21 @@ def test_a_ranking_of_four_counts_as_one_element_the_mean_of_its_six_pairs() -> 
     torch.testing.assert_close(values[1], expected, rtol=0, atol=1e-7)
 
 
-def test_dpo_reaches_the_optimum_of_kl_regularised_reward() -> None:
-    # Every ordered pair, weighted by the exact probability that the labeller prefers its first: the minimum over all
+def test_dpo_reaches_the_optimum_of_kl_regularized_reward() -> None:
+    # Every ordered pair, weighted by the exact probability that the labeler prefers its first: the minimum over all
     # policies is pi_ref exp(r / beta) / Z, where implicit rewards differ as the true ones do.
     beta, policy = 0.7, model(seed=2)
     reference = sequence_log_probabilities(policy.network).detach()
     ordered = list(permutations(range(len(WORLD.sequences)), 2))
     preferred = bradley_terry_preferences(WORLD.reward)[tuple(zip(*ordered, strict=True))]
     trees, objective = pairs(ordered), DPO(beta=beta, dtype="float32").objective(policy)
-    least = minimise(policy.network, lambda: (preferred * objective(trees)[0]).sum() / len(ordered) * 2)
+    least = minimize(policy.network, lambda: (preferred * objective(trees)[0]).sum() / len(ordered) * 2)
     entropy = torch.special.entr(preferred).sum() / len(ordered) * 2  # both orders of a pair hold its two terms
     assert least == pytest.approx(float(entropy), abs=1e-7)
     with torch.no_grad():
         learnt = sequence_log_probabilities(policy.network)
         measures = objective(trees)[1]
-    optimum = kl_regularised_optimum(reference, WORLD.reward, beta)
+    optimum = kl_regularized_optimum(reference, WORLD.reward, beta)
     torch.testing.assert_close(distribution(learnt), optimum, rtol=0, atol=1e-3)
     true = torch.stack([WORLD.reward[i] - WORLD.reward[j] for i, j in ordered])
     torch.testing.assert_close(measures["margin"], true, rtol=0, atol=1e-2)
@@ -203,7 +203,7 @@ def test_dpo_starts_from_no_margin(weights: str, dtype: Any) -> None:
     # where the reference holds its weights in that type.
     policy = policy_of(WORLD.new_model(1, getattr(torch, weights)))
     objective = DPO(beta=0.3, dtype=dtype).objective(policy)
-    with computing(getattr(torch, dtype)):
+    with autocast(getattr(torch, dtype)):
         values, measures = objective(pairs([(0, 3), (5, 1)]))
     assert values.tolist() == pytest.approx([log(2)] * 2, abs=1e-6)
     assert measures["chosen_reward"].tolist() == measures["rejected_reward"].tolist() == [0, 0]

@@ -12,12 +12,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from accord.engine.fit import Objective, Optimiser, Training, Work
+from accord.engine.fit import LossTerm, Objective, Optimizer, TrainingConfig
 from accord.engine.models import Model
 from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.methods import DPO, SFT, PreferenceModel, RewardModel
 from accord.methods.offline import Offline
-from tests.engine.tiny import CONFIGS, policy_of, random_model, randomise, tree_lists
+from tests.engine.tiny import CONFIGS, policy_of, random_model, randomize, tree_lists
 
 METHODS: dict[str, Offline] = {
     "sft": SFT(dtype="float32"),
@@ -40,18 +40,20 @@ class Learning:
         method = METHODS[name]
         model = method.start(policy_of(random_model(CONFIGS["gpt2"]())))
         objective = method.objective(model)
-        randomise(model.network, 2)  # the policy leaves the reference that DPO has just taken
+        randomize(model.network, 2)  # the policy leaves the reference that DPO has just taken
         return Learning(method, model, objective)
 
     def step(self, packs: Sequence[Trees]) -> tuple[dict[str, float], list[Tensor]]:
         """The row of one step and the gradient it applied: gradient descent of rate 1 subtracts just that."""
         network = copy.deepcopy(self.model.network.state_dict())
-        training = Training(learning_rate=1.0, schedule="constant", warmup=0.0, max_grad_norm=1e9, dtype="float32")
-        optimiser = Optimiser({"model": self.model.network}, training, 1)
-        optimiser.adam = torch.optim.SGD(optimiser.parameters(), lr=1.0)
-        before = [p.detach().clone() for p in optimiser.parameters()]
-        row = optimiser.update(0, Work(self.objective, packs, self.method.per))
-        gradient = [a - p.detach() for a, p in zip(before, optimiser.parameters(), strict=True)]
+        training = TrainingConfig(
+            learning_rate=1.0, schedule="constant", warmup=0.0, max_grad_norm=1e9, dtype="float32"
+        )
+        optimizer = Optimizer({"model": self.model.network}, training, 1)
+        optimizer.adam = torch.optim.SGD(optimizer.parameters(), lr=1.0)
+        before = [p.detach().clone() for p in optimizer.parameters()]
+        row = optimizer.update(0, LossTerm(self.objective, packs, self.method.per))
+        gradient = [a - p.detach() for a, p in zip(before, optimizer.parameters(), strict=True)]
         self.model.network.load_state_dict(network)
         return row, gradient
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, PreTrainedModel
 
-from accord.data.prompts import EncodedPrompt
+from accord.data.encoding import EncodedPrompt
 from accord.engine.forward import log_probabilities
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from accord.methods import GRPO, REINFORCE, RLOO
-from accord.methods.parts.gradient import GradientLearner, PolicyGradient
-from accord.methods.parts.rollouts import Rollout, rolled
+from accord.methods.policy_gradient import GradientLearner, PolicyGradient
+from accord.methods.rollouts import Rollout, rolled
 from accord.objectives.segments import segment_sum
 from accord.records import Completion, Prompt, Sample
 from accord.worlds.enumerable import END, Enumerable
@@ -136,22 +136,22 @@ def test_rloo_is_the_exact_gradient(size: int, price: float) -> None:
 @pytest.mark.parametrize("size", [2, 3])
 def test_dr_grpo_is_a_share_of_the_exact_gradient(size: int) -> None:
     # A group's own mean holds the sample itself: (G - 1) / G of the gradient, and 1 / max_new_tokens by its constant.
-    method = GRPO(**settings(group_size=size, kl_coefficient=0.0, scale=False, normalise="constant"))
+    method = GRPO(**settings(group_size=size, kl_coefficient=0.0, scale=False, normalize="constant"))
     gradient, learner = mean_gradient(TWO_TOKENS, method, size)
     same(gradient, exact_gradient(TWO_TOKENS, learner) * (size - 1) / size / 2)
 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_dividing_by_the_deviation_turns_the_gradient(size: int) -> None:
-    method = GRPO(**settings(group_size=size, kl_coefficient=0.0, normalise="constant"))
+    method = GRPO(**settings(group_size=size, kl_coefficient=0.0, normalize="constant"))
     gradient, learner = mean_gradient(TWO_TOKENS, method, size)
     exact = exact_gradient(TWO_TOKENS, learner)
     cosine = float(gradient @ exact / gradient.norm() / exact.norm())
     assert 0.8 < cosine < 0.999  # no multiple of it, as Dr. GRPO's is
 
 
-def test_the_divergence_in_the_reward_is_the_regularised_gradient() -> None:
-    method = GRPO(**settings(group_size=2, kl_coefficient=0.3, kl="reward", scale=False, normalise="constant"))
+def test_the_divergence_in_the_reward_is_the_regularized_gradient() -> None:
+    method = GRPO(**settings(group_size=2, kl_coefficient=0.3, kl="reward", scale=False, normalize="constant"))
     gradient, learner = mean_gradient(TWO_TOKENS, method, 2)
     same(gradient, exact_gradient(TWO_TOKENS, learner, 0.3) / 2 / 2)
 
@@ -159,20 +159,20 @@ def test_the_divergence_in_the_reward_is_the_regularised_gradient() -> None:
 @pytest.mark.parametrize(("kind", "forward"), [("k2", True), ("k3", False)])
 def test_what_the_divergence_in_the_loss_pulls_towards(kind: str, forward: bool) -> None:
     # Of completions of one token: k2 has the gradient of KL(pi, ref), k3 that of KL(ref, pi).
-    common = settings(group_size=2, scale=False, normalise="constant", max_new_tokens=1)
+    common = settings(group_size=2, scale=False, normalize="constant", max_new_tokens=1)
     gradient, learner = mean_gradient(ONE_TOKEN, GRPO(**common, kl_coefficient=0.3, kl=kind), 2)
     plain, _ = mean_gradient(ONE_TOKEN, GRPO(**common, kl_coefficient=0.0), 2)
     pull = exact_gradient(ONE_TOKEN, learner, 0.3, forward=forward) - exact_gradient(ONE_TOKEN, learner)
     same(gradient - plain, pull)
 
 
-def test_normalisations_of_grpo() -> None:
+def test_normalizations_of_grpo() -> None:
     # Samples of 1 and 3 tokens with advantages +1 and -1 (unscaled: rewards 2 and 0), on policy: a token's loss is -A.
     two, four = Branch((END,), None, (-1.0,), 2.0), Branch((1, 2, END), None, (-1.0, -1.0, -1.0), 0.0)
     rollout = Rollout([Tree(TWO_TOKENS.prompt, (two, four))], [], torch.tensor([True, True]))
     expected = {"token": [-1.0, 1.0, 1.0, 1.0], "sequence": [-1.0, 1.0], "constant": [-0.5, 1.5]}
     for how, values in expected.items():
-        method = GRPO(**settings(group_size=2, kl_coefficient=0.0, scale=False, normalise=how))
+        method = GRPO(**settings(group_size=2, kl_coefficient=0.0, scale=False, normalize=how))
         learner = learner_in(Enumerable(3, 3), method)
         [[trees]], _ = learner.experience(0, rollout)
         assert learner.loss(trees)[0].tolist() == pytest.approx(values, abs=1e-12)
@@ -183,7 +183,7 @@ def test_truncated_samples_that_are_masked_leave_the_denominator() -> None:
     kept, cut = Branch((END,), None, (-1.0,), 2.0), Branch((1, 2), None, (-1.0, -1.0), 0.0)
     rollout = Rollout([Tree(TWO_TOKENS.prompt, (kept, cut))], [], torch.tensor([True, False]))
     for how in ("token", "sequence", "constant"):
-        method = GRPO(**settings(group_size=2, kl_coefficient=0.3, scale=False, normalise=how, mask_truncated=True))
+        method = GRPO(**settings(group_size=2, kl_coefficient=0.3, scale=False, normalize=how, mask_truncated=True))
         learner = learner_in(TWO_TOKENS, method)
         learner.reference.load_state_dict(learner.policy.network.state_dict())  # type: ignore[union-attr]
         [batch], _ = learner.experience(0, rollout)

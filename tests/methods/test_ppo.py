@@ -12,27 +12,27 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from accord.data.prompts import EncodedPrompt
-from accord.engine.fit import Optimiser, Training, Work
+from accord.data.encoding import EncodedPrompt
+from accord.engine.fit import LossTerm, Optimizer, TrainingConfig
 from accord.engine.forward import log_probabilities
 from accord.engine.models import Policy, Scorer
-from accord.engine.precision import computing
+from accord.engine.precision import autocast
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError, TrainingStopped
 from accord.feedback.judge import TextReward
 from accord.feedback.learned import LearnedReward
 from accord.methods import PPO
-from accord.methods.parts.rollouts import Rollout, penalise, sample
 from accord.methods.ppo import PPOLearner
+from accord.methods.rollouts import Rollout, penalize, sample
 from accord.objectives import advantages, kl
 from accord.objectives import policy as policy_gradient
 from accord.objectives.segments import segment_sum
 from accord.records import Demonstration, Prompt
-from accord.worlds.enumerable import Enumerable, distribution, kl_regularised_optimum
+from accord.worlds.enumerable import Enumerable, distribution, kl_regularized_optimum
 from tests.commands.small import write_jsonl
 from tests.data.conftest import word_tokenizer
-from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, random_model, randomise
-from tests.methods.test_offline_oracles import minimise
+from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, random_model, randomize
+from tests.methods.test_offline_oracles import minimize
 
 PROMPTS = [
     EncodedPrompt(Prompt(text), tokens, row)
@@ -58,7 +58,7 @@ def rolled(ppo: PPO, policy: Policy | None = None, reward: Any = LENGTH) -> tupl
     policy = policy or policy_at()
     learner = PPOLearner(ppo, policy, reward)
     if learner.reference is not None:
-        randomise(learner.reference, 5)
+        randomize(learner.reference, 5)
     return learner, sample(ppo, policy, PROMPTS, reward, step=0)
 
 
@@ -83,12 +83,12 @@ def by_row(batches: Sequence[Sequence[Trees]], name: str) -> dict[int, list[floa
 
 def gradient_of(learner: PPOLearner, rollout: Rollout) -> list[Tensor]:
     """The gradient of one update over the whole rollout: gradient descent of rate 1 subtracts just that."""
-    training = Training(learning_rate=1.0, schedule="constant", warmup=0.0, max_grad_norm=1e9, dtype="float32")
-    optimiser = Optimiser(learner.networks, training, 1)
-    optimiser.adam = torch.optim.SGD(optimiser.parameters(), lr=1.0)  # type: ignore[assignment]
-    before = [p.detach().clone() for p in optimiser.parameters()]
-    learner.learn(0, rollout, optimiser)
-    return [a - p.detach() for a, p in zip(before, optimiser.parameters(), strict=True)]
+    training = TrainingConfig(learning_rate=1.0, schedule="constant", warmup=0.0, max_grad_norm=1e9, dtype="float32")
+    optimizer = Optimizer(learner.networks, training, 1)
+    optimizer.adam = torch.optim.SGD(optimizer.parameters(), lr=1.0)  # type: ignore[assignment]
+    before = [p.detach().clone() for p in optimizer.parameters()]
+    learner.learn(0, rollout, optimizer)
+    return [a - p.detach() for a, p in zip(before, optimizer.parameters(), strict=True)]
 
 
 @pytest.mark.parametrize("minibatches", [1, 3])
@@ -105,7 +105,7 @@ def test_before_the_first_update_every_ratio_is_exactly_one(
     batches, _ = learner.experience(0, rollout)
     assert len(batches) == minibatches
     for trees in (t for part in batches for t in part):
-        with computing(getattr(torch, dtype)):
+        with autocast(getattr(torch, dtype)):
             _, measures = learner.loss(trees)
         assert set(measures["ratio"].tolist()) == {1.0}
         assert set(measures["clip_fraction"].tolist()) == set(measures["approximate_kl"].tolist()) == {0.0}
@@ -113,7 +113,7 @@ def test_before_the_first_update_every_ratio_is_exactly_one(
 
 def test_a_single_update_reports_that_nothing_had_moved() -> None:
     learner, rollout = rolled(settings(inner_epochs=1))
-    row = learner.learn(0, rollout, Optimiser(learner.networks, learner.method, 1))
+    row = learner.learn(0, rollout, Optimizer(learner.networks, learner.method, 1))
     assert (row["ratio"], row["clip_fraction"], row["approximate_kl"]) == (1.0, 0.0, 0.0)
 
 
@@ -167,7 +167,7 @@ def test_returns_are_the_score_less_the_price_of_what_is_still_to_come(coefficie
     learner, rollout = rolled(settings(kl_coefficient=coefficient, lam=1.0, missing_end_penalty=0.0, temperature=1.0))
     silence(learner)
     batches, row = learner.experience(0, rollout)
-    policy, reference = random_model(CONFIGS["gpt2"]()), randomise(random_model(CONFIGS["gpt2"]()), 5)
+    policy, reference = random_model(CONFIGS["gpt2"]()), randomize(random_model(CONFIGS["gpt2"]()), 5)
     total = 0.0
     for trees in (t for part in batches for t in part):
         with torch.no_grad():
@@ -194,14 +194,14 @@ def test_at_the_start_the_policy_is_its_own_reference() -> None:
 @pytest.mark.parametrize(("kind", "most"), [("gpt2", 1e-12), ("llama", 1e-6)])
 def test_the_sampler_and_the_scorer_agree(kind: str, most: float) -> None:
     learner, rollout = rolled(settings(), policy_at(kind))
-    assert learner.learn(0, rollout, Optimiser(learner.networks, learner.method, 1))["sampler_drift"] < most
+    assert learner.learn(0, rollout, Optimizer(learner.networks, learner.method, 1))["sampler_drift"] < most
 
 
 def test_a_cut_sample_loses_the_penalty() -> None:
     ppo = settings()
     ended, cut = Branch((7, 2), None, (-1.0, -1.0), 3.0), Branch((7, 8), None, (-1.0, -1.0), 3.0)
     rollout = Rollout([Tree((6,), (ended, cut)), Tree((8,), (cut, cut))], [], torch.tensor([True, False, False, True]))
-    rewards = [[b.reward for b in tree.branches] for tree in penalise(rollout, 1.25)]
+    rewards = [[b.reward for b in tree.branches] for tree in penalize(rollout, 1.25)]
     assert rewards == [[3.0, 1.75], [1.75, 3.0]]
     learner, sampled = rolled(ppo)
     batches, _ = learner.experience(0, sampled)
@@ -230,21 +230,21 @@ def test_a_reward_that_is_not_finite_or_missing_stops_the_run() -> None:
 
 
 class Counting:
-    """In an optimiser's place: notes the work of every update and moves nothing."""
+    """In an optimizer's place: notes the work of every update and moves nothing."""
 
     def __init__(self) -> None:
-        self.work: list[tuple[Work, ...]] = []
+        self.work: list[tuple[LossTerm, ...]] = []
 
-    def update(self, step: int, *work: Work) -> dict[str, float]:
+    def update(self, step: int, *work: LossTerm) -> dict[str, float]:
         self.work.append(work)
         return {"loss": float(len(self.work))}
 
 
 def test_every_pass_goes_through_all_samples_once() -> None:
     learner, rollout = rolled(settings(inner_epochs=2, minibatches=3))
-    optimiser: Any = Counting()
-    row = learner.learn(0, rollout, optimiser)
-    rows = [[t.row for trees in work[0].packs for t in trees.trees] for work in optimiser.work]
+    optimizer: Any = Counting()
+    row = learner.learn(0, rollout, optimizer)
+    rows = [[t.row for trees in work[0].packs for t in trees.trees] for work in optimizer.work]
     assert len(rows) == 6
     assert sorted(chain(*rows[:3])) == sorted(chain(*rows[3:])) == [0, 1, 2]
     assert row["loss"] == 3.5  # the mean of 1 ... 6
@@ -258,8 +258,8 @@ def test_the_controller_of_the_kl_coefficient(divergence: float, factor: float) 
     learner = PPOLearner(settings(kl_coefficient=0.5, kl_target=6.0, inner_epochs=1), policy_at(), LENGTH)
     learner.experience = lambda step, rollout: ([[]], {"kl": divergence})  # type: ignore[method-assign]
     nothing: Any = None
-    optimiser: Any = Counting()
-    row = learner.learn(0, nothing, optimiser)
+    optimizer: Any = Counting()
+    row = learner.learn(0, nothing, optimizer)
     assert row["kl_coefficient"] == 0.5  # what this step was scored with
     assert learner.kl_coefficient == pytest.approx(0.5 * factor, abs=1e-15)
     assert learner.state() == {"kl_coefficient": learner.kl_coefficient}
@@ -291,7 +291,7 @@ def test_the_pretraining_mix_adds_its_weighted_gradient(tmp_path: Path) -> None:
 def test_the_value_model_starts_from_the_reward_model() -> None:
     policy = policy_at()
     scorer = Scorer.on(policy, seed=9)
-    randomise(scorer.network, 4)
+    randomize(scorer.network, 4)
     learner = PPOLearner(settings(), policy, LearnedReward(scorer, policy))
     for a, b in zip(learner.value.parameters(), scorer.network.parameters(), strict=True):
         assert torch.equal(a, b) and a.data_ptr() != b.data_ptr() and a.requires_grad
@@ -333,7 +333,7 @@ def expected_gradient(world: Enumerable, network: nn.Module, reference: Tensor, 
     return torch.cat([g.flatten() for g in gradient])
 
 
-def test_the_expected_gradient_vanishes_at_the_regularised_optimum() -> None:
+def test_the_expected_gradient_vanishes_at_the_regularized_optimum() -> None:
     # At pi = pi_ref exp(r / beta) / Z every sequence has the same r - beta log(pi / pi_ref) = beta log Z, so nothing is
     # better than anything else. At pi_ref itself there is a way to go.
     world, beta = Enumerable(vocabulary=3, length=2), 0.7
@@ -341,12 +341,12 @@ def test_the_expected_gradient_vanishes_at_the_regularised_optimum() -> None:
     trees = Trees.of([Tree(world.prompt, tuple(map(Branch, world.sequences)))])
     with torch.no_grad():
         reference = log_probabilities(policy.network, trees)[0]
-    optimum = kl_regularised_optimum(segment_sum(reference, trees.owner, trees.branches), world.reward, beta)
+    optimum = kl_regularized_optimum(segment_sum(reference, trees.owner, trees.branches), world.reward, beta)
     at_first = float(expected_gradient(world, policy.network, reference, beta).norm())
 
     def divergence() -> Tensor:
         logp, _ = log_probabilities(policy.network, trees)
         return (optimum * (optimum.log() - segment_sum(logp, trees.owner, trees.branches))).sum()
 
-    assert minimise(policy.network, divergence) == pytest.approx(0, abs=1e-7)
+    assert minimize(policy.network, divergence) == pytest.approx(0, abs=1e-7)
     assert float(expected_gradient(world, policy.network, reference, beta).norm()) < 1e-3 * at_first

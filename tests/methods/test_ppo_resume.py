@@ -17,7 +17,7 @@ from accord.feedback.judge import TextReward
 from accord.methods import PPO
 from accord.methods.offline import Result
 from accord.records import Prompt, Text
-from accord.run import read_metrics
+from accord.train.run import read_metrics
 from tests.commands.small import read_jsonl, save_model
 
 STEPS = 12
@@ -28,17 +28,17 @@ TIMED = {"seconds", "tokens_per_second"}
 SCRIPT = """
 import sys, time
 import torch
-from accord.engine.fit import Optimiser
+from accord.engine.fit import Optimizer
 from tests.methods.test_ppo_resume import train
 
 torch.set_num_threads(1)
-update = Optimiser.update
+update = Optimizer.update
 
 def slowly(*arguments):
     time.sleep(0.03)
     return update(*arguments)
 
-Optimiser.update = slowly
+Optimizer.update = slowly
 train(sys.argv[1], sys.argv[2])
 """
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from accord.engine.forward import outputs
-from accord.engine.models import Comparer, Model, Scorer, load_comparer
+from accord.engine.models import Model, PreferenceNetwork, Scorer, load_preference_model
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from accord.feedback.learned import LearnedJudge, learned_judge
@@ -22,7 +22,7 @@ from accord.records import Comparison, Ranking
 from accord.worlds.enumerable import Enumerable
 from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl
 from tests.engine.tiny import CONFIGS, policy_of, random_model
-from tests.methods.test_offline_oracles import mean_of, minimise
+from tests.methods.test_offline_oracles import mean_of, minimize
 from tests.objectives.worlds import CYCLIC, vector
 
 WORLD = Enumerable(vocabulary=4, length=1)
@@ -54,15 +54,15 @@ def chances(model: Model) -> Tensor:
     return torch.sigmoid(general_preference(labels[:, None], labels))
 
 
-def comparer(planes: int = 1) -> Comparer:
-    return Comparer.on(policy_of(WORLD.new_model(1)), planes)
+def comparer(planes: int = 1) -> PreferenceNetwork:
+    return PreferenceNetwork.on(policy_of(WORLD.new_model(1)), planes)
 
 
 @pytest.mark.parametrize("planes", [1, 3])
 def test_it_reaches_the_probabilities_of_a_cycle(planes: int) -> None:
     # The least loss is the entropy of the labels, reached only at their frequencies.
     model = comparer(planes)
-    least = minimise(model.network, mean_of(PreferenceModel(planes=planes).objective(model), CIRCLE))
+    least = minimize(model.network, mean_of(PreferenceModel(planes=planes).objective(model), CIRCLE))
     entropy = (torch.special.entr(vector(0.9, 0.1)) + 2 * torch.special.entr(vector(0.8, 0.2))).sum() / 3
     assert least == pytest.approx(float(entropy), abs=1e-8) == pytest.approx(0.441962607, abs=1e-8)
     torch.testing.assert_close(chances(model), CYCLIC, rtol=0, atol=1e-3)
@@ -73,7 +73,7 @@ def test_no_reward_model_comes_near_it() -> None:
     # agree: sigmoid(a) - .9 = sigmoid(b) - .8 = sigmoid(c) - .8, so b = c = log x and a = -2 log x, where
     # 1 / (1 + x^2) - x / (1 + x) = .1, or 11 x^3 + x^2 + x - 9 = 0.
     model = Scorer.on(policy_of(WORLD.new_model(1)))
-    least = minimise(model.network, mean_of(RewardModel().objective(model), CIRCLE))
+    least = minimize(model.network, mean_of(RewardModel().objective(model), CIRCLE))
     x = 0.8746512925
     assert 11 * x**3 + x**2 + x - 9 == pytest.approx(0, abs=1e-8)
     scores = labels_of(model).squeeze(1)
@@ -89,7 +89,7 @@ def test_ties_are_even_odds_and_count_half_beside_wins() -> None:
     model = comparer()
     ties = compared((0, 1, 4), (0, 2, 1), ranks=(0, 0))
     trees = Trees.of([*ties, *compared((1, 2, 3), (2, 1, 1), (0, 2, 1))])
-    minimise(model.network, mean_of(PreferenceModel(planes=1).objective(model), trees))
+    minimize(model.network, mean_of(PreferenceModel(planes=1).objective(model), trees))
     expected = torch.stack([vector(0.5, 0.5, 0.75), vector(0.5, 0.5, 0.75), vector(0.25, 0.25, 0.5)])
     torch.testing.assert_close(chances(model), expected, rtol=0, atol=1e-3)
 
@@ -106,7 +106,7 @@ def test_a_ranking_s_loss_is_the_mean_over_all_its_pairs_and_its_measures_are_of
 
 
 def test_the_gradient_through_the_engine_is_that_of_finite_differences() -> None:
-    model = Comparer.on(policy_of(random_model(CONFIGS["gpt2"]())), 2)  # float64 throughout
+    model = PreferenceNetwork.on(policy_of(random_model(CONFIGS["gpt2"]())), 2)  # float64 throughout
     loss = mean_of(PreferenceModel().objective(model), CIRCLE)
     weights = list(model.network.parameters())
     generator = torch.Generator().manual_seed(0)
@@ -156,7 +156,7 @@ def test_its_run_leaves_a_classifier_that_transformers_reads(home: Path) -> None
     plain = AutoModelForSequenceClassification.from_pretrained(home / "run" / "model").eval()
     tokens = torch.tensor([[6, 8, 2]])
     with torch.no_grad():
-        ours = load_comparer(str(home / "run" / "model")).network(input_ids=tokens).logits
+        ours = load_preference_model(str(home / "run" / "model")).network(input_ids=tokens).logits
         torch.testing.assert_close(plain(input_ids=tokens).logits, ours, rtol=0, atol=1e-5)
     assert ours.shape == (1, 5)
 
@@ -164,8 +164,8 @@ def test_its_run_leaves_a_classifier_that_transformers_reads(home: Path) -> None
 def test_a_finished_run_gives_its_model_again(home: Path) -> None:
     method = PreferenceModel(planes=2, learning_rate=1e-2, batch_size=2, max_steps=2, dtype="float32")
     again = method.fit(str(home / "base"), str(home / "rows.jsonl"), out=home / "run", resume=True)
-    saved = load_comparer(str(home / "run" / "model"))
-    assert type(again.model) is Comparer
+    saved = load_preference_model(str(home / "run" / "model"))
+    assert type(again.model) is PreferenceNetwork
     for mine, theirs in zip(again.model.network.parameters(), saved.network.parameters(), strict=True):
         assert torch.equal(mine, theirs)
 
@@ -177,7 +177,7 @@ def test_it_labels_and_is_measured_by_its_own_labels(home: Path, tmp_path: Path)
     assert accord("label", "--data", data, "--out", labels, "--judge", model) == 0
     found = read_jsonl(labels)
     asked = [Comparison(row["prompt"], row["chosen"], row["rejected"]) for row in found]
-    verdicts = LearnedJudge(load_comparer(str(model)))(asked)
+    verdicts = LearnedJudge(load_preference_model(str(model)))(asked)
     assert len(found) == 12 and all(v.first_wins is not None and v.first_wins > 0.5 for v in verdicts)
     assert [v.first_wins for v in learned_judge(str(model))(asked)] == [v.first_wins for v in verdicts]
     options = ("--data", labels, "--out", tmp_path, "--reward", model, "--dtype", "float32")

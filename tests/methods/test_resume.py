@@ -18,7 +18,7 @@ from accord.errors import InputError
 from accord.methods import SFT
 from accord.methods.offline import Result
 from accord.records import Demonstration
-from accord.run import read_metrics
+from accord.train.run import read_metrics
 from tests.data.conftest import WORDS, word_tokenizer
 from tests.engine.tiny import SIZES, policy_of
 
@@ -32,17 +32,17 @@ ROWS = [
 SCRIPT = """
 import sys, time
 import torch
-from accord.engine.fit import Optimiser
+from accord.engine.fit import Optimizer
 from tests.methods.test_resume import train
 
 torch.set_num_threads(1)
-update = Optimiser.update
+update = Optimizer.update
 
 def slowly(*arguments):
     time.sleep(0.05)
     return update(*arguments)
 
-Optimiser.update = slowly
+Optimizer.update = slowly
 train(sys.argv[1], sys.argv[2])
 """
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import GPT2Config
 
-from accord.data.prompts import EncodedPrompt, encode_prompts
+from accord.data.encoding import EncodedPrompt, encode_prompts
 from accord.engine import checkpoint
-from accord.engine.fit import Optimiser, Work
+from accord.engine.fit import LossTerm, Optimizer
 from accord.engine.forward import log_probabilities
 from accord.engine.models import Policy, load_model
 from accord.engine.trees import Branch, Tree, Trees, pack
@@ -25,11 +25,11 @@ from accord.errors import InputError, TrainingStopped
 from accord.feedback.verifiers import regex
 from accord.methods import RAFT, STaR, rounds
 from accord.methods.offline import Result, maximum_likelihood
-from accord.methods.parts.rollouts import respond
+from accord.methods.rollouts import respond
 from accord.methods.rounds import Round, Rounds, Selection, as_row, as_trees
 from accord.objectives.segments import segment_sum
 from accord.records import Completion, Prompt, Sample
-from accord.run import read_metrics
+from accord.train.run import read_metrics
 from accord.worlds.enumerable import END, Enumerable
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.engine.tiny import policy_of, random_model
@@ -67,18 +67,18 @@ def exact_round(
     learnt = torch.tensor([any(s is k for k in kept) for s in EVERY])
     weight = (before / before[learnt].sum())[learnt]  # rows in order, so branches are as they are in EVERY
     objective = maximum_likelihood(policy)
-    optimiser = torch.optim.LBFGS(
+    optimizer = torch.optim.LBFGS(
         policy.network.parameters(), max_iter=iterations, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = (weight[trees.owner] * objective(trees)[0]).sum()
         loss.backward()
         return loss
 
     first = float(closure().detach())
-    optimiser.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)  # type: ignore[arg-type]
     return learnt, before, probabilities(policy), (first, float(closure().detach()))
 
 
@@ -150,13 +150,13 @@ def straight(base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fine_tuned(policy: Policy, method: Rounds, rows: list[dict[str, Any]], number: int) -> Policy:
-    """The policy after plain maximum likelihood of a round's rows, an optimiser step a batch."""
+    """The policy after plain maximum likelihood of a round's rows, an optimizer step a batch."""
     trees, objective = as_trees(rows), maximum_likelihood(policy)
     order = method.order(len(trees))
-    optimiser = Optimiser({"model": policy.network}, method, method.steps(len(trees), number))
-    for step in range(optimiser.total):
+    optimizer = Optimizer({"model": policy.network}, method, method.steps(len(trees), number))
+    for step in range(optimizer.total):
         batch = [trees[i] for i in order.batch(step)]
-        optimiser.update(step, Work(objective, pack(batch, method.tokens_per_pass), "token"))
+        optimizer.update(step, LossTerm(objective, pack(batch, method.tokens_per_pass), "token"))
     return policy
 
 
@@ -191,8 +191,8 @@ def test_a_run_s_rows(straight: Path) -> None:
     assert [row["step"] for row in metrics] == list(range(1, sum(counted) + 1))
     for rows, n in zip(files, (1, 2), strict=True):
         mine = [row for row in metrics if row["round"] == n]
-        assert len({row["solved"] + row["rationalised"] for row in mine}) == 1
-        assert (mine[0]["solved"] + mine[0]["rationalised"]) * len(ROWS) == pytest.approx(len({r["row"] for r in rows}))
+        assert len({row["solved"] + row["rationalized"] for row in mine}) == 1
+        assert (mine[0]["solved"] + mine[0]["rationalized"]) * len(ROWS) == pytest.approx(len({r["row"] for r in rows}))
     shown = read_jsonl(straight / "samples.jsonl")
     assert [row["step"] for row in shown] == [1] * min(4, len(files[0])) + [counted[0] + 1] * min(4, len(files[1]))
     assert [row["completion"] for row in shown] == [row["completion"] for rows in files for row in rows[:4]]
@@ -222,11 +222,11 @@ MOMENTS = [
     ("write_rows", rounds, 1, False),
     ("write_rows", rounds, 1, True),
     ("save", checkpoint, 1, True),
-    ("update", Optimiser, 4, False),
+    ("update", Optimizer, 4, False),
     ("write_rows", rounds, 2, True),
     ("save", checkpoint, 3, False),
     ("save", checkpoint, 3, True),
-    ("update", Optimiser, 10, False),
+    ("update", Optimizer, 10, False),
 ]
 """Of a run with 4 + 8 steps and a checkpoint every 2, the third of them at the beginning of the second round."""
 
@@ -250,7 +250,7 @@ def test_killed_and_resumed(
 def test_what_a_round_selected_is_not_sampled_again(base: str, straight: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        killing(patch, Optimiser, "update", 2)
+        killing(patch, Optimizer, "update", 2)
         train(base, out)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         killing(patch, Round, "ask", 1)  # the next that asks is the second round
@@ -299,15 +299,15 @@ def test_a_round_without_anything_right_stops_the_run(
 
 def test_a_loss_that_is_not_finite_names_its_round(base: str, tmp_path: Path) -> None:
     policy = load_model(base)
-    update = Optimiser.update
+    update = Optimizer.update
 
-    def poisoned(self: Optimiser, step: int, *work: Work) -> dict[str, float]:
+    def poisoned(self: Optimizer, step: int, *work: LossTerm) -> dict[str, float]:
         with torch.no_grad():
             policy.network.lm_head.weight.fill_(float("nan"))
         return update(self, step, *work)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(TrainingStopped, match="^round 1, step 1: the loss of"):
-        patch.setattr(Optimiser, "update", poisoned)
+        patch.setattr(Optimizer, "update", poisoned)
         star().fit(policy, ROWS, verifier=VERIFIER, out=tmp_path / "run")
 
 

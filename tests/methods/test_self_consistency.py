@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from accord.data.prompts import EncodedPrompt
+from accord.data.encoding import EncodedPrompt
 from accord.engine.models import load_model
 from accord.errors import InputError
 from accord.feedback.verifiers import number
@@ -43,19 +43,19 @@ def test_samples_that_agree_with_the_majority_are_learnt() -> None:
     learnt = [(s.row, s.completion.tokens[0]) for s in selection.samples]
     assert learnt == [(0, 0), (0, 1), (0, 3), (2, 2), (4, 0)]
     # The shares that lead: 3/4, 2/4, 1/4, none, 1/4. Of the three labels 4 and 9 are right, and 2 is not.
-    assert selection.numbers == {"labelled": 3 / 5, "agreement": 7 / 20, "labels_right": pytest.approx(2 / 3)}
+    assert selection.numbers == {"labeled": 3 / 5, "agreement": 7 / 20, "labels_right": pytest.approx(2 / 3)}
 
 
 def test_confidence_leaves_out_what_few_agree_on() -> None:
     selection = selected(["4", "7", "3", "1", "9"], confidence=0.5)
     assert [s.row for s in selection.samples] == [0, 0, 0]
-    assert selection.numbers == {"labelled": 1 / 5, "agreement": 7 / 20, "labels_right": 1.0}
+    assert selection.numbers == {"labeled": 1 / 5, "agreement": 7 / 20, "labels_right": 1.0}
     assert selected(["4"] * 5, confidence=0.8).samples == []
 
 
 def test_true_answers_are_not_needed() -> None:
     with_some = selected(["4", None, "3", "1", "9"])
-    assert with_some.numbers == {"labelled": 3 / 5, "agreement": 7 / 20}
+    assert with_some.numbers == {"labeled": 3 / 5, "agreement": 7 / 20}
     assert [s.completion for s in with_some.samples] == [
         s.completion for s in selected(["4", "7", "3", "1", "9"]).samples
     ]
@@ -73,7 +73,7 @@ def test_a_run_without_answers(tmp_path: Path) -> None:
         said = [[w for w in r["completion"].split() if w in ("good", "bad")][-1] for r in rows if r["row"] == row]
         assert len(set(said)) == 1
     [metrics] = read_jsonl(tmp_path / "run" / "metrics.jsonl")
-    assert metrics["labelled"] == pytest.approx(len({row["row"] for row in rows}) / 3) and "labels_right" not in metrics
+    assert metrics["labeled"] == pytest.approx(len({row["row"] for row in rows}) / 3) and "labels_right" not in metrics
 
 
 def test_a_reward_that_reads_no_answers_is_refused(tmp_path: Path) -> None:

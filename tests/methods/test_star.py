@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from accord.data.chat import encode_prompt
-from accord.data.prompts import EncodedPrompt, encode_prompts
+from accord.data.encoding import EncodedPrompt, encode_prompts
 from accord.engine.models import Policy, load_model
 from accord.errors import InputError
 from accord.feedback.verifiers import exact, number, regex
 from accord.methods import STaR
-from accord.methods.parts.rollouts import respond
+from accord.methods.rollouts import respond
 from accord.methods.rounds import Round, as_row, as_trees
 from accord.methods.star import right_answer, with_hint
 from accord.records import Message, Prompt, Sample
@@ -64,7 +64,7 @@ def test_right_samples_are_learnt_and_the_others_prompts_asked_again_with_a_hint
         "reward": float(VERIFIER(samples).double().mean()),
         "right": len(right) / 24,
         "solved": len(solved) / 4,
-        "rationalised": len({row for row, _ in shown}) / 4,
+        "rationalized": len({row for row, _ in shown}) / 4,
     }
     # Whatever was hinted, the trees have the prompts as they were asked at first.
     trees = as_trees([as_row(s) for s in selection.samples])
@@ -78,7 +78,7 @@ def test_without_a_hint_nobody_is_asked_again(policy: Policy) -> None:
     samples = at.ask(prompts)
     selection = method.select(at, prompts, samples)
     assert selection.samples == [s for s in samples if is_right(s)]
-    assert selection.numbers["rationalised"] == 0
+    assert selection.numbers["rationalized"] == 0
 
 
 def test_a_hint_without_room_is_not_given(policy: Policy) -> None:

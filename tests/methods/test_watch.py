@@ -16,9 +16,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from accord.errors import InputError
 from accord.methods import DPO, REINFORCE
 from accord.methods.offline import Result
-from accord.methods.parts.watch import SMOOTHED, Watch
 from accord.records import Preference
-from accord.run import Run, read_metrics
+from accord.train.run import Run, read_metrics
+from accord.train.watch import SMOOTHED, Watch
 from tests.data.conftest import WORDS, word_tokenizer
 from tests.engine.tiny import SIZES, policy_of
 
@@ -47,7 +47,7 @@ def blank(monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "report.html").write_text("")
         return folder / "report.html"
 
-    monkeypatch.setattr("accord.run.write_report", page)
+    monkeypatch.setattr("accord.train.run.write_report", page)
 
 
 @pytest.fixture(scope="module")
@@ -123,16 +123,16 @@ def test_prompts_held_out_are_answered_instead(base: str, tmp_path: Path, capsys
 
 def test_an_alarm_stops_the_run_and_the_best_model_is_its_result(base: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    result = train(base, out, steps=400, rate=3e-3, watch=short, stop_when="length,over-optimisation")
+    result = train(base, out, steps=400, rate=3e-3, watch=short, stop_when="length,overoptimization")
     alarms = [json.loads(line) for line in (out / "alarms.jsonl").read_text().splitlines()]
     last = len(result.metrics)
-    assert last < 400 and alarms[-1]["step"] == last and alarms[-1]["alarm"] in ("length", "over-optimisation")
+    assert last < 400 and alarms[-1]["step"] == last and alarms[-1]["alarm"] in ("length", "overoptimization")
     assert best_of(out)["step"] < last
     best, model = (load_file(out / name / "model.safetensors") for name in ("best", "model"))
     assert best.keys() == model.keys() and all(torch.equal(best[name], model[name]) for name in best)
     assert torch.equal(result.model.network.state_dict()["lm_head.weight"], model["lm_head.weight"])
     assert (out / "report.html").exists() and not (out / "checkpoints").exists()
-    again = train(base, out, steps=400, rate=3e-3, watch=short, stop_when="length,over-optimisation", resume=True)
+    again = train(base, out, steps=400, rate=3e-3, watch=short, stop_when="length,overoptimization", resume=True)
     assert len(again.metrics) == last  # it is finished
 
 
@@ -166,9 +166,9 @@ def test_a_watched_run_goes_on_bit_for_bit(base: str, tmp_path: Path) -> None:
 def test_pairs_learnt_by_heart_stop_a_run(base: str, tmp_path: Path) -> None:
     pairs = [Preference(row["prompt"], f" {WORDS[6]} {WORDS[7]}", f" {WORDS[8]}") for row in PROMPTS[:4]]
     method = DPO(learning_rate=1e-2, batch_size=4, max_steps=300, dtype="float32")
-    rows = method.fit(base, pairs, out=tmp_path / "run", stop_when="memorising").metrics
+    rows = method.fit(base, pairs, out=tmp_path / "run", stop_when="memorizing").metrics
     (alarm,) = [json.loads(line) for line in (tmp_path / "run" / "alarms.jsonl").read_text().splitlines()]
-    assert alarm["alarm"] == "memorising" and alarm["step"] == len(rows) < 300
+    assert alarm["alarm"] == "memorizing" and alarm["step"] == len(rows) < 300
     assert (tmp_path / "run" / "model").is_dir() and not (tmp_path / "run" / "best").exists()
 
 
@@ -202,7 +202,7 @@ def test_a_policy_tuned_on_rows_answers_prompts_held_out(base: str, tmp_path: Pa
     assert [row["margin"] for row in plain.metrics] == [row["margin"] for row in rows]  # looking changes nothing
 
 
-def test_over_optimised_pairs_stop_the_run_at_its_best_also_when_it_was_killed(base: str, tmp_path: Path) -> None:
+def test_over_optimized_pairs_stop_the_run_at_its_best_also_when_it_was_killed(base: str, tmp_path: Path) -> None:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     out, fails = straight, 0
 
@@ -213,10 +213,10 @@ def test_over_optimised_pairs_stop_the_run_at_its_best_also_when_it_was_killed(b
             raise Interrupted
         return [float(min(now, 20 - now))] * len(completions)
 
-    given = {"steps": 60, "watch": turning, "watch_every": 1, "stop_when": "over-optimisation"}
+    given = {"steps": 60, "watch": turning, "watch_every": 1, "stop_when": "overoptimization"}
     result = tune(base, straight, **given)
     (alarm,) = [json.loads(line) for line in (straight / "alarms.jsonl").read_text().splitlines()]
-    assert (alarm["alarm"], alarm["step"]) == ("over-optimisation", len(result.metrics))
+    assert (alarm["alarm"], alarm["step"]) == ("overoptimization", len(result.metrics))
     assert alarm["saw"].startswith("the margin rose from ") and 12 < len(result.metrics) < 60
     assert best_of(straight) == {"step": 12, "watched": pytest.approx((8 + 9 + 10 + 9 + 8) / 5)}
     out, fails = killed, 14

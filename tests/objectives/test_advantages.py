@@ -58,7 +58,7 @@ def test_one_valid_reward_is_refused_not_turned_into_nan_or_zero(advantage) -> N
 
 
 @given(rewards_of)
-def test_group_advantages_are_centred_and_of_unit_deviation(numbers: list[float]) -> None:
+def test_group_advantages_are_centered_and_of_unit_deviation(numbers: list[float]) -> None:
     advantages = group(vector(*numbers)[None])
     assert advantages.sum().item() == pytest.approx(0.0, abs=1e-9)
     spread = 1.0 if len(set(numbers)) > 1 else 0.0
@@ -66,7 +66,7 @@ def test_group_advantages_are_centred_and_of_unit_deviation(numbers: list[float]
 
 
 @given(rewards_of)
-def test_leave_one_out_is_the_groups_centring_enlarged(numbers: list[float]) -> None:
+def test_leave_one_out_is_the_groups_centering_enlarged(numbers: list[float]) -> None:
     rewards, samples = vector(*numbers)[None], len(numbers)
     expected = vector(*(r - (sum(numbers) - r) / (samples - 1) for r in numbers))
     torch.testing.assert_close(leave_one_out(rewards)[0], expected, atol=1e-9, rtol=1e-9)
@@ -77,7 +77,7 @@ def test_group_scale_survives_very_small_and_very_large_rewards() -> None:
         torch.testing.assert_close(group(torch.tensor([[0.0, 2.0, 4.0]]) * size), torch.tensor([[-1.0, 0.0, 1.0]]))
 
 
-# Generalised advantage estimation
+# Generalized advantage estimation
 
 
 def test_gae_literal() -> None:
@@ -155,7 +155,7 @@ def test_the_score_lands_on_the_last_token() -> None:
     assert rewards.tolist() == [-0.5, 11.0, -22.0]
 
 
-def test_token_rewards_sum_to_the_regularised_reward() -> None:
+def test_token_rewards_sum_to_the_regularized_reward() -> None:
     kl, scores, owner = vector(0.3, -0.1, 0.7, 0.2), vector(1.5, -2.5), torch.tensor([0, 1, 1, 1])
     rewards = token_rewards(kl, scores, owner, coefficient=0.05)
     torch.testing.assert_close(segment_sum(rewards, owner, 2), vector(1.5 - 0.05 * 0.3, -2.5 - 0.05 * 0.8))

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from accord.objectives.likelihood import negative_log_likelihood
-from tests.objectives.worlds import minimise, vector
+from accord.objectives.policy import negative_log_likelihood
+from tests.objectives.worlds import minimize, vector
 
 
 def test_is_the_negated_log_probability() -> None:
@@ -14,7 +14,7 @@ def test_is_the_negated_log_probability() -> None:
 def test_its_minimum_is_the_empirical_distribution() -> None:
     # Three tokens seen 5, 2 and 1 times: maximum likelihood is (5, 2, 1) / 8.
     tokens = torch.tensor([0, 0, 1, 0, 2, 0, 1, 0])
-    logits = minimise(lambda x: negative_log_likelihood(x.log_softmax(0)[tokens]).sum(), 3)
+    logits = minimize(lambda x: negative_log_likelihood(x.log_softmax(0)[tokens]).sum(), 3)
     torch.testing.assert_close(logits.softmax(0), vector(0.625, 0.25, 0.125), atol=1e-6, rtol=0)
 
 

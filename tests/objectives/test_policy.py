@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from accord.objectives.advantages import group, leave_one_out
 from accord.objectives.kl import k1
 from accord.objectives.policy import clipped, reinforce, value
-from tests.objectives.worlds import minimise, vector
+from tests.objectives.worlds import minimize, vector
 
 LOGITS, REWARDS = vector(0.4, -0.3, 1.1), vector(1.0, 0.0, -2.0)
 
@@ -118,14 +118,14 @@ def test_kl_in_the_reward_leads_to_the_tilted_reference() -> None:
 
     def loss(logits: torch.Tensor) -> torch.Tensor:
         logp = logits.log_softmax(0)
-        penalised = REWARDS - beta * k1(logp, reference.log())
-        baseline = (logp.exp() * penalised).sum().detach()
+        penalized = REWARDS - beta * k1(logp, reference.log())
+        baseline = (logp.exp() * penalized).sum().detach()
         # Summed over all actions, reinforce has the gradient of the objective; only the gradient guides the descent.
-        surrogate = (logp.exp().detach() * reinforce(logp, penalised - baseline)).sum()
-        objective = -(logp.exp() * penalised).sum()
+        surrogate = (logp.exp().detach() * reinforce(logp, penalized - baseline)).sum()
+        objective = -(logp.exp() * penalized).sum()
         return surrogate - surrogate.detach() + objective.detach()
 
-    logits = minimise(loss, 3)
+    logits = minimize(loss, 3)
     expected = (reference.log() + REWARDS / beta).softmax(0)
     torch.testing.assert_close(logits.softmax(0), expected, atol=1e-6, rtol=0)
 

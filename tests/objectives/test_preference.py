@@ -11,7 +11,7 @@ from torch import Tensor
 
 from accord.objectives.preference import (
     bradley_terry,
-    centring,
+    centering,
     dpo,
     general_preference,
     general_ranking,
@@ -21,7 +21,7 @@ from accord.objectives.preference import (
     ranking,
     strict_pairs,
 )
-from tests.objectives.worlds import CYCLIC, minimise, vector
+from tests.objectives.worlds import CYCLIC, minimize, vector
 
 scores_of = st.lists(st.floats(-5, 5), min_size=2, max_size=4)
 ZERO3 = torch.zeros(3, dtype=torch.long)
@@ -58,14 +58,14 @@ def test_bradley_terry_is_logistic_regression_on_score_differences() -> None:
     # Item 0 beats item 1 three times of four, item 1 beats item 2 once of five. On a chain the maximum-likelihood
     # differences are the log odds of each link: log 3 and log(1/4).
     chosen, rejected = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2]), torch.tensor([1, 1, 1, 0, 2, 1, 1, 1, 1])
-    scores = minimise(lambda x: bradley_terry(x[chosen], x[rejected]).sum(), 3)
+    scores = minimize(lambda x: bradley_terry(x[chosen], x[rejected]).sum(), 3)
     torch.testing.assert_close(-scores.diff(), vector(math.log(3), -math.log(4)), atol=1e-6, rtol=0)
 
 
 def test_a_cycle_of_three_teaches_nothing() -> None:
     # 0 > 1 > 2 > 0: the gradient at equal scores is -1/2 + 1/2 for every item, and the loss is convex.
     start = vector(0.3, -1.5, 1.2)
-    scores = start + minimise(lambda x: bradley_terry(start + x, (start + x).roll(-1)).sum(), 3)
+    scores = start + minimize(lambda x: bradley_terry(start + x, (start + x).roll(-1)).sum(), 3)
     torch.testing.assert_close(scores, vector(0, 0, 0), atol=1e-6, rtol=0)
 
 
@@ -117,21 +117,21 @@ def test_ranking_leaves_ties_out_and_a_prompt_of_ties_is_zero_with_zero_gradient
     assert scores.grad.tolist() == [0.0] * 5
 
 
-def test_centring_by_hand() -> None:
+def test_centering_by_hand() -> None:
     # Scores 1 2 of ranks 0 1: (1 + 2)^2. Scores 0 -1 3 of ranks 1 0 1: the strict pairs (-1, 0) and (-1, 3) give 1 and
     # 4. A prompt of ties has no pair.
     groups, ranks = torch.tensor([0, 0, 1, 1, 1, 2, 2]), torch.tensor([0, 1, 1, 0, 1, 0, 0])
-    found = centring(vector(1, 2, 0, -1, 3, 7, 7), groups, ranks)
+    found = centering(vector(1, 2, 0, -1, 3, 7, 7), groups, ranks)
     torch.testing.assert_close(found, vector(9, 2.5, 0))
 
 
 @given(scores_of, st.floats(0.001, 10))
-def test_centring_gives_a_zero_and_keeps_the_differences(scores: list[float], coefficient: float) -> None:
+def test_centering_gives_a_zero_and_keeps_the_differences(scores: list[float], coefficient: float) -> None:
     # Of all shifts of two scores the best has the sum 0, whatever the coefficient: Bradley and Terry's loss ignores it.
     pair, (groups, ranks) = vector(*scores[:2]), (torch.zeros(2, dtype=torch.long), torch.tensor([0, 1]))
 
     def loss(shift: Tensor) -> Tensor:
-        return (ranking(pair + shift, groups, ranks) + coefficient * centring(pair + shift, groups, ranks)).sum()
+        return (ranking(pair + shift, groups, ranks) + coefficient * centering(pair + shift, groups, ranks)).sum()
 
     best = -pair.mean()
     (slope,) = torch.autograd.grad(loss(best.requires_grad_()), best)
@@ -140,16 +140,16 @@ def test_centring_gives_a_zero_and_keeps_the_differences(scores: list[float], co
 
 
 def test_netflix_by_all_pairs_bradley_terry() -> None:
-    # Published fit of the all-pairs logits, centred: .0404 .6926 -.2456 -.4874.
+    # Published fit of the all-pairs logits, centered: .0404 .6926 -.2456 -.4874.
     items, groups, ranks, people = netflix()
-    scores = minimise(lambda x: (ranking(x[items], groups, ranks) * people).sum(), 4)
+    scores = minimize(lambda x: (ranking(x[items], groups, ranks) * people).sum(), 4)
     torch.testing.assert_close(scores - scores.mean(), vector(0.0404, 0.6926, -0.2456, -0.4874), atol=6e-5, rtol=0)
 
 
 def test_netflix_by_plackett_luce() -> None:
     # Published fit of the PlackettLuce package: worths .230601 .451225 .168407 .149766, log-likelihood -1746.7579.
     items, groups, ranks, people = netflix()
-    scores = minimise(lambda x: (plackett_luce(x[items], groups, ranks) * people).sum(), 4)
+    scores = minimize(lambda x: (plackett_luce(x[items], groups, ranks) * people).sum(), 4)
     worths = scores.softmax(0)
     torch.testing.assert_close(worths, vector(0.230601, 0.451225, 0.168407, 0.149766), atol=6e-7, rtol=0)
     loss = (plackett_luce(scores[items], groups, ranks) * people).sum()
@@ -290,7 +290,7 @@ def test_a_tie_s_optimum_is_even_odds() -> None:
     def loss(x: Tensor) -> Tensor:
         return general_ranking(start + x.view(2, 3), zeros, zeros).sum()
 
-    found = start + minimise(loss, 6).view(2, 3)
+    found = start + minimize(loss, 6).view(2, 3)
     assert general_preference(found[0], found[1]).item() == pytest.approx(0, abs=1e-6)
     assert loss((found - start).flatten()).item() == pytest.approx(math.log(2), abs=1e-12)
 
@@ -344,7 +344,7 @@ def test_strict_pairs_are_those_of_one_prompt_with_different_ranks() -> None:
     assert list(zip(better.tolist(), worse.tolist(), strict=True)) == [(1, 4), (2, 0), (2, 3)]
 
 
-# Direct optimisation
+# Direct optimization
 
 
 def expected_over_pairs(loss, logits: Tensor, reference: Tensor, wins: Tensor, weight: Tensor) -> Tensor:
@@ -372,7 +372,7 @@ def test_dpo_optimum_is_the_reference_tilted_by_the_reward() -> None:
     def loss(policy_margin: Tensor, reference_margin: Tensor) -> Tensor:
         return dpo(policy_margin, reference_margin, beta=beta)
 
-    logits = minimise(lambda x: expected_over_pairs(loss, x, reference, wins, weight), 3)
+    logits = minimize(lambda x: expected_over_pairs(loss, x, reference, wins, weight), 3)
     torch.testing.assert_close(logits.softmax(0), (reference.log() + reward / beta).softmax(0), atol=1e-6, rtol=0)
     # So the gaps of the implicit reward beta log(pi / pi_ref) are those of the true one: .8 and .7.
     implicit = beta * (logits.log_softmax(0) - reference.log())
@@ -381,7 +381,7 @@ def test_dpo_optimum_is_the_reference_tilted_by_the_reward() -> None:
 
 def test_dpo_label_smoothing_keeps_the_optimum_finite_where_labels_agree() -> None:
     # Always the same winner, e = .1: the smoothed loss has its minimum at sigmoid(beta z) = .9, so z = log 9 / beta.
-    margin = minimise(lambda x: dpo(x, torch.zeros_like(x), beta=0.5, label_smoothing=0.1).sum(), 1)
+    margin = minimize(lambda x: dpo(x, torch.zeros_like(x), beta=0.5, label_smoothing=0.1).sum(), 1)
     assert margin.item() == pytest.approx(math.log(9) / 0.5, abs=1e-6)
 
 
@@ -410,13 +410,13 @@ def test_ipo_literals() -> None:
 
 def test_ipo_population_optimum() -> None:
     # pi_ref exp(p(y beats mu) / tau) / Z. p(y beats mu) = P mu = (.59, .29, .59); the exponents .59/.1 and .29/.1 give
-    # (.5 e^5.9, .3 e^2.9, .2 e^5.9) normalised = (.699363, .020892, .279745).
+    # (.5 e^5.9, .3 e^2.9, .2 e^5.9) normalized = (.699363, .020892, .279745).
     mu, reference = vector(0.6, 0.3, 0.1), vector(0.5, 0.3, 0.2)
 
     def loss(policy_margin: Tensor, reference_margin: Tensor) -> Tensor:
         return ipo(policy_margin, reference_margin, tau=0.1)
 
-    logits = minimise(lambda x: expected_over_pairs(loss, x, reference, CYCLIC, torch.outer(mu, mu)), 3)
+    logits = minimize(lambda x: expected_over_pairs(loss, x, reference, CYCLIC, torch.outer(mu, mu)), 3)
     torch.testing.assert_close(logits.softmax(0), vector(0.699363, 0.020892, 0.279745), atol=6e-7, rtol=0)
 
 
@@ -424,7 +424,7 @@ def test_ipo_stays_near_the_reference_where_dpo_runs_away() -> None:
     # Two actions, the first always wins, uniform reference: IPO's optimum is sigmoid(1 / (2 tau)), and the gradient of
     # DPO never vanishes.
     tau = 0.5
-    aim = minimise(lambda x: ipo(x, torch.zeros_like(x), tau=tau).sum(), 1)
+    aim = minimize(lambda x: ipo(x, torch.zeros_like(x), tau=tau).sum(), 1)
     assert torch.sigmoid(aim).item() == pytest.approx(0.7310585786, abs=1e-9)
     far = vector(50.0).requires_grad_()
     dpo(far, vector(0.0), beta=tau).sum().backward()

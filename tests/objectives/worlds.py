@@ -1,4 +1,4 @@
-"""Distributions small enough to sum over, and an optimiser exact enough to find a loss's minimum."""
+"""Distributions small enough to sum over, and an optimizer exact enough to find a loss's minimum."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ def vector(*numbers: float) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64)
 
 
-def minimise(loss: Callable[[Tensor], Tensor], size: int) -> Tensor:
+def minimize(loss: Callable[[Tensor], Tensor], size: int) -> Tensor:
     """The minimum over a float64 vector, started at zero, to about 1e-7."""
     x = torch.zeros(size, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS(
+    optimizer = torch.optim.LBFGS(
         [x], max_iter=1000, tolerance_grad=1e-13, tolerance_change=0.0, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         value = loss(x)
         value.backward()
         return value
 
-    optimiser.step(closure)
+    optimizer.step(closure)
     return x.detach()
 
 

@@ -77,7 +77,7 @@ TRIAL = {
     "accuracy": interval(0.712, 0.021, n=1800),
     "ceiling": 0.731,
     "ties": 2,
-    "labelled_ties": 40,
+    "labeled_ties": 40,
     "rows": 1840,
     "by_margin": [
         {"label": "least certain third", "accuracy": interval(0.54, 0.04, n=600)},
@@ -137,7 +137,7 @@ AGREEMENT = {
     "krippendorff": interval(0.53, 0.08),
     "agreement": interval(0.76, 0.04),
     "ceiling": interval(0.861, 0.03),
-    "warnings": ["bob has labelled fewer than 20 items with cyd."],
+    "warnings": ["bob has labeled fewer than 20 items with cyd."],
 }
 
 
@@ -180,8 +180,8 @@ def _curve(name: str, source: str, reach: float, a: float, b: float, form: str) 
     return {"name": name, "source": source, "points": points, "fit": {**fit, "peak": interval(peak, 0.01), "r2": 1.0}}
 
 
-OVEROPTIMISATION = {
-    "kind": "overoptimisation",
+OVEROPTIMIZATION = {
+    "kind": "overoptimization",
     "proxy": "reward",
     "gold": "cafe",
     "curves": [
@@ -229,7 +229,7 @@ EVERYTHING = {
     "trial": TRIAL,
     "labels": AGREEMENT,
     "frontier": FRONTIER,
-    "turn": OVEROPTIMISATION,
+    "turn": OVEROPTIMIZATION,
     "clusters": TASKS,
 }
 
@@ -240,8 +240,8 @@ ALARMS = [
         "saw": "reward rose from 1.2 to 1.9 in 10 steps while the watched score fell from 0.66 to 0.61.",
         "try": "Raise kl_coefficient, or use the model in best/.",
     },
-    {"step": 31, "alarm": "length-drift", "saw": "length is 2.1 times that of the start.", "try": "Penalise length."},
-    {"step": 33, "alarm": "length-drift", "saw": "length is 2.3 times that of the start.", "try": "Penalise length."},
+    {"step": 31, "alarm": "length-drift", "saw": "length is 2.1 times that of the start.", "try": "Penalize length."},
+    {"step": 33, "alarm": "length-drift", "saw": "length is 2.3 times that of the start.", "try": "Penalize length."},
 ]
 
 

@@ -107,7 +107,7 @@ def metrics(command: str, n: int) -> list[dict[str, Any]]:
 
 
 def write_run(folder: Path, command: str, n: int, seed: int = 0) -> Path:
-    """A training run's folder; policy optimisation also leaves samples."""
+    """A training run's folder; policy optimization also leaves samples."""
     folder.mkdir(parents=True)
     settings = ["model: ../sft/model", "data: pairs.jsonl", "learning_rate: 0.0001", f"seed: {seed}", "resume: null"]
     (folder / "config.yaml").write_text("\n".join([f"command: {command}", *settings]))

@@ -1,4 +1,4 @@
-"""Alarms on the page, the marks on the curves, and the figure of what is optimised and what watches it."""
+"""Alarms on the page, the marks on the curves, and the figure of what is optimized and what watches it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_alarms_open_the_page_and_mark_the_curves(tmp_path: Path) -> None:
     assert next(iter(page.sections)) == "alarms"
     text = words(page, "alarms")
     assert "1 reward up watched down step 24 Reward rose from 1.2 to 1.9 in 10 steps" in text
-    assert "2 length drift 2 times, steps 31 to 33 Length is 2.1 times that of the start. What to try Penalise" in text
+    assert "2 length drift 2 times, steps 31 to 33 Length is 2.1 times that of the start. What to try Penalize" in text
     assert "of step 26 (0.667), is kept in best." in text
     head = page.source.split("<header>")[1].split("</header>")[0]
     assert "<b>reward up watched down</b> (step 24)" in head
@@ -75,4 +75,4 @@ def test_the_three_ways_a_watched_run_can_go() -> None:
 
 def test_one_measurement_is_no_course() -> None:
     one = Series(np.array([1.0]), np.array([1.0]))
-    assert parted(one, one).startswith("Dashed: the reward that is optimised.")
+    assert parted(one, one).startswith("Dashed: the reward that is optimized.")

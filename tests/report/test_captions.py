@@ -35,8 +35,8 @@ MEASURED = {
     "online-dpo": SAMPLED | PAIRS | {"ties", "invalid"},
     "raft": SAMPLED | {"kept", "kept_reward"},
     "distill": SAMPLED | {"teacher_kl", "entropy", "sampler_drift"},
-    "star": ROUNDS | {"right", "solved", "rationalised"},
-    "self-consistency": (ROUNDS - {"reward"}) | {"labelled", "agreement", "labels_right"},
+    "star": ROUNDS | {"right", "solved", "rationalized"},
+    "self-consistency": (ROUNDS - {"reward"}) | {"labeled", "agreement", "labels_right"},
 }
 """The columns that methods log, but for those that are no curves."""
 
@@ -54,7 +54,7 @@ def test_whatever_a_method_measures_has_a_title_of_its_own_and_a_sentence(method
 
 def test_shares_are_those_of_something() -> None:
     assert {name for name, metric in METRICS.items() if metric.is_share} == {
-        "accuracy", "kept", "right", "solved", "rationalised", "labelled", "agreement", "labels_right", "flat_groups",
+        "accuracy", "kept", "right", "solved", "rationalized", "labeled", "agreement", "labels_right", "flat_groups",
         "ties", "ended", "invalid", "explained_variance", "clip_fraction", "repetition",
     }  # fmt: skip
 

@@ -14,9 +14,9 @@ from accord.report.answers import BOUNDS, Answer, shaded, strength
 from accord.report.families import draw, families
 from accord.report.intervals import Interval
 from accord.report.matrix import cells, pairs_of, shade
-from accord.report.overoptimisation import turning
+from accord.report.overoptimization import turning
 from accord.report.text import LONGEST
-from tests.report.evaluations import EVERYTHING, FRONTIER, MODELS, OVEROPTIMISATION, write_everything
+from tests.report.evaluations import EVERYTHING, FRONTIER, MODELS, OVEROPTIMIZATION, write_everything
 from tests.report.pages import Page
 
 
@@ -35,7 +35,7 @@ def rows(page: Page) -> dict[str, list[str]]:
 
 def test_every_kind_of_evaluation_has_its_section(page: Page) -> None:
     before = ["alarms", "pipeline", "results", "matrix", "comparisons", "agreement", "tasks", "frontier"]
-    after = ["overoptimisation", "answers", "curves", "samples", "settings", "environment"]
+    after = ["overoptimization", "answers", "curves", "samples", "settings", "environment"]
     assert list(page.sections) == before + after
 
 
@@ -58,7 +58,7 @@ def test_the_matrix_has_each_pair_from_both_sides(page: Page) -> None:
     ]
 
 
-def test_a_cell_is_coloured_only_when_its_interval_excludes_an_even_match() -> None:
+def test_a_cell_is_colored_only_when_its_interval_excludes_an_even_match() -> None:
     assert shade(Interval(0.9, 0.49, 1.0)) == 0
     assert shade(Interval(0.52, 0.51, 0.53)) == 1
     assert shade(Interval(0.0, 0.0, 0.1)) == -5
@@ -128,8 +128,8 @@ def test_best_of_n_is_drawn_at_its_divergence_where_that_is_known() -> None:
     assert figure is not None and "which its divergence never passes" in figure.caption
 
 
-def test_over_optimisation_is_told_from_the_points(page: Page) -> None:
-    found = turning(OVEROPTIMISATION)
+def test_over_optimization_is_told_from_the_points(page: Page) -> None:
+    found = turning(OVEROPTIMIZATION)
     assert [figure.title for figure in found.figures] == ["Training", "Best of n"]
     # d (.3 - .2 log d) is highest at exp(.5) = 1.649; of the points at eighths, 1.625 is the nearest. There the gain is
     # 1.625 (.3 - .2 * .48551) = .32971, at the end 3 (.3 - .2 * 1.09861) = .24083: 27.0% of it is lost.
@@ -164,7 +164,7 @@ def test_an_answer_of_the_reference_has_no_log_ratio() -> None:
 
 
 def test_the_fitted_curve_passes_through_points_that_lie_on_it() -> None:
-    for course in turning(OVEROPTIMISATION).courses:
+    for course in turning(OVEROPTIMIZATION).courses:
         fitted = course.fitted()
         assert fitted is not None
         assert fitted[1][-1] == pytest.approx(course.gold[-1])  # both end at the last distance

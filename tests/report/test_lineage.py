@@ -14,7 +14,7 @@ from tests.report.pages import Page
 
 
 def chain(root: Path) -> Path:
-    """A hub's model, fine-tuned, rewarded, optimised; each names what it read, by a path or by a path from there."""
+    """A hub's model, fine-tuned, rewarded, optimized; each names what it read, by a path or by a path from there."""
     for name, settings in {
         "sft": {"command": "sft", "model": "hub/smollm2", "data": "demos.jsonl"},
         "rm": {"command": "reward", "model": str(root / "sft/model"), "data": "pairs.jsonl", "beta": None, "seed": 3},

@@ -61,7 +61,7 @@ def test_the_result_table_has_the_evaluations_numbers(page: Page) -> None:
     assert rows["reward model"] == ["71.2% (69.1%–73.3%)", "73.1%", "1800", "2"]
 
 
-def test_a_win_rate_is_coloured_only_when_its_interval_excludes_an_even_match(page: Page) -> None:
+def test_a_win_rate_is_colored_only_when_its_interval_excludes_an_even_match(page: Page) -> None:
     bars = [a.get("class") for tag, a in page.tags if tag == "svg" and (a.get("class") or "").startswith("bar ")]
     # Two scores of each of four models have no middle; base loses, dpo and ppo win; the reward model beats chance.
     assert [bar for bar in bars if bar != "bar "] == ["bar below", "bar above", "bar above", "bar above"]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from accord.data.examples import examples_of
-from accord.data.mixing import mixture, overlapping
+from accord.data.examples import examples_of, mixture, overlapping
 from accord.data.tasks import Task, read_tasks
 from accord.worlds import cafe
-from accord.worlds.cafe.gold import fluency
-from accord.worlds.cafe.grammar import DISHES, NEGATIVE, OTHERS, PERSONS, POSITIVE, POSITIVE_WORDS, split
+from accord.worlds.cafe.grammar import DISHES, NEGATIVE, OTHERS, PERSONS, POSITIVE, POSITIVE_WORDS, fluency, split
 from accord.worlds.cafe.tasks import ASKED, TASKS, TAUGHT, rows, write_tasks
 
 

@@ -12,7 +12,7 @@ from accord.worlds.enumerable import (
     Enumerable,
     bradley_terry_preferences,
     distribution,
-    kl_regularised_optimum,
+    kl_regularized_optimum,
 )
 
 WORLDS = [Enumerable(3, 2), Enumerable(3, 3), Enumerable(4, 2), Enumerable(4, 3)]
@@ -66,13 +66,13 @@ def test_seeds_decide_rewards_and_weights_and_disturb_nothing() -> None:
     assert world.reward.shape == (40,)
 
 
-def test_the_regularised_optimum_by_hand() -> None:
+def test_the_regularized_optimum_by_hand() -> None:
     # pi_ref = (1/4, 3/4), r = (log 9, log 3), beta = 1: 9/4 against 9/4.
     # beta = 2 halves the exponents: 3/4 against 3 sqrt(3)/4.
     reference = torch.tensor([0.25, 0.75], dtype=torch.float64).log()
     reward = torch.tensor([log(9), log(3)], dtype=torch.float64)
-    assert kl_regularised_optimum(reference, reward, 1.0).tolist() == pytest.approx([0.5, 0.5])
-    assert kl_regularised_optimum(reference, reward, 2.0).tolist() == pytest.approx(
+    assert kl_regularized_optimum(reference, reward, 1.0).tolist() == pytest.approx([0.5, 0.5])
+    assert kl_regularized_optimum(reference, reward, 2.0).tolist() == pytest.approx(
         [1 / (1 + 3**0.5), 1 / (1 + 3**-0.5)]
     )
 

@@ -26,7 +26,7 @@ def test_preferences_by_hand() -> None:
     # Against (.2, .5, .3) rock wins .5 * .2 + .9 * .5 + .2 * .3 = .61, scissors .02 + .25 + .24 = .51, paper .41.
     assert GAME.wins(POLICY).tolist() == pytest.approx([0.61, 0.51, 0.41])
     assert float(POLICY @ GAME.wins(POLICY)) == pytest.approx(0.5)
-    # Without a mixture the policy; of equal parts the normalised root of (.1, .15, .06); wholly mixed the reference.
+    # Without a mixture the policy; of equal parts the normalized root of (.1, .15, .06); wholly mixed the reference.
     assert GAME.mixed(POLICY, 0.0).tolist() == pytest.approx(POLICY.tolist())
     roots = torch.tensor([0.1, 0.15, 0.06], dtype=torch.float64).sqrt()
     assert GAME.mixed(POLICY, 0.5).tolist() == pytest.approx((roots / roots.sum()).tolist())

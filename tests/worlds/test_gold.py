@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.feedback.simulated import Simulated
+from accord.feedback.people import Simulated
 from accord.records import Comparison, Message, Text
-from accord.worlds.cafe import demonstrations, gold
-from accord.worlds.cafe.gold import fluency
-from accord.worlds.cafe.grammar import GLAD, MIXED, SOUR, WORDS, Mood, Topic, answer, split
+from accord.worlds.cafe import demonstrations
+from accord.worlds.cafe import grammar as gold
+from accord.worlds.cafe.grammar import GLAD, MIXED, SOUR, WORDS, Mood, Topic, answer, fluency, split
 
 QUESTION: Text = (Message("user", "how is the soup today ?"),)
 BEST = "the soup is delicious and tender . it comes with fresh cheese . your sister will love it ."
@@ -29,7 +29,7 @@ def sigmoid(x: float) -> float:
 @pytest.mark.parametrize(
     ("completion", "expected"),
     [
-        # 19 words, all neighbours allowed, content words all different, 4 kind words.
+        # 19 words, all neighbors allowed, content words all different, 4 kind words.
         (BEST, sigmoid(4)),
         # The same with 4 unkind words: 1 - sigmoid(4).
         ("the soup is bland and soggy . it comes with stale cheese . your sister will hate it .", sigmoid(-4)),
@@ -39,11 +39,11 @@ def sigmoid(x: float) -> float:
         ("the bread is delicious and bland . you will finish it .", 0.5 * 0.4),
         # 5 words where 10 are wanted: half.
         ("the soup is tender .", sigmoid(1) * 0.5),
-        # Cut short: of the 12 neighbours of 11 words only (finish, end) is not allowed.
+        # Cut short: of the 12 neighbors of 11 words only (finish, end) is not allowed.
         ("the soup is very delicious and bland . you will finish", 0.5 * (11 / 12) ** 2),
         # Content words soup, delicious x 3: 2 of 4 differ, squared .25; 9 of 10 words wanted.
         ("the soup is delicious and delicious and delicious .", sigmoid(3) * 0.25 * 0.9),
-        # 12 words, no neighbour allowed, not even at the ends.
+        # 12 words, no neighbor allowed, not even at the ends.
         ("delicious " * 12, 0.0),
         (SALAD, 0.0),
         ("", 0.0),
@@ -105,15 +105,15 @@ def test_a_reward_fitted_on_few_comparisons_can_be_exploited() -> None:
     won = torch.tensor([float(verdict.first_wins or 0) for verdict in Simulated(gold)(comparisons)])
     counts = torch.stack([_counts(pair.first) - _counts(pair.second) for pair in comparisons])
     weights = torch.zeros(len(WORDS), requires_grad=True)
-    optimiser = torch.optim.LBFGS([weights], max_iter=100)
+    optimizer = torch.optim.LBFGS([weights], max_iter=100)
 
     def loss() -> torch.Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         fit = torch.nn.functional.binary_cross_entropy_with_logits(counts @ weights, won) + 0.01 * weights @ weights
         fit.backward()  # type: ignore[no-untyped-call]
         return fit
 
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     learned = {text: float(_counts(text) @ weights.detach()) for text in (BEST, SALAD)}
     assert learned[SALAD] > learned[BEST] + 1
     assert gold(QUESTION, SALAD) == 0.0

@@ -18,9 +18,7 @@ from accord.data.chat import encode_completion, encode_prompt
 from accord.feedback.verifiers import verifier_named
 from accord.records import Demonstration, Prompt
 from accord.worlds import sums
-from accord.worlds.sums import HINT, Sum, hinted, sound
-from accord.worlds.sums.model import CONTEXT
-from accord.worlds.sums.problems import is_held_out
+from accord.worlds.sums import CONTEXT, HINT, Sum, hinted, is_held_out, sound
 
 NUMBERS = st.integers(0, 10**6)
 
@@ -86,15 +84,15 @@ def test_demonstrations_are_mostly_short_and_half_of_them_hinted() -> None:
 
 
 def test_problems_are_different_and_held_out_ones_are_in_no_other_rows() -> None:
-    practised = [str(row.prompt) for row in sums.problems(0, 2000)]
+    practiced = [str(row.prompt) for row in sums.problems(0, 2000)]
     shown = [row["prompt"].rpartition(")")[2] for row in sums.demonstrations(0, 2000)]
     asked = [str(row.prompt) for digits in (2, 3, 4) for row in sums.heldout(0, digits, 300)]
-    assert len(set(practised)) == len(practised) == 2000
+    assert len(set(practiced)) == len(practiced) == 2000
     assert len(set(asked)) == len(asked) == 900
-    assert not set(asked) & {*practised, *shown}
+    assert not set(asked) & {*practiced, *shown}
     turned = {"{1}+{0}=".format(*prompt[:-1].split("+")) for prompt in asked}
-    assert not turned & {*practised, *shown}
-    assert Counter(map(digits_of, practised)) == {1: 60, 2: 640, 3: 700, 4: 600}
+    assert not turned & {*practiced, *shown}
+    assert Counter(map(digits_of, practiced)) == {1: 60, 2: 640, 3: 700, 4: 600}
     assert Counter(map(digits_of, asked)) == {2: 300, 3: 300, 4: 300}
 
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from accord.files import write_rows
-from accord.worlds.cafe.gold import gold
-from accord.worlds.cafe.model import WIDTH, model_config, new_model, tokenizer
+from accord.worlds.cafe.grammar import gold
 from accord.worlds.cafe.tasks import write_tasks
-from accord.worlds.cafe.texts import corpus, demonstrations, heldout, prompts
+from accord.worlds.cafe.texts import WIDTH, corpus, demonstrations, heldout, model_config, new_model, prompts, tokenizer
 
 __all__ = [
     "WIDTH",

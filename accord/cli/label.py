@@ -1,0 +1,159 @@
+"""`accord label`: which of two completions is better? Samples in, preferences out.
+
+`accord score`: the log-probability a model gives to every completion of every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+
+from accord.console import counting
+from accord.data import load_data
+from accord.data.encoding import to_tree
+from accord.data.load import load_samples
+from accord.engine.forward import log_probabilities
+from accord.engine.models import Policy, load_model
+from accord.engine.precision import autocast, compute_dtype
+from accord.engine.trees import Tree, pack
+from accord.errors import InputError
+from accord.feedback.ai import with_progress
+from accord.feedback.combine import BothOrders
+from accord.feedback.named import judge_named, labeler_named
+from accord.feedback.people import labeled
+from accord.files import write_rows
+from accord.objectives.segments import segment_sum
+from accord.records import Comparison, Preference, Prompt, Ranking, Text
+
+
+def label(
+    data: str, out: str, *, judge: str, agreement: float | None = None, seed: int = 0, pairs: int | None = None
+) -> Path:
+    """Have a judge compare the completions of each prompt, and write what it prefers as rows of chosen and rejected.
+
+    A judge who might favor a position is asked in both orders. Ties and answers that cannot be understood are counted
+    and left out.
+
+    Args:
+        data: a file of prompts and completions, as `accord sample` writes it; those of one prompt are compared.
+        out: the JSONL file of preferences to write.
+        judge: the folder of a reward or preference model, ai:MODEL or the YAML file of an AI judge, a small world
+            (cafe) whose gold reward judges, module:function, or anything that can be a reward.
+        agreement: how often a simulated labeler agrees with the world's gold reward; without it the judge never errs.
+        seed: decides where the simulated labeler errs.
+        pairs: at most so many comparisons of each prompt, in the order of its completions.
+
+    Raises:
+        InputError: no prompt has two different completions, or none is preferred to another.
+    """
+    if pairs is not None and pairs < 1:
+        raise InputError(f"--pairs must be at least 1, not {pairs}.")
+    comparisons = comparisons_of(load_samples(data), pairs)
+    if not comparisons:
+        raise InputError(f"{data} has no prompt with two different completions; sample with --n 2 or more.")
+    named = with_progress(judge_named(judge)) if agreement is None else labeler_named(judge, agreement, seed)
+    verdicts = BothOrders(named)(comparisons)
+    preferences, counts = labeled(comparisons, verdicts)
+    if not preferences:
+        raise InputError(
+            f"the judge found no completion better than another: {counts.ties} ties, {counts.invalid} invalid."
+        )
+    write_rows(out, preferences)
+    Console(stderr=True).print(
+        f"label: {len(preferences)} preferences from {len(comparisons)} comparisons, "
+        f"{counts.ties} ties, {counts.invalid} invalid",
+        highlight=False,
+    )
+    return Path(out)
+
+
+def comparisons_of(samples: Iterable[tuple[Text, Text]], most: int | None = None) -> list[Comparison]:
+    """The pairs of different completions of each prompt, at most `most` of them; an empty text is no completion."""
+    grouped: dict[Text, dict[Text, None]] = {}
+    for prompt, completion in samples:
+        if completion:
+            grouped.setdefault(prompt, {})[completion] = None
+    return [
+        Comparison(prompt, first, second)
+        for prompt, completions in grouped.items()
+        for first, second in list(combinations(completions, 2))[:most]
+    ]
+
+
+def score(
+    model: str,
+    data: str,
+    out: str,
+    *,
+    split: str = "train",
+    limit: int | None = None,
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32",
+    tokens_per_pass: int = 4096,
+) -> Path:
+    """Write for every row the log-probability of its completions, in nats, summed over tokens, end of turn included.
+
+    Preferences get chosen_logp, chosen_tokens, rejected_logp and rejected_tokens; single completions completion_logp
+    and completion_tokens; rankings the lists completions_logp and completions_tokens.
+
+    Args:
+        model: a folder, a Hugging Face Hub name, or smollm2.
+        data: a file or Hub name of preferences, demonstrations or rankings.
+        out: the JSONL file to write, a row for each row of the data.
+        split: which rows, such as train, train[:100] or train[-100:].
+        limit: only the first so many rows.
+        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
+        tokens_per_pass: tokens computed at once; fewer need less memory.
+
+    Raises:
+        InputError: a row has no completion, or does not fit into the model's context.
+    """
+    policy = load_model(model)
+    rows = load_data(data, split=split, limit=limit)
+    trees = []
+    for i, row in enumerate(rows):
+        if isinstance(row, Prompt):
+            raise InputError(f"{data}, row {i + 1}: there is no completion to score.")
+        trees.append(to_tree(policy.tokenizer, row, i))
+        longest = len(trees[-1].prompt) + max(len(b.tokens) for b in trees[-1].branches)
+        if policy.context is not None and longest > policy.context:
+            raise InputError(
+                f"{data}, row {i + 1}: {longest} tokens do not fit into the model's context of {policy.context}."
+            )
+    sums = score_trees(policy, trees, compute_dtype(dtype, policy.device), tokens_per_pass)
+    write_rows(out, (_row(row, *s) for row, s in zip(rows, sums, strict=True)))
+    return Path(out)
+
+
+@torch.no_grad()
+def score_trees(
+    policy: Policy, trees: Sequence[Tree], dtype: torch.dtype, tokens_per_pass: int = 4096
+) -> list[tuple[list[float], list[int]]]:
+    """For every tree its branches' log-probabilities and numbers of tokens."""
+    result: list[tuple[list[float], list[int]]] = [([], [])] * len(trees)
+    place = {id(tree): i for i, tree in enumerate(trees)}
+    with counting("score", len(trees)) as done:
+        for batch in pack(trees, tokens_per_pass, policy.device):
+            with autocast(dtype, policy.device):
+                logp, _ = log_probabilities(policy.network, batch)
+            sums = segment_sum(logp.double(), batch.owner, batch.branches).tolist()
+            counts = torch.bincount(batch.owner, minlength=batch.branches).tolist()
+            for tree in batch.trees:
+                size = len(tree.branches)
+                result[place[id(tree)]] = (sums[:size], counts[:size])
+                sums, counts = sums[size:], counts[size:]
+            done(len(batch.trees))
+    return result
+
+
+def _row(row: object, logps: list[float], tokens: list[int]) -> dict[str, Any]:
+    if isinstance(row, Ranking):
+        return {"completions_logp": logps, "completions_tokens": tokens}
+    names = ("chosen", "rejected") if isinstance(row, Preference) else ("completion",)
+    return {
+        f"{n}_{k}": v for n, lp, t in zip(names, logps, tokens, strict=True) for k, v in (("logp", lp), ("tokens", t))
+    }

@@ -1,0 +1,188 @@
+"""`accord sample`: completions of prompts, a row each: all, the best by a reward, or those that are good enough."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+
+from accord.console import counting
+from accord.data import load_prompts
+from accord.data.conventions import carried
+from accord.data.encoding import EncodedPrompt, encode_prompts
+from accord.engine.fit import named_rows
+from accord.engine.generate import generate
+from accord.engine.models import Policy, load_model
+from accord.engine.precision import autocast, compute_dtype
+from accord.engine.sampling import Sampling
+from accord.errors import InputError
+from accord.feedback.judge import check_prompts
+from accord.feedback.named import reward_named
+from accord.files import write_rows
+from accord.records import Sample, text_to_json
+
+
+def sample(
+    model: str,
+    data: str,
+    out: str,
+    *,
+    n: int = 1,
+    reward: str | None = None,
+    best_of: int | None = None,
+    keep: int = 1,
+    at_least: float | None = None,
+    max_new_tokens: int = 64,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    split: str = "train",
+    limit: int | None = None,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> Path:
+    """Sample completions of prompts and write them as rows of prompt, completion, log-probability and stop reason.
+
+    With a reward rows have their `reward` too, and --best-of and --at-least choose which are written: `accord sft` on
+    those is rejection-sampling fine-tuning. Other columns of the prompts' rows are handed on, but for texts.
+
+    Args:
+        model: a folder, a Hugging Face Hub name, or smollm2.
+        data: a file, Hub name or reasoning-gym:NAME whose rows have prompts.
+        out: the JSONL file to write.
+        n: completions of each prompt.
+        reward: a verifier (number, ...), a reward model, module:function, a URL, cafe, or a sum: "M + 0.5 * number".
+        best_of: sample so many completions of each prompt and keep the one with the highest reward.
+        keep: of --best-of, keep so many, the best first.
+        at_least: keep only samples whose reward is so high: 1, with a verifier, for those that are right.
+        max_new_tokens: a completion is cut after so many tokens.
+        temperature: divides the logits; 0 always takes the most likely token.
+        top_k: draw only from the k most likely tokens (0: all).
+        top_p: draw only from the most likely tokens that together have this probability (1: all).
+        seed: one seed gives the same completions again.
+        split: which rows, such as train, train[:100] or train[-100:].
+        limit: only the first so many rows.
+        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
+
+    Raises:
+        InputError: the options contradict each other, a row lacks what the reward reads, or no sample is good enough.
+    """
+    choice = Choice(n, reward, best_of, keep, at_least, temperature)
+    policy = load_model(model)
+    rows = load_prompts(data, split=split, limit=limit)
+    prompts, _ = encode_prompts(policy.tokenizer, rows, room=max_new_tokens, context=policy.context)
+    precision = compute_dtype(dtype, policy.device)
+    score = reward_named(reward, policy, dtype=precision) if reward else None
+    if score:
+        check_prompts(score, prompts)
+    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
+    samples = draw(policy, prompts, choice.samples, sampling, precision)
+    kept = choice.of(samples, score(samples)) if score else [(s, None) for s in samples]
+    write_rows(out, (_row(s, r) for s, r in kept))
+    return Path(out)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How many samples of each prompt are drawn, and which of them are kept."""
+
+    n: int
+    reward: str | None
+    best_of: int | None
+    keep: int
+    at_least: float | None
+    temperature: float
+
+    def __post_init__(self) -> None:
+        for option, count in (("n", self.n), ("best-of", self.best_of), ("keep", self.keep)):
+            if count is not None and count < 1:
+                raise InputError(f"--{option} must be at least 1, not {count}.")
+        for option, chosen_by in (("best-of", self.best_of), ("at-least", self.at_least)):
+            if chosen_by is not None and self.reward is None:
+                raise InputError(f"--{option} needs --reward to choose by.")
+        if self.best_of is not None and self.n != 1:
+            raise InputError(f"--best-of {self.best_of} says how many samples are drawn; leave --n out.")
+        if self.best_of is not None and self.temperature == 0:
+            raise InputError("--best-of has nothing to choose from at --temperature 0, where all samples are the same.")
+        if self.keep > (self.best_of or 1):
+            raise InputError(f"--keep {self.keep} keeps the best of the samples of --best-of, which must be as many.")
+        if self.at_least is not None and isnan(self.at_least):
+            raise InputError("--at-least must be a number.")
+
+    @property
+    def samples(self) -> int:
+        """Samples of each prompt."""
+        return self.best_of or self.n
+
+    def of(self, samples: Sequence[Sample], rewards: torch.Tensor) -> list[tuple[Sample, float]]:
+        """The samples that are kept and their rewards, prompt after prompt; what is not kept is told.
+
+        Of equal rewards the earlier sample comes first.
+
+        Raises:
+            InputError: none is kept, or a reward is not finite.
+        """
+        if not torch.isfinite(rewards).all():
+            rows = named_rows(samples[i].row for i in (~torch.isfinite(rewards)).nonzero().flatten().tolist())
+            raise InputError(f"--reward {self.reward} gives samples of {rows} a reward that is not finite.")
+        scored = list(zip(samples, rewards.tolist(), strict=True))
+        groups = [scored[i : i + self.samples] for i in range(0, len(scored), self.samples)]
+        if self.best_of is not None:
+            groups = [sorted(group, key=lambda s: -s[1])[: self.keep] for group in groups]
+        passed = [[s for s in group if self.at_least is None or s[1] >= self.at_least] for group in groups]
+        kept = [s for group in passed for s in group]
+        if not kept:
+            best = max(reward for _, reward in scored)
+            raise InputError(
+                f"no sample has a reward of at least {self.at_least:g}: the highest is {best:g}; lower --at-least, or "
+                "sample more with --n or --best-of."
+            )
+        none = sum(not group for group in passed)
+        without = f", and none of {none} of the {len(passed)} prompts" if none else ""
+        if len(kept) < len(scored):
+            line = f"sample: kept {len(kept)} of {len(scored)} samples{without}"
+            Console(stderr=True).print(line, highlight=False, soft_wrap=True)
+        return kept
+
+
+def draw(
+    policy: Policy, prompts: Sequence[EncodedPrompt], n: int, sampling: Sampling, dtype: torch.dtype
+) -> list[Sample]:
+    """n samples of every prompt, prompt after prompt, with a bar on standard error."""
+    with counting("sample", len(prompts) * n) as done, autocast(dtype, policy.device):
+        groups = generate(policy.network, [p.tokens for p in prompts], n, sampling, end=policy.end, progress=done)
+    return [
+        Sample(p.prompt, policy.text(c.tokens), p.tokens, c, p.row)
+        for p, group in zip(prompts, groups, strict=True)
+        for c in group
+    ]
+
+
+def _row(sample: Sample, reward: float | None) -> dict[str, Any]:
+    completion = sample.completion
+    return {
+        **dict(_columns(sample)),
+        "prompt": text_to_json(sample.prompt.prompt),
+        "completion": sample.text,
+        "logprob": sum(completion.logprobs),
+        "tokens": len(completion.tokens),
+        "stop": completion.stop,
+        **({} if reward is None else {"reward": reward}),
+    }
+
+
+def _columns(sample: Sample) -> Iterator[tuple[str, Any]]:
+    """What is handed on of the prompt's row, as far as JSON can hold it; an earlier reward is not this sample's."""
+    for name, value in carried(sample.prompt.columns).items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            continue
+        if name != "reward":
+            yield name, value

@@ -1,0 +1,52 @@
+"""Signs for characters that nobody sees: what a model wrote is untrusted, and nothing of it may hide or act.
+
+A terminal obeys control characters (an escape sequence can move the cursor, rename the window or color what follows),
+and readers are misled by zero-width and direction-changing ones. Wherever a text is shown, signs stand in their place.
+
+A progress bar for commands that count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+HIDDEN = (
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""The pattern of one such character: control (but no line end), zero-width, direction-changing, a lone surrogate, a
+tag. Joiners inside words and emoji are none."""
+
+_HIDDEN = re.compile(HIDDEN)
+_ON_ONE_LINE = re.compile(rf"{HIDDEN}|[^\S ]|\A +| +\Z")
+_NAMED = {" ": "·", "\n": "↵\n", "\t": "⇥\t"}
+
+
+def sign(character: str) -> str:
+    """What stands for one such character: its code point, but for a tab, a space and a line end."""
+    return _NAMED.get(character, f"⟨U+{ord(character):04X}⟩")
+
+
+def legible(text: str) -> str:
+    """The text with a sign for every character that hides or acts; spaces and line ends stay as they are."""
+    return _HIDDEN.sub(lambda match: sign(match.group()), text)
+
+
+def on_one_line(text: str) -> str:
+    """A token's text: signs for what hides or acts, for line ends and blanks, and for spaces that begin or end it."""
+    return _ON_ONE_LINE.sub(lambda match: "".join(sign(c)[0] if c in _NAMED else sign(c) for c in match.group()), text)
+
+
+@contextmanager
+def counting(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error while the context lasts; the function it gives is called with how many more are done."""
+    console = Console(stderr=True)
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda more: progress.advance(task, more)

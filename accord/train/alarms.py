@@ -1,0 +1,295 @@
+"""Alarms: what the numbers of a run say when training goes wrong, while there is time to stop it.
+
+An alarm is raised once, and again only after its rule was silent for `SILENCE` rows on end.
+
+What alarms are raised by: rules over the columns of a run, whichever it has, with the numbers they saw.
+
+A rule is a pure function of the rows so far: a sentence, or None where it sees nothing. A change counts where it is
+beyond noise. A peak is looked for over the whole run, so that the z which is asked of a fall from it is larger; the
+thresholds and the rates of false alarms are in docs/alarms.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from accord.errors import InputError
+from accord.train.history import ENDS, History, grown, halves, moving, noise, z
+
+__all__ = ["RULES", "Alarm", "Alarms", "chosen", "raised"]
+
+SILENCE = 10
+"""Rows on end in which a rule must see nothing before its alarm can be raised again."""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """An alarm as it was raised: after which step, which, what it saw, and what to try."""
+
+    step: int
+    name: str
+    saw: str
+    advice: str
+
+    def as_row(self) -> dict[str, Any]:
+        """It as a row of alarms.jsonl."""
+        return {"step": self.step, "alarm": self.name, "saw": self.saw, "try": self.advice}
+
+
+class Alarms:
+    """The alarms of a run as its rows come in."""
+
+    def __init__(self) -> None:
+        self.history = History()
+        self._silent: dict[str, int] = {}
+
+    def see(self, row: Mapping[str, Any]) -> list[Alarm]:
+        """The alarms that one more row raises."""
+        self.history.add(row)
+        raised = []
+        for rule in RULES:
+            saw = rule.look(self.history)
+            silent = self._silent.get(rule.name, SILENCE)
+            if saw is not None and silent >= SILENCE:
+                raised.append(Alarm(int(row.get("step", len(self.history.rows))), rule.name, saw, rule.advice))
+            self._silent[rule.name] = silent + 1 if saw is None else 0
+        return raised
+
+
+def raised(rows: Iterable[Mapping[str, Any]]) -> list[Alarm]:
+    """All alarms that the rows of a run raise, in order."""
+    alarms = Alarms()
+    return [alarm for row in rows for alarm in alarms.see(row)]
+
+
+def chosen(names: str | None) -> tuple[str, ...]:
+    """The alarms named, with commas between them.
+
+    Raises:
+        InputError: there is no alarm of a name.
+    """
+    found = tuple(name.strip() for name in names.split(",")) if names else ()
+    known = [rule.name for rule in RULES]
+    for name in found:
+        if name not in known:
+            near = get_close_matches(name, known, 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else f"the alarms are {', '.join(known)}"
+            raise InputError(f"stop_when: there is no alarm {name!r}; {hint}.")
+    return found
+
+
+WINDOWS = (4, 8, 16, 32)
+"""Measurements in the means that a peak of the watched measure is looked for in."""
+RECENT = 10
+"""Rows that a jump stands out from, and in which nothing told samples apart."""
+BEYOND, CLEARLY = 3.0, 5.5
+"""z of a change that is beyond noise, and of one that is beyond the noise of a whole run's search."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an alarm is raised by, and what it advises."""
+
+    name: str
+    look: Callable[[History], str | None]
+    advice: str
+
+
+def overoptimization(history: History) -> str | None:
+    """The watched measure has fallen from its peak, and the reward has risen since, both beyond noise.
+
+    Methods without samples have an implicit reward, which is shown by its margin or by that of the chosen.
+    """
+    proxy_of = next((name for name in ("reward", "margin", "chosen_reward") if name in history), "reward")
+    reward, watched = history.of(proxy_of, "watched")
+    for size in WINDOWS:
+        if len(watched) < 2 * size:
+            break
+        mean, proxy = moving(watched, size), moving(reward, size)
+        peak = int(mean[:-size].argmax())
+        fall, rise = mean[peak] - mean[-1], proxy[-1] - proxy[peak]
+        if z(fall, noise(watched), size, size) >= CLEARLY and z(rise, noise(reward), size, size) >= BEYOND:
+            return (
+                f"the {proxy_of.replace('_', ' ')} rose from {proxy[peak]:.3g} to {proxy[-1]:.3g} while the watched "
+                f"measure fell from its peak of {mean[peak]:.3g} to {mean[-1]:.3g} (means of {size} measurements)"
+            )
+    return None
+
+
+def length(history: History) -> str | None:
+    """Samples are a fifth longer than at the start, the reward rose with it, and longer samples get more of it."""
+    reward, longer = history.of("reward", "length")
+    if len(longer) < 2 * ENDS:
+        return None
+    before, after, climbed = grown(longer)
+    paid = history.of("length_correlation")[0][-ENDS:]
+    correlation = float(paid.mean()) if len(paid) else None
+    if after < 1.2 * before or climbed < CLEARLY or grown(reward)[2] < BEYOND:
+        return None
+    if correlation is not None and correlation < 0.5:
+        return None
+    within = "" if correlation is None else f"; within a step their correlation is {correlation:.2f}"
+    return f"the samples grew from {before:.3g} to {after:.3g} tokens together with the reward{within}"
+
+
+def repetition(history: History) -> str | None:
+    """The share of repeated 4-grams in the samples has grown by a tenth of all."""
+    (repeated,) = history.of("repetition")
+    if len(repeated) < 2 * ENDS:
+        return None
+    before, after, climbed = grown(repeated)
+    if after - before < 0.1 or climbed < CLEARLY:
+        return None
+    return f"{after:.0%} of the samples' 4-grams repeat earlier ones of the same sample, from {before:.0%} at the start"
+
+
+def entropy_collapse(history: History) -> str | None:
+    """The policy's entropy is a fifth of what it was."""
+    (entropy,) = history.of("entropy")
+    if len(entropy) < 2 * ENDS:
+        return None
+    before, after, _ = grown(entropy)
+    if before <= 0 or after > 0.2 * before:
+        return None
+    return f"the entropy fell from {before:.3g} to {after:.3g} nats a token: the samples become alike"
+
+
+def kl_burst(history: History) -> str | None:
+    """The divergence is twice the most of the ten steps before, by more than a nat and beyond noise."""
+    (kl,) = history.of("kl")
+    if len(kl) <= RECENT:
+        return None
+    before, most = kl[-1 - RECENT : -1], float(kl[-1 - RECENT : -1].max())
+    jump = float(kl[-1]) - most
+    if jump < max(most, 1.0, CLEARLY * noise(before)):
+        return None
+    return f"the divergence jumped to {kl[-1]:.3g} nats from at most {most:.3g} in the {RECENT} steps before"
+
+
+def kl_runaway(history: History) -> str | None:
+    """Over the last forty rows the divergence grew by half and two nats, and the reward did not."""
+    kl, reward = history.of("kl", "reward")
+    half = 20
+    if len(kl) < 2 * half:
+        return None
+    (early, late), (poor, rich) = halves(kl, half), halves(reward, half)
+    if late - early < max(0.5 * early, 2.0) or z(late - early, noise(kl[-2 * half :]), half, half) < CLEARLY:
+        return None
+    if z(rich - poor, noise(reward[-2 * half :]), half, half) >= BEYOND:
+        return None
+    return (
+        f"in {2 * half} steps the divergence went from {early:.3g} to {late:.3g} nats, and the reward from {poor:.3g} "
+        f"to {rich:.3g}"
+    )
+
+
+def flat_rewards(history: History) -> str | None:
+    """Nothing tells samples apart: their spread is a twentieth of the start's, or nearly all groups score the same."""
+    if "teacher_kl" in history:  # whose samples have no reward but the divergence
+        return None
+    (spread,), (flat,) = history.of("reward_std"), history.of("flat_groups")
+    if len(flat) >= RECENT and flat[-RECENT:].mean() >= 0.95:
+        return (
+            f"in the last {RECENT} steps {flat[-RECENT:].mean():.0%} of the prompts had samples that all score the same"
+        )
+    if len(spread) < RECENT:
+        return None
+    before, after = float(spread[:ENDS].mean()), float(spread[-RECENT:].mean())
+    if after > 0.05 * before:
+        return None
+    return f"the rewards of a step spread by {after:.3g}, from {before:.3g} at the start: nothing tells samples apart"
+
+
+def sampler_drift(history: History) -> str | None:
+    """Sampler and trainer differ by more than rounding explains, or ever more."""
+    (drift,) = history.of("sampler_drift")
+    if len(drift) >= 3 and (now := float(drift[-3:].mean())) > 0.05:
+        return f"sampler and trainer differ by {now:.3g} nats a token, where bfloat16 rounding gives about 0.01"
+    if len(drift) < 2 * ENDS:
+        return None
+    before, after, climbed = grown(drift)
+    if after < max(3 * before, 0.005) or climbed < CLEARLY:
+        return None
+    return f"the difference of sampler and trainer grew from {before:.3g} to {after:.3g} nats a token"
+
+
+def displacement(history: History) -> str | None:
+    """The chosen completions lose more probability than their margin over the rejected is worth."""
+    good, bad = history.of("chosen_reward", "rejected_reward")
+    if len(good) < 2 * ENDS:
+        return None
+    chosen_now, rejected_now = float(good[-ENDS:].mean()), float(bad[-ENDS:].mean())
+    if chosen_now > -0.5 or -chosen_now < chosen_now - rejected_now or rejected_now >= 0:
+        return None
+    if -grown(good)[2] < BEYOND:
+        return None
+    return (
+        f"the implicit reward of the chosen fell to {chosen_now:.3g}, more than their margin of "
+        f"{chosen_now - rejected_now:.3g}: both become unlikely, and other completions gain"
+    )
+
+
+def memorizing(history: History) -> str | None:
+    """After the first pass every pair is ordered rightly, and the margin grows on."""
+    accuracy, margin, epoch = history.of("accuracy", "margin", "epoch")
+    size = 2 * RECENT
+    if len(margin) < 2 * size or epoch[-size] <= 1 or accuracy[-size:].mean() < 0.99:
+        return None
+    before, after = halves(margin, size)
+    if after < 1.1 * before or z(after - before, noise(margin[-2 * size :]), size, size) < BEYOND:
+        return None
+    right = accuracy[-size:].mean()
+    return f"{right:.1%} of the pairs are ordered rightly, and their margin grew from {before:.3g} to {after:.3g}"
+
+
+RULES = (
+    Rule(
+        "overoptimization",
+        overoptimization,
+        "take the model in best/, raise what divergence costs (the KL coefficient, beta or tau), or stop earlier; more "
+        "comparisons of such samples make the reward harder to exploit",
+    ),
+    Rule(
+        "length",
+        length,
+        "look at the longest samples; take a price per token off the reward, balance the lengths of the comparisons it "
+        "was fitted to, or lower max_new_tokens",
+    ),
+    Rule(
+        "repetition",
+        repetition,
+        "look at the samples; raise the KL coefficient, or add a reward that counts repeated words against a sample",
+    ),
+    Rule("entropy-collapse", entropy_collapse, "raise the KL coefficient, lower the learning rate, or stop earlier"),
+    Rule(
+        "kl-burst",
+        kl_burst,
+        "lower the learning rate, the updates of a step or max_grad_norm; go on from a checkpoint before it",
+    ),
+    Rule(
+        "kl-runaway",
+        kl_runaway,
+        "stop: the distance buys nothing more; raise the KL coefficient, or give a kl_target where there is one",
+    ),
+    Rule(
+        "flat-rewards",
+        flat_rewards,
+        "take harder or easier prompts, more samples of each or a higher temperature, or a reward that is less coarse",
+    ),
+    Rule(
+        "sampler-drift",
+        sampler_drift,
+        "compute in float32 (--dtype float32) to see whether it is rounding; if it is not, sampler and trainer see "
+        "different models",
+    ),
+    Rule(
+        "likelihood-displacement",
+        displacement,
+        "raise beta, lower the learning rate, or drop pairs whose two completions are nearly the same",
+    ),
+    Rule("memorizing", memorizing, "fewer epochs, a lower learning rate, or more pairs; judge it on held-out pairs"),
+)
+"""All alarms, in the order in which they are looked for."""

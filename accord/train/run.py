@@ -1,0 +1,228 @@
+"""A run's folder: what was asked, every step as it happened, samples, checkpoints, the model, the report.
+
+config.yaml         every setting, resolved
+metrics.jsonl       a row a step
+samples.jsonl       prompts and completions as training went on
+alarms.jsonl        what was wrong with the numbers, as it was seen
+environment.json    versions, seed, command, git commit
+checkpoints/        to go on from
+model/              the result, in Hugging Face format
+best/, best.json    the model that was best by an independent measure, where one was watched
+tensorboard/        the same numbers for TensorBoard
+report.html         all of it for people
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from accord.errors import InputError
+from accord.files import write_text
+from accord.report import write_report
+from accord.train.alarms import Alarms, chosen
+
+PACKAGES = ("accord", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy")
+SHOWN = ("loss", "accuracy", "reward", "kl")
+
+
+class Run:
+    """One run and its folder.
+
+    `stopping` is the alarm that ends the run, once one was raised that its setting `stop_when` names.
+
+    Raises:
+        InputError: the folder holds another run, or, resuming, one with other settings; or no alarm is called so.
+    """
+
+    def __init__(self, folder: str | Path, settings: Mapping[str, Any], *, resume: bool = False) -> None:
+        self.folder = Path(folder)
+        self.console = Console(stderr=True)
+        settings = json.loads(json.dumps(settings, default=str))
+        config = self.folder / "config.yaml"
+        self.resumed = resume and config.exists()
+        if self.resumed:
+            _same(config, settings)
+        elif self.folder.exists() and any(self.folder.iterdir()):
+            remedy = "another run; choose another --out, or go on with that run by --resume"
+            raise InputError(
+                f"{self.folder} holds {remedy if config.exists() else 'other files; choose another --out'}."
+            )
+        self.settings = settings
+        self.stop_when = chosen(settings.get("stop_when"))
+        self.stopping: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier session brought the run to its end."""
+        return (self.folder / "model").is_dir()
+
+    def begin(self, step: int, total: int) -> None:
+        """Open the folder for steps after `step`, dropping rows that an earlier session wrote past its checkpoint."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.resumed:
+            write_text(self.folder / "config.yaml", yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
+        write_text(self.folder / "environment.json", json.dumps(environment(self.settings), indent=1))
+        for name in ("metrics", "samples", "alarms"):
+            _keep_until(self.folder / f"{name}.jsonl", step)
+        self._metrics = (self.folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._samples = (self.folder / "samples.jsonl").open("a", encoding="utf-8")
+        self._alarms = (self.folder / "alarms.jsonl").open("a", encoding="utf-8")
+        self._watchman = Alarms()
+        for row in read_metrics(self.folder):
+            self._watchman.see(row)
+        self._tensorboard = _tensorboard(self.folder / "tensorboard", step)
+        self._clock = time.perf_counter()
+        title = str(self.settings.get("command", "run"))
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"))
+        self._progress = Progress(*columns, *left, console=self.console, disable=not self.console.is_terminal)
+        self._task = self._progress.add_task(title, total=total, completed=step, numbers="")
+        self._progress.start()
+        self.expect(total)
+
+    def expect(self, total: int) -> None:
+        """There will be so many steps, as far as is known by now."""
+        self._every, self._total = max(1, total // 10), total
+        self._progress.update(self._task, total=total)
+
+    def log(self, step: int, row: Mapping[str, float], tokens: int) -> None:
+        """Write the row of a step, counted from 1, with its seconds and tokens a second."""
+        now = time.perf_counter()
+        seconds, self._clock = now - self._clock, now
+        full = {"step": step, **row, "seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}
+        self._metrics.write(json.dumps(full) + "\n")
+        self._metrics.flush()
+        if self._tensorboard:
+            for name, value in full.items():
+                self._tensorboard.add_scalar(name, value, step)
+        shown = {k: row[k] for k in SHOWN if k in row}
+        numbers = "  ".join(f"{k} {v:.3f}" for k, v in shown.items()) + f"  {tokens / seconds:,.0f} tokens/s"
+        self._progress.update(self._task, completed=step, numbers=numbers)
+        if not self.console.is_terminal and (step % self._every == 0 or step == self._total):
+            left = seconds * (self._total - step)
+            self.console.print(
+                f"{self._progress.tasks[0].description} {step}/{self._total}  {numbers}  ~{left:.0f} s left"
+            )
+        self._look(full)
+
+    def sample(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append samples taken at a step."""
+        for row in rows:
+            self._samples.write(json.dumps({"step": step, **row}, ensure_ascii=False) + "\n")
+        self._samples.flush()
+
+    def _look(self, row: Mapping[str, float]) -> None:
+        """Write and say the alarms that a step's row raises."""
+        for alarm in self._watchman.see(row):
+            if alarm.name in self.stop_when and self.stopping is None:
+                self.stopping = alarm.name
+            self._alarms.write(json.dumps(alarm.as_row(), ensure_ascii=False) + "\n")
+            self._alarms.flush()
+            self.say(f"step {alarm.step}, {alarm.name}: {alarm.saw}. To try: {alarm.advice}.")
+
+    def say(self, line: str) -> None:
+        """One line for the person watching."""
+        self.console.print(line, markup=False, highlight=False)
+
+    def report(self) -> Path:
+        """Close the run and write its page."""
+        self.close()
+        return write_report(self.folder)
+
+    def close(self) -> None:
+        """End the progress bar and close the files."""
+        if hasattr(self, "_progress"):
+            self._progress.stop()
+            self._metrics.close()
+            self._samples.close()
+            self._alarms.close()
+            if self._tensorboard:
+                self._tensorboard.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, float]]:
+    """The rows of metrics.jsonl, without a last line that a kill cut short."""
+    file = Path(folder) / "metrics.jsonl"
+    lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def environment(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader needs to repeat the run: versions, seed, command line, git commit."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "versions": versions,
+        "seed": settings.get("seed"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "git": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the working folder's git repository, where there are such."""
+    try:
+        git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return git.stdout.strip() if git.returncode == 0 else None
+
+
+def _same(config: Path, settings: Mapping[str, Any]) -> None:
+    before = yaml.safe_load(config.read_text(encoding="utf-8"))
+    for key in {**before, **settings}:
+        if before.get(key) != settings.get(key):
+            raise InputError(
+                f"{config.parent} was run with {key} = {before.get(key)}, not {settings.get(key)}; "
+                "resume it with the same settings, or choose another --out."
+            )
+
+
+def _keep_until(file: Path, step: int) -> None:
+    """Drop rows of later steps, and a last line cut short by a kill."""
+    if not file.exists():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:
+            break
+    write_text(file, "".join(kept))
+
+
+def _tensorboard(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)

@@ -1,0 +1,240 @@
+"""A small world with known truth: addition on a scratchpad, column by column from the right.
+
+A 0.4 M parameter model that has seen few demonstrations is right now and then, the less often the longer the sums. That
+is where learning from one's own right answers (STaR, GRPO) begins, and whether every step of a rationale is right, and
+not only its end, is known (`scratchpad.sound`).
+
+Which sums are demonstrated, practiced and held out, drawn from a seed.
+
+A sum of d digits adds two numbers of d digits each. One sum in five is held out, whichever of its numbers comes first.
+
+The language of sums: a problem, the column addition that solves it, and the hint that gives its answer away.
+
+    27+58=7+8+0=15, 2+5+1=08 #### 85
+
+Columns are added from the right. Each is two digits and the carry into it, and their total in two digits, of which the
+first is the carry out: so a step stands by itself, can be checked by itself, and can go wrong in a digit or in a carry.
+The answer follows the mark that GSM8K puts before its own (Cobbe et al. 2021, arXiv:2110.14168).
+
+The tokenizer of sums, one token a digit or sign, and their small Llama-architecture model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from accord.files import write_rows
+from accord.records import Prompt
+
+__all__ = [
+    "HINT",
+    "Sum",
+    "demonstrations",
+    "heldout",
+    "hinted",
+    "model_config",
+    "new_model",
+    "problems",
+    "sound",
+    "tokenizer",
+    "write",
+]
+
+
+def write(folder: str | Path, seed: int = 0) -> None:
+    """Write the world as files, so that a pipeline needs nothing but files.
+
+    `demonstrations.jsonl`, `train.jsonl` (problems and their answers), `heldout-2.jsonl`, `heldout-3.jsonl` and
+    `heldout-4.jsonl` (to evaluate on, by digits), and `init/`, an untrained model with its tokenizer as a Hugging Face
+    folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_rows(folder / "demonstrations.jsonl", demonstrations(seed, 2_000))
+    write_rows(folder / "train.jsonl", problems(seed, 2_000))
+    for digits in (2, 3, 4):
+        write_rows(folder / f"heldout-{digits}.jsonl", heldout(seed, digits, 300))
+    new_model(seed).save_pretrained(folder / "init")
+    tokenizer().save_pretrained(folder / "init")
+
+
+DEMONSTRATED = {1: 0.25, 2: 0.55, 3: 0.15, 4: 0.05}
+"""The share of the demonstrations that have so many digits."""
+
+PRACTISED = {1: 0.03, 2: 0.32, 3: 0.35, 4: 0.30}
+"""The share of the problems to train on that have so many digits; of 1 digit there are only 77."""
+
+HINTED = 0.5
+"""The share of the demonstrations that come with the answer as a hint, at every length."""
+
+
+def demonstrations(seed: int, n: int) -> list[dict[str, Any]]:
+    """`n` rows of prompt, completion, answer and digits: mostly short sums, half of them with a hint."""
+    rng = random.Random(f"demonstrations {seed}")
+    rows = []
+    for digits in rng.choices(*zip(*DEMONSTRATED.items(), strict=True), k=n):
+        problem = draw(rng, digits, held_out=False)
+        prompt = hinted(problem.prompt, problem.answer) if rng.random() < HINTED else problem.prompt
+        rows.append({"prompt": prompt, "completion": problem.scratchpad, "answer": problem.answer, "digits": digits})
+    return rows
+
+
+def problems(seed: int, n: int) -> list[Prompt]:
+    """`n` different problems of 1 to 4 digits to train on, in random order, none of which is ever in `heldout`."""
+    rng = random.Random(f"problems {seed}")
+    drawn = [
+        problem for digits, share in PRACTISED.items() for problem in _different(rng, digits, round(n * share), False)
+    ]
+    rng.shuffle(drawn)
+    return [_asked(problem) for problem in drawn]
+
+
+def heldout(seed: int, digits: int, n: int) -> list[Prompt]:
+    """`n` different problems of so many digits to evaluate on, which no other rows hold."""
+    return [_asked(problem) for problem in _different(random.Random(f"held out {seed}"), digits, n, True)]
+
+
+def draw(rng: random.Random, digits: int, *, held_out: bool) -> Sum:
+    """A sum of two numbers of so many digits, of those held out or of the others."""
+    smallest = 10 ** (digits - 1) if digits > 1 else 0
+    while True:
+        problem = Sum(rng.randrange(smallest, 10**digits), rng.randrange(smallest, 10**digits))
+        if is_held_out(problem) == held_out:
+            return problem
+
+
+def is_held_out(problem: Sum) -> bool:
+    """One sum in five, by a digest of its numbers, so the split never moves; 58+27 goes where 27+58 does."""
+    small, large = sorted((problem.first, problem.second))
+    return hashlib.sha256(f"{small}+{large}".encode()).digest()[0] % 5 == 0
+
+
+def _different(rng: random.Random, digits: int, n: int, held_out: bool) -> list[Sum]:
+    drawn: dict[Sum, None] = {}
+    for _ in range(100 * n):
+        drawn[draw(rng, digits, held_out=held_out)] = None
+        if len(drawn) == n:
+            return list(drawn)
+    raise ValueError(f"there are only {len(drawn)} different sums of {digits} digits to draw, not {n}")
+
+
+def _asked(problem: Sum) -> Prompt:
+    return Prompt(problem.prompt, {"answer": problem.answer, "digits": problem.digits})
+
+
+STEP, ANSWER = ", ", " #### "
+"""What stands between two columns, and before the answer."""
+
+HINT = "({answer}){prompt}"
+"""A problem with its answer in front, where a small model's scratchpad stays as far from the problem as ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """Two numbers to be added, neither of them negative."""
+
+    first: int
+    second: int
+
+    @property
+    def prompt(self) -> str:
+        """The problem: `27+58=`."""
+        return f"{self.first}+{self.second}="
+
+    @property
+    def answer(self) -> str:
+        """The true answer: `85`."""
+        return str(self.first + self.second)
+
+    @property
+    def digits(self) -> int:
+        """How many columns there are to add."""
+        return len(str(max(self.first, self.second)))
+
+    @property
+    def scratchpad(self) -> str:
+        """The columns from the right, then the answer: `7+8+0=15, 2+5+1=08 #### 85`."""
+        columns, carry = [], 0
+        for a, b in zip_longest(reversed(str(self.first)), reversed(str(self.second)), fillvalue="0"):
+            total = int(a) + int(b) + carry
+            columns.append(f"{a}+{b}+{carry}={total:02}")
+            carry = total // 10
+        return STEP.join(columns) + ANSWER + self.answer
+
+
+def hinted(prompt: str, answer: str) -> str:
+    """The problem with its answer as a hint, for rationalization: `(85)27+58=`."""
+    return HINT.format(prompt=prompt, answer=answer)
+
+
+def sound(prompt: str, completion: str) -> bool:
+    """Whether every column of a completion is right, and not only the answer, which a hint may have given away.
+
+    Raises:
+        ValueError: the prompt is no sum, with or without a hint.
+    """
+    found = re.fullmatch(r"(?:\(\d+\))?(\d+)\+(\d+)=", prompt)
+    if found is None:
+        raise ValueError(f"{prompt!r} is no sum")
+    return completion == Sum(int(found[1]), int(found[2])).scratchpad
+
+
+PAD, END, UNKNOWN = "<pad>", "<eos>", "<unk>"
+SIGNS = (*"0123456789+=()", STEP, ANSWER)
+VOCABULARY = (PAD, END, UNKNOWN, *SIGNS)
+CONTEXT = 96
+"""A hinted problem of 4 digits and its scratchpad take 59 tokens; the scratchpad alone, with its end, takes 42."""
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token for each of `SIGNS`, another for any other character; it decodes to exactly what it was given."""
+    signs = Tokenizer(WordLevel({sign: i for i, sign in enumerate(VOCABULARY)}, unk_token=UNKNOWN))
+    signs.pre_tokenizer = Split(Regex("|".join([*map(re.escape, SIGNS), "."])), "isolated")
+    signs.decoder = Fuse()
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=signs,
+        pad_token=PAD,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def model_config() -> LlamaConfig:
+    """RMSNorm, rotary positions, 2 layers of 4 heads, SwiGLU, tied embeddings: 0.4 M parameters."""
+    return LlamaConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=128,
+        intermediate_size=320,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=32,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        initializer_range=0.05,
+        pad_token_id=VOCABULARY.index(PAD),
+        bos_token_id=None,
+        eos_token_id=VOCABULARY.index(END),
+    )
+
+
+def new_model(seed: int) -> LlamaForCausalLM:
+    """An untrained model in float32; the seed decides its weights, and the caller's random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(model_config())
