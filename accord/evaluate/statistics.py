@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Floats: TypeAlias = NDArray[np.floating]
+Floats: TypeAlias = NDArray[np.float64]
 
 _AT_ONCE = 2**21
 """Draws that are held in memory together."""
