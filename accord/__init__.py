@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from accord.cli.pipeline import run_pipeline
     from accord.cli.sample import sample
     from accord.data import load_data
-    from accord.engine.models import load_model, load_preference_model, load_reward_model
+    from accord.engine.load import load_model, load_preference_model, load_reward_model
     from accord.report import write_report
 
 __version__ = "0.1.0"
 
 _PLACES = {
     "label": "accord.cli.main.label",
-    "load_preference_model": "accord.engine.models",
+    "load_preference_model": "accord.engine.load",
     "load_data": "accord.data",
-    "load_model": "accord.engine.models",
-    "load_reward_model": "accord.engine.models",
+    "load_model": "accord.engine.load",
+    "load_reward_model": "accord.engine.load",
     "run_pipeline": "accord.cli.main.pipeline",
     "sample": "accord.cli.main.sample",
     "score": "accord.cli.main.label",

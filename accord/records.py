@@ -127,6 +127,15 @@ class Sample:
     row: int = -1
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt, its tokens, and the row of the data it came from, counted from 0."""
+
+    prompt: Prompt
+    tokens: tuple[int, ...]
+    row: int
+
+
 Row: TypeAlias = Prompt | Demonstration | Labeled | Preference | Ranking
 
 

@@ -16,7 +16,6 @@ from reward import length
 
 from accord import load_data, load_model
 from accord.data import Order
-from accord.data.encoding import EncodedPrompt
 from accord.engine.fit import Optimizer
 from accord.engine.models import Policy
 from accord.engine.trees import Trees
@@ -25,6 +24,7 @@ from accord.methods import DPO, GRPO, SFT, RewardModel
 from accord.methods.offline import Result
 from accord.methods.policy_gradient import GradientLearner
 from accord.methods.rollouts import Rollout
+from accord.records import EncodedPrompt
 
 METHODS = {"dpo": DPO, "sft": SFT, "reward": RewardModel}
 SHARED = ("learning_rate", "batch_size", "max_length", "dtype", "seed")

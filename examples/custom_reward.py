@@ -6,7 +6,7 @@ Run it again, and it goes on where it stopped.
 
 from __future__ import annotations
 
-from accord.engine.models import Policy
+from accord.engine.models import Policy, prepare_network
 from accord.feedback.judge import TextReward
 from accord.methods import PPO, SFT
 from accord.records import Text
@@ -19,7 +19,7 @@ def names_the_price(prompt: Text, completion: str) -> float:
 
 
 def main() -> None:
-    untrained = Policy(cafe.new_model(0), cafe.tokenizer(), "cafe")
+    untrained = Policy(prepare_network(cafe.new_model(0)), cafe.tokenizer(), "cafe")
     demonstrations = SFT(learning_rate=2e-3, batch_size=32, epochs=8, max_length=128)
     answering = demonstrations.fit(untrained, cafe.demonstrations(0, 1_000), out="runs/price/sft", resume=True).model
 

@@ -10,7 +10,8 @@ from hypothesis import settings
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from accord.engine.models import Policy, load_model
+from accord.engine.load import load_model
+from accord.engine.models import Policy
 
 torch.set_num_threads(1)  # the tests' tensors are too small to share among threads
 logging.set_verbosity_error()

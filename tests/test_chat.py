@@ -16,7 +16,8 @@ from accord.chat.speaker import Answer, Conversation, Saying, Speaker, Turn, app
 from accord.data import load_data
 from accord.data.chat import encode_prompt
 from accord.engine.generate import generate
-from accord.engine.models import Policy, load_model
+from accord.engine.load import load_model
+from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
 from accord.feedback.judge import TextReward

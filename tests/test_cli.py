@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from accord.cli.main import _names_of, main, question
 from accord.cli.table import COMMANDS, OPEN
-from accord.engine.models import load_model, load_reward_model
+from accord.engine.load import load_model, load_reward_model
 from accord.feedback.learned import LearnedReward
 from accord.records import Demonstration, Preference, Prompt, Ranking
 from accord.train.run import read_metrics

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "objectives": set(),
     "files": {"records", "errors"},
     "results": ROWS,
-    "engine": ROWS,
+    "engine": ROWS | {"objectives"},
     "report": ROWS | {"results"},
     "annotate": ROWS | {"results"},
     "data": ROWS | {"engine"},

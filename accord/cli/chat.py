@@ -7,14 +7,13 @@ from typing import Literal
 from accord.chat.screen import Screen
 from accord.chat.session import Session
 from accord.chat.speaker import Speaker
-from accord.data.encoding import EncodedPrompt
-from accord.engine.models import load_model
+from accord.engine.load import load_model
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
 from accord.feedback.judge import Reward, check_prompts, listen
 from accord.feedback.named import reward_named
-from accord.records import Prompt
+from accord.records import EncodedPrompt, Prompt
 from accord.report.text import called
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from accord.console import on_one_line
 from accord.data.chat import encode_prompt
 from accord.engine.inside import Inside, elsewhere, look, nearest, plane
-from accord.engine.models import Policy, load_model
+from accord.engine.load import load_model
+from accord.engine.models import Policy
 from accord.errors import InputError
 from accord.records import Message, Text
 from accord.report.html import page_file

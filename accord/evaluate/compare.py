@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 import torch
 
-from accord.data.encoding import EncodedPrompt
 from accord.engine.forward import log_probabilities
 from accord.engine.generate import generate
 from accord.engine.models import Policy
@@ -22,7 +21,7 @@ from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree, pack
 from accord.evaluate.statistics import as_json, bootstrap_mean
 from accord.objectives.selection import best_of_n_kl_bound
-from accord.records import Sample
+from accord.records import EncodedPrompt, Sample
 
 Traced: TypeAlias = list[tuple[str, float]]
 """An answer's tokens as texts, each with its log pi - log ref."""

@@ -23,7 +23,8 @@ import yaml
 from accord.console import counting
 from accord.data.chat import encode_prompt, tokenize
 from accord.engine.forward import log_probabilities
-from accord.engine.models import Policy, load_model
+from accord.engine.load import load_model
+from accord.engine.models import Policy
 from accord.engine.precision import autocast, frozen_copy
 from accord.engine.trees import Branch, Tree, pack
 from accord.errors import InputError

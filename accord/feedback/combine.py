@@ -26,11 +26,10 @@ from math import exp, log
 import torch
 from torch import Tensor
 
-from accord.data.encoding import EncodedPrompt
 from accord.engine.models import Model
 from accord.errors import InputError
 from accord.feedback.judge import Judge, Reward, check_prompts, judge_samples, listen, score_texts
-from accord.records import Comparison, Prompt, Sample, Text, Verdict
+from accord.records import Comparison, EncodedPrompt, Prompt, Sample, Text, Verdict
 
 
 class Combined(ABC):

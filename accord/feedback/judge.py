@@ -13,11 +13,10 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from accord.data.encoding import EncodedPrompt
 from accord.engine.fit import named_rows
 from accord.engine.models import Model
 from accord.errors import InputError
-from accord.records import Comparison, Completion, Prompt, Sample, Text, Verdict, show
+from accord.records import Comparison, Completion, EncodedPrompt, Prompt, Sample, Text, Verdict, show
 
 
 class Judge(Protocol):

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from accord.data.chat import encode_completion, encode_prompt
 from accord.engine.forward import outputs
-from accord.engine.models import Model, PreferenceNetwork, Scorer, load_classifier
+from accord.engine.load import load_classifier
+from accord.engine.models import Model, PreferenceNetwork, Scorer
 from accord.engine.precision import autocast, frozen_copy
 from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.feedback.judge import invalid_gap

@@ -24,7 +24,8 @@ from typing import Any
 
 import torch
 
-from accord.engine.models import Model, PreferenceNetwork, load_classifier, load_reward_model
+from accord.engine.load import load_classifier, load_reward_model
+from accord.engine.models import Model, PreferenceNetwork
 from accord.errors import InputError
 from accord.feedback.ai import AIJudge, ai_judge, is_ai
 from accord.feedback.combine import Weighted, ensemble, is_ensemble

@@ -20,7 +20,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from accord.data.encoding import EncodedPrompt
 from accord.engine.fit import LossTerm, Measures, Optimizer
 from accord.engine.forward import log_probabilities
 from accord.engine.models import Policy
@@ -33,6 +32,7 @@ from accord.objectives import kl
 from accord.objectives.advantages import gae
 from accord.objectives.policy import reinforce
 from accord.objectives.segments import segment_sum
+from accord.records import EncodedPrompt
 
 
 @dataclass(kw_only=True)

@@ -21,7 +21,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from accord.data.encoding import EncodedPrompt
 from accord.engine.cache import Mixture
 from accord.engine.fit import Optimizer
 from accord.engine.forward import log_probabilities
@@ -36,6 +35,7 @@ from accord.methods.policy_gradient import GradientLearner, PolicyGradient, Snap
 from accord.methods.rollouts import Rollout, respond
 from accord.objectives import kl
 from accord.objectives.advantages import leave_one_out
+from accord.records import EncodedPrompt
 
 
 @dataclass(kw_only=True)

@@ -18,7 +18,8 @@ from accord.data.load import Source
 from accord.engine import checkpoint
 from accord.engine.fit import LossTerm, Measures, Objective, Optimizer, TrainingConfig
 from accord.engine.forward import log_probabilities
-from accord.engine.models import Model, Policy, load_model
+from accord.engine.load import load_model, reload
+from accord.engine.models import Model, Policy
 from accord.engine.precision import compute_dtype
 from accord.engine.trees import Tree, Trees, pack
 from accord.errors import InputError
@@ -233,7 +234,7 @@ def finish(run: Run, model: Model) -> Result:
     run.close()
     folder = run.folder / "model"
     if run.finished:
-        model = model.reload(folder)
+        model = reload(model, folder)
     else:
         model.save(folder)
         model.name = str(folder)

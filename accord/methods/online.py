@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from accord.data import Order, load_prompts
-from accord.data.encoding import EncodedPrompt
 from accord.data.load import Source
 from accord.engine import checkpoint
 from accord.engine.fit import Optimizer
-from accord.engine.models import Policy, load_model
+from accord.engine.load import load_model
+from accord.engine.models import Policy
 from accord.engine.precision import compute_dtype
 from accord.errors import InputError
 from accord.feedback.combine import BothOrders
@@ -24,6 +24,7 @@ from accord.feedback.judge import Judge, Reward, check_prompts
 from accord.feedback.named import as_judge, as_measure, as_reward
 from accord.methods.offline import Result, describe, require_positive, restore, run_in_folder
 from accord.methods.rollouts import Rollout, SamplingConfig, encoded, shown, summary
+from accord.records import EncodedPrompt
 from accord.train.run import Run, read_metrics
 from accord.train.watch import NoWatch, Watch, check_held_out
 

@@ -19,7 +19,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from accord.data.encoding import EncodedPrompt
 from accord.engine.fit import LossTerm, Measures, Objective, Optimizer
 from accord.engine.forward import log_probabilities
 from accord.engine.models import Policy
@@ -31,7 +30,7 @@ from accord.methods.online import JudgeMethod, Learner
 from accord.methods.rollouts import Rollout, respond, rolled
 from accord.objectives.preference import general_preference, strict_pairs
 from accord.objectives.segments import segment_sum
-from accord.records import Sample
+from accord.records import EncodedPrompt, Sample
 
 PairLoss = Callable[[Tensor, Tensor, Trees], Tensor]
 """(policy's margin (P,), reference's margin (P,), the pairs) -> losses (P,)."""

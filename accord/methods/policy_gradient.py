@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from accord.data.encoding import EncodedPrompt
 from accord.engine.fit import LossTerm, Measures, Optimizer
 from accord.engine.forward import log_probabilities
 from accord.engine.models import Policy
@@ -30,6 +29,7 @@ from accord.methods.rollouts import Rollout, penalize, sample
 from accord.objectives import kl
 from accord.objectives.policy import reinforce
 from accord.objectives.segments import segment_sum
+from accord.records import EncodedPrompt
 
 
 @dataclass(kw_only=True)

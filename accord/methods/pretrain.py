@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from accord.data.encoding import Encoded, to_tree
 from accord.engine.fit import Objective
-from accord.engine.models import Model, Policy
+from accord.engine.models import Model, Policy, prepare_network
 from accord.engine.trees import Branch, Tree
 from accord.errors import InputError
 from accord.methods.offline import PolicyMethod, maximum_likelihood
@@ -56,7 +56,7 @@ class Pretrain(PolicyMethod):
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             network = AutoModelForCausalLM.from_config(copy.deepcopy(policy.network.config))
-        return Policy(network.to(policy.device).eval(), policy.tokenizer, policy.name)
+        return Policy(prepare_network(network.to(policy.device).eval()), policy.tokenizer, policy.name)
 
     def encode(self, model: Model, rows: Sequence[Row]) -> Encoded:
         longest = self.max_length if model.context is None else min(self.max_length, model.context)

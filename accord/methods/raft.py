@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from accord.data.encoding import EncodedPrompt
 from accord.engine.fit import LossTerm, Optimizer
 from accord.engine.models import Policy
 from accord.engine.trees import Branch, Tree, pack
@@ -24,6 +23,7 @@ from accord.feedback.judge import Reward
 from accord.methods.offline import maximum_likelihood
 from accord.methods.online import Learner, Online
 from accord.methods.rollouts import Rollout, sample
+from accord.records import EncodedPrompt
 
 
 @dataclass(kw_only=True)

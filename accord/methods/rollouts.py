@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from accord.data.encoding import EncodedPrompt, encode_prompts
+from accord.data.encoding import encode_prompts
 from accord.engine.fit import TrainingConfig, named_rows
 from accord.engine.generate import generate
 from accord.engine.models import Policy
@@ -18,7 +18,7 @@ from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree
 from accord.errors import InputError, TrainingStopped
 from accord.feedback.judge import Reward
-from accord.records import Prompt, Sample, text_to_json
+from accord.records import EncodedPrompt, Prompt, Sample, text_to_json
 from accord.train.run import Run
 
 SHOWN = 4

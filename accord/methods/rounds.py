@@ -25,7 +25,6 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from accord.data import Order
-from accord.data.encoding import EncodedPrompt
 from accord.data.load import Source
 from accord.engine import checkpoint
 from accord.engine.fit import LossTerm, Optimizer
@@ -39,7 +38,7 @@ from accord.files import write_rows
 from accord.methods.offline import Result, maximum_likelihood, require_positive, restore
 from accord.methods.online import on_prompts
 from accord.methods.rollouts import SHOWN, SamplingConfig, lengths, respond, scored
-from accord.records import Sample, text_to_json
+from accord.records import EncodedPrompt, Sample, text_to_json
 from accord.train.loop import Passes
 from accord.train.run import Run
 

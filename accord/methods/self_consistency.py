@@ -16,12 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from accord.data.encoding import EncodedPrompt
 from accord.errors import InputError
 from accord.feedback.judge import Reward
 from accord.feedback.verifiers import Verifier, majority
 from accord.methods.rounds import Round, Rounds, Selection
-from accord.records import Sample
+from accord.records import EncodedPrompt, Sample
 
 
 @dataclass(kw_only=True)

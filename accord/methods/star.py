@@ -19,12 +19,11 @@ from string import Formatter
 from typing import Any, ClassVar
 
 from accord.data.chat import encode_prompt
-from accord.data.encoding import EncodedPrompt
 from accord.errors import InputError
 from accord.feedback.judge import Reward
 from accord.feedback.verifiers import ANSWER
 from accord.methods.rounds import Round, Rounds, Selection
-from accord.records import Message, Prompt, Sample, Text
+from accord.records import EncodedPrompt, Message, Prompt, Sample, Text
 
 
 @dataclass(kw_only=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from accord.data.encoding import EncodedPrompt
+from accord.engine.load import reload
 from accord.engine.models import Policy
 from accord.engine.precision import compute_dtype, frozen_copy
 from accord.feedback.combine import BothOrders
@@ -24,7 +24,7 @@ from accord.feedback.judge import Judge, Reward, check_prompts
 from accord.feedback.named import only_compares
 from accord.files import write_text
 from accord.methods.rollouts import SamplingConfig, respond, scored
-from accord.records import Sample
+from accord.records import EncodedPrompt, Sample
 from accord.train.run import Run
 
 SMOOTHED = 5
@@ -129,7 +129,7 @@ class Watch(NoWatch):
         """Make the policy what it was at its best; one that was not measured yet stays as it is."""
         self.save()
         if self.best:
-            best = self.policy.reload(self.run.folder / "best")
+            best = reload(self.policy, self.run.folder / "best")
             self.policy.network.load_state_dict(best.network.state_dict())
 
     def _is_best(self, step: int, value: float) -> bool:

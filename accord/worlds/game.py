@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from accord.engine.forward import log_probabilities
-from accord.engine.models import Policy
+from accord.engine.models import Policy, prepare_network
 from accord.engine.trees import Branch, Tree, Trees
 from accord.records import Comparison, Prompt, Sample, Verdict
 
@@ -110,7 +110,7 @@ class Game:
             state = network.transformer(torch.tensor([self.tree.prompt])).last_hidden_state[0, -1]
             lacking = _vector(self.reference).log().to(dtype) - network.lm_head(state)
             network.lm_head.weight += torch.outer(lacking, state) / (state @ state)
-        return Policy(network, self._tokenizer(), "game")
+        return Policy(prepare_network(network), self._tokenizer(), "game")
 
     def distribution(self, network: nn.Module) -> Tensor:
         """How often the model says each word, (K,), with its gradient."""

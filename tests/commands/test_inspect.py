@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from accord.cli.inspect import chosen, inspect, unused
-from accord.engine.models import load_model
+from accord.engine.load import load_model
 from accord.report.inside import Spot, large_map, scatter, small_map
 from tests.commands.small import accord, save_model
 from tests.data.conftest import ASSISTANT, EOS, GOOD, HI, SYSTEM, USER, WORDS

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from accord.cli.label import comparisons_of
-from accord.engine.models import load_reward_model
+from accord.engine.load import load_reward_model
 from accord.feedback.learned import LearnedReward
 from accord.records import Comparison, Preference, Prompt
 from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl

@@ -10,19 +10,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from accord.engine.forward import log_probabilities, outputs, rewards, takes_trees
-from accord.engine.models import (
-    Model,
-    Policy,
-    PreferenceNetwork,
-    Scorer,
-    load_classifier,
-    load_model,
-    load_preference_model,
-    load_reward_model,
-)
+from accord.engine.generate import generate
+from accord.engine.load import load_classifier, load_model, load_preference_model, load_reward_model, reload
+from accord.engine.models import Model, Policy, PreferenceNetwork, Scorer
 from accord.engine.precision import frozen_copy
+from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
+from accord.records import EncodedPrompt, Prompt
 from tests.data.conftest import EOS, TEMPLATE, WORDS, word_tokenizer
 from tests.engine.tiny import CONFIGS, policy_of, random_model
 
@@ -143,7 +138,7 @@ def test_a_model_of_any_kind_reloads_as_it_was_saved(kind: Callable[[Model], Mod
     saved = {name: weights.clone() for name, weights in made.network.state_dict().items()}
     for parameter in made.network.parameters():
         parameter.data.zero_()
-    again = made.reload(folder)
+    again = reload(made, folder)
     assert (type(again), again.name, again.device) == (type(made), str(folder), made.device)
     assert all(torch.equal(weights, saved[name]) for name, weights in again.network.state_dict().items())
 
@@ -225,3 +220,40 @@ def test_the_end_of_turn_learns_though_it_is_padding() -> None:
     trees = Trees.of([Tree((3, EOS), (Branch((4,)),))])
     log_probabilities(made.network, trees)[0].sum().backward()
     assert made.network.get_input_embeddings().weight.grad[EOS].norm() > 0
+
+
+def test_samples_are_those_of_generate_with_their_prompts() -> None:
+    model, sampling = policy(), Sampling(max_new_tokens=5, seed=3)
+    prompts = [EncodedPrompt(Prompt(str(i)), (i + 1, i + 2), 7 + i) for i in range(2)]
+    samples = model.sample(prompts, 2, sampling)
+    groups = generate(model.network, [p.tokens for p in prompts], 2, sampling, end=model.end)
+    assert [s.completion for s in samples] == [c for group in groups for c in group]
+    assert [s.row for s in samples] == [7, 7, 8, 8]
+    assert all(s.text == model.text(s.completion.tokens) for s in samples)
+
+
+def test_log_probabilities_of_branches_add_up_those_of_tokens() -> None:
+    model = policy()
+    trees = Trees.of([Tree((1, 2), (Branch((3, 4, 5)), Branch((6, 7))))])
+    logp = model.log_probs(trees)
+    assert torch.equal(logp, log_probabilities(model.network, trees)[0])
+    assert model.branch_log_probs(trees).tolist() == pytest.approx([float(logp[:3].sum()), float(logp[3:].sum())])
+    means = model.branch_log_probs(trees, average=True).tolist()
+    assert means == pytest.approx([float(logp[:3].mean()), float(logp[3:].mean())])
+
+
+def test_a_model_in_another_precision_leaves_the_first_as_it_is() -> None:
+    model = policy()
+    other = model.in_dtype("bfloat16")
+    assert (model.dtype, other.dtype) == (torch.float32, torch.bfloat16)
+    assert other.network is model.network
+    trees = Trees.of([Tree((1, 2), (Branch((3, 4)),))])
+    assert torch.equal(other.frozen_copy().log_probs(trees), other.log_probs(trees))
+    assert next(model.network.parameters()).dtype == torch.float32
+
+
+def test_a_network_must_be_prepared() -> None:
+    model = policy()
+    fresh = type(model.network)(model.network.config)
+    with pytest.raises(ValueError, match="prepare_network"):
+        Policy(fresh, model.tokenizer)

@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from accord.engine.models import Policy
+from accord.engine.models import Policy, prepare_network
 from accord.engine.trees import Branch, Tree
 
 VOCABULARY = 13
@@ -97,7 +97,7 @@ def policy_of(network: PreTrainedModel) -> Policy:
     tokenizer: Any = SimpleNamespace(
         eos_token_id=END, eos_token="end", pad_token_id=None, pad_token=None, unk_token=None
     )
-    return Policy(network, tokenizer, "random")
+    return Policy(prepare_network(network), tokenizer, "random")
 
 
 def plain_log_probabilities(network: nn.Module, trees: Sequence[Tree]) -> Tensor:

@@ -8,12 +8,11 @@ from math import log
 import pytest
 import torch
 
-from accord.data.encoding import EncodedPrompt
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree
 from accord.evaluate.compare import Answers, answer, best_of, divergence, table, traced
-from accord.records import Completion, Prompt, Sample
+from accord.records import Completion, EncodedPrompt, Prompt, Sample
 from tests.data.conftest import word_tokenizer
 from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, random_model
 

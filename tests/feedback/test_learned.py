@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2ForSequenceClassification, PreTrainedTokenizerFast
 
-from accord.engine.models import Policy, PreferenceNetwork, Scorer
+from accord.engine.models import Policy, PreferenceNetwork, Scorer, prepare_network
 from accord.engine.trees import Branch, Tree
 from accord.feedback.learned import Learned, LearnedJudge, LearnedReward, Tokens, grow, learned_judge
 from accord.objectives.preference import general_preference
@@ -28,8 +28,8 @@ def network(labels: int) -> GPT2ForSequenceClassification:
     return made
 
 
-SCORER = Scorer(network(1), word_tokenizer(), "random")
-COMPARER = PreferenceNetwork(network(5), word_tokenizer(), "random")
+SCORER = Scorer(prepare_network(network(1)), word_tokenizer(), "random")
+COMPARER = PreferenceNetwork(prepare_network(network(5)), word_tokenizer(), "random")
 
 
 def plain(*tokens: int) -> float:
@@ -182,7 +182,7 @@ def test_a_preference_judge_s_chances_of_a_pair_sum_to_one(trees: list[Tree], bu
 
 
 def test_a_model_gone_wrong_gives_no_verdict() -> None:
-    broken = PreferenceNetwork(network(3), word_tokenizer(), "broken")
+    broken = PreferenceNetwork(prepare_network(network(3)), word_tokenizer(), "broken")
     broken.network.score.weight.data[1] = float("nan")
     (verdict,) = LearnedJudge(broken)([Comparison("hi", "good", "bad")])
     assert verdict.first_wins is None and "nan" in verdict.reason

@@ -13,7 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.engine.models import PreferenceNetwork, Scorer, load_model
+from accord.engine.load import load_model
+from accord.engine.models import PreferenceNetwork, Scorer
 from accord.errors import InputError
 from accord.feedback.functions import FunctionJudge, FunctionReward
 from accord.feedback.judge import RewardJudge, TextReward, check_prompts, judge_samples, score_texts, unsampled
@@ -198,7 +199,7 @@ def test_a_sum_with_a_reward_model_judges_texts_by_their_own_tokens(functions: s
 
 
 def test_what_any_part_asks_of_a_row_is_asked(functions: str) -> None:
-    from accord.data.encoding import EncodedPrompt
+    from accord.records import EncodedPrompt
 
     reward = as_reward({f"{functions}:brief": 1, "number@gold": 1})
     prompt = EncodedPrompt(sample("", answer="1").prompt, (), 6)

@@ -102,7 +102,7 @@ def test_answers_that_are_none_are_refused() -> None:
 
 
 def test_prompts_are_checked_before_anything_is_sampled() -> None:
-    from accord.data.encoding import EncodedPrompt
+    from accord.records import EncodedPrompt
 
     prompts = [EncodedPrompt(p, (1,), i) for i, p in enumerate(load_prompts([{"prompt": "a", "x": 1}]))]
     with pytest.raises(InputError, match="row 1 has no column 'answer'"):

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from accord.data.encoding import EncodedPrompt
 from accord.engine.forward import log_probabilities
 from accord.engine.models import Policy
 from accord.engine.trees import Branch, Tree, Trees
 from accord.methods.online import Learner, Online
-from accord.records import Completion, Prompt, Sample
+from accord.records import Completion, EncodedPrompt, Prompt, Sample
 from accord.worlds.enumerable import END, Enumerable
 from tests.engine.tiny import policy_of
 from tests.methods.test_policy_gradients import flat, network_in

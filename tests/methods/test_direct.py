@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from accord.data.encoding import EncodedPrompt
 from accord.engine.fit import LossTerm
 from accord.engine.models import Policy
 from accord.engine.trees import Branch, Tree, Trees
@@ -21,7 +20,7 @@ from accord.errors import InputError
 from accord.methods import DPO, IPO, KTO, RAFT, Distill, OnlineDPO
 from accord.methods.rollouts import rolled
 from accord.objectives.selection import best_of_n
-from accord.records import Labeled, Preference, Prompt, Sample, Verdict
+from accord.records import EncodedPrompt, Labeled, Preference, Prompt, Sample, Verdict
 from accord.worlds.enumerable import END, Enumerable
 from accord.worlds.game import Game
 from tests.data.conftest import word_tokenizer

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from accord.data.encoding import EncodedPrompt
 from accord.engine.cache import Mixture
 from accord.engine.fit import Objective
 from accord.engine.forward import rewards
@@ -24,7 +23,7 @@ from accord.errors import InputError
 from accord.methods import IPOMD, NashMD, RewardModel
 from accord.methods.pairs import matched
 from accord.methods.policy_gradient import Snapshots
-from accord.records import Completion, Sample, Verdict
+from accord.records import Completion, EncodedPrompt, Sample, Verdict
 from accord.train.run import read_metrics
 from accord.worlds.enumerable import Enumerable, kl_regularized_optimum
 from accord.worlds.game import Game, GameJudge

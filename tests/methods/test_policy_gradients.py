@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, PreTrainedModel
 
-from accord.data.encoding import EncodedPrompt
 from accord.engine.forward import log_probabilities
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
@@ -19,7 +18,7 @@ from accord.methods import GRPO, REINFORCE, RLOO
 from accord.methods.policy_gradient import GradientLearner, PolicyGradient
 from accord.methods.rollouts import Rollout, rolled
 from accord.objectives.segments import segment_sum
-from accord.records import Completion, Prompt, Sample
+from accord.records import Completion, EncodedPrompt, Prompt, Sample
 from accord.worlds.enumerable import END, Enumerable
 from tests.engine.tiny import policy_of, random_model
 

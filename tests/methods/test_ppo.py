@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from accord.data.encoding import EncodedPrompt
 from accord.engine.fit import LossTerm, Optimizer, TrainingConfig
 from accord.engine.forward import log_probabilities
 from accord.engine.models import Policy, Scorer
@@ -27,7 +26,7 @@ from accord.methods.rollouts import Rollout, penalize, sample
 from accord.objectives import advantages, kl
 from accord.objectives import policy as policy_gradient
 from accord.objectives.segments import segment_sum
-from accord.records import Demonstration, Prompt
+from accord.records import Demonstration, EncodedPrompt, Prompt
 from accord.worlds.enumerable import Enumerable, distribution, kl_regularized_optimum
 from tests.commands.small import write_jsonl
 from tests.data.conftest import word_tokenizer

@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from accord.engine.forward import outputs
-from accord.engine.models import Model, PreferenceNetwork, Scorer, load_preference_model
+from accord.engine.load import load_preference_model
+from accord.engine.models import Model, PreferenceNetwork, Scorer
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from accord.feedback.learned import LearnedJudge, learned_judge

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import GPT2Config
 
-from accord.data.encoding import EncodedPrompt, encode_prompts
+from accord.data.encoding import encode_prompts
 from accord.engine import checkpoint
 from accord.engine.fit import LossTerm, Optimizer
 from accord.engine.forward import log_probabilities
-from accord.engine.models import Policy, load_model
+from accord.engine.load import load_model
+from accord.engine.models import Policy
 from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.errors import InputError, TrainingStopped
 from accord.feedback.verifiers import regex
@@ -28,7 +29,7 @@ from accord.methods.offline import Result, maximum_likelihood
 from accord.methods.rollouts import respond
 from accord.methods.rounds import Round, Rounds, Selection, as_row, as_trees
 from accord.objectives.segments import segment_sum
-from accord.records import Completion, Prompt, Sample
+from accord.records import Completion, EncodedPrompt, Prompt, Sample
 from accord.train.run import read_metrics
 from accord.worlds.enumerable import END, Enumerable
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl

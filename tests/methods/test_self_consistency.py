@@ -7,13 +7,12 @@ from typing import Any, cast
 
 import pytest
 
-from accord.data.encoding import EncodedPrompt
-from accord.engine.models import load_model
+from accord.engine.load import load_model
 from accord.errors import InputError
 from accord.feedback.verifiers import number
 from accord.methods import SelfConsistency
 from accord.methods.rounds import Round, Selection
-from accord.records import Completion, Prompt, Sample
+from accord.records import Completion, EncodedPrompt, Prompt, Sample
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 
 SAID = [

@@ -10,15 +10,16 @@ import pytest
 import torch
 
 from accord.data.chat import encode_prompt
-from accord.data.encoding import EncodedPrompt, encode_prompts
-from accord.engine.models import Policy, load_model
+from accord.data.encoding import encode_prompts
+from accord.engine.load import load_model
+from accord.engine.models import Policy
 from accord.errors import InputError
 from accord.feedback.verifiers import exact, number, regex
 from accord.methods import STaR
 from accord.methods.rollouts import respond
 from accord.methods.rounds import Round, as_row, as_trees
 from accord.methods.star import right_answer, with_hint
-from accord.records import Message, Prompt, Sample
+from accord.records import EncodedPrompt, Message, Prompt, Sample
 from tests.commands.small import accord, save_model, write_jsonl
 
 VERIFIER = regex("(good|bad)")

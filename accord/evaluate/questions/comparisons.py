@@ -14,7 +14,8 @@ from rich.console import Console
 
 from accord.cli.label import score_trees
 from accord.data.judgments import Judgment, load_judgments
-from accord.engine.models import Policy, PreferenceNetwork, load_model
+from accord.engine.load import load_model
+from accord.engine.models import Policy, PreferenceNetwork
 from accord.engine.precision import compute_dtype
 from accord.engine.trees import Tree
 from accord.errors import InputError

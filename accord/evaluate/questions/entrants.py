@@ -9,15 +9,16 @@ import torch
 
 from accord.console import counting
 from accord.data import load_prompts
-from accord.data.encoding import EncodedPrompt, encode_prompts
-from accord.engine.models import Policy, load_model
+from accord.data.encoding import encode_prompts
+from accord.engine.load import load_model
+from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
 from accord.evaluate.compare import Answers, answer, best_of, token_divergences, traced
 from accord.evaluate.questions.shared import require_same_vocabulary, tell
 from accord.evaluate.written import Written, require_same_prompts
 from accord.feedback.judge import Reward, listen
-from accord.records import Prompt
+from accord.records import EncodedPrompt, Prompt
 
 
 @dataclass(frozen=True)

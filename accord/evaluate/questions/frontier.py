@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from accord.data import load_prompts
-from accord.data.encoding import EncodedPrompt
-from accord.engine.models import load_model
+from accord.engine.load import load_model
 from accord.engine.precision import compute_dtype
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
@@ -24,7 +23,7 @@ from accord.evaluate.statistics import bootstrap_mean
 from accord.feedback.judge import Reward, check_prompts
 from accord.feedback.named import reward_named
 from accord.files import require_folder
-from accord.records import Prompt
+from accord.records import EncodedPrompt, Prompt
 from accord.report.text import called
 
 COEFFICIENTS = ("kl_coefficient", "beta", "tau")

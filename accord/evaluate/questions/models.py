@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from accord.data.encoding import EncodedPrompt
-from accord.engine.models import load_model
+from accord.engine.load import load_model
 from accord.engine.precision import compute_dtype
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
@@ -24,7 +23,7 @@ from accord.feedback.ai import with_progress
 from accord.feedback.judge import Judge, Reward, check_prompts
 from accord.feedback.named import judge_named, only_compares, reward_named
 from accord.files import require_folder, write_rows
-from accord.records import Prompt, show
+from accord.records import EncodedPrompt, Prompt, show
 
 SIDE_BY_SIDE = 12
 """Prompts whose answers are kept for people to read."""

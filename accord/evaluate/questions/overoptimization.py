@@ -11,7 +11,7 @@ from rich.table import Table
 
 from accord.data import load_prompts
 from accord.data.encoding import encode_prompts
-from accord.engine.models import load_model
+from accord.engine.load import load_model
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
 from accord.evaluate.overoptimization import Curve, of_best_of_n, of_sweep, of_training

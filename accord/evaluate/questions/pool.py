@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from accord.cli.sample import draw
-from accord.data.encoding import EncodedPrompt
 from accord.data.load import load_samples, open_rows
 from accord.engine.models import Policy
 from accord.engine.precision import compute_dtype
@@ -21,7 +20,7 @@ from accord.evaluate.questions.shared import tell
 from accord.feedback.judge import check_prompts, score_texts
 from accord.feedback.named import reward_named
 from accord.files import write_rows
-from accord.records import Text, show, text_to_json
+from accord.records import EncodedPrompt, Text, show, text_to_json
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from rich.table import Table
 from accord.cli.label import score_trees
 from accord.cli.sample import draw
 from accord.data.chat import encode_prompt
-from accord.data.encoding import EncodedPrompt, to_tree
+from accord.data.encoding import to_tree
 from accord.data.examples import Example, asked, dialogue, examples_of, overlapping
 from accord.data.tasks import Task, blank, clusters_named, read_tasks
-from accord.engine.models import Policy, load_model
+from accord.engine.load import load_model
+from accord.engine.models import Policy
 from accord.engine.precision import compute_dtype
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Tree
@@ -26,7 +27,7 @@ from accord.evaluate.metrics import metric_named
 from accord.evaluate.questions.shared import tell, write
 from accord.evaluate.tasks import OptionScore, cluster_row, ranked, task_row
 from accord.files import require_folder, write_rows
-from accord.records import Prompt, Ranking
+from accord.records import EncodedPrompt, Prompt, Ranking
 
 FEW = 20
 """Rows below which an interval is more wish than measurement."""

