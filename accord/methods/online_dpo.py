@@ -43,7 +43,7 @@ class OnlineDPO(Pairwise):
         return self.beta
 
     def pairs(self, judged: list[Tree]) -> list[Tree]:
-        return [pair for pair in judged if pair.branches[0].reward > pair.branches[1].reward]
+        return [pair for pair in judged if pair.branches[0].score > pair.branches[1].score]
 
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
         return dpo(policy, reference, beta=self.beta, label_smoothing=self.label_smoothing)

@@ -156,7 +156,7 @@ class DuelLearner(Learner):
         rollout = rolled(prompts, samples, scores)
         each = [(t, t.branches[i : i + 2]) for t in rollout.trees for i in range(0, len(t.branches), 2)]
         judged = [
-            replace(tree, branches=tuple(sorted(pair, key=lambda branch: -branch.reward)))
+            replace(tree, branches=tuple(sorted(pair, key=lambda branch: -branch.score)))
             for (tree, pair), win in zip(each, wins, strict=True)
             if win is not None
         ]

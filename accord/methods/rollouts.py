@@ -66,7 +66,7 @@ class Rollout:
     @property
     def rewards(self) -> Tensor:
         """(C,) the reward of every sample."""
-        return torch.tensor([b.reward for t in self.trees for b in t.branches], dtype=torch.float64)
+        return torch.tensor([b.score for t in self.trees for b in t.branches], dtype=torch.float64)
 
 
 def encoded(method: SamplingConfig, policy: Policy, rows: Sequence[Prompt], run: Run) -> list[EncodedPrompt]:
@@ -155,7 +155,7 @@ def penalize(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tr
 
     def cut(branch: Branch) -> Branch:
         trained = (False,) * len(branch.tokens) if mask else branch.trained
-        return replace(branch, reward=branch.reward - penalty, trained=trained)
+        return replace(branch, reward=branch.score - penalty, trained=trained)
 
     return [replace(t, branches=tuple(b if next(ended) else cut(b) for b in t.branches)) for t in rollout.trees]
 
