@@ -21,7 +21,7 @@ from accord.engine.tiles import Span, Tile, tiles_of
 class Branch:
     """One completion's tokens, the last of them the end-of-turn token unless it was cut.
 
-    `trained` flags the tokens the loss sees (None: all of them). Where it was sampled, `logprobs` are the sampler's, and
+    `trained` flags the tokens the loss sees (None: all of them). Where it was sampled, `logprobs` are the sampler's;
     where it was scored, `reward` says how good it is.
     """
 

@@ -225,7 +225,7 @@ def maximum_likelihood(model: Model, temperature: float = 1.0) -> Objective:
 
 def restore(run: Run, optimizer: Optimizer) -> tuple[int, dict[str, Any]]:
     """The step to go on from, and the method's state there; step 0 where there is nothing to go on from."""
-    saved = checkpoint.found(run.folder / "checkpoints") if run.resumed else []
+    saved = checkpoint.checkpoints(run.folder / "checkpoints") if run.resumed else []
     return checkpoint.load(saved[-1], optimizer) if saved else (0, {})
 
 
