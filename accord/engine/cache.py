@@ -99,8 +99,8 @@ class Cache:
         position = self.prompt_length[self.group] + self.length  # (S,), of the new token
         self._end = torch.arange(len(tokens), device=self.device), self.length
         self.length = self.length + 1
-        # How far before the query each key lies, (S, P + L), negative where there is none. Beyond a sample's end that is
-        # so by itself; beyond the end of a prompt shorter than P it comes out less than the sample's length.
+        # How far before the query each key lies, (S, P + L), negative where there is none: beyond a sample's end it is
+        # so anyway; beyond the end of a prompt shorter than P it comes out less than the sample's length.
         own = self._end[1][:, None] - torch.arange(int(self.length.max()), device=self.device)
         prompt = position[:, None] - torch.arange(int(self.prompt_length.max()), device=self.device)
         padding = prompt < self.length[:, None]
