@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from accord.engine import checkpoint
-from accord.engine.fit import LossTerm, Measures, Optimizer, TrainingConfig
+from accord.engine.config import TrainingConfig
+from accord.engine.fit import LossTerm, Measures, Optimizer
 from accord.engine.forward import log_probabilities, prepare
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
