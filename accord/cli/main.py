@@ -157,7 +157,7 @@ def _parser(command: str, target: Any) -> Any:
         bare = parameter.default is inspect.Parameter.empty
         kind: Any = str if bare else str | None if parameter.default is None else type(parameter.default)
         extra = {"required": True} if bare else {"default": parameter.default}
-        parser.add_argument(f"--{name}", type=kind, help=helps[name], **extra)
+        parser.add_argument(f"--{name}", type=kind, help=helps.get(name, ""), **extra)
     parser.add_class_arguments(target, as_group=False, fail_untyped=False)
     return parser
 
@@ -173,8 +173,11 @@ def _fitted(method: type) -> dict[str, inspect.Parameter]:
     handed_on = [name for name, parameter in parameters.items() if parameter.kind is parameter.VAR_KEYWORD]
     for name in handed_on:
         del parameters[name]
-        of_run = inspect.signature(method.run).parameters  # type: ignore[attr-defined]
-        parameters |= {n: p for n, p in of_run.items() if p.kind is p.KEYWORD_ONLY}
+        parameters |= {
+            f.name: inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default)
+            for f in fields(method.options)  # type: ignore[attr-defined]
+        }
+    parameters.pop("on_step", None)
     return parameters
 
 
@@ -204,6 +207,8 @@ def _documented(method: type) -> dict[str, str]:
     helps: dict[str, str] = {}
     kinds = [vars(kind) for kind in reversed(method.__mro__)]
     for function in (kind[name] for kind in kinds for name in ("run", "fit") if name in kind):
+        if "Args:\n" not in (function.__doc__ or ""):
+            continue
         body = inspect.cleandoc(function.__doc__ or "").split("Args:\n")[1].split("\n\n")[0]
         arguments = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", body, re.MULTILINE)
         helps |= {name: " ".join(text.split()) for name, text in arguments}

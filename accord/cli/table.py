@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("accord.cli.main.small:demo", "from nothing to an aligned model and a report, in a small world"),
+    "demo": ("accord.cli.small:demo", "from nothing to an aligned model and a report, in a small world"),
     "pretrain": ("accord.methods:Pretrain", "teach a model to continue text"),
     "sft": ("accord.methods:SFT", "fine-tune a model on demonstrations"),
-    "sample": ("accord.cli.main.sample:sample", "sample completions of prompts"),
-    "label": ("accord.cli.main.label:label", "have a judge compare completions"),
+    "sample": ("accord.cli.sample:sample", "sample completions of prompts"),
+    "label": ("accord.cli.label:label", "have a judge compare completions"),
     "reward": ("accord.methods:RewardModel", "fit a reward model to preferences or rankings"),
     "preference": ("accord.methods:PreferenceModel", "fit a two-argument preference model, which may be cyclic"),
     "dpo": ("accord.methods:DPO", "optimize a policy on preferences directly"),
@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "nash-md": ("accord.methods:NashMD", "optimize a policy against opponents made of itself, by a judge"),
     "ipo-md": ("accord.methods:IPOMD", "the same by regression on pairs of samples"),
     "distill": ("accord.methods:Distill", "make a student say what its teacher would, on its own samples"),
-    "score": ("accord.cli.main.label:score", "the log-probability a model gives to completions"),
+    "score": ("accord.cli.label:score", "the log-probability a model gives to completions"),
     "evaluate models": ("accord.evaluate.questions:models", "win rates, scores and KL of models on held-out prompts"),
     "evaluate comparisons": (
         "accord.evaluate.questions:comparisons",
@@ -43,19 +43,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "where the true reward turns over while the optimized one rises",
     ),
     "evaluate tasks": ("accord.evaluate.questions:tasks", "models on clusters of tasks, those held out and others"),
-    "tasks": ("accord.cli.main.small:tasks", "write demonstrations of all clusters of tasks but those held out"),
+    "tasks": ("accord.cli.small:tasks", "write demonstrations of all clusters of tasks but those held out"),
     "verify": (
         "accord.evaluate.questions.verify:verify",
         "how often models' samples are right: pass@k and the majority's answer",
     ),
-    "run": ("accord.cli.main.small:run", "run the stages of a recipe, those that changed"),
-    "chat": ("accord.cli.main.chat:chat", "talk with a model, or with two beside each other"),
-    "inspect": ("accord.cli.main.inspect:inspect", "look inside a model as it reads a text"),
+    "run": ("accord.cli.small:run", "run the stages of a recipe, those that changed"),
+    "chat": ("accord.cli.chat:chat", "talk with a model, or with two beside each other"),
+    "inspect": ("accord.cli.inspect:inspect", "look inside a model as it reads a text"),
     "report": (
-        "accord.cli.main.small:report",
+        "accord.cli.small:report",
         "write the page of a run or of a pipeline, or one that compares several",
     ),
-    "world": ("accord.cli.main.small:world", "write the files of a small world with known truth"),
+    "world": ("accord.cli.small:world", "write the files of a small world with known truth"),
 }
 
 OPEN = {"run": "overrides"}

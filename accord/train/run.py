@@ -29,9 +29,9 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from accord import report
 from accord.errors import InputError
 from accord.files import write_text
-from accord.report import write_report
 from accord.train.alarms import Alarms, chosen
 
 PACKAGES = ("accord", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy")
@@ -131,16 +131,16 @@ class Run:
                 self.stopping = alarm.name
             self._alarms.write(json.dumps(alarm.as_row(), ensure_ascii=False) + "\n")
             self._alarms.flush()
-            self.say(f"step {alarm.step}, {alarm.name}: {alarm.saw}. To try: {alarm.advice}.")
+            self.print(f"step {alarm.step}, {alarm.name}: {alarm.saw}. To try: {alarm.advice}.")
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """One line for the person watching."""
         self.console.print(line, markup=False, highlight=False)
 
     def report(self) -> Path:
         """Close the run and write its page."""
         self.close()
-        return write_report(self.folder)
+        return report.write_report(self.folder)
 
     def close(self) -> None:
         """End the progress bar and close the files."""
