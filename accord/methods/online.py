@@ -22,7 +22,8 @@ from accord.train.watch import NoWatch, check_independent, make_watch
 if TYPE_CHECKING:
     from accord.data.load import Source
     from accord.engine.models import Policy
-    from accord.feedback.judge import Judge, Reward
+    from accord.feedback.judge import Judge
+    from accord.feedback.reward import Reward
 
 
 @dataclass(kw_only=True)
@@ -64,7 +65,7 @@ class OnlineMethod(SamplingConfig, ABC):
         def learner(run: Run) -> Learner:
             prompts = encode_prompts(self, policy, asked, run)
             scorer = score(policy)
-            feedback.judge.check_prompts(scorer, prompts)
+            feedback.reward.check_prompts(scorer, prompts)
             watch = watch_samples(self, policy, prompts, run, options)
             return self.learner(policy, scorer).learn_from(prompts, watch)
 
@@ -115,7 +116,7 @@ class RewardMethod(OnlineMethod, ABC):
         """
 
         def scorer(policy: Policy) -> Reward:
-            return feedback.named.as_reward(reward, policy, dtype=policy.dtype)
+            return feedback.named.as_reward(reward, policy)
 
         return self.train(model, data, out, ("reward", reward), scorer, on_step, self.options(**options))
 
@@ -153,7 +154,7 @@ class JudgeMethod(OnlineMethod, ABC):
         """
 
         def both_orders(policy: Policy) -> Judge:
-            return feedback.combine.BothOrders(feedback.named.as_judge(judge, policy, dtype=policy.dtype))
+            return feedback.judge.BothOrders(feedback.named.as_judge(judge, policy))
 
         return self.train(model, data, out, ("judge", judge), both_orders, on_step, self.options(**options))
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from accord.engine.fit import Optimizer
     from accord.engine.models import Policy
     from accord.engine.trees import Tree
-    from accord.feedback.judge import Reward
+    from accord.feedback.reward import Reward
 
 
 @dataclass(kw_only=True)
@@ -75,7 +75,7 @@ class RoundsMethod(SamplingConfig, ABC):
 
     def check(self, verifier: Reward, prompts: Sequence[EncodedPrompt]) -> None:
         """Raise InputError, before anything is sampled, where the verifier cannot do its work on the prompts."""
-        feedback.judge.check_prompts(verifier, prompts)
+        feedback.reward.check_prompts(verifier, prompts)
 
     def order(self, rows: int) -> data.Order:
         """In which order so many prompts are learned from."""
@@ -125,7 +125,7 @@ class RoundsMethod(SamplingConfig, ABC):
 
         def learner(run: Run) -> Learner:
             prompts = encode_prompts(self, policy, rows, run)
-            checks = feedback.named.as_reward(verifier, policy, dtype=policy.dtype)
+            checks = feedback.named.as_reward(verifier, policy)
             self.check(checks, prompts)
             trained = (p.tokens for p in prompts)
             watch = make_watch(run, given, policy, self.sampling(), max_length=self.max_length, trained=trained)
@@ -162,7 +162,7 @@ class Round:
 
     def score(self, samples: Sequence[Sample]) -> Tensor:
         """The verifier's score of every sample, (C,)."""
-        return feedback.judge.finite_scores(self.verifier, samples, f"round {self.number}")
+        return feedback.reward.finite_scores(self.verifier, samples, f"round {self.number}")
 
     def select(self, prompts: Sequence[EncodedPrompt]) -> Selection:
         """What the policy's samples of the prompts teach.

@@ -17,7 +17,7 @@ from accord.engine.load import load_model
 from accord.engine.models import PreferenceNetwork, Scorer
 from accord.errors import InputError
 from accord.feedback.functions import FunctionJudge, FunctionReward
-from accord.feedback.judge import RewardJudge, TextReward, check_prompts, judge_samples, score_texts, unsampled
+from accord.feedback.judge import RewardJudge, judge_samples
 from accord.feedback.learned import LearnedJudge, LearnedReward
 from accord.feedback.named import (
     Weighted,
@@ -31,9 +31,10 @@ from accord.feedback.named import (
 )
 from accord.feedback.people import Simulated
 from accord.feedback.remote import RemoteReward
+from accord.feedback.reward import TextReward, check_prompts, score_texts, unsampled
 from accord.feedback.verifiers import Verifier, exact, number
 from accord.records import Comparison, Sample, Text
-from accord.worlds.cafe import grammar as gold
+from accord.worlds.cafe import gold
 from tests.commands.small import save_model
 from tests.feedback.samples import sample
 
@@ -93,10 +94,10 @@ def test_a_function_is_named_by_its_module_too(functions: str) -> None:
 
 
 def test_a_reward_model_reads_the_tokens_of_a_policy_of_its_vocabulary(reward_model: str) -> None:
-    policy = load_model(reward_model.replace("reward", "base"))
-    reward = reward_named(reward_model, policy, dtype=torch.bfloat16)
+    policy = load_model(reward_model.replace("reward", "base"), dtype="bfloat16")
+    reward = reward_named(reward_model, policy)
     assert isinstance(reward, LearnedReward)
-    assert reward.shares_tokens and reward.dtype == torch.bfloat16
+    assert reward.shares_tokens and reward.model.dtype == torch.bfloat16
 
 
 def test_a_formula_is_a_weighted_sum_and_keeps_its_parts(functions: str) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.feedback.combine import BothOrders, Orders
-from accord.feedback.judge import RewardJudge, ScoreJudge, check_prompts, listen
+from accord.feedback.judge import BothOrders, Orders, RewardJudge, ScoreJudge
+from accord.feedback.reward import check_prompts, listen
 from accord.records import Comparison, Sample, Verdict
 from tests.feedback.samples import sample
 
