@@ -163,11 +163,11 @@ def stream(
     with evaluating(model):
         batch = decoder(model, sampling.max_new_tokens)
         logits = batch.prefill([prompt], 1)
-        for place in range(sampling.max_new_tokens):
-            drawn, logp = draw(logits, uniforms[place : place + 1], sampling)
+        for index in range(sampling.max_new_tokens):
+            drawn, logp = draw(logits, uniforms[index : index + 1], sampling)
             token = int(drawn)
             yield Drawn(token, float(logp))
-            if token in ends or place + 1 == sampling.max_new_tokens:
+            if token in ends or index + 1 == sampling.max_new_tokens:
                 return
             logits = batch.decode(drawn)
 
