@@ -1,11 +1,4 @@
-"""One forward pass over packed trees, whatever the architecture, and what is read off it.
-
-RMS norms as one function instead of six operations that each keep a float32 copy of their input.
-
-Only the input is kept for the backward pass, and the result comes in the precision that the next matrix product wants.
-On SmolLM2 that takes 7% off a step and 0.4 GB off its peak. (The same for the gated MLP gained nothing, and was left
-out.)
-"""
+"""One forward pass over packed trees, whatever the architecture, and what is read off it."""
 
 from __future__ import annotations
 
@@ -126,7 +119,12 @@ def _head(model: nn.Module, hidden: Tensor) -> Tensor:
 
 
 class RMSNorm(torch.autograd.Function):
-    """w * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4)."""
+    """w * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4) as one function.
+
+    The usual six operations each keep a float32 copy of their input. Here only the input is kept, and the result comes
+    in the precision that the next matrix product wants: on SmolLM2 7% off a step and 0.4 GB off its peak. (The same for
+    the gated MLP gained nothing, and was left out.)
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:

@@ -1,6 +1,6 @@
 """Sampling completions: each prompt read once, its samples decoded side by side, finished ones making room for new.
 
-One completion token by token, as it is drawn, and its text as far as it is certain.
+`generate` gives whole completions of many prompts, `stream` one token by token.
 """
 
 from __future__ import annotations
