@@ -12,17 +12,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from accord.feedback.formula import ensemble_of
-from accord.feedback.reward import Reward, check_prompts, listen, score_texts
-from accord.records import EncodedPrompt, Prompt, Sample, Text
-
-if TYPE_CHECKING:
-    from accord.engine.models import Model
+from accord.feedback.reward import Reward, score_texts
+from accord.records import Sample, Text
 
 
 class Combined(ABC):
@@ -30,6 +26,7 @@ class Combined(ABC):
 
     def __init__(self, members: Mapping[str, Reward]) -> None:
         self.members = dict(members)
+        self.made_of = tuple(members.values())
         self.parts: dict[str, Tensor] = {}
 
     @abstractmethod
@@ -43,16 +40,6 @@ class Combined(ABC):
     def texts(self, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
         """The combined reward of every (prompt, completion), (C,) float32."""
         return self._combined(lambda reward: score_texts(reward, pairs))
-
-    def listen(self, policy: Model) -> None:
-        """Have each member expect the samples of one more policy."""
-        for reward in self.members.values():
-            listen(reward, policy)
-
-    def check(self, prompt: Prompt, row: int) -> None:
-        """What each member asks of a prompt's row."""
-        for reward in self.members.values():
-            check_prompts(reward, [EncodedPrompt(prompt, (), row)])
 
     def _combined(self, score: Callable[[Reward], Tensor]) -> Tensor:
         self.parts = {}

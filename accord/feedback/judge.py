@@ -12,16 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp, isfinite, log
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from accord.feedback.reward import Reward, check_prompts, listen, score_texts
-from accord.records import Comparison, EncodedPrompt, Prompt, Sample, Text, Verdict
-
-if TYPE_CHECKING:
-    from accord.engine.models import Model
+from accord.feedback.reward import Reward, score_texts
+from accord.records import Comparison, Sample, Text, Verdict
 
 
 class Judge(Protocol):
@@ -84,6 +81,7 @@ class RewardJudge:
 
     def __init__(self, reward: Reward) -> None:
         self.reward = reward
+        self.made_of = (reward,)
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """1 where the first is rewarded more, 0 where the second is, .5 where neither."""
@@ -96,14 +94,6 @@ class RewardJudge:
         scores = self.reward(list(samples.values()))
         index = {key: i for i, key in enumerate(samples)}
         return _higher(scores[[index[id(s)] for s in (*first, *second)]])
-
-    def listen(self, policy: Model) -> None:
-        """Have the reward expect the samples of one more policy."""
-        listen(self.reward, policy)
-
-    def check(self, prompt: Prompt, row: int) -> None:
-        """What the reward asks of a prompt's row."""
-        check_prompts(self.reward, [EncodedPrompt(prompt, (), row)])
 
 
 def _higher(scores: Tensor) -> list[Verdict]:
@@ -174,6 +164,7 @@ class BothOrders:
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
+        self.made_of = (judge,)
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """One verdict per comparison, of both orders."""
@@ -191,14 +182,6 @@ class BothOrders:
         if getattr(self.judge, "symmetric", False):
             return [Orders(verdict) for verdict in judge_samples(self.judge, first, second)]
         return _paired(judge_samples(self.judge, [*first, *second], [*second, *first]))
-
-    def listen(self, policy: Model) -> None:
-        """Have the judge expect the samples of one more policy."""
-        listen(self.judge, policy)
-
-    def check(self, prompt: Prompt, row: int) -> None:
-        """What the judge asks of a prompt's row."""
-        check_prompts(self.judge, [EncodedPrompt(prompt, (), row)])
 
 
 def _paired(verdicts: Sequence[Verdict]) -> list[Orders]:

@@ -5,21 +5,18 @@ Raises InputError, with the row at fault named, wherever a reward's number canno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from accord.engine.fit import named_rows
+from accord.engine.models import Model
 from accord.errors import InputError, TrainingStopped
 from accord.records import Completion, EncodedPrompt, Prompt, Sample, Text, show
-
-if TYPE_CHECKING:
-    from accord.engine.models import Model
-    from accord.feedback.judge import Judge
 
 
 class Reward(Protocol):
@@ -30,14 +27,14 @@ class Reward(Protocol):
         ...
 
 
-def check_prompts(reward: Reward | Judge, prompts: Iterable[EncodedPrompt]) -> None:
-    """Raise InputError where a prompt's row lacks what the reward or judge reads, before anything is sampled.
+def check_prompts(feedback: object, prompts: Iterable[EncodedPrompt]) -> None:
+    """Raise InputError where a prompt's row lacks what a reward or judge reads, before anything is sampled.
 
     Those that read columns have a method `check(prompt, row)` for it.
     """
-    check = getattr(reward, "check", None)
-    if check is not None:
-        for encoded in prompts:
+    checks = [part.check for part in _parts(feedback) if hasattr(part, "check")]
+    for encoded in prompts:
+        for check in checks:
             check(encoded.prompt, encoded.row)
 
 
@@ -47,9 +44,16 @@ def listen(feedback: object, policy: Model) -> None:
     Those that read tokens have a method `listen(policy)` for it: where the policy's vocabulary is another than theirs,
     they read all samples by their texts.
     """
-    expect = getattr(feedback, "listen", None)
-    if expect is not None:
-        expect(policy)
+    for part in _parts(feedback):
+        if hasattr(part, "listen"):
+            part.listen(policy)
+
+
+def _parts(feedback: object) -> Iterator[Any]:
+    """A reward or judge, and, where it is made of others (its attribute `made_of`), their parts."""
+    yield feedback
+    for part in getattr(feedback, "made_of", ()):
+        yield from _parts(part)
 
 
 def score_texts(reward: Reward, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
