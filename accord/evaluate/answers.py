@@ -24,7 +24,7 @@ from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree, pack
 from accord.errors import InputError
 from accord.evaluate.statistics import Floats
-from accord.feedback.judge import Reward, check_prompts, excerpt, listen, score_texts, unsampled
+from accord.feedback.reward import Reward, check_prompts, excerpt, listen, score_texts, unsampled
 from accord.feedback.named import reward_named
 from accord.files import write_rows
 from accord.objectives.segments import segment_sum
@@ -262,7 +262,7 @@ def sample_pool(
     policy: Policy, prompts: Sequence[EncodedPrompt], n: int, sampling: Sampling, reward: str, judge: str
 ) -> Pool:
     """n samples of every prompt, scored by `reward` and by `judge`."""
-    scorers = [reward_named(name, policy) for name in (reward, judge)]
+    scorers = [reward_named(name, policy.in_dtype("float32")) for name in (reward, judge)]
     for scorer in scorers:
         check_prompts(scorer, prompts)
     samples = sampled(policy, prompts, n, sampling)

@@ -166,7 +166,7 @@ def try_on(judgments: Sequence[Judgment], on_trial: OnTrial, *, probes: int = 0,
 def _judging(reward: str, beta: float | None, max_length: int, dtype: str) -> OnTrial:
     """A reward or preference model, any other reward, or a judge of two texts."""
     judge = feedback.ai.with_progress(feedback.named.judge_named(reward))
-    RewardJudge, ScoreJudge, score = feedback.judge.RewardJudge, feedback.judge.ScoreJudge, feedback.judge.score_texts
+    RewardJudge, ScoreJudge, score = feedback.judge.RewardJudge, feedback.judge.ScoreJudge, feedback.reward.score_texts
     if isinstance(judge, RewardJudge | ScoreJudge):
         scorer = judge.reward if isinstance(judge, RewardJudge) else feedback.named.reward_named(reward)
         unit: Unit = "score" if beta is None else "log-odds"
@@ -175,7 +175,7 @@ def _judging(reward: str, beta: float | None, max_length: int, dtype: str) -> On
         raise InputError(f"--beta turns scores into log-odds, and {reward} has probabilities of its own; leave it out.")
     if isinstance(judge, feedback.learned.LearnedJudge):
         model = judge.model.in_dtype(dtype)
-        learned = feedback.learned.Learned(model, dtype=model.dtype)
+        learned = feedback.learned.Learned(model)
         kind = "preference model" if isinstance(model, engine.models.PreferenceNetwork) else "reward model"
         return OnTrial(kind, "log-odds", ModelLeads(model, learned.of_trees, max_length))
     return OnTrial("judge", "probability", JudgeLeads(judge))

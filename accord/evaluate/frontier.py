@@ -24,7 +24,7 @@ from accord.results.frontier import BestOfNPoint, Family, FrontierPoint, Frontie
 
 if TYPE_CHECKING:
     from accord.evaluate.answers import Answering
-    from accord.feedback.judge import Reward
+    from accord.feedback.reward import Reward
 
 COEFFICIENTS = ("kl_coefficient", "beta", "tau")
 """What a run's config.yaml calls the coefficient of its method's divergence."""
@@ -84,7 +84,7 @@ def evaluate_frontier(
         require_many(best_of_n, temperature, "best-of-n")
     rows = load_prompts(data, split=split, limit=limit)
     score = feedback.named.reward_named(judge)
-    feedback.judge.check_prompts(score, [EncodedPrompt(row, (), i) for i, row in enumerate(rows)])
+    feedback.reward.check_prompts(score, [EncodedPrompt(row, (), i) for i, row in enumerate(rows)])
     sampling = engine.sampling.Sampling(max_new_tokens, temperature, seed=seed)
     origin = engine.load.load_model(reference, dtype=dtype)
     answering = Answering(sampling, dtype, origin, (score,))

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from accord.data.judgments import Judgment
     from accord.engine.models import Model
     from accord.engine.trees import Tree
-    from accord.feedback.combine import Orders
-    from accord.feedback.judge import Judge
+
+    from accord.feedback.judge import Judge, Orders
 
 Flags = NDArray[np.bool_]
 
@@ -98,7 +98,7 @@ class JudgeLeads:
         if getattr(self.judge, "symmetric", False):
             return Leads.of(_leads(forward))
         swapped = self.judge([Comparison(c.prompt, c.second, c.first) for c in comparisons])
-        orders = [feedback.combine.Orders(*both) for both in zip(forward, swapped, strict=True)]
+        orders = [feedback.judge.Orders(*both) for both in zip(forward, swapped, strict=True)]
         return Leads.of(_leads([o.verdict for o in orders]), orders)
 
 

@@ -17,7 +17,8 @@ from accord.results.models import Answer, Divergence, Drawing, ModelRow, ModelsR
 
 if TYPE_CHECKING:
     from accord.evaluate.answers import Answering, Answers, Written
-    from accord.feedback.judge import Judge, Reward
+    from accord.feedback.judge import Judge
+    from accord.feedback.reward import Reward
 
 SIDE_BY_SIDE = 12
 """Prompts whose answers are kept for people to read."""
@@ -178,7 +179,7 @@ def _feedback(judge: str, reward: str | None, rows: Sequence[Prompt]) -> tuple[J
         rewards["reward"] = feedback.named.reward_named(reward)
     readers: list[Judge | Reward] = [referee, *rewards.values()]
     for reader in readers:
-        feedback.judge.check_prompts(reader, [EncodedPrompt(row, (), i) for i, row in enumerate(rows)])
+        feedback.reward.check_prompts(reader, [EncodedPrompt(row, (), i) for i, row in enumerate(rows)])
     return referee, rewards
 
 

@@ -93,8 +93,8 @@ def _measured(
 
     policy = engine.load.load_model(source, dtype=dtype)
     prompts, _ = encode_prompts(policy.tokenizer, rows, room=sampling.max_new_tokens, context=policy.context)
-    reward = feedback.named.reward_named(verifier, policy, dtype=policy.dtype)
-    feedback.judge.check_prompts(reward, prompts)
+    reward = feedback.named.reward_named(verifier, policy)
+    feedback.reward.check_prompts(reward, prompts)
     answers = Answers(name, sampled(policy, prompts, n, sampling))
     right = _groups([score >= 1 for score in reward(answers.samples).tolist()], n)
     said = None

@@ -384,8 +384,8 @@ def exact(answer: str, references: Sequence[str]) -> float:
 
 
 def number(answer: str, references: Sequence[str]) -> float:
-    """1 where the answer ends on the same number as one of the right answers (`verifiers.final_number`), else 0."""
-    final_number = feedback.verifiers.final_number
+    """1 where the answer ends on the same number as one of the right answers (`mathematics.final_number`), else 0."""
+    final_number = feedback.mathematics.final_number
     said = final_number(answer)
     return float(said is not None and said in map(final_number, references))
 

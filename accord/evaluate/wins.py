@@ -55,8 +55,8 @@ from accord.results.models import Pair, Rating, SignTest, WinRate
 
 if TYPE_CHECKING:
     from accord.evaluate.answers import Answers
-    from accord.feedback.combine import Orders
-    from accord.feedback.judge import Judge
+
+    from accord.feedback.judge import Judge, Orders
 
 ELO = 400 / log(10)
 """Elo points a unit of log-odds."""
@@ -148,7 +148,7 @@ def judged(judge: Judge, answered: Sequence[Answers]) -> list[Duels]:
     if not pairs:
         return []
     firsts, seconds = ([s for pair in pairs for s in pair[side].samples] for side in (0, 1))
-    orders = feedback.combine.BothOrders(judge).orders(firsts, seconds)
+    orders = feedback.judge.BothOrders(judge).orders(firsts, seconds)
     n = len(answered[0].samples)
     return [Duels(*pair, orders[i * n : (i + 1) * n]) for i, pair in enumerate(pairs)]
 
