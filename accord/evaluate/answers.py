@@ -24,8 +24,8 @@ from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree, pack
 from accord.errors import InputError
 from accord.evaluate.statistics import Floats
-from accord.feedback.reward import Reward, check_prompts, excerpt, listen, score_texts, unsampled
 from accord.feedback.named import reward_named
+from accord.feedback.reward import Reward, check_prompts, excerpt, listen, score_texts, unsampled
 from accord.files import write_rows
 from accord.objectives.segments import segment_sum
 from accord.objectives.selection import best_of_n_kl_bound

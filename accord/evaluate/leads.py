@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from accord.data.judgments import Judgment
     from accord.engine.models import Model
     from accord.engine.trees import Tree
-
     from accord.feedback.judge import Judge, Orders
 
 Flags = NDArray[np.bool_]

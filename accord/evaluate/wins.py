@@ -55,7 +55,6 @@ from accord.results.models import Pair, Rating, SignTest, WinRate
 
 if TYPE_CHECKING:
     from accord.evaluate.answers import Answers
-
     from accord.feedback.judge import Judge, Orders
 
 ELO = 400 / log(10)
