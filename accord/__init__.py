@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES = {
-    "label": "accord.cli.main.label",
+    "label": "accord.cli.label",
     "load_preference_model": "accord.engine.load",
     "load_data": "accord.data",
     "load_model": "accord.engine.load",
     "load_reward_model": "accord.engine.load",
-    "run_pipeline": "accord.cli.main.pipeline",
-    "sample": "accord.cli.main.sample",
-    "score": "accord.cli.main.label",
+    "run_pipeline": "accord.cli.pipeline",
+    "sample": "accord.cli.sample",
+    "score": "accord.cli.label",
     "write_report": "accord.report",
 }
 

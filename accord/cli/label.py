@@ -8,28 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from rich.console import Console
-
-from accord.console import counting
-from accord.data import load_data
-from accord.data.encoding import to_tree
-from accord.data.load import load_samples
-from accord.engine.forward import log_probabilities
-from accord.engine.load import load_model
-from accord.engine.models import Policy
-from accord.engine.precision import autocast, compute_dtype
-from accord.engine.trees import Tree, pack
+from accord import engine
+from accord.console import counting, status
 from accord.errors import InputError
-from accord.feedback.ai import with_progress
-from accord.feedback.combine import BothOrders
-from accord.feedback.named import judge_named, labeler_named
-from accord.feedback.people import labeled
 from accord.files import write_rows
-from accord.objectives.segments import segment_sum
 from accord.records import Comparison, Preference, Prompt, Ranking, Text
+
+if TYPE_CHECKING:
+    from accord.engine.models import Policy
+    from accord.engine.trees import Tree
 
 
 def label(
@@ -54,6 +43,12 @@ def label(
     """
     if pairs is not None and pairs < 1:
         raise InputError(f"--pairs must be at least 1, not {pairs}.")
+    from accord.data.load import load_samples
+    from accord.feedback.ai import with_progress
+    from accord.feedback.combine import BothOrders
+    from accord.feedback.named import judge_named, labeler_named
+    from accord.feedback.people import labeled
+
     comparisons = comparisons_of(load_samples(data), pairs)
     if not comparisons:
         raise InputError(f"{data} has no prompt with two different completions; sample with --n 2 or more.")
@@ -65,10 +60,9 @@ def label(
             f"the judge found no completion better than another: {counts.ties} ties, {counts.invalid} invalid."
         )
     write_rows(out, preferences)
-    Console(stderr=True).print(
+    status(
         f"label: {len(preferences)} preferences from {len(comparisons)} comparisons, "
-        f"{counts.ties} ties, {counts.invalid} invalid",
-        highlight=False,
+        f"{counts.ties} ties, {counts.invalid} invalid"
     )
     return Path(out)
 
@@ -113,7 +107,10 @@ def score(
     Raises:
         InputError: a row has no completion, or does not fit into the model's context.
     """
-    policy = load_model(model)
+    from accord.data import load_data
+    from accord.data.encoding import to_tree
+
+    policy = engine.load.load_model(model).in_dtype(dtype)
     rows = load_data(data, split=split, limit=limit)
     trees = []
     for i, row in enumerate(rows):
@@ -125,29 +122,29 @@ def score(
             raise InputError(
                 f"{data}, row {i + 1}: {longest} tokens do not fit into the model's context of {policy.context}."
             )
-    sums = score_trees(policy, trees, compute_dtype(dtype, policy.device), tokens_per_pass)
+    sums = _score_trees(policy, trees, tokens_per_pass)
     write_rows(out, (_row(row, *s) for row, s in zip(rows, sums, strict=True)))
     return Path(out)
 
 
-@torch.no_grad()
-def score_trees(
-    policy: Policy, trees: Sequence[Tree], dtype: torch.dtype, tokens_per_pass: int = 4096
-) -> list[tuple[list[float], list[int]]]:
-    """For every tree its branches' log-probabilities and numbers of tokens."""
+def _score_trees(policy: Policy, trees: Sequence[Tree], tokens_per_pass: int) -> list[tuple[list[float], list[int]]]:
+    """For every tree its branches' log-probabilities, summed in float64, and numbers of tokens."""
+    import torch
+
+    from accord.objectives.segments import segment_sum
+
     result: list[tuple[list[float], list[int]]] = [([], [])] * len(trees)
-    place = {id(tree): i for i, tree in enumerate(trees)}
-    with counting("score", len(trees)) as done:
-        for batch in pack(trees, tokens_per_pass, policy.device):
-            with autocast(dtype, policy.device):
-                logp, _ = log_probabilities(policy.network, batch)
-            sums = segment_sum(logp.double(), batch.owner, batch.branches).tolist()
+    index = {id(tree): i for i, tree in enumerate(trees)}
+    with counting("score", len(trees)) as progress, torch.no_grad():
+        for batch in engine.trees.pack(trees, tokens_per_pass, policy.device):
+            logp = policy.log_probs(batch).double()
+            sums = segment_sum(logp, batch.owner, batch.branches).tolist()
             counts = torch.bincount(batch.owner, minlength=batch.branches).tolist()
             for tree in batch.trees:
                 size = len(tree.branches)
-                result[place[id(tree)]] = (sums[:size], counts[:size])
+                result[index[id(tree)]] = (sums[:size], counts[:size])
                 sums, counts = sums[size:], counts[size:]
-            done(len(batch.trees))
+            progress(len(batch.trees))
     return result
 
 
@@ -158,3 +155,9 @@ def _row(row: object, logps: list[float], tokens: list[int]) -> dict[str, Any]:
     return {
         f"{n}_{k}": v for n, lp, t in zip(names, logps, tokens, strict=True) for k, v in (("logp", lp), ("tokens", t))
     }
+
+
+def score_trees(policy: Any, trees: Any, dtype: Any, tokens_per_pass: int = 4096) -> Any:
+    """Until evaluate scores by itself."""
+    policy.dtype = dtype
+    return _score_trees(policy, trees, tokens_per_pass)

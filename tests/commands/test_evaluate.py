@@ -28,7 +28,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluated(home: Path, out: Path, data: str, *options: object) -> dict[str, Any]:
     arguments = ("--data", home / f"{data}.jsonl", "--out", out, "--dtype", "float32")
-    assert accord("evaluate", *arguments, *options) == 0
+    question = "models" if data == "prompts" else "comparisons"
+    assert accord("evaluate", question, *arguments, *options) == 0
     return json.loads((out / "evaluation.json").read_text())
 
 
@@ -96,7 +97,8 @@ def test_options_that_do_not_fit(
 ) -> None:
     given = [str(home / "base") if o == "BASE" else o for o in options]
     out = tmp_path / "out"
-    assert accord("evaluate", "--data", home / f"{data}.jsonl", "--out", out, *given) == 2
+    question = "models" if "--models.a" in options else "comparisons"
+    assert accord("evaluate", question, "--data", home / f"{data}.jsonl", "--out", out, *given) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not out.exists()

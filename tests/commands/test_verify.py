@@ -24,7 +24,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def verified(home: Path, out: Path, *options: object) -> dict[str, Any]:
     common = ("--data", home / "rows.jsonl", "--out", out, "--max-new-tokens", 6, "--dtype", "float32", "--seed", 5)
-    assert accord("verify", *common, *options) == 0
+    assert accord("evaluate", "passes", *common, *options) == 0
     return json.loads((out / "verification.json").read_text())
 
 
@@ -83,13 +83,13 @@ def test_options_that_do_not_fit_are_refused(
     home: Path, tmp_path: Path, options: tuple[object, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ("--data", home / "rows.jsonl", "--out", tmp_path / "v", "--verifier", "number")
-    assert accord("verify", *common, *options) == 2
+    assert accord("evaluate", "passes", *common, *options) == 2
     assert said in capsys.readouterr().err
 
 
 def test_rows_without_answers_are_refused(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "hi", "answer": "1"}, {"prompt": "bye"}])
     common = ("--model", home / "base", "--data", data, "--out", tmp_path / "v", "--max-new-tokens", 4)
-    assert accord("verify", *common, "--verifier", "number") == 2
+    assert accord("evaluate", "passes", *common, "--verifier", "number") == 2
     assert "row 2 has no column 'answer', which the verifier number reads" in capsys.readouterr().err
     assert not (tmp_path / "v").exists()
