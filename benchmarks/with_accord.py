@@ -21,10 +21,10 @@ from accord.engine.models import Policy
 from accord.engine.trees import Trees
 from accord.feedback.judge import Reward
 from accord.methods import DPO, GRPO, SFT, RewardModel
-from accord.methods.offline import Result
 from accord.methods.policy_gradient import GradientLearner
 from accord.methods.rollouts import Rollout
 from accord.records import EncodedPrompt
+from accord.train.loop import Result
 
 METHODS = {"dpo": DPO, "sft": SFT, "reward": RewardModel}
 SHARED = ("learning_rate", "batch_size", "max_length", "dtype", "seed")

@@ -126,7 +126,8 @@ from torch import Tensor, nn
 
 from accord.data import Order
 from accord.data.encoding import encode
-from accord.engine.fit import LossTerm, Optimizer, TrainingConfig
+from accord.engine.config import TrainingConfig
+from accord.engine.fit import LossTerm, Optimizer
 from accord.engine.forward import log_probabilities, rewards
 from accord.engine.models import Policy, Scorer
 from accord.engine.precision import autocast

@@ -51,8 +51,9 @@ def bind(command: str, values: Mapping[str, Any], where: str = "") -> Call:
         raise InputError(f"`accord {command}` needs {' and '.join(absent)}.")
     if not hasattr(target, "fit"):
         return Call(command, given, lambda: target(**given))
-    own = {field.name for field in fields(target)}
+    own, of_run = ({field.name for field in fields(kind)} for kind in (target, target.options))
     method = target(**{name: value for name, value in given.items() if name in own})
+    target.options(**{name: value for name, value in given.items() if name in of_run})
     rest = {name: value for name, value in given.items() if name not in own}
     return Call(command, given, lambda: method.fit(**rest))
 

@@ -133,6 +133,14 @@ def _line(option: Option, width: int) -> str:
     return begin + textwrap.fill(text, width - 28).replace("\n", f"\n{indent}")
 
 
+OF_CLASSES: dict[str, Group] = {
+    "OptimizerConfig": "training",
+    "TrainingConfig": "training",
+    "SamplingConfig": "sampling",
+}
+"""The groups of the fields that methods inherit, by the class that declares them first."""
+
+
 def _of_function(function: Callable[..., Any]) -> Iterator[Option]:
     for parameter, kind, text in _parameters(function):
         is_read = parameter.default is REQUIRED or any(get_origin(member) is dict for member in _members(kind))
@@ -141,35 +149,12 @@ def _of_function(function: Callable[..., Any]) -> Iterator[Option]:
 
 
 def _of_method(method: Any) -> Iterator[Option]:
-    helps: dict[str, str] = {}
-    for base in reversed(method.__mro__):
-        for function in (vars(base)[name] for name in ("run", "fit") if name in vars(base)):
-            helps |= _said(function)
-    for parameter, kind, _ in _parameters(method.fit):
+    """What `fit` takes, then how a run is run (the method's `options`), then the method's settings."""
+    for parameter, kind, text in _parameters(method.fit):
         if parameter.name not in ("self", "on_step"):
-            text = helps.get(parameter.name, "")
             yield Option(parameter.name, kind, parameter.default, text, "reads and writes")
-    yield from _of_run(method)
-    yield from _of_fields(method, lambda name, owner: GROUPS_OF_CLASSES.get(owner, "the method's own"))
-
-
-GROUPS_OF_CLASSES: dict[str, Group] = {
-    "OptimizerConfig": "training",
-    "TrainingConfig": "training",
-    "SamplingConfig": "sampling",
-}
-"""The groups of the fields that methods inherit, by the class that declares them."""
-
-
-def _of_run(method: Any) -> Iterator[Option]:
-    """How a run is run: what `fit` takes besides its own."""
-    for parameter, kind, text in _parameters(method.run) if hasattr(method, "run") else ():
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            yield Option(parameter.name, kind, parameter.default, text, _of_running(parameter.name, ""))
-
-
-def _of_running(name: str, owner: str) -> Group:
-    return "watching" if name.startswith(("watch", "stop")) else "reads and writes"
+    yield from _of_fields(method.options, lambda name, owner: "watching" if "watch" in name else "reads and writes")
+    yield from _of_fields(method, lambda name, owner: OF_CLASSES.get(owner, "the method's own"))
 
 
 def _of_fields(kind: type, group: Callable[[str, str], Group]) -> Iterator[Option]:

@@ -89,7 +89,7 @@ COMMANDS: dict[str, Command] = {
         further="overrides",
         says_where=True,
     ),
-    "chat": Command("accord.chat:chat", "talk with a model, or with two side by side", positional=("model",)),
+    "chat": Command("accord.cli.chat:chat", "talk with a model, or with two side by side", positional=("model",)),
     "inspect": Command(
         "accord.cli.inspect:inspect",
         "look inside a model as it reads a text",

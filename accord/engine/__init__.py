@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "attention",
         "cache",
         "checkpoint",
+        "config",
         "fit",
         "forward",
         "generate",
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from accord.engine import attention as attention
     from accord.engine import cache as cache
     from accord.engine import checkpoint as checkpoint
+    from accord.engine import config as config
     from accord.engine import fit as fit
     from accord.engine import forward as forward
     from accord.engine import generate as generate

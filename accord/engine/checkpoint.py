@@ -36,12 +36,12 @@ def save(folder: Path, step: int, optimizer: Optimizer, state: Mapping[str, Any]
     (partial / "state.json").write_text(json.dumps({"step": step, "state": dict(state), "files": sizes}, indent=1))
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-    for old in found(folder)[:-KEEP]:
+    for old in checkpoints(folder)[:-KEEP]:
         shutil.rmtree(old)
     return final
 
 
-def found(folder: Path) -> list[Path]:
+def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in the folder, oldest first."""
     return sorted(folder.glob("step-*"))
 

@@ -7,8 +7,8 @@ prompt's end for every branch. The prompt is therefore computed once for all of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import torch
@@ -65,7 +65,6 @@ class Trees:
         rewards: (C,) the branches' rewards, NaN where they have none.
         logprobs: (N,) the sampler's log-probabilities, NaN where there are none.
         trees: the trees themselves, in order.
-        extra: what a method has computed about the batch beforehand, by name.
     """
 
     tokens: Tensor
@@ -79,7 +78,6 @@ class Trees:
     rewards: Tensor
     logprobs: Tensor
     trees: tuple[Tree, ...]
-    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def tiles(self) -> list[Tile]:
@@ -95,10 +93,6 @@ class Trees:
     def learning(self) -> Tensor:
         """(L,) the branches that have trained tokens, in order."""
         return torch.unique(self.owner)
-
-    def with_extra(self, **numbers: Tensor) -> Trees:
-        """The batch with more in `extra`."""
-        return replace(self, extra={**self.extra, **numbers})
 
     @staticmethod
     def of(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Trees:
@@ -154,6 +148,35 @@ class Trees:
             logprobs=numbers(logprobs),
             trees=tuple(trees),
         )
+
+
+NOT_COMPUTED = torch.zeros(0)
+
+
+@dataclass(frozen=True)
+class Experience(Trees):
+    """Packed samples, and what was computed of them before the update that learns from them.
+
+    Attributes:
+        reference: (N,) log-probabilities under the reference, None without one.
+        old: (N,) log pi before the first update as an update computes it; None where there is but one update, whose
+            own log pi it is.
+        kl: (N,) log pi - log reference of every token, by the sampler's log-probabilities or by `old`.
+        advantage: (N,) how much better each token was than expected.
+        values, returns: (N,) of a value model, where there is one.
+    """
+
+    reference: Tensor | None = None
+    old: Tensor | None = None
+    kl: Tensor = NOT_COMPUTED
+    advantage: Tensor = NOT_COMPUTED
+    values: Tensor = NOT_COMPUTED
+    returns: Tensor = NOT_COMPUTED
+
+    @staticmethod
+    def of_samples(trees: Trees) -> Experience:
+        """The pack, of which nothing is computed yet."""
+        return Experience(**{field.name: getattr(trees, field.name) for field in fields(Trees)})
 
 
 def spans_of(trees: Sequence[Tree]) -> list[Span]:

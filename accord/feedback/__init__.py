@@ -1,0 +1,33 @@
+"""Who says which completion is better: judges and rewards; its modules are imported when first used."""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "ai",
+        "combine",
+        "external_verifiers",
+        "functions",
+        "judge",
+        "learned",
+        "named",
+        "people",
+        "remote",
+        "verifiers",
+    ],
+)
+
+if TYPE_CHECKING:
+    from accord.feedback import ai as ai
+    from accord.feedback import combine as combine
+    from accord.feedback import external_verifiers as external_verifiers
+    from accord.feedback import functions as functions
+    from accord.feedback import judge as judge
+    from accord.feedback import learned as learned
+    from accord.feedback import named as named
+    from accord.feedback import people as people
+    from accord.feedback import remote as remote
+    from accord.feedback import verifiers as verifiers

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from accord.engine.fit import named_rows
 from accord.engine.models import Model
-from accord.errors import InputError
+from accord.errors import InputError, TrainingStopped
 from accord.records import Comparison, Completion, EncodedPrompt, Prompt, Sample, Text, Verdict, show
 
 
@@ -219,3 +219,22 @@ def lacking(reader: str, column: str, columns: Iterable[str], row: int) -> Input
 def excerpt(text: str, length: int = 60) -> str:
     """The beginning of a text that may be long."""
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def finite_scores(reward: Reward, samples: Sequence[Sample], when: str) -> Tensor:
+    """The reward of every sample, (C,); `when` opens the message where that fails.
+
+    Raises:
+        TrainingStopped: the reward did not give every sample a finite score.
+    """
+    scores = reward(samples)
+    if len(scores) != len(samples):
+        rows = named_rows(s.row for s in samples)
+        raise TrainingStopped(
+            f"{when}: the reward gave {len(scores)} scores for {len(samples)} samples of {rows}; "
+            "let it give each sample one."
+        )
+    if not torch.isfinite(scores).all():
+        rows = named_rows(samples[i].row for i in (~torch.isfinite(scores)).nonzero().flatten().tolist())
+        raise TrainingStopped(f"{when}: the reward of a sample of {rows} is not finite; look at the reward.")
+    return scores

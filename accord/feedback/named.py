@@ -97,7 +97,7 @@ def judge_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = 
         function = imported(name)
         if not _names(function, "completions"):
             return FunctionJudge(function, name)
-    if _kind(name) == "model" and len(_terms(name)) == 1:
+    if _kind(name) == "model" and len(terms(name)) == 1:
         _require_model(name)
         return learned_judge(name, policy, dtype=dtype)  # type: ignore[arg-type]
     if _kind(name) == "world":
@@ -141,7 +141,7 @@ def as_measure(measure: Any, policy: Model | None = None, *, dtype: torch.dtype 
     """
     if isinstance(measure, str):
         kind = _kind(measure)
-        if kind == "model" and len(_terms(measure)) == 1:
+        if kind == "model" and len(terms(measure)) == 1:
             _require_model(measure)
             model = load_classifier(measure)
             return (LearnedJudge if isinstance(model, PreferenceNetwork) else LearnedReward)(model, policy, dtype=dtype)
@@ -166,10 +166,10 @@ def formula(spec: str, meaning: Callable[[str], Reward]) -> Reward:
     Raises:
         InputError: a term is empty, or one name stands twice.
     """
-    terms = _terms(spec)
-    if len(terms) == 1 and terms[0][0] is None:
-        return meaning(terms[0][1])
-    return _weighted([(name, 1.0 if w is None else w, meaning(name)) for w, name in terms], f"the reward {spec!r}")
+    parts = terms(spec)
+    if len(parts) == 1 and parts[0][0] is None:
+        return meaning(parts[0][1])
+    return _weighted([(name, 1.0 if w is None else w, meaning(name)) for w, name in parts], f"the reward {spec!r}")
 
 
 def one_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> Reward:
@@ -214,7 +214,7 @@ def imported(name: str) -> Any:
     return getattr(module, attribute)
 
 
-def _terms(spec: str) -> list[tuple[float | None, str]]:
+def terms(spec: str) -> list[tuple[float | None, str]]:
     """The weights and names of a formula; a name that exists as a file is never one."""
     parts = [spec] if os.path.exists(spec) else [part.strip() for part in spec.split(" + ")]
     matches = [_TERM.fullmatch(part) for part in parts]

@@ -14,25 +14,22 @@ model writes instead, sample from it (`accord sample`) and fine-tune on that (`a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from accord.engine.fit import LossTerm, Measures, Optimizer
-from accord.engine.forward import log_probabilities
-from accord.engine.models import Policy
-from accord.engine.precision import autocast, compute_dtype, frozen_copy
-from accord.engine.trees import Trees, pack
+from accord import engine, objectives
 from accord.errors import InputError
-from accord.methods.online import DistillMethod, Learner
-from accord.methods.rollouts import Rollout, respond, rolled
-from accord.objectives import kl
-from accord.objectives.advantages import gae
-from accord.objectives.policy import reinforce
-from accord.objectives.segments import segment_sum
+from accord.methods.online import DistillMethod
+from accord.methods.rollouts import Rollout
 from accord.records import EncodedPrompt
+from accord.train.loop import Learner, StepResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from accord.engine.fit import Measures, Optimizer
+    from accord.engine.models import Policy
+    from accord.engine.trees import Experience, Trees
 
 
 @dataclass(kw_only=True)
@@ -51,41 +48,40 @@ class Distill(DistillMethod):
         if not 0 <= self.gamma <= 1:
             raise InputError(f"gamma lies in [0, 1], not {self.gamma}.")
 
-    def learner(self, policy: Policy, teacher: Policy) -> Learner:
-        return DistillLearner(self, policy, teacher)
+    def learner(self, policy: Policy, feedback: Any) -> DistillLearner:
+        return DistillLearner(self, policy, feedback)
 
 
 class DistillLearner(Learner):
     """A student and its teacher."""
 
+    method: Distill
+
     def __init__(self, method: Distill, policy: Policy, teacher: Policy) -> None:
         self.method, self.policy = method, policy
-        self.dtype = compute_dtype(method.dtype, policy.device)
-        self.teacher = frozen_copy(teacher.network, self.dtype)
+        self.teacher = teacher.frozen_copy()
         self.networks = {"policy": policy.network}
 
-    def step(
-        self, step: int, prompts: Sequence[EncodedPrompt], optimizer: Optimizer
-    ) -> tuple[Rollout, dict[str, float]]:
-        samples = respond(self.method, self.policy, prompts, step)
-        rollout = rolled(prompts, samples, [0.0] * len(samples))
-        packs = [self.score(t) for t in pack(rollout.trees, self.method.tokens_per_pass, self.policy.device)]
-        divergence = sum(float(t.extra["kl"].sum()) for t in packs) / len(samples)
-        row = optimizer.update(step, LossTerm(self.loss, packs, "branch"))
-        return rollout, {"reward": -divergence, "teacher_kl": divergence} | row
+    def step(self, step: int, items: Sequence[EncodedPrompt], optimizer: Optimizer) -> StepResult:
+        method = self.method
+        samples = self.policy.sample(items, method.group_size, method.sampling(step))
+        rollout = Rollout.of(items, samples, [0.0] * len(samples))
+        packs = [self.score(t) for t in engine.trees.pack(rollout.trees, method.tokens_per_pass, self.policy.device)]
+        divergence = sum(float(t.kl.sum()) for t in packs) / len(samples)
+        row = optimizer.update(step, engine.fit.LossTerm(self.loss, packs, "branch"))
+        return rollout.result({"reward": -divergence, "teacher_kl": divergence} | row)
 
-    @torch.no_grad()
-    def score(self, trees: Trees) -> Trees:
+    def score(self, trees: Trees) -> Experience:
         """The pack with every token's divergence from the teacher and its advantage."""
-        with autocast(self.dtype, self.policy.device):
-            teacher, _ = log_probabilities(self.teacher, trees, self.method.temperature)
-        divergence = kl.k1(trees.logprobs, teacher)
-        zero = torch.zeros_like(divergence)
-        advantage, _ = gae(-divergence, zero, trees.owner, gamma=self.method.gamma, lam=1.0)
-        return trees.with_extra(kl=divergence, advantage=advantage)
+        teacher = self.teacher.log_probs(trees, self.method.temperature)
+        divergence = objectives.kl.k1(trees.logprobs, teacher)
+        zero = divergence.new_zeros(len(divergence))
+        advantage, _ = objectives.advantages.gae(-divergence, zero, trees.owner, gamma=self.method.gamma, lam=1.0)
+        return replace(engine.trees.Experience.of_samples(trees), kl=divergence, advantage=advantage)
 
-    def loss(self, trees: Trees) -> tuple[Tensor, Measures]:
+    def loss(self, batch: Experience) -> tuple[Tensor, Measures]:
         """- sum over t of A_t log pi(y_t) of every completion, (C,)."""
-        logp, _ = log_probabilities(self.policy.network, trees, self.method.temperature)
-        values = segment_sum(reinforce(logp, trees.extra["advantage"]), trees.owner, trees.branches)
-        return values, {"entropy": -trees.logprobs, "sampler_drift": (logp.detach() - trees.logprobs).abs()}
+        logp = self.policy.log_probs(batch, self.method.temperature)
+        surrogate = objectives.policy.reinforce(logp, batch.advantage)
+        values = objectives.segments.segment_sum(surrogate, batch.owner, batch.branches)
+        return values, {"entropy": -batch.logprobs, "sampler_drift": (logp.detach() - batch.logprobs).abs()}

@@ -17,22 +17,23 @@ Departures: groups with identical rewards have exactly zero advantage, and a seq
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-from torch import Tensor
-
-from accord.engine.fit import Measures
-from accord.engine.trees import Trees
+from accord import objectives
 from accord.errors import InputError
-from accord.methods.policy_gradient import PolicyGradient
-from accord.objectives import advantages, kl
-from accord.objectives.policy import clipped
-from accord.objectives.segments import segment_sum
+from accord.methods.offline import Per
+from accord.methods.online import RewardMethod
+from accord.methods.policy_gradient import GroupPolicyGradient
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from accord.engine.fit import Measures
+    from accord.engine.trees import Experience
 
 
 @dataclass(kw_only=True)
-class GRPO(PolicyGradient):
+class GRPO(GroupPolicyGradient, RewardMethod):
     """Optimize a policy against a reward, each group of samples its own yardstick."""
 
     command: ClassVar[str] = "grpo"
@@ -65,7 +66,7 @@ class GRPO(PolicyGradient):
             raise InputError("clip_low must lie in (0, 1), clip_high above 0, inner_epochs and minibatches at least 1.")
 
     @property
-    def per(self) -> Literal["branch", "token"]:
+    def per(self) -> Per:
         return "token" if self.normalize == "token" else "branch"
 
     @property
@@ -82,19 +83,18 @@ class GRPO(PolicyGradient):
         return super().scores_itself or (self.scale and self.reward_kl > 0)
 
     def advantages(self, rewards: Tensor) -> Tensor:
-        return advantages.group(rewards, scale=self.scale)
+        return objectives.advantages.group(rewards, scale=self.scale)
 
-    def loss(self, logp: Tensor, trees: Trees) -> tuple[Tensor, Measures]:
-        x, owner = trees.extra, trees.owner
-        old = x.get("old", logp.detach())
-        values = clipped(logp, old, x["advantage"], low=self.clip_low, high=self.clip_high)
-        if self.kl != "reward" and self.kl_coefficient:
-            estimate = {"k2": kl.k2, "k3": kl.k3}[self.kl]
-            values = values + self.kl_coefficient * estimate(logp, x["reference"])
-        ratio = torch.exp(logp.detach() - old)
+    def loss(self, logp: Tensor, batch: Experience) -> tuple[Tensor, Measures]:
+        old = logp.detach() if batch.old is None else batch.old
+        values = objectives.policy.clipped(logp, old, batch.advantage, low=self.clip_low, high=self.clip_high)
+        if self.kl != "reward" and batch.reference is not None:
+            estimate = {"k2": objectives.kl.k2, "k3": objectives.kl.k3}[self.kl]
+            values = values + self.kl_coefficient * estimate(logp, batch.reference)
+        ratio = (logp.detach() - old).exp()
         held = (ratio < 1 - self.clip_low) | (ratio > 1 + self.clip_high)
         if self.normalize != "token":
-            lengths = torch.bincount(owner, minlength=trees.branches)
-            sums = segment_sum(values, owner, trees.branches)[trees.learning]
-            values = sums / (lengths[trees.learning] if self.normalize == "sequence" else self.max_new_tokens)
+            sums = objectives.segments.segment_sum(values, batch.owner, batch.branches)[batch.learning]
+            lengths = batch.owner.bincount(minlength=batch.branches)[batch.learning]
+            values = sums / (lengths if self.normalize == "sequence" else self.max_new_tokens)
         return values, {"ratio": ratio, "clip_fraction": held.double()}

@@ -12,31 +12,24 @@ tau) is a margin a token.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from torch import Tensor
+from accord import objectives
+from accord.engine.config import require_positive
+from accord.methods.pairs import PreferenceMethod
 
-from accord.engine.fit import Objective
-from accord.engine.models import Model
-from accord.engine.precision import compute_dtype, frozen_copy
-from accord.engine.trees import Trees
-from accord.errors import InputError
-from accord.methods.offline import PolicyMethod
-from accord.methods.pairs import pair_objective
-from accord.objectives.preference import ipo
-from accord.records import Preference
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from accord.engine.trees import Trees
 
 
 @dataclass(kw_only=True)
-class IPO(PolicyMethod):
+class IPO(PreferenceMethod):
     """Optimize a policy on preferences directly, with a bounded margin."""
 
     command: ClassVar[str] = "ipo"
-    reads: ClassVar[tuple[type, ...]] = (Preference,)
-    per: ClassVar[Literal["tree", "branch", "token"]] = "tree"
 
-    learning_rate: float = 1e-6
-    """Peak step size of AdamW."""
     tau: float = 0.1
     """Strength of the pull towards the reference: larger stays closer."""
     length: Literal["sum", "mean"] = "sum"
@@ -44,13 +37,15 @@ class IPO(PolicyMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.tau > 0:
-            raise InputError(f"tau must be positive, not {self.tau}.")
+        require_positive(tau=self.tau)
 
-    def objective(self, model: Model) -> Objective:
-        reference = frozen_copy(model.network, compute_dtype(self.dtype, model.device))
+    @property
+    def strength(self) -> float:
+        return self.tau
 
-        def loss(policy: Tensor, reference: Tensor, trees: Trees) -> Tensor:
-            return ipo(policy, reference, tau=self.tau)
+    @property
+    def average(self) -> bool:
+        return self.length == "mean"
 
-        return pair_objective(model.network, reference, loss, beta=self.tau, average=self.length == "mean")
+    def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
+        return objectives.preference.ipo(policy, reference, tau=self.tau)

@@ -13,19 +13,22 @@ Departures: none. Invalid verdicts are left out and counted.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor, nn
-
-from accord.engine.cache import Mixture
-from accord.engine.trees import Trees
+from accord import engine, objectives
+from accord.engine.config import require_positive
 from accord.errors import InputError
-from accord.methods.pairs import Pairwise
-from accord.objectives.preference import ipo
+from accord.methods.pairs import PairwiseMethod
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from accord.engine.models import Policy
+    from accord.engine.trees import Trees
 
 
 @dataclass(kw_only=True)
-class IPOMD(Pairwise):
+class IPOMD(PairwiseMethod):
     """Optimize a policy by regression on a judge's preferences between samples of its mixture with the reference."""
 
     command: ClassVar[str] = "ipo-md"
@@ -37,17 +40,19 @@ class IPOMD(Pairwise):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.tau > 0 and 0 <= self.mixture <= 1):
-            raise InputError(f"tau must be positive and mixture lie in [0, 1], not {self.tau} and {self.mixture}.")
+        require_positive(tau=self.tau)
+        if not 0 <= self.mixture <= 1:
+            raise InputError(f"mixture lies in [0, 1], not {self.mixture}.")
 
     @property
     def strength(self) -> float:
         return self.tau
 
-    def speaker(self, policy: nn.Module, reference: nn.Module) -> nn.Module:
-        return Mixture(policy, reference, self.mixture)
+    def speaker(self, policy: Policy, reference: Policy) -> Policy:
+        return policy.with_network(engine.cache.Mixture(policy.network, reference.network, self.mixture))
 
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
         wins = pairs.rewards[0::2]
-        won, lost = ipo(policy, reference, tau=self.tau), ipo(-policy, -reference, tau=self.tau)
+        won = objectives.preference.ipo(policy, reference, tau=self.tau)
+        lost = objectives.preference.ipo(-policy, -reference, tau=self.tau)
         return wins * won + (1 - wins) * lost

@@ -13,30 +13,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
-from accord.data.encoding import Encoded
-from accord.engine.fit import LossTerm, Measures
-from accord.engine.models import Model
-from accord.engine.precision import autocast, compute_dtype, frozen_copy
-from accord.engine.trees import Branch, Tree, Trees, pack
+from accord import engine, objectives
+from accord.engine.config import require_positive
 from accord.errors import InputError
-from accord.methods.offline import PolicyMethod
-from accord.methods.pairs import completion_log_probabilities
-from accord.objectives.preference import kto
+from accord.methods.offline import OfflineMethod, Per
 from accord.records import Labeled, Preference, Row
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from accord.data.encoding import Encoded
+    from accord.engine.fit import LossTerm, Measures
+    from accord.engine.models import Model, Policy
+    from accord.engine.trees import Tree, Trees
 
 
 @dataclass(kw_only=True)
-class KTO(PolicyMethod):
+class KTO(OfflineMethod):
     """Optimize a policy on completions labeled as desirable or undesirable."""
 
     command: ClassVar[str] = "kto"
     reads: ClassVar[tuple[type, ...]] = (Labeled, Preference)
-    per: ClassVar[Literal["tree", "branch", "token"]] = "branch"
+    per: ClassVar[Per] = "branch"
 
     learning_rate: float = 5e-7
     """Peak step size of AdamW."""
@@ -50,8 +51,7 @@ class KTO(PolicyMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("beta", "desirable_weight", "undesirable_weight"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be positive, not {getattr(self, name)}.")
+            require_positive(**{name: getattr(self, name)})
         if self.batch_size < 2:
             raise InputError("batch_size must be at least 2, as KTO pairs prompts with other rows' completions.")
 
@@ -63,56 +63,52 @@ class KTO(PolicyMethod):
             raise InputError(f"every label is {only}, and KTO learns from both kinds; add rows of the other.")
         return super().encode(model, labeled)
 
-    def objective(self, model: Model) -> KTOLoss:
+    def objective(self, model: Policy) -> KTOLoss:
         return KTOLoss(self, model)
 
-    def work(self, objective: KTOLoss, batch: Sequence[Tree], device: torch.device) -> LossTerm:
-        z0 = torch.tensor(objective.divergence(batch), dtype=torch.float64, device=device)
-        packs = [trees.with_extra(baseline=z0) for trees in pack(batch, self.tokens_per_pass, device)]
-        return LossTerm(objective, packs, self.per)
+    def terms(self, objective: KTOLoss, batch: Sequence[Tree], model: Model) -> LossTerm:
+        baseline = objective.divergence(batch)
+        packs = engine.trees.pack(batch, self.tokens_per_pass, model.device)
+        return engine.fit.LossTerm(partial(objective, baseline=baseline), packs, self.per)
 
 
 class KTOLoss:
-    """The loss of every labeled completion; rank 0 marks the desirable ones, `extra` holds z0."""
+    """The loss of every labeled completion against z0; rank 0 marks the desirable ones."""
 
-    def __init__(self, method: KTO, model: Model) -> None:
-        self.method, self.model = method, model
-        self.dtype = compute_dtype(method.dtype, model.device)
-        self.reference = frozen_copy(model.network, self.dtype)
+    def __init__(self, method: KTO, policy: Policy) -> None:
+        self.method, self.policy, self.reference = method, policy, policy.frozen_copy()
 
-    def __call__(self, trees: Trees) -> tuple[Tensor, Measures]:
+    def __call__(self, trees: Trees, *, baseline: float) -> tuple[Tensor, Measures]:
         method, ratios, desirable = self.method, self.log_ratios(trees), trees.ranks == 0
+        z0 = trees.rewards.new_tensor(baseline)
         weights = {"desirable_weight": method.desirable_weight, "undesirable_weight": method.undesirable_weight}
-        values = kto(ratios, desirable, trees.extra["baseline"], beta=method.beta, **weights)
+        values = objectives.preference.kto(ratios, desirable, z0, beta=method.beta, **weights)
         rewards = method.beta * ratios.detach()
-        return values, {
-            "baseline": trees.extra["baseline"],
-            "chosen_reward": rewards[desirable],
-            "rejected_reward": rewards[~desirable],
-        }
+        return values, {"baseline": z0, "chosen_reward": rewards[desirable], "rejected_reward": rewards[~desirable]}
 
     def log_ratios(self, trees: Trees) -> Tensor:
         """log(pi / ref) of every completion, (C,)."""
-        with torch.no_grad():
-            reference = completion_log_probabilities(self.reference, trees)
-        return completion_log_probabilities(self.model.network, trees) - reference
+        return self.policy.branch_log_probs(trees) - self.reference.branch_log_probs(trees)
 
-    @torch.no_grad()
     def divergence(self, batch: Sequence[Tree]) -> float:
         """z0: the mean log(pi / ref) of every prompt with the next row's completion, or 0 where that is negative."""
+        import torch
+
         if len(batch) == 1:
             return 0.0
         swapped = [self.swapped(a, b) for a, b in zip(batch, [*batch[1:], batch[0]], strict=True)]
-        with autocast(self.dtype, self.model.device):
-            packs = pack(swapped, self.method.tokens_per_pass, self.model.device)
+        packs = engine.trees.pack(swapped, self.method.tokens_per_pass, self.policy.device)
+        with torch.no_grad():
             total = sum(float(self.log_ratios(trees).double().sum()) for trees in packs)
         return max(0.0, total / len(batch))
 
     def swapped(self, row: Tree, other: Tree) -> Tree:
         """The prompt of a row with the completion of another, no longer together than rows are."""
         [branch], method = other.branches, self.method
-        room = min(method.max_length, self.model.context or method.max_length) - len(row.prompt)
-        return Tree(row.prompt, (Branch(branch.tokens[:room], branch.trained and branch.trained[:room]),))
+        room = min(method.max_length, self.policy.context or method.max_length) - len(row.prompt)
+        return engine.trees.Tree(
+            row.prompt, (engine.trees.Branch(branch.tokens[:room], branch.trained and branch.trained[:room]),)
+        )
 
 
 def unpaired(row: Preference) -> tuple[Labeled, Labeled]:

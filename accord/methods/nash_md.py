@@ -16,30 +16,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor, nn
-
-from accord.engine.cache import Mixture
-from accord.engine.fit import Optimizer
-from accord.engine.forward import log_probabilities
-from accord.engine.models import Policy
-from accord.engine.precision import autocast
-from accord.engine.trees import Trees
+from accord import engine, objectives
 from accord.errors import InputError
-from accord.feedback.judge import Judge
-from accord.methods.online import JudgeMethod, Learner
-from accord.methods.pairs import matched
-from accord.methods.policy_gradient import GradientLearner, PolicyGradient, Snapshots
-from accord.methods.rollouts import Rollout, respond
-from accord.objectives import kl
-from accord.objectives.advantages import leave_one_out
+from accord.methods.online import JudgeMethod
+from accord.methods.pairs import match
+from accord.methods.policy_gradient import GroupLearner, GroupPolicyGradient, shuffled
 from accord.records import EncodedPrompt
+from accord.train.loop import StepResult
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from accord.engine.fit import Optimizer
+    from accord.engine.models import Policy
+    from accord.engine.trees import Experience
+    from accord.feedback.judge import Judge
 
 
 @dataclass(kw_only=True)
-class NashMD(JudgeMethod, PolicyGradient):
+class NashMD(GroupPolicyGradient, JudgeMethod):
     """Optimize a policy against opponents made of itself, by a judge's preferences."""
 
     command: ClassVar[str] = "nash-md"
@@ -71,46 +68,68 @@ class NashMD(JudgeMethod, PolicyGradient):
             raise InputError("a mixture with the reference needs one: give a kl_coefficient above 0, or mixture 0.")
 
     def advantages(self, rewards: Tensor) -> Tensor:
-        return leave_one_out(rewards) if self.group_size > 1 else rewards - 0.5
+        return objectives.advantages.leave_one_out(rewards) if self.group_size > 1 else rewards - 0.5
 
-    def learner(self, policy: Policy, judge: Judge) -> Learner:  # type: ignore[override]
-        return NashLearner(self, policy, judge)
+    def learner(self, policy: Policy, feedback: Any) -> NashLearner:
+        return NashLearner(self, policy, feedback)
 
 
-class NashLearner(GradientLearner):
+class NashLearner(GroupLearner):
     """The policy, its frozen start, and as many snapshots of it as are played or held to."""
 
     method: NashMD
 
     def __init__(self, method: NashMD, policy: Policy, judge: Judge) -> None:
-        super().__init__(method, policy, judge)  # type: ignore[arg-type]
-        self.judge, self.done = judge, 0
-        count = method.past or int(method.mirror > 0)
-        self.past = Snapshots(policy.network, self.dtype, count=count, every=method.snapshot_every)
+        self.method, self.policy, self.judge, self.done = method, policy, judge, 0
+        self.reference = policy.frozen_copy() if method.kl_coefficient else None
+        self.past = Snapshots(policy, count=method.past or int(method.mirror > 0), every=method.snapshot_every)
         self.networks = {"policy": policy.network, **self.past.networks}
 
-    def step(
-        self, step: int, prompts: Sequence[EncodedPrompt], optimizer: Optimizer
-    ) -> tuple[Rollout, dict[str, float]]:
+    def step(self, step: int, items: Sequence[EncodedPrompt], optimizer: Optimizer) -> StepResult:
         method, self.done = self.method, step
-        ours = respond(method, self.policy, prompts, step)
-        theirs = respond(method, self.policy, prompts, step, 1, n=method.opponents, network=self.opponent(step))
-        rollout, told = matched(self.judge, prompts, ours, theirs)
+        ours = self.policy.sample(items, method.group_size, method.sampling(step))
+        theirs = self.opponent(step).sample(items, method.opponents, method.sampling(step, 1))
+        rollout, numbers = match(self.judge, items, ours, theirs)
         row = self.learn(step, rollout, optimizer)
-        self.past.keep(self.policy.network, step + 1)
-        return rollout, row | told
+        self.past.keep(self.policy, step + 1)
+        return rollout.result(row | numbers)
 
-    def opponent(self, step: int) -> nn.Module:
+    def opponent(self, step: int) -> Policy:
         """Who is played at a step."""
         if self.method.past:
             return self.past.any(self.method.seed, step)
         if self.reference is None:
-            return self.policy.network
-        return Mixture(self.policy.network, self.reference, self.method.mixture)
+            return self.policy
+        mixture = engine.cache.Mixture(self.policy.network, self.reference.network, self.method.mixture)
+        return self.policy.with_network(mixture)
 
-    def price(self, trees: Trees) -> Tensor:
+    def kl_penalty(self, batch: Experience) -> Tensor:
         if not self.method.mirror:
-            return super().price(trees)
-        with torch.no_grad(), autocast(self.dtype, self.policy.device):
-            past, _ = log_probabilities(self.past.last(self.done), trees, self.method.temperature)
-        return super().price(trees) + self.method.mirror * kl.k1(trees.logprobs, past)
+            return super().kl_penalty(batch)
+        past = self.past.last(self.done).log_probs(batch, self.method.temperature)
+        return super().kl_penalty(batch) + self.method.mirror * objectives.kl.k1(batch.logprobs, past)
+
+
+class Snapshots:
+    """The policy as it was every so many steps, the last `count` of them; before the first, as it was at the start."""
+
+    def __init__(self, policy: Policy, *, count: int, every: int) -> None:
+        self.kept, self.every = [policy.frozen_copy() for _ in range(count)], every
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """What a checkpoint must hold."""
+        return {f"past-{i}": policy.network for i, policy in enumerate(self.kept)}
+
+    def last(self, steps: int) -> Policy:
+        """The last snapshot after so many steps."""
+        return self.kept[steps // self.every % len(self.kept)]
+
+    def any(self, *seed: int) -> Policy:
+        """One of them, drawn by the seed."""
+        return self.kept[shuffled(len(self.kept), *seed)[0]]
+
+    def keep(self, policy: Policy, steps: int) -> None:
+        """Take the policy in after so many steps, if it is time."""
+        if self.kept and steps % self.every == 0:
+            self.last(steps).network.load_state_dict(policy.network.state_dict())

@@ -11,18 +11,21 @@ Departures: none. More than two samples of a prompt make more pairs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-
-from accord.engine.trees import Tree, Trees
+from accord import objectives
+from accord.engine.config import require_positive
 from accord.errors import InputError
-from accord.methods.pairs import Pairwise
-from accord.objectives.preference import dpo
+from accord.methods.pairs import PairwiseMethod
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from accord.engine.trees import Tree, Trees
 
 
 @dataclass(kw_only=True)
-class OnlineDPO(Pairwise):
+class OnlineDPO(PairwiseMethod):
     """Optimize a policy on a judge's preferences between its own samples."""
 
     command: ClassVar[str] = "online-dpo"
@@ -34,16 +37,16 @@ class OnlineDPO(Pairwise):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.beta > 0 and 0 <= self.label_smoothing < 0.5):
-            values = f"{self.beta} and {self.label_smoothing}"
-            raise InputError(f"beta must be positive and label_smoothing lie in [0, 0.5), not {values}.")
+        require_positive(beta=self.beta)
+        if not 0 <= self.label_smoothing < 0.5:
+            raise InputError(f"label_smoothing must lie in [0, 0.5), not {self.label_smoothing}.")
 
     @property
     def strength(self) -> float:
         return self.beta
 
     def pairs(self, judged: list[Tree]) -> list[Tree]:
-        return [pair for pair in judged if pair.branches[0].reward > pair.branches[1].reward]
+        return [pair for pair in judged if pair.branches[0].reward != pair.branches[1].reward]
 
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
-        return dpo(policy, reference, beta=self.beta, label_smoothing=self.label_smoothing)
+        return objectives.preference.dpo(policy, reference, beta=self.beta, label_smoothing=self.label_smoothing)

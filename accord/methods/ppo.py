@@ -15,31 +15,28 @@ before its end-of-turn token loses `missing_end_penalty` of its score.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from accord.data import Order, load_data
-from accord.data.encoding import encode
-from accord.engine.fit import LossTerm, Measures, Optimizer
-from accord.engine.forward import log_probabilities, values
-from accord.engine.models import Policy, Scorer
-from accord.engine.precision import autocast
-from accord.engine.trees import Trees, pack
+from accord import data, engine, feedback, objectives
 from accord.errors import InputError
-from accord.feedback.judge import Reward
-from accord.feedback.learned import LearnedReward
-from accord.methods.offline import maximum_likelihood, of_kind
+from accord.methods.offline import Per, maximum_likelihood, of_kind
+from accord.methods.online import RewardMethod
 from accord.methods.policy_gradient import GradientLearner, PolicyGradient
 from accord.methods.rollouts import Rollout
-from accord.objectives import advantages, kl, policy
 from accord.records import Demonstration
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from accord.engine.fit import LossTerm, Measures, Optimizer
+    from accord.engine.models import Policy
+    from accord.engine.trees import Experience, Trees
+    from accord.feedback.judge import Reward
 
 
 @dataclass(kw_only=True)
-class PPO(PolicyGradient):
+class PPO(PolicyGradient, RewardMethod):
     """Optimize a policy against a reward by proximal policy optimization."""
 
     command: ClassVar[str] = "ppo"
@@ -77,28 +74,25 @@ class PPO(PolicyGradient):
             raise InputError(f"gamma and lam lie in [0, 1], not {self.gamma} and {self.lam}.")
 
     @property
-    def per(self) -> Literal["branch", "token"]:
+    def per(self) -> Per:
         return "token"
 
     @property
     def updates(self) -> tuple[int, int]:
         return self.inner_epochs, self.minibatches
 
-    def advantages(self, rewards: Tensor) -> Tensor:
-        """The advantages of tokens (N,) over the whole step, whitened."""
-        return advantages.whiten(rewards, mean=rewards.mean(), std=rewards.std(correction=0))
-
-    def loss(self, logp: Tensor, trees: Trees) -> tuple[Tensor, Measures]:
-        x = trees.extra
-        ratio = torch.exp(logp.detach() - x["old"])
-        return policy.clipped(logp, x["old"], x["advantage"], low=self.clip, high=self.clip), {
+    def loss(self, logp: Tensor, batch: Experience) -> tuple[Tensor, Measures]:
+        """The clipped policy loss of every token, (N,)."""
+        assert batch.old is not None
+        ratio = (logp.detach() - batch.old).exp()
+        return objectives.policy.clipped(logp, batch.old, batch.advantage, low=self.clip, high=self.clip), {
             "ratio": ratio,
             "clip_fraction": ((ratio - 1).abs() > self.clip).double(),
-            "approximate_kl": kl.k3(x["old"], logp.detach()),
+            "approximate_kl": objectives.kl.k3(batch.old, logp.detach()),
         }
 
-    def learner(self, policy: Policy, reward: Reward) -> PPOLearner:
-        return PPOLearner(self, policy, reward)
+    def learner(self, policy: Policy, feedback: Any) -> PPOLearner:
+        return PPOLearner(self, policy, feedback)
 
 
 class PPOLearner(GradientLearner):
@@ -108,17 +102,19 @@ class PPOLearner(GradientLearner):
 
     def __init__(self, method: PPO, policy: Policy, reward: Reward) -> None:
         super().__init__(method, policy, reward)
-        learned = reward.scorer if isinstance(reward, LearnedReward) and reward.shares_tokens else None
-        self.value = Scorer.on(learned or policy, method.seed).network
-        self.value.to(next(policy.network.parameters())).requires_grad_()  # type: ignore[arg-type]
-        self.networks = {"policy": policy.network, "value": self.value}
+        is_scorer = isinstance(reward, feedback.learned.LearnedReward) and reward.shares_tokens
+        start = reward.scorer if is_scorer else policy  # type: ignore[attr-defined]
+        self.value = engine.models.Scorer.on(start, method.seed).in_dtype(method.dtype)
+        weights = next(policy.network.parameters())
+        self.value.network.to(weights).requires_grad_()  # type: ignore[arg-type]
+        self.networks = {"policy": policy.network, "value": self.value.network}
         self.kl_coefficient = method.kl_coefficient
         self.mix = pretraining_mix(method, policy) if method.pretraining_data else None
 
     def state(self) -> dict[str, Any]:
         return {"kl_coefficient": self.kl_coefficient}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any], *_: Any) -> None:
         self.kl_coefficient = state.get("kl_coefficient", self.kl_coefficient)
 
     def learn(self, step: int, rollout: Rollout, optimizer: Optimizer) -> dict[str, float]:
@@ -127,55 +123,58 @@ class PPOLearner(GradientLearner):
             self.kl_coefficient *= 1 + 0.1 * max(-0.2, min(0.2, row["kl"] / self.method.kl_target - 1))
         return row
 
-    def work(self, batch: list[Trees], step: int, update: int) -> list[LossTerm]:
-        work = super().work(batch, step, update)
+    def terms(self, batch: list[Experience], step: int, update: int) -> list[LossTerm]:
+        terms = super().terms(batch, step, update)
         if self.mix:
             epochs, minibatches = self.method.updates
-            work.append(self.mix(step * epochs * minibatches + update))
-        return work
+            terms.append(self.mix(step * epochs * minibatches + update))
+        return terms
 
-    @torch.no_grad()
-    def score(self, trees: Trees) -> Trees:
+    def score(self, trees: Trees) -> Experience:
         """The pack with old log-probabilities, values, and GAE's advantages and returns."""
-        ppo, trees = self.method, super().score(trees)
-        if "old" not in trees.extra:
-            with autocast(self.dtype, self.policy.device):
-                trees = trees.with_extra(old=log_probabilities(self.policy.network, trees, ppo.temperature)[0])
-        with autocast(self.dtype, self.policy.device):
-            value = values(self.value, trees)
-        price, owner = trees.extra.get("kl", torch.zeros_like(value)), torch.searchsorted(trees.learning, trees.owner)
-        score = trees.rewards[trees.learning]
-        reward = advantages.token_rewards(price, score, owner, coefficient=self.kl_coefficient)
-        advantage, returns = advantages.gae(reward, value, owner, gamma=ppo.gamma, lam=ppo.lam)
-        return trees.with_extra(values=value, advantage=advantage, returns=returns)
+        ppo, batch = self.method, super().score(trees)
+        if batch.old is None:
+            batch = replace(batch, old=self.policy.log_probs(trees, ppo.temperature))
+        value = self.value.values(trees)  # (N,)
+        score, owner = trees.rewards[trees.learning], trees.owner.unique_consecutive(return_inverse=True)[1]
+        kl = batch.kl if len(batch.kl) else value.new_zeros(len(value))
+        reward = objectives.advantages.token_rewards(kl, score, owner, coefficient=self.kl_coefficient)
+        advantage, returns = objectives.advantages.gae(reward, value, owner, gamma=ppo.gamma, lam=ppo.lam)
+        return replace(batch, values=value, advantage=advantage, returns=returns)
 
-    def assign(self, scored: list[Trees]) -> list[Trees]:
-        whitened = self.method.advantages(torch.cat([t.extra["advantage"] for t in scored]))
+    def assign(self, scored: list[Experience]) -> list[Experience]:
+        """The packs with advantages whitened over all tokens of the step."""
+        import torch
+
+        advantage = torch.cat([t.advantage for t in scored])
+        whitened = objectives.advantages.whiten(advantage, mean=advantage.mean(), std=advantage.std(correction=0))
         each = whitened.split([len(t.target) for t in scored])
-        return [t.with_extra(advantage=a) for t, a in zip(scored, each, strict=True)]
+        return [replace(t, advantage=a) for t, a in zip(scored, each, strict=True)]
 
-    def numbers(self, scored: list[Trees]) -> dict[str, float]:
-        returns, value = (torch.cat([t.extra[name] for t in scored]) for name in ("returns", "values"))
+    def numbers(self, scored: list[Experience]) -> dict[str, float]:
+        import torch
+
+        returns, value = torch.cat([t.returns for t in scored]), torch.cat([t.values for t in scored])
         unexplained = (returns - value).var(correction=0) / returns.var(correction=0).clamp(min=1e-12)
         return super().numbers(scored) | {"explained_variance": float(1 - unexplained)}
 
-    def loss(self, trees: Trees) -> tuple[Tensor, Measures]:
+    def loss(self, batch: Experience) -> tuple[Tensor, Measures]:
         """The clipped policy loss and the clipped value loss of every token, (N,)."""
-        ppo, x = self.method, trees.extra
-        surrogate, measures = super().loss(trees)
-        regression = policy.value(values(self.value, trees), x["values"], x["returns"], clip=ppo.value_clip)
+        ppo = self.method
+        surrogate, measures = super().loss(batch)
+        value = self.value.values(batch)
+        regression = objectives.policy.value(value, batch.values, batch.returns, clip=ppo.value_clip)
         return surrogate + ppo.value_coefficient * regression, {**measures, "value_loss": regression}
 
 
 def pretraining_mix(ppo: PPO, policy: Policy) -> Callable[[int], LossTerm]:
     """The likelihood of a batch of pretraining rows, to be added to the n-th update (Ouyang et al. 2022, eq. 2)."""
-    data = str(ppo.pretraining_data)
-    rows = of_kind(load_data(data), (Demonstration,), data, "ppo --pretraining-data")
-    trees = encode(policy.tokenizer, rows, max_length=ppo.max_length, context=policy.context).trees
-    order = Order(len(trees), ppo.batch_size, ppo.seed)
+    rows = of_kind(str(ppo.pretraining_data), "train", (Demonstration,), "ppo --pretraining-data")
+    trees = data.encoding.encode(policy.tokenizer, rows, max_length=ppo.max_length, context=policy.context).trees
+    order = data.Order(len(trees), ppo.batch_size, ppo.seed)
 
-    def work(n: int) -> LossTerm:
-        packs = pack([trees[i] for i in order.batch(n)], ppo.tokens_per_pass, policy.device)
-        return LossTerm(maximum_likelihood(policy), packs, "token", ppo.pretraining_coefficient)
+    def term(n: int) -> LossTerm:
+        packs = engine.trees.pack([trees[i] for i in order.batch(n)], ppo.tokens_per_pass, policy.device)
+        return engine.fit.LossTerm(maximum_likelihood(policy), packs, "token", ppo.pretraining_coefficient)
 
-    return work
+    return term

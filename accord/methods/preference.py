@@ -15,28 +15,31 @@ embedding is as long as it is learnt to be, where the paper scales it to length 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-
-from accord.engine.fit import Measures, Objective
-from accord.engine.forward import outputs
-from accord.engine.models import Model, Policy, PreferenceNetwork
-from accord.engine.trees import Trees
+from accord import engine, objectives
 from accord.errors import InputError
-from accord.methods.offline import Offline
+from accord.methods.offline import OfflineMethod, Per
 from accord.methods.pairs import agreement
-from accord.objectives.preference import general_ranking
 from accord.records import Preference, Ranking
+from accord.train.options import RunOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from accord.engine.fit import Measures, Objective
+    from accord.engine.models import Model, Policy, PreferenceNetwork
+    from accord.engine.trees import Trees
 
 
 @dataclass(kw_only=True)
-class PreferenceModel(Offline):
+class PreferenceModel(OfflineMethod):
     """Fit a preference model of two completions, which may be cyclic, to preferences or rankings."""
 
     command: ClassVar[str] = "preference"
     reads: ClassVar[tuple[type, ...]] = (Preference, Ranking)
-    per: ClassVar[Literal["tree", "branch", "token"]] = "tree"
+    per: ClassVar[Per] = "tree"
+    options: ClassVar[type[RunOptions]] = RunOptions
 
     learning_rate: float = 9e-6
     """Peak step size of AdamW."""
@@ -50,11 +53,11 @@ class PreferenceModel(Offline):
             raise InputError(f"planes must be at least 1, not {self.planes}; without any it is `accord reward`.")
 
     def start(self, policy: Policy) -> Model:
-        return PreferenceNetwork.on(policy, self.planes, self.seed)
+        return engine.models.PreferenceNetwork.on(policy, self.planes, self.seed)
 
-    def objective(self, model: Model) -> Objective:
+    def objective(self, model: PreferenceNetwork) -> Objective:
         def loss(trees: Trees) -> tuple[Tensor, Measures]:
-            read = outputs(model.network, trees)
-            return general_ranking(read, trees.group, trees.ranks), agreement(read, trees)
+            outputs = model.outputs(trees)
+            return objectives.preference.general_ranking(outputs, trees.group, trees.ranks), agreement(outputs, trees)
 
         return loss

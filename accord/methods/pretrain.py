@@ -10,27 +10,27 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-from transformers import AutoModelForCausalLM
-
-from accord.data.encoding import Encoded, to_tree
-from accord.engine.fit import Objective
-from accord.engine.models import Model, Policy, prepare_network
-from accord.engine.trees import Branch, Tree
+from accord import data, engine
 from accord.errors import InputError
-from accord.methods.offline import PolicyMethod, maximum_likelihood
+from accord.methods.offline import OfflineMethod, Per, maximum_likelihood
 from accord.records import Demonstration, Row
+
+if TYPE_CHECKING:
+    from accord.data.encoding import Encoded
+    from accord.engine.fit import Objective
+    from accord.engine.models import Model, Policy
+    from accord.engine.trees import Tree
 
 
 @dataclass(kw_only=True)
-class Pretrain(PolicyMethod):
+class Pretrain(OfflineMethod):
     """Teach a model to continue text."""
 
     command: ClassVar[str] = "pretrain"
     reads: ClassVar[tuple[type, ...]] = (Demonstration,)
-    per: ClassVar[Literal["tree", "branch", "token"]] = "token"
+    per: ClassVar[Per] = "token"
 
     learning_rate: float = 1e-3
     """Peak step size of AdamW."""
@@ -53,16 +53,20 @@ class Pretrain(PolicyMethod):
     def start(self, policy: Policy) -> Model:
         if not self.from_scratch:
             return policy
+        import torch
+        from transformers import AutoModelForCausalLM
+
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             network = AutoModelForCausalLM.from_config(copy.deepcopy(policy.network.config))
-        return Policy(prepare_network(network.to(policy.device).eval()), policy.tokenizer, policy.name)
+        return policy.with_network(engine.models.prepare_network(network.to(policy.device).eval()))
 
     def encode(self, model: Model, rows: Sequence[Row]) -> Encoded:
         longest = self.max_length if model.context is None else min(self.max_length, model.context)
-        return Encoded([p for i, row in enumerate(rows) for p in pieces(to_tree(model.tokenizer, row, i), longest)], [])
+        trees = [data.encoding.to_tree(model.tokenizer, row, i) for i, row in enumerate(rows)]
+        return data.encoding.Encoded([piece for tree in trees for piece in pieces(tree, longest)], [])
 
-    def objective(self, model: Model) -> Objective:
+    def objective(self, model: Policy) -> Objective:
         return maximum_likelihood(model)
 
 
@@ -71,6 +75,6 @@ def pieces(tree: Tree, longest: int) -> list[Tree]:
     tokens = tree.prompt + tree.branches[0].tokens
     room = longest - 1
     return [
-        Tree(tokens[i : i + 1], (Branch(tokens[i + 1 : i + 1 + room]),), row=tree.row)
+        engine.trees.Tree(tokens[i : i + 1], (engine.trees.Branch(tokens[i + 1 : i + 1 + room]),), row=tree.row)
         for i in range(0, len(tokens) - 1, room)
     ]

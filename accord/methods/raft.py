@@ -13,21 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from accord.engine.fit import LossTerm, Optimizer
-from accord.engine.models import Policy
-from accord.engine.trees import Branch, Tree, pack
+from accord import engine
 from accord.errors import InputError
-from accord.feedback.judge import Reward
 from accord.methods.offline import maximum_likelihood
-from accord.methods.online import Learner, Online
-from accord.methods.rollouts import Rollout, sample
+from accord.methods.online import RewardMethod
+from accord.methods.rollouts import sample
 from accord.records import EncodedPrompt
+from accord.train.loop import Learner, StepResult
+
+if TYPE_CHECKING:
+    from accord.engine.fit import Optimizer
+    from accord.engine.models import Policy
+    from accord.engine.trees import Branch, Tree
+    from accord.feedback.judge import Reward
 
 
 @dataclass(kw_only=True)
-class RAFT(Online):
+class RAFT(RewardMethod):
     """Fine-tune a policy on the best of its own samples."""
 
     command: ClassVar[str] = "raft"
@@ -51,8 +55,8 @@ class RAFT(Online):
         if not 1 <= self.keep <= self.group_size:
             raise InputError(f"keep must lie between 1 and group_size ({self.group_size}), not {self.keep}.")
 
-    def learner(self, policy: Policy, reward: Reward) -> Learner:
-        return RAFTLearner(self, policy, reward)
+    def learner(self, policy: Policy, feedback: Any) -> RAFTLearner:
+        return RAFTLearner(self, policy, feedback)
 
     def best(self, tree: Tree, end: int) -> list[Branch]:
         """The branches to learn from, the best first; of equally good ones those that were sampled first."""
@@ -67,21 +71,21 @@ class RAFT(Online):
 class RAFTLearner(Learner):
     """The policy, its own teacher."""
 
+    method: RAFT
+
     def __init__(self, method: RAFT, policy: Policy, reward: Reward) -> None:
         self.method, self.policy, self.reward = method, policy, reward
         self.networks = {"policy": policy.network}
         self.objective = maximum_likelihood(policy, method.temperature)
 
-    def step(
-        self, step: int, prompts: Sequence[EncodedPrompt], optimizer: Optimizer
-    ) -> tuple[Rollout, dict[str, float]]:
-        rollout = sample(self.method, self.policy, prompts, self.reward, step)
+    def step(self, step: int, items: Sequence[EncodedPrompt], optimizer: Optimizer) -> StepResult:
+        rollout = sample(self.method, self.policy, items, self.reward, step)
         best = [(tree, self.method.best(tree, self.policy.end)) for tree in rollout.trees]
         kept = [replace(tree, branches=tuple(branches)) for tree, branches in best if branches]
         rewards = [branch.reward for tree in kept for branch in tree.branches]
         row = {"kept": len(rewards) / len(rollout.samples)}
-        if not kept:
-            return rollout, row
-        packs = pack(kept, self.method.tokens_per_pass, self.policy.device)
-        row |= {"kept_reward": sum(rewards) / len(rewards)}
-        return rollout, row | optimizer.update(step, LossTerm(self.objective, packs, "token"))
+        if kept:
+            packs = engine.trees.pack(kept, self.method.tokens_per_pass, self.policy.device)
+            row |= {"kept_reward": sum(rewards) / len(rewards)}
+            row |= optimizer.update(step, engine.fit.LossTerm(self.objective, packs, "token"))
+        return rollout.result(row)

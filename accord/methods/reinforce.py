@@ -11,17 +11,19 @@ Departures: none; one update a step. A sample that is alone in its step has no b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from torch import Tensor
-
+from accord import objectives
 from accord.errors import InputError
-from accord.methods.policy_gradient import PolicyGradient
-from accord.objectives.advantages import leave_one_out
+from accord.methods.online import RewardMethod
+from accord.methods.policy_gradient import GroupPolicyGradient
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(kw_only=True)
-class REINFORCE(PolicyGradient):
+class REINFORCE(GroupPolicyGradient, RewardMethod):
     """Optimize a policy against a reward by the plain policy gradient."""
 
     command: ClassVar[str] = "reinforce"
@@ -37,4 +39,4 @@ class REINFORCE(PolicyGradient):
     def advantages(self, rewards: Tensor) -> Tensor:
         if self.baseline == "none" or rewards.numel() == 1:
             return rewards
-        return leave_one_out(rewards.reshape(1, -1)).view_as(rewards)
+        return objectives.advantages.leave_one_out(rewards.reshape(1, -1)).view_as(rewards)

@@ -15,29 +15,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-
-from accord.data.encoding import Encoded
-from accord.engine.fit import Measures, Objective
-from accord.engine.forward import outputs
-from accord.engine.models import Model, Policy, Scorer
-from accord.engine.trees import Trees
+from accord import engine, objectives
 from accord.errors import InputError
-from accord.methods.offline import Offline
+from accord.methods.offline import OfflineMethod, Per
 from accord.methods.pairs import agreement
-from accord.objectives.preference import centering, ranking
 from accord.records import Preference, Ranking, Row
+from accord.train.options import RunOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from accord.data.encoding import Encoded
+    from accord.engine.fit import Measures, Objective
+    from accord.engine.models import Model, Policy, Scorer
+    from accord.engine.trees import Trees
 
 
 @dataclass(kw_only=True)
-class RewardModel(Offline):
+class RewardModel(OfflineMethod):
     """Fit a reward model to preferences or rankings."""
 
     command: ClassVar[str] = "reward"
     reads: ClassVar[tuple[type, ...]] = (Preference, Ranking)
-    per: ClassVar[Literal["tree", "branch", "token"]] = "tree"
+    per: ClassVar[Per] = "tree"
+    options: ClassVar[type[RunOptions]] = RunOptions
 
     learning_rate: float = 9e-6
     """Peak step size of AdamW."""
@@ -51,19 +54,18 @@ class RewardModel(Offline):
             raise InputError(f"center_coefficient must be 0 or more, not {self.center_coefficient}.")
 
     def start(self, policy: Policy) -> Model:
-        return Scorer.on(policy, self.seed)
+        return engine.models.Scorer.on(policy, self.seed)
 
     def encode(self, model: Model, rows: Sequence[Row]) -> Encoded:
         if all(isinstance(row, Ranking) and len(set(row.ranks)) == 1 for row in rows):
             raise InputError("every row is a tie, and a reward model learns from strict preferences alone.")
         return super().encode(model, rows)
 
-    def objective(self, model: Model) -> Objective:
+    def objective(self, model: Scorer) -> Objective:
         def loss(trees: Trees) -> tuple[Tensor, Measures]:
-            read = outputs(model.network, trees)
-            scores = read.squeeze(-1)
-            fit = ranking(scores, trees.group, trees.ranks)
-            centered = self.center_coefficient * centering(scores, trees.group, trees.ranks)
-            return fit + centered, agreement(read, trees)
+            scores = model.rewards(trees)
+            loss = objectives.preference.ranking(scores, trees.group, trees.ranks)
+            centered = objectives.preference.centering(scores, trees.group, trees.ranks)
+            return loss + self.center_coefficient * centered, agreement(scores[:, None], trees)
 
         return loss

@@ -12,16 +12,18 @@ Departures: none; one update a step, so there is no ratio to clip.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
+from accord import objectives
+from accord.methods.online import RewardMethod
+from accord.methods.policy_gradient import GroupPolicyGradient
 
-from accord.methods.policy_gradient import PolicyGradient
-from accord.objectives.advantages import leave_one_out
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(kw_only=True)
-class RLOO(PolicyGradient):
+class RLOO(GroupPolicyGradient, RewardMethod):
     """Optimize a policy against a reward, each sample judged by its siblings."""
 
     command: ClassVar[str] = "rloo"
@@ -33,4 +35,4 @@ class RLOO(PolicyGradient):
     """Samples of each prompt."""
 
     def advantages(self, rewards: Tensor) -> Tensor:
-        return leave_one_out(rewards)
+        return objectives.advantages.leave_one_out(rewards)

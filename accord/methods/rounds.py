@@ -1,9 +1,9 @@
-"""The driver of every method that learns in rounds: it samples, selects, fine-tunes on what was selected, and again.
+"""Every method that learns in rounds: it samples, selects, fine-tunes on what was selected, and again.
 
     y ~ pi_r(.|x);  K_r = the samples that the method selects;  pi_(r+1) = argmax over pi of sum over K_r of log pi(y|x)
 
 Of every round the folder keeps `round-N.jsonl`, the rows it learnt from, which `accord sft` can read too. A round is
-fine-tuning as `accord.methods.offline` does it, a tree a prompt, each round with a new optimizer and schedule.
+maximum likelihood, a tree a prompt, each round with a new optimizer and schedule.
 
 What is selected by a rule that accepts or refuses each sample, all of it and as often as it was said, makes the exact
 round an improvement. With J the chance that a sample is accepted and q the accepted samples' distribution under pi_r,
@@ -16,37 +16,39 @@ import copy
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
-
-from accord.data import Order
-from accord.data.load import Source
-from accord.engine import checkpoint
-from accord.engine.fit import LossTerm, Optimizer
-from accord.engine.models import Policy
-from accord.engine.precision import compute_dtype
-from accord.engine.trees import Branch, Tree, pack
+from accord import data, engine, feedback
+from accord.engine.config import SamplingConfig, require_positive
 from accord.errors import InputError, TrainingStopped
-from accord.feedback.judge import Reward, check_prompts
-from accord.feedback.named import as_reward
 from accord.files import write_rows
-from accord.methods.offline import Result, maximum_likelihood, require_positive, restore
-from accord.methods.online import on_prompts
-from accord.methods.rollouts import SHOWN, SamplingConfig, lengths, respond, scored
+from accord.methods.offline import as_policy, maximum_likelihood, prompts_of
+from accord.methods.rollouts import encode_prompts, lengths
 from accord.records import EncodedPrompt, Sample, text_to_json
-from accord.train.loop import Passes
+from accord.train.loop import SHOWN, Learner, OnStep, Result, StepResult, train
+from accord.train.options import PolicyOptions, describe
 from accord.train.run import Run
+from accord.train.watch import check_independent, make_watch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from accord.data.load import Source
+    from accord.engine.fit import Optimizer
+    from accord.engine.models import Policy
+    from accord.engine.trees import Tree
+    from accord.feedback.judge import Reward
 
 
 @dataclass(kw_only=True)
-class Rounds(SamplingConfig, ABC):
+class RoundsMethod(SamplingConfig, ABC):
     """A method that teaches a policy what it selects from the policy's own samples, round after round."""
 
+    options: ClassVar[type[PolicyOptions]] = PolicyOptions
     nothing: ClassVar[str]
     """Why a round may have nothing to learn from."""
 
@@ -63,9 +65,9 @@ class Rounds(SamplingConfig, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(rounds=self.rounds)
-        if not self.growth > 0:
-            raise InputError(f"growth must be positive, not {self.growth}.")
+        if self.rounds < 1:
+            raise InputError(f"rounds must be at least 1, not {self.rounds}.")
+        require_positive(growth=self.growth)
 
     @abstractmethod
     def select(self, at: Round, prompts: Sequence[EncodedPrompt], samples: Sequence[Sample]) -> Selection:
@@ -73,11 +75,11 @@ class Rounds(SamplingConfig, ABC):
 
     def check(self, verifier: Reward, prompts: Sequence[EncodedPrompt]) -> None:
         """Raise InputError, before anything is sampled, where the verifier cannot do its work on the prompts."""
-        check_prompts(verifier, prompts)
+        feedback.judge.check_prompts(verifier, prompts)
 
-    def order(self, rows: int) -> Order:
-        """In which order so many prompts are learnt from."""
-        return Order(rows, self.batch_size, self.seed)
+    def order(self, rows: int) -> data.Order:
+        """In which order so many prompts are learned from."""
+        return data.Order(rows, self.batch_size, self.seed)
 
     def steps(self, rows: int, number: int) -> int:
         """The optimizer steps of a round, counted from 1, that learns from so many prompts."""
@@ -95,9 +97,8 @@ class Rounds(SamplingConfig, ABC):
         *,
         verifier: Reward | Callable[..., Sequence[float]] | str | Path,
         out: str | Path,
-        split: str = "train",
-        resume: bool = False,
-        save_every: int = 100,
+        on_step: OnStep | None = None,
+        **options: Any,
     ) -> Result:
         """Train on the rows' prompts and leave a finished run in the folder `out`.
 
@@ -108,22 +109,30 @@ class Rounds(SamplingConfig, ABC):
             verifier: what reads and checks answers: exact, number, math, regex:PATTERN or reasoning-gym, each with
                 @COLUMN where the answer stands in another column than `answer`; or any reward, 1 or more being right.
             out: the run's folder, which must be new, or that of the run to go on with.
-            split: which rows, such as train, train[:100] or train[-100:].
-            resume: go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit.
-            save_every: steps between checkpoints; there is one more after each round's sampling.
+            on_step: in Python, called with every step, counted from 1, and its `StepResult`.
+            options: the fields of the method's `options` (`accord.train.options`); there is one more checkpoint after
+                each round's sampling.
 
         Raises:
-            InputError: the data, the model, the verifier or the folder cannot be used.
-            TrainingStopped: a loss was not finite, or a round found nothing to learn from.
+            InputError: the data, the model, the verifier, an option or the folder cannot be used.
+            TrainingStopped: a loss was not finite, or a round had nothing to learn from.
         """
-        require_positive(save_every=save_every)
+        given = self.options(**options)
+        given.check_watch(samples=False)
+        check_independent(given.watch, verifier)
+        rows = prompts_of(data, given.split)
+        policy = as_policy(model, self.dtype)
 
-        def work(policy: Policy, prompts: Sequence[EncodedPrompt], run: Run) -> None:
-            checks = as_reward(verifier, policy, dtype=compute_dtype(self.dtype, policy.device))
+        def learner(run: Run) -> Learner:
+            prompts = encode_prompts(self, policy, rows, run)
+            checks = feedback.named.as_reward(verifier, policy, dtype=policy.dtype)
             self.check(checks, prompts)
-            train(self, policy, prompts, checks, run, save_every)
+            trained = (p.tokens for p in prompts)
+            watch = make_watch(run, given, policy, self.sampling(), max_length=self.max_length, trained=trained)
+            return RoundsLearner(self, policy, checks).learn_from(prompts, watch)
 
-        return on_prompts(self, model, data, out, work, split=split, resume=resume, given={"verifier": verifier})
+        settings = describe(self, given, model=policy.name, data=data, verifier=verifier)
+        return train(learner, policy, out, settings, given, on_step)
 
 
 @dataclass(frozen=True)
@@ -133,9 +142,7 @@ class Selection:
     samples: list[Sample]
     numbers: dict[str, float]
 
-    @property
-    def told(self) -> str:
-        """It in a line."""
+    def __str__(self) -> str:
         numbers = "  ".join(f"{name} {value:.3g}" for name, value in self.numbers.items())
         return f"{len(self.samples)} samples to learn from: {numbers}"
 
@@ -144,18 +151,18 @@ class Selection:
 class Round:
     """A round at work, counted from 1: the policy as the rounds before left it, and what checks its answers."""
 
-    method: Rounds
+    method: RoundsMethod
     number: int
     policy: Policy
     verifier: Reward
 
     def ask(self, prompts: Sequence[EncodedPrompt]) -> list[Sample]:
         """The method's number of samples of every prompt, prompt after prompt."""
-        return respond(self.method, self.policy, prompts, self.number)
+        return self.policy.sample(prompts, self.method.group_size, self.method.sampling(self.number))
 
     def score(self, samples: Sequence[Sample]) -> Tensor:
         """The verifier's score of every sample, (C,)."""
-        return scored(self.verifier, samples, f"round {self.number}")
+        return feedback.judge.finite_scores(self.verifier, samples, f"round {self.number}")
 
     def select(self, prompts: Sequence[EncodedPrompt]) -> Selection:
         """What the policy's samples of the prompts teach.
@@ -173,46 +180,77 @@ class Round:
         return Selection(selected.samples, {"round": self.number, **selected.numbers, **lengths(samples)})
 
 
-def train(
-    method: Rounds, policy: Policy, prompts: Sequence[EncodedPrompt], verifier: Reward, run: Run, save_every: int
-) -> None:
-    """The main loop: one round after the other, from the last checkpoint or the beginning.
+class RoundsLearner(Learner):
+    """One round after the other: `number` is the round at work, which began after `first` steps."""
 
-    A round's first checkpoint lies before its first step, and says that its file is there: sampling is not repeated.
-    """
-    networks = {"model": policy.network}
-    base = copy.deepcopy(policy.network.state_dict()) if method.from_base and method.rounds > 1 else None
-    objective = maximum_likelihood(policy, method.temperature)
-    optimizer = Optimizer(networks, method, 0)
-    step, state = restore(run, optimizer)
-    run.begin(step, method.steps_from(1, len(prompts)))
-    for number in range(state["numbers"]["round"] if state else 1, method.rounds + 1):
-        file = run.folder / f"round-{number}.jsonl"
-        if not state:
-            selection = Round(method, number, policy, verifier).select(prompts)
-            write_rows(file, map(as_row, selection.samples))
-            run.say(selection.told)
-            if base is not None:
-                policy.network.load_state_dict(base)
-            optimizer, state = Optimizer(networks, method, 0), {"before": step, "numbers": selection.numbers}
-            checkpoint.save(run.folder / "checkpoints", step, optimizer, state)
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
-        trees = as_trees(rows)
-        passes = Passes(
-            trees,
-            method.order(len(trees)),
-            lambda batch: LossTerm(objective, pack(batch, method.tokens_per_pass, policy.device), "token"),
-            **state,
-        )
-        optimizer.total = method.steps(len(trees), number)
-        run.expect(passes.before + method.steps_from(number, len(trees)))
-        if step == passes.before:
-            run.sample(step + 1, [{name: row[name] for name in ("prompt", "completion")} for row in rows[:SHOWN]])
+    method: RoundsMethod
+
+    def __init__(self, method: RoundsMethod, policy: Policy, verifier: Reward) -> None:
+        self.method, self.policy, self.verifier = method, policy, verifier
+        self.networks = {"model": policy.network}
+        more = method.from_base and method.rounds > 1
+        self.base = copy.deepcopy(policy.network.state_dict()) if more else None
+        self.objective = maximum_likelihood(policy, method.temperature)
+        self.number = self.first = 0
+        self.numbers: dict[str, float] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.trees: list[Tree] = []
+
+    @property
+    def total(self) -> int:
+        if not self.number:
+            return self.method.steps_from(1, len(self.items))
+        return self.first + self.method.steps_from(self.number, len(self.trees))
+
+    @property
+    def end(self) -> int:
+        """The steps done when the round at work is over."""
+        return self.first + self.method.steps(len(self.trees), self.number) if self.number else 0
+
+    def before(self, step: int, run: Run, optimizer: Optimizer) -> bool:
+        """Begin the next round where one is over: sampling is long, and not repeated by a run that goes on."""
+        begins = step == self.end
+        if begins:
+            number = self.number + 1
+            selection = Round(self.method, number, self.policy, self.verifier).select(self.items)
+            write_rows(run.folder / f"round-{number}.jsonl", map(as_row, selection.samples))
+            run.print(str(selection))
+            if self.base is not None:
+                self.policy.network.load_state_dict(self.base)
+            self._take(run, number, step, selection.numbers)
+            optimizer.restart(self.method.steps(len(self.trees), number))
+            run.expect(self.total)
+        if step == self.first:
+            run.sample(step + 1, [{name: row[name] for name in ("prompt", "completion")} for row in self.rows[:SHOWN]])
+        return begins
+
+    def batch(self, step: int) -> list[Tree]:
+        return [self.trees[i] for i in self.order.batch(step - self.first)]
+
+    def step(self, step: int, items: Sequence[Tree], optimizer: Optimizer) -> StepResult:
+        packs = engine.trees.pack(items, self.method.tokens_per_pass, self.policy.device)
         try:
-            passes.make(optimizer, run, save_every, step - passes.before)
+            row = optimizer.update(step - self.first, engine.fit.LossTerm(self.objective, packs, "token"))
         except TrainingStopped as error:
-            raise TrainingStopped(f"round {number}, {error}") from error
-        step, state = passes.before + optimizer.total, {}
+            raise TrainingStopped(f"round {self.number}, {error}") from error
+        row |= {"epoch": self.order.epoch(step - self.first + 1), **self.numbers}
+        return StepResult(row, sum(tree.size for tree in items))
+
+    def state(self) -> dict[str, Any]:
+        return {"round": self.number, "first": self.first, "numbers": self.numbers}
+
+    def restore(self, state: Mapping[str, Any], run: Run, optimizer: Optimizer) -> None:
+        if state["round"]:
+            self._take(run, state["round"], state["first"], state["numbers"])
+            optimizer.total = self.method.steps(len(self.trees), self.number)
+
+    def _take(self, run: Run, number: int, first: int, numbers: dict[str, float]) -> None:
+        """Learn from the rows of a round's file from now on."""
+        file = run.folder / f"round-{number}.jsonl"
+        self.number, self.first, self.numbers = number, first, numbers
+        self.rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
+        self.trees = as_trees(self.rows)
+        self.order = self.method.order(len(self.trees))
 
 
 def as_row(sample: Sample) -> dict[str, Any]:
@@ -229,6 +267,8 @@ def as_row(sample: Sample) -> dict[str, Any]:
 def as_trees(rows: Sequence[dict[str, Any]]) -> list[Tree]:
     """A tree for every prompt of such rows, in order, with a branch for each of its rows."""
     return [
-        Tree(tuple(group[0]["prompt_tokens"]), tuple(Branch(tuple(r["tokens"])) for r in group), row=number)
+        engine.trees.Tree(
+            tuple(group[0]["prompt_tokens"]), tuple(engine.trees.Branch(tuple(r["tokens"])) for r in group), row=number
+        )
         for number, group in ((n, list(rows)) for n, rows in groupby(rows, key=lambda row: row["row"]))
     ]

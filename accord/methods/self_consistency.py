@@ -14,17 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from accord import feedback
 from accord.errors import InputError
-from accord.feedback.judge import Reward
-from accord.feedback.verifiers import Verifier, majority
-from accord.methods.rounds import Round, Rounds, Selection
+from accord.methods.rollouts import has_ended
+from accord.methods.rounds import Round, RoundsMethod, Selection
 from accord.records import EncodedPrompt, Sample
+
+if TYPE_CHECKING:
+    from accord.feedback.judge import Reward
+    from accord.feedback.verifiers import Verifier
 
 
 @dataclass(kw_only=True)
-class SelfConsistency(Rounds):
+class SelfConsistency(RoundsMethod):
     """Fine-tune a policy on those of its samples that give the answer most of them give, without true answers."""
 
     command: ClassVar[str] = "self-consistency"
@@ -46,7 +50,7 @@ class SelfConsistency(Rounds):
             raise InputError(f"confidence is a share of the samples in [0, 1], not {self.confidence}.")
 
     def check(self, verifier: Reward, prompts: Sequence[EncodedPrompt]) -> None:
-        if not isinstance(verifier, Verifier):
+        if not isinstance(verifier, feedback.verifiers.Verifier):
             raise InputError(
                 "self-consistency needs a verifier that can read answers (exact, number, math, regex:PATTERN, "
                 "reasoning-gym), and the one given only scores."
@@ -56,12 +60,12 @@ class SelfConsistency(Rounds):
 
     def select(self, at: Round, prompts: Sequence[EncodedPrompt], samples: Sequence[Sample]) -> Selection:
         verifier, m = at.verifier, self.group_size
-        assert isinstance(verifier, Verifier)
+        assert isinstance(verifier, feedback.verifiers.Verifier)
         agreeing: list[list[Sample]] = []
         shares: list[float] = []
         for i in range(0, len(samples), m):
-            answers = [verifier.answer(s.text) if s.completion.stop == "end" else None for s in samples[i : i + m]]
-            label, share = majority(answers)
+            answers = [verifier.answer(s.text) if has_ended(s) else None for s in samples[i : i + m]]
+            label, share = feedback.verifiers.majority(answers)
             shares.append(share)
             if label is not None and share >= self.confidence:
                 agreeing.append([s for s, a in zip(samples[i : i + m], answers, strict=True) if a == label])

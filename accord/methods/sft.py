@@ -12,22 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-from accord.data.encoding import Encoded
-from accord.engine.fit import Objective
-from accord.engine.models import Model
-from accord.methods.offline import PolicyMethod, maximum_likelihood
+from accord.methods.offline import OfflineMethod, Per, maximum_likelihood
 from accord.records import Demonstration, Preference, Row, Text
+
+if TYPE_CHECKING:
+    from accord.data.encoding import Encoded
+    from accord.engine.fit import Objective
+    from accord.engine.models import Model, Policy
 
 
 @dataclass(kw_only=True)
-class SFT(PolicyMethod):
+class SFT(OfflineMethod):
     """Fine-tune a model on demonstrations (instruction tuning, chat)."""
 
     command: ClassVar[str] = "sft"
     reads: ClassVar[tuple[type, ...]] = (Demonstration, Preference)
-    per: ClassVar[Literal["tree", "branch", "token"]] = "token"
+    per: ClassVar[Per] = "token"
 
     learning_rate: float = 2e-5
     """Peak step size of AdamW."""
@@ -39,9 +41,9 @@ class SFT(PolicyMethod):
         trees = [replace(tree, row=said[tree.row]) for tree in encoded.trees]
         empty = len(rows) - len(said)
         note = [f"{empty} row{'s' if empty > 1 else ''} left out, as the chosen completion is empty"] if empty else []
-        return Encoded(trees, [*encoded.left_out, *note])
+        return replace(encoded, trees=trees, left_out=[*encoded.left_out, *note])
 
-    def objective(self, model: Model) -> Objective:
+    def objective(self, model: Policy) -> Objective:
         return maximum_likelihood(model)
 
 

@@ -16,18 +16,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from string import Formatter
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from accord.data.chat import encode_prompt
+from accord import data, feedback
 from accord.errors import InputError
-from accord.feedback.judge import Reward
-from accord.feedback.verifiers import ANSWER
-from accord.methods.rounds import Round, Rounds, Selection
+from accord.methods.rollouts import has_ended
+from accord.methods.rounds import Round, RoundsMethod, Selection
 from accord.records import EncodedPrompt, Message, Prompt, Sample, Text
+
+if TYPE_CHECKING:
+    from accord.feedback.judge import Reward
 
 
 @dataclass(kw_only=True)
-class STaR(Rounds):
+class STaR(RoundsMethod):
     """Fine-tune a policy on those of its own rationales whose answers a verifier finds right, in rounds."""
 
     command: ClassVar[str] = "star"
@@ -76,8 +78,8 @@ class STaR(Rounds):
         hinted = [h for p in prompts if (h := self.hinted(at, p))]
         if not hinted:
             return []
-        told = at.ask(hinted)
-        right = [(s, plain[s.row]) for s in right_of(told, at.score(told).tolist())]
+        answers = at.ask(hinted)
+        right = [(s, plain[s.row]) for s in right_of(answers, at.score(answers).tolist())]
         return [replace(s, prompt=p.prompt, prompt_tokens=p.tokens) for s, p in right]
 
     def hinted(self, at: Round, prompt: EncodedPrompt) -> EncodedPrompt | None:
@@ -86,19 +88,22 @@ class STaR(Rounds):
         if not answer:
             return None
         text = with_hint(prompt.prompt.prompt, self.hint, answer)
-        tokens = encode_prompt(at.policy.tokenizer, text)
+        tokens = data.chat.encode_prompt(at.policy.tokenizer, text)
         room = min(self.max_length, at.policy.context or self.max_length) - self.max_new_tokens
         return EncodedPrompt(Prompt(text, prompt.prompt.columns), tokens, prompt.row) if len(tokens) <= room else None
 
 
 def right_of(samples: Sequence[Sample], scores: Sequence[float]) -> list[Sample]:
     """The samples that score 1 or more and ended by themselves."""
-    return [s for s, score in zip(samples, scores, strict=True) if score >= 1 and s.completion.stop == "end"]
+    return [s for s, score in zip(samples, scores, strict=True) if score >= 1 and has_ended(s)]
 
 
 def right_answer(verifier: Reward, columns: Mapping[str, Any]) -> str | None:
     """The final answer that a row gives, as the verifier reads it if it can; None where the row has no text of it."""
-    values = [columns.get(name) for name in (getattr(verifier, "column", ANSWER), ANSWER)]
+    values = [
+        columns.get(name)
+        for name in (getattr(verifier, "column", feedback.verifiers.ANSWER), feedback.verifiers.ANSWER)
+    ]
     text = next((str(v) for v in values if isinstance(v, str | int | float)), None)
     read = getattr(verifier, "answer", None)
     return (read(text) or text) if text is not None and read is not None else text

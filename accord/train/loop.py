@@ -1,53 +1,212 @@
-"""Passes over trees, as steps of a run."""
+"""The main loop of every method: the only place that saves checkpoints and catches a training that stopped itself.
+
+A method at work is a `Learner`: networks, the items that steps are made of, and what it does with them. Which items a
+step has is a function of the seed and the step, so a checkpoint holds weights, optimizer, step and `Learner.state`.
+"""
 
 from __future__ import annotations
 
+import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from accord.data import Order
-from accord.engine import checkpoint
-from accord.engine.fit import LossTerm, Optimizer
-from accord.engine.trees import Tree
+from accord import data, engine
+from accord.engine.config import TrainingConfig
 from accord.errors import TrainingStopped
-from accord.train.run import Run
-from accord.train.watch import NoWatch
+from accord.records import Sample, text_to_json
+from accord.train.options import RunOptions
+from accord.train.run import Run, read_metrics
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+    from torch import nn
+    from typing_extensions import Self
+
+    from accord.engine.fit import Optimizer
+    from accord.engine.models import Model
+    from accord.train.watch import NoWatch
+
+SHOWN = 4
+"""Samples written to the run's folder each time."""
 
 
 @dataclass(frozen=True)
-class Passes:
-    """Passes over trees as steps of a run: they come after `before` others, and their rows say `numbers` besides."""
+class StepResult:
+    """What a step gave: the numbers to log, the tokens it computed, and its samples with their rewards, if any."""
 
-    trees: Sequence[Tree]
-    order: Order
-    work: Callable[[Sequence[Tree]], LossTerm]
-    before: int = 0
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    watch: NoWatch = field(default_factory=NoWatch)
+    numbers: dict[str, float]
+    tokens: int
+    samples: Sequence[Sample] = ()
+    rewards: Sequence[float] = ()
+
+    def shown(self) -> list[dict[str, Any]]:
+        """A few samples for people to read."""
+        rewards = [{"reward": reward} for reward in self.rewards] or [{}] * len(self.samples)
+        return [
+            {"prompt": text_to_json(sample.prompt.prompt), "completion": sample.text, **reward}
+            for sample, reward in list(zip(self.samples, rewards, strict=True))[:SHOWN]
+        ]
+
+
+OnStep: TypeAlias = Callable[[int, StepResult], object]
+"""What a user may have called after every step, counted from 1, with its result."""
+
+
+class Learner(ABC):
+    """A method at work: what it trains, and what it does at a step.
+
+    Attributes:
+        method: the settings of its steps.
+        networks: what is trained, by name.
+        items: what it learns from, `method.batch_size` of them a step.
+        watch: what measures it as it learns.
+    """
+
+    method: TrainingConfig
+    networks: Mapping[str, nn.Module]
+
+    def learn_from(self, items: Sequence[Any], watch: NoWatch) -> Self:
+        """The learner, told what to learn from and what watches it."""
+        self.items, self.watch = items, watch
+        self.order = data.Order(len(items), self.method.batch_size, self.method.seed)
+        return self
 
     @property
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of them besides weights and optimizer."""
-        return {"before": self.before, "numbers": dict(self.numbers)}
+    def total(self) -> int:
+        """The run's steps, as far as is known by now."""
+        return self.method.max_steps or self.order.steps(self.method.epochs)
 
-    def make(self, optimizer: Optimizer, run: Run, save_every: int, first: int = 0) -> None:
-        """The main loop: batches of trees, one optimizer step each, from the pass's step `first` to the last."""
-        folder = run.folder / "checkpoints"
-        for step in range(first, optimizer.total):
-            batch = [self.trees[i] for i in self.order.batch(step)]
-            done = self.before + step + 1
+    def batch(self, step: int) -> list[Any]:
+        """The items of a step, counted from 0."""
+        return [self.items[i] for i in self.order.batch(step)]
+
+    @abstractmethod
+    def step(self, step: int, items: Sequence[Any], optimizer: Optimizer) -> StepResult:
+        """Update the networks by what the items teach.
+
+        Raises:
+            TrainingStopped: a loss, a gradient or a reward is not finite; the update that it belongs to was not made.
+        """
+
+    def before(self, step: int, run: Run, optimizer: Optimizer) -> bool:
+        """What is to be done before a step, if anything; True where that was so long that it deserves a checkpoint."""
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """What must survive a restart besides weights and optimizer."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any], run: Run, optimizer: Optimizer) -> None:  # noqa: B027
+        """Take over what `state` returned, of a run that goes on."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run leaves: its folder, a row of numbers for every step, the model, and the report's path."""
+
+    folder: Path
+    metrics: list[dict[str, float]] = field(repr=False)
+    model: Model = field(repr=False)
+    report: Path
+
+    def frame(self) -> pandas.DataFrame:
+        """The metrics as a table, a row a step."""
+        import pandas
+
+        return pandas.DataFrame(self.metrics).set_index("step")
+
+    def plot(self) -> Figure:
+        """The metrics as curves over the steps."""
+        from accord.report.figures import plot_metrics
+
+        return plot_metrics(self.metrics)
+
+    def _repr_html_(self) -> str:
+        steps = len(self.metrics)
+        last = self.frame().tail(5).to_html(float_format="{:.4g}".format)
+        return f"<p><code>{self.folder}</code>: {steps} steps; report: <code>{self.report}</code></p>{last}"
+
+
+def train(
+    make_learner: Callable[[Run], Learner],
+    model: Model,
+    out: str | Path,
+    settings: Mapping[str, Any],
+    options: RunOptions,
+    on_step: OnStep | None = None,
+) -> Result:
+    """A run in the folder `out`, from its beginning or its last checkpoint to its end; then its model and its report.
+
+    Args:
+        make_learner: makes the method at work, once the folder is known to be the run's.
+        model: what is trained, and saved at the end.
+        settings: everything that decides the result, for the folder.
+        on_step: called with every step, counted from 1, and its result.
+
+    Raises:
+        InputError: the folder holds something else, or a run with other settings.
+        TrainingStopped: a step stopped itself; a checkpoint holds the last good weights.
+    """
+    with Run(out, settings, resume=options.resume) as run:
+        if run.finished:
+            run.print(f"{run.folder} is finished already.")
+            return finish(run, model)
+        learner = make_learner(run)
+        optimizer = engine.fit.Optimizer(learner.networks, learner.method, learner.total)
+        step, watch = restore(run, learner, optimizer), learner.watch
+
+        def save(step: int) -> None:
+            watch.save()
+            engine.checkpoint.save(run.folder / "checkpoints", step, optimizer, learner.state())
+
+        run.begin(step, learner.total)
+        watch.restore(read_metrics(run.folder))
+        while step < learner.total and not run.stopping:
             try:
-                row = optimizer.update(step, self.work(batch))
+                if learner.before(step, run, optimizer):
+                    save(step)
+                result = learner.step(step, learner.batch(step), optimizer)
+                step += 1
+                measured = watch.after(step, result.samples)
             except TrainingStopped:
-                checkpoint.save(folder, done - 1, optimizer, self.state)
+                save(step)
                 raise
-            row |= {"epoch": self.order.epoch(step + 1), **self.numbers, **self.watch.after(done)}
-            run.log(done, row, sum(t.size for t in batch))
-            if run.stopping:
-                self.watch.settle()
-                return
-            if done % save_every == 0 and step + 1 < optimizer.total:
-                self.watch.save()
-                checkpoint.save(folder, done, optimizer, self.state)
-        self.watch.save()
+            run.log(step, result.numbers | measured, result.tokens)
+            if (step - 1) % options.sample_every == 0 or step == learner.total or run.stopping:
+                run.sample(step, result.shown())
+            if on_step:
+                on_step(step, result)
+            if step % options.save_every == 0 and step < learner.total and not run.stopping:
+                save(step)
+        watch.save()
+        if run.stopping:
+            watch.settle()
+            run.print(f"The alarm {run.stopping} ended the run, as --stop-when asks.")
+        return finish(run, model)
+
+
+def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
+    """The steps that are done already, with everything as it was after them; 0 where there is nothing to go on from."""
+    saved = engine.checkpoint.checkpoints(run.folder / "checkpoints") if run.resumed else []
+    if not saved:
+        return 0
+    step, state = engine.checkpoint.load(saved[-1], optimizer)
+    learner.restore(state, run, optimizer)
+    return step
+
+
+def finish(run: Run, model: Model) -> Result:
+    """Save the model and the report; the checkpoints have served."""
+    run.close()
+    folder = run.folder / "model"
+    if run.finished:
+        model = engine.load.reload(model, folder)
+    else:
+        model.save(folder)
+        model.name = str(folder)
+    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+    return Result(run.folder, read_metrics(run.folder), model, run.report())

@@ -131,9 +131,9 @@ class Run:
                 self.stopping = alarm.name
             self._alarms.write(json.dumps(alarm.as_row(), ensure_ascii=False) + "\n")
             self._alarms.flush()
-            self.say(f"step {alarm.step}, {alarm.name}: {alarm.saw}. To try: {alarm.advice}.")
+            self.print(f"step {alarm.step}, {alarm.name}: {alarm.saw}. To try: {alarm.advice}.")
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """One line for the person watching."""
         self.console.print(line, markup=False, highlight=False)
 

@@ -12,38 +12,24 @@ import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from accord.engine.load import reload
-from accord.engine.models import Policy
-from accord.engine.precision import compute_dtype, frozen_copy
-from accord.feedback.combine import BothOrders
-from accord.feedback.judge import Judge, Reward, check_prompts
-from accord.feedback.named import only_compares
+from accord import data, engine, feedback
+from accord.errors import InputError
 from accord.files import write_text
-from accord.methods.rollouts import SamplingConfig, respond, scored
 from accord.records import EncodedPrompt, Sample
+from accord.train.options import PolicyOptions
 from accord.train.run import Run
+
+if TYPE_CHECKING:
+    from accord.engine.models import Policy
+    from accord.engine.sampling import Sampling
+    from accord.feedback.judge import Judge, Reward
 
 SMOOTHED = 5
 """Measurements in the mean by which the best policy is chosen."""
 AT_START, HELD_OUT = 2, 3
 """What the seeds of samples taken for the measure alone end with: the starting policy's, and held-out prompts'."""
-
-
-def check_held_out(
-    measure: Reward | Judge, held_out: Sequence[EncodedPrompt], trained: Iterable[tuple[int, ...]], run: Run
-) -> None:
-    """Tell how many prompts held out for a measure are trained on too.
-
-    Raises:
-        InputError: a prompt's row lacks what the measure reads.
-    """
-    check_prompts(measure, held_out)
-    if known := {p.tokens for p in held_out}.intersection(trained):
-        run.say(f"{len(known)} prompts of watch_data are trained on too: there the measure is not held out.")
 
 
 class NoWatch:
@@ -63,36 +49,90 @@ class NoWatch:
         """Make the policy what it was at its best."""
 
 
+def make_watch(
+    run: Run,
+    options: PolicyOptions,
+    policy: Policy,
+    sampling: Sampling,
+    *,
+    max_length: int,
+    trained: Iterable[tuple[int, ...]],
+    prompts: Sequence[EncodedPrompt] = (),
+) -> NoWatch:
+    """What watches a run, as its options say, made before the policy is trained.
+
+    Args:
+        sampling: how the policy answers; `options.watch_tokens` goes before its `max_new_tokens`.
+        trained: the prompts trained on, of which those held out should be none.
+        prompts: those that the steps' own samples answer, where there are such.
+
+    Raises:
+        InputError: the measure, or the prompts held out for it, cannot be used.
+    """
+    if options.watch is None:
+        return NoWatch()
+    measure = feedback.named.as_measure(options.watch, policy, dtype=policy.dtype)
+    if options.watch_data is None:
+        feedback.judge.check_prompts(measure, prompts)
+        return Watch(policy, run, measure, sampling, every=options.watch_every or 1)
+    sampling = replace(sampling, max_new_tokens=options.watch_tokens or sampling.max_new_tokens)
+    held_out, left_out = data.encoding.encode_prompts(
+        policy.tokenizer,
+        data.load_prompts(options.watch_data),
+        room=sampling.max_new_tokens,
+        context=policy.context,
+        longest=max_length,
+    )
+    for line in left_out:
+        run.print(line)
+    feedback.judge.check_prompts(measure, held_out)
+    if known := {p.tokens for p in held_out}.intersection(trained):
+        run.print(f"{len(known)} prompts of watch_data are trained on too: there the measure is not held out.")
+    return Watch(policy, run, measure, sampling, held_out, every=options.watch_every or (1 if prompts else 5))
+
+
+def check_independent(watch: Any, reward: Any) -> None:
+    """Raise InputError where a measure is, or is part of, the reward that is trained on."""
+    same = watch is reward
+    if isinstance(watch, str) and isinstance(reward, str):
+        measured, trained = ({name for _, name in feedback.named.terms(spec)} for spec in (watch, reward))
+        same = bool(measured & trained)
+    if watch is not None and same:
+        raise InputError(
+            f"watch {watch} is part of the reward that is trained on, and so no independent measure; every part of the "
+            "reward is logged anyway: watch something else."
+        )
+
+
 class Watch(NoWatch):
     """A measure of a policy at work, and the best policy by it so far.
 
     Args:
-        method: how the policy samples.
         policy: the policy, as it is before its training.
         run: whose folder gets `best/` and `best.json`.
         measure: what measures it.
+        sampling: how it answers.
         held_out: prompts to be answered for the measure; without them it is taken of the steps' own samples.
         every: steps between measurements.
     """
 
     def __init__(
         self,
-        method: SamplingConfig,
         policy: Policy,
         run: Run,
         measure: Reward | Judge,
+        sampling: Sampling,
         held_out: Sequence[EncodedPrompt] = (),
         *,
         every: int = 1,
     ) -> None:
-        self.method, self.policy, self.run, self.measure, self.every = method, policy, run, measure, every
+        self.policy, self.run, self.measure, self.sampling, self.every = policy, run, measure, sampling, every
         self.held_out = held_out
         self.recent: list[float] = []
         self.best: dict[str, float] = {}
         self.written: dict[str, float] = {}
-        self.kept = replace(policy, network=copy.deepcopy(policy.network))
-        compares, precision = only_compares(measure), compute_dtype(method.dtype, policy.device)
-        self.start: nn.Module | None = frozen_copy(policy.network, precision) if compares else None
+        self.kept = policy.with_network(copy.deepcopy(policy.network))
+        self.start = policy.frozen_copy() if feedback.named.only_compares(measure) else None
 
     def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take over the rows of a run that goes on; the best policy so far is the one in its folder."""
@@ -109,8 +149,8 @@ class Watch(NoWatch):
         """
         if (step - 1) % self.every:
             return {}
-        if self.held_out:
-            samples = self._answers(step)
+        if self.held_out:  # fresh answers, so that the noise of two steps is independent
+            samples = self.policy.sample(self.held_out, 1, self._seeded(step, HELD_OUT))
         value = self._compared(step, samples) if self.start is not None else self._scored(step, samples)
         if value is None:
             return {}
@@ -129,7 +169,7 @@ class Watch(NoWatch):
         """Make the policy what it was at its best; one that was not measured yet stays as it is."""
         self.save()
         if self.best:
-            best = reload(self.policy, self.run.folder / "best")
+            best = engine.load.reload(self.policy, self.run.folder / "best")
             self.policy.network.load_state_dict(best.network.state_dict())
 
     def _is_best(self, step: int, value: float) -> bool:
@@ -143,17 +183,20 @@ class Watch(NoWatch):
         self.best = {"step": step, "watched": mean}
         return True
 
-    def _answers(self, step: int) -> list[Sample]:
-        """Fresh answers to the prompts held out, one each; fresh, so that the noise of two steps is independent."""
-        return respond(self.method, self.policy, self.held_out, step, HELD_OUT, n=1)
+    def _seeded(self, *seed: int) -> Sampling:
+        own = self.sampling.seed
+        return replace(self.sampling, seed=((own,) if isinstance(own, int) else own) + seed)
 
     def _scored(self, step: int, samples: Sequence[Sample]) -> float:
-        return float(scored(self.measure, samples, f"step {step}, watched").double().mean())  # type: ignore[arg-type]
+        scores = feedback.judge.finite_scores(self.measure, samples, f"step {step}, watched")  # type: ignore[arg-type]
+        return float(scores.double().mean())
 
     def _compared(self, step: int, samples: Sequence[Sample]) -> float | None:
         """The mean P(win) of the samples, each against one of the starting policy's, by the valid verdicts."""
+        assert self.start is not None
         prompts = [EncodedPrompt(s.prompt, s.prompt_tokens, s.row) for s in samples]
-        theirs = respond(self.method, self.policy, prompts, step, AT_START, n=1, network=self.start)
-        wins = [v.first_wins for v in BothOrders(self.measure).samples(samples, theirs)]  # type: ignore[arg-type]
+        theirs = self.start.sample(prompts, 1, self._seeded(step, AT_START))
+        judge = feedback.combine.BothOrders(self.measure)  # type: ignore[arg-type]
+        wins = [v.first_wins for v in judge.samples(samples, theirs)]
         valid = [win for win in wins if win is not None]
         return sum(valid) / len(valid) if valid else None

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from accord.engine import checkpoint
-from accord.engine.fit import LossTerm, Measures, Optimizer, TrainingConfig
+from accord.engine.config import TrainingConfig
+from accord.engine.fit import LossTerm, Measures, Optimizer
 from accord.engine.forward import log_probabilities, prepare
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
@@ -72,10 +73,10 @@ def test_the_last_two_are_kept_and_halves_are_not_found(tmp_path: Path) -> None:
     for step in (2, 4, 10):
         checkpoint.save(tmp_path, step, engine, {})
     (tmp_path / ".step-0000012").mkdir()
-    assert [path.name for path in checkpoint.found(tmp_path)] == ["step-0000004", "step-0000010"]
+    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step-0000004", "step-0000010"]
     checkpoint.save(tmp_path, 12, engine, {})
-    assert [path.name for path in checkpoint.found(tmp_path)] == ["step-0000010", "step-0000012"]
-    assert checkpoint.found(tmp_path / "none") == []
+    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step-0000010", "step-0000012"]
+    assert checkpoint.checkpoints(tmp_path / "none") == []
 
 
 def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:

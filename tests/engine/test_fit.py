@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from accord.engine.fit import LossTerm, Measures, Objective, Optimizer, TrainingConfig
+from accord.engine.config import TrainingConfig
+from accord.engine.fit import LossTerm, Measures, Objective, Optimizer
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError, TrainingStopped
 

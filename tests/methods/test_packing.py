@@ -12,7 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from accord.engine.fit import LossTerm, Objective, Optimizer, TrainingConfig
+from accord.engine.config import TrainingConfig
+from accord.engine.fit import LossTerm, Objective, Optimizer
 from accord.engine.models import Model
 from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.methods import DPO, SFT, PreferenceModel, RewardModel

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from accord.engine.fit import LossTerm, Optimizer, TrainingConfig
+from accord.engine.config import TrainingConfig
+from accord.engine.fit import LossTerm, Optimizer
 from accord.engine.forward import log_probabilities
 from accord.engine.models import Policy, Scorer
 from accord.engine.precision import autocast

@@ -15,8 +15,8 @@ import pytest
 
 from accord.feedback.judge import TextReward
 from accord.methods import PPO
-from accord.methods.offline import Result
 from accord.records import Prompt, Text
+from accord.train.loop import Result
 from accord.train.run import read_metrics
 from tests.commands.small import read_jsonl, save_model
 

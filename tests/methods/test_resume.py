@@ -16,8 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from accord.errors import InputError
 from accord.methods import SFT
-from accord.methods.offline import Result
 from accord.records import Demonstration
+from accord.train.loop import Result
 from accord.train.run import read_metrics
 from tests.data.conftest import WORDS, word_tokenizer
 from tests.engine.tiny import SIZES, policy_of

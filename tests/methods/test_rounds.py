@@ -25,11 +25,11 @@ from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.errors import InputError, TrainingStopped
 from accord.feedback.verifiers import regex
 from accord.methods import RAFT, STaR, rounds
-from accord.methods.offline import Result, maximum_likelihood
 from accord.methods.rollouts import respond
 from accord.methods.rounds import Round, Rounds, Selection, as_row, as_trees
 from accord.objectives.segments import segment_sum
 from accord.records import Completion, EncodedPrompt, Prompt, Sample
+from accord.train.loop import Result, maximum_likelihood
 from accord.train.run import read_metrics
 from accord.worlds.enumerable import END, Enumerable
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl

@@ -15,8 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from accord.errors import InputError
 from accord.methods import DPO, REINFORCE
-from accord.methods.offline import Result
 from accord.records import Preference
+from accord.train.loop import Result
 from accord.train.run import Run, read_metrics
 from accord.train.watch import SMOOTHED, Watch
 from tests.data.conftest import WORDS, word_tokenizer
@@ -87,7 +87,8 @@ def test_the_measure_is_the_mean_over_the_steps_own_samples(base: str, tmp_path:
 
 def test_the_best_is_by_the_mean_of_five(base: str, tmp_path: Path) -> None:
     with Run(tmp_path / "run", {}) as run:
-        watch = Watch(REINFORCE(), policy_of(LlamaForCausalLM(LlamaConfig(**SIZES, vocab_size=8))), run, None, [])
+        policy = policy_of(LlamaForCausalLM(LlamaConfig(**SIZES, vocab_size=8)))
+        watch = Watch(policy, run, None, REINFORCE().sampling())
         watch.restore([{"step": i + 1, "watched": v} for i, v in enumerate([9.0, 1, 1, 1, 1, 5, 1, 1])])
     # the means of five are 13 / 5, then 9, 9, 9 of 5: the first five stand, as soon as there are five
     assert SMOOTHED == 5 and watch.best == {"step": 5, "watched": 2.6}

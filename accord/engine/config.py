@@ -1,0 +1,117 @@
+"""The settings of whatever trains: how steps are made, on how much, and, of what samples, how it samples.
+
+Nothing here needs torch, so that a command line can show the settings of every method at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from accord import engine
+from accord.errors import InputError
+
+if TYPE_CHECKING:
+    from accord.engine.sampling import Sampling
+
+
+@dataclass(kw_only=True)
+class OptimizerConfig:
+    """The settings of AdamW and of its step size."""
+
+    learning_rate: float = 1e-5
+    """Peak step size of AdamW."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """How the learning rate falls to zero after warming up, or that it does not."""
+    warmup: float = 0.03
+    """Share of the steps in which the learning rate rises from zero."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay, of matrices only."""
+    beta1: float = 0.9
+    """AdamW's decay of its mean gradient; 0 keeps none, which settles where preferences go in circles."""
+    max_grad_norm: float = 1.0
+    """The gradient is scaled down to this Euclidean norm where it is longer."""
+
+    def __post_init__(self) -> None:
+        require_positive(learning_rate=self.learning_rate, max_grad_norm=self.max_grad_norm)
+        if not 0 <= self.warmup <= 1:
+            raise InputError(f"warmup is a share of the steps in [0, 1], not {self.warmup}.")
+        if not 0 <= self.beta1 < 1:
+            raise InputError(f"beta1 lies in [0, 1), not {self.beta1}.")
+        if self.weight_decay < 0:
+            raise InputError(f"weight_decay must not be negative, but is {self.weight_decay}.")
+
+    def rate(self, step: int, total: int) -> float:
+        """The learning rate of a step counted from 0."""
+        warm = math.ceil(self.warmup * total)
+        if step < warm:
+            return self.learning_rate * (step + 1) / warm
+        done = (step - warm) / max(1, total - warm)
+        falls = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
+        return self.learning_rate * falls[self.schedule]
+
+
+@dataclass(kw_only=True)
+class TrainingConfig(OptimizerConfig):
+    """Settings that every method has."""
+
+    batch_size: int = 8
+    """Rows (or prompts) in one optimizer step."""
+    epochs: float = 1.0
+    """Passes over the data, unless max_steps says otherwise."""
+    max_steps: int | None = None
+    """Optimizer steps, in place of epochs."""
+    max_length: int = 512
+    """Tokens of prompt and completion together; longer completions are cut, rows with longer prompts left out."""
+    seed: int = 0
+    """Decides the order of the data, new weights and all sampling."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of matrix products; auto is bfloat16 where the processor has it. Weights stay float32."""
+    tokens_per_pass: int = 2048
+    """Tokens computed at once; fewer need less memory and change nothing else."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("batch_size", "epochs", "max_length", "tokens_per_pass"):
+            require_positive(**{name: getattr(self, name)})
+        if self.max_steps is not None and self.max_steps < 1:
+            raise InputError(f"max_steps must be at least 1, not {self.max_steps}.")
+        if self.seed < 0:
+            raise InputError(f"seed must not be negative, but is {self.seed}.")
+
+
+@dataclass(kw_only=True)
+class SamplingConfig(TrainingConfig):
+    """Settings that every method which learns from its own samples has."""
+
+    command: ClassVar[str] = ""
+    least_group: ClassVar[int] = 1
+    """The fewest samples of a prompt that the method can learn from."""
+
+    group_size: int = 1
+    """Samples of each prompt."""
+    max_new_tokens: int = 64
+    """A sample is cut after so many tokens."""
+    temperature: float = 1.0
+    """Divides the logits, in sampling and in scoring alike."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.group_size < self.least_group:
+            why = "" if self.least_group == 1 else f", as {self.command} compares the samples of one prompt"
+            raise InputError(f"group_size must be at least {self.least_group}{why}, not {self.group_size}.")
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}.")
+        require_positive(temperature=self.temperature)
+
+    def sampling(self, *seed: int) -> Sampling:
+        """How the method samples; `seed` is combined with its own."""
+        return engine.sampling.Sampling(self.max_new_tokens, self.temperature, seed=(self.seed, *seed))
+
+
+def require_positive(**values: float) -> None:
+    """Raise InputError where a value is not above zero."""
+    for name, value in values.items():
+        if not value > 0:
+            raise InputError(f"{name} must be positive, not {value}.")
