@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from accord import methods
-from accord.cli.pipeline import goes_on, run_pipeline
+from accord.cli.pipeline import checked, goes_on, packaged, run_pipeline
+from accord.cli.recipe import read_recipe
 from accord.cli.table import COMMANDS
 from accord.engine.fit import Optimizer
 from accord.errors import InputError
@@ -164,6 +165,23 @@ def test_a_fault_is_found_before_anything_runs(
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not pipeline.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [("cafe", {}), ("clusters", {}), ("iterated", {"rounds": "2"}), ("hh_smollm2", {"data": "RECIPE"})],
+)
+def test_the_recipes_that_come_with_accord_can_be_run(recipe: str, overrides: dict[str, str], tmp_path: Path) -> None:
+    path = packaged(recipe)
+    given = {name: str(path) if value == "RECIPE" else value for name, value in overrides.items()}
+    assert checked(read_recipe(path), tmp_path / "out", given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_on_the_demo_s_models_needs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="stage ppo-02 needs runs/demo/sft/model, which is not there"):
+        checked(read_recipe(packaged("frontier")), tmp_path / "out", {})
 
 
 @pytest.mark.parametrize(

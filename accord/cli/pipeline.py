@@ -108,10 +108,7 @@ def run_pipeline(recipe: str | Path, out: str | Path, overrides: Mapping[str, An
     """
     folder, begun = Path(out), time.perf_counter()
     given = read_recipe(Path(recipe))
-    stages = resolve(given, folder, overrides or {})
-    for i, stage in enumerate(stages):
-        stage.options = {name: value for name, value in _call(stage, folder).options.items() if name != "out"}
-        _require_files(stage, stages[:i], folder)
+    stages = checked(given, folder, overrides or {})
     wanted = _recognize(stages, folder)
     for stage in stages:
         if stage.status == "skipped":
@@ -136,6 +133,19 @@ def run_pipeline(recipe: str | Path, out: str | Path, overrides: Mapping[str, An
     page = write_report(folder)
     status(f"{given['name']} took {time.perf_counter() - begun:.0f} s; report: {page}")
     return page
+
+
+def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any]) -> list[Stage]:
+    """A recipe's stages with their options in their types, every one fit to run as far as can be seen before.
+
+    Raises:
+        InputError: one is not; the message names it.
+    """
+    stages = resolve(recipe, folder, overrides)
+    for i, stage in enumerate(stages):
+        stage.options = {name: value for name, value in _call(stage, folder).options.items() if name != "out"}
+        _require_files(stage, stages[:i], folder)
+    return stages
 
 
 def _call(stage: Stage, folder: Path, *, resume: bool = False) -> Call:
