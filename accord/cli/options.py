@@ -5,12 +5,11 @@ What is said of an option is what the docstrings say: `Args:` of functions, and 
 
 from __future__ import annotations
 
-import builtins
+import ast
 import difflib
 import functools
 import inspect
 import shutil
-import sys
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -36,12 +35,23 @@ FIRST = (
 
 TEN, MANY = 10, 14
 
+VALUES: dict[str, Any] = {
+    "bool": bool, "int": int, "float": float, "str": str, "None": None, "Literal": Literal,
+    "dict": dict, "Mapping": dict, "list": list, "Sequence": list,
+}  # fmt: skip
+"""What can be written on a command line or in YAML, by its name in annotations."""
+
 OF_FUNCTIONS: dict[str, Group] = {
     **dict.fromkeys(("max_new_tokens", "temperature", "top_k", "top_p"), "sampling"),
     **dict.fromkeys(("seed", "dtype", "max_length", "tokens_per_pass"), "computing"),
     **dict.fromkeys(("data", "out", "split", "limit", "columns", "model", "reference"), "reads and writes"),
 }
 """The groups of functions' options that are not their own; what is required is read or written too."""
+
+OF_CLASSES: dict[str, Group] = {
+    "OptimizerConfig": "training", "TrainingConfig": "training", "SamplingConfig": "sampling",
+}  # fmt: skip
+"""The groups of the fields that methods inherit, by the class that declares them first."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +95,8 @@ class Option:
                 return adapter.validate_python(candidate)
             except ValidationError:
                 continue
-        wanted, near = _wanted(self), nearest(str(value), _choices(self.type))
-        raise InputError(f"{self.flag} must be {wanted}, not {_shown(value)}{near}.")
+        near = nearest(str(value), _choices(self.type)) or "."
+        raise InputError(f"{self.flag} must be {_wanted(self)}, not {_shown(value)}{near}")
 
 
 @functools.cache
@@ -133,14 +143,6 @@ def _line(option: Option, width: int) -> str:
     return begin + textwrap.fill(text, width - 28).replace("\n", f"\n{indent}")
 
 
-OF_CLASSES: dict[str, Group] = {
-    "OptimizerConfig": "training",
-    "TrainingConfig": "training",
-    "SamplingConfig": "sampling",
-}
-"""The groups of the fields that methods inherit, by the class that declares them first."""
-
-
 def _of_function(function: Callable[..., Any]) -> Iterator[Option]:
     for parameter, kind, text in _parameters(function):
         is_read = parameter.default is REQUIRED or any(get_origin(member) is dict for member in _members(kind))
@@ -166,7 +168,7 @@ def _of_fields(kind: type, group: Callable[[str, str], Group]) -> Iterator[Optio
             said = {p.arg_name: p.description or "" for p in docstring_parser.parse_from_object(base).params}
         for name, annotation in annotations.items():
             owners.setdefault(name, base.__name__)
-            types[name] = _written(annotation, base.__module__)
+            types[name] = _written(annotation)
             helps[name] = " ".join(said.get(name, helps.get(name, "")).split())
     for field in fields(kind):
         default = REQUIRED if field.default is MISSING else field.default
@@ -178,7 +180,7 @@ def _parameters(function: Callable[..., Any]) -> Iterator[tuple[inspect.Paramete
     said = _said(function)
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is not parameter.VAR_KEYWORD:
-            yield parameter, _written(parameter.annotation, function.__module__), said.get(parameter.name, "")
+            yield parameter, _written(parameter.annotation), said.get(parameter.name, "")
 
 
 def _said(function: Callable[..., Any]) -> dict[str, str]:
@@ -186,41 +188,21 @@ def _said(function: Callable[..., Any]) -> dict[str, str]:
     return {p.arg_name: " ".join((p.description or "").split()) for p in parsed.params}
 
 
-class _InPython(type):
-    """The type of what only Python can give, such as a loaded model: any attribute of it is another."""
+def _written(annotation: str) -> Any:
+    """The type of what can be written for an annotation: its members that are VALUES, or a text where it has none.
 
-    def __getattr__(cls, name: str) -> Any:
-        return cls
-
-
-class InPython(metaclass=_InPython):
-    """Stands for every name that an annotation has and its module, without torch, has not."""
-
-    def __class_getitem__(cls, inside: Any) -> Any:
-        return cls
-
-
-class _Names(dict[str, Any]):
-    """The names of a module, for its annotations; modules and names that are missing stand for what Python gives."""
-
-    def __missing__(self, name: str) -> Any:
-        return getattr(builtins, name, InPython)
-
-
-def _written(annotation: Any, module: str) -> Any:
-    """The type of what can be written for an annotation: a text stands for what only Python can give."""
-    if isinstance(annotation, str):
-        known = {k: v for k, v in vars(sys.modules[module]).items() if not inspect.ismodule(v)}
-        annotation = eval(annotation, {}, _Names(known))
-    members = (str, NoneType) if annotation is Any else _members(annotation)
-    kept = [member for member in members if _is_value(member)]
-    if not set(kept) - {NoneType}:
-        kept.append(str)
-    return Union[tuple(dict.fromkeys(kept))]  # noqa: UP007  (of members that are known only now)
-
-
-def _is_value(member: Any) -> bool:
-    return member in (bool, int, float, str, NoneType) or get_origin(member) in (Literal, dict, list)
+    So annotations may name what torch brings, whose modules are not imported: `Policy | str | Path` is a text.
+    """
+    node, nodes = ast.parse(annotation, mode="eval").body, list[ast.expr]()
+    while isinstance(node, ast.BinOp):
+        node, nodes = node.left, [node.right, *nodes]
+    texts = [ast.unparse(member) for member in (node, *nodes)]
+    kinds = [eval(text, dict(VALUES)) for text in texts if text.partition("[")[0] in VALUES]
+    if not set(kinds) - {None}:
+        kinds.append(str)
+    if "Any" in texts:
+        kinds.append(None)
+    return Union[tuple(kinds)]  # noqa: UP007  (of members that are known only now)
 
 
 def _members(kind: Any) -> tuple[Any, ...]:

@@ -71,15 +71,11 @@ def report(folder: str | list[str], out: str | None = None) -> Path:
 
     folders = [folder] if isinstance(folder, str) else folder
     first = Path(folders[0])
-    inside = [] if len(folders) > 1 or is_story(first) else runs_in(first)
     if len(folders) > 1 and out is None:
         raise InputError("comparing runs needs --out, the page's file, such as --out compare.html.")
-    if len(folders) > 1:
-        page = write_comparison(folders, str(out))
-    elif len(inside) > 1:
-        page = write_comparison(inside, out or first)
-    else:
-        page = write_report(first, out)
+    if len(folders) == 1 and not is_story(first):
+        folders = list(map(str, runs_in(first))) or folders
+    page = write_comparison(folders, out or first) if len(folders) > 1 else write_report(first, out)
     print(page)
     return page
 
