@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from accord import engine
+from accord import engine, feedback
 from accord.errors import InputError
 from accord.records import EncodedPrompt, Prompt
 
@@ -48,8 +48,6 @@ def chat(
     from accord.chat.screen import Screen
     from accord.chat.session import Session
     from accord.chat.speaker import Speaker
-    from accord.feedback.judge import listen
-    from accord.feedback.named import reward_named
     from accord.report.text import called
 
     policy = engine.load.load_model(model).in_dtype(dtype)
@@ -58,10 +56,10 @@ def chat(
         policies.append(policy if other == model else engine.load.load_model(other).in_dtype(dtype))
     scored: Reward | None = None
     if reward is not None:
-        scored = reward_named(reward, policy, dtype=policy.dtype)
+        scored = feedback.named.reward_named(reward, policy, dtype=policy.dtype)
         _check(scored, reward)
         for policy_heard in policies[1:]:
-            listen(scored, policy_heard)
+            feedback.judge.listen(scored, policy_heard)
     screen = Screen()
     speakers = [Speaker(p, called(p.name)) for p in policies]
     session = Session(speakers, screen, sampling, reward=scored, best_of=best_of, system=system)
@@ -71,9 +69,7 @@ def chat(
 
 def _check(reward: Reward, name: str) -> None:
     """Raise InputError where a reward reads what a row of data has and a message has not."""
-    from accord.feedback.judge import check_prompts
-
     try:
-        check_prompts(reward, [EncodedPrompt(Prompt(""), (), -1)])
+        feedback.judge.check_prompts(reward, [EncodedPrompt(Prompt(""), (), -1)])
     except InputError as error:
         raise InputError(f"--reward {name} reads a row of data, and a chat has none ({error}).") from error

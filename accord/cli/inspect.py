@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Column, Table
 from rich.text import Text as Line
 
-from accord import engine
+from accord import data, engine
 from accord.console import on_one_line, show
 from accord.errors import InputError
 from accord.records import Message, Text
@@ -62,14 +62,13 @@ def inspect(
     """
     if top < 1:
         raise InputError(f"--top must be at least 1, not {top}.")
-    from accord.data.chat import encode_prompt
     from accord.report.html import page_file
     from accord.report.inside import write_inside
 
     path = page_file(out, "inspect.html") if out else unused(Path("runs/inspect.html"))
     policy = engine.load.load_model(model)
     prompt: Text = (Message("user", text),) if chat else text
-    tokens = encode_prompt(policy.tokenizer, prompt)
+    tokens = data.chat.encode_prompt(policy.tokenizer, prompt)
     longest = min(MOST, policy.context or MOST)
     if not text or not 1 <= len(tokens) <= longest:
         problem = "is empty" if not text or not tokens else f"has {len(tokens)} tokens"

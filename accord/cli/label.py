@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from accord import engine
+from accord import engine, feedback, objectives
 from accord.console import counting, status
 from accord.errors import InputError
 from accord.files import write_rows
@@ -44,17 +44,16 @@ def label(
     if pairs is not None and pairs < 1:
         raise InputError(f"--pairs must be at least 1, not {pairs}.")
     from accord.data.load import load_samples
-    from accord.feedback.ai import with_progress
-    from accord.feedback.combine import BothOrders
-    from accord.feedback.named import judge_named, labeler_named
-    from accord.feedback.people import labeled
 
     comparisons = comparisons_of(load_samples(data), pairs)
     if not comparisons:
         raise InputError(f"{data} has no prompt with two different completions; sample with --n 2 or more.")
-    named = with_progress(judge_named(judge)) if agreement is None else labeler_named(judge, agreement, seed)
-    verdicts = BothOrders(named)(comparisons)
-    preferences, counts = labeled(comparisons, verdicts)
+    if agreement is None:
+        named = feedback.ai.with_progress(feedback.named.judge_named(judge))
+    else:
+        named = feedback.named.labeler_named(judge, agreement, seed)
+    verdicts = feedback.combine.BothOrders(named)(comparisons)
+    preferences, counts = feedback.people.labeled(comparisons, verdicts)
     if not preferences:
         raise InputError(
             f"the judge found no completion better than another: {counts.ties} ties, {counts.invalid} invalid."
@@ -131,14 +130,12 @@ def _score_trees(policy: Policy, trees: Sequence[Tree], tokens_per_pass: int) ->
     """For every tree its branches' log-probabilities, summed in float64, and numbers of tokens."""
     import torch
 
-    from accord.objectives.segments import segment_sum
-
     result: list[tuple[list[float], list[int]]] = [([], [])] * len(trees)
     index = {id(tree): i for i, tree in enumerate(trees)}
     with counting("score", len(trees)) as progress, torch.no_grad():
         for batch in engine.trees.pack(trees, tokens_per_pass, policy.device):
             logp = policy.log_probs(batch).double()
-            sums = segment_sum(logp, batch.owner, batch.branches).tolist()
+            sums = objectives.segments.segment_sum(logp, batch.owner, batch.branches).tolist()
             counts = torch.bincount(batch.owner, minlength=batch.branches).tolist()
             for tree in batch.trees:
                 size = len(tree.branches)

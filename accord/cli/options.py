@@ -153,8 +153,7 @@ def _of_function(function: Callable[..., Any]) -> Iterator[Option]:
 def _of_method(method: Any) -> Iterator[Option]:
     """What `fit` takes, then how a run is run (the method's `options`), then the method's settings."""
     for parameter, kind, text in _parameters(method.fit):
-        if parameter.name not in ("self", "on_step"):
-            yield Option(parameter.name, kind, parameter.default, text, "reads and writes")
+        yield Option(parameter.name, kind, parameter.default, text, "reads and writes")
     yield from _of_fields(method.options, lambda name, owner: "watching" if "watch" in name else "reads and writes")
     yield from _of_fields(method, lambda name, owner: OF_CLASSES.get(owner, "the method's own"))
 
@@ -176,10 +175,10 @@ def _of_fields(kind: type, group: Callable[[str, str], Group]) -> Iterator[Optio
 
 
 def _parameters(function: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, Any, str]]:
-    """A function's parameters with their types and what is said of them, without **more."""
+    """A function's parameters with their types and what is said of them, but for those that only Python gives."""
     said = _said(function)
     for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is not parameter.VAR_KEYWORD:
+        if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in ("self", "on_step"):
             yield parameter, _written(parameter.annotation), said.get(parameter.name, "")
 
 
@@ -195,7 +194,8 @@ def _written(annotation: str) -> Any:
     """
     node, nodes = ast.parse(annotation, mode="eval").body, list[ast.expr]()
     while isinstance(node, ast.BinOp):
-        node, nodes = node.left, [node.right, *nodes]
+        nodes.insert(0, node.right)
+        node = node.left
     texts = [ast.unparse(member) for member in (node, *nodes)]
     kinds = [eval(text, dict(VALUES)) for text in texts if text.partition("[")[0] in VALUES]
     if not set(kinds) - {None}:

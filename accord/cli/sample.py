@@ -9,7 +9,7 @@ from math import isfinite, isnan
 from pathlib import Path
 from typing import Any, Literal
 
-from accord import engine
+from accord import engine, feedback
 from accord.console import counting, status
 from accord.errors import InputError
 from accord.files import write_rows
@@ -65,15 +65,13 @@ def sample(
     sampling = engine.sampling.Sampling(max_new_tokens, temperature, top_k, top_p, seed)
     from accord.data import load_prompts
     from accord.data.encoding import encode_prompts
-    from accord.feedback.judge import check_prompts
-    from accord.feedback.named import reward_named
 
     policy = engine.load.load_model(model).in_dtype(dtype)
     rows = load_prompts(data, split=split, limit=limit)
     prompts, _ = encode_prompts(policy.tokenizer, rows, room=max_new_tokens, context=policy.context)
-    score = reward_named(reward, policy, dtype=policy.dtype) if reward else None
+    score = feedback.named.reward_named(reward, policy, dtype=policy.dtype) if reward else None
     if score:
-        check_prompts(score, prompts)
+        feedback.judge.check_prompts(score, prompts)
     with counting("sample", len(prompts) * choice.samples) as progress:
         samples = policy.sample(prompts, choice.samples, sampling, progress=progress)
     kept = choice.of(samples, score(samples).tolist()) if score else [(s, None) for s in samples]
