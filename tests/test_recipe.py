@@ -121,6 +121,7 @@ def test_overrides_reach_every_round_or_one() -> None:
         made = stages({key: values[key] for key in order})
         assert [made[f"ppo-{k}"].options["max_steps"] for k in (1, 2, 3)] == [5, 9, 5]
     assert "max_steps" not in stages({"sft.max_steps": 1})["ppo-1"].options
+    assert stages({"evaluation.models.sft": "x"})["evaluation"].options["models"]["sft"] == "x"
 
 
 def test_a_block_repeats_as_often_as_a_variable_says() -> None:
