@@ -9,7 +9,7 @@ from accord.errors import InputError
 from accord.records import EncodedPrompt, Prompt
 
 if TYPE_CHECKING:
-    from accord.feedback.judge import Reward
+    from accord.feedback.reward import Reward
 
 
 def chat(
@@ -56,10 +56,10 @@ def chat(
         policies.append(policy if other == model else engine.load.load_model(other).in_dtype(dtype))
     scored: Reward | None = None
     if reward is not None:
-        scored = feedback.named.reward_named(reward, policy, dtype=policy.dtype)
+        scored = feedback.named.reward_named(reward, policy)
         _check(scored, reward)
         for policy_heard in policies[1:]:
-            feedback.judge.listen(scored, policy_heard)
+            feedback.reward.listen(scored, policy_heard)
     screen = Screen()
     speakers = [Speaker(p, called(p.name)) for p in policies]
     session = Session(speakers, screen, sampling, reward=scored, best_of=best_of, system=system)
@@ -70,6 +70,6 @@ def chat(
 def _check(reward: Reward, name: str) -> None:
     """Raise InputError where a reward reads what a row of data has and a message has not."""
     try:
-        feedback.judge.check_prompts(reward, [EncodedPrompt(Prompt(""), (), -1)])
+        feedback.reward.check_prompts(reward, [EncodedPrompt(Prompt(""), (), -1)])
     except InputError as error:
         raise InputError(f"--reward {name} reads a row of data, and a chat has none ({error}).") from error

@@ -52,7 +52,7 @@ def label(
         named = feedback.ai.with_progress(feedback.named.judge_named(judge))
     else:
         named = feedback.named.labeler_named(judge, agreement, seed)
-    verdicts = feedback.combine.BothOrders(named)(comparisons)
+    verdicts = feedback.judge.BothOrders(named)(comparisons)
     preferences, counts = feedback.people.labeled(comparisons, verdicts)
     if not preferences:
         raise InputError(

@@ -69,9 +69,9 @@ def sample(
     policy = engine.load.load_model(model).in_dtype(dtype)
     rows = load_prompts(data, split=split, limit=limit)
     prompts, _ = encode_prompts(policy.tokenizer, rows, room=max_new_tokens, context=policy.context)
-    score = feedback.named.reward_named(reward, policy, dtype=policy.dtype) if reward else None
+    score = feedback.named.reward_named(reward, policy) if reward else None
     if score:
-        feedback.judge.check_prompts(score, prompts)
+        feedback.reward.check_prompts(score, prompts)
     with counting("sample", len(prompts) * choice.samples) as progress:
         samples = policy.sample(prompts, choice.samples, sampling, progress=progress)
     kept = choice.of(samples, score(samples).tolist()) if score else [(s, None) for s in samples]
