@@ -276,6 +276,7 @@ def test_options_of_types_by_hand() -> None:
         (dict[str, str], {"a": "1", "b": "x"}, {"a": "1", "b": "x"}),
         (dict[str, str] | None, "{a: x}", {"a": "x"}),
         (dict[str, list[str]], {"a": "[x, y]", "b": ["z"]}, {"a": ["x", "y"], "b": ["z"]}),
+        (dict[str, str | list[str]], {"a": "[x, y]", "b": "z"}, {"a": ["x", "y"], "b": "z"}),
         (Literal["auto", "float32"], "float32", "float32"),
     ],
 )

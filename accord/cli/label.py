@@ -5,20 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from accord import engine, feedback, objectives
-from accord.console import counting, status
+from accord import engine, feedback
+from accord.console import status
 from accord.errors import InputError
 from accord.files import write_rows
 from accord.records import Comparison, Preference, Prompt, Ranking, Text
-
-if TYPE_CHECKING:
-    from accord.engine.models import Policy
-    from accord.engine.trees import Tree
 
 
 def label(
@@ -108,6 +104,7 @@ def score(
     """
     from accord.data import load_data
     from accord.data.encoding import to_tree
+    from accord.evaluate.answers import branch_log_probs
 
     policy = engine.load.load_model(model).in_dtype(dtype)
     rows = load_data(data, split=split, limit=limit)
@@ -121,28 +118,10 @@ def score(
             raise InputError(
                 f"{data}, row {i + 1}: {longest} tokens do not fit into the model's context of {policy.context}."
             )
-    sums = _score_trees(policy, trees, tokens_per_pass)
-    write_rows(out, (_row(row, *s) for row, s in zip(rows, sums, strict=True)))
+    sums = branch_log_probs(policy, trees, tokens_per_pass)
+    counts = [[len(b.tokens) if b.trained is None else sum(b.trained) for b in tree.branches] for tree in trees]
+    write_rows(out, map(_row, rows, sums, counts))
     return Path(out)
-
-
-def _score_trees(policy: Policy, trees: Sequence[Tree], tokens_per_pass: int) -> list[tuple[list[float], list[int]]]:
-    """For every tree its branches' log-probabilities, summed in float64, and numbers of tokens."""
-    import torch
-
-    result: list[tuple[list[float], list[int]]] = [([], [])] * len(trees)
-    index = {id(tree): i for i, tree in enumerate(trees)}
-    with counting("score", len(trees)) as progress, torch.no_grad():
-        for batch in engine.trees.pack(trees, tokens_per_pass, policy.device):
-            logp = policy.log_probs(batch).double()
-            sums = objectives.segments.segment_sum(logp, batch.owner, batch.branches).tolist()
-            counts = torch.bincount(batch.owner, minlength=batch.branches).tolist()
-            for tree in batch.trees:
-                size = len(tree.branches)
-                result[index[id(tree)]] = (sums[:size], counts[:size])
-                sums, counts = sums[size:], counts[size:]
-            progress(len(batch.trees))
-    return result
 
 
 def _row(row: object, logps: list[float], tokens: list[int]) -> dict[str, Any]:
@@ -152,9 +131,3 @@ def _row(row: object, logps: list[float], tokens: list[int]) -> dict[str, Any]:
     return {
         f"{n}_{k}": v for n, lp, t in zip(names, logps, tokens, strict=True) for k, v in (("logp", lp), ("tokens", t))
     }
-
-
-def score_trees(policy: Any, trees: Any, dtype: Any, tokens_per_pass: int = 4096) -> Any:
-    """Until evaluate scores by itself."""
-    policy.dtype = dtype
-    return _score_trees(policy, trees, tokens_per_pass)

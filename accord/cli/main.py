@@ -81,10 +81,10 @@ def _say_where(call: Call, result: Any) -> None:
     """One line that names what the command wrote."""
     if COMMANDS[call.command].says_where:
         return
-    if isinstance(result, Path):
-        print(f"{call.command}: wrote {result}")
-    elif hasattr(result, "report"):
+    if hasattr(result, "report"):
         print(f"{call.command}: the model is {result.folder / 'model'}, the report {result.report}")
+    elif "out" in call.options:
+        print(f"{call.command}: wrote {Path(call.options['out']) / COMMANDS[call.command].result}")
 
 
 def _way_on(command: str) -> str:

@@ -90,7 +90,9 @@ class Option:
         if value == "null" and NoneType in _members(self.type):
             return None
         adapter: TypeAdapter[Any] = TypeAdapter(self.type, config=ConfigDict(coerce_numbers_to_str=True))
-        for candidate in _readings(value):
+        # Where one text or a list of them fits, "[a, b]" is a list.
+        readings = list(_readings(value))[:: -1 if "list[" in str(self.type) else 1]
+        for candidate in readings:
             try:
                 return adapter.validate_python(candidate)
             except ValidationError:

@@ -165,10 +165,3 @@ def _columns(sample: Sample) -> Iterator[tuple[str, Any]]:
             continue
         if name != "reward":
             yield name, value
-
-
-def draw(policy: Any, prompts: Any, n: int, sampling: Any, dtype: Any) -> list[Sample]:
-    """Until evaluate samples by itself."""
-    policy.dtype = dtype
-    with counting("sample", len(prompts) * n) as progress:
-        return policy.sample(prompts, n, sampling, progress=progress)

@@ -24,6 +24,8 @@ class Command:
     """The name, in a stage's folder, of the one file it writes; without one `out` is the folder itself."""
     leaves: tuple[str, ...] = ()
     """Patterns of what is in a stage's folder afterwards, which later stages can name."""
+    result: str = ""
+    """The file in `out`, where that is a folder, that has the result."""
     says_where: bool = False
     """Whether it says itself where its result is."""
 
@@ -33,7 +35,9 @@ def _method(name: str, what: str) -> Command:
 
 
 def _question(name: str, what: str, *leaves: str) -> Command:
-    return Command(f"accord.evaluate.questions:{name}", what, leaves=("evaluation.json", *leaves))
+    return Command(
+        f"accord.evaluate:evaluate_{name}", what, leaves=("evaluation.json", *leaves), result="evaluation.json"
+    )
 
 
 COMMANDS: dict[str, Command] = {
@@ -69,11 +73,7 @@ COMMANDS: dict[str, Command] = {
         "overoptimization", "where the true reward turns over while the optimized one rises"
     ),
     "evaluate tasks": _question("tasks", "models on clusters of tasks, those held out and others"),
-    "evaluate passes": Command(
-        "accord.evaluate.questions.verify:verify",
-        "how often models' samples are right: pass@k and the majority's answer",
-        leaves=("evaluation.json", "*.jsonl"),
-    ),
+    "evaluate passes": _question("passes", "how often models' samples are right: pass@k and the majority's answer"),
     "tasks": Command(
         "accord.cli.datasets:tasks", "write demonstrations of all clusters but those held out", file="train.jsonl"
     ),
