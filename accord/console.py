@@ -3,7 +3,7 @@
 A terminal obeys control characters (an escape sequence can move the cursor, rename the window or color what follows),
 and readers are misled by zero-width and direction-changing ones. Wherever a text is shown, signs stand in their place.
 
-A progress bar for commands that count.
+What paths are called, and a progress bar for commands that count.
 """
 
 from __future__ import annotations
@@ -35,6 +35,15 @@ def sign(character: str) -> str:
 def legible(text: str) -> str:
     """The text with a sign for every character that hides or acts; spaces and line ends stay as they are."""
     return _HIDDEN.sub(lambda match: sign(match.group()), text)
+
+
+def called(name: str) -> str:
+    """What a path is called: a file by its name, a model by its run's folder; what is no path stays as it is."""
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    if not parts or "//" in name or " " in name:
+        return name
+    kept = {"model": "", "best": " best"}.get(parts[-1]) if len(parts) > 1 else None
+    return parts[-1] if kept is None else parts[-2] + kept
 
 
 def on_one_line(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 from accord.chat.screen import Screen
 from accord.chat.session import Session
 from accord.chat.speaker import Speaker
+from accord.console import called
 from accord.engine.load import load_model
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.sampling import Sampling
@@ -14,7 +15,6 @@ from accord.errors import InputError
 from accord.feedback.judge import Reward, check_prompts, listen
 from accord.feedback.named import reward_named
 from accord.records import EncodedPrompt, Prompt
-from accord.report.text import called
 
 
 def chat(

@@ -10,6 +10,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from accord.console import called
 from accord.data import load_prompts
 from accord.engine.load import load_model
 from accord.engine.precision import compute_dtype
@@ -24,7 +25,6 @@ from accord.feedback.judge import Reward, check_prompts
 from accord.feedback.named import reward_named
 from accord.files import require_folder
 from accord.records import EncodedPrompt, Prompt
-from accord.report.text import called
 
 COEFFICIENTS = ("kl_coefficient", "beta", "tau")
 """What a method's price of divergence is called in its run's config.yaml."""
