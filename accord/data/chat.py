@@ -1,9 +1,8 @@
-"""Texts as rows hold them: strings, lists of messages, and "Human / Assistant" transcripts, read into `Text`.
+"""Chats: read from rows, rendered by the tokenizer's chat template, and tokenized, the end-of-turn token always there.
 
-Texts to tokens: the tokenizer's chat template, the prompt tokenized once, the end-of-turn token always there.
-
-A prompt and its completions are tokenized apart, each on its own, and never as one joined text: that is how a sampler
-sees them, and the only way in which all branches of a tree have exactly the same prompt.
+Rows hold strings, lists of messages, and "Human / Assistant" transcripts; here they become `Text`, and a `Text` becomes
+tokens. A prompt and its completions are tokenized apart, each on its own, and never as one joined text: that is how a
+sampler sees them, and the only way in which all branches of a tree have exactly the same prompt.
 """
 
 from __future__ import annotations
@@ -81,31 +80,31 @@ def align(prompt: Text, *completions: Text) -> tuple[Text, tuple[Text, ...]]:
     return prompt, tuple((Message("assistant", c),) if isinstance(c, str) else c for c in completions)
 
 
-def _message(item: Any, place: str) -> Message:
+def _message(item: Any, where: str) -> Message:
     if isinstance(item, Message):
         return item
     if not isinstance(item, Mapping):
-        raise InputError(f"{place} must be an object with 'role' and 'content', not {_kind(item)}")
+        raise InputError(f"{where} must be an object with 'role' and 'content', not {_kind(item)}")
     role, content = item.get("role"), item.get("content")
     if role is None or content is None:
         missing = "role" if role is None else "content"
-        raise InputError(f"{place} lacks '{missing}': a message is an object with 'role' and 'content'")
+        raise InputError(f"{where} lacks '{missing}': a message is an object with 'role' and 'content'")
     if role not in _ROLES:
-        raise InputError(f"{place} has the unknown role {role!r}: the roles are {', '.join(_ROLES)}")
+        raise InputError(f"{where} has the unknown role {role!r}: the roles are {', '.join(_ROLES)}")
     if not isinstance(content, str):
-        raise InputError(f"{place} has content that is {_kind(content)}, not a string")
+        raise InputError(f"{where} has content that is {_kind(content)}, not a string")
     if item.get("tool_calls"):
-        raise InputError(f"{place} has 'tool_calls', which are not supported: write the call into 'content'")
-    return Message(role, _encodable(content, place))
+        raise InputError(f"{where} has 'tool_calls', which are not supported: write the call into 'content'")
+    return Message(role, _encodable(content, where))
 
 
-def _encodable(text: str, place: str) -> str:
+def _encodable(text: str, where: str) -> str:
     """The text, refused where it holds half of a surrogate pair, which no tokenizer and no UTF-8 file can take."""
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"{place} holds {text[error.start]!r}, which is not valid Unicode text") from None
+            raise InputError(f"{where} holds {text[error.start]!r}, which is not valid Unicode text") from None
     return text
 
 
@@ -185,11 +184,11 @@ def completion_pieces(
     asked = () if isinstance(prompt, str) else prompt
     pieces: list[Piece] = []
     rendered = head
-    for place, turn in enumerate(completion):
+    for i, turn in enumerate(completion):
         if turn.role != "assistant":
             continue
-        so_far = (*asked, *completion[:place])
-        if place > 0:
+        so_far = (*asked, *completion[:i])
+        if i > 0:
             before = render(tokenizer, so_far, generation=True)
             pieces.append(Piece(_added(rendered, before), trained=False))
             rendered = before
@@ -214,7 +213,7 @@ def join(pieces: Iterable[Piece], tokens: Iterable[Sequence[int]], end: int) -> 
             spoken = _after_last(ids, end) or len(ids)
             last = len(joined) + spoken
         joined += ids
-        trained += [piece.trained and place < spoken for place in range(len(ids))]
+        trained += [piece.trained and i < spoken for i in range(len(ids))]
     del joined[last:], trained[last:]
     if not joined or joined[-1] != end:
         joined.append(end)
@@ -239,14 +238,14 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
 def _added(before: str, after: str) -> str:
     """What a template adds when a chat goes on from the text `before` to the text `after`."""
     if not after.startswith(before):
-        place = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(after))
+        index = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(after))
         raise InputError(
             "the tokenizer's chat template is at fault: it does not render a chat's beginning as the beginning of the "
-            f"whole chat (they part at character {place}, after {after[max(0, place - 20) : place]!r})"
+            f"whole chat (they part at character {index}, after {after[max(0, index - 20) : index]!r})"
         )
     return after[len(before) :]
 
 
 def _after_last(tokens: Sequence[int], end: int) -> int:
-    """The place after the last `end` in `tokens`, 0 where there is none."""
-    return next((place for place in range(len(tokens), 0, -1) if tokens[place - 1] == end), 0)
+    """The index after the last `end` in `tokens`, 0 where there is none."""
+    return next((i for i in range(len(tokens), 0, -1) if tokens[i - 1] == end), 0)

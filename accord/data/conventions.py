@@ -1,9 +1,8 @@
 """The column conventions of the field: which columns a row may have, and the record each set of columns makes.
 
 A convention is a name, the columns it needs, and a function from a row's columns to a record. The first convention in
-`CONVENTIONS` whose columns are all there (and not null) is the row's. Every text may be a string or a list of messages.
-
-Implicit prompts: what two whole dialogues, or two whole texts, have in common.
+`CONVENTIONS` whose columns are all there (and not null) is the row's. Every text may be a string or a list of messages;
+where a row has two whole dialogues or texts and no prompt, its prompt is what they have in common.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ class Convention:
 
 def convention_of(columns: Columns) -> Convention:
     """The convention a row follows; InputError says which columns were found, which are accepted, and what is near."""
-    found = next((convention for convention in CONVENTIONS if convention.fits(columns)), None)
-    if found is None or (found.convert is _prompt and _looks_like_more(columns)) or _misspells_prompt(found, columns):
+    first = next((convention for convention in CONVENTIONS if convention.fits(columns)), None)
+    if first is None or (first.convert is _prompt and _looks_like_more(columns)) or _misspells_prompt(first, columns):
         raise InputError(_no_convention(columns))
-    return found
+    return first
 
 
 def _prompt(columns: Columns) -> Prompt:
@@ -94,7 +93,7 @@ def _ranking(columns: Columns) -> Ranking:
         raise InputError("a ranking needs at least two 'completions'")
     if any(not isinstance(rank, int) or isinstance(rank, bool) or rank < 0 for rank in ranks):
         raise InputError(f"'ranks' must be whole numbers from 0 (the best) up, not {list(ranks)!r}")
-    named = {f"completions[{place}]": value for place, value in enumerate(values)}
+    named = {f"completions[{i}]": value for i, value in enumerate(values)}
     prompt, completions = _branches({"prompt": columns["prompt"], **named}, *named)
     ranked: dict[Text, int] = {}
     for name, completion, rank in zip(named, completions, ranks, strict=True):
@@ -108,7 +107,7 @@ def _messages(columns: Columns) -> Demonstration:
     turns = read_text(columns["messages"], "messages")
     if isinstance(turns, str):
         raise InputError("'messages' must be a list of messages, not a string")
-    answers = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
+    answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
     if not answers:
         raise InputError("'messages' has no assistant turn to learn from")
     if answers[0] == 0:
@@ -214,9 +213,9 @@ def _looks_like_more(columns: Columns) -> bool:
     return any(name in _COMPLETIONS or _near(name, _COMPLETIONS) for name in columns if columns[name] is not None)
 
 
-def _misspells_prompt(found: Convention, columns: Columns) -> bool:
+def _misspells_prompt(convention: Convention, columns: Columns) -> bool:
     """Whether a row taken for one that needs no prompt has a column that is nearly of that name."""
-    return "prompt" not in found.needs and any(_near(name, ("prompt",)) for name in columns)
+    return "prompt" not in convention.needs and any(_near(name, ("prompt",)) for name in columns)
 
 
 def _near(name: str, known: Sequence[str]) -> str | None:
@@ -231,9 +230,9 @@ def _no_convention(columns: Columns) -> str:
     near = {name: _near(name, known) for name in present if name not in known}
     hints = [f"'{name}' is perhaps meant to be '{meant}'" for name, meant in near.items() if meant]
     accepted = " | ".join(", ".join(convention.needs) for convention in CONVENTIONS)
-    found = ", ".join(present) if present else "none that is not null"
+    listed = ", ".join(present) if present else "none that is not null"
     hint = f" ({'; '.join(hints)})" if hints else ""
-    return f"the columns found are {found}{hint}, but a row needs one of these sets of columns: {accepted}"
+    return f"the columns found are {listed}{hint}, but a row needs one of these sets of columns: {accepted}"
 
 
 def split_dialogues(
@@ -268,7 +267,7 @@ def split_strings(first: str, second: str) -> tuple[str, str, str]:
 
 def _shared(first: Sequence[object], second: Sequence[object]) -> int:
     """How many elements the two have in common before they part."""
-    for place, (a, b) in enumerate(zip(first, second, strict=False)):
+    for i, (a, b) in enumerate(zip(first, second, strict=False)):
         if a != b:
-            return place
+            return i
     return min(len(first), len(second))

@@ -1,8 +1,7 @@
-"""Records to trees: whole data sets tokenized at once, and fitted to the length that training allows.
+"""What is trained on: records as trees, the prompts of rows as a sampler takes them, and the order of both.
 
-The prompts of rows, whatever else the rows hold, as a sampler takes them.
-
-Which rows a step trains on: a pure function of seed and step, so a run resumes from its step number alone.
+Whole data sets are tokenized at once and fitted to the length that training allows. Which rows a step trains on is a
+pure function of seed and step, so a run resumes from its step number alone.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
 from accord.data.chat import (
     Piece,
@@ -62,8 +60,8 @@ def to_tree(tokenizer: PreTrainedTokenizerBase, row: Row, index: int = -1) -> Tr
     """The row as a tree, at full length.
 
     A preference has the branches (chosen, rejected) with ranks (0, 1); a ranking its own; a labeled completion has
-    rank 0 where it is desirable and 1 where it is not; a demonstration has no ranks. `index` is the row's place, from
-    0. Raises InputError as `encode` does, but for what length decides.
+    rank 0 where it is desirable and 1 where it is not; a demonstration has no ranks. `index` is the row's number,
+    from 0. Raises InputError as `encode` does, but for what length decides.
     """
     return _trees(tokenizer, [row], start=index)[0]
 
@@ -71,7 +69,7 @@ def to_tree(tokenizer: PreTrainedTokenizerBase, row: Row, index: int = -1) -> Tr
 def encode(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], *, max_length: int, context: int | None) -> Encoded:
     """The rows as trees in which a prompt with any one branch has at most min(`max_length`, `context`) tokens.
 
-    Completions are cut at the right, and lose their end-of-turn token with it. A row is left out, and told of in
+    Completions are cut at the right, and lose their end-of-turn token with it. A row is left out, and listed in
     `left_out`, where its prompt leaves no room for a completion, or where two branches of different rank are the same
     tokens (once cut). `context` is the model's longest sequence (None: unlimited).
 
@@ -95,7 +93,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], *, max_lengt
             kept.append(fitted)
         else:
             reasons.setdefault(reason, []).append(tree.row + 1)
-    left_out = [_told(reason, numbers, longest) for reason, numbers in reasons.items()]
+    left_out = [_left_out(reason, numbers, longest) for reason, numbers in reasons.items()]
     if not kept:
         raise InputError(f"no row is left to train on: {'; '.join(left_out) or 'the data holds no rows'}")
     return Encoded(kept, left_out)
@@ -161,7 +159,7 @@ def _fault(tree: Tree) -> str | None:
     return None
 
 
-def _told(reason: str, numbers: list[int], longest: int) -> str:
+def _left_out(reason: str, numbers: list[int], longest: int) -> str:
     """A line that says how many rows were left out, why, and which."""
     rows = "1 row" if len(numbers) == 1 else f"{len(numbers)} rows"
     named = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
@@ -200,13 +198,10 @@ def encode_prompts(
             kept.append(EncodedPrompt(prompt, tokens, i))
     if long and not kept:
         raise InputError(f"no prompt leaves room for {room} new tokens within {longest} tokens; raise --max-length.")
+    if not long:
+        return kept, []
     named = ", ".join(map(str, long[:8])) + (" ..." if len(long) > 8 else "")
-    told = (
-        [f"{len(long)} rows left out, as their prompts leave no room within {longest} tokens (rows {named})"]
-        if long
-        else []
-    )
-    return kept, told
+    return kept, [f"{len(long)} rows left out, as their prompts leave no room within {longest} tokens (rows {named})"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,8 +236,8 @@ class Order:
 
     def batch(self, step: int) -> list[int]:
         """The rows, counted from 0, of `step`, counted from 0."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        start = place * self.batch_size
+        epoch, index = divmod(step, self.steps_per_epoch)
+        start = index * self.batch_size
         return [int(row) for row in _permutation(self.count, self.seed, epoch)[start : start + self.batch_size]]
 
 

@@ -1,8 +1,7 @@
-"""The rows of a task as a model is asked them: every instruction filled in, the right answers, the options.
+"""The rows of tasks as a model is asked them: every instruction filled in, the right answers, the options.
 
-Training mixes: demonstrations of many tasks, in proportions that no large task dominates.
-
-How answers are compared where they are to be the same: as options of a task, and for exact match.
+`examples_of` reads those of one task, `mixture` makes demonstrations of many tasks, in proportions that no large task
+dominates, and `normalized` is how two answers are compared that are to be the same.
 """
 
 from __future__ import annotations
@@ -43,20 +42,20 @@ def examples_of(task: Task, *, training: bool = False, limit: int | None = None)
         InputError: a row lacks a column, has no answer, or an answer that is none of its options, or there are no rows.
     """
     most = None if training else min((n for n in (limit, task.limit) if n is not None), default=None)
-    found = []
+    examples = []
     name, unit, numbered = open_rows(task.data, task.train_split if training else task.split)
     for number, columns in numbered:
         try:
             if all(_holds(columns, *condition) for condition in task.where.items()):
-                found.append(_example(task, number, columns))
+                examples.append(_example(task, number, columns))
         except InputError as error:
             raise InputError(f"{name}, {unit} {number}, for the task {task.label}: {error}.") from None
-        if len(found) == most:
+        if len(examples) == most:
             break
-    if not found:
-        chosen = f" that {_told(task.where)}" if task.where else ""
+    if not examples:
+        chosen = f" that {_conditions(task.where)}" if task.where else ""
         raise InputError(f"{task.data} has no rows{chosen} for the task {task.label}.")
-    return found
+    return examples
 
 
 def dialogue(prompt: str, answer: str, form: Form) -> Demonstration:
@@ -115,7 +114,7 @@ def _holds(columns: Mapping[str, Any], path: str, wanted: Any) -> bool:
     return value in wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else bool(value == wanted)
 
 
-def _told(where: Mapping[str, Any]) -> str:
+def _conditions(where: Mapping[str, Any]) -> str:
     return " and ".join(f"have {value!r} as {path!r}" for path, value in where.items())
 
 
@@ -171,14 +170,14 @@ def mixture(
     """
     forbidden = {(t.data.resolve(), e.row) for t in tasks if t.cluster in left_out for e in examples_of(t)}
     pools: list[tuple[Task, list[Example]]] = []
-    told = []
+    notes = []
     for task in tasks:
         if task.cluster in left_out:
             continue
         rows = examples_of(task, training=True)
         kept = [e for e in rows if (task.data.resolve(), e.row) not in forbidden]
         if len(kept) < len(rows):
-            told.append(
+            notes.append(
                 f"{task.label}: {len(rows) - len(kept)} rows left out, as clusters held out are asked about them"
             )
         pools.append((task, kept))
@@ -187,7 +186,7 @@ def mixture(
     counts = quotas([len(rows) for _, rows in pools], per_task, temperature, total)
     mixed = [row for (task, rows), n in zip(pools, counts, strict=True) for row in _drawn(task, rows, n, form, seed)]
     random.Random(f"order {seed}").shuffle(mixed)
-    return mixed, told
+    return mixed, notes
 
 
 def overlapping(task: Task) -> int:

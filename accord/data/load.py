@@ -1,8 +1,6 @@
-"""`load_data` and `load_prompts`: rows from a file, a Hub name, a generator, or objects already in memory.
+"""Rows from a file, a data set on the Hugging Face Hub, a generator of reasoning-gym, or objects already in memory.
 
-Rows that a program makes up: the data sets of reasoning-gym by name, through the `verify` extra.
-
-Files of samples: prompts and completions as `accord sample` writes them, or as demonstrations have them.
+`load_data` reads records, `load_prompts` their prompts, `load_samples` prompts and completions in a file of samples.
 """
 
 from __future__ import annotations
@@ -132,7 +130,7 @@ def _pick(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int
     return iter(list(numbered)[start:stop])
 
 
-def _records(numbered: Iterable[tuple[int, Any]], place: str) -> Iterator[tuple[Row, Mapping[str, Any]]]:
+def _records(numbered: Iterable[tuple[int, Any]], where: str) -> Iterator[tuple[Row, Mapping[str, Any]]]:
     """Each row as a record, and its columns; all follow the first row's convention, or are records of one kind."""
     first: Convention | type | None = None
     for number, row in numbered:
@@ -147,7 +145,7 @@ def _records(numbered: Iterable[tuple[int, Any]], place: str) -> Iterator[tuple[
                 raise InputError(f"the row has {_describe(kind)}, where the first row has {_describe(first)}")
             yield (row, row_to_json(row)) if isinstance(kind, type) else (kind.convert(row), row)
         except InputError as error:
-            raise InputError(f"{place} {number}: {error}") from None
+            raise InputError(f"{where} {number}: {error}") from None
 
 
 def _describe(kind: Convention | type) -> str:

@@ -130,9 +130,9 @@ def _cell(name: str, cell: str | None) -> Any:
         return cell
 
 
-def _object(columns: Any, path: Path, place: str) -> Mapping[str, Any]:
+def _object(columns: Any, path: Path, where: str) -> Mapping[str, Any]:
     if not isinstance(columns, dict):
-        raise InputError(f"{path}, {place}: a row must be a JSON object, not {_json_kind(columns)}")
+        raise InputError(f"{path}, {where}: a row must be a JSON object, not {_json_kind(columns)}")
     return columns
 
 

@@ -98,9 +98,13 @@ class TreeAttention:
 
 
 def _take(x: Tensor, index: Tensor, blocks: int, groups: int) -> Tensor:
-    """Rows of x (T, heads, D) as matrices (B * groups, heads / groups * L, D), one for each key head of each block."""
+    """Rows of x (T, heads, D) as matrices (B * K, heads / K * L, D), one for each of the K key heads of each block.
+
+    The query heads that share a key head lie below each other, so that one product serves them all; of keys and values
+    there is one head a group.
+    """
     heads, dim = x.shape[1:]
-    rows = x.index_select(0, index).view(blocks, -1, groups, heads // groups, dim)
+    rows = x.index_select(0, index).view(blocks, -1, groups, heads // groups, dim)  # (B, L, K, heads / K, D)
     return rows.permute(0, 2, 3, 1, 4).reshape(blocks * groups, -1, dim)
 
 
@@ -113,7 +117,10 @@ def _rows(x: Tensor, blocks: int, length: int, groups: int) -> Tensor:
 def _probabilities(
     query: Tensor, key: Tensor, tile: Tile, scale: float, window: int | None, softcap: float | None
 ) -> tuple[Tensor, Tensor | None]:
-    """softmax over the visible keys, (B * K, R * Lq, Lk), and the derivative of the soft cap where there is one."""
+    """softmax over the visible keys, (B * K, R * Lq, Lk), and the derivative of the soft cap where there is one.
+
+    The cap is s = c tanh(u / c) of the raw scores u, so ds/du = 1 - tanh^2(u / c). A row of padding sees every key.
+    """
     scores = torch.bmm(query * scale, key.transpose(1, 2))
     slope = None
     if softcap is not None:
@@ -127,16 +134,30 @@ def _probabilities(
 
 
 def _put(x: Tensor, tile: Tile, rows: Tensor) -> None:
-    """Write rows (B * L, heads, D) to their places in x (T, heads, D), leaving the padding out."""
-    x.index_copy_(0, tile.place, rows if tile.kept is None else rows[tile.kept])
+    """Write rows (B * L, heads, D) where they belong in x (T, heads, D), leaving the padding out."""
+    x.index_copy_(0, tile.index, rows if tile.kept is None else rows[tile.kept])
 
 
-def _operands(query: Tensor, key: Tensor, value: Tensor, tile: Tile) -> tuple[tuple[Tensor, Tensor], ...]:
-    return (query, tile.query_index), (key, tile.key_index), (value, tile.key_index)
+def _operands(query: Tensor, key: Tensor, value: Tensor, tile: Tile, groups: int) -> list[Tensor]:
+    """The tile's queries (B * K, R * Lq, D), keys (B * K, Lk, D) and values (B * K, Lk, E)."""
+    of_tile = ((query, tile.query_index), (key, tile.key_index), (value, tile.key_index))
+    return [_take(x, index, len(tile.queries), groups) for x, index in of_tile]
 
 
 class _TreeAttention(torch.autograd.Function):
-    """Keeps only queries, keys and values for the backward pass: probabilities are cheaper to compute than to hold."""
+    """o = p v with p = softmax(s), s = cap(c q k^T), tile by tile: every query is in one tile, a key may be in several.
+
+    With g = dL/do and c the scale, and q the query as it came, unscaled:
+
+        dv = p^T g                                    summed over the queries that saw the value
+        dp = g v^T
+        ds = p (dp - sum over keys of p dp)           the softmax's, row by row
+        du = ds cap'(u)                               where there is a cap
+        dq = c du k          dk = c du^T q            dk summed like dv
+
+    Queries that share a key head are rows of one matrix, so du^T q and p^T g sum over them too. Only q, k and v are
+    kept for this: p costs less to compute again than to hold.
+    """
 
     @staticmethod
     def forward(
@@ -149,13 +170,14 @@ class _TreeAttention(torch.autograd.Function):
         window: int | None,
         softcap: float | None,
     ) -> Tensor:
+        """(T, H, D), (T, K, D), (T, K, E) -> (T, H, E)."""
         ctx.save_for_backward(query, key, value)
         ctx.settings = tiles, scale, window, softcap
         groups = key.shape[1]
         out = query.new_empty(*query.shape[:2], value.shape[2])
         for tile in tiles:
             b, lq = tile.queries.shape
-            q, k, v = (_take(x, i, b, groups) for x, i in _operands(query, key, value, tile))
+            q, k, v = _operands(query, key, value, tile, groups)
             p, _ = _probabilities(q, k, tile, scale, window, softcap)
             _put(out, tile, _rows(torch.bmm(p, v), b, lq, groups))
         return out
@@ -169,17 +191,16 @@ class _TreeAttention(torch.autograd.Function):
         for tile in tiles:
             b, lq = tile.queries.shape
             lk = tile.keys.shape[1]
-            q, k, v = (_take(x, i, b, groups) for x, i in _operands(query, key, value, tile))
-            g = _take(grad, tile.query_index, b, groups)
-            if tile.kept is not None:
+            q, k, v = _operands(query, key, value, tile, groups)
+            g = _take(grad, tile.query_index, b, groups)  # (B * K, R * Lq, E)
+            if tile.kept is not None:  # padding took the first token's gradient, and must give its keys none
                 g.view(b, -1, lq, g.shape[-1]).masked_fill_((tile.queries < 0)[:, None, :, None], 0)
-            p, slope = _probabilities(q, k, tile, scale, window, softcap)
-            grad_p = torch.bmm(g, v.transpose(1, 2))
-            grad_s = torch._softmax_backward_data(grad_p, p, -1, p.dtype)
+            p, slope = _probabilities(q, k, tile, scale, window, softcap)  # (B * K, R * Lq, Lk)
+            dp = torch.bmm(g, v.transpose(1, 2))
+            du = torch._softmax_backward_data(dp, p, -1, p.dtype)
             if slope is not None:
-                grad_s = grad_s * slope
-            _put(grad_query, tile, _rows(torch.bmm(grad_s, k) * scale, b, lq, groups))
-            of_keys = _rows(torch.bmm(grad_s.transpose(1, 2), q) * scale, b, lk, groups)
-            grad_key.index_add_(0, tile.key_index, of_keys)
+                du = du * slope
+            _put(grad_query, tile, _rows(torch.bmm(du, k) * scale, b, lq, groups))
+            grad_key.index_add_(0, tile.key_index, _rows(torch.bmm(du.transpose(1, 2), q) * scale, b, lk, groups))
             grad_value.index_add_(0, tile.key_index, _rows(torch.bmm(p.transpose(1, 2), g), b, lk, groups))
         return grad_query, grad_key, grad_value, None, None, None, None

@@ -1,7 +1,12 @@
 """Decoding: the keys and values of prompts, held once for all of a prompt's samples, and of what each sample wrote.
 
 The model's own forward runs over one flat row, a token for each live sample; its attention layers call the cache here.
-Samples that end leave the cache, and the samples of further prompts join it.
+`prefill` reads further prompts, whose samples join the live ones, `decode` appends a token to every live sample, and
+`keep` lets go of those that ended. `decoder` chooses what does this for a model.
+
+Axes: G prompts, S live samples (in the order of their prompts), W the samples of the prompt that has most, V tokens;
+H query heads, R = H / K of them to each of K key heads; P the longest prompt, L the longest sample, D and E the widths
+of a key and of a value.
 """
 
 from __future__ import annotations
@@ -34,7 +39,7 @@ class Recompute:
         self.sequences += [p for p in prompts for _ in range(n)]
         return self._logits(prompts)
 
-    def step(self, tokens: Tensor) -> Tensor:
+    def decode(self, tokens: Tensor) -> Tensor:
         """Append a token (S,) to every live sample; the logits (S, V) of the next."""
         self.sequences = [(*s, t) for s, t in zip(self.sequences, tokens.tolist(), strict=True)]
         return self._logits(self.sequences)
@@ -50,9 +55,11 @@ class Recompute:
 
 
 class Cache:
-    """Decoding with G prompts' keys and values beside those of S live samples, S of them at any time.
+    """Decoding with the keys and values of G prompts and those of S live samples, each held once.
 
-    The queries of a prompt's samples meet the prompt's keys in one product; nothing of the prompt is copied.
+    A prompt's keys are multiplied with the queries of all its samples at once, and never copied: the samples are laid
+    out as a grid of G rows and W columns, a prompt's samples in its row, so that the scores of all are one batched
+    product (G, K, W * R, D) x (G, K, D, P). A row of fewer than W samples has zeros at its end, which nothing reads.
     """
 
     def __init__(self, model: nn.Module, room: int) -> None:
@@ -60,9 +67,9 @@ class Cache:
         device = next(model.parameters()).device
         none = torch.zeros(0, dtype=torch.long, device=device)
         self.device = device
-        self.prompt_length, self.group, self.length = none, none, none  # (G,), (S,) ascending, (S,)
+        self.prompt_length, self.group, self.length = none, none, none  # (G,); (S,) ascending; (S,)
         self.prompt_kv: dict[int, tuple[Tensor, Tensor]] = {}  # per layer (G, K, P, D)
-        self.own_kv: dict[int, tuple[Tensor, Tensor]] = {}  # per layer (S, K, room, D)
+        self.own_kv: dict[int, tuple[Tensor, Tensor]] = {}  # per layer (S, K, room, D), filled up to length
 
     def prefill(self, prompts: Sequence[Prompt], n: int) -> Tensor:
         """Read each prompt once and start n samples of it; the logits (prompts, V) of their first token."""
@@ -71,29 +78,33 @@ class Cache:
         hidden = self._forward(trees.tokens, trees.positions, prefill)
         lengths = torch.tensor([len(p) for p in prompts], device=self.device)
         groups = torch.arange(len(prompts), device=self.device) + len(self.prompt_length)
-        place = _rows_of(lengths)
+        index = _rows_of(lengths)
         for layer, kv in prefill.kv.items():
-            pages = tuple(_page(x, place) for x in kv)
+            pages = tuple(_page(x, index) for x in kv)
             fresh = tuple(x.new_zeros(len(prompts) * n, x.shape[1], self.room, x.shape[2]) for x in kv)
             old = self.prompt_kv.get(layer)
             self.prompt_kv[layer] = pages if old is None else tuple(map(_stack, old, pages))  # type: ignore[assignment]
             mine = self.own_kv.get(layer)
-            self.own_kv[layer] = fresh if mine is None else tuple(map(_join, mine, fresh))  # type: ignore[assignment]
+            if mine is not None:
+                fresh = tuple(map(torch.cat, zip(mine, fresh, strict=True)))
+            self.own_kv[layer] = fresh  # type: ignore[assignment]
         self.prompt_length = torch.cat([self.prompt_length, lengths])
         self.group = torch.cat([self.group, groups.repeat_interleave(n)])
         self.length = torch.cat([self.length, torch.zeros(len(prompts) * n, dtype=torch.long, device=self.device)])
         self._arrange()
         return self.logits(hidden.index_select(0, trees.last))
 
-    def step(self, tokens: Tensor) -> Tensor:
+    def decode(self, tokens: Tensor) -> Tensor:
         """Append a token (S,) to every live sample; the logits (S, V) of the next."""
-        position = self.prompt_length[self.group] + self.length
+        position = self.prompt_length[self.group] + self.length  # (S,), of the new token
         self._end = torch.arange(len(tokens), device=self.device), self.length
         self.length = self.length + 1
+        # How far before the query each key lies, (S, P + L), negative where there is none: beyond a sample's end it is
+        # so anyway; beyond the end of a prompt shorter than P it comes out less than the sample's length.
         own = self._end[1][:, None] - torch.arange(int(self.length.max()), device=self.device)
         prompt = position[:, None] - torch.arange(int(self.prompt_length.max()), device=self.device)
         padding = prompt < self.length[:, None]
-        self._distance = torch.cat([prompt.masked_fill(padding, -1), own], 1)[:, None, None]
+        self._distance = torch.cat([prompt.masked_fill(padding, -1), own], 1)[:, None, None]  # (S, 1, 1, P + L)
         self._hidden: dict[int | None, Tensor] = {}
         return self.logits(self._forward(tokens, position, self._attend))
 
@@ -111,15 +122,15 @@ class Cache:
         self._arrange()
 
     def _arrange(self) -> None:
-        """Each sample's place in the grid (G, samples of the fullest prompt), where a prompt's queries lie together.
+        """Where each sample lies in the grid (G * W,): its prompt's row, its number among the prompt's samples.
 
-        Samples are in the order of their prompts, so where they fill the grid they lie in it as they are: None.
+        Where every prompt has W samples the grid is full, and they lie in it in their own order: None.
         """
-        counts = torch.bincount(self.group, minlength=len(self.prompt_length))
+        counts = torch.bincount(self.group, minlength=len(self.prompt_length))  # (G,)
         self._width = int(counts.max()) if len(counts) else 0
         within = torch.arange(len(self.group), device=self.device) - (counts.cumsum(0) - counts)[self.group]
         is_full = len(self.group) == len(counts) * self._width
-        self._place = None if is_full else self.group * self._width + within
+        self._cell = None if is_full else self.group * self._width + within
 
     def _forward(self, tokens: Tensor, positions: Tensor, attend: object) -> Tensor:
         mask = torch.zeros(1, 1, 1, 1, device=self.device)
@@ -145,35 +156,37 @@ class Cache:
         longest = self._distance.shape[-1] - p
         rows, at = self._end
         own_k[rows, :, at], own_v[rows, :, at] = key.transpose(0, 1), value.transpose(0, 1)
-        q = (query.transpose(0, 1) * scale).reshape(s, heads, -1, dim)
-        shared = self._to_grid(q) @ prompt_k.transpose(2, 3)
+        q = (query.transpose(0, 1) * scale).reshape(s, heads, -1, dim)  # (S, K, R, D)
+        shared = self._to_grid(q) @ prompt_k.transpose(2, 3)  # (G, K, W * R, P)
         scores = torch.cat([self._from_grid(shared), q @ own_k[:, :, :longest].transpose(2, 3)], -1)
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
+        # One softmax over both (S, K, R, P + L), whose parts then weigh the prompt's values and the sample's own.
         weights = torch.softmax(scores.masked_fill_(self._hidden_beyond(window), float("-inf")), -1)
         from_prompt = self._from_grid(self._to_grid(weights[..., :p]) @ prompt_v)
         return (from_prompt + weights[..., p:] @ own_v[:, :, :longest]).reshape(s, -1, own_v.shape[-1])
 
     def _hidden_beyond(self, window: int | None) -> Tensor:
-        """The keys (S, 1, 1, P + longest) a layer with this window does not see, worked out once a step."""
+        """The keys (S, 1, 1, P + L) that a layer with this window does not see, worked out once a token."""
         if window not in self._hidden:
             hidden = self._distance < 0
             self._hidden[window] = hidden if window is None else hidden | (self._distance >= window)
         return self._hidden[window]
 
     def _to_grid(self, x: Tensor) -> Tensor:
-        """(S, K, R, X) -> (G, K, width * R, X), zeros where a prompt has fewer live samples."""
+        """(S, K, R, X) -> (G, K, W * R, X), zeros where a prompt has fewer live samples."""
         _, heads, r, last = x.shape
-        if self._place is not None:
+        if self._cell is not None:
             grid = x.new_zeros(len(self.prompt_length) * self._width, heads, r, last)
-            grid[self._place] = x
+            grid[self._cell] = x
             x = grid
         return x.view(-1, self._width, heads, r, last).transpose(1, 2).reshape(-1, heads, self._width * r, last)
 
     def _from_grid(self, x: Tensor) -> Tensor:
+        """The inverse: (G, K, W * R, X) -> (S, K, R, X)."""
         g, heads, _, last = x.shape
         grid = x.view(g, heads, self._width, -1, last).transpose(1, 2).reshape(g * self._width, heads, -1, last)
-        return grid if self._place is None else grid[self._place]
+        return grid if self._cell is None else grid[self._cell]
 
 
 class _Prefill:
@@ -222,7 +235,7 @@ class Mixture(nn.Module):
         return (1 - self.weight) * policy + self.weight * reference
 
 
-class Both:
+class MixtureCache:
     """Decoding from a mixture: both models read the same prompts and tokens, and their logits are mixed."""
 
     def __init__(self, mixture: Mixture, room: int) -> None:
@@ -233,9 +246,9 @@ class Both:
         """Start n samples of each prompt; the logits (prompts, V) of their first token."""
         return self.mixture.mix(*(part.prefill(prompts, n) for part in self.parts))
 
-    def step(self, tokens: Tensor) -> Tensor:
+    def decode(self, tokens: Tensor) -> Tensor:
         """Append a token (S,) to every live sample; the logits (S, V) of the next."""
-        return self.mixture.mix(*(part.step(tokens) for part in self.parts))
+        return self.mixture.mix(*(part.decode(tokens) for part in self.parts))
 
     def keep(self, live: Tensor) -> None:
         """Let go of the samples where `live` (S,) is False."""
@@ -260,8 +273,9 @@ def _rows_of(lengths: Tensor) -> Tensor:
     return start[:, None] + torch.minimum(offset, (lengths - 1)[:, None])
 
 
-def _page(x: Tensor, place: Tensor) -> Tensor:
-    return x[place].transpose(1, 2).contiguous()
+def _page(x: Tensor, index: Tensor) -> Tensor:
+    """Keys or values of the flat row (T, K, D), by prompt: (G, K, P, D)."""
+    return x[index].transpose(1, 2).contiguous()
 
 
 def _stack(old: Tensor, new: Tensor) -> Tensor:
@@ -270,14 +284,10 @@ def _stack(old: Tensor, new: Tensor) -> Tensor:
     return torch.cat([nn.functional.pad(x, (0, 0, 0, widest - x.shape[2])) for x in (old, new)])
 
 
-def _join(old: Tensor, new: Tensor) -> Tensor:
-    return torch.cat([old, new])
-
-
-def decoder(model: nn.Module, room: int) -> Cache | Recompute | Both:
+def decoder(model: nn.Module, room: int) -> Cache | Recompute | MixtureCache:
     """The cache where the architecture takes one, else recomputation; for a mixture, what each of its models needs."""
     if isinstance(model, Mixture):
         if model.weight in (0, 1):
             return decoder(model.reference if model.weight else model.policy, room)
-        return Both(model, room)
+        return MixtureCache(model, room)
     return Cache(model, room) if takes_trees(model) else Recompute(model, room)

@@ -66,7 +66,7 @@ def generate(
     with evaluating(model):
         batch = decoder(model, sampling.max_new_tokens)
         while waiting < len(prompts) or len(live):
-            logits = batch.step(written.last(live).to(device)) if len(live) else None
+            logits = batch.decode(written.last(live).to(device)) if len(live) else None
             joining = _joining(len(live), len(prompts) - waiting, n, capacity)
             if joining:
                 first = batch.prefill(prompts[waiting : waiting + joining], n).repeat_interleave(n, 0)
@@ -169,7 +169,7 @@ def stream(
             yield Drawn(token, float(logp))
             if token in ends or place + 1 == sampling.max_new_tokens:
                 return
-            logits = batch.step(drawn)
+            logits = batch.decode(drawn)
 
 
 class Spelling:

@@ -84,7 +84,7 @@ def elsewhere(attention: Sequence[Tensor]) -> Tensor:
     """(L, H) the share of each head's attention that goes to tokens other than the first and the query itself.
 
     The first token is where heads look that have nothing to say (Xiao et al. 2023, arXiv:2309.17453), and a query's own
-    place tells no head apart from another.
+    position tells no head apart from another.
     """
     weights = torch.stack(list(attention))
     kept = torch.ones(weights.shape[-2:]).tril(-1)
@@ -98,8 +98,8 @@ def nearest(embeddings: Tensor, tokens: Sequence[int], k: int) -> tuple[Tensor, 
     own = torch.tensor(list(tokens))
     cosines = unit[own] @ unit.T
     cosines.scatter_(1, own[:, None], -torch.inf)
-    found = cosines.topk(min(k, len(unit) - 1), dim=-1)
-    return found.indices, found.values
+    neighbors = cosines.topk(min(k, len(unit) - 1), dim=-1)
+    return neighbors.indices, neighbors.values
 
 
 def plane(vectors: Tensor) -> tuple[Tensor, float]:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from accord.engine.sampling import truncate_
 
 BLOCK = 1 << 26
-"""Logits held at once in the precision of the matrix product (elements) ..."""
+"""Logits held at once in the precision of the matrix product: B rows of V (elements) ..."""
 
 CHUNK = 1 << 19
-"""... and those worked on at once in float32: on a CPU, few enough to stay in its cache."""
+"""... and those worked on at once in float32: R of these rows, on a CPU few enough to stay in its cache."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Readout:
         )
 
     def shape(self, z: Tensor) -> Tensor:
+        """f: raw logits to those that the architecture takes the softmax of, in at least float32."""
         z = z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
         if self.multiplier != 1.0:
             z = z * self.multiplier
@@ -90,60 +91,75 @@ def linear_log_probabilities(
 
 
 class _LinearLogProbabilities(torch.autograd.Function):
+    """log p_y and the entropy H of p = softmax(z), z = f(x) / T, a row x = h W^T + b of raw logits at a time.
+
+    f is the readout's `shape`, y the target, n = logsumexp(z), H = n - sum_v p_v z_v. With incoming gradients a of
+    log p_y and e of H:
+
+        d log p_y / dz_v = [v = y] - p_v
+        dH / dz_v        = -p_v (log p_v + H)
+        g_v = dL / dz_v  = a [v = y] - p_v (a + e (log p_v + H))
+        dL / dx_v        = g_v f'(x_v) / T
+
+    and from there the linear layer's: dh = dx W, dW = dx^T h, db = sum over rows of dx. A truncated entry has z = -inf,
+    p = 0 and so g = 0. Besides h and W only n and H are kept, two numbers a row; x and z are computed again. In
+    float32, where f and T change nothing, z is a view of x, and all that is done in place is done there.
+    """
+
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, settings: tuple[Any, ...]
     ) -> tuple[Tensor, Tensor]:
         readout, dtype, sharpness, top_k, top_p, want_entropy = settings
-        operand, states = weight.to(dtype), hidden.to(dtype)
+        weight_Vd, hidden_Nd = weight.to(dtype), hidden.to(dtype)
         wide = torch.promote_types(dtype, torch.float32)
-        logp, normalizer = hidden.new_empty(len(hidden), dtype=wide), hidden.new_empty(len(hidden), dtype=wide)
-        entropy = hidden.new_zeros(len(hidden), dtype=wide)
+        logp_N, normalizer_N = hidden.new_empty(len(hidden), dtype=wide), hidden.new_empty(len(hidden), dtype=wide)
+        entropy_N = hidden.new_zeros(len(hidden), dtype=wide)
         for block in _slices(0, len(hidden), BLOCK // len(weight)):
-            raw = _raw_logits(states[block], operand, bias)
-            for rows in _chunks(block, raw):
-                z = _sharpened(readout.shape(raw[rows.start - block.start : rows.stop - block.start]), sharpness)
-                truncate_(z, top_k, top_p)
-                normalizer[rows] = torch.logsumexp(z, -1)
-                logp[rows] = z.gather(1, target[rows, None]).squeeze(1) - normalizer[rows]
+            raw_BV = _raw_logits(hidden_Nd[block], weight_Vd, bias)
+            for rows in _chunks(block, raw_BV):
+                z_RV = _sharpened(readout.shape(raw_BV[rows.start - block.start : rows.stop - block.start]), sharpness)
+                truncate_(z_RV, top_k, top_p)
+                normalizer_N[rows] = torch.logsumexp(z_RV, -1)
+                logp_N[rows] = z_RV.gather(1, target[rows, None]).squeeze(1) - normalizer_N[rows]
                 if want_entropy:
-                    p = torch.exp(z - normalizer[rows, None])
-                    entropy[rows] = normalizer[rows] - (p * z.masked_fill_(p == 0, 0)).sum(-1)
-        ctx.save_for_backward(states, operand, bias, target, normalizer, entropy)
+                    p_RV = torch.exp(z_RV - normalizer_N[rows, None])
+                    entropy_N[rows] = normalizer_N[rows] - (p_RV * z_RV.masked_fill_(p_RV == 0, 0)).sum(-1)
+        ctx.save_for_backward(hidden_Nd, weight_Vd, bias, target, normalizer_N, entropy_N)
         ctx.settings, ctx.types = settings, (hidden.dtype, weight.dtype)
-        return logp, entropy
+        return logp_N, entropy_N
 
     @staticmethod
-    def backward(ctx: Any, grad_logp: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
-        states, operand, bias, target, normalizer, entropy = ctx.saved_tensors
+    def backward(ctx: Any, grad_logp_N: Tensor, grad_entropy_N: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_Nd, weight_Vd, bias, target, normalizer_N, entropy_N = ctx.saved_tensors
         readout, _, sharpness, top_k, top_p, want_entropy = ctx.settings
         hidden_type, weight_type = ctx.types
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        grad_hidden = torch.empty_like(states, dtype=hidden_type) if needs_hidden else None
+        grad_hidden = torch.empty_like(hidden_Nd, dtype=hidden_type) if needs_hidden else None
         grad_weight = grad_bias = None
-        for block in _slices(0, len(states), BLOCK // len(operand)):
-            grads = _raw_logits(states[block], operand, bias)  # logits, overwritten by their gradients
-            for rows in _chunks(block, grads):
-                part = grads[rows.start - block.start : rows.stop - block.start]
-                z = _sharpened(readout.shape(part), sharpness)
-                slope = _slope(z, readout, sharpness)
-                logp = truncate_(z, top_k, top_p).sub_(normalizer[rows, None])
-                p = torch.exp(logp) if want_entropy else logp.exp_()
-                pull = grad_logp[rows, None]
-                if want_entropy:
-                    surprise = logp.masked_fill_(p == 0, 0).add_(entropy[rows, None])
-                    g = p.mul_(surprise.mul_(grad_entropy[rows, None]).add_(pull).neg_())
+        for block in _slices(0, len(hidden_Nd), BLOCK // len(weight_Vd)):
+            x_BV = _raw_logits(hidden_Nd[block], weight_Vd, bias)  # overwritten, chunk by chunk, by dL / dx
+            for rows in _chunks(block, x_BV):
+                x_RV = x_BV[rows.start - block.start : rows.stop - block.start]
+                z_RV = _sharpened(readout.shape(x_RV), sharpness)
+                slope = _slope(z_RV, readout, sharpness)
+                logp_RV = truncate_(z_RV, top_k, top_p).sub_(normalizer_N[rows, None])
+                p_RV = torch.exp(logp_RV) if want_entropy else logp_RV.exp_()
+                a_R1 = grad_logp_N[rows, None]
+                if want_entropy:  # -p (a + e (log p + H)), where p = 0 with 0 for log p
+                    surplus_RV = logp_RV.masked_fill_(p_RV == 0, 0).add_(entropy_N[rows, None])
+                    g_RV = p_RV.mul_(surplus_RV.mul_(grad_entropy_N[rows, None]).add_(a_R1).neg_())
                 else:
-                    g = p.mul_(-pull)
-                g.scatter_add_(1, target[rows, None], pull.to(g.dtype))
-                part.copy_(g if slope is None else g * slope)
+                    g_RV = p_RV.mul_(-a_R1)
+                g_RV.scatter_add_(1, target[rows, None], a_R1.to(g_RV.dtype))  # + a [v = y]
+                x_RV.copy_(g_RV if slope is None else g_RV * slope)
             if grad_hidden is not None:
-                grad_hidden[block] = (grads @ operand).to(hidden_type)
+                grad_hidden[block] = (x_BV @ weight_Vd).to(hidden_type)
             if needs_weight:
-                of_block = grads.T @ states[block]
+                of_block = x_BV.T @ hidden_Nd[block]
                 grad_weight = of_block.to(weight_type) if grad_weight is None else grad_weight.add_(of_block)
             if needs_bias:
-                summed = grads.sum(0, dtype=bias.dtype)
+                summed = x_BV.sum(0, dtype=bias.dtype)
                 grad_bias = summed if grad_bias is None else grad_bias + summed
         return grad_hidden, grad_weight, grad_bias, None, None
 
@@ -158,8 +174,8 @@ def _chunks(block: slice, logits: Tensor) -> list[slice]:
     return _slices(block.start, block.stop, elements // logits.shape[1])
 
 
-def _raw_logits(states: Tensor, operand: Tensor, bias: Tensor | None) -> Tensor:
-    return nn.functional.linear(states, operand, None if bias is None else bias.to(operand.dtype))
+def _raw_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return nn.functional.linear(hidden, weight, None if bias is None else bias.to(weight.dtype))
 
 
 def _sharpened(z: Tensor, sharpness: float) -> Tensor:
@@ -167,7 +183,11 @@ def _sharpened(z: Tensor, sharpness: float) -> Tensor:
 
 
 def _slope(z: Tensor, readout: Readout, sharpness: float) -> Tensor | float | None:
-    """d z / d raw logit, from the shaped and sharpened logit z itself; None where it is 1."""
+    """f'(x) / T from z = f(x) / T, None where it is 1.
+
+    With sharpness s = 1/T, multiplier m and cap c, z = s c tanh(m x / c), and tanh' = 1 - tanh^2 makes it
+    s m (1 - (z / (s c))^2).
+    """
     slope = readout.multiplier * sharpness
     if readout.cap is not None:
         return slope * (1 - (z / (sharpness * readout.cap)) ** 2)

@@ -63,27 +63,30 @@ class Tile:
 
     @cached_property
     def query_index(self) -> Tensor:
-        """(B * Lq,) the queries' places in the flat layout; padding points at the first token."""
+        """(B * Lq,) where the queries are in the flat layout; padding points at the first token."""
         return self.queries.clamp(min=0).flatten()
 
     @cached_property
     def key_index(self) -> Tensor:
-        """(B * Lk,) the keys' places."""
+        """(B * Lk,) where the keys are; padding points at the first token, hidden from real queries."""
         return self.keys.clamp(min=0).flatten()
 
     @cached_property
     def kept(self) -> Tensor | None:
-        """Which of the B * Lq rows are no padding, where there is any."""
+        """Which of the B * Lq query rows are no padding; None where none is."""
         real = self.queries.flatten() >= 0
         return None if bool(real.all()) else real.nonzero().squeeze(1)
 
     @cached_property
-    def place(self) -> Tensor:
-        """Where the rows that are no padding belong."""
+    def index(self) -> Tensor:
+        """Where in the flat layout the query rows that are no padding belong."""
         return self.query_index if self.kept is None else self.query_index[self.kept]
 
     def hidden(self, window: int | None) -> Tensor:
-        """(B, Lq, Lk) True where a query must not see a key: the future, padding, and what left a sliding window."""
+        """(B, Lq, Lk) True where a query must not see a key: the future, padding, and what left a sliding window.
+
+        Padding among the queries sees all keys, as a softmax over none would be NaN; nothing reads what it gets.
+        """
         if window not in self._hidden:
             distance = self.query_position[:, :, None] - self.key_position[:, None, :]
             hidden = (distance < 0) | (self.keys < 0)[:, None, :]

@@ -21,14 +21,21 @@ from accord.engine.tiles import Span, Tile, tiles_of
 class Branch:
     """One completion's tokens, the last of them the end-of-turn token unless it was cut.
 
-    `trained` flags the tokens the loss sees (None: all of them). Where it was sampled, `logprobs` are the sampler's and
-    `reward` says how good it is.
+    `trained` flags the tokens the loss sees (None: all of them). Where it was sampled, `logprobs` are the sampler's;
+    where it was scored, `reward` says how good it is.
     """
 
     tokens: tuple[int, ...]
     trained: tuple[bool, ...] | None = None
     logprobs: tuple[float, ...] | None = None
-    reward: float = float("nan")
+    reward: float | None = None
+
+    @property
+    def score(self) -> float:
+        """The reward of a branch that has one; ValueError where it has none."""
+        if self.reward is None:
+            raise ValueError("the branch has no reward")
+        return self.reward
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +134,7 @@ class Trees:
                 group.append(g)
                 last.append(len(tokens) - 1)
                 ranks.append(tree.ranks[b] if tree.ranks else 0)
-                rewards.append(branch.reward)
+                rewards.append(float("nan") if branch.reward is None else branch.reward)
 
         def integers(values: list[int]) -> Tensor:
             return torch.tensor(values, dtype=torch.long, device=device)

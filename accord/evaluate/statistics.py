@@ -10,32 +10,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from statistics import NormalDist
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
+from accord.results.base import Interval
+
 Floats: TypeAlias = NDArray[np.float64]
+Indices: TypeAlias = NDArray[np.intp]
+Statistic: TypeAlias = Callable[[Floats], Floats]
+"""From how often each observation is in each resample, (R, n), to a number a resample, (R,), NaN for none."""
 
 _AT_ONCE = 2**21
 """Draws that are held in memory together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate, the confidence interval around it, and how many observations it rests on."""
-
-    estimate: float
-    low: float
-    high: float
-    n: int
-
-
-def as_json(interval: Interval) -> dict[str, float]:
-    """The interval as an object."""
-    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high, "n": interval.n}
 
 
 def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
@@ -56,7 +46,7 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
         raise ValueError("a rate needs at least one observation")
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} are impossible")
-    rate, z = successes / n, NormalDist().inv_cdf(0.5 + _checked(confidence) / 2)
+    rate, z = successes / n, float(scipy.special.ndtri(0.5 + _checked(confidence) / 2))
     shrink = 1 + z * z / n
     centre = (rate + z * z / (2 * n)) / shrink
     reach = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / shrink
@@ -107,8 +97,8 @@ def mean_of(shares: Sequence[float] | Floats) -> Interval:
 
 
 def bootstrap_values(
-    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]], n: int, *, resamples: int = 2000, seed: int = 0
-) -> NDArray[np.float64]:
+    statistic: Callable[[Floats], Floats], n: int, *, resamples: int = 2000, seed: int = 0
+) -> Floats:
     """What a statistic comes to in resamples of n observations with replacement, (resamples, ...).
 
     Args:
@@ -133,10 +123,10 @@ def percentile(estimate: float, replicates: Floats, n: int, *, confidence: float
         n: how many observations were resampled.
         confidence: the coverage aimed at, in (0, 1).
     """
-    quantile = NormalDist().inv_cdf(0.5 + _checked(confidence) / 2)
+    quantile = float(scipy.special.ndtri(0.5 + _checked(confidence) / 2))
     if n > 1:
         quantile = _student_quantile(confidence, n - 1) * math.sqrt(n / (n - 1))
-    tail = NormalDist().cdf(-quantile)
+    tail = float(scipy.special.ndtr(-quantile))
     low, high = np.quantile(replicates, [tail, 1 - tail])
     return Interval(estimate, float(low), float(high), n)
 
@@ -147,11 +137,10 @@ def sign_test(wins: int, losses: int) -> float:
     `min(1, 2 P(X <= min(wins, losses)))` with X binomial of wins + losses trials at 1/2. Ties are left out beforehand,
     as the test has it (Dixon and Mood 1946).
     """
-    trials, fewer = wins + losses, min(wins, losses)
-    return min(1.0, 2 * sum(math.comb(trials, k) for k in range(fewer + 1)) / 2**trials)
+    return float(scipy.stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
-def _resampled(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+def _resampled(n: int, resamples: int, seed: int) -> Iterator[Floats]:
     """How often each of n observations is drawn in each resample, (R, n), some resamples at a time."""
     generator, most = np.random.default_rng(seed), max(1, _AT_ONCE // n)
     for start in range(0, resamples, most):
@@ -161,20 +150,11 @@ def _resampled(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64
 
 
 def _student_quantile(confidence: float, degrees: int) -> float:
-    """The t with P(|T| < t) = confidence for Student's distribution.
-
-    With T = sqrt(degrees) tan(angle) the angle's density is proportional to cos(angle)^(degrees - 1), which is smooth
-    on a bounded interval; its integral is inverted on a grid that covers all but a billionth of it.
-    """
-    widest = min(math.pi / 2, 7 / math.sqrt(degrees))
-    angles = np.linspace(0.0, widest, 20_001)
-    density = np.cos(angles) ** (degrees - 1)
-    cumulative = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    angle = np.interp(confidence * cumulative[-1], cumulative, angles)
-    return math.sqrt(degrees) * math.tan(angle)
+    """The t with P(|T| < t) = confidence for Student's distribution."""
+    return float(scipy.special.stdtrit(degrees, 0.5 + confidence / 2))
 
 
-def _sample(values: Sequence[float] | Floats, at_least: int) -> NDArray[np.float64]:
+def _sample(values: Sequence[float] | Floats, at_least: int) -> Floats:
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or len(sample) < at_least:
         raise ValueError(f"an interval needs a flat list of at least {at_least} values, not shape {sample.shape}")
@@ -189,19 +169,13 @@ def _checked(confidence: float) -> float:
     return confidence
 
 
-Floats = NDArray[np.float64]
-Places = NDArray[np.intp]
-Statistic = Callable[[Floats], Floats]
-"""From how often each observation is found in each resample, (R, n), to a number a resample, (R,), NaN for none."""
-
-
-def numbered(labels: Sequence[Hashable]) -> Places:
+def numbered(labels: Sequence[Hashable]) -> Indices:
     """The cluster of every observation as a number from 0, in the order in which they appear."""
-    found: dict[Hashable, int] = {}
-    return np.array([found.setdefault(label, len(found)) for label in labels], dtype=np.intp)
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=np.intp)
 
 
-def resampled(statistic: Statistic, clusters: Places, *, resamples: int = 1000, seed: int = 0) -> Floats:
+def resampled(statistic: Statistic, clusters: Indices, *, resamples: int = 1000, seed: int = 0) -> Floats:
     """The statistic of what whole clusters, drawn with replacement, hold, (resamples,).
 
     Args:
@@ -214,8 +188,8 @@ def resampled(statistic: Statistic, clusters: Places, *, resamples: int = 1000, 
     return bootstrap_values(lambda drawn: statistic(drawn[:, cluster]), len(names), resamples=resamples, seed=seed)
 
 
-def each(statistic: Callable[[Places], float]) -> Statistic:
-    """A statistic of the observations' places, among which a place is found as often as it was drawn."""
+def each(statistic: Callable[[Indices], float]) -> Statistic:
+    """A statistic of the observations' indices, each repeated as often as its observation was drawn."""
 
     def of(weights: Floats) -> Floats:
         every = np.arange(weights.shape[1])
@@ -224,7 +198,7 @@ def each(statistic: Callable[[Places], float]) -> Statistic:
     return of
 
 
-def bootstrap(statistic: Statistic, clusters: Places, *, resamples: int = 1000, seed: int = 0) -> Interval | None:
+def bootstrap(statistic: Statistic, clusters: Indices, *, resamples: int = 1000, seed: int = 0) -> Interval | None:
     """The statistic with its 95% bootstrap interval over clusters; None where the data give it no value.
 
     Resamples that give it none are left out. `n` is the number of observations.
@@ -237,7 +211,7 @@ def bootstrap(statistic: Statistic, clusters: Places, *, resamples: int = 1000, 
     return replace(interval, n=len(clusters))
 
 
-def rate(outcomes: Floats, clusters: Places, *, seed: int = 0) -> Interval | None:
+def rate(outcomes: Floats, clusters: Indices, *, seed: int = 0) -> Interval | None:
     """The share of outcomes that are 1, a half counted half, with a 95% interval; None where there are none.
 
     Wilson's where every cluster holds one outcome, else the bootstrap over clusters. Where all outcomes are equal the
@@ -258,6 +232,6 @@ def rate(outcomes: Floats, clusters: Places, *, seed: int = 0) -> Interval | Non
     return mean(outcomes, clusters, seed=seed)
 
 
-def mean(values: Floats, clusters: Places, *, seed: int = 0) -> Interval | None:
+def mean(values: Floats, clusters: Indices, *, seed: int = 0) -> Interval | None:
     """The mean with its 95% bootstrap interval over clusters; None where there are no values."""
     return bootstrap(lambda weights: weights @ values / weights.sum(1), clusters, seed=seed)

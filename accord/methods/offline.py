@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from accord import data, engine, objectives
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError
-from accord.records import Prompt, Row
+from accord.records import Row
 from accord.train.loop import Learner, OnStep, Result, StepResult, train
 from accord.train.options import PolicyOptions, RunOptions, describe, named
 from accord.train.run import Run
@@ -135,11 +135,6 @@ def as_policy(model: Policy | str | Path, dtype: str) -> Policy:
     """The language model that `fit` was given, by name or loaded, computing in the precision called `dtype`."""
     loaded = model if isinstance(model, engine.models.Policy) else engine.load.load_model(str(model))
     return loaded.in_dtype(dtype)
-
-
-def prompts_of(source: Source, split: str) -> list[Prompt]:
-    """The prompts of a source's rows."""
-    return data.load_prompts(source, split=split)
 
 
 def of_kind(source: Source, split: str, kinds: tuple[type, ...], command: str) -> list[Row]:

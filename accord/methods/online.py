@@ -17,7 +17,7 @@ from accord.records import EncodedPrompt
 from accord.train.loop import Learner, OnStep, Result, train
 from accord.train.options import PolicyOptions, describe
 from accord.train.run import Run
-from accord.train.watch import NoWatch, check_independent, make_watch
+from accord.train.watch import check_independent, make_watch
 
 if TYPE_CHECKING:
     from accord.data.load import Source
@@ -30,6 +30,9 @@ class OnlineMethod(SamplingConfig, ABC):
     """A method that samples, has the samples scored, and learns from that; `fit` says by what they are scored."""
 
     options: ClassVar[type[PolicyOptions]] = PolicyOptions
+    """What `fit` takes besides."""
+    steps_sample: ClassVar[bool] = True
+    """Whether every step has samples of its own, which a watched measure can be taken of."""
 
     learning_rate: float = 1e-6
     """Peak step size of AdamW."""
@@ -39,6 +42,10 @@ class OnlineMethod(SamplingConfig, ABC):
     @abstractmethod
     def learner(self, policy: Policy, feedback: Any) -> Learner:
         """The method at work on a policy, with what says how good its samples are."""
+
+    def check(self, scorer: Any, prompts: Sequence[EncodedPrompt]) -> None:
+        """Raise InputError, before anything is sampled, where what scores samples cannot do its work on the prompts."""
+        feedback.judge.check_prompts(scorer, prompts)
 
     def train(
         self,
@@ -56,7 +63,7 @@ class OnlineMethod(SamplingConfig, ABC):
             source: what `fit` was given to score the samples, with its name there.
             score: makes of it what scores the samples of a policy.
         """
-        options.check_watch(samples=True)
+        options.check_watch(samples=self.steps_sample)
         check_independent(options.watch, source[1])
         asked = data.load_prompts(rows, split=options.split)
         policy = as_policy(model, self.dtype)
@@ -64,22 +71,20 @@ class OnlineMethod(SamplingConfig, ABC):
         def learner(run: Run) -> Learner:
             prompts = encode_prompts(self, policy, asked, run)
             scorer = score(policy)
-            feedback.judge.check_prompts(scorer, prompts)
-            watch = watch_samples(self, policy, prompts, run, options)
+            self.check(scorer, prompts)
+            watch = make_watch(
+                run,
+                options,
+                policy,
+                self.sampling(),
+                max_length=self.max_length,
+                trained=(p.tokens for p in prompts),
+                prompts=prompts if self.steps_sample else (),
+            )
             return self.learner(policy, scorer).learn_from(prompts, watch)
 
         settings = describe(self, options, model=policy.name, data=rows, **dict([source]))
         return train(learner, policy, out, settings, options, on_step)
-
-
-def watch_samples(
-    method: SamplingConfig, policy: Policy, prompts: Sequence[EncodedPrompt], run: Run, options: PolicyOptions
-) -> NoWatch:
-    """What watches a policy that is trained on its samples of these prompts, as the run's options say."""
-    trained = (p.tokens for p in prompts)
-    return make_watch(
-        run, options, policy, method.sampling(), max_length=method.max_length, trained=trained, prompts=prompts
-    )
 
 
 @dataclass(kw_only=True)

@@ -152,7 +152,7 @@ class GradientLearner(Learner, ABC):
 
     def numbers(self, scored: list[Experience]) -> dict[str, float]:
         """What to log: nats of divergence a completion, and the share of prompts whose samples all score the same."""
-        rewards = [[b.reward for b in tree.branches] for t in scored for tree in t.trees]
+        rewards = [[b.score for b in tree.branches] for t in scored for tree in t.trees]
         row = {"flat_groups": sum(len(set(r)) == 1 for r in rewards) / len(rewards)} if len(rewards[0]) > 1 else {}
         if self.reference is not None:
             counted = sum(len(t.learning) for t in scored)

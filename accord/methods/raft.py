@@ -62,10 +62,10 @@ class RAFT(RewardMethod):
         """The branches to learn from, the best first; of equally good ones those that were sampled first."""
         distinct: dict[tuple[int, ...], Branch] = {}
         for branch in tree.branches:
-            good = self.at_least is None or branch.reward >= self.at_least
+            good = self.at_least is None or branch.score >= self.at_least
             if good and (self.keep_truncated or branch.tokens[-1] == end):
                 distinct.setdefault(branch.tokens, branch)
-        return sorted(distinct.values(), key=lambda branch: -branch.reward)[: self.keep]
+        return sorted(distinct.values(), key=lambda branch: -branch.score)[: self.keep]
 
 
 class RAFTLearner(Learner):
@@ -82,7 +82,7 @@ class RAFTLearner(Learner):
         rollout = sample(self.method, self.policy, items, self.reward, step)
         best = [(tree, self.method.best(tree, self.policy.end)) for tree in rollout.trees]
         kept = [replace(tree, branches=tuple(branches)) for tree, branches in best if branches]
-        rewards = [branch.reward for tree in kept for branch in tree.branches]
+        rewards = [branch.score for tree in kept for branch in tree.branches]
         row = {"kept": len(rewards) / len(rollout.samples)}
         if kept:
             packs = engine.trees.pack(kept, self.method.tokens_per_pass, self.policy.device)

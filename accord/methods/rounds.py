@@ -23,16 +23,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from accord import data, engine, feedback
-from accord.engine.config import SamplingConfig, require_positive
+from accord.engine.config import require_positive
 from accord.errors import InputError, TrainingStopped
 from accord.files import write_rows
-from accord.methods.offline import as_policy, maximum_likelihood, prompts_of
-from accord.methods.rollouts import encode_prompts, lengths
+from accord.methods.offline import maximum_likelihood
+from accord.methods.online import OnlineMethod
+from accord.methods.rollouts import lengths
 from accord.records import EncodedPrompt, Sample, text_to_json
-from accord.train.loop import SHOWN, Learner, OnStep, Result, StepResult, train
-from accord.train.options import PolicyOptions, describe
+from accord.train.loop import SHOWN, Learner, OnStep, Result, StepResult
 from accord.train.run import Run
-from accord.train.watch import check_independent, make_watch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,12 +44,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class RoundsMethod(SamplingConfig, ABC):
+class RoundsMethod(OnlineMethod, ABC):
     """A method that teaches a policy what it selects from the policy's own samples, round after round."""
 
-    options: ClassVar[type[PolicyOptions]] = PolicyOptions
+    steps_sample: ClassVar[bool] = False
     nothing: ClassVar[str]
     """Why a round may have nothing to learn from."""
+
+    learning_rate: float = 1e-5
+    """Peak step size of AdamW."""
+    batch_size: int = 8
+    """Prompts in one optimizer step."""
 
     rounds: int = 3
     """Times that the policy samples and learns."""
@@ -73,9 +77,8 @@ class RoundsMethod(SamplingConfig, ABC):
     def select(self, at: Round, prompts: Sequence[EncodedPrompt], samples: Sequence[Sample]) -> Selection:
         """What to learn from, of a round's samples (`group_size` of every prompt, prompt after prompt)."""
 
-    def check(self, verifier: Reward, prompts: Sequence[EncodedPrompt]) -> None:
-        """Raise InputError, before anything is sampled, where the verifier cannot do its work on the prompts."""
-        feedback.judge.check_prompts(verifier, prompts)
+    def learner(self, policy: Policy, feedback: Any) -> RoundsLearner:
+        return RoundsLearner(self, policy, feedback)
 
     def order(self, rows: int) -> data.Order:
         """In which order so many prompts are learned from."""
@@ -117,22 +120,11 @@ class RoundsMethod(SamplingConfig, ABC):
             InputError: the data, the model, the verifier, an option or the folder cannot be used.
             TrainingStopped: a loss was not finite, or a round had nothing to learn from.
         """
-        given = self.options(**options)
-        given.check_watch(samples=False)
-        check_independent(given.watch, verifier)
-        rows = prompts_of(data, given.split)
-        policy = as_policy(model, self.dtype)
 
-        def learner(run: Run) -> Learner:
-            prompts = encode_prompts(self, policy, rows, run)
-            checks = feedback.named.as_reward(verifier, policy, dtype=policy.dtype)
-            self.check(checks, prompts)
-            trained = (p.tokens for p in prompts)
-            watch = make_watch(run, given, policy, self.sampling(), max_length=self.max_length, trained=trained)
-            return RoundsLearner(self, policy, checks).learn_from(prompts, watch)
+        def checks(policy: Policy) -> Reward:
+            return feedback.named.as_reward(verifier, policy, dtype=policy.dtype)
 
-        settings = describe(self, given, model=policy.name, data=data, verifier=verifier)
-        return train(learner, policy, out, settings, given, on_step)
+        return self.train(model, data, out, ("verifier", verifier), checks, on_step, self.options(**options))
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from accord import report
 from accord.errors import InputError
 from accord.files import write_text
-from accord.report import write_report
 from accord.train.alarms import Alarms, chosen
 
 PACKAGES = ("accord", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy")
@@ -140,7 +140,7 @@ class Run:
     def report(self) -> Path:
         """Close the run and write its page."""
         self.close()
-        return write_report(self.folder)
+        return report.write_report(self.folder)
 
     def close(self) -> None:
         """End the progress bar and close the files."""

@@ -131,8 +131,8 @@ class GameJudge:
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """Of texts, which lack the token that ends a turn: to say nothing is the first word."""
-        place = {word: i for i, word in enumerate(self.game.words)} | {"": 0}
-        return [self._verdict(place[str(c.first)], place[str(c.second)]) for c in comparisons]
+        number = {word: i for i, word in enumerate(self.game.words)} | {"": 0}
+        return [self._verdict(number[str(c.first)], number[str(c.second)]) for c in comparisons]
 
     def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
         """Of samples, by their tokens."""

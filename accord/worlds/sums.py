@@ -1,22 +1,16 @@
 """A small world with known truth: addition on a scratchpad, column by column from the right.
 
-A 0.4 M parameter model that has seen few demonstrations is right now and then, the less often the longer the sums. That
-is where learning from one's own right answers (STaR, GRPO) begins, and whether every step of a rationale is right, and
-not only its end, is known (`scratchpad.sound`).
-
-Which sums are demonstrated, practiced and held out, drawn from a seed.
-
-A sum of d digits adds two numbers of d digits each. One sum in five is held out, whichever of its numbers comes first.
-
-The language of sums: a problem, the column addition that solves it, and the hint that gives its answer away.
-
     27+58=7+8+0=15, 2+5+1=08 #### 85
 
-Columns are added from the right. Each is two digits and the carry into it, and their total in two digits, of which the
-first is the carry out: so a step stands by itself, can be checked by itself, and can go wrong in a digit or in a carry.
-The answer follows the mark that GSM8K puts before its own (Cobbe et al. 2021, arXiv:2110.14168).
+Each column is two digits and the carry into it, and their total in two digits, of which the first is the carry out: so
+a step stands by itself, can be checked by itself, and can go wrong in a digit or in a carry. The answer follows the
+mark that GSM8K puts before its own (Cobbe et al. 2021, arXiv:2110.14168). A hint gives the answer away before the
+problem.
 
-The tokenizer of sums, one token a digit or sign, and their small Llama-architecture model.
+A 0.4 M parameter model that has seen few demonstrations is right now and then, the less often the longer the sums. That
+is where learning from one's own right answers (STaR, GRPO) begins, and whether every step of a rationale is right, and
+not only its end, is known (`sound`). A sum of d digits adds two numbers of d digits each; one sum in five is held out,
+whichever of its numbers comes first.
 """
 
 from __future__ import annotations
@@ -52,87 +46,6 @@ __all__ = [
     "tokenizer",
     "write",
 ]
-
-
-def write(folder: str | Path, seed: int = 0) -> None:
-    """Write the world as files, so that a pipeline needs nothing but files.
-
-    `demonstrations.jsonl`, `train.jsonl` (problems and their answers), `heldout-2.jsonl`, `heldout-3.jsonl` and
-    `heldout-4.jsonl` (to evaluate on, by digits), and `init/`, an untrained model with its tokenizer as a Hugging Face
-    folder.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_rows(folder / "demonstrations.jsonl", demonstrations(seed, 2_000))
-    write_rows(folder / "train.jsonl", problems(seed, 2_000))
-    for digits in (2, 3, 4):
-        write_rows(folder / f"heldout-{digits}.jsonl", heldout(seed, digits, 300))
-    new_model(seed).save_pretrained(folder / "init")
-    tokenizer().save_pretrained(folder / "init")
-
-
-DEMONSTRATED = {1: 0.25, 2: 0.55, 3: 0.15, 4: 0.05}
-"""The share of the demonstrations that have so many digits."""
-
-PRACTISED = {1: 0.03, 2: 0.32, 3: 0.35, 4: 0.30}
-"""The share of the problems to train on that have so many digits; of 1 digit there are only 77."""
-
-HINTED = 0.5
-"""The share of the demonstrations that come with the answer as a hint, at every length."""
-
-
-def demonstrations(seed: int, n: int) -> list[dict[str, Any]]:
-    """`n` rows of prompt, completion, answer and digits: mostly short sums, half of them with a hint."""
-    rng = random.Random(f"demonstrations {seed}")
-    rows = []
-    for digits in rng.choices(*zip(*DEMONSTRATED.items(), strict=True), k=n):
-        problem = draw(rng, digits, held_out=False)
-        prompt = hinted(problem.prompt, problem.answer) if rng.random() < HINTED else problem.prompt
-        rows.append({"prompt": prompt, "completion": problem.scratchpad, "answer": problem.answer, "digits": digits})
-    return rows
-
-
-def problems(seed: int, n: int) -> list[Prompt]:
-    """`n` different problems of 1 to 4 digits to train on, in random order, none of which is ever in `heldout`."""
-    rng = random.Random(f"problems {seed}")
-    drawn = [
-        problem for digits, share in PRACTISED.items() for problem in _different(rng, digits, round(n * share), False)
-    ]
-    rng.shuffle(drawn)
-    return [_asked(problem) for problem in drawn]
-
-
-def heldout(seed: int, digits: int, n: int) -> list[Prompt]:
-    """`n` different problems of so many digits to evaluate on, which no other rows hold."""
-    return [_asked(problem) for problem in _different(random.Random(f"held out {seed}"), digits, n, True)]
-
-
-def draw(rng: random.Random, digits: int, *, held_out: bool) -> Sum:
-    """A sum of two numbers of so many digits, of those held out or of the others."""
-    smallest = 10 ** (digits - 1) if digits > 1 else 0
-    while True:
-        problem = Sum(rng.randrange(smallest, 10**digits), rng.randrange(smallest, 10**digits))
-        if is_held_out(problem) == held_out:
-            return problem
-
-
-def is_held_out(problem: Sum) -> bool:
-    """One sum in five, by a digest of its numbers, so the split never moves; 58+27 goes where 27+58 does."""
-    small, large = sorted((problem.first, problem.second))
-    return hashlib.sha256(f"{small}+{large}".encode()).digest()[0] % 5 == 0
-
-
-def _different(rng: random.Random, digits: int, n: int, held_out: bool) -> list[Sum]:
-    drawn: dict[Sum, None] = {}
-    for _ in range(100 * n):
-        drawn[draw(rng, digits, held_out=held_out)] = None
-        if len(drawn) == n:
-            return list(drawn)
-    raise ValueError(f"there are only {len(drawn)} different sums of {digits} digits to draw, not {n}")
-
-
-def _asked(problem: Sum) -> Prompt:
-    return Prompt(problem.prompt, {"answer": problem.answer, "digits": problem.digits})
 
 
 STEP, ANSWER = ", ", " #### "
@@ -186,10 +99,77 @@ def sound(prompt: str, completion: str) -> bool:
     Raises:
         ValueError: the prompt is no sum, with or without a hint.
     """
-    found = re.fullmatch(r"(?:\(\d+\))?(\d+)\+(\d+)=", prompt)
-    if found is None:
+    problem = re.fullmatch(r"(?:\(\d+\))?(\d+)\+(\d+)=", prompt)
+    if problem is None:
         raise ValueError(f"{prompt!r} is no sum")
-    return completion == Sum(int(found[1]), int(found[2])).scratchpad
+    return completion == Sum(int(problem[1]), int(problem[2])).scratchpad
+
+
+DEMONSTRATION_DIGITS = {1: 0.25, 2: 0.55, 3: 0.15, 4: 0.05}
+"""The share of the demonstrations that have so many digits."""
+
+PRACTICE_DIGITS = {1: 0.03, 2: 0.32, 3: 0.35, 4: 0.30}
+"""The share of the problems to train on that have so many digits; of 1 digit there are only 77."""
+
+HINT_SHARE = 0.5
+"""The share of the demonstrations that come with the answer as a hint, at every length."""
+
+
+def demonstrations(seed: int, n: int) -> list[dict[str, Any]]:
+    """`n` rows of prompt, completion, answer and digits: mostly short sums, half of them with a hint."""
+    rng = random.Random(f"demonstrations {seed}")
+    rows = []
+    for digits in rng.choices(*zip(*DEMONSTRATION_DIGITS.items(), strict=True), k=n):
+        problem = draw(rng, digits, held_out=False)
+        prompt = hinted(problem.prompt, problem.answer) if rng.random() < HINT_SHARE else problem.prompt
+        rows.append({"prompt": prompt, "completion": problem.scratchpad, "answer": problem.answer, "digits": digits})
+    return rows
+
+
+def problems(seed: int, n: int) -> list[Prompt]:
+    """`n` different problems of 1 to 4 digits to train on, in random order, none of which is ever in `heldout`."""
+    rng = random.Random(f"problems {seed}")
+    drawn = [
+        problem
+        for digits, share in PRACTICE_DIGITS.items()
+        for problem in _different(rng, digits, round(n * share), held_out=False)
+    ]
+    rng.shuffle(drawn)
+    return [_asked(problem) for problem in drawn]
+
+
+def heldout(seed: int, digits: int, n: int) -> list[Prompt]:
+    """`n` different problems of so many digits to evaluate on, which no other rows hold."""
+    rng = random.Random(f"held out {seed}")
+    return [_asked(problem) for problem in _different(rng, digits, n, held_out=True)]
+
+
+def draw(rng: random.Random, digits: int, *, held_out: bool) -> Sum:
+    """A sum of two numbers of so many digits, of those held out or of the others."""
+    smallest = 10 ** (digits - 1) if digits > 1 else 0
+    while True:
+        problem = Sum(rng.randrange(smallest, 10**digits), rng.randrange(smallest, 10**digits))
+        if is_held_out(problem) == held_out:
+            return problem
+
+
+def is_held_out(problem: Sum) -> bool:
+    """One sum in five, by a digest of its numbers, so the split never moves; 58+27 goes where 27+58 does."""
+    small, large = sorted((problem.first, problem.second))
+    return hashlib.sha256(f"{small}+{large}".encode()).digest()[0] % 5 == 0
+
+
+def _different(rng: random.Random, digits: int, n: int, *, held_out: bool) -> list[Sum]:
+    drawn: dict[Sum, None] = {}
+    for _ in range(100 * n):
+        drawn[draw(rng, digits, held_out=held_out)] = None
+        if len(drawn) == n:
+            return list(drawn)
+    raise ValueError(f"there are only {len(drawn)} different sums of {digits} digits to draw, not {n}")
+
+
+def _asked(problem: Sum) -> Prompt:
+    return Prompt(problem.prompt, {"answer": problem.answer, "digits": problem.digits})
 
 
 PAD, END, UNKNOWN = "<pad>", "<eos>", "<unk>"
@@ -238,3 +218,20 @@ def new_model(seed: int) -> LlamaForCausalLM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(model_config())
+
+
+def write(folder: str | Path, seed: int = 0) -> None:
+    """Write the world as files, so that a pipeline needs nothing but files.
+
+    `demonstrations.jsonl`, `train.jsonl` (problems and their answers), `heldout-2.jsonl`, `heldout-3.jsonl` and
+    `heldout-4.jsonl` (to evaluate on, by digits), and `init/`, an untrained model with its tokenizer as a Hugging Face
+    folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_rows(folder / "demonstrations.jsonl", demonstrations(seed, 2_000))
+    write_rows(folder / "train.jsonl", problems(seed, 2_000))
+    for digits in (2, 3, 4):
+        write_rows(folder / f"heldout-{digits}.jsonl", heldout(seed, digits, 300))
+    new_model(seed).save_pretrained(folder / "init")
+    tokenizer().save_pretrained(folder / "init")

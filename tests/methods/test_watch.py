@@ -47,7 +47,7 @@ def blank(monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "report.html").write_text("")
         return folder / "report.html"
 
-    monkeypatch.setattr("accord.train.run.write_report", page)
+    monkeypatch.setattr("accord.report.write_report", page)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from accord.data.examples import examples_of, mixture, overlapping
 from accord.data.tasks import Task, read_tasks
 from accord.worlds import cafe
 from accord.worlds.cafe.grammar import DISHES, NEGATIVE, OTHERS, PERSONS, POSITIVE, POSITIVE_WORDS, fluency, split
-from accord.worlds.cafe.tasks import ASKED, TASKS, TAUGHT, rows, write_tasks
+from accord.worlds.cafe.tasks import TASKS, TEST_ROWS, TRAIN_ROWS, rows, write_tasks
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def test_four_clusters_of_three_tasks_each(tasks: list[Task]) -> None:
     assert [t.cluster for t in tasks] == [c for c in ("feeling", "reading", "choosing", "writing") for _ in range(3)]
     assert {t.metric for t in tasks} == {"options", "exact", "rouge-l"}
     for task in tasks:
-        assert len(examples_of(task)) == ASKED and len(examples_of(task, training=True)) == TAUGHT
+        assert len(examples_of(task)) == TEST_ROWS and len(examples_of(task, training=True)) == TRAIN_ROWS
         assert overlapping(task) == 0 and len(task.prompts) >= 2
 
 
@@ -39,7 +39,7 @@ def test_everything_is_said_in_the_words_of_the_cafe(tasks: list[Task]) -> None:
 def test_the_seed_decides_the_rows_and_all_are_different() -> None:
     for name in TASKS:
         assert rows(name, 0) == rows(name, 0) != rows(name, 1)
-        assert len({row["text"] for row in rows(name, 0)}) == ASKED + TAUGHT
+        assert len({row["text"] for row in rows(name, 0)}) == TEST_ROWS + TRAIN_ROWS
 
 
 def test_feelings_are_what_the_words_say() -> None:

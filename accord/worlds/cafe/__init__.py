@@ -1,8 +1,8 @@
 """A small world with known truth: guests of a café ask an assistant about dishes, and it answers in a few sentences.
 
 Everything is drawn from a documented grammar (`grammar`), so the gold reward is a closed formula on the text (`gold`),
-a 1 M parameter model learns the language in under a minute (`model`), and how far a learned reward has been
-exploited can be measured instead of guessed.
+a 1 M parameter model learns the language in under a minute (`texts`), and how far a learned reward has been exploited
+can be measured instead of guessed.
 """
 
 from __future__ import annotations

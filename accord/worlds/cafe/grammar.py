@@ -1,10 +1,9 @@
-"""The language of the café: its words, its sentences, and which word may follow which.
+"""The language of the café: its words, its sentences, which word may follow which, and how good a text is in it.
 
 A *slot* is a class of words (`DISH`, `ADJ`, ...); a word written in lower case in a template stands for itself and is
 its own slot. A template is a row of slots, with optional runs in brackets. Every word belongs to exactly one slot, so
-the grammar of answers is a finite set of allowed slot pairs, `PAIRS`, and any text can be checked against it.
-
-The gold reward of the café: a closed formula on the text, so the truth is known for any completion.
+the grammar of answers is a finite set of allowed slot pairs, `PAIRS`, and any text can be checked against it. The gold
+reward (`gold`) is a closed formula on the text, so the truth is known for any completion.
 """
 
 from __future__ import annotations
@@ -99,12 +98,12 @@ PLAIN = Mood(0.15, 0.15, 0.70)
 
 def _expand(template: str) -> Iterator[tuple[str, ...]]:
     """Every row of slots a template stands for: each bracketed run is there or not."""
-    found = re.search(r"\[(.*?)\]", template)
-    if found is None:
+    optional = re.search(r"\[(.*?)\]", template)
+    if optional is None:
         yield tuple(template.split())
         return
-    for run in ("", found[1]):
-        yield from _expand(template[: found.start()] + run + template[found.end() :])
+    for run in ("", optional[1]):
+        yield from _expand(template[: optional.start()] + run + template[optional.end() :])
 
 
 def _words_of(slots: dict[str, str]) -> frozenset[str]:
@@ -209,7 +208,7 @@ def gold(prompt: Text, completion: Text) -> float:
 
     - sentiment = 1 / (1 + exp(-(positive words - negative words))): a third kind word adds little, a sixth nothing;
     - fluency = share of the n + 1 neighbors (start, w_1), (w_1, w_2), ..., (w_n, end) whose slots are in
-      `grammar.PAIRS`, so an answer that was cut short, or does not end with a full stop, loses a part;
+      `PAIRS`, so an answer that was cut short, or does not end with a full stop, loses a part;
     - variety = share of different words among the content words (dishes, adjectives, verbs, ..., and every word
       from outside the world); 1 where there are none;
     - topic = 1 when a dish of the last question is named, or none was asked about, else `OFF_TOPIC`;

@@ -41,14 +41,14 @@ from accord.worlds.cafe.grammar import (
     slot,
 )
 
-ASKED, TAUGHT = 100, 400
+TEST_ROWS, TRAIN_ROWS = 100, 400
 """Rows of each task to evaluate on, and to train on."""
 
 Row = dict[str, Any]
 
 
 def write_tasks(folder: str | Path, seed: int = 0) -> None:
-    """Write `tasks.yaml` and a file of rows for each task: `TAUGHT` to train on, then `ASKED` to evaluate on."""
+    """Write `tasks.yaml`, and for each task a file of `TRAIN_ROWS` to train on, then `TEST_ROWS` to evaluate on."""
     folder = Path(folder)
     clusters: dict[str, dict[str, Row]] = {}
     for name, task in TASKS.items():
@@ -59,20 +59,20 @@ def write_tasks(folder: str | Path, seed: int = 0) -> None:
             "prompt": list(task.prompts),
             "output": "answer",
             **({"options": task.options} if task.options else {}),
-            "split": f"train[{TAUGHT}:]",
-            "train_split": f"train[:{TAUGHT}]",
+            "split": f"train[{TRAIN_ROWS}:]",
+            "train_split": f"train[:{TRAIN_ROWS}]",
         }
     write_text(folder / "tasks.yaml", yaml.safe_dump({"clusters": clusters}, sort_keys=False, width=120))
 
 
 def rows(name: str, seed: int) -> list[Row]:
-    """`TAUGHT` + `ASKED` different rows of a task, so that none is both trained on and asked about."""
+    """`TRAIN_ROWS` + `TEST_ROWS` different rows of a task, so that none is both trained on and asked about."""
     rng = random.Random(f"{name} {seed}")
-    found: dict[str, Row] = {}
-    while len(found) < TAUGHT + ASKED:
+    drawn: dict[str, Row] = {}
+    while len(drawn) < TRAIN_ROWS + TEST_ROWS:
         row = TASKS[name].draw(rng)
-        found.setdefault(row["text"], row)
-    return list(found.values())
+        drawn.setdefault(row["text"], row)
+    return list(drawn.values())
 
 
 def _topic(rng: random.Random) -> Topic:

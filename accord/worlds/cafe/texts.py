@@ -1,6 +1,7 @@
-"""What is written and asked in the café: raw text, questions, and demonstrations of answers, drawn from a seed.
+"""What is written and asked in the café, drawn from a seed, and who reads it.
 
-The café's tokenizer, one token a word, and its small Llama-architecture model.
+Raw text, questions, and demonstrations of answers; a tokenizer of one token a word, and a small model of the Llama
+architecture.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ from accord.worlds.cafe.grammar import (
 
 def _questions() -> list[tuple[str, Topic]]:
     """Every question that can be asked, with what it is about."""
-    found = []
+    asked = []
     for template in QUESTIONS:
         for person in PERSONS if "PERSON" in template else (None,):
             for dish in DISHES:
                 for time in TIMES:
                     topic = Topic(dish, person)
-                    found.append((question(template, topic, time), topic))
-    return found
+                    asked.append((question(template, topic, time), topic))
+    return asked
 
 
 def _is_held_out(text: str) -> bool:

@@ -1,0 +1,101 @@
+"""The answers to the questions of `accord evaluate`, a class a question: what evaluators write, the terminal prints
+and reports draw. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from accord.errors import InputError
+from accord.results.agreement import AgreementResult
+from accord.results.base import FILE, Evaluation, Interval
+from accord.results.comparisons import ComparisonsResult
+from accord.results.frontier import FrontierResult
+from accord.results.models import ModelsResult
+from accord.results.overoptimization import OveroptimizationResult
+from accord.results.passes import PassesResult
+from accord.results.tasks import TasksResult
+
+QUESTIONS: dict[str, type[Evaluation]] = {
+    "models": ModelsResult,
+    "comparisons": ComparisonsResult,
+    "agreement": AgreementResult,
+    "frontier": FrontierResult,
+    "overoptimization": OveroptimizationResult,
+    "tasks": TasksResult,
+    "passes": PassesResult,
+}
+"""The class of the answer to every question."""
+
+_BEFORE = {"overoptimisation": "overoptimization", "verification": "passes"}
+"""What kinds were called in files of before."""
+
+FILES = (FILE, "verification.json")
+"""What the file in an evaluation's folder is called, and what that of passes was called before."""
+
+
+def load(path: str | Path) -> Evaluation:
+    """The answer in a file, or in the folder that `accord evaluate` wrote it to.
+
+    Raises:
+        InputError: there is no such file, or it holds no answer that this version can read.
+    """
+    path = Path(path)
+    file = next((path / name for name in FILES if (path / name).is_file()), path / FILE) if path.is_dir() else path
+    try:
+        value = json.loads(file.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        raise InputError(f"there is no file {file}; give the folder that was --out of accord evaluate.") from None
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{file} is not a JSON object; restore it or remove it.")
+    return parse(value, file)
+
+
+def parse(value: Mapping[str, Any], source: str | Path = FILE) -> Evaluation:
+    """The answer in a JSON object.
+
+    Args:
+        value: what the file holds.
+        source: the file, for messages.
+
+    Raises:
+        InputError: its kind is not known, or a number that its kind needs is missing.
+    """
+    written = str(value.get("kind") or "")
+    kind = _BEFORE.get(written, written)
+    if kind not in QUESTIONS:
+        raise InputError(
+            f"{source} answers no question of accord evaluate ({', '.join(QUESTIONS)}); remove it, or run one again."
+        )
+    try:
+        return QUESTIONS[kind].model_validate({**value, "kind": kind})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{source} cannot be read ({where}: {first['msg']}); run accord evaluate {kind} again to write it anew."
+        ) from None
+
+
+__all__ = [
+    "FILE",
+    "FILES",
+    "QUESTIONS",
+    "AgreementResult",
+    "ComparisonsResult",
+    "Evaluation",
+    "FrontierResult",
+    "Interval",
+    "ModelsResult",
+    "OveroptimizationResult",
+    "PassesResult",
+    "TasksResult",
+    "load",
+    "parse",
+]

@@ -1,0 +1,134 @@
+"""What the answers to all questions share: intervals, the file that an answer is kept in, and how it is shown."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from rich.console import Console, Group
+from rich.table import Table
+
+from accord.files import write_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+FILE = "evaluation.json"
+"""What an answer is called in the folder of its question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with the ends of its 95% interval. `f"{interval:.2f}"` reads `0.71 [0.65, 0.77]`."""
+
+    estimate: float
+    """The value measured."""
+    low: float
+    """The lower end."""
+    high: float
+    """The upper end."""
+    n: int = 0
+    """Observations that it rests on."""
+
+    def __format__(self, spec: str) -> str:
+        spec = spec or ".3f"
+        if spec.endswith("%"):
+            low, high = (f"{100 * end:{spec[:-1]}f}" for end in (self.low, self.high))
+        else:
+            low, high = (f"{end:{spec}}" for end in (self.low, self.high))
+        return f"{self.estimate:{spec}} [{low}, {high}]"
+
+    def mirrored(self) -> Interval:
+        """The same share seen from the other side: one minus it, so that 86.25% is printed beside 13.75%'s 13.8%.
+
+        Rounded past what a float holds, since 1 - 0.8625 is 0.13749999999999996 and would be printed as 13.7%.
+        """
+        estimate, low, high = (round(1.0 - value, 12) for value in (self.estimate, self.high, self.low))
+        return Interval(estimate, low, high, self.n)
+
+
+def shown(interval: Interval | None, spec: str = ".3f") -> str:
+    """An interval as text; nothing where there is none."""
+    return "" if interval is None else format(interval, spec)
+
+
+def _is_known(value: Any) -> bool:
+    """Whether what should be an interval has an estimate: files also hold null, or an estimate that is null."""
+    if not isinstance(value, Mapping):
+        return value is not None
+    return isinstance(value.get("estimate"), int | float) and isfinite(value["estimate"])
+
+
+Measured = BeforeValidator(lambda value: value if _is_known(value) else None)
+"""Reads an interval whose estimate is unknown as None."""
+
+MaybeInterval = Annotated[Interval | None, Measured]
+"""An interval, or None where nothing could be measured."""
+
+
+def _measured(value: Any) -> Any:
+    return {k: v for k, v in value.items() if _is_known(v)} if isinstance(value, Mapping) else value
+
+
+Intervals = Annotated[dict[str, Interval], BeforeValidator(_measured)]
+"""Intervals by name; what could not be measured has none."""
+
+
+class Record(BaseModel):
+    """A part of an answer. Fields of a file that are not known here are passed over; a docstring describes each."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
+
+
+def absent_unless_given(**more: Any) -> Any:
+    """A field that is None unless given, and then is not written either."""
+    return Field(default=None, exclude_if=lambda value: value is None, **more)
+
+
+class Evaluation(Record):
+    """The answer to a question of `accord evaluate`, which its `kind` names."""
+
+    kind: str
+    """The question."""
+    warnings: list[str] = []
+    """What keeps the numbers from meaning what they seem to, a sentence each."""
+
+    def tables(self) -> Iterable[Table]:
+        """What the terminal shows."""
+        raise NotImplementedError
+
+    def _rows(self) -> Sequence[Record]:
+        """The rows of `frame()`."""
+        raise NotImplementedError
+
+    def table(self) -> Group:
+        """The numbers as tables for the terminal: `rich.print(result.table())`."""
+        return Group(*self.tables())
+
+    def frame(self) -> DataFrame:
+        """The numbers as a table of pandas, with a column a number, such as `scores.cafe.estimate`."""
+        import pandas
+
+        return pandas.json_normalize([row.model_dump(mode="json") for row in self._rows()])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write evaluation.json into the folder, whole, from which reports take it; the file's path."""
+        file = Path(folder) / FILE
+        write_text(file, self.model_dump_json(indent=1))
+        return file
+
+    def _repr_html_(self) -> str:
+        console = Console(file=io.StringIO(), record=True, width=120)
+        console.print(self.table())
+        return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")

@@ -1,0 +1,210 @@
+"""A model of preferences on trial: how often it agrees with people, where, how well calibrated, and what fools it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from pydantic import AliasChoices, Field
+from rich.table import Table
+
+from accord.results.base import Evaluation, Interval, MaybeInterval, Record, absent_unless_given, shown
+
+Unit = Literal["log-odds", "score", "probability"]
+"""What a lead is measured in."""
+
+
+class Part(Record):
+    """The accuracy on some of the judgments."""
+
+    label: str
+    """Which they are."""
+    accuracy: Interval
+    """The share of them with which the model agrees."""
+
+
+class Bin(Record):
+    """Pairs of similar confidence."""
+
+    confidence: float
+    """The mean probability that the model gave to the completion it prefers."""
+    frequency: Interval
+    """How often people preferred that one."""
+
+
+class Calibration(Record):
+    """The reliability curve, and how far it lies from the diagonal."""
+
+    bins: list[Bin] = []
+    """From the least confident to the most."""
+    ece: MaybeInterval = None
+    """The expected calibration error, corrected for its bias, and its interval."""
+    plain_ece: float | None = None
+    """The same as it is usually computed, which is above 0 even for a calibrated model, since frequencies scatter."""
+    if_calibrated: float | None = None
+    """What `plain_ece` would be on average for a calibrated model, from that scatter alone."""
+    slope: MaybeInterval = None
+    """What the log-odds should be multiplied by to fit the judgments best; below 1 the model is too sure."""
+
+
+class OnTies(Record):
+    """How near to even the model is where people tied."""
+
+    from_half: MaybeInterval = None
+    """The mean distance of its probability from 1/2 there."""
+    elsewhere: MaybeInterval = None
+    """The same on all other pairs."""
+    nearer: MaybeInterval = None
+    """The chance that the lead on a tied pair is smaller than on one that is not; 1/2 for whatever knows no ties."""
+
+
+class RankingAgreement(Record):
+    """Rows of three completions or more of which every pair was judged."""
+
+    rows: int
+    """How many there are."""
+    cyclic: int
+    """Those whose judgments agree with no ranking."""
+    top: MaybeInterval = None
+    """How often the leading completion is among those that people put first; None where people tied all."""
+    chance: float | None = None
+    """How often one drawn by lot would be."""
+    tau: MaybeInterval = None
+    """Kendall's rank correlation, the mean of tau-b; None where no row has one."""
+
+
+class Probe(Record):
+    """Answers changed in a way that makes them no better, beside the answers as they were."""
+
+    name: str
+    """What was changed."""
+    what: str = ""
+    """The change, in words."""
+    preferred: Interval
+    """How often the changed answer is preferred."""
+    shift: MaybeInterval = None
+    """Its mean lead, in the trial's unit; None where two orders of the same answers are compared."""
+    n: int = 0
+    """Answers that were changed."""
+    invalid: int = 0
+    """Those left out since there was no valid verdict."""
+    changed: MaybeInterval = absent_unless_given()
+    """For the probe of position: how often swapping the two answers changes the winner."""
+
+    @property
+    def fools(self) -> bool:
+        """Whether the change pays: the interval lies above a half."""
+        return self.preferred.low > 0.5
+
+
+class ComparisonsResult(Evaluation):
+    """A reward or preference model, a judge, or a policy's implicit reward against held-out judgments."""
+
+    kind: Literal["comparisons"] = "comparisons"
+    name: str
+    """What is on trial."""
+    data: str = ""
+    """Where the judgments come from."""
+    ceiling: float | None = None
+    """The accuracy that noise in the judgments allows, where it was given."""
+    unit: Unit = "log-odds"
+    """What its leads are measured in."""
+    rows: int | None = None
+    """Rows of the data."""
+    accuracy: Interval
+    """The share of judgments that are no ties whose better completion leads, an equal lead counted half."""
+    ties: int = 0
+    """Such judgments with an equal lead."""
+    invalid: int = 0
+    """Pairs without a valid verdict."""
+    left_out: int = 0
+    """Pairs that could not be read within --max-length."""
+    labeled_ties: int | None = Field(None, validation_alias=AliasChoices("labeled_ties", "labelled_ties"))
+    """Pairs that people tied."""
+    on_ties: OnTies | None = None
+    """What the model makes of those; None where there are none."""
+    by_margin: list[Part] = []
+    """The accuracy by how far one completion leads, from the closest to the clearest."""
+    by_length: list[Part] = []
+    """The accuracy by which completion is the longer one."""
+    by_source: list[Part] = []
+    """The accuracy by where judgments come from, the most frequent first."""
+    length_correlation: MaybeInterval = None
+    """Spearman's correlation of the lead with the difference in length; None where either never varies."""
+    calibration: Calibration | None = None
+    """How its probabilities compare with frequencies; None where it gives none."""
+    ranking: RankingAgreement | None = None
+    """The agreement on rows of several completions; None where there are none."""
+    probes: list[Probe] = []
+    """What it can be fooled by."""
+
+    def _rows(self) -> Sequence[Record]:
+        return [Part(label="all", accuracy=self.accuracy), *self.by_margin, *self.by_length, *self.by_source]
+
+    def tables(self) -> Iterator[Table]:
+        """Accuracy, calibration, probes, and whatever else there is."""
+        yield self._accuracy_table()
+        if self.calibration:
+            yield _calibration_table(self.calibration)
+        further = self._further_table()
+        if further.row_count:
+            yield further
+        if self.probes:
+            yield self._probes_table()
+
+    def _accuracy_table(self) -> Table:
+        grid = Table(self.name, "", "accuracy", "pairs")
+        ceiling = f" of {self.ceiling:g}" if self.ceiling is not None else ""
+        grid.add_row("all", "", f"{self.accuracy}{ceiling}", str(self.accuracy.n))
+        for title, parts in (("by lead", self.by_margin), ("by length", self.by_length), ("by source", self.by_source)):
+            for i, part in enumerate(parts):
+                grid.add_row("" if i else title, part.label, f"{part.accuracy}", str(part.accuracy.n))
+        return grid
+
+    def _further_table(self) -> Table:
+        """Whatever else there is of calibration, length, ties and rankings."""
+        calibration = self.calibration or Calibration()
+        ties, ranking = self.on_ties or OnTies(), self.ranking
+        rows = {
+            "calibration error": shown(calibration.ece),
+            "uncorrected": _decimals(calibration.plain_ece),
+            "uncorrected, if it were calibrated": _decimals(calibration.if_calibrated),
+            "log-odds should be multiplied by": shown(calibration.slope),
+            "rank correlation of lead and length": shown(self.length_correlation),
+            "equal leads": str(self.ties or ""),
+            "invalid verdicts": str(self.invalid or ""),
+            "people's ties": str(self.labeled_ties or ""),
+            "distance from 1/2 on them": shown(ties.from_half),
+            "distance from 1/2 elsewhere": shown(ties.elsewhere),
+            "chance of a smaller lead on them": shown(ties.nearer),
+        }
+        if ranking:
+            by_lot = f", by lot {ranking.chance:.3f}" if ranking.top and ranking.chance is not None else ""
+            rows |= {
+                "rows of several answers": str(ranking.rows),
+                "of them without any order": str(ranking.cyclic),
+                "the best is found": shown(ranking.top) + by_lot,
+                "Kendall's tau": shown(ranking.tau),
+            }
+        grid = Table("further", "")
+        for title, value in rows.items():
+            if value:
+                grid.add_row(title, value)
+        return grid
+
+    def _probes_table(self) -> Table:
+        grid = Table("altered in", "preferred", f"lead ({self.unit})", "answers")
+        for probe in self.probes:
+            grid.add_row(probe.name, f"{probe.preferred}", shown(probe.shift), str(probe.n))
+        return grid
+
+
+def _calibration_table(calibration: Calibration) -> Table:
+    grid = Table("it says", "people agree", "pairs")
+    for row in calibration.bins:
+        grid.add_row(f"{row.confidence:.3f}", f"{row.frequency}", str(row.frequency.n))
+    return grid
+
+
+def _decimals(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -1,0 +1,241 @@
+"""Models beside each other on the same prompts: scores, win rates, a board, divergence, and what they answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from typing import Annotated, Any, Literal
+
+from pydantic import FiniteFloat, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from rich.table import Table
+
+from accord.results.base import (
+    Evaluation,
+    Interval,
+    Intervals,
+    MaybeInterval,
+    Measured,
+    Record,
+    absent_unless_given,
+    shown,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence(Interval):
+    """KL(model || reference) in nats a completion."""
+
+    bound: bool = False
+    """Whether it is an upper bound, as for the best of n, and no measurement."""
+
+
+class SignTest(Record):
+    """Whether wins and losses could be a fair coin's."""
+
+    wins: int
+    """Prompts on which the model's answer was likelier the better one."""
+    losses: int
+    """Prompts on which the other's was."""
+    p: float
+    """The exact two-sided p of the sign test."""
+
+
+class WinRate(Record):
+    """How often a model's answers beat another's, a tie being half a win; None where no verdict is valid."""
+
+    estimate: float | None
+    """The mean over prompts of the judge's probability that the model's answer beats the other's."""
+    low: float | None = None
+    """The lower end of the 95% interval."""
+    high: float | None = None
+    """The upper end."""
+    n: int = 0
+    """Prompts with a valid verdict."""
+    ties: int = 0
+    """Those on which neither answer won."""
+    invalid: int = 0
+    """Prompts left out since the judge's verdict could not be used."""
+    length_controlled: MaybeInterval = None
+    """What would be left of the rate were all answers equally long; None where their lengths never differ."""
+    sign_test: SignTest | None = None
+    """Whether the wins could be luck."""
+
+    @property
+    def interval(self) -> Interval | None:
+        """The rate with its interval."""
+        if self.estimate is None or self.low is None or self.high is None:
+            return None
+        return Interval(self.estimate, self.low, self.high, self.n)
+
+
+class Pair(WinRate):
+    """Two models: how often the first beats the second, and what the judge makes of the order of two answers."""
+
+    model: str
+    """The model listed later."""
+    against: str
+    """The model listed earlier."""
+    first_wins: float | None = None
+    """How often the answer that stands first wins, over both orders; 1/2 where order has no say."""
+    inconsistent: float | None = None
+    """The share of pairs whose two orders have different winners."""
+
+
+class Rating(Record):
+    """A model on the board."""
+
+    name: str
+    """The model."""
+    rating: Interval
+    """Its Bradley-Terry rating: log-odds against a model of mean rating."""
+    elo: MaybeInterval = None
+    """The same in Elo points over the mean."""
+
+
+class ModelRow(Record):
+    """One model, or file of answers, in numbers; what was not measured is None."""
+
+    name: str
+    """What it is called."""
+    scores: Intervals = {}
+    """The mean reward of its answers by each reward."""
+    kl: Annotated[Divergence | None, Measured] = None
+    """How far it is from the reference."""
+    characters: float | None = None
+    """The mean length of its answers in characters."""
+    length: float | None = None
+    """The mean length in tokens; None of answers that were not sampled here."""
+    ended: float | None = None
+    """The share of its answers that ended by themselves instead of being cut."""
+    win_rate: WinRate | None = None
+    """How often it beats the model that all are held against; None of that model itself."""
+
+
+def _tokens(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:  # the text says the same without them
+        return None
+
+
+class Answer(Record):
+    """What one model answered to a prompt."""
+
+    model: str
+    """Who answered."""
+    text: str
+    """The answer."""
+    scores: dict[str, float | None] = {}
+    """Its rewards."""
+    tokens: Annotated[list[tuple[str, FiniteFloat]] | None, WrapValidator(_tokens)] = absent_unless_given()
+    """Its tokens as texts, each with its log pi - log ref in nats; absent where no reference is known."""
+
+
+class SideBySide(Record):
+    """A prompt and everybody's answers to it."""
+
+    prompt: str
+    """The prompt, as text."""
+    answers: list[Answer]
+    """An answer a model."""
+
+
+class Drawing(Record):
+    """How answers were sampled."""
+
+    temperature: float
+    """What divided the logits."""
+    max_new_tokens: int
+    """Tokens after which an answer was cut."""
+    seed: int
+    """What the draws were seeded with."""
+
+
+class ModelsResult(Evaluation):
+    """Models, and answers written before, judged on the same prompts."""
+
+    kind: Literal["models"] = "models"
+    judge: str = ""
+    """Whose verdicts the win rates are."""
+    against: str | None = None
+    """The model that the others are held against in the first table."""
+    reference: str | None = None
+    """The model that divergence is measured from."""
+    prompts: int | None = None
+    """Prompts that everybody answered."""
+    sampling: Drawing | None = None
+    """How the models' answers were drawn; None where all were written before."""
+    models: list[ModelRow]
+    """A row a model, in the order in which they were named."""
+    pairs: list[Pair] = []
+    """Every two models."""
+    board: list[Rating] | None = None
+    """All of them on one scale, the best first; None where no verdict is valid."""
+    side_by_side: list[SideBySide] = []
+    """The first prompts with everybody's answers."""
+
+    def _rows(self) -> Sequence[Record]:
+        return self.models
+
+    def tables(self) -> Iterator[Table]:
+        """The models and their win rates; board and matrix too of three or more, or where none is held against."""
+        yield self._models_table()
+        if self.against:
+            yield self._wins_table()
+        if self.board and (len(self.models) > 2 or self.against is None):
+            yield self._board_table(self.board)
+            yield self._matrix_table(self.board)
+
+    def _models_table(self) -> Table:
+        """Scores, divergence and length; what is known of no model has no column."""
+        names = list(self.models[0].scores) if self.models else []
+        titles = ["model", *names, "KL", "tokens", "characters", "ended"]
+        rows = [
+            [
+                m.name,
+                *(f"{m.scores[n].estimate:.3f}" if n in m.scores else "" for n in names),
+                f"{'<= ' if m.kl.bound else ''}{m.kl.estimate:.2f}" if m.kl else "",
+                "" if m.length is None else f"{m.length:.1f}",
+                "" if m.characters is None else f"{m.characters:.0f}",
+                "" if m.ended is None else f"{m.ended:.0%}",
+            ]
+            for m in self.models
+        ]
+        known = [any(column) for column in zip(*rows, strict=True)]
+        grid = Table(*compress(titles, known))
+        for row in rows:
+            grid.add_row(*compress(row, known))
+        return grid
+
+    def _wins_table(self) -> Table:
+        """Each win rate, what it counts, and what is left of it at equal length."""
+        grid = Table("model", f"wins over {self.against}", "won, tied, lost", "p", "at equal length")
+        for m in self.models:
+            won = m.win_rate
+            if won is None:
+                continue
+            rate = shown(won.interval, ".1%") or "no valid verdict"
+            sign = won.sign_test
+            counts = f"{sign.wins}, {won.ties}, {sign.losses}" if sign else ""
+            counts += f"; {won.invalid} invalid" if won.invalid else ""
+            p = "" if sign is None else "< .0001" if sign.p < 0.0001 else f"{sign.p:.2g}"
+            grid.add_row(m.name, rate, counts, p, shown(won.length_controlled, ".1%"))
+        return grid
+
+    def _board_table(self, board: list[Rating]) -> Table:
+        grid = Table("", "model", "rating (log-odds)", "Elo points over the mean", title="Bradley-Terry board")
+        for rank, row in enumerate(board, start=1):
+            grid.add_row(str(rank), row.name, f"{row.rating:+.2f}", shown(row.elo, "+.0f"))
+        return grid
+
+    def _matrix_table(self, board: list[Rating]) -> Table:
+        """How often the row's model beats the column's, models in the order of the board."""
+        rates = {(p.model, p.against): p.estimate for p in self.pairs}
+        rates |= {(b, a): None if rate is None else 1 - rate for (a, b), rate in rates.items()}
+        names = [row.name for row in board]
+        grid = Table("beats", *names, title="win rates")
+        for name in names:
+            beaten = (rates.get((name, other)) for other in names)
+            grid.add_row(name, *("" if rate is None else f"{rate:.1%}" for rate in beaten))
+        return grid
