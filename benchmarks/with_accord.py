@@ -19,7 +19,7 @@ from accord.data import Order
 from accord.engine.fit import Optimizer
 from accord.engine.models import Policy
 from accord.engine.trees import Trees
-from accord.feedback.judge import Reward
+from accord.feedback.reward import Reward
 from accord.methods import DPO, GRPO, SFT, RewardModel
 from accord.methods.policy_gradient import GradientLearner
 from accord.methods.rollouts import Rollout

@@ -7,7 +7,7 @@ Run it again, and it goes on where it stopped.
 from __future__ import annotations
 
 from accord.engine.models import Policy, prepare_network
-from accord.feedback.judge import TextReward
+from accord.feedback.reward import TextReward
 from accord.methods import PPO, SFT
 from accord.records import Text
 from accord.worlds import cafe

@@ -20,7 +20,7 @@ from accord.engine.load import load_model
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
-from accord.feedback.judge import TextReward
+from accord.feedback.reward import TextReward
 from accord.records import Completion, Demonstration, Message, Preference, Ranking
 from tests.commands.small import accord, save_model, write_jsonl
 

@@ -1,4 +1,4 @@
-"""Imports go one way: what each part of accord may import of the others, read from the source of every module."""
+"""Imports go one way, lazy ones too: which room may import which, and no circles, read from the source of modules."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -54,3 +55,39 @@ def test_imports_go_one_way(path: Path) -> None:
         if name[:2] == ["accord", "methods"] and room == "methods" and inside != ["__init__"]:
             assert set(name[2:3]) & SHARED, f"a method may not import {described}: only the drivers and their parts"
         assert name[0] != "torch" or room not in NO_TORCH, f"{room} may not import {described}"
+
+
+LAZY = ("data", "engine", "feedback", "objectives", "report")
+"""Packages whose modules are imported when first used, as `engine.fit`."""
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+NAMES = {module_name(path): path for path in MODULES}
+
+
+def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Everything but what stands under `if TYPE_CHECKING`."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
+            yield node
+            yield from runtime_nodes(node)
+
+
+def needs(path: Path) -> set[str]:
+    """The modules of accord that a module imports when it runs: at its top, in its functions, or by a lazy package."""
+    wanted: set[str] = set()
+    for node in runtime_nodes(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("accord"):
+            wanted |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in LAZY:
+            wanted.add(f"accord.{node.value.id}.{node.attr}")
+    packages = {f"accord.{package}" for package in (*LAZY, "")}
+    return {name for name in wanted if name in NAMES and NAMES[name] != path and name not in packages}
+
+
+def test_no_module_needs_itself() -> None:
+    graph = networkx.DiGraph((name, other) for name, path in NAMES.items() for other in needs(path))
+    assert [circle for circle in networkx.strongly_connected_components(graph) if len(circle) > 1] == []

@@ -24,7 +24,7 @@ from accord.chat.speaker import (
 )
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
-from accord.feedback.judge import Reward
+from accord.feedback.reward import Reward
 
 
 class Session:

@@ -17,7 +17,7 @@ from accord.engine.generate import Spelling, generate, stream
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
-from accord.feedback.judge import Reward
+from accord.feedback.reward import Reward
 from accord.files import write_rows
 from accord.records import (
     Completion,

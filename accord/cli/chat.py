@@ -12,8 +12,8 @@ from accord.engine.load import load_model
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
-from accord.feedback.judge import Reward, check_prompts, listen
 from accord.feedback.named import reward_named
+from accord.feedback.reward import Reward, check_prompts, listen
 from accord.records import EncodedPrompt, Prompt
 
 
@@ -57,7 +57,7 @@ def chat(
     precision = compute_dtype(dtype, policy.device)
     scored: Reward | None = None
     if reward is not None:
-        scored = reward_named(reward, policy, dtype=precision)
+        scored = reward_named(reward, policy.in_dtype(dtype))
         _check(scored, reward)
         for other in policies[1:]:
             listen(scored, other)

@@ -24,7 +24,7 @@ from accord.engine.precision import autocast, compute_dtype
 from accord.engine.trees import Tree, pack
 from accord.errors import InputError
 from accord.feedback.ai import with_progress
-from accord.feedback.combine import BothOrders
+from accord.feedback.judge import BothOrders
 from accord.feedback.named import judge_named, labeler_named
 from accord.feedback.people import labeled
 from accord.files import write_rows

@@ -23,8 +23,8 @@ from accord.engine.models import Policy
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
-from accord.feedback.judge import check_prompts
 from accord.feedback.named import reward_named
+from accord.feedback.reward import check_prompts
 from accord.files import write_rows
 from accord.records import EncodedPrompt, Sample, text_to_json
 
@@ -79,7 +79,7 @@ def sample(
     rows = load_prompts(data, split=split, limit=limit)
     prompts, _ = encode_prompts(policy.tokenizer, rows, room=max_new_tokens, context=policy.context)
     precision = compute_dtype(dtype, policy.device)
-    score = reward_named(reward, policy, dtype=precision) if reward else None
+    score = reward_named(reward, policy.in_dtype(dtype)) if reward else None
     if score:
         check_prompts(score, prompts)
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)

@@ -1,10 +1,4 @@
-"""The optimizer step under every method: unreduced losses in, one division by a global count, one update out.
-
-Freed memory is kept for the next step instead of being handed back to the system.
-
-A training step allocates and frees gigabytes in blocks that the C library, left alone, maps afresh each time; the pages
-are then faulted in one by one, which was a sixth of a step's time. Peak memory grows by a few per cent.
-"""
+"""The optimizer step under every method: unreduced losses in, one division by a global count, one update out."""
 
 from __future__ import annotations
 
@@ -143,7 +137,11 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # mallopt's names for them, from malloc.h
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Tell glibc to serve large blocks from the heap and never to trim it; elsewhere nothing happens."""
+    """Tell glibc to serve large blocks from the heap and never to trim it; elsewhere nothing happens.
+
+    A training step allocates and frees gigabytes in blocks that glibc, left alone, maps afresh each time; the pages are
+    then faulted in one by one, which was a sixth of a step's time. Peak memory grows by a few per cent.
+    """
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -1,11 +1,4 @@
-"""One forward pass over packed trees, whatever the architecture, and what is read off it.
-
-RMS norms as one function instead of six operations that each keep a float32 copy of their input.
-
-Only the input is kept for the backward pass, and the result comes in the precision that the next matrix product wants.
-On SmolLM2 that takes 7% off a step and 0.4 GB off its peak. (The same for the gated MLP gained nothing, and was left
-out.)
-"""
+"""One forward pass over packed trees, whatever the architecture, and what is read off it."""
 
 from __future__ import annotations
 
@@ -56,27 +49,27 @@ def hidden_states(model: nn.Module, trees: Trees) -> Tensor:
             use_cache=False,
             attend=TreeAttention(trees.tiles),
         ).last_hidden_state[0]
-    rows, place = _one_row_a_branch(trees)
+    rows, index = _one_row_a_branch(trees)
     hidden = trunk(input_ids=rows, attention_mask=torch.ones_like(rows), use_cache=False).last_hidden_state  # type: ignore[operator]
-    return hidden.flatten(0, 1).index_select(0, place)  # type: ignore[no-any-return]
+    return hidden.flatten(0, 1).index_select(0, index)  # type: ignore[no-any-return]
 
 
 def _one_row_a_branch(trees: Trees) -> tuple[Tensor, Tensor]:
     """Token rows (C, L), padded at the end, and (T,) where in them each position of the flat layout is found."""
     sequences: list[tuple[int, ...]] = []
-    places: list[tuple[int, int]] = []
+    indices: list[tuple[int, int]] = []
     for tree in trees.trees:
-        places += [(len(sequences), i) for i in range(len(tree.prompt))]
+        indices += [(len(sequences), i) for i in range(len(tree.prompt))]
         for branch in tree.branches or ():
             first = len(tree.prompt)
-            places += [(len(sequences), first + i) for i in range(len(branch.tokens))]
+            indices += [(len(sequences), first + i) for i in range(len(branch.tokens))]
             sequences.append(tree.prompt + branch.tokens)
         if not tree.branches:
             sequences.append(tree.prompt)
     longest = max(map(len, sequences))
     device = trees.tokens.device
     rows = torch.tensor([s + (0,) * (longest - len(s)) for s in sequences], device=device)
-    return rows, torch.tensor([row * longest + i for row, i in places], device=device)
+    return rows, torch.tensor([row * longest + i for row, i in indices], device=device)
 
 
 def log_probabilities(
@@ -126,7 +119,12 @@ def _head(model: nn.Module, hidden: Tensor) -> Tensor:
 
 
 class RMSNorm(torch.autograd.Function):
-    """w * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4)."""
+    """w * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4) as one function.
+
+    The usual six operations each keep a float32 copy of their input. Here only the input is kept, and the result comes
+    in the precision that the next matrix product wants: on SmolLM2 7% off a step and 0.4 GB off its peak. (The same for
+    the gated MLP gained nothing, and was left out.)
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:

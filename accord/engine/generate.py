@@ -1,6 +1,6 @@
 """Sampling completions: each prompt read once, its samples decoded side by side, finished ones making room for new.
 
-One completion token by token, as it is drawn, and its text as far as it is certain.
+`generate` gives whole completions of many prompts, `stream` one token by token.
 """
 
 from __future__ import annotations
@@ -163,11 +163,11 @@ def stream(
     with evaluating(model):
         batch = decoder(model, sampling.max_new_tokens)
         logits = batch.prefill([prompt], 1)
-        for place in range(sampling.max_new_tokens):
-            drawn, logp = draw(logits, uniforms[place : place + 1], sampling)
+        for index in range(sampling.max_new_tokens):
+            drawn, logp = draw(logits, uniforms[index : index + 1], sampling)
             token = int(drawn)
             yield Drawn(token, float(logp))
-            if token in ends or place + 1 == sampling.max_new_tokens:
+            if token in ends or index + 1 == sampling.max_new_tokens:
                 return
             logits = batch.decode(drawn)
 

@@ -19,8 +19,7 @@ from accord.data.encoding import encode
 from accord.engine.models import Model
 from accord.engine.trees import Branch, Tree
 from accord.evaluate.statistics import Floats
-from accord.feedback.combine import Orders
-from accord.feedback.judge import Judge
+from accord.feedback.judge import Judge, Orders
 from accord.objectives.preference import general_preference
 from accord.records import Comparison, Ranking, Text, Verdict
 

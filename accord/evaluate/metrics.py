@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from accord.data.examples import normalized
 from accord.errors import InputError
-from accord.feedback.verifiers import final_number
+from accord.feedback.mathematics import final_number
 
 Metric: TypeAlias = Callable[[str, Sequence[str]], float]
 """A score in [0, 1] of an answer beside the right answers, of which the nearest counts."""

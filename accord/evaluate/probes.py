@@ -15,7 +15,7 @@ import numpy as np
 from accord.data.judgments import Judgment
 from accord.evaluate.leads import Leader
 from accord.evaluate.statistics import Interval, Places, mean, numbered, rate
-from accord.feedback.combine import Orders
+from accord.feedback.judge import Orders
 from accord.records import Comparison, Text
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")

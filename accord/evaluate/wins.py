@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from accord.evaluate.compare import Answers
 from accord.evaluate.ratings import Standing, board, length_controlled
 from accord.evaluate.statistics import as_json, mean_of, sign_test
-from accord.feedback.combine import BothOrders, Orders
-from accord.feedback.judge import Judge
+from accord.feedback.judge import BothOrders, Judge, Orders
 from accord.records import text_to_json
 
 FEW = 20

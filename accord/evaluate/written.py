@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from accord.data.load import load_prompted_samples
 from accord.errors import InputError
 from accord.evaluate.compare import Answers
-from accord.feedback.judge import excerpt, unsampled
+from accord.feedback.reward import excerpt, unsampled
 from accord.records import Completion, Prompt, Sample, Text, show
 
 

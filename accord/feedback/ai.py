@@ -13,23 +13,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import torch
 import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from accord.console import counting
 from accord.data.chat import encode_prompt, tokenize
-from accord.engine.forward import log_probabilities
+from accord.engine.generate import evaluating
 from accord.engine.load import load_model
 from accord.engine.models import Policy
-from accord.engine.precision import autocast, frozen_copy
 from accord.engine.trees import Branch, Tree, pack
 from accord.errors import InputError
-from accord.feedback.judge import unsampled
+from accord.feedback.formula import AI
 from accord.feedback.remote import Served
+from accord.feedback.reward import unsampled
 from accord.objectives.segments import segment_sum
 from accord.records import Comparison, Message, Verdict, show
 
@@ -39,7 +42,6 @@ LEAST = 0.01
 """With less probability on the two letters together, the model has not understood that it is to choose."""
 AT_ONCE = 64
 """Comparisons between two signs of progress."""
-PREFIX = "ai:"
 
 Chooser: TypeAlias = Callable[[Sequence[str]], list[Verdict]]
 """What is asked: one verdict a question, P(the reply is A)."""
@@ -106,13 +108,17 @@ def question(principle: str, comparison: Comparison) -> str:
 class Local:
     """A model at hand, of which the probabilities of both letters are computed; a question too long has no answer.
 
-    The question is computed once for both letters. The model is frozen when it is first asked.
+    The question is computed once for both letters. The model stays as it is given: where it computes in less than
+    float32, it is asked through a copy that holds rounded weights, made when it is first asked.
     """
 
-    def __init__(self, model: Policy, *, dtype: torch.dtype = torch.float32, tokens_per_pass: int = 2048) -> None:
-        self.model, self.dtype, self.tokens_per_pass = model, dtype, tokens_per_pass
+    def __init__(self, model: Policy, *, tokens_per_pass: int = 2048) -> None:
+        self.model, self.tokens_per_pass = model, tokens_per_pass
         self.letters = [Branch(tuple(tokens)) for tokens in tokenize(model.tokenizer, ["A", "B"])]
-        self._network: torch.nn.Module | None = None
+
+    @cached_property
+    def _reader(self) -> Policy:
+        return self.model if self.model.dtype == torch.float32 else self.model.frozen_copy()
 
     def __call__(self, questions: Sequence[str]) -> list[Verdict]:
         """One verdict a question."""
@@ -136,15 +142,13 @@ class Local:
     @torch.no_grad()
     def _chances(self, trees: Sequence[Tree]) -> list[tuple[int, float, float]]:
         """Of every tree, its row, p(A) and p(B)."""
-        if self._network is None:
-            self._network = frozen_copy(self.model.network, self.dtype)
-        found = []
-        for batch in pack(trees, self.tokens_per_pass, self.model.device):
-            with autocast(self.dtype, self.model.device):
-                logp, _ = log_probabilities(self._network, batch)
-            pairs = segment_sum(logp.double(), batch.owner, batch.branches).exp().view(-1, 2).tolist()
-            found += [(tree.row, a, b) for tree, (a, b) in zip(batch.trees, pairs, strict=True)]
-        return found
+        chances = []
+        with evaluating(self._reader.network):
+            for batch in pack(trees, self.tokens_per_pass, self.model.device):
+                logp = self._reader.log_probs(batch).double()
+                pairs = segment_sum(logp, batch.owner, batch.branches).exp().view(-1, 2).tolist()
+                chances += [(tree.row, a, b) for tree, (a, b) in zip(batch.trees, pairs, strict=True)]
+        return chances
 
 
 def verdict(a: float, b: float) -> Verdict:
@@ -154,8 +158,8 @@ def verdict(a: float, b: float) -> Verdict:
     return Verdict(a / (a + b))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class JudgeConfig:
     """An AI judge as a YAML file describes it."""
 
     model: str
@@ -173,54 +177,45 @@ class Settings:
     """Questions under way at a time."""
 
 
-def ai_judge(name: str, *, dtype: torch.dtype = torch.float32) -> AIJudge:
-    """The judge that `ai:MODEL`, `ai:MODEL@URL` or a YAML file of `Settings` describes.
+def ai_judge(name: str, *, dtype: str = "float32") -> AIJudge:
+    """The judge that `ai:MODEL`, `ai:MODEL@URL` or a YAML file of `JudgeConfig` describes.
+
+    A model that is not served computes in the precision called `dtype`.
 
     Raises:
         InputError: the file is not there, or describes no judge; the model or the `judge` extra is not there.
     """
-    return _built(_shorthand(name) if name.startswith(PREFIX) else _read(name), dtype)
-
-
-def is_ai(name: str) -> bool:
-    """Whether a name stands for an AI judge."""
-    return name.startswith(PREFIX) or Path(name).suffix in {".yaml", ".yml"}
-
-
-def _shorthand(name: str) -> Settings:
-    model, _, server = name.removeprefix(PREFIX).partition("@")
-    if not model:
-        raise InputError(f"{name} names no model; write {PREFIX}MODEL, or {PREFIX}MODEL@URL for one that is served")
-    return Settings(model=model, server=server or None)
-
-
-def _read(file: str) -> Settings:
-    import jsonargparse
-
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Settings)
-    try:
-        given = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        if not isinstance(given, dict):
-            raise TypeError("it is no table of settings")
-        return Settings(**parser.parse_object(given).as_dict())
-    except OSError as error:
-        raise InputError(f"{file}, the judge, cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError, jsonargparse.ArgumentError, TypeError) as error:
-        known = ", ".join(field.name for field in fields(Settings))
-        raise InputError(f"{file} describes no judge ({' '.join(str(error).split())}); it may have {known}") from None
-
-
-def _built(settings: Settings, dtype: torch.dtype) -> AIJudge:
+    settings = _shorthand(name) if name.startswith(AI) else _read(name)
     choose: Chooser
     if settings.server is None:
-        choose = Local(load_model(settings.model), dtype=dtype)
+        choose = Local(load_model(settings.model, dtype=dtype))
     else:
         choose = Served(
             settings.model, settings.server, key=settings.key, max_tokens=settings.max_tokens,
             logprobs=settings.logprobs, parallel=settings.parallel,
         )  # fmt: skip
     return AIJudge(choose, settings.principles)
+
+
+def _shorthand(name: str) -> JudgeConfig:
+    model, _, server = name.removeprefix(AI).partition("@")
+    if not model:
+        raise InputError(f"{name} names no model; write {AI}MODEL, or {AI}MODEL@URL for one that is served")
+    return JudgeConfig(model=model, server=server or None)
+
+
+def _read(file: str) -> JudgeConfig:
+    try:
+        given = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        return TypeAdapter(JudgeConfig).validate_python(given)
+    except OSError as error:
+        raise InputError(f"{file}, the judge, cannot be read ({error.strerror})") from None
+    except ValidationError as error:
+        cause = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        cause = " ".join(str(error).split())
+    known = ", ".join(field.name for field in fields(JudgeConfig))
+    raise InputError(f"{file} describes no judge ({cause}); it may have {known}")
 
 
 def _mean(answers: Sequence[Verdict]) -> Verdict:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from accord.errors import InputError
-from accord.feedback.judge import excerpt, finite, lacking, number, place, unsampled
+from accord.feedback.reward import describe, excerpt, finite, lacking, number, unsampled
 from accord.records import Comparison, Prompt, Sample, Text, Verdict, text_to_json
 
 _TAKEN = ("prompt", "prompts", "completion", "completions", "completion_ids", "firsts", "seconds")
@@ -127,7 +127,7 @@ class FunctionJudge(_Function):
         chance = number(value)
         if chance is None or not 0 <= chance <= 1:
             raise InputError(
-                f"{self} returned {chance} for {place(samples, i)}; let it return the probability that the first is "
+                f"{self} returned {chance} for {describe(samples, i)}; let it return the probability that the first is "
                 "better, in [0, 1]"
             )
         return Verdict(chance)

@@ -1,22 +1,24 @@
-"""The two seams of feedback: a judge says which of two completions is better, a reward says how good one is.
+"""The judge seam: what says which of two completions is better, in one order or in both.
 
-What rewards from outside return: checked, with the row at fault named.
+A judge that prefers whichever answer stands first, or last, decides nothing by that where both orders are asked.
+A verdict p on (a, b) and q on (b, a) are two measurements of one thing. Where both are strictly between 0 and 1 their
+log-odds are averaged, `(logit p - logit q) / 2`, which removes a position bias that adds to the log-odds exactly
+(averaging probabilities would keep the winner, but not by how much). Verdicts of 0 and 1 have no log-odds: there both
+orders count for their winner, agreement is the verdict and disagreement a tie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import exp, isfinite, log
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from accord.engine.fit import named_rows
-from accord.engine.models import Model
-from accord.errors import InputError, TrainingStopped
-from accord.records import Comparison, Completion, EncodedPrompt, Prompt, Sample, Text, Verdict, show
+from accord.feedback.reward import Reward, score_texts
+from accord.records import Comparison, Sample, Text, Verdict
 
 
 class Judge(Protocol):
@@ -27,14 +29,6 @@ class Judge(Protocol):
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """One verdict per comparison, in order: P(first is better), .5 for a tie, None where there is no answer."""
-        ...
-
-
-class Reward(Protocol):
-    """Anything that scores: a learned reward model, a Python function, a served model."""
-
-    def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        """One finite float32 score per sample, (C,), in order; higher is better."""
         ...
 
 
@@ -49,44 +43,6 @@ def judge_samples(judge: Judge, first: Sequence[Sample], second: Sequence[Sample
         verdicts: list[Verdict] = samples(first, second)
         return verdicts
     return judge([Comparison(a.prompt.prompt, a.text, b.text) for a, b in zip(first, second, strict=True)])
-
-
-def check_prompts(reward: Reward | Judge, prompts: Iterable[EncodedPrompt]) -> None:
-    """Raise InputError where a prompt's row lacks what the reward or judge reads, before anything is sampled.
-
-    Those that read columns have a method `check(prompt, row)` for it.
-    """
-    check = getattr(reward, "check", None)
-    if check is not None:
-        for encoded in prompts:
-            check(encoded.prompt, encoded.row)
-
-
-def listen(feedback: object, policy: Model) -> None:
-    """Tell a reward or judge of one more policy whose samples it will be given.
-
-    Those that read tokens have a method `listen(policy)` for it: where the policy's vocabulary is another than theirs,
-    they read all samples by their texts.
-    """
-    tell = getattr(feedback, "listen", None)
-    if tell is not None:
-        tell(policy)
-
-
-def score_texts(reward: Reward, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
-    """The reward of every (prompt, completion) that is known by its text alone, (C,): without tokens or columns."""
-    texts = getattr(reward, "texts", None)
-    if texts is not None:
-        scores: Tensor = texts(pairs)
-        return scores
-    return reward([unsampled(prompt, completion) for prompt, completion in pairs])
-
-
-def unsampled(prompt: Text, completion: Text) -> Sample:
-    """A completion that is known by its text alone; of a chat, what the assistant says in it."""
-    if not isinstance(completion, str):
-        completion = "\n\n".join(message.content for message in completion if message.role == "assistant")
-    return Sample(Prompt(prompt), completion, (), Completion((), (), "end"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +81,7 @@ class RewardJudge:
 
     def __init__(self, reward: Reward) -> None:
         self.reward = reward
+        self.made_of = (reward,)
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """1 where the first is rewarded more, 0 where the second is, .5 where neither."""
@@ -135,16 +92,8 @@ class RewardJudge:
         """The same of samples, whose rewards may depend on more than their texts; each is rewarded once."""
         samples = {id(s): s for s in (*first, *second)}
         scores = self.reward(list(samples.values()))
-        place = {key: i for i, key in enumerate(samples)}
-        return _higher(scores[[place[id(s)] for s in (*first, *second)]])
-
-    def listen(self, policy: Model) -> None:
-        """Tell the reward of one more policy."""
-        listen(self.reward, policy)
-
-    def check(self, prompt: Prompt, row: int) -> None:
-        """What the reward asks of a prompt's row."""
-        check_prompts(self.reward, [EncodedPrompt(prompt, (), row)])
+        index = {key: i for i, key in enumerate(samples)}
+        return _higher(scores[[index[id(s)] for s in (*first, *second)]])
 
 
 def _higher(scores: Tensor) -> list[Verdict]:
@@ -154,87 +103,97 @@ def _higher(scores: Tensor) -> list[Verdict]:
 
 
 @dataclass(frozen=True, slots=True)
-class TextReward:
-    """A reward from a Python function of one prompt and one completion's text.
+class Orders:
+    """What a judge said of one pair: P(first wins) as they stood, and of the two swapped P(second wins).
 
-    Raises `InputError`, naming the row, where the function does not return a finite number.
+    `swapped` is None where the judge is symmetric, and was asked once.
     """
 
-    function: Callable[[Text, str], float]
+    forward: Verdict
+    swapped: Verdict | None = None
 
-    def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        """function(prompt, text) per sample, (C,) float32."""
-        return finite([self.function(s.prompt.prompt, s.text) for s in samples], samples, "the reward function")
+    @property
+    def verdict(self) -> Verdict:
+        """Both orders together: P(first wins); invalid where either is."""
+        if self.swapped is None or self.forward.first_wins is None:
+            return self.forward
+        if self.swapped.first_wins is None:
+            return Verdict(None, f"in the swapped order: {self.swapped.reason}")
+        p, q = self.forward.first_wins, self.swapped.first_wins
+        if 0 < p < 1 and 0 < q < 1:
+            return Verdict(1 / (1 + exp((_logit(q) - _logit(p)) / 2)))
+        return Verdict(0.5 if self.inconsistent else 0.5 + 0.5 * _winner(p))
+
+    @property
+    def inconsistent(self) -> bool:
+        """Whether the two orders have different winners; one that finds a tie where the other has a winner is so too.
+
+        An order without a valid verdict contradicts nothing.
+        """
+        known = self._known
+        return len(known) == 2 and _winner(known[0]) != -_winner(known[1])
+
+    @property
+    def first_wins(self) -> list[float]:
+        """Of every valid verdict, 1 where whichever answer stood first won, 0 where it lost, .5 for a tie."""
+        if self.swapped is None:
+            return [0.5] * len(self._known)
+        return [0.5 + 0.5 * _winner(p) for p in self._known]
+
+    @property
+    def mirrored(self) -> Orders:
+        """The same pair, its second answer called the first."""
+        if self.swapped is not None:
+            return Orders(self.swapped, self.forward)
+        p = self.forward.first_wins
+        return Orders(Verdict(None if p is None else 1 - p, self.forward.reason))
+
+    @property
+    def _known(self) -> list[float]:
+        given = (self.forward, self.swapped)
+        return [v.first_wins for v in given if v is not None and v.first_wins is not None]
 
 
-LARGEST = torch.finfo(torch.float32).max
+class BothOrders:
+    """A judge that asks another for every pair in both orders, and combines them (`Orders.verdict`).
 
-
-def number(value: object) -> float | None:
-    """The value as a float where it is a number: Python's, NumPy's, or a tensor without dimensions; true is 1."""
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        value = value.item()
-    if not isinstance(value, (bool, int, float)):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return float("inf")
-
-
-def finite(values: Sequence[object], samples: Sequence[Sample], source: str) -> Tensor:
-    """The values as rewards of the samples, (C,) float32.
-
-    Raises InputError, naming the source and the row, where there is not one finite number for each sample.
+    One that is symmetric is asked once, and its verdicts are as they were.
     """
-    if len(values) != len(samples):
-        raise InputError(
-            f"{source} returned {len(values)} values for {len(samples)} completions of "
-            f"{named_rows(s.row for s in samples)}; let it return one for each"
-        )
-    numbers = [number(value) for value in values]
-    for i, found in enumerate(numbers):
-        if found is None or not isfinite(found) or abs(found) > LARGEST:
-            raise InputError(
-                f"{source} returned {excerpt(repr(values[i]))} for {place(samples, i)}; let it return a finite number"
-            )
-    return torch.tensor(numbers, dtype=torch.float32)
+
+    symmetric = True
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+        self.made_of = (judge,)
+
+    def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        """One verdict per comparison, of both orders."""
+        if getattr(self.judge, "symmetric", False):
+            return self.judge(comparisons)
+        swapped = [Comparison(c.prompt, c.second, c.first) for c in comparisons]
+        return [o.verdict for o in _paired(self.judge([*comparisons, *swapped]))]
+
+    def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
+        """The same of samples."""
+        return [orders.verdict for orders in self.orders(first, second)]
+
+    def orders(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Orders]:
+        """What the judge says of every pair of samples of one prompt, order by order; it is called once."""
+        if getattr(self.judge, "symmetric", False):
+            return [Orders(verdict) for verdict in judge_samples(self.judge, first, second)]
+        return _paired(judge_samples(self.judge, [*first, *second], [*second, *first]))
 
 
-def place(samples: Sequence[Sample], i: int) -> str:
-    """Which sample it is, for a message: the row of its prompt, and how prompt and completion begin."""
-    sample = samples[i]
-    where = f"row {sample.row + 1}" if sample.row >= 0 else f"sample {i + 1} of the batch"
-    prompt, completion = (repr(excerpt(text)) for text in (show(sample.prompt.prompt), sample.text))
-    return f"{where} (prompt {prompt}, completion {completion})"
+def _paired(verdicts: Sequence[Verdict]) -> list[Orders]:
+    """From all pairs' verdicts as they stood and then all swapped."""
+    half = len(verdicts) // 2
+    return [Orders(a, b) for a, b in zip(verdicts[:half], verdicts[half:], strict=True)]
 
 
-def lacking(reader: str, column: str, columns: Iterable[str], row: int) -> InputError:
-    """What is wrong with a row that lacks a column."""
-    where = f"row {row + 1}" if row >= 0 else "the row"
-    there = ", ".join(columns) or "none besides the prompt"
-    return InputError(f"{where} has no column '{column}', which {reader} reads; the columns there are: {there}")
+def _winner(p: float) -> int:
+    """1 for the first, -1 for the second, 0 for a tie."""
+    return (p > 0.5) - (p < 0.5)
 
 
-def excerpt(text: str, length: int = 60) -> str:
-    """The beginning of a text that may be long."""
-    return text if len(text) <= length else text[: length - 3] + "..."
-
-
-def finite_scores(reward: Reward, samples: Sequence[Sample], when: str) -> Tensor:
-    """The reward of every sample, (C,); `when` opens the message where that fails.
-
-    Raises:
-        TrainingStopped: the reward did not give every sample a finite score.
-    """
-    scores = reward(samples)
-    if len(scores) != len(samples):
-        rows = named_rows(s.row for s in samples)
-        raise TrainingStopped(
-            f"{when}: the reward gave {len(scores)} scores for {len(samples)} samples of {rows}; "
-            "let it give each sample one."
-        )
-    if not torch.isfinite(scores).all():
-        rows = named_rows(samples[i].row for i in (~torch.isfinite(scores)).nonzero().flatten().tolist())
-        raise TrainingStopped(f"{when}: the reward of a sample of {rows} is not finite; look at the reward.")
-    return scores
+def _logit(p: float) -> float:
+    return log(p) - log(1 - p)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 from math import isnan
 from typing import TypeAlias
 
@@ -11,11 +12,10 @@ import torch
 from torch import Tensor
 
 from accord.data.chat import encode_completion, encode_prompt
-from accord.engine.forward import outputs
+from accord.engine.generate import evaluating
 from accord.engine.load import load_classifier
 from accord.engine.models import Model, PreferenceNetwork, Scorer
-from accord.engine.precision import autocast, frozen_copy
-from accord.engine.trees import Branch, Tree, Trees, pack
+from accord.engine.trees import Branch, Tree, pack
 from accord.feedback.judge import invalid_gap
 from accord.objectives.preference import general_preference
 from accord.records import Comparison, Sample, Text, Verdict
@@ -24,10 +24,11 @@ Tokens: TypeAlias = tuple[int, ...]
 
 
 class Learned:
-    """A reward model or a preference model at work: its L labels for completions, each computed once a call.
+    """What a reward model or a preference model says of completions: its L labels, each computed once a call.
 
     Samples of a policy whose tokenizer has the same vocabulary are read by their tokens; others are tokenized again,
-    without an end-of-turn token where they were cut. The model is frozen when it is first used.
+    without an end-of-turn token where they were cut. The model stays as it is given: where it computes in less than
+    float32, it is read through a copy that holds rounded weights, made when it is first used.
     """
 
     def __init__(
@@ -35,12 +36,10 @@ class Learned:
         model: Scorer | PreferenceNetwork,
         policy: Model | None = None,
         *,
-        dtype: torch.dtype = torch.float32,
         tokens_per_pass: int = 2048,
     ) -> None:
-        self.model, self.dtype, self.tokens_per_pass = model, dtype, tokens_per_pass
+        self.model, self.tokens_per_pass = model, tokens_per_pass
         self.shares_tokens = True
-        self._network: torch.nn.Module | None = None
         if policy is not None:
             self.listen(policy)
 
@@ -48,22 +47,26 @@ class Learned:
         """Take samples of one more policy: where its vocabulary is another, all samples are read by their texts."""
         self.shares_tokens &= self.model.same_vocabulary(policy)
 
+    @cached_property
+    def _reader(self) -> Scorer | PreferenceNetwork:
+        return self.model if self.model.dtype == torch.float32 else self.model.frozen_copy()
+
+    @torch.no_grad()
     def of_trees(self, trees: Sequence[Tree]) -> Tensor:
         """The labels of every branch, in order, (C, L) float32."""
-        if self._network is None:
-            self._network = self.model.network = frozen_copy(self.model.network, self.dtype)  # type: ignore[assignment]
         starts = torch.tensor([0, *(len(t.branches) for t in trees)]).cumsum(0)
         labels = torch.empty(int(starts[-1]), len(self.model.network.config.id2label or ()))
         numbered = [Tree(t.prompt, t.branches, row=i) for i, t in enumerate(trees)]
-        for batch in pack(numbered, self.tokens_per_pass, self.model.device):
-            where = torch.cat([torch.arange(int(starts[t.row]), int(starts[t.row + 1])) for t in batch.trees])
-            labels[where] = self._forward(batch).float().cpu()
+        with evaluating(self._reader.network):
+            for batch in pack(numbered, self.tokens_per_pass, self.model.device):
+                rows = torch.cat([torch.arange(int(starts[t.row]), int(starts[t.row + 1])) for t in batch.trees])
+                labels[rows] = self._reader.outputs(batch).float().cpu()
         return labels
 
     def of_tokens(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> Tensor:
         """The labels of every (prompt, completion) in tokens, (P, L) float32."""
-        trees, place = grow(pairs, self.tokens_per_pass)
-        return self.of_trees(trees)[place]
+        trees, index = grow(pairs, self.tokens_per_pass)
+        return self.of_trees(trees)[index]
 
     def of_texts(self, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
         """The labels of every (prompt, completion), (P, L) float32; every completion ends with the end of turn."""
@@ -82,26 +85,11 @@ class Learned:
         completions = {pair: encode_completion(tokenizer, *pair).tokens for pair in dict.fromkeys(pairs)}
         return [(prompts[p], completions[p, c]) for p, c in pairs]
 
-    @torch.no_grad()
-    def _forward(self, batch: Trees) -> Tensor:
-        assert self._network is not None
-        with autocast(self.dtype, self.model.device):
-            return outputs(self._network, batch)
-
 
 class LearnedReward(Learned):
     """The score that a reward model gives a completion."""
 
     model: Scorer
-
-    @property
-    def scorer(self) -> Scorer:
-        """The reward model."""
-        return self.model
-
-    def score(self, trees: Sequence[Tree]) -> Tensor:
-        """The reward of every branch, in order, (C,) float32."""
-        return self.of_trees(trees).squeeze(1)
 
     def texts(self, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
         """The reward of every (prompt, completion), (C,) float32."""
@@ -130,13 +118,13 @@ class LearnedJudge(Learned):
         return _verdicts(self.of_samples([*first, *second]))
 
 
-def learned_judge(name: str, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> LearnedJudge:
-    """The judge in a folder: a preference model, or a reward model.
+def learned_judge(name: str, policy: Model | None = None, *, dtype: str = "float32") -> LearnedJudge:
+    """The judge in a folder: a preference model, or a reward model, computing in the precision called `dtype`.
 
     Raises:
         InputError: there is no such model, or it is neither.
     """
-    return LearnedJudge(load_classifier(name), policy, dtype=dtype)
+    return LearnedJudge(load_classifier(name, dtype=dtype), policy)
 
 
 def grow(pairs: Sequence[tuple[Tokens, Tokens]], budget: int) -> tuple[list[Tree], list[int]]:
@@ -148,16 +136,16 @@ def grow(pairs: Sequence[tuple[Tokens, Tokens]], budget: int) -> tuple[list[Tree
     for prompt, completion in pairs:
         distinct.setdefault(prompt, {})[completion] = None
     trees: list[Tree] = []
-    place: dict[tuple[Tokens, Tokens], int] = {}
+    index: dict[tuple[Tokens, Tokens], int] = {}
     for prompt, completions in distinct.items():
         room, length = max(1, budget - len(prompt)), 0
         shares: dict[int, list[Branch]] = defaultdict(list)
         for completion in completions:
-            place[prompt, completion] = len(place)
+            index[prompt, completion] = len(index)
             shares[length // room].append(Branch(completion))
             length += len(completion)
         trees += [Tree(prompt, tuple(branches)) for branches in shares.values()]
-    return trees, [place[pair] for pair in pairs]
+    return trees, [index[pair] for pair in pairs]
 
 
 def _verdicts(labels: Tensor) -> list[Verdict]:

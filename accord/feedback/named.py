@@ -1,12 +1,6 @@
-"""Rewards and judges by the names that users give them, and sums of rewards as formulas.
+"""Rewards and judges from what users give for them: the names of `accord.feedback.formula`, functions, objects.
 
-SPEC = TERM [ + TERM ...]      TERM = [WEIGHT * ]NAME or [WEIGHT * ]mean(NAME, NAME ...) or min(NAME, NAME ...)
-NAME = a verifier (exact, number, regex:PATTERN, math, reasoning-gym), a Python function (module:function),
-       a server (http://...), a small world (cafe), whose gold reward it is, or a reward model (a folder, or its name on
-       the Hugging Face Hub)
-
-A judge is named by any of these, by a file of people's comparisons, or as a language model that is asked: ai:MODEL,
-ai:MODEL@URL, or a YAML file (`accord.feedback.ai`).
+Models that are loaded here compute in the precision of the policy they are given for, and in float32 without one.
 """
 
 from __future__ import annotations
@@ -14,7 +8,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
@@ -22,42 +15,68 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from accord.engine.load import load_classifier, load_reward_model
 from accord.engine.models import Model, PreferenceNetwork
 from accord.errors import InputError
-from accord.feedback.ai import AIJudge, ai_judge, is_ai
-from accord.feedback.combine import Weighted, ensemble, is_ensemble
+from accord.feedback.ai import AIJudge, ai_judge
+from accord.feedback.combine import Weighted, ensemble
+from accord.feedback.formula import VERIFIERS, WORLDS, kind_of, terms
 from accord.feedback.functions import FunctionJudge, FunctionReward
-from accord.feedback.judge import Judge, Reward, RewardJudge, ScoreJudge, TextReward
+from accord.feedback.judge import Judge, RewardJudge, ScoreJudge
 from accord.feedback.learned import LearnedJudge, LearnedReward, learned_judge
 from accord.feedback.people import Recorded, Simulated, people_named
 from accord.feedback.remote import RemoteReward
-from accord.feedback.verifiers import VERIFIERS, verifier_named
-
-WORLDS = {"cafe": "accord.worlds.cafe:gold"}
-"""Small worlds with known truth, and where each has its gold reward: a function of a prompt and a completion."""
-
-_TERM = re.compile(r"(?:(?P<weight>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*\*\s*)?(?P<name>.+)", re.DOTALL)
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+from accord.feedback.reward import Reward, TextReward
+from accord.feedback.verifiers import verifier_named
 
 
-def reward_named(spec: str, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> Reward:
+def reward_named(spec: str, policy: Model | None = None) -> Reward:
     """The reward that a name or a formula stands for, such as `number` or `runs/rm/model + 0.5 * rewards:brief`.
 
     Args:
-        spec: a weighted sum of names, as this module's docstring writes it.
+        spec: a weighted sum of names, as `accord.feedback.formula` writes it.
         policy: whose samples are scored; a reward model of the same vocabulary reads their tokens.
-        dtype: precision of a reward model's matrix products.
 
     Raises:
         InputError: a term has no meaning, or what it names is not there.
     """
-    return formula(spec, partial(one_named, policy=policy, dtype=dtype))
+    return formula(spec, partial(one_named, policy=policy))
 
 
-def as_reward(reward: Any, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> Reward:
+def formula(spec: str, meaning: Callable[[str], Reward]) -> Reward:
+    """The weighted sum that `spec` writes, or the one reward that it names, by the meaning of a name.
+
+    Raises:
+        InputError: a term is empty, or one name stands twice.
+    """
+    parts = terms(spec)
+    if len(parts) == 1 and parts[0][0] is None:
+        return meaning(parts[0][1])
+    return _weighted([(name, 1.0 if w is None else w, meaning(name)) for w, name in parts], f"the reward {spec!r}")
+
+
+def one_named(name: str, policy: Model | None = None) -> Reward:
+    """The reward that a single name stands for."""
+    match kind_of(name):
+        case "verifier":
+            return verifier_named(name)
+        case "ai":
+            raise InputError(f"{name} compares two answers, and scores none; name it as a judge")
+        case "server":
+            return RemoteReward(name)
+        case "ensemble":
+            return ensemble(name, partial(one_named, policy=policy))
+        case "world":
+            return TextReward(imported(WORLDS[name]))
+        case "function":
+            reward = imported(name)
+            return FunctionReward(reward, name) if _is_function(reward) else as_reward(reward)
+        case _:
+            _require_model(name)
+            return LearnedReward(load_reward_model(name, dtype=_dtype(policy)), policy)
+
+
+def as_reward(reward: Any, policy: Model | None = None) -> Reward:
     """A reward from what Python's users give for one.
 
     That is a name or a formula (`reward_named`), a reward model's folder as a `Path`, a function (`FunctionReward`), a
@@ -67,18 +86,18 @@ def as_reward(reward: Any, policy: Model | None = None, *, dtype: torch.dtype = 
         InputError: it is none of these, or cannot be used.
     """
     if isinstance(reward, str):
-        return reward_named(reward, policy, dtype=dtype)
+        return reward_named(reward, policy)
     if isinstance(reward, Path):
-        return LearnedReward(load_reward_model(str(reward)), policy, dtype=dtype)
+        return LearnedReward(load_reward_model(str(reward), dtype=_dtype(policy)), policy)
     if isinstance(reward, Mapping):
-        named = [(_name(r), float(w), as_reward(r, policy, dtype=dtype)) for r, w in reward.items()]
+        named = [(_name(r), float(w), as_reward(r, policy)) for r, w in reward.items()]
         return _weighted(named, "the mapping of rewards")
     if not callable(reward) or inspect.isclass(reward):
         raise InputError(f"{reward!r} is no reward: give a name, a function, or an object that is called with samples")
     return FunctionReward(reward) if _is_function(reward) else reward
 
 
-def judge_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> Judge:
+def judge_named(name: str, policy: Model | None = None) -> Judge:
     """The judge that a name stands for: of a model's folder, its own; a Python function; or a reward's preference.
 
     A small world's is its gold reward's preference, which never errs; `labeler_named` errs as people do.
@@ -89,20 +108,21 @@ def judge_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = 
     Raises:
         InputError: the name means nothing, or what it names is not there.
     """
-    if _kind(name) == "ai":
-        return ai_judge(name, dtype=dtype)
-    if _kind(name) == "model" and (people := people_named(name)) is not None:
-        return people
-    if _kind(name) == "function":
-        function = imported(name)
-        if not _names(function, "completions"):
+    match kind_of(name):
+        case "ai":
+            return ai_judge(name, dtype=_dtype(policy))
+        case "world":
+            return ScoreJudge(imported(WORLDS[name]))
+        case "function" if not _names(function := imported(name), "completions"):
             return FunctionJudge(function, name)
-    if _kind(name) == "model" and len(terms(name)) == 1:
-        _require_model(name)
-        return learned_judge(name, policy, dtype=dtype)  # type: ignore[arg-type]
-    if _kind(name) == "world":
-        return ScoreJudge(imported(WORLDS[name]))
-    return RewardJudge(reward_named(name, policy, dtype=dtype))
+        case "model":
+            people = people_named(name)
+            if people is not None:
+                return people
+            if len(terms(name)) == 1:
+                _require_model(name)
+                return learned_judge(name, policy, dtype=_dtype(policy))
+    return RewardJudge(reward_named(name, policy))
 
 
 def labeler_named(name: str, agreement: float, seed: int = 0) -> Simulated:
@@ -118,14 +138,14 @@ def labeler_named(name: str, agreement: float, seed: int = 0) -> Simulated:
     return Simulated(imported(WORLDS[name]), agreement, seed)
 
 
-def as_judge(judge: Any, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> Judge:
+def as_judge(judge: Any, policy: Model | None = None) -> Judge:
     """A judge from what Python's users give for one: a name, a function of `firsts` and `seconds`, or a `Judge`.
 
     Raises:
         InputError: it is none of these, or cannot be used.
     """
     if isinstance(judge, str | Path):
-        return judge_named(str(judge), policy, dtype=dtype)
+        return judge_named(str(judge), policy)
     if not callable(judge) or inspect.isclass(judge):
         raise InputError(
             f"{judge!r} is no judge: give a name, a function, or an object that is called with comparisons"
@@ -133,22 +153,23 @@ def as_judge(judge: Any, policy: Model | None = None, *, dtype: torch.dtype = to
     return FunctionJudge(judge) if _names(judge, "firsts") else judge
 
 
-def as_measure(measure: Any, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> Reward | Judge:
+def as_measure(measure: Any, policy: Model | None = None) -> Reward | Judge:
     """What measures a policy: a reward, or a judge where that has no score for one answer alone (`only_compares`).
 
     Raises:
         InputError: it is neither, or cannot be used.
     """
     if isinstance(measure, str):
-        kind = _kind(measure)
-        if kind == "model" and len(terms(measure)) == 1:
-            _require_model(measure)
-            model = load_classifier(measure)
-            return (LearnedJudge if isinstance(model, PreferenceNetwork) else LearnedReward)(model, policy, dtype=dtype)
-        measure = (
-            imported(measure) if kind == "function" else ai_judge(measure, dtype=dtype) if kind == "ai" else measure
-        )
-    return (as_judge if only_compares(measure) else as_reward)(measure, policy, dtype=dtype)
+        match kind_of(measure):
+            case "model" if len(terms(measure)) == 1:
+                _require_model(measure)
+                model = load_classifier(measure, dtype=_dtype(policy))
+                return (LearnedJudge if isinstance(model, PreferenceNetwork) else LearnedReward)(model, policy)
+            case "function":
+                measure = imported(measure)
+            case "ai":
+                measure = ai_judge(measure, dtype=_dtype(policy))
+    return (as_judge if only_compares(measure) else as_reward)(measure, policy)
 
 
 def only_compares(measure: Any) -> bool:
@@ -160,41 +181,8 @@ def only_compares(measure: Any) -> bool:
     )
 
 
-def formula(spec: str, meaning: Callable[[str], Reward]) -> Reward:
-    """The weighted sum that `spec` writes, or the one reward that it names, by the meaning of a name.
-
-    Raises:
-        InputError: a term is empty, or one name stands twice.
-    """
-    parts = terms(spec)
-    if len(parts) == 1 and parts[0][0] is None:
-        return meaning(parts[0][1])
-    return _weighted([(name, 1.0 if w is None else w, meaning(name)) for w, name in parts], f"the reward {spec!r}")
-
-
-def one_named(name: str, policy: Model | None = None, *, dtype: torch.dtype = torch.float32) -> Reward:
-    """The reward that a single name stands for."""
-    match _kind(name):
-        case "verifier":
-            return verifier_named(name)
-        case "ai":
-            raise InputError(f"{name} compares two answers, and scores none; name it as a judge")
-        case "server":
-            return RemoteReward(name)
-        case "ensemble":
-            return ensemble(name, partial(one_named, policy=policy, dtype=dtype))
-        case "world":
-            return TextReward(imported(WORLDS[name]))
-        case "function":
-            reward = imported(name)
-            return FunctionReward(reward, name) if _is_function(reward) else as_reward(reward)
-        case _:
-            _require_model(name)
-            return LearnedReward(load_reward_model(name), policy, dtype=dtype)
-
-
 def imported(name: str) -> Any:
-    """What `module:function` names; the working directory is among the places where modules are found.
+    """What `module:function` names; modules are looked for in the working directory too.
 
     Raises:
         InputError: there is no such module, it cannot be imported, or it has nothing of that name that can be called.
@@ -214,36 +202,17 @@ def imported(name: str) -> Any:
     return getattr(module, attribute)
 
 
-def terms(spec: str) -> list[tuple[float | None, str]]:
-    """The weights and names of a formula; a name that exists as a file is never one."""
-    parts = [spec] if os.path.exists(spec) else [part.strip() for part in spec.split(" + ")]
-    matches = [_TERM.fullmatch(part) for part in parts]
-    if not all(matches):
-        raise InputError(f"the reward {spec!r} has an empty term; write WEIGHT * NAME + WEIGHT * NAME")
-    return [(None if m["weight"] is None else float(m["weight"]), m["name"]) for m in matches if m]
-
-
-def _weighted(terms: Sequence[tuple[str, float, Reward]], where: str) -> Weighted:
-    names = [name for name, _, _ in terms]
+def _weighted(parts: Sequence[tuple[str, float, Reward]], where: str) -> Weighted:
+    names = [name for name, _, _ in parts]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{twice} stands twice in {where}; give it one weight")
-    return Weighted({name: (weight, reward) for name, weight, reward in terms})
+    return Weighted({name: (weight, reward) for name, weight, reward in parts})
 
 
-def _kind(name: str) -> str:
-    """What sort of thing a name stands for."""
-    if is_ensemble(name):
-        return "ensemble"
-    if is_ai(name):
-        return "ai"
-    if name in WORLDS:
-        return "world"
-    if re.match(r"\w+://", name):
-        return "server"
-    if re.split("[@:]", name)[0] in VERIFIERS:
-        return "verifier"
-    return "function" if _FUNCTION.fullmatch(name) and not os.path.exists(name) else "model"
+def _dtype(policy: Model | None) -> str:
+    """The precision that a model loaded for the policy computes in."""
+    return "float32" if policy is None else str(policy.dtype).removeprefix("torch.")
 
 
 def _require_model(name: str) -> None:

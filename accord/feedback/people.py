@@ -1,8 +1,7 @@
-"""People as a judge: their verdicts were given before, in a file, and are looked up.
+"""People as judges, and what their verdicts amount to as preferences and rankings.
 
-Simulated labelers: they know a score, and disagree with its order as often as people disagree with each other.
-
-From verdicts and rankings to the preferences that models are trained on.
+Real people's verdicts were given before, in a file, and are looked up (`Recorded`). Simulated ones know a score, and
+disagree with its order as often as people disagree with each other (`Simulated`).
 """
 
 from __future__ import annotations
@@ -20,14 +19,15 @@ from typing import ClassVar
 from accord.data.load import load_data
 from accord.data.readers import format_of
 from accord.errors import InputError
-from accord.feedback.judge import invalid_gap, score_gap, unsampled
+from accord.feedback.judge import invalid_gap, score_gap
+from accord.feedback.reward import unsampled
 from accord.records import Comparison, Message, Preference, Ranking, Row, Sample, Text, Verdict, text_to_json
 
 
 class Recorded:
     """A judge whose verdicts are rows: preferences (`chosen`, `rejected`), or rankings, where equal ranks are a tie.
 
-    A pair is found by its prompt and its two texts, in either order. Where several rows compare it, P(first wins) is
+    A pair is known by its prompt and its two texts, in either order. Where several rows compare it, P(first wins) is
     the share of them that prefer the first, ties half. A pair that no row compares has an invalid verdict, unless its
     texts are the same, which is a tie. A plain prompt and a chat of that one user message are the same; so are a plain
     completion and the assistant's message.
@@ -75,7 +75,7 @@ def people_named(name: str) -> Recorded | None:
     return Recorded(load_data(name), name) if format_of(Path(name)) is not None else None
 
 
-def _compared(row: Row, place: str) -> Iterable[tuple[Text, Text, Text, float]]:
+def _compared(row: Row, where: str) -> Iterable[tuple[Text, Text, Text, float]]:
     """Every pair that a row compares: prompt, first, second, and how much the first wins."""
     match row:
         case Preference(prompt, chosen, rejected):
@@ -84,7 +84,7 @@ def _compared(row: Row, place: str) -> Iterable[tuple[Text, Text, Text, float]]:
             ranked = combinations(zip(completions, ranks, strict=True), 2)
             return [(prompt, a, b, 0.5 + 0.5 * ((i < j) - (i > j))) for (a, i), (b, j) in ranked]
         case _:
-            raise InputError(f"{place}: a verdict has the columns chosen and rejected, or completions and ranks.")
+            raise InputError(f"{where}: a verdict has the columns chosen and rejected, or completions and ranks.")
 
 
 def _chat(prompt: Text) -> Text:
@@ -97,7 +97,7 @@ class Simulated:
 
     On every call the temperature is the one at which the expected agreement with the score's own order, over the pairs
     it does not tie, is `agreement` (`temperature`). A verdict is a draw, 0 or 1; a tied pair is a fair coin. The draw
-    depends on `seed` and on the texts of the pair alone: not on its place in the batch, and swapping the two
+    depends on `seed` and on the texts of the pair alone: not on the batch, and swapping the two
     completions swaps the verdict. A pair whose scores are not finite gets an invalid verdict.
 
     `InputError` where `agreement` is not between .5 and 1, or the score ties every pair.
@@ -239,15 +239,15 @@ def _completions(comparisons: Sequence[Comparison]) -> tuple[Text, ...]:
     """The completions compared, in order of first appearance, after checking that all their pairs are there."""
     if len({comparison.prompt for comparison in comparisons}) != 1:
         raise InputError("a ranking needs comparisons of exactly one prompt; group the comparisons by prompt first")
-    found = tuple(dict.fromkeys(text for pair in comparisons for text in (pair.first, pair.second)))
+    completions = tuple(dict.fromkeys(text for pair in comparisons for text in (pair.first, pair.second)))
     pairs = {frozenset((pair.first, pair.second)) for pair in comparisons}
-    expected = set(map(frozenset, combinations(found, 2)))
+    expected = set(map(frozenset, combinations(completions, 2)))
     if pairs != expected or len(comparisons) != len(expected):
         raise InputError(
-            f"a ranking of {len(found)} completions needs each of their {len(expected)} pairs compared once, "
+            f"a ranking of {len(completions)} completions needs each of their {len(expected)} pairs compared once, "
             f"but {len(comparisons)} comparisons hold {len(pairs & expected)} of them"
         )
-    return found
+    return completions
 
 
 def _sign(verdict: Verdict) -> int | None:

@@ -1,6 +1,7 @@
-"""A reward that a server gives: prompts and completions out, numbers back, as JSON over HTTP.
+"""What is asked over HTTP: a reward that a server gives, and a language model that is to choose a letter.
 
-A language model behind an OpenAI-compatible server, which is to reply with the letter A or B.
+`RemoteReward` sends prompts and completions as JSON and gets numbers back; `Served` asks a model behind an
+OpenAI-compatible server, which replies with A or B.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from accord.errors import InputError
 from accord.feedback.functions import columns_of, completions_of, prompts_of
-from accord.feedback.judge import excerpt, finite
+from accord.feedback.reward import excerpt, finite
 from accord.records import Sample, Verdict
 
 if TYPE_CHECKING:

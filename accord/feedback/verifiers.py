@@ -8,9 +8,8 @@
 
 The answer stands in the column `answer`, or in the one named after an `@`: `number@solution`, `regex@label:(yes|no)`.
 
-The final number in a text, as benchmarks of arithmetic mark it.
-
-Votes: what the samples of one prompt agree on (self-consistency, Wang et al. 2023, arXiv:2203.11171).
+Answers that are equal strings can also be voted on: what the samples of one prompt agree on is the answer of
+self-consistency (Wang et al. 2023, arXiv:2203.11171).
 """
 
 from __future__ import annotations
@@ -20,14 +19,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from accord.errors import InputError
-from accord.feedback.judge import excerpt, lacking
+from accord.feedback import mathematics, reasoning
+from accord.feedback.mathematics import final_number
+from accord.feedback.reward import excerpt, lacking
 from accord.records import Prompt, Sample
 
 ANSWER = "answer"
@@ -101,7 +101,7 @@ def exact(column: str = ANSWER) -> Verifier:
 
 
 def number(column: str = ANSWER) -> Verifier:
-    """1 where the final number in the completion equals that in the answer (`numerals.final_number`)."""
+    """1 where the final number in the completion equals that in the answer (`final_number`)."""
     return _compared("number", final_number, final_number, column)
 
 
@@ -115,10 +115,46 @@ def regex(pattern: str, column: str = ANSWER) -> Verifier:
         raise InputError(f"the pattern {pattern!r} is not a regular expression ({error})") from None
 
     def answer(text: str) -> str | None:
-        found = deque(compiled.finditer(text), 1)
-        return found[0][min(compiled.groups, 1)] if found else None
+        last = deque(compiled.finditer(text), 1)
+        return last[0][min(compiled.groups, 1)] if last else None
 
     return _compared(f"regex:{pattern}", answer, lambda text: text, column)
+
+
+def math(column: str = ANSWER) -> Verifier:
+    r"""1 where the final expression in the completion equals the answer's, by math-verify: 1/2 is `\frac{2}{4}`.
+
+    A `\boxed{...}` comes before whatever else looks like an answer. The answer's column may hold an expression, with or
+    without dollar signs, or a solution that ends on one; of GSM8K's, what follows `####`. Each parse and each
+    comparison stops after 5 seconds, as no answer, on POSIX's main thread; elsewhere there is no limit.
+
+    Raises InputError where the extra is not installed, and for a row whose answer holds no expression.
+    """
+    mathematics.require_math_verify()
+
+    def gold(columns: Mapping[str, Any]) -> list[Any]:
+        right = mathematics.right_expressions(text_in(columns, column))
+        if not right:
+            raise InputError(f"there is no expression in '{column}' ({excerpt(repr(columns[column]))})")
+        return right
+
+    return Verifier(
+        "math", mathematics.final_expression, gold, lambda text, right: float(mathematics.equals(text, right)), column
+    )
+
+
+def reasoning_gym(**other: str) -> Verifier:
+    """The score, in [0, 1], that a row's own data set gives the completion: `accord.data.load` made the row.
+
+    The answer is what stands in the last `<answer>...</answer>`, or the whole completion where there is none. A scorer
+    that takes longer than 5 seconds (on POSIX's main thread) or cannot read an answer gives 0.
+
+    Raises InputError where the extra is not installed, and for a row that is none of reasoning-gym's.
+    """
+    if other:
+        raise InputError("the verifier reasoning-gym reads the columns that its rows come with, so name none")
+    reasoning.require_reasoning_gym()
+    return Verifier("reasoning-gym", reasoning.final_answer, reasoning.entry_of, reasoning.score, "metadata")
 
 
 def text_in(columns: Mapping[str, Any], column: str) -> str:
@@ -135,96 +171,22 @@ def _compared(
     """A verifier that compares strings: what `answer` finds in a completion with what `right` makes of the column."""
 
     def gold(columns: Mapping[str, Any]) -> str:
-        found = right(text_in(columns, column))
-        if found is None:
+        answer = right(text_in(columns, column))
+        if answer is None:
             raise InputError(f"there is no answer in '{column}' ({excerpt(repr(columns[column]))})")
-        return found
+        return answer
 
     return Verifier(name, answer, gold, lambda text, right: float(answer(text) == right), column)
-
-
-def _math(column: str = ANSWER) -> Verifier:
-    from accord.feedback.external_verifiers import mathematics
-
-    return mathematics(column)
-
-
-def _reasoning_gym(**other: str) -> Verifier:
-    from accord.feedback.external_verifiers import reasoning_gym
-
-    if other:
-        raise InputError("the verifier reasoning-gym reads the columns that its rows come with, so name none")
-    return reasoning_gym()
 
 
 VERIFIERS: dict[str, Callable[..., Verifier]] = {
     "exact": exact,
     "number": number,
     "regex": regex,
-    "math": _math,
-    "reasoning-gym": _reasoning_gym,
+    "math": math,
+    "reasoning-gym": reasoning_gym,
 }
 """Verifiers by name; the last two need the `verify` extra."""
-
-
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+"
-_NUMBER = re.compile(
-    rf"(?P<minus>(?<![\w)\]}}.])-)?(?P<money>[$£€]-?)?(?P<digits>{_DIGITS})"
-    r"(?:/(?P<parts>\d+)|[eE](?P<exponent>[-+]?\d{1,3})(?!\d))?"
-)
-_MARKED = re.compile(r"####[ \t]*([-$£€\d.,/%]*\d[.,%]*)[ \t]*$", re.MULTILINE)
-_FRACTION = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
-_TYPESET = str.maketrans({"−": "-"})
-_SPACING = re.compile(r"\{,\}|\\[,!;:]|\\(?=[$%])")
-_LONGEST = 400
-"""Digits in a number; no answer is longer, and what a model repeats without end is not worth the time."""
-
-
-def final_number(text: str) -> str | None:
-    r"""The number that a text ends on, in one form for equal numbers, or None where there is none.
-
-    It is the last number in the last closed `\boxed{...}`; where there is none, the number after the last `####` that
-    stands alone on the rest of its line; else the last number. A number may have a sign, a currency sign, separators
-    of thousands, decimals and an exponent, may be a fraction of whole numbers (`3/4`, `\frac{3}{4}`), and may be
-    followed by anything, such as a percent sign. So `$1,234.50`, `1234.5` and `\boxed{2469/2}` are all "1234.5".
-    """
-    text = _SPACING.sub(lambda m: "," if m[0] == "{,}" else "", text.translate(_TYPESET))
-    text = _FRACTION.sub(r"\1/\2", text)
-    answer = boxed(text)
-    if answer is None:
-        marked = _MARKED.findall(text)
-        answer = marked[-1] if marked else text
-    found = deque(_NUMBER.finditer(answer), 1)
-    return _canonical(found[0]) if found else None
-
-
-def boxed(text: str) -> str | None:
-    r"""What stands in the last `\boxed{...}` whose braces close, or None."""
-    opened: list[int | None] = []
-    last = None
-    for brace in re.finditer(r"\\boxed\{|[{}]", text):
-        if brace[0] != "}":
-            opened.append(brace.end() if len(brace[0]) > 1 else None)
-        elif opened and (start := opened.pop()) is not None:
-            last = text[start : brace.start()]
-    return last
-
-
-def _canonical(found: re.Match[str]) -> str | None:
-    """The number as a decimal where it has an end, else as a fraction in lowest terms."""
-    digits, parts = found["digits"].replace(",", ""), found["parts"] or "1"
-    if len(digits) + len(parts) > _LONGEST or not int(parts):
-        return None
-    value = Fraction(digits) / int(parts) * Fraction(10) ** int(found["exponent"] or 0)
-    negative = bool(found["minus"]) != ("-" in (found["money"] or ""))
-    rest, places = value.denominator, 0
-    while rest % 10 == 0 or rest % 5 == 0 or rest % 2 == 0:
-        rest, places = rest // next(d for d in (10, 5, 2) if rest % d == 0), places + 1
-    sign = "-" if negative and value else ""
-    if rest != 1:
-        return f"{sign}{value.numerator}/{value.denominator}"
-    whole = str(value.numerator * 10**places // value.denominator).rjust(places + 1, "0")
-    return sign + (f"{whole[:-places]}.{whole[-places:]}".rstrip("0").rstrip(".") if places else whole)
 
 
 def leaders(answers: Sequence[str | None]) -> tuple[list[str], float]:

@@ -22,7 +22,8 @@ from accord.train.watch import check_independent, make_watch
 if TYPE_CHECKING:
     from accord.data.load import Source
     from accord.engine.models import Policy
-    from accord.feedback.judge import Judge, Reward
+    from accord.feedback.judge import Judge
+    from accord.feedback.reward import Reward
 
 
 @dataclass(kw_only=True)
@@ -45,7 +46,7 @@ class OnlineMethod(SamplingConfig, ABC):
 
     def check(self, scorer: Any, prompts: Sequence[EncodedPrompt]) -> None:
         """Raise InputError, before anything is sampled, where what scores samples cannot do its work on the prompts."""
-        feedback.judge.check_prompts(scorer, prompts)
+        feedback.reward.check_prompts(scorer, prompts)
 
     def train(
         self,
@@ -120,7 +121,7 @@ class RewardMethod(OnlineMethod, ABC):
         """
 
         def scorer(policy: Policy) -> Reward:
-            return feedback.named.as_reward(reward, policy, dtype=policy.dtype)
+            return feedback.named.as_reward(reward, policy)
 
         return self.train(model, data, out, ("reward", reward), scorer, on_step, self.options(**options))
 
@@ -158,7 +159,7 @@ class JudgeMethod(OnlineMethod, ABC):
         """
 
         def both_orders(policy: Policy) -> Judge:
-            return feedback.combine.BothOrders(feedback.named.as_judge(judge, policy, dtype=policy.dtype))
+            return feedback.judge.BothOrders(feedback.named.as_judge(judge, policy))
 
         return self.train(model, data, out, ("judge", judge), both_orders, on_step, self.options(**options))
 

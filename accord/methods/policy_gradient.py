@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from accord.engine.fit import LossTerm, Measures, Optimizer
     from accord.engine.models import Policy
     from accord.engine.trees import Experience, Trees
-    from accord.feedback.judge import Reward
+    from accord.feedback.reward import Reward
 
 
 @dataclass(kw_only=True)

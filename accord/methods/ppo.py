@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from accord.engine.fit import LossTerm, Measures, Optimizer
     from accord.engine.models import Policy
     from accord.engine.trees import Experience, Trees
-    from accord.feedback.judge import Reward
+    from accord.feedback.reward import Reward
 
 
 @dataclass(kw_only=True)
@@ -103,7 +103,7 @@ class PPOLearner(GradientLearner):
     def __init__(self, method: PPO, policy: Policy, reward: Reward) -> None:
         super().__init__(method, policy, reward)
         is_scorer = isinstance(reward, feedback.learned.LearnedReward) and reward.shares_tokens
-        start = reward.scorer if is_scorer else policy  # type: ignore[attr-defined]
+        start = reward.model if is_scorer else policy  # type: ignore[attr-defined]
         self.value = engine.models.Scorer.on(start, method.seed).in_dtype(method.dtype)
         weights = next(policy.network.parameters())
         self.value.network.to(weights).requires_grad_()  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from accord.train.run import Run
 if TYPE_CHECKING:
     from accord.engine.models import Policy
     from accord.engine.trees import Branch, Tree
-    from accord.feedback.judge import Reward
+    from accord.feedback.reward import Reward
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def sample(
         TrainingStopped: a reward is not finite.
     """
     samples = policy.sample(prompts, method.group_size, method.sampling(step))
-    scores = feedback.judge.finite_scores(reward, samples, f"step {step + 1}")
+    scores = feedback.reward.finite_scores(reward, samples, f"step {step + 1}")
     parts = {name: float(part.double().mean()) for name, part in getattr(reward, "parts", {}).items()}
     return Rollout.of(prompts, samples, scores.tolist(), parts)
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from accord.engine.fit import Optimizer
     from accord.engine.models import Policy
     from accord.engine.trees import Tree
-    from accord.feedback.judge import Reward
+    from accord.feedback.reward import Reward
 
 
 @dataclass(kw_only=True)
@@ -122,7 +122,7 @@ class RoundsMethod(OnlineMethod, ABC):
         """
 
         def checks(policy: Policy) -> Reward:
-            return feedback.named.as_reward(verifier, policy, dtype=policy.dtype)
+            return feedback.named.as_reward(verifier, policy)
 
         return self.train(model, data, out, ("verifier", verifier), checks, on_step, self.options(**options))
 
@@ -154,7 +154,7 @@ class Round:
 
     def score(self, samples: Sequence[Sample]) -> Tensor:
         """The verifier's score of every sample, (C,)."""
-        return feedback.judge.finite_scores(self.verifier, samples, f"round {self.number}")
+        return feedback.reward.finite_scores(self.verifier, samples, f"round {self.number}")
 
     def select(self, prompts: Sequence[EncodedPrompt]) -> Selection:
         """What the policy's samples of the prompts teach.

@@ -23,7 +23,7 @@ from accord.methods.rounds import Round, RoundsMethod, Selection
 from accord.records import EncodedPrompt, Sample
 
 if TYPE_CHECKING:
-    from accord.feedback.judge import Reward
+    from accord.feedback.reward import Reward
     from accord.feedback.verifiers import Verifier
 
 

@@ -25,7 +25,7 @@ from accord.methods.rounds import Round, RoundsMethod, Selection
 from accord.records import EncodedPrompt, Message, Prompt, Sample, Text
 
 if TYPE_CHECKING:
-    from accord.feedback.judge import Reward
+    from accord.feedback.reward import Reward
 
 
 @dataclass(kw_only=True)

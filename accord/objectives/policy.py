@@ -1,6 +1,6 @@
-"""Policy gradients: REINFORCE, the clipped ratio of PPO, and the loss of its value function.
+"""Losses of a policy: REINFORCE, the clipped ratio of PPO and the loss of its value function, and maximum likelihood.
 
-Maximum likelihood: supervised fine-tuning, pre-training, rejection fine-tuning.
+Maximum likelihood is supervised fine-tuning, pre-training and rejection fine-tuning.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def strict_pairs(groups: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
         ranks: (C,) integers, 0 is best, equal ranks tie.
 
     Returns:
-        the places of the better and of the worse, (P,) each.
+        indices of the better and of the worse, (P,) each.
     """
     better, worse = ((groups[:, None] == groups) & (ranks[:, None] < ranks)).nonzero(as_tuple=True)
     return better, worse

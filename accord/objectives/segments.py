@@ -1,6 +1,6 @@
-"""Reductions over the ragged parts of a flat vector.
+"""Reductions over the ragged parts of a flat vector, and the preconditions that objectives share.
 
-Preconditions shared by the objectives: each raises ValueError with one sentence.
+Every precondition raises ValueError with one sentence.
 """
 
 from __future__ import annotations

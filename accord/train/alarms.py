@@ -1,12 +1,9 @@
 """Alarms: what the numbers of a run say when training goes wrong, while there is time to stop it.
 
-An alarm is raised once, and again only after its rule was silent for `SILENCE` rows on end.
-
-What alarms are raised by: rules over the columns of a run, whichever it has, with the numbers they saw.
-
-A rule is a pure function of the rows so far: a sentence, or None where it sees nothing. A change counts where it is
-beyond noise. A peak is looked for over the whole run, so that the z which is asked of a fall from it is larger; the
-thresholds and the rates of false alarms are in docs/alarms.md.
+A rule is a pure function of the rows so far, over whichever columns a run has: a sentence with the numbers it saw, or
+None where it sees nothing. A change counts where it is beyond noise. A peak is looked for over the whole run, so that
+the z which is asked of a fall from it is larger; the thresholds and the rates of false alarms are in docs/alarms.md. An
+alarm is raised once, and again only after its rule was silent for `SILENCE` rows on end.
 """
 
 from __future__ import annotations
@@ -71,14 +68,14 @@ def chosen(names: str | None) -> tuple[str, ...]:
     Raises:
         InputError: there is no alarm of a name.
     """
-    found = tuple(name.strip() for name in names.split(",")) if names else ()
+    wanted = tuple(name.strip() for name in names.split(",")) if names else ()
     known = [rule.name for rule in RULES]
-    for name in found:
+    for name in wanted:
         if name not in known:
             near = get_close_matches(name, known, 1, 0.5)
             hint = f"did you mean {near[0]}?" if near else f"the alarms are {', '.join(known)}"
             raise InputError(f"stop_when: there is no alarm {name!r}; {hint}.")
-    return found
+    return wanted
 
 
 WINDOWS = (4, 8, 16, 32)

@@ -24,7 +24,8 @@ from accord.train.run import Run
 if TYPE_CHECKING:
     from accord.engine.models import Policy
     from accord.engine.sampling import Sampling
-    from accord.feedback.judge import Judge, Reward
+    from accord.feedback.judge import Judge
+    from accord.feedback.reward import Reward
 
 SMOOTHED = 5
 """Measurements in the mean by which the best policy is chosen."""
@@ -71,9 +72,9 @@ def make_watch(
     """
     if options.watch is None:
         return NoWatch()
-    measure = feedback.named.as_measure(options.watch, policy, dtype=policy.dtype)
+    measure = feedback.named.as_measure(options.watch, policy)
     if options.watch_data is None:
-        feedback.judge.check_prompts(measure, prompts)
+        feedback.reward.check_prompts(measure, prompts)
         return Watch(policy, run, measure, sampling, every=options.watch_every or 1)
     sampling = replace(sampling, max_new_tokens=options.watch_tokens or sampling.max_new_tokens)
     held_out, left_out = data.encoding.encode_prompts(
@@ -85,7 +86,7 @@ def make_watch(
     )
     for line in left_out:
         run.print(line)
-    feedback.judge.check_prompts(measure, held_out)
+    feedback.reward.check_prompts(measure, held_out)
     if known := {p.tokens for p in held_out}.intersection(trained):
         run.print(f"{len(known)} prompts of watch_data are trained on too: there the measure is not held out.")
     return Watch(policy, run, measure, sampling, held_out, every=options.watch_every or (1 if prompts else 5))
@@ -95,8 +96,7 @@ def check_independent(watch: Any, reward: Any) -> None:
     """Raise InputError where a measure is, or is part of, the reward that is trained on."""
     same = watch is reward
     if isinstance(watch, str) and isinstance(reward, str):
-        measured, trained = ({name for _, name in feedback.named.terms(spec)} for spec in (watch, reward))
-        same = bool(measured & trained)
+        same = not {*feedback.formula.names_in(watch)}.isdisjoint(feedback.formula.names_in(reward))
     if watch is not None and same:
         raise InputError(
             f"watch {watch} is part of the reward that is trained on, and so no independent measure; every part of the "
@@ -188,7 +188,7 @@ class Watch(NoWatch):
         return replace(self.sampling, seed=((own,) if isinstance(own, int) else own) + seed)
 
     def _scored(self, step: int, samples: Sequence[Sample]) -> float:
-        scores = feedback.judge.finite_scores(self.measure, samples, f"step {step}, watched")  # type: ignore[arg-type]
+        scores = feedback.reward.finite_scores(self.measure, samples, f"step {step}, watched")  # type: ignore[arg-type]
         return float(scores.double().mean())
 
     def _compared(self, step: int, samples: Sequence[Sample]) -> float | None:
@@ -196,7 +196,7 @@ class Watch(NoWatch):
         assert self.start is not None
         prompts = [EncodedPrompt(s.prompt, s.prompt_tokens, s.row) for s in samples]
         theirs = self.start.sample(prompts, 1, self._seeded(step, AT_START))
-        judge = feedback.combine.BothOrders(self.measure)  # type: ignore[arg-type]
+        judge = feedback.judge.BothOrders(self.measure)  # type: ignore[arg-type]
         wins = [v.first_wins for v in judge.samples(samples, theirs)]
         valid = [win for win in wins if win is not None]
         return sum(valid) / len(valid) if valid else None

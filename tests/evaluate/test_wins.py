@@ -10,8 +10,7 @@ import torch
 
 from accord.evaluate.compare import Answers
 from accord.evaluate.wins import Duels, held_against, judged, standings, warnings
-from accord.feedback.combine import Orders
-from accord.feedback.judge import RewardJudge, ScoreJudge
+from accord.feedback.judge import Orders, RewardJudge, ScoreJudge
 from accord.records import Comparison, Prompt, Sample, Verdict
 from tests.evaluate.test_compare import answers
 

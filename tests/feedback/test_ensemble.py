@@ -9,8 +9,9 @@ import torch
 
 from accord.errors import InputError
 from accord.feedback.combine import Mean, Min, ensemble
-from accord.feedback.judge import Reward, RewardJudge, score_texts
+from accord.feedback.judge import RewardJudge
 from accord.feedback.named import formula, judge_named, reward_named
+from accord.feedback.reward import Reward, score_texts
 from accord.records import Comparison, Sample
 from tests.feedback.samples import sample
 

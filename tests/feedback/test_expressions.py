@@ -63,7 +63,7 @@ def test_equal_answers_are_equal_strings(equal: tuple[str, ...]) -> None:
 
 
 def test_what_no_computer_finishes_is_wrong_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("accord.feedback.external_verifiers._SECONDS", 1)
+    monkeypatch.setattr("accord.feedback.mathematics.SECONDS", 1)
     tower = r"\boxed{9^{9^{9^{9}}}}"
     verifier = verifier_named("math")
     assert verifier([sample(tower, answer="3")]).tolist() == [0.0]

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from accord.errors import InputError
-from accord.feedback.judge import ScoreJudge, TextReward, judge_samples, score_texts
+from accord.feedback.judge import ScoreJudge, judge_samples
+from accord.feedback.reward import TextReward, score_texts
 from accord.records import Comparison, Completion, Message, Prompt, Sample, Text, Verdict
 
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2ForSequenceClassification, PreTrainedTokenizerFast
 
 from accord.engine.models import Policy, PreferenceNetwork, Scorer, prepare_network
-from accord.engine.trees import Branch, Tree
+from accord.engine.trees import Branch, Tree, Trees
 from accord.feedback.learned import Learned, LearnedJudge, LearnedReward, Tokens, grow, learned_judge
 from accord.objectives.preference import general_preference
 from accord.records import Comparison, Completion, Message, Prompt, Sample, Verdict
@@ -64,7 +64,7 @@ def won(verdicts: list[Verdict]) -> list[float]:
 @given(tree_lists(), st.integers(1, 30))
 def test_scores_keep_their_order_in_any_packing(trees: list[Tree], budget: int) -> None:
     expected = [plain(*tree.prompt, *branch.tokens) for tree in trees for branch in tree.branches]
-    scores = LearnedReward(SCORER, tokens_per_pass=budget).score(trees)
+    scores = LearnedReward(SCORER, tokens_per_pass=budget).of_trees(trees).squeeze(1)
     assert scores.dtype == torch.float32
     assert scores.tolist() == pytest.approx(expected, abs=1e-6)
 
@@ -93,6 +93,20 @@ def test_another_tokenizer_s_samples_are_tokenized_again() -> None:
     assert not reward.shares_tokens
     samples = [said("hi", "good day", (5,), (3, 1, 9)), said("bye", "hello", (0,), (4, 9))]
     assert reward(samples).tolist() == pytest.approx([plain(6, 8, 10, 2), plain(11, 7, 2)], abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_scorer_given_keeps_its_weights_and_can_still_be_trained(dtype: str) -> None:
+    start = policy_of(random_model(CONFIGS["gpt2"](), dtype=torch.float32))
+    start.tokenizer = word_tokenizer()
+    scorer = Scorer.on(start, seed=3).in_dtype(dtype)
+    network, before = scorer.network, {k: v.clone() for k, v in scorer.network.state_dict().items()}
+    tree = Tree((6,), (Branch((7, 2)), Branch((8, 10, 2))))
+    scores = LearnedReward(scorer, start).of_trees([tree]).squeeze(1)
+    with torch.no_grad():
+        assert torch.equal(scores, scorer.rewards(Trees.of([tree])).float())
+    assert scorer.network is network and all(p.requires_grad for p in network.parameters())
+    assert all(torch.equal(v, before[k]) and v.dtype == torch.float32 for k, v in network.state_dict().items())
 
 
 def test_one_policy_of_another_vocabulary_is_enough_to_read_texts() -> None:
@@ -211,5 +225,5 @@ def test_labels_come_in_the_order_of_the_branches() -> None:
 
 
 def test_equal_branches_get_equal_scores() -> None:
-    scores = LearnedReward(SCORER).score([Tree((6,), (Branch((7, 2)), Branch((8, 2)), Branch((7, 2))))])
+    scores = LearnedReward(SCORER).of_trees([Tree((6,), (Branch((7, 2)), Branch((8, 2)), Branch((7, 2))))])
     assert scores[0] == pytest.approx(float(scores[2]), abs=1e-9)

@@ -18,7 +18,7 @@ from accord.data.chat import encode_prompt
 from accord.engine.models import Policy
 from accord.errors import InputError
 from accord.feedback.ai import AIJudge, Local, question, verdict
-from accord.feedback.combine import BothOrders
+from accord.feedback.judge import BothOrders
 from accord.feedback.named import as_measure, judge_named, only_compares, reward_named
 from accord.feedback.remote import Served
 from accord.records import Comparison, Message, Verdict

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,8 +18,9 @@ from hypothesis import strategies as st
 from accord.engine.load import load_model
 from accord.engine.models import PreferenceNetwork, Scorer
 from accord.errors import InputError
+from accord.feedback import formula as formulas
 from accord.feedback.functions import FunctionJudge, FunctionReward
-from accord.feedback.judge import RewardJudge, TextReward, check_prompts, judge_samples, score_texts, unsampled
+from accord.feedback.judge import RewardJudge, judge_samples
 from accord.feedback.learned import LearnedJudge, LearnedReward
 from accord.feedback.named import (
     Weighted,
@@ -31,9 +34,10 @@ from accord.feedback.named import (
 )
 from accord.feedback.people import Simulated
 from accord.feedback.remote import RemoteReward
-from accord.feedback.verifiers import Verifier, exact, number
-from accord.records import Comparison, Sample, Text
-from accord.worlds.cafe import grammar as gold
+from accord.feedback.reward import TextReward, check_prompts, listen, score_texts, unsampled
+from accord.feedback.verifiers import VERIFIERS, Verifier, exact, number
+from accord.records import Comparison, EncodedPrompt, Sample, Text
+from accord.worlds.cafe import gold
 from tests.commands.small import save_model
 from tests.feedback.samples import sample
 
@@ -93,10 +97,10 @@ def test_a_function_is_named_by_its_module_too(functions: str) -> None:
 
 
 def test_a_reward_model_reads_the_tokens_of_a_policy_of_its_vocabulary(reward_model: str) -> None:
-    policy = load_model(reward_model.replace("reward", "base"))
-    reward = reward_named(reward_model, policy, dtype=torch.bfloat16)
+    policy = load_model(reward_model.replace("reward", "base"), dtype="bfloat16")
+    reward = reward_named(reward_model, policy)
     assert isinstance(reward, LearnedReward)
-    assert reward.shares_tokens and reward.dtype == torch.bfloat16
+    assert reward.shares_tokens and reward.model.dtype == torch.bfloat16
 
 
 def test_a_formula_is_a_weighted_sum_and_keeps_its_parts(functions: str) -> None:
@@ -143,6 +147,15 @@ def test_a_file_s_name_is_never_a_formula(tmp_path: Path, monkeypatch: pytest.Mo
 
     formula("a + 2 * b", meaning)
     assert seen == ["a + 2 * b"]
+
+
+def test_what_a_formula_refers_to_is_known_without_torch() -> None:
+    spec = "number@gold + 0.5 * min(runs/a, runs/b) + -1 * rewards:brief"
+    assert list(formulas.names_in(spec)) == ["number@gold", "runs/a", "runs/b", "rewards:brief"]
+    assert [formulas.kind_of(name) for name in formulas.names_in(spec)] == ["verifier", "model", "model", "function"]
+    assert tuple(VERIFIERS) == formulas.VERIFIERS
+    script = "import sys, accord.feedback.formula; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_python_s_rewards(functions: str, reward_model: str) -> None:
@@ -199,8 +212,6 @@ def test_a_sum_with_a_reward_model_judges_texts_by_their_own_tokens(functions: s
 
 
 def test_what_any_part_asks_of_a_row_is_asked(functions: str) -> None:
-    from accord.records import EncodedPrompt
-
     reward = as_reward({f"{functions}:brief": 1, "number@gold": 1})
     prompt = EncodedPrompt(sample("", answer="1").prompt, (), 6)
     for feedback in (reward, RewardJudge(reward)):
@@ -215,7 +226,7 @@ def test_every_reward_in_a_sum_hears_of_another_vocabulary(reward_model: str) ->
     learned = reward_named(reward_model)
     judge = RewardJudge(Weighted({"a": (1.0, learned), "b": (1.0, exact())}))
     assert isinstance(learned, LearnedReward) and learned.shares_tokens
-    judge.listen(Other())  # type: ignore[arg-type]
+    listen(judge, Other())  # type: ignore[arg-type]
     assert not learned.shares_tokens
 
 

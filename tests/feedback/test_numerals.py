@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.feedback.verifiers import boxed, final_number
+from accord.feedback.mathematics import boxed, final_number
 
 CASES = {
     "18": "18",

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.feedback.combine import BothOrders, Orders
-from accord.feedback.judge import RewardJudge, ScoreJudge, check_prompts, listen
-from accord.records import Comparison, Sample, Verdict
+from accord.feedback.judge import BothOrders, Orders, RewardJudge, ScoreJudge
+from accord.feedback.reward import check_prompts, listen
+from accord.records import Comparison, EncodedPrompt, Sample, Verdict
 from tests.feedback.samples import sample
 
 PAIR = Comparison("q", "a", "b")
@@ -114,6 +114,6 @@ def test_what_the_judge_needs_to_hear_reaches_it() -> None:
     reader = Reader()
     judge = BothOrders(RewardJudge(reader))  # type: ignore[arg-type]
     listen(judge, "policy")  # type: ignore[arg-type]
-    judge.check(sample("a").prompt, 3)
+    check_prompts(judge, [EncodedPrompt(sample("a").prompt, (), 3)])
     check_prompts(judge, [])
     assert reader.heard == ["policy", 3]

@@ -14,7 +14,7 @@ import pytest
 
 from accord.data import load_prompts
 from accord.errors import InputError
-from accord.feedback import external_verifiers as reasoning
+from accord.feedback import reasoning
 from accord.feedback.verifiers import verifier_named
 from accord.records import Completion, Prompt, Sample
 
@@ -143,7 +143,7 @@ def test_every_scorer_that_evaluates_is_guarded() -> None:
 
 def test_a_scorer_that_takes_too_long_gives_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     (prompt,) = rows("chain_sum", 1)
-    monkeypatch.setattr(reasoning, "_SECONDS", 0.1)
+    monkeypatch.setattr(reasoning, "SECONDS", 0.1)
     monkeypatch.setattr(reasoning, "_scorer", lambda name: lambda answer, entry: time.sleep(30))
     start = time.perf_counter()
     assert graded(prompt, "1") == [0.0]

@@ -11,7 +11,7 @@ import torch
 
 from accord.data import load_prompts
 from accord.errors import InputError
-from accord.feedback.judge import check_prompts
+from accord.feedback.reward import check_prompts
 from accord.feedback.verifiers import VERIFIERS, Verifier, exact, number, regex, verifier_named
 from accord.records import Completion, Sample
 from tests.feedback.samples import sample

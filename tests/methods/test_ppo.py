@@ -19,8 +19,8 @@ from accord.engine.models import Policy, Scorer
 from accord.engine.precision import autocast
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError, TrainingStopped
-from accord.feedback.judge import TextReward
 from accord.feedback.learned import LearnedReward
+from accord.feedback.reward import TextReward
 from accord.methods import PPO
 from accord.methods.ppo import PPOLearner
 from accord.methods.rollouts import Rollout, penalize, sample

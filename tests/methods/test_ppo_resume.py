@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from accord.feedback.judge import TextReward
+from accord.feedback.reward import TextReward
 from accord.methods import PPO
 from accord.records import Prompt, Text
 from accord.train.loop import Result

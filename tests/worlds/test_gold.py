@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from accord.feedback.people import Simulated
 from accord.records import Comparison, Message, Text
-from accord.worlds.cafe import demonstrations
-from accord.worlds.cafe import grammar as gold
+from accord.worlds.cafe import demonstrations, gold
 from accord.worlds.cafe.grammar import GLAD, MIXED, SOUR, WORDS, Mood, Topic, answer, fluency, split
 
 QUESTION: Text = (Message("user", "how is the soup today ?"),)

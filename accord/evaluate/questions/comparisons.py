@@ -28,9 +28,10 @@ from accord.evaluate.questions.tables import trial_tables
 from accord.evaluate.rankings import RankingAgreement, ranking_agreement
 from accord.evaluate.statistics import Floats, Interval, as_json, mean
 from accord.feedback.ai import with_progress
-from accord.feedback.judge import RewardJudge, ScoreJudge, score_texts
+from accord.feedback.judge import RewardJudge, ScoreJudge
 from accord.feedback.learned import Learned, LearnedJudge
 from accord.feedback.named import judge_named, reward_named
+from accord.feedback.reward import score_texts
 from accord.files import require_folder
 from accord.records import Comparison
 
@@ -114,7 +115,7 @@ def comparisons(
         raise InputError(f"{data} prefers no completion to another, so there is nothing to agree with.")
     precision = partial(compute_dtype, dtype)
     contender = (
-        _judging(reward, beta, max_length, precision)
+        _judging(reward, beta, max_length, dtype)
         if reward is not None
         else _implicit(str(policy), reference, beta, max_length, precision)
     )
@@ -160,7 +161,7 @@ def tried(judgments: Sequence[Judgment], contender: Contender, most: int, seed: 
     }
 
 
-def _judging(reward: str, beta: float | None, max_length: int, precision: Any) -> Contender:
+def _judging(reward: str, beta: float | None, max_length: int, dtype: str) -> Contender:
     """A reward or preference model, any other reward, or a judge of two texts."""
     judge = with_progress(judge_named(reward))
     scores: Unit = "score" if beta is None else "log-odds"
@@ -171,7 +172,7 @@ def _judging(reward: str, beta: float | None, max_length: int, precision: Any) -
         raise InputError(f"--beta turns scores into log-odds, and {reward} has probabilities of its own; leave it out.")
     if isinstance(judge, LearnedJudge):
         model = judge.model
-        learned = Learned(model, dtype=precision(model.device))
+        learned = Learned(model.in_dtype(dtype))
         kind = "preference model" if isinstance(model, PreferenceNetwork) else "reward model"
         return Contender(kind, "log-odds", ModelLeads(model, learned.of_trees, max_length))
     return Contender("judge", "probability", JudgeLeads(judge))

@@ -17,7 +17,7 @@ from accord.errors import InputError
 from accord.evaluate.compare import Answers, answer, best_of, token_divergences, traced
 from accord.evaluate.questions.shared import require_same_vocabulary, tell
 from accord.evaluate.written import Written, require_same_prompts
-from accord.feedback.judge import Reward, listen
+from accord.feedback.reward import Reward, listen
 from accord.records import EncodedPrompt, Prompt
 
 

@@ -21,8 +21,8 @@ from accord.evaluate.questions.entrants import Answering
 from accord.evaluate.questions.pool import drawn, require_many
 from accord.evaluate.questions.shared import tell, write
 from accord.evaluate.statistics import bootstrap_mean
-from accord.feedback.judge import Reward, check_prompts
 from accord.feedback.named import reward_named
+from accord.feedback.reward import Reward, check_prompts
 from accord.files import require_folder
 from accord.records import EncodedPrompt, Prompt
 

@@ -20,8 +20,9 @@ from accord.evaluate.statistics import as_json
 from accord.evaluate.wins import Duels, held_against, judged, standings, warnings
 from accord.evaluate.written import Written
 from accord.feedback.ai import with_progress
-from accord.feedback.judge import Judge, Reward, check_prompts
+from accord.feedback.judge import Judge
 from accord.feedback.named import judge_named, only_compares, reward_named
+from accord.feedback.reward import Reward, check_prompts
 from accord.files import require_folder, write_rows
 from accord.records import EncodedPrompt, Prompt, show
 

@@ -17,8 +17,8 @@ from accord.engine.sampling import Sampling
 from accord.errors import InputError
 from accord.evaluate.gao import Array
 from accord.evaluate.questions.shared import tell
-from accord.feedback.judge import check_prompts, score_texts
 from accord.feedback.named import reward_named
+from accord.feedback.reward import check_prompts, score_texts
 from accord.files import write_rows
 from accord.records import EncodedPrompt, Text, show, text_to_json
 
@@ -45,7 +45,7 @@ def drawn(
 ) -> Pool:
     """n samples of every prompt, scored by `reward` and by `judge`."""
     precision = compute_dtype(dtype, policy.device)
-    scorers = [reward_named(name, policy) for name in (reward, judge)]
+    scorers = [reward_named(name, policy.in_dtype("float32")) for name in (reward, judge)]
     for scorer in scorers:
         check_prompts(scorer, prompts)
     samples = draw(policy, prompts, n, sampling, precision)

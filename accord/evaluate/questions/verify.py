@@ -18,8 +18,8 @@ from accord.engine.sampling import Sampling
 from accord.errors import InputError
 from accord.evaluate.passes import passes
 from accord.evaluate.statistics import as_json
-from accord.feedback.judge import check_prompts
 from accord.feedback.named import reward_named
+from accord.feedback.reward import check_prompts
 from accord.feedback.verifiers import Verifier
 from accord.files import require_folder, write_text
 from accord.methods.rollouts import lengths
@@ -97,7 +97,7 @@ def measured(
     policy = load_model(source)
     prompts, _ = encode_prompts(policy.tokenizer, rows, room=sampling.max_new_tokens, context=policy.context)
     precision = compute_dtype(dtype, policy.device)
-    reward = reward_named(verifier, policy, dtype=precision)
+    reward = reward_named(verifier, policy.in_dtype(dtype))
     check_prompts(reward, prompts)
     samples = draw(policy, prompts, n, sampling, precision)
     right = in_groups([score >= 1 for score in reward(samples).tolist()], n)

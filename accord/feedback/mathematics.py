@@ -1,0 +1,140 @@
+"""Final answers in mathematical texts, in one form for equal answers: numbers, and expressions by what they mean.
+
+Numbers are read as benchmarks of arithmetic mark them; expressions by math-verify, through the `verify` extra.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections import deque
+from fractions import Fraction
+from typing import Any
+
+from accord.errors import InputError
+
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+"
+_NUMBER = re.compile(
+    rf"(?P<minus>(?<![\w)\]}}.])-)?(?P<money>[$£€]-?)?(?P<digits>{_DIGITS})"
+    r"(?:/(?P<parts>\d+)|[eE](?P<exponent>[-+]?\d{1,3})(?!\d))?"
+)
+_MARKED = re.compile(r"####[ \t]*([-$£€\d.,/%]*\d[.,%]*)[ \t]*$", re.MULTILINE)
+_FRACTION = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
+_TYPESET = str.maketrans({"−": "-"})
+_SPACING = re.compile(r"\{,\}|\\[,!;:]|\\(?=[$%])")
+_LONGEST = 400
+"""Digits in a number; no answer is longer, and what a model repeats without end is not worth the time."""
+
+
+def final_number(text: str) -> str | None:
+    r"""The number that a text ends on, in one form for equal numbers, or None where there is none.
+
+    It is the last number in the last closed `\boxed{...}`; where there is none, the number after the last `####` that
+    stands alone on the rest of its line; else the last number. A number may have a sign, a currency sign, separators
+    of thousands, decimals and an exponent, may be a fraction of whole numbers (`3/4`, `\frac{3}{4}`), and may be
+    followed by anything, such as a percent sign. So `$1,234.50`, `1234.5` and `\boxed{2469/2}` are all "1234.5".
+    """
+    text = _SPACING.sub(lambda m: "," if m[0] == "{,}" else "", text.translate(_TYPESET))
+    text = _FRACTION.sub(r"\1/\2", text)
+    answer = boxed(text)
+    if answer is None:
+        marked = _MARKED.findall(text)
+        answer = marked[-1] if marked else text
+    last = deque(_NUMBER.finditer(answer), 1)
+    return _canonical_number(last[0]) if last else None
+
+
+def boxed(text: str) -> str | None:
+    r"""What stands in the last `\boxed{...}` whose braces close, or None."""
+    opened: list[int | None] = []
+    last = None
+    for brace in re.finditer(r"\\boxed\{|[{}]", text):
+        if brace[0] != "}":
+            opened.append(brace.end() if len(brace[0]) > 1 else None)
+        elif opened and (start := opened.pop()) is not None:
+            last = text[start : brace.start()]
+    return last
+
+
+def _canonical_number(match: re.Match[str]) -> str | None:
+    """The number as a decimal where it has an end, else as a fraction in lowest terms."""
+    digits, parts = match["digits"].replace(",", ""), match["parts"] or "1"
+    if len(digits) + len(parts) > _LONGEST or not int(parts):
+        return None
+    value = Fraction(digits) / int(parts) * Fraction(10) ** int(match["exponent"] or 0)
+    negative = bool(match["minus"]) != ("-" in (match["money"] or ""))
+    rest, decimals = value.denominator, 0
+    while rest % 10 == 0 or rest % 5 == 0 or rest % 2 == 0:
+        rest, decimals = rest // next(d for d in (10, 5, 2) if rest % d == 0), decimals + 1
+    sign = "-" if negative and value else ""
+    if rest != 1:
+        return f"{sign}{value.numerator}/{value.denominator}"
+    whole = str(value.numerator * 10**decimals // value.denominator).rjust(decimals + 1, "0")
+    return sign + (f"{whole[:-decimals]}.{whole[-decimals:]}".rstrip("0").rstrip(".") if decimals else whole)
+
+
+SECONDS = 5
+"""A model can write an expression that no computer gets to the end of."""
+
+_AS_IT_IS = re.compile(r"\$|\\[(\[]|\\boxed|^[^\\]*[A-Za-z]{3}")
+"""Answers with delimiters of their own, or with words, as in `3 dollars`; others are an expression and no more."""
+
+
+def require_math_verify() -> None:
+    """Raise InputError where the extra is not installed."""
+    try:
+        import math_verify  # noqa: F401
+    except ImportError:
+        raise InputError("the verifier math needs the verify extra: pip install math-verify") from None
+    for module in ("grader", "parser"):  # that there is no limit, or that one was reached, is nothing to report
+        logging.getLogger(f"math_verify.{module}").setLevel(logging.ERROR)
+
+
+def expressions(text: str) -> list[Any]:
+    """The final expression in a text, as sympy has it and as it was written; empty where there is none."""
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
+
+    targets = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
+    parsed: list[Any] = parse(text, targets, parsing_timeout=_limit())
+    return parsed
+
+
+def right_expressions(answer: str) -> list[Any]:
+    """As `expressions`, of a right answer: it may be a bare expression, or a solution of GSM8K's."""
+    text = answer.rpartition("####")[2].replace(r"\$", "").strip()
+    return expressions(text if _AS_IT_IS.search(text) else f"${text}$")
+
+
+def equals(text: str, right: list[Any]) -> bool:
+    """Whether the final expression in a text is equal to the right ones."""
+    from math_verify import verify
+
+    return bool(verify(right, expressions(text), timeout_seconds=_limit()))
+
+
+def final_expression(text: str) -> str | None:
+    """The final expression: numbers exactly, other expressions multiplied out."""
+    from math_verify.errors import TimeoutException
+    from math_verify.utils import timeout
+
+    parsed = expressions(text)
+    if not parsed:
+        return None
+    try:
+        return str(timeout(_limit())(_canonical_expression)(parsed[0]))
+    except (TimeoutException, TypeError, ValueError, AttributeError):  # too long, or nothing to multiply out
+        return str(parsed[0])
+
+
+def _canonical_expression(expression: Any) -> Any:
+    import sympy
+
+    if isinstance(expression, sympy.Eq) and expression.lhs.is_Symbol:
+        expression = expression.rhs
+    return sympy.expand(sympy.nsimplify(expression.doit(), rational=True))
+
+
+def _limit() -> int | None:
+    """math-verify's limits are signals, which only the main thread can have."""
+    return SECONDS if threading.current_thread() is threading.main_thread() else None

@@ -1,0 +1,161 @@
+"""The reward seam: what says how good one completion is, and the checks of what rewards from outside return.
+
+Raises InputError, with the row at fault named, wherever a reward's number cannot be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from accord.engine.fit import named_rows
+from accord.engine.models import Model
+from accord.errors import InputError, TrainingStopped
+from accord.records import Completion, EncodedPrompt, Prompt, Sample, Text, show
+
+
+class Reward(Protocol):
+    """Anything that scores: a learned reward model, a Python function, a served model."""
+
+    def __call__(self, samples: Sequence[Sample]) -> Tensor:
+        """One finite float32 score per sample, (C,), in order; higher is better."""
+        ...
+
+
+def check_prompts(feedback: object, prompts: Iterable[EncodedPrompt]) -> None:
+    """Raise InputError where a prompt's row lacks what a reward or judge reads, before anything is sampled.
+
+    Those that read columns have a method `check(prompt, row)` for it.
+    """
+    checks = [part.check for part in _parts(feedback) if hasattr(part, "check")]
+    for encoded in prompts:
+        for check in checks:
+            check(encoded.prompt, encoded.row)
+
+
+def listen(feedback: object, policy: Model) -> None:
+    """Have a reward or judge expect the samples of one more policy.
+
+    Those that read tokens have a method `listen(policy)` for it: where the policy's vocabulary is another than theirs,
+    they read all samples by their texts.
+    """
+    for part in _parts(feedback):
+        if hasattr(part, "listen"):
+            part.listen(policy)
+
+
+def _parts(feedback: object) -> Iterator[Any]:
+    """A reward or judge, and, where it is made of others (its attribute `made_of`), their parts."""
+    yield feedback
+    for part in getattr(feedback, "made_of", ()):
+        yield from _parts(part)
+
+
+def score_texts(reward: Reward, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
+    """The reward of every (prompt, completion) that is known by its text alone, (C,): without tokens or columns."""
+    texts = getattr(reward, "texts", None)
+    if texts is not None:
+        scores: Tensor = texts(pairs)
+        return scores
+    return reward([unsampled(prompt, completion) for prompt, completion in pairs])
+
+
+def unsampled(prompt: Text, completion: Text) -> Sample:
+    """A completion that is known by its text alone; of a chat, what the assistant says in it."""
+    if not isinstance(completion, str):
+        completion = "\n\n".join(message.content for message in completion if message.role == "assistant")
+    return Sample(Prompt(prompt), completion, (), Completion((), (), "end"))
+
+
+@dataclass(frozen=True, slots=True)
+class TextReward:
+    """A reward from a Python function of one prompt and one completion's text.
+
+    Raises `InputError`, naming the row, where the function does not return a finite number.
+    """
+
+    function: Callable[[Text, str], float]
+
+    def __call__(self, samples: Sequence[Sample]) -> Tensor:
+        """function(prompt, text) per sample, (C,) float32."""
+        return finite([self.function(s.prompt.prompt, s.text) for s in samples], samples, "the reward function")
+
+
+LARGEST = torch.finfo(torch.float32).max
+"""No larger score has a float32."""
+
+
+def number(value: object) -> float | None:
+    """The value as a float where it is a number: Python's, NumPy's, or a tensor without dimensions; true is 1."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    if not isinstance(value, (bool, int, float)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
+
+
+def finite(values: Sequence[object], samples: Sequence[Sample], source: str) -> Tensor:
+    """The values as rewards of the samples, (C,) float32.
+
+    Raises InputError, naming the source and the row, where there is not one finite number for each sample.
+    """
+    if len(values) != len(samples):
+        raise InputError(
+            f"{source} returned {len(values)} values for {len(samples)} completions of "
+            f"{named_rows(s.row for s in samples)}; let it return one for each"
+        )
+    numbers = [number(value) for value in values]
+    for i, score in enumerate(numbers):
+        if score is None or not isfinite(score) or abs(score) > LARGEST:
+            raise InputError(
+                f"{source} returned {excerpt(repr(values[i]))} for {describe(samples, i)}; let it return a finite "
+                "number"
+            )
+    return torch.tensor(numbers, dtype=torch.float32)
+
+
+def describe(samples: Sequence[Sample], i: int) -> str:
+    """Which sample it is, for a message: the row of its prompt, and how prompt and completion begin."""
+    sample = samples[i]
+    where = f"row {sample.row + 1}" if sample.row >= 0 else f"sample {i + 1} of the batch"
+    prompt, completion = (repr(excerpt(text)) for text in (show(sample.prompt.prompt), sample.text))
+    return f"{where} (prompt {prompt}, completion {completion})"
+
+
+def finite_scores(reward: Reward, samples: Sequence[Sample], when: str) -> Tensor:
+    """The reward of every sample, (C,); `when` opens the message where that fails.
+
+    Raises:
+        TrainingStopped: the reward did not give every sample a finite score.
+    """
+    scores = reward(samples)
+    if len(scores) != len(samples):
+        rows = named_rows(s.row for s in samples)
+        raise TrainingStopped(
+            f"{when}: the reward gave {len(scores)} scores for {len(samples)} samples of {rows}; "
+            "let it give each sample one."
+        )
+    if not torch.isfinite(scores).all():
+        rows = named_rows(samples[i].row for i in (~torch.isfinite(scores)).nonzero().flatten().tolist())
+        raise TrainingStopped(f"{when}: the reward of a sample of {rows} is not finite; look at the reward.")
+    return scores
+
+
+def lacking(reader: str, column: str, columns: Iterable[str], row: int) -> InputError:
+    """What is wrong with a row that lacks a column."""
+    where = f"row {row + 1}" if row >= 0 else "the row"
+    there = ", ".join(columns) or "none besides the prompt"
+    return InputError(f"{where} has no column '{column}', which {reader} reads; the columns there are: {there}")
+
+
+def excerpt(text: str, length: int = 60) -> str:
+    """The beginning of a text that may be long."""
+    return text if len(text) <= length else text[: length - 3] + "..."
