@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from accord.report.captions import metric_for
 from accord.report.figures import Mark
-from accord.report.folder import Stage
+from accord.report.folder import StageRecord
 from accord.report.html import number
 
 WATCHED = (
@@ -55,7 +55,7 @@ class StageAlarms:
         return [(alarm.steps[0], alarm.label) for alarm in self.alarms]
 
 
-def stage_alarms(stage: Stage, measured: Collection[str]) -> StageAlarms | None:
+def stage_alarms(stage: StageRecord, measured: Collection[str]) -> StageAlarms | None:
     """The alarms of a stage; None where none were listening."""
     run = stage.run
     if run.alarms is None:

@@ -13,7 +13,7 @@ from accord.report import captions, html, series
 from accord.report.alarms import StageAlarms, stage_alarms
 from accord.report.figures import Figure
 from accord.report.folder import RunFiles, Story, is_story, read_story
-from accord.report.frontier import LEARNED_SCORE, Point, frontier, points, trajectories
+from accord.report.frontier import LEARNED_SCORE, ScoredPoint, frontier, points, trajectories
 from accord.report.html import Json, plain
 from accord.report.lineage import distinct_names
 from accord.report.models import ModelTable, model_tables
@@ -122,7 +122,7 @@ def _frontiers(
     drawn = []
     for judge in [LEARNED_SCORE, *(judge for judge in judges if judge != LEARNED_SCORE)]:
         finished = [
-            Point(point.name, point.distance, point.score, group=name)
+            ScoredPoint(point.name, point.distance, point.score, group=name)
             for name, evaluated in zip(names, tables, strict=True)
             for table in evaluated
             for point in points(table, judge)

@@ -50,7 +50,7 @@ class RunFiles:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageRecord:
     """One step of a pipeline: which command ran, for how many seconds, on which stages or files, and what it left.
 
     Its status is `ran`, `skipped` (as it was), `unfinished`, `waiting`, or `given` (no run made it).
@@ -71,7 +71,7 @@ class Story:
     title: str
     description: str
     seconds: float | None
-    stages: tuple[Stage, ...]
+    stages: tuple[StageRecord, ...]
     is_pipeline: bool
     folder: Path
 
@@ -106,10 +106,10 @@ def read_story(folder: Path) -> Story:
     )
 
 
-def read_stage(folder: Path, name: str = "") -> Stage:
+def read_stage(folder: Path, name: str = "") -> StageRecord:
     """A run by itself, called as its folder is unless it has a better name."""
     run = read_run(folder)
-    return Stage(name=name or folder.resolve().name, command=str(run.settings.get("command") or ""), run=run)
+    return StageRecord(name=name or folder.resolve().name, command=str(run.settings.get("command") or ""), run=run)
 
 
 def read_pipeline(folder: Path) -> Story:
@@ -124,7 +124,7 @@ def read_pipeline(folder: Path) -> Story:
         run = read_run(inside)
         status, seconds = _state(stage, run, inside)
         stages.append(
-            Stage(
+            StageRecord(
                 name=stage["name"],
                 command=str(stage.get("command") or run.settings.get("command", "")),
                 run=run,

@@ -39,7 +39,7 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
-class Point:
+class ScoredPoint:
     """A model in that plane, with the interval of its score; the points of one group share a color."""
 
     name: str
@@ -53,7 +53,7 @@ class Line:
     """Models that differ by a coefficient, or the best of so many answers, in the order of their distance."""
 
     name: str
-    points: tuple[Point, ...]
+    points: tuple[ScoredPoint, ...]
 
     def at(self, distance: float) -> float:
         """The score at a distance within the line's reach, on the straight line between its points."""
@@ -98,17 +98,19 @@ def _trajectories(measured: Sequence[tuple[str, dict[str, Series]]], score: str 
     return ways
 
 
-def points(table: ModelTable, judge: str) -> list[Point]:
+def points(table: ModelTable, judge: str) -> list[ScoredPoint]:
     """The models whose score and distance are known; the reference is at distance zero from itself."""
     placed = []
     for model in table.result.models:
         distance = 0.0 if model.name == table.result.reference else model.kl.estimate if model.kl else None
         if distance is not None and judge in model.scores:
-            placed.append(Point(model.name, max(distance, 0.0) ** 0.5, model.scores[judge]))
+            placed.append(ScoredPoint(model.name, max(distance, 0.0) ** 0.5, model.scores[judge]))
     return placed
 
 
-def frontier(ways: Sequence[Trajectory], finished: Sequence[Point], judge: str, names: Sequence[str] = ()) -> Figure:
+def frontier(
+    ways: Sequence[Trajectory], finished: Sequence[ScoredPoint], judge: str, names: Sequence[str] = ()
+) -> Figure:
     """The picture and what to see in it; `names` come first where colors are given out."""
     caption = []
     if ways:
@@ -127,7 +129,7 @@ def frontier(ways: Sequence[Trajectory], finished: Sequence[Point], judge: str, 
     return Figure(f"{judge} against √KL", _draw(ways, finished, judge, names), " ".join(caption))
 
 
-def _draw(ways: Sequence[Trajectory], finished: Sequence[Point], score: str, first: Sequence[str]) -> Markup:
+def _draw(ways: Sequence[Trajectory], finished: Sequence[ScoredPoint], score: str, first: Sequence[str]) -> Markup:
     with drawing():
         figure, axes = blank(4.6, 2.9, DISTANCE)
         axes.set_ylabel(score)
@@ -172,7 +174,7 @@ def lines(result: FrontierResult) -> tuple[list[Line], Line | None]:
 
 
 def _line(name: str, models: Sequence[tuple[str, float, Interval]]) -> Line:
-    placed = [Point(model, max(kl, 0.0) ** 0.5, score) for model, kl, score in models]
+    placed = [ScoredPoint(model, max(kl, 0.0) ** 0.5, score) for model, kl, score in models]
     return Line(name, tuple(sorted(placed, key=lambda point: point.distance)))
 
 
@@ -233,14 +235,14 @@ def _draw_lines(drawn: Sequence[Line], bound: Line | None, judge: str) -> Markup
         return inline(figure)
 
 
-def _named(line: Line) -> list[Point]:
+def _named(line: Line) -> list[ScoredPoint]:
     """The points that are named: of best of n, which lie close, those whose n is a power of two."""
     if line.name != "best of n":
         return list(line.points)
     return [point for point in line.points if not point.name.isdecimal() or int(point.name).bit_count() == 1]
 
 
-def label(axes: Axes, points: Sequence[Point]) -> None:
+def label(axes: Axes, points: Sequence[ScoredPoint]) -> None:
     """Write each point's name beside it, on the first side where it covers no other name and no other point."""
     to_screen = axes.transData.transform
     spots = [to_screen((point.distance, point.score.estimate)) for point in points]

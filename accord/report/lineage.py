@@ -10,7 +10,6 @@ over layers gets a slot of its own in each, and barycenters order each layer so 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -20,7 +19,8 @@ from typing import Any, ClassVar
 import networkx as nx
 
 from accord.errors import InputError
-from accord.report.folder import RunFiles, Stage, read_pipeline, read_stage
+from accord.feedback.formula import AI, names_in
+from accord.report.folder import RunFiles, StageRecord, read_pipeline, read_stage
 
 SOURCES = ("model", "data", "reward", "judge", "teacher", "reference", "pretraining_data", "watch")
 """Options that say what a run reads."""
@@ -37,7 +37,6 @@ KEY = (
 WIDTH, HEIGHT = 148.0, 60.0
 _GAP = 26.0
 _HEAD = 7.0
-_TERM = re.compile(r"\s*(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*\*\s*)?(?:(?:mean|min)\((.*)\)|(.*?))\s*", re.S)
 
 Node = str | tuple[str, str, int]
 """A stage's name, or the slot in one layer of the arrow between two stages."""
@@ -47,14 +46,14 @@ Node = str | tuple[str, str, int]
 class Box:
     """A stage, the corner of its box, and its share of the whole pipeline's time."""
 
-    stage: Stage
+    stage: StageRecord
     share: float
     x: float
     y: float
 
 
 @dataclass(frozen=True)
-class Drawing:
+class FlowChart:
     """Boxes, arrows (SVG path data of the shaft and of the head), and the size of the whole."""
 
     width: float
@@ -65,13 +64,13 @@ class Drawing:
     box: ClassVar = (WIDTH, HEIGHT)
 
 
-def lineage(folder: Path) -> list[Stage]:
+def lineage(folder: Path) -> list[StageRecord]:
     """The runs that the run in a folder rests on, each before what reads it, the run itself last.
 
     A model that no run made, such as one from a hub, is a stage without a command. Where a file of the runs behind it
     cannot be read, the lineage is empty: the run's own page does not depend on others' files.
     """
-    stages: dict[Path, Stage] = {}
+    stages: dict[Path, StageRecord] = {}
     try:
         _visit(folder.resolve(), stages)
     except InputError:
@@ -87,7 +86,7 @@ def lineage(folder: Path) -> list[Stage]:
     ]
 
 
-def key_settings(stage: Stage) -> list[tuple[str, Any]]:
+def key_settings(stage: StageRecord) -> list[tuple[str, Any]]:
     """The few settings by which people know a run; those left open (null) are not among them."""
     settings = stage.run.settings
     return [(name, settings[name]) for name in KEY if settings.get(name) is not None]
@@ -104,14 +103,7 @@ def distinct_names(folders: list[Path]) -> list[str]:
     return names
 
 
-def names_in(formula: str) -> list[str]:
-    """The names in a formula of rewards, as `accord.feedback.named` reads it, without their weights."""
-    matches = [_TERM.fullmatch(term) for term in formula.split(" + ")]
-    members = [match[1].split(",") if match[1] else [match[2]] for match in matches if match]
-    return [name.strip() for name in chain(*members)]
-
-
-def _visit(folder: Path, stages: dict[Path, Stage]) -> None:
+def _visit(folder: Path, stages: dict[Path, StageRecord]) -> None:
     """Put what the run in a folder reads, and then the run, at the end of `stages`; inputs are whole paths for now."""
     if folder in stages:
         return
@@ -130,7 +122,7 @@ def _visit(folder: Path, stages: dict[Path, Stage]) -> None:
                 _visit(origin, stages)
             elif option == "model" and origin is None:
                 origin = Path("/", value.removesuffix("/").removesuffix("/model"))
-                stages.setdefault(origin, Stage(origin.name, "", RunFiles(), status="given"))
+                stages.setdefault(origin, StageRecord(origin.name, "", RunFiles(), status="given"))
             values.append(str(origin or value))
         if values:
             inputs[option] = tuple(values)
@@ -138,7 +130,7 @@ def _visit(folder: Path, stages: dict[Path, Stage]) -> None:
     stages[folder] = replace(stage, inputs=inputs, seconds=stage.run.seconds)
 
 
-def _in_pipeline(folder: Path) -> dict[Path, Stage] | None:
+def _in_pipeline(folder: Path) -> dict[Path, StageRecord] | None:
     """The stages that one stage of a pipeline rests on, and itself, in the pipeline's order; None for other runs."""
     if not (folder.parent / "pipeline.json").is_file():
         return None
@@ -174,7 +166,7 @@ def _names(option: str, value: Any, folder: Path) -> Iterator[str]:
 def _origin(value: str, folder: Path) -> Path | None:
     """The folder of the run that wrote what a setting names, sought from here and from the run's own folder."""
     for base in (Path.cwd(), folder, *folder.parents):
-        path = base / value.removeprefix("ai:")
+        path = base / value.removeprefix(AI)
         if os.path.exists(path):
             path = path.resolve()
             near = (path, path.parent, path.parent.parent)
@@ -187,7 +179,7 @@ def _is_run(folder: Path) -> bool:
     return (folder / "config.yaml").is_file() and (folder / "environment.json").is_file()
 
 
-def stage_graph(stages: Sequence[Stage]) -> nx.DiGraph:
+def stage_graph(stages: Sequence[StageRecord]) -> nx.DiGraph:
     """An arrow to each stage from the earlier ones whose name, or a path inside whose folder, is one of its inputs."""
     graph = nx.DiGraph()
     for stage in stages:
@@ -199,7 +191,7 @@ def stage_graph(stages: Sequence[Stage]) -> nx.DiGraph:
     return graph
 
 
-def draw(stages: Sequence[Stage], *, upright: bool) -> Drawing:
+def draw(stages: Sequence[StageRecord], *, upright: bool) -> FlowChart:
     """The pipeline from left to right, or `upright` from top to bottom for a narrow page.
 
     Arrows that follow from others are left out: the graph's transitive reduction is drawn.
@@ -217,7 +209,7 @@ def draw(stages: Sequence[Stage], *, upright: bool) -> Drawing:
     size = (len(layers) * (along + _GAP) - _GAP, most * (across + _GAP / 2) - _GAP / 2)
     width, height = size[::-1] if upright else size
     total = sum(stage.seconds or 0.0 for stage in stages) or 1.0
-    return Drawing(
+    return FlowChart(
         width,
         height,
         boxes=tuple(Box(stage, (stage.seconds or 0.0) / total, *corner[stage.name]) for stage in stages),

@@ -11,10 +11,10 @@ from accord.files import write_text
 from accord.report import captions, figures, html, series, trial
 from accord.report.alarms import StageAlarms, stage_alarms
 from accord.report.figures import Figure, Mark
-from accord.report.folder import Stage, Story, read_story
+from accord.report.folder import StageRecord, Story, read_story
 from accord.report.frontier import frontiers
 from accord.report.html import Json, number
-from accord.report.lineage import Drawing, draw, key_settings, lineage
+from accord.report.lineage import FlowChart, draw, key_settings, lineage
 from accord.report.models import model_tables
 from accord.report.overoptimization import turning
 from accord.report.series import Series
@@ -28,8 +28,8 @@ PARTING = ("reward", "watched")
 class Origins:
     """What was run: the stages behind what the page is about, drawn level and upright, and listed one by one."""
 
-    stages: tuple[Stage, ...]
-    drawings: tuple[Drawing, ...]
+    stages: tuple[StageRecord, ...]
+    drawings: tuple[FlowChart, ...]
     settings: tuple[list[tuple[str, object]], ...]
 
 
@@ -37,7 +37,7 @@ class Origins:
 class Chapter:
     """One stage: the figure of reward and watch, its main curves, the less telling ones apart, samples, alarms."""
 
-    stage: Stage
+    stage: StageRecord
     steps: int
     speed: float | None
     parting: Figure | None
@@ -103,7 +103,7 @@ def _models(result: TasksResult) -> list[str]:
     return result.models or list(dict.fromkeys(name for one in scores for name in one))
 
 
-def chapter(stage: Stage, shared: Json) -> Chapter:
+def chapter(stage: StageRecord, shared: Json) -> Chapter:
     """The chapter of a stage; what its environment shares with the others' is shown elsewhere."""
     metrics = series.columns(stage.run.metrics)
     alarms = stage_alarms(stage, metrics)

@@ -9,7 +9,7 @@ from typing import Any
 from accord.report import captions, figures, series
 from accord.report.captions import Metric, metric_for
 from accord.report.figures import Figure
-from accord.report.folder import RunFiles, Stage, Story
+from accord.report.folder import RunFiles, StageRecord, Story
 from accord.report.html import Json, duration, number, percent, setting
 from accord.report.series import Series, ends
 
@@ -31,7 +31,7 @@ class SharedStage:
 
     title: str
     leading: tuple[str, ...]
-    stages: tuple[tuple[str, Stage], ...]
+    stages: tuple[tuple[str, StageRecord], ...]
     settings: tuple[Row, ...]
     finals: tuple[Row, ...]
     curves: tuple[Figure, ...]
@@ -77,7 +77,7 @@ def differences(together: Sequence[SharedStage], names: Sequence[str]) -> tuple[
     return [row for row in titled if ABSENT not in row[1]], [row for row in titled if ABSENT in row[1]]
 
 
-def _shared_stage(title: str, same: Sequence[tuple[str, Stage, Story]], names: Sequence[str]) -> SharedStage:
+def _shared_stage(title: str, same: Sequence[tuple[str, StageRecord, Story]], names: Sequence[str]) -> SharedStage:
     measured = [(name, series.columns(stage.run.metrics)) for name, stage, _ in same]
     main, more = _curves(measured, names)
     return SharedStage(
@@ -91,7 +91,7 @@ def _shared_stage(title: str, same: Sequence[tuple[str, Stage, Story]], names: S
     )
 
 
-def _settings(stage: Stage, story: Story) -> Json:
+def _settings(stage: StageRecord, story: Story) -> Json:
     """The settings; inputs from other stages are written from the pipeline's folder, wherever it was when they ran."""
     if not story.is_pipeline:
         return stage.run.settings
@@ -115,7 +115,7 @@ def _metrics(measured: Measured) -> list[tuple[str, Metric, list[tuple[str, Seri
     return shown
 
 
-def _finals(same: Sequence[tuple[str, Stage, Story]], measured: Measured) -> tuple[Row, ...]:
+def _finals(same: Sequence[tuple[str, StageRecord, Story]], measured: Measured) -> tuple[Row, ...]:
     """Where each run ended, by metric (a mean of its last tenth), after how it was run."""
     runs = [stage.run for _, stage, _ in same]
     rows: list[Row] = [

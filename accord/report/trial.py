@@ -16,7 +16,7 @@ from accord.results.comparisons import Bin, Calibration, Part
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialSection:
     """How often a model of preferences agrees with held-out comparisons, and the figure of its calibration."""
 
     result: ComparisonsResult
@@ -40,7 +40,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class AgreementSection:
     """How far annotators agree, and the ceiling that this sets for any model of their preferences."""
 
     stage: str
@@ -66,15 +66,15 @@ class Agreement:
         return span([*kappas, Interval(0.0, 0.0, 0.0), Interval(1.0, 1.0, 1.0)])
 
 
-def trials(story: Story) -> list[Trial]:
+def trials(story: Story) -> list[TrialSection]:
     """The evaluations on held-out comparisons in the story."""
     given = [result for _, result in story.results(ComparisonsResult)]
-    return [Trial(result, _reliability(result.calibration) if result.calibration else None) for result in given]
+    return [TrialSection(result, _reliability(result.calibration) if result.calibration else None) for result in given]
 
 
-def agreements(story: Story) -> list[Agreement]:
+def agreements(story: Story) -> list[AgreementSection]:
     """The evaluations of annotators' agreement in the story."""
-    return [Agreement(stage, result) for stage, result in story.results(AgreementResult)]
+    return [AgreementSection(stage, result) for stage, result in story.results(AgreementResult)]
 
 
 def _reliability(calibration: Calibration) -> Figure | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.report.folder import RunFiles, Stage
+from accord.report.folder import RunFiles, StageRecord
 from accord.report.lineage import HEIGHT, WIDTH, _layers, draw, stage_graph
 
 
-def stage(name: str, *inputs: str, seconds: float | None = None) -> Stage:
-    return Stage(name, "sft", RunFiles(), seconds=seconds, inputs={"data": inputs})
+def stage(name: str, *inputs: str, seconds: float | None = None) -> StageRecord:
+    return StageRecord(name, "sft", RunFiles(), seconds=seconds, inputs={"data": inputs})
 
 
 def test_inputs_are_earlier_stages_or_paths_in_them() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from accord.report import write_report
-from accord.report.lineage import distinct_names, key_settings, lineage, names_in
+from accord.report.lineage import distinct_names, key_settings, lineage
 from tests.report.folders import write_pipeline, write_run
 from tests.report.pages import Page
 
@@ -57,7 +57,6 @@ def test_reward_models_in_formulas_and_ensembles_and_as_judges_are_followed(tmp_
     stages = lineage(folder)
     assert [stage.name for stage in stages] == ["smollm2", "sft", "rm", "rm2", "judge", "ppo"]
     assert stages[-1].inputs == {"model": ("sft",), "reward": ("rm", "number", "rm", "rm2"), "watch": ("judge",)}
-    assert names_in("1e-3*a + mean(b, c)") == ["a", "b", "c"]
 
 
 def note_state(folder: Path, name: str, status: str, seconds: float) -> None:
