@@ -183,7 +183,9 @@ def _fullest(prompts: dict[str, list[Answer]]) -> list[SideBySide]:
 
 def _sample(name: str, row: Json, score: str) -> Answer:
     kept = {"step": row.get("step"), score: row.get("reward") if score else None}
-    scores = {key: float(value) for key, value in kept.items() if isinstance(value, int | float)}
+    scores: dict[str, float | None] = {
+        key: float(value) for key, value in kept.items() if isinstance(value, int | float)
+    }
     return Answer(model=name, text=plain(row.get("completion")), scores=scores)
 
 

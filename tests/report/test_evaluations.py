@@ -105,6 +105,9 @@ def test_passes(page: Page) -> None:
     assert ["Model", "pass@1", "pass@4", "Majority of 4", "Length", "Ended"] in page.tables
     assert table["star"] == ["40.0% (35.0%–45.0%)", "62.0% (57.0%–67.0%)", "51.0% (46.0%–56.0%)", "12.2", "98.0%"]
     assert table["base"][2] == "–"
+    head = re.sub(r"<[^>]+>", "", page.source.split("<header>")[1].split("</header>")[0])
+    lead = "With one sample of each of 200 prompts: star is right in 40.0% (35.0%–45.0%), base is right in 10.0% (6.0%–"
+    assert lead in " ".join(head.split())
     assert "200 prompts of test.jsonl, 4 samples of each at temperature 0.7." in words(page, "passes")
 
 
