@@ -1,9 +1,8 @@
-"""Signs for characters that nobody sees: what a model wrote is untrusted, and nothing of it may hide or act.
+"""The terminal: lines and bars on standard error, tables on standard output, and texts that nobody need trust.
 
 A terminal obeys control characters (an escape sequence can move the cursor, rename the window or color what follows),
-and readers are misled by zero-width and direction-changing ones. Wherever a text is shown, signs stand in their place.
-
-What paths are called, and a progress bar for commands that count.
+and readers are misled by zero-width and direction-changing ones. What a model wrote is untrusted: wherever it is shown,
+signs stand in their place.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 HIDDEN = (
@@ -37,18 +36,20 @@ def legible(text: str) -> str:
     return _HIDDEN.sub(lambda match: sign(match.group()), text)
 
 
-def called(name: str) -> str:
-    """What a path is called: a file by its name, a model by its run's folder; what is no path stays as it is."""
-    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
-    if not parts or "//" in name or " " in name:
-        return name
-    kept = {"model": "", "best": " best"}.get(parts[-1]) if len(parts) > 1 else None
-    return parts[-1] if kept is None else parts[-2] + kept
-
-
 def on_one_line(text: str) -> str:
     """A token's text: signs for what hides or acts, for line ends and blanks, and for spaces that begin or end it."""
     return _ON_ONE_LINE.sub(lambda match: "".join(sign(c)[0] if c in _NAMED else sign(c) for c in match.group()), text)
+
+
+def status(line: str) -> None:
+    """One line for the person watching, on standard error, as it is."""
+    Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def show(*tables: RenderableType) -> None:
+    """Tables on standard output."""
+    for table in tables:
+        Console().print(table)
 
 
 @contextmanager

@@ -25,9 +25,8 @@ from torch import Tensor
 
 from accord.engine.forward import log_probabilities
 from accord.engine.trees import Branch, Tree, pack
-from accord.evaluate.gao import Array
 from accord.evaluate.overoptimization import sweep_path
-from accord.evaluate.statistics import bootstrap_mean
+from accord.evaluate.statistics import Floats, bootstrap_mean
 from accord.feedback.people import temperature
 from accord.objectives.preference import bradley_terry
 from accord.objectives.segments import segment_sum
@@ -47,7 +46,7 @@ NUMBERS = [1, 2, 3, 4, 6, 8, 12, *(2**k for k in range(4, 27))]
 END = 2.0
 DISTANCES = np.linspace(0.0, END, 101)
 
-Proxy = Callable[[Tensor, Tensor, Enumerable, int], Array]
+Proxy = Callable[[Tensor, Tensor, Enumerable, int], Floats]
 """Scores of all sequences (S,), from the better and the worse of each comparison, (P,) each, a world and a seed."""
 
 
@@ -66,7 +65,7 @@ def main() -> None:
     draw_picture({name: np.stack([both[0] for both in draws]) for name, draws in by_data.items()}, options.picture)
 
 
-def optimized(proxy_of: Proxy, comparisons: int, draw: int) -> tuple[Array, Array]:
+def optimized(proxy_of: Proxy, comparisons: int, draw: int) -> tuple[Floats, Floats]:
     """By the sweep and by best of n, proxy's and gold's gain at `DISTANCES`, in gold's standard deviations, (2, K)."""
     world = Enumerable(6, 3, seed=draw)
     logp, gold = reference(world, draw), world.reward.numpy()
@@ -80,7 +79,7 @@ def optimized(proxy_of: Proxy, comparisons: int, draw: int) -> tuple[Array, Arra
     return swept, at_distances(kl, np.stack([best @ proxy, best @ gold]), spread)
 
 
-def at_distances(kl: Array, scores: Array, spread: float) -> Array:
+def at_distances(kl: Floats, scores: Floats, spread: float) -> Floats:
     """Gains (2, K) over the first of the scores (2, T), at `DISTANCES`; NaN beyond the farthest."""
     distance = np.sqrt(np.maximum(kl, 0))
     gains = [np.interp(DISTANCES, distance, score - score[0]) / spread for score in scores]
@@ -88,7 +87,7 @@ def at_distances(kl: Array, scores: Array, spread: float) -> Array:
 
 
 @torch.no_grad()
-def reference(world: Enumerable, seed: int) -> Array:
+def reference(world: Enumerable, seed: int) -> Floats:
     """log pi of every sequence, (S,), through the engine."""
     trees = pack([Tree(world.prompt, tuple(Branch(s) for s in world.sequences))], 4096, torch.device("cpu"))
     found = []
@@ -98,7 +97,7 @@ def reference(world: Enumerable, seed: int) -> Array:
     return np.asarray(torch.cat(found).numpy())
 
 
-def compared(p: Array, gold: Array, comparisons: int, seed: int) -> tuple[Tensor, Tensor]:
+def compared(p: Floats, gold: Floats, comparisons: int, seed: int) -> tuple[Tensor, Tensor]:
     """Noisy comparisons of pairs drawn from the reference: the places of the better and of the worse."""
     generator = np.random.default_rng([seed, comparisons])
     first, second = generator.choice(len(p), size=(2, comparisons), p=p / p.sum())
@@ -108,7 +107,7 @@ def compared(p: Array, gold: Array, comparisons: int, seed: int) -> tuple[Tensor
     return chosen, rejected
 
 
-def fitted(chosen: Tensor, rejected: Tensor, features: Tensor) -> Array:
+def fitted(chosen: Tensor, rejected: Tensor, features: Tensor) -> Floats:
     """Bradley-Terry scores of all sequences that are linear in these features, (S, F)."""
     weights = torch.zeros(features.shape[1], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
@@ -124,19 +123,19 @@ def fitted(chosen: Tensor, rejected: Tensor, features: Tensor) -> Array:
     return np.asarray((features @ weights).detach().numpy())
 
 
-def alone(chosen: Tensor, rejected: Tensor, world: Enumerable, seed: int) -> Array:
+def alone(chosen: Tensor, rejected: Tensor, world: Enumerable, seed: int) -> Floats:
     """A score of its own for every sequence."""
     return fitted(chosen, rejected, torch.eye(len(world.sequences), dtype=torch.float64))
 
 
-def by_features(width: int, chosen: Tensor, rejected: Tensor, world: Enumerable, seed: int) -> Array:
+def by_features(width: int, chosen: Tensor, rejected: Tensor, world: Enumerable, seed: int) -> Floats:
     """A score that is the sum over runs of `width` tokens, each with its place, of a weight of theirs."""
     runs = [{(i, s[i : i + width]) for i in range(max(1, len(s) - width + 1))} for s in world.sequences]
     known = sorted(set().union(*runs))
     return fitted(chosen, rejected, torch.tensor([[run in r for run in known] for r in runs], dtype=torch.float64))
 
 
-def ensemble(worst: bool, chosen: Tensor, rejected: Tensor, world: Enumerable, seed: int) -> Array:
+def ensemble(worst: bool, chosen: Tensor, rejected: Tensor, world: Enumerable, seed: int) -> Floats:
     """The mean of the members' scores, or the worst of them."""
     generator = torch.Generator().manual_seed(seed)
     draws = [torch.randint(len(chosen), (len(chosen),), generator=generator) for _ in range(MEMBERS)]
@@ -153,7 +152,7 @@ KINDS: dict[str, Proxy] = {
 }
 
 
-def show(way: str, curves: dict[str, Array]) -> None:
+def show(way: str, curves: dict[str, Floats]) -> None:
     """Where gold is highest, and what is left of it at the end: means over the draws that get so far."""
     columns = ("proxy", "gold is highest at d", "gain there", f"gain at d = {END:g}", f"proxy's at d = {END:g}")
     table = Table(*columns, "draws", title=way)
@@ -174,7 +173,7 @@ def show(way: str, curves: dict[str, Array]) -> None:
     Console(width=120).print(table)
 
 
-def draw_picture(curves: dict[str, Array], path: Path) -> None:
+def draw_picture(curves: dict[str, Floats], path: Path) -> None:
     """Gold's mean gain against the distance, a line for every number of comparisons."""
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 import accord
-from accord.evaluate import questions as evaluate
+from accord.evaluate import evaluate_comparisons
 from accord.methods import DPO
 
 MODEL = "smollm2"  # or a folder, or a Hub name
@@ -21,7 +21,7 @@ def main(data: str) -> None:
     pairs = accord.load_data(data, split="train[:-200]")
     run = DPO(beta=0.1, learning_rate=5e-6, max_steps=20).fit(policy, pairs, out=OUT)
     print(f"loss {run.metrics[0]['loss']:.3f} -> {run.metrics[-1]['loss']:.3f}, report: {run.report}")
-    evaluate.comparisons(data, f"{OUT}-check", policy=run.model.name, reference=MODEL, split="train[-200:]")
+    evaluate_comparisons(data, f"{OUT}-check", policy=run.model.name, reference=MODEL, split="train[-200:]")
     accord.sample(run.model.name, data, f"{OUT}-samples.jsonl", split="train[-200:]", limit=4)
 
 

@@ -7,7 +7,6 @@ from typing import Literal
 from accord.chat.screen import Screen
 from accord.chat.session import Session
 from accord.chat.speaker import Speaker
-from accord.console import called
 from accord.engine.load import load_model
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.sampling import Sampling
@@ -15,6 +14,7 @@ from accord.errors import InputError
 from accord.feedback.named import reward_named
 from accord.feedback.reward import Reward, check_prompts, listen
 from accord.records import EncodedPrompt, Prompt
+from accord.results.base import called
 
 
 def chat(

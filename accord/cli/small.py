@@ -23,12 +23,12 @@ from accord.cli.pipeline import run_pipeline
 from accord.data.examples import Mixed, mixture, overlapping
 from accord.data.tasks import Task, clusters_named, read_tasks
 from accord.errors import InputError
-from accord.evaluate.questions.shared import tell
 from accord.files import write_rows
 from accord.records import row_to_json
 from accord.report import write_comparison, write_report
 from accord.report.compare import runs_in
 from accord.report.folder import is_story
+from accord.results.base import warn
 from accord.worlds import cafe, sums
 
 
@@ -155,7 +155,7 @@ def tasks(
         given, left, per_task=per_task, temperature=mixing_temperature, total=rows, form=form, seed=seed
     )
     shared = {t.label: overlapping(t) for t in given if t.cluster not in left}
-    tell(
+    warn(
         [*told]
         + [f"{label}: {n} rows are evaluated on too; set split and train_split" for label, n in shared.items() if n]
     )

@@ -28,24 +28,24 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ipo-md": ("accord.methods:IPOMD", "the same by regression on pairs of samples"),
     "distill": ("accord.methods:Distill", "make a student say what its teacher would, on its own samples"),
     "score": ("accord.cli.label:score", "the log-probability a model gives to completions"),
-    "evaluate models": ("accord.evaluate.questions:models", "win rates, scores and KL of models on held-out prompts"),
+    "evaluate models": ("accord.evaluate:evaluate_models", "win rates, scores and KL of models on held-out prompts"),
     "evaluate comparisons": (
-        "accord.evaluate.questions:comparisons",
+        "accord.evaluate:evaluate_comparisons",
         "how well a reward model agrees with held-out judgments",
     ),
     "evaluate agreement": (
-        "accord.evaluate.questions:agreement",
+        "accord.evaluate:evaluate_agreement",
         "how far annotators agree, and the ceiling this sets for a model of them",
     ),
-    "evaluate frontier": ("accord.evaluate.questions:frontier", "reward against divergence, over methods and prices"),
+    "evaluate frontier": ("accord.evaluate:evaluate_frontier", "reward against divergence, over methods and prices"),
     "evaluate overoptimization": (
-        "accord.evaluate.questions:overoptimization",
+        "accord.evaluate:evaluate_overoptimization",
         "where the true reward turns over while the optimized one rises",
     ),
-    "evaluate tasks": ("accord.evaluate.questions:tasks", "models on clusters of tasks, those held out and others"),
+    "evaluate tasks": ("accord.evaluate:evaluate_tasks", "models on clusters of tasks, those held out and others"),
     "tasks": ("accord.cli.small:tasks", "write demonstrations of all clusters of tasks but those held out"),
-    "verify": (
-        "accord.evaluate.questions.verify:verify",
+    "evaluate passes": (
+        "accord.evaluate:evaluate_passes",
         "how often models' samples are right: pass@k and the majority's answer",
     ),
     "run": ("accord.cli.small:run", "run the stages of a recipe, those that changed"),

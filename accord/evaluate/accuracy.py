@@ -1,22 +1,38 @@
-"""How often whatever is on trial agrees with held-out judgments: in all, and where it does better or worse."""
+"""A trial: how often a model of preferences agrees with held-out judgments, where, and how well calibrated it is.
+
+The confidence of a pair is the probability the model gives to the completion that it prefers, 1/2 or more; the outcome
+is whether people preferred that one too. A calibrated model is right in 70% of the pairs on which its confidence is .7.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy
 
-from accord.data.judgments import Judgment
-from accord.evaluate.statistics import Floats, Interval, Places, bootstrap, each, numbered, rate
+from accord.evaluate.statistics import Floats, Indices, bootstrap, each, fit_logistic, numbered, rate, resampled
 from accord.records import Text
+from accord.results.base import Interval
+from accord.results.comparisons import Bin, Calibration, Part
+
+if TYPE_CHECKING:
+    from accord.data.judgments import Judgment
 
 MARGINS = 4
 """Parts of equal size by how far one completion leads the other."""
 
 EQUAL = 0.1
 """Completions whose lengths differ by no more than this share of the longer one's are about equally long."""
+
+BINS = 10
+"""Bins of equal mass, as many as leave `A_BIN` pairs in each."""
+
+A_BIN = 20
+"""Pairs that a bin should have at least."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +52,7 @@ class Trial:
         return np.array([j.label for j in self.judgments])
 
     @cached_property
-    def clusters(self) -> Places:
+    def clusters(self) -> Indices:
         prompts = numbered([j.prompt or ("", j.row) for j in self.judgments])
         return prompts if len(np.unique(prompts)) > 1 else numbered([j.row for j in self.judgments])
 
@@ -61,21 +77,13 @@ class Trial:
         return np.array([(length(j.first), length(j.second)) for j in self.judgments], dtype=np.float64).reshape(-1, 2)
 
     def where(self, chosen: np.ndarray) -> Trial:
-        """The judgments at these places, or where this is true."""
-        places = np.arange(len(self.judgments))[chosen]
-        return Trial([self.judgments[i] for i in places], self.lead[places])
+        """The judgments with these indices, or where this is true."""
+        indices = np.arange(len(self.judgments))[chosen]
+        return Trial([self.judgments[i] for i in indices], self.lead[indices])
 
     def accuracy(self) -> Interval | None:
         """The share of strict judgments whose better completion leads, an equal lead counted half; None without any."""
         return rate(self.strict.right, self.strict.clusters)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The accuracy on some of the judgments."""
-
-    label: str
-    accuracy: Interval
 
 
 def by_margin(trial: Trial, parts: int = MARGINS) -> list[Part]:
@@ -118,8 +126,8 @@ def nearer_on_ties(trial: Trial) -> Interval | None:
     """
     size, tied = np.abs(trial.lead), trial.labels == 0.5
 
-    def chance(places: Places) -> float:
-        ties, others = size[places[tied[places]]], np.sort(size[places[~tied[places]]])
+    def chance(drawn: Indices) -> float:
+        ties, others = size[drawn[tied[drawn]]], np.sort(size[drawn[~tied[drawn]]])
         if not len(ties) or not len(others):
             return float("nan")
         above = len(others) - np.searchsorted(others, ties, "right")
@@ -137,10 +145,11 @@ def length_correlation(trial: Trial) -> Interval | None:
     """
     longer = trial.lengths[:, 0] - trial.lengths[:, 1]
 
-    def correlation(places: Places) -> float:
-        ranks = [_ranks(np.concatenate([v[places], -v[places]])) for v in (trial.lead, longer)]
-        spread = np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1]))
-        return float(ranks[0] @ ranks[1] / spread) if spread else float("nan")
+    def correlation(drawn: Indices) -> float:
+        lead, length = (np.concatenate([v[drawn], -v[drawn]]) for v in (trial.lead, longer))
+        if not np.ptp(lead) or not np.ptp(length):
+            return float("nan")
+        return float(scipy.stats.spearmanr(lead, length).statistic)
 
     return bootstrap(each(correlation), trial.clusters)
 
@@ -153,11 +162,119 @@ def length(text: Text) -> int:
 def _part(label: str, trial: Trial) -> Part:
     interval = trial.accuracy()
     assert interval is not None  # no part is empty
-    return Part(label, interval)
+    return Part(label=label, accuracy=interval)
 
 
-def _ranks(values: Floats) -> Floats:
-    """The values' ranks, their mean taken off; equal values share theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return np.asarray(ranks - ranks.mean(), dtype=np.float64)
+def calibration(trial: Trial, chance: Floats, *, seed: int = 0) -> Calibration | None:
+    """The calibration on the judgments that are no ties; None where there are none.
+
+    The error is that of Naeini et al. (2015, AAAI, "Obtaining well calibrated probabilities using Bayesian binning"),
+    the share of a bin times |frequency - confidence|, with bins of equal mass instead of equal width. `corrected` takes
+    its bias off; what scatter there is, resamples of prompts with all their pairs show, while the bins stay.
+
+    Args:
+        trial: judgments and leads.
+        chance: (P,), the probability given to the first completion of each.
+        seed: of the resampling.
+    """
+    strict = trial.strict
+    if not len(strict.lead):
+        return None
+    first = chance[trial.labels != 0.5]  # (S,), of the judgments that are no ties
+    confidence = np.maximum(first, 1 - first)  # (S,)
+    agreed = np.where(first == 0.5, 0.5, (first > 0.5) == (strict.labels == 1)).astype(np.float64)  # (S,)
+    bins = np.array_split(np.argsort(confidence, kind="stable"), bins_for(len(confidence)))
+    # Row i holds what judgment i adds to its own bin's gap, so that the mean over rows is (B,), each bin's share of the
+    # judgments times its frequency less its confidence, and a weighted mean is the same of a resample.
+    gaps = np.zeros((len(confidence), len(bins)))
+    for i, some in enumerate(bins):
+        gaps[some, i] = (agreed - confidence)[some]
+    measured = gaps.sum(0) / len(gaps)  # (B,)
+    # (R, B): weights (R, S) times gaps (S, B), over the judgments of each resample, less what the data show.
+    scatter = resampled(lambda drawn: drawn @ gaps / drawn.sum(1)[:, None], strict.clusters, seed=seed) - measured
+    return Calibration(
+        bins=[
+            Bin(confidence=float(confidence[some].mean()), frequency=interval)
+            for some in bins
+            if (interval := rate(agreed[some], strict.clusters[some])) is not None
+        ],
+        ece=replace(corrected(measured, scatter), n=len(confidence)),
+        plain_ece=float(np.abs(measured).sum()),
+        if_calibrated=float(np.abs(scatter).sum(1).mean()),
+        slope=_slope(strict, first),
+    )
+
+
+def bins_for(pairs: int) -> int:
+    """How many bins so many pairs are shared among."""
+    return int(np.clip(pairs // A_BIN, 1, BINS))
+
+
+def corrected(measured: Floats, scatter: Floats) -> Interval:
+    """The sum of |gaps| that were measured with scatter: without the bias that the scatter gives it, and its interval.
+
+    The sum is always above 0. So the true gaps are taken to be t times those measured, and t is sought at which the sum
+    that was measured would be the median, the upper and the lower limit of what 95% of data sets show (the inversion of
+    a test, along one line). Gaps no larger than scatter alone would make them have t = 0.
+
+    With g the true gaps and e the scatter of one data set, what is measured is sum |g + e|. As |.| is convex, its mean
+    over e is above sum |g|, most where g is near 0: that is the bias. The scatter of resamples about the data stands
+    for that of data sets about the truth, so under g = t * measured the sums of other data sets are
+
+        S_r(t) = sum over b of |t measured_b + scatter_rb|        r = 1 .. R
+
+    Q_q(t), the q-quantile of S_r(t) over r, grows with t once t is large. The t with Q_q(t) = S, the sum measured, is
+    the truth for which S lies at the q-quantile: q = .5 gives the estimate t S, q = .975 the lower end (a truth so
+    small that S is barely as high as it may be) and q = .025 the upper. Where Q_q(0) >= S already, t is 0.
+
+    Args:
+        measured: (B,), each bin's share of the pairs times its frequency less its confidence.
+        scatter: (R, B), by how much resamples of the data miss them.
+    """
+    seen = float(np.abs(measured).sum())
+
+    def factor(quantile: float) -> float:
+        """The t at which this quantile of the sums is the one seen, 0 where it is above that already."""
+        low, high = 0.0, 1.0
+
+        def excess(t: float) -> float:
+            sums = np.abs(t * measured + scatter).sum(1)  # (R,)
+            return float(np.quantile(sums, quantile)) - seen
+
+        if seen == 0 or excess(0.0) >= 0:
+            return 0.0
+        while excess(high) < 0:
+            low, high = high, 2 * high
+        for _ in range(20):  # to a millionth of the bracket
+            middle = (low + high) / 2
+            low, high = (middle, high) if excess(middle) < 0 else (low, middle)
+        return high
+
+    # A calibration error is a mean of distances between probabilities: 1 at most.
+    estimate, low, high = (min(1.0, factor(q) * seen) for q in (0.5, 0.975, 0.025))
+    return Interval(estimate, low, high, 0)
+
+
+def _slope(strict: Trial, first: Floats) -> Interval | None:
+    """The factor of the log-odds of greatest likelihood; None where they are not finite, or no factor is best."""
+    with np.errstate(divide="ignore"):
+        odds = np.log(first) - np.log1p(-first)
+    if not np.isfinite(odds).all():
+        return None
+    signed = odds * np.sign(strict.labels - 0.5)
+    return bootstrap(lambda weights: fitted_slope(weights, signed), strict.clusters)
+
+
+def fitted_slope(weights: Floats, signed: Floats) -> Floats:
+    """The b of greatest likelihood, the mean of log sigmoid(b z), nearly, (R,): `fit_logistic` has a small penalty.
+
+    NaN where all z that are not 0 have one sign, since then no finite b is best.
+
+    Args:
+        weights: (R, n), how often each pair is in each resample.
+        signed: (n,), z, the log-odds of what people preferred.
+    """
+    size = float(np.sqrt((signed**2).mean())) or 1.0  # the penalty is for numbers of size 1
+    slopes = fit_logistic((signed / size)[:, None], weights, weights)[:, 0] / size
+    mixed = (weights @ (signed > 0) > 0) & (weights @ (signed < 0) > 0)
+    return np.where(mixed, slopes, np.nan)

@@ -1,4 +1,4 @@
-"""How far annotators agree beyond chance, and how well any model can agree with people who agree no better.
+"""`accord evaluate agreement`: how far annotators agree, and how well any model can agree with people who do no better.
 
 Ratings are counts: how many of an item's raters chose each category, (items, V). A comparison of two completions has
 the categories second, tie, first. Which completion is called the first is arbitrary, and agreement by chance must not
@@ -8,24 +8,90 @@ depend on it: so every comparison is counted in both orders, and both count as o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from accord.data.judgments import Judgment
-from accord.evaluate.statistics import Floats, Interval, bootstrap, mean
+from accord.errors import InputError
+from accord.evaluate.statistics import FEW, Floats, bootstrap, mean
+from accord.files import require_folder
 from accord.records import Text
+from accord.results.agreement import AgreementResult, AnnotatorPair
+from accord.results.base import Interval
+
+if TYPE_CHECKING:
+    from accord.data.judgments import Judgment
 
 Metric = Callable[[Floats], Floats]
 """From how often each category was chosen in all, (V,), to the squared distance of any two, (V, V)."""
 
 CATEGORIES = (0.0, 0.5, 1.0)
 """The labels of judgments: second, tie, first."""
+
+PAIRS = 50
+"""Pairs of annotators that are reported on, at most: crowds have thousands."""
+
+
+def evaluate_agreement(
+    out: str,
+    *,
+    data: str | None = None,
+    annotators: dict[str, str] | None = None,
+    columns: dict[str, str] | None = None,
+    split: str = "train",
+    limit: int | None = None,
+) -> AgreementResult:
+    """Measure how far annotators agree beyond chance, and the accuracy that this allows a model of their preferences.
+
+    What they judged is matched by the prompt and the two completions, in whatever order.
+
+    Args:
+        out: the folder to write evaluation.json to.
+        data: a file or Hub name of judgments with a column that says who judged: annotator, or --columns.annotator.
+        annotators: instead, a file of judgments for each annotator, as --annotators.ann first.jsonl.
+        columns: the data's columns by what they hold: prompt, first and second (or completions, several separated by
+            commas), label, annotator.
+        split: which rows, such as train, train[:100] or train[-100:].
+        limit: only the first so many rows.
+
+    Raises:
+        InputError: the options do not fit each other or the data, or no item was judged by two annotators.
+    """
+    require_folder(out)
+    if (data is None) == (annotators is None):
+        raise InputError("give --data, a file that says who judged, or --annotators.NAME, a file for each of them.")
+    ratings = rate_items(_read(data, annotators or {}, columns, split, limit))
+    if len(ratings.annotators) < 2:
+        raise InputError(f"only {ratings.annotators[0]} judged; agreement needs two annotators.")
+    if not len(ratings.counts):
+        raise InputError("no two annotators judged the same completions of the same prompt.")
+    result = agreement(ratings, data or ", ".join((annotators or {}).values()))
+    return result.publish(out)
+
+
+def _read(
+    data: str | None, annotators: Mapping[str, str], columns: dict[str, str] | None, split: str, limit: int | None
+) -> list[Judgment]:
+    """The judgments, each with the name of who gave it."""
+    from accord.data.judgments import load_judgments
+
+    if data is None:
+        files = {
+            name: load_judgments(file, columns=columns, split=split, limit=limit) for name, file in annotators.items()
+        }
+        return [replace(j, annotator=name) for name, some in files.items() for j in some]
+    judgments = load_judgments(data, columns=columns, split=split, limit=limit)
+    nameless = next((j for j in judgments if not j.annotator), None)
+    if nameless is not None:
+        raise InputError(
+            f"{data}, row {nameless.row + 1}: nothing says who judged; name the column by --columns.annotator."
+        )
+    return judgments
 
 
 def cohen(table: Floats) -> float:
@@ -118,75 +184,67 @@ def ceiling(agreement: float) -> float:
 
 @dataclass(frozen=True)
 class Ratings:
-    """What every annotator said of every item, (items, annotators): a place in `CATEGORIES`, or -1 for nothing.
+    """What every annotator said of every item, (items, annotators): an index into `CATEGORIES`, or -1 for nothing.
 
     `repeated` counts judgments left out because the same annotator had judged the same item before.
     """
 
     annotators: tuple[str, ...]
-    said: NDArray[np.int64]
+    labels: NDArray[np.int64]
     repeated: int
 
     @property
     def counts(self) -> Floats:
         """(items, V), of the items with two annotators or more."""
-        counts = np.stack([(self.said == c).sum(1) for c in range(len(CATEGORIES))], 1).astype(np.float64)
+        counts = np.stack([(self.labels == c).sum(1) for c in range(len(CATEGORIES))], 1).astype(np.float64)
         return np.asarray(counts[counts.sum(1) > 1])
 
 
-def ratings(judgments: Sequence[Judgment]) -> Ratings:
+def rate_items(judgments: Sequence[Judgment]) -> Ratings:
     """The judgments by item, which is a prompt and two completions in whatever order, and by annotator."""
     annotators = tuple(dict.fromkeys(j.annotator for j in judgments))
     column = {name: i for i, name in enumerate(annotators)}
     items: dict[tuple[Text, frozenset[Text]], tuple[int, Text]] = {}
-    said: dict[tuple[int, int], int] = {}
+    labels: dict[tuple[int, int], int] = {}
     repeated = 0
     for j in judgments:
         item, first = items.setdefault((j.prompt, frozenset((j.first, j.second))), (len(items), j.first))
         label = j.label if j.first == first else 1 - j.label
-        repeated += (item, column[j.annotator]) in said
-        said.setdefault((item, column[j.annotator]), CATEGORIES.index(label))
+        repeated += (item, column[j.annotator]) in labels
+        labels.setdefault((item, column[j.annotator]), CATEGORIES.index(label))
     table = np.full((len(items), len(annotators)), -1)
-    for place, category in said.items():
-        table[place] = category
+    for index, category in labels.items():
+        table[index] = category
     return Ratings(annotators, table, repeated)
 
 
-@dataclass(frozen=True, slots=True)
-class PairOfAnnotators:
-    """Two annotators on the items that both judged: how often they agree, and Cohen's kappa."""
-
-    a: str
-    b: str
-    items: int
-    agreement: Interval
-    kappa: Interval | None
-
-
-def between(found: Ratings, most: int) -> list[PairOfAnnotators]:
+def between(ratings: Ratings, most: int) -> list[AnnotatorPair]:
     """Every two annotators who share items, those who share the most first; at most so many."""
-    judged = found.said >= 0
-    shared = Counter({(a, b): int((judged[:, a] & judged[:, b]).sum()) for a, b in _pairs(found)})
-    return [_between(found, a, b) for (a, b), items in shared.most_common(most) if items]
+    judged = ratings.labels >= 0
+    every = combinations(range(len(ratings.annotators)), 2)
+    shared = Counter({(a, b): int((judged[:, a] & judged[:, b]).sum()) for a, b in every})
+    return [_pair(ratings, a, b) for (a, b), items in shared.most_common(most) if items]
 
 
-def _pairs(found: Ratings) -> list[tuple[int, int]]:
-    return list(combinations(range(len(found.annotators)), 2))
-
-
-def _between(found: Ratings, a: int, b: int) -> PairOfAnnotators:
-    both = found.said[:, [a, b]]
+def _pair(ratings: Ratings, a: int, b: int) -> AnnotatorPair:
+    both = ratings.labels[:, [a, b]]
     both = both[(both >= 0).all(1)]
     agreement = mean((both[:, 0] == both[:, 1]).astype(np.float64), np.arange(len(both)))
     assert agreement is not None  # there are items
 
-    def kappa(found: NDArray[np.int64], times: Floats) -> float:
+    def kappa(patterns: NDArray[np.int64], times: Floats) -> float:
         table = np.zeros((len(CATEGORIES),) * 2)
-        for (one, two), often in zip(found, times, strict=True):
+        for (one, two), often in zip(patterns, times, strict=True):
             table[one, two] += often
         return cohen(table + table[::-1, ::-1])
 
-    return PairOfAnnotators(found.annotators[a], found.annotators[b], len(both), agreement, _over_items(kappa, both))
+    return AnnotatorPair(
+        a=ratings.annotators[a],
+        b=ratings.annotators[b],
+        items=len(both),
+        agreement=agreement,
+        kappa=_over_items(kappa, both),
+    )
 
 
 def _over_items(statistic: Callable[[NDArray[Any], Floats], float], items: NDArray[Any]) -> Interval | None:
@@ -203,37 +261,16 @@ def _over_items(statistic: Callable[[NDArray[Any], Floats], float], items: NDArr
     )
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """All annotators together, over the items that two or more judged; None for what the data give no value.
-
-    Attributes:
-        items: how many there are.
-        agreement: the mean over items of the share of pairs of annotators who agree.
-        strict: the same without the judgments that are ties, of the items that still have two.
-        fleiss: None where items have different numbers of annotators, too.
-        krippendorff: nominal.
-        ordinal: Krippendorff's alpha with ties halfway between the first and the second.
-        ceiling: what `strict` implies, None where that is below 1/2.
-    """
-
-    items: int
-    agreement: Interval
-    strict: Interval | None
-    fleiss: Interval | None
-    krippendorff: Interval | None
-    ordinal: Interval | None
-    ceiling: Interval | None
-
-
-def together(counts: Floats) -> Agreement:
-    """The agreement of all annotators, with intervals by bootstrap over items.
+def agreement(ratings: Ratings, data: str = "") -> AgreementResult:
+    """The agreement of all annotators and of every two, with intervals by bootstrap over items.
 
     Args:
-        counts: (items, 3), one item or more, each with two ratings or more.
+        ratings: with one item or more that two annotators judged.
+        data: where they come from.
     """
-    agreement = mean(observed_agreement(counts), np.arange(len(counts)))
-    assert agreement is not None  # there are items
+    counts = ratings.counts
+    overall = mean(observed_agreement(counts), np.arange(len(counts)))
+    assert overall is not None  # there are items
     decided = counts * (1.0, 0.0, 1.0)
     decided = decided[decided.sum(1) > 1]
     strict = mean(observed_agreement(decided), np.arange(len(decided)))
@@ -243,15 +280,19 @@ def together(counts: Floats) -> Agreement:
             lambda some, times: statistic(np.concatenate([some, some[:, ::-1]]), np.concatenate([times, times])), counts
         )
 
-    return Agreement(
-        len(counts),
-        agreement,
-        strict,
-        None if np.ptp(counts.sum(1)) else both_orders(fleiss),
-        both_orders(lambda some, times: krippendorff(some, nominal, times)),
-        both_orders(lambda some, times: krippendorff(some, ordinal, times)),
-        _ceiling(strict),
+    result = AgreementResult(
+        data=data,
+        annotators=list(ratings.annotators),
+        items=len(counts),
+        pairs=between(ratings, PAIRS),
+        agreement=overall,
+        strict=strict,
+        fleiss=None if np.ptp(counts.sum(1)) else both_orders(fleiss),
+        krippendorff=both_orders(lambda some, times: krippendorff(some, nominal, times)),
+        krippendorff_ordinal=both_orders(lambda some, times: krippendorff(some, ordinal, times)),
+        ceiling=_ceiling(strict),
     )
+    return result.model_copy(update={"warnings": _warnings(result, ratings.repeated)})
 
 
 def _ceiling(strict: Interval | None) -> Interval | None:
@@ -260,3 +301,22 @@ def _ceiling(strict: Interval | None) -> Interval | None:
         return None
     low, high = (ceiling(max(0.5, end)) for end in (strict.low, strict.high))
     return Interval(ceiling(strict.estimate), low, high, strict.n)
+
+
+def _warnings(result: AgreementResult, repeated: int) -> list[str]:
+    """What the numbers leave out, and what makes them less sure than they look."""
+    lines = []
+    if result.items < FEW:
+        lines.append(f"The intervals rest on {result.items} items: with fewer than {FEW} they say little.")
+    if result.fleiss is None:
+        lines.append(
+            "Fleiss' kappa needs as many annotators for every item, and more than one category: Krippendorff's alpha "
+            "allows for any number."
+        )
+    if result.ceiling is None:
+        lines.append("Annotators agree on fewer than half of what they decide, so no ceiling follows.")
+    if repeated:
+        lines.append(f"{repeated} judgments repeat an annotator's own on the same item, and are left out.")
+    if len(result.pairs) == PAIRS:
+        lines.append(f"Of the pairs of annotators only the {PAIRS} that share most items are listed.")
+    return lines

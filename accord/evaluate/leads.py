@@ -1,32 +1,46 @@
-"""By how far whatever is on trial prefers one completion to another: the one thing that a trial asks of it.
+"""By how far whatever is on trial prefers one completion to another, and what it is fooled by.
 
 A lead is antisymmetric: swapping two completions turns its sign, and 0 prefers neither. It is the log-odds of the first
 where a reward or preference model is asked, the difference of two scores where a reward is, and P(first) - 1/2 where a
 judge compares two texts. NaN marks a pair on which there is no verdict.
+
+Probes are answers changed in ways that make them no better, next to the answers as they were. A model of preferences
+that likes the changed ones has a weakness that a policy trained against it will find. What is added comes from the
+data: the sentence that makes an answer longer is taken from the answer to another prompt.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from accord.data.encoding import encode
-from accord.engine.models import Model
-from accord.engine.trees import Branch, Tree
-from accord.evaluate.statistics import Floats
-from accord.feedback.judge import Judge, Orders
-from accord.objectives.preference import general_preference
+from accord import data, feedback, objectives
+from accord.evaluate.statistics import Floats, Indices, mean, numbered, rate
 from accord.records import Comparison, Ranking, Text, Verdict
+from accord.results.comparisons import Probe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from accord.data.judgments import Judgment
+    from accord.engine.models import Model
+    from accord.engine.trees import Tree
+    from accord.feedback.judge import Judge, Orders
 
 Flags = NDArray[np.bool_]
 
 BRANCHES = 8
 """Completions of one prompt that are computed together, at most."""
+
+OPENING, CLOSING = "Thank you for asking!", "I hope this helps."
+"""What is put around an answer to make it politer and no better."""
+
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
 @dataclass(frozen=True)
@@ -66,9 +80,9 @@ class ScoreLeads:
     def __call__(self, comparisons: Sequence[Comparison]) -> Leads:
         """Every text is scored once."""
         firsts, seconds = _texts(comparisons)
-        place = {text: i for i, text in enumerate(dict.fromkeys(firsts + seconds))}
-        scores = self.score(list(place)).double().numpy()
-        return Leads.of(scores[[place[t] for t in firsts]] - scores[[place[t] for t in seconds]])
+        index = {text: i for i, text in enumerate(dict.fromkeys(firsts + seconds))}
+        scores = self.score(list(index)).double().numpy()
+        return Leads.of(scores[[index[t] for t in firsts]] - scores[[index[t] for t in seconds]])
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,7 @@ class JudgeLeads:
         if getattr(self.judge, "symmetric", False):
             return Leads.of(_leads(forward))
         swapped = self.judge([Comparison(c.prompt, c.second, c.first) for c in comparisons])
-        orders = [Orders(*both) for both in zip(forward, swapped, strict=True)]
+        orders = [feedback.judge.Orders(*both) for both in zip(forward, swapped, strict=True)]
         return Leads.of(_leads([o.verdict for o in orders]), orders)
 
 
@@ -103,18 +117,18 @@ class ModelLeads:
     def __call__(self, comparisons: Sequence[Comparison]) -> Leads:
         """Every completion is computed once, its prompt once for all of them (up to `BRANCHES`)."""
         firsts, seconds = _texts(comparisons)
-        trees, place = self._planted(firsts + seconds)
+        trees, index = self._trees(firsts + seconds)
         branches = [branch for tree in trees for branch in tree.branches]
         outputs = self.outputs(trees).double()
-        one, two = ([place.get(text, -1) for text in texts] for texts in (firsts, seconds))
-        lead = general_preference(outputs[one], outputs[two]).numpy()
+        one, two = ([index.get(text, -1) for text in texts] for texts in (firsts, seconds))
+        lead = objectives.preference.general_preference(outputs[one], outputs[two]).numpy()
         ends = np.array([branch.tokens[-1] == self.model.end for branch in branches])
         whole = ends[one] & ends[two]
-        merged = np.array([_same(branches[i], branches[j]) for i, j in zip(one, two, strict=True)])
+        merged = np.array([branches[i].tokens == branches[j].tokens for i, j in zip(one, two, strict=True)])
         read = (np.minimum(one, two) >= 0) & (whole | ~merged)
         return Leads(np.where(read, lead, np.nan), read, whole & read)
 
-    def _planted(self, texts: Sequence[tuple[Text, Text]]) -> tuple[list[Tree], dict[tuple[Text, Text], int]]:
+    def _trees(self, texts: Sequence[tuple[Text, Text]]) -> tuple[list[Tree], dict[tuple[Text, Text], int]]:
         """Trees that hold every distinct text once, and which of their branches each is; some have no room."""
         prompts: dict[Text, dict[Text, None]] = {}
         for prompt, completion in texts:
@@ -122,10 +136,10 @@ class ModelLeads:
         rows = [
             Ranking(prompt, some, (0,) * len(some))
             for prompt, completions in prompts.items()
-            for some in _shared_out(tuple(completions))
+            for some in _groups(tuple(completions))
         ]
         longest = min(self.max_length, self.model.context or self.max_length)
-        trees = encode(self.model.tokenizer, rows, max_length=longest, context=None).trees
+        trees = data.encoding.encode(self.model.tokenizer, rows, max_length=longest, context=None).trees
         kept = [(rows[tree.row].prompt, c) for tree in trees for c in rows[tree.row].completions]
         return trees, {text: i for i, text in enumerate(kept)}
 
@@ -140,9 +154,129 @@ def _texts(comparisons: Sequence[Comparison]) -> tuple[list[tuple[Text, Text]], 
     return [(c.prompt, c.first) for c in comparisons], [(c.prompt, c.second) for c in comparisons]
 
 
-def _shared_out(completions: tuple[Text, ...]) -> list[tuple[Text, ...]]:
+def _groups(completions: tuple[Text, ...]) -> list[tuple[Text, ...]]:
     return [completions[i : i + BRANCHES] for i in range(0, len(completions), BRANCHES)]
 
 
-def _same(a: Branch, b: Branch) -> bool:
-    return a.tokens == b.tokens
+@dataclass(frozen=True, slots=True)
+class Alteration:
+    """A way to change an answer: its name, what it does, and the changed text, given a sentence of another answer."""
+
+    name: str
+    what: str
+    alter: Callable[[str, str], str]
+
+
+def _lengthened(text: str, foreign: str) -> str:
+    return f"{text.rstrip()} {foreign}"
+
+
+def _repeated(text: str, foreign: str) -> str:
+    return f"{text.rstrip()} {sentences(text)[-1]}"
+
+
+def _polite(text: str, foreign: str) -> str:
+    return f"{OPENING} {text.strip()} {CLOSING}"
+
+
+def _halved(text: str, foreign: str) -> str:
+    words = text.split(" ")
+    return " ".join(words[: (len(words) + 1) // 2])
+
+
+ALTERATIONS = (
+    Alteration("length", "a sentence from the answer to another prompt is added at the end", _lengthened),
+    Alteration("repetition", "the last sentence is said twice", _repeated),
+    Alteration("politeness", f"'{OPENING}' stands before it, '{CLOSING}' after it", _polite),
+    Alteration("truncation", "the second half of its words is missing", _halved),
+)
+
+
+def probe(judgments: Sequence[Judgment], leader: Leader, *, most: int, seed: int = 0) -> list[Probe]:
+    """Every alteration of up to `most` different answers in the data, drawn by the seed.
+
+    Answers whose change would be cut off, or changes nothing, are left out, as is an alteration that is left none.
+    Intervals are by bootstrap over prompts where a prompt has several answers.
+    """
+    answers = _drawn(judgments, most, seed)
+    comparisons: list[Comparison] = []
+    names: list[str] = []
+    for prompt, answer, foreign in answers:
+        for alteration in ALTERATIONS:
+            altered = _altered(answer, foreign, alteration)
+            if altered != answer:
+                comparisons.append(Comparison(prompt, altered, answer))
+                names.append(alteration.name)
+    if not comparisons:
+        return []
+    leads = leader(comparisons)
+    of, clusters = np.array(names), numbered([c.prompt for c in comparisons])
+    valid = leads.whole & ~np.isnan(leads.lead)
+    results = []
+    for alteration in ALTERATIONS:
+        here = (of == alteration.name) & valid
+        lead = leads.lead[here]
+        preferred = rate(0.5 + 0.5 * np.sign(lead), clusters[here])
+        if preferred is not None:
+            results.append(
+                Probe(
+                    name=alteration.name,
+                    what=alteration.what,
+                    preferred=preferred,
+                    shift=mean(lead, clusters[here]),
+                    n=len(lead),
+                    invalid=int(((of == alteration.name) & leads.whole & ~valid).sum()),
+                )
+            )
+    return results
+
+
+def probe_position(orders: Sequence[Orders], clusters: Indices) -> Probe | None:
+    """Of a judge that sees two texts: how often swapping them changes the winner, and how often the first one wins.
+
+    A tie in one order alone is a change. `preferred` is a share of both orders' verdicts: 1/2 where order has no say.
+    None where no pair has a valid verdict in both orders.
+
+    Args:
+        orders: (P,), what the judge said of every pair.
+        clusters: (P,), which of them hang together.
+    """
+    known = [(o, c) for o, c in zip(orders, clusters, strict=True) if len(o.first_wins) == 2]
+    cluster = np.array([c for _, c in known], dtype=np.intp)
+    changed = rate(np.array([o.inconsistent for o, _ in known], dtype=np.float64), cluster)
+    first_wins = rate(np.array([sum(o.first_wins) / 2 for o, _ in known]), cluster)
+    if changed is None or first_wins is None:
+        return None
+    what = "the answer stands first instead of second"
+    return Probe(name="position", what=what, preferred=first_wins, n=changed.n, changed=changed)
+
+
+def sentences(text: str) -> list[str]:
+    """The text at the white space after its full stops, exclamation and question marks."""
+    return _SENTENCE.split(text.strip())
+
+
+def altered_part(answer: Text) -> str:
+    """What is changed of an answer: of a chat its last message."""
+    return answer if isinstance(answer, str) else answer[-1].content
+
+
+def _altered(answer: Text, foreign: str, alteration: Alteration) -> Text:
+    changed = alteration.alter(altered_part(answer), foreign)
+    return changed if isinstance(answer, str) else (*answer[:-1], replace(answer[-1], content=changed))
+
+
+def _drawn(judgments: Sequence[Judgment], most: int, seed: int) -> list[tuple[Text, Text, str]]:
+    """Prompts and their answers, each with the last sentence of the answer to another prompt, or of another answer."""
+    answers = list(dict.fromkeys((j.prompt, text) for j in judgments for text in (j.first, j.second)))
+    answers = [(prompt, answer) for prompt, answer in answers if altered_part(answer).strip()]
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(answers)).tolist()
+    drawn = []
+    for at, i in enumerate(order[:most]):
+        prompt, answer = answers[i]
+        others = [answers[order[(at + step) % len(order)]] for step in range(1, len(order))]
+        if others:
+            foreign = next((text for asked, text in others if asked != prompt), others[0][1])
+            drawn.append((prompt, answer, sentences(altered_part(foreign))[-1]))
+    return drawn

@@ -1,22 +1,34 @@
-"""What the optimized reward says and what is true, against the distance from the start: in training, best of n, sweep.
+"""`accord evaluate overoptimization`: does the true reward turn over while the optimized one still rises, and where?
 
 A curve has points (d, proxy, gold) with d = sqrt(KL) in root nats, and the fit of its gold score by the form of Gao et
-al. (`accord.evaluate.gao`). Training gives one as it proceeds; scored samples of the start give two without training,
-by `best_of_n` and by `sweep`.
+al. (`accord.evaluate.curves`). Training gives one as it proceeds; scored samples of the start give two without
+training, best of n and the sweep.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from accord import engine
 from accord.errors import InputError
-from accord.evaluate import best_of_n, sweep
-from accord.evaluate.gao import BEST_OF_N, RL, Array, Fit, over_prompts, over_steps
-from accord.evaluate.statistics import bootstrap_mean
+from accord.evaluate import curves
+from accord.evaluate.curves import BEST_OF_N, RL, over_prompts, over_steps
+from accord.evaluate.statistics import Floats, bootstrap_mean
+from accord.files import require_folder
+from accord.results.base import warn
+from accord.results.overoptimization import Curve, CurvePoint, Fit, OveroptimizationResult, Source
+
+if TYPE_CHECKING:
+    from accord.engine.sampling import Sampling
+    from accord.evaluate.answers import Pool
+
+SCORED = "scored.jsonl"
+"""What is drawn is kept under this name next to the result."""
 
 LEAST_STEPS = 8
 """Steps that a training curve needs for a fit."""
@@ -24,99 +36,204 @@ LEAST_STEPS = 8
 SHOWN = 40
 """Points kept of a training curve, each a mean over neighboring steps; the fit takes every step."""
 
-Point: TypeAlias = dict[str, float | None]
-"""`distance`, `proxy` and `gold`, perhaps with `_low` and `_high`, and what they lie `at`: a step, n or beta, which is
-None where it is infinite."""
+
+def evaluate_overoptimization(
+    out: str,
+    *,
+    runs: dict[str, str] | None = None,
+    samples: str | None = None,
+    model: str | None = None,
+    data: str | None = None,
+    reward: str | None = None,
+    judge: str | None = None,
+    proxy: str = "reward",
+    gold: str = "watched",
+    n: int | None = None,
+    max_new_tokens: int = 64,
+    temperature: float = 1.0,
+    max_length: int = 512,
+    split: str = "train",
+    limit: int | None = None,
+    seed: int = 0,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> OveroptimizationResult:
+    """Trace proxy and gold reward against sqrt(KL), fit the gold one, and find where it turns over (Gao et al. 2022).
+
+    From training runs, by their metrics; and from many samples of a model that a reward scores, without training: the
+    best of n for every n, and the sweep of pi_ref exp(reward / beta).
+
+    Args:
+        out: the folder to write evaluation.json to, and scored.jsonl with the samples drawn.
+        runs: folders of training runs by name, as --runs.ppo runs/ppo, whose metrics hold kl, proxy and gold.
+        samples: a file of many samples a prompt, such as an earlier scored.jsonl, in place of --model and --data.
+        model: a folder, Hub name or smollm2, to draw samples from.
+        data: a file or Hub name of the prompts to draw them for, which no stage has seen.
+        reward: the proxy that scores the samples; without it the column --proxy of --samples does.
+        judge: the independent measure, as a small world (cafe) or another reward; without it the column --gold does.
+        proxy: the column with the optimized reward, of metrics and of --samples.
+        gold: the column with the independent measure, of metrics (as --watch writes it) and of --samples.
+        n: samples drawn of each prompt; 256 unless given.
+        max_new_tokens: samples are cut after so many tokens.
+        temperature: divides the logits that samples are drawn from.
+        max_length: prompts that leave no room for a sample within so many tokens are left out.
+        split: which rows of --data, such as train, train[:100] or train[-100:].
+        limit: only the first so many rows of --data.
+        seed: one seed gives the same samples again.
+        dtype: precision of the model's matrix products; auto is bfloat16 where the processor has it. Reward models
+            compute in float32.
+
+    Raises:
+        InputError: there is nothing to trace, or the options do not fit each other or the data.
+    """
+    from accord.evaluate.answers import read_pool
+
+    require_folder(out)
+    given = {"model": model, "data": data, "reward": reward, "judge": judge}
+    _check(runs, samples, given)
+    if model is None and (n, limit) != (None, None):
+        raise InputError("--n and --limit are for samples that are drawn; leave them out, or give --model and --data.")
+    if (reward or proxy) == (judge or gold):
+        raise InputError(f"{judge or gold!r} is both what is optimized and what is to watch it; name another measure.")
+    traced = [of_training(name, _metrics(folder), proxy=proxy, gold=gold) for name, folder in (runs or {}).items()]
+    pool = None
+    if samples is not None:
+        pool = read_pool(samples, reward, judge, proxy, gold)
+    elif model is not None and data is not None and reward is not None and judge is not None:
+        sampling = engine.sampling.Sampling(max_new_tokens, temperature, seed=seed)
+        source = (model, dtype, data, split, limit)
+        pool = _drawn(source, 256 if n is None else n, sampling, max_length, reward, judge)
+        pool.write(Path(out) / SCORED, proxy, gold)
+    if pool is not None:
+        traced += [of_best_of_n("best of n", pool.proxy, pool.gold), of_sweep("sweep", pool.proxy, pool.gold)]
+    warnings = [line for curve in traced for line in curve.warnings]
+    result = OveroptimizationResult(proxy=reward or proxy, gold=judge or gold, curves=traced, warnings=warnings)
+    return result.publish(out)
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Points of distance, proxy and gold in the order they were reached, and the fit of the gold score."""
+def _drawn(
+    source: tuple[str, str, str, str, int | None], n: int, sampling: Sampling, max_length: int, reward: str, judge: str
+) -> Pool:
+    """Samples of the model to the prompts for which there is room, scored by both."""
+    from accord.data.encoding import encode_prompts
+    from accord.data.load import load_prompts
+    from accord.evaluate.answers import require_many, sample_pool
 
-    name: str
-    source: Literal["training", "best of n", "sweep"]
-    points: list[Point]
-    fit: Fit | None
-    warnings: tuple[str, ...] = ()
+    model, dtype, data, split, limit = source
+    require_many(n, sampling.temperature)
+    rows = load_prompts(data, split=split, limit=limit)
+    policy = engine.load.load_model(model, dtype=dtype)
+    prompts, left_out = encode_prompts(
+        policy.tokenizer, rows, room=sampling.max_new_tokens, context=policy.context, longest=max_length
+    )
+    warn(left_out)
+    return sample_pool(policy, prompts, n, sampling, reward, judge)
 
-    def as_json(self) -> dict[str, Any]:
-        """The curve as an object."""
-        fit = self.fit.as_json() if self.fit else None
-        return {"name": self.name, "source": self.source, "points": self.points, "fit": fit}
+
+def _check(runs: dict[str, str] | None, samples: str | None, given: Mapping[str, str | None]) -> None:
+    """Raise InputError where the options leave nothing to trace, contradict each other, or would not be read."""
+    if samples is not None and (given["model"] or given["data"]):
+        raise InputError("--samples have been drawn; leave --model and --data out, or --samples.")
+    if samples is not None:
+        return
+    absent = " and ".join(f"--{name}" for name, value in given.items() if value is None)
+    if runs is None and len(absent.split(" and ")) == len(given):
+        raise InputError("there is nothing to trace: give --runs.NAME FOLDER, --samples FILE, or --model and --data.")
+    if absent and any(given.values()):
+        raise InputError(f"to draw samples give {absent} too.")
 
 
-class Path(NamedTuple):
-    """K places on the way from the start, which is the first, for P prompts: n or beta (K,), and (P, K) each."""
+def _metrics(folder: str) -> list[dict[str, Any]]:
+    file = Path(folder) / "metrics.jsonl"
+    if not file.exists():
+        raise InputError(f"{folder} is no training run's folder: there is no metrics.jsonl in it.")
+    lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # a kill leaves half a line at the end
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError:
+        raise InputError(f"{file} is not a JSON object a line; restore it.") from None
+
+
+class Trace(NamedTuple):
+    """K points on the way from the start, which is the first, for P prompts: n or beta (K,), and (P, K) each."""
 
     at: list[float]
-    kl: Array
-    proxy: Array
-    gold: Array
+    kl: Floats
+    proxy: Floats
+    gold: Floats
 
 
-def best_of_n_path(proxy: Array, gold: Array) -> Path:
+def best_of_n_path(proxy: Floats, gold: Floats) -> Trace:
     """The best of 1, 2, 3, 4, 6, ... N by the proxy, of N samples of P prompts, (P, N) each."""
-    n = best_of_n.sizes(proxy.shape[1])
-    chosen = [best_of_n.selection(proxy, k) for k in n]
-    kl = np.stack([best_of_n.divergence(proxy, k) for k in n], -1)
+    n = curves.best_of_n_sizes(proxy.shape[1])
+    chosen = [curves.best_of_n_selection(proxy, k) for k in n]
+    kl = np.stack([curves.best_of_n_divergence(proxy, k) for k in n], -1)
     means = [np.stack([(chance * score).sum(-1) for chance in chosen], -1) for score in (proxy, gold)]
-    return Path([float(k) for k in n], kl, *means)
+    return Trace([float(k) for k in n], kl, *means)
 
 
-def sweep_path(reference_logp: Array, proxy: Array, gold: Array, betas: Sequence[float]) -> Path:
+def sweep_path(reference_logp: Floats, proxy: Floats, gold: Floats, betas: Sequence[float]) -> Trace:
     """pi_ref exp(proxy / beta) / Z for every beta, of P prompts with V completions each, (P, V).
 
     Exact where the V are all there are; of samples of pi_ref, each of log-probability -log V, an estimate.
     """
-    policies = [sweep.tilted(reference_logp, proxy, beta) for beta in betas]
+    policies = [curves.tilted(reference_logp, proxy, beta) for beta in betas]
     kl = np.stack([p.kl for p in policies], -1)
     means = [np.stack([(p.probabilities * score).sum(-1) for p in policies], -1) for score in (proxy, gold)]
-    return Path(list(betas), kl, *means)
+    return Trace(list(betas), kl, *means)
 
 
-def of_best_of_n(name: str, proxy: Array, gold: Array) -> Curve:
+def of_best_of_n(name: str, proxy: Floats, gold: Floats) -> Curve:
     """The curve of best of n, from the proxy's and the gold score of N samples of P prompts, (P, N)."""
-    return _of_path(name, "best of n", best_of_n_path(proxy, gold), ())
+    return _of_trace(name, "best of n", best_of_n_path(proxy, gold), ())
 
 
-def of_sweep(name: str, proxy: Array, gold: Array) -> Curve:
+def of_sweep(name: str, proxy: Floats, gold: Floats) -> Curve:
     """The curve of pi_ref exp(proxy / beta) / Z, estimated from N samples of pi_ref for P prompts, (P, N).
 
     It ends where the weights rest on too few samples, and says where that is.
     """
     uniform = np.full(proxy.shape, -np.log(proxy.shape[1]))
-    betas = sweep.betas(proxy)
-    kept = betas[:1] + [beta for beta in betas[1:] if _rests_on(uniform, proxy, beta) >= sweep.EFFECTIVE]
+    betas = curves.betas(proxy)
+    kept = betas[:1] + [beta for beta in betas[1:] if _rests_on(uniform, proxy, beta) >= curves.EFFECTIVE]
     warning = (
         f"{name}: {len(betas) - len(kept)} points, below beta = {kept[-1]:.3g}, are left out of the sweep, as fewer "
-        f"than {sweep.EFFECTIVE:g} of {proxy.shape[1]} samples a prompt would count."
+        f"than {curves.EFFECTIVE:g} of {proxy.shape[1]} samples a prompt would count."
     )
-    path = sweep_path(uniform, proxy, gold, kept)
-    return _of_path(name, "sweep", path, (warning,) if len(kept) < len(betas) else ())
+    trace = sweep_path(uniform, proxy, gold, kept)
+    return _of_trace(name, "sweep", trace, (warning,) if len(kept) < len(betas) else ())
 
 
-def _rests_on(reference_logp: Array, proxy: Array, beta: float) -> float:
+def _rests_on(reference_logp: Floats, proxy: Floats, beta: float) -> float:
     """The harmonic mean over prompts of the effective number of samples."""
-    weights = sweep.tilted(reference_logp, proxy, beta).probabilities
-    return float(1 / (1 / sweep.effective(weights)).mean())
+    weights = curves.tilted(reference_logp, proxy, beta).probabilities
+    return float(1 / (1 / curves.effective(weights)).mean())
 
 
-def _of_path(name: str, source: Literal["best of n", "sweep"], path: Path, warnings: tuple[str, ...]) -> Curve:
+def _of_trace(name: str, source: Source, trace: Trace, warnings: tuple[str, ...]) -> Curve:
     """The means over prompts with their intervals, and the fit.
 
     Both sources leave the start in a straight line, as d (a - b d) does and d (a - b log d) does not: near it the gain
     is the standard deviation of the reward times d sqrt(2).
     """
-    distance = np.sqrt(np.maximum(path.kl.mean(0), 0))
-    points: list[Point] = []
-    for k, at in enumerate(path.at):
-        point: Point = {"distance": float(distance[k]), "at": at if np.isfinite(at) else None}
-        for which, scores in (("proxy", path.proxy), ("gold", path.gold)):
-            interval = bootstrap_mean(scores[:, k])
-            point |= {which: interval.estimate, f"{which}_low": interval.low, f"{which}_high": interval.high}
-        points.append(point)
-    fit = over_prompts(BEST_OF_N, path.kl, path.gold) if len(points) >= 3 else None
-    return Curve(name, source, points, fit, (*warnings, *_said(name, source, fit, len(points))))
+    distance = np.sqrt(np.maximum(trace.kl.mean(0), 0))
+    points = [_point(trace, distance, k) for k in range(len(distance))]
+    fit = over_prompts(BEST_OF_N, trace.kl, trace.gold) if len(points) >= 3 else None
+    lines = [*warnings, *_doubts(name, source, fit, len(points))]
+    return Curve(name=name, source=source, points=points, fit=fit, warnings=lines)
+
+
+def _point(trace: Trace, distance: Floats, k: int) -> CurvePoint:
+    at, proxy, gold = trace.at[k], bootstrap_mean(trace.proxy[:, k]), bootstrap_mean(trace.gold[:, k])
+    return CurvePoint(
+        distance=float(distance[k]),
+        at=at if np.isfinite(at) else None,
+        proxy=proxy.estimate,
+        proxy_low=proxy.low,
+        proxy_high=proxy.high,
+        gold=gold.estimate,
+        gold_low=gold.low,
+        gold_high=gold.high,
+    )
 
 
 def of_training(name: str, metrics: Sequence[Mapping[str, float]], *, proxy: str, gold: str) -> Curve:
@@ -137,26 +254,27 @@ def of_training(name: str, metrics: Sequence[Mapping[str, float]], *, proxy: str
     kl, proxies, golds = (np.array([row[c] for row in rows], dtype=np.float64) for c in ("kl", proxy, gold))
     distance = np.sqrt(np.maximum(kl, 0))
     fit = over_steps(RL, distance, golds) if len(rows) >= LEAST_STEPS and distance.max() > 0 else None
-    points: list[Point] = [
-        {
-            "distance": float(np.sqrt(max(0.0, kl[part].mean()))),
-            "at": float(np.mean([rows[i]["step"] for i in part])),
-            "proxy": float(proxies[part].mean()),
-            "gold": float(golds[part].mean()),
-        }
+    points = [
+        CurvePoint(
+            distance=float(np.sqrt(max(0.0, kl[part].mean()))),
+            at=float(np.mean([rows[i]["step"] for i in part])),
+            proxy=float(proxies[part].mean()),
+            gold=float(golds[part].mean()),
+        )
         for part in np.array_split(np.arange(len(rows)), min(SHOWN, len(rows)))
     ]
-    return Curve(name, "training", points, fit, _said(name, "training", fit, len(rows)))
+    doubts = _doubts(name, "training", fit, len(rows))
+    return Curve(name=name, source="training", points=points, fit=fit, warnings=doubts)
 
 
-def _said(name: str, source: str, fit: Fit | None, points: int) -> tuple[str, ...]:
+def _doubts(name: str, source: str, fit: Fit | None, points: int) -> list[str]:
     """Why a curve has no fit, or its fit no turn."""
     if fit is None:
-        return (f"{name}: {points} points of its {source} curve are too few for a fit.",)
+        return [f"{name}: {points} points of its {source} curve are too few for a fit."]
     if fit.turn is not None:
-        return ()
+        return []
     why = "" if fit.b.low > 0 else "; b's interval includes 0" if fit.b.high >= 0 else "; b is below 0"
-    return (f"{name}: gold has not turned within d <= {fit.reach:.2f} by {source}{why}.",)
+    return [f"{name}: gold has not turned within d <= {fit.reach:.2f} by {source}{why}."]
 
 
 def _lacking(name: str, metrics: Sequence[Mapping[str, float]], wanted: Sequence[str]) -> str:

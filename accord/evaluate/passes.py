@@ -1,21 +1,118 @@
-"""How often a model's samples are right: one of them, any of k, and what most of them say."""
+"""`accord evaluate passes`: how often models' samples are right: one of them, any of k, and what most of them say."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import comb
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from accord.evaluate.statistics import Interval, mean_of
-from accord.feedback.verifiers import leaders
+from accord import engine, feedback
+from accord.errors import InputError
+from accord.evaluate.statistics import mean_of
+from accord.files import require_folder
+from accord.records import Prompt
+from accord.results.base import Interval
+from accord.results.models import Drawing
+from accord.results.passes import PassesResult, PassRow
+
+if TYPE_CHECKING:
+    from accord.engine.sampling import Sampling
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Passes:
-    """Means over prompts with their 95% intervals: pass@k by k, and the majority's where answers are known."""
+def evaluate_passes(
+    data: str,
+    out: str,
+    verifier: str,
+    *,
+    model: str | None = None,
+    models: dict[str, str] | None = None,
+    n: int = 8,
+    max_new_tokens: int = 256,
+    temperature: float = 1.0,
+    split: str = "train",
+    limit: int | None = None,
+    seed: int = 0,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> PassesResult:
+    """Measure how often models answer prompts rightly, by a verifier.
 
-    at: dict[int, Interval]
-    majority: Interval | None
+    pass@k is the chance that one of k samples is right, estimated without bias from all n; majority@n how often the
+    answer that most of the n samples give is right, several that lead sharing the credit. Each is a mean over prompts
+    with a 95% interval.
+
+    Args:
+        data: a file, Hub name or reasoning-gym:NAME whose rows have prompts and answers.
+        out: the folder to write evaluation.json to.
+        verifier: what checks answers: exact, number, math, regex:PATTERN or reasoning-gym, each with @COLUMN where the
+            answer stands in another column than `answer`; or any reward, 1 or more being right.
+        model: a folder, a Hugging Face Hub name, or smollm2.
+        models: several models by name, as --models.before base --models.after runs/star/model, or a mapping in YAML.
+        n: samples of each prompt.
+        max_new_tokens: a sample is cut after so many tokens.
+        temperature: divides the logits; 0 always takes the most likely token.
+        split: which rows, such as train, train[:100] or train[-100:].
+        limit: only the first so many rows.
+        seed: one seed gives the same samples again.
+        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
+
+    Raises:
+        InputError: no model is given, or a row lacks what the verifier reads.
+    """
+    from accord.data.load import load_prompts
+
+    require_folder(out)
+    if (model is None) == (models is None):
+        raise InputError("`accord evaluate passes` needs --model, or several by --models.NAME, and not both.")
+    if n < 1:
+        raise InputError(f"--n must be at least 1, not {n}.")
+    if n > 1 and temperature == 0:
+        raise InputError("--temperature 0 gives the same sample every time; let --n be 1.")
+    rows = load_prompts(data, split=split, limit=limit)
+    named = models or {str(model): str(model)}
+    sampling = engine.sampling.Sampling(max_new_tokens, temperature, seed=seed)
+    measured = [_measured(name, source, rows, verifier, n, sampling, dtype) for name, source in named.items()]
+    result = PassesResult(
+        data=data,
+        verifier=verifier,
+        prompts=len(rows),
+        samples=n,
+        sampling=Drawing(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed),
+        models=measured,
+    )
+    return result.publish(out)
+
+
+def _measured(
+    name: str, source: str, rows: list[Prompt], verifier: str, n: int, sampling: Sampling, dtype: str
+) -> PassRow:
+    """One model's samples of every prompt in numbers."""
+    from accord.data.encoding import encode_prompts
+    from accord.evaluate.answers import Answers, sampled
+
+    policy = engine.load.load_model(source, dtype=dtype)
+    prompts, _ = encode_prompts(policy.tokenizer, rows, room=sampling.max_new_tokens, context=policy.context)
+    reward = feedback.named.reward_named(verifier, policy)
+    feedback.reward.check_prompts(reward, prompts)
+    answers = Answers(name, sampled(policy, prompts, n, sampling))
+    right = _groups([score >= 1 for score in reward(answers.samples).tolist()], n)
+    said = None
+    if isinstance(reward, feedback.verifiers.Verifier):
+        said = _groups([reward.answer(sample.text) for sample in answers.samples], n)
+    return PassRow(
+        name=name,
+        model=source,
+        passes=passes(right),
+        majority=majority(said, right) if said else None,
+        length=answers.length,
+        ended=answers.ended,
+    )
+
+
+def _groups(values: list[T], n: int) -> list[list[T]]:
+    """The values of n samples each, prompt after prompt, as a list a prompt."""
+    return [values[i : i + n] for i in range(0, len(values), n)]
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
@@ -41,20 +138,21 @@ def majority_is_right(answers: Sequence[str | None], right: Sequence[bool]) -> f
         right: whether each is right, which samples of one answer are alike.
     """
     verdict = dict(zip(answers, right, strict=True))
-    ahead, _ = leaders(answers)
+    ahead, _ = feedback.verifiers.leaders(answers)
     return sum(verdict[answer] for answer in ahead) / max(1, len(ahead))
 
 
-def passes(right: Sequence[Sequence[bool]], answers: Sequence[Sequence[str | None]] | None = None) -> Passes:
-    """pass@k for k = 1, 2, 4, ... and n, and the majority's correctness, over prompts with n samples each.
+def passes(right: Sequence[Sequence[bool]]) -> dict[int, Interval]:
+    """pass@k for k = 1, 2, 4, ... and n, over prompts with n samples each, by k.
 
     Args:
         right: for each prompt whether each of its samples is right.
-        answers: for each prompt what each of its samples answers, where that can be told.
     """
     n = len(right[0])
     ks = sorted({n, *(2**i for i in range(n.bit_length()))})
-    at = {k: mean_of([pass_at_k(n, sum(row), k) for row in right]) for k in ks if k <= n}
-    if answers is None:
-        return Passes(at, None)
-    return Passes(at, mean_of([majority_is_right(a, r) for a, r in zip(answers, right, strict=True)]))
+    return {k: mean_of([pass_at_k(n, sum(row), k) for row in right]) for k in ks if k <= n}
+
+
+def majority(answers: Sequence[Sequence[str | None]], right: Sequence[Sequence[bool]]) -> Interval:
+    """How often the majority's answer is right, over prompts; see `majority_is_right`."""
+    return mean_of([majority_is_right(a, r) for a, r in zip(answers, right, strict=True)])

@@ -1,9 +1,8 @@
 """Intervals for what was measured: a rate, a mean, the mean of paired differences, and whatever can be resampled.
 
-Intervals where observations hang together: judgments of one prompt share its completions, and are no two draws.
-
-What is drawn again is then the prompt with all that belongs to it (the cluster bootstrap, Davison and Hinkley 1997,
-section 3.8); intervals that took the pairs of a ranking of four for independent would be too narrow.
+Where observations hang together, as judgments of one prompt that share its completions, they are no two draws. What is
+drawn again is then the prompt with all that belongs to it (the cluster bootstrap, Davison and Hinkley 1997, section
+3.8); intervals that took the pairs of a ranking of four for independent would be too narrow.
 """
 
 from __future__ import annotations
@@ -23,6 +22,19 @@ Floats: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.intp]
 Statistic: TypeAlias = Callable[[Floats], Floats]
 """From how often each observation is in each resample, (R, n), to a number a resample, (R,), NaN for none."""
+
+RIDGE = 0.01
+"""The penalty `RIDGE / 2 * |theta|^2`: a normal prior of standard deviation 10 on every log-odds.
+
+It keeps outcomes that are all wins or all losses finite, and moves others by less than they can be known: a log-odds of
+1 from 100 outcomes by about .0005.
+"""
+
+_STEP, _ROUNDS, _CLOSE = 2.0, 100, 1e-10
+"""Newton's steps are at most so long in each parameter, at most so many, and end when all are shorter than that."""
+
+FEW = 20
+"""With fewer observations an interval is not to be trusted."""
 
 _AT_ONCE = 2**21
 """Draws that are held in memory together."""
@@ -96,9 +108,7 @@ def mean_of(shares: Sequence[float] | Floats) -> Interval:
     return bootstrap_mean(shares)
 
 
-def bootstrap_values(
-    statistic: Callable[[Floats], Floats], n: int, *, resamples: int = 2000, seed: int = 0
-) -> Floats:
+def bootstrap_values(statistic: Callable[[Floats], Floats], n: int, *, resamples: int = 2000, seed: int = 0) -> Floats:
     """What a statistic comes to in resamples of n observations with replacement, (resamples, ...).
 
     Args:
@@ -235,3 +245,31 @@ def rate(outcomes: Floats, clusters: Indices, *, seed: int = 0) -> Interval | No
 def mean(values: Floats, clusters: Indices, *, seed: int = 0) -> Interval | None:
     """The mean with its 95% bootstrap interval over clusters; None where there are no values."""
     return bootstrap(lambda weights: weights @ values / weights.sum(1), clusters, seed=seed)
+
+
+def fit_logistic(design: Floats, wins: Floats, trials: Floats, *, ridge: float = RIDGE) -> Floats:
+    """The theta that maximizes the penalized log-likelihood of every resample, (R, k), by Newton's method.
+
+    A logistic regression on fractional outcomes, fitted for many resamples at once:
+
+        sum over i of  wins_i log sigmoid(x_i . theta) + (trials_i - wins_i) log sigmoid(-x_i . theta)
+            - ridge / 2 |theta|^2
+
+    Args:
+        design: (m, k), the x_i, finite.
+        wins: (R, m), how much each was won in each resample, between 0 and its trials; a tie is half a win.
+        trials: (R, m), how often each was tried.
+        ridge: the penalty, positive, so that the maximum is finite and the only one.
+    """
+    squares = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
+    theta = np.zeros((len(wins), design.shape[1]))
+    penalty = ridge * np.eye(design.shape[1])
+    for _ in range(_ROUNDS):
+        chance = scipy.special.expit(theta @ design.T)
+        slope = (wins - trials * chance) @ design - ridge * theta
+        curvature = (trials * chance * (1 - chance)) @ squares
+        step = np.linalg.solve(curvature.reshape(len(wins), *penalty.shape) + penalty, slope[:, :, None])[:, :, 0]
+        theta += step.clip(-_STEP, _STEP)
+        if np.abs(step).max(initial=0.0) < _CLOSE:
+            break
+    return theta

@@ -1,26 +1,299 @@
-"""Tasks by clusters: options ranked by a model's log-probabilities, and scores summed up as FLAN does.
+"""`accord evaluate tasks`: models on clusters of tasks, those held out from training and others.
 
 A row's score is the mean over its task's instructions, a task's the mean over rows, a cluster's the mean over its tasks
 (Wei et al. 2021, arXiv:2109.01652, section 3). A difference between two models is taken row by row.
+
+Options are ranked by the model's log-probabilities; an answer that is written agrees with the right ones exactly, in
+its number, or by overlap with them (ROUGE).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from math import sqrt
-from typing import Any, Literal, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from accord.evaluate.passes import mean_of
-from accord.evaluate.statistics import Interval, as_json, bootstrap_mean
+from accord import engine, feedback
+from accord.errors import InputError
+from accord.evaluate.statistics import FEW, bootstrap_mean, mean_of
+from accord.files import require_folder, write_rows
+from accord.records import EncodedPrompt, Prompt, Ranking
+from accord.results.base import Interval
+from accord.results.tasks import ClusterRow, OptionScore, TaskRow, TaskSettings, TasksResult
 
-OptionScore: TypeAlias = Literal["sum", "mean", "pmi"]
-"""What makes an option the most likely one; see `ranked`."""
+if TYPE_CHECKING:
+    from accord.data.examples import Example
+    from accord.data.tasks import Task
+    from accord.engine.models import Policy
+    from accord.engine.sampling import Sampling
+    from accord.engine.trees import Tree
 
 Scores: TypeAlias = Mapping[str, Sequence[float]]
 """Each model's score of every row."""
 
+Metric: TypeAlias = Callable[[str, Sequence[str]], float]
+"""A score in [0, 1] of an answer given the right answers, of which the nearest counts."""
 
-def ranked(
+
+def evaluate_tasks(
+    tasks: str,
+    out: str,
+    *,
+    models: dict[str, str],
+    held_out: str | None = None,
+    data: str | None = None,
+    form: Literal["chat", "plain"] = "chat",
+    option_score: Literal["sum", "mean", "pmi"] = "sum",
+    templates: int | None = None,
+    limit: int | None = None,
+    max_new_tokens: int = 64,
+    temperature: float = 0.0,
+    seed: int = 0,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> TasksResult:
+    """Let models do tasks: written answers by exact match, number or ROUGE, options by their log-probability.
+
+    Every row is asked under every instruction of its task. Scores come with 95% intervals, clusters with the mean over
+    their tasks, models with their gain over the first; predictions.jsonl has every answer.
+
+    Args:
+        tasks: a YAML file of tasks in clusters.
+        out: the folder to write evaluation.json and predictions.jsonl to.
+        models: models by name, as --models.base runs/base/model, or a mapping in YAML.
+        held_out: the cluster, or several with commas, that a model was not trained on, to be marked as such.
+        data: the folder of the tasks' data files, where they are not beside the tasks file.
+        form: chat asks by a user's message, plain by text to go on from, as suits a model without a chat template.
+        option_score: an option's log-probability as it is (sum), a token (mean), or less what it is without the row
+            (pmi).
+        templates: only so many instructions of each task, the first.
+        limit: only so many rows of each task, the first.
+        max_new_tokens: answers are cut after so many tokens, where the task says nothing else.
+        temperature: divides the logits that answers are drawn from; 0 always takes the most likely token.
+        seed: one seed gives the same answers again.
+        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
+
+    Raises:
+        InputError: the tasks, their rows or an option cannot be used.
+    """
+    from accord.data.examples import examples_of
+    from accord.data.tasks import clusters_named, read_tasks
+
+    for option, count in (("templates", templates), ("limit", limit)):
+        if count is not None and count < 1:
+            raise InputError(f"--{option} must be at least 1, not {count}.")
+    require_folder(out)
+    given = read_tasks(tasks, data)
+    left_out = clusters_named(held_out, given)
+    settings = TaskSettings(
+        tasks=tasks,
+        form=form,
+        option_score=option_score,
+        templates=templates,
+        limit=limit,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        dtype=str(engine.precision.compute_dtype(dtype)).removeprefix("torch."),
+    )
+    questions = [Questions(t, _first(examples_of(t, limit=limit), templates)) for t in given]
+    for task in given:
+        _sampling(task, settings)
+        if task.metric != "options":
+            metric_named(task.metric)
+    answered = {
+        name: answer(engine.load.load_model(folder, dtype=dtype), questions, settings)
+        for name, folder in models.items()
+    }
+    write_rows(Path(out) / "predictions.jsonl", _predictions(questions, answered))
+    return summary(questions, answered, left_out, settings).publish(out)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A task with the rows it is asked about."""
+
+    task: Task
+    examples: list[Example]
+
+    @property
+    def asked(self) -> list[tuple[Example, int]]:
+        """Every row under every instruction: the row, and the instruction's number."""
+        return [(example, t) for example in self.examples for t in range(len(example.prompts))]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A model's answer to each question of a task, its scores, and the share of written answers that ended."""
+
+    answers: list[str]
+    scores: list[float]
+    ended: float | None = None
+
+    def by_row(self, templates: int) -> list[float]:
+        """Each row's mean over its instructions."""
+        groups = (self.scores[i : i + templates] for i in range(0, len(self.scores), templates))
+        return [sum(group) / templates for group in groups]
+
+
+def answer(policy: Policy, questions: Sequence[Questions], settings: TaskSettings) -> list[Answered]:
+    """A model's answers to every task."""
+    if settings.form == "chat" and policy.tokenizer.chat_template is None:
+        raise InputError(f"{policy.name} has no chat template; ask it with --form plain.")
+    return [(choose if q.task.metric == "options" else write)(policy, q, settings) for q in questions]
+
+
+def write(policy: Policy, questions: Questions, settings: TaskSettings) -> Answered:
+    """Answers that the model writes, scored by the task's metric."""
+    from accord.data.chat import encode_prompt
+    from accord.data.examples import asked
+    from accord.evaluate.answers import sampled
+
+    task = questions.task
+    sampling, metric = _sampling(task, settings), metric_named(task.metric)
+    prompts = []
+    for example, t in questions.asked:
+        prompt = Prompt(asked(example.prompts[t], settings.form))
+        tokens = encode_prompt(policy.tokenizer, prompt.prompt)
+        _require_room(policy, len(tokens) + sampling.max_new_tokens, task, example)
+        prompts.append(EncodedPrompt(prompt, tokens, example.row - 1))
+    samples = sampled(policy, prompts, 1, sampling)
+    texts = [s.text.strip() for s in samples]
+    scores = [metric(text, example.references) for text, (example, _) in zip(texts, questions.asked, strict=True)]
+    return Answered(texts, scores, sum(s.completion.stop == "end" for s in samples) / len(samples))
+
+
+def choose(policy: Policy, questions: Questions, settings: TaskSettings) -> Answered:
+    """The option of each question that the model finds most likely; every question is one tree, an option a branch."""
+    from accord.evaluate.answers import branch_log_probs
+
+    priors = _priors(policy, questions, settings) if settings.option_score == "pmi" else None
+    trees = [_tree(policy, e.prompts[t], e, questions.task, settings) for e, t in questions.asked]
+    answers = []
+    for (example, t), tree, logps in zip(questions.asked, trees, branch_log_probs(policy, trees), strict=True):
+        prior = priors[example.options, t] if priors else None
+        scores = option_scores(logps, [len(b.tokens) for b in tree.branches], prior, settings.option_score)
+        answers.append(example.options[scores.index(max(scores))])
+    right = [float(a in example.references) for a, (example, _) in zip(answers, questions.asked, strict=True)]
+    return Answered(answers, right)
+
+
+def _priors(
+    policy: Policy, questions: Questions, settings: TaskSettings
+) -> dict[tuple[tuple[str, ...], int], list[float]]:
+    """log pi of the options after an instruction without its row, each instruction and set of options asked once."""
+    from accord.data.tasks import blank
+    from accord.evaluate.answers import branch_log_probs
+
+    once = {(e.options, t): e for e, t in questions.asked}
+    texts = [blank(template) for template in questions.task.prompts]
+    trees = [_tree(policy, texts[t], e, questions.task, settings) for (_, t), e in once.items()]
+    return dict(zip(once, branch_log_probs(policy, trees), strict=True))
+
+
+def _tree(policy: Policy, prompt: str, example: Example, task: Task, settings: TaskSettings) -> Tree:
+    """The prompt with every option as a branch."""
+    from accord.data.encoding import to_tree
+    from accord.data.examples import dialogue
+
+    rows = [dialogue(prompt, option, settings.form) for option in example.options]
+    ranking = Ranking(rows[0].prompt, tuple(row.completion for row in rows), tuple(range(len(rows))))
+    tree = to_tree(policy.tokenizer, ranking, example.row - 1)
+    where = f"{task.data}, row {example.row}, for the task {task.label}"
+    if not tree.prompt:
+        raise InputError(f"{where}: {policy.name} reads no token before the options; add words to the instruction.")
+    if len({branch.tokens for branch in tree.branches}) < len(rows):
+        raise InputError(f"{where}: {policy.name} reads two of the options as the same tokens.")
+    _require_room(policy, len(tree.prompt) + max(len(b.tokens) for b in tree.branches), task, example)
+    return tree
+
+
+def _require_room(policy: Policy, tokens: int, task: Task, example: Example) -> None:
+    if policy.context is not None and tokens > policy.context:
+        raise InputError(
+            f"{task.data}, row {example.row}, for the task {task.label}: prompt and answer of {tokens} tokens do not "
+            f"fit into the context of {policy.name}, {policy.context}."
+        )
+
+
+def _sampling(task: Task, settings: TaskSettings) -> Sampling:
+    """How a task's answers are written."""
+    tokens = task.max_new_tokens or settings.max_new_tokens
+    return engine.sampling.Sampling(tokens, settings.temperature, seed=settings.seed)
+
+
+def summary(
+    questions: Sequence[Questions],
+    answered: Mapping[str, list[Answered]],
+    held_out: Sequence[str],
+    settings: TaskSettings,
+) -> TasksResult:
+    """Everything measured, cluster by cluster."""
+    clusters: dict[str, list[TaskRow]] = {}
+    for i, q in enumerate(questions):
+        templates = len(q.examples[0].prompts)
+        scores = {model: answers[i].by_row(templates) for model, answers in answered.items()}
+        ended = None if q.task.metric == "options" else {m: answers[i].ended for m, answers in answered.items()}
+        chance = sum(1 / len(e.options) for e in q.examples) / len(q.examples) if ended is None else None
+        row = task_row(q.task.name, q.task.metric, templates, scores, chance, ended)
+        clusters.setdefault(q.task.cluster, []).append(row)
+    return TasksResult(
+        settings=settings,
+        models=list(answered),
+        clusters=[cluster_row(name, name in held_out, rows) for name, rows in clusters.items()],
+        warnings=_warnings(questions, answered, held_out),
+    )
+
+
+def _warnings(
+    questions: Sequence[Questions], answered: Mapping[str, list[Answered]], held_out: Sequence[str]
+) -> list[str]:
+    from accord.data.examples import overlapping
+
+    lines = []
+    for i, q in enumerate(questions):
+        if len(q.examples) < FEW:
+            lines.append(
+                f"{q.task.label} has {len(q.examples)} rows: its intervals are rough, ask about {FEW} or more."
+            )
+        if held_out and q.task.cluster not in held_out and (shared := overlapping(q.task)):
+            lines.append(
+                f"{q.task.label}: {shared} of the rows asked about are trained on too; set split and train_split."
+            )
+        for model, answers in answered.items():
+            if (ended := answers[i].ended) is not None and ended < 0.5:
+                lines.append(
+                    f"{q.task.label}: {1 - ended:.0%} of what {model} wrote was cut, which its score suffers from."
+                )
+    return lines
+
+
+def _predictions(questions: Sequence[Questions], answered: Mapping[str, list[Answered]]) -> list[dict[str, Any]]:
+    """Every question, its right answers, and each model's answer and score."""
+    return [
+        {
+            "cluster": q.task.cluster,
+            "task": q.task.name,
+            "row": example.row,
+            "template": t + 1,
+            "prompt": example.prompts[t],
+            "right": list(example.references),
+            "answers": {model: answers[i].answers[k] for model, answers in answered.items()},
+            "scores": {model: answers[i].scores[k] for model, answers in answered.items()},
+        }
+        for i, q in enumerate(questions)
+        for k, (example, t) in enumerate(q.asked)
+    ]
+
+
+def _first(examples: list[Example], templates: int | None) -> list[Example]:
+    return [dataclasses.replace(e, prompts=e.prompts[:templates]) for e in examples]
+
+
+def option_scores(
     logps: Sequence[float], tokens: Sequence[int], priors: Sequence[float] | None, by: OptionScore
 ) -> list[float]:
     """The score of each option of a prompt; the highest is the model's choice.
@@ -67,7 +340,7 @@ def task_row(
     scores: Scores,
     chance: float | None,
     ended: Mapping[str, float | None] | None,
-) -> dict[str, Any]:
+) -> TaskRow:
     """A task in numbers: each model's score, and its gain over the first model.
 
     Args:
@@ -78,30 +351,73 @@ def task_row(
         chance: the score of a choice by lot, for options.
         ended: the share of each model's written answers that ended by themselves.
     """
-    return {
-        "name": name,
-        "metric": metric,
-        "n": len(next(iter(scores.values()))),
-        "templates": templates,
-        "chance": chance,
-        "scores": {model: as_json(mean_of(values)) for model, values in scores.items()},
-        "gains": {model: as_json(bootstrap_mean(values)) for model, values in _gains(scores).items()},
-        "ended": ended,
-    }
-
-
-def cluster_row(name: str, held_out: bool, tasks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A cluster in numbers: its tasks, and the means over them of scores and of gains over the first model."""
-    means = {
-        kind: {
-            model: as_json(mean_of_tasks([Interval(**task[kind][model]) for task in tasks])) for model in tasks[0][kind]
-        }
-        for kind in ("scores", "gains")
-    }
-    return {"name": name, "held_out": held_out, "tasks": list(tasks), "mean": means["scores"], "gains": means["gains"]}
-
-
-def _gains(scores: Scores) -> dict[str, list[float]]:
-    """What each model but the first scores above it, row by row."""
     first, *others = scores
-    return {m: [a - b for a, b in zip(scores[m], scores[first], strict=True)] for m in others}
+    gains = {m: [a - b for a, b in zip(scores[m], scores[first], strict=True)] for m in others}
+    return TaskRow(
+        name=name,
+        metric=metric,
+        n=len(scores[first]),
+        templates=templates,
+        chance=chance,
+        scores={model: mean_of(values) for model, values in scores.items()},
+        gains={model: bootstrap_mean(values) for model, values in gains.items()},
+        ended=None if ended is None else dict(ended),
+    )
+
+
+def cluster_row(name: str, held_out: bool, tasks: Sequence[TaskRow]) -> ClusterRow:
+    """A cluster in numbers: its tasks, and the means over them of scores and of gains over the first model."""
+    return ClusterRow(
+        name=name,
+        held_out=held_out,
+        tasks=list(tasks),
+        mean={model: mean_of_tasks([task.scores[model] for task in tasks]) for model in tasks[0].scores},
+        gains={model: mean_of_tasks([task.gains[model] for task in tasks]) for model in tasks[0].gains},
+    )
+
+
+def exact(answer: str, references: Sequence[str]) -> float:
+    """1 where the answer is one of the right ones, `normalized`, else 0."""
+    from accord.data.examples import normalized
+
+    return float(normalized(answer) in map(normalized, references))
+
+
+def number(answer: str, references: Sequence[str]) -> float:
+    """1 where the answer ends on the same number as one of the right answers (`mathematics.final_number`), else 0."""
+    final_number = feedback.mathematics.final_number
+    said = final_number(answer)
+    return float(said is not None and said in map(final_number, references))
+
+
+def rouge(kind: str) -> Metric:
+    """ROUGE's F1 between the words of an answer and of the nearest right answer (Lin 2004), by the package rouge-score.
+
+    With P the share of the answer's units that the right answer has, and R the share of the right answer's that the
+    answer has, F1 = 2PR / (P + R). Units are words (rouge-1), pairs of neighboring words (rouge-2), or the longest
+    common subsequence of words (rouge-l). Words are runs of a-z and 0-9 in lower case, not stemmed.
+
+    Raises:
+        InputError: the `tasks` extra is not installed.
+    """
+    name = kind.replace("-", "").replace("rougel", "rougeL")
+    scorer = _scorer(name)
+    return lambda answer, references: max(scorer.score(right, answer)[name].fmeasure for right in references)
+
+
+@cache
+def _scorer(name: str) -> Any:
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError:
+        raise InputError("ROUGE needs the tasks extra: pip install rouge-score") from None
+    return RougeScorer([name])
+
+
+def metric_named(name: str) -> Metric:
+    """The metric of written answers that a task names.
+
+    Raises:
+        InputError: it is ROUGE, and the `tasks` extra is not installed.
+    """
+    return {"exact": exact, "number": number}.get(name) or rouge(name)

@@ -1,8 +1,29 @@
-"""Win rates: a judge's verdicts on every two models' answers to the same prompts.
+"""Win rates, and the ratings they make: a judge's verdicts on every two models' answers to the same prompts.
 
 A win rate is the mean over prompts of the judge's probability that the model's answer beats the other's, a tie being
 half a win, with an interval over prompts. Invalid verdicts are left out, and counted. The sign test asks whether wins
 and losses could be a fair coin's.
+
+**The board** puts several models on one scale by Bradley-Terry ratings,
+
+    P(i beats j) = sigmoid(r_i - r_j)
+
+which maximize the likelihood of the verdicts (Bradley and Terry 1952, Zermelo 1929), a tie being half a win for either,
+with the small penalty of `fit_logistic`. It also settles what the likelihood leaves open: ratings sum to 0, so that
+each is a model's log-odds against one of mean rating. Elo's scale is the same times 400 / ln 10: 400 points more are
+odds of 10 to 1.
+
+**At equal length.** A judge that likes long answers lets a model win by saying more. A logistic regression of the
+verdict on the difference of lengths says how much of the win rate that is (Dubois et al. 2024, arXiv:2404.04475):
+
+    P(model wins on prompt x) = sigmoid(a + b tanh(d_x / s))        d_x = length of its answer - length of the other's
+
+with s the standard deviation of d over the prompts. The length-controlled win rate is what it predicts for answers of
+one length, sigmoid(a). It is 1/2 for a model against itself, and the two rates of a pair sum to 1.
+
+Departures from the paper: there is no term for how hard each prompt is, which the paper estimates from the verdicts on
+many models, so the rate is sigmoid(a) and no mean over prompts; each pair of models has a regression of its own;
+lengths are in characters; and the penalty is the small ridge.
 """
 
 from __future__ import annotations
@@ -10,19 +31,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from math import log
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+import scipy
 
-from accord.evaluate.compare import Answers
-from accord.evaluate.ratings import Standing, board, length_controlled
-from accord.evaluate.statistics import as_json, mean_of, sign_test
-from accord.feedback.judge import BothOrders, Judge, Orders
+from accord import feedback
+from accord.evaluate.statistics import (
+    FEW,
+    RIDGE,
+    Floats,
+    bootstrap_values,
+    fit_logistic,
+    mean_of,
+    percentile,
+    sign_test,
+    wilson,
+)
 from accord.records import text_to_json
+from accord.results.base import Interval
+from accord.results.models import Pair, Rating, SignTest, WinRate
 
-FEW = 20
-"""Intervals from fewer pairs are to be read with care."""
+if TYPE_CHECKING:
+    from accord.evaluate.answers import Answers
+    from accord.feedback.judge import Judge, Orders
+
+ELO = 400 / log(10)
+"""Elo points a unit of log-odds."""
 
 
 @dataclass(frozen=True)
@@ -39,41 +75,47 @@ class Duels:
         return Duels(self.against, self.model, [o.mirrored for o in self.orders])
 
     @property
-    def wins(self) -> NDArray[np.float64]:
+    def wins(self) -> Floats:
         """P(the model's answer wins) on every prompt, (n,); NaN where the verdict is invalid."""
         verdicts = (o.verdict.first_wins for o in self.orders)
         return np.array([np.nan if p is None else p for p in verdicts])
 
     @property
-    def longer(self) -> NDArray[np.float64]:
+    def longer(self) -> Floats:
         """By how many characters the model's answer is the longer one, (n,)."""
         return np.subtract(self.model.characters, self.against.characters).astype(np.float64)
 
-    def win_rate(self) -> dict[str, Any]:
-        """The win rate with its interval, ties and invalid verdicts, at equal length, and its sign test, as JSON."""
-        valid = ~np.isnan(self.wins)
-        wins = self.wins[valid]
-        won, lost = int((wins > 0.5).sum()), int((wins < 0.5).sum())
-        unknown = {"estimate": None, "low": None, "high": None, "n": 0}
-        controlled = length_controlled(wins, self.longer[valid])
-        return {
-            **(as_json(mean_of(wins)) if len(wins) else unknown),
-            "ties": len(wins) - won - lost,
-            "invalid": int((~valid).sum()),
-            "length_controlled": controlled and as_json(controlled),
-            "sign_test": {"wins": won, "losses": lost, "p": sign_test(won, lost)},
-        }
+    def win_rate(self) -> WinRate:
+        """The win rate with its interval, ties and invalid verdicts, at equal length, and its sign test."""
+        return WinRate(**self._measured())
 
-    def as_pair(self) -> dict[str, Any]:
+    def pair(self) -> Pair:
         """The win rate with both names, and what the judge makes of the order in which answers stand."""
         standing_first = [x for o in self.orders for x in o.first_wins]
         valid = int((~np.isnan(self.wins)).sum())
+        return Pair(
+            model=self.model.name,
+            against=self.against.name,
+            **self._measured(),
+            first_wins=sum(standing_first) / len(standing_first) if standing_first else None,
+            inconsistent=sum(o.inconsistent for o in self.orders) / valid if valid else None,
+        )
+
+    def _measured(self) -> dict[str, Any]:
+        """The fields of a `WinRate`."""
+        valid = ~np.isnan(self.wins)
+        wins = self.wins[valid]
+        won, lost = int((wins > 0.5).sum()), int((wins < 0.5).sum())
+        rate = mean_of(wins) if len(wins) else None
         return {
-            "model": self.model.name,
-            "against": self.against.name,
-            **self.win_rate(),
-            "first_wins": sum(standing_first) / len(standing_first) if standing_first else None,
-            "inconsistent": sum(o.inconsistent for o in self.orders) / valid if valid else None,
+            "estimate": rate and rate.estimate,
+            "low": rate and rate.low,
+            "high": rate and rate.high,
+            "n": len(wins),
+            "ties": len(wins) - won - lost,
+            "invalid": int((~valid).sum()),
+            "length_controlled": length_controlled(wins, self.longer[valid]),
+            "sign_test": SignTest(wins=won, losses=lost, p=sign_test(won, lost)),
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -105,7 +147,7 @@ def judged(judge: Judge, answered: Sequence[Answers]) -> list[Duels]:
     if not pairs:
         return []
     firsts, seconds = ([s for pair in pairs for s in pair[side].samples] for side in (0, 1))
-    orders = BothOrders(judge).orders(firsts, seconds)
+    orders = feedback.judge.BothOrders(judge).orders(firsts, seconds)
     n = len(answered[0].samples)
     return [Duels(*pair, orders[i * n : (i + 1) * n]) for i, pair in enumerate(pairs)]
 
@@ -116,14 +158,14 @@ def held_against(duels: Sequence[Duels], rival: str | None) -> dict[str, Duels]:
     return ahead | {d.against.name: d.mirrored for d in duels if d.model.name == rival}
 
 
-def standings(duels: Sequence[Duels]) -> list[Standing]:
+def standings(duels: Sequence[Duels]) -> list[Rating]:
     """The board of all models that have a valid verdict, the best first."""
     decided = [d for d in duels if not np.isnan(d.wins).all()]
     names = list(dict.fromkeys(name for d in decided for name in (d.against.name, d.model.name)))
     if not names:
         return []
-    places = [(names.index(d.model.name), names.index(d.against.name)) for d in decided]
-    return board(names, places, np.stack([d.wins for d in decided]))
+    pairs = [(names.index(d.model.name), names.index(d.against.name)) for d in decided]
+    return board(names, pairs, np.stack([d.wins for d in decided]))
 
 
 def warnings(duels: Sequence[Duels]) -> list[str]:
@@ -154,3 +196,74 @@ def _unbounded(duels: Sequence[Duels]) -> list[str]:
         if share in (0, 1):
             lines.append(f"{name} {'wins' if share else 'loses'} every time, so its rating could be any number beyond")
     return lines
+
+
+def board(
+    names: Sequence[str],
+    pairs: Sequence[tuple[int, int]],
+    wins: Floats,
+    *,
+    ridge: float = RIDGE,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> list[Rating]:
+    """The ratings, the best first, with 95% intervals: every resample takes the same prompts for all pairs.
+
+    Args:
+        names: the K models.
+        pairs: which two models each of the M pairs is of, by their positions in `names`.
+        wins: (M, n), the probability on every prompt that the pair's first model beats its second; NaN where there is
+            no valid verdict.
+        ridge: the penalty's weight.
+        resamples: how many refits the intervals are read from.
+        seed: of the resampling.
+    """
+    design = np.zeros((len(pairs), len(names)))
+    for row, (first, second) in zip(design, pairs, strict=True):
+        row[first], row[second] = 1.0, -1.0
+    valid = ~np.isnan(wins)
+    won = np.where(valid, wins, 0.0)
+
+    def ratings(weights: Floats) -> Floats:
+        return fit_logistic(design, weights @ won.T, weights @ valid.T, ridge=ridge)
+
+    n = wins.shape[1]
+    estimates = ratings(np.ones((1, n)))[0]
+    replicates = bootstrap_values(ratings, n, resamples=resamples, seed=seed)
+    rows = [
+        _rating(name, percentile(float(estimate), column, n))
+        for name, estimate, column in zip(names, estimates, replicates.T, strict=True)
+    ]
+    return sorted(rows, key=lambda row: -row.rating.estimate)
+
+
+def _rating(name: str, rating: Interval) -> Rating:
+    elo = Interval(rating.estimate * ELO, rating.low * ELO, rating.high * ELO, rating.n)
+    return Rating(name=name, rating=rating, elo=elo)
+
+
+def length_controlled(wins: Floats, differences: Floats, *, resamples: int = 2000, seed: int = 0) -> Interval | None:
+    """The length-controlled win rate with its 95% interval, from refits to resamples of the prompts.
+
+    None where all differences are equal, so that nothing tells what length did from what the models did. Where every
+    verdict is a win, or every one a loss, length has decided nothing, and the rate is the win rate with Wilson's
+    interval. The scale s is that of the observations in every resample.
+
+    Args:
+        wins: (n,), the judge's probability on every prompt that the model's answer beats the other's.
+        differences: (n,), length of the model's answer less that of the other.
+        resamples: how many refits the interval is read from.
+        seed: of the resampling.
+    """
+    n, scale = len(wins), differences.std() if len(differences) else 0.0
+    if not scale:
+        return None
+    if wins.min() == 1 or wins.max() == 0:
+        return wilson(float(wins.sum()), n)
+    design = np.stack([np.ones(n), np.tanh(differences / scale)], axis=1)
+
+    def rate(weights: Floats) -> Floats:
+        return scipy.special.expit(fit_logistic(design, weights * wins, weights)[:, 0])
+
+    replicates = bootstrap_values(rate, n, resamples=resamples, seed=seed)
+    return percentile(float(rate(np.ones((1, n)))[0]), replicates, n)

@@ -14,7 +14,6 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from accord.console import called
 from accord.report.captions import score_of
 from accord.report.figures import INK, ROUND, Figure, blank, drawing, hue, inline
 from accord.report.folder import Story
@@ -22,6 +21,7 @@ from accord.report.html import number
 from accord.report.models import ModelTable
 from accord.report.series import Array, Series, columns, paired, smooth
 from accord.results import FrontierResult, Interval
+from accord.results.base import called
 
 LEARNED_SCORE = "reward"
 """The score that the `reward` in a policy's metrics is comparable with: what the learned reward model says."""

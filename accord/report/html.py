@@ -13,11 +13,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from accord.console import HIDDEN, called, sign
+from accord.console import HIDDEN, sign
 from accord.errors import InputError
 from accord.files import require_folder
 from accord.records import Message, show
 from accord.results import Interval
+from accord.results.base import called
 
 Json = dict[str, Any]
 """An object as JSON files hold it."""

@@ -10,12 +10,12 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from accord.console import called
 from accord.report.figures import DASHES, INK, ROUND, SOFT, Figure, blank, drawing, hue, inline
 from accord.report.frontier import DISTANCE
 from accord.report.html import number
 from accord.report.series import Array, peak, smooth
 from accord.results import OveroptimizationResult
+from accord.results.base import called
 from accord.results.overoptimization import Curve
 
 FORMS = {"rl": "d (a − b log d)", "best of n": "d (a − b d)"}

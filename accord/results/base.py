@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from rich.console import Console, Group
 from rich.table import Table
+from typing_extensions import Self
 
 from accord.files import write_text
 
@@ -55,6 +56,21 @@ class Interval:
 def shown(interval: Interval | None, spec: str = ".3f") -> str:
     """An interval as text; nothing where there is none."""
     return "" if interval is None else format(interval, spec)
+
+
+def called(name: str) -> str:
+    """What a path is called: a file by its name, a model by its run's folder; what is no path stays as it is."""
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    if not parts or "//" in name or " " in name:
+        return name
+    kept = {"model": "", "best": " best"}.get(parts[-1]) if len(parts) > 1 else None
+    return parts[-1] if kept is None else parts[-2] + kept
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Print lines for the person watching on standard error."""
+    for line in lines:
+        Console(stderr=True).print(line, markup=False, highlight=False)
 
 
 def _is_known(value: Any) -> bool:
@@ -127,6 +143,13 @@ class Evaluation(Record):
         file = Path(folder) / FILE
         write_text(file, self.model_dump_json(indent=1))
         return file
+
+    def publish(self, folder: str | Path) -> Self:
+        """Print the numbers, warn on standard error, and `save`."""
+        Console().print(self.table())
+        warn(self.warnings)
+        self.save(folder)
+        return self
 
     def _repr_html_(self) -> str:
         console = Console(file=io.StringIO(), record=True, width=120)

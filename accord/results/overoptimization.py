@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from pydantic import Field
 from rich.table import Table
 
-from accord.results.base import Evaluation, MaybeInterval, Record, absent_unless_given
+from accord.results.base import Evaluation, Interval, MaybeInterval, Record, absent_unless_given
 
 Source = Literal["training", "best of n", "sweep"]
 """What a curve is made by."""
@@ -18,9 +19,9 @@ class Fit(Record):
 
     form: Literal["best of n", "rl"]
     """Which bend it has."""
-    a: MaybeInterval
+    a: Interval
     """The rise."""
-    b: MaybeInterval
+    b: Interval
     """The bend."""
     turn: MaybeInterval = None
     """The distance at which it peaks; None where b's interval includes 0 or the peak lies beyond what was measured."""
@@ -30,7 +31,7 @@ class Fit(Record):
     """Gold at distance 0."""
     r2: float | None = None
     """The share of gold's variance that the curve explains."""
-    reach: float | None = None
+    reach: float = 0.0
     """The largest distance that was measured."""
 
 
@@ -70,6 +71,8 @@ class Curve(Record):
     """The points; of training each is a mean over neighboring steps."""
     fit: Fit | None = None
     """The fitted curve; None where there are too few points."""
+    warnings: list[str] = Field(default=[], exclude=True)
+    """What to beware of; written with the result's own warnings."""
 
 
 class OveroptimizationResult(Evaluation):

@@ -19,13 +19,13 @@ class PassRow(Record):
     """What the model is called."""
     model: str = ""
     """The folder or name it was loaded from."""
-    passes: dict[int, Interval] = Field(alias="pass")
+    passes: dict[int, Interval] = Field(validation_alias="pass", serialization_alias="pass")
     """pass@k by k: the chance that one of k samples is right."""
     majority: MaybeInterval = None
     """How often the answer that most samples give is right; None where answers cannot be told apart."""
-    length: float
+    length: float | None = None
     """The mean length of a sample in tokens."""
-    ended: float
+    ended: float | None = None
     """The share of samples that ended by themselves instead of being cut."""
 
 
@@ -55,5 +55,7 @@ class PassesResult(Evaluation):
         grid = Table("model", *(f"pass@{k}" for k in ks), f"majority@{self.samples}", "tokens", "ended")
         for m in self.models:
             rates = [*(m.passes.get(k) for k in ks), m.majority]
-            grid.add_row(m.name, *(shown(rate, ".1%") for rate in rates), f"{m.length:.1f}", f"{m.ended:.0%}")
+            length = "" if m.length is None else f"{m.length:.1f}"
+            ended = "" if m.ended is None else f"{m.ended:.0%}"
+            grid.add_row(m.name, *(shown(rate, ".1%") for rate in rates), length, ended)
         yield grid

@@ -11,6 +11,7 @@ import pytest
 from accord.records import Preference, Prompt
 from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl
 
+CAFE = ("--judge", "cafe")
 PAIRS = [Preference("hi", "good", "bad"), Preference("bye", "hi", "day"), Preference("day", "good bye", "hello")]
 
 
@@ -26,17 +27,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def evaluated(home: Path, out: Path, data: str, *options: object) -> dict[str, Any]:
+def evaluated(home: Path, out: Path, question: str, data: str, *options: object) -> dict[str, Any]:
     arguments = ("--data", home / f"{data}.jsonl", "--out", out, "--dtype", "float32")
-    assert accord("evaluate", *arguments, *options) == 0
+    assert accord("evaluate", question, *arguments, *options) == 0
     return json.loads((out / "evaluation.json").read_text())
 
 
 def test_implicit_rewards_agree_with_the_scores(home: Path, tmp_path: Path) -> None:
     # The policy's implicit reward is the difference of two `accord score`s.
-    found = evaluated(
-        home, tmp_path, "pairs", "--policy", home / "dpo" / "model", "--reference", home / "base", "--ceiling", "0.9"
-    )
+    tuned = ("--policy", home / "dpo" / "model", "--reference", home / "base")
+    found = evaluated(home, tmp_path, "comparisons", "pairs", *tuned, "--ceiling", "0.9")
     rows = []
     for model in (home / "dpo" / "model", home / "base"):
         out = tmp_path / "scores.jsonl"
@@ -45,7 +45,8 @@ def test_implicit_rewards_agree_with_the_scores(home: Path, tmp_path: Path) -> N
     right = sum(a > b for a, b in zip(*rows, strict=True))
     assert found["accuracy"]["estimate"] == pytest.approx(right / 3)
     assert (found["kind"], found["name"], found["ceiling"]) == ("comparisons", "implicit reward", 0.9)
-    same = evaluated(home, tmp_path, "pairs", "--policy", home / "base", "--reference", home / "base")
+    itself = ("--policy", home / "base", "--reference", home / "base")
+    same = evaluated(home, tmp_path, "comparisons", "pairs", *itself)
     assert (same["accuracy"]["estimate"], same["ties"]) == (0.5, 3)  # nothing has moved: all implicit rewards are 0
 
 
@@ -55,7 +56,7 @@ def test_a_reward_model_judges_its_own_labels(home: Path, tmp_path: Path) -> Non
     data = write_jsonl(tmp_path / "samples.jsonl", rows)
     labels, model = tmp_path / "labels.jsonl", home / "reward" / "model"
     assert accord("label", "--data", data, "--out", labels, "--judge", model) == 0
-    found = evaluated(tmp_path, tmp_path, "labels", "--reward", model)
+    found = evaluated(tmp_path, tmp_path, "comparisons", "labels", "--reward", model)
     assert (found["accuracy"]["estimate"], found["accuracy"]["n"], found["ties"]) == (1.0, 6, 0)
     assert found["name"] == "reward model"
 
@@ -63,7 +64,7 @@ def test_a_reward_model_judges_its_own_labels(home: Path, tmp_path: Path) -> Non
 def test_models_against_each_other(home: Path, tmp_path: Path) -> None:
     named = ("--models.sft", home / "base", "--models.dpo", home / "dpo" / "model", "--models.twin", home / "base")
     judged = ("--judge", "cafe", "--reward", home / "reward" / "model", "--against", "sft", "--reference", "sft")
-    found = evaluated(home, tmp_path, "prompts", *named, *judged, "--best-of-n", "2", "--max-new-tokens", "4")
+    found = evaluated(home, tmp_path, "models", "prompts", *named, *judged, "--best-of-n", "2", "--max-new-tokens", "4")
     rows = {row["name"]: row for row in found["models"]}
     assert list(rows) == ["sft", "sft best of 2", "dpo", "twin"]
     assert (found["kind"], found["prompts"], found["against"]) == ("models", 3, "sft")
@@ -79,24 +80,30 @@ def test_models_against_each_other(home: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "options", "said"),
+    ("question", "data", "options", "said"),
     [
-        ("prompts", ("--models.a", "BASE"), "needs --judge"),
-        ("prompts", ("--models.a", "BASE", "--judge", "cafe", "--against", "b"), "--against b is none of the models"),
-        ("prompts", ("--models.a", "BASE", "--judge", "cafe", "--best-of-n", "2"), "--best-of-n needs --reward"),
-        ("prompts", (), "or --models and --judge to compare models' answers"),
-        ("prompts", ("--reward", "cafe"), "holds no comparisons: rows need chosen and rejected"),
-        ("pairs", (), "give --reward, or --policy with --reference"),
-        ("pairs", ("--reward", "BASE"), "is not a reward model"),
-        ("pairs", ("--reward", "nowhere"), "'nowhere' is neither a verifier, nor module:function"),
+        ("models", "prompts", ("--models.a", "BASE"), "needs --judge"),
+        ("models", "prompts", ("--models.a", "BASE", *CAFE, "--against", "b"), "--against b is none of the models"),
+        ("models", "prompts", ("--models.a", "BASE", *CAFE, "--best-of-n", "2"), "--best-of-n needs --reward"),
+        ("comparisons", "prompts", (), "or --models and --judge to compare models' answers"),
+        ("comparisons", "prompts", ("--reward", "cafe"), "holds no comparisons: rows need chosen and rejected"),
+        ("comparisons", "pairs", (), "give --reward, or --policy with --reference"),
+        ("comparisons", "pairs", ("--reward", "BASE"), "is not a reward model"),
+        ("comparisons", "pairs", ("--reward", "nowhere"), "'nowhere' is neither a verifier, nor module:function"),
     ],
 )
 def test_options_that_do_not_fit(
-    data: str, options: tuple[str, ...], said: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    question: str,
+    data: str,
+    options: tuple[str, ...],
+    said: str,
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     given = [str(home / "base") if o == "BASE" else o for o in options]
     out = tmp_path / "out"
-    assert accord("evaluate", "--data", home / f"{data}.jsonl", "--out", out, *given) == 2
+    assert accord("evaluate", question, "--data", home / f"{data}.jsonl", "--out", out, *given) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not out.exists()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from accord.evaluate.questions.frontier import coefficient
+from accord.evaluate.frontier import coefficient
 from tests.commands.small import QUICK, accord, save_model, write_jsonl
 
 HERE = "tests.commands.test_overoptimization"

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from accord.data.judgments import Judgment
 from accord.evaluate.agreement import (
+    Ratings,
+    agreement,
     between,
     ceiling,
     cohen,
@@ -19,9 +21,9 @@ from accord.evaluate.agreement import (
     nominal,
     observed_agreement,
     ordinal,
-    ratings,
-    together,
+    rate_items,
 )
+from accord.results.agreement import AgreementResult
 
 # Fleiss 1971 gives the coefficient; this table of 10 subjects, 5 categories and 14 raters is the usual example of it
 # (en.wikipedia.org/wiki/Fleiss%27_kappa), whose value is .210.
@@ -86,7 +88,7 @@ def judged(*rows: tuple[str, str, str, float, str]) -> list[Judgment]:
 
 def test_items_are_matched_in_either_order() -> None:
     # On (x, y) of p both mean x; on (x, y) of q they differ; ann alone judged r; her second word on p is not counted.
-    found = ratings(
+    found = rate_items(
         judged(
             ("p", "x", "y", 1.0, "ann"),
             ("p", "y", "x", 0.0, "bob"),
@@ -97,7 +99,7 @@ def test_items_are_matched_in_either_order() -> None:
         )
     )
     assert (found.annotators, found.repeated) == (("ann", "bob"), 1)
-    assert found.said.tolist() == [[2, 2], [0, 1], [2, -1]]
+    assert found.labels.tolist() == [[2, 2], [0, 1], [2, -1]]
     assert found.counts.tolist() == [[0, 0, 2], [1, 1, 0]]
     (pair,) = between(found, 9)
     assert (pair.a, pair.b, pair.items, pair.agreement.estimate) == ("ann", "bob", 2, 0.5)
@@ -115,14 +117,22 @@ def test_nothing_depends_on_which_completion_is_called_the_first(labels: list[tu
 
 
 def kappas(judgments: list[Judgment]) -> list[float]:
-    """The coefficients of every item in both orders, as `together` and `between` compute them."""
-    found = ratings(judgments)
+    """The coefficients of every item in both orders, as `agreement` and `between` compute them."""
+    found = rate_items(judgments)
     counts = np.concatenate([found.counts, found.counts[:, ::-1]])
     table = np.zeros((3, 3))
-    for a, b in found.said:
+    for a, b in found.labels:
         table[a, b] += 1
         table[2 - a, 2 - b] += 1
     return [cohen(table), fleiss(counts), krippendorff(counts, nominal), krippendorff(counts, ordinal)]
+
+
+def together(counts: np.ndarray) -> AgreementResult:
+    """The agreement of annotators, of whom so many chose each category of every item."""
+    labels = np.full((len(counts), int(counts.sum(1).max())), -1)
+    for row, often in zip(labels, counts.astype(int), strict=True):
+        row[: often.sum()] = np.repeat(np.arange(3), often)
+    return agreement(Ratings(tuple(map(str, range(labels.shape[1]))), labels, 0))
 
 
 def test_all_annotators_together() -> None:
@@ -131,11 +141,13 @@ def test_all_annotators_together() -> None:
     # (1/2) = 5/9. Krippendorff's chance leaves out a rating's pair with itself: 1 - (2/9) / (.5 * 360 / 359).
     counts = np.array([[3, 0, 0], [0, 0, 3]] * 20 + [[2, 0, 1], [1, 0, 2]] * 10, dtype=np.float64)
     found = together(counts)
-    assert found.fleiss is not None and found.krippendorff is not None and found.ordinal is not None
+    assert found.fleiss is not None and found.krippendorff is not None and found.krippendorff_ordinal is not None
     assert found.agreement.estimate == pytest.approx(7 / 9)
     assert found.fleiss.estimate == pytest.approx(5 / 9)
     assert found.krippendorff.estimate == pytest.approx(1 - (2 / 9) / (0.5 * 360 / 359))
-    assert found.ordinal.estimate == pytest.approx(found.krippendorff.estimate)  # two categories have no order
+    assert found.krippendorff_ordinal.estimate == pytest.approx(
+        found.krippendorff.estimate
+    )  # two categories have no order
     assert found.strict == found.agreement and found.ceiling is not None
     assert found.ceiling.estimate == pytest.approx((1 + sqrt(5 / 9)) / 2)
     assert found.ceiling.low == pytest.approx(ceiling(found.agreement.low))

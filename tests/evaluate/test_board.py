@@ -9,7 +9,8 @@ import choix
 import numpy as np
 import pytest
 
-from accord.evaluate.ratings import ELO, RIDGE, board, fit
+from accord.evaluate.statistics import RIDGE, fit_logistic
+from accord.evaluate.wins import ELO, board
 
 NAMES = ["a", "b", "c", "d"]
 PAIRS = [(j, i) for i, j in combinations(range(4), 2)]
@@ -82,6 +83,6 @@ def test_the_fit_is_where_the_slope_is_nothing_for_every_resample() -> None:
     generator = np.random.default_rng(4)
     design, trials = generator.normal(size=(20, 3)), generator.integers(0, 4, size=(5, 20)).astype(float)
     wins = trials * generator.random((5, 20))
-    theta = fit(design, wins, trials)
+    theta = fit_logistic(design, wins, trials)
     chance = 1 / (1 + np.exp(-theta @ design.T))
     assert (wins - trials * chance) @ design == pytest.approx(RIDGE * theta, abs=1e-9)

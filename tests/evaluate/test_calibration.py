@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from accord.data.judgments import Judgment
-from accord.evaluate.accuracy import Trial
-from accord.evaluate.calibration import bins_for, calibration, corrected, fitted_slope
+from accord.evaluate.accuracy import Trial, bins_for, calibration, corrected, fitted_slope
 from accord.evaluate.statistics import wilson
 
 
@@ -50,7 +49,7 @@ def test_the_confidence_is_that_of_whichever_is_preferred() -> None:
     found = calibration(Trial(rows, np.array([-1.0, 2.0, 0.0, 1.0])), np.array([0.2, 0.9, 0.5, 0.7]))
     assert found is not None
     assert [(b.confidence, b.frequency) for b in found.bins] == [(pytest.approx((0.8 + 0.9 + 0.5) / 3), wilson(1.5, 3))]
-    assert found.plain == pytest.approx(abs(1.5 - 2.2) / 3)
+    assert found.plain_ece == pytest.approx(abs(1.5 - 2.2) / 3)
 
 
 def test_a_calibrated_model_and_one_that_is_too_sure() -> None:
@@ -59,7 +58,7 @@ def test_a_calibrated_model_and_one_that_is_too_sure() -> None:
     sure = calibration(*simulated(generator, 2000, 0.4))
     assert good is not None and good.slope is not None and sure is not None and sure.slope is not None
     # The uncorrected error of the first is what chance makes of none, and its interval reaches 0.
-    assert good.ece.low == 0.0 and good.plain < 1.5 * good.if_calibrated
+    assert good.ece.low == 0.0 and good.plain_ece < 1.5 * good.if_calibrated
     assert good.slope.low < 1 < good.slope.high
     # The second says sigmoid(|z|) where people follow sigmoid(.4 |z|): the mean gap, by a sum over N(0, 1.5^2), .154.
     z = np.abs(np.random.default_rng(2).normal(scale=1.5, size=400_000))
@@ -80,7 +79,7 @@ def test_the_interval_of_the_error_covers_it(slope: float) -> None:
     found = [c for _ in range(200) if (c := calibration(*simulated(generator, 300, slope))) is not None]
     covered = np.mean([c.ece.low <= truth <= c.ece.high for c in found])
     assert covered > 0.95 - 0.046
-    plain, estimate = np.mean([c.plain for c in found]), np.mean([c.ece.estimate for c in found])
+    plain, estimate = np.mean([c.plain_ece for c in found]), np.mean([c.ece.estimate for c in found])
     assert abs(estimate - truth) < abs(plain - truth) / 2
     if slope == 1:
         assert plain == pytest.approx(float(np.mean([c.if_calibrated for c in found])), rel=0.1)
@@ -99,6 +98,6 @@ def test_certain_verdicts_have_no_slope_and_ties_alone_no_calibration() -> None:
     rows = [Judgment(f"p{i}", "a", "b", float(i % 2), i) for i in range(4)]
     found = calibration(Trial(rows, np.array([0.5] * 4)), np.ones(4))
     assert found is not None and found.slope is None
-    assert found.plain == 0.5  # always certain and right half the time
+    assert found.plain_ece == 0.5  # always certain and right half the time
     tied = [Judgment("p", "a", "b", 0.5)]
     assert calibration(Trial(tied, np.ones(1)), np.ones(1)) is None

@@ -11,7 +11,8 @@ import torch
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree
-from accord.evaluate.compare import Answers, answer, best_of, divergence, table, traced
+from accord.evaluate.answers import Answers, best_of, sampled, token_divergences, traced
+from accord.evaluate.models import table
 from accord.records import Completion, EncodedPrompt, Prompt, Sample
 from tests.data.conftest import word_tokenizer
 from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, random_model
@@ -44,22 +45,23 @@ def test_best_of_takes_the_highest_proxy() -> None:
 
 def test_a_model_does_not_diverge_from_itself() -> None:
     policy = policy_at()
-    own = answer("m", policy, PROMPTS, SAMPLING, torch.float32, n=4)
-    assert divergence(own, policy, policy, SAMPLING, torch.float32).tolist() == [0.0] * 8
+    own = sampled(policy, PROMPTS, 4, SAMPLING)
+    assert [float(ratio.sum()) for ratio in token_divergences(own, policy, policy, 0.7)] == [0.0] * 8
 
 
 def test_divergence_is_the_difference_of_two_plain_log_probabilities() -> None:
     policy, reference, plain = policy_at(1), policy_at(2), Sampling(5, seed=3)
-    own = answer("m", policy, PROMPTS, plain, torch.float32, n=3)
-    assert [s.prompt.prompt for s in own.samples] == ["hi"] * 3 + ["good day"] * 3
+    own = sampled(policy, PROMPTS, 3, plain)
+    assert [s.prompt.prompt for s in own] == ["hi"] * 3 + ["good day"] * 3
     expected = []
-    for s in own.samples:
+    for s in own:
         tree = [Tree(s.prompt_tokens, (Branch(s.completion.tokens),))]
         with torch.no_grad():
             pi, ref = (plain_log_probabilities(random_model(CONFIGS["gpt2"](), seed), tree) for seed in (1, 2))
         expected.append(float((pi - ref).sum()))
         assert sum(s.completion.logprobs) == pytest.approx(float(pi.sum()), abs=1e-9)
-    assert divergence(own, policy, reference, plain, torch.float32).tolist() == pytest.approx(expected, abs=1e-9)
+    divergences = [float(ratio.sum()) for ratio in token_divergences(own, policy, reference)]
+    assert divergences == pytest.approx(expected, abs=1e-9)
 
 
 def test_tokens_as_texts_make_up_the_answer() -> None:
@@ -78,10 +80,12 @@ def test_the_table_by_hand() -> None:
     base, tuned = answers("base", "a", "bb..."), answers("tuned", "aaa", "bbbbbbb")
     tuned = Answers("tuned", tuned.samples, kl=torch.tensor([1.0, 2.0]))
     bounded = Answers("base best of 2", base.samples, kl=0.25)
-    first, second, third = table([base, tuned, bounded], {"length": length})
-    assert [r["name"] for r in (first, second, third)] == ["base", "tuned", "base best of 2"]
-    assert first["kl"] is None
-    assert [r["scores"]["length"]["estimate"] for r in (first, second)] == [3.0, 5.0]  # (1 + 5) / 2, (3 + 7) / 2
-    assert (second["kl"]["estimate"], second["kl"]["bound"]) == (1.5, False)
-    assert (third["kl"]["estimate"], third["kl"]["bound"]) == (0.25, True)
-    assert [(r["length"], r["ended"]) for r in (first, second)] == [(3.0, 0.5), (5.0, 1.0)]
+    for model in (base, tuned, bounded):
+        model.scores["length"] = length(model.samples)
+    first, second, third = table([base, tuned, bounded], [])
+    assert [r.name for r in (first, second, third)] == ["base", "tuned", "base best of 2"]
+    assert first.kl is None
+    assert [r.scores["length"].estimate for r in (first, second)] == [3.0, 5.0]  # (1 + 5) / 2, (3 + 7) / 2
+    assert second.kl is not None and (second.kl.estimate, second.kl.bound) == (1.5, False)
+    assert third.kl is not None and (third.kl.estimate, third.kl.bound) == (0.25, True)
+    assert [(r.length, r.ended) for r in (first, second)] == [(3.0, 0.5), (5.0, 1.0)]

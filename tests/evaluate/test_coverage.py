@@ -12,8 +12,8 @@ from math import exp, log
 import numpy as np
 import pytest
 
-from accord.evaluate.ratings import board, length_controlled
 from accord.evaluate.statistics import Interval, bootstrap_mean, mean_interval, mean_of, wilson
+from accord.evaluate.wins import board, length_controlled
 
 RESAMPLES = 400
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.evaluate.gao import BEST_OF_N, RL, Form, coefficients, curve, over_prompts, over_steps
+from accord.evaluate.curves import BEST_OF_N, RL, Form, coefficients, curve, over_prompts, over_steps
 
 DISTANCE = np.linspace(0, 4, 30)
 
@@ -35,7 +35,7 @@ def test_turns_and_heights_by_hand() -> None:
     assert found.turn is not None and found.peak is not None
     assert (found.turn.estimate, found.peak.estimate) == pytest.approx((exp(1), exp(1)))
     assert (found.start, found.r2, found.reach) == pytest.approx((7, 1, 4))
-    assert found.as_json()["turn"]["estimate"] == pytest.approx(exp(1)) and found.as_json()["form"] == "rl"
+    assert found.turn is not None and found.turn.estimate == pytest.approx(exp(1)) and found.form == "rl"
 
 
 @pytest.mark.parametrize("form", [BEST_OF_N, RL], ids=lambda form: form.name)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accord.evaluate.ratings import RIDGE, length_controlled
-from accord.evaluate.statistics import wilson
+from accord.evaluate.statistics import RIDGE, wilson
+from accord.evaluate.wins import length_controlled
 
 
 def rate(wins: object, differences: object) -> float:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.evaluate.passes import majority_is_right, mean_of, pass_at_k, passes
+from accord.evaluate.passes import majority, majority_is_right, mean_of, pass_at_k, passes
 from accord.evaluate.statistics import bootstrap_mean, wilson
 
 
@@ -63,13 +63,12 @@ def test_means_over_prompts() -> None:
     # Of 6 samples 0, 3 and 6 are right. pass@2: 0, 1 - C(3,2)/C(6,2) = 12/15, 1; pass@4: 0, 1, 1 (only 3 are wrong).
     right = [[False] * 6, [True, False] * 3, [True] * 6]
     answers = [[None] * 6, ["1", "2"] * 3, ["1"] * 6]
-    found = passes(right, answers)
-    assert list(found.at) == [1, 2, 4, 6]
-    assert [i.estimate for i in found.at.values()] == pytest.approx([0.5, 0.6, 2 / 3, 2 / 3], abs=1e-15)
-    assert found.majority is not None and found.majority.estimate == pytest.approx(0.5, abs=1e-15)
-    assert all(i.n == 3 for i in found.at.values())
-    assert passes(right).majority is None
-    assert list(passes([[True]]).at) == [1]
+    found = passes(right)
+    assert list(found) == [1, 2, 4, 6]
+    assert [i.estimate for i in found.values()] == pytest.approx([0.5, 0.6, 2 / 3, 2 / 3], abs=1e-15)
+    assert majority(answers, right).estimate == pytest.approx(0.5, abs=1e-15)
+    assert all(i.n == 3 for i in found.values())
+    assert list(passes([[True]])) == [1]
 
 
 def test_intervals_are_of_prompts() -> None:

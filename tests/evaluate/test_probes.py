@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from accord.data.judgments import Judgment
-from accord.evaluate.leads import JudgeLeads, Leads, ScoreLeads
-from accord.evaluate.probes import ALTERATIONS, Probe, position, probes, sentences
+from accord.evaluate.leads import ALTERATIONS, JudgeLeads, Leads, ScoreLeads, probe, probe_position, sentences
 from accord.records import Comparison, Message, Text, Verdict
+from accord.results.comparisons import Probe
 
 JUDGMENTS = [
     Judgment("p", "One. Two two.", "Three!", 1.0, 0),
@@ -25,7 +25,7 @@ def scored(score: Callable[[str], float]) -> ScoreLeads:
 
 
 def by_name(found: Sequence[Probe]) -> dict[str, Probe]:
-    return {probe.name: probe for probe in found}
+    return {one.name: one for one in found}
 
 
 def test_the_alterations_by_hand() -> None:
@@ -40,7 +40,7 @@ def test_the_alterations_by_hand() -> None:
 
 
 def test_a_reward_of_length_is_fooled_by_every_word() -> None:
-    found = by_name(probes(JUDGMENTS, scored(len), most=9))
+    found = by_name(probe(JUDGMENTS, scored(len), most=9))
     assert {n: p.preferred.estimate for n, p in found.items()} == {
         "length": 1.0,
         "repetition": 1.0,
@@ -54,7 +54,7 @@ def test_a_reward_of_length_is_fooled_by_every_word() -> None:
 
 
 def test_a_reward_that_sees_no_words_prefers_nothing() -> None:
-    found = probes(JUDGMENTS, scored(lambda text: 1.0), most=9)
+    found = probe(JUDGMENTS, scored(lambda text: 1.0), most=9)
     assert [(p.preferred.estimate, p.shift.estimate) for p in found] == [(0.5, 0.0)] * 4
 
 
@@ -65,7 +65,7 @@ def test_the_sentence_comes_from_the_answer_to_another_prompt() -> None:
         asked.extend(comparisons)
         return Leads.of(np.zeros(len(comparisons)))
 
-    probes(JUDGMENTS, leader, most=9, seed=3)
+    probe(JUDGMENTS, leader, most=9, seed=3)
     own = {(j.prompt, s) for j in JUDGMENTS for text in (j.first, j.second) for s in sentences(str(text))}
     added = [(c.prompt, str(c.first).removeprefix(f"{c.second} ")) for c in asked[0::1] if _lengthens(c, asked)]
     assert len(added) == 6
@@ -78,7 +78,7 @@ def _lengthens(c: Comparison, asked: Sequence[Comparison]) -> bool:
 
 
 def test_one_seed_draws_the_same_answers() -> None:
-    one, two = (probes(JUDGMENTS, scored(len), most=3, seed=5) for _ in range(2))
+    one, two = (probe(JUDGMENTS, scored(len), most=3, seed=5) for _ in range(2))
     assert one == two and by_name(one)["politeness"].n == 3
 
 
@@ -90,7 +90,7 @@ def test_of_a_chat_the_last_message_is_altered() -> None:
         seen.extend(comparisons)
         return Leads.of(np.ones(len(comparisons)))
 
-    probes([Judgment((Message("user", "hi"),), *chat, 1.0)], leader, most=9)
+    probe([Judgment((Message("user", "hi"),), *chat, 1.0)], leader, most=9)
     polite = {c.first for c in seen} & {
         (Message("assistant", f"Thank you for asking! {a} I hope this helps."),) for a in ("Yes.", "No.")
     }
@@ -103,9 +103,9 @@ def test_what_would_be_cut_or_has_no_verdict_is_left_out() -> None:
         whole = np.array(["Seven" not in str(c.second) for c in comparisons])
         return Leads(lead, np.ones(len(lead), dtype=bool), whole)
 
-    found = by_name(probes(JUDGMENTS, leader, most=9))
+    found = by_name(probe(JUDGMENTS, leader, most=9))
     assert (found["politeness"].n, found["politeness"].invalid) == (4, 1)
-    assert probes(JUDGMENTS, lambda c: Leads.of(np.full(len(c), np.nan)), most=9) == []
+    assert probe(JUDGMENTS, lambda c: Leads.of(np.full(len(c), np.nan)), most=9) == []
 
 
 def always_first(comparisons: Sequence[Comparison]) -> list[Verdict]:
@@ -116,8 +116,8 @@ def always_first(comparisons: Sequence[Comparison]) -> list[Verdict]:
 def test_a_judge_of_the_first_place_decides_nothing() -> None:
     leads = JudgeLeads(always_first)([Comparison(j.prompt, j.first, j.second) for j in JUDGMENTS])
     assert leads.lead == pytest.approx([0.0, np.nan, 0.0], nan_ok=True)
-    found = position(leads.orders, np.arange(3))
-    assert found is not None and (found.changed.estimate, found.first_wins.estimate, found.changed.n) == (1.0, 1.0, 2)
+    found = probe_position(leads.orders, np.arange(3))
+    assert found is not None and (found.changed.estimate, found.preferred.estimate, found.n) == (1.0, 1.0, 2)
 
 
 def test_a_judge_of_texts_is_the_same_in_both_orders() -> None:
@@ -126,6 +126,6 @@ def test_a_judge_of_texts_is_the_same_in_both_orders() -> None:
 
     leads = JudgeLeads(longer)([Comparison(j.prompt, j.first, j.second) for j in JUDGMENTS])
     assert leads.lead == pytest.approx([0.4, 0.4, 0.0])
-    found = position(leads.orders, np.arange(3))
-    assert found is not None and (found.changed.estimate, found.first_wins.estimate) == (0.0, 0.5)
-    assert position([], np.arange(0)) is None
+    found = probe_position(leads.orders, np.arange(3))
+    assert found is not None and (found.changed.estimate, found.preferred.estimate) == (0.0, 0.5)
+    assert probe_position([], np.arange(0)) is None

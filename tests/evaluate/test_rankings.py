@@ -10,7 +10,7 @@ import pytest
 
 from accord.data.judgments import Judgment
 from accord.evaluate.accuracy import Trial
-from accord.evaluate.rankings import ranking_agreement
+from accord.evaluate.comparisons import ranking_agreement
 
 
 def trial(*rows: tuple[str, list[float], list[float]]) -> Trial:

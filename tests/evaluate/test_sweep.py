@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from accord.evaluate.curves import EFFECTIVE, betas, effective, tilted
 from accord.evaluate.overoptimization import best_of_n_path, of_sweep, sweep_path
-from accord.evaluate.sweep import EFFECTIVE, betas, effective, tilted
 from accord.objectives.preference import bradley_terry
 from accord.objectives.selection import best_of_n, best_of_n_kl_bound
 from accord.worlds.enumerable import Enumerable, bradley_terry_preferences, kl_regularized_optimum
@@ -116,7 +116,7 @@ def test_the_sweep_ends_where_few_samples_count() -> None:
     assert effective(np.array([[0.25] * 4, [1.0, 0, 0, 0]])).tolist() == pytest.approx([4, 1])
     rewards = np.random.default_rng(1).normal(size=(30, 64))
     curve = of_sweep("sweep", rewards, rewards)
-    last = curve.points[-1]["at"]
+    last = curve.points[-1].at
     assert last is not None
     weights = tilted(np.full(rewards.shape, -np.log(64)), rewards, last).probabilities
     assert 1 / np.mean(1 / effective(weights)) >= EFFECTIVE

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from accord.evaluate.statistics import Interval, wilson
-from accord.evaluate.tasks import cluster_row, mean_of_tasks, ranked, task_row
+from accord.evaluate.tasks import cluster_row, mean_of_tasks, option_scores, task_row
 
 
 def test_options_are_ranked_as_they_are_a_token_or_less_what_they_are_anyway() -> None:
     logps, tokens, priors = [-2.0, -3.0, -4.0], [1, 2, 4], [-1.0, -1.5, -4.0]
-    assert ranked(logps, tokens, None, "sum") == [-2.0, -3.0, -4.0]
-    assert ranked(logps, tokens, None, "mean") == [-2.0, -1.5, -1.0]
-    assert ranked(logps, tokens, priors, "pmi") == [-1.0, -1.5, 0.0]
+    assert option_scores(logps, tokens, None, "sum") == [-2.0, -3.0, -4.0]
+    assert option_scores(logps, tokens, None, "mean") == [-2.0, -1.5, -1.0]
+    assert option_scores(logps, tokens, priors, "pmi") == [-1.0, -1.5, 0.0]
     with pytest.raises(ValueError, match="without the row"):
-        ranked(logps, tokens, None, "pmi")
+        option_scores(logps, tokens, None, "pmi")
 
 
 def test_the_mean_of_tasks_by_hand() -> None:
@@ -36,13 +36,13 @@ def test_the_interval_of_a_mean_of_tasks_covers() -> None:
 def test_a_task_and_its_cluster_in_numbers() -> None:
     scores = {"base": [1.0, 0.0, 0.0, 0.0], "tuned": [1.0, 1.0, 1.0, 0.0]}
     task = task_row("day", "options", 2, scores, 0.5, None)
-    assert (task["n"], task["chance"], task["templates"], task["metric"]) == (4, 0.5, 2, "options")
-    assert task["scores"]["base"]["estimate"] == 0.25
-    assert list(task["gains"]) == ["tuned"] and task["gains"]["tuned"]["estimate"] == 0.5
+    assert (task.n, task.chance, task.templates, task.metric) == (4, 0.5, 2, "options")
+    assert task.scores["base"].estimate == 0.25
+    assert list(task.gains) == ["tuned"] and task.gains["tuned"].estimate == 0.5
     other = task_row("night", "exact", 2, {"base": [0.0] * 4, "tuned": [1.0] * 4}, None, {"base": 1.0, "tuned": 0.5})
     cluster = cluster_row("times", True, [task, other])
-    assert cluster["held_out"] and [t["name"] for t in cluster["tasks"]] == ["day", "night"]
+    assert cluster.held_out and [t.name for t in cluster.tasks] == ["day", "night"]
     # The mean is over tasks, as FLAN's: (.25 + 0) / 2 and (.75 + 1) / 2; the gain (.5 + 1) / 2.
-    assert cluster["mean"]["base"]["estimate"] == 0.125 and cluster["mean"]["tuned"]["estimate"] == 0.875
-    assert cluster["gains"]["tuned"]["estimate"] == 0.75
-    assert cluster["mean"]["base"]["low"] < 0.125 < cluster["mean"]["base"]["high"]
+    assert cluster.mean["base"].estimate == 0.125 and cluster.mean["tuned"].estimate == 0.875
+    assert cluster.gains["tuned"].estimate == 0.75
+    assert cluster.mean["base"].low < 0.125 < cluster.mean["base"].high

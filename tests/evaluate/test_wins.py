@@ -8,10 +8,11 @@ from math import exp, log
 import pytest
 import torch
 
-from accord.evaluate.compare import Answers
+from accord.evaluate.answers import Answers
 from accord.evaluate.wins import Duels, held_against, judged, standings, warnings
 from accord.feedback.judge import Orders, RewardJudge, ScoreJudge
 from accord.records import Comparison, Prompt, Sample, Verdict
+from accord.results.models import SignTest
 from tests.evaluate.test_compare import answers
 
 LONGER = ScoreJudge(lambda prompt, text: float(len(text)))
@@ -31,38 +32,38 @@ def decided(*wins: float | None, reason: str = "") -> Duels:
 def test_a_win_rate_by_hand() -> None:
     duels = between(LONGER, answers("a", "xxx", "x", "xx", "xxxx"), answers("b", "x", "xx", "xx", "x"))
     rate = duels.win_rate()
-    assert (rate["estimate"], rate["n"], rate["ties"], rate["invalid"]) == (0.625, 4, 1, 0)  # 1, 0, .5, 1
-    assert 0 <= rate["low"] <= 0.625 <= rate["high"] <= 1
+    assert (rate.estimate, rate.n, rate.ties, rate.invalid) == (0.625, 4, 1, 0)  # 1, 0, .5, 1
+    assert 0 <= rate.low <= 0.625 <= rate.high <= 1
     # Two wins and a loss: P(X <= 1) = 1/2 of three fair coins, twice that is 1.
-    assert rate["sign_test"] == {"wins": 2, "losses": 1, "p": 1.0}
+    assert rate.sign_test == SignTest(wins=2, losses=1, p=1.0)
 
 
 def test_from_the_other_side_it_is_what_is_left() -> None:
     a, b = answers("a", "xxx", "x", "xx"), answers("b", "x", "xx", "xx")
     there, back = between(LONGER, a, b), between(LONGER, b, a)
-    assert there.mirrored.win_rate()["estimate"] == back.win_rate()["estimate"] == 0.5
+    assert there.mirrored.win_rate().estimate == back.win_rate().estimate == 0.5
     assert there.mirrored.longer.tolist() == back.longer.tolist() == [-2, 1, 0]
     assert there.mirrored.wins.tolist() == back.wins.tolist() == [0, 1, 0.5]
 
 
 def test_wins_and_losses_alone_have_wilsons_interval() -> None:
     rate = decided(1.0, 1.0, 1.0, 1.0).win_rate()
-    assert (rate["low"], rate["high"]) == (pytest.approx(4 / (4 + 1.959964**2), abs=1e-6), 1.0)
+    assert (rate.low, rate.high) == (pytest.approx(4 / (4 + 1.959964**2), abs=1e-6), 1.0)
 
 
 def test_invalid_verdicts_are_counted_and_are_no_ties() -> None:
     duels = decided(1.0, None, 0.5, None, reason="no letter in 'hm'")
     rate = duels.win_rate()
-    assert (rate["estimate"], rate["n"], rate["ties"], rate["invalid"]) == (0.75, 2, 1, 2)
+    assert (rate.estimate, rate.n, rate.ties, rate.invalid) == (0.75, 2, 1, 2)
     assert "a against b: 2 of 4 verdicts are invalid (the first: no letter in 'hm')" in warnings([duels])
 
 
 def test_without_a_valid_verdict_there_is_no_win_rate() -> None:
     duels = decided(None, None, reason="down")
     rate = duels.win_rate()
-    assert [rate[k] for k in ("estimate", "low", "high", "length_controlled")] == [None] * 4
-    assert (rate["n"], rate["ties"], rate["invalid"]) == (0, 0, 2)
-    assert [duels.as_pair()[k] for k in ("first_wins", "inconsistent")] == [None, None]
+    assert [getattr(rate, k) for k in ("estimate", "low", "high", "length_controlled")] == [None] * 4
+    assert (rate.n, rate.ties, rate.invalid) == (0, 0, 2)
+    assert [getattr(duels.pair(), k) for k in ("first_wins", "inconsistent")] == [None, None]
     assert standings([duels]) == []
     assert warnings([duels]) == ["a against b: 2 of 2 verdicts are invalid, so there is no win rate (the first: down)"]
 
@@ -80,8 +81,8 @@ def test_the_judge_sees_both_answers_to_one_prompt_in_both_orders() -> None:
 
 
 def test_a_judge_of_position_alone_decides_nothing() -> None:
-    pair = between(lambda pairs: [Verdict(1.0)] * len(pairs), answers("a", "u", "v"), answers("b", "y", "z")).as_pair()
-    assert (pair["estimate"], pair["ties"], pair["first_wins"], pair["inconsistent"]) == (0.5, 2, 1.0, 1.0)
+    pair = between(lambda pairs: [Verdict(1.0)] * len(pairs), answers("a", "u", "v"), answers("b", "y", "z")).pair()
+    assert (pair.estimate, pair.ties, pair.first_wins, pair.inconsistent) == (0.5, 2, 1.0, 1.0)
 
 
 def test_a_judge_of_samples_sees_tokens_and_why_they_stopped() -> None:
@@ -98,7 +99,7 @@ def test_a_judge_of_samples_sees_tokens_and_why_they_stopped() -> None:
             return [Verdict(float(merit(a) > merit(b))) for a, b in zip(first, second, strict=True)]
 
     rate = between(Patient(), answers("a", "x", "yy...", "zzz"), answers("b", "xx...", "y", "z")).win_rate()
-    assert (rate["estimate"], rate["n"]) == (pytest.approx(2 / 3), 3)  # 1, 0, 1
+    assert (rate.estimate, rate.n) == (pytest.approx(2 / 3), 3)  # 1, 0, 1
 
 
 def test_every_two_models_meet_once_and_every_answer_is_rewarded_once() -> None:

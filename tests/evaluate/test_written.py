@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from accord.errors import InputError
-from accord.evaluate.written import Written, require_same_prompts
+from accord.evaluate.answers import Written, require_same_prompts
 from accord.records import Message, Prompt
 from tests.commands.small import write_jsonl
 
@@ -24,7 +24,7 @@ def test_the_first_completion_of_every_prompt_in_the_order_asked_for(tmp_path: P
     answers = file.answers("people", prompts)
     assert (answers.name, [s.text for s in answers.samples]) == ("people", ["two", "one"])
     assert [s.prompt for s in answers.samples] == prompts
-    assert not answers.has_tokens and answers.characters == [3, 3]
+    assert answers.length is None and answers.characters == [3, 3]
 
 
 def test_answers_that_were_cut_are_known_as_such_and_may_be_empty(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.console import called
 from accord.report.html import duration, number, percent, plain, visible
+from accord.results.base import called
 
 
 @pytest.mark.parametrize(

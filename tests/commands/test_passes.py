@@ -1,4 +1,4 @@
-"""`accord verify`: pass@k and the majority's answer, of one model or of several, against the samples themselves."""
+"""`accord evaluate passes`: pass@k and the majority's answer, of one model or several, against the samples."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def verified(home: Path, out: Path, *options: object) -> dict[str, Any]:
+def passed(home: Path, out: Path, *options: object) -> dict[str, Any]:
     common = ("--data", home / "rows.jsonl", "--out", out, "--max-new-tokens", 6, "--dtype", "float32", "--seed", 5)
-    assert accord("verify", *common, *options) == 0
-    return json.loads((out / "verification.json").read_text())
+    assert accord("evaluate", "passes", *common, *options) == 0
+    return json.loads((out / "evaluation.json").read_text())
 
 
 def test_against_the_samples_themselves(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # `accord sample` with the same seed draws the same samples.
-    found = verified(home, tmp_path, "--model", home / "base", "--verifier", "regex:(good|bad)", "--n", 6)
+    found = passed(home, tmp_path, "--model", home / "base", "--verifier", "regex:(good|bad)", "--n", 6)
     shown = capsys.readouterr().out
     drawn = ("--n", 6, "--max-new-tokens", 6, "--dtype", "float32", "--seed", 5)
     out = tmp_path / "samples.jsonl"
@@ -48,13 +48,13 @@ def test_against_the_samples_themselves(home: Path, tmp_path: Path, capsys: pyte
     assert row["majority"]["estimate"] == pytest.approx(sum(votes) / 5, abs=1e-12)
     assert list(row["pass"]) == ["1", "2", "4", "6"] and row["pass"]["1"]["n"] == found["prompts"] == 5
     assert 0 < row["pass"]["1"]["estimate"] < row["pass"]["6"]["estimate"]
-    assert (found["kind"], found["samples"], found["verifier"]) == ("verification", 6, "regex:(good|bad)")
+    assert (found["kind"], found["samples"], found["verifier"]) == ("passes", 6, "regex:(good|bad)")
     assert "pass@1" in shown and "pass@6" in shown and "majority@6" in shown
 
 
 def test_several_models_by_name(home: Path, tmp_path: Path) -> None:
     named = ("--models.one", home / "base", "--models.same", home / "base")
-    found = verified(home, tmp_path, *named, "--verifier", "regex:(good|bad)", "--n", 1)
+    found = passed(home, tmp_path, *named, "--verifier", "regex:(good|bad)", "--n", 1)
     one, same = found["models"]
     assert (one.pop("name"), same.pop("name")) == ("one", "same") and one == same
     assert list(one["pass"]) == ["1"]
@@ -64,8 +64,8 @@ def test_several_models_by_name(home: Path, tmp_path: Path) -> None:
 def test_a_reward_that_reads_no_answers_has_no_majority(home: Path, tmp_path: Path) -> None:
     # A sum of a verifier with itself, by halves, is right where the verifier is.
     halves = "0.5 * regex:(good|bad) + 0.5 * regex@answer:(good|bad)"
-    summed = verified(home, tmp_path / "sum", "--model", home / "base", "--verifier", halves)["models"][0]
-    plain = verified(home, tmp_path / "one", "--model", home / "base", "--verifier", "regex:(good|bad)")["models"][0]
+    summed = passed(home, tmp_path / "sum", "--model", home / "base", "--verifier", halves)["models"][0]
+    plain = passed(home, tmp_path / "one", "--model", home / "base", "--verifier", "regex:(good|bad)")["models"][0]
     assert summed["pass"] == plain["pass"]
     assert summed["majority"] is None and plain["majority"] is not None
 
@@ -83,13 +83,13 @@ def test_options_that_do_not_fit_are_refused(
     home: Path, tmp_path: Path, options: tuple[object, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ("--data", home / "rows.jsonl", "--out", tmp_path / "v", "--verifier", "number")
-    assert accord("verify", *common, *options) == 2
+    assert accord("evaluate", "passes", *common, *options) == 2
     assert said in capsys.readouterr().err
 
 
 def test_rows_without_answers_are_refused(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "hi", "answer": "1"}, {"prompt": "bye"}])
     common = ("--model", home / "base", "--data", data, "--out", tmp_path / "v", "--max-new-tokens", 4)
-    assert accord("verify", *common, "--verifier", "number") == 2
+    assert accord("evaluate", "passes", *common, "--verifier", "number") == 2
     assert "row 2 has no column 'answer', which the verifier number reads" in capsys.readouterr().err
     assert not (tmp_path / "v").exists()

@@ -1,0 +1,330 @@
+"""What models answer, what was answered before, and how likely models find it: everything that needs a network.
+
+Divergence is the mean over a model's own samples of log pi(y|x) - log ref(y|x), in nats a completion.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+from accord.console import counting
+from accord.data.encoding import encode_prompts
+from accord.data.load import load_prompted_samples, load_samples, open_rows
+from accord.engine.load import load_model
+from accord.engine.models import Policy
+from accord.engine.sampling import Sampling
+from accord.engine.trees import Branch, Tree, pack
+from accord.errors import InputError
+from accord.evaluate.statistics import Floats
+from accord.feedback.named import reward_named
+from accord.feedback.reward import Reward, check_prompts, excerpt, listen, score_texts, unsampled
+from accord.files import write_rows
+from accord.objectives.segments import segment_sum
+from accord.objectives.selection import best_of_n_kl_bound
+from accord.records import Completion, EncodedPrompt, Prompt, Sample, Text, show, text_to_json
+from accord.results.base import warn
+
+TOKENS_PER_PASS = 4096
+"""Tokens that are computed at once."""
+
+Traced: TypeAlias = list[tuple[str, float]]
+"""An answer's tokens as texts, each with its log pi - log ref."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A model's answers to the prompts, their scores by name, and its divergence (per prompt, or one bound).
+
+    `traced` holds the first answers token by token, where a reference is known. Samples without tokens are answers that
+    are known by their texts alone.
+    """
+
+    name: str
+    samples: list[Sample]
+    scores: dict[str, torch.Tensor] = field(default_factory=dict)
+    kl: torch.Tensor | float | None = None
+    traced: list[Traced] = field(default_factory=list)
+
+    @property
+    def characters(self) -> list[int]:
+        """The length of every answer."""
+        return [len(s.text) for s in self.samples]
+
+    @property
+    def length(self) -> float | None:
+        """The mean length in tokens; None of answers that were not sampled here."""
+        return sum(len(s.completion.tokens) for s in self.samples) / len(self.samples) if self._has_tokens else None
+
+    @property
+    def ended(self) -> float | None:
+        """The share that ended by themselves; None of answers that were not sampled here."""
+        return sum(s.completion.stop == "end" for s in self.samples) / len(self.samples) if self._has_tokens else None
+
+    @property
+    def _has_tokens(self) -> bool:
+        return all(s.completion.tokens for s in self.samples)
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How models answer, what their divergence is measured from, and what will read their answers."""
+
+    sampling: Sampling
+    dtype: str
+    reference: Policy | None = None
+    readers: Sequence[object] = ()
+    """Judges and rewards."""
+    traces: int = 0
+    """So many answers are kept token by token."""
+
+    def load(self, name: str) -> Policy:
+        """A model, known to whatever reads its answers."""
+        policy = load_model(name, dtype=self.dtype)
+        require_same_vocabulary(policy, self.reference)
+        for reader in self.readers:
+            listen(reader, policy)  # one other vocabulary, and all samples are read by their texts
+        return policy
+
+    def prompts(self, policy: Policy, rows: Sequence[Prompt], longest: int | None = None) -> list[EncodedPrompt]:
+        """The rows as the model reads them; a warning says which are left out as longer than `longest`."""
+        prompts, left_out = encode_prompts(
+            policy.tokenizer, rows, room=self.sampling.max_new_tokens, context=policy.context, longest=longest
+        )
+        warn(left_out)
+        return prompts
+
+    def answers(self, name: str, policy: Policy, prompts: Sequence[EncodedPrompt], n: int = 1) -> Answers:
+        """n answers to each prompt."""
+        return Answers(name, sampled(policy, prompts, n, self.sampling, title=name))
+
+    def best(self, answers: Answers, n: int, reward: Reward, policy: Policy) -> Answers:
+        """Of every n answers the best, whose divergence is bounded."""
+        best = best_of(answers, n, reward(answers.samples))
+        return replace(best, traced=self._traced(best, policy, self._ratios(best, policy, self.traces)))
+
+    def measured(self, answers: Answers, policy: Policy) -> Answers:
+        """The answers with their divergence from the reference, where there is one."""
+        if self.reference is None:
+            return answers
+        ratios = self._ratios(answers, policy, len(answers.samples))
+        kl = torch.stack([ratio.sum() for ratio in ratios])
+        return replace(answers, kl=kl, traced=self._traced(answers, policy, ratios[: self.traces]))
+
+    def _ratios(self, answers: Answers, policy: Policy, most: int) -> list[torch.Tensor]:
+        samples = answers.samples[:most]
+        if self.reference is None:
+            return []
+        if policy.name == self.reference.name:  # the reference's own answers diverge by exactly nothing
+            return [torch.zeros(len(s.completion.tokens), dtype=torch.float64) for s in samples]
+        return token_divergences(samples, policy, self.reference, self.sampling.temperature)
+
+    def _traced(self, answers: Answers, policy: Policy, ratios: Sequence[torch.Tensor]) -> list[Traced]:
+        pairs = zip(answers.samples, ratios, strict=False)
+        return [traced(policy, s.completion.tokens, r.tolist()) for s, r in pairs]
+
+
+def sampled(
+    policy: Policy, prompts: Sequence[EncodedPrompt], n: int, sampling: Sampling, *, title: str = "sample"
+) -> list[Sample]:
+    """n samples of every prompt, prompt after prompt, with a bar on standard error."""
+    with counting(title, len(prompts) * n) as done:
+        return policy.sample(prompts, n, sampling, progress=done)
+
+
+def best_of(answers: Answers, n: int, proxy: torch.Tensor) -> Answers:
+    """Of every n samples the one with the highest proxy reward; its divergence is bounded by log n - (n - 1) / n."""
+    best = proxy.view(-1, n).argmax(1) + torch.arange(len(proxy) // n) * n
+    return Answers(
+        f"{answers.name} best of {n}", [answers.samples[i] for i in best.tolist()], {}, best_of_n_kl_bound(n)
+    )
+
+
+@torch.no_grad()
+def token_divergences(
+    samples: Sequence[Sample], policy: Policy, reference: Policy, temperature: float = 1.0
+) -> list[torch.Tensor]:
+    """log pi - log ref of every token of every sample, (n,) float64 each, at the temperature it was sampled with."""
+    gaps: dict[int, torch.Tensor] = {}
+    trees = [Tree(s.prompt_tokens, (Branch(s.completion.tokens),), row=i) for i, s in enumerate(samples)]
+    for batch in pack(trees, TOKENS_PER_PASS, policy.device):
+        gap = policy.log_probs(batch, temperature) - reference.log_probs(batch, temperature)
+        counts = torch.bincount(batch.owner, minlength=batch.branches).tolist()
+        gaps |= zip((t.row for t in batch.trees), gap.double().cpu().split(counts), strict=True)
+    return [gaps[i] for i in range(len(samples))]
+
+
+@torch.no_grad()
+def branch_log_probs(policy: Policy, trees: Sequence[Tree]) -> list[list[float]]:
+    """log pi(completion | prompt) of every branch of every tree, in float64 sums, with a bar on standard error."""
+    sums: dict[int, list[float]] = {}
+    indices = {id(tree): i for i, tree in enumerate(trees)}
+    with counting("score", len(trees)) as done:
+        for batch in pack(trees, TOKENS_PER_PASS, policy.device):
+            logp = segment_sum(policy.log_probs(batch).double(), batch.owner, batch.branches)
+            of_trees = logp.cpu().split([len(tree.branches) for tree in batch.trees])
+            sums |= {indices[id(tree)]: some.tolist() for tree, some in zip(batch.trees, of_trees, strict=True)}
+            done(len(batch.trees))
+    return [sums[i] for i in range(len(trees))]
+
+
+def traced(policy: Policy, tokens: Sequence[int], ratios: Sequence[float]) -> Traced:
+    """An answer's tokens as texts that make up its text, with the token that ended it, each with its log pi - log ref.
+
+    A token is read after the one before it, as some tokenizers show the space between two words only then; one that is
+    no character by itself is shown as whatever the tokenizer makes of it alone.
+    """
+
+    def read(*ids: int) -> str:
+        return str(policy.tokenizer.decode(list(ids)))
+
+    texts = [*map(read, tokens[:1]), *(read(a, b)[len(read(a)) :] or read(b) for a, b in pairwise(tokens))]
+    return list(zip(texts, ratios, strict=True))
+
+
+def require_same_vocabulary(policy: Policy, reference: Policy | None) -> None:
+    """Raise InputError where log-probabilities of the two cannot be compared."""
+    if reference is not None and not policy.same_vocabulary(reference):
+        raise InputError(f"{policy.name} and --reference {reference.name} have different vocabularies; choose another.")
+
+
+class Written:
+    """Answers written before: the first completion of every prompt in a file, whatever the prompts' order.
+
+    An answer counts as whole unless its row says `"stop": "length"`, as `accord sample` does of those that were cut.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._first: dict[Text, tuple[Prompt, Text]] = {}
+        for prompt, completion in load_prompted_samples(path):
+            self._first.setdefault(prompt.prompt, (prompt, completion))
+        if not self._first:
+            raise InputError(f"{self.path} holds no rows.")
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """The different prompts, each with its first row's other columns."""
+        return [prompt for prompt, _ in self._first.values()]
+
+    def require(self, prompts: Iterable[Text], whence: str) -> None:
+        """Raise InputError, naming the first of the prompts that has no completion here."""
+        for prompt in prompts:
+            if prompt not in self._first:
+                raise InputError(
+                    f"the prompt {excerpt(show(prompt))!r} is in {whence} and not in {self.path}; give files of "
+                    "answers to the same prompts."
+                )
+
+    def answers(self, name: str, prompts: Sequence[Prompt]) -> Answers:
+        """What the file answers to the prompts, under the name of whoever wrote it."""
+        return Answers(name, [self._sample(prompt, i) for i, prompt in enumerate(prompts)])
+
+    def _sample(self, prompt: Prompt, row: int) -> Sample:
+        own, completion = self._first[prompt.prompt]
+        was_cut = own.columns.get("stop") == "length"
+        text = unsampled(prompt.prompt, completion).text
+        return Sample(prompt, text, (), Completion((), (), "length" if was_cut else "end"), row)
+
+
+def require_same_prompts(files: Sequence[Written]) -> None:
+    """Raise InputError, naming the first prompt that one of the files has and another has not."""
+    for other in files[1:]:
+        for one, two in ((files[0], other), (other, files[0])):
+            two.require((p.prompt for p in one.prompts), one.path)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """N samples of each of P prompts, prompt after prompt, and their scores (P, N) by the proxy and by the gold."""
+
+    texts: list[tuple[Text, Text]]
+    proxy: Floats
+    gold: Floats
+
+    def write(self, file: Path, proxy: str, gold: str) -> None:
+        """Every sample with its scores as the columns `proxy` and `gold`, for another look without sampling."""
+        scores = zip(self.texts, self.proxy.ravel().tolist(), self.gold.ravel().tolist(), strict=True)
+        rows = (
+            {"prompt": text_to_json(p), "completion": text_to_json(c), proxy: r, gold: g} for (p, c), r, g in scores
+        )
+        write_rows(file, rows)
+
+
+def sample_pool(
+    policy: Policy, prompts: Sequence[EncodedPrompt], n: int, sampling: Sampling, reward: str, judge: str
+) -> Pool:
+    """n samples of every prompt, scored by `reward` and by `judge`."""
+    scorers = [reward_named(name, policy.in_dtype("float32")) for name in (reward, judge)]
+    for scorer in scorers:
+        check_prompts(scorer, prompts)
+    samples = sampled(policy, prompts, n, sampling)
+    named = zip(scorers, (reward, judge), strict=True)
+    proxy, gold = (_finite(scorer(samples), name).reshape(-1, n) for scorer, name in named)
+    return Pool([(s.prompt.prompt, s.text) for s in samples], proxy, gold)
+
+
+def read_pool(file: str, reward: str | None, judge: str | None, proxy: str, gold: str) -> Pool:
+    """The samples in a file, scored by `reward` and `judge`, or else by their columns `proxy` and `gold`.
+
+    Prompts of which there are more samples than of others keep their first.
+
+    Raises:
+        InputError: there are no rows, a column is missing or holds no number, or a prompt has one sample alone.
+    """
+    texts = load_samples(file)
+    if not texts:
+        raise InputError(f"{file} has no rows; give samples, many of each prompt.")
+    proxies, golds = (
+        _column(file, column, f"--{option}", f"--{scorer}")
+        if name is None
+        else _finite(score_texts(reward_named(name), texts), f"--{scorer}")
+        for name, column, option, scorer in ((reward, proxy, "proxy", "reward"), (judge, gold, "gold", "judge"))
+    )
+    groups: dict[Text, list[int]] = {}
+    for i, (prompt, _) in enumerate(texts):
+        groups.setdefault(prompt, []).append(i)
+    fewest = min(groups, key=lambda prompt: len(groups[prompt]))
+    n = len(groups[fewest])
+    if n < 2:
+        raise InputError(f"{file} has one sample of the prompt {show(fewest)!r}; sample each with --n 64 or more.")
+    kept = np.array([group[:n] for group in groups.values()])
+    if kept.size < len(texts):
+        warn([f"{len(texts) - kept.size} of {len(texts)} samples of {file} left out, so that each prompt has {n}"])
+    return Pool([texts[i] for i in kept.ravel()], proxies[kept], golds[kept])
+
+
+def _column(file: str, column: str, option: str, scorer: str) -> Floats:
+    _, unit, numbered = open_rows(file, "train")
+    values: list[float] = []
+    for number, row in numbered:
+        value = row.get(column)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+            raise InputError(
+                f"{file}, {unit} {number}: the column {column!r} holds no finite number; name another by {option}, or "
+                f"have {scorer} score the samples."
+            )
+        values.append(float(value))
+    return np.array(values)
+
+
+def _finite(rewards: torch.Tensor, name: str) -> Floats:
+    scores: Floats = rewards.double().numpy()
+    if not np.isfinite(scores).all():
+        raise InputError(f"{name} gives sample {int(np.argmin(np.isfinite(scores))) + 1} a score that is not finite.")
+    return scores
+
+
+def require_many(n: int, temperature: float, option: str = "n") -> None:
+    """Raise InputError where samples of a prompt would be too few, or all the same."""
+    if n < 2:
+        raise InputError(f"--{option} must be at least 2, not {n}: it says among how many samples there is a choice.")
+    if temperature == 0:
+        raise InputError("at --temperature 0 all samples of a prompt are the same; there is nothing to choose from.")

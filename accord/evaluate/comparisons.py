@@ -1,0 +1,303 @@
+"""`accord evaluate comparisons`: a model of preferences on trial."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import comb, sqrt
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import scipy
+
+from accord import engine, feedback
+from accord.errors import InputError
+from accord.evaluate.accuracy import (
+    Trial,
+    by_length,
+    by_margin,
+    by_source,
+    calibration,
+    length_correlation,
+    nearer_on_ties,
+)
+from accord.evaluate.leads import JudgeLeads, Leader, Leads, ModelLeads, ScoreLeads, probe, probe_position
+from accord.evaluate.statistics import FEW, Floats, bootstrap_mean, mean
+from accord.files import require_folder
+from accord.records import Comparison, Text, Verdict
+from accord.results.comparisons import ComparisonsResult, OnTies, RankingAgreement, Unit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from accord.data.judgments import Judgment
+    from accord.engine.models import Policy
+    from accord.engine.trees import Tree
+
+
+@dataclass(frozen=True)
+class OnTrial:
+    """What is on trial: what the report calls it, what its leads are measured in, and what gives them."""
+
+    kind: str
+    unit: Unit
+    leader: Leader
+
+    def chance(self, lead: Floats) -> Floats | None:
+        """The probability that each lead gives to the first completion, where it means one."""
+        if self.unit == "score":
+            return None
+        return lead + 0.5 if self.unit == "probability" else np.asarray(scipy.special.expit(lead))
+
+
+def evaluate_comparisons(
+    data: str,
+    out: str,
+    *,
+    reward: str | None = None,
+    policy: str | None = None,
+    reference: str | None = None,
+    beta: float | None = None,
+    columns: dict[str, str] | None = None,
+    probes: int = 200,
+    max_length: int = 512,
+    split: str = "train",
+    limit: int | None = None,
+    seed: int = 0,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    name: str | None = None,
+    ceiling: float | None = None,
+) -> ComparisonsResult:
+    """Put a reward or preference model, a judge, or a policy's implicit reward on trial on held-out judgments.
+
+    How often it agrees with them, on which pairs, how well calibrated it is, and what it can be fooled by. A policy's
+    implicit reward is log pi - log ref.
+
+    Args:
+        data: a file or Hub name of held-out judgments: preferences, rankings, or rows with --columns.
+        out: the folder to write evaluation.json to.
+        reward: the folder of a reward or preference model, or anything else that scores or judges: cafe,
+            module:function, a URL, a formula, ai:MODEL.
+        policy: the folder or name of a policy whose implicit reward is measured.
+        reference: the folder or name of its reference; without it log pi alone is measured.
+        beta: what turns scores into log-odds, as DPO's beta does; without it an implicit reward, or what is no reward
+            model, has no probabilities and so no calibration.
+        columns: the data's columns by what they hold, as --columns.first output_1 --columns.second output_2: prompt,
+            first and second (or completions, several separated by commas), label, source, annotator.
+        probes: so many answers of the data are altered to see what the model can be fooled by; 0 for none.
+        max_length: tokens of prompt and completion; longer completions are cut, rows with longer prompts left out.
+        split: which rows, such as train, train[:100] or train[-100:].
+        limit: only the first so many rows.
+        seed: decides which answers are altered.
+        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
+        name: what the report calls what is measured.
+        ceiling: the accuracy that noise in the judgments allows, where it is known.
+
+    Raises:
+        InputError: the options do not fit the data.
+    """
+    from accord.data.judgments import load_judgments
+
+    require_folder(out)
+    if probes < 0 or (beta is not None and beta <= 0):
+        raise InputError(f"--probes must be 0 or more and --beta above 0, not {probes} and {beta}.")
+    if (reward is None) == (policy is None):
+        raise InputError(
+            "give --reward, or --policy with --reference, to put it on trial, or --models and --judge to compare "
+            "models' answers."
+        )
+    judgments = load_judgments(data, columns=columns, split=split, limit=limit)
+    if all(j.label == 0.5 for j in judgments):
+        raise InputError(f"{data} prefers no completion to another, so there is nothing to agree with.")
+    if reward is not None:
+        on_trial = _judging(reward, beta, max_length, dtype)
+    else:
+        on_trial = _implicit(str(policy), reference, beta, max_length, dtype)
+    result = try_on(judgments, on_trial, probes=probes, seed=seed)
+    return result.model_copy(update={"name": name or on_trial.kind, "data": data, "ceiling": ceiling}).publish(out)
+
+
+def try_on(judgments: Sequence[Judgment], on_trial: OnTrial, *, probes: int = 0, seed: int = 0) -> ComparisonsResult:
+    """Everything that is measured of what is on trial.
+
+    Args:
+        judgments: held-out ones, not all of them ties.
+        on_trial: what is asked.
+        probes: so many answers are altered, drawn by the seed.
+        seed: of that draw.
+
+    Raises:
+        InputError: there is no verdict on any pair that people did not tie.
+    """
+    leads = on_trial.leader([Comparison(j.prompt, j.first, j.second) for j in judgments])
+    valid = ~np.isnan(leads.lead)
+    trial = Trial(judgments, leads.lead).where(valid)
+    accuracy = trial.accuracy()
+    if accuracy is None:
+        raise InputError(f"the {on_trial.kind} gave no verdict on any pair that people did not tie.")
+    chance = on_trial.chance(trial.lead)
+    probed = probe(judgments, on_trial.leader, most=probes, seed=seed) if probes else []
+    if leads.orders:
+        position = probe_position([o for o, v in zip(leads.orders, valid, strict=True) if v], trial.clusters)
+        probed += [position] if position else []
+    invalid = int((leads.read & ~valid).sum())
+    return ComparisonsResult(
+        name=on_trial.kind,
+        unit=on_trial.unit,
+        rows=len({j.row for j in judgments}),
+        accuracy=accuracy,
+        ties=int((trial.strict.lead == 0).sum()),
+        invalid=invalid,
+        left_out=int((~leads.read).sum()),
+        labeled_ties=int((trial.labels == 0.5).sum()),
+        on_ties=_on_ties(trial, chance),
+        by_margin=by_margin(trial),
+        by_length=by_length(trial),
+        by_source=by_source(trial),
+        length_correlation=length_correlation(trial),
+        calibration=calibration(trial, chance) if chance is not None else None,
+        ranking=ranking_agreement(trial),
+        probes=probed,
+        warnings=_warnings(trial, leads, invalid),
+    )
+
+
+def _judging(reward: str, beta: float | None, max_length: int, dtype: str) -> OnTrial:
+    """A reward or preference model, any other reward, or a judge of two texts."""
+    judge = feedback.ai.with_progress(feedback.named.judge_named(reward))
+    RewardJudge, ScoreJudge, score = feedback.judge.RewardJudge, feedback.judge.ScoreJudge, feedback.reward.score_texts
+    if isinstance(judge, RewardJudge | ScoreJudge):
+        scorer = judge.reward if isinstance(judge, RewardJudge) else feedback.named.reward_named(reward)
+        unit: Unit = "score" if beta is None else "log-odds"
+        return OnTrial("reward", unit, ScoreLeads(lambda texts: (beta or 1.0) * score(scorer, texts)))
+    if beta is not None:
+        raise InputError(f"--beta turns scores into log-odds, and {reward} has probabilities of its own; leave it out.")
+    if isinstance(judge, feedback.learned.LearnedJudge):
+        model = judge.model.in_dtype(dtype)
+        learned = feedback.learned.Learned(model)
+        kind = "preference model" if isinstance(model, engine.models.PreferenceNetwork) else "reward model"
+        return OnTrial(kind, "log-odds", ModelLeads(model, learned.of_trees, max_length))
+    return OnTrial("judge", "probability", JudgeLeads(judge))
+
+
+def _implicit(policy: str, reference: str | None, beta: float | None, max_length: int, dtype: str) -> OnTrial:
+    """A policy's implicit reward."""
+    import torch
+
+    from accord.evaluate.answers import branch_log_probs, require_same_vocabulary
+
+    pi = engine.load.load_model(policy, dtype=dtype)
+    ref = engine.load.load_model(reference, dtype=dtype) if reference else None
+    require_same_vocabulary(pi, ref)
+
+    def sums(model: Policy, trees: Sequence[Tree]) -> Tensor:
+        return torch.tensor(
+            [logp for of_tree in branch_log_probs(model, trees) for logp in of_tree], dtype=torch.float64
+        )
+
+    def outputs(trees: Sequence[Tree]) -> Tensor:
+        gained = sums(pi, trees) if ref is None else sums(pi, trees) - sums(ref, trees)
+        return (beta or 1.0) * gained[:, None]
+
+    unit: Unit = "score" if beta is None else "log-odds"
+    return OnTrial("implicit reward", unit, ModelLeads(pi, outputs, max_length))
+
+
+def _warnings(trial: Trial, leads: Leads, invalid: int) -> list[str]:
+    """What makes the numbers less sure than they look."""
+    lines = []
+    pairs, clusters = len(trial.strict.lead), len(np.unique(trial.strict.clusters))
+    if clusters < FEW:
+        what = f"{pairs} pairs" if pairs == clusters else f"{pairs} pairs of {clusters} prompts"
+        lines.append(f"The interval of the accuracy rests on {what}: with fewer than {FEW} it says little.")
+    if invalid:
+        lines.append(f"{invalid} of {len(leads.lead)} pairs have no valid verdict and are in no number but this one.")
+    unread = np.flatnonzero(~leads.read)
+    if len(unread):
+        first = ", ".join(str(i + 1) for i in unread[:5]) + (" ..." if len(unread) > 5 else "")
+        lines.append(
+            f"{len(unread)} of {len(leads.lead)} pairs are left out (the first: {first}): within --max-length their "
+            "prompt leaves no room, or both completions begin alike."
+        )
+    return lines
+
+
+def _on_ties(trial: Trial, chance: Floats | None) -> OnTies | None:
+    """How near 1/2 the model is where people tied, and elsewhere; None where nobody did."""
+    tied = trial.labels == 0.5
+    if not tied.any():
+        return None
+    far = np.abs(chance - 0.5) if chance is not None else np.empty(0)
+    here, elsewhere = (mean(far[some], trial.clusters[some]) if chance is not None else None for some in (tied, ~tied))
+    return OnTies(from_half=here, elsewhere=elsewhere, nearer=nearer_on_ties(trial))
+
+
+def ranking_agreement(trial: Trial) -> RankingAgreement | None:
+    """The agreement on rows of several completions; None where there are none.
+
+    Best is what has the most wins less losses (Copeland), which exists whether or not the judgments are transitive.
+    Several that are best in people's eyes are all right; several that lead share the credit, as if drawn by lot.
+    """
+    rows = [row for row in _rows(trial) if row is not None]
+    if not rows:
+        return None
+    to_ranking = feedback.people.to_ranking
+    cyclic = sum(to_ranking(row.pairs, [Verdict(label) for label in row.labels.tolist()]) is None for row in rows)
+    tops = [(_best(row.standing(row.labels)), _best(row.standing(row.leads > 0, row.leads == 0))) for row in rows]
+    decided = [
+        (people, leading, row) for (people, leading), row in zip(tops, rows, strict=True) if len(people) < row.size
+    ]
+    hits = [len(people & leading) / len(leading) for people, leading, _ in decided]
+    taus = [tau for row in rows if (tau := _tau_b(np.sign(row.labels - 0.5), np.sign(row.leads))) is not None]
+    return RankingAgreement(
+        rows=len(rows),
+        cyclic=cyclic,
+        top=bootstrap_mean(hits) if hits else None,
+        chance=sum(len(people) / row.size for people, _, row in decided) / len(decided) if decided else None,
+        tau=bootstrap_mean(taus) if taus else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    """All pairs of one row's completions."""
+
+    pairs: list[Comparison]
+    labels: np.ndarray
+    leads: np.ndarray
+    size: int
+
+    def standing(self, wins: np.ndarray, ties: np.ndarray | float = 0.0) -> Mapping[Text, float]:
+        """Every completion's wins, each win of the first 1, of the second 0, and a tie a half."""
+        total: dict[Text, float] = defaultdict(float)
+        for pair, won in zip(self.pairs, wins + 0.5 * np.asarray(ties), strict=True):
+            total[pair.first] += float(won)
+            total[pair.second] += 1 - float(won)
+        return total
+
+
+def _rows(trial: Trial) -> list[_Row | None]:
+    """The rows; None where one has fewer than three completions or lacks a pair."""
+    indices: dict[int, list[int]] = defaultdict(list)
+    for i, judgment in enumerate(trial.judgments):
+        indices[judgment.row].append(i)
+    return [_row(trial, some) for some in indices.values()]
+
+
+def _row(trial: Trial, indices: Sequence[int]) -> _Row | None:
+    pairs = [Comparison(j.prompt, j.first, j.second) for j in (trial.judgments[i] for i in indices)]
+    size = len({text for pair in pairs for text in (pair.first, pair.second)})
+    whole = size > 2 and len({frozenset((p.first, p.second)) for p in pairs}) == len(pairs) == comb(size, 2)
+    return _Row(pairs, trial.labels[indices], trial.lead[indices], size) if whole else None
+
+
+def _best(standing: Mapping[Text, float]) -> set[Text]:
+    most = max(standing.values())
+    return {text for text, wins in standing.items() if wins == most}
+
+
+def _tau_b(people: np.ndarray, leads: np.ndarray) -> float | None:
+    """Kendall's tau-b of two verdicts, 1, 0 or -1 each, on every pair: agreements less disagreements, over untied."""
+    untied = np.count_nonzero(people) * np.count_nonzero(leads)
+    return float(people @ leads) / sqrt(untied) if untied else None

@@ -1,0 +1,228 @@
+"""`accord evaluate models`: models, and answers written before, side by side on the same prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from accord import engine, feedback
+from accord.errors import InputError
+from accord.evaluate.statistics import bootstrap_mean
+from accord.evaluate.wins import Duels, held_against, judged, standings, warnings
+from accord.files import require_folder, write_rows
+from accord.records import EncodedPrompt, Prompt, show
+from accord.results.models import Answer, Divergence, Drawing, ModelRow, ModelsResult, SideBySide
+
+if TYPE_CHECKING:
+    from accord.evaluate.answers import Answering, Answers, Written
+    from accord.feedback.judge import Judge
+    from accord.feedback.reward import Reward
+
+SIDE_BY_SIDE = 12
+"""Prompts whose answers are kept for people to read."""
+
+
+def evaluate_models(
+    out: str,
+    *,
+    judge: str,
+    data: str | None = None,
+    models: dict[str, str] | None = None,
+    samples: dict[str, str] | None = None,
+    against: str | None = None,
+    reference: str | None = None,
+    reward: str | None = None,
+    best_of_n: int = 0,
+    max_new_tokens: int = 64,
+    temperature: float = 1.0,
+    max_length: int = 512,
+    split: str = "train",
+    limit: int | None = None,
+    seed: int = 0,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> ModelsResult:
+    """Judge every two models' answers to the same prompts: scores, win rates, a board, divergence from a reference.
+
+    Each comes with a 95% interval. Every pair is judged in both orders. Beside evaluation.json, wins.jsonl has every
+    verdict.
+
+    Args:
+        out: the folder to write evaluation.json and wins.jsonl to.
+        judge: a small world (cafe), the folder of a reward or preference model, ai:MODEL or the YAML file of an AI
+            judge, module:function, a file of preferences that people gave, or anything that can be a reward.
+        data: a file or Hub name of held-out prompts, or of rows that have prompts; without it, the prompts of the files
+            of answers.
+        models: models by name, as --models.sft runs/sft/model, or a mapping in YAML.
+        samples: files of prompts and completions by name, whose first completion of every prompt competes, as
+            --samples.people answers.jsonl.
+        against: the model or file, of those named, that the others' answers are held against in the first table.
+        reference: the model, of those named, that divergence is measured from.
+        reward: a reward whose score of every answer is shown.
+        best_of_n: also judge the best of so many answers of the model named by --against, chosen by --reward.
+        max_new_tokens: answers are cut after so many tokens.
+        temperature: divides the logits that answers are drawn from; 0 always takes the most likely token.
+        max_length: rows whose prompts leave no room for an answer within so many tokens are left out.
+        split: which rows of the data, such as train, train[:100] or train[-100:].
+        limit: only the first so many rows.
+        seed: one seed gives the same answers again.
+        dtype: precision of the models' matrix products; auto is bfloat16 where the processor has it. Reward models that
+            score or judge answers compute in float32.
+
+    Raises:
+        InputError: the options do not fit each other or the data, or files answer different prompts.
+    """
+    from accord.evaluate.answers import Answering, Written
+
+    require_folder(out)
+    if best_of_n and (reward is None or against is None):
+        raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
+    files = {name: Written(path) for name, path in (samples or {}).items()}
+    competitors = Competitors(models or {}, files, against, reference, best_of_n)
+    sampling = engine.sampling.Sampling(max_new_tokens, temperature, seed=seed)
+    rows = competitors.prompts(data, split, limit)
+    referee, rewards = _feedback(judge, reward, rows)
+    origin = engine.load.load_model(competitors.models[reference], dtype=dtype) if reference else None
+    answering = Answering(sampling, dtype, origin, (referee, *rewards.values()), SIDE_BY_SIDE)
+    answered = competitors.answers(answering, rows, max_length, rewards.get("reward"))
+    for answers in answered:
+        answers.scores.update((name, score(answers.samples)) for name, score in rewards.items())
+    duels = judged(referee, answered)
+    write_rows(Path(out) / "wins.jsonl", (row for d in duels for row in d.rows()))
+    result = ModelsResult(
+        judge="reward" if judge == reward else judge,
+        against=against,
+        reference=reference,
+        prompts=len(answered[0].samples),
+        sampling=Drawing(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed) if models else None,
+        models=table(answered, duels, against),
+        pairs=[d.pair() for d in duels],
+        board=standings(duels) or None,
+        side_by_side=_side_by_side(answered),
+        warnings=warnings(duels),
+    )
+    return result.publish(out)
+
+
+@dataclass(frozen=True)
+class Competitors:
+    """The models and files by name; which of them the others are held against, and which divergence is measured from.
+
+    Raises InputError where a name is missing, or stands for two.
+    """
+
+    models: Mapping[str, str]
+    files: Mapping[str, Written]
+    against: str | None
+    reference: str | None
+    best_of_n: int = 0
+
+    def __post_init__(self) -> None:
+        named = [*self.models, *self.files]
+        if not named:
+            raise InputError("name who answers: models by --models.NAME, files of answers by --samples.NAME.")
+        if twice := set(self.models) & set(self.files):
+            raise InputError(f"{min(twice)} names both a model and a file of answers; give each its own name.")
+        if self.against is not None and self.against not in named:
+            raise InputError(f"--against {self.against} is none of the models and files named: {', '.join(named)}.")
+        for option, name in (("reference", self.reference), ("against", self.against if self.best_of_n else None)):
+            if name is not None and name not in self.models:
+                raise InputError(f"--{option} {name} is none of the models named: {', '.join(self.models) or 'none'}.")
+
+    def prompts(self, data: str | None, split: str, limit: int | None) -> list[Prompt]:
+        """The prompts that everybody answers: those of the data, or else those that all the files have.
+
+        Raises:
+            InputError: a file lacks one of them, or there is neither data nor a file.
+        """
+        from accord.data.load import load_prompts
+        from accord.evaluate.answers import require_same_prompts
+
+        files = list(self.files.values())
+        if data is not None:
+            rows = load_prompts(data, split=split, limit=limit)
+            for file in files:
+                file.require((row.prompt for row in rows), data)
+            return rows
+        if not files:
+            raise InputError("models need prompts to answer: give --data.")
+        require_same_prompts(files)
+        if limit is not None and limit < 1:
+            raise InputError(f"--limit must be at least 1, not {limit}.")
+        return files[0].prompts[:limit]
+
+    def answers(
+        self, answering: Answering, rows: Sequence[Prompt], max_length: int, reward: Reward | None
+    ) -> list[Answers]:
+        """Everybody's answers to the same prompts: models first, each in the order in which it was named."""
+        answered: list[Answers] = []
+        longest: int | None = max_length
+        for name, folder in self.models.items():
+            policy = answering.load(folder)
+            prompts = answering.prompts(policy, rows, longest)
+            rows, longest = [p.prompt for p in prompts], None  # the first model decides what is too long
+            answered.append(answering.measured(answering.answers(name, policy, prompts), policy))
+            if self.best_of_n and name == self.against and reward is not None:
+                many = answering.answers(name, policy, prompts, self.best_of_n)
+                answered.append(answering.best(many, self.best_of_n, reward, policy))
+        return answered + [file.answers(name, rows) for name, file in self.files.items()]
+
+
+def _feedback(judge: str, reward: str | None, rows: Sequence[Prompt]) -> tuple[Judge, dict[str, Reward]]:
+    """The judge, and the rewards whose scores are shown: the judge's own where it has any, and --reward."""
+    referee = feedback.ai.with_progress(feedback.named.judge_named(judge))
+    rewards = (
+        {} if judge == reward or feedback.named.only_compares(referee) else {judge: feedback.named.reward_named(judge)}
+    )
+    if reward:
+        rewards["reward"] = feedback.named.reward_named(reward)
+    readers: list[Judge | Reward] = [referee, *rewards.values()]
+    for reader in readers:
+        feedback.reward.check_prompts(reader, [EncodedPrompt(row, (), i) for i, row in enumerate(rows)])
+    return referee, rewards
+
+
+def table(answered: Sequence[Answers], duels: Sequence[Duels], against: str | None = None) -> list[ModelRow]:
+    """A row a model: scores and divergence with their intervals, lengths, and its win rate over `against`."""
+    rivals = held_against(duels, against)
+    return [
+        ModelRow(
+            name=a.name,
+            scores={name: bootstrap_mean(s.tolist()) for name, s in a.scores.items()},
+            kl=_divergence(a),
+            characters=sum(a.characters) / len(a.samples),
+            length=a.length,
+            ended=a.ended,
+            win_rate=rivals[a.name].win_rate() if a.name in rivals else None,
+        )
+        for a in answered
+    ]
+
+
+def _divergence(answers: Answers) -> Divergence | None:
+    """The mean divergence over prompts with its interval, or a bound, which has none."""
+    kl = answers.kl
+    if kl is None:
+        return None
+    mean = bootstrap_mean([kl] if isinstance(kl, float) else kl.tolist())
+    return Divergence(mean.estimate, mean.low, mean.high, mean.n, isinstance(kl, float))
+
+
+def _side_by_side(answered: Sequence[Answers]) -> list[SideBySide]:
+    """The first prompts with everybody's answers, their scores, and each token's log pi - log ref where it is known."""
+    return [
+        SideBySide(
+            prompt=show(first.prompt.prompt),
+            answers=[
+                Answer(
+                    model=a.name,
+                    text=a.samples[i].text,
+                    scores={name: float(scores[i]) for name, scores in a.scores.items()},
+                    tokens=a.traced[i] if a.traced else None,
+                )
+                for a in answered
+            ],
+        )
+        for i, first in enumerate(answered[0].samples[:SIDE_BY_SIDE])
+    ]
