@@ -1,47 +1,30 @@
 """accord aligns language models with human preferences, end to end."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from accord.cli.label import label, score
-    from accord.cli.pipeline import run_pipeline
-    from accord.cli.sample import sample
-    from accord.data import load_data
-    from accord.engine.load import load_model, load_preference_model, load_reward_model
-    from accord.report import write_report
+import lazy_loader
 
 __version__ = "0.1.0"
 
-_PLACES = {
-    "label": "accord.cli.label",
-    "load_preference_model": "accord.engine.load",
-    "load_data": "accord.data",
-    "load_model": "accord.engine.load",
-    "load_reward_model": "accord.engine.load",
-    "run_pipeline": "accord.cli.pipeline",
-    "sample": "accord.cli.sample",
-    "score": "accord.cli.label",
-    "write_report": "accord.report",
-}
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "cli.label": ["label", "score"],
+        "cli.pipeline": ["run_pipeline"],
+        "cli.sample": ["sample"],
+        "data.load": ["load_data"],
+        "engine.load": ["load_model", "load_preference_model", "load_reward_model"],
+        "report.page": ["write_report"],
+    },
+)
 
-__all__ = [
-    "label",
-    "load_data",
-    "load_model",
-    "load_preference_model",
-    "load_reward_model",
-    "run_pipeline",
-    "sample",
-    "score",
-    "write_report",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """Names are imported when first used: `accord --help` need not wait for torch."""
-    if name not in _PLACES:
-        raise AttributeError(f"module 'accord' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
+if TYPE_CHECKING:
+    from accord.cli.label import label as label
+    from accord.cli.label import score as score
+    from accord.cli.pipeline import run_pipeline as run_pipeline
+    from accord.cli.sample import sample as sample
+    from accord.data.load import load_data as load_data
+    from accord.engine.load import load_model as load_model
+    from accord.engine.load import load_preference_model as load_preference_model
+    from accord.engine.load import load_reward_model as load_reward_model
+    from accord.report.page import write_report as write_report

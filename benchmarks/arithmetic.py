@@ -66,7 +66,7 @@ def run(seed: int, folder: Path) -> None:
     for digits in DIGITS:
         given = {"data": world / f"heldout-{digits}.jsonl", "out": folder / f"verified-{digits}", "verifier": "number"}
         if not (folder / f"verified-{digits}").exists():
-            accord("verify", given | {"models": models, "n": 4, "max_new_tokens": 48, "seed": seed})
+            accord("evaluate passes", given | {"models": models, "n": 4, "max_new_tokens": 48, "seed": seed})
 
 
 def show(folders: list[Path]) -> None:

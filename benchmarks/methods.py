@@ -108,7 +108,7 @@ def evaluate(methods: list[str], seed: int, folder: Path) -> None:
             return
     given = {"data": f"{folder}/shared/world/heldout.jsonl", "out": str(out), "judge": "cafe", "against": "sft"}
     given |= {"reference": "sft", "reward": at["reward"], "best_of_n": 8, "max_new_tokens": 40, "max_length": 128}
-    accord("evaluate", given | {"models": models, "seed": seed})
+    accord("evaluate models", given | {"models": models, "seed": seed})
 
 
 def show(methods: list[str], folders: list[Path]) -> None:

@@ -16,8 +16,7 @@ from processes import spread
 from rich.console import Console
 from rich.table import Table
 
-from accord.cli.pipeline import run_pipeline
-from accord.cli.small import packaged
+from accord.cli.pipeline import packaged, run_pipeline
 
 
 def main() -> None:

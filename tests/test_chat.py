@@ -172,7 +172,7 @@ def test_the_best_of_n_is_the_first_of_highest_reward(policy: Policy) -> None:
         ("/temperature warm", "say a temperature, such as /temperature 0.7."),
         ("/temperature nan", "say a temperature, such as /temperature 0.7."),
         ("/temperature -1", "temperature must not be negative, but is -1.0"),
-        ("/prefer 1", "there is one model here, and nothing to prefer; give another with --beside."),
+        ("/prefer 1", "there is one model here, and nothing to prefer; give another with --other."),
         ("/retry", "nothing was asked yet, so there is nothing to retry."),
         ("/undo", "nothing was said yet, so there is nothing to undo."),
         ("/save", "say where to save, such as /save said.jsonl."),
@@ -354,7 +354,7 @@ def test_the_command_with_lines_piped_in(
     assert f"\n> hi\n{answer}\nreward 0." in shown and "1 demonstration appended" in shown
     assert load_data(file) == [Demonstration(HI, assistant(answer))]
     piped(monkeypatch, "hi", "/prefer tie", f"/save {tmp_path / 'p.jsonl'}")
-    assert accord("chat", folder / "base", "--beside", folder / "base", *options) == 0
+    assert accord("chat", folder / "base", "--other", folder / "base", *options) == 0
     [row] = load_data(tmp_path / "p.ties.jsonl")
     assert isinstance(row, Ranking) and row.completions[0] == assistant(answer) and row.ranks == (0, 0)
 
@@ -366,7 +366,7 @@ def test_the_command_with_lines_piped_in(
         (("--best-of", 0, "--reward", "cafe"), "the best of 0 answers is none; give 1 or more."),
         (("--reward", "number"), "--reward number reads a row of data, and a chat has none"),
         (("--temperature", -1), "temperature must not be negative"),
-        (("--beside", "./nowhere"), "there is no model folder ./nowhere."),
+        (("--other", "./nowhere"), "there is no model folder ./nowhere."),
     ],
 )
 def test_options_that_do_not_fit_are_a_sentence(

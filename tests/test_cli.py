@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 import shutil
+import subprocess
+import sys
+import types
 from dataclasses import fields
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from accord.cli.main import _names_of, main, question
-from accord.cli.table import COMMANDS, OPEN
+from accord.cli.call import bind, read_words, target_of
+from accord.cli.main import main
+from accord.cli.options import REQUIRED, Option, options_of
+from accord.cli.table import COMMANDS
 from accord.engine.load import load_model, load_reward_model
 from accord.feedback.learned import LearnedReward
 from accord.records import Demonstration, Preference, Prompt, Ranking
@@ -143,17 +148,37 @@ def test_options_from_a_file_in_either_spelling_and_overridden(home: Path, tmp_p
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_names_every_setting(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    module, name = COMMANDS[command][0].split(":")
-    target = getattr(importlib.import_module(module), name)
-    wanted = set(inspect.signature(target.fit if inspect.isclass(target) else target).parameters) - {"self"}
+    target = target_of(command)
+    wanted = set(inspect.signature(target.fit if inspect.isclass(target) else target).parameters)
+    wanted = set(options_of(target)) | wanted - {"self", "course", "options", "on_step"}
     wanted |= {f.name for f in fields(target)} if inspect.isclass(target) else set()
-    if "course" in wanted:
-        handed_on = inspect.signature(target.run).parameters.values()
-        wanted = wanted - {"course"} | {p.name for p in handed_on if p.kind is p.KEYWORD_ONLY}
-    assert accord(command, "--help") == 0
+    assert accord(*command.split(), "--help") == 0
     shown = capsys.readouterr().out
-    for option in wanted - {OPEN.get(command)}:
-        assert re.search(rf"--{option.replace('_', '-')}\b", shown), option
+    for option in wanted - {COMMANDS[command].further}:
+        assert re.search(rf"--(no-)?{option.replace('_', '-')}\b", shown), option
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_explained(command: str) -> None:
+    for option in options_of(target_of(command)).values():
+        assert option.help, option.name
+
+
+HELP = """
+import sys
+from accord.cli.main import main
+
+for command in {commands!r}:
+    assert main([*command.split(), "--help"]) == 0
+    heavy = {{"torch", "transformers", "datasets", "matplotlib"}} & set(sys.modules)
+    assert not heavy, f"{{command}} --help imports {{heavy}}"
+"""
+
+
+def test_help_needs_no_torch() -> None:
+    script = HELP.format(commands=list(COMMANDS))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_overview_and_the_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,6 +198,12 @@ def test_the_overview_and_the_version(capsys: pytest.CaptureFixture[str]) -> Non
         (("sample", "--temprature", "1"), "`accord sample` has no option temprature; did you mean temperature?"),
         (("sft", "--model", "m", "--out", "o"), "`accord sft` needs --data."),
         (("ppo", "--model", "m"), "`accord ppo` needs --data and --reward and --out."),
+        (("sft", "--model"), "`accord sft` needs a value for --model."),
+        (("sft", "model"), "`accord sft` cannot tell what model is; options are written as --name value."),
+        (("inspect", "m", "hi", "there"), "`accord inspect` cannot tell what there is; options are written"),
+        (("sft", "--beta.x", "1"), "`accord sft` has no option beta.x"),
+        (("evaluate", "models", "--models", "m"), "--models must be given by names, as --models.NAME VALUE, not m."),
+        (("sft", "--schedule", "liner"), "--schedule must be one of constant, linear, cosine, not liner; did you mean"),
     ],
 )
 def test_a_wrong_command_line_is_told_in_a_sentence(
@@ -198,26 +229,10 @@ def test_a_report_is_written_again(home: Path, reward: Path, capsys: pytest.Capt
     assert "One run of accord reward" in (home / "copied" / "report.html").read_text()
 
 
-@pytest.mark.parametrize(
-    ("options", "meant"),
-    [
-        (("--data", "pairs.jsonl", "--reward", "rm"), "comparisons"),
-        (("--data", "prompts.jsonl", "--models.a", "m", "--judge", "cafe"), "models"),
-        (("--samples.a=one.jsonl", "--judge", "cafe"), "models"),
-        (("--tasks", "t.yaml", "--models.a", "m"), "tasks"),
-        (("--families.ppo", "[a]", "--reference", "b"), "frontier"),
-        (("--runs.ppo", "runs/ppo"), "overoptimization"),
-        (("--annotators.a", "a.jsonl"), "agreement"),
-    ],
-)
-def test_a_question_is_known_by_its_options(options: tuple[str, ...], meant: str) -> None:
-    assert question("evaluate", _names_of(options)) == f"evaluate {meant}"
-    assert f"evaluate {meant}" in COMMANDS
-
-
-def test_a_question_is_known_by_options_in_a_file(tmp_path: Path) -> None:
-    (tmp_path / "o.yaml").write_text("models: {a: m}\n")
-    assert question("evaluate", _names_of(("--data", "x", "--config", str(tmp_path / "o.yaml")))) == "evaluate models"
+def test_a_question_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert accord("evaluate", "--data", "pairs.jsonl", "--reward", "rm") == 2
+    asked = "models, comparisons, agreement, frontier, overoptimization, tasks, passes"
+    assert capsys.readouterr().err == f"accord: `accord evaluate` needs a question: {asked}.\n"
 
 
 def test_questions_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,3 +242,82 @@ def test_questions_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         assert all(f"  {command} " in listed for command in COMMANDS if command.startswith("evaluate "))
     assert main(["evaluate", "modles"]) == 2
     assert "did you mean evaluate models?" in capsys.readouterr().err
+
+
+def test_options_of_types_by_hand() -> None:
+    options = options_of(target_of("grpo"))
+    assert (options["beta1"].type, options["max_steps"].type, options["resume"].type) == (float, int | None, bool)
+    assert options["kl"].type == Literal["k3", "k2", "reward"]
+    assert (options["model"].type, options["reward"].type, options["watch"].type) == (str, str, str | None)
+    assert options["learning_rate"].default == 1e-6 and options["out"].default is REQUIRED
+    assert {name: options[name].group for name in ("out", "kl", "schedule", "temperature", "watch_every")} == {
+        "out": "reads and writes",
+        "kl": "the method's own",
+        "schedule": "training",
+        "temperature": "sampling",
+        "watch_every": "watching",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "read"),
+    [
+        (float, "1e-5", 1e-5),
+        (float, 3, 3.0),
+        (int, "12", 12),
+        (int | None, "null", None),
+        (int | None, None, None),
+        (str | None, "null", None),
+        (str, "12", "12"),
+        (str, 12, "12"),
+        (str, "[a]", "[a]"),
+        (bool, "false", False),
+        (bool, True, True),
+        (dict[str, str], {"a": "1", "b": "x"}, {"a": "1", "b": "x"}),
+        (dict[str, str] | None, "{a: x}", {"a": "x"}),
+        (dict[str, list[str]], {"a": "[x, y]", "b": ["z"]}, {"a": ["x", "y"], "b": ["z"]}),
+        (dict[str, str | list[str]], {"a": "[x, y]", "b": "z"}, {"a": ["x", "y"], "b": "z"}),
+        (Literal["auto", "float32"], "float32", "float32"),
+    ],
+)
+def test_values_take_their_type(kind: Any, given: Any, read: Any) -> None:
+    value = Option("name", kind, None, "", "training").read(given)
+    assert value == read and type(value) is type(read)
+
+
+def test_names_from_a_file_and_from_words_are_put_together(tmp_path: Path) -> None:
+    (tmp_path / "o.yaml").write_text("models: {a: x, b: y}\njudge: cafe\n")
+    words = ["--models.b", "z", "--config", str(tmp_path / "o.yaml"), "--models.c=w", "--out", "o"]
+    read = {"models": {"a": "x", "b": "z", "c": "w"}, "judge": "cafe", "out": "o"}
+    assert read_words("evaluate models", words) == read
+
+
+def test_switches_are_thrown_either_way() -> None:
+    common = ["--model", "m", "--data", "d", "--reward", "r", "--out", "o"]
+    for words in (["--no-scale"], ["--scale", "false"], ["--scale=no"]):
+        assert bind("grpo", read_words("grpo", [*common, *words, "--resume"])).options["scale"] is False
+    assert bind("grpo", read_words("grpo", [*common, "--resume"])).options["resume"] is True
+
+
+@pytest.mark.parametrize(("command", "resumes"), [("sft", True), ("sample", False)])
+def test_what_is_said_on_ctrl_c(
+    command: str, resumes: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("accord.cli.main.bind", lambda *_: types.SimpleNamespace(run=stopped))
+    assert accord(command, "--model", "m", "--data", "d", "--out", "o") == 130
+    onward = "; the run goes on with the same command and --resume" if resumes else ""
+    assert capsys.readouterr().err == f"accord: stopped{onward}.\n"
+
+
+def test_a_command_ends_by_saying_where_its_results_are(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores.jsonl"
+    assert accord("score", "--model", home / "base", "--data", home / "pairs.jsonl", "--out", out) == 0
+    assert capsys.readouterr().out == f"score: wrote {out}\n"
+    run = tmp_path / "run"
+    assert accord("sft", "--model", home / "base", "--data", home / "sft.jsonl", "--out", run, *QUICK) == 0
+    assert f"sft: the model is {run / 'model'}, the report {run / 'report.html'}" in capsys.readouterr().out

@@ -116,6 +116,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ from torch import Tensor, nn
 
 from accord.data import Order
 from accord.data.encoding import encode
+from accord.engine import models
 from accord.engine.config import TrainingConfig
 from accord.engine.fit import LossTerm, Optimizer
 from accord.engine.forward import log_probabilities, rewards
@@ -148,10 +150,9 @@ from accord.methods import (
     NashMD,
     OnlineDPO,
     RewardModel,
-    rollouts,
 )
-from accord.methods.online import Online
-from accord.methods.rollouts import Rollout, respond, sample
+from accord.methods.online import DistillMethod, JudgeMethod, OnlineMethod
+from accord.methods.rollouts import Rollout, sample
 from accord.objectives import advantages, kl
 from accord.objectives.segments import segment_sum
 from accord.records import Demonstration, Preference, Prompt, Verdict
@@ -207,10 +208,11 @@ def settings(**given: Any) -> dict[str, Any]:
     return {"dtype": "float32", "group_size": 2, "max_new_tokens": 5, "tokens_per_pass": 4096, **given}
 
 
-def at_work(method: Online, kind: str = "gpt2", weights: torch.dtype = torch.float64) -> tuple[Any, Policy]:
+def at_work(method: OnlineMethod, kind: str = "gpt2", weights: torch.dtype = torch.float64) -> tuple[Any, Policy]:
     """An online method at work on a random policy (GPT-2 in float64 computes nothing in less), and that policy."""
-    policy = policy_at(kind, weights)
-    return method.learner(policy, {"reward": LENGTH, "judge": JUDGE, "teacher": policy}[method.source]), policy
+    policy = policy_at(kind, weights).in_dtype(method.dtype)
+    judged = JUDGE if isinstance(method, JudgeMethod) else LENGTH
+    return method.learner(policy, policy if isinstance(method, DistillMethod) else judged), policy
 
 
 def learnt(learner: Any, rollout: Rollout) -> tuple[dict[str, float], list[Tensor]]:
@@ -257,9 +259,9 @@ def test_a_policy_gradient_is_the_same_for_any_split_into_micro_batches(name: st
     for budget in (1, 40, 4096):
         method = GRADIENTS[name](group_size=3, mask_truncated=True, tokens_per_pass=budget)
         learner, policy = at_work(method)
-        randomize(learner.reference, 5)
+        randomize(learner.reference.network, 5)
         rollout = sample(method, policy, PROMPTS, LENGTH, step=0)
-        assert set(rollout.ended.tolist()) == {True, False}
+        assert {s.completion.stop for s in rollout.samples} == {"end", "length"}
         packs.append(len(learner.experience(0, rollout)[0][0]))
         results.append(learnt(learner, rollout))
     assert packs == [3, 2, 1]
@@ -294,7 +296,7 @@ def test_a_group_is_the_samples_of_one_prompt_and_not_one_sample_of_each(method:
     by_place = lambda samples: torch.tensor([0.0, 1.0] * (len(samples) // 2))  # noqa: E731
     for reward, expected, flat in ((by_prompt, [0.0, 0.0], 1.0), (by_place, [-half, half], 0.0)):
         [[trees]], row = learner.experience(0, sample(learner.method, policy, PROMPTS, reward, step=0))
-        each = [trees.extra["advantage"][trees.owner == branch].unique().tolist() for branch in range(6)]
+        each = [trees.advantage[trees.owner == branch].unique().tolist() for branch in range(6)]
         assert each == [[x] for x in expected * 3]
         assert row == {"flat_groups": flat}
 
@@ -306,7 +308,7 @@ def test_identical_rewards_teach_nothing_though_the_divergence_is_in_the_reward(
     learner, policy = at_work(method, "llama", torch.float32)
     rollout = sample(method, policy, PROMPTS, lambda samples: torch.ones(len(samples)), step=0)
     [[trees]], row = learner.experience(0, rollout)
-    assert set(trees.extra["advantage"].tolist()) == {0.0}
+    assert set(trees.advantage.tolist()) == {0.0}
     assert row == {"flat_groups": 1.0, "kl": 0.0}
 
 
@@ -326,11 +328,11 @@ def test_one_valid_verdict_in_a_group_is_learnt_from_alone() -> None:
     learner, _ = at_work(NashMD(**settings(group_size=3, opponents=1)))
     learner.judge = lambda comparisons: [Verdict(None), Verdict(None), Verdict(1.0)]
     optimizer = Counting()
-    rollout, row = learner.step(0, PROMPTS[:1], optimizer)
+    result = learner.step(0, PROMPTS[:1], optimizer)
     [[work]] = optimizer.work
-    assert (work.count, row["invalid"], rollout.rewards.tolist()) == (1, pytest.approx(2 / 3), [0.5, 0.5, 1.0])
+    assert (work.count, result.numbers["invalid"], result.rewards) == (1, pytest.approx(2 / 3), [0.5, 0.5, 1.0])
     values, _ = work.objective(work.packs[0])
-    assert values.tolist() == pytest.approx([-0.5 * sum(rollout.samples[2].completion.logprobs)], abs=1e-10)
+    assert values.tolist() == pytest.approx([-0.5 * sum(result.samples[2].completion.logprobs)], abs=1e-10)
 
 
 def test_a_threshold_of_zero_is_a_threshold() -> None:
@@ -349,14 +351,14 @@ def test_the_divergence_is_in_the_reward_or_in_the_loss_and_never_in_both(kind: 
     # By plain forwards: A of r - .3 d(y) and a loss of -A a token, or A of r and a loss of -A + .3 k.
     learner, policy = at_work(GRPO(**settings(kl=kind, kl_coefficient=0.3, scale=False)))
     reference = randomize(random_model(CONFIGS["gpt2"]()), 5)
-    learner.reference.load_state_dict(reference.state_dict())
+    learner.reference.network.load_state_dict(reference.state_dict())
     [[trees]], _ = learner.experience(0, sample(learner.method, policy, PROMPTS, LENGTH, step=0))
     with torch.no_grad():
         logp, ref = (plain_log_probabilities(n, trees.trees) for n in (random_model(CONFIGS["gpt2"]()), reference))
     price = 0.3 * segment_sum(logp - ref, trees.owner, trees.branches) if kind == "reward" else 0.0
     added = 0.3 * {"k2": kl.k2, "k3": kl.k3}[kind](logp, ref) if kind != "reward" else 0.0
     advantage = advantages.group((trees.rewards - price).view(-1, 2), scale=False).flatten()[trees.owner]
-    torch.testing.assert_close(trees.extra["advantage"], advantage, rtol=0, atol=1e-10)
+    torch.testing.assert_close(trees.advantage, advantage, rtol=0, atol=1e-10)
     torch.testing.assert_close(learner.loss(trees)[0].detach(), added - advantage, rtol=0, atol=1e-10)
 
 
@@ -367,7 +369,7 @@ def test_the_divergence_is_in_the_reward_or_in_the_loss_and_never_in_both(kind: 
 def test_temperature_divides_the_logits_in_sampling_and_in_scoring_alike(kind: Any) -> None:
     method = kind(**settings(temperature=0.5))
     learner, _ = at_work(method)
-    _, row = learner.step(0, PROMPTS, Optimizer(learner.networks, method, 1))
+    row = learner.step(0, PROMPTS, Optimizer(learner.networks, method, 1)).numbers
     assert row["sampler_drift"] < 1e-12
     assert abs(row.get("kl", row.get("teacher_kl", 1.0))) < 1e-12  # the policy is still its own reference and teacher
 
@@ -391,9 +393,10 @@ def test_temperature_divides_the_logits_of_pairs_too(kind: Any, monkeypatch: pyt
 def test_temperature_divides_the_logits_of_imitated_samples_too() -> None:
     method = RAFT(**settings(temperature=0.5, keep=2, keep_truncated=True))
     learner, _ = at_work(method)
-    rollout, row = learner.step(0, PROMPTS, Optimizer(learner.networks, method, 1))
-    kept = [x for tree in rollout.trees for branch in method.best(tree, EOS) for x in branch.logprobs or ()]
-    assert row["loss"] == pytest.approx(-sum(kept) / len(kept), abs=1e-12)
+    result = learner.step(0, PROMPTS, Optimizer(learner.networks, method, 1))
+    trees = Rollout.of(PROMPTS, list(result.samples), list(result.rewards)).trees
+    kept = [x for tree in trees for branch in method.best(tree, EOS) for x in branch.logprobs or ()]
+    assert result.numbers["loss"] == pytest.approx(-sum(kept) / len(kept), abs=1e-12)
 
 
 @pytest.mark.parametrize(("dtype", "rounding"), [("float32", 1e-5), ("bfloat16", 0.1)])
@@ -402,13 +405,12 @@ def test_after_an_update_samples_come_from_the_new_weights(kind: str, dtype: Any
     method = RLOO(**settings(dtype=dtype, learning_rate=0.05))
     learner, policy = at_work(method, kind, torch.float32)
     optimizer = Optimizer(learner.networks, method, 2)
-    drifts = [learner.step(step, PROMPTS, optimizer)[1]["sampler_drift"] for step in range(2)]
+    drifts = [learner.step(step, PROMPTS, optimizer).numbers["sampler_drift"] for step in range(2)]
     assert max(drifts) < rounding
-    fresh, start = policy_at(kind, torch.float32), policy_at(kind, torch.float32)
+    fresh, start = (policy_at(kind, torch.float32).in_dtype(dtype) for _ in range(2))
     fresh.network.load_state_dict(policy.network.state_dict())
-    said = respond(method, policy, PROMPTS, 2)
-    assert said == respond(method, fresh, PROMPTS, 2)
-    assert said != respond(method, start, PROMPTS, 2)
+    said, same, other = (p.sample(PROMPTS, method.group_size, method.sampling(2)) for p in (policy, fresh, start))
+    assert said == same and said != other
 
 
 # Masks
@@ -438,9 +440,13 @@ def test_a_fully_masked_row_gives_no_nan_and_changes_nothing(name: str) -> None:
     results = []
     for count in (1, 2):
         learner, policy = at_work(GRADIENTS[name](mask_truncated=True))
-        randomize(learner.reference, 5)
-        trees = sample(learner.method, policy, PROMPTS[:2], LENGTH, step=0).trees[:count]
-        results.append(learnt(learner, Rollout(trees, [], torch.tensor([True, True, False, False][: 2 * count]))))
+        randomize(learner.reference.network, 5)
+        rollout = sample(learner.method, policy, PROMPTS[:2], LENGTH, step=0)
+        samples = [
+            replace(s, completion=replace(s.completion, stop=stop))
+            for s, stop in zip(rollout.samples, ("end", "end", "length", "length"), strict=True)
+        ][: 2 * count]
+        results.append(learnt(learner, Rollout(rollout.trees[:count], samples)))
     (alone, gradient), (beside, same) = results
     assert [beside[n] for n in ("loss", "kl")] == pytest.approx([alone[n] for n in ("loss", "kl")], abs=1e-12)
     torch.testing.assert_close(same, gradient, rtol=0, atol=1e-12)
@@ -494,9 +500,9 @@ def test_a_sample_that_is_alone_in_its_step_is_learnt_from() -> None:
     learner, _ = at_work(REINFORCE(**settings(group_size=1, batch_size=2, kl_coefficient=0.0)))
     learner.reward = lambda samples: torch.tensor([2.0])
     optimizer = Counting()
-    rollout, _ = learner.step(0, PROMPTS[:1], optimizer)
+    result = learner.step(0, PROMPTS[:1], optimizer)
     [[work]] = optimizer.work
-    said = sum(rollout.samples[0].completion.logprobs)
+    said = sum(result.samples[0].completion.logprobs)
     assert work.objective(work.packs[0])[0].tolist() == pytest.approx([-2 * said], abs=1e-10)
 
 
@@ -532,7 +538,7 @@ def test_the_reference_is_the_model_before_this_stage_and_stays_it(tmp_path: Pat
         dpo = DPO(beta=0.3, dtype="float32").objective(tuned)
         randomize(tuned.network, 7)  # the stage moves the policy
         now, _ = log_probabilities(tuned.network, trees)
-        assert torch.equal(log_probabilities(learner.reference, trees)[0], before)
+        assert torch.equal(learner.reference.log_probs(trees), before)
         assert float((before - base).abs().min()) > 1e-3
         margins = 0.3 * segment_sum(now - before, trees.owner, trees.branches)
         torch.testing.assert_close(dpo(trees)[1]["chosen_reward"], margins[0::2], rtol=0, atol=1e-10)
@@ -569,13 +575,13 @@ def test_a_resumed_run_neither_replays_nor_skips_a_batch(
 
 def test_one_seed_does_not_repeat_from_step_to_step_nor_between_players(monkeypatch: pytest.MonkeyPatch) -> None:
     # Every token is drawn by a number of 53 random bits: two equal ones among hundreds are a fault, not chance.
-    seeds, generate = [], rollouts.generate
+    seeds, generate = [], models.generate
 
     def noting(network: Any, prompts: Any, n: int, sampling: Sampling, **more: Any) -> Any:
         seeds.append(sampling.seed)
         return generate(network, prompts, n, sampling, **more)
 
-    monkeypatch.setattr(rollouts, "generate", noting)
+    monkeypatch.setattr(models, "generate", noting)
     learner, _ = at_work(NashMD(**settings(opponents=2)))
     for step in range(3):
         learner.step(step, PROMPTS, Counting())

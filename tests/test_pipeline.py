@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from accord import methods
-from accord.cli import pipeline as pipeline_module
-from accord.cli.pipeline import run_pipeline
+from accord.cli.pipeline import checked, goes_on, packaged, run_pipeline
+from accord.cli.recipe import read_recipe
 from accord.cli.table import COMMANDS
 from accord.engine.fit import Optimizer
 from accord.errors import InputError
@@ -75,7 +75,7 @@ def test_only_what_changed_runs_again(pipeline: Pipeline) -> None:
     # An option of one stage: that stage and what refers to it, not what stands beside it.
     assert pipeline.run("--dpo.beta", "0.3") == pipeline.changed("dpo", "scores")
     assert yaml.safe_load((pipeline.out / "dpo" / "config.yaml").read_text())["beta"] == 0.3
-    assert pipeline.run("--dpo.beta=0.3") == pipeline.changed()
+    assert pipeline.run("--dpo.beta=0.3", "--steps", "2") == pipeline.changed()  # what it was, written as a text
     # A variable, and then the file behind one.
     assert pipeline.run("--dpo.beta", "0.3", "--steps", "3") == pipeline.changed("dpo", "scores")
     assert len(read_metrics(pipeline.out / "dpo")) == 3
@@ -131,7 +131,30 @@ def test_a_stage_interrupted_and_then_changed_starts_again(pipeline: Pipeline, m
         ({"dpo": {"model": "x"}}, [], "stage dpo of the recipe has no command"),
         ({"dpo": {**STAGES["dpo"], "command": "dpu"}}, [], "there is no command 'dpu'; did you mean dpo?"),
         ({"dpo": {**STAGES["dpo"], "beta": "much"}}, [], "--beta"),
-        ({"dpo": {**STAGES["dpo"], "beta": -1}}, [], "beta must be positive"),
+        ({"dpo": {**STAGES["dpo"], "beta": -1}}, [], "stage dpo: beta must be positive"),
+        ({"dpo": {"command": "dpo", "model": "${sft}/model"}}, [], "stage dpo: `accord dpo` needs --data."),
+        (
+            {"scores": {**STAGES["scores"], "command": "evaluate"}},
+            [],
+            "stage scores: `accord evaluate` needs a question",
+        ),
+        (
+            {"scores": {**STAGES["scores"], "model": "${dpo}/modle"}},
+            [],
+            "and stage dpo (dpo) will not write it: it lea",
+        ),
+        ({"scores": {**STAGES["scores"], "model": "${dpo}/best/model"}}, [], "stage dpo (dpo) will not write it"),
+        (
+            {"scores": {**STAGES["scores"], "data": "${samples}/s.jsonl"}},
+            [],
+            "will not write it: it leaves samples.jsonl",
+        ),
+        (
+            {"scores": {**STAGES["scores"], "data": "gone.jsonl"}},
+            [],
+            "stage scores needs gone.jsonl, which is not there",
+        ),
+        ({}, ["--data", "./gone"], "stage sft needs ./gone, which is not there, and no earlier stage writes it."),
     ],
 )
 def test_a_fault_is_found_before_anything_runs(
@@ -142,6 +165,23 @@ def test_a_fault_is_found_before_anything_runs(
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not pipeline.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [("cafe", {}), ("clusters", {}), ("iterated", {"rounds": "2"}), ("hh_smollm2", {"data": "RECIPE"})],
+)
+def test_the_recipes_that_come_with_accord_can_be_run(recipe: str, overrides: dict[str, str], tmp_path: Path) -> None:
+    path = packaged(recipe)
+    given = {name: str(path) if value == "RECIPE" else value for name, value in overrides.items()}
+    assert checked(read_recipe(path), tmp_path / "out", given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_on_the_demo_s_models_needs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="stage ppo-02 needs runs/demo/sft/model, which is not there"):
+        checked(read_recipe(packaged("frontier")), tmp_path / "out", {})
 
 
 @pytest.mark.parametrize(
@@ -190,6 +230,6 @@ def test_rounds_run_one_after_the_other(pipeline: Pipeline) -> None:
 
 
 def test_methods_go_on_and_other_commands_start_again() -> None:
-    going_on = {command for command in COMMANDS if pipeline_module._goes_on(command)}
+    going_on = {command for command in COMMANDS if goes_on(command)}
     assert going_on == {getattr(methods, name).command for name in methods.__all__}
     assert {"pretrain", "sft", "ppo"} <= going_on and not {"sample", "label", "evaluate", "world"} & going_on

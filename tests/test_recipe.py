@@ -25,7 +25,7 @@ RECIPE: dict[str, Any] = {
         "sft": {"command": "sft", "model": "m", "data": "${data}"},
         "block": BLOCK,
         "evaluation": {
-            "command": "evaluate",
+            "command": "evaluate models",
             "models": {"sft": "${sft}/model", "round-*": "${ppo-*}/model", "last": "${ppo}/model"},
             "reward": "${reward-1}/model",
         },
@@ -45,7 +45,7 @@ def test_references_by_hand() -> None:
         "stages": {
             "a": {"command": "sft", "batch-size": "${n}", "data": "${name}-${n}.jsonl"},
             "b": {
-                "command": "evaluate",
+                "command": "evaluate models",
                 "models": {"one": "${a}/model", "two": ["m", "${a}/n"]},
                 "data": "${a}/${name}",
             },
@@ -96,7 +96,7 @@ def test_stages_of_a_block_resolved() -> None:
 
 
 def test_in_a_block_a_star_stands_for_the_rounds_so_far() -> None:
-    check = {"command": "evaluate", "models": {"round-*": "${ppo-*}/model"}}
+    check = {"command": "evaluate models", "models": {"round-*": "${ppo-*}/model"}}
     made = stages(stages={**BLOCK["stages"], "check": check})
     assert made["check-1"].options["models"] == {"round-1": "o/ppo-1/model"}
     assert made["check-2"].options["models"] == {"round-1": "o/ppo-1/model", "round-2": "o/ppo-2/model"}
@@ -121,6 +121,7 @@ def test_overrides_reach_every_round_or_one() -> None:
         made = stages({key: values[key] for key in order})
         assert [made[f"ppo-{k}"].options["max_steps"] for k in (1, 2, 3)] == [5, 9, 5]
     assert "max_steps" not in stages({"sft.max_steps": 1})["ppo-1"].options
+    assert stages({"evaluation.models.sft": "x"})["evaluation"].options["models"]["sft"] == "x"
 
 
 def test_a_block_repeats_as_often_as_a_variable_says() -> None:
@@ -174,6 +175,6 @@ def test_what_overrides_and_stars_cannot_name() -> None:
         stages({"ppo-4.seed": 1})
     with pytest.raises(InputError, match="no variable or stage option block.repeat"):
         stages({"block.repeat": 1})
-    recipe = {"stages": {"a": {"command": "evaluate", "models": {"m-*": "${ppo-*}/model"}}}}
+    recipe = {"stages": {"a": {"command": "evaluate models", "models": {"m-*": "${ppo-*}/model"}}}}
     with pytest.raises(InputError, match=r"stage a refers to ppo-\*, which is neither"):
         resolve(recipe, Path("o"), {})

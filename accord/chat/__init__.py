@@ -1,1 +1,1 @@
-"""Talking with one model or two: what was said, who says it, how it is shown, and what is kept of it."""
+"""Talking with models in the terminal: what is said (speaker), how it goes on (session), and how it looks (screen)."""

@@ -1,4 +1,4 @@
-"""The terminal: lines that are typed or piped in, answers as they come, and notes beside them.
+"""The terminal: lines that are typed or piped in, answers as they come, and notes between them.
 
 Whatever a model says is shown with signs for characters that a terminal would obey, and never read as rich markup.
 """
@@ -75,7 +75,7 @@ class Screen:
 
     def _side_by_side(self, names: Sequence[str], answers: Sequence[Iterable[str]]) -> None:
         said = [""] * len(answers)
-        going = {place: iter(pieces) for place, pieces in enumerate(answers)}
+        going = {index: iter(pieces) for index, pieces in enumerate(answers)}
 
         def columns() -> Table:
             grid = Table.grid(padding=(0, 2), expand=True)
@@ -87,12 +87,12 @@ class Screen:
 
         with Live(columns(), console=self.console, auto_refresh=False) as live:
             while going:
-                for place, pieces in list(going.items()):
+                for index, pieces in list(going.items()):
                     piece = next(pieces, None)
                     if piece is None:
-                        del going[place]
+                        del going[index]
                     else:
-                        said[place] += piece
+                        said[index] += piece
                 live.update(columns(), refresh=True)
 
 

@@ -28,7 +28,7 @@ from accord.feedback.reward import Reward
 
 
 class Session:
-    """One model, or two beside each other, and a person who types.
+    """One model, or two side by side, and a person who types.
 
     Two models hear the same messages. Each goes on from its own answers, until the person says which of a turn's two is
     better: from that one both go on.
@@ -73,7 +73,7 @@ class Session:
                 self.hear(said)
 
     def hear(self, line: str) -> None:
-        """A command, or a message; what cannot be done is told, and changes nothing."""
+        """A command, or a message; what cannot be done changes nothing, and a line says why."""
         try:
             if line.startswith("/"):
                 self._command(line)
@@ -110,7 +110,7 @@ class Session:
     def _streamed(self, questions: Sequence[Question], retry: int) -> tuple[Answer, ...]:
         """Answers shown as they come; Ctrl-C ends them where they are."""
         asked = enumerate(zip(self.speakers, questions, strict=True))
-        sayings = [Saying(speaker, question, self._luck(i, retry)) for i, (speaker, question) in asked]
+        sayings = [Saying(speaker, question, self._sampling(i, retry)) for i, (speaker, question) in asked]
         try:
             self.screen.follow(self.names, sayings)
         except KeyboardInterrupt:
@@ -127,13 +127,13 @@ class Session:
         answers = []
         for i, (speaker, question) in enumerate(zip(self.speakers, questions, strict=True)):
             with self.screen.waiting(f"choosing from {n} answers"):
-                answers.append(speaker.best_of(question, self._luck(i, retry), n, self.reward))
+                answers.append(speaker.best_of(question, self._sampling(i, retry), n, self.reward))
         self.screen.follow(self.names, [[answer.text] for answer in answers])
         return tuple(answers)
 
-    def _luck(self, place: int, retry: int) -> Sampling:
-        """How a model's answer is drawn: models share their luck, but not with themselves, nor with an earlier try."""
-        twin = sum(other.policy is self.speakers[place].policy for other in self.speakers[:place])
+    def _sampling(self, index: int, retry: int) -> Sampling:
+        """How a model's answer is drawn: by the seed's numbers, and by others for its twin and for another try."""
+        twin = sum(other.policy is self.speakers[index].policy for other in self.speakers[:index])
         if retry == twin == 0:
             return self.sampling
         assert isinstance(self.sampling.seed, int)
@@ -156,7 +156,7 @@ class Session:
 
     def prefer(self, argument: str) -> None:
         if len(self.speakers) == 1:
-            raise InputError("there is one model here, and nothing to prefer; give another with --beside.")
+            raise InputError("there is one model here, and nothing to prefer; give another with --other.")
         which = next((p for p in get_args(Preferred) if p == argument), None)
         if which is None:
             raise InputError("say which answer is better: /prefer 1, /prefer 2 or /prefer tie.")

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from accord.data import load_data
 from accord.data.chat import encode_prompt, render
-from accord.engine.generate import Spelling, generate, stream
+from accord.engine.generate import Spelling, stream
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
@@ -22,6 +22,7 @@ from accord.files import write_rows
 from accord.records import (
     Completion,
     Demonstration,
+    EncodedPrompt,
     Message,
     Preference,
     Prompt,
@@ -101,8 +102,8 @@ class Speaker:
     def best_of(self, question: Question, sampling: Sampling, n: int, reward: Reward) -> Answer:
         """The first of highest reward among n answers."""
         sampling = replace(sampling, max_new_tokens=question.room)
-        [completions] = generate(self.policy.network, [question.tokens], n, sampling, end=self.policy.end)
-        answers = [Answer(question.prompt, question.tokens, self.policy.text(c.tokens), c) for c in completions]
+        samples = self.policy.sample([EncodedPrompt(Prompt(question.prompt), question.tokens, -1)], n, sampling)
+        answers = [Answer(question.prompt, question.tokens, s.text, s.completion) for s in samples]
         rewards = rewards_of(reward, answers)
         return replace(answers[rewards.index(max(rewards))], rewards=rewards)
 
@@ -246,18 +247,18 @@ def demonstrations(conversation: Conversation) -> list[dict[str, Any]]:
 
 
 def save_demonstrations(conversation: Conversation, file: Path) -> str:
-    """Append the conversation to the file; what to tell of it."""
+    """Append the conversation to the file; a line that says so."""
     rows = demonstrations(conversation)
     append(file, rows)
     cut = sum(turn.answers[0].completion.stop == "length" for turn in conversation.turns)
     for turn in conversation.turns:
         turn.is_saved = True
-    told = f"; where an answer was cut ({cut} of them), it would be learnt as if it ended there" if cut else ""
-    return f"{len(rows)} demonstration{'s' * (len(rows) > 1)} appended to {file}{told}."
+    warning = f"; where an answer was cut ({cut} of them), it would be learnt as if it ended there" if cut else ""
+    return f"{len(rows)} demonstration{'s' * (len(rows) > 1)} appended to {file}{warning}."
 
 
 def save_comparisons(conversation: Conversation, file: Path) -> str:
-    """Append the preferences not saved yet to the file, ties as rankings to one beside it; what to tell of it.
+    """Append the preferences not saved yet to the file, ties as rankings to one next to it; a line that says so.
 
     Preferences and rankings are rows of different columns, which a file holds one kind of.
     """
@@ -271,7 +272,7 @@ def save_comparisons(conversation: Conversation, file: Path) -> str:
             rows.append((turn, turn.comparison()))
         except InputError as error:
             left_out.append(f"turn {number} is left out: {error}")
-    told = []
+    lines = []
     for kind, what, target in (
         (Preference, "preference", file),
         (Ranking, "tie", file.with_name(f"{file.stem}.ties{file.suffix}")),
@@ -279,10 +280,10 @@ def save_comparisons(conversation: Conversation, file: Path) -> str:
         of_kind = [(turn, row) for turn, row in rows if isinstance(row, kind)]
         if of_kind:
             append(target, [row_to_json(row) for _, row in of_kind])
-            told.append(f"{len(of_kind)} {what}{'s' * (len(of_kind) > 1)} appended to {target}")
+            lines.append(f"{len(of_kind)} {what}{'s' * (len(of_kind) > 1)} appended to {target}")
         for turn, _ in of_kind:
             turn.is_saved = True
-    return "; ".join(told + left_out) + "."
+    return "; ".join(lines + left_out) + "."
 
 
 def append(file: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -1,26 +1,22 @@
-"""`accord chat`: talk with a model, or with two beside each other."""
+"""`accord chat`: talk with a model in the terminal, or with two side by side."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from accord.chat.screen import Screen
-from accord.chat.session import Session
-from accord.chat.speaker import Speaker
-from accord.engine.load import load_model
-from accord.engine.precision import autocast, compute_dtype
-from accord.engine.sampling import Sampling
+from accord import engine, feedback
 from accord.errors import InputError
-from accord.feedback.named import reward_named
-from accord.feedback.reward import Reward, check_prompts, listen
 from accord.records import EncodedPrompt, Prompt
 from accord.results.base import called
+
+if TYPE_CHECKING:
+    from accord.feedback.reward import Reward
 
 
 def chat(
     model: str,
     *,
-    beside: str | None = None,
+    other: str | None = None,
     reward: str | None = None,
     best_of: int = 1,
     system: str = "",
@@ -30,13 +26,13 @@ def chat(
     seed: int = 0,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> None:
-    """Talk with a model in the terminal, or with two beside each other; /help lists what can be done meanwhile.
+    """Talk with a model in the terminal, or with two side by side; /help lists what can be done meanwhile.
 
     Lines may be piped in. Ctrl-C stops an answer, Ctrl-D ends the chat.
 
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2.
-        beside: another model that answers the same messages; the model itself, for two samples of it.
+        other: another model that answers the same messages; the model itself, for two samples of it.
         reward: a reward whose score of every answer is shown: a reward model, module:function, a URL, cafe, or a sum.
         best_of: of so many answers show the one with the highest reward.
         system: a system prompt.
@@ -49,28 +45,32 @@ def chat(
     Raises:
         InputError: there is no such model or reward, or the options do not fit each other.
     """
-    sampling = Sampling(max_new_tokens, temperature, top_p=top_p, seed=seed)
-    policy = load_model(model)
+    sampling = engine.sampling.Sampling(max_new_tokens, temperature, top_p=top_p, seed=seed)
+    from accord.chat.screen import Screen
+    from accord.chat.session import Session
+    from accord.chat.speaker import Speaker
+    from accord.report.text import called
+
+    policy = engine.load.load_model(model).in_dtype(dtype)
     policies = [policy]
-    if beside is not None:
-        policies.append(policy if beside == model else load_model(beside))
-    precision = compute_dtype(dtype, policy.device)
+    if other is not None:
+        policies.append(policy if other == model else engine.load.load_model(other).in_dtype(dtype))
     scored: Reward | None = None
     if reward is not None:
-        scored = reward_named(reward, policy.in_dtype(dtype))
+        scored = feedback.named.reward_named(reward, policy)
         _check(scored, reward)
-        for other in policies[1:]:
-            listen(scored, other)
+        for policy_heard in policies[1:]:
+            feedback.reward.listen(scored, policy_heard)
     screen = Screen()
     speakers = [Speaker(p, called(p.name)) for p in policies]
     session = Session(speakers, screen, sampling, reward=scored, best_of=best_of, system=system)
-    with autocast(precision, policy.device):
+    with policy.autocast():
         session.run(screen.lines())
 
 
 def _check(reward: Reward, name: str) -> None:
     """Raise InputError where a reward reads what a row of data has and a message has not."""
     try:
-        check_prompts(reward, [EncodedPrompt(Prompt(""), (), -1)])
+        feedback.reward.check_prompts(reward, [EncodedPrompt(Prompt(""), (), -1)])
     except InputError as error:
         raise InputError(f"--reward {name} reads a row of data, and a chat has none ({error}).") from error

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text as Line
-from torch import Tensor
 
-from accord.console import on_one_line
-from accord.data.chat import encode_prompt
-from accord.engine.inside import Inside, elsewhere, look, nearest, plane
-from accord.engine.load import load_model
-from accord.engine.models import Policy
+from accord import data, engine
+from accord.console import on_one_line, show
 from accord.errors import InputError
 from accord.records import Message, Text
-from accord.report.html import page_file
-from accord.report.inside import Guess, Reading, Spot, Token, write_inside
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from accord.engine.inside import Inside
+    from accord.engine.models import Policy
+    from accord.report.inside import Guess, Reading, Spot
 
 MOST = 128
 """Tokens of a text that pictures can still show."""
@@ -62,18 +62,21 @@ def inspect(
     """
     if top < 1:
         raise InputError(f"--top must be at least 1, not {top}.")
+    from accord.report.html import page_file
+    from accord.report.inside import write_inside
+
     path = page_file(out, "inspect.html") if out else unused(Path("runs/inspect.html"))
-    policy = load_model(model)
+    policy = engine.load.load_model(model)
     prompt: Text = (Message("user", text),) if chat else text
-    tokens = encode_prompt(policy.tokenizer, prompt)
+    tokens = data.chat.encode_prompt(policy.tokenizer, prompt)
     longest = min(MOST, policy.context or MOST)
     if not text or not 1 <= len(tokens) <= longest:
-        found = "is empty" if not text or not tokens else f"has {len(tokens)} tokens"
-        raise InputError(f"the text {found}; give one of 1 to {longest} tokens.")
-    read = reading(policy, text, chat, look(policy.network, tokens), top, layer, head)
-    show(read)
+        problem = "is empty" if not text or not tokens else f"has {len(tokens)} tokens"
+        raise InputError(f"the text {problem}; give one of 1 to {longest} tokens.")
+    read = reading(policy, text, chat, engine.inside.look(policy.network, tokens), top, layer, head)
+    show(*tables(read))
     write_inside(read, path)
-    Console(soft_wrap=True).print(f"The pictures: {path}", markup=False, highlight=False)
+    print(f"The pictures: {path}")
     return path
 
 
@@ -87,13 +90,15 @@ def reading(
     policy: Policy, text: str, is_chat: bool, inside: Inside, top: int, layer: int | None, head: int | None
 ) -> Reading:
     """What a model made of a text, as the page and the terminal show it."""
+    from accord.report.inside import Guess, Reading, Token
+
     ids = inside.tokens.tolist()
     best = inside.logp[-1].topk(min(top, inside.logp.shape[1]))
     given, ranks, entropies = inside.given().tolist(), inside.ranks().tolist(), inside.entropies().tolist()
     thought = zip(given, ranks, entropies[:-1], strict=True)
     own = list(dict.fromkeys(ids))
     embeddings: Tensor = policy.network.get_input_embeddings().weight  # type: ignore[assignment]
-    near, cosines = nearest(embeddings, own, NEIGHBOURS)
+    near, cosines = engine.inside.nearest(embeddings, own, NEIGHBOURS)
     spots, kept = _spots(policy, embeddings, own[:SPREAD], near[:SPREAD, :TIED])
 
     def guesses(best_ids: Tensor, logps: Tensor) -> tuple[Guess, ...]:
@@ -139,8 +144,8 @@ def chosen(attention: tuple[Tensor, ...], layer: int | None, head: int | None) -
             raise InputError(f"--{what} {asked} is not there: the model has {has}.")
     if not attention:
         return 0, 0
-    shares = elsewhere(attention)
-    open_to = torch.full_like(shares, -1)
+    shares = engine.inside.elsewhere(attention)
+    open_to = shares.new_full(shares.shape, -1)
     rows = slice(None) if layer is None else layer - 1
     columns = slice(None) if head is None else head - 1
     open_to[rows, columns] = shares[rows, columns]
@@ -149,18 +154,19 @@ def chosen(attention: tuple[Tensor, ...], layer: int | None, head: int | None) -
 
 def _spots(policy: Policy, embeddings: Tensor, own: list[int], near: Tensor) -> tuple[tuple[Spot, ...], float]:
     """The tokens and their neighbors, each once, on the plane of their principal components."""
+    from accord.report.inside import Spot
+
     of: dict[int, int | None] = dict.fromkeys(own)
-    for place, others in enumerate(near.tolist()):
+    for index, others in enumerate(near.tolist()):
         for other in others:
-            of.setdefault(other, place)
-    places, kept = plane(embeddings[torch.tensor(list(of), device=embeddings.device)])
-    spots = (Spot(spelt(policy, i), x, y, o) for (i, o), (x, y) in zip(of.items(), places.tolist(), strict=True))
+            of.setdefault(other, index)
+    points, kept = engine.inside.plane(embeddings[list(of)])
+    spots = (Spot(spelt(policy, i), x, y, o) for (i, o), (x, y) in zip(of.items(), points.tolist(), strict=True))
     return tuple(spots), kept
 
 
-def show(read: Reading) -> None:
+def tables(read: Reading) -> Iterator[Table]:
     """The tables for the terminal; what surprised the model is colored."""
-    console = Console()
     colors = ("", "", "yellow", "dark_orange", "red", "bold red")
     table = Table("token", *_right("id", "probability", "log p", "rank", "entropy before"), title="What it read")
     for token in read.tokens:
@@ -168,11 +174,11 @@ def show(read: Reading) -> None:
         if token.logp is not None:
             row += [f"{token.probability:.4f}", f"{token.logp:.3f}", f"{token.rank:,}", f"{token.entropy:.3f}"]
         table.add_row(Line(token.text, colors[token.shade]), *row)
-    console.print(table)
+    yield table
     table = Table("token", *_right("id", "probability", "log p"), title=f"What comes next (entropy {read.entropy:.3f})")
     for guess in read.following:
         table.add_row(Line(guess.text), str(guess.id), f"{guess.probability:.4f}", f"{guess.logp:.3f}")
-    console.print(table)
+    yield table
     table = Table(
         *_right("after layer"),
         "likeliest next token",
@@ -182,11 +188,11 @@ def show(read: Reading) -> None:
     for layer, row_of in enumerate(read.lens):
         guess = row_of[-1]
         table.add_row(str(layer) if layer else "embeddings", Line(guess.text), f"{guess.probability:.4f}")
-    console.print(table)
+    yield table
     table = Table("token", "nearest embeddings, with cosines", title="Neighbors")
     for text, near in read.neighbors:
         table.add_row(Line(text), Line("  ".join(f"{other} {cosine:.2f}" for other, cosine in near)))
-    console.print(table)
+    yield table
 
 
 def _right(*names: str) -> list[Any]:

@@ -5,30 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from rich.console import Console
-
-from accord.console import counting
-from accord.data import load_data
-from accord.data.encoding import to_tree
-from accord.data.load import load_samples
-from accord.engine.forward import log_probabilities
-from accord.engine.load import load_model
-from accord.engine.models import Policy
-from accord.engine.precision import autocast, compute_dtype
-from accord.engine.trees import Tree, pack
+from accord import engine, feedback
+from accord.console import status
 from accord.errors import InputError
-from accord.feedback.ai import with_progress
-from accord.feedback.judge import BothOrders
-from accord.feedback.named import judge_named, labeler_named
-from accord.feedback.people import labeled
 from accord.files import write_rows
-from accord.objectives.segments import segment_sum
 from accord.records import Comparison, Preference, Prompt, Ranking, Text
 
 
@@ -54,21 +39,25 @@ def label(
     """
     if pairs is not None and pairs < 1:
         raise InputError(f"--pairs must be at least 1, not {pairs}.")
+    from accord.data.load import load_samples
+
     comparisons = comparisons_of(load_samples(data), pairs)
     if not comparisons:
         raise InputError(f"{data} has no prompt with two different completions; sample with --n 2 or more.")
-    named = with_progress(judge_named(judge)) if agreement is None else labeler_named(judge, agreement, seed)
-    verdicts = BothOrders(named)(comparisons)
-    preferences, counts = labeled(comparisons, verdicts)
+    if agreement is None:
+        named = feedback.ai.with_progress(feedback.named.judge_named(judge))
+    else:
+        named = feedback.named.labeler_named(judge, agreement, seed)
+    verdicts = feedback.judge.BothOrders(named)(comparisons)
+    preferences, counts = feedback.people.labeled(comparisons, verdicts)
     if not preferences:
         raise InputError(
             f"the judge found no completion better than another: {counts.ties} ties, {counts.invalid} invalid."
         )
     write_rows(out, preferences)
-    Console(stderr=True).print(
+    status(
         f"label: {len(preferences)} preferences from {len(comparisons)} comparisons, "
-        f"{counts.ties} ties, {counts.invalid} invalid",
-        highlight=False,
+        f"{counts.ties} ties, {counts.invalid} invalid"
     )
     return Path(out)
 
@@ -113,7 +102,11 @@ def score(
     Raises:
         InputError: a row has no completion, or does not fit into the model's context.
     """
-    policy = load_model(model)
+    from accord.data import load_data
+    from accord.data.encoding import to_tree
+    from accord.evaluate.answers import branch_log_probs
+
+    policy = engine.load.load_model(model).in_dtype(dtype)
     rows = load_data(data, split=split, limit=limit)
     trees = []
     for i, row in enumerate(rows):
@@ -125,30 +118,10 @@ def score(
             raise InputError(
                 f"{data}, row {i + 1}: {longest} tokens do not fit into the model's context of {policy.context}."
             )
-    sums = score_trees(policy, trees, compute_dtype(dtype, policy.device), tokens_per_pass)
-    write_rows(out, (_row(row, *s) for row, s in zip(rows, sums, strict=True)))
+    sums = branch_log_probs(policy, trees, tokens_per_pass)
+    counts = [[len(b.tokens) if b.trained is None else sum(b.trained) for b in tree.branches] for tree in trees]
+    write_rows(out, map(_row, rows, sums, counts))
     return Path(out)
-
-
-@torch.no_grad()
-def score_trees(
-    policy: Policy, trees: Sequence[Tree], dtype: torch.dtype, tokens_per_pass: int = 4096
-) -> list[tuple[list[float], list[int]]]:
-    """For every tree its branches' log-probabilities and numbers of tokens."""
-    result: list[tuple[list[float], list[int]]] = [([], [])] * len(trees)
-    place = {id(tree): i for i, tree in enumerate(trees)}
-    with counting("score", len(trees)) as done:
-        for batch in pack(trees, tokens_per_pass, policy.device):
-            with autocast(dtype, policy.device):
-                logp, _ = log_probabilities(policy.network, batch)
-            sums = segment_sum(logp.double(), batch.owner, batch.branches).tolist()
-            counts = torch.bincount(batch.owner, minlength=batch.branches).tolist()
-            for tree in batch.trees:
-                size = len(tree.branches)
-                result[place[id(tree)]] = (sums[:size], counts[:size])
-                sums, counts = sums[size:], counts[size:]
-            done(len(batch.trees))
-    return result
 
 
 def _row(row: object, logps: list[float], tokens: list[int]) -> dict[str, Any]:

@@ -2,29 +2,89 @@
 
 A stage's results lie in a folder of its name. A stage is skipped when its options, the contents of the files they name
 and the stages they refer to are as they were when it last finished; one that was interrupted goes on from its
-checkpoint.
+checkpoint. Here are the commands `demo`, `run` and `report` too.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from accord.cli import main as cli
+import accord
+from accord.cli.call import Call, bind, target_of
+from accord.cli.options import options_of
 from accord.cli.recipe import Stage, read_recipe, resolve
+from accord.cli.table import COMMANDS
+from accord.console import status
 from accord.errors import InputError
 from accord.files import write_text
-from accord.report import write_report
 
-FILES = {"sample": "samples.jsonl", "label": "comparisons.jsonl", "score": "scores.jsonl", "tasks": "train.jsonl"}
-"""Commands that write one file, and its name in the stage's folder."""
+
+def demo(*, out: str = "runs/demo", seed: int = 0) -> Path:
+    """From nothing to an aligned model: pretraining, fine-tuning, comparisons, reward model, PPO, DPO, evaluation.
+
+    Everything happens in a small world whose true reward is known, so the table at the end says what was really gained.
+    It runs the recipe recipes/cafe.yaml, takes a few minutes on two cores, and skips what it has done before.
+
+    Args:
+        out: the folder for everything, the report included.
+        seed: decides everything that is drawn at random.
+    """
+    return run_pipeline(packaged("cafe"), out, {"seed": seed})
+
+
+def run(recipe: str, *, out: str | None = None, overrides: dict[str, str] | None = None) -> Path:
+    """Run the stages of a recipe in order, those whose inputs or settings have changed; then write the report.
+
+    Every variable of the recipe and every option of a stage is an option here: --data pairs.jsonl sets the variable
+    `data`, --sft.max-steps 10 the option of the stage `sft`.
+
+    Args:
+        recipe: the YAML file.
+        out: the folder for the stages' results; by default runs/ and the recipe's name.
+        overrides: values for variables and for stages' options, by name.
+    """
+    return run_pipeline(recipe, out or f"runs/{Path(recipe).stem}", overrides)
+
+
+def report(folder: str | list[str], out: str | None = None) -> Path:
+    """Write the page of a run or of a pipeline; of several, a page that lays them side by side.
+
+    Args:
+        folder: where the run or the pipeline is; several, or a folder that holds several, are compared.
+        out: the page's file, or the folder for it; else report.html goes to the run's own folder, and comparison.html
+            to the one that holds the runs.
+
+    Raises:
+        InputError: a folder holds no run, several were given without out, or nothing can be written there.
+    """
+    from accord.report import write_comparison, write_report
+    from accord.report.compare import runs_in
+    from accord.report.folder import is_story
+
+    folders = [folder] if isinstance(folder, str) else folder
+    first = Path(folders[0])
+    if len(folders) > 1 and out is None:
+        raise InputError("comparing runs needs --out, the page's file, such as --out compare.html.")
+    if len(folders) == 1 and not is_story(first):
+        folders = list(map(str, runs_in(first))) or folders
+    page = write_comparison(folders, out or first) if len(folders) > 1 else write_report(first, out)
+    print(page)
+    return page
+
+
+def packaged(name: str) -> Path:
+    """A recipe that comes with accord: inside the installed package, or beside it in a checkout."""
+    home = Path(accord.__file__).parent
+    files = [folder / "recipes" / f"{name}.yaml" for folder in (home, home.parent)]
+    return next(file for file in files if file.exists())
 
 
 def run_pipeline(recipe: str | Path, out: str | Path, overrides: Mapping[str, Any] | None = None) -> Path:
@@ -39,39 +99,96 @@ def run_pipeline(recipe: str | Path, out: str | Path, overrides: Mapping[str, An
         the report's path.
 
     Raises:
-        InputError: the recipe or an option cannot be used, and nothing has been run; or a stage's input cannot, and the
-            stages before it have been.
+        InputError: the recipe or an option cannot be used, or a file that a stage names neither is there nor will be,
+            and nothing has been run; or a stage's input cannot, and the stages before it have been.
     """
-    console, folder, begun = Console(stderr=True), Path(out), time.perf_counter()
+    folder, begun = Path(out), time.perf_counter()
     given = read_recipe(Path(recipe))
-    stages = resolve(given, folder, overrides or {})
-    for stage in stages:
-        stage.command = cli.question(stage.command, stage.options)
-    for stage in stages:
-        cli.parse(stage.command, _arguments(stage, folder, resume=False))
+    stages = checked(given, folder, overrides or {})
     wanted = _recognize(stages, folder)
     for stage in stages:
         if stage.status == "skipped":
-            console.print(f"[bold]{stage.name}[/] is as it was", highlight=False)
+            status(f"{stage.name} is as it was")
             continue
-        resume = stage.fingerprint == wanted[stage.name] and _goes_on(stage.command)
+        resume = stage.fingerprint == wanted[stage.name] and goes_on(stage.command)
         if (folder / stage.name).exists() and not resume:
             shutil.rmtree(folder / stage.name)
         stage.status, stage.fingerprint = "running", wanted[stage.name]
-        _note(given, stages, folder)
-        console.print(f"[bold]{stage.name}[/] ({stage.command})", highlight=False)
+        _save_state(given, stages, folder)
+        status(f"{stage.name} ({stage.command})")
         clock = time.perf_counter()
         try:
-            cli.execute(stage.command, _arguments(stage, folder, resume=resume))
+            _call(stage, folder, resume=resume).run()
             stage.status = "ran"
         finally:
             stage.seconds = time.perf_counter() - clock + (stage.seconds if resume else 0.0)
-            _note(given, stages, folder)
-    _note(given, stages, folder)
+            _save_state(given, stages, folder)
+    _save_state(given, stages, folder)
+    from accord.report import write_report
+
     page = write_report(folder)
-    took = f"{given['name']} took {time.perf_counter() - begun:.0f} s; report: {page}"
-    console.print(took, markup=False, highlight=False)
+    status(f"{given['name']} took {time.perf_counter() - begun:.0f} s; report: {page}")
     return page
+
+
+def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any]) -> list[Stage]:
+    """A recipe's stages with their options in their types, every one fit to run as far as can be seen before.
+
+    Raises:
+        InputError: one is not; the message names it.
+    """
+    stages = resolve(recipe, folder, overrides)
+    for i, stage in enumerate(stages):
+        stage.options = {name: value for name, value in _call(stage, folder).options.items() if name != "out"}
+        _require_files(stage, stages[:i], folder)
+    return stages
+
+
+def _call(stage: Stage, folder: Path, *, resume: bool = False) -> Call:
+    """The stage's command with its options and its place."""
+    out = folder / stage.name / (COMMANDS[stage.command].file if stage.command in COMMANDS else "")
+    try:
+        return bind(stage.command, {**stage.options, "out": str(out), **({"resume": True} if resume else {})})
+    except InputError as error:
+        raise InputError(f"stage {stage.name}: {error}") from error
+
+
+def goes_on(command: str) -> bool:
+    """Whether a run of the command goes on from its last checkpoint."""
+    return "resume" in options_of(target_of(command))
+
+
+FORMATS = (".jsonl", ".json", ".csv", ".parquet", ".gz", ".yaml", ".yml")
+
+
+def _require_files(stage: Stage, earlier: Sequence[Stage], folder: Path) -> None:
+    """Raise InputError where a stage names a file that is not there, nor left by an earlier stage."""
+    before = {s.name: s for s in earlier}
+    for text in _leaves(stage.options):
+        for name, file in re.findall(rf"{re.escape(str(folder))}/([\w-]+)/([^\s/*+,)]+)", text):
+            leaves = _leaves_of(before[name]) if name in before else None
+            if leaves is not None and not any(fnmatch(file, pattern) for pattern in leaves):
+                raise InputError(
+                    f"stage {stage.name} needs {folder / name / file}, and stage {name} ({before[name].command}) will "
+                    f"not write it: it leaves {', '.join(leaves)}."
+                )
+        if folder not in Path(text).parents and _is_absent(text):
+            raise InputError(f"stage {stage.name} needs {text}, which is not there, and no earlier stage writes it.")
+
+
+def _leaves_of(stage: Stage) -> list[str]:
+    """What is in a stage's folder when it has run."""
+    entry = COMMANDS[stage.command]
+    leaves = [entry.file] if entry.file else list(entry.leaves)
+    return [name for name in leaves if name != "best" or "watch" in stage.options]
+
+
+def _is_absent(text: str) -> bool:
+    """Whether a text can only be the path of a file or a folder, and there is none."""
+    if not re.fullmatch(r"[\w./~-]+", text):
+        return False
+    is_local = text.startswith(("./", "../", "/", "~/")) or text.count("/") > 1
+    return (is_local or text.endswith(FORMATS)) and not Path(text).expanduser().exists()
 
 
 def _recognize(stages: list[Stage], folder: Path) -> dict[str, str]:
@@ -86,7 +203,7 @@ def _recognize(stages: list[Stage], folder: Path) -> dict[str, str]:
     return wanted
 
 
-def _note(recipe: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
+def _save_state(recipe: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
     state = {
         "name": recipe["name"],
         "description": recipe.get("description", ""),
@@ -94,17 +211,6 @@ def _note(recipe: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
         "stages": [s.as_json() for s in stages],
     }
     write_text(folder / "pipeline.json", json.dumps(state, indent=1))
-
-
-def _arguments(stage: Stage, folder: Path, *, resume: bool) -> list[str]:
-    out = folder / stage.name / FILES[stage.command] if stage.command in FILES else folder / stage.name
-    extra = {"resume": True} if resume else {}
-    return cli.options_as_args(stage.command, {"out": str(out), **stage.options, **extra}, None)
-
-
-def _goes_on(command: str) -> bool:
-    """Whether a command is a method, whose run goes on from its last checkpoint."""
-    return hasattr(cli.target_of(command), "fit")
 
 
 def _fingerprint(stage: Stage, earlier: Mapping[str, str], folder: Path) -> str:

@@ -8,7 +8,7 @@
         stages:
           samples: {command: sample, model: "${policy}", seed: "${round}", ...}
           ppo: {command: ppo, model: "${policy}", ...}
-      evaluation: {command: evaluate, models: {sft: "${sft}/model", round-*: "${ppo-*}/model"}, ...}
+      evaluation: {command: evaluate models, models: {round-*: "${ppo-*}/model"}, ...}
 
 A block is written out as the stages samples-1, ppo-1, samples-2, ... Within it `${ppo}` is that of the same round,
 `${round}` the round's number, and what is carried has one value in the first round and another, taken from the round
@@ -106,12 +106,12 @@ def resolve(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
             raise InputError(f"stage {name} of the recipe has no command.")
         if "out" in options:
             raise InputError(f"stage {name} of the recipe has an `out`; its results go to a folder of its name.")
-        places = {s.name: str(folder / s.name) for s in resolved}
+        folders = {s.name: str(folder / s.name) for s in resolved}
         made = Stage(name, str(options.pop("command")), {})
         for option, value in options.items():
-            _require_known(value, {*variables, *places}, f"stage {name} refers to")
-            made.options[option.replace("-", "_")] = _replaced(value, variables | places)
-            used = [s for s in _references(value) if s in places]
+            _require_known(value, {*variables, *folders}, f"stage {name} refers to")
+            made.options[option.replace("-", "_")] = _replaced(value, variables | folders)
+            used = [s for s in _references(value) if s in folders]
             if used:
                 made.inputs[option] = list(dict.fromkeys(used))
         resolved.append(made)
@@ -126,11 +126,14 @@ def _override(stages: Stages, rounds: Rounds, variables: Mapping[str, Any], over
         if not (stage in rounds or stage in singly if dot else key.replace("-", "_") in variables):
             known = [*variables, *(f"{name}.OPTION" for name in [*rounds, *singly])]
             raise InputError(f"the recipe has no variable or stage option {key}; it has {', '.join(known)}.")
+    of_stages = {key: value for key, value in overrides.items() if "." in key}
     for names in (rounds, singly):
-        for key, value in overrides.items():
-            stage, _, option = key.partition(".")
+        for key, value in of_stages.items():
+            stage, option, *inner = key.split(".", 2)
+            option = option.replace("-", "_")
             for name in names.get(stage, ()):
-                stages[name][option.replace("-", "_")] = value
+                named = stages[name].get(option) or {}
+                stages[name][option] = {**named, inner[0]: value} if inner else value
 
 
 def written_out(stages: Mapping[str, Any], variables: Mapping[str, Any]) -> tuple[Stages, Rounds]:

@@ -5,28 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from rich.console import Console
-
-from accord.console import counting
-from accord.data import load_prompts
-from accord.data.conventions import carried
-from accord.data.encoding import encode_prompts
-from accord.engine.fit import named_rows
-from accord.engine.generate import generate
-from accord.engine.load import load_model
-from accord.engine.models import Policy
-from accord.engine.precision import autocast, compute_dtype
-from accord.engine.sampling import Sampling
+from accord import engine, feedback
+from accord.console import counting, status
 from accord.errors import InputError
-from accord.feedback.named import reward_named
-from accord.feedback.reward import check_prompts
 from accord.files import write_rows
-from accord.records import EncodedPrompt, Sample, text_to_json
+from accord.records import Sample, text_to_json
 
 
 def sample(
@@ -75,16 +62,19 @@ def sample(
         InputError: the options contradict each other, a row lacks what the reward reads, or no sample is good enough.
     """
     choice = Choice(n, reward, best_of, keep, at_least, temperature)
-    policy = load_model(model)
+    sampling = engine.sampling.Sampling(max_new_tokens, temperature, top_k, top_p, seed)
+    from accord.data import load_prompts
+    from accord.data.encoding import encode_prompts
+
+    policy = engine.load.load_model(model).in_dtype(dtype)
     rows = load_prompts(data, split=split, limit=limit)
     prompts, _ = encode_prompts(policy.tokenizer, rows, room=max_new_tokens, context=policy.context)
-    precision = compute_dtype(dtype, policy.device)
-    score = reward_named(reward, policy.in_dtype(dtype)) if reward else None
+    score = feedback.named.reward_named(reward, policy) if reward else None
     if score:
-        check_prompts(score, prompts)
-    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
-    samples = draw(policy, prompts, choice.samples, sampling, precision)
-    kept = choice.of(samples, score(samples)) if score else [(s, None) for s in samples]
+        feedback.reward.check_prompts(score, prompts)
+    with counting("sample", len(prompts) * choice.samples) as progress:
+        samples = policy.sample(prompts, choice.samples, sampling, progress=progress)
+    kept = choice.of(samples, score(samples).tolist()) if score else [(s, None) for s in samples]
     write_rows(out, (_row(s, r) for s, r in kept))
     return Path(out)
 
@@ -121,18 +111,18 @@ class Choice:
         """Samples of each prompt."""
         return self.best_of or self.n
 
-    def of(self, samples: Sequence[Sample], rewards: torch.Tensor) -> list[tuple[Sample, float]]:
-        """The samples that are kept and their rewards, prompt after prompt; what is not kept is told.
+    def of(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[tuple[Sample, float]]:
+        """The samples that are kept and their rewards, prompt after prompt; a line says how many were not.
 
         Of equal rewards the earlier sample comes first.
 
         Raises:
             InputError: none is kept, or a reward is not finite.
         """
-        if not torch.isfinite(rewards).all():
-            rows = named_rows(samples[i].row for i in (~torch.isfinite(rewards)).nonzero().flatten().tolist())
+        scored = list(zip(samples, rewards, strict=True))
+        if not all(map(isfinite, rewards)):
+            rows = engine.fit.named_rows(sample.row for sample, reward in scored if not isfinite(reward))
             raise InputError(f"--reward {self.reward} gives samples of {rows} a reward that is not finite.")
-        scored = list(zip(samples, rewards.tolist(), strict=True))
         groups = [scored[i : i + self.samples] for i in range(0, len(scored), self.samples)]
         if self.best_of is not None:
             groups = [sorted(group, key=lambda s: -s[1])[: self.keep] for group in groups]
@@ -147,22 +137,8 @@ class Choice:
         none = sum(not group for group in passed)
         without = f", and none of {none} of the {len(passed)} prompts" if none else ""
         if len(kept) < len(scored):
-            line = f"sample: kept {len(kept)} of {len(scored)} samples{without}"
-            Console(stderr=True).print(line, highlight=False, soft_wrap=True)
+            status(f"sample: kept {len(kept)} of {len(scored)} samples{without}")
         return kept
-
-
-def draw(
-    policy: Policy, prompts: Sequence[EncodedPrompt], n: int, sampling: Sampling, dtype: torch.dtype
-) -> list[Sample]:
-    """n samples of every prompt, prompt after prompt, with a bar on standard error."""
-    with counting("sample", len(prompts) * n) as done, autocast(dtype, policy.device):
-        groups = generate(policy.network, [p.tokens for p in prompts], n, sampling, end=policy.end, progress=done)
-    return [
-        Sample(p.prompt, policy.text(c.tokens), p.tokens, c, p.row)
-        for p, group in zip(prompts, groups, strict=True)
-        for c in group
-    ]
 
 
 def _row(sample: Sample, reward: float | None) -> dict[str, Any]:
@@ -180,6 +156,8 @@ def _row(sample: Sample, reward: float | None) -> dict[str, Any]:
 
 def _columns(sample: Sample) -> Iterator[tuple[str, Any]]:
     """What is handed on of the prompt's row, as far as JSON can hold it; an earlier reward is not this sample's."""
+    from accord.data.conventions import carried
+
     for name, value in carried(sample.prompt.columns).items():
         try:
             json.dumps(value, allow_nan=False)

@@ -1,81 +1,109 @@
-"""The commands: what each calls, what it does in a line, and how its options may be given."""
+"""The commands: what each calls, what it does in a line, and what it leaves in a stage's folder."""
 
 from __future__ import annotations
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("accord.cli.small:demo", "from nothing to an aligned model and a report, in a small world"),
-    "pretrain": ("accord.methods:Pretrain", "teach a model to continue text"),
-    "sft": ("accord.methods:SFT", "fine-tune a model on demonstrations"),
-    "sample": ("accord.cli.sample:sample", "sample completions of prompts"),
-    "label": ("accord.cli.label:label", "have a judge compare completions"),
-    "reward": ("accord.methods:RewardModel", "fit a reward model to preferences or rankings"),
-    "preference": ("accord.methods:PreferenceModel", "fit a two-argument preference model, which may be cyclic"),
-    "dpo": ("accord.methods:DPO", "optimize a policy on preferences directly"),
-    "ipo": ("accord.methods:IPO", "optimize a policy on preferences directly, with a bounded margin"),
-    "kto": ("accord.methods:KTO", "optimize a policy on completions labeled good or bad"),
-    "reinforce": ("accord.methods:REINFORCE", "optimize a policy against a reward by the plain policy gradient"),
-    "rloo": ("accord.methods:RLOO", "optimize a policy against a reward, each sample judged by its siblings"),
-    "grpo": ("accord.methods:GRPO", "optimize a policy against a reward, each group its own yardstick"),
-    "ppo": ("accord.methods:PPO", "optimize a policy against a reward with a value model"),
-    "raft": ("accord.methods:RAFT", "fine-tune a policy on the best of its own samples"),
-    "star": ("accord.methods:STaR", "fine-tune a policy on its own rationales whose answers are right, in rounds"),
-    "self-consistency": (
-        "accord.methods:SelfConsistency",
-        "fine-tune a policy on the answers most of its samples give",
+from dataclasses import dataclass
+
+RUN = ("model", "best", "*.jsonl", "*.json", "*.yaml", "*.html", "tensorboard")
+"""What a method leaves in its folder."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command as the table has it."""
+
+    target: str
+    """The module and the name of what it calls: a function, or a method's class."""
+    what: str
+    positional: tuple[str, ...] = ()
+    """Options that may be given without their names, in this order; the last takes all words left where `takes_all`."""
+    takes_all: bool = False
+    further: str = ""
+    """The argument that gets whatever options the command itself has not."""
+    file: str = ""
+    """The name, in a stage's folder, of the one file it writes; without one `out` is the folder itself."""
+    leaves: tuple[str, ...] = ()
+    """Patterns of what is in a stage's folder afterwards, which later stages can name."""
+    result: str = ""
+    """The file in `out`, where that is a folder, that has the result."""
+    says_where: bool = False
+    """Whether it says itself where its result is."""
+
+
+def _method(name: str, what: str) -> Command:
+    return Command(f"accord.methods:{name}", what, leaves=RUN)
+
+
+def _question(name: str, what: str, *leaves: str) -> Command:
+    return Command(
+        f"accord.evaluate:evaluate_{name}", what, leaves=("evaluation.json", *leaves), result="evaluation.json"
+    )
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        "accord.cli.pipeline:demo", "from nothing to an aligned model and a report, in a small world", says_where=True
     ),
-    "online-dpo": ("accord.methods:OnlineDPO", "optimize a policy on a judge's preferences between its samples"),
-    "nash-md": ("accord.methods:NashMD", "optimize a policy against opponents made of itself, by a judge"),
-    "ipo-md": ("accord.methods:IPOMD", "the same by regression on pairs of samples"),
-    "distill": ("accord.methods:Distill", "make a student say what its teacher would, on its own samples"),
-    "score": ("accord.cli.label:score", "the log-probability a model gives to completions"),
-    "evaluate models": ("accord.evaluate:evaluate_models", "win rates, scores and KL of models on held-out prompts"),
-    "evaluate comparisons": (
-        "accord.evaluate:evaluate_comparisons",
-        "how well a reward model agrees with held-out judgments",
+    "pretrain": _method("Pretrain", "teach a model to continue text"),
+    "sft": _method("SFT", "fine-tune a model on demonstrations"),
+    "sample": Command("accord.cli.sample:sample", "sample completions of prompts", file="samples.jsonl"),
+    "label": Command("accord.cli.label:label", "have a judge compare completions", file="comparisons.jsonl"),
+    "reward": _method("RewardModel", "fit a reward model to preferences or rankings"),
+    "preference": _method("PreferenceModel", "fit a two-argument preference model, which may be cyclic"),
+    "dpo": _method("DPO", "optimize a policy on preferences directly"),
+    "ipo": _method("IPO", "optimize a policy on preferences directly, with a bounded margin"),
+    "kto": _method("KTO", "optimize a policy on completions labeled good or bad"),
+    "reinforce": _method("REINFORCE", "optimize a policy against a reward by the plain policy gradient"),
+    "rloo": _method("RLOO", "optimize a policy against a reward, each sample judged by its siblings"),
+    "grpo": _method("GRPO", "optimize a policy against a reward, each group its own yardstick"),
+    "ppo": _method("PPO", "optimize a policy against a reward with a value model"),
+    "raft": _method("RAFT", "fine-tune a policy on the best of its own samples"),
+    "star": _method("STaR", "fine-tune a policy on its own rationales whose answers are right, in rounds"),
+    "self-consistency": _method("SelfConsistency", "fine-tune a policy on the answers most of its samples give"),
+    "online-dpo": _method("OnlineDPO", "optimize a policy on a judge's preferences between its samples"),
+    "nash-md": _method("NashMD", "optimize a policy against opponents made of itself, by a judge"),
+    "ipo-md": _method("IPOMD", "the same by regression on pairs of samples"),
+    "distill": _method("Distill", "make a student say what its teacher would, on its own samples"),
+    "score": Command("accord.cli.label:score", "the log-probability a model gives to completions", file="scores.jsonl"),
+    "evaluate models": _question("models", "win rates, scores and KL of models on held-out prompts", "wins.jsonl"),
+    "evaluate comparisons": _question("comparisons", "how well a reward model agrees with held-out judgments"),
+    "evaluate agreement": _question("agreement", "how far annotators agree, and the ceiling this sets for a model"),
+    "evaluate frontier": _question("frontier", "reward against divergence, over methods and prices"),
+    "evaluate overoptimization": _question(
+        "overoptimization", "where the true reward turns over while the optimized one rises"
     ),
-    "evaluate agreement": (
-        "accord.evaluate:evaluate_agreement",
-        "how far annotators agree, and the ceiling this sets for a model of them",
+    "evaluate tasks": _question("tasks", "models on clusters of tasks, those held out and others"),
+    "evaluate passes": _question("passes", "how often models' samples are right: pass@k and the majority's answer"),
+    "tasks": Command(
+        "accord.cli.datasets:tasks", "write demonstrations of all clusters but those held out", file="train.jsonl"
     ),
-    "evaluate frontier": ("accord.evaluate:evaluate_frontier", "reward against divergence, over methods and prices"),
-    "evaluate overoptimization": (
-        "accord.evaluate:evaluate_overoptimization",
-        "where the true reward turns over while the optimized one rises",
+    "world": Command(
+        "accord.cli.datasets:world",
+        "write the files of a small world with known truth",
+        leaves=("init", "*.jsonl", "tasks"),
     ),
-    "evaluate tasks": ("accord.evaluate:evaluate_tasks", "models on clusters of tasks, those held out and others"),
-    "tasks": ("accord.cli.small:tasks", "write demonstrations of all clusters of tasks but those held out"),
-    "evaluate passes": (
-        "accord.evaluate:evaluate_passes",
-        "how often models' samples are right: pass@k and the majority's answer",
+    "run": Command(
+        "accord.cli.pipeline:run",
+        "run the stages of a recipe, those that changed",
+        positional=("recipe",),
+        further="overrides",
+        says_where=True,
     ),
-    "run": ("accord.cli.small:run", "run the stages of a recipe, those that changed"),
-    "chat": ("accord.cli.chat:chat", "talk with a model, or with two beside each other"),
-    "inspect": ("accord.cli.inspect:inspect", "look inside a model as it reads a text"),
-    "report": (
-        "accord.cli.small:report",
+    "chat": Command("accord.cli.chat:chat", "talk with a model, or with two side by side", positional=("model",)),
+    "inspect": Command(
+        "accord.cli.inspect:inspect",
+        "look inside a model as it reads a text",
+        positional=("model", "text"),
+        says_where=True,
+    ),
+    "report": Command(
+        "accord.cli.pipeline:report",
         "write the page of a run or of a pipeline, or one that compares several",
+        positional=("folder",),
+        takes_all=True,
+        says_where=True,
     ),
-    "world": ("accord.cli.small:world", "write the files of a small world with known truth"),
 }
 
-OPEN = {"run": "overrides"}
-"""Commands that take any further options, and the argument that gets them."""
-
-QUESTIONS = {
-    "evaluate": {
-        "tasks": "tasks",
-        "families": "frontier",
-        "runs": "overoptimization",
-        "annotators": "agreement",
-        "models": "models",
-        "samples": "models",
-        "": "comparisons",
-    }
-}
-"""Commands that ask several questions, and by which option each is known where it is not named; the first counts."""
-
-POSITIONAL = {"run": ("recipe",), "report": ("folder",), "chat": ("model",), "inspect": ("model", "text")}
-"""Commands whose first options may be given without their names, in this order."""
-
-SEVERAL = {"report"}
-"""Commands of which the last such option takes all the words that come."""
+FAMILIES = {name.split()[0] for name in COMMANDS if " " in name}
+"""Commands of two words, by their first."""

@@ -162,12 +162,14 @@ def token_divergences(
 
 
 @torch.no_grad()
-def branch_log_probs(policy: Policy, trees: Sequence[Tree]) -> list[list[float]]:
+def branch_log_probs(
+    policy: Policy, trees: Sequence[Tree], tokens_per_pass: int = TOKENS_PER_PASS
+) -> list[list[float]]:
     """log pi(completion | prompt) of every branch of every tree, in float64 sums, with a bar on standard error."""
     sums: dict[int, list[float]] = {}
     indices = {id(tree): i for i, tree in enumerate(trees)}
     with counting("score", len(trees)) as done:
-        for batch in pack(trees, TOKENS_PER_PASS, policy.device):
+        for batch in pack(trees, tokens_per_pass, policy.device):
             logp = segment_sum(policy.log_probs(batch).double(), batch.owner, batch.branches)
             of_trees = logp.cpu().split([len(tree.branches) for tree in batch.trees])
             sums |= {indices[id(tree)]: some.tolist() for tree, some in zip(batch.trees, of_trees, strict=True)}

@@ -29,8 +29,12 @@ class Rollout:
 
     trees: list[Tree]
     samples: list[Sample]
-    rewards: list[float]
     parts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def rewards(self) -> list[float]:
+        """The reward of every sample."""
+        return [float(b.reward) for t in self.trees for b in t.branches if b.reward is not None]
 
     @staticmethod
     def of(
@@ -48,7 +52,7 @@ class Rollout:
         trees = [
             engine.trees.Tree(p.tokens, tuple(branches[i * g : (i + 1) * g]), row=p.row) for i, p in enumerate(prompts)
         ]
-        return Rollout(trees, samples, rewards, parts or {})
+        return Rollout(trees, samples, parts or {})
 
     def result(self, numbers: Mapping[str, float]) -> StepResult:
         """A step's result: the samples, what they look like in numbers, and the method's own `numbers`."""
@@ -90,18 +94,13 @@ def penalize(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tr
 
     With `mask` none of a cut sample's tokens are trained on.
     """
-    ended = map(has_ended, rollout.samples)
+    each = zip(map(has_ended, rollout.samples), rollout.rewards, strict=True)  # in the branches' order
 
-    def cut(branch: Branch, reward: float) -> Branch:
-        return replace(untrained(branch) if mask else branch, reward=reward - penalty)
+    def penalized(branch: Branch) -> Branch:
+        ended, reward = next(each)
+        return branch if ended else replace(untrained(branch) if mask else branch, reward=reward - penalty)
 
-    rewards = iter(rollout.rewards)
-    return [
-        replace(
-            t, branches=tuple(b if end else cut(b, r) for b, r, end in zip(t.branches, rewards, ended, strict=False))
-        )
-        for t in rollout.trees
-    ]
+    return [replace(tree, branches=tuple(map(penalized, tree.branches))) for tree in rollout.trees]
 
 
 def untrained(branch: Branch) -> Branch:

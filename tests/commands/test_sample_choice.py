@@ -142,7 +142,7 @@ def test_any_spec_arrives_as_it_was_written(reward: str, base: str, monkeypatch:
     def named(spec: str, *_: object, **__: object) -> None:
         raise Seen(spec)
 
-    monkeypatch.setattr("accord.cli.sample.reward_named", named)
+    monkeypatch.setattr("accord.feedback.named.reward_named", named)
     data = write_jsonl(Path("prompts.jsonl"), PROMPTS)
     with pytest.raises(Seen) as seen:
         accord("sample", "--model", base, "--data", data, "--out", "o.jsonl", "--max-new-tokens", 2, "--reward", reward)

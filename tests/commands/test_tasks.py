@@ -10,7 +10,7 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM
 
-from accord.cli import main as cli
+from accord.cli.call import bind
 from accord.cli.recipe import read_recipe, resolve
 from accord.data.encoding import to_tree
 from accord.data.examples import dialogue
@@ -196,5 +196,5 @@ def test_the_recipe_can_be_run(tmp_path: Path) -> None:
     stages = resolve(read_recipe(recipe), tmp_path, {"held_out": "reading"})
     assert [s.name for s in stages] == ["world", "base", "mix", "tuned", "evaluation"]
     for stage in stages:
-        cli.parse(stage.command, cli.options_as_args(stage.command, {"out": str(tmp_path), **stage.options}, None))
+        bind(stage.command, {"out": str(tmp_path), **stage.options})
     assert stages[2].options["leave_out"] == stages[4].options["held_out"] == "reading"

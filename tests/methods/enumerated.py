@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from accord.engine.forward import log_probabilities
 from accord.engine.models import Policy
 from accord.engine.trees import Branch, Tree, Trees
-from accord.methods.online import Learner, Online
+from accord.methods.online import OnlineMethod
 from accord.records import Completion, EncodedPrompt, Prompt, Sample
+from accord.train.loop import Learner
 from accord.worlds.enumerable import END, Enumerable
 from tests.engine.tiny import policy_of
 from tests.methods.test_policy_gradients import flat, network_in
@@ -47,7 +48,7 @@ def prompts_in(world: Enumerable, count: int) -> list[EncodedPrompt]:
     return [EncodedPrompt(Prompt(""), world.prompt, row) for row in range(count)]
 
 
-def started(world: Enumerable, method: Online, feedback: Any = None) -> tuple[Any, Policy]:
+def started(world: Enumerable, method: OnlineMethod, feedback: Any = None) -> tuple[Any, Policy]:
     """A learner whose policy has moved away from the reference to other random weights; and the policy."""
     policy = policy_of(network_in(world, 2))
     learner: Learner = method.learner(policy, feedback)

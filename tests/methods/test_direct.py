@@ -18,7 +18,8 @@ from accord.engine.models import Policy
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from accord.methods import DPO, IPO, KTO, RAFT, Distill, OnlineDPO
-from accord.methods.rollouts import rolled
+from accord.methods.pairs import compare
+from accord.methods.rollouts import Rollout
 from accord.objectives.selection import best_of_n
 from accord.records import EncodedPrompt, Labeled, Preference, Prompt, Sample, Verdict
 from accord.worlds.enumerable import END, Enumerable
@@ -118,11 +119,10 @@ def test_the_sign_of_ktos_pull_depends_on_the_share_of_labels_alone(desirable: f
     policy.network.load_state_dict(network_in(TWO_TOKENS, 1).state_dict())
     shares = torch.linspace(0.05, 0.95, len(TWO_TOKENS.sequences), dtype=torch.float64)
     ratio = sequence_logps(policy.network, TWO_TOKENS) - reference
-    z0 = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
-    values, measures = objective(labeled(TWO_TOKENS).with_extra(baseline=z0))
+    values, measures = objective(labeled(TWO_TOKENS), baseline=0.1)
     weight = torch.stack([shares, 1 - shares], 1).flatten()
     total = (weight * values).sum()
-    assert torch.autograd.grad(total, z0, allow_unused=True, retain_graph=True) == (None,)
+    assert not measures["baseline"].requires_grad
     s = torch.sigmoid(0.3 * (ratio - 0.1)).detach()
     pull = (desirable * shares - undesirable * (1 - shares)) * 0.3 * s * (1 - s)
     same(gradient(total, policy.network), gradient(-(pull * ratio).sum(), policy.network))
@@ -146,10 +146,8 @@ def test_at_equal_weights_the_majority_label_wins(
     weight = torch.tensor([p for share in shares for p in (share, 1 - share)], dtype=torch.float64)
     batch = [Tree(GAME.tree.prompt, (branch,), (0,)) for branch in GAME.tree.branches]
     for _ in range(8):  # z0 follows the policy
-        z0 = torch.tensor(objective.divergence(batch))
-        minimize(
-            policy.network, lambda z0=z0: (weight * objective(trees.with_extra(baseline=z0))[0]).sum(), iterations=20
-        )
+        z0 = objective.divergence(batch)
+        minimize(policy.network, lambda z0=z0: (weight * objective(trees, baseline=z0)[0]).sum(), iterations=20)
     with torch.no_grad():
         assert float(GAME.distribution(policy.network)[0]) == pytest.approx(first, abs=0.02)
 
@@ -175,9 +173,9 @@ def test_the_baseline_is_of_mismatched_pairs_whatever_the_packing() -> None:
     for budget in (8, 4096):
         policy = gpt2()
         batch, objective, method = kto_batch(policy, tokens_per_pass=budget)
-        work = method.work(objective, batch, torch.device("cpu"))
+        work = method.terms(objective, batch, policy)
         assert len(work.packs) == {8: 2, 4096: 1}[budget] and work.count == 3
-        outputs = [objective(trees) for trees in work.packs]
+        outputs = [work.objective(trees) for trees in work.packs]
         loss = sum(values.sum() for values, _ in outputs) / work.count
         swapped = [Tree(batch[i].prompt, batch[(i + 1) % 3].branches) for i in range(3)]
         with torch.no_grad():
@@ -200,7 +198,7 @@ def test_the_baseline_is_not_negative_and_0_of_a_row_alone() -> None:
             ratios = objective.log_ratios(Trees.of([objective.swapped(batch[i - 1], batch[i]) for i in range(3)]))
         assert objective.divergence(batch) == pytest.approx(max(0.0, float(ratios.mean())), abs=1e-12)
         assert sign * float(ratios.mean()) > 0.01
-        objective.reference, objective.model.network = objective.model.network, objective.reference
+        objective.reference, objective.policy = objective.policy, objective.reference
 
 
 def test_mismatched_pairs_are_no_longer_than_rows() -> None:
@@ -267,7 +265,7 @@ def test_online_dpo_descends_its_loss_on_pairs_of_the_policys_own(smoothing: flo
     method = OnlineDPO(beta=0.3, label_smoothing=smoothing, max_new_tokens=2, **COMMON)
     learner, policy = started(TWO_TOKENS, method, Table(TWO_TOKENS, table))
     samples, chance = every_group(spoken(TWO_TOKENS, policy.network), 2)
-    rollout, judged, told = learner.duel(prompts_in(TWO_TOKENS, len(chance)), samples)
+    rollout, judged, told = compare(learner.judge, prompts_in(TWO_TOKENS, len(chance)), samples)
     pairs = Trees.of(method.pairs(judged))
     values, measures = learner.objective(pairs)
     got = gradient((chance[rows_of(pairs)[0::2]] * values).sum(), policy.network)
@@ -285,8 +283,8 @@ def test_online_dpo_descends_its_loss_on_pairs_of_the_policys_own(smoothing: flo
     # 7 pairs of equals and two more tie, two are invalid; their samples stand at 1/2.
     assert told == {"ties": 9 / 49, "invalid": 2 / 49}
     assert len(judged) == 47 and len(values) == 38
-    assert rollout.rewards.view(-1, 2).sum(1).tolist() == pytest.approx([1.0] * 49)
-    assert rollout.rewards[2 * 3].item() == rollout.rewards[2 * 3 + 1].item() == 0.5
+    assert torch.tensor(rollout.rewards).view(-1, 2).sum(1).tolist() == pytest.approx([1.0] * 49)
+    assert rollout.rewards[2 * 3] == rollout.rewards[2 * 3 + 1] == 0.5
     assert bool((pairs.rewards[0::2] > pairs.rewards[1::2]).all())
     torch.testing.assert_close(measures["margin"], measures["chosen_reward"] - measures["rejected_reward"])
 
@@ -296,7 +294,7 @@ def test_a_verdict_next_to_one_half_has_a_winner_and_one_half_has_none(win: floa
     method = OnlineDPO(max_new_tokens=1, **COMMON)
     learner, policy = started(ONE_TOKEN, method, Table(ONE_TOKEN, [[win] * 4] * 4))
     samples = spoken(ONE_TOKEN, policy.network)[:2]
-    _, judged, told = learner.duel(prompts_in(ONE_TOKEN, 1), samples)
+    _, judged, told = compare(learner.judge, prompts_in(ONE_TOKEN, 1), samples)
     pairs = method.pairs(judged)
     assert told == {"ties": float(win == 0.5), "invalid": 0.0}
     chosen = [pair.branches[0].tokens for pair in pairs]
@@ -320,8 +318,9 @@ def test_a_step_of_ties_alone_has_no_update() -> None:
     learner.policy.tokenizer = word_tokenizer()
     learner.policy.tokenizer.eos_token_id = END
     optimizer = Counting()
-    rollout, row = learner.step(0, prompts_in(TWO_TOKENS, 3), optimizer)
-    assert (optimizer.work, row, len(rollout.samples)) == ([], {"ties": 1.0, "invalid": 0.0}, 12)
+    result = learner.step(0, prompts_in(TWO_TOKENS, 3), optimizer)
+    assert (optimizer.work, len(result.samples)) == ([], 12)
+    assert (result.numbers["ties"], result.numbers["invalid"]) == (1.0, 0.0) and "loss" not in result.numbers
 
 
 def test_more_samples_of_a_prompt_make_more_pairs() -> None:
@@ -329,7 +328,7 @@ def test_more_samples_of_a_prompt_make_more_pairs() -> None:
     method = OnlineDPO(max_new_tokens=1, group_size=4, **COMMON)
     learner, policy = started(ONE_TOKEN, method, Table(ONE_TOKEN, [[0.9] * 4] * 4))
     said = spoken(ONE_TOKEN, policy.network)
-    _, judged, _ = learner.duel(prompts_in(ONE_TOKEN, 2), [*said, *reversed(said)])
+    _, judged, _ = compare(learner.judge, prompts_in(ONE_TOKEN, 2), [*said, *reversed(said)])
     found = [(t.row, *(b.tokens[0] for b in t.branches)) for t in judged]
     assert found == [(0, 0, 1), (0, 2, 3), (1, 3, 2), (1, 1, 0)]
     with pytest.raises(InputError, match="group_size must be even"):
@@ -344,7 +343,7 @@ def distilled(gamma: float, teacher: Any) -> tuple[Tensor, Policy, Trees]:
     policy = policy_of(network_in(TWO_TOKENS, 1))
     learner: Any = Distill(gamma=gamma, max_new_tokens=2, **COMMON).learner(policy, policy_of(teacher))
     samples = spoken(TWO_TOKENS, policy.network)
-    rollout = rolled(prompts_in(TWO_TOKENS, len(samples)), samples, [0.0] * len(samples))
+    rollout = Rollout.of(prompts_in(TWO_TOKENS, len(samples)), samples, [0.0] * len(samples))
     trees = learner.score(Trees.of(rollout.trees))
     values, _ = learner.loss(trees)
     return gradient((chances(samples) * values).sum(), policy.network), policy, trees
@@ -356,7 +355,7 @@ def test_undiscounted_distillation_is_the_exact_gradient_of_the_divergence() -> 
     logp = sequence_logps(policy.network, TWO_TOKENS)
     divergence = (logp.exp() * (logp - teacher)).sum()
     same(got, gradient(divergence, policy.network))
-    per_token = logp.detach().exp()[trees.owner] * trees.extra["kl"]
+    per_token = logp.detach().exp()[trees.owner] * trees.kl
     assert float(per_token.sum()) == pytest.approx(divergence.item(), abs=1e-10)
 
 
@@ -377,7 +376,7 @@ def test_distillation_token_by_token_is_the_gradient_at_every_prefix() -> None:
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
 def test_a_student_that_is_its_teacher_learns_nothing(gamma: float) -> None:
     got, _, trees = distilled(gamma, network_in(TWO_TOKENS, 1))
-    assert float(trees.extra["kl"].abs().max()) < 1e-14
+    assert float(trees.kl.abs().max()) < 1e-14
     assert float(got.abs().max()) < 1e-13
 
 
@@ -450,7 +449,7 @@ def test_rafts_mean_gradient_imitates_the_best_of_n() -> None:
     learner: Any = method.learner(policy, lambda samples: torch.zeros(len(samples)))
     samples, chance = every_group(spoken(ONE_TOKEN, policy.network), 2)
     scores = [float(ONE_TOKEN.reward[s.completion.tokens[0]]) for s in samples]  # the sequences are (0) (1) (2) (3)
-    rollout = rolled(prompts_in(ONE_TOKEN, len(chance)), samples, scores)
+    rollout = Rollout.of(prompts_in(ONE_TOKEN, len(chance)), samples, scores)
     trees = Trees.of([replace(tree, branches=tuple(method.best(tree, END))) for tree in rollout.trees])
     values, _ = learner.objective(trees)
     logp = sequence_logps(policy.network, ONE_TOKEN)
@@ -470,13 +469,14 @@ def test_a_step_of_raft_is_the_mean_over_the_tokens_it_keeps(temperature: float)
 
     learner, optimizer = method.learner(policy, long), Counting()
     nothing: Any = optimizer
-    rollout, row = learner.step(0, prompts, nothing)
-    [work] = optimizer.work
+    result = learner.step(0, prompts, nothing)
+    whole = [result.samples[:16], result.samples[16:]]
+    [work], row = optimizer.work, result.numbers
     trees = [tree for pack in work.packs for tree in pack.trees]
-    for tree, whole in zip(sorted(trees, key=lambda tree: tree.row), rollout.trees, strict=True):
-        ended = [b for b in whole.branches if b.tokens[-1] == policy.end]
-        assert len(tree.branches[0].tokens) == max(len(b.tokens) for b in ended)
-        assert all(b in ended for b in tree.branches)
+    for tree, group in zip(sorted(trees, key=lambda tree: tree.row), whole, strict=True):
+        ended = [s.completion.tokens for s in group if s.completion.tokens[-1] == policy.end]
+        assert len(tree.branches[0].tokens) == max(map(len, ended))
+        assert all(b.tokens in ended for b in tree.branches)
     branches = [b for tree in trees for b in tree.branches]
     assert row["kept"] == len(branches) / 32
     assert row["kept_reward"] == sum(len(b.tokens) for b in branches) / len(branches)

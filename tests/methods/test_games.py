@@ -21,8 +21,8 @@ from accord.engine.sampling import Sampling
 from accord.engine.trees import Trees
 from accord.errors import InputError
 from accord.methods import IPOMD, NashMD, RewardModel
-from accord.methods.pairs import matched
-from accord.methods.policy_gradient import Snapshots
+from accord.methods.nash_md import Snapshots
+from accord.methods.pairs import compare, match
 from accord.records import Completion, EncodedPrompt, Sample, Verdict
 from accord.train.run import read_metrics
 from accord.worlds.enumerable import Enumerable, kl_regularized_optimum
@@ -78,7 +78,7 @@ def test_nash_md_climbs_its_preference_over_the_opponent(size: int, opponents: i
     groups = list(product(range(7), repeat=opponents))
     prompts = prompts_in(TWO_TOKENS, len(chance) * len(groups))
     rows = [(mine, theirs) for mine in range(len(chance)) for theirs in groups]
-    rollout, told = matched(
+    rollout, told = match(
         judge,  # type: ignore[arg-type]
         prompts,
         [sample for mine, _ in rows for sample in ours[mine * size : (mine + 1) * size]],
@@ -106,7 +106,7 @@ def test_ipo_md_descends_the_distance_to_the_preferences(mixture: float) -> None
     samples, _ = every_group(spoken(TWO_TOKENS, policy.network), 2)
     opponent = mixed_logps(TWO_TOKENS, policy.network, network_in(TWO_TOKENS, 2), mixture).exp()
     weight = torch.outer(opponent, opponent)
-    _, judged, told = learner.duel(prompts_in(TWO_TOKENS, 49), samples)
+    _, judged, told = compare(learner.judge, prompts_in(TWO_TOKENS, 49), samples)
     pairs = Trees.of(method.pairs(judged))
     values, measures = learner.objective(pairs)
     got = gradient((weight.flatten()[rows_of(pairs)[0::2]] * values).sum(), policy.network)
@@ -126,8 +126,8 @@ def test_the_opponent_is_drawn_from_the_mixed_logits() -> None:
     for method in (NashMD(mixture=0.3, **COMMON), IPOMD(mixture=0.3, **COMMON)):
         learner, policy = started(TWO_TOKENS, method, None)
         speaker = learner.opponent(0) if isinstance(method, NashMD) else learner.speaker
-        assert isinstance(speaker, Mixture)
-        [said] = generate(speaker, [TWO_TOKENS.prompt], 200, Sampling(max_new_tokens=2), end=0)
+        assert isinstance(speaker.network, Mixture)
+        [said] = generate(speaker.network, [TWO_TOKENS.prompt], 200, Sampling(max_new_tokens=2), end=0)
         mixed = mixed_logps(TWO_TOKENS, policy.network, network_in(TWO_TOKENS, 2), 0.3)
         known = dict(zip(TWO_TOKENS.sequences, mixed.tolist(), strict=True))
         assert {c.tokens for c in said} == set(TWO_TOKENS.sequences)
@@ -157,8 +157,8 @@ def said_by(network: nn.Module) -> Tensor:
 
 def duels(learner: Any, step: int, prompts: list[EncodedPrompt]) -> tuple[Tensor, list[Trees], Objective]:
     """IPO-MD's pairs of all words with all words: the chance of each, and what there is to minimize."""
-    said, chance = words(learner.policy.network), said_by(learner.speaker)
-    _, judged, _ = learner.duel(prompts, [said[i] for pair in product(range(3), repeat=2) for i in pair])
+    said, chance = words(learner.policy.network), said_by(learner.speaker.network)
+    _, judged, _ = compare(learner.judge, prompts, [said[i] for pair in product(range(3), repeat=2) for i in pair])
     return torch.outer(chance, chance).flatten(), [Trees.of(judged)], learner.objective
 
 
@@ -166,8 +166,8 @@ def matches(learner: Any, step: int, prompts: list[EncodedPrompt]) -> tuple[Tens
     """The same of Nash-MD: all words against all words of the opponent."""
     learner.done = step
     said = words(learner.policy.network)
-    chance = torch.outer(said_by(learner.policy.network), said_by(learner.opponent(step)))
-    rollout, _ = matched(GAME.judge(), prompts, [said[i // 3] for i in range(9)], [said[i % 3] for i in range(9)])
+    chance = torch.outer(said_by(learner.policy.network), said_by(learner.opponent(step).network))
+    rollout, _ = match(GAME.judge(), prompts, [said[i // 3] for i in range(9)], [said[i % 3] for i in range(9)])
     [packs], _ = learner.experience(step, rollout)
     return chance.flatten(), packs, learner.loss
 
@@ -187,7 +187,7 @@ def follow(method: NashMD | IPOMD, steps: int, rate: float) -> tuple[Tensor, Any
             (chance[rows] * loss(trees)[0]).sum().backward()
         optimizer.step()
         if isinstance(method, NashMD):
-            learner.past.keep(policy.network, step + 1)
+            learner.past.keep(policy, step + 1)
     return said_by(policy.network), learner
 
 
@@ -225,10 +225,10 @@ def test_the_price_of_leaving_the_last_snapshot() -> None:
     learner, policy = started(TWO_TOKENS, NashMD(past=1, mirror=0.3, **sizes, **COMMON), judge)
     [snapshot] = learner.past.networks.values()
     snapshot.load_state_dict(network_in(TWO_TOKENS, 3).state_dict())
-    assert learner.opponent(0) is snapshot
+    assert learner.opponent(0).network is snapshot
     said, past = spoken(TWO_TOKENS, policy.network), sequence_logps(snapshot, TWO_TOKENS)
     pairs = list(product(range(7), repeat=2))
-    rollout, _ = matched(judge, prompts_in(TWO_TOKENS, 49), [said[i] for i, _ in pairs], [said[j] for _, j in pairs])  # type: ignore[arg-type]
+    rollout, _ = match(judge, prompts_in(TWO_TOKENS, 49), [said[i] for i, _ in pairs], [said[j] for _, j in pairs])  # type: ignore[arg-type]
     logp = sequence_logps(policy.network, TWO_TOKENS)
     weight = torch.outer(logp.detach().exp(), past.exp()).flatten()
     batches, _ = learner.experience(0, rollout)
@@ -243,7 +243,7 @@ def test_online_mirror_descent_leads_to_the_equilibrium_of_the_regularized_game(
     # The opponent is the policy of one or two steps ago, which holds it back as well.
     reached, learner = follow(nash_md(past=1, snapshot_every=2, mirror=0.3), steps=140, rate=0.2)
     assert reached.tolist() == pytest.approx(NASH, abs=1e-4)
-    assert said_by(learner.past.last(140)).tolist() == pytest.approx(NASH, abs=1e-4)
+    assert said_by(learner.past.last(140).network).tolist() == pytest.approx(NASH, abs=1e-4)
 
 
 def test_past_policies_as_opponents_lead_there_as_well() -> None:
@@ -253,20 +253,23 @@ def test_past_policies_as_opponents_lead_there_as_well() -> None:
 
 def test_snapshots_are_the_last_so_many() -> None:
     # After steps 2, 4, 6, 8 the policy is kept, the last three times it was; the weight says after which step.
-    policy = nn.Linear(1, 1, bias=False)
-    policy.weight.data.fill_(0)
-    past = Snapshots(policy, torch.float32, count=3, every=2)
+    def weight(network: nn.Module) -> float:
+        return float(next(network.parameters()).flatten()[0])
+
+    policy = GAME.policy()
+    next(policy.network.parameters()).data.fill_(0)
+    past = Snapshots(policy, count=3, every=2)
     last, held = [], []
     for steps in range(1, 9):
-        policy.weight.data.fill_(steps)
+        next(policy.network.parameters()).data.fill_(steps)
         past.keep(policy, steps)
-        last.append(past.last(steps).weight.item())  # type: ignore[union-attr, operator]
-        held.append(sorted(network.weight.item() for network in past.networks.values()))  # type: ignore[union-attr, operator]
+        last.append(weight(past.last(steps).network))
+        held.append(sorted(map(weight, past.networks.values())))
     assert last == [0, 2, 2, 4, 4, 6, 6, 8]
     assert held == [[0, 0, 0], *[[0, 0, 2]] * 2, *[[0, 2, 4]] * 2, *[[2, 4, 6]] * 2, [4, 6, 8]]
     assert not any(p.requires_grad for network in past.networks.values() for p in network.parameters())
-    drawn = [past.any(0, step) for step in range(300)]
-    assert drawn[:50] == [past.any(0, step) for step in range(50)]
+    drawn = [past.any(0, step).network for step in range(300)]
+    assert drawn[:50] == [past.any(0, step).network for step in range(50)]
     assert all(80 <= drawn.count(network) <= 120 for network in past.networks.values())
 
 
@@ -288,7 +291,7 @@ def test_settings_out_of_range_are_refused(given: dict[str, Any], message: str) 
 
 def test_without_a_reference_it_plays_itself() -> None:
     learner: Any = NashMD(kl_coefficient=0.0, mixture=0.0, **COMMON).learner(GAME.policy(), GAME.judge())  # type: ignore[arg-type]
-    assert learner.opponent(0) is learner.policy.network and learner.reference is None
+    assert learner.opponent(0) is learner.policy and learner.reference is None
 
 
 def test_an_invalid_verdict_is_no_tie() -> None:
@@ -305,8 +308,8 @@ def test_an_invalid_verdict_is_no_tie() -> None:
     rock, scissors, paper = words(policy.network)
     prompts = [EncodedPrompt(GAME.prompt, GAME.tree.prompt, row) for row in range(2)]
     ours, theirs = [rock, scissors, rock, paper], [rock, scissors, paper, paper]
-    rollout, told = matched(Judge(), prompts, ours, theirs)  # type: ignore[arg-type]
-    assert rollout.rewards.tolist() == pytest.approx([0.9, 0.5, 0.5, 0.5])
+    rollout, told = match(Judge(), prompts, ours, theirs)  # type: ignore[arg-type]
+    assert rollout.rewards == pytest.approx([0.9, 0.5, 0.5, 0.5])
     assert told == {"invalid": 3 / 8}
     trained = [branch.trained for tree in rollout.trees for branch in tree.branches]
     assert trained == [None, (False,), None, None]

@@ -17,10 +17,10 @@ from accord.engine.fit import LossTerm, Objective, Optimizer
 from accord.engine.models import Model
 from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.methods import DPO, SFT, PreferenceModel, RewardModel
-from accord.methods.offline import Offline
+from accord.methods.offline import OfflineMethod
 from tests.engine.tiny import CONFIGS, policy_of, random_model, randomize, tree_lists
 
-METHODS: dict[str, Offline] = {
+METHODS: dict[str, OfflineMethod] = {
     "sft": SFT(dtype="float32"),
     "reward": RewardModel(dtype="float32"),
     "preference": PreferenceModel(dtype="float32", planes=2),
@@ -32,7 +32,7 @@ METHODS: dict[str, Offline] = {
 class Learning:
     """A method's loss on a GPT-2 of random float64 weights, which computes nothing in less than float64."""
 
-    method: Offline
+    method: OfflineMethod
     model: Model
     objective: Objective
 

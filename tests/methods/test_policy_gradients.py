@@ -16,7 +16,7 @@ from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from accord.methods import GRPO, REINFORCE, RLOO
 from accord.methods.policy_gradient import GradientLearner, PolicyGradient
-from accord.methods.rollouts import Rollout, rolled
+from accord.methods.rollouts import Rollout
 from accord.objectives.segments import segment_sum
 from accord.records import Completion, EncodedPrompt, Prompt, Sample
 from accord.worlds.enumerable import END, Enumerable
@@ -46,7 +46,7 @@ def learner_in(world: Enumerable, method: PolicyGradient) -> GradientLearner:
     learner = method.learner(policy, lambda samples: torch.zeros(len(samples)))
     assert isinstance(learner, GradientLearner)
     if learner.reference is not None:
-        learner.reference.load_state_dict(network_in(world, 2).state_dict())
+        learner.reference.network.load_state_dict(network_in(world, 2).state_dict())
     return learner
 
 
@@ -65,7 +65,17 @@ def every_group(world: Enumerable, learner: GradientLearner, size: int) -> tuple
     chance = torch.stack([logps[list(group)].sum().exp() for group in groups])
     assert float(chance.sum()) == pytest.approx(1, abs=1e-12)
     prompts = [EncodedPrompt(prompt.prompt, prompt.tokens, row) for row in range(len(groups))]
-    return rolled(prompts, samples, rewards), chance
+    return Rollout.of(prompts, samples, rewards), chance
+
+
+def rollout_of(trees: list[Tree], ended: Sequence[bool]) -> Rollout:
+    """A rollout of these trees, whose branches ended by themselves or were cut."""
+    branches = [b for tree in trees for b in tree.branches]
+    said = [
+        Completion(b.tokens, b.logprobs or (0.0,) * len(b.tokens), "end" if end else "length")
+        for b, end in zip(branches, ended, strict=True)
+    ]
+    return Rollout(trees, [Sample(Prompt(""), "", (), completion) for completion in said])
 
 
 def mean_gradient(world: Enumerable, method: PolicyGradient, size: int) -> tuple[Tensor, GradientLearner]:
@@ -88,7 +98,7 @@ def exact_gradient(world: Enumerable, learner: GradientLearner, price: float = 0
     value = (logp.exp() * world.reward).sum()
     if price:
         with torch.no_grad():
-            ref = sequence_logps(learner.reference, world)
+            ref = sequence_logps(learner.reference.network, world)
         kl = (logp.exp() * (logp - ref)).sum() if forward else (ref.exp() * (ref - logp)).sum()
         value = value - price * kl
     return flat(torch.autograd.grad(value, list(learner.policy.network.parameters())))
@@ -119,7 +129,7 @@ def test_a_baseline_of_the_other_samples_leaves_reinforce_unbiased() -> None:
     rollout, chance = every_group(TWO_TOKENS, learner, 2)
     total = torch.zeros((), dtype=torch.float64)
     for tree, probability in zip(rollout.trees, chance, strict=True):
-        alone = Rollout([tree], rollout.samples[:2], torch.tensor([True, True]))
+        alone = Rollout([tree], rollout.samples[:2])
         [[trees]], _ = learner.experience(0, alone)
         total = total + probability * learner.loss(trees)[0].mean()
     gradient = flat(torch.autograd.grad(-total, list(learner.policy.network.parameters())))
@@ -168,7 +178,7 @@ def test_what_the_divergence_in_the_loss_pulls_towards(kind: str, forward: bool)
 def test_normalizations_of_grpo() -> None:
     # Samples of 1 and 3 tokens with advantages +1 and -1 (unscaled: rewards 2 and 0), on policy: a token's loss is -A.
     two, four = Branch((END,), None, (-1.0,), 2.0), Branch((1, 2, END), None, (-1.0, -1.0, -1.0), 0.0)
-    rollout = Rollout([Tree(TWO_TOKENS.prompt, (two, four))], [], torch.tensor([True, True]))
+    rollout = rollout_of([Tree(TWO_TOKENS.prompt, (two, four))], [True, True])
     expected = {"token": [-1.0, 1.0, 1.0, 1.0], "sequence": [-1.0, 1.0], "constant": [-0.5, 1.5]}
     for how, values in expected.items():
         method = GRPO(**settings(group_size=2, kl_coefficient=0.0, scale=False, normalize=how))
@@ -180,20 +190,20 @@ def test_normalizations_of_grpo() -> None:
 def test_truncated_samples_that_are_masked_leave_the_denominator() -> None:
     # Of the same two samples the second was cut: its tokens are not trained on, its reward still makes the baseline.
     kept, cut = Branch((END,), None, (-1.0,), 2.0), Branch((1, 2), None, (-1.0, -1.0), 0.0)
-    rollout = Rollout([Tree(TWO_TOKENS.prompt, (kept, cut))], [], torch.tensor([True, False]))
+    rollout = rollout_of([Tree(TWO_TOKENS.prompt, (kept, cut))], [True, False])
     for how in ("token", "sequence", "constant"):
         method = GRPO(**settings(group_size=2, kl_coefficient=0.3, scale=False, normalize=how, mask_truncated=True))
         learner = learner_in(TWO_TOKENS, method)
-        learner.reference.load_state_dict(learner.policy.network.state_dict())  # type: ignore[union-attr]
+        learner.reference.network.load_state_dict(learner.policy.network.state_dict())  # type: ignore[union-attr]
         [batch], _ = learner.experience(0, rollout)
-        [work] = learner.work(batch, 0, 0)
-        assert work.count == 1
+        [term] = learner.terms(batch, 0, 0)
+        assert term.count == 1
         assert learner.loss(batch[0])[0].tolist() == pytest.approx([-0.5 if how == "constant" else -1.0], abs=1e-12)
 
 
 def test_where_every_sample_is_masked_nothing_is_learnt() -> None:
     cut = Branch((1, 2), None, (-1.0, -1.0), 0.0)
-    rollout = Rollout([Tree(TWO_TOKENS.prompt, (cut, cut))], [], torch.tensor([False, False]))
+    rollout = rollout_of([Tree(TWO_TOKENS.prompt, (cut, cut))], [False, False])
     learner = learner_in(TWO_TOKENS, RLOO(**settings(group_size=2, mask_truncated=True)))
     nothing: Any = None
     assert learner.learn(0, rollout, nothing) == {"flat_groups": 1.0, "kl": 0.0}
@@ -203,10 +213,10 @@ def test_where_every_sample_is_masked_nothing_is_learnt() -> None:
 def test_identical_rewards_teach_nothing(method: Any) -> None:
     third = 1 / 3  # three times of which is not exactly the mean's denominator times the mean
     branches = tuple(Branch((token, END), None, (-1.0, -1.0), third) for token in (1, 2, 1))
-    rollout = Rollout([Tree(TWO_TOKENS.prompt, branches)], [], torch.tensor([True] * 3))
+    rollout = rollout_of([Tree(TWO_TOKENS.prompt, branches)], [True] * 3)
     learner = learner_in(TWO_TOKENS, method(**settings(group_size=3, kl_coefficient=0.0)))
     [[trees]], row = learner.experience(0, rollout)
-    assert set(trees.extra["advantage"].tolist()) == {0.0}
+    assert set(trees.advantage.tolist()) == {0.0}
     assert row == {"flat_groups": 1.0}
 
 

@@ -33,6 +33,7 @@ from tests.commands.small import write_jsonl
 from tests.data.conftest import word_tokenizer
 from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, random_model, randomize
 from tests.methods.test_offline_oracles import minimize
+from tests.methods.test_policy_gradients import rollout_of
 
 PROMPTS = [
     EncodedPrompt(Prompt(text), tokens, row)
@@ -55,28 +56,28 @@ def settings(**given: Any) -> PPO:
 
 def rolled(ppo: PPO, policy: Policy | None = None, reward: Any = LENGTH) -> tuple[PPOLearner, Rollout]:
     """A learner and what its policy says to the prompts; the reference is another model than the policy."""
-    policy = policy or policy_at()
+    policy = (policy or policy_at()).in_dtype(ppo.dtype)
     learner = PPOLearner(ppo, policy, reward)
     if learner.reference is not None:
-        randomize(learner.reference, 5)
+        randomize(learner.reference.network, 5)
     return learner, sample(ppo, policy, PROMPTS, reward, step=0)
 
 
 def silence(learner: PPOLearner) -> None:
     """Let the value model expect 0 everywhere."""
-    learner.value.score.weight.data.zero_()
+    learner.value.network.score.weight.data.zero_()
 
 
 def flat(batches: Sequence[Sequence[Trees]], name: str) -> Tensor:
     """A number of every token of every pack."""
-    return torch.cat([trees.extra[name] for part in batches for trees in part])
+    return torch.cat([getattr(trees, name) for part in batches for trees in part])
 
 
 def by_row(batches: Sequence[Sequence[Trees]], name: str) -> dict[int, list[float]]:
     """A number of every token, for each prompt."""
     found: dict[int, list[float]] = {tree.row: [] for part in batches for trees in part for tree in trees.trees}
     for trees in (t for part in batches for t in part):
-        for branch, value in zip(trees.owner.tolist(), trees.extra[name].tolist(), strict=True):
+        for branch, value in zip(trees.owner.tolist(), getattr(trees, name).tolist(), strict=True):
             found[trees.trees[int(trees.group[branch])].row].append(value)
     return found
 
@@ -157,7 +158,7 @@ def test_the_reward_lands_on_the_last_token() -> None:
     for trees in (t for part in batches for t in part):
         branches = [b for tree in trees.trees for b in tree.branches]
         expected = [x for b in branches for x in [*[0.0] * (len(b.tokens) - 1), b.reward]]
-        assert trees.extra["returns"].tolist() == pytest.approx(expected, abs=1e-12)
+        assert trees.returns.tolist() == pytest.approx(expected, abs=1e-12)
         assert len({b.reward for b in branches}) > 1
 
 
@@ -177,7 +178,7 @@ def test_returns_are_the_score_less_the_price_of_what_is_still_to_come(coefficie
         for i, owner in enumerate(trees.owner.tolist()):
             to_come = (trees.owner == owner) & (torch.arange(len(gap)) >= i)
             expected[i] = trees.rewards[owner] - coefficient * gap[to_come].sum()
-        torch.testing.assert_close(trees.extra["returns"], expected, rtol=0, atol=1e-9)
+        torch.testing.assert_close(trees.returns, expected, rtol=0, atol=1e-9)
     if coefficient:  # else there is no reference to measure from
         assert row["kl"] == pytest.approx(total / 6, abs=1e-9)  # nats a completion: 3 prompts with 2 samples each
 
@@ -200,7 +201,7 @@ def test_the_sampler_and_the_scorer_agree(kind: str, most: float) -> None:
 def test_a_cut_sample_loses_the_penalty() -> None:
     ppo = settings()
     ended, cut = Branch((7, 2), None, (-1.0, -1.0), 3.0), Branch((7, 8), None, (-1.0, -1.0), 3.0)
-    rollout = Rollout([Tree((6,), (ended, cut)), Tree((8,), (cut, cut))], [], torch.tensor([True, False, False, True]))
+    rollout = rollout_of([Tree((6,), (ended, cut)), Tree((8,), (cut, cut))], [True, False, False, True])
     rewards = [[b.reward for b in tree.branches] for tree in penalize(rollout, 1.25)]
     assert rewards == [[3.0, 1.75], [1.75, 3.0]]
     learner, sampled = rolled(ppo)
@@ -218,7 +219,7 @@ def test_a_reward_of_zero_is_a_reward() -> None:
     silence(learner)
     batches, _ = learner.experience(0, rollout)
     assert set(flat(batches, "returns").tolist()) == set(flat(batches, "advantage").tolist()) == {0.0}
-    assert rollout.rewards.tolist() == [0.0] * 6
+    assert rollout.rewards == [0.0] * 6
 
 
 def test_a_reward_that_is_not_finite_or_missing_stops_the_run() -> None:
@@ -293,10 +294,10 @@ def test_the_value_model_starts_from_the_reward_model() -> None:
     scorer = Scorer.on(policy, seed=9)
     randomize(scorer.network, 4)
     learner = PPOLearner(settings(), policy, LearnedReward(scorer, policy))
-    for a, b in zip(learner.value.parameters(), scorer.network.parameters(), strict=True):
+    for a, b in zip(learner.value.network.parameters(), scorer.network.parameters(), strict=True):
         assert torch.equal(a, b) and a.data_ptr() != b.data_ptr() and a.requires_grad
     # A function has no weights to start from: the policy's trunk and a new head.
-    fresh = PPOLearner(settings(), policy, LENGTH).value
+    fresh = PPOLearner(settings(), policy, LENGTH).value.network
     trunk = policy.network.base_model.state_dict()
     assert all(torch.equal(value, trunk[name]) for name, value in fresh.base_model.state_dict().items())
 

@@ -182,7 +182,7 @@ def test_it_labels_and_is_measured_by_its_own_labels(home: Path, tmp_path: Path)
     assert len(found) == 12 and all(v.first_wins is not None and v.first_wins > 0.5 for v in verdicts)
     assert [v.first_wins for v in learned_judge(str(model))(asked)] == [v.first_wins for v in verdicts]
     options = ("--data", labels, "--out", tmp_path, "--reward", model, "--dtype", "float32")
-    assert accord("evaluate", *options) == 0
+    assert accord("evaluate", "comparisons", *options) == 0
     measured = json.loads((tmp_path / "evaluation.json").read_text())
     assert (measured["name"], measured["accuracy"]["estimate"], measured["ties"]) == ("preference model", 1.0, 0)
 
@@ -191,7 +191,7 @@ def test_it_judges_models_without_scoring_them(home: Path, tmp_path: Path) -> No
     # The same model with the same seed says the same, and a completion against itself is a tie.
     models = ("--models.one", home / "base", "--models.twin", home / "base", "--against", "one")
     options = ("--judge", home / "run" / "model", "--max-new-tokens", "4", "--dtype", "float32")
-    assert accord("evaluate", "--data", home / "rows.jsonl", "--out", tmp_path, *models, *options) == 0
+    assert accord("evaluate", "models", "--data", home / "rows.jsonl", "--out", tmp_path, *models, *options) == 0
     one, twin = json.loads((tmp_path / "evaluation.json").read_text())["models"]
     assert one["scores"] == twin["scores"] == {}
     assert (one["win_rate"], twin["win_rate"]["estimate"], twin["win_rate"]["ties"]) == (None, 0.5, 3)

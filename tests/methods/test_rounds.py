@@ -25,11 +25,11 @@ from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.errors import InputError, TrainingStopped
 from accord.feedback.verifiers import regex
 from accord.methods import RAFT, STaR, rounds
-from accord.methods.rollouts import respond
-from accord.methods.rounds import Round, Rounds, Selection, as_row, as_trees
+from accord.methods.offline import maximum_likelihood
+from accord.methods.rounds import Round, RoundsMethod, Selection, as_row, as_trees
 from accord.objectives.segments import segment_sum
 from accord.records import Completion, EncodedPrompt, Prompt, Sample
-from accord.train.loop import Result, maximum_likelihood
+from accord.train.loop import Result
 from accord.train.run import read_metrics
 from accord.worlds.enumerable import END, Enumerable
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
@@ -150,7 +150,7 @@ def straight(base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(base, tmp_path_factory.mktemp("runs") / "straight").folder
 
 
-def fine_tuned(policy: Policy, method: Rounds, rows: list[dict[str, Any]], number: int) -> Policy:
+def fine_tuned(policy: Policy, method: RoundsMethod, rows: list[dict[str, Any]], number: int) -> Policy:
     """The policy after plain maximum likelihood of a round's rows, an optimizer step a batch."""
     trees, objective = as_trees(rows), maximum_likelihood(policy)
     order = method.order(len(trees))
@@ -171,7 +171,7 @@ def test_each_round_samples_from_the_last_and_starts_where_it_should(
     prompts, _ = encode_prompts(policy.tokenizer, [Prompt(r["prompt"], r) for r in ROWS], room=6, context=48)
     for number in (1, 2):
         rows = read_jsonl(folder / f"round-{number}.jsonl")
-        said = respond(method, policy, prompts, number)
+        said = policy.sample(prompts, method.group_size, method.sampling(number))
         right = [s for s, ok in zip(said, regex("(good|bad)")(said).tolist(), strict=True) if ok]
         kept = [list(s.completion.tokens) for s in right if s.completion.stop == "end"]
         solved = {s.row for s in right if s.completion.stop == "end"}

@@ -16,7 +16,6 @@ from accord.engine.models import Policy
 from accord.errors import InputError
 from accord.feedback.verifiers import exact, number, regex
 from accord.methods import STaR
-from accord.methods.rollouts import respond
 from accord.methods.rounds import Round, as_row, as_trees
 from accord.methods.star import right_answer, with_hint
 from accord.records import EncodedPrompt, Message, Prompt, Sample
@@ -53,7 +52,7 @@ def test_right_samples_are_learnt_and_the_others_prompts_asked_again_with_a_hint
     unsolved = [p for p in prompts if p.row not in solved]
     assert solved and len(unsolved) > 1  # both parts have something to do
     hints = encoded(policy, method, [Prompt(f"{p.prompt.prompt} {p.prompt.columns['answer']}") for p in unsolved])
-    told = respond(method, policy, hints, 2)
+    told = policy.sample(hints, method.group_size, method.sampling(2))
     rows = [p.row for p in unsolved for _ in range(6)]
     answers = [{"answer": ROWS[row].columns["answer"]} for row in rows]
     marked = [Sample(Prompt("", c), s.text, (), s.completion) for s, c in zip(told, answers, strict=True)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from accord.cli.small import world
+from accord.cli.datasets import world
 from accord.errors import InputError
 from accord.records import Demonstration
 from accord.worlds import cafe

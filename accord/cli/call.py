@@ -1,0 +1,188 @@
+"""From a command's name and its options, as words or as values, to a call that is checked and ready.
+
+Options may be written with dashes or underscores; a YAML file given by --config holds the same names, and options on
+the command line override it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from accord.cli.options import REQUIRED, Option, help_text, nearest, options_of
+from accord.cli.table import COMMANDS, FAMILIES
+from accord.errors import InputError
+
+CONFIG = Option("config", str, None, "A YAML file of options; those given here override it.", "reads and writes")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A command with the options it was given, in their types; `run` does it, and returns what the command returns."""
+
+    command: str
+    options: Mapping[str, Any]
+    run: Callable[[], Any]
+
+
+def bind(command: str, values: Mapping[str, Any], where: str = "") -> Call:
+    """The call of a command with these values, which are texts, or what YAML makes of them; None leaves a default.
+
+    Raises:
+        InputError: there is no such command or option, a value does not fit, or one is missing; `where` says for the
+            message from where the options are.
+    """
+    target: Any = target_of(command)
+    options = options_of(target)
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        require_known(command, name, options, where)
+        if value is not None:
+            given[name] = options[name].read(value)
+    absent = [option.flag for option in options.values() if option.default is REQUIRED and option.name not in given]
+    if absent:
+        raise InputError(f"`accord {command}` needs {' and '.join(absent)}.")
+    if not hasattr(target, "fit"):
+        return Call(command, given, lambda: target(**given))
+    own, of_run = ({field.name for field in fields(kind)} for kind in (target, target.options))
+    method = target(**{name: value for name, value in given.items() if name in own})
+    target.options(**{name: value for name, value in given.items() if name in of_run})
+    rest = {name: value for name, value in given.items() if name not in own}
+    return Call(command, given, lambda: method.fit(**rest))
+
+
+def target_of(command: str) -> Callable[..., Any]:
+    """What a command calls: a function, or a method's class.
+
+    Raises:
+        InputError: no command is called that.
+    """
+    if command in FAMILIES:
+        raise InputError(f"`accord {command}` needs a question: {', '.join(questions(command))}.")
+    if command not in COMMANDS:
+        raise InputError(f"there is no command {command!r}{nearest(command, COMMANDS)}; `accord --help` lists them.")
+    module, name = COMMANDS[command].target.split(":")
+    target: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return target
+
+
+def questions(family: str) -> list[str]:
+    """The second words of a command of two."""
+    return [name.split()[1] for name in COMMANDS if name.startswith(f"{family} ")]
+
+
+def explained(command: str) -> str:
+    """The help of a command."""
+    entry, target = COMMANDS[command], target_of(command)
+    options = [option for option in options_of(target).values() if option.name != entry.further]
+    named = [f" --{o.name.replace('_', '-')} {o.name.upper()}" for o in options if o.default is REQUIRED]
+    short = [f" {name.upper()}" + " ..." * entry.takes_all for name in entry.positional]
+    required = short + [n for n in named if n.split()[0][2:].replace("-", "_") not in entry.positional]
+    return help_text(f"usage: accord {command}{''.join(required)} [options]", target, [*options, CONFIG])
+
+
+def require_known(command: str, name: str, known: Collection[str], where: str = "") -> None:
+    """Raise InputError where a command has no option of this name."""
+    if name not in known:
+        shown = name.replace("_", "-")
+        near = nearest(shown, [k.replace("_", "-") for k in known])
+        raise InputError(
+            f"`accord {command}` has no option {shown}{where}{near}; `accord {command} --help` lists them."
+        )
+
+
+def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
+    """A command's options from the words of a command line: texts by name, those of a --config file before them.
+
+    Raises:
+        InputError: there is no such command or option, one has no value, or the file cannot be read.
+    """
+    options, entry = options_of(target_of(command)), COMMANDS[command]
+    leading = list(takewhile(lambda word: not word.startswith("-"), words))
+    given: dict[str, Any] = _positional(command, leading)
+    from_file: dict[str, Any] = {}
+    further: dict[str, str] = {}
+    for key, value in _pairs(command, words[len(leading) :]):
+        name, dot, inner = key.partition(".")
+        name = name.replace("-", "_")
+        option = CONFIG if name == CONFIG.name else options.get(name)
+        negated = options.get(name[3:]) if name.startswith("no_") else None
+        if option is None and entry.further:
+            further[key] = "true" if value is None else value
+        elif option is None and negated and negated.is_flag and value is None:
+            given[negated.name] = "false"
+        elif option is None or (dot and not option.is_mapping):
+            require_known(command, f"{name}{dot}{inner}", [*options, CONFIG.name])
+        elif value is None and not option.is_flag:
+            raise InputError(f"`accord {command}` needs a value for --{key}.")
+        elif option is CONFIG:
+            from_file = read_config(command, Path(str(value)), options)
+        elif dot:
+            given[name] = {**(given[name] if isinstance(given.get(name), dict) else {}), inner: value}
+        else:
+            given[name] = "true" if value is None else value
+    if further:
+        given[entry.further] = further
+    return _merged(from_file, given)
+
+
+def _pairs(command: str, words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """The options among the words, without their dashes, and their values; None for one that has none."""
+    rest = list(words)
+    while rest:
+        key, equals, value = rest.pop(0).partition("=")
+        if not key.startswith("--") or key == "--":
+            raise InputError(f"`accord {command}` cannot tell what {key} is; options are written as --name value.")
+        if not equals and rest and not rest[0].startswith("--"):
+            value, equals = rest.pop(0), "="
+        yield key[2:], value if equals else None
+
+
+def read_config(command: str, path: Path, known: Collection[str]) -> dict[str, Any]:
+    """The options in a YAML file, by their names in Python.
+
+    Raises:
+        InputError: it cannot be read, or names an option that the command has not.
+    """
+    try:
+        options = yaml.safe_load(path.read_bytes()) or {}
+    except OSError as error:
+        raise InputError(f"--config {path} cannot be read: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"--config {path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(options, Mapping):
+        raise InputError(f"--config {path} must hold options by name, such as `learning-rate: 1e-5`.")
+    named = {str(key).replace("-", "_"): value for key, value in options.items()}
+    for name in named:
+        require_known(command, name, known, f" in {path}")
+    return named
+
+
+def _positional(command: str, words: Sequence[str]) -> dict[str, Any]:
+    """The words that a command line begins with, by the names of the options they stand for."""
+    entry = COMMANDS[command]
+    names = entry.positional
+    if entry.takes_all and len(words) > len(names):
+        return {**dict(zip(names[:-1], words, strict=False)), names[-1]: list(words[len(names) - 1 :])}
+    if len(words) > len(names):
+        raise InputError(
+            f"`accord {command}` cannot tell what {words[len(names)]} is; options are written as --name value."
+        )
+    return dict(zip(names, words, strict=False))
+
+
+def _merged(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of which the latter override the former; what is given by names is put together."""
+    both = {
+        name: {**first[name], **value}
+        for name, value in then.items()
+        if isinstance(value, Mapping) and isinstance(first.get(name), Mapping)
+    }
+    return {**first, **then, **both}
