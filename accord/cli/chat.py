@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 from accord import engine, feedback
 from accord.errors import InputError
 from accord.records import EncodedPrompt, Prompt
-from accord.results.base import called
 
 if TYPE_CHECKING:
     from accord.feedback.reward import Reward
@@ -49,7 +48,7 @@ def chat(
     from accord.chat.screen import Screen
     from accord.chat.session import Session
     from accord.chat.speaker import Speaker
-    from accord.report.text import called
+    from accord.results.base import called
 
     policy = engine.load.load_model(model).in_dtype(dtype)
     policies = [policy]
