@@ -48,7 +48,7 @@ def chat(
     from accord.chat.screen import Screen
     from accord.chat.session import Session
     from accord.chat.speaker import Speaker
-    from accord.report.text import called
+    from accord.results.base import called
 
     policy = engine.load.load_model(model).in_dtype(dtype)
     policies = [policy]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from accord.report.captions import metric_for
 from accord.report.figures import Mark
-from accord.report.folder import Stage
-from accord.report.intervals import finite
-from accord.report.text import number
+from accord.report.folder import StageRecord
+from accord.report.html import number
 
 WATCHED = (
     "watched", "reward", "reward_std", "flat_groups", "length", "repetition", "entropy", "kl", "sampler_drift",
@@ -19,7 +19,7 @@ WATCHED = (
 
 
 @dataclass(frozen=True)
-class Alarm:
+class AlarmKind:
     """One kind of alarm: when it rang, and what it saw and advised when it first did."""
 
     label: str
@@ -36,16 +36,16 @@ class Alarm:
 
 
 @dataclass(frozen=True)
-class Watch:
+class StageAlarms:
     """What the alarms of one stage said and looked at; `best` is the step whose model is kept, and its value."""
 
     stage: str
-    alarms: tuple[Alarm, ...]
+    alarms: tuple[AlarmKind, ...]
     looked_at: tuple[str, ...]
     steps: int
     best: tuple[str, str] | None
 
-    def named(self, stage: str) -> Watch:
+    def named(self, stage: str) -> StageAlarms:
         """The same under another stage's name."""
         return replace(self, stage=stage)
 
@@ -55,24 +55,30 @@ class Watch:
         return [(alarm.steps[0], alarm.label) for alarm in self.alarms]
 
 
-def watch(stage: Stage, measured: Collection[str]) -> Watch | None:
+def stage_alarms(stage: StageRecord, measured: Collection[str]) -> StageAlarms | None:
     """The alarms of a stage; None where none were listening."""
     run = stage.run
     if run.alarms is None:
         return None
     kinds: dict[str, list[tuple[float, str, str]]] = {}
     for row in run.alarms:
-        step = finite(row.get("step"))
+        step = _finite(row.get("step"))
         entry = (0.0 if step is None else step, _sentence(row.get("saw")), _sentence(row.get("try")))
         kinds.setdefault(str(row.get("alarm") or "alarm"), []).append(entry)
     alarms = [
-        Alarm(str(place), name.replace("-", " "), tuple(step for step, _, _ in rows), rows[0][1], rows[0][2])
-        for place, (name, rows) in enumerate(kinds.items(), start=1)
+        AlarmKind(str(index), name.replace("-", " "), tuple(step for step, _, _ in rows), rows[0][1], rows[0][2])
+        for index, (name, rows) in enumerate(kinds.items(), start=1)
     ]
     looked = tuple(_in_a_sentence(metric_for(name, measured).title) for name in WATCHED if name in measured)
-    step, value = finite(run.best.get("step")), finite(run.best.get("watched"))
+    step, value = _finite(run.best.get("step")), _finite(run.best.get("watched"))
     best = None if step is None else (number_of(step), number(value))
-    return Watch(stage.name, tuple(alarms), looked, len(run.metrics), best)
+    return StageAlarms(stage.name, tuple(alarms), looked, len(run.metrics), best)
+
+
+def _finite(value: object) -> float | None:
+    """The number, where it is one and finite."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else None  # type: ignore[arg-type]
 
 
 def number_of(step: float) -> str:

@@ -1,12 +1,9 @@
-"""What each curve is called, and the sentence under it that says what to see."""
+"""What each column of metrics is called, and the sentence under its curve that says what to see."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-
-from accord.report.series import Series, ends
-from accord.report.text import number, percent
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ METRICS = {
         chance=0.0,
         is_main=False,
     ),
-    "kl_coefficient": _aside("KL coefficient", "The price of a nat; where there is a target, it adapts to hold it."),
+    "kl_coefficient": _aside("KL coefficient", "What a nat costs; where there is a target, it adapts to hold it."),
     "ratio": _aside("Ratio of new to old probability", "It should stay near one.", chance=1.0),
     "clip_fraction": _share(
         "Ratios clipped",
@@ -125,7 +122,7 @@ METRICS = {
 }
 """Columns in the order in which they are shown."""
 
-BESIDE = {
+IN_CONTEXT = {
     "entropy": {
         "loss": _aside("Policy loss", "It hovers around zero and need not fall: it is no measure of progress."),
     },
@@ -151,12 +148,12 @@ BESIDE = {
         ),
     },
 }
-"""What columns mean where another is measured beside them; the first that fits counts."""
+"""What columns mean where another is measured, too; the first that fits counts."""
 
 
 def metric_for(name: str, measured: Collection[str]) -> Metric:
     """How to show the column `name` of a run that measured these columns; other names speak for themselves."""
-    for other, meanings in BESIDE.items():
+    for other, meanings in IN_CONTEXT.items():
         if other in measured and name in meanings:
             return meanings[name]
     if name.startswith(PART):
@@ -166,33 +163,15 @@ def metric_for(name: str, measured: Collection[str]) -> Metric:
 
 def in_order(names: Iterable[str]) -> list[str]:
     """The columns in the order in which they are shown: a reward's parts after it, unknown ones last."""
-    order = {name: place for place, name in enumerate(METRICS)}
+    order = {name: index for index, name in enumerate(METRICS)}
 
-    def place(name: str) -> tuple[int, bool]:
+    def position(name: str) -> tuple[int, bool]:
         is_part = name.startswith(PART)
         return order.get("reward" if is_part else name, len(order)), is_part
 
-    return sorted(names, key=place)
+    return sorted(names, key=position)
 
 
 def score_of(measured: Collection[str]) -> str:
     """What the number beside a sample of such a run is: a reward, a chance to win, or, where nobody scored, nothing."""
     return "" if "teacher_kl" in measured else "chance to win" if "invalid" in measured else "reward"
-
-
-def caption(metric: Metric, series: Series) -> str:
-    """From where to where the curve went, what to look for, and how many steps had no finite value."""
-    shown = percent if metric.is_share else number
-    first, last = ends(series.values)
-    if len(series) == 1:
-        text = f"{shown(last)} in the only step measured."
-    elif series.values.min() == series.values.max():
-        text = f"{shown(last)} throughout."
-    else:
-        text = f"From {shown(first)} to {shown(last)}."
-    if metric.look_for:
-        text += f" {metric.look_for}"
-    if series.broken:
-        steps = "1 step" if series.broken == 1 else f"{series.broken} steps"
-        text += f" Not finite in {steps}, left out here."
-    return text

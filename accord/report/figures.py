@@ -1,17 +1,34 @@
-"""Curves over the steps of runs: one metric, the reward beside what watches it, one metric of several runs."""
+"""Figures as inline SVG in the page's colors and font, which read in light, dark and print: curves over steps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import matplotlib
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from accord.report.canvas import DASHES, HUES, ROUND, SOFT, blank, drawing, hue, inline
-from accord.report.captions import Metric
-from accord.report.series import Series, smooth, thin
+from accord.report.captions import Metric, in_order, metric_for
+from accord.report.html import number, percent
+from accord.report.series import Series, columns, ends, smooth, thin
+
+# Each color is drawn as a hexadecimal stand-in, which becomes a variable of the page's style sheet.
+INK, SOFT, GRID = "#000001", "#000002", "#000003"
+HUES = ("#000011", "#000012", "#000013", "#000014", "#000015", "#000016")
+_VARIABLES = {INK: "--ink", SOFT: "--soft", GRID: "--grid"} | {hue: f"--hue-{i}" for i, hue in enumerate(HUES, start=1)}
+
+ROUND = [1, 2, 2.5, 5, 10]
+"""Ticks fall on these numbers times a power of ten."""
+
+DASHES = (0, (4, 3))
+"""Of lines that stand for no measurement of their own: chance, a bound, what is optimized."""
 
 FEW = 10
 """Fewer values than this are drawn as they are, each with a dot; more, faint under their running mean."""
@@ -21,6 +38,68 @@ Mark = tuple[float, str]
 
 PROXY, INDEPENDENT, ALARM = HUES[1], HUES[0], HUES[4]
 """The colors of what is optimized, of what watches it, and of alarms."""
+
+_STYLE: dict[Any, object] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "accord",
+    "font.size": 8.5,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": SOFT,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+}
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Matplotlib in the page's style while the block runs."""
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def hue(index: int) -> str:
+    """The color of the `index`-th thing drawn; after six they come round again, and labels set things apart."""
+    return HUES[index % len(HUES)]
+
+
+def blank(width: float, height: float, xlabel: str) -> tuple[Canvas, Axes]:
+    """An empty figure of so many inches, with one pair of axes."""
+    figure = Canvas(figsize=(width, height), dpi=72, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(xlabel)
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND, min_n_ticks=3))
+    return figure, axes
+
+
+def inline(figure: Canvas) -> Markup:
+    """The figure as an `<svg>` element: no prologue, no metadata, no names of its own, the page's colors and font."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True)
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.S)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"| version="1\.1"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(
+        r"<clipPath.*?</clipPath>|<defs>\s*</defs>| clip-path=\"[^\"]*\"|font-family:[^;\"]*; ?", "", svg, flags=re.S
+    )
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'<svg width="[^"]*pt" height="[^"]*pt"', '<svg aria-hidden="true"', svg)
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d{2,}", lambda n: f"{float(n.group()):.1f}", tag.group()), svg)
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, f"var({variable})")
+    return Markup(re.sub(r"\s*\n\s*", "\n", svg))
 
 
 @dataclass(frozen=True)
@@ -63,9 +142,9 @@ Style = tuple[str, object]
 """A color and a pattern of dashes."""
 
 
-def style(place: int) -> Style:
-    """How the run in a place of a comparison is drawn: the first six solid, the next six dashed, then dotted."""
-    return hue(place), ("-", DASHES, (0, (1, 1.5)))[min(place // len(HUES), 2)]
+def style(index: int) -> Style:
+    """How a comparison's run of this index is drawn: the first six solid, the next six dashed, then dotted."""
+    return hue(index), ("-", DASHES, (0, (1, 1.5)))[min(index // len(HUES), 2)]
 
 
 def overlay(runs: Sequence[tuple[str, Series]], metric: Metric, styles: dict[str, Style]) -> Markup:
@@ -78,6 +157,45 @@ def overlay(runs: Sequence[tuple[str, Series]], metric: Metric, styles: dict[str
         return inline(figure)
 
 
+def plot_metrics(rows: Sequence[Mapping[str, Any]]) -> Canvas:
+    """The main curves of a run as a matplotlib figure, three in a row: raw values faint, their running mean bold.
+
+    Args:
+        rows: of metrics.jsonl, each with its `step`.
+    """
+    measured = columns(rows)
+    shown = [(name, metric_for(name, measured)) for name in in_order(measured)]
+    shown = [(name, metric) for name, metric in shown if metric.is_main] or shown
+    across = max(1, min(3, len(shown)))
+    down = max(1, -(-len(shown) // across))
+    figure = Canvas(figsize=(4.2 * across, 2.6 * down), layout="constrained")
+    for index, (name, metric) in enumerate(shown, start=1):
+        axes = figure.add_subplot(down, across, index)
+        axes.set_title(metric.title, fontsize=9)
+        axes.set_xlabel("step")
+        _line(axes, measured[name], "C0")
+        _settle(axes, [measured[name]], metric, chance="gray")
+    return figure
+
+
+def caption(metric: Metric, series: Series) -> str:
+    """From where to where the curve went, what to look for, and how many steps had no finite value."""
+    shown = percent if metric.is_share else number
+    first, last = ends(series.values)
+    if len(series) == 1:
+        text = f"{shown(last)} in the only step measured."
+    elif series.values.min() == series.values.max():
+        text = f"{shown(last)} throughout."
+    else:
+        text = f"From {shown(first)} to {shown(last)}."
+    if metric.look_for:
+        text += f" {metric.look_for}"
+    if series.broken:
+        steps = "1 step" if series.broken == 1 else f"{series.broken} steps"
+        text += f" Not finite in {steps}, left out here."
+    return text
+
+
 def _line(axes: Axes, series: Series, color: str, style: object = "-") -> None:
     if len(series) < FEW:
         axes.plot(series.steps, series.values, color=color, linewidth=1.6, linestyle=style, marker="o", markersize=3)
@@ -86,11 +204,11 @@ def _line(axes: Axes, series: Series, color: str, style: object = "-") -> None:
     axes.plot(*thin(series.steps, smooth(series.values)), color=color, linewidth=1.8, linestyle=style)
 
 
-def _settle(axes: Axes, drawn: Sequence[Series], metric: Metric) -> None:
+def _settle(axes: Axes, drawn: Sequence[Series], metric: Metric, chance: str = SOFT) -> None:
     """Ticks that fit the metric, the line of chance, and no room for shares that cannot be."""
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=ROUND))
     if metric.chance is not None:
-        axes.axhline(metric.chance, color=SOFT, linewidth=0.8, linestyle=DASHES)
+        axes.axhline(metric.chance, color=chance, linewidth=0.8, linestyle=DASHES)
     if metric.is_share:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         low, high = axes.get_ylim()

@@ -1,4 +1,4 @@
-"""What a run folder or a pipeline folder holds, read into plain rows; whatever is missing is simply empty."""
+"""What a run's or a pipeline's folder holds: settings, rows, and an evaluation's result; what is missing is empty."""
 
 from __future__ import annotations
 
@@ -6,42 +6,41 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
+from accord import results
 from accord.errors import InputError
+from accord.report.html import Json
+from accord.results import Evaluation
 
-Json = dict[str, Any]
+Result = TypeVar("Result", bound=Evaluation)
 
-_OF_A_RUN = ("config.yaml", "metrics.jsonl", "evaluation.json")
+_OF_A_RUN = ("config.yaml", "metrics.jsonl", results.FILE)
 
 _EVALUATIONS = {
-    "models": "Models beside each other, on the same prompts.",
+    "models": "Models side by side, on the same prompts.",
     "comparisons": "A model of preferences on trial.",
     "agreement": "How far annotators agree.",
     "frontier": "What a nat of distance buys.",
     "overoptimization": "Where more of the reward stops being better.",
     "tasks": "Models on clusters of tasks.",
+    "passes": "How often samples are right.",
 }
 
 
 @dataclass(frozen=True)
-class Run:
-    """The files of one run folder; `alarms` is None where none were listening."""
+class RunFiles:
+    """The files of one run's folder; `alarms` is None where none were listening."""
 
     settings: Json = field(default_factory=dict)
     environment: Json = field(default_factory=dict)
     metrics: list[Json] = field(default_factory=list)
     samples: list[Json] = field(default_factory=list)
-    evaluation: Json = field(default_factory=dict)
+    evaluation: Evaluation | None = None
     alarms: list[Json] | None = None
     best: Json = field(default_factory=dict)
-
-    @property
-    def kind(self) -> str:
-        """The question that the evaluation in the folder answers."""
-        return str(self.evaluation.get("kind") or "")
 
     @property
     def seconds(self) -> float | None:
@@ -51,12 +50,15 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One step of a pipeline: which command ran, for how many seconds, on which stages or files, and what it left."""
+class StageRecord:
+    """One step of a pipeline: which command ran, for how many seconds, on which stages or files, and what it left.
+
+    Its status is `ran`, `skipped` (as it was), `unfinished`, `waiting`, or `given` (no run made it).
+    """
 
     name: str
     command: str
-    run: Run
+    run: RunFiles
     status: str = "ran"
     seconds: float | None = None
     inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -64,19 +66,24 @@ class Stage:
 
 @dataclass(frozen=True)
 class Story:
-    """What a page tells: the stages of a pipeline, or the one stage that a single run is."""
+    """What a page is about: the stages of a pipeline, or the one stage that a single run is."""
 
     title: str
     description: str
     seconds: float | None
-    stages: tuple[Stage, ...]
+    stages: tuple[StageRecord, ...]
     is_pipeline: bool
     folder: Path
+
+    def results(self, question: type[Result]) -> list[tuple[str, Result]]:
+        """The answers to one question of `accord evaluate`, each with the name of its stage."""
+        given = [(stage.name, stage.run.evaluation) for stage in self.stages]
+        return [(name, result) for name, result in given if isinstance(result, question)]
 
 
 def is_run(folder: Path) -> bool:
     """Whether the folder holds what a run leaves."""
-    return any((folder / name).is_file() for name in _OF_A_RUN)
+    return any((folder / name).is_file() for name in (*_OF_A_RUN, *results.FILES))
 
 
 def is_story(folder: Path) -> bool:
@@ -90,7 +97,8 @@ def read_story(folder: Path) -> Story:
         return read_pipeline(folder)
     if is_run(folder):
         stage = read_stage(folder)
-        what = f"One run of accord {stage.command}." if stage.command else _EVALUATIONS.get(stage.run.kind, "One run.")
+        kind = stage.run.evaluation.kind if stage.run.evaluation else ""
+        what = f"One run of accord {stage.command}." if stage.command else _EVALUATIONS.get(kind, "One run.")
         return Story(stage.name, what, stage.run.seconds, (stage,), is_pipeline=False, folder=folder)
     raise InputError(
         f"{folder} is neither a run nor a pipeline: it holds none of pipeline.json, {', '.join(_OF_A_RUN)}; "
@@ -98,10 +106,10 @@ def read_story(folder: Path) -> Story:
     )
 
 
-def read_stage(folder: Path, name: str = "") -> Stage:
+def read_stage(folder: Path, name: str = "") -> StageRecord:
     """A run by itself, called as its folder is unless it has a better name."""
     run = read_run(folder)
-    return Stage(name=name or folder.resolve().name, command=str(run.settings.get("command") or ""), run=run)
+    return StageRecord(name=name or folder.resolve().name, command=str(run.settings.get("command") or ""), run=run)
 
 
 def read_pipeline(folder: Path) -> Story:
@@ -112,14 +120,16 @@ def read_pipeline(folder: Path) -> Story:
     for row, stage in enumerate(pipeline.get("stages", []), start=1):
         if not isinstance(stage, dict) or not isinstance(stage.get("name"), str):
             raise InputError(f"{path}: stage {row} has no name; run the pipeline again to write the file anew.")
-        run = read_run(folder / str(stage.get("folder") or stage["name"]))
+        inside = folder / str(stage.get("folder") or stage["name"])
+        run = read_run(inside)
+        status, seconds = _state(stage, run, inside)
         stages.append(
-            Stage(
+            StageRecord(
                 name=stage["name"],
                 command=str(stage.get("command") or run.settings.get("command", "")),
                 run=run,
-                status=str(stage.get("status", "ran")),
-                seconds=stage.get("seconds"),
+                status=status,
+                seconds=seconds,
                 inputs={option: _several(value) for option, value in stage.get("inputs", {}).items()},
             )
         )
@@ -127,19 +137,33 @@ def read_pipeline(folder: Path) -> Story:
     return Story(title, pipeline.get("description") or "", pipeline.get("seconds"), tuple(stages), True, folder)
 
 
+def _state(stage: Json, run: RunFiles, folder: Path) -> tuple[str, float | None]:
+    """A stage's status and seconds.
+
+    While a command runs, and after a kill, pipeline.json calls its stage running, of 0 seconds; what the stage
+    has left in its own folder is newer: the page of a training run is written once its model is.
+    """
+    status, seconds = str(stage.get("status", "ran")), stage.get("seconds")
+    if status in ("running", "waiting"):
+        seconds = max(seconds or 0.0, run.seconds or 0.0) or None
+    if status == "running":
+        status = "ran" if (folder / "model").is_dir() or run.evaluation else "unfinished"
+    return status, seconds
+
+
 def _several(value: Any) -> tuple[str, ...]:
     """One input or a list of them."""
     return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RunFiles:
     """What one run left in its folder."""
-    return Run(
+    return RunFiles(
         settings=_read_settings(folder / "config.yaml"),
         environment=_read_json(folder / "environment.json"),
         metrics=_latest(_read_rows(folder / "metrics.jsonl")),
         samples=_read_rows(folder / "samples.jsonl"),
-        evaluation=_read_json(folder / "evaluation.json"),
+        evaluation=results.load(folder) if any((folder / name).is_file() for name in results.FILES) else None,
         alarms=_read_rows(folder / "alarms.jsonl") if (folder / "alarms.jsonl").is_file() else None,
         best=_read_json(folder / "best.json"),
     )

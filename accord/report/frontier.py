@@ -1,4 +1,8 @@
-"""Score against the square root of the KL divergence from a reference: training as lines, finished models as points."""
+"""Score against the square root of the KL divergence from a reference.
+
+Training is a line and a finished model a point; a measured frontier has a line a method, over its coefficients, and
+best-of-n with its bound.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,14 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from accord.report import captions, series
-from accord.report.canvas import INK, ROUND, blank, drawing, hue, inline
-from accord.report.figures import Figure
+from accord.report.captions import score_of
+from accord.report.figures import INK, ROUND, Figure, blank, drawing, hue, inline
 from accord.report.folder import Story
-from accord.report.intervals import Interval
-from accord.report.results import ModelTable
-from accord.report.series import Array, Series, smooth
+from accord.report.html import number
+from accord.report.models import ModelTable
+from accord.report.series import Array, Series, columns, paired, smooth
+from accord.results import FrontierResult, Interval
+from accord.results.base import called
 
 LEARNED_SCORE = "reward"
 """The score that the `reward` in a policy's metrics is comparable with: what the learned reward model says."""
@@ -25,7 +30,7 @@ DISTANCE = "√KL from the reference (√nats)"
 
 
 @dataclass(frozen=True)
-class Path:
+class Trajectory:
     """A run's way through the plane of distance and score: two arrays of (n,), in the order of its steps."""
 
     name: str
@@ -34,7 +39,7 @@ class Path:
 
 
 @dataclass(frozen=True)
-class Point:
+class ScoredPoint:
     """A model in that plane, with the interval of its score; the points of one group share a color."""
 
     name: str
@@ -43,53 +48,69 @@ class Point:
     group: str = ""
 
 
+@dataclass(frozen=True)
+class Line:
+    """Models that differ by a coefficient, or the best of so many answers, in the order of their distance."""
+
+    name: str
+    points: tuple[ScoredPoint, ...]
+
+    def at(self, distance: float) -> float:
+        """The score at a distance within the line's reach, on the straight line between its points."""
+        reached = [point.distance for point in self.points]
+        return float(np.interp(distance, reached, [point.score.estimate for point in self.points]))
+
+
 def frontiers(story: Story, tables: Sequence[ModelTable]) -> list[Figure]:
-    """Score against √KL under every judge, with the ways of the runs that learned from it or were watched by it."""
-    ways = paths([(stage.name, stage.run.metrics) for stage in story.stages])
+    """The measured frontiers; then, by every judge, the finished models, and the runs that it rewarded or watched."""
+    ways = trajectories([(stage.name, stage.run.metrics) for stage in story.stages])
     drawn = []
     for table in tables:
         for judge in sorted(table.judges, key=lambda name: name != LEARNED_SCORE):
-            found = points(table, judge)
-            if len(found) > 1:
-                drawn.append(frontier(ways if judge == LEARNED_SCORE else _watched(story, judge), found, judge))
+            finished = points(table, judge)
+            if len(finished) > 1:
+                drawn.append(frontier(ways if judge == LEARNED_SCORE else _watched(story, judge), finished, judge))
     if ways and not any(figure.title.startswith(f"{LEARNED_SCORE} ") for figure in drawn):
         drawn.insert(0, frontier(ways, [], LEARNED_SCORE))
-    return drawn
+    measured = [measured_frontier(result) for _, result in story.results(FrontierResult)]
+    return [figure for figure in measured if figure] + drawn
 
 
-def paths(runs: Sequence[tuple[str, list[dict[str, object]]]]) -> list[Path]:
+def trajectories(runs: Sequence[tuple[str, list[dict[str, object]]]]) -> list[Trajectory]:
     """The ways of those runs, named with their metrics, that measured both a learned reward and a distance."""
-    measured = [(name, series.columns(rows)) for name, rows in runs]
-    return _paths([(name, metrics) for name, metrics in measured if captions.score_of(metrics) == LEARNED_SCORE])
+    measured = [(name, columns(rows)) for name, rows in runs]
+    return _trajectories([(name, metrics) for name, metrics in measured if score_of(metrics) == LEARNED_SCORE])
 
 
-def _watched(story: Story, judge: str) -> list[Path]:
+def _watched(story: Story, judge: str) -> list[Trajectory]:
     """The ways of the runs that this judge watched, by what it said of them."""
     stages = [stage for stage in story.stages if stage.run.settings.get("watch") == judge]
-    return _paths([(stage.name, series.columns(stage.run.metrics)) for stage in stages], "watched")
+    return _trajectories([(stage.name, columns(stage.run.metrics)) for stage in stages], "watched")
 
 
-def _paths(measured: Sequence[tuple[str, dict[str, Series]]], score: str = "reward") -> list[Path]:
-    found = []
+def _trajectories(measured: Sequence[tuple[str, dict[str, Series]]], score: str = "reward") -> list[Trajectory]:
+    ways = []
     for name, metrics in measured:
         if {score, "kl"} <= metrics.keys():
-            kl, values = series.paired(metrics["kl"], metrics[score])
+            kl, values = paired(metrics["kl"], metrics[score])
             if len(kl):
-                found.append(Path(name, np.sqrt(np.maximum(kl, 0.0)), values))
-    return found
+                ways.append(Trajectory(name, np.sqrt(np.maximum(kl, 0.0)), values))
+    return ways
 
 
-def points(table: ModelTable, judge: str) -> list[Point]:
+def points(table: ModelTable, judge: str) -> list[ScoredPoint]:
     """The models whose score and distance are known; the reference is at distance zero from itself."""
-    found = []
-    for model in table.models:
-        distance = 0.0 if model.name == table.reference else model.kl.estimate if model.kl else None
+    placed = []
+    for model in table.result.models:
+        distance = 0.0 if model.name == table.result.reference else model.kl.estimate if model.kl else None
         if distance is not None and judge in model.scores:
-            found.append(Point(model.name, max(distance, 0.0) ** 0.5, model.scores[judge]))
-    return found
+            placed.append(ScoredPoint(model.name, max(distance, 0.0) ** 0.5, model.scores[judge]))
+    return placed
 
 
-def frontier(ways: Sequence[Path], found: Sequence[Point], judge: str, names: Sequence[str] = ()) -> Figure:
+def frontier(
+    ways: Sequence[Trajectory], finished: Sequence[ScoredPoint], judge: str, names: Sequence[str] = ()
+) -> Figure:
     """The picture and what to see in it; `names` come first where colors are given out."""
     caption = []
     if ways:
@@ -98,44 +119,136 @@ def frontier(ways: Sequence[Path], found: Sequence[Point], judge: str, names: Se
             f"The line is the way of {walked} through training: dots are steps, the line their running mean. "
             "Steep is good; a line that goes right without rising pays distance for nothing."
         )
-    if found:
+    if finished:
         caption.append("Points are the finished models, with the 95% interval of their mean score.")
-    if found and judge != LEARNED_SCORE:
+    if finished and judge != LEARNED_SCORE:
         caption.append(
             f"{judge} is the judge: a model that goes up under the reward it was trained on but down here has "
             "overoptimized that reward."
         )
-    return Figure(f"{judge} against √KL", _draw(ways, found, judge, names), " ".join(caption))
+    return Figure(f"{judge} against √KL", _draw(ways, finished, judge, names), " ".join(caption))
 
 
-def _draw(ways: Sequence[Path], found: Sequence[Point], score: str, first: Sequence[str]) -> Markup:
+def _draw(ways: Sequence[Trajectory], finished: Sequence[ScoredPoint], score: str, first: Sequence[str]) -> Markup:
     with drawing():
         figure, axes = blank(4.6, 2.9, DISTANCE)
         axes.set_ylabel(score)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
-        names = dict.fromkeys([*first, *(point.group or point.name for point in found), *(path.name for path in ways)])
+        names = dict.fromkeys(
+            [*first, *(point.group or point.name for point in finished), *(path.name for path in ways)]
+        )
         colors = {name: hue(index) for index, name in enumerate(names)}
         for path in ways:
             color, every = colors[path.name], max(1, len(path.score) // 240)
             axes.plot(path.distance[::every], path.score[::every], ".", color=color, markersize=2.5, alpha=0.35)
             axes.plot(smooth(path.distance)[::every], smooth(path.score)[::every], color=color, linewidth=1.6)
-        for point in found:
+        for point in finished:
             color = colors[point.group or point.name]
             axes.vlines(point.distance, point.score.low, point.score.high, color=color, linewidth=1.4)
             axes.plot(point.distance, point.score.estimate, "o", color=color, markersize=5)
         axes.margins(0.08, 0.12)
         figure.draw_without_rendering()
-        label(axes, found)
+        label(axes, finished)
         return inline(figure)
 
 
-def label(axes: Axes, found: Sequence[Point]) -> None:
+def lines(result: FrontierResult) -> tuple[list[Line], Line | None]:
+    """The families of an evaluation, and the bound of best-of-n where its divergence is known to lie below it."""
+    families = [
+        _line(
+            family.name,
+            [
+                (p.name if p.coefficient is None else f"{p.coefficient:g}", p.kl.estimate, p.score)
+                for p in family.points
+            ],
+        )
+        for family in result.families
+    ]
+    best = result.best_of_n
+    exact = _line("best of n", [(str(one.n), one.kl.estimate, one.score) for one in best if one.kl])
+    bound = _line(
+        "best of n, by the bound" if exact.points else "best of n", [(str(b.n), b.kl_bound, b.score) for b in best]
+    )
+    drawn = [line for line in (*families, exact if exact.points else bound) if line.points]
+    return drawn, bound if exact.points else None
+
+
+def _line(name: str, models: Sequence[tuple[str, float, Interval]]) -> Line:
+    placed = [ScoredPoint(model, max(kl, 0.0) ** 0.5, score) for model, kl, score in models]
+    return Line(name, tuple(sorted(placed, key=lambda point: point.distance)))
+
+
+def measured_frontier(result: FrontierResult) -> Figure | None:
+    """The figure of an evaluation of frontiers; None where it has no models."""
+    drawn, bound = lines(result)
+    if not drawn:
+        return None
+    judge = called(result.judge) or "score"
+    caption = _reading(drawn, judge)
+    caption += " Numbers at the points are coefficients, or n; bars are 95% intervals."
+    if bound:
+        caption += (
+            " The thin dashed line sets best-of-n at its bound, log n − (n − 1)/n, which its divergence never passes."
+        )
+    elif any(line.name == "best of n" for line in drawn):
+        caption += " Best-of-n lies at its bound, log n − (n − 1)/n, or to the left of it."
+    title = f"{judge} against √KL" + (f" from {called(result.reference)}" if result.reference else "")
+    return Figure(title, _draw_lines(drawn, bound, judge), caption)
+
+
+def _reading(drawn: Sequence[Line], judge: str) -> str:
+    """Who gets furthest, and who gets most where all have arrived."""
+    top, best = max(((f, p) for f in drawn for p in f.points), key=lambda pair: pair[1].score.estimate)
+    at = f"{top.name} ({best.name}) at √KL {number(best.distance)}"
+    text = f"The highest {judge}, {number(best.score.estimate)}, is {at}."
+    arrived = [line for line in drawn if len(line.points) > 1]
+    if len(arrived) > 1:
+        nearest = max(line.points[0].distance for line in arrived)
+        shared = min(line.points[-1].distance for line in arrived)
+        if nearest <= shared:
+            order = sorted(arrived, key=lambda line: -line.at(shared))
+            scores = ", ".join(f"{line.name} {number(line.at(shared))}" for line in order)
+            text += f" At √KL {number(shared)}, which all reach: {scores}."
+    return text + " Higher at the same distance is better."
+
+
+def _draw_lines(drawn: Sequence[Line], bound: Line | None, judge: str) -> Markup:
+    with drawing():
+        figure, axes = blank(4.6, 2.9, DISTANCE)
+        axes.set_ylabel(judge)
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
+        for index, line in enumerate(drawn):
+            distance = [point.distance for point in line.points]
+            score = [point.score.estimate for point in line.points]
+            low, high = [p.score.low for p in line.points], [p.score.high for p in line.points]
+            axes.vlines(distance, low, high, color=hue(index), linewidth=1.1, alpha=0.7)
+            marker = "os^Dv*"[index % 6]
+            axes.plot(distance, score, color=hue(index), linewidth=1.5, marker=marker, markersize=4.5, label=line.name)
+        if bound:
+            distance = [point.distance for point in bound.points]
+            score = [point.score.estimate for point in bound.points]
+            axes.plot(distance, score, color=INK, linewidth=0.9, linestyle=(0, (3, 2)), label=bound.name)
+        axes.margins(0.08, 0.12)
+        axes.legend(frameon=False, fontsize=8, handlelength=1.8)
+        figure.draw_without_rendering()
+        label(axes, [point for line in drawn for point in _named(line)])
+        return inline(figure)
+
+
+def _named(line: Line) -> list[ScoredPoint]:
+    """The points that are named: of best of n, which lie close, those whose n is a power of two."""
+    if line.name != "best of n":
+        return list(line.points)
+    return [point for point in line.points if not point.name.isdecimal() or int(point.name).bit_count() == 1]
+
+
+def label(axes: Axes, points: Sequence[ScoredPoint]) -> None:
     """Write each point's name beside it, on the first side where it covers no other name and no other point."""
     to_screen = axes.transData.transform
-    spots = [to_screen((point.distance, point.score.estimate)) for point in found]
+    spots = [to_screen((point.distance, point.score.estimate)) for point in points]
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in spots]
     frame = axes.get_window_extent()
-    for point, (x, y) in zip(found, spots, strict=True):
+    for point, (x, y) in zip(points, spots, strict=True):
         width, height = 5.2 * len(point.name), 9.0
         left = -6 - width
         sides = [(6, -5), (left, -5), (6, 4), (6, -14), (left, 4), (left, -14), (6, 14), (6, -24)]

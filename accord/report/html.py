@@ -1,19 +1,36 @@
-"""Templates and what they print with; the page as text that can be written."""
+"""Templates, and how they print words and numbers; what a model wrote is untrusted, and nothing of it may hide."""
 
 from __future__ import annotations
 
+import json
+import math
+import re
 import shlex
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
+from accord.console import HIDDEN, sign
 from accord.errors import InputError
 from accord.files import require_folder
-from accord.report import answers, flow, overoptimization, text
-from accord.report.folder import Json
+from accord.records import Message, show
+from accord.results import Interval
+from accord.results.base import called
+
+Json = dict[str, Any]
+"""An object as JSON files hold it."""
+
+LONGEST = 4000
+"""Characters of one text that the page shows."""
+
+BOUNDS = (0.1, 0.5, 1.0, 2.0, 4.0)
+"""Nats at which the shade of a token grows; below the first it has none."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_HIDDEN = re.compile(rf"{HIDDEN}|[ \n]+\Z")
 
 
 def fill(template: str, **values: Any) -> str:
@@ -41,10 +58,10 @@ def facts(values: Json) -> list[tuple[str, str]]:
 
     def line(value: Any) -> str:
         if isinstance(value, dict):
-            return ", ".join(f"{name} {text.setting(inner)}" for name, inner in value.items())
+            return ", ".join(f"{name} {setting(inner)}" for name, inner in value.items())
         if isinstance(value, list) and all(isinstance(word, str) for word in value):
             return shlex.join(value)
-        return text.setting(value)
+        return setting(value)
 
     return [(str(key), line(value)) for key, value in values.items()]
 
@@ -65,15 +82,131 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = (text.visible, text.plain, text.number, text.percent, text.duration, text.setting)
+    shown = (visible, shaded, plain, called, number, signed, percent, duration, setting, log_ratio)
     templates.filters.update({function.__name__: function for function in shown})
-    templates.filters.update(shaded=answers.shaded, signed=answers.signed)
-    templates.globals.update(
-        along_bar=_along_bar, box=(flow.WIDTH, flow.HEIGHT), bounds=answers.BOUNDS, forms=overoptimization.FORMS
-    )
+    templates.globals.update(along_bar=_along_bar, span=span, bounds=BOUNDS)
     return templates
+
+
+def span(intervals: Iterable[Interval]) -> tuple[float, float]:
+    """The range that intervals cover together, with a little air; the bars of one column share it."""
+    drawn = list(intervals)
+    low, high = min(i.low for i in drawn), max(i.high for i in drawn)
+    air = 0.05 * (high - low) or 1.0
+    return low - air, high + air
 
 
 def _along_bar(value: float, low: float, high: float) -> float:
     """Where `value` lies on an interval bar of 120 units that runs from `low` to `high`."""
     return round(5 + 110 * min(1.0, max(0.0, (value - low) / (high - low))), 1)
+
+
+def visible(text: str) -> Markup:
+    """The text as HTML in which every invisible character is drawn as a sign.
+
+    Control, zero-width and direction-changing characters and lone surrogates become their code points; tabs, and the
+    spaces and line ends that close the text, become arrows and dots. Joiners inside words and emoji stay as they are.
+    Texts over `LONGEST` characters are cut, and the page says by how much.
+    """
+    kept, cut = text[:LONGEST], len(text) - LONGEST
+    parts, position = [], 0
+    for match in _HIDDEN.finditer(kept):
+        parts.append(escape(kept[position : match.start()]))
+        parts.append(Markup('<span class="sign">{}</span>').format("".join(map(sign, match.group()))))
+        position = match.end()
+    parts.append(escape(kept[position:]))
+    if cut > 0:
+        parts.append(Markup('<span class="sign"> … {} more characters</span>').format(f"{cut:,}"))
+    return Markup("").join(parts)
+
+
+def shaded(tokens: Sequence[tuple[str, float]]) -> Markup:
+    """The tokens as spans: class m1-m5 where the policy makes a token likelier than the reference, l1-l5 where less.
+
+    The log-ratio stands in the title of each. Nothing of a token may hide, as in `visible`; spaces between tokens
+    are neither shaded nor signs, those that end the text are both. Answers over `LONGEST` characters are cut, and the
+    page says by how much.
+    """
+    parts, length = [], 0
+    for index, (token, value) in enumerate(tokens):
+        is_last = index == len(tokens) - 1
+        kept = token[: max(0, LONGEST - length)]
+        length += len(token)
+        if not kept:
+            continue
+        begun = kept.lstrip(" ")
+        body = begun if is_last else begun.rstrip(" \n")
+        level = strength(value)
+        style = f' class="{"m" if value > 0 else "l"}{level}"' if level else ""
+        drawn = Markup('<span title="{} nats"{}>{}</span>').format(signed(value), Markup(style), visible(body))
+        parts.append(kept[: len(kept) - len(begun)] + drawn + begun[len(body) :])
+    if length > LONGEST:
+        parts.append(Markup('<span class="sign"> … {} more characters</span>').format(f"{length - LONGEST:,}"))
+    return Markup("").join(parts)
+
+
+def strength(value: float) -> int:
+    """How many of the bounds a log-ratio reaches, 0 to 5."""
+    return sum(abs(value) >= bound for bound in BOUNDS)
+
+
+def log_ratio(tokens: Sequence[tuple[str, float]] | None) -> float | None:
+    """log pi - log ref of a whole answer, one sample of the divergence; None for an answer of the reference."""
+    return sum(value for _, value in tokens) if tokens and any(value for _, value in tokens) else None
+
+
+def plain(text: Any) -> str:
+    """A text from a row: a string as it is, a chat as `role: content` paragraphs, nothing as an empty string."""
+    if text is None:
+        return ""
+    if isinstance(text, list) and all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in text):
+        return show(tuple(Message(turn["role"], plain(turn["content"])) for turn in text))
+    return text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
+
+
+def number(value: float | None) -> str:
+    """A number to three significant digits; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size >= 100:
+        shown = f"{value:,.0f}"
+    elif size >= 0.001:
+        shown = f"{value:.{2 - max(math.floor(math.log10(size)), -1)}f}"
+    else:
+        shown = f"{value:.1e}".replace("e-0", "e-")
+    return shown.replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """A number with its sign."""
+    return f"+{number(value)}" if value > 0 else number(value)
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage with one decimal."""
+    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f}%"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: `0.4 s`, `42 s`, `4 min 12 s`, `1 h 05 min`."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def setting(value: Any) -> str:
+    """A setting's value on one line: text as it is, anything else as JSON."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -63,7 +63,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Spot:
-    """A token's embedding on a plane; `of` is the place, among the spots, of the text's token it is a neighbor of."""
+    """A token's embedding on a plane; `of` is the index, among the spots, of the text's token it is a neighbor of."""
 
     text: str
     x: float
@@ -159,15 +159,15 @@ def scatter(spots: Sequence[Spot], width: int = 760, height: int = 460) -> Marku
         return Markup("")
     plane = np.array([(spot.x, spot.y) for spot in spots])
     low, span = plane.min(0), np.maximum(np.ptp(plane, 0), 1e-9)
-    places = (plane - low) / span * (width - 160, height - 50) + (70, 25)
-    places[:, 1] = height - places[:, 1]
+    corners = (plane - low) / span * (width - 160, height - 50) + (70, 25)
+    corners[:, 1] = height - corners[:, 1]
     parts = [
-        Markup('<path class="tie" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>'.format(*places[spot.of], *place))
-        for spot, place in zip(spots, places, strict=True)
+        Markup('<path class="tie" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>'.format(*corners[spot.of], *corner))
+        for spot, corner in zip(spots, corners, strict=True)
         if spot.of is not None
     ]
-    taken: list[tuple[float, ...]] = [(x - 4.0, y - 4.0, x + 4.0, y + 4.0) for x, y in places]
-    for spot, (x, y) in zip(spots, places, strict=True):
+    taken: list[tuple[float, ...]] = [(x - 4.0, y - 4.0, x + 4.0, y + 4.0) for x, y in corners]
+    for spot, (x, y) in zip(spots, corners, strict=True):
         kind = "own" if spot.of is None else "near"
         parts.append(Markup(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'))
         if (at := _room(spot.text, x, y, taken, width, height)) is not None:
@@ -180,7 +180,7 @@ def scatter(spots: Sequence[Spot], width: int = 760, height: int = 460) -> Marku
 def _room(
     text: str, x: float, y: float, taken: list[tuple[float, ...]], width: int, height: int
 ) -> tuple[float, float] | None:
-    """Where a label covers no other and no spot; None where there is no such place. The place is taken from then on."""
+    """Where a label covers no other and no spot; None where there is no room. It is taken from then on."""
     wide, high = 7.0 * len(text), 12.0
     for down, side in product((4.0, -8.0, 16.0, -20.0, 28.0), (7.0, -7.0 - wide, -wide / 2)):
         box = (x + side, y + down - high + 3, x + side + wide, y + down + 3)

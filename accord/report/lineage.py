@@ -1,22 +1,32 @@
-"""Where a run's model, data and reward come from: the runs behind it, from the base model on.
+"""Where a run's model, data and reward come from: the runs behind it, from the base model on, and the drawn pipeline.
 
 A run in a pipeline's folder has the stages before it as the pipeline noted them; any other run says in its config.yaml
 what it read, and the folders named there are followed as far as they exist.
+
+The drawing is Sugiyama's in miniature: every stage lies one layer past the last of its inputs, an arrow that passes
+over layers gets a slot of its own in each, and barycenters order each layer so that arrows seldom cross.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import networkx as nx
 
 from accord.errors import InputError
-from accord.report.flow import parents_of
-from accord.report.folder import Run, Stage, read_pipeline, read_stage
+from accord.feedback.formula import AI, names_in
+from accord.report.folder import RunFiles, StageRecord, read_pipeline, read_stage
 
 SOURCES = ("model", "data", "reward", "judge", "teacher", "reference", "pretraining_data", "watch")
 """Options that say what a run reads."""
+
+FORMULAS = ("reward", "judge", "watch")
+"""Those that may hold several names: `runs/rm/model + 0.5 * mean(runs/a/model, runs/b/model)`."""
 
 KEY = (
     "learning_rate", "batch_size", "epochs", "max_steps", "beta", "tau", "kl_coefficient", "kl_target", "group_size",
@@ -24,106 +34,143 @@ KEY = (
 )  # fmt: skip
 """Settings worth a word in the summary of a run, where it has them."""
 
+WIDTH, HEIGHT = 148.0, 60.0
+_GAP = 26.0
+_HEAD = 7.0
 
-def lineage(folder: Path) -> list[Stage]:
+Node = str | tuple[str, str, int]
+"""A stage's name, or the slot in one layer of the arrow between two stages."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A stage, the corner of its box, and its share of the whole pipeline's time."""
+
+    stage: StageRecord
+    share: float
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class FlowChart:
+    """Boxes, arrows (SVG path data of the shaft and of the head), and the size of the whole."""
+
+    width: float
+    height: float
+    boxes: tuple[Box, ...]
+    arrows: tuple[tuple[str, str], ...]
+    upright: bool
+    box: ClassVar = (WIDTH, HEIGHT)
+
+
+def lineage(folder: Path) -> list[StageRecord]:
     """The runs that the run in a folder rests on, each before what reads it, the run itself last.
 
     A model that no run made, such as one from a hub, is a stage without a command. Where a file of the runs behind it
     cannot be read, the lineage is empty: the run's own page does not depend on others' files.
     """
-    found: dict[Path, Stage] = {}
+    stages: dict[Path, StageRecord] = {}
     try:
-        _visit(folder.resolve(), found)
+        _visit(folder.resolve(), stages)
     except InputError:
         return []
-    folders = list(found)
-    names = dict(zip(folders, distinct_names(folders), strict=True))
-    return [_renamed(found[folder], names, found) for folder in folders]
+    names = dict(zip(stages, distinct_names(list(stages)), strict=True))
+    return [
+        replace(
+            stage,
+            name=names[path],
+            inputs={option: tuple(names.get(Path(v), v) for v in values) for option, values in stage.inputs.items()},
+        )
+        for path, stage in stages.items()
+    ]
 
 
-def key_settings(stage: Stage) -> list[tuple[str, Any]]:
+def key_settings(stage: StageRecord) -> list[tuple[str, Any]]:
     """The few settings by which people know a run; those left open (null) are not among them."""
     settings = stage.run.settings
     return [(name, settings[name]) for name in KEY if settings.get(name) is not None]
 
 
 def distinct_names(folders: list[Path]) -> list[str]:
-    """The folders' names, with as many of the folders above as tell them apart."""
+    """The folders' names, with as many of the folders above as set them apart."""
+    whole = [folder.resolve().parts for folder in folders]
     names = []
-    for folder in folders:
-        parts = folder.resolve().parts
-        for depth in range(1, len(parts) + 1):
-            name = "/".join(parts[-depth:])
-            if sum(_ends_with(other.resolve(), parts[-depth:]) for other in folders) == 1:
-                break
-        names.append(name)
+    for parts in whole:
+        depths = range(1, len(parts) + 1)
+        alone = (d for d in depths if sum(other[-d:] == parts[-d:] for other in whole) == 1)
+        names.append("/".join(parts[-next(alone, len(parts)) :]))
     return names
 
 
-def _ends_with(folder: Path, tail: tuple[str, ...]) -> bool:
-    return folder.parts[-len(tail) :] == tail
-
-
-def _visit(folder: Path, found: dict[Path, Stage]) -> None:
-    """Put what the run in a folder reads, and then the run, at the end of `found`; inputs are whole paths for now."""
-    if folder in found:
+def _visit(folder: Path, stages: dict[Path, StageRecord]) -> None:
+    """Put what the run in a folder reads, and then the run, at the end of `stages`; inputs are whole paths for now."""
+    if folder in stages:
         return
     noted = _in_pipeline(folder)
     if noted is not None:
-        found |= {path: stage for path, stage in noted.items() if path not in found}
+        stages |= {path: stage for path, stage in noted.items() if path not in stages}
         return
     stage = read_stage(folder)
-    found[folder] = stage  # a chain that leads back to itself ends here
+    stages[folder] = stage  # a chain that leads back to itself ends here
     inputs: dict[str, tuple[str, ...]] = {}
     for option in SOURCES:
         values = []
-        for value in _texts(stage.run.settings.get(option)):
+        for value in _names(option, stage.run.settings.get(option), folder):
             origin = _origin(value, folder)
             if origin is not None and origin != folder:
-                _visit(origin, found)
+                _visit(origin, stages)
             elif option == "model" and origin is None:
                 origin = Path("/", value.removesuffix("/").removesuffix("/model"))
-                found.setdefault(origin, Stage(origin.name, "", Run(), status="given"))
+                stages.setdefault(origin, StageRecord(origin.name, "", RunFiles(), status="given"))
             values.append(str(origin or value))
         if values:
             inputs[option] = tuple(values)
-    del found[folder]
-    found[folder] = replace(stage, inputs=inputs, seconds=stage.run.seconds)
+    del stages[folder]
+    stages[folder] = replace(stage, inputs=inputs, seconds=stage.run.seconds)
 
 
-def _in_pipeline(folder: Path) -> dict[Path, Stage] | None:
+def _in_pipeline(folder: Path) -> dict[Path, StageRecord] | None:
     """The stages that one stage of a pipeline rests on, and itself, in the pipeline's order; None for other runs."""
     if not (folder.parent / "pipeline.json").is_file():
         return None
     stages = read_pipeline(folder.parent).stages
-    own = [stage for stage in stages if stage.name == folder.name]
-    if not own:
+    graph = stage_graph(stages)
+    if folder.name not in graph:
         return None
-    parents = parents_of(stages)
-    wanted, queue = {own[0].name}, [own[0].name]
-    while queue:
-        for parent in parents[queue.pop()]:
-            if parent not in wanted:
-                wanted.add(parent)
-                queue.append(parent)
-    found = {}
-    for stage in stages:
-        if stage.name in wanted:
-            inputs = {
-                option: tuple(str(folder.parent / v.split("/")[0]) if v.split("/")[0] in wanted else v for v in values)
-                for option, values in stage.inputs.items()
-            }
-            found[folder.parent / stage.name] = replace(stage, inputs=inputs)
-    return found
+    wanted = nx.ancestors(graph, folder.name) | {folder.name}
+
+    def whole(value: str) -> str:
+        name = value.split("/")[0]
+        return str(folder.parent / name) if name in wanted else value
+
+    return {
+        folder.parent / stage.name: replace(
+            stage, inputs={option: tuple(map(whole, values)) for option, values in stage.inputs.items()}
+        )
+        for stage in stages
+        if stage.name in wanted
+    }
+
+
+def _names(option: str, value: Any, folder: Path) -> Iterator[str]:
+    """The names and paths in a setting: one, several, or by name; of a formula that is no path, those in it."""
+    if isinstance(value, str):
+        is_formula = option in FORMULAS and not any(os.path.exists(base / value) for base in (Path.cwd(), folder))
+        yield from names_in(value) if is_formula else [value]
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _names(option, inner, folder)
 
 
 def _origin(value: str, folder: Path) -> Path | None:
-    """The folder of the run that wrote what a setting names, looked for from here and from the run's own folder."""
+    """The folder of the run that wrote what a setting names, sought from here and from the run's own folder."""
     for base in (Path.cwd(), folder, *folder.parents):
-        path = (base / value).resolve()
-        if path.exists():
+        path = base / value.removeprefix(AI)
+        if os.path.exists(path):
+            path = path.resolve()
             near = (path, path.parent, path.parent.parent)
-            return next((place for place in near if _is_run(place) or _in_pipeline(place)), None)
+            return next((one for one in near if _is_run(one) or _in_pipeline(one)), None)
     return None
 
 
@@ -132,22 +179,103 @@ def _is_run(folder: Path) -> bool:
     return (folder / "config.yaml").is_file() and (folder / "environment.json").is_file()
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """The names and paths in a setting: one, several, or by name."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _texts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
+def stage_graph(stages: Sequence[StageRecord]) -> nx.DiGraph:
+    """An arrow to each stage from the earlier ones whose name, or a path inside whose folder, is one of its inputs."""
+    graph = nx.DiGraph()
+    for stage in stages:
+        values = chain.from_iterable(stage.inputs.values())
+        named = dict.fromkeys(value if value in graph else value.split("/")[0] for value in values)
+        parents = [name for name in named if name in graph]
+        graph.add_node(stage.name)
+        graph.add_edges_from((parent, stage.name) for parent in parents)
+    return graph
 
 
-def _renamed(stage: Stage, names: dict[Path, str], found: dict[Path, Stage]) -> Stage:
-    """The stage with its inputs by name; names and paths of what no run made stay."""
-    own = next(path for path, one in found.items() if one is stage)
-    inputs = {
-        option: tuple(names.get(Path(value), value) for value in values) for option, values in stage.inputs.items()
+def draw(stages: Sequence[StageRecord], *, upright: bool) -> FlowChart:
+    """The pipeline from left to right, or `upright` from top to bottom for a narrow page.
+
+    Arrows that follow from others are left out: the graph's transitive reduction is drawn.
+    """
+    layers, routes, arrows = _layers(stage_graph(stages))
+    layers = _ordered(layers, routes)
+    along, across = (HEIGHT, WIDTH) if upright else (WIDTH, HEIGHT)
+    most = max(map(len, layers))
+    position = {
+        node: (depth * (along + _GAP), (slot + (most - len(layer)) / 2) * (across + _GAP / 2))
+        for depth, layer in enumerate(layers)
+        for slot, node in enumerate(layer)
     }
-    return replace(stage, name=names[own], inputs=inputs)
+    corner = {node: (v, u) if upright else (u, v) for node, (u, v) in position.items()}
+    size = (len(layers) * (along + _GAP) - _GAP, most * (across + _GAP / 2) - _GAP / 2)
+    width, height = size[::-1] if upright else size
+    total = sum(stage.seconds or 0.0 for stage in stages) or 1.0
+    return FlowChart(
+        width,
+        height,
+        boxes=tuple(Box(stage, (stage.seconds or 0.0) / total, *corner[stage.name]) for stage in stages),
+        arrows=tuple(_arrow([position[stop] for stop in stops], along, across, upright) for stops in arrows),
+        upright=upright,
+    )
+
+
+def _layers(graph: nx.DiGraph) -> tuple[list[list[Node]], nx.DiGraph, list[list[Node]]]:
+    """Stages by the longest way to them, with slots for arrows that pass; the graph of both; each arrow's nodes."""
+    generations = list(nx.topological_generations(graph))
+    depths = {name: depth for depth, generation in enumerate(generations) for name in generation}
+    layers: list[list[Node]] = [[] for _ in generations]
+    kept, routes = nx.transitive_reduction(graph), nx.DiGraph()
+    routes.add_nodes_from(graph)
+    arrows = []
+    for child in graph:
+        layers[depths[child]].append(child)
+        for parent in graph.predecessors(child):
+            if kept.has_edge(parent, child):
+                between = [(parent, child, depth) for depth in range(depths[parent] + 1, depths[child])]
+                for slot in between:
+                    layers[slot[2]].append(slot)
+                arrows.append([parent, *between, child])
+                nx.add_path(routes, arrows[-1])
+    return layers, routes, arrows
+
+
+def _ordered(layers: list[list[Node]], routes: nx.DiGraph) -> list[list[Node]]:
+    """Each layer sorted by the mean slot of its neighbors in the layer before, then in the layer after."""
+    for _ in range(4):
+        for depth in range(1, len(layers)):
+            layers[depth] = _sorted_by(layers[depth], layers[depth - 1], routes.pred)
+        for depth in range(len(layers) - 2, -1, -1):
+            layers[depth] = _sorted_by(layers[depth], layers[depth + 1], routes.succ)
+    return layers
+
+
+def _sorted_by(layer: list[Node], neighboring: list[Node], neighbors: Any) -> list[Node]:
+    """The layer in the order of its neighbors' mean slots, measured from the middle; ties keep their order."""
+    slots = {node: slot - (len(neighboring) - 1) / 2 for slot, node in enumerate(neighboring)}
+    own = {node: slot - (len(layer) - 1) / 2 for slot, node in enumerate(layer)}
+
+    def mean(node: Node) -> float:
+        linked = [slots[other] for other in neighbors[node]]
+        return sum(linked) / len(linked) if linked else own[node]
+
+    return sorted(layer, key=mean)
+
+
+def _arrow(stops: list[tuple[float, float]], along: float, across: float, upright: bool) -> tuple[str, str]:
+    """Path data of a shaft through the stops' middles and of a head at the last; `along` runs with the pipeline."""
+
+    def point(u: float, v: float) -> str:
+        return f"{v:.1f} {u:.1f}" if upright else f"{u:.1f} {v:.1f}"
+
+    u, v = stops[0][0] + along, stops[0][1] + across / 2
+    shaft = f"M{point(u, v)}"
+    for index, (next_u, corner) in enumerate(stops[1:], start=1):
+        is_last = index == len(stops) - 1
+        tip, next_v = next_u - (_HEAD if is_last else 0), corner + across / 2
+        middle = (u + tip) / 2
+        shaft += f"C{point(middle, v)} {point(middle, next_v)} {point(tip, next_v)}"
+        if not is_last:
+            shaft += f"L{point(next_u + along, next_v)}"
+        u, v = next_u + along, next_v
+    end = stops[-1][0]
+    head = f"M{point(end, v)}L{point(end - _HEAD, v - 4)}L{point(end - _HEAD, v + 4)}Z"
+    return shaft, head

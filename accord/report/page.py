@@ -5,27 +5,57 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from accord.files import write_text
-from accord.report import families, flow, html, overoptimization, results, tasks, trial
-from accord.report.chapters import chapter
-from accord.report.figures import Figure
-from accord.report.flow import Drawing
-from accord.report.folder import Stage, Story, read_story
+from accord.report import captions, figures, html, series, trial
+from accord.report.alarms import StageAlarms, stage_alarms
+from accord.report.figures import Figure, Mark
+from accord.report.folder import StageRecord, Story, read_story
 from accord.report.frontier import frontiers
-from accord.report.lineage import key_settings, lineage
+from accord.report.html import Json, number
+from accord.report.lineage import FlowChart, draw, key_settings, lineage
+from accord.report.models import model_tables
+from accord.report.overoptimization import turning
+from accord.report.series import Series
+from accord.results import OveroptimizationResult, PassesResult, TasksResult
+
+PARTING = ("reward", "watched")
+"""What is optimized and what watches it: drawn as one figure where both were measured."""
 
 
 @dataclass(frozen=True)
 class Origins:
-    """What was run: the stages behind what the page is about, drawn level and upright, and told one by one."""
+    """What was run: the stages behind what the page is about, drawn level and upright, and listed one by one."""
 
-    stages: tuple[Stage, ...]
-    drawings: tuple[Drawing, ...]
+    stages: tuple[StageRecord, ...]
+    drawings: tuple[FlowChart, ...]
     settings: tuple[list[tuple[str, object]], ...]
 
 
+@dataclass(frozen=True)
+class Chapter:
+    """One stage: the figure of reward and watch, its main curves, the less telling ones apart, samples, alarms."""
+
+    stage: StageRecord
+    steps: int
+    speed: float | None
+    parting: Figure | None
+    curves: tuple[Figure, ...]
+    more_curves: tuple[Figure, ...]
+    samples: tuple[Json, ...]
+    score: str
+    alarms: StageAlarms | None
+    environment: list[tuple[str, str]]
+
+    @property
+    def has_more(self) -> bool:
+        """Whether anything is known of how this stage was made."""
+        return bool(self.stage.inputs or self.stage.run.settings or self.environment)
+
+
 def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
-    """Write the page about a run or a pipeline, `report.html` in its folder unless `out` names another place; its path.
+    """Write the page about a run or a pipeline, `report.html` in its folder unless `out` names another; its path.
 
     The page needs no other file, no network and no script. It shows whatever the folder holds: what was run, alarms,
     results with their intervals, curves, answers, settings and environment. Raises `InputError` when the folder is
@@ -40,7 +70,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
 
 def render(story: Story) -> str:
     """The page as HTML."""
-    tables = results.model_tables(story)
+    tables = model_tables(story)
     shared = html.shared([stage.run.environment for stage in story.stages])
     return html.fill(
         "page.html",
@@ -49,13 +79,10 @@ def render(story: Story) -> str:
         tables=tables,
         trials=trial.trials(story),
         agreements=trial.agreements(story),
-        task_tables=tasks.task_tables(story),
-        frontiers=_frontiers(story, tables),
-        turnings=[
-            overoptimization.turning(stage.run.evaluation)
-            for stage in story.stages
-            if stage.run.kind == "overoptimization"
-        ],
+        tasks=[(stage, result, _models(result)) for stage, result in story.results(TasksResult)],
+        passes=story.results(PassesResult),
+        frontiers=frontiers(story, tables),
+        turnings=[turning(result) for _, result in story.results(OveroptimizationResult)],
         chapters=[chapter(stage, shared) for stage in story.stages],
         environment=html.facts(shared),
     )
@@ -66,11 +93,87 @@ def _origins(story: Story) -> Origins | None:
     if not stages or (not story.is_pipeline and not any(stage.command for stage in stages)):
         return None
     is_drawn = story.is_pipeline or len(stages) > 1
-    drawings = [flow.draw(stages, upright=upright) for upright in (False, True)] if is_drawn else []
+    drawings = [draw(stages, upright=upright) for upright in (False, True)] if is_drawn else []
     return Origins(tuple(stages), tuple(drawings), tuple(map(key_settings, stages)))
 
 
-def _frontiers(story: Story, tables: list[results.ModelTable]) -> list[Figure]:
-    """The measured frontiers, then what training and the finished models show."""
-    measured = [families.draw(stage.run.evaluation) for stage in story.stages if stage.run.kind == "frontier"]
-    return [figure for figure in measured if figure] + frontiers(story, tables)
+def _models(result: TasksResult) -> list[str]:
+    """The models that have a score on any task; files of before do not name them."""
+    scores = [scores for cluster in result.clusters for scores in (cluster.mean, *(t.scores for t in cluster.tasks))]
+    return result.models or list(dict.fromkeys(name for one in scores for name in one))
+
+
+def chapter(stage: StageRecord, shared: Json) -> Chapter:
+    """The chapter of a stage; what its environment shares with the others' is shown elsewhere."""
+    metrics = series.columns(stage.run.metrics)
+    alarms = stage_alarms(stage, metrics)
+    marks = alarms.marks if alarms else []
+    speed = metrics.get("tokens_per_second")
+    main, more = _curves(metrics, marks)
+    return Chapter(
+        stage=stage,
+        steps=len(stage.run.metrics),
+        speed=float(np.median(speed.values)) if speed else None,
+        parting=parting(metrics, marks),
+        curves=main,
+        more_curves=more,
+        samples=_early_and_late(stage.run.samples),
+        score=captions.score_of(metrics),
+        alarms=alarms,
+        environment=html.facts({k: v for k, v in stage.run.environment.items() if k not in shared}),
+    )
+
+
+def parting(metrics: dict[str, Series], marks: list[Mark]) -> Figure | None:
+    """Reward and what watches it in one figure; None where either is missing."""
+    if not metrics.keys() >= set(PARTING):
+        return None
+    reward, watched = (metrics[name] for name in PARTING)
+    svg = figures.parting(reward, watched, PARTING, marks)
+    return Figure("The reward, and what watches it", svg, parted(reward, watched))
+
+
+def parted(reward: Series, watched: Series) -> str:
+    """From where to where both went, and whether they parted."""
+    legend = "Dashed: the reward that is optimized. Solid: the independent measure that training never sees."
+    claimed, truth = series.paired(reward, watched)
+    if len(truth) < 2:
+        return legend
+    claimed, smoothed = series.smooth(claimed), series.smooth(truth)
+    top = series.peak(smoothed)
+    begun, ended = number(claimed[0]), number(claimed[-1])
+    if top.never_rose:
+        seen = f"The measure never rises above the {number(smoothed[0])} where it begins"
+        rises = f", while the reward goes from {begun} to {ended}."
+    elif top.has_turned:
+        step = np.intersect1d(reward.steps, watched.steps)[top.index]
+        best = number(smoothed[top.index])
+        seen = f"The measure is highest at step {step:,.0f} ({best}) and {top.fall} ({number(smoothed[-1])})"
+        still = "still rises" if claimed[-1] > claimed[top.index] else "falls too"
+        rises = f", while the reward {still}, from {number(claimed[top.index])} to {ended}."
+    else:
+        seen = f"The measure rises from {number(smoothed[0])} to {number(smoothed[-1])}"
+        rises = f" as the reward goes from {begun} to {ended}: they have not parted."
+    return f"{seen}{rises} {legend}"
+
+
+def _curves(metrics: dict[str, Series], marks: list[Mark]) -> tuple[tuple[Figure, ...], tuple[Figure, ...]]:
+    """The main curves and the others, in their order, without those that the figure of reward and watch shows."""
+    main: list[Figure] = []
+    more: list[Figure] = []
+    apart = PARTING if metrics.keys() >= set(PARTING) else ()
+    for name in captions.in_order(name for name in metrics if name not in apart):
+        metric, values = captions.metric_for(name, metrics), metrics[name]
+        drawn = Figure(metric.title, figures.curve(values, metric, marks), figures.caption(metric, values))
+        (main if metric.is_main else more).append(drawn)
+    return tuple(main), tuple(more)
+
+
+def _early_and_late(samples: list[Json], most: int = 6) -> tuple[Json, ...]:
+    """The first samples of the first step kept, then those of the last: enough to see what training changed."""
+    if not samples:
+        return ()
+    first, last = samples[0].get("step"), samples[-1].get("step")
+    late = [row for row in samples if row.get("step") == last][:most]
+    early = [row for row in samples if row.get("step") == first][:most] if first != last else []
+    return (*early, *late)

@@ -1,18 +1,23 @@
-"""Columns of metrics as curves: which rows have a finite value, their running mean, and few enough points to draw."""
+"""Columns of metrics as curves: their finite values, running mean, peak, and few enough points to draw."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from accord.report.html import percent
+
 Array = npt.NDArray[np.float64]
 
 _NOT_CURVES = {"step", "seconds", "tokens", "epoch"}
+
+STEADY = 0.02
+"""A fall by less than this share of the gain is none to speak of."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Series:
         return len(self.values)
 
 
-def columns(rows: Sequence[dict[str, Any]]) -> dict[str, Series]:
+def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
     """Every numeric column that measures something, in order of appearance, without those that hold no finite value.
 
     Every row has a `step`. A row without the column, or with null, was not measured at that step; NaN and infinity are
@@ -38,7 +43,7 @@ def columns(rows: Sequence[dict[str, Any]]) -> dict[str, Series]:
     return {name: one for name, one in series.items() if len(one)}
 
 
-def _column(rows: Sequence[dict[str, Any]], name: str) -> Series:
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Series:
     steps, values, broken = [], [], 0
     for row in rows:
         value = row.get(name)
@@ -82,3 +87,35 @@ def paired(first: Series, second: Series) -> tuple[Array, Array]:
     """The values of two metrics at the steps where both were measured."""
     _, left, right = np.intersect1d(first.steps, second.steps, return_indices=True)
     return first.values[left], second.values[right]
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Where the highest value is, what was gained until there, and what is lost at the end."""
+
+    index: int
+    gain: float
+    lost: float
+
+    @property
+    def never_rose(self) -> bool:
+        """Whether the curve is nowhere above where it begins."""
+        return self.gain <= 0
+
+    @property
+    def has_turned(self) -> bool:
+        """Whether it ends well below its height."""
+        return self.lost > STEADY * self.gain
+
+    @property
+    def fall(self) -> str:
+        """The fall in words."""
+        if self.lost > self.gain:
+            return "ends below where it began"
+        return f"has fallen by {percent(self.lost / self.gain)} of its gain at the end"
+
+
+def peak(values: Array) -> Peak:
+    """The peak of a curve of one value or more."""
+    index = int(np.argmax(values))
+    return Peak(index, float(values[index] - values[0]), float(values[index] - values[-1]))

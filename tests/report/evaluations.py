@@ -224,6 +224,25 @@ TASKS = {
     ],
 }
 
+PASSES = {
+    "kind": "passes",
+    "data": "data/test.jsonl",
+    "verifier": "number",
+    "prompts": 200,
+    "samples": 4,
+    "sampling": {"temperature": 0.7, "max_new_tokens": 64, "seed": 0},
+    "models": [
+        {"name": "base", "pass": {"1": interval(0.1, 0.04), "4": interval(0.3, 0.05)}, "length": 20.0, "ended": 0.5},
+        {
+            "name": "star",
+            "pass": {"1": interval(0.4, 0.05), "4": interval(0.62, 0.05)},
+            "majority": interval(0.51, 0.05),
+            "length": 12.2,
+            "ended": 0.98,
+        },
+    ],
+}
+
 EVERYTHING = {
     "verdict": MODELS,
     "trial": TRIAL,
@@ -231,6 +250,7 @@ EVERYTHING = {
     "frontier": FRONTIER,
     "turn": OVEROPTIMIZATION,
     "clusters": TASKS,
+    "passes": PASSES,
 }
 
 ALARMS = [

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from accord.report import write_report
-from accord.report.chapters import parted
+from accord.report.page import parted
 from accord.report.series import Series
 from tests.report.evaluations import ALARMS, write_watched
 from tests.report.pages import Page
@@ -73,6 +73,6 @@ def test_the_three_ways_a_watched_run_can_go() -> None:
     assert "falls too, from 4.00 to 2.00." in parted(humped, humped)
 
 
-def test_one_measurement_is_no_course() -> None:
+def test_one_measurement_is_no_curve() -> None:
     one = Series(np.array([1.0]), np.array([1.0]))
     assert parted(one, one).startswith("Dashed: the reward that is optimized.")

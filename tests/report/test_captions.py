@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from accord.report import write_report
-from accord.report.captions import METRICS, Metric, caption, in_order, metric_for, score_of
-from accord.report.figures import curve
+from accord.report.captions import METRICS, Metric, in_order, metric_for, score_of
+from accord.report.figures import caption, curve, plot_metrics
 from accord.report.series import Series
 from tests.report.folders import write_rows
 from tests.report.pages import Page
@@ -133,3 +133,15 @@ def test_axes_of_shares_end_where_shares_do(name: str, values: list[float], leas
     svg = curve(Series(np.arange(5.0), np.array(values)), METRICS[name])
     ticks = [float(text.replace("−", "-")) for text in re.findall(r">([^<>]*)%</text>", svg)]
     assert len(ticks) >= 3 and least <= min(ticks) and max(ticks) <= most
+
+
+def test_metrics_as_a_figure() -> None:
+    rows = [{"step": i, "loss": 1 / i, "reward": float(i), "entropy": 0.1, "clip_fraction": 0.2} for i in range(1, 4)]
+    assert [axes.get_title() for axes in plot_metrics(rows).axes] == [
+        "Reward of the samples", "Entropy of the policy (nats)",
+    ]  # fmt: skip
+    assert plot_metrics(rows).axes[0].lines[0].get_ydata().tolist() == [1.0, 2.0, 3.0]
+    assert [axes.get_title() for axes in plot_metrics([{"step": 1, "ratio": 1.0}]).axes] == [
+        "Ratio of new to old probability"
+    ]
+    assert plot_metrics([]).axes == []

@@ -35,7 +35,7 @@ def page(runs: list[Path]) -> Page:
     return Page(write_comparison(runs, runs[0].parent / "out" / "compare.html"))
 
 
-def test_runs_of_one_name_are_told_apart(page: Page) -> None:
+def test_runs_of_one_name_are_set_apart(page: Page) -> None:
     assert list(page.sections) == ["differences", "numbers", "frontier", "alarms", "curves", "answers"]
     assert ["Setting", "a/ppo", "b/ppo", "dpo"] in page.tables
 
@@ -91,7 +91,7 @@ def test_pipelines_are_compared_stage_by_stage(tmp_path: Path) -> None:
     assert rows["reward model"] == ["71.2% (69.1%–73.3%)"] * 2
 
 
-def test_inputs_are_told_from_wherever_a_pipeline_was(tmp_path: Path) -> None:
+def test_inputs_are_the_same_wherever_a_pipeline_was(tmp_path: Path) -> None:
     folders = [write_pipeline(tmp_path / name, 2) for name in ("one", "two")]
     for folder, place in zip(folders, ("/old/place/", "runs/"), strict=True):
         (folder / "dpo" / "config.yaml").write_text(

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
+from accord.errors import InputError
 from accord.report import write_report
-from accord.report.answers import BOUNDS, Answer, shaded, strength
-from accord.report.families import draw, families
-from accord.report.intervals import Interval
-from accord.report.matrix import cells, pairs_of, shade
-from accord.report.overoptimization import turning
-from accord.report.text import LONGEST
-from tests.report.evaluations import EVERYTHING, FRONTIER, MODELS, OVEROPTIMIZATION, write_everything
+from accord.report.frontier import lines, measured_frontier
+from accord.report.html import BOUNDS, LONGEST, log_ratio, shaded, strength
+from accord.report.models import ModelTable, shade
+from accord.report.overoptimization import arrays, fitted, turning
+from accord.results import Interval, parse
+from tests.report.evaluations import EVERYTHING, FRONTIER, MODELS, OVEROPTIMIZATION, PASSES, write_everything
+from tests.report.folders import interval
 from tests.report.pages import Page
 
 
@@ -34,7 +35,7 @@ def rows(page: Page) -> dict[str, list[str]]:
 
 
 def test_every_kind_of_evaluation_has_its_section(page: Page) -> None:
-    before = ["alarms", "pipeline", "results", "matrix", "comparisons", "agreement", "tasks", "frontier"]
+    before = ["alarms", "pipeline", "results", "matrix", "comparisons", "agreement", "tasks", "passes", "frontier"]
     after = ["overoptimization", "answers", "curves", "samples", "settings", "environment"]
     assert list(page.sections) == before + after
 
@@ -49,7 +50,7 @@ def test_the_matrix_has_each_pair_from_both_sides(page: Page) -> None:
         "28.4% 23.4%–33.4% at equal length 29.8%",
     ]
     # 82.3% and 71.6% are 3 and 2 tenths from a half; 53% may be even.
-    found = cells(pairs_of(MODELS))
+    found = ModelTable("verdict", parse(MODELS)).cells
     assert [found[pair].shade for pair in (("ppo", "sft"), ("sft", "ppo"), ("dpo", "sft"), ("ppo", "dpo"))] == [
         3,
         -3,
@@ -96,11 +97,27 @@ def test_clusters_of_tasks(page: Page) -> None:
     table = rows(page)
     assert table["sorting held out"] == ["mean of 1", "20.0% (16.0%–24.0%)", "40.0% (35.0%–45.0%)"]
     assert table["letters"][0] == "rank classification, 150 rows"
-    assert "Generated with temperature 0.0, max_new_tokens 16." in words(page, "tasks")
+    assert "Generated with max_new_tokens 16, temperature 0.0." in words(page, "tasks")
+
+
+def test_passes(page: Page) -> None:
+    table = rows(page)
+    assert ["Model", "pass@1", "pass@4", "Majority of 4", "Length", "Ended"] in page.tables
+    assert table["star"] == ["40.0% (35.0%–45.0%)", "62.0% (57.0%–67.0%)", "51.0% (46.0%–56.0%)", "12.2", "98.0%"]
+    assert table["base"][2] == "–"
+    head = re.sub(r"<[^>]+>", "", page.source.split("<header>")[1].split("</header>")[0])
+    lead = "With one sample of each of 200 prompts: star is right in 40.0% (35.0%–45.0%), base is right in 10.0% (6.0%–"
+    assert lead in " ".join(head.split())
+    assert "200 prompts of test.jsonl, 4 samples of each at temperature 0.7." in words(page, "passes")
+
+
+def test_passes_in_a_file_of_before(tmp_path: Path) -> None:
+    (tmp_path / "verification.json").write_text(json.dumps({**PASSES, "kind": "verification"}))
+    assert list(Page(write_report(tmp_path)).sections) == ["passes"]
 
 
 def test_a_frontier_says_who_gets_most_where_all_have_arrived() -> None:
-    figure = draw(FRONTIER)
+    figure = measured_frontier(parse(FRONTIER))
     assert figure is not None
     caption = figure.caption
     assert caption.startswith("The highest cafe, 0.700, is ppo (0.05) at √KL 2.00.")
@@ -113,23 +130,25 @@ def test_a_frontier_says_who_gets_most_where_all_have_arrived() -> None:
 def test_models_may_be_called_best_of_n_too() -> None:
     score = {"estimate": 0.5, "low": 0.4, "high": 0.6}
     point = {"name": "sft best", "coefficient": None, "kl": {"estimate": 1.0, "low": 0.9, "high": 1.1}, "score": score}
-    figure = draw({"judge": "cafe", "families": [{"name": "best of n", "points": [point]}], "best_of_n": []})
+    family = {"name": "best of n", "points": [point]}
+    figure = measured_frontier(parse({"kind": "frontier", "judge": "cafe", "families": [family], "best_of_n": []}))
     assert figure is not None and "sft best" in figure.svg
 
 
 def test_best_of_n_is_drawn_at_its_divergence_where_that_is_known() -> None:
-    exact = [{**row, "kl": {"estimate": row["kl_bound"] / 4}} for row in FRONTIER["best_of_n"]]
-    drawn, bound = families({**FRONTIER, "best_of_n": exact})
+    exact = [{**row, "kl": interval(row["kl_bound"] / 4, 0.0)} for row in FRONTIER["best_of_n"]]
+    result = parse({**FRONTIER, "best_of_n": exact})
+    drawn, bound = lines(result)
     assert [family.name for family in drawn] == ["ppo", "dpo", "best of n"]
     assert bound is not None
     # A quarter of the divergence is half of the distance.
     assert drawn[-1].points[-1].distance == pytest.approx(bound.points[-1].distance / 2)
-    figure = draw({**FRONTIER, "best_of_n": exact})
+    figure = measured_frontier(result)
     assert figure is not None and "which its divergence never passes" in figure.caption
 
 
-def test_over_optimization_is_told_from_the_points(page: Page) -> None:
-    found = turning(OVEROPTIMIZATION)
+def test_overoptimization_is_read_from_the_points(page: Page) -> None:
+    found = turning(parse(OVEROPTIMIZATION))
     assert [figure.title for figure in found.figures] == ["Training", "Best of n"]
     # d (.3 - .2 log d) is highest at exp(.5) = 1.649; of the points at eighths, 1.625 is the nearest. There the gain is
     # 1.625 (.3 - .2 * .48551) = .32971, at the end 3 (.3 - .2 * 1.09861) = .24083: 27.0% of it is lost.
@@ -145,10 +164,11 @@ def test_over_optimization_is_told_from_the_points(page: Page) -> None:
     ]  # fmt: skip
 
 
-def test_a_fall_that_the_fit_does_not_see_is_told_as_doubtful() -> None:
+def test_a_fall_that_the_fit_does_not_see_is_doubtful() -> None:
     points = [{"distance": d, "proxy": d, "gold": g} for d, g in ((0.0, 0.0), (0.5, 1.0), (1.0, 0.9))]
-    fit = {"form": "rl", "a": {"estimate": 1.0}, "b": {"estimate": 0.1}, "turn": None, "peak": None, "r2": 0.9}
-    found = turning({"curves": [{"name": "ppo", "source": "training", "points": points, "fit": fit}]})
+    fit = {"form": "rl", "a": interval(1.0, 0.0), "b": interval(0.1, 0.0), "turn": None, "peak": None, "r2": 0.9}
+    curve = {"name": "ppo", "source": "training", "points": points, "fit": fit}
+    found = turning(parse({"kind": "overoptimization", "curves": [curve]}))
     assert "gold peaks at √KL 0.500 and has fallen by 10.0% of its gain at the end" in found.figures[0].caption
     assert "The fitted curve has not turned: the fall may be chance." in found.figures[0].caption
 
@@ -159,25 +179,26 @@ def test_both_sides_of_a_win_rate_are_rounded_alike() -> None:
 
 
 def test_an_answer_of_the_reference_has_no_log_ratio() -> None:
-    assert Answer("sft", "a b", {}, (("a", 0.0), (" b", 0.0))).log_ratio is None
-    assert Answer("ppo", "a b", {}, (("a", 0.5), (" b", -0.5))).log_ratio == 0
+    assert log_ratio((("a", 0.0), (" b", 0.0))) is None
+    assert log_ratio((("a", 0.5), (" b", -0.5))) == 0
 
 
 def test_the_fitted_curve_passes_through_points_that_lie_on_it() -> None:
-    for course in turning(OVEROPTIMIZATION).courses:
-        fitted = course.fitted()
-        assert fitted is not None
-        assert fitted[1][-1] == pytest.approx(course.gold[-1])  # both end at the last distance
+    for curve in turning(parse(OVEROPTIMIZATION)).curves:
+        line = fitted(curve)
+        assert line is not None
+        assert line[1][-1] == pytest.approx(arrays(curve)[2][-1])  # both end at the last distance
 
 
-def test_gold_that_never_rises_is_told() -> None:
+def test_gold_that_never_rises() -> None:
     points = [{"distance": d, "proxy": d, "gold": 1.0 - d} for d in (0.0, 0.5, 1.0)]
-    curve = {"name": "ppo", "source": "training", "points": [*points, {"distance": None, "gold": 2}], "fit": None}
-    found = turning({"gold": "truth", "curves": [curve, {"name": "none"}]})
+    curve = {"name": "ppo", "source": "training", "points": points, "fit": None}
+    empty = {"name": "none", "source": "training"}
+    found = turning(parse({"kind": "overoptimization", "gold": "truth", "curves": [curve, empty]}))
     assert found.figures[0].caption.startswith(
         "ppo: truth never rises above where it begins. Solid: truth, on the right."
     )
-    assert len(found.courses) == 1
+    assert len(found.curves) == 1
 
 
 def test_tokens_are_shaded_by_their_log_ratio() -> None:
@@ -224,4 +245,5 @@ def test_without_tokens_the_text_is_shown(tmp_path: Path, tokens: Any) -> None:
 @pytest.mark.parametrize("kind", [evaluation["kind"] for evaluation in EVERYTHING.values()])
 def test_an_evaluation_of_which_only_the_kind_is_left(tmp_path: Path, kind: str) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps({"kind": kind}))
-    assert Page(write_report(tmp_path)).answers == []
+    with pytest.raises(InputError, match=rf"evaluation\.json cannot be read .*; run accord evaluate {kind} again"):
+        write_report(tmp_path)

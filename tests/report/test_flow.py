@@ -5,26 +5,24 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.report.flow import HEIGHT, WIDTH, draw, parents_of, reduce
-from accord.report.folder import Run, Stage
+from accord.report.folder import RunFiles, StageRecord
+from accord.report.lineage import HEIGHT, WIDTH, _layers, draw, stage_graph
 
 
-def stage(name: str, *inputs: str, seconds: float | None = None) -> Stage:
-    return Stage(name, "sft", Run(), seconds=seconds, inputs={"data": inputs})
+def stage(name: str, *inputs: str, seconds: float | None = None) -> StageRecord:
+    return StageRecord(name, "sft", RunFiles(), seconds=seconds, inputs={"data": inputs})
 
 
 def test_inputs_are_earlier_stages_or_paths_in_them() -> None:
     stages = [stage("a", "raw.jsonl"), stage("b", "a", "a/model"), stage("c", "b/model", "d"), stage("d", "../a")]
-    assert parents_of(stages) == {"a": [], "b": ["a"], "c": ["b"], "d": []}
+    graph = stage_graph(stages)
+    assert {name: list(graph.pred[name]) for name in graph} == {"a": [], "b": ["a"], "c": ["b"], "d": []}
 
 
 def test_an_arrow_that_follows_from_others_goes() -> None:
-    assert reduce({"a": [], "b": ["a"], "c": ["a", "b"], "d": ["a", "c"]}) == {
-        "a": [],
-        "b": ["a"],
-        "c": ["b"],
-        "d": ["c"],
-    }
+    stages = [stage("a"), stage("b", "a"), stage("c", "a", "b"), stage("d", "a", "c")]
+    _, _, arrows = _layers(stage_graph(stages))
+    assert arrows == [["a", "b"], ["b", "c"], ["c", "d"]]
 
 
 def test_a_diamond_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""Curves: which values count, how they are smoothed and thinned."""
+"""Curves: which values count, how they are smoothed and thinned, and how a fall after the peak is described."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.report.series import Series, columns, ends, paired, smooth, thin
+from accord.report.series import Peak, Series, columns, ends, paired, peak, smooth, thin
 
 values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=700).map(np.asarray)
 
@@ -61,3 +61,18 @@ def test_pairs_are_made_by_step() -> None:
     reward = Series(np.array([2.0, 3.0, 4.0]), np.array([12.0, 13.0, 14.0]))
     left, right = paired(kl, reward)
     assert left.tolist() == [0.2, 0.4] and right.tolist() == [12.0, 14.0]
+
+
+def test_a_peak_is_where_the_curve_is_highest() -> None:
+    assert peak(np.array([1.0, 3.0, 2.5])) == Peak(1, 2.0, 0.5)
+
+
+def test_a_fall_is_a_share_of_the_gain() -> None:
+    assert Peak(1, 2.0, 0.5).fall == "has fallen by 25.0% of its gain at the end"
+    assert Peak(1, 2.0, 2.5).fall == "ends below where it began"
+
+
+def test_a_fall_too_small_to_speak_of() -> None:
+    assert not Peak(1, 2.0, 0.04).has_turned
+    assert Peak(1, 2.0, 0.05).has_turned
+    assert Peak(0, 0.0, 1.0).never_rose

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.report.text import called, duration, number, percent, plain, visible
+from accord.report.html import duration, number, percent, plain, visible
+from accord.results.base import called
 
 
 @pytest.mark.parametrize(

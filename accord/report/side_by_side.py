@@ -9,9 +9,9 @@ from typing import Any
 from accord.report import captions, figures, series
 from accord.report.captions import Metric, metric_for
 from accord.report.figures import Figure
-from accord.report.folder import Json, Run, Stage, Story
+from accord.report.folder import RunFiles, StageRecord, Story
+from accord.report.html import Json, duration, number, percent, setting
 from accord.report.series import Series, ends
-from accord.report.text import duration, number, percent, setting
 
 ABSENT = "–"
 
@@ -26,33 +26,33 @@ LEADING = ("reward", "watched")
 
 
 @dataclass(frozen=True)
-class Beside:
+class SharedStage:
     """One stage of several runs; `title` is the stage's name in pipelines and empty for runs by themselves."""
 
     title: str
     leading: tuple[str, ...]
-    stages: tuple[tuple[str, Stage], ...]
+    stages: tuple[tuple[str, StageRecord], ...]
     settings: tuple[Row, ...]
     finals: tuple[Row, ...]
     curves: tuple[Figure, ...]
     more_curves: tuple[Figure, ...]
 
     @property
-    def runs(self) -> list[tuple[str, Run]]:
+    def runs(self) -> list[tuple[str, RunFiles]]:
         """Each run by its name."""
         return [(name, stage.run) for name, stage in self.stages]
 
 
-def beside(stories: Sequence[tuple[str, Story]]) -> list[Beside]:
+def shared_stages(stories: Sequence[tuple[str, Story]]) -> list[SharedStage]:
     """The chapters of a comparison: one for runs by themselves, one a stage that pipelines share."""
     names = [name for name, _ in stories]
     if not stories[0][1].is_pipeline:
-        return [_beside("", [(name, story.stages[0], story) for name, story in stories], names)]
+        return [_shared_stage("", [(name, story.stages[0], story) for name, story in stories], names)]
     chapters = []
     for title in dict.fromkeys(stage.name for _, story in stories for stage in story.stages):
-        found = [(name, stage, story) for name, story in stories for stage in story.stages if stage.name == title]
-        if len(found) > 1 and any(stage.run.settings or stage.run.metrics for _, stage, _ in found):
-            chapters.append(_beside(title, found, names))
+        same = [(name, stage, story) for name, story in stories for stage in story.stages if stage.name == title]
+        if len(same) > 1 and any(stage.run.settings or stage.run.metrics for _, stage, _ in same):
+            chapters.append(_shared_stage(title, same, names))
     return chapters
 
 
@@ -63,7 +63,7 @@ def differing(runs: Sequence[tuple[str, Json]]) -> list[Row]:
     return [(key, values) for key, values in rows if any(value != values[0] for value in values)]
 
 
-def differences(together: Sequence[Beside], names: Sequence[str]) -> tuple[list[Row], list[Row]]:
+def differences(together: Sequence[SharedStage], names: Sequence[str]) -> tuple[list[Row], list[Row]]:
     """The settings that differ, and those that only some of the runs have; one row for stages that differ alike."""
     rows: dict[Row, list[str]] = {}
     for chapter in together:
@@ -71,53 +71,55 @@ def differences(together: Sequence[Beside], names: Sequence[str]) -> tuple[list[
         for key, values in chapter.settings:
             by_name = dict(zip(own, values, strict=True))
             rows.setdefault((key, tuple(by_name.get(name, ABSENT) for name in names)), []).append(chapter.title)
-    told = [(f"{key} ({', '.join(titles)})" if any(titles) else key, values) for (key, values), titles in rows.items()]
-    return [row for row in told if ABSENT not in row[1]], [row for row in told if ABSENT in row[1]]
+    titled = [
+        (f"{key} ({', '.join(titles)})" if any(titles) else key, values) for (key, values), titles in rows.items()
+    ]
+    return [row for row in titled if ABSENT not in row[1]], [row for row in titled if ABSENT in row[1]]
 
 
-def _beside(title: str, found: Sequence[tuple[str, Stage, Story]], names: Sequence[str]) -> Beside:
-    measured = [(name, series.columns(stage.run.metrics)) for name, stage, _ in found]
+def _shared_stage(title: str, same: Sequence[tuple[str, StageRecord, Story]], names: Sequence[str]) -> SharedStage:
+    measured = [(name, series.columns(stage.run.metrics)) for name, stage, _ in same]
     main, more = _curves(measured, names)
-    return Beside(
+    return SharedStage(
         title=title,
         leading=_leading(measured),
-        stages=tuple((name, stage) for name, stage, _ in found),
-        settings=tuple(differing([(name, _settings(stage, story)) for name, stage, story in found])),
-        finals=_finals(found, measured),
+        stages=tuple((name, stage) for name, stage, _ in same),
+        settings=tuple(differing([(name, _settings(stage, story)) for name, stage, story in same])),
+        finals=_finals(same, measured),
         curves=main,
         more_curves=more,
     )
 
 
-def _settings(stage: Stage, story: Story) -> Json:
-    """The settings; inputs from other stages are told from the pipeline's folder, wherever it was when they ran."""
+def _settings(stage: StageRecord, story: Story) -> Json:
+    """The settings; inputs from other stages are written from the pipeline's folder, wherever it was when they ran."""
     if not story.is_pipeline:
         return stage.run.settings
 
-    def told(option: str, value: Any) -> Any:
+    def relative(option: str, value: Any) -> Any:
         for name in stage.inputs.get(option, ()):
-            place = f"/{value}".rfind(f"/{name.split('/')[0]}/") if isinstance(value, str) else -1
-            value = value[place:] if place >= 0 else value
+            start = f"/{value}".rfind(f"/{name.split('/')[0]}/") if isinstance(value, str) else -1
+            value = value[start:] if start >= 0 else value
         return value
 
-    return {option: told(option, value) for option, value in stage.run.settings.items()}
+    return {option: relative(option, value) for option, value in stage.run.settings.items()}
 
 
 def _metrics(measured: Measured) -> list[tuple[str, Metric, list[tuple[str, Series]]]]:
     """Every metric in its order, how it is shown, and the runs that have it."""
-    found = []
+    shown = []
     for name in captions.in_order(dict.fromkeys(name for _, one in measured for name in one)):
         measuring = [(run, one[name]) for run, one in measured if name in one]
         first = next(one for _, one in measured if name in one)
-        found.append((name, metric_for(name, first), measuring))
-    return found
+        shown.append((name, metric_for(name, first), measuring))
+    return shown
 
 
-def _finals(found: Sequence[tuple[str, Stage, Story]], measured: Measured) -> tuple[Row, ...]:
+def _finals(same: Sequence[tuple[str, StageRecord, Story]], measured: Measured) -> tuple[Row, ...]:
     """Where each run ended, by metric (a mean of its last tenth), after how it was run."""
-    runs = [stage.run for _, stage, _ in found]
+    runs = [stage.run for _, stage, _ in same]
     rows: list[Row] = [
-        ("Command", tuple(stage.command or ABSENT for _, stage, _ in found)),
+        ("Command", tuple(stage.command or ABSENT for _, stage, _ in same)),
         ("Steps", tuple(f"{len(run.metrics):,}" for run in runs)),
         ("Time", tuple(duration(run.seconds) for run in runs)),
     ]
@@ -131,11 +133,11 @@ def _finals(found: Sequence[tuple[str, Stage, Story]], measured: Measured) -> tu
 
 def _leading(measured: Measured) -> tuple[str, ...]:
     """Where the runs end in what counts most, the highest first, where all of them measured it."""
-    found = []
+    ranked = []
     for name, metric, measuring in _metrics(measured):
         if name in LEADING and len(measuring) == len(measured):
-            found.append(f"{metric.title}, at the end: {_ranked(metric, measuring)}.")
-    return tuple(found)
+            ranked.append(f"{metric.title}, at the end: {_ranked(metric, measuring)}.")
+    return tuple(ranked)
 
 
 def _ranked(metric: Metric, measuring: Sequence[tuple[str, Series]]) -> str:
@@ -149,7 +151,7 @@ def _shown(metric: Metric, one: Series) -> str:
 
 def _curves(measured: Measured, names: Sequence[str]) -> tuple[tuple[Figure, ...], tuple[Figure, ...]]:
     """The main metrics and the others, each with all runs in one figure."""
-    styles = {name: figures.style(place) for place, name in enumerate(names)}
+    styles = {name: figures.style(index) for index, name in enumerate(names)}
     main: list[Figure] = []
     more: list[Figure] = []
     for _, metric, measuring in _metrics(measured):
