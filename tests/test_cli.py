@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -179,6 +180,14 @@ def test_help_needs_no_torch() -> None:
     script = HELP.format(commands=list(COMMANDS))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_help_answers_at_once() -> None:
+    """In seconds of processor time, of whatever else the machine does."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "accord", "ppo", "--help"], capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 1.5
 
 
 def test_the_overview_and_the_version(capsys: pytest.CaptureFixture[str]) -> None:
