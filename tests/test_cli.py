@@ -202,6 +202,7 @@ def test_the_overview_and_the_version(capsys: pytest.CaptureFixture[str]) -> Non
     ("arguments", "said"),
     [
         (("dop",), "there is no command 'dop'; did you mean dpo?"),
+        (("dop", "--help"), "there is no command 'dop'; did you mean dpo?"),
         (("sft", "--lerning-rate", "1"), "`accord sft` has no option lerning-rate; did you mean learning-rate?"),
         (("dpo", "--batch_sise=3"), "`accord dpo` has no option batch-sise; did you mean batch-size?"),
         (("sample", "--temprature", "1"), "`accord sample` has no option temprature; did you mean temperature?"),
