@@ -116,6 +116,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ from torch import Tensor, nn
 
 from accord.data import Order
 from accord.data.encoding import encode
+from accord.engine import models
 from accord.engine.config import TrainingConfig
 from accord.engine.fit import LossTerm, Optimizer
 from accord.engine.forward import log_probabilities, rewards
@@ -148,9 +150,8 @@ from accord.methods import (
     NashMD,
     OnlineDPO,
     RewardModel,
-    rollouts,
 )
-from accord.methods.online import DistillMethod, JudgeMethod, OnlineMethod, RewardMethod
+from accord.methods.online import DistillMethod, JudgeMethod, OnlineMethod
 from accord.methods.rollouts import Rollout, sample
 from accord.objectives import advantages, kl
 from accord.objectives.segments import segment_sum
@@ -159,7 +160,6 @@ from accord.train.run import read_metrics
 from tests.commands.small import write_jsonl
 from tests.data.conftest import BAD, BYE, DAY, EOS, GOOD, UNK, word_tokenizer
 from tests.engine.tiny import CONFIGS, plain_log_probabilities, random_model, randomize
-from tests.methods.test_policy_gradients import rollout_of
 from tests.methods.test_ppo import LENGTH, PROMPTS, Counting, policy_at
 
 TESTS = Path(__file__).parent
@@ -211,8 +211,8 @@ def settings(**given: Any) -> dict[str, Any]:
 def at_work(method: OnlineMethod, kind: str = "gpt2", weights: torch.dtype = torch.float64) -> tuple[Any, Policy]:
     """An online method at work on a random policy (GPT-2 in float64 computes nothing in less), and that policy."""
     policy = policy_at(kind, weights).in_dtype(method.dtype)
-    kinds = {RewardMethod: LENGTH, JudgeMethod: JUDGE, DistillMethod: policy}
-    return method.learner(policy, next(given for kind, given in kinds.items() if isinstance(method, kind))), policy
+    judged = JUDGE if isinstance(method, JudgeMethod) else LENGTH
+    return method.learner(policy, policy if isinstance(method, DistillMethod) else judged), policy
 
 
 def learnt(learner: Any, rollout: Rollout) -> tuple[dict[str, float], list[Tensor]]:
@@ -261,7 +261,7 @@ def test_a_policy_gradient_is_the_same_for_any_split_into_micro_batches(name: st
         learner, policy = at_work(method)
         randomize(learner.reference.network, 5)
         rollout = sample(method, policy, PROMPTS, LENGTH, step=0)
-        assert set(rollout.ended.tolist()) == {True, False}
+        assert {s.completion.stop for s in rollout.samples} == {"end", "length"}
         packs.append(len(learner.experience(0, rollout)[0][0]))
         results.append(learnt(learner, rollout))
     assert packs == [3, 2, 1]
@@ -330,7 +330,7 @@ def test_one_valid_verdict_in_a_group_is_learnt_from_alone() -> None:
     optimizer = Counting()
     result = learner.step(0, PROMPTS[:1], optimizer)
     [[work]] = optimizer.work
-    assert (work.count, result.numbers["invalid"], list(result.rewards)) == (1, pytest.approx(2 / 3), [0.5, 0.5, 1.0])
+    assert (work.count, result.numbers["invalid"], result.rewards) == (1, pytest.approx(2 / 3), [0.5, 0.5, 1.0])
     values, _ = work.objective(work.packs[0])
     assert values.tolist() == pytest.approx([-0.5 * sum(result.samples[2].completion.logprobs)], abs=1e-10)
 
@@ -407,13 +407,10 @@ def test_after_an_update_samples_come_from_the_new_weights(kind: str, dtype: Any
     optimizer = Optimizer(learner.networks, method, 2)
     drifts = [learner.step(step, PROMPTS, optimizer).numbers["sampler_drift"] for step in range(2)]
     assert max(drifts) < rounding
-    fresh, start = policy_at(kind, torch.float32), policy_at(kind, torch.float32)
+    fresh, start = (policy_at(kind, torch.float32).in_dtype(dtype) for _ in range(2))
     fresh.network.load_state_dict(policy.network.state_dict())
-    said, again, first = (
-        model.in_dtype(dtype).sample(PROMPTS, method.group_size, method.sampling(2)) for model in (policy, fresh, start)
-    )
-    assert said == again
-    assert said != first
+    said, same, other = (p.sample(PROMPTS, method.group_size, method.sampling(2)) for p in (policy, fresh, start))
+    assert said == same and said != other
 
 
 # Masks
@@ -444,8 +441,12 @@ def test_a_fully_masked_row_gives_no_nan_and_changes_nothing(name: str) -> None:
     for count in (1, 2):
         learner, policy = at_work(GRADIENTS[name](mask_truncated=True))
         randomize(learner.reference.network, 5)
-        trees = sample(learner.method, policy, PROMPTS[:2], LENGTH, step=0).trees[:count]
-        results.append(learnt(learner, rollout_of(trees, [True, True, False, False][: 2 * count])))
+        rollout = sample(learner.method, policy, PROMPTS[:2], LENGTH, step=0)
+        samples = [
+            replace(s, completion=replace(s.completion, stop=stop))
+            for s, stop in zip(rollout.samples, ("end", "end", "length", "length"), strict=True)
+        ][: 2 * count]
+        results.append(learnt(learner, Rollout(rollout.trees[:count], samples)))
     (alone, gradient), (beside, same) = results
     assert [beside[n] for n in ("loss", "kl")] == pytest.approx([alone[n] for n in ("loss", "kl")], abs=1e-12)
     torch.testing.assert_close(same, gradient, rtol=0, atol=1e-12)
@@ -537,7 +538,7 @@ def test_the_reference_is_the_model_before_this_stage_and_stays_it(tmp_path: Pat
         dpo = DPO(beta=0.3, dtype="float32").objective(tuned)
         randomize(tuned.network, 7)  # the stage moves the policy
         now, _ = log_probabilities(tuned.network, trees)
-        assert torch.equal(log_probabilities(learner.reference.network, trees)[0], before)
+        assert torch.equal(learner.reference.log_probs(trees), before)
         assert float((before - base).abs().min()) > 1e-3
         margins = 0.3 * segment_sum(now - before, trees.owner, trees.branches)
         torch.testing.assert_close(dpo(trees)[1]["chosen_reward"], margins[0::2], rtol=0, atol=1e-10)
@@ -574,13 +575,13 @@ def test_a_resumed_run_neither_replays_nor_skips_a_batch(
 
 def test_one_seed_does_not_repeat_from_step_to_step_nor_between_players(monkeypatch: pytest.MonkeyPatch) -> None:
     # Every token is drawn by a number of 53 random bits: two equal ones among hundreds are a fault, not chance.
-    seeds, generate = [], rollouts.generate
+    seeds, generate = [], models.generate
 
     def noting(network: Any, prompts: Any, n: int, sampling: Sampling, **more: Any) -> Any:
         seeds.append(sampling.seed)
         return generate(network, prompts, n, sampling, **more)
 
-    monkeypatch.setattr(rollouts, "generate", noting)
+    monkeypatch.setattr(models, "generate", noting)
     learner, _ = at_work(NashMD(**settings(opponents=2)))
     for step in range(3):
         learner.step(step, PROMPTS, Counting())

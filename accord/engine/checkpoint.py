@@ -21,6 +21,7 @@ from accord.errors import InputError
 
 KEEP = 2
 """Checkpoints kept: the last, and one before it in case the last is damaged."""
+MOMENTS = "optimizer.safetensors"
 
 
 def save(folder: Path, step: int, optimizer: Optimizer, state: Mapping[str, Any]) -> Path:
@@ -31,7 +32,7 @@ def save(folder: Path, step: int, optimizer: Optimizer, state: Mapping[str, Any]
     partial.mkdir(parents=True)
     for name, network in optimizer.networks.items():
         save_file(_tensors(network), partial / f"{name}.safetensors")
-    save_file(_moments(optimizer), partial / "optimizer.safetensors")
+    save_file(_moments(optimizer), partial / MOMENTS)
     sizes = {file.name: file.stat().st_size for file in sorted(partial.iterdir())}
     (partial / "state.json").write_text(json.dumps({"step": step, "state": dict(state), "files": sizes}, indent=1))
     shutil.rmtree(final, ignore_errors=True)
@@ -63,7 +64,7 @@ def load(checkpoint: Path, optimizer: Optimizer) -> tuple[int, dict[str, Any]]:
             )
         for key, tensor in expected.items():
             tensor.copy_(tensors[key])
-    moments = load_file(checkpoint / "optimizer.safetensors", device=str(optimizer.device))
+    moments = load_file(checkpoint / MOMENTS, device=str(optimizer.device))
     names = _names(optimizer)
     for i, parameter in enumerate(optimizer.parameters()):
         kept = {k.removeprefix(f"{names[i]}|"): v for k, v in moments.items() if k.startswith(f"{names[i]}|")}
@@ -79,6 +80,8 @@ def _verified(checkpoint: Path) -> dict[str, Any]:
         sizes = saved["files"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"the checkpoint {checkpoint} has no readable state.json; {remedy}.") from error
+    if MOMENTS not in sizes:
+        raise InputError(f"the checkpoint {checkpoint} was written by an older accord; {remedy}.")
     for name, size in sizes.items():
         file = checkpoint / name
         actual = file.stat().st_size if file.exists() else 0

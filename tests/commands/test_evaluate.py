@@ -83,18 +83,8 @@ def test_models_against_each_other(home: Path, tmp_path: Path) -> None:
     ("question", "data", "options", "said"),
     [
         ("models", "prompts", ("--models.a", "BASE"), "needs --judge"),
-        (
-            "models",
-            "prompts",
-            ("--models.a", "BASE", "--judge", "cafe", "--against", "b"),
-            "--against b is none of the models",
-        ),
-        (
-            "models",
-            "prompts",
-            ("--models.a", "BASE", "--judge", "cafe", "--best-of-n", "2"),
-            "--best-of-n needs --reward",
-        ),
+        ("models", "prompts", ("--models.a", "BASE", *CAFE, "--against", "b"), "--against b is none of the models"),
+        ("models", "prompts", ("--models.a", "BASE", *CAFE, "--best-of-n", "2"), "--best-of-n needs --reward"),
         ("comparisons", "prompts", (), "or --models and --judge to compare models' answers"),
         ("comparisons", "prompts", ("--reward", "cafe"), "holds no comparisons: rows need chosen and rejected"),
         ("comparisons", "pairs", (), "give --reward, or --policy with --reference"),

@@ -134,3 +134,11 @@ def test_networks_stay_apart(tmp_path: Path) -> None:
     policy, value = (nn.utils.parameters_to_vector(n.parameters()) for n in restored.networks.values())
     assert not torch.equal(policy, value)
     assert torch.equal(policy, nn.utils.parameters_to_vector(engine.networks["policy"].parameters()))
+
+
+def test_a_checkpoint_of_before_its_optimizer_had_this_name_is_refused(tmp_path: Path) -> None:
+    saved = checkpoint.save(tmp_path, 3, optimizer(), {})
+    (saved / checkpoint.MOMENTS).rename(saved / "optimiser.safetensors")
+    state = (saved / "state.json").read_text().replace(checkpoint.MOMENTS, "optimiser.safetensors")
+    (saved / "state.json").write_text(state)
+    assert told(saved, optimizer()) == f"the checkpoint {saved} was written by an older accord; {REMEDY}"

@@ -198,7 +198,7 @@ def test_the_baseline_is_not_negative_and_0_of_a_row_alone() -> None:
             ratios = objective.log_ratios(Trees.of([objective.swapped(batch[i - 1], batch[i]) for i in range(3)]))
         assert objective.divergence(batch) == pytest.approx(max(0.0, float(ratios.mean())), abs=1e-12)
         assert sign * float(ratios.mean()) > 0.01
-        objective.reference, objective.model.network = objective.model.network, objective.reference
+        objective.reference, objective.policy = objective.policy, objective.reference
 
 
 def test_mismatched_pairs_are_no_longer_than_rows() -> None:

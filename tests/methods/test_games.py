@@ -157,7 +157,7 @@ def said_by(network: nn.Module) -> Tensor:
 
 def duels(learner: Any, step: int, prompts: list[EncodedPrompt]) -> tuple[Tensor, list[Trees], Objective]:
     """IPO-MD's pairs of all words with all words: the chance of each, and what there is to minimize."""
-    said, chance = words(learner.policy.network), said_by(learner.speaker)
+    said, chance = words(learner.policy.network), said_by(learner.speaker.network)
     _, judged, _ = compare(learner.judge, prompts, [said[i] for pair in product(range(3), repeat=2) for i in pair])
     return torch.outer(chance, chance).flatten(), [Trees.of(judged)], learner.objective
 
@@ -243,7 +243,7 @@ def test_online_mirror_descent_leads_to_the_equilibrium_of_the_regularized_game(
     # The opponent is the policy of one or two steps ago, which holds it back as well.
     reached, learner = follow(nash_md(past=1, snapshot_every=2, mirror=0.3), steps=140, rate=0.2)
     assert reached.tolist() == pytest.approx(NASH, abs=1e-4)
-    assert said_by(learner.past.last(140)).tolist() == pytest.approx(NASH, abs=1e-4)
+    assert said_by(learner.past.last(140).network).tolist() == pytest.approx(NASH, abs=1e-4)
 
 
 def test_past_policies_as_opponents_lead_there_as_well() -> None:
@@ -253,20 +253,23 @@ def test_past_policies_as_opponents_lead_there_as_well() -> None:
 
 def test_snapshots_are_the_last_so_many() -> None:
     # After steps 2, 4, 6, 8 the policy is kept, the last three times it was; the weight says after which step.
-    policy = nn.Linear(1, 1, bias=False)
-    policy.weight.data.fill_(0)
-    past = Snapshots(policy, torch.float32, count=3, every=2)
+    def weight(network: nn.Module) -> float:
+        return float(next(network.parameters()).flatten()[0])
+
+    policy = GAME.policy()
+    next(policy.network.parameters()).data.fill_(0)
+    past = Snapshots(policy, count=3, every=2)
     last, held = [], []
     for steps in range(1, 9):
-        policy.weight.data.fill_(steps)
+        next(policy.network.parameters()).data.fill_(steps)
         past.keep(policy, steps)
-        last.append(past.last(steps).weight.item())  # type: ignore[union-attr, operator]
-        held.append(sorted(network.weight.item() for network in past.networks.values()))  # type: ignore[union-attr, operator]
+        last.append(weight(past.last(steps).network))
+        held.append(sorted(map(weight, past.networks.values())))
     assert last == [0, 2, 2, 4, 4, 6, 6, 8]
     assert held == [[0, 0, 0], *[[0, 0, 2]] * 2, *[[0, 2, 4]] * 2, *[[2, 4, 6]] * 2, [4, 6, 8]]
     assert not any(p.requires_grad for network in past.networks.values() for p in network.parameters())
-    drawn = [past.any(0, step) for step in range(300)]
-    assert drawn[:50] == [past.any(0, step) for step in range(50)]
+    drawn = [past.any(0, step).network for step in range(300)]
+    assert drawn[:50] == [past.any(0, step).network for step in range(50)]
     assert all(80 <= drawn.count(network) <= 120 for network in past.networks.values())
 
 
