@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -181,6 +182,14 @@ def test_help_needs_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_help_answers_at_once() -> None:
+    """In seconds of processor time, of whatever else the machine does."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "accord", "ppo", "--help"], capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 1.5
+
+
 def test_the_overview_and_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert accord() == accord("--help") == 0
     overview = capsys.readouterr().out
@@ -193,6 +202,7 @@ def test_the_overview_and_the_version(capsys: pytest.CaptureFixture[str]) -> Non
     ("arguments", "said"),
     [
         (("dop",), "there is no command 'dop'; did you mean dpo?"),
+        (("dop", "--help"), "there is no command 'dop'; did you mean dpo?"),
         (("sft", "--lerning-rate", "1"), "`accord sft` has no option lerning-rate; did you mean learning-rate?"),
         (("dpo", "--batch_sise=3"), "`accord dpo` has no option batch-sise; did you mean batch-size?"),
         (("sample", "--temprature", "1"), "`accord sample` has no option temprature; did you mean temperature?"),

@@ -272,11 +272,8 @@ def save_comparisons(conversation: Conversation, file: Path) -> str:
             rows.append((turn, turn.comparison()))
         except InputError as error:
             left_out.append(f"turn {number} is left out: {error}")
-    lines = []
-    for kind, what, target in (
-        (Preference, "preference", file),
-        (Ranking, "tie", file.with_name(f"{file.stem}.ties{file.suffix}")),
-    ):
+    lines, ties = [], file.with_name(f"{file.stem}.ties{file.suffix}")
+    for kind, what, target in ((Preference, "preference", file), (Ranking, "tie", ties)):
         of_kind = [(turn, row) for turn, row in rows if isinstance(row, kind)]
         if of_kind:
             append(target, [row_to_json(row) for _, row in of_kind])

@@ -31,19 +31,18 @@ class Call:
     run: Callable[[], Any]
 
 
-def bind(command: str, values: Mapping[str, Any], where: str = "") -> Call:
+def bind(command: str, values: Mapping[str, Any]) -> Call:
     """The call of a command with these values, which are texts, or what YAML makes of them; None leaves a default.
 
     Raises:
-        InputError: there is no such command or option, a value does not fit, or one is missing; `where` says for the
-            message from where the options are.
+        InputError: there is no such command or option, a value does not fit, or one is missing.
     """
     target: Any = target_of(command)
     options = options_of(target)
     given: dict[str, Any] = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
-        require_known(command, name, options, where)
+        require_known(command, name, options)
         if value is not None:
             given[name] = options[name].read(value)
     absent = [option.flag for option in options.values() if option.default is REQUIRED and option.name not in given]
@@ -80,12 +79,12 @@ def questions(family: str) -> list[str]:
 
 def explained(command: str) -> str:
     """The help of a command."""
-    entry, target = COMMANDS[command], target_of(command)
+    target = target_of(command)
+    entry = COMMANDS[command]
     options = [option for option in options_of(target).values() if option.name != entry.further]
-    named = [f" --{o.name.replace('_', '-')} {o.name.upper()}" for o in options if o.default is REQUIRED]
-    short = [f" {name.upper()}" + " ..." * entry.takes_all for name in entry.positional]
-    required = short + [n for n in named if n.split()[0][2:].replace("-", "_") not in entry.positional]
-    return help_text(f"usage: accord {command}{''.join(required)} [options]", target, [*options, CONFIG])
+    words = [name.upper() + " ..." * entry.takes_all for name in entry.positional]
+    words += [f"{o.flag} {o.name.upper()}" for o in options if o.default is REQUIRED and o.name not in entry.positional]
+    return help_text(f"usage: accord {' '.join([command, *words])} [options]", target, [*options, CONFIG])
 
 
 def require_known(command: str, name: str, known: Collection[str], where: str = "") -> None:

@@ -63,12 +63,11 @@ def sample(
     """
     choice = Choice(n, reward, best_of, keep, at_least, temperature)
     sampling = engine.sampling.Sampling(max_new_tokens, temperature, top_k, top_p, seed)
-    from accord.data import load_prompts
-    from accord.data.encoding import encode_prompts
+    from accord.data import encoding, load_prompts
 
     policy = engine.load.load_model(model).in_dtype(dtype)
     rows = load_prompts(data, split=split, limit=limit)
-    prompts, _ = encode_prompts(policy.tokenizer, rows, room=max_new_tokens, context=policy.context)
+    prompts, _ = encoding.encode_prompts(policy.tokenizer, rows, room=max_new_tokens, context=policy.context)
     score = feedback.named.reward_named(reward, policy) if reward else None
     if score:
         feedback.reward.check_prompts(score, prompts)
