@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from accord.console import counting
+from accord.console import counting, status
 from accord.data.encoding import encode_prompts
 from accord.data.load import load_prompted_samples, load_samples, open_rows
 from accord.engine.load import load_model
@@ -30,7 +30,6 @@ from accord.files import write_rows
 from accord.objectives.segments import segment_sum
 from accord.objectives.selection import best_of_n_kl_bound
 from accord.records import Completion, EncodedPrompt, Prompt, Sample, Text, show, text_to_json
-from accord.results.base import warn
 
 TOKENS_PER_PASS = 4096
 """Tokens that are computed at once."""
@@ -98,7 +97,8 @@ class Answering:
         prompts, left_out = encode_prompts(
             policy.tokenizer, rows, room=self.sampling.max_new_tokens, context=policy.context, longest=longest
         )
-        warn(left_out)
+        for line in left_out:
+            status(line)
         return prompts
 
     def answers(self, name: str, policy: Policy, prompts: Sequence[EncodedPrompt], n: int = 1) -> Answers:
@@ -299,7 +299,7 @@ def read_pool(file: str, reward: str | None, judge: str | None, proxy: str, gold
         raise InputError(f"{file} has one sample of the prompt {show(fewest)!r}; sample each with --n 64 or more.")
     kept = np.array([group[:n] for group in groups.values()])
     if kept.size < len(texts):
-        warn([f"{len(texts) - kept.size} of {len(texts)} samples of {file} left out, so that each prompt has {n}"])
+        status(f"{len(texts) - kept.size} of {len(texts)} samples of {file} left out, so that each prompt has {n}")
     return Pool([texts[i] for i in kept.ravel()], proxies[kept], golds[kept])
 
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from accord import engine
+from accord.console import status
 from accord.errors import InputError
 from accord.evaluate import curves
 from accord.evaluate.curves import BEST_OF_N, RL, over_prompts, over_steps
 from accord.evaluate.statistics import Floats, bootstrap_mean
 from accord.files import require_folder
-from accord.results.base import warn
 from accord.results.overoptimization import Curve, CurvePoint, Fit, OveroptimizationResult, Source
 
 if TYPE_CHECKING:
@@ -125,7 +125,8 @@ def _drawn(
     prompts, left_out = encode_prompts(
         policy.tokenizer, rows, room=sampling.max_new_tokens, context=policy.context, longest=max_length
     )
-    warn(left_out)
+    for line in left_out:
+        status(line)
     return sample_pool(policy, prompts, n, sampling, reward, judge)
 
 

@@ -14,6 +14,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from typing_extensions import Self
 
+from accord.console import show, status
 from accord.files import write_text
 
 if TYPE_CHECKING:
@@ -65,12 +66,6 @@ def called(name: str) -> str:
         return name
     kept = {"model": "", "best": " best"}.get(parts[-1]) if len(parts) > 1 else None
     return parts[-1] if kept is None else parts[-2] + kept
-
-
-def warn(lines: Iterable[str]) -> None:
-    """Print lines for the person watching on standard error."""
-    for line in lines:
-        Console(stderr=True).print(line, markup=False, highlight=False)
 
 
 def _is_known(value: Any) -> bool:
@@ -146,8 +141,9 @@ class Evaluation(Record):
 
     def publish(self, folder: str | Path) -> Self:
         """Print the numbers, warn on standard error, and `save`."""
-        Console().print(self.table())
-        warn(self.warnings)
+        show(self.table())
+        for line in self.warnings:
+            status(line)
         self.save(folder)
         return self
 
