@@ -36,7 +36,7 @@ from accord.engine.models import Policy, Scorer
 from accord.engine.trees import Tree, pack
 from accord.feedback.learned import LearnedReward
 from accord.methods import IPOMD, RLOO, NashMD, RewardModel
-from accord.methods.online import Online
+from accord.methods.online import OnlineMethod, RewardMethod
 from accord.worlds.enumerable import kl_regularized_optimum
 from accord.worlds.game import Game
 
@@ -144,11 +144,11 @@ def scores(reward: LearnedReward) -> Tensor:
     return found - found.mean()
 
 
-def follow(name: str, color: str, method: Online, feedback: Any, rest: Tensor) -> Way:
+def follow(name: str, color: str, method: OnlineMethod, feedback: Any, rest: Tensor) -> Way:
     """A run of the method from the reference."""
     policy, start = GAME.policy(), time.perf_counter()
     watched = Watched(feedback, policy)
-    given: dict[str, Any] = {method.source: watched}
+    given: dict[str, Any] = {"reward" if isinstance(method, RewardMethod) else "judge": watched}
     with tempfile.TemporaryDirectory() as folder:
         method.fit(policy, PROMPTS, out=Path(folder) / "run", **given)
     watched.note()

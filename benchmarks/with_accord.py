@@ -18,13 +18,13 @@ from accord import load_data, load_model
 from accord.data import Order
 from accord.engine.fit import Optimizer
 from accord.engine.models import Policy
-from accord.engine.trees import Trees
+from accord.engine.trees import Experience, Trees
 from accord.feedback.reward import Reward
 from accord.methods import DPO, GRPO, SFT, RewardModel
-from accord.methods.policy_gradient import GradientLearner
-from accord.methods.rollouts import Rollout
+from accord.methods.policy_gradient import GroupLearner
+from accord.methods.rollouts import Rollout, sample
 from accord.records import EncodedPrompt
-from accord.train.loop import Result
+from accord.train.loop import Result, StepResult
 
 METHODS = {"dpo": DPO, "sft": SFT, "reward": RewardModel}
 SHARED = ("learning_rate", "batch_size", "max_length", "dtype", "seed")
@@ -76,30 +76,26 @@ class Clocked(GRPO):
         return self.at_work
 
 
-class ClockedLearner(GradientLearner):
+class ClockedLearner(GroupLearner):
     """Logs the seconds of a step's parts, and the tokens of each sample with its prompt.
 
     `first` keeps the tokens of the first step's samples.
     """
 
-    def step(
-        self, step: int, prompts: Sequence[EncodedPrompt], optimizer: Optimizer
-    ) -> tuple[Rollout, dict[str, float]]:
+    def step(self, step: int, items: Sequence[EncodedPrompt], optimizer: Optimizer) -> StepResult:
         self.seconds: dict[str, float] = defaultdict(float)
-        rollout, row = super().step(step, prompts, optimizer)
+        rollout = self.timed("generation", lambda: sample(self.method, self.policy, items, self.reward, step))
+        row = self.learn(step, rollout, optimizer)
         if step == 0:
             self.first = [s.completion.tokens for s in rollout.samples]
         tokens = sum(len(s.prompt_tokens) + len(s.completion.tokens) for s in rollout.samples)
         self.seconds["update"] -= self.seconds["reference"]
-        return rollout, {**row, **self.seconds, "tokens_read": tokens}
-
-    def rollout(self, step: int, prompts: Sequence[EncodedPrompt]) -> Rollout:
-        return self.timed("generation", lambda: super(ClockedLearner, self).rollout(step, prompts))
+        return rollout.result({**row, **self.seconds, "tokens_read": tokens})
 
     def learn(self, step: int, rollout: Rollout, optimizer: Optimizer) -> dict[str, float]:
         return self.timed("update", lambda: super(ClockedLearner, self).learn(step, rollout, optimizer))
 
-    def score(self, trees: Trees) -> Trees:
+    def score(self, trees: Trees) -> Experience:
         return self.timed("reference", lambda: super(ClockedLearner, self).score(trees))
 
     def timed(self, name: str, work: Callable[[], Any]) -> Any:
