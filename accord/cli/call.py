@@ -24,11 +24,12 @@ CONFIG = Option("config", str, None, "A YAML file of options; those given here o
 
 @dataclass(frozen=True)
 class Call:
-    """A command with the options it was given, in their types; `run` does it, and returns what the command returns."""
+    """A command with the options it was given, in their types: `function(**arguments)` does it."""
 
     command: str
     options: Mapping[str, Any]
-    run: Callable[[], Any]
+    function: Callable[..., Any]
+    arguments: Mapping[str, Any]
 
 
 def bind(command: str, values: Mapping[str, Any]) -> Call:
@@ -49,12 +50,12 @@ def bind(command: str, values: Mapping[str, Any]) -> Call:
     if absent:
         raise InputError(f"`accord {command}` needs {' and '.join(absent)}.")
     if not hasattr(target, "fit"):
-        return Call(command, given, lambda: target(**given))
+        return Call(command, given, target, given)
     own, of_run = ({field.name for field in fields(kind)} for kind in (target, target.options))
     method = target(**{name: value for name, value in given.items() if name in own})
     target.options(**{name: value for name, value in given.items() if name in of_run})
     rest = {name: value for name, value in given.items() if name not in own}
-    return Call(command, given, lambda: method.fit(**rest))
+    return Call(command, given, method.fit, rest)
 
 
 def target_of(command: str) -> Callable[..., Any]:

@@ -30,7 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"accord {__version__}")
         else:
             command, rest = split_command(words)
-            _answer(command, rest)
+            if (command in FAMILIES and not rest) or not {"-h", "--help"}.isdisjoint(rest):
+                print(overview(command) if command in FAMILIES else explained(command))
+                return 0
+            call = bind(command, read_words(command, rest))
+            _say_where(call, call.function(**call.arguments))
     except InputError as error:
         print(f"accord: {error}", file=sys.stderr)
         return 2
@@ -64,17 +68,6 @@ def split_command(words: Sequence[str]) -> tuple[str, list[str]]:
     if len(words) > 1 and words[0] in FAMILIES and not words[1].startswith("-"):
         return f"{words[0]} {words[1]}", list(words[2:])
     return words[0], list(words[1:])
-
-
-def _answer(command: str, words: Sequence[str]) -> None:
-    is_asked = not {"-h", "--help"}.isdisjoint(words)
-    if command in FAMILIES and (is_asked or not words):
-        print(overview(command))
-    elif is_asked:
-        print(explained(command))
-    else:
-        call = bind(command, read_words(command, words))
-        _say_where(call, call.run())
 
 
 def _say_where(call: Call, result: Any) -> None:

@@ -118,7 +118,8 @@ def run_pipeline(recipe: str | Path, out: str | Path, overrides: Mapping[str, An
         status(f"{stage.name} ({stage.command})")
         clock = time.perf_counter()
         try:
-            _call(stage, folder, resume=resume).run()
+            call = _call(stage, folder, resume=resume)
+            call.function(**call.arguments)
             stage.status = "ran"
         finally:
             stage.seconds = time.perf_counter() - clock + (stage.seconds if resume else 0.0)
