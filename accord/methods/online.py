@@ -15,7 +15,7 @@ from accord.methods.offline import as_policy
 from accord.methods.rollouts import encode_prompts
 from accord.records import EncodedPrompt
 from accord.train.loop import Learner, OnStep, Result, train
-from accord.train.options import PolicyOptions, describe
+from accord.train.options import PolicyOptions, SamplingOptions, describe
 from accord.train.run import Run
 from accord.train.watch import check_independent, make_watch
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class OnlineMethod(SamplingConfig, ABC):
     """A method that samples, has the samples scored, and learns from that; `fit` says by what they are scored."""
 
-    options: ClassVar[type[PolicyOptions]] = PolicyOptions
+    options: ClassVar[type[PolicyOptions]] = SamplingOptions
     """What `fit` takes besides."""
     steps_sample: ClassVar[bool] = True
     """Whether every step has samples of its own, which a watched measure can be taken of."""

@@ -31,6 +31,7 @@ from accord.methods.online import OnlineMethod
 from accord.methods.rollouts import lengths
 from accord.records import EncodedPrompt, Sample, text_to_json
 from accord.train.loop import SHOWN, Learner, OnStep, Result, StepResult
+from accord.train.options import PolicyOptions
 from accord.train.run import Run
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 class RoundsMethod(OnlineMethod, ABC):
     """A method that teaches a policy what it selects from the policy's own samples, round after round."""
 
+    options: ClassVar[type[PolicyOptions]] = PolicyOptions
     steps_sample: ClassVar[bool] = False
     nothing: ClassVar[str]
     """Why a round may have nothing to learn from."""

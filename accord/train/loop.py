@@ -17,7 +17,7 @@ from accord import data, engine
 from accord.engine.config import TrainingConfig
 from accord.errors import TrainingStopped
 from accord.records import Sample, text_to_json
-from accord.train.options import RunOptions
+from accord.train.options import RunOptions, SamplingOptions
 from accord.train.run import Run, read_metrics
 
 if TYPE_CHECKING:
@@ -176,7 +176,8 @@ def train(
                 save(step)
                 raise
             run.log(step, result.numbers | measured, result.tokens)
-            if (step - 1) % options.sample_every == 0 or step == learner.total or run.stopping:
+            every = options.sample_every if isinstance(options, SamplingOptions) else 1
+            if (step - 1) % every == 0 or step == learner.total or run.stopping:
                 run.sample(step, result.shown())
             if on_step:
                 on_step(step, result)

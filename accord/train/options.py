@@ -21,8 +21,6 @@ class RunOptions:
     """Go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit."""
     save_every: int = 50
     """Steps between checkpoints."""
-    sample_every: int = 10
-    """Steps between samples written to `samples.jsonl`, by methods whose steps have samples."""
     stop_when: str | None = None
     """Alarms (docs/alarms.md) that end the run, with commas between them; it keeps the model it has, or where that is
     watched the best."""
@@ -63,6 +61,14 @@ class PolicyOptions(RunOptions):
             raise InputError("watch and watch_data go together: a measure, and prompts held out to be answered for it.")
         if self.watch is None and self.watch_data is not None:
             raise InputError("watch_data is answered for a measure; say which by watch.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions(PolicyOptions):
+    """The same for methods whose steps have samples."""
+
+    sample_every: int = 10
+    """Steps between samples written to `samples.jsonl`."""
 
 
 def asdict_shallow(instance: Any) -> dict[str, Any]:
