@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from accord import data, engine
 from accord.engine.config import TrainingConfig
-from accord.errors import TrainingStopped
+from accord.errors import InputError, TrainingStopped
 from accord.records import Sample, text_to_json
 from accord.train.options import RunOptions, SamplingOptions
 from accord.train.run import Run, read_metrics
@@ -172,7 +172,7 @@ def train(
                 result = learner.step(step, learner.batch(step), optimizer)
                 step += 1
                 measured = watch.after(step, result.samples)
-            except TrainingStopped:
+            except (TrainingStopped, InputError):  # a reward of the user's may fail late too
                 save(step)
                 raise
             run.log(step, result.numbers | measured, result.tokens)
