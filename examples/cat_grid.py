@@ -8,7 +8,7 @@ environment, for they see only flat vectors (N,) and, for each element, its `own
     in a text   prefix     next token      token    completion    score on the last token, less the KL penalty
 
 So `gae`, `whiten`, `reinforce`, `clipped` and `value` below are the very functions that accord trains models with. But
-here the truth is known: the grid is small enough to solve for its best policy, and for the value of what was learnt.
+here the truth is known: the grid is small enough to solve for its best policy, and for the value of what was learned.
 It needs `pip install gymnasium`, and some ten seconds.
 """
 
@@ -184,8 +184,8 @@ def learn(env: CatGrid, method: Callable[[Cat, Steps], Iterator[Tensor]], *, upd
 
 def main() -> None:
     env = CatGrid()
-    learnt = {"REINFORCE": learn(env, reinforce, updates=250), "PPO": learn(env, ppo, updates=80)}
-    policies = {name: cat.policy() for name, cat in learnt.items()} | {"optimum": optimum(env)}
+    learned = {"REINFORCE": learn(env, reinforce, updates=250), "PPO": learn(env, ppo, updates=80)}
+    policies = {name: cat.policy() for name, cat in learned.items()} | {"optimum": optimum(env)}
     print("board", env.picture(env.tiles), sep="\n", end="\n\n")
     for name, pi in policies.items():
         arrows = (tile if tile in "WM" else ARROWS[move] for tile, move in zip(env.tiles, pi.argmax(1), strict=True))

@@ -1,6 +1,6 @@
 """PPO against a reward that is a Python function, in the small world of the café: `python examples/custom_reward.py`.
 
-A model that has learnt to answer is rewarded for naming the price, in one of several ways its demonstrations go on.
+A model that has learned to answer is rewarded for naming the price, in one of several ways its demonstrations go on.
 Run it again, and it goes on where it stopped.
 """
 

@@ -139,7 +139,7 @@ def test_sampler_and_trainer_must_agree() -> None:
     assert told(sampler_drift=[0.012] * 40) == []
 
 
-def test_pairs_that_both_become_unlikely_and_pairs_learnt_by_heart() -> None:
+def test_pairs_that_both_become_unlikely_and_pairs_learned_by_heart() -> None:
     down = -np.arange(30.0) / 10
     (seen,) = told(chosen_reward=down, rejected_reward=1.2 * down)
     assert seen[1] == "likelihood-displacement" and seen[0] == 10  # the mean of 5 ... 9 is -0.7, the margin 0.14

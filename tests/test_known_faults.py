@@ -24,7 +24,7 @@ Groups
         objectives/test_advantages.py::test_groups_are_rows_and_not_columns
     one valid reward in a group gives NaN, or silently nothing
         test_known_faults.py::test_one_valid_reward_in_a_group_stops_the_run_and_names_the_rows
-        test_known_faults.py::test_one_valid_verdict_in_a_group_is_learnt_from_alone
+        test_known_faults.py::test_one_valid_verdict_in_a_group_is_learned_from_alone
         objectives/test_advantages.py::test_one_valid_reward_is_refused_not_turned_into_nan_or_zero
         feedback/test_functions.py::test_what_is_no_list_of_finite_numbers_names_function_and_row
     identical rewards have their rounding errors amplified by a tiny deviation
@@ -68,7 +68,7 @@ Masks
         engine/test_forward.py::test_the_first_response_token_and_the_end_of_turn_are_trained
     a fully masked row gives NaN
         test_known_faults.py::test_a_fully_masked_row_gives_no_nan_and_changes_nothing
-        methods/test_policy_gradients.py::test_where_every_sample_is_masked_nothing_is_learnt
+        methods/test_policy_gradients.py::test_where_every_sample_is_masked_nothing_is_learned
     the score is read at the wrong end token where there are two
         engine/test_forward.py::test_scores_are_read_at_the_last_token_though_the_end_token_stands_there_twice
         engine/test_models.py::test_transformers_scores_where_accord_does
@@ -82,7 +82,7 @@ Preferences
         test_known_faults.py::test_an_empty_completion_is_refused_by_name
     odd batch sizes tear pairs apart, or drop rows
         test_known_faults.py::test_batches_of_odd_size_hold_whole_pairs_and_every_row
-        test_known_faults.py::test_a_sample_that_is_alone_in_its_step_is_learnt_from
+        test_known_faults.py::test_a_sample_that_is_alone_in_its_step_is_learned_from
         data/test_loader.py::test_an_epoch_neither_skips_nor_repeats_a_row
     chosen and rejected begin with different tokens of one prompt
         test_known_faults.py::test_chosen_and_rejected_share_exactly_the_tokens_of_the_prompt
@@ -215,7 +215,7 @@ def at_work(method: OnlineMethod, kind: str = "gpt2", weights: torch.dtype = tor
     return method.learner(policy, policy if isinstance(method, DistillMethod) else judged), policy
 
 
-def learnt(learner: Any, rollout: Rollout) -> tuple[dict[str, float], list[Tensor]]:
+def learned(learner: Any, rollout: Rollout) -> tuple[dict[str, float], list[Tensor]]:
     """The row of one update and the gradient it applied: gradient descent of rate 1 subtracts just that."""
     training = TrainingConfig(learning_rate=1.0, schedule="constant", warmup=0.0, max_grad_norm=1e9, dtype="float32")
     optimizer = Optimizer(learner.networks, training, 1)
@@ -263,7 +263,7 @@ def test_a_policy_gradient_is_the_same_for_any_split_into_micro_batches(name: st
         rollout = sample(method, policy, PROMPTS, LENGTH, step=0)
         assert {s.completion.stop for s in rollout.samples} == {"end", "length"}
         packs.append(len(learner.experience(0, rollout)[0][0]))
-        results.append(learnt(learner, rollout))
+        results.append(learned(learner, rollout))
     assert packs == [3, 2, 1]
     for row, gradient in results[1:]:
         assert row == pytest.approx(results[0][0], abs=1e-10)
@@ -323,7 +323,7 @@ def test_one_valid_reward_in_a_group_stops_the_run_and_names_the_rows(method: An
     assert optimizer.work == []
 
 
-def test_one_valid_verdict_in_a_group_is_learnt_from_alone() -> None:
+def test_one_valid_verdict_in_a_group_is_learned_from_alone() -> None:
     # Without a verdict two of the three stand at 1/2, and the third, which won, is 1 - 1/2 better than they.
     learner, _ = at_work(NashMD(**settings(group_size=3, opponents=1)))
     learner.judge = lambda comparisons: [Verdict(None), Verdict(None), Verdict(1.0)]
@@ -446,7 +446,7 @@ def test_a_fully_masked_row_gives_no_nan_and_changes_nothing(name: str) -> None:
             replace(s, completion=replace(s.completion, stop=stop))
             for s, stop in zip(rollout.samples, ("end", "end", "length", "length"), strict=True)
         ][: 2 * count]
-        results.append(learnt(learner, Rollout(rollout.trees[:count], samples)))
+        results.append(learned(learner, Rollout(rollout.trees[:count], samples)))
     (alone, gradient), (beside, same) = results
     assert [beside[n] for n in ("loss", "kl")] == pytest.approx([alone[n] for n in ("loss", "kl")], abs=1e-12)
     torch.testing.assert_close(same, gradient, rtol=0, atol=1e-12)
@@ -495,7 +495,7 @@ def test_batches_of_odd_size_hold_whole_pairs_and_every_row(tmp_path: Path, monk
         assert rows[step]["loss"] == pytest.approx(sum(alone[row] for row in batch) / len(batch), abs=1e-10)
 
 
-def test_a_sample_that_is_alone_in_its_step_is_learnt_from() -> None:
+def test_a_sample_that_is_alone_in_its_step_is_learned_from() -> None:
     # As the last prompt of an epoch may be: without others there is no baseline, and -r log pi remains.
     learner, _ = at_work(REINFORCE(**settings(group_size=1, batch_size=2, kl_coefficient=0.0)))
     learner.reward = lambda samples: torch.tensor([2.0])

@@ -253,7 +253,7 @@ def save_demonstrations(conversation: Conversation, file: Path) -> str:
     cut = sum(turn.answers[0].completion.stop == "length" for turn in conversation.turns)
     for turn in conversation.turns:
         turn.is_saved = True
-    warning = f"; where an answer was cut ({cut} of them), it would be learnt as if it ended there" if cut else ""
+    warning = f"; where an answer was cut ({cut} of them), it would be learned as if it ended there" if cut else ""
     return f"{len(rows)} demonstration{'s' * (len(rows) > 1)} appended to {file}{warning}."
 
 

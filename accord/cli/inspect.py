@@ -103,13 +103,13 @@ def reading(
 
     def guesses(best_ids: Tensor, logps: Tensor) -> tuple[Guess, ...]:
         pairs = zip(best_ids.tolist(), logps.tolist(), strict=True)
-        return tuple(Guess(spelt(policy, token), token, logp) for token, logp in pairs)
+        return tuple(Guess(spelled(policy, token), token, logp) for token, logp in pairs)
 
     return Reading(
         model=policy.name,
         text=text,
         is_chat=is_chat,
-        tokens=tuple(Token(spelt(policy, i), i, *known) for i, known in zip(ids, [(), *thought], strict=True)),
+        tokens=tuple(Token(spelled(policy, i), i, *known) for i, known in zip(ids, [(), *thought], strict=True)),
         following=guesses(best.indices, best.values),
         entropy=entropies[-1],
         attention=tuple(weights.double().numpy() for weights in inside.attention),
@@ -117,7 +117,7 @@ def reading(
         is_asked_for=layer is not None or head is not None,
         lens=tuple(guesses(*row) for row in zip(inside.lens, inside.lens_logp, strict=True)),
         neighbors=tuple(
-            (spelt(policy, i), tuple((spelt(policy, n), c) for n, c in zip(*row, strict=True)))
+            (spelled(policy, i), tuple((spelled(policy, n), c) for n, c in zip(*row, strict=True)))
             for i, row in zip(own, zip(near.tolist(), cosines.tolist(), strict=True), strict=True)
         ),
         spots=spots,
@@ -125,7 +125,7 @@ def reading(
     )
 
 
-def spelt(policy: Policy, token: int) -> str:
+def spelled(policy: Policy, token: int) -> str:
     """A token's text on one line, with signs for what cannot be seen; of one without text, its name."""
     text = str(policy.tokenizer.decode([token]))
     return on_one_line(text or str(policy.tokenizer.convert_ids_to_tokens(token)))
@@ -161,7 +161,7 @@ def _spots(policy: Policy, embeddings: Tensor, own: list[int], near: Tensor) -> 
         for other in others:
             of.setdefault(other, index)
     points, kept = engine.inside.plane(embeddings[list(of)])
-    spots = (Spot(spelt(policy, i), x, y, o) for (i, o), (x, y) in zip(of.items(), points.tolist(), strict=True))
+    spots = (Spot(spelled(policy, i), x, y, o) for (i, o), (x, y) in zip(of.items(), points.tolist(), strict=True))
     return tuple(spots), kept
 
 

@@ -140,7 +140,7 @@ def keep_freed_memory() -> None:
     """Tell glibc to serve large blocks from the heap and never to trim it; elsewhere nothing happens.
 
     A training step allocates and frees gigabytes in blocks that glibc, left alone, maps afresh each time; the pages are
-    then faulted in one by one, which was a sixth of a step's time. Peak memory grows by a few per cent.
+    then faulted in one by one, which was a sixth of a step's time. Peak memory grows by a few percent.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,6 +1,6 @@
 """Several rewards made one: sums, and ensembles of reward models, by their mean or by the worst of them.
 
-Where members learnt from different comparisons, or from different beginnings, they agree on what the comparisons show
+Where members learned from different comparisons, or from different beginnings, they agree on what the comparisons show
 and differ where they guess, so a policy that must please all of them finds fewer holes: the worst case (min) or the
 mean (Coste et al. 2023, arXiv:2310.02743).
 

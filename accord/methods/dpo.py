@@ -29,7 +29,7 @@ class DPO(PreferenceMethod):
     command: ClassVar[str] = "dpo"
 
     beta: float = 0.1
-    """Strength of the pull towards the reference: larger stays closer."""
+    """Strength of the pull toward the reference: larger stays closer."""
     label_smoothing: float = 0.0
     """Assumed share of preferences that point the wrong way, below one half."""
 

@@ -31,7 +31,7 @@ class IPO(PreferenceMethod):
     command: ClassVar[str] = "ipo"
 
     tau: float = 0.1
-    """Strength of the pull towards the reference: larger stays closer."""
+    """Strength of the pull toward the reference: larger stays closer."""
     length: Literal["sum", "mean"] = "sum"
     """A completion's log-probability is the sum over its tokens, or their mean."""
 

@@ -9,7 +9,7 @@ opponent) / tau) / Z: for m = 0 the Nash equilibrium of the regularized game, fo
 snapshot, that is online mirror descent.
 
 Departures: a sample meets all of the opponent's samples of its prompt, those without a valid verdict left out, and is
-not learnt from where none has one; b is its siblings' mean, or 1/2 for one alone.
+not learned from where none has one; b is its siblings' mean, or 1/2 for one alone.
 """
 
 from __future__ import annotations

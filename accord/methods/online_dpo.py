@@ -31,7 +31,7 @@ class OnlineDPO(PairwiseMethod):
     command: ClassVar[str] = "online-dpo"
 
     beta: float = 0.1
-    """Strength of the pull towards the reference: larger stays closer."""
+    """Strength of the pull toward the reference: larger stays closer."""
     label_smoothing: float = 0.0
     """Assumed share of preferences that point the wrong way, below one half."""
 

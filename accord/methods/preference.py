@@ -9,7 +9,7 @@ tie. The planes are the preference embedding of Zhang et al. 2024 (arXiv:2410.02
 the first beats the second, the second the third, and the third the first.
 
 Departures: a score of Bradley and Terry's stands beside the planes, so that what is transitive needs none of them; the
-embedding is as long as it is learnt to be, where the paper scales it to length 1 and weighs the planes by the prompt.
+embedding is as long as it is learned to be, where the paper scales it to length 1 and weighs the planes by the prompt.
 """
 
 from __future__ import annotations

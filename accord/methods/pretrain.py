@@ -2,7 +2,7 @@
 
 The loss is that of supervised fine-tuning with nothing to condition on. Texts end with the end-of-turn token; those
 longer than `max_length`, or than the model's context, are cut into pieces, each with the token before it as its prompt:
-every token is learnt once.
+every token is learned once.
 """
 
 from __future__ import annotations

@@ -44,9 +44,9 @@ class RAFT(RewardMethod):
     group_size: int = 8
     """Samples of each prompt."""
     keep: int = 1
-    """The best samples of each prompt that are learnt from, at most."""
+    """The best samples of each prompt that are learned from, at most."""
     at_least: float | None = None
-    """The least reward of a sample that is learnt from."""
+    """The least reward of a sample that is learned from."""
     keep_truncated: bool = False
     """Learn from samples that were cut before their end-of-turn token too."""
 

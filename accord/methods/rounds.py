@@ -2,7 +2,7 @@
 
     y ~ pi_r(.|x);  K_r = the samples that the method selects;  pi_(r+1) = argmax over pi of sum over K_r of log pi(y|x)
 
-Of every round the folder keeps `round-N.jsonl`, the rows it learnt from, which `accord sft` can read too. A round is
+Of every round the folder keeps `round-N.jsonl`, the rows it learned from, which `accord sft` can read too. A round is
 maximum likelihood, a tree a prompt, each round with a new optimizer and schedule.
 
 What is selected by a rule that accepts or refuses each sample, all of it and as often as it was said, makes the exact
@@ -248,7 +248,7 @@ class RoundsLearner(Learner):
 
 
 def as_row(sample: Sample) -> dict[str, Any]:
-    """What is learnt from a sample, as a demonstration with its tokens and the row of the data it comes from."""
+    """What is learned from a sample, as a demonstration with its tokens and the row of the data it comes from."""
     return {
         "prompt": text_to_json(sample.prompt.prompt),
         "completion": sample.text,

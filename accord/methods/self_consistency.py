@@ -42,7 +42,7 @@ class SelfConsistency(RoundsMethod):
     temperature: float = 0.7
     """Divides the logits, in sampling and in scoring alike."""
     confidence: float = 0.0
-    """The least share of a prompt's samples that must agree for it to be learnt from."""
+    """The least share of a prompt's samples that must agree for it to be learned from."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,10 +4,10 @@
     pi_(r+1) = the base model, fine-tuned by maximum likelihood on K, in steps that grow from round to round
 
 The second part is rationalization: of a prompt without a right sample, samples are asked for with the answer as a
-hint, and the right ones are learnt as if nobody had given it. Without (`--hint ""`) a round is expert iteration: from
+hint, and the right ones are learned as if nobody had given it. Without (`--hint ""`) a round is expert iteration: from
 the base model as in ReST^EM (Singh et al. 2023, arXiv:2312.06585), or from the last policy with `--from-base false`.
 
-Departures: every right sample is learnt, as often as it was said (the paper takes one, the most likely), which makes
+Departures: every right sample is learned, as often as it was said (the paper takes one, the most likely), which makes
 the exact round an improvement; a sample that was cut is never right; the loss is at the temperature of sampling.
 """
 

@@ -53,7 +53,7 @@ METRICS = {
         "Watched measure of the samples",
         "It is never trained on: where it falls while the reward rises, the reward is being exploited.",
     ),
-    "kept_reward": Metric("Reward of the samples kept", "What is learnt from; the reward of all samples follows it."),
+    "kept_reward": Metric("Reward of the samples kept", "What is learned from; the reward of all samples follows it."),
     "kept": _share("Samples kept", "The rest teach nothing."),
     "right": _share("Samples that are right", "Each round samples anew, so it moves from round to round, and up."),
     "solved": _share("Prompts with a right sample", "Where it nears 100%, the prompts have little left to teach."),

@@ -103,7 +103,7 @@ def test_only_matrices_decay() -> None:
     ],
 )
 def test_the_learning_rate_by_hand(schedule: Any, expected: list[float]) -> None:
-    # 10 steps of which ceil(.15 * 10) = 2 warm up, then 8 steps from 1 towards 0, which would come an 11th.
+    # 10 steps of which ceil(.15 * 10) = 2 warm up, then 8 steps from 1 toward 0, which would come an 11th.
     training = TrainingConfig(learning_rate=2.0, schedule=schedule, warmup=0.15)
     assert [training.rate(step, 10) / 2 for step in range(10)] == pytest.approx(expected, abs=1e-5)
 

@@ -62,38 +62,38 @@ class Bytes:
         return bytes(tokens).decode("utf-8", errors="replace")
 
 
-def spelt(tokenizer: Any, tokens: list[int]) -> list[str]:
+def spelled(tokenizer: Any, tokens: list[int]) -> list[str]:
     spelling = Spelling(tokenizer)
     return [*(spelling.add(token) for token in tokens), spelling.rest()]
 
 
 def test_a_character_of_several_tokens_waits_until_it_is_whole() -> None:
     # é is C3 A9, the rocket F0 9F 9A 80.
-    assert spelt(Bytes(), list("é🚀!".encode())) == ["", "é", "", "", "", "🚀", "!", ""]
-    assert spelt(Bytes(), [0x61, 0xF0, 0x9F]) == ["a", "", "", "\ufffd"]  # cut within a character: told at the end
-    assert spelt(Bytes(), [0x61, 0xF0, 0x62]) == ["a", "", "\ufffdb", ""]  # no character after all
+    assert spelled(Bytes(), list("é🚀!".encode())) == ["", "é", "", "", "", "🚀", "!", ""]
+    assert spelled(Bytes(), [0x61, 0xF0, 0x9F]) == ["a", "", "", "\ufffd"]  # cut within a character: told at the end
+    assert spelled(Bytes(), [0x61, 0xF0, 0x62]) == ["a", "", "\ufffdb", ""]  # no character after all
 
 
 @given(st.binary(max_size=12))
 def test_pieces_add_up_to_the_whole(tokens: bytes) -> None:
-    assert "".join(spelt(Bytes(), list(tokens))) == tokens.decode("utf-8", errors="replace")
+    assert "".join(spelled(Bytes(), list(tokens))) == tokens.decode("utf-8", errors="replace")
 
 
 def test_words_come_with_their_spaces_and_special_tokens_say_nothing() -> None:
-    assert spelt(word_tokenizer(), [GOOD, DAY, BYE, EOS]) == ["good", " day", " bye", "", ""]
+    assert spelled(word_tokenizer(), [GOOD, DAY, BYE, EOS]) == ["good", " day", " bye", "", ""]
 
 
 def test_what_a_clean_up_rewrites_is_not_said_twice() -> None:
     # The second text does not continue the first; the third continues what was said.
     texts = {1: "do n", 2: "don't", 3: "do not"}
     tokenizer: Any = SimpleNamespace(decode=lambda tokens, skip_special_tokens: texts[len(tokens)])
-    assert spelt(tokenizer, [7, 7, 7]) == ["do n", "", "ot", ""]
+    assert spelled(tokenizer, [7, 7, 7]) == ["do n", "", "ot", ""]
 
 
 def test_a_real_tokenizer_s_pieces_add_up(smollm2_tokenizer: PreTrainedTokenizerBase) -> None:
     text = "Fish: 🐟, naïve café — «да» 你好\n  two spaces"
     tokens = list(smollm2_tokenizer(text)["input_ids"])
-    pieces = spelt(smollm2_tokenizer, tokens)
+    pieces = spelled(smollm2_tokenizer, tokens)
     assert "".join(pieces) == text and all("\ufffd" not in piece for piece in pieces)
 
 

@@ -88,7 +88,7 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "mamba": _config(MambaConfig, hidden_size=16, state_size=4, num_hidden_layers=2),
     "bloom": _config(BloomConfig, hidden_size=16, n_layer=2, n_head=4),
 }
-"""Grouped queries; normed queries; sliding windows; soft caps; learnt positions in float64 throughout; scaled logits;
+"""Grouped queries; normed queries; sliding windows; soft caps; learned positions in float64 throughout; scaled logits;
 values narrower than keys; and two that cannot take trees, a state-space model and attention biased by distance."""
 
 

@@ -55,9 +55,9 @@ def test_ipo_reaches_its_population_optimum() -> None:
     weight = mu[first] * mu[second] * preferences[first, second]
     minimize(policy.network, lambda: (weight * objective(trees)[0]).sum())
     with torch.no_grad():
-        learnt = GAME.distribution(policy.network)
-    assert learnt.tolist() == pytest.approx([0.699363, 0.020892, 0.279745], abs=1e-6)
-    torch.testing.assert_close(learnt, GAME.best_response(mu, 0.1), rtol=0, atol=1e-6)
+        learned = GAME.distribution(policy.network)
+    assert learned.tolist() == pytest.approx([0.699363, 0.020892, 0.279745], abs=1e-6)
+    torch.testing.assert_close(learned, GAME.best_response(mu, 0.1), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("tau", [0.25, 0.5])
@@ -394,7 +394,7 @@ REWARDS = torch.tensor([0.0, 1.0, 2.0, 1.0, 3.0, 3.0, -1.0], dtype=torch.float64
 
 
 def kept(method: RAFT, chance: Tensor, rewards: Tensor) -> Tensor:
-    """How often each sequence is what is learnt from, (S,), where samples are drawn with these chances."""
+    """How often each sequence is what is learned from, (S,), where samples are drawn with these chances."""
     places = range(len(TWO_TOKENS.sequences))
     branches = [Branch(s, reward=r) for s, r in zip(TWO_TOKENS.sequences, rewards.tolist(), strict=True)]
     share = torch.zeros(len(places), dtype=torch.float64)

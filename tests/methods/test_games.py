@@ -296,7 +296,7 @@ def test_without_a_reference_it_plays_itself() -> None:
 
 def test_an_invalid_verdict_is_no_tie() -> None:
     # Two prompts, two samples each against two of the opponent's: .9 and none, none and none; .5 and .5 twice. The mean
-    # is over those that there are, and a sample without any is not learnt from.
+    # is over those that there are, and a sample without any is not learned from.
     table = [[0.9, None, 0.5], [None, None, 0.5], [0.2, 0.5, 0.5]]
 
     class Judge:
@@ -408,9 +408,9 @@ def test_a_reward_cannot_stand_for_the_game_nor_lead_to_its_equilibrium() -> Non
     # What KL-regularized RL makes of these scores is worse than the reference it starts from, which loses by .030 to
     # its best response; and nothing between, whatever the price of divergence, comes near the equilibrium's 0.
     reference = torch.tensor(GAME.reference, dtype=torch.float64).log()
-    learnt = {beta: kl_regularized_optimum(reference, scores, beta) for beta in (0.02, 0.05, TAU, 0.3, 1.0, 10.0)}
-    assert learnt[TAU].tolist() == pytest.approx([0.8726, 0.0359, 0.0915], abs=1e-4)
-    lost = {beta: GAME.exploitability(pi, TAU) for beta, pi in learnt.items()}
+    learned = {beta: kl_regularized_optimum(reference, scores, beta) for beta in (0.02, 0.05, TAU, 0.3, 1.0, 10.0)}
+    assert learned[TAU].tolist() == pytest.approx([0.8726, 0.0359, 0.0915], abs=1e-4)
+    lost = {beta: GAME.exploitability(pi, TAU) for beta, pi in learned.items()}
     assert GAME.exploitability(reference.exp(), TAU) == pytest.approx(0.0300, abs=1e-4)
     assert lost[TAU] == pytest.approx(0.1407, abs=1e-4)
     assert min(lost.values()) > 0.028

@@ -84,12 +84,12 @@ def test_sft_reaches_the_empirical_conditional_frequencies() -> None:
     policy = model()
     minimize(policy.network, mean_of(SFT().objective(policy), trees))
     with torch.no_grad():
-        learnt = distribution(sequence_log_probabilities(policy.network))
+        learned = distribution(sequence_log_probabilities(policy.network))
         first = policy.network(input_ids=torch.tensor([WORLD.prompt])).logits[0, -1].softmax(-1)
         second = [
             policy.network(input_ids=torch.tensor([[*WORLD.prompt, t]])).logits[0, -1].softmax(-1) for t in (1, 2)
         ]
-    assert (learnt * 16).tolist() == pytest.approx(list(counts.values()), abs=1e-3)
+    assert (learned * 16).tolist() == pytest.approx(list(counts.values()), abs=1e-3)
     assert first.tolist() == pytest.approx([4 / 16, 6 / 16, 6 / 16], abs=1e-4)
     assert second[0].tolist() == pytest.approx([2 / 6, 3 / 6, 1 / 6], abs=1e-4)
     assert second[1].tolist() == pytest.approx([2 / 6, 1 / 6, 3 / 6], abs=1e-4)
@@ -188,10 +188,10 @@ def test_dpo_reaches_the_optimum_of_kl_regularized_reward() -> None:
     entropy = torch.special.entr(preferred).sum() / len(ordered) * 2  # both orders of a pair hold its two terms
     assert least == pytest.approx(float(entropy), abs=1e-7)
     with torch.no_grad():
-        learnt = sequence_log_probabilities(policy.network)
+        learned = sequence_log_probabilities(policy.network)
         measures = objective(trees)[1]
     optimum = kl_regularized_optimum(reference, WORLD.reward, beta)
-    torch.testing.assert_close(distribution(learnt), optimum, rtol=0, atol=1e-3)
+    torch.testing.assert_close(distribution(learned), optimum, rtol=0, atol=1e-3)
     true = torch.stack([WORLD.reward[i] - WORLD.reward[j] for i, j in ordered])
     torch.testing.assert_close(measures["margin"], true, rtol=0, atol=1e-2)
     assert measures["accuracy"].mean() == 0.5  # each pair is there both ways round

@@ -166,7 +166,7 @@ def test_the_divergence_in_the_reward_is_the_regularized_gradient() -> None:
 
 
 @pytest.mark.parametrize(("kind", "forward"), [("k2", True), ("k3", False)])
-def test_what_the_divergence_in_the_loss_pulls_towards(kind: str, forward: bool) -> None:
+def test_what_the_divergence_in_the_loss_pulls_toward(kind: str, forward: bool) -> None:
     # Of completions of one token: k2 has the gradient of KL(pi, ref), k3 that of KL(ref, pi).
     common = settings(group_size=2, scale=False, normalize="constant", max_new_tokens=1)
     gradient, learner = mean_gradient(ONE_TOKEN, GRPO(**common, kl_coefficient=0.3, kl=kind), 2)
@@ -201,7 +201,7 @@ def test_truncated_samples_that_are_masked_leave_the_denominator() -> None:
         assert learner.loss(batch[0])[0].tolist() == pytest.approx([-0.5 if how == "constant" else -1.0], abs=1e-12)
 
 
-def test_where_every_sample_is_masked_nothing_is_learnt() -> None:
+def test_where_every_sample_is_masked_nothing_is_learned() -> None:
     cut = Branch((1, 2), None, (-1.0, -1.0), 0.0)
     rollout = rollout_of([Tree(TWO_TOKENS.prompt, (cut, cut))], [False, False])
     learner = learner_in(TWO_TOKENS, RLOO(**settings(group_size=2, mask_truncated=True)))

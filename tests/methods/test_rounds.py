@@ -57,7 +57,7 @@ def exact_round(
     """One round in which every sample counts by its probability, its likelihood climbed in so many steps of L-BFGS.
 
     Returns:
-        which of EVERY were learnt (14,), their probabilities before and after, and the loss before and after.
+        which of EVERY were learned (14,), their probabilities before and after, and the loss before and after.
     """
     reward = dict(zip(map(id, EVERY), scores, strict=True))
     method = STaR(hint="", group_size=7)
@@ -65,8 +65,8 @@ def exact_round(
     kept = method.select(at, PROMPTS, EVERY).samples
     trees = Trees.of(as_trees(json.loads(json.dumps([as_row(s) for s in kept]))))
     before = probabilities(policy)
-    learnt = torch.tensor([any(s is k for k in kept) for s in EVERY])
-    weight = (before / before[learnt].sum())[learnt]  # rows in order, so branches are as they are in EVERY
+    learned = torch.tensor([any(s is k for k in kept) for s in EVERY])
+    weight = (before / before[learned].sum())[learned]  # rows in order, so branches are as they are in EVERY
     objective = maximum_likelihood(policy)
     optimizer = torch.optim.LBFGS(
         policy.network.parameters(), max_iter=iterations, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
@@ -80,7 +80,7 @@ def exact_round(
 
     first = float(closure().detach())
     optimizer.step(closure)  # type: ignore[arg-type]
-    return learnt, before, probabilities(policy), (first, float(closure().detach()))
+    return learned, before, probabilities(policy), (first, float(closure().detach()))
 
 
 @torch.no_grad()
@@ -99,20 +99,20 @@ def test_filtered_maximum_likelihood_never_lowers_mean_success(seed: int, right:
     # With J the chance of a right sample: log(J' / J) >= E_q[log pi' - log pi], q being pi restricted to what is right.
     ended = [s.completion.stop == "end" for s in EVERY]
     right = [True, *right[1:]]  # the first prompt's silent completion, so that there is something to learn
-    learnt, before, after, loss = exact_round(policy_in_the_world(seed), list(map(float, right)), iterations)
-    assert learnt.tolist() == [r and e for r, e in zip(right, ended, strict=True)]
-    success = [float(p[learnt].sum()) for p in (before, after)]
+    learned, before, after, loss = exact_round(policy_in_the_world(seed), list(map(float, right)), iterations)
+    assert learned.tolist() == [r and e for r, e in zip(right, ended, strict=True)]
+    success = [float(p[learned].sum()) for p in (before, after)]
     assert loss[1] <= loss[0]
     assert log(success[1] / success[0]) >= loss[0] - loss[1] - 1e-10
     assert success[1] >= success[0] - 1e-12
 
 
 def test_a_threshold_is_the_conditional_distribution() -> None:
-    # Rewards of 1 or more are learnt: the optimum is pi given that, for each prompt, and nothing else is ever said.
+    # Rewards of 1 or more are learned: the optimum is pi given that, for each prompt, and nothing else is ever said.
     scores = [0.0, 1.0, 3.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.99, 1.0, 0.0, 1.0, 0.0, 0.0]
-    learnt, before, after, _ = exact_round(policy_in_the_world(3), scores, 400)
-    assert learnt.nonzero().flatten().tolist() == [1, 2, 7, 9]  # cut samples (places 3 to 6) are never right
-    conditional = torch.where(learnt, before, 0.0).view(2, 7)
+    learned, before, after, _ = exact_round(policy_in_the_world(3), scores, 400)
+    assert learned.nonzero().flatten().tolist() == [1, 2, 7, 9]  # cut samples (places 3 to 6) are never right
+    conditional = torch.where(learned, before, 0.0).view(2, 7)
     torch.testing.assert_close(after, (conditional / conditional.sum(1, keepdim=True)).flatten(), rtol=0, atol=2e-3)
 
 

@@ -1,4 +1,4 @@
-"""Self-consistency: what most samples answer is learnt, by hand and in a run without answers."""
+"""Self-consistency: what most samples answer is learned, by hand and in a run without answers."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def selected(answers: list[Any], **given: Any) -> Selection:
     return method.select(Round(method, 1, cast(Any, None), number()), prompts, samples)
 
 
-def test_samples_that_agree_with_the_majority_are_learnt() -> None:
+def test_samples_that_agree_with_the_majority_are_learned() -> None:
     selection = selected(["4", "7", "3", "1", "9"])
-    learnt = [(s.row, s.completion.tokens[0]) for s in selection.samples]
-    assert learnt == [(0, 0), (0, 1), (0, 3), (2, 2), (4, 0)]
+    learned = [(s.row, s.completion.tokens[0]) for s in selection.samples]
+    assert learned == [(0, 0), (0, 1), (0, 3), (2, 2), (4, 0)]
     # The shares that lead: 3/4, 2/4, 1/4, none, 1/4. Of the three labels 4 and 9 are right, and 2 is not.
     assert selection.numbers == {"labeled": 3 / 5, "agreement": 7 / 20, "labels_right": pytest.approx(2 / 3)}
 

@@ -1,4 +1,4 @@
-"""STaR: what a hint looks like, who gets one, and that what is learnt has forgotten it."""
+"""STaR: what a hint looks like, who gets one, and that what is learned has forgotten it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def is_right(sample: Sample) -> bool:
     return sample.completion.stop == "end" and bool(VERIFIER([sample])[0] == 1)
 
 
-def test_right_samples_are_learnt_and_the_others_prompts_asked_again_with_a_hint(policy: Policy) -> None:
+def test_right_samples_are_learned_and_the_others_prompts_asked_again_with_a_hint(policy: Policy) -> None:
     method = star(seed=18, group_size=6)
     at, prompts = Round(method, 2, policy, VERIFIER), encoded(policy, method, ROWS)
     samples = at.ask(prompts)
@@ -58,8 +58,8 @@ def test_right_samples_are_learnt_and_the_others_prompts_asked_again_with_a_hint
     marked = [Sample(Prompt("", c), s.text, (), s.completion) for s, c in zip(told, answers, strict=True)]
     shown = [(row, s.completion.tokens) for row, s in zip(rows, marked, strict=True) if is_right(s)]
     assert shown
-    learnt = sorted([*((s.row, s.completion.tokens) for s in right), *shown], key=lambda pair: pair[0])
-    assert [(s.row, s.completion.tokens) for s in selection.samples] == learnt
+    learned = sorted([*((s.row, s.completion.tokens) for s in right), *shown], key=lambda pair: pair[0])
+    assert [(s.row, s.completion.tokens) for s in selection.samples] == learned
     assert selection.numbers == {
         "reward": float(VERIFIER(samples).double().mean()),
         "right": len(right) / 24,
@@ -68,8 +68,10 @@ def test_right_samples_are_learnt_and_the_others_prompts_asked_again_with_a_hint
     }
     # Whatever was hinted, the trees have the prompts as they were asked at first.
     trees = as_trees([as_row(s) for s in selection.samples])
-    assert {t.row: t.prompt for t in trees} == {p.row: p.tokens for p in prompts if p.row in {row for row, _ in learnt}}
-    assert {s.row: s.prompt for s in selection.samples} == {row: ROWS[row] for row, _ in learnt}
+    assert {t.row: t.prompt for t in trees} == {
+        p.row: p.tokens for p in prompts if p.row in {row for row, _ in learned}
+    }
+    assert {s.row: s.prompt for s in selection.samples} == {row: ROWS[row] for row, _ in learned}
 
 
 def test_without_a_hint_nobody_is_asked_again(policy: Policy) -> None:

@@ -164,7 +164,7 @@ def test_a_watched_run_goes_on_bit_for_bit(base: str, tmp_path: Path) -> None:
         ).read_bytes()
 
 
-def test_pairs_learnt_by_heart_stop_a_run(base: str, tmp_path: Path) -> None:
+def test_pairs_learned_by_heart_stop_a_run(base: str, tmp_path: Path) -> None:
     pairs = [Preference(row["prompt"], f" {WORDS[6]} {WORDS[7]}", f" {WORDS[8]}") for row in PROMPTS[:4]]
     method = DPO(learning_rate=1e-2, batch_size=4, max_steps=300, dtype="float32")
     rows = method.fit(base, pairs, out=tmp_path / "run", stop_when="memorizing").metrics

@@ -1,0 +1,151 @@
+"""What the documents say is checked against the code: commands and their options, names, links, Python."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from accord import methods
+from accord.cli.call import target_of
+from accord.cli.main import split_command
+from accord.cli.options import options_of
+from accord.cli.table import COMMANDS, FAMILIES
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")] + sorted(
+    ROOT.glob("docs/*.md")
+)
+TEXTS = [*PAGES, *sorted(ROOT.glob("recipes/*.yaml")), *sorted(ROOT.glob("examples/*"))]
+FREE = {"run": "a recipe's variables and stages", "demo": ""}
+"""Commands whose options are another file's."""
+
+
+def of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path, *languages: str) -> Iterator[str]:
+    """The code blocks of a page in these languages."""
+    for language, code in re.findall(
+        r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    ):
+        if language in languages:
+            yield code
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of every call of accord at the beginning of a line of code, or of a comment."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    for line in re.findall(r"^\s*#?\s*(?:\.venv/bin/)?accord ([a-z].*)$", joined, re.MULTILINE):
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError:
+            words = line.split()
+        ends = [words.index(end) for end in ("&&", ";", "|", ">", "&") if end in words]
+        yield words[: min(ends, default=len(words))]
+
+
+def in_backticks(text: str) -> Iterator[list[str]]:
+    """The words of every call of accord in backticks."""
+    return (found.split() for found in re.findall(r"`accord ([a-z][^`]*)`", text))
+
+
+def known(command: str) -> set[str]:
+    options = options_of(target_of(command))
+    return {"help", "config"} | {n.replace("_", "-") for n in options} | {f"no-{n.replace('_', '-')}" for n in options}
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=of)
+def test_commands_and_their_options_exist(page: Path) -> None:
+    if not page.is_file():
+        return
+    is_markdown = page.suffix == ".md"
+    shown = "\n".join(blocks(page, "sh", "yaml", "python")) if is_markdown else page.read_text(encoding="utf-8")
+    for words in [*commands(shown), *in_backticks(page.read_text(encoding="utf-8"))]:
+        command, rest = split_command(words)
+        if command in FAMILIES or command.isupper():
+            continue
+        command = command.rstrip(".,;:)")
+        assert command in COMMANDS, f"accord {' '.join(words)}"
+        flags = [re.split(r"[.=]", word[2:])[0].rstrip("],;") for word in rest if word.startswith("--")]
+        if command not in FREE:
+            assert set(flags) <= known(command), f"accord {' '.join(words)}: {sorted(set(flags) - known(command))}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=of)
+def test_options_named_in_the_text_exist_somewhere(page: Path) -> None:
+    every = {flag for command in COMMANDS for flag in known(command)}
+    scripts = "".join(file.read_text(encoding="utf-8") for file in ROOT.glob("benchmarks/*.py"))
+    pip = {"constraint", "editable", "no-deps", "extra"}
+    for flag in re.findall(r"`--([a-z][a-z-]*)", page.read_text(encoding="utf-8")):
+        assert flag in every | pip or f'"--{flag}"' in scripts, f"--{flag}"
+
+
+def test_settings_in_tables_are_fields_of_methods() -> None:
+    fields = {field.name for name in methods.__all__ for field in dataclasses.fields(getattr(methods, name))}
+    tables = re.findall(
+        r"^\| setting \|.*\n\|[-|]+\n((?:\|.*\n)+)", (ROOT / "docs/methods.md").read_text(), re.MULTILINE
+    )
+    named = [name for rows in tables for name in re.findall(r"^\| `(\w+)`", rows, re.MULTILINE)]
+    assert len(named) > 40 and set(named) <= fields
+
+
+@pytest.mark.parametrize("page", PAGES, ids=of)
+def test_names_in_backticks_resolve(page: Path) -> None:
+    for name in re.findall(r"`(accord(?:\.\w+)+)", page.read_text(encoding="utf-8")):
+        assert resolves(name), name
+
+
+def resolves(name: str) -> bool:
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            place = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for attribute in parts[end:]:
+            if not hasattr(place, attribute):
+                return False
+            place = getattr(place, attribute)
+        return True
+    return False
+
+
+def anchors(page: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.replace("`", "").lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=of)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=of)
+def test_python_parses_and_what_it_imports_of_accord_exists(page: Path) -> None:
+    for code in blocks(page, "python"):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("accord"):
+                for alias in node.names:
+                    assert resolves(f"{node.module}.{alias.name}"), f"{node.module}.{alias.name}"
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "accord":
+                assert resolves(f"accord.{node.attr}"), f"accord.{node.attr}"
+
+
+def test_the_method_shown_is_the_example() -> None:
+    example = (ROOT / "examples/new_method.py").read_text(encoding="utf-8")
+    shown = example[example.index("@dataclass") : example.index("def main()")].strip()
+    assert any(shown in code for code in blocks(ROOT / "docs/methods.md", "python"))
+    assert len(example.splitlines()) <= 60
