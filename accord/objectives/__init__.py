@@ -6,18 +6,6 @@ be minimized. Nothing here reduces over a batch: the caller divides once, by the
 any floating dtype on any device, checks its preconditions on entry and raises ValueError where they do not hold.
 """
 
-from typing import TYPE_CHECKING
-
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["advantages", "kl", "policy", "preference", "segments", "selection"]
-)
-
-if TYPE_CHECKING:
-    from accord.objectives import advantages as advantages
-    from accord.objectives import kl as kl
-    from accord.objectives import policy as policy
-    from accord.objectives import preference as preference
-    from accord.objectives import segments as segments
-    from accord.objectives import selection as selection
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,11 @@
+from . import chat as chat
+from . import conventions as conventions
+from . import encoding as encoding
+from . import examples as examples
+from . import judgments as judgments
+from . import load as load
+from . import readers as readers
+from . import tasks as tasks
+from .encoding import Order as Order
+from .load import load_data as load_data
+from .load import load_prompts as load_prompts

@@ -1,0 +1,15 @@
+from . import attention as attention
+from . import cache as cache
+from . import checkpoint as checkpoint
+from . import config as config
+from . import fit as fit
+from . import forward as forward
+from . import generate as generate
+from . import inside as inside
+from . import load as load
+from . import models as models
+from . import precision as precision
+from . import readout as readout
+from . import sampling as sampling
+from . import tiles as tiles
+from . import trees as trees

@@ -1,0 +1,13 @@
+from . import ai as ai
+from . import combine as combine
+from . import formula as formula
+from . import functions as functions
+from . import judge as judge
+from . import learned as learned
+from . import mathematics as mathematics
+from . import named as named
+from . import people as people
+from . import reasoning as reasoning
+from . import remote as remote
+from . import reward as reward
+from . import verifiers as verifiers
