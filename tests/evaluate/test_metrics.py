@@ -8,8 +8,8 @@ import pytest
 
 from accord.data.tasks import METRICS
 from accord.errors import InputError
-from accord.evaluate import tasks
-from accord.evaluate.tasks import exact, metric_named, number
+from accord.evaluate import task_scores
+from accord.evaluate.task_scores import exact, metric_named, number
 
 
 def test_every_metric_of_a_tasks_file_is_there() -> None:
@@ -54,8 +54,8 @@ def test_words_are_not_stemmed() -> None:
 
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    tasks._scorer.cache_clear()
+    task_scores._scorer.cache_clear()
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
     with pytest.raises(InputError, match="ROUGE needs the tasks extra: pip install rouge-score"):
         metric_named("rouge-l")
-    tasks._scorer.cache_clear()
+    task_scores._scorer.cache_clear()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from accord.evaluate.statistics import Interval, wilson
-from accord.evaluate.tasks import cluster_row, mean_of_tasks, option_scores, task_row
+from accord.evaluate.task_scores import option_scores
+from accord.evaluate.tasks import cluster_row, mean_of_tasks, task_row
 
 
 def test_options_are_ranked_as_they_are_a_token_or_less_what_they_are_anyway() -> None:
