@@ -2,10 +2,10 @@
 
     python benchmarks/cyclic.py [--steps 140] [--seed 0] [--out docs/images]
 
-In the game of `accord.worlds.game` a model says rock, scissors or paper, and each is preferred to the next. All methods
-start from the same reference, pay tau = 0.1 for a nat of divergence from it, and learn from their own samples through
-the same engine; the policy's exact probabilities are noted at every step. The third route fits a reward model to the
-preferences of all pairs of words, and climbs that reward with RLOO.
+In the game of `examples.worlds.game` a model says rock, scissors or paper, and each is preferred to the next. All
+methods start from the same reference, pay tau = 0.1 for a nat of divergence from it, and learn from their own samples
+through the same engine; the policy's exact probabilities are noted at every step. The third route fits a reward model
+to the preferences of all pairs of words, and climbs that reward with RLOO.
 
 Prints where each arrives, and draws cyclic.png and cyclic.svg: the policies' ways through the triangle of all policies,
 and how much a best response gains over them.
@@ -14,6 +14,7 @@ and how much a best response gains over them.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -37,8 +38,10 @@ from accord.engine.trees import Tree, pack
 from accord.feedback.learned import LearnedReward
 from accord.methods import IPOMD, RLOO, NashMD, RewardModel
 from accord.methods.online import OnlineMethod, RewardMethod
-from accord.worlds.enumerable import kl_regularized_optimum
-from accord.worlds.game import Game
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the examples are no part of the package
+from examples.worlds.enumerable import kl_regularized_optimum
+from examples.worlds.game import Game
 
 GAME, TAU, MIXTURE = Game(), 0.1, 0.125
 REFERENCE = torch.tensor(GAME.reference, dtype=torch.float64)

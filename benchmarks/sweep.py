@@ -12,6 +12,7 @@ fitted to resampled comparisons. Takes a few minutes.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,9 @@ from accord.feedback.people import temperature
 from accord.objectives.preference import bradley_terry
 from accord.objectives.segments import segment_sum
 from accord.objectives.selection import best_of_n
-from accord.worlds.enumerable import Enumerable
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the examples are no part of the package
+from examples.worlds.enumerable import Enumerable
 
 COMPARISONS = (100, 300, 1000, 3000, 10000)
 MIDDLE = 1000

@@ -9,6 +9,9 @@ weights are float64, but Llama's norms compute in float32.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -16,7 +19,9 @@ from accord.engine.forward import log_probabilities, prepare
 from accord.engine.trees import Branch, Tree, Trees
 from accord.objectives.policy import reinforce
 from accord.objectives.segments import segment_sum
-from accord.worlds.enumerable import Enumerable, distribution
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the examples are no part of the package
+from examples.worlds.enumerable import Enumerable, distribution
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree, Trees
 from accord.objectives.segments import segment_sum
 from accord.records import Completion
-from accord.worlds.enumerable import END as WORLD_END
-from accord.worlds.enumerable import Enumerable
+from examples.worlds.enumerable import END as WORLD_END
+from examples.worlds.enumerable import Enumerable
 from tests.engine.tiny import CONFIGS, END, VOCABULARY, random_model, randomize
 
 PROMPTS = [(3, 1, 4, 1, 5), (2,), (7, 1, 8, 2, 8, 1, 8), (3, 1), (2,), (9, 9, 9), (5, 7, 7, 2)]

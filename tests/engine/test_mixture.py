@@ -13,8 +13,8 @@ from accord.engine.forward import prepare
 from accord.engine.generate import generate
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
-from accord.worlds.enumerable import END as WORLD_END
-from accord.worlds.enumerable import Enumerable, distribution
+from examples.worlds.enumerable import END as WORLD_END
+from examples.worlds.enumerable import Enumerable, distribution
 from tests.engine.tiny import CONFIGS, END, random_model
 
 PROMPTS = [(3, 1, 4, 1, 5), (2,), (7, 1, 8, 2, 8, 1, 8), (3, 1)]

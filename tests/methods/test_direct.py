@@ -22,8 +22,8 @@ from accord.methods.pairs import compare
 from accord.methods.rollouts import Rollout
 from accord.objectives.selection import best_of_n
 from accord.records import EncodedPrompt, Labeled, Preference, Prompt, Sample, Verdict
-from accord.worlds.enumerable import END, Enumerable
-from accord.worlds.game import Game
+from examples.worlds.enumerable import END, Enumerable
+from examples.worlds.game import Game
 from tests.data.conftest import word_tokenizer
 from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, random_model
 from tests.methods.enumerated import chances, every_group, gradient, prompts_in, rows_of, spoken, started

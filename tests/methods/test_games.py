@@ -25,8 +25,8 @@ from accord.methods.nash_md import Snapshots
 from accord.methods.pairs import compare, match
 from accord.records import Completion, EncodedPrompt, Sample, Verdict
 from accord.train.run import read_metrics
-from accord.worlds.enumerable import Enumerable, kl_regularized_optimum
-from accord.worlds.game import Game, GameJudge
+from examples.worlds.enumerable import Enumerable, kl_regularized_optimum
+from examples.worlds.game import Game, GameJudge
 from tests.methods.enumerated import every_group, gradient, prompts_in, rows_of, spoken, started
 from tests.methods.test_direct import Table, every_pair, random_table
 from tests.methods.test_offline_oracles import minimize

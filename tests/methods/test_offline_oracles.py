@@ -22,7 +22,7 @@ from accord.objectives import policy as policy_gradient
 from accord.objectives.advantages import leave_one_out
 from accord.objectives.preference import bradley_terry
 from accord.objectives.segments import segment_sum
-from accord.worlds.enumerable import (
+from examples.worlds.enumerable import (
     Enumerable,
     bradley_terry_preferences,
     distribution,

@@ -19,7 +19,7 @@ from accord.methods.policy_gradient import GradientLearner, PolicyGradient
 from accord.methods.rollouts import Rollout
 from accord.objectives.segments import segment_sum
 from accord.records import Completion, EncodedPrompt, Prompt, Sample
-from accord.worlds.enumerable import END, Enumerable
+from examples.worlds.enumerable import END, Enumerable
 from tests.engine.tiny import policy_of, random_model
 
 TWO_TOKENS = Enumerable(vocabulary=3, length=2, seed=1)

@@ -28,7 +28,7 @@ from accord.objectives import advantages, kl
 from accord.objectives import policy as policy_gradient
 from accord.objectives.segments import segment_sum
 from accord.records import Demonstration, EncodedPrompt, Prompt
-from accord.worlds.enumerable import Enumerable, distribution, kl_regularized_optimum
+from examples.worlds.enumerable import Enumerable, distribution, kl_regularized_optimum
 from tests.commands.small import write_jsonl
 from tests.data.conftest import word_tokenizer
 from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, random_model, randomize

@@ -20,7 +20,7 @@ from accord.feedback.learned import LearnedJudge, learned_judge
 from accord.methods import PreferenceModel, RewardModel
 from accord.objectives.preference import general_preference
 from accord.records import Comparison, Ranking
-from accord.worlds.enumerable import Enumerable
+from examples.worlds.enumerable import Enumerable
 from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl
 from tests.engine.tiny import CONFIGS, policy_of, random_model
 from tests.methods.test_offline_oracles import mean_of, minimize

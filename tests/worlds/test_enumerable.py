@@ -7,7 +7,7 @@ from math import log
 import pytest
 import torch
 
-from accord.worlds.enumerable import (
+from examples.worlds.enumerable import (
     END,
     Enumerable,
     bradley_terry_preferences,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from accord.feedback.judge import judge_samples
 from accord.records import Comparison, Completion, Sample
-from accord.worlds.game import Game
+from examples.worlds.game import Game
 
 GAME = Game()
 REFERENCE = torch.tensor(GAME.reference, dtype=torch.float64)
