@@ -143,8 +143,8 @@ def reward_model() -> LearnedReward:
 
 def scores(reward: LearnedReward) -> Tensor:
     """Of the words, (3,), centered."""
-    found = reward.score([GAME.tree]).double()
-    return found - found.mean()
+    scores = reward.of_trees([GAME.tree]).squeeze(1).double()
+    return scores - scores.mean()
 
 
 def follow(name: str, color: str, method: OnlineMethod, feedback: Any, rest: Tensor) -> Way:

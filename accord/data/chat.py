@@ -210,7 +210,7 @@ def join(pieces: Iterable[Piece], tokens: Iterable[Sequence[int]], end: int) -> 
     for piece, ids in zip(pieces, tokens, strict=True):
         spoken = len(ids)
         if piece.trained:
-            spoken = _after_last(ids, end) or len(ids)
+            spoken = next((i for i in range(len(ids), 0, -1) if ids[i - 1] == end), len(ids))
             last = len(joined) + spoken
         joined += ids
         trained += [piece.trained and i < spoken for i in range(len(ids))]
@@ -244,8 +244,3 @@ def _added(before: str, after: str) -> str:
             f"whole chat (they part at character {index}, after {after[max(0, index - 20) : index]!r})"
         )
     return after[len(before) :]
-
-
-def _after_last(tokens: Sequence[int], end: int) -> int:
-    """The index after the last `end` in `tokens`, 0 where there is none."""
-    return next((i for i in range(len(tokens), 0, -1) if tokens[i - 1] == end), 0)

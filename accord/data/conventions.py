@@ -65,7 +65,7 @@ def _preference(columns: Columns) -> Preference:
 
 def _implicit(columns: Columns) -> Preference:
     """The preference between two whole dialogues or texts, whose prompt is what they have in common."""
-    chosen, rejected = (_completion(columns[name], name) for name in ("chosen", "rejected"))
+    chosen, rejected = (read_completion(columns[name], name) for name in ("chosen", "rejected"))
     if isinstance(chosen, str) and isinstance(rejected, str):
         if not (chosen.startswith(TRANSCRIPT) and rejected.startswith(TRANSCRIPT)):
             return _preferred(*split_strings(chosen, rejected))
@@ -115,19 +115,18 @@ def _messages(columns: Columns) -> Demonstration:
     return Demonstration(turns[: answers[0]], _demonstrated(turns[answers[0] : answers[-1] + 1]))
 
 
-def _text(columns: Columns) -> Demonstration:
-    return Demonstration("", _plain(columns, "text"))
-
-
 def _instruction(columns: Columns) -> Demonstration:
     """Alpaca's rows: the instruction, an empty line and the input (if there is one) ask; the output answers."""
     context = "" if columns.get("input") is None else _plain(columns, "input", blank=True)
     asked = "\n\n".join(filter(str.strip, (_plain(columns, "instruction"), context)))
-    return Demonstration((Message("user", asked),), (Message("assistant", _plain(columns, "output")),))
+    return _turns(asked, _plain(columns, "output"))
 
 
 def _question(columns: Columns) -> Demonstration:
-    question, answer = _plain(columns, "question"), _plain(columns, "answer")
+    return _turns(_plain(columns, "question"), _plain(columns, "answer"))
+
+
+def _turns(question: str, answer: str) -> Demonstration:
     return Demonstration((Message("user", question),), (Message("assistant", answer),))
 
 
@@ -143,14 +142,15 @@ def _plain(columns: Columns, name: str, *, blank: bool = False) -> str:
 def _branches(columns: Columns, *names: str) -> tuple[Text, tuple[Text, ...]]:
     """The prompt and the completions in the columns `names`, in one form; a transcript's completions are stripped."""
     prompt = read_prompt(columns["prompt"])
-    completions = [_completion(columns[name], name) for name in names]
+    completions = [read_completion(columns[name], name) for name in names]
     if isinstance(columns["prompt"], str) and not isinstance(prompt, str):
         completions = [text.strip() if isinstance(text, str) else text for text in completions]
     prompt, aligned = align(prompt, *completions)
     return prompt, tuple(map(_answer, aligned, names))
 
 
-def _completion(value: Any, name: str) -> Text:
+def read_completion(value: Any, name: str) -> Text:
+    """The value of a row's column as `read_text` has it; InputError where it is blank."""
     text = read_text(value, name)
     if isinstance(text, str) and not text.strip():
         raise InputError(f"'{name}' is empty")
@@ -190,7 +190,7 @@ CONVENTIONS = (
     Convention(("prompt",), _prompt),
     Convention(("instruction", "output"), _instruction),
     Convention(("question", "answer"), _question),
-    Convention(("text",), _text),
+    Convention(("text",), lambda columns: Demonstration("", _plain(columns, "text"))),
 )
 """In the order they are tried: a prompt alone comes after every convention that gives its completion too."""
 
@@ -220,8 +220,8 @@ def _misspells_prompt(convention: Convention, columns: Columns) -> bool:
 
 def _near(name: str, known: Sequence[str]) -> str | None:
     """The known column a name was probably meant to be."""
-    matches = get_close_matches(str(name).strip().lower(), known, n=1, cutoff=0.8)
-    return matches[0] if matches and matches[0] != name else None
+    match = next(iter(get_close_matches(str(name).strip().lower(), known, n=1, cutoff=0.8)), None)
+    return None if match == name else match
 
 
 def _no_convention(columns: Columns) -> str:
@@ -267,7 +267,5 @@ def split_strings(first: str, second: str) -> tuple[str, str, str]:
 
 def _shared(first: Sequence[object], second: Sequence[object]) -> int:
     """How many elements the two have in common before they part."""
-    for i, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return i
-    return min(len(first), len(second))
+    both = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in both if a != b), min(len(first), len(second)))

@@ -153,10 +153,8 @@ def _fault(tree: Tree) -> str | None:
     """Why the tree cannot be trained on, if so."""
     if not all(branch.tokens and (branch.trained is None or any(branch.trained)) for branch in tree.branches):
         return NO_ROOM
-    ranked = zip(tree.branches, tree.ranks, strict=False)
-    if any(a.tokens == b.tokens and i != j for (a, i), (b, j) in combinations(ranked, 2)):
-        return SAME
-    return None
+    ranked = combinations(zip(tree.branches, tree.ranks, strict=False), 2)
+    return SAME if any(a.tokens == b.tokens and i != j for (a, i), (b, j) in ranked) else None
 
 
 def _left_out(reason: str, numbers: list[int], longest: int) -> str:

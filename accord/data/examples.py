@@ -53,7 +53,8 @@ def examples_of(task: Task, *, training: bool = False, limit: int | None = None)
         if len(examples) == most:
             break
     if not examples:
-        chosen = f" that {_conditions(task.where)}" if task.where else ""
+        conditions = " and ".join(f"have {value!r} as {path!r}" for path, value in task.where.items())
+        chosen = f" that {conditions}" if conditions else ""
         raise InputError(f"{task.data} has no rows{chosen} for the task {task.label}.")
     return examples
 
@@ -112,10 +113,6 @@ def _row_options(columns: Mapping[str, Any], column: str) -> tuple[str, ...]:
 def _holds(columns: Mapping[str, Any], path: str, wanted: Any) -> bool:
     value = value_at(columns, path)
     return value in wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else bool(value == wanted)
-
-
-def _conditions(where: Mapping[str, Any]) -> str:
-    return " and ".join(f"have {value!r} as {path!r}" for path, value in where.items())
 
 
 @dataclass(frozen=True, slots=True)

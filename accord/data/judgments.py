@@ -14,7 +14,8 @@ from itertools import combinations
 from math import comb
 from typing import Any
 
-from accord.data.chat import align, read_prompt, read_text
+from accord.data.chat import align, read_prompt
+from accord.data.conventions import read_completion
 from accord.data.load import Source, head, open_rows, read_rows
 from accord.errors import InputError
 from accord.records import Preference, Ranking, Row, Text
@@ -87,7 +88,7 @@ def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int
     """Every pair of the completions of preferences and rankings."""
     judgments: list[Judgment] = []
     for number, (row, columns) in enumerate(read_rows(data, split, limit)):
-        ranked = _ranked(row)
+        ranked = ranked_completions(row)
         if ranked is None:
             raise InputError(
                 f"{_called(data)} holds no comparisons: rows need chosen and rejected, or completions and ranks, or "
@@ -100,7 +101,8 @@ def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int
     return judgments
 
 
-def _ranked(row: Row) -> list[tuple[Text, int]] | None:
+def ranked_completions(row: Row) -> list[tuple[Text, int]] | None:
+    """The completions of a preference or a ranking, each with its rank, 0 the best; None for any other row."""
     match row:
         case Preference(chosen=chosen, rejected=rejected):
             return [(chosen, 0), (rejected, 1)]
@@ -142,13 +144,11 @@ def _judgments(
     if absent:
         present = ", ".join(str(name) for name, value in columns.items() if value is not None)
         raise InputError(f"there is no {absent[0]!r}; the columns found are {present}")
-    one = len(asked) == 1 and not _is_listed(columns[asked[0]])
-    prompt = (
-        read_prompt(columns[asked[0]], asked[0])
-        if one
-        else "\n\n".join(_paragraphs(columns[name], name) for name in asked)
-    )
-    prompt, texts = align(prompt, *(_answer(columns[name], name) for name in answers))
+    if len(asked) == 1 and not _is_listed(columns[asked[0]]):
+        prompt = read_prompt(columns[asked[0]], asked[0])
+    else:
+        prompt = "\n\n".join(_paragraphs(columns[name], name) for name in asked)
+    prompt, texts = align(prompt, *(read_completion(columns[name], name) for name in answers))
     source, annotator = (_said(columns, names, role) for role in ("source", "annotator"))
     said = labels(columns[column], column, len(answers))
     for (first, second), label in zip(combinations(texts, 2), said, strict=True):
@@ -172,13 +172,6 @@ def _label(value: Any, column: str) -> float:
             f"{column!r} is {value!r}, and must be 1 (the first is better), 2 (the second is) or tie (or 0)"
         )
     return LABELS[said]
-
-
-def _answer(value: Any, column: str) -> Text:
-    text = read_text(value, column)
-    if isinstance(text, str) and not text.strip():
-        raise InputError(f"{column!r} is empty")
-    return text
 
 
 def _is_listed(value: Any) -> bool:

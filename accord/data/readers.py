@@ -79,11 +79,7 @@ def read_parquet(path: Path) -> Numbered:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches():
-                for columns in batch.to_pylist():
-                    number += 1
-                    yield number, columns
+            yield from enumerate((row for batch in file.iter_batches() for row in batch.to_pylist()), start=1)
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path} is not a readable Parquet file ({_first_line(error)})") from None
 

@@ -34,8 +34,8 @@ from accord.errors import InputError
 METRICS = ("exact", "number", "options", "rouge-1", "rouge-2", "rouge-l")
 """How the answers of a task are scored; `options` chooses among given answers, the others read what is written."""
 
-NEEDED = {"data", "metric", "prompt", "output"}
-TAKEN = ("data", "metric", "prompt", "output", "options", "where", "split", "train_split", "limit", "max_new_tokens")
+NEEDED = ("data", "metric", "prompt", "output")
+TAKEN = (*NEEDED, "options", "where", "split", "train_split", "limit", "max_new_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,8 @@ def read_tasks(path: str | os.PathLike[str], folder: str | os.PathLike[str] | No
         InputError: the file cannot be read, is no file of tasks, or a task has an unknown, missing or unfit key, or
             data that are not there.
     """
-    clusters = _clusters(Path(path))
     tasks = []
-    for cluster, members in clusters.items():
+    for cluster, members in _clusters(Path(path)).items():
         if not isinstance(members, Mapping) or not members:
             raise InputError(f"{path}: the cluster {cluster} must hold tasks by name.")
         for name, given in members.items():
@@ -98,7 +97,9 @@ def clusters_named(names: str | None, tasks: Sequence[Task]) -> list[str]:
     wanted = [name.strip() for name in (names or "").split(",") if name.strip()]
     for name in wanted:
         if name not in known:
-            raise InputError(f"there is no cluster {name!r}{_nearest(name, known)}; the clusters are {_listed(known)}.")
+            raise InputError(
+                f"there is no cluster {name!r}{_nearest(name, known)}; the clusters are {', '.join(known)}."
+            )
     return wanted
 
 
@@ -118,12 +119,12 @@ def _clusters(path: Path) -> Mapping[str, Any]:
 
 def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
     if not isinstance(given, Mapping):
-        raise InputError(f"a task is a mapping with {_listed(sorted(NEEDED))}.")
+        raise InputError(f"a task is a mapping with {', '.join(sorted(NEEDED))}.")
     for key in given:
         if key not in TAKEN:
-            raise InputError(f"unknown key {key!r}{_nearest(str(key), TAKEN)}; a task takes {_listed(TAKEN)}.")
-    for key in TAKEN:
-        if key in NEEDED and given.get(key) is None:
+            raise InputError(f"unknown key {key!r}{_nearest(str(key), TAKEN)}; a task takes {', '.join(TAKEN)}.")
+    for key in NEEDED:
+        if given.get(key) is None:
             raise InputError(f"the key {key!r} is missing.")
     for key in ("data", "metric", "output", "split", "train_split"):
         if not isinstance(given.get(key, ""), str):
@@ -131,7 +132,7 @@ def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
     metric, data = given["metric"], folder / given["data"]
     if metric not in METRICS:
         raise InputError(
-            f"there is no metric {metric!r}{_nearest(metric, METRICS)}; the metrics are {_listed(METRICS)}."
+            f"there is no metric {metric!r}{_nearest(metric, METRICS)}; the metrics are {', '.join(METRICS)}."
         )
     if (metric == "options") != ("options" in given):
         raise InputError("'options' are given where the metric is options, and only there.")
@@ -186,7 +187,7 @@ def checked_options(given: Sequence[Any]) -> tuple[str, ...]:
     if len(options) != len(given) or not all(options):
         raise InputError("every option must be a text that is not empty, or a number.")
     if len(options) < 2 or len(set(options)) != len(options):
-        raise InputError(f"options must be two or more different texts, not {_listed(options) or 'none'}.")
+        raise InputError(f"options must be two or more different texts, not {', '.join(options) or 'none'}.")
     return tuple(options)
 
 
@@ -195,10 +196,6 @@ def _count(given: Mapping[str, Any], key: str) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise InputError(f"{key!r} must be a whole number from 1 up, not {value!r}.")
     return value
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
@@ -224,7 +221,14 @@ def fill(template: str, columns: Mapping[str, Any]) -> str:
     Raises:
         InputError: a column is not there, or is neither text nor a number.
     """
-    return _replaced(template, lambda path: text_at(columns, path))
+
+    def text(path: str) -> str:
+        value = value_at(columns, path)
+        if not isinstance(value, str | int | float):
+            raise InputError(f"the column {path!r} must hold text or a number, not {type(value).__name__}")
+        return str(value)
+
+    return _replaced(template, text)
 
 
 def blank(template: str) -> str:
@@ -232,20 +236,8 @@ def blank(template: str) -> str:
     return _replaced(template, lambda path: "")
 
 
-def text_at(columns: Mapping[str, Any], path: str) -> str:
-    """The text or number at a column or at a path such as `instances.0.input`.
-
-    Raises:
-        InputError: there is nothing, or something else.
-    """
-    value = value_at(columns, path)
-    if not isinstance(value, str | int | float):
-        raise InputError(f"the column {path!r} must hold text or a number, not {type(value).__name__}")
-    return str(value)
-
-
 def value_at(columns: Mapping[str, Any], path: str) -> Any:
-    """What is at a column, or at a path from a column into its value.
+    """What is at a column, or at a path from a column into its value, such as `instances.0.input`.
 
     Raises:
         InputError: there is nothing.

@@ -57,11 +57,8 @@ class ScoreJudge:
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """1 where the first scores higher, 0 where the second does, .5 where neither."""
-        return [self._verdict(comparison) for comparison in comparisons]
-
-    def _verdict(self, comparison: Comparison) -> Verdict:
-        gap = score_gap(self.score, comparison)
-        return invalid_gap(gap) if not isfinite(gap) else Verdict(0.5 + 0.5 * ((gap > 0) - (gap < 0)))
+        gaps = [score_gap(self.score, comparison) for comparison in comparisons]
+        return [Verdict(0.5 + 0.5 * _sign(gap)) if isfinite(gap) else invalid_gap(gap) for gap in gaps]
 
 
 def score_gap(score: Callable[[Text, Text], float], comparison: Comparison) -> float:
@@ -122,7 +119,7 @@ class Orders:
         p, q = self.forward.first_wins, self.swapped.first_wins
         if 0 < p < 1 and 0 < q < 1:
             return Verdict(1 / (1 + exp((_logit(q) - _logit(p)) / 2)))
-        return Verdict(0.5 if self.inconsistent else 0.5 + 0.5 * _winner(p))
+        return Verdict(0.5 if self.inconsistent else 0.5 + 0.5 * _sign(p - 0.5))
 
     @property
     def inconsistent(self) -> bool:
@@ -131,14 +128,14 @@ class Orders:
         An order without a valid verdict contradicts nothing.
         """
         known = self._known
-        return len(known) == 2 and _winner(known[0]) != -_winner(known[1])
+        return len(known) == 2 and _sign(known[0] - 0.5) != -_sign(known[1] - 0.5)
 
     @property
     def first_wins(self) -> list[float]:
         """Of every valid verdict, 1 where whichever answer stood first won, 0 where it lost, .5 for a tie."""
         if self.swapped is None:
             return [0.5] * len(self._known)
-        return [0.5 + 0.5 * _winner(p) for p in self._known]
+        return [0.5 + 0.5 * _sign(p - 0.5) for p in self._known]
 
     @property
     def mirrored(self) -> Orders:
@@ -190,9 +187,8 @@ def _paired(verdicts: Sequence[Verdict]) -> list[Orders]:
     return [Orders(a, b) for a, b in zip(verdicts[:half], verdicts[half:], strict=True)]
 
 
-def _winner(p: float) -> int:
-    """1 for the first, -1 for the second, 0 for a tie."""
-    return (p > 0.5) - (p < 0.5)
+def _sign(x: float) -> int:
+    return (x > 0) - (x < 0)
 
 
 def _logit(p: float) -> float:

@@ -32,11 +32,7 @@ class Learned:
     """
 
     def __init__(
-        self,
-        model: Scorer | PreferenceNetwork,
-        policy: Model | None = None,
-        *,
-        tokens_per_pass: int = 2048,
+        self, model: Scorer | PreferenceNetwork, policy: Model | None = None, *, tokens_per_pass: int = 2048
     ) -> None:
         self.model, self.tokens_per_pass = model, tokens_per_pass
         self.shares_tokens = True

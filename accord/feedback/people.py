@@ -11,11 +11,12 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 from math import exp, isfinite, log
 from pathlib import Path
 from typing import ClassVar
 
+from accord.data.judgments import ranked_completions
 from accord.data.load import load_data
 from accord.data.readers import format_of
 from accord.errors import InputError
@@ -41,8 +42,15 @@ class Recorded:
         self.name = name
         self.votes: dict[tuple[Text, str, str], list[float]] = defaultdict(list)
         for i, row in enumerate(rows):
-            for prompt, first, second, first_wins in _compared(row, f"{name}, row {i + 1}"):
-                self._note(prompt, unsampled(prompt, first).text, unsampled(prompt, second).text, first_wins)
+            ranked = ranked_completions(row)
+            if ranked is None:
+                raise InputError(
+                    f"{name}, row {i + 1}: a verdict has the columns chosen and rejected, or completions and ranks."
+                )
+            prompt = _chat(row.prompt)
+            texts = [(unsampled(prompt, completion).text, rank) for completion, rank in ranked]
+            for (a, rank), (b, other) in permutations(texts, 2):
+                self.votes[prompt, a, b].append(0.5 + 0.5 * _compare(other, rank))
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """One verdict per comparison."""
@@ -54,10 +62,6 @@ class Recorded:
     def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
         """One verdict per pair of samples of one prompt."""
         return [self._verdict(a.prompt.prompt, a.text, b.text) for a, b in zip(first, second, strict=True)]
-
-    def _note(self, prompt: Text, first: str, second: str, first_wins: float) -> None:
-        self.votes[_chat(prompt), first, second].append(first_wins)
-        self.votes[_chat(prompt), second, first].append(1 - first_wins)
 
     def _verdict(self, prompt: Text, first: str, second: str) -> Verdict:
         if first == second:
@@ -73,18 +77,6 @@ def people_named(name: str) -> Recorded | None:
         InputError: there is no such file, or it holds no comparisons.
     """
     return Recorded(load_data(name), name) if format_of(Path(name)) is not None else None
-
-
-def _compared(row: Row, where: str) -> Iterable[tuple[Text, Text, Text, float]]:
-    """Every pair that a row compares: prompt, first, second, and how much the first wins."""
-    match row:
-        case Preference(prompt, chosen, rejected):
-            return [(prompt, chosen, rejected, 1.0)]
-        case Ranking(prompt, completions, ranks):
-            ranked = combinations(zip(completions, ranks, strict=True), 2)
-            return [(prompt, a, b, 0.5 + 0.5 * ((i < j) - (i > j))) for (a, i), (b, j) in ranked]
-        case _:
-            raise InputError(f"{where}: a verdict has the columns chosen and rejected, or completions and ranks.")
 
 
 def _chat(prompt: Text) -> Text:
@@ -195,15 +187,15 @@ def labeled(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> t
     """
     preferences, ties, invalid = [], 0, 0
     for comparison, verdict in zip(comparisons, verdicts, strict=True):
-        sign = _sign(verdict)
-        if sign is None:
-            invalid += 1
-        elif sign == 0:
-            ties += 1
-        elif sign > 0:
-            preferences.append(Preference(comparison.prompt, comparison.first, comparison.second))
-        else:
-            preferences.append(Preference(comparison.prompt, comparison.second, comparison.first))
+        match _sign(verdict):
+            case None:
+                invalid += 1
+            case 0:
+                ties += 1
+            case 1:
+                preferences.append(Preference(comparison.prompt, comparison.first, comparison.second))
+            case _:
+                preferences.append(Preference(comparison.prompt, comparison.second, comparison.first))
     return preferences, Counts(ties, invalid)
 
 

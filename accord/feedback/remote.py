@@ -53,11 +53,7 @@ class RemoteReward:
         """One reward a sample, (C,) float32."""
         if not samples:
             return torch.empty(0)
-        body = {
-            "prompts": prompts_of(samples),
-            "completions": completions_of(samples),
-            "columns": columns_of(samples),
-        }
+        body = {"prompts": prompts_of(samples), "completions": completions_of(samples), "columns": columns_of(samples)}
         try:
             sent = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         except (TypeError, ValueError) as error:
@@ -138,7 +134,11 @@ class Served:
             raise InputError(f"a judge's parallel, max_tokens must be positive, not {parallel}, {max_tokens}")
         self.model, self.url, self.key = model, url, key
         self.max_tokens, self.logprobs, self.parallel = max_tokens, logprobs, parallel
-        self.client = _client(url, os.environ.get(key) or "none", timeout, retries)
+        try:
+            from openai import OpenAI
+        except ImportError:
+            raise InputError("a served judge needs openai: pip install 'accord[judge]'") from None
+        self.client = OpenAI(base_url=url, api_key=os.environ.get(key) or "none", timeout=timeout, max_retries=retries)
 
     def __call__(self, questions: Sequence[str]) -> list[Verdict]:
         """One verdict a question.
@@ -193,11 +193,3 @@ def _chosen(choice: Any) -> Verdict:
                 return Verdict(chances["A"] / sum(chances.values()))
             break
     return Verdict(1.0 if said == "A" else 0.0)
-
-
-def _client(url: str, key: str, timeout: float, retries: int) -> openai.OpenAI:
-    try:
-        from openai import OpenAI
-    except ImportError:
-        raise InputError("a served judge needs openai: pip install 'accord[judge]'") from None
-    return OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=retries)

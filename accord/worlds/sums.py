@@ -33,21 +33,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from accord.files import write_rows
 from accord.records import Prompt
 
-__all__ = [
-    "HINT",
-    "Sum",
-    "demonstrations",
-    "heldout",
-    "hinted",
-    "model_config",
-    "new_model",
-    "problems",
-    "sound",
-    "tokenizer",
-    "write",
-]
-
-
 STEP, ANSWER = ", ", " #### "
 """What stands between two columns, and before the answer."""
 

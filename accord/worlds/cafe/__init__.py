@@ -12,20 +12,9 @@ from pathlib import Path
 from accord.files import write_rows
 from accord.worlds.cafe.grammar import gold
 from accord.worlds.cafe.tasks import write_tasks
-from accord.worlds.cafe.texts import WIDTH, corpus, demonstrations, heldout, model_config, new_model, prompts, tokenizer
+from accord.worlds.cafe.texts import WIDTH, corpus, demonstrations, heldout, new_model, prompts, tokenizer
 
-__all__ = [
-    "WIDTH",
-    "corpus",
-    "demonstrations",
-    "gold",
-    "heldout",
-    "model_config",
-    "new_model",
-    "prompts",
-    "tokenizer",
-    "write",
-]
+__all__ = ["WIDTH", "corpus", "demonstrations", "gold", "heldout", "new_model", "prompts", "tokenizer", "write"]
 
 
 def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:

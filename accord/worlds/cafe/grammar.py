@@ -25,10 +25,7 @@ NEGATIVE = {
     "ADJ": "bland soggy burnt stale awful salty dull greasy bitter dry terrible watery",
     "VERB": "hate dislike regret avoid",
 }
-NEUTRAL = {
-    "ADJ": "warm plain simple usual local seasonal thick brown",
-    "VERB": "order share finish expect",
-}
+NEUTRAL = {"ADJ": "warm plain simple usual local seasonal thick brown", "VERB": "order share finish expect"}
 OTHERS = {
     "DISH": "soup bread stew curry salad pie rice omelette pudding pasta risotto burger"
     " pizza cake tart lasagna chowder roast steak salmon trout ramen waffle dumpling",
@@ -125,16 +122,8 @@ _ROWS = [row for rows in _EXPANSIONS.values() for row in rows]
 SLOT = {word: slot for slots in (*_FEELINGS, OTHERS) for slot, words in slots.items() for word in words.split()}
 """The slot of every word of an open class."""
 
-LITERALS = tuple(
-    sorted(
-        {
-            word
-            for text in (*OPENINGS, *FOLLOWINGS, *QUESTIONS)
-            for word in re.sub(r"[\[\]]", "", text).split()
-            if not word.isupper() and word not in SLOT
-        }
-    )
-)
+_TEMPLATE_WORDS = set(re.sub(r"[\[\]]", "", " ".join((*OPENINGS, *FOLLOWINGS, *QUESTIONS))).split())
+LITERALS = tuple(sorted(word for word in _TEMPLATE_WORDS if not word.isupper() and word not in SLOT))
 """The words that stand for themselves."""
 
 FUNCTION_WORDS = frozenset((*LITERALS, *_CHOICES["COPULA"], *_CHOICES["ADV"]))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,9 @@ def _feeling(words: list[str], prompts: tuple[str, ...], write: Callable[[random
     return CafeTask("feeling", "options", prompts, _felt(words, write), words)
 
 
+_reading = partial(CafeTask, "reading", "exact")
+_choosing = partial(CafeTask, "choosing", "options", options="dishes")
+
 TASKS = {
     "review": _feeling(
         ["lovely", "awful"],
@@ -182,32 +186,18 @@ TASKS = {
         ("{text} would you adore it ? would you dislike it ?", "adore it ? dislike it ? {text}", "{text} will you ?"),
         lambda rng, mood: sentence(rng, OPENINGS[2], _topic(rng), mood),
     ),
-    "dish": CafeTask(
-        "reading", "exact", ("{text} what is it about ?", "what about ? {text}"), _asked(lambda topic: topic.dish)
-    ),
-    "person": CafeTask("reading", "exact", ("{text} for your ?", "it is for ? {text}"), _asked(lambda t: t.person)),
-    "price": CafeTask("reading", "exact", ("{text} it costs ?", "what coins ? {text}"), _priced),
-    "better": CafeTask(
-        "choosing",
-        "options",
+    "dish": _reading(("{text} what is it about ?", "what about ? {text}"), _asked(lambda topic: topic.dish)),
+    "person": _reading(("{text} for your ?", "it is for ? {text}"), _asked(lambda t: t.person)),
+    "price": _reading(("{text} it costs ?", "what coins ? {text}"), _priced),
+    "better": _choosing(
         ("{text} what should you try ?", "what would you like ? {text}", "{text} what is right for you ?"),
         _better(True),
-        "dishes",
     ),
-    "worse": CafeTask(
-        "choosing",
-        "options",
+    "worse": _choosing(
         ("{text} what should you avoid ?", "what would you hate ? {text}", "{text} what will you regret ?"),
         _better(False),
-        "dishes",
     ),
-    "priced": CafeTask(
-        "choosing",
-        "options",
-        ("{text} what costs {number} coins ?", "what is {number} coins ? {text}"),
-        _at_a_price,
-        "dishes",
-    ),
+    "priced": _choosing(("{text} what costs {number} coins ?", "what is {number} coins ? {text}"), _at_a_price),
     "pronoun": CafeTask("writing", "rouge-l", ("{text} how is it ?", "what about it ? {text}"), _with_it),
     "promise": CafeTask(
         "writing",

@@ -43,14 +43,13 @@ from accord.worlds.cafe.grammar import (
 
 def _questions() -> list[tuple[str, Topic]]:
     """Every question that can be asked, with what it is about."""
-    asked = []
-    for template in QUESTIONS:
-        for person in PERSONS if "PERSON" in template else (None,):
-            for dish in DISHES:
-                for time in TIMES:
-                    topic = Topic(dish, person)
-                    asked.append((question(template, topic, time), topic))
-    return asked
+    return [
+        (question(template, topic, time), topic)
+        for template in QUESTIONS
+        for person in (PERSONS if "PERSON" in template else (None,))
+        for topic in (Topic(dish, person) for dish in DISHES)
+        for time in TIMES
+    ]
 
 
 def _is_held_out(text: str) -> bool:
