@@ -12,7 +12,7 @@ from rich.console import Console
 
 from accord.chat.screen import Screen
 from accord.chat.session import COMMANDS, Session
-from accord.chat.speaker import Answer, Conversation, Saying, Speaker, Turn, append, save_comparisons
+from accord.chat.speaker import Conversation, Reply, Saying, Speaker, Turn, append, save_comparisons
 from accord.data import load_data
 from accord.data.chat import encode_prompt
 from accord.engine.generate import generate
@@ -290,7 +290,7 @@ def test_lines_that_are_piped_in_are_echoed_and_broken_characters_replaced(monke
 
 
 def turn(first: str, second: str, preferred: object = None, prompts: tuple[object, object] = (HI, HI)) -> Turn:
-    answers = [Answer(p, (), text, Completion((), (), "end")) for p, text in zip(prompts, (first, second), strict=True)]  # type: ignore[arg-type]
+    answers = [Reply(p, (), text, Completion((), (), "end")) for p, text in zip(prompts, (first, second), strict=True)]  # type: ignore[arg-type]
     return Turn("hi", tuple(answers), preferred)  # type: ignore[arg-type]
 
 

@@ -11,10 +11,10 @@ from typing import get_args
 
 from accord.chat.screen import Screen
 from accord.chat.speaker import (
-    Answer,
     Conversation,
     Preferred,
     Question,
+    Reply,
     Saying,
     Speaker,
     Turn,
@@ -107,7 +107,7 @@ class Session:
             if about := _about(answer):
                 self.screen.note(f"{name}: {about}" if len(answers) > 1 else about)
 
-    def _streamed(self, questions: Sequence[Question], retry: int) -> tuple[Answer, ...]:
+    def _streamed(self, questions: Sequence[Question], retry: int) -> tuple[Reply, ...]:
         """Answers shown as they come; Ctrl-C ends them where they are."""
         asked = enumerate(zip(self.speakers, questions, strict=True))
         sayings = [Saying(speaker, question, self._sampling(i, retry)) for i, (speaker, question) in asked]
@@ -121,7 +121,7 @@ class Session:
             return tuple(answers)
         return tuple(replace(answer, rewards=rewards_of(self.reward, [answer])) for answer in answers)
 
-    def _chosen(self, questions: Sequence[Question], n: int, retry: int) -> tuple[Answer, ...]:
+    def _chosen(self, questions: Sequence[Question], n: int, retry: int) -> tuple[Reply, ...]:
         """The best of n answers of each model, shown when it is chosen."""
         assert self.reward is not None
         answers = []
@@ -222,7 +222,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Command:
+class SlashCommand:
     """What a command does, what it is given, and the line that explains it."""
 
     run: Callable[[Session, str], None]
@@ -231,20 +231,22 @@ class Command:
 
 
 COMMANDS = {
-    "retry": Command(Session.retry, "", "another answer to the last message"),
-    "undo": Command(Session.undo, "", "forget the last message and its answer"),
-    "reset": Command(Session.reset, "", "begin a new conversation"),
-    "system": Command(Session.system, "TEXT", "begin a new conversation under this system prompt"),
-    "temperature": Command(Session.temperature, "X", "divide the logits by X from now on; 0 takes the likeliest token"),
-    "best": Command(Session.best, "N", "make the next answer the best of N, by the reward"),
-    "prefer": Command(Session.prefer, "1|2|tie", "say which of two answers is better; both models go on from it"),
-    "save": Command(Session.save, "FILE", "append a demonstration, or with two models the comparisons, to a file"),
-    "help": Command(Session.help, "", "these lines"),
-    "quit": Command(lambda session, argument: None, "", "leave"),
+    "retry": SlashCommand(Session.retry, "", "another answer to the last message"),
+    "undo": SlashCommand(Session.undo, "", "forget the last message and its answer"),
+    "reset": SlashCommand(Session.reset, "", "begin a new conversation"),
+    "system": SlashCommand(Session.system, "TEXT", "begin a new conversation under this system prompt"),
+    "temperature": SlashCommand(
+        Session.temperature, "X", "divide the logits by X from now on; 0 takes the likeliest token"
+    ),
+    "best": SlashCommand(Session.best, "N", "make the next answer the best of N, by the reward"),
+    "prefer": SlashCommand(Session.prefer, "1|2|tie", "say which of two answers is better; both models go on from it"),
+    "save": SlashCommand(Session.save, "FILE", "append a demonstration, or with two models the comparisons, to a file"),
+    "help": SlashCommand(Session.help, "", "these lines"),
+    "quit": SlashCommand(lambda session, argument: None, "", "leave"),
 }
 
 
-def _about(answer: Answer) -> str:
+def _about(answer: Reply) -> str:
     """What is worth knowing of an answer: its reward, how the others fared, and why it ended."""
     parts = []
     if answer.rewards:

@@ -99,11 +99,11 @@ class Speaker:
             turns += [Message("user", asked), Message("assistant", answered)]
         return (*turns, Message("user", message))
 
-    def best_of(self, question: Question, sampling: Sampling, n: int, reward: Reward) -> Answer:
+    def best_of(self, question: Question, sampling: Sampling, n: int, reward: Reward) -> Reply:
         """The first of highest reward among n answers."""
         sampling = replace(sampling, max_new_tokens=question.room)
         samples = self.policy.sample([EncodedPrompt(Prompt(question.prompt), question.tokens, -1)], n, sampling)
-        answers = [Answer(question.prompt, question.tokens, s.text, s.completion) for s in samples]
+        answers = [Reply(question.prompt, question.tokens, s.text, s.completion) for s in samples]
         rewards = rewards_of(reward, answers)
         return replace(answers[rewards.index(max(rewards))], rewards=rewards)
 
@@ -127,12 +127,12 @@ class Saying:
         yield spelling.rest()
 
     @property
-    def answer(self) -> Answer:
+    def answer(self) -> Reply:
         """What was said so far; stopped where neither the model nor the limit has ended it."""
         policy = self.speaker.policy
         has_ended = self.tokens[-1:] == [policy.end]
         completion = Completion(tuple(self.tokens), tuple(self.logprobs), "end" if has_ended else "length")
-        return Answer(
+        return Reply(
             self.question.prompt,
             self.question.tokens,
             policy.text(self.tokens),
@@ -141,7 +141,7 @@ class Saying:
         )
 
 
-def rewards_of(reward: Reward, answers: Sequence[Answer]) -> tuple[float, ...]:
+def rewards_of(reward: Reward, answers: Sequence[Reply]) -> tuple[float, ...]:
     """The reward of each answer."""
     samples = [Sample(Prompt(a.prompt), a.text, a.prompt_tokens, a.completion) for a in answers]
     return tuple(map(float, reward(samples)))
@@ -151,7 +151,7 @@ Preferred: TypeAlias = Literal["1", "2", "tie"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """What a model said, and to what; `rewards` are those of all samples it was chosen from, its own the highest."""
 
     prompt: Text
@@ -167,11 +167,11 @@ class Turn:
     """What the person said, what each model answered, and which answer the person prefers."""
 
     message: str
-    answers: tuple[Answer, ...]
+    answers: tuple[Reply, ...]
     preferred: Preferred | None = None
     is_saved: bool = False
 
-    def goes_on_from(self, speaker: int) -> Answer:
+    def goes_on_from(self, speaker: int) -> Reply:
         """The answer that a model's next prompt holds: the preferred one (of a tie the first), else its own."""
         if self.preferred is None:
             return self.answers[speaker]
@@ -194,7 +194,7 @@ class Turn:
         return Preference(first.prompt, _said(chosen), _said(rejected))
 
 
-def _said(answer: Answer) -> Text:
+def _said(answer: Reply) -> Text:
     """An answer in the form of its prompt."""
     return answer.text if isinstance(answer.prompt, str) else (Message("assistant", answer.text),)
 

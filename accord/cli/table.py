@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-RUN = ("model", "best", "*.jsonl", "*.json", "*.yaml", "*.html", "tensorboard")
+RUN = (
+    "model", "best", "best.json", "metrics.jsonl", "samples.jsonl", "alarms.jsonl", "round-*.jsonl", "config.yaml",
+    "environment.json", "report.html", "tensorboard",
+)  # fmt: skip
 """What a method leaves in its folder."""
+
+WORLD = (
+    "init", "corpus.jsonl", "demonstrations.jsonl", "prompts.jsonl", "train.jsonl", "heldout.jsonl", "heldout-?.jsonl",
+    "tasks",
+)  # fmt: skip
+"""What a small world leaves."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ COMMANDS: dict[str, Command] = {
     "world": Command(
         "accord.cli.datasets:world",
         "write the files of a small world with known truth",
-        leaves=("init", "*.jsonl", "tasks"),
+        leaves=WORLD,
     ),
     "run": Command(
         "accord.cli.pipeline:run",

@@ -45,7 +45,7 @@ class BestOfNPoint(Record):
     """The judge's mean score of what is chosen."""
 
 
-class _Named(FrontierPoint):
+class _FamilyPoint(FrontierPoint):
     family: str
 
 
@@ -65,7 +65,7 @@ class FrontierResult(Evaluation):
     """The best of 1, 2, 3, 4, 6, ... answers of the reference, where asked for."""
 
     def _rows(self) -> Sequence[Record]:
-        return [_Named(family=family.name, **dict(point)) for family in self.families for point in family.points]
+        return [_FamilyPoint(family=family.name, **dict(point)) for family in self.families for point in family.points]
 
     def tables(self) -> Iterator[Table]:
         """The points, method after method."""

@@ -56,7 +56,7 @@ class CurvePoint(Record):
     """The upper end."""
 
 
-class _Named(CurvePoint):
+class _NamedPoint(CurvePoint):
     curve: str
 
 
@@ -87,7 +87,7 @@ class OveroptimizationResult(Evaluation):
     """A curve a training run, then best of n and the sweep."""
 
     def _rows(self) -> Sequence[Record]:
-        return [_Named(curve=curve.name, **dict(point)) for curve in self.curves for point in curve.points]
+        return [_NamedPoint(curve=curve.name, **dict(point)) for curve in self.curves for point in curve.points]
 
     def tables(self) -> Iterator[Table]:
         """The fits; the intervals of a and b are in the file."""

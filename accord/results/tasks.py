@@ -72,7 +72,7 @@ class ClusterRow(Record):
     """The mean gain of each model but the first."""
 
 
-class _Named(TaskRow):
+class _ClusterTask(TaskRow):
     cluster: str
 
 
@@ -88,7 +88,7 @@ class TasksResult(Evaluation):
     """A row a cluster."""
 
     def _rows(self) -> Sequence[Record]:
-        return [_Named(cluster=cluster.name, **dict(task)) for cluster in self.clusters for task in cluster.tasks]
+        return [_ClusterTask(cluster=cluster.name, **dict(task)) for cluster in self.clusters for task in cluster.tasks]
 
     def tables(self) -> Iterator[Table]:
         """Clusters with their tasks: scores, and gains over the first model."""
