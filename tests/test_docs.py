@@ -97,31 +97,65 @@ def test_settings_in_tables_are_fields_of_methods() -> None:
     assert len(named) > 40 and set(named) <= fields
 
 
+def written(value: object) -> set[str]:
+    """The ways in which a default may stand in a table."""
+    if isinstance(value, str):
+        return {f"`{value}`".replace("\n", "\\n")}
+    plain = {"None": "none", "True": "yes", "False": "no"}.get(str(value), str(value))
+    return {plain, f"{value:.0e}".replace("e-0", "e-")} if isinstance(value, float) else {plain}
+
+
+def test_defaults_in_tables_are_those_of_the_code() -> None:
+    """Of the sections about one method, which the page's first table links."""
+    page = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    sections = {anchor(part.partition("\n")[0]): part for part in re.split(r"^## ", page, flags=re.MULTILINE)}
+    compared = 0
+    for command, section in re.findall(r"^\| \[`([\w-]+)`\]\(#([\w-]+)\)", page, re.MULTILINE):
+        defaults = {field.name: field.default for field in dataclasses.fields(target_of(command))}
+        for names, shown in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (.+?) \|", sections[section], re.MULTILINE):
+            if names.strip("`") in COMMANDS:
+                continue
+            settings, values = re.findall(r"\w+", names), shown.split(", ")
+            for name, value in zip(settings, values * len(settings) if len(values) == 1 else values, strict=False):
+                assert value in written(defaults[name]), f"{command}: {name} is {defaults[name]}, not {value}"
+                compared += 1
+    assert compared > 40
+
+
 @pytest.mark.parametrize("page", PAGES, ids=of)
 def test_names_in_backticks_resolve(page: Path) -> None:
     for name in re.findall(r"`(accord(?:\.\w+)+)", page.read_text(encoding="utf-8")):
         assert resolves(name), name
 
 
+def test_what_the_changelog_says_names_are_now_resolves() -> None:
+    rows = re.findall(r"^\|.*\| (.*) \|$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    named = [name for now in rows for name in re.findall(r"`((?:accord|examples)(?:\.\w+)+)", now)]
+    assert len(named) > 60 and not [name for name in named if not resolves(name)]
+
+
 def resolves(name: str) -> bool:
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
         try:
-            place = importlib.import_module(".".join(parts[:end]))
+            value = importlib.import_module(".".join(parts[:end]))
         except ModuleNotFoundError:
             continue
         for attribute in parts[end:]:
-            if not hasattr(place, attribute):
+            if not hasattr(value, attribute):
                 return False
-            place = getattr(place, attribute)
+            value = getattr(value, attribute)
         return True
     return False
 
 
 def anchors(page: Path) -> set[str]:
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.replace("`", "").lower()).replace(" ", "-") for title in titles}
+    return {anchor(title) for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+
+
+def anchor(title: str) -> str:
+    return re.sub(r"[^\w\- ]", "", title.replace("`", "").lower()).replace(" ", "-")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=of)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from accord.data.tasks import read_tasks
 from accord.methods import DPO, PPO, SFT
 from accord.records import Preference
 from accord.train.run import read_metrics
@@ -49,3 +50,19 @@ def test_dpo_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     check = json.loads((tmp_path / "runs/dpo-from-python-check/evaluation.json").read_text())
     assert check["kind"] == "comparisons"
     assert len((tmp_path / "runs/dpo-from-python-samples.jsonl").read_text().splitlines()) == 4
+
+
+def test_tasks_file(tmp_path: Path) -> None:
+    for name in ("gsm8k_test.jsonl.gz", "self_instruct_seed_tasks.jsonl.gz"):
+        (tmp_path / name).touch()
+    tasks = read_tasks(Path(__file__).parents[2] / "examples/tasks.yaml", tmp_path)
+    assert [(task.label, task.metric) for task in tasks] == [
+        ("arithmetic/gsm8k", "number"),
+        ("judging/yes-or-no", "options"),
+        ("judging/true-or-false", "options"),
+        ("judging/which-number", "options"),
+        ("judging/all-written", "exact"),
+        ("writing/instructions", "rouge-l"),
+    ]
+    assert tasks[1].options == ("yes", "no") and tasks[3].options == ("1", "2", "3", "4")
+    assert len(tasks[1].prompts) == 2 and tasks[-1].limit == 60
