@@ -21,7 +21,6 @@ MAY_IMPORT = {
     "results": ROWS,
     "engine": ROWS | {"objectives"},
     "report": ROWS | {"results"},
-    "annotate": ROWS | {"results"},
     "data": ROWS | {"engine"},
     "feedback": ROWS | {"objectives", "data", "engine"},
     "train": TRAINING | {"report"},
@@ -32,7 +31,7 @@ MAY_IMPORT = {
 }
 FORMULA = ["accord", "feedback", "formula"]
 """What rewards are called: text alone, which reports read too."""
-NO_TORCH = {"records", "results", "report", "annotate"}
+NO_TORCH = {"records", "results", "report"}
 SHARED = {"offline", "online", "rounds", "rollouts", "policy_gradient", "pairs"}
 MODULES = sorted((ROOT / "accord").rglob("*.py"))
 

@@ -170,9 +170,14 @@ def train(
                 if learner.before(step, run, optimizer):
                     save(step)
                 result = learner.step(step, learner.batch(step), optimizer)
-                step += 1
-                measured = watch.after(step, result.samples)
             except (TrainingStopped, InputError):  # a reward of the user's may fail late too
+                save(step)
+                raise
+            step += 1
+            try:
+                measured = watch.after(step, result.samples)
+            except (TrainingStopped, InputError):  # the step is done, and its row must not be lost with the measure
+                run.log(step, result.numbers, result.tokens)
                 save(step)
                 raise
             run.log(step, result.numbers | measured, result.tokens)

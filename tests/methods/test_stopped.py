@@ -149,6 +149,21 @@ def test_a_reward_that_is_not_finite_leaves_the_weights_before_it(base: str, tmp
     assert [f.name for f in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-0000002"]
 
 
+def test_a_watch_that_fails_loses_no_row(base: str, tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def failing(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        calls.append(len(completion_ids))
+        return [math.nan if len(calls) == 3 else 1.0 for _ in completion_ids]
+
+    with pytest.raises(InputError, match="returned nan for row"):
+        fit("grpo", base, tmp_path / "run", watch=failing)
+    assert [f.name for f in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-0000003"]
+    rows = fit("grpo", base, tmp_path / "run", watch=failing, resume=True).metrics
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert ["watched" in row for row in rows] == [True, True, False, True]
+
+
 ROUNDS = {"star": METHODS["star"], "self-consistency": SelfConsistency(max_steps=4, **SAMPLED | {"group_size": 8})}
 
 
