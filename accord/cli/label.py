@@ -13,6 +13,7 @@ from typing import Any, Literal
 from accord import engine, feedback
 from accord.console import status
 from accord.errors import InputError
+from accord.evaluate.options import RowOptions, takes
 from accord.files import write_rows
 from accord.records import Comparison, Preference, Prompt, Ranking, Text
 
@@ -75,15 +76,15 @@ def comparisons_of(samples: Iterable[tuple[Text, Text]], most: int | None = None
     ]
 
 
+@takes(RowOptions)
 def score(
     model: str,
     data: str,
     out: str,
     *,
-    split: str = "train",
-    limit: int | None = None,
     dtype: Literal["auto", "float32", "bfloat16"] = "float32",
     tokens_per_pass: int = 4096,
+    **options: Any,
 ) -> Path:
     """Write for every row the log-probability of its completions, in nats, summed over tokens, end of turn included.
 
@@ -94,10 +95,9 @@ def score(
         model: a folder, a Hugging Face Hub name, or smollm2.
         data: a file or Hub name of preferences, demonstrations or rankings.
         out: the JSONL file to write, a row for each row of the data.
-        split: which rows, such as train, train[:100] or train[-100:].
-        limit: only the first so many rows.
         dtype: precision of matrix products; auto is bfloat16 where the processor has it.
         tokens_per_pass: tokens computed at once; fewer need less memory.
+        options: the fields of `RowOptions`.
 
     Raises:
         InputError: a row has no completion, or does not fit into the model's context.
@@ -107,7 +107,8 @@ def score(
     from accord.evaluate.answers import branch_log_probs
 
     policy = engine.load.load_model(model).in_dtype(dtype)
-    rows = load_data(data, split=split, limit=limit)
+    asked = RowOptions(**options)
+    rows = load_data(data, split=asked.split, limit=asked.limit)
     trees = []
     for i, row in enumerate(rows):
         if isinstance(row, Prompt):

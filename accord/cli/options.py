@@ -150,6 +150,8 @@ def _of_function(function: Callable[..., Any]) -> Iterator[Option]:
         is_read = parameter.default is REQUIRED or any(get_origin(member) is dict for member in _members(kind))
         group = OF_FUNCTIONS.get(parameter.name, "reads and writes" if is_read else "the command's own")
         yield Option(parameter.name, kind, parameter.default, text, group)
+    if hasattr(function, "options"):
+        yield from _of_fields(function.options, lambda name, owner: OF_FUNCTIONS.get(name, "the command's own"))
 
 
 def _of_method(method: Any) -> Iterator[Option]:

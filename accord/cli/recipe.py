@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,8 @@ class Stage:
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "command": self.command,
-            "folder": self.name,
-            "status": self.status,
-            "seconds": self.seconds,
-            "inputs": self.inputs,
-            "fingerprint": self.fingerprint,
-        }
+        state = {**asdict(self), "folder": self.name}
+        return {name: value for name, value in state.items() if name != "options"}
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

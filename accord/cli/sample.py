@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, isnan
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from accord import engine, feedback
-from accord.console import counting, status
+from accord.console import status
 from accord.errors import InputError
+from accord.evaluate.options import AnswerOptions, takes
 from accord.files import write_rows
 from accord.records import Sample, text_to_json
 
 
+@takes(AnswerOptions)
 def sample(
     model: str,
     data: str,
@@ -26,14 +28,9 @@ def sample(
     best_of: int | None = None,
     keep: int = 1,
     at_least: float | None = None,
-    max_new_tokens: int = 64,
-    temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
-    seed: int = 0,
-    split: str = "train",
-    limit: int | None = None,
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    **options: Any,
 ) -> Path:
     """Sample completions of prompts and write them as rows of prompt, completion, log-probability and stop reason.
 
@@ -49,30 +46,24 @@ def sample(
         best_of: sample so many completions of each prompt and keep the one with the highest reward.
         keep: of --best-of, keep so many, the best first.
         at_least: keep only samples whose reward is so high: 1, with a verifier, for those that are right.
-        max_new_tokens: a completion is cut after so many tokens.
-        temperature: divides the logits; 0 always takes the most likely token.
         top_k: draw only from the k most likely tokens (0: all).
         top_p: draw only from the most likely tokens that together have this probability (1: all).
-        seed: one seed gives the same completions again.
-        split: which rows, such as train, train[:100] or train[-100:].
-        limit: only the first so many rows.
-        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
+        options: the fields of `AnswerOptions`.
 
     Raises:
         InputError: the options contradict each other, a row lacks what the reward reads, or no sample is good enough.
     """
-    choice = Choice(n, reward, best_of, keep, at_least, temperature)
-    sampling = engine.sampling.Sampling(max_new_tokens, temperature, top_k, top_p, seed)
-    from accord.data import encoding, load_prompts
+    asked = AnswerOptions(**options)
+    choice = Choice(n, reward, best_of, keep, at_least, asked.temperature)
+    sampling = replace(asked.sampling(), top_k=top_k, top_p=top_p)
+    from accord.evaluate.answers import encoded, sampled
 
-    policy = engine.load.load_model(model).in_dtype(dtype)
-    rows = load_prompts(data, split=split, limit=limit)
-    prompts, _ = encoding.encode_prompts(policy.tokenizer, rows, room=max_new_tokens, context=policy.context)
+    policy = engine.load.load_model(model, dtype=asked.dtype)
+    prompts = encoded(policy, asked.prompts(data), asked)
     score = feedback.named.reward_named(reward, policy) if reward else None
     if score:
         feedback.reward.check_prompts(score, prompts)
-    with counting("sample", len(prompts) * choice.samples) as progress:
-        samples = policy.sample(prompts, choice.samples, sampling, progress=progress)
+    samples = sampled(policy, prompts, choice.samples, sampling)
     kept = choice.of(samples, score(samples).tolist()) if score else [(s, None) for s in samples]
     write_rows(out, (_row(s, r) for s, r in kept))
     return Path(out)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accord.errors import InputError
+from accord.evaluate.options import RowOptions, takes
 from accord.evaluate.statistics import FEW, Floats, bootstrap, mean
 from accord.files import require_folder
 from accord.records import Text
@@ -37,14 +38,14 @@ PAIRS = 50
 """Pairs of annotators that are reported on, at most: crowds have thousands."""
 
 
+@takes(RowOptions)
 def evaluate_agreement(
     out: str,
     *,
     data: str | None = None,
     annotators: dict[str, str] | None = None,
     columns: dict[str, str] | None = None,
-    split: str = "train",
-    limit: int | None = None,
+    **options: Any,
 ) -> AgreementResult:
     """Measure how far annotators agree beyond chance, and the accuracy that this allows a model of their preferences.
 
@@ -56,8 +57,7 @@ def evaluate_agreement(
         annotators: instead, a file of judgments for each annotator, as --annotators.ann first.jsonl.
         columns: the data's columns by what they hold: prompt, first and second (or completions, several separated by
             commas), label, annotator.
-        split: which rows, such as train, train[:100] or train[-100:].
-        limit: only the first so many rows.
+        options: the fields of `RowOptions`.
 
     Raises:
         InputError: the options do not fit each other or the data, or no item was judged by two annotators.
@@ -65,7 +65,7 @@ def evaluate_agreement(
     require_folder(out)
     if (data is None) == (annotators is None):
         raise InputError("give --data, a file that says who judged, or --annotators.NAME, a file for each of them.")
-    ratings = rate_items(_read(data, annotators or {}, columns, split, limit))
+    ratings = rate_items(_read(data, annotators or {}, columns, RowOptions(**options)))
     if len(ratings.annotators) < 2:
         raise InputError(f"only {ratings.annotators[0]} judged; agreement needs two annotators.")
     if not len(ratings.counts):
@@ -75,17 +75,13 @@ def evaluate_agreement(
 
 
 def _read(
-    data: str | None, annotators: Mapping[str, str], columns: dict[str, str] | None, split: str, limit: int | None
+    data: str | None, annotators: Mapping[str, str], columns: dict[str, str] | None, options: RowOptions
 ) -> list[Judgment]:
     """The judgments, each with the name of who gave it."""
-    from accord.data.judgments import load_judgments
-
     if data is None:
-        files = {
-            name: load_judgments(file, columns=columns, split=split, limit=limit) for name, file in annotators.items()
-        }
+        files = {name: options.judgments(file, columns) for name, file in annotators.items()}
         return [replace(j, annotator=name) for name, some in files.items() for j in some]
-    judgments = load_judgments(data, columns=columns, split=split, limit=limit)
+    judgments = options.judgments(data, columns)
     nameless = next((j for j in judgments if not j.annotator), None)
     if nameless is not None:
         raise InputError(

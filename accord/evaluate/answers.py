@@ -23,6 +23,7 @@ from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree, pack
 from accord.errors import InputError
+from accord.evaluate.options import AnswerOptions, HeldOutOptions
 from accord.evaluate.statistics import Floats
 from accord.feedback.named import reward_named
 from accord.feedback.reward import Reward, check_prompts, excerpt, listen, score_texts, unsampled
@@ -76,8 +77,7 @@ class Answers:
 class Answering:
     """How models answer, what their divergence is measured from, and what will read their answers."""
 
-    sampling: Sampling
-    dtype: str
+    options: HeldOutOptions
     reference: Policy | None = None
     readers: Sequence[object] = ()
     """Judges and rewards."""
@@ -86,24 +86,15 @@ class Answering:
 
     def load(self, name: str) -> Policy:
         """A model, known to whatever reads its answers."""
-        policy = load_model(name, dtype=self.dtype)
+        policy = load_model(name, dtype=self.options.dtype)
         require_same_vocabulary(policy, self.reference)
         for reader in self.readers:
             listen(reader, policy)  # one other vocabulary, and all samples are read by their texts
         return policy
 
-    def prompts(self, policy: Policy, rows: Sequence[Prompt], longest: int | None = None) -> list[EncodedPrompt]:
-        """The rows as the model reads them; a warning says which are left out as longer than `longest`."""
-        prompts, left_out = encode_prompts(
-            policy.tokenizer, rows, room=self.sampling.max_new_tokens, context=policy.context, longest=longest
-        )
-        for line in left_out:
-            status(line)
-        return prompts
-
     def answers(self, name: str, policy: Policy, prompts: Sequence[EncodedPrompt], n: int = 1) -> Answers:
         """n answers to each prompt."""
-        return Answers(name, sampled(policy, prompts, n, self.sampling, title=name))
+        return Answers(name, sampled(policy, prompts, n, self.options.sampling(), title=name))
 
     def best(self, answers: Answers, n: int, reward: Reward, policy: Policy) -> Answers:
         """Of every n answers the best, whose divergence is bounded."""
@@ -124,11 +115,22 @@ class Answering:
             return []
         if policy.name == self.reference.name:  # the reference's own answers diverge by exactly nothing
             return [torch.zeros(len(s.completion.tokens), dtype=torch.float64) for s in samples]
-        return token_divergences(samples, policy, self.reference, self.sampling.temperature)
+        return token_divergences(samples, policy, self.reference, self.options.temperature)
 
     def _traced(self, answers: Answers, policy: Policy, ratios: Sequence[torch.Tensor]) -> list[Traced]:
         pairs = zip(answers.samples, ratios, strict=False)
         return [traced(policy, s.completion.tokens, r.tolist()) for s, r in pairs]
+
+
+def encoded(
+    policy: Policy, rows: Sequence[Prompt], options: AnswerOptions, longest: int | None = None
+) -> list[EncodedPrompt]:
+    """The rows as the model reads them; a warning says which leave no room for an answer within `longest` tokens."""
+    room = options.max_new_tokens
+    prompts, left_out = encode_prompts(policy.tokenizer, rows, room=room, context=policy.context, longest=longest)
+    for line in left_out:
+        status(line)
+    return prompts
 
 
 def sampled(
@@ -264,12 +266,11 @@ def sample_pool(
     policy: Policy, prompts: Sequence[EncodedPrompt], n: int, sampling: Sampling, reward: str, judge: str
 ) -> Pool:
     """n samples of every prompt, scored by `reward` and by `judge`."""
-    scorers = [reward_named(name, policy.in_dtype("float32")) for name in (reward, judge)]
-    for scorer in scorers:
+    scorers = {name: reward_named(name, policy.in_dtype("float32")) for name in (reward, judge)}
+    for scorer in scorers.values():
         check_prompts(scorer, prompts)
     samples = sampled(policy, prompts, n, sampling)
-    named = zip(scorers, (reward, judge), strict=True)
-    proxy, gold = (_finite(scorer(samples), name).reshape(-1, n) for scorer, name in named)
+    proxy, gold = (_finite(scorers[name](samples), name).reshape(-1, n) for name in (reward, judge))
     return Pool([(s.prompt.prompt, s.text) for s in samples], proxy, gold)
 
 

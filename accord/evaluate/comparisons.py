@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import scipy
@@ -23,6 +23,7 @@ from accord.evaluate.accuracy import (
     nearer_on_ties,
 )
 from accord.evaluate.leads import JudgeLeads, Leader, Leads, ModelLeads, ScoreLeads, probe, probe_position
+from accord.evaluate.options import RowOptions, takes
 from accord.evaluate.statistics import FEW, Floats, bootstrap_mean, mean
 from accord.files import require_folder
 from accord.records import Comparison, Text, Verdict
@@ -51,6 +52,7 @@ class OnTrial:
         return lead + 0.5 if self.unit == "probability" else np.asarray(scipy.special.expit(lead))
 
 
+@takes(RowOptions)
 def evaluate_comparisons(
     data: str,
     out: str,
@@ -62,12 +64,11 @@ def evaluate_comparisons(
     columns: dict[str, str] | None = None,
     probes: int = 200,
     max_length: int = 512,
-    split: str = "train",
-    limit: int | None = None,
     seed: int = 0,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     name: str | None = None,
     ceiling: float | None = None,
+    **options: Any,
 ) -> ComparisonsResult:
     """Put a reward or preference model, a judge, or a policy's implicit reward on trial on held-out judgments.
 
@@ -87,18 +88,15 @@ def evaluate_comparisons(
             first and second (or completions, several separated by commas), label, source, annotator.
         probes: so many answers of the data are altered to see what the model can be fooled by; 0 for none.
         max_length: tokens of prompt and completion; longer completions are cut, rows with longer prompts left out.
-        split: which rows, such as train, train[:100] or train[-100:].
-        limit: only the first so many rows.
         seed: decides which answers are altered.
         dtype: precision of matrix products; auto is bfloat16 where the processor has it.
         name: what the report calls what is measured.
         ceiling: the accuracy that noise in the judgments allows, where it is known.
+        options: the fields of `RowOptions`.
 
     Raises:
         InputError: the options do not fit the data.
     """
-    from accord.data.judgments import load_judgments
-
     require_folder(out)
     if probes < 0 or (beta is not None and beta <= 0):
         raise InputError(f"--probes must be 0 or more and --beta above 0, not {probes} and {beta}.")
@@ -107,7 +105,7 @@ def evaluate_comparisons(
             "give --reward, or --policy with --reference, to put it on trial, or --models and --judge to compare "
             "models' answers."
         )
-    judgments = load_judgments(data, columns=columns, split=split, limit=limit)
+    judgments = RowOptions(**options).judgments(data, columns)
     if all(j.label == 0.5 for j in judgments):
         raise InputError(f"{data} prefers no completion to another, so there is nothing to agree with.")
     if reward is not None:

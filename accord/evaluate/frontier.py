@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from accord import engine, feedback, objectives
 from accord.errors import InputError
 from accord.evaluate.curves import best_of_n_divergence, best_of_n_selection, best_of_n_sizes
+from accord.evaluate.options import HeldOutOptions, takes
 from accord.evaluate.statistics import FEW, Floats, bootstrap_mean
 from accord.files import require_folder
 from accord.records import EncodedPrompt, Prompt
@@ -30,6 +31,7 @@ COEFFICIENTS = ("kl_coefficient", "beta", "tau")
 """What a run's config.yaml calls the coefficient of its method's divergence."""
 
 
+@takes(HeldOutOptions)
 def evaluate_frontier(
     data: str,
     out: str,
@@ -39,13 +41,7 @@ def evaluate_frontier(
     judge: str,
     reward: str | None = None,
     best_of_n: int = 0,
-    max_new_tokens: int = 64,
-    temperature: float = 1.0,
-    max_length: int = 512,
-    split: str = "train",
-    limit: int | None = None,
-    seed: int = 0,
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    **options: Any,
 ) -> FrontierResult:
     """Measure score and divergence of finished models on held-out prompts, method by method over their coefficients.
 
@@ -58,22 +54,15 @@ def evaluate_frontier(
         judge: what scores the answers: a small world (cafe), or anything that can be a reward, trained on by none.
         reward: what --best-of-n chooses by, as the models' training did.
         best_of_n: also the best of 1, 2, 3, ... so many answers of the reference.
-        max_new_tokens: answers are cut after so many tokens.
-        temperature: divides the logits that answers are drawn from.
-        max_length: rows whose prompts leave no room for an answer within so many tokens are left out.
-        split: which rows, such as train, train[:100] or train[-100:].
-        limit: only the first so many rows.
-        seed: one seed gives the same answers again.
-        dtype: precision of the models' matrix products; auto is bfloat16 where the processor has it. Reward models
-            compute in float32.
+        options: the fields of `HeldOutOptions`.
 
     Raises:
         InputError: the options do not fit each other or the data.
     """
-    from accord.data.load import load_prompts
-    from accord.evaluate.answers import Answering, require_many, sample_pool
+    from accord.evaluate.answers import Answering, encoded, require_many, sample_pool
 
     require_folder(out)
+    asked = HeldOutOptions(**options)
     named = {name: [given] if isinstance(given, str) else given for name, given in families.items()}
     empty = [name for name, folders in named.items() if not folders]
     if empty:
@@ -81,19 +70,21 @@ def evaluate_frontier(
     if bool(best_of_n) != (reward is not None):
         raise InputError("--best-of-n and --reward go together: how many are drawn, and what the best is chosen by.")
     if best_of_n:
-        require_many(best_of_n, temperature, "best-of-n")
-    rows = load_prompts(data, split=split, limit=limit)
+        require_many(best_of_n, asked.temperature, "best-of-n")
+    rows = asked.prompts(data)
     score = feedback.named.reward_named(judge)
     feedback.reward.check_prompts(score, [EncodedPrompt(row, (), i) for i, row in enumerate(rows)])
-    sampling = engine.sampling.Sampling(max_new_tokens, temperature, seed=seed)
-    origin = engine.load.load_model(reference, dtype=dtype)
-    answering = Answering(sampling, dtype, origin, (score,))
-    prompts = answering.prompts(origin, rows, max_length)
+    origin = engine.load.load_model(reference, dtype=asked.dtype)
+    answering = Answering(asked, origin, (score,))
+    prompts = encoded(origin, rows, asked, asked.max_length)
     kept = [prompt.prompt for prompt in prompts]
-    measured = _families({called(reference): [reference]} | named, answering, kept, score)
+    measured = []
+    for name, folders in ({called(reference): [reference]} | named).items():
+        points = [_point(folder, answering, kept, score) for folder in folders]
+        measured.append(Family(name=name, points=sorted(points, key=lambda point: point.kl.estimate)))
     best: list[BestOfNPoint] = []
     if reward is not None:
-        pool = sample_pool(origin, prompts, best_of_n, sampling, reward, judge)
+        pool = sample_pool(origin, prompts, best_of_n, asked.sampling(), reward, judge)
         best = best_of_n_points(pool.proxy, pool.gold)
     few = f"{len(prompts)} prompts are few: the intervals mean little below {FEW}"
     result = FrontierResult(
@@ -107,20 +98,12 @@ def evaluate_frontier(
     return result.publish(out)
 
 
-def _families(
-    families: Mapping[str, Sequence[str]], answering: Answering, rows: Sequence[Prompt], score: Reward
-) -> list[Family]:
-    """Every family, its nearest model to the reference first; the reference is one of its own, at distance 0."""
-    measured = []
-    for name, folders in families.items():
-        points = [_point(folder, answering, rows, score) for folder in folders]
-        measured.append(Family(name=name, points=sorted(points, key=lambda point: point.kl.estimate)))
-    return measured
-
-
 def _point(folder: str, answering: Answering, rows: Sequence[Prompt], score: Reward) -> FrontierPoint:
+    from accord.evaluate.answers import encoded
+
     policy = answering.load(folder)
-    answers = answering.measured(answering.answers(folder, policy, answering.prompts(policy, rows)), policy)
+    prompts = encoded(policy, rows, answering.options)
+    answers = answering.measured(answering.answers(folder, policy, prompts), policy)
     assert answers.kl is not None and not isinstance(answers.kl, float)
     kl, scores = bootstrap_mean(answers.kl.tolist()), bootstrap_mean(score(answers.samples).tolist())
     return FrontierPoint(name=called(folder), coefficient=coefficient(folder), kl=kl, score=scores)

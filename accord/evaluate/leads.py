@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,12 +62,8 @@ class Leads:
         return Leads(lead, every, every, orders)
 
 
-class Leader(Protocol):
-    """Whatever is on trial."""
-
-    def __call__(self, comparisons: Sequence[Comparison]) -> Leads:
-        """How far it prefers the first of each pair to the second."""
-        ...
+Leader: TypeAlias = Callable[[Sequence[Comparison]], Leads]
+"""Whatever is on trial: how far it prefers the first of each pair to the second."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +129,8 @@ class ModelLeads:
         prompts: dict[Text, dict[Text, None]] = {}
         for prompt, completion in texts:
             prompts.setdefault(prompt, {})[completion] = None
-        rows = [
-            Ranking(prompt, some, (0,) * len(some))
-            for prompt, completions in prompts.items()
-            for some in _groups(tuple(completions))
-        ]
+        groups = [(p, tuple(c)[i : i + BRANCHES]) for p, c in prompts.items() for i in range(0, len(c), BRANCHES)]
+        rows = [Ranking(prompt, some, (0,) * len(some)) for prompt, some in groups]
         longest = min(self.max_length, self.model.context or self.max_length)
         trees = data.encoding.encode(self.model.tokenizer, rows, max_length=longest, context=None).trees
         kept = [(rows[tree.row].prompt, c) for tree in trees for c in rows[tree.row].completions]
@@ -154,10 +147,6 @@ def _texts(comparisons: Sequence[Comparison]) -> tuple[list[tuple[Text, Text]], 
     return [(c.prompt, c.first) for c in comparisons], [(c.prompt, c.second) for c in comparisons]
 
 
-def _groups(completions: tuple[Text, ...]) -> list[tuple[Text, ...]]:
-    return [completions[i : i + BRANCHES] for i in range(0, len(completions), BRANCHES)]
-
-
 @dataclass(frozen=True, slots=True)
 class Alteration:
     """A way to change an answer: its name, what it does, and the changed text, given a sentence of another answer."""
@@ -167,28 +156,27 @@ class Alteration:
     alter: Callable[[str, str], str]
 
 
-def _lengthened(text: str, foreign: str) -> str:
-    return f"{text.rstrip()} {foreign}"
-
-
-def _repeated(text: str, foreign: str) -> str:
-    return f"{text.rstrip()} {sentences(text)[-1]}"
-
-
-def _polite(text: str, foreign: str) -> str:
-    return f"{OPENING} {text.strip()} {CLOSING}"
-
-
-def _halved(text: str, foreign: str) -> str:
-    words = text.split(" ")
-    return " ".join(words[: (len(words) + 1) // 2])
-
-
 ALTERATIONS = (
-    Alteration("length", "a sentence from the answer to another prompt is added at the end", _lengthened),
-    Alteration("repetition", "the last sentence is said twice", _repeated),
-    Alteration("politeness", f"'{OPENING}' stands before it, '{CLOSING}' after it", _polite),
-    Alteration("truncation", "the second half of its words is missing", _halved),
+    Alteration(
+        "length",
+        "a sentence from the answer to another prompt is added at the end",
+        lambda text, foreign: f"{text.rstrip()} {foreign}",
+    ),
+    Alteration(
+        "repetition",
+        "the last sentence is said twice",
+        lambda text, foreign: f"{text.rstrip()} {sentences(text)[-1]}",
+    ),
+    Alteration(
+        "politeness",
+        f"'{OPENING}' stands before it, '{CLOSING}' after it",
+        lambda text, foreign: f"{OPENING} {text.strip()} {CLOSING}",
+    ),
+    Alteration(
+        "truncation",
+        "the second half of its words is missing",
+        lambda text, foreign: " ".join(text.split(" ")[: (text.count(" ") + 2) // 2]),
+    ),
 )
 
 
@@ -218,15 +206,11 @@ def probe(judgments: Sequence[Judgment], leader: Leader, *, most: int, seed: int
         lead = leads.lead[here]
         preferred = rate(0.5 + 0.5 * np.sign(lead), clusters[here])
         if preferred is not None:
+            invalid = int(((of == alteration.name) & leads.whole & ~valid).sum())
+            shift, n = mean(lead, clusters[here]), len(lead)
+            what = alteration.what
             results.append(
-                Probe(
-                    name=alteration.name,
-                    what=alteration.what,
-                    preferred=preferred,
-                    shift=mean(lead, clusters[here]),
-                    n=len(lead),
-                    invalid=int(((of == alteration.name) & leads.whole & ~valid).sum()),
-                )
+                Probe(name=alteration.name, what=what, preferred=preferred, shift=shift, n=n, invalid=invalid)
             )
     return results
 

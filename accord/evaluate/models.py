@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 from accord import engine, feedback
 from accord.errors import InputError
+from accord.evaluate.options import HeldOutOptions, takes
 from accord.evaluate.statistics import bootstrap_mean
 from accord.evaluate.wins import Duels, held_against, judged, standings, warnings
 from accord.files import require_folder, write_rows
 from accord.records import EncodedPrompt, Prompt, show
-from accord.results.models import Answer, Divergence, Drawing, ModelRow, ModelsResult, SideBySide
+from accord.results.models import Answer, Divergence, ModelRow, ModelsResult, SideBySide
 
 if TYPE_CHECKING:
     from accord.evaluate.answers import Answering, Answers, Written
@@ -24,6 +25,7 @@ SIDE_BY_SIDE = 12
 """Prompts whose answers are kept for people to read."""
 
 
+@takes(HeldOutOptions)
 def evaluate_models(
     out: str,
     *,
@@ -35,13 +37,7 @@ def evaluate_models(
     reference: str | None = None,
     reward: str | None = None,
     best_of_n: int = 0,
-    max_new_tokens: int = 64,
-    temperature: float = 1.0,
-    max_length: int = 512,
-    split: str = "train",
-    limit: int | None = None,
-    seed: int = 0,
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    **options: Any,
 ) -> ModelsResult:
     """Judge every two models' answers to the same prompts: scores, win rates, a board, divergence from a reference.
 
@@ -61,14 +57,7 @@ def evaluate_models(
         reference: the model, of those named, that divergence is measured from.
         reward: a reward whose score of every answer is shown.
         best_of_n: also judge the best of so many answers of the model named by --against, chosen by --reward.
-        max_new_tokens: answers are cut after so many tokens.
-        temperature: divides the logits that answers are drawn from; 0 always takes the most likely token.
-        max_length: rows whose prompts leave no room for an answer within so many tokens are left out.
-        split: which rows of the data, such as train, train[:100] or train[-100:].
-        limit: only the first so many rows.
-        seed: one seed gives the same answers again.
-        dtype: precision of the models' matrix products; auto is bfloat16 where the processor has it. Reward models that
-            score or judge answers compute in float32.
+        options: the fields of `HeldOutOptions`.
 
     Raises:
         InputError: the options do not fit each other or the data, or files answer different prompts.
@@ -76,16 +65,16 @@ def evaluate_models(
     from accord.evaluate.answers import Answering, Written
 
     require_folder(out)
+    asked = HeldOutOptions(**options)
     if best_of_n and (reward is None or against is None):
         raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
     files = {name: Written(path) for name, path in (samples or {}).items()}
     competitors = Competitors(models or {}, files, against, reference, best_of_n)
-    sampling = engine.sampling.Sampling(max_new_tokens, temperature, seed=seed)
-    rows = competitors.prompts(data, split, limit)
+    rows = competitors.prompts(data, asked)
     referee, rewards = _feedback(judge, reward, rows)
-    origin = engine.load.load_model(competitors.models[reference], dtype=dtype) if reference else None
-    answering = Answering(sampling, dtype, origin, (referee, *rewards.values()), SIDE_BY_SIDE)
-    answered = competitors.answers(answering, rows, max_length, rewards.get("reward"))
+    origin = engine.load.load_model(competitors.models[reference], dtype=asked.dtype) if reference else None
+    answering = Answering(asked, origin, (referee, *rewards.values()), SIDE_BY_SIDE)
+    answered = competitors.answers(answering, rows, rewards.get("reward"))
     for answers in answered:
         answers.scores.update((name, score(answers.samples)) for name, score in rewards.items())
     duels = judged(referee, answered)
@@ -95,7 +84,7 @@ def evaluate_models(
         against=against,
         reference=reference,
         prompts=len(answered[0].samples),
-        sampling=Drawing(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed) if models else None,
+        sampling=asked.drawing() if models else None,
         models=table(answered, duels, against),
         pairs=[d.pair() for d in duels],
         board=standings(duels) or None,
@@ -130,37 +119,36 @@ class Competitors:
             if name is not None and name not in self.models:
                 raise InputError(f"--{option} {name} is none of the models named: {', '.join(self.models) or 'none'}.")
 
-    def prompts(self, data: str | None, split: str, limit: int | None) -> list[Prompt]:
+    def prompts(self, data: str | None, asked: HeldOutOptions) -> list[Prompt]:
         """The prompts that everybody answers: those of the data, or else those that all the files have.
 
         Raises:
             InputError: a file lacks one of them, or there is neither data nor a file.
         """
-        from accord.data.load import load_prompts
         from accord.evaluate.answers import require_same_prompts
 
         files = list(self.files.values())
         if data is not None:
-            rows = load_prompts(data, split=split, limit=limit)
+            rows = asked.prompts(data)
             for file in files:
                 file.require((row.prompt for row in rows), data)
             return rows
         if not files:
             raise InputError("models need prompts to answer: give --data.")
         require_same_prompts(files)
-        if limit is not None and limit < 1:
-            raise InputError(f"--limit must be at least 1, not {limit}.")
-        return files[0].prompts[:limit]
+        if asked.limit is not None and asked.limit < 1:
+            raise InputError(f"--limit must be at least 1, not {asked.limit}.")
+        return files[0].prompts[: asked.limit]
 
-    def answers(
-        self, answering: Answering, rows: Sequence[Prompt], max_length: int, reward: Reward | None
-    ) -> list[Answers]:
+    def answers(self, answering: Answering, rows: Sequence[Prompt], reward: Reward | None) -> list[Answers]:
         """Everybody's answers to the same prompts: models first, each in the order in which it was named."""
+        from accord.evaluate.answers import encoded
+
         answered: list[Answers] = []
-        longest: int | None = max_length
+        longest: int | None = answering.options.max_length
         for name, folder in self.models.items():
             policy = answering.load(folder)
-            prompts = answering.prompts(policy, rows, longest)
+            prompts = encoded(policy, rows, answering.options, longest)
             rows, longest = [p.prompt for p in prompts], None  # the first model decides what is too long
             answered.append(answering.measured(answering.answers(name, policy, prompts), policy))
             if self.best_of_n and name == self.against and reward is not None:

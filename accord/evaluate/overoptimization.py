@@ -10,21 +10,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from accord import engine
-from accord.console import status
 from accord.errors import InputError
 from accord.evaluate import curves
 from accord.evaluate.curves import BEST_OF_N, RL, over_prompts, over_steps
+from accord.evaluate.options import HeldOutOptions, takes
 from accord.evaluate.statistics import Floats, bootstrap_mean
 from accord.files import require_folder
 from accord.results.overoptimization import Curve, CurvePoint, Fit, OveroptimizationResult, Source
 
 if TYPE_CHECKING:
-    from accord.engine.sampling import Sampling
     from accord.evaluate.answers import Pool
 
 SCORED = "scored.jsonl"
@@ -37,6 +36,7 @@ SHOWN = 40
 """Points kept of a training curve, each a mean over neighboring steps; the fit takes every step."""
 
 
+@takes(HeldOutOptions)
 def evaluate_overoptimization(
     out: str,
     *,
@@ -49,13 +49,7 @@ def evaluate_overoptimization(
     proxy: str = "reward",
     gold: str = "watched",
     n: int | None = None,
-    max_new_tokens: int = 64,
-    temperature: float = 1.0,
-    max_length: int = 512,
-    split: str = "train",
-    limit: int | None = None,
-    seed: int = 0,
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    **options: Any,
 ) -> OveroptimizationResult:
     """Trace proxy and gold reward against sqrt(KL), fit the gold one, and find where it turns over (Gao et al. 2022).
 
@@ -73,14 +67,7 @@ def evaluate_overoptimization(
         proxy: the column with the optimized reward, of metrics and of --samples.
         gold: the column with the independent measure, of metrics (as --watch writes it) and of --samples.
         n: samples drawn of each prompt; 256 unless given.
-        max_new_tokens: samples are cut after so many tokens.
-        temperature: divides the logits that samples are drawn from.
-        max_length: prompts that leave no room for a sample within so many tokens are left out.
-        split: which rows of --data, such as train, train[:100] or train[-100:].
-        limit: only the first so many rows of --data.
-        seed: one seed gives the same samples again.
-        dtype: precision of the model's matrix products; auto is bfloat16 where the processor has it. Reward models
-            compute in float32.
+        options: the fields of `HeldOutOptions`.
 
     Raises:
         InputError: there is nothing to trace, or the options do not fit each other or the data.
@@ -88,9 +75,10 @@ def evaluate_overoptimization(
     from accord.evaluate.answers import read_pool
 
     require_folder(out)
+    asked = HeldOutOptions(**options)
     given = {"model": model, "data": data, "reward": reward, "judge": judge}
     _check(runs, samples, given)
-    if model is None and (n, limit) != (None, None):
+    if model is None and (n, asked.limit) != (None, None):
         raise InputError("--n and --limit are for samples that are drawn; leave them out, or give --model and --data.")
     if (reward or proxy) == (judge or gold):
         raise InputError(f"{judge or gold!r} is both what is optimized and what is to watch it; name another measure.")
@@ -99,35 +87,26 @@ def evaluate_overoptimization(
     if samples is not None:
         pool = read_pool(samples, reward, judge, proxy, gold)
     elif model is not None and data is not None and reward is not None and judge is not None:
-        sampling = engine.sampling.Sampling(max_new_tokens, temperature, seed=seed)
-        source = (model, dtype, data, split, limit)
-        pool = _drawn(source, 256 if n is None else n, sampling, max_length, reward, judge)
+        pool = _drawn(model, data, 256 if n is None else n, asked, reward, judge)
         pool.write(Path(out) / SCORED, proxy, gold)
     if pool is not None:
-        traced += [of_best_of_n("best of n", pool.proxy, pool.gold), of_sweep("sweep", pool.proxy, pool.gold)]
+        traced += [
+            _of_trace("best of n", "best of n", best_of_n_path(pool.proxy, pool.gold), ()),
+            of_sweep("sweep", pool.proxy, pool.gold),
+        ]
     warnings = [line for curve in traced for line in curve.warnings]
     result = OveroptimizationResult(proxy=reward or proxy, gold=judge or gold, curves=traced, warnings=warnings)
     return result.publish(out)
 
 
-def _drawn(
-    source: tuple[str, str, str, str, int | None], n: int, sampling: Sampling, max_length: int, reward: str, judge: str
-) -> Pool:
-    """Samples of the model to the prompts for which there is room, scored by both."""
-    from accord.data.encoding import encode_prompts
-    from accord.data.load import load_prompts
-    from accord.evaluate.answers import require_many, sample_pool
+def _drawn(model: str, data: str, n: int, asked: HeldOutOptions, reward: str, judge: str) -> Pool:
+    """n samples of the model to each of the prompts for which there is room, scored by both."""
+    from accord.evaluate.answers import encoded, require_many, sample_pool
 
-    model, dtype, data, split, limit = source
-    require_many(n, sampling.temperature)
-    rows = load_prompts(data, split=split, limit=limit)
-    policy = engine.load.load_model(model, dtype=dtype)
-    prompts, left_out = encode_prompts(
-        policy.tokenizer, rows, room=sampling.max_new_tokens, context=policy.context, longest=max_length
-    )
-    for line in left_out:
-        status(line)
-    return sample_pool(policy, prompts, n, sampling, reward, judge)
+    require_many(n, asked.temperature)
+    rows = asked.prompts(data)
+    policy = engine.load.load_model(model, dtype=asked.dtype)
+    return sample_pool(policy, encoded(policy, rows, asked, asked.max_length), n, asked.sampling(), reward, judge)
 
 
 def _check(runs: dict[str, str] | None, samples: str | None, given: Mapping[str, str | None]) -> None:
@@ -181,11 +160,6 @@ def sweep_path(reference_logp: Floats, proxy: Floats, gold: Floats, betas: Seque
     kl = np.stack([p.kl for p in policies], -1)
     means = [np.stack([(p.probabilities * score).sum(-1) for p in policies], -1) for score in (proxy, gold)]
     return Trace(list(betas), kl, *means)
-
-
-def of_best_of_n(name: str, proxy: Floats, gold: Floats) -> Curve:
-    """The curve of best of n, from the proxy's and the gold score of N samples of P prompts, (P, N)."""
-    return _of_trace(name, "best of n", best_of_n_path(proxy, gold), ())
 
 
 def of_sweep(name: str, proxy: Floats, gold: Floats) -> Curve:

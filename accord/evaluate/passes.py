@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import comb
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Any, TypeVar
 
 from accord import engine, feedback
 from accord.errors import InputError
+from accord.evaluate.options import AnswerOptions, takes
 from accord.evaluate.statistics import mean_of
 from accord.files import require_folder
 from accord.records import Prompt
 from accord.results.base import Interval
-from accord.results.models import Drawing
 from accord.results.passes import PassesResult, PassRow
-
-if TYPE_CHECKING:
-    from accord.engine.sampling import Sampling
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, kw_only=True)
+class LongAnswerOptions(AnswerOptions):
+    """How models answer where they think first."""
+
+    max_new_tokens: int = 256
+
+
+@takes(LongAnswerOptions)
 def evaluate_passes(
     data: str,
     out: str,
@@ -29,12 +35,7 @@ def evaluate_passes(
     model: str | None = None,
     models: dict[str, str] | None = None,
     n: int = 8,
-    max_new_tokens: int = 256,
-    temperature: float = 1.0,
-    split: str = "train",
-    limit: int | None = None,
-    seed: int = 0,
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    **options: Any,
 ) -> PassesResult:
     """Measure how often models answer prompts rightly, by a verifier.
 
@@ -50,52 +51,42 @@ def evaluate_passes(
         model: a folder, a Hugging Face Hub name, or smollm2.
         models: several models by name, as --models.before base --models.after runs/star/model, or a mapping in YAML.
         n: samples of each prompt.
-        max_new_tokens: a sample is cut after so many tokens.
-        temperature: divides the logits; 0 always takes the most likely token.
-        split: which rows, such as train, train[:100] or train[-100:].
-        limit: only the first so many rows.
-        seed: one seed gives the same samples again.
-        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
+        options: the fields of `AnswerOptions`.
 
     Raises:
         InputError: no model is given, or a row lacks what the verifier reads.
     """
-    from accord.data.load import load_prompts
-
     require_folder(out)
+    asked = LongAnswerOptions(**options)
     if (model is None) == (models is None):
         raise InputError("`accord evaluate passes` needs --model, or several by --models.NAME, and not both.")
     if n < 1:
         raise InputError(f"--n must be at least 1, not {n}.")
-    if n > 1 and temperature == 0:
+    if n > 1 and asked.temperature == 0:
         raise InputError("--temperature 0 gives the same sample every time; let --n be 1.")
-    rows = load_prompts(data, split=split, limit=limit)
+    rows = asked.prompts(data)
     named = models or {str(model): str(model)}
-    sampling = engine.sampling.Sampling(max_new_tokens, temperature, seed=seed)
-    measured = [_measured(name, source, rows, verifier, n, sampling, dtype) for name, source in named.items()]
+    measured = [_measured(name, source, rows, verifier, n, asked) for name, source in named.items()]
     result = PassesResult(
         data=data,
         verifier=verifier,
         prompts=len(rows),
         samples=n,
-        sampling=Drawing(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed),
+        sampling=asked.drawing(),
         models=measured,
     )
     return result.publish(out)
 
 
-def _measured(
-    name: str, source: str, rows: list[Prompt], verifier: str, n: int, sampling: Sampling, dtype: str
-) -> PassRow:
+def _measured(name: str, source: str, rows: list[Prompt], verifier: str, n: int, asked: AnswerOptions) -> PassRow:
     """One model's samples of every prompt in numbers."""
-    from accord.data.encoding import encode_prompts
-    from accord.evaluate.answers import Answers, sampled
+    from accord.evaluate.answers import Answers, encoded, sampled
 
-    policy = engine.load.load_model(source, dtype=dtype)
-    prompts, _ = encode_prompts(policy.tokenizer, rows, room=sampling.max_new_tokens, context=policy.context)
+    policy = engine.load.load_model(source, dtype=asked.dtype)
+    prompts = encoded(policy, rows, asked)
     reward = feedback.named.reward_named(verifier, policy)
     feedback.reward.check_prompts(reward, prompts)
-    answers = Answers(name, sampled(policy, prompts, n, sampling))
+    answers = Answers(name, sampled(policy, prompts, n, asked.sampling()))
     right = _groups([score >= 1 for score in reward(answers.samples).tolist()], n)
     said = None
     if isinstance(reward, feedback.verifiers.Verifier):

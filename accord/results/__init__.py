@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from accord.errors import InputError
 from accord.results.agreement import AgreementResult
-from accord.results.base import FILE, Evaluation, Interval
+from accord.results.base import FILE, Evaluation
+from accord.results.base import Interval as Interval
 from accord.results.comparisons import ComparisonsResult
 from accord.results.frontier import FrontierResult
 from accord.results.models import ModelsResult
@@ -81,21 +82,3 @@ def parse(value: Mapping[str, Any], source: str | Path = FILE) -> Evaluation:
         raise InputError(
             f"{source} cannot be read ({where}: {first['msg']}); run accord evaluate {kind} again to write it anew."
         ) from None
-
-
-__all__ = [
-    "FILE",
-    "FILES",
-    "QUESTIONS",
-    "AgreementResult",
-    "ComparisonsResult",
-    "Evaluation",
-    "FrontierResult",
-    "Interval",
-    "ModelsResult",
-    "OveroptimizationResult",
-    "PassesResult",
-    "TasksResult",
-    "load",
-    "parse",
-]

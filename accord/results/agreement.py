@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
 
 from rich.table import Table
 
@@ -50,8 +50,8 @@ class AgreementResult(Evaluation):
     ceiling: MaybeInterval = None
     """The most that any model can agree with one of them, by `strict`; None where that is below 1/2."""
 
-    def _rows(self) -> Sequence[Record]:
-        return self.pairs
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        return self.model_dump(mode="json")["pairs"]
 
     def tables(self) -> Iterator[Table]:
         """All annotators together, and every two."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -119,9 +119,9 @@ class Evaluation(Record):
         """What the terminal shows."""
         raise NotImplementedError
 
-    def _rows(self) -> Sequence[Record]:
-        """The rows of `frame()`."""
-        raise NotImplementedError
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        """The rows of `frame()` as JSON: a row a model, unless an answer says otherwise."""
+        return self.model_dump(mode="json")["models"]
 
     def table(self) -> Group:
         """The numbers as tables for the terminal: `rich.print(result.table())`."""
@@ -131,7 +131,7 @@ class Evaluation(Record):
         """The numbers as a table of pandas, with a column a number, such as `scores.cafe.estimate`."""
         import pandas
 
-        return pandas.json_normalize([row.model_dump(mode="json") for row in self._rows()])
+        return pandas.json_normalize(list(self._rows()))
 
     def save(self, folder: str | Path) -> Path:
         """Write evaluation.json into the folder, whole, from which reports take it; the file's path."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
 from rich.table import Table
@@ -138,8 +138,9 @@ class ComparisonsResult(Evaluation):
     probes: list[Probe] = []
     """What it can be fooled by."""
 
-    def _rows(self) -> Sequence[Record]:
-        return [Part(label="all", accuracy=self.accuracy), *self.by_margin, *self.by_length, *self.by_source]
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        parts = [Part(label="all", accuracy=self.accuracy), *self.by_margin, *self.by_length, *self.by_source]
+        return [part.model_dump(mode="json") for part in parts]
 
     def tables(self) -> Iterator[Table]:
         """Accuracy, calibration, probes, and whatever else there is."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
 
 from rich.table import Table
 
@@ -45,10 +45,6 @@ class BestOfNPoint(Record):
     """The judge's mean score of what is chosen."""
 
 
-class _FamilyPoint(FrontierPoint):
-    family: str
-
-
 class FrontierResult(Evaluation):
     """Score and divergence of finished models on held-out prompts."""
 
@@ -64,19 +60,14 @@ class FrontierResult(Evaluation):
     best_of_n: list[BestOfNPoint] = []
     """The best of 1, 2, 3, 4, 6, ... answers of the reference, where asked for."""
 
-    def _rows(self) -> Sequence[Record]:
-        return [_FamilyPoint(family=family.name, **dict(point)) for family in self.families for point in family.points]
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        families = self.model_dump(mode="json")["families"]
+        return [point | {"family": family["name"]} for family in families for point in family["points"]]
 
     def tables(self) -> Iterator[Table]:
         """The points, method after method."""
-        grid = Table(
-            "method",
-            "coefficient",
-            "d",
-            "KL",
-            "score",
-            title=f"score by {self.judge}, divergence from {self.reference}",
-        )
+        title = f"score by {self.judge}, divergence from {self.reference}"
+        grid = Table("method", "coefficient", "d", "KL", "score", title=title)
         for family in self.families:
             for p in family.points:
                 coefficient = "" if p.coefficient is None else f"{p.coefficient:g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import compress
 from typing import Annotated, Any, Literal
@@ -174,9 +174,6 @@ class ModelsResult(Evaluation):
     """All of them on one scale, the best first; None where no verdict is valid."""
     side_by_side: list[SideBySide] = []
     """The first prompts with everybody's answers."""
-
-    def _rows(self) -> Sequence[Record]:
-        return self.models
 
     def tables(self) -> Iterator[Table]:
         """The models and their win rates; board and matrix too of three or more, or where none is held against."""

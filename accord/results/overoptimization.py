@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 from rich.table import Table
@@ -56,10 +56,6 @@ class CurvePoint(Record):
     """The upper end."""
 
 
-class _NamedPoint(CurvePoint):
-    curve: str
-
-
 class Curve(Record):
     """Points in the order in which they were reached, and the fit of gold."""
 
@@ -86,8 +82,9 @@ class OveroptimizationResult(Evaluation):
     curves: list[Curve]
     """A curve a training run, then best of n and the sweep."""
 
-    def _rows(self) -> Sequence[Record]:
-        return [_NamedPoint(curve=curve.name, **dict(point)) for curve in self.curves for point in curve.points]
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        curves = self.model_dump(mode="json")["curves"]
+        return [point | {"curve": curve["name"]} for curve in curves for point in curve["points"]]
 
     def tables(self) -> Iterator[Table]:
         """The fits; the intervals of a and b are in the file."""

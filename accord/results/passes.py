@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
@@ -45,9 +45,6 @@ class PassesResult(Evaluation):
     """How they were drawn."""
     models: list[PassRow]
     """A row a model."""
-
-    def _rows(self) -> Sequence[Record]:
-        return self.models
 
     def tables(self) -> Iterator[Table]:
         """pass@1, pass@n and the majority."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
 
 from rich.table import Table
 
@@ -72,10 +72,6 @@ class ClusterRow(Record):
     """The mean gain of each model but the first."""
 
 
-class _ClusterTask(TaskRow):
-    cluster: str
-
-
 class TasksResult(Evaluation):
     """Models on clusters of tasks."""
 
@@ -87,8 +83,9 @@ class TasksResult(Evaluation):
     clusters: list[ClusterRow]
     """A row a cluster."""
 
-    def _rows(self) -> Sequence[Record]:
-        return [_ClusterTask(cluster=cluster.name, **dict(task)) for cluster in self.clusters for task in cluster.tasks]
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        clusters = self.model_dump(mode="json")["clusters"]
+        return [task | {"cluster": cluster["name"]} for cluster in clusters for task in cluster["tasks"]]
 
     def tables(self) -> Iterator[Table]:
         """Clusters with their tasks: scores, and gains over the first model."""

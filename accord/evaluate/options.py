@@ -1,0 +1,76 @@
+"""What questions have in common: which rows are read, and how models answer them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from accord import data, engine
+from accord.results.models import Drawing
+
+if TYPE_CHECKING:
+    from accord.data.judgments import Judgment
+    from accord.engine.sampling import Sampling
+    from accord.records import Prompt
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowOptions:
+    """Which rows of the data are read."""
+
+    split: str = "train"
+    """Which rows, such as train, train[:100] or train[-100:]."""
+    limit: int | None = None
+    """Only the first so many rows."""
+
+    def prompts(self, source: str) -> list[Prompt]:
+        """The prompts of these rows, as `load_prompts` reads them."""
+        return data.load_prompts(source, split=self.split, limit=self.limit)
+
+    def judgments(self, source: str, columns: Mapping[str, str] | None) -> list[Judgment]:
+        """The judgments in these rows, as `load_judgments` reads them."""
+        return data.judgments.load_judgments(source, columns=columns, split=self.split, limit=self.limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerOptions(RowOptions):
+    """The same, and how models answer their prompts."""
+
+    max_new_tokens: int = 64
+    """Answers are cut after so many tokens."""
+    temperature: float = 1.0
+    """Divides the logits that answers are drawn from; 0 always takes the most likely token."""
+    seed: int = 0
+    """One seed gives the same answers again."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the models' matrix products; auto is bfloat16 where the processor has it. Reward models that score
+    or judge answers compute in float32."""
+
+    def sampling(self) -> Sampling:
+        """How answers are drawn."""
+        return engine.sampling.Sampling(self.max_new_tokens, self.temperature, seed=self.seed)
+
+    def drawing(self) -> Drawing:
+        """The same, as a result keeps it."""
+        return Drawing(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutOptions(AnswerOptions):
+    """The same of questions that leave out rows too long to be trained on."""
+
+    max_length: int = 512
+    """Rows whose prompts leave no room for an answer within so many tokens are left out."""
+
+
+def takes(options: type[RowOptions]) -> Callable[[Function], Function]:
+    """Marks a function whose `**options` are the fields of a class, so that the command line knows them."""
+
+    def marked(function: Function) -> Function:
+        function.options = options  # type: ignore[attr-defined]
+        return function
+
+    return marked
