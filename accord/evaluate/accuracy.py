@@ -170,12 +170,8 @@ def calibration(trial: Trial, chance: Floats, *, seed: int = 0) -> Calibration |
 
     The error is that of Naeini et al. (2015, AAAI, "Obtaining well calibrated probabilities using Bayesian binning"),
     the share of a bin times |frequency - confidence|, with bins of equal mass instead of equal width. `corrected` takes
-    its bias off; what scatter there is, resamples of prompts with all their pairs show, while the bins stay.
-
-    Args:
-        trial: judgments and leads.
-        chance: (P,), the probability given to the first completion of each.
-        seed: of the resampling.
+    its bias off; what scatter there is, resamples of prompts with all their pairs show, while the bins stay. `chance`
+    (P,) is the probability given to the first completion of each pair.
     """
     strict = trial.strict
     if not len(strict.lead):
@@ -225,11 +221,9 @@ def corrected(measured: Floats, scatter: Floats) -> Interval:
 
     Q_q(t), the q-quantile of S_r(t) over r, grows with t once t is large. The t with Q_q(t) = S, the sum measured, is
     the truth for which S lies at the q-quantile: q = .5 gives the estimate t S, q = .975 the lower end (a truth so
-    small that S is barely as high as it may be) and q = .025 the upper. Where Q_q(0) >= S already, t is 0.
-
-    Args:
-        measured: (B,), each bin's share of the pairs times its frequency less its confidence.
-        scatter: (R, B), by how much resamples of the data miss them.
+    small that S is barely as high as it may be) and q = .025 the upper. Where Q_q(0) >= S already, t is 0. `measured`
+    (B,) is each bin's share of the pairs times its frequency less its confidence, `scatter` (R, B) by how much
+    resamples miss it.
     """
     seen = float(np.abs(measured).sum())
 
@@ -268,11 +262,8 @@ def _slope(strict: Trial, first: Floats) -> Interval | None:
 def fitted_slope(weights: Floats, signed: Floats) -> Floats:
     """The b of greatest likelihood, the mean of log sigmoid(b z), nearly, (R,): `fit_logistic` has a small penalty.
 
-    NaN where all z that are not 0 have one sign, since then no finite b is best.
-
-    Args:
-        weights: (R, n), how often each pair is in each resample.
-        signed: (n,), z, the log-odds of what people preferred.
+    z is `signed` (n,), the log-odds of what people preferred, and `weights` (R, n) how often each pair is in each
+    resample. NaN where all z that are not 0 have one sign, since then no finite b is best.
     """
     size = float(np.sqrt((signed**2).mean())) or 1.0  # the penalty is for numbers of size 1
     slopes = fit_logistic((signed / size)[:, None], weights, weights)[:, 0] / size

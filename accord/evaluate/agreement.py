@@ -93,10 +93,8 @@ def _read(
 def cohen(table: Floats) -> float:
     """Cohen's kappa (1960), (a - e) / (1 - e): a the observed agreement, e that of independent raters.
 
-    NaN where both raters always choose one and the same category, so that there is nothing beyond chance.
-
-    Args:
-        table: (V, V), how often the first rater chose the row's category and the second the column's.
+    NaN where both raters always choose one and the same category, so that there is nothing beyond chance. `table`
+    (V, V) is how often the first rater chose the row's category and the second the column's.
     """
     shares = table / table.sum()
     observed, expected = float(np.trace(shares)), float(shares.sum(1) @ shares.sum(0))
@@ -107,10 +105,7 @@ def fleiss(counts: Floats, times: Floats | None = None) -> float:
     """Fleiss' kappa (1971): as Cohen's, of any number of raters who need not be the same for every item.
 
     a is the mean over items of the share of pairs of raters who agree, e the sum of squared shares of the categories.
-
-    Args:
-        counts: (items, V), with the same number of raters, 2 or more, for every item.
-        times: (items,), how often each item counts, once where it is not given.
+    `times` (items,) is how often each item counts.
 
     Raises:
         ValueError: the items have different numbers of raters.
@@ -128,12 +123,8 @@ def krippendorff(counts: Floats, metric: Metric, times: Floats | None = None) ->
     """Krippendorff's alpha (2004), 1 - observed / expected disagreement; raters may be missing.
 
     Both are mean squared distances: of the pairs of ratings of one item, an item with m ratings weighing m, and of all
-    pairs of ratings. Items with fewer than two ratings are left out. NaN where all ratings are equal.
-
-    Args:
-        counts: (items, V).
-        metric: `nominal` or `ordinal`.
-        times: (items,), how often each item counts, once where it is not given.
+    pairs of ratings. Items with fewer than two ratings are left out. NaN where all ratings are equal. The metric is
+    `nominal` or `ordinal`; `times` (items,) is how often each item counts.
     """
     paired = counts.sum(1) > 1
     times = (np.ones(len(counts)) if times is None else times)[paired]
@@ -244,12 +235,7 @@ def _pair(ratings: Ratings, a: int, b: int) -> AnnotatorPair:
 
 
 def _over_items(statistic: Callable[[NDArray[Any], Floats], float], items: NDArray[Any]) -> Interval | None:
-    """A statistic with its bootstrap interval over items, of which few are different.
-
-    Args:
-        statistic: of the different items and how often each is found.
-        items: (n, k).
-    """
+    """A statistic with its bootstrap interval over items (n, k): of the different ones, and how often each is there."""
     patterns, which = np.unique(items, axis=0, return_inverse=True)
     one = np.eye(len(patterns))[which.ravel()]
     return bootstrap(
@@ -258,12 +244,7 @@ def _over_items(statistic: Callable[[NDArray[Any], Floats], float], items: NDArr
 
 
 def agreement(ratings: Ratings, data: str = "") -> AgreementResult:
-    """The agreement of all annotators and of every two, with intervals by bootstrap over items.
-
-    Args:
-        ratings: with one item or more that two annotators judged.
-        data: where they come from.
-    """
+    """The agreement of all annotators and of every two, on one item or more, with intervals by bootstrap over items."""
     counts = ratings.counts
     overall = mean(observed_agreement(counts), np.arange(len(counts)))
     assert overall is not None  # there are items

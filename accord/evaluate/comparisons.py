@@ -117,13 +117,7 @@ def evaluate_comparisons(
 
 
 def try_on(judgments: Sequence[Judgment], on_trial: OnTrial, *, probes: int = 0, seed: int = 0) -> ComparisonsResult:
-    """Everything that is measured of what is on trial.
-
-    Args:
-        judgments: held-out ones, not all of them ties.
-        on_trial: what is asked.
-        probes: so many answers are altered, drawn by the seed.
-        seed: of that draw.
+    """Everything that is measured of what is on trial; so many answers are altered as `probes`, drawn by the seed.
 
     Raises:
         InputError: there is no verdict on any pair that people did not tie.

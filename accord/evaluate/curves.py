@@ -55,12 +55,7 @@ def best_of_n_weights(samples: int, n: int) -> Floats:
 
 
 def best_of_n_selection(reward: Floats, n: int) -> Floats:
-    """The chance of every sample to be chosen as the best of n, (P, N), in the order given; equal rewards share theirs.
-
-    Args:
-        reward: (P, N), of N samples of P prompts.
-        n: how many are drawn, 1 to N.
-    """
+    """The chance of each of N samples of P prompts to be the best of n, (P, N); equal rewards share theirs."""
     chance = np.empty_like(reward, dtype=np.float64)
     ladder = np.concatenate([[0.0], np.cumsum(best_of_n_weights(reward.shape[1], n))])
     for row, rewards in enumerate(reward):
@@ -77,11 +72,7 @@ def best_of_n_divergence(reward: Floats, n: int) -> Floats:
     lifts the reward's distribution function from F- to F takes off it the integral of n u^(n-1) log(n u^(n-1)) over
     (F-, F), which is what it would be with ties broken, and adds (F^n - F-^n) log((F^n - F-^n) / (F - F-)). The levels
     are those that occur more than once among the N samples, at their share of them, so ties not seen are not counted
-    and the result stays an upper estimate.
-
-    Args:
-        reward: (P, N).
-        n: how many are drawn.
+    and the result stays an upper estimate. `reward` is (P, N).
     """
     bound = objectives.selection.best_of_n_kl_bound(n)
     return np.array([bound - _lost_to_ties(rewards, n) for rewards in reward])
@@ -116,12 +107,9 @@ class Tilted(NamedTuple):
 
 
 def tilted(reference_logp: Floats, reward: Floats, beta: float) -> Tilted:
-    """pi_ref exp(reward / beta) / Z and its divergence from pi_ref.
+    """pi_ref exp(reward / beta) / Z and its divergence from pi_ref, of V completions, (..., V), or samples, logp -log V.
 
-    Args:
-        reference_logp: (..., V), of every completion; of N samples, -log N.
-        reward: (..., V), the proxy that is optimized.
-        beta: what a nat costs, above 0; infinity leaves the reference as it is.
+    `beta` is what a nat costs, above 0; infinity leaves the reference as it is.
     """
     if not beta > 0:
         raise ValueError(f"beta must be positive, not {beta}")
@@ -171,13 +159,9 @@ RL = Form("rl", _d_log_d, _rl_turn, lambda a, b: b * _rl_turn(a, b))
 
 
 def coefficients(form: Form, distance: Floats, score: Floats, start: Floats | None) -> Floats:
-    """Least squares, of many curves at once: (..., 3) of a, b and the score at d = 0.
+    """Least squares, of many curves of K points at once, (..., K): (..., 3) of a, b and the score at d = 0.
 
-    Args:
-        form: the curve's form.
-        distance: (..., K), of K points, 0 or more.
-        score: (..., K), at these points.
-        start: (...,), the score at d = 0 where it is known; None fits it too.
+    Where that is known, it is `start` (...,); None fits it too.
     """
     columns = [distance, -form.bend(distance)]
     if start is not None:
@@ -190,12 +174,7 @@ def coefficients(form: Form, distance: Floats, score: Floats, start: Floats | No
 def over_prompts(form: Form, kl: Floats, score: Floats, *, resamples: int = RESAMPLES, seed: int = 0) -> Fit:
     """The fit to means over prompts, with intervals by a bootstrap over the prompts.
 
-    Args:
-        form: the curve's form.
-        kl: (P, K), the divergence of P prompts at K points, of which the first has d = 0.
-        score: (P, K), the expected score there.
-        resamples: how many fits the intervals are read from.
-        seed: of the resampling.
+    `kl` (P, K) is the divergence of P prompts at K points, of which the first has d = 0, `score` (P, K) what they score.
     """
     prompts = len(kl)
 
@@ -216,14 +195,8 @@ def over_steps(form: Form, distance: Floats, score: Floats, *, resamples: int = 
 
     The score at d = 0 is fitted too: one step's samples know it too little. The residuals are resampled in blocks of
     about sqrt(T) neighboring steps, which depend on each other, and are added to the fitted curve (Künsch 1989; blocks
-    that reach the end go on at the beginning, as in Politis and Romano 1992).
-
-    Args:
-        form: the curve's form.
-        distance: (T,), of every step.
-        score: (T,), of its samples.
-        resamples: how many fits the intervals are read from.
-        seed: of the resampling.
+    that reach the end go on at the beginning, as in Politis and Romano 1992). `distance` (T,) and `score` (T,) are of
+    every step.
     """
     steps, block = len(distance), max(1, round(len(distance) ** 0.5))
     estimate = coefficients(form, distance, score, None)

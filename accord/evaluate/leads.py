@@ -219,11 +219,7 @@ def probe_position(orders: Sequence[Orders], clusters: Indices) -> Probe | None:
     """Of a judge that sees two texts: how often swapping them changes the winner, and how often the first one wins.
 
     A tie in one order alone is a change. `preferred` is a share of both orders' verdicts: 1/2 where order has no say.
-    None where no pair has a valid verdict in both orders.
-
-    Args:
-        orders: (P,), what the judge said of every pair.
-        clusters: (P,), which of them hang together.
+    None where no pair has a valid verdict in both orders; `clusters` (P,) says which hang together.
     """
     known = [(o, c) for o, c in zip(orders, clusters, strict=True) if len(o.first_wins) == 2]
     cluster = np.array([c for _, c in known], dtype=np.intp)

@@ -212,13 +212,9 @@ def _point(trace: Trace, distance: Floats, k: int) -> CurvePoint:
 
 
 def of_training(name: str, metrics: Sequence[Mapping[str, float]], *, proxy: str, gold: str) -> Curve:
-    """The curve of a training run, from the rows of its metrics.
+    """The curve of a training run, from the rows of its metrics: `kl` in nats a completion, and the two columns.
 
-    Args:
-        name: of the curve.
-        metrics: a row a step, with `kl` in nats a completion and the two columns; rows that lack one are passed by.
-        proxy: the column of the reward that was optimized.
-        gold: the column of the independent measure.
+    Rows that lack one are passed by.
 
     Raises:
         InputError: no row has these columns.

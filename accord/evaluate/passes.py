@@ -122,11 +122,8 @@ def pass_at_k(n: int, right: int, k: int) -> float:
 def majority_is_right(answers: Sequence[str | None], right: Sequence[bool]) -> float:
     """Whether the answer of most of one prompt's samples is right, 1 or 0; of several that lead, the share that are.
 
-    That share is the chance of whoever draws one of the leaders by lot. Where no sample has an answer it is 0.
-
-    Args:
-        answers: what each sample answers, None where it does not.
-        right: whether each is right, which samples of one answer are alike.
+    That share is the chance of whoever draws one of the leaders by lot. An answer is None where a sample has none;
+    where none has one it is 0.
     """
     verdict = dict(zip(answers, right, strict=True))
     ahead, _ = feedback.verifiers.leaders(answers)
@@ -134,11 +131,7 @@ def majority_is_right(answers: Sequence[str | None], right: Sequence[bool]) -> f
 
 
 def passes(right: Sequence[Sequence[bool]]) -> dict[int, Interval]:
-    """pass@k for k = 1, 2, 4, ... and n, over prompts with n samples each, by k.
-
-    Args:
-        right: for each prompt whether each of its samples is right.
-    """
+    """pass@k for k = 1, 2, 4, ... and n, over prompts, by k: `right` says of each prompt's n samples which are."""
     n = len(right[0])
     ks = sorted({n, *(2**i for i in range(n.bit_length()))})
     return {k: mean_of([pass_at_k(n, sum(row), k) for row in right]) for k in ks if k <= n}

@@ -3,6 +3,9 @@
 Where observations hang together, as judgments of one prompt that share its completions, they are no two draws. What is
 drawn again is then the prompt with all that belongs to it (the cluster bootstrap, Davison and Hinkley 1997, section
 3.8); intervals that took the pairs of a ranking of four for independent would be too narrow.
+
+`confidence` is the coverage aimed at, in (0, 1); `resamples` how many resamples an interval is read from; one `seed`
+draws the same again. Values are finite; what has no value is NaN, or None.
 """
 
 from __future__ import annotations
@@ -44,12 +47,7 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval for a rate.
 
     `(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)` with p = successes / n and z the normal quantile (Wilson
-    1927). It stays within [0, 1] and has a width even where all or none succeeded.
-
-    Args:
-        successes: how many of n succeeded; a tie counts half.
-        n: how many there were, 1 or more.
-        confidence: the coverage aimed at, in (0, 1).
+    1927). It stays within [0, 1] and has a width even where all or none succeeded; a tie counts half.
 
     Raises:
         ValueError: there are no observations, or more successes than observations.
@@ -67,34 +65,25 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
 
 
 def mean_interval(values: Sequence[float] | Floats, *, confidence: float = 0.95) -> Interval:
-    """Student's interval for a mean, `mean -+ t s / sqrt(n)` with t of n - 1 degrees of freedom.
+    """Student's interval for a mean of two values or more: `mean -+ t s / sqrt(n)` with t of n - 1 degrees of freedom.
 
     Exact for normal values however few, as for a score over three seeds.
-
-    Args:
-        values: (n,), independent observations, n at least 2, all finite.
-        confidence: the coverage aimed at, in (0, 1).
     """
     sample = _sample(values, at_least=2)
     mean, deviation = float(sample.mean()), float(sample.std(ddof=1))
-    reach = _student_quantile(_checked(confidence), len(sample) - 1) * deviation / math.sqrt(len(sample))
+    quantile = float(scipy.special.stdtrit(len(sample) - 1, 0.5 + _checked(confidence) / 2))
+    reach = quantile * deviation / math.sqrt(len(sample))
     return Interval(mean, mean - reach, mean + reach, len(sample))
 
 
 def bootstrap_mean(
     values: Sequence[float] | Floats, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """The bootstrap interval for a mean (Efron 1979), from resamples of the observations with replacement.
+    """The bootstrap interval for a mean of values (n,) (Efron 1979), from resamples of them with replacement.
 
     For a paired comparison pass one value a pair: the difference of two scores on one prompt, or its outcome as 1, .5
     or 0. Values that are all equal give an interval without width: for a rate near 0 or 1 use `wilson`. Which
     percentiles of the resampled means are its ends, `percentile` says.
-
-    Args:
-        values: (n,), independent observations, n at least 1, all finite.
-        confidence: the coverage aimed at, in (0, 1).
-        resamples: how many means the interval is read from.
-        seed: of the resampling; the same seed gives the same interval.
     """
     sample, n = _sample(values, at_least=1), len(values)
     means = bootstrap_values(lambda weights: weights @ sample / n, n, resamples=resamples, seed=seed)
@@ -111,11 +100,8 @@ def mean_of(shares: Sequence[float] | Floats) -> Interval:
 def bootstrap_values(statistic: Callable[[Floats], Floats], n: int, *, resamples: int = 2000, seed: int = 0) -> Floats:
     """What a statistic comes to in resamples of n observations with replacement, (resamples, ...).
 
-    Args:
-        statistic: from how often each observation was drawn, (R, n), to a value or a row of values a resample.
-        n: how many observations there are; one seed and n give the same resamples to every statistic.
-        resamples: how many there are to be.
-        seed: of the resampling.
+    It makes of how often each observation was drawn, (R, n), a value or a row of values a resample; one seed and n give
+    the same resamples to every statistic.
     """
     return np.concatenate([statistic(weights) for weights in _resampled(n, resamples, seed)])
 
@@ -125,17 +111,12 @@ def percentile(estimate: float, replicates: Floats, n: int, *, confidence: float
 
     Plain percentiles are too narrow for few observations: they lack the factor n / (n - 1) of the variance, and take
     the normal quantile z for Student's t. The ends are therefore the percentiles `Phi(-+ t sqrt(n / (n - 1)))`, which
-    make the interval for a mean of normal values as wide as Student's.
-
-    Args:
-        estimate: the statistic of the observations themselves.
-        replicates: (R,), the statistic of every resample.
-        n: how many observations were resampled.
-        confidence: the coverage aimed at, in (0, 1).
+    make the interval for a mean of normal values as wide as Student's. `estimate` is the statistic of n observations,
+    `replicates` (R,) that of each resample.
     """
     quantile = float(scipy.special.ndtri(0.5 + _checked(confidence) / 2))
     if n > 1:
-        quantile = _student_quantile(confidence, n - 1) * math.sqrt(n / (n - 1))
+        quantile = float(scipy.special.stdtrit(n - 1, 0.5 + confidence / 2)) * math.sqrt(n / (n - 1))
     tail = float(scipy.special.ndtr(-quantile))
     low, high = np.quantile(replicates, [tail, 1 - tail])
     return Interval(estimate, float(low), float(high), n)
@@ -157,11 +138,6 @@ def _resampled(n: int, resamples: int, seed: int) -> Iterator[Floats]:
         rows = min(most, resamples - start)
         drawn = generator.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
         yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
-
-
-def _student_quantile(confidence: float, degrees: int) -> float:
-    """The t with P(|T| < t) = confidence for Student's distribution."""
-    return float(scipy.special.stdtrit(degrees, 0.5 + confidence / 2))
 
 
 def _sample(values: Sequence[float] | Floats, at_least: int) -> Floats:
@@ -186,14 +162,7 @@ def numbered(labels: Sequence[Hashable]) -> Indices:
 
 
 def resampled(statistic: Statistic, clusters: Indices, *, resamples: int = 1000, seed: int = 0) -> Floats:
-    """The statistic of what whole clusters, drawn with replacement, hold, (resamples,).
-
-    Args:
-        statistic: of the observations in `clusters`.
-        clusters: (n,), the cluster of each observation; any numbers.
-        resamples: how often they are drawn.
-        seed: of the draws; the same seed draws the same.
-    """
+    """The statistic of what whole clusters, drawn with replacement, hold, (resamples,)."""
     names, cluster = np.unique(clusters, return_inverse=True)
     return bootstrap_values(lambda drawn: statistic(drawn[:, cluster]), len(names), resamples=resamples, seed=seed)
 
@@ -222,14 +191,10 @@ def bootstrap(statistic: Statistic, clusters: Indices, *, resamples: int = 1000,
 
 
 def rate(outcomes: Floats, clusters: Indices, *, seed: int = 0) -> Interval | None:
-    """The share of outcomes that are 1, a half counted half, with a 95% interval; None where there are none.
+    """The share of outcomes (n,) that are 1, a half counted half, with a 95% interval; None where there are none.
 
     Wilson's where every cluster holds one outcome, else the bootstrap over clusters. Where all outcomes are equal the
     bootstrap has no width: then it is Wilson's for as many observations as there are clusters.
-
-    Args:
-        outcomes: (n,), in [0, 1].
-        clusters: (n,), the cluster of each.
     """
     if not len(outcomes):
         return None

@@ -27,12 +27,8 @@ def option_scores(
         pmi   log pi(option | prompt) - log pi(option | the instruction without the row)
 
     `sum` is the probability that the model gives this answer and ends there. `mean` takes the advantage from short
-    options, `pmi` from options that are likely whatever is asked (Holtzman et al. 2021, arXiv:2104.08315).
-
-    Args:
-        logps: log pi of each option after the prompt, its end of turn included.
-        tokens: how many tokens each option has.
-        priors: for `pmi`, log pi of each option after the instruction without the row.
+    options, `pmi` from options that are likely whatever is asked (Holtzman et al. 2021, arXiv:2104.08315), by `priors`.
+    An option's end of turn is one of its tokens.
     """
     if by == "pmi":
         if priors is None:

@@ -311,16 +311,7 @@ def task_row(
     chance: float | None,
     ended: Mapping[str, float | None] | None,
 ) -> TaskRow:
-    """A task in numbers: each model's score, and its gain over the first model.
-
-    Args:
-        name: the task's.
-        metric: how its answers are scored.
-        templates: instructions that every row was asked under.
-        scores: each model's score of every row.
-        chance: the score of a choice by lot, for options.
-        ended: the share of each model's written answers that ended by themselves.
-    """
+    """A task in numbers: each model's score, and its gain over the first model; see the fields of `TaskRow`."""
     first, *others = scores
     gains = {m: [a - b for a, b in zip(scores[m], scores[first], strict=True)] for m in others}
     return TaskRow(

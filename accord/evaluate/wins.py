@@ -209,14 +209,8 @@ def board(
 ) -> list[Rating]:
     """The ratings, the best first, with 95% intervals: every resample takes the same prompts for all pairs.
 
-    Args:
-        names: the K models.
-        pairs: which two models each of the M pairs is of, by their positions in `names`.
-        wins: (M, n), the probability on every prompt that the pair's first model beats its second; NaN where there is
-            no valid verdict.
-        ridge: the penalty's weight.
-        resamples: how many refits the intervals are read from.
-        seed: of the resampling.
+    Each of the M `pairs` is of two models by their positions in `names`; `wins` (M, n) is the probability on every
+    prompt that the first beats the second, NaN where there is no valid verdict. `ridge` is the penalty's weight.
     """
     design = np.zeros((len(pairs), len(names)))
     for row, (first, second) in zip(design, pairs, strict=True):
@@ -247,13 +241,8 @@ def length_controlled(wins: Floats, differences: Floats, *, resamples: int = 200
 
     None where all differences are equal, so that nothing tells what length did from what the models did. Where every
     verdict is a win, or every one a loss, length has decided nothing, and the rate is the win rate with Wilson's
-    interval. The scale s is that of the observations in every resample.
-
-    Args:
-        wins: (n,), the judge's probability on every prompt that the model's answer beats the other's.
-        differences: (n,), length of the model's answer less that of the other.
-        resamples: how many refits the interval is read from.
-        seed: of the resampling.
+    interval. The scale s is that of the observations in every resample. `wins` (n,) is the probability on every prompt
+    that the model's answer beats the other's, `differences` (n,) its length less that of the other.
     """
     n, scale = len(wins), differences.std() if len(differences) else 0.0
     if not scale:
