@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
 from typing import TYPE_CHECKING, Any, Literal
@@ -231,7 +231,7 @@ def ranking_agreement(trial: Trial) -> RankingAgreement | None:
     Best is what has the most wins less losses (Copeland), which exists whether or not the judgments are transitive.
     Several that are best in people's eyes are all right; several that lead share the credit, as if drawn by lot.
     """
-    rows = [row for row in _rows(trial) if row is not None]
+    rows = list(_rows(trial))
     if not rows:
         return None
     to_ranking = feedback.people.to_ranking
@@ -269,19 +269,16 @@ class _Row:
         return total
 
 
-def _rows(trial: Trial) -> list[_Row | None]:
-    """The rows; None where one has fewer than three completions or lacks a pair."""
+def _rows(trial: Trial) -> Iterator[_Row]:
+    """The rows of three completions or more that lack no pair."""
     indices: dict[int, list[int]] = defaultdict(list)
     for i, judgment in enumerate(trial.judgments):
         indices[judgment.row].append(i)
-    return [_row(trial, some) for some in indices.values()]
-
-
-def _row(trial: Trial, indices: Sequence[int]) -> _Row | None:
-    pairs = [Comparison(j.prompt, j.first, j.second) for j in (trial.judgments[i] for i in indices)]
-    size = len({text for pair in pairs for text in (pair.first, pair.second)})
-    whole = size > 2 and len({frozenset((p.first, p.second)) for p in pairs}) == len(pairs) == comb(size, 2)
-    return _Row(pairs, trial.labels[indices], trial.lead[indices], size) if whole else None
+    for some in indices.values():
+        pairs = [Comparison(j.prompt, j.first, j.second) for j in (trial.judgments[i] for i in some)]
+        size = len({text for pair in pairs for text in (pair.first, pair.second)})
+        if size > 2 and len({frozenset((p.first, p.second)) for p in pairs}) == len(pairs) == comb(size, 2):
+            yield _Row(pairs, trial.labels[some], trial.lead[some], size)
 
 
 def _best(standing: Mapping[Text, float]) -> set[Text]:

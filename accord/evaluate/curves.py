@@ -107,7 +107,7 @@ class Tilted(NamedTuple):
 
 
 def tilted(reference_logp: Floats, reward: Floats, beta: float) -> Tilted:
-    """pi_ref exp(reward / beta) / Z and its divergence from pi_ref, of V completions, (..., V), or samples, logp -log V.
+    """pi_ref exp(reward / beta) / Z and its divergence from pi_ref, of V completions or samples, (..., V).
 
     `beta` is what a nat costs, above 0; infinity leaves the reference as it is.
     """
@@ -174,7 +174,7 @@ def coefficients(form: Form, distance: Floats, score: Floats, start: Floats | No
 def over_prompts(form: Form, kl: Floats, score: Floats, *, resamples: int = RESAMPLES, seed: int = 0) -> Fit:
     """The fit to means over prompts, with intervals by a bootstrap over the prompts.
 
-    `kl` (P, K) is the divergence of P prompts at K points, of which the first has d = 0, `score` (P, K) what they score.
+    `kl` (P, K) is the divergence of P prompts at K points, the first with d = 0, `score` (P, K) what they score.
     """
     prompts = len(kl)
 

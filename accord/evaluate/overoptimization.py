@@ -191,24 +191,15 @@ def _of_trace(name: str, source: Source, trace: Trace, warnings: tuple[str, ...]
     is the standard deviation of the reward times d sqrt(2).
     """
     distance = np.sqrt(np.maximum(trace.kl.mean(0), 0))
-    points = [_point(trace, distance, k) for k in range(len(distance))]
+    points = []
+    for at, d, *scores in zip(trace.at, distance.tolist(), trace.proxy.T, trace.gold.T, strict=True):
+        proxy, gold = map(bootstrap_mean, scores)
+        ends = {"proxy_low": proxy.low, "proxy_high": proxy.high, "gold_low": gold.low, "gold_high": gold.high}
+        known = at if np.isfinite(at) else None
+        points.append(CurvePoint(distance=d, at=known, proxy=proxy.estimate, gold=gold.estimate, **ends))
     fit = over_prompts(BEST_OF_N, trace.kl, trace.gold) if len(points) >= 3 else None
     lines = [*warnings, *_doubts(name, source, fit, len(points))]
     return Curve(name=name, source=source, points=points, fit=fit, warnings=lines)
-
-
-def _point(trace: Trace, distance: Floats, k: int) -> CurvePoint:
-    at, proxy, gold = trace.at[k], bootstrap_mean(trace.proxy[:, k]), bootstrap_mean(trace.gold[:, k])
-    return CurvePoint(
-        distance=float(distance[k]),
-        at=at if np.isfinite(at) else None,
-        proxy=proxy.estimate,
-        proxy_low=proxy.low,
-        proxy_high=proxy.high,
-        gold=gold.estimate,
-        gold_low=gold.low,
-        gold_high=gold.high,
-    )
 
 
 def of_training(name: str, metrics: Sequence[Mapping[str, float]], *, proxy: str, gold: str) -> Curve:

@@ -85,10 +85,6 @@ class Duels:
         """By how many characters the model's answer is the longer one, (n,)."""
         return np.subtract(self.model.characters, self.against.characters).astype(np.float64)
 
-    def win_rate(self) -> WinRate:
-        """The win rate with its interval, ties and invalid verdicts, at equal length, and its sign test."""
-        return WinRate(**self._measured())
-
     def pair(self) -> Pair:
         """The win rate with both names, and what the judge makes of the order in which answers stand."""
         standing_first = [x for o in self.orders for x in o.first_wins]
@@ -96,27 +92,27 @@ class Duels:
         return Pair(
             model=self.model.name,
             against=self.against.name,
-            **self._measured(),
+            **dict(self.win_rate()),
             first_wins=sum(standing_first) / len(standing_first) if standing_first else None,
             inconsistent=sum(o.inconsistent for o in self.orders) / valid if valid else None,
         )
 
-    def _measured(self) -> dict[str, Any]:
-        """The fields of a `WinRate`."""
+    def win_rate(self) -> WinRate:
+        """The win rate with its interval, ties and invalid verdicts, at equal length, and its sign test."""
         valid = ~np.isnan(self.wins)
         wins = self.wins[valid]
         won, lost = int((wins > 0.5).sum()), int((wins < 0.5).sum())
         rate = mean_of(wins) if len(wins) else None
-        return {
-            "estimate": rate and rate.estimate,
-            "low": rate and rate.low,
-            "high": rate and rate.high,
-            "n": len(wins),
-            "ties": len(wins) - won - lost,
-            "invalid": int((~valid).sum()),
-            "length_controlled": length_controlled(wins, self.longer[valid]),
-            "sign_test": SignTest(wins=won, losses=lost, p=sign_test(won, lost)),
-        }
+        return WinRate(
+            estimate=rate.estimate if rate else None,
+            low=rate.low if rate else None,
+            high=rate.high if rate else None,
+            n=len(wins),
+            ties=len(wins) - won - lost,
+            invalid=int((~valid).sum()),
+            length_controlled=length_controlled(wins, self.longer[valid]),
+            sign_test=SignTest(wins=won, losses=lost, p=sign_test(won, lost)),
+        )
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """A row a prompt, as JSON: both texts, the verdict, both scores and lengths."""
@@ -224,16 +220,12 @@ def board(
     n = wins.shape[1]
     estimates = ratings(np.ones((1, n)))[0]
     replicates = bootstrap_values(ratings, n, resamples=resamples, seed=seed)
-    rows = [
-        _rating(name, percentile(float(estimate), column, n))
-        for name, estimate, column in zip(names, estimates, replicates.T, strict=True)
-    ]
+    rows = []
+    for name, estimate, column in zip(names, estimates, replicates.T, strict=True):
+        rating = percentile(float(estimate), column, n)
+        elo = Interval(rating.estimate * ELO, rating.low * ELO, rating.high * ELO, n)
+        rows.append(Rating(name=name, rating=rating, elo=elo))
     return sorted(rows, key=lambda row: -row.rating.estimate)
-
-
-def _rating(name: str, rating: Interval) -> Rating:
-    elo = Interval(rating.estimate * ELO, rating.low * ELO, rating.high * ELO, rating.n)
-    return Rating(name=name, rating=rating, elo=elo)
 
 
 def length_controlled(wins: Floats, differences: Floats, *, resamples: int = 2000, seed: int = 0) -> Interval | None:
