@@ -108,10 +108,8 @@ def evaluate_comparisons(
     judgments = RowOptions(**options).judgments(data, columns)
     if all(j.label == 0.5 for j in judgments):
         raise InputError(f"{data} prefers no completion to another, so there is nothing to agree with.")
-    if reward is not None:
-        on_trial = _judging(reward, beta, max_length, dtype)
-    else:
-        on_trial = _implicit(str(policy), reference, beta, max_length, dtype)
+    how = (beta, max_length, dtype)
+    on_trial = _judging(reward, *how) if reward is not None else _implicit(str(policy), reference, *how)
     result = try_on(judgments, on_trial, probes=probes, seed=seed)
     return result.model_copy(update={"name": name or on_trial.kind, "data": data, "ceiling": ceiling}).publish(out)
 

@@ -63,10 +63,7 @@ def evaluate_frontier(
 
     require_folder(out)
     asked = HeldOutOptions(**options)
-    named = {name: [given] if isinstance(given, str) else given for name, given in families.items()}
-    empty = [name for name, folders in named.items() if not folders]
-    if empty:
-        raise InputError(f"--families.{empty[0]} names no model; give one, or several in brackets.")
+    named = _named(families)
     if bool(best_of_n) != (reward is not None):
         raise InputError("--best-of-n and --reward go together: how many are drawn, and what the best is chosen by.")
     if best_of_n:
@@ -82,10 +79,8 @@ def evaluate_frontier(
     for name, folders in ({called(reference): [reference]} | named).items():
         points = [_point(folder, answering, kept, score) for folder in folders]
         measured.append(Family(name=name, points=sorted(points, key=lambda point: point.kl.estimate)))
-    best: list[BestOfNPoint] = []
-    if reward is not None:
-        pool = sample_pool(origin, prompts, best_of_n, asked.sampling(), reward, judge)
-        best = best_of_n_points(pool.proxy, pool.gold)
+    pool = sample_pool(origin, prompts, best_of_n, asked.sampling(), reward, judge) if reward is not None else None
+    best = best_of_n_points(pool.proxy, pool.gold) if pool else []
     few = f"{len(prompts)} prompts are few: the intervals mean little below {FEW}"
     result = FrontierResult(
         judge=judge,
@@ -96,6 +91,15 @@ def evaluate_frontier(
         warnings=[few] if len(prompts) < FEW else [],
     )
     return result.publish(out)
+
+
+def _named(families: Mapping[str, str | list[str]]) -> dict[str, list[str]]:
+    """The models of every family; InputError where one has none."""
+    named = {name: [given] if isinstance(given, str) else given for name, given in families.items()}
+    empty = next((name for name, folders in named.items() if not folders), None)
+    if empty is not None:
+        raise InputError(f"--families.{empty} names no model; give one, or several in brackets.")
+    return named
 
 
 def _point(folder: str, answering: Answering, rows: Sequence[Prompt], score: Reward) -> FrontierPoint:

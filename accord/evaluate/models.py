@@ -79,19 +79,22 @@ def evaluate_models(
         answers.scores.update((name, score(answers.samples)) for name, score in rewards.items())
     duels = judged(referee, answered)
     write_rows(Path(out) / "wins.jsonl", (row for d in duels for row in d.rows()))
-    result = ModelsResult(
-        judge="reward" if judge == reward else judge,
-        against=against,
-        reference=reference,
+    result = _result("reward" if judge == reward else judge, competitors, answered, duels)
+    return result.model_copy(update={"sampling": asked.drawing() if models else None}).publish(out)
+
+
+def _result(judge: str, competitors: Competitors, answered: Sequence[Answers], duels: Sequence[Duels]) -> ModelsResult:
+    return ModelsResult(
+        judge=judge,
+        against=competitors.against,
+        reference=competitors.reference,
         prompts=len(answered[0].samples),
-        sampling=asked.drawing() if models else None,
-        models=table(answered, duels, against),
+        models=table(answered, duels, competitors.against),
         pairs=[d.pair() for d in duels],
         board=standings(duels) or None,
         side_by_side=_side_by_side(answered),
         warnings=warnings(duels),
     )
-    return result.publish(out)
 
 
 @dataclass(frozen=True)

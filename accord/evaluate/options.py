@@ -66,7 +66,7 @@ class HeldOutOptions(AnswerOptions):
     """Rows whose prompts leave no room for an answer within so many tokens are left out."""
 
 
-def takes(options: type[RowOptions]) -> Callable[[Function], Function]:
+def takes(options: type[Any]) -> Callable[[Function], Function]:
     """Marks a function whose `**options` are the fields of a class, so that the command line knows them."""
 
     def marked(function: Function) -> Function:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from accord import engine
 from accord.errors import InputError
+from accord.evaluate.options import takes
 from accord.evaluate.statistics import FEW, bootstrap_mean, mean_of
 from accord.evaluate.task_scores import metric_named, option_scores
 from accord.files import require_folder, write_rows
@@ -33,6 +34,34 @@ Scores: TypeAlias = Mapping[str, Sequence[float]]
 """Each model's score of every row."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """How models are asked."""
+
+    form: Literal["chat", "plain"] = "chat"
+    """Chat asks by a user's message, plain by text to go on from, as suits a model without a chat template."""
+    option_score: Literal["sum", "mean", "pmi"] = "sum"
+    """An option's log-probability as it is (sum), a token (mean), or less what it is without the row (pmi)."""
+    templates: int | None = None
+    """Only so many instructions of each task, the first."""
+    limit: int | None = None
+    """Only so many rows of each task, the first."""
+    max_new_tokens: int = 64
+    """Answers are cut after so many tokens, where the task says nothing else."""
+    temperature: float = 0.0
+    """Divides the logits that answers are drawn from; 0 always takes the most likely token."""
+    seed: int = 0
+    """One seed gives the same answers again."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of matrix products; auto is bfloat16 where the processor has it."""
+
+    def __post_init__(self) -> None:
+        for option, count in (("templates", self.templates), ("limit", self.limit)):
+            if count is not None and count < 1:
+                raise InputError(f"--{option} must be at least 1, not {count}.")
+
+
+@takes(TaskOptions)
 def evaluate_tasks(
     tasks: str,
     out: str,
@@ -40,14 +69,7 @@ def evaluate_tasks(
     models: dict[str, str],
     held_out: str | None = None,
     data: str | None = None,
-    form: Literal["chat", "plain"] = "chat",
-    option_score: Literal["sum", "mean", "pmi"] = "sum",
-    templates: int | None = None,
-    limit: int | None = None,
-    max_new_tokens: int = 64,
-    temperature: float = 0.0,
-    seed: int = 0,
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    **options: Any,
 ) -> TasksResult:
     """Let models do tasks: written answers by exact match, number or ROUGE, options by their log-probability.
 
@@ -60,15 +82,7 @@ def evaluate_tasks(
         models: models by name, as --models.base runs/base/model, or a mapping in YAML.
         held_out: the cluster, or several with commas, that a model was not trained on, to be marked as such.
         data: the folder of the tasks' data files, where they are not beside the tasks file.
-        form: chat asks by a user's message, plain by text to go on from, as suits a model without a chat template.
-        option_score: an option's log-probability as it is (sum), a token (mean), or less what it is without the row
-            (pmi).
-        templates: only so many instructions of each task, the first.
-        limit: only so many rows of each task, the first.
-        max_new_tokens: answers are cut after so many tokens, where the task says nothing else.
-        temperature: divides the logits that answers are drawn from; 0 always takes the most likely token.
-        seed: one seed gives the same answers again.
-        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
+        options: the fields of `TaskOptions`.
 
     Raises:
         InputError: the tasks, their rows or an option cannot be used.
@@ -76,30 +90,20 @@ def evaluate_tasks(
     from accord.data.examples import examples_of
     from accord.data.tasks import clusters_named, read_tasks
 
-    for option, count in (("templates", templates), ("limit", limit)):
-        if count is not None and count < 1:
-            raise InputError(f"--{option} must be at least 1, not {count}.")
+    asked = TaskOptions(**options)
     require_folder(out)
     given = read_tasks(tasks, data)
     left_out = clusters_named(held_out, given)
-    settings = TaskSettings(
-        tasks=tasks,
-        form=form,
-        option_score=option_score,
-        templates=templates,
-        limit=limit,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        dtype=str(engine.precision.compute_dtype(dtype)).removeprefix("torch."),
-    )
-    questions = [Questions(t, _first(examples_of(t, limit=limit), templates)) for t in given]
+    dtype = str(engine.precision.compute_dtype(asked.dtype)).removeprefix("torch.")
+    settings = TaskSettings(**{**dataclasses.asdict(asked), "tasks": tasks, "dtype": dtype})
+    examples = [examples_of(task, limit=asked.limit) for task in given]
+    questions = [Questions(t, _first(e, asked.templates)) for t, e in zip(given, examples, strict=True)]
     for task in given:
         _sampling(task, settings)
         if task.metric != "options":
             metric_named(task.metric)
     answered = {
-        name: answer(engine.load.load_model(folder, dtype=dtype), questions, settings)
+        name: answer(engine.load.load_model(folder, dtype=asked.dtype), questions, settings)
         for name, folder in models.items()
     }
     write_rows(Path(out) / "predictions.jsonl", _predictions(questions, answered))
