@@ -127,8 +127,8 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int
     beginning-of-text token alone, or nothing where the tokenizer has none. A chat is rendered by the tokenizer's chat
     template with the generation prompt. Raises InputError where there is no template, or the template refuses the chat.
     """
-    tokens = tokenize(tokenizer, [prompt_text(tokenizer, prompt)])[0]
-    return (opening(tokenizer, prompt) if isinstance(prompt, str) else ()) + tuple(tokens)
+    [tokens] = tokenize(tokenizer, [prompt_text(tokenizer, prompt)])
+    return opening(tokenizer, prompt) + tuple(tokens)
 
 
 def encode_completion(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text) -> Branch:
@@ -148,8 +148,10 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
     return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
 
 
-def opening(tokenizer: PreTrainedTokenizerBase, prompt: str = "") -> tuple[int, ...]:
+def opening(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int, ...]:
     """The special tokens before a plain prompt: those the tokenizer adds; an empty one gets its `bos_token` anyway."""
+    if not isinstance(prompt, str):
+        return ()
     added = list(tokenizer("")["input_ids"])
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     if added and added[-1] == eos and added != [bos]:

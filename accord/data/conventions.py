@@ -26,16 +26,31 @@ class Convention:
     needs: tuple[str, ...]
     convert: Callable[[Columns], Row]
 
-    def fits(self, columns: Columns) -> bool:
-        return all(columns.get(name) is not None for name in self.needs)
-
 
 def convention_of(columns: Columns) -> Convention:
     """The convention a row follows; InputError says which columns were found, which are accepted, and what is near."""
-    first = next((convention for convention in CONVENTIONS if convention.fits(columns)), None)
-    if first is None or (first.convert is _prompt and _looks_like_more(columns)) or _misspells_prompt(first, columns):
-        raise InputError(_no_convention(columns))
-    return first
+    present = [str(name) for name, value in columns.items() if value is not None]
+    first = next((convention for convention in CONVENTIONS if set(convention.needs).issubset(present)), None)
+    if first is not None and not _misread(first, columns, present):
+        return first
+    known = sorted({name for convention in CONVENTIONS for name in convention.needs})
+    near = {name: _near(name, known) for name in present if name not in known}
+    hints = "; ".join(f"'{name}' is perhaps meant to be '{meant}'" for name, meant in near.items() if meant)
+    accepted = " | ".join(", ".join(convention.needs) for convention in CONVENTIONS)
+    found = (", ".join(present) or "none that is not null") + (f" ({hints})" if hints else "")
+    raise InputError(f"the columns found are {found}, but a row needs one of these sets of columns: {accepted}")
+
+
+def _misread(convention: Convention, columns: Columns, present: Sequence[str]) -> bool:
+    """Whether a prompt alone has a completion beside it, or what needs no prompt has one, both perhaps misspelled."""
+    if convention.convert is _prompt:
+        return any(_near(name, ("completion", "completions", "chosen", "rejected")) for name in present)
+    return "prompt" not in convention.needs and any(n != "prompt" and _near(n, ("prompt",)) for n in columns)
+
+
+def _near(name: str, known: Sequence[str]) -> str | None:
+    """The known column a name was probably meant to be."""
+    return next(iter(get_close_matches(str(name).strip().lower(), known, n=1, cutoff=0.8)), None)
 
 
 def _prompt(columns: Columns) -> Prompt:
@@ -58,28 +73,25 @@ def _labeled(columns: Columns) -> Labeled:
 
 def _preference(columns: Columns) -> Preference:
     if columns.get("prompt") is None or all(_is_dialogue(columns, name) for name in ("chosen", "rejected")):
-        return _implicit(columns)
-    prompt, (chosen, rejected) = _branches(columns, "chosen", "rejected")
-    return _preferred(prompt, chosen, rejected)
+        prompt, chosen, rejected = _implicit(columns)
+    else:
+        prompt, (chosen, rejected) = _branches(columns, "chosen", "rejected")
+    if chosen == rejected:
+        raise InputError("'chosen' and 'rejected' are equal, so the row prefers nothing")
+    return Preference(prompt, chosen, rejected)
 
 
-def _implicit(columns: Columns) -> Preference:
-    """The preference between two whole dialogues or texts, whose prompt is what they have in common."""
+def _implicit(columns: Columns) -> tuple[Text, Text, Text]:
+    """Of two whole dialogues or texts, the prompt, which is what they have in common, and what follows it in each."""
     chosen, rejected = (read_completion(columns[name], name) for name in ("chosen", "rejected"))
     if isinstance(chosen, str) and isinstance(rejected, str):
         if not (chosen.startswith(TRANSCRIPT) and rejected.startswith(TRANSCRIPT)):
-            return _preferred(*split_strings(chosen, rejected))
+            return split_strings(chosen, rejected)
         chosen, rejected = parse_transcript(chosen), parse_transcript(rejected)
     if isinstance(chosen, str) or isinstance(rejected, str):
         raise InputError("'chosen' and 'rejected' must both be strings or both be lists of messages")
     prompt, first, second = split_dialogues(chosen, rejected)
-    return _preferred(prompt, _answer(first, "chosen"), _answer(second, "rejected"))
-
-
-def _preferred(prompt: Text, chosen: Text, rejected: Text) -> Preference:
-    if chosen == rejected:
-        raise InputError("'chosen' and 'rejected' are equal, so the row prefers nothing")
-    return Preference(prompt, chosen, rejected)
+    return prompt, _answer(first, "chosen"), _answer(second, "rejected")
 
 
 def _ranking(columns: Columns) -> Ranking:
@@ -122,20 +134,14 @@ def _instruction(columns: Columns) -> Demonstration:
     return _turns(asked, _plain(columns, "output"))
 
 
-def _question(columns: Columns) -> Demonstration:
-    return _turns(_plain(columns, "question"), _plain(columns, "answer"))
-
-
 def _turns(question: str, answer: str) -> Demonstration:
     return Demonstration((Message("user", question),), (Message("assistant", answer),))
 
 
 def _plain(columns: Columns, name: str, *, blank: bool = False) -> str:
-    value = read_text(columns[name], name)
+    value = (read_text if blank else read_completion)(columns[name], name)
     if not isinstance(value, str):
         raise InputError(f"'{name}' must be a string, not a list of messages")
-    if not blank and not value.strip():
-        raise InputError(f"'{name}' is empty")
     return value
 
 
@@ -189,8 +195,8 @@ CONVENTIONS = (
     Convention(("messages",), _messages),
     Convention(("prompt",), _prompt),
     Convention(("instruction", "output"), _instruction),
-    Convention(("question", "answer"), _question),
-    Convention(("text",), lambda columns: Demonstration("", _plain(columns, "text"))),
+    Convention(("question", "answer"), lambda row: _turns(_plain(row, "question"), _plain(row, "answer"))),
+    Convention(("text",), lambda row: Demonstration("", _plain(row, "text"))),
 )
 """In the order they are tried: a prompt alone comes after every convention that gives its completion too."""
 
@@ -203,36 +209,6 @@ def carried(columns: Columns) -> dict[str, Any]:
     So a row with a new `completion` is read as that, and as nothing else. An `answer` is handed on: verifiers need it.
     """
     return {name: value for name, value in columns.items() if name not in _OF_A_ROW}
-
-
-_COMPLETIONS = ("completion", "completions", "chosen", "rejected")
-
-
-def _looks_like_more(columns: Columns) -> bool:
-    """Whether a row taken for a prompt alone has a completion's column too, or one that is nearly of that name."""
-    return any(name in _COMPLETIONS or _near(name, _COMPLETIONS) for name in columns if columns[name] is not None)
-
-
-def _misspells_prompt(convention: Convention, columns: Columns) -> bool:
-    """Whether a row taken for one that needs no prompt has a column that is nearly of that name."""
-    return "prompt" not in convention.needs and any(_near(name, ("prompt",)) for name in columns)
-
-
-def _near(name: str, known: Sequence[str]) -> str | None:
-    """The known column a name was probably meant to be."""
-    match = next(iter(get_close_matches(str(name).strip().lower(), known, n=1, cutoff=0.8)), None)
-    return None if match == name else match
-
-
-def _no_convention(columns: Columns) -> str:
-    present = [str(name) for name, value in columns.items() if value is not None]
-    known = sorted({name for convention in CONVENTIONS for name in convention.needs})
-    near = {name: _near(name, known) for name in present if name not in known}
-    hints = [f"'{name}' is perhaps meant to be '{meant}'" for name, meant in near.items() if meant]
-    accepted = " | ".join(", ".join(convention.needs) for convention in CONVENTIONS)
-    listed = ", ".join(present) if present else "none that is not null"
-    hint = f" ({'; '.join(hints)})" if hints else ""
-    return f"the columns found are {listed}{hint}, but a row needs one of these sets of columns: {accepted}"
 
 
 def split_dialogues(

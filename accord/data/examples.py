@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from accord.data.load import open_rows
 from accord.data.tasks import Task, checked_options, fill, value_at
-from accord.errors import InputError
+from accord.errors import InputError, located
 from accord.records import Demonstration, Message, Text
 
 Form: TypeAlias = Literal["chat", "plain"]
@@ -43,13 +43,10 @@ def examples_of(task: Task, *, training: bool = False, limit: int | None = None)
     """
     most = None if training else min((n for n in (limit, task.limit) if n is not None), default=None)
     examples = []
-    name, unit, numbered = open_rows(task.data, task.train_split if training else task.split)
-    for number, columns in numbered:
-        try:
+    for number, where, columns in open_rows(task.data, task.train_split if training else task.split):
+        with located(f"{where}, for the task {task.label}: "):
             if all(_holds(columns, *condition) for condition in task.where.items()):
                 examples.append(_example(task, number, columns))
-        except InputError as error:
-            raise InputError(f"{name}, {unit} {number}, for the task {task.label}: {error}.") from None
         if len(examples) == most:
             break
     if not examples:
@@ -74,8 +71,12 @@ def asked(prompt: str, form: Form) -> Text:
 def _example(task: Task, number: int, columns: Mapping[str, Any]) -> Example:
     prompts = tuple(fill(template, columns) for template in task.prompts)
     if not all(prompts):
-        raise InputError("a prompt is empty")
-    references = _references(value_at(columns, task.output), task.output)
+        raise InputError("a prompt is empty.")
+    value = value_at(columns, task.output)
+    values = value if isinstance(value, list) else [value]
+    if not values or not all(isinstance(v, str | int | float) and str(v).strip() for v in values):
+        raise InputError(f"the column {task.output!r} must hold an answer, or a list of right answers, not {value!r}.")
+    references = tuple(str(v).strip() for v in values)
     options: tuple[str, ...] = ()
     if task.metric == "options":
         options = task.options if isinstance(task.options, tuple) else _row_options(columns, task.options)
@@ -83,31 +84,21 @@ def _example(task: Task, number: int, columns: Mapping[str, Any]) -> Example:
     return Example(number, prompts, references, options)
 
 
-def _references(value: Any, column: str) -> tuple[str, ...]:
-    """The right answers: a text or a number, or a list of such of which any is right."""
-    values = value if isinstance(value, list) else [value]
-    if not values or not all(isinstance(v, str | int | float) and str(v).strip() for v in values):
-        raise InputError(f"the column {column!r} must hold an answer, or a list of right answers, not {value!r}")
-    return tuple(str(v).strip() for v in values)
-
-
 def _option(answer: str, options: Sequence[str]) -> str:
     """The option that an answer is, letter for letter or else `normalized`."""
     same = [option for option in options if option == answer]
     same += [option for option in options if normalized(option) == normalized(answer)]
     if not same:
-        raise InputError(f"the answer {answer!r} is none of the options {', '.join(map(repr, options))}")
+        raise InputError(f"the answer {answer!r} is none of the options {', '.join(map(repr, options))}.")
     return same[0]
 
 
 def _row_options(columns: Mapping[str, Any], column: str) -> tuple[str, ...]:
     value = value_at(columns, column)
     if not isinstance(value, list):
-        raise InputError(f"the column {column!r} must hold a list of options, not {value!r}")
-    try:
+        raise InputError(f"the column {column!r} must hold a list of options, not {value!r}.")
+    with located(f"the column {column!r}: "):
         return checked_options(value)
-    except InputError as error:
-        raise InputError(f"the column {column!r}: {str(error).removesuffix('.')}") from None
 
 
 def _holds(columns: Mapping[str, Any], path: str, wanted: Any) -> bool:
@@ -141,8 +132,7 @@ def quotas(sizes: Sequence[int], cap: int, temperature: float = 1.0, total: int 
     total = sum(capped) if total is None else total
     shares = [total * weight / sum(weights) for weight in weights]
     whole = [int(share + 1e-9) for share in shares]
-    by_remainder = sorted(range(len(sizes)), key=lambda i: (whole[i] - shares[i], i))
-    for i in by_remainder[: total - sum(whole)]:
+    for i in sorted(range(len(sizes)), key=lambda i: (whole[i] - shares[i], i))[: total - sum(whole)]:
         whole[i] += 1
     return whole
 
@@ -168,15 +158,11 @@ def mixture(
     forbidden = {(t.data.resolve(), e.row) for t in tasks if t.cluster in left_out for e in examples_of(t)}
     pools: list[tuple[Task, list[Example]]] = []
     notes = []
-    for task in tasks:
-        if task.cluster in left_out:
-            continue
+    for task in (task for task in tasks if task.cluster not in left_out):
         rows = examples_of(task, training=True)
         kept = [e for e in rows if (task.data.resolve(), e.row) not in forbidden]
-        if len(kept) < len(rows):
-            notes.append(
-                f"{task.label}: {len(rows) - len(kept)} rows left out, as clusters held out are asked about them"
-            )
+        if lost := len(rows) - len(kept):
+            notes.append(f"{task.label}: {lost} rows left out, as clusters held out are asked about them")
         pools.append((task, kept))
     if not any(rows for _, rows in pools):
         raise InputError("no row is left to train on: leave fewer clusters out.")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from accord.errors import InputError
@@ -25,7 +24,9 @@ class _Function:
     Raises InputError where it cannot be called by names, or what it names is neither given nor a column of the rows.
     """
 
-    kind = "function"
+    kind: str
+    given: tuple[str, ...]
+    """The arguments that are not columns."""
 
     def __init__(self, function: Callable[..., Any], name: str = "") -> None:
         self.function = function
@@ -38,9 +39,6 @@ class _Function:
         if any(p.kind is p.POSITIONAL_ONLY for p in parameters):
             raise InputError(f"{self} has arguments without names; let it take {', '.join(self.given)} and columns")
 
-    given: tuple[str, ...] = ()
-    """The arguments that are not columns."""
-
     def __str__(self) -> str:
         return f"the {self.kind} {self.name}"
 
@@ -50,11 +48,13 @@ class _Function:
             if name in _TAKEN or name not in prompt.columns:
                 raise lacking(str(self), name, (c for c in prompt.columns if c not in _TAKEN), row)
 
-    def call(self, arguments: dict[str, list[Any]], samples: Sequence[Sample]) -> list[Any]:
-        """What the function returns for the arguments and the samples' columns."""
+    def call(self, samples: Sequence[Sample], **arguments: list[Any]) -> list[Any]:
+        """What the function returns for the samples' prompts and columns, and the arguments."""
+        if not samples:
+            return []
         for sample in samples:
             self.check(sample.prompt, sample.row)
-        every = columns_of(samples) | arguments
+        every = columns_of(samples) | {"prompts": prompts_of(samples)} | arguments
         result = self.function(**{name: v for name, v in every.items() if self.takes_all or name in self.names})
         if inspect.iscoroutine(result):  # awaited in a thread of its own, as a notebook's own loop may be running
             with ThreadPoolExecutor(1) as thread:
@@ -84,11 +84,8 @@ class FunctionReward(_Function):
 
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
         """One reward a sample, (C,) float32."""
-        if not samples:
-            return torch.empty(0)
         ids = [list(s.completion.tokens) for s in samples]
-        prompts, completions = prompts_of(samples), completions_of(samples)
-        values = self.call({"prompts": prompts, "completions": completions, "completion_ids": ids}, samples)
+        values = self.call(samples, completions=completions_of(samples), completion_ids=ids)
         return finite(values, samples, str(self))
 
 
@@ -115,22 +112,16 @@ class FunctionJudge(_Function):
         return self._verdicts(first, completions_of(first), completions_of(second))
 
     def _verdicts(self, samples: Sequence[Sample], firsts: list[Any], seconds: list[Any]) -> list[Verdict]:
-        if not samples:
-            return []
-        values = self.call({"prompts": prompts_of(samples), "firsts": firsts, "seconds": seconds}, samples)
+        values = self.call(samples, firsts=firsts, seconds=seconds)
         finite([0.0 if value is None else value for value in values], samples, str(self))
-        return [self._verdict(value, samples, i) for i, value in enumerate(values)]
-
-    def _verdict(self, value: Any, samples: Sequence[Sample], i: int) -> Verdict:
-        if value is None:
-            return Verdict(None, f"{self} gave no answer")
-        chance = number(value)
-        if chance is None or not 0 <= chance <= 1:
-            raise InputError(
-                f"{self} returned {chance} for {describe(samples, i)}; let it return the probability that the first is "
-                "better, in [0, 1]"
-            )
-        return Verdict(chance)
+        chances = [number(value) for value in values]
+        for i, chance in enumerate(chances):
+            if chance is not None and not 0 <= chance <= 1:
+                raise InputError(
+                    f"{self} returned {chance} for {describe(samples, i)}; let it return the probability that the "
+                    "first is better, in [0, 1]"
+                )
+        return [Verdict(chance, f"{self} gave no answer" if chance is None else "") for chance in chances]
 
 
 def prompts_of(samples: Sequence[Sample]) -> list[Any]:

@@ -10,21 +10,22 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from accord.data.load import load_data
+from accord.data.readers import reader_of
 from accord.engine.load import load_classifier, load_reward_model
 from accord.engine.models import Model, PreferenceNetwork
-from accord.errors import InputError
+from accord.errors import InputError, nearest
 from accord.feedback.ai import AIJudge, ai_judge
-from accord.feedback.combine import Weighted, ensemble
+from accord.feedback.combine import Combined, ensemble, weighted
 from accord.feedback.formula import VERIFIERS, WORLDS, kind_of, terms
 from accord.feedback.functions import FunctionJudge, FunctionReward
 from accord.feedback.judge import Judge, RewardJudge, ScoreJudge
 from accord.feedback.learned import LearnedJudge, LearnedReward, learned_judge
-from accord.feedback.people import Recorded, Simulated, people_named
+from accord.feedback.people import Recorded, Simulated
 from accord.feedback.remote import RemoteReward
 from accord.feedback.reward import Reward, TextReward
 from accord.feedback.verifiers import verifier_named
@@ -52,7 +53,8 @@ def formula(spec: str, meaning: Callable[[str], Reward]) -> Reward:
     parts = terms(spec)
     if len(parts) == 1 and parts[0][0] is None:
         return meaning(parts[0][1])
-    return _weighted([(name, 1.0 if w is None else w, meaning(name)) for w, name in parts], f"the reward {spec!r}")
+    weights = [(1.0 if weight is None else weight, meaning(name)) for weight, name in parts]
+    return _weighted([name for _, name in parts], weights, f"the reward {spec!r}")
 
 
 def one_named(name: str, policy: Model | None = None) -> Reward:
@@ -80,7 +82,7 @@ def as_reward(reward: Any, policy: Model | None = None) -> Reward:
     """A reward from what Python's users give for one.
 
     That is a name or a formula (`reward_named`), a reward model's folder as a `Path`, a function (`FunctionReward`), a
-    mapping of any of these to weights (`Weighted`), or a `Reward`, which is returned as it is.
+    mapping of any of these to weights (`weighted`), or a `Reward`, which is returned as it is.
 
     Raises:
         InputError: it is none of these, or cannot be used.
@@ -90,8 +92,9 @@ def as_reward(reward: Any, policy: Model | None = None) -> Reward:
     if isinstance(reward, Path):
         return LearnedReward(load_reward_model(str(reward), dtype=_dtype(policy)), policy)
     if isinstance(reward, Mapping):
-        named = [(_name(r), float(w), as_reward(r, policy)) for r, w in reward.items()]
-        return _weighted(named, "the mapping of rewards")
+        names = [str(getattr(r, "name", "") or getattr(r, "__name__", "") or r) for r in reward]
+        weights = [(float(weight), as_reward(r, policy)) for r, weight in reward.items()]
+        return _weighted(names, weights, "the mapping of rewards")
     if not callable(reward) or inspect.isclass(reward):
         raise InputError(f"{reward!r} is no reward: give a name, a function, or an object that is called with samples")
     return FunctionReward(reward) if _is_function(reward) else reward
@@ -116,9 +119,8 @@ def judge_named(name: str, policy: Model | None = None) -> Judge:
         case "function" if not _names(function := imported(name), "completions"):
             return FunctionJudge(function, name)
         case "model":
-            people = people_named(name)
-            if people is not None:
-                return people
+            if reader_of(Path(name)) is not None:
+                return Recorded(load_data(name), name)
             if len(terms(name)) == 1:
                 _require_model(name)
                 return learned_judge(name, policy, dtype=_dtype(policy))
@@ -196,18 +198,16 @@ def imported(name: str) -> Any:
     except (ImportError, SyntaxError) as error:
         raise InputError(f"{name}: the module {module_name} cannot be imported ({error})") from error
     if not callable(getattr(module, attribute, None)):
-        near = get_close_matches(attribute, dir(module), 1, 0.5)
-        hint = f"; did you mean {module_name}:{near[0]}?" if near else ""
+        hint = nearest(attribute, dir(module), f"; did you mean {module_name}:{{}}?")
         raise InputError(f"the module {module_name} has no function {attribute}{hint}")
     return getattr(module, attribute)
 
 
-def _weighted(parts: Sequence[tuple[str, float, Reward]], where: str) -> Weighted:
-    names = [name for name, _, _ in parts]
+def _weighted(names: Sequence[str], weights: Sequence[tuple[float, Reward]], where: str) -> Combined:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{twice} stands twice in {where}; give it one weight")
-    return Weighted({name: (weight, reward) for name, weight, reward in parts})
+    return weighted(dict(zip(names, weights, strict=True)))
 
 
 def _dtype(policy: Model | None) -> str:
@@ -219,11 +219,8 @@ def _require_model(name: str) -> None:
     """Raise InputError for a name that cannot be a model's, and was perhaps meant to be another's."""
     if "/" in name or name == "smollm2" or os.path.exists(name):
         return
-    near = get_close_matches(name, [*VERIFIERS, *WORLDS], 1, 0.5)
-    hint = f"did you mean {near[0]}?" if near else f"the verifiers are {', '.join(VERIFIERS)}"
-    raise InputError(
-        f"{name!r} is neither a verifier, nor module:function, nor a URL, nor the folder of a model; {hint}"
-    )
+    hint = nearest(name, [*VERIFIERS, *WORLDS]) or f"; the verifiers are {', '.join(VERIFIERS)}"
+    raise InputError(f"{name!r} is neither a verifier, nor module:function, nor a URL, nor the folder of a model{hint}")
 
 
 def _is_function(reward: Callable[..., Any]) -> bool:
@@ -233,7 +230,3 @@ def _is_function(reward: Callable[..., Any]) -> bool:
 
 def _names(function: Callable[..., Any], argument: str) -> bool:
     return argument in inspect.signature(function).parameters
-
-
-def _name(reward: Any) -> str:
-    return str(getattr(reward, "name", "") or getattr(reward, "__name__", "") or reward)

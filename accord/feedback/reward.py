@@ -151,9 +151,15 @@ def finite_scores(reward: Reward, samples: Sequence[Sample], when: str) -> Tenso
 
 def lacking(reader: str, column: str, columns: Iterable[str], row: int) -> InputError:
     """What is wrong with a row that lacks a column."""
-    where = f"row {row + 1}" if row >= 0 else "the row"
     there = ", ".join(columns) or "none besides the prompt"
-    return InputError(f"{where} has no column '{column}', which {reader} reads; the columns there are: {there}")
+    return InputError(
+        f"{row_named(row)} has no column '{column}', which {reader} reads; the columns there are: {there}"
+    )
+
+
+def row_named(row: int) -> str:
+    """What messages call a row, counted from 0 and negative where it came from no file."""
+    return f"row {row + 1}" if row >= 0 else "the row"
 
 
 def excerpt(text: str, length: int = 60) -> str:
