@@ -72,7 +72,9 @@ def _labeled(columns: Columns) -> Labeled:
 
 
 def _preference(columns: Columns) -> Preference:
-    if columns.get("prompt") is None or all(_is_dialogue(columns, name) for name in ("chosen", "rejected")):
+    texts = [read_text(columns[name], name) for name in ("chosen", "rejected")]
+    whole = all(t.startswith(TRANSCRIPT) if isinstance(t, str) else t[0].role != "assistant" for t in texts)
+    if columns.get("prompt") is None or whole:  # dialogues that begin before the assistant's turn hold their prompt
         prompt, chosen, rejected = _implicit(columns)
     else:
         prompt, (chosen, rejected) = _branches(columns, "chosen", "rejected")
@@ -178,12 +180,6 @@ def _demonstrated(completion: Text) -> Text:
     if not isinstance(completion, str) and any(t.role == "assistant" and not t.content.strip() for t in completion):
         raise InputError("an assistant turn of the completion is empty")
     return completion
-
-
-def _is_dialogue(columns: Columns, name: str) -> bool:
-    """Whether a column begins before the assistant's first turn, so that it holds its own prompt."""
-    text = read_text(columns[name], name)
-    return text.startswith(TRANSCRIPT) if isinstance(text, str) else text[0].role != "assistant"
 
 
 CONVENTIONS = (

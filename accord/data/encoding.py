@@ -81,14 +81,17 @@ def encode(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], *, max_lengt
 def _trees(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], start: int = 0) -> list[Tree]:
     """All rows as trees; their texts are tokenized in one call, which is what makes it quick."""
     plans = []
+    texts: list[str] = []
     for index, row in enumerate(rows, start):
         with located(f"row {index + 1}: "):
-            completions, ranks = _completions(row)
+            completions, ranks = branches_of(row)
+            if not completions:
+                raise InputError("a prompt without a completion cannot be trained on: a completion column is needed")
             prompt, completions = align(row.prompt, *completions)
             head = prompt_text(tokenizer, prompt)
             branches = [completion_pieces(tokenizer, prompt, completion, head) for completion in completions]
-        plans.append((opening(tokenizer, prompt), head, branches, ranks))
-    texts = [text for _, head, branches, _ in plans for text in (head, *(p.text for b in branches for p in b))]
+        texts += [head, *(text for pieces in branches for text, _ in pieces)]
+        plans.append((opening(tokenizer, prompt), branches, ranks))
     tokens = iter(tokenize(tokenizer, texts))
     end = end_of_turn(tokenizer)
     return [
@@ -98,11 +101,12 @@ def _trees(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], start: int =
             ranks,
             index,
         )
-        for index, (begin, _, branches, ranks) in enumerate(plans, start)
+        for index, (begin, branches, ranks) in enumerate(plans, start)
     ]
 
 
-def _completions(row: Row) -> tuple[tuple[Text, ...], tuple[int, ...]]:
+def branches_of(row: Row) -> tuple[tuple[Text, ...], tuple[int, ...]]:
+    """The completions of a row, and their ranks, which a demonstration has not; of a prompt neither."""
     match row:
         case Demonstration(completion=completion):
             return (completion,), ()
@@ -112,8 +116,7 @@ def _completions(row: Row) -> tuple[tuple[Text, ...], tuple[int, ...]]:
             return (chosen, rejected), (0, 1)
         case Ranking(completions=completions, ranks=ranks):
             return completions, ranks
-        case Prompt():
-            raise InputError("a prompt without a completion cannot be trained on: a completion column is needed")
+    return (), ()
 
 
 def _cut(branch: Branch, room: int) -> Branch:
@@ -152,9 +155,8 @@ def encode_prompts(
 ) -> tuple[list[EncodedPrompt], list[str]]:
     """The rows' prompts that leave `room` for a completion within `longest` tokens, and a line for those left out.
 
-    Raises:
-        InputError: a prompt is empty, or with its completion would not fit into the model's `context`, or all are
-            longer than `longest`.
+    Raises InputError where a prompt is empty, or with its completion would not fit into the model's `context`, or all
+    are longer than `longest`.
     """
     kept: list[EncodedPrompt] = []
     long: list[int] = []

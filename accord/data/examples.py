@@ -33,13 +33,9 @@ class Example:
 def examples_of(task: Task, *, training: bool = False, limit: int | None = None) -> list[Example]:
     """The rows that a task is evaluated on, or trained on, as examples.
 
-    Args:
-        task: the task.
-        training: the rows of its `train_split`, all of them, in place of those of its `split`.
-        limit: at most so many, where the task itself does not ask for fewer.
-
-    Raises:
-        InputError: a row lacks a column, has no answer, or an answer that is none of its options, or there are no rows.
+    For `training` these are all rows of its `train_split`, in place of those of its `split`; they are at most `limit`,
+    where the task itself does not ask for fewer. Raises InputError where a row lacks a column, has no answer, or one
+    that is none of its options, or where there are no rows.
     """
     most = None if training else min((n for n in (limit, task.limit) if n is not None), default=None)
     examples = []
@@ -151,9 +147,7 @@ def mixture(
 
     A row appears under one of its task's instructions, drawn at random. Rows that the clusters left out are evaluated
     on are not trained on under other tasks either.
-
-    Raises:
-        InputError: no task is left to train on.
+    Raises InputError where no task is left to train on.
     """
     forbidden = {(t.data.resolve(), e.row) for t in tasks if t.cluster in left_out for e in examples_of(t)}
     pools: list[tuple[Task, list[Example]]] = []

@@ -14,9 +14,10 @@ from typing import Any
 
 from accord.data.chat import align, read_prompt
 from accord.data.conventions import read_completion
+from accord.data.encoding import branches_of
 from accord.data.load import Source, called, open_rows, read_rows, require_rows
 from accord.errors import InputError, located, nearest
-from accord.records import Preference, Ranking, Row, Text
+from accord.records import Row, Text
 
 LABELS = {"1": 1.0, "2": 0.0, "tie": 0.5, "0": 0.5}
 """What a label may say, in any case: the first is better, the second is, neither (two ways)."""
@@ -58,14 +59,10 @@ def load_judgments(
       texts in that order, an empty line between them; a list of texts is one paragraph.
     - `source`, `annotator`: "source" and "annotator" unless named, in rows of either sort, where there are such.
 
-    Args:
-        data: as `load_data` takes it.
-        columns: the column of each of these roles that is called otherwise.
-        split: which rows, such as train, train[:100] or train[-100:].
-        limit: only the first so many rows.
+    `columns` names the column of each of these roles that is called otherwise; the rest is as `load_data` has it.
 
-    Raises:
-        InputError: as `load_data` does; a role is not known, a column is not there, or a label says none of these.
+    Raises InputError as `load_data` does, where a role is not known, a column is not there, or a label says none of
+    these.
     """
     names = dict(columns or {})
     for role in names:
@@ -94,7 +91,7 @@ def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int
     judgments: list[Judgment] = []
     for number, (row, columns) in enumerate(read_rows(data, split, limit)):
         pairs = compared(row)
-        if pairs is None:
+        if not pairs:
             raise InputError(
                 f"{called(data)} holds no comparisons: rows need chosen and rejected, or completions and ranks, or "
                 "columns named by --columns.first, --columns.second and --columns.label"
@@ -104,15 +101,10 @@ def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int
     return judgments
 
 
-def compared(row: Row) -> list[tuple[Text, Text, float]] | None:
-    """Every pair of a preference's or a ranking's completions, with its label; None for any other row."""
-    match row:
-        case Preference(chosen=chosen, rejected=rejected):
-            return [(chosen, rejected, 1.0)]
-        case Ranking(completions=completions, ranks=ranks):
-            ranked = combinations(zip(completions, ranks, strict=True), 2)
-            return [(a, b, 0.5 + 0.5 * ((i < j) - (i > j))) for (a, i), (b, j) in ranked]
-    return None
+def compared(row: Row) -> list[tuple[Text, Text, float]]:
+    """Every pair of a preference's or a ranking's completions, with its label; none for any other row."""
+    ranked = combinations(zip(*branches_of(row), strict=False), 2)
+    return [(a, b, 0.5 + 0.5 * ((i < j) - (i > j))) for (a, i), (b, j) in ranked]
 
 
 def _named(columns: Mapping[str, Any], names: Mapping[str, str], answers: Sequence[str], row: int) -> list[Judgment]:

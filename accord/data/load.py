@@ -161,10 +161,8 @@ def _pick(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int
     match = _SPLIT.fullmatch(split)
     if match is None:
         raise InputError(f"there is no split '{split}' here: only 'train', or a part such as 'train[:100]'")
-    if match["start"] is None and match["stop"] is None:
-        return numbered
     start, stop = (None if match[end] is None else int(match[end]) for end in ("start", "stop"))
-    return iter(list(numbered)[start:stop])
+    return numbered if start is None and stop is None else iter(list(numbered)[start:stop])
 
 
 GENERATED = "reasoning-gym:"

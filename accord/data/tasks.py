@@ -64,15 +64,10 @@ class Task:
 
 
 def read_tasks(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> list[Task]:
-    """The tasks in a YAML file, cluster after cluster.
+    """The tasks in a YAML file, cluster after cluster; `folder` holds their data files, if they are not beside it.
 
-    Args:
-        path: the file.
-        folder: where the tasks' data files are, if they are not beside it.
-
-    Raises:
-        InputError: the file cannot be read, is no file of tasks, or a task has an unknown, missing or unfit key, or
-            data that are not there.
+    Raises InputError where the file cannot be read, is no file of tasks, or a task has an unknown, missing or unfit
+    key, or data that are not there.
     """
     tasks = []
     for cluster, members in _clusters(Path(path)).items():

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import yaml
@@ -34,6 +34,7 @@ from accord.engine.models import Policy
 from accord.engine.trees import Branch, Tree, pack
 from accord.errors import InputError
 from accord.feedback.formula import AI
+from accord.feedback.judge import Judge
 from accord.feedback.reward import excerpt, unsampled
 from accord.objectives.segments import segment_sum
 from accord.records import Comparison, Message, Verdict, show
@@ -108,7 +109,10 @@ class AIJudge:
             for start in range(0, len(comparisons), AT_ONCE):
                 some = comparisons[start : start + AT_ONCE]
                 answers = iter(self.choose([question(p, c) for c in some for p in self.principles]))
-                verdicts += [_mean([next(answers) for _ in self.principles]) for _ in some]
+                for _ in some:
+                    said = [next(answers) for _ in self.principles]
+                    valid = [answer.first_wins for answer in said if answer.first_wins is not None]
+                    verdicts.append(Verdict(sum(valid) / len(valid)) if valid else said[0])
                 done(len(some))
         return verdicts
 
@@ -147,20 +151,13 @@ class Local:
                 trees.append(tree)
             else:
                 verdicts[i] = Verdict(None, f"the question has {tree.size} tokens, and the judge reads {longest}")
-        for i, a, b in self._chances(trees):
-            verdicts[i] = verdict(a, b)
-        return verdicts
-
-    @torch.no_grad()
-    def _chances(self, trees: Sequence[Tree]) -> list[tuple[int, float, float]]:
-        """Of every tree, its row, p(A) and p(B)."""
-        chances = []
-        with evaluating(self._reader.network):
+        with torch.no_grad(), evaluating(self._reader.network):
             for batch in pack(trees, self.tokens_per_pass, self.model.device):
                 logp = self._reader.log_probs(batch).double()
                 pairs = segment_sum(logp, batch.owner, batch.branches).exp().view(-1, 2).tolist()
-                chances += [(tree.row, a, b) for tree, (a, b) in zip(batch.trees, pairs, strict=True)]
-        return chances
+                for tree, (a, b) in zip(batch.trees, pairs, strict=True):
+                    verdicts[tree.row] = verdict(a, b)
+        return verdicts
 
 
 def verdict(a: float, b: float) -> Verdict:
@@ -185,11 +182,11 @@ class Served:
     """
 
     def __init__(self, settings: JudgeConfig, url: str, *, timeout: float = 60.0, retries: int = 3) -> None:
-        parallel, max_tokens = settings.parallel, settings.max_tokens
         if not url.startswith(("http://", "https://")):
             raise InputError(f"a judge's server is reached by http:// or https://, not by {url}")
-        if parallel < 1 or max_tokens < 1:
-            raise InputError(f"a judge's parallel, max_tokens must be positive, not {parallel}, {max_tokens}")
+        if settings.parallel < 1 or settings.max_tokens < 1:
+            numbers = f"{settings.parallel}, {settings.max_tokens}"
+            raise InputError(f"a judge's parallel, max_tokens must be positive, not {numbers}")
         self.settings, self.url = settings, url
         try:
             from openai import OpenAI
@@ -233,29 +230,21 @@ class Served:
 
 def _chosen(choice: Any) -> Verdict:
     """From the probabilities of the reply's first letter where they were given, or else the reply itself."""
-    letter = _LETTER.match(choice.message.content or "")
-    if letter is None:
+    begun = _LETTER.match(choice.message.content or "")
+    if begun is None:
         return Verdict(None, f"the judge replied {excerpt(repr(choice.message.content))}, and neither A nor B")
-    said = letter.group(1)
-    for token in getattr(choice.logprobs, "content", None) or ():
-        if token.token.strip() == said:
-            chances = {"A": 0.0, "B": 0.0}
-            for other in token.top_logprobs or ():
-                if other.token.strip() in chances:
-                    chances[other.token.strip()] += math.exp(other.logprob)
-            if sum(chances.values()) > 0:
-                return Verdict(chances["A"] / sum(chances.values()))
-            break
-    return Verdict(1.0 if said == "A" else 0.0)
+    said = begun[1]
+    tokens = getattr(choice.logprobs, "content", None) or ()
+    tops = next((token.top_logprobs for token in tokens if token.token.strip() == said), None) or ()
+    a, b = (sum(math.exp(top.logprob) for top in tops if top.token.strip() == letter) for letter in "AB")
+    return Verdict(a / (a + b)) if a + b > 0 else Verdict(1.0 if said == "A" else 0.0)
 
 
 def ai_judge(name: str, *, dtype: str = "float32") -> AIJudge:
     """The judge that `ai:MODEL`, `ai:MODEL@URL` or a YAML file of `JudgeConfig` describes.
 
-    A model that is not served computes in the precision called `dtype`.
-
-    Raises:
-        InputError: the file is not there, or describes no judge; the model or the `judge` extra is not there.
+    A model that is not served computes in the precision called `dtype`. Raises InputError where the file, the model or
+    the `judge` extra is not there, or the file describes no judge.
     """
     settings = _read(name)
     if settings.server is None:
@@ -282,15 +271,7 @@ def _read(name: str) -> JudgeConfig:
     raise InputError(f"{name} describes no judge ({cause}); it may have {known}")
 
 
-def _mean(answers: Sequence[Verdict]) -> Verdict:
-    valid = [a.first_wins for a in answers if a.first_wins is not None]
-    return Verdict(sum(valid) / len(valid)) if valid else answers[0]
-
-
-AnyJudge = TypeVar("AnyJudge")
-
-
-def with_progress(judge: AnyJudge) -> AnyJudge:
+def with_progress(judge: Judge) -> Judge:
     """The judge; one that takes its time, an AI judge, shows from now on how far it is."""
     if isinstance(judge, AIJudge):
         judge.counting = counting

@@ -32,7 +32,6 @@ class Combined:
         self.parts: dict[str, Tensor] = {}
 
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        """The combined reward of every sample, (C,) float32."""
         return self._combined(lambda reward: reward(samples))
 
     def texts(self, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
@@ -64,9 +63,7 @@ ENSEMBLES: dict[str, Callable[[Tensor], Tensor]] = {
 def ensemble(name: str, meaning: Callable[[str], Reward]) -> Combined:
     """The ensemble that `mean(A, B, ...)` or `min(A, B, ...)` names, by the meaning of its members' names.
 
-    Raises:
-        InputError: it has fewer than two members, or one of them twice or without a name.
-        ValueError: the name is none of an ensemble.
+    Raises as `ensemble_of`.
     """
     kind, members = ensemble_of(name)
     return Combined({member: meaning(member) for member in members}, ENSEMBLES[kind])

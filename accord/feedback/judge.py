@@ -55,7 +55,6 @@ class ScoreJudge:
     symmetric: ClassVar[bool] = True
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """1 where the first scores higher, 0 where the second does, .5 where neither."""
         gaps = score_gaps(self.score, comparisons)
         return [Verdict(outcome(gap)) if isfinite(gap) else invalid_gap(gap) for gap in gaps]
 
@@ -85,7 +84,6 @@ class RewardJudge:
         self.made_of = (reward,)
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """1 where the first is rewarded more, 0 where the second is, .5 where neither."""
         firsts, seconds = [(c.prompt, c.first) for c in comparisons], [(c.prompt, c.second) for c in comparisons]
         return _higher(score_texts(self.reward, firsts + seconds))
 
@@ -161,14 +159,12 @@ class BothOrders:
         self.made_of = (judge,)
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """One verdict per comparison, of both orders."""
         if getattr(self.judge, "symmetric", False):
             return self.judge(comparisons)
         swapped = [Comparison(c.prompt, c.second, c.first) for c in comparisons]
         return [o.verdict for o in _paired(self.judge([*comparisons, *swapped]))]
 
     def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
-        """The same of samples."""
         return [orders.verdict for orders in self.orders(first, second)]
 
     def orders(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Orders]:

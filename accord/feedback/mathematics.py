@@ -87,8 +87,7 @@ def require_math_verify() -> None:
         import math_verify  # noqa: F401
     except ImportError:
         raise InputError("the verifier math needs the verify extra: pip install math-verify") from None
-    for module in ("grader", "parser"):  # that there is no limit, or that one was reached, is nothing to report
-        logging.getLogger(f"math_verify.{module}").setLevel(logging.ERROR)
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # no limit, or one that was reached, is nothing to report
 
 
 def expressions(text: str) -> list[Any]:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from accord.data.load import load_data
 from accord.data.readers import reader_of
@@ -22,24 +22,21 @@ from accord.errors import InputError, nearest
 from accord.feedback.ai import AIJudge, ai_judge
 from accord.feedback.combine import Combined, ensemble, weighted
 from accord.feedback.formula import VERIFIERS, WORLDS, kind_of, terms
-from accord.feedback.functions import FunctionJudge, FunctionReward
+from accord.feedback.functions import FunctionJudge, FunctionReward, RemoteReward
 from accord.feedback.judge import Judge, RewardJudge, ScoreJudge
-from accord.feedback.learned import LearnedJudge, LearnedReward, learned_judge
+from accord.feedback.learned import LearnedJudge, LearnedReward
 from accord.feedback.people import Recorded, Simulated
-from accord.feedback.remote import RemoteReward
 from accord.feedback.reward import Reward, TextReward
 from accord.feedback.verifiers import verifier_named
+
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 def reward_named(spec: str, policy: Model | None = None) -> Reward:
     """The reward that a name or a formula stands for, such as `number` or `runs/rm/model + 0.5 * rewards:brief`.
 
-    Args:
-        spec: a weighted sum of names, as `accord.feedback.formula` writes it.
-        policy: whose samples are scored; a reward model of the same vocabulary reads their tokens.
-
-    Raises:
-        InputError: a term has no meaning, or what it names is not there.
+    `accord.feedback.formula` says what can be written. A reward model of the policy's vocabulary reads its samples'
+    tokens. Raises InputError where a term has no meaning, or what it names is not there.
     """
     return formula(spec, partial(one_named, policy=policy))
 
@@ -47,8 +44,7 @@ def reward_named(spec: str, policy: Model | None = None) -> Reward:
 def formula(spec: str, meaning: Callable[[str], Reward]) -> Reward:
     """The weighted sum that `spec` writes, or the one reward that it names, by the meaning of a name.
 
-    Raises:
-        InputError: a term is empty, or one name stands twice.
+    Raises InputError where a term is empty, or one name stands twice.
     """
     parts = terms(spec)
     if len(parts) == 1 and parts[0][0] is None:
@@ -74,18 +70,15 @@ def one_named(name: str, policy: Model | None = None) -> Reward:
             reward = imported(name)
             return FunctionReward(reward, name) if _is_function(reward) else as_reward(reward)
         case _:
-            _require_model(name)
-            return LearnedReward(load_reward_model(name, dtype=_dtype(policy)), policy)
+            return LearnedReward(_loaded(load_reward_model, name, policy), policy)
 
 
 def as_reward(reward: Any, policy: Model | None = None) -> Reward:
     """A reward from what Python's users give for one.
 
     That is a name or a formula (`reward_named`), a reward model's folder as a `Path`, a function (`FunctionReward`), a
-    mapping of any of these to weights (`weighted`), or a `Reward`, which is returned as it is.
-
-    Raises:
-        InputError: it is none of these, or cannot be used.
+    mapping of any of these to weights (`weighted`), or a `Reward`, which is returned as it is. Raises InputError where
+    it is none of these, or cannot be used.
     """
     if isinstance(reward, str):
         return reward_named(reward, policy)
@@ -108,8 +101,7 @@ def judge_named(name: str, policy: Model | None = None) -> Judge:
     preferences or rankings is the people who gave them; `ai:MODEL` or a YAML file is a language model that is asked. A
     judge made of a reward prefers the higher one, and calls equal rewards a tie.
 
-    Raises:
-        InputError: the name means nothing, or what it names is not there.
+    Raises InputError where the name means nothing, or what it names is not there.
     """
     match kind_of(name):
         case "ai":
@@ -122,16 +114,14 @@ def judge_named(name: str, policy: Model | None = None) -> Judge:
             if reader_of(Path(name)) is not None:
                 return Recorded(load_data(name), name)
             if len(terms(name)) == 1:
-                _require_model(name)
-                return learned_judge(name, policy, dtype=_dtype(policy))
+                return LearnedJudge(_loaded(load_classifier, name, policy), policy)
     return RewardJudge(reward_named(name, policy))
 
 
 def labeler_named(name: str, agreement: float, seed: int = 0) -> Simulated:
     """A simulated labeler who agrees with the gold reward of a small world only so often.
 
-    Raises:
-        InputError: there is no world of that name, or the agreement is none.
+    Raises InputError where there is no world of that name, or the agreement is none.
     """
     if name not in WORLDS:
         raise InputError(
@@ -143,8 +133,7 @@ def labeler_named(name: str, agreement: float, seed: int = 0) -> Simulated:
 def as_judge(judge: Any, policy: Model | None = None) -> Judge:
     """A judge from what Python's users give for one: a name, a function of `firsts` and `seconds`, or a `Judge`.
 
-    Raises:
-        InputError: it is none of these, or cannot be used.
+    Raises InputError where it is none of these, or cannot be used.
     """
     if isinstance(judge, str | Path):
         return judge_named(str(judge), policy)
@@ -158,14 +147,12 @@ def as_judge(judge: Any, policy: Model | None = None) -> Judge:
 def as_measure(measure: Any, policy: Model | None = None) -> Reward | Judge:
     """What measures a policy: a reward, or a judge where that has no score for one answer alone (`only_compares`).
 
-    Raises:
-        InputError: it is neither, or cannot be used.
+    Raises InputError where it is neither, or cannot be used.
     """
     if isinstance(measure, str):
         match kind_of(measure):
             case "model" if len(terms(measure)) == 1:
-                _require_model(measure)
-                model = load_classifier(measure, dtype=_dtype(policy))
+                model = _loaded(load_classifier, measure, policy)
                 return (LearnedJudge if isinstance(model, PreferenceNetwork) else LearnedReward)(model, policy)
             case "function":
                 measure = imported(measure)
@@ -186,8 +173,7 @@ def only_compares(measure: Any) -> bool:
 def imported(name: str) -> Any:
     """What `module:function` names; modules are looked for in the working directory too.
 
-    Raises:
-        InputError: there is no such module, it cannot be imported, or it has nothing of that name that can be called.
+    Raises InputError where the module is not there or cannot be imported, or has nothing of that name that is called.
     """
     module_name, _, attribute = name.partition(":")
     here = os.getcwd()
@@ -215,10 +201,10 @@ def _dtype(policy: Model | None) -> str:
     return "float32" if policy is None else str(policy.dtype).removeprefix("torch.")
 
 
-def _require_model(name: str) -> None:
-    """Raise InputError for a name that cannot be a model's, and was perhaps meant to be another's."""
+def _loaded(load: Callable[..., AnyModel], name: str, policy: Model | None) -> AnyModel:
+    """The model of that name; InputError where the name cannot be a model's, and was perhaps meant to be another's."""
     if "/" in name or name == "smollm2" or os.path.exists(name):
-        return
+        return load(name, dtype=_dtype(policy))
     hint = nearest(name, [*VERIFIERS, *WORLDS]) or f"; the verifiers are {', '.join(VERIFIERS)}"
     raise InputError(f"{name!r} is neither a verifier, nor module:function, nor a URL, nor the folder of a model{hint}")
 

@@ -12,14 +12,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import exp, isfinite, log
+from math import isfinite, log
 from typing import ClassVar
+
+import numpy as np
+from scipy.special import expit
 
 from accord.data.judgments import compared
 from accord.errors import InputError
 from accord.feedback.judge import invalid_gap, outcome, score_gaps
 from accord.feedback.reward import unsampled
-from accord.records import Comparison, Message, Preference, Ranking, Row, Sample, Text, Verdict, text_to_json
+from accord.records import Comparison, Message, Preference, Ranking, Row, Text, Verdict, text_to_json
 
 
 class Recorded:
@@ -40,7 +43,7 @@ class Recorded:
         self.votes: dict[tuple[Text, str, str], list[float]] = defaultdict(list)
         for i, row in enumerate(rows):
             pairs = compared(row)
-            if pairs is None:
+            if not pairs:
                 raise InputError(
                     f"{name}, row {i + 1}: a verdict has the columns chosen and rejected, or completions and ranks."
                 )
@@ -51,20 +54,13 @@ class Recorded:
                 self.votes[prompt, b, a].append(1 - label)
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """One verdict per comparison."""
-        return [
-            self._verdict(c.prompt, unsampled(c.prompt, c.first).text, unsampled(c.prompt, c.second).text)
-            for c in comparisons
-        ]
+        return [self._verdict(comparison) for comparison in comparisons]
 
-    def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
-        """One verdict per pair of samples of one prompt."""
-        return [self._verdict(a.prompt.prompt, a.text, b.text) for a, b in zip(first, second, strict=True)]
-
-    def _verdict(self, prompt: Text, first: str, second: str) -> Verdict:
+    def _verdict(self, pair: Comparison) -> Verdict:
+        first, second = (unsampled(pair.prompt, text).text for text in (pair.first, pair.second))
         if first == second:
             return Verdict(0.5)
-        votes = self.votes.get((_chat(prompt), first, second))
+        votes = self.votes.get((_chat(pair.prompt), first, second))
         return Verdict(sum(votes) / len(votes)) if votes else Verdict(None, f"nobody compared this pair in {self.name}")
 
 
@@ -94,7 +90,6 @@ class Simulated:
             raise InputError(f"the labelers' agreement must lie between .5 and 1, not {self.agreement}")
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """One draw per comparison, 0 or 1."""
         gaps = score_gaps(self.score, comparisons)
         if not gaps:
             return []
@@ -111,7 +106,7 @@ class Simulated:
         low, high = sorted((first, second))
         digest = hashlib.sha256(json.dumps([self.seed, prompt, low, high]).encode()).digest()
         uniform = (int.from_bytes(digest[:8], "big") >> 11) / 2**53  # in [0, 1)
-        low_wins = uniform < _sigmoid(logit if first == low else -logit)
+        low_wins = uniform < expit(logit if first == low else -logit)
         return Verdict(float(low_wins == (first == low)))
 
 
@@ -122,19 +117,14 @@ def temperature(gaps: Sequence[float], agreement: float) -> float:
     T = max|gap| / logit(agreement) none is above, so the root lies between and bisection finds it.
     `InputError` where there is no such gap.
     """
-    sizes = [abs(gap) for gap in gaps if gap and isfinite(gap)]
-    if not sizes:
+    sizes = np.abs([gap for gap in gaps if gap and isfinite(gap)])
+    if not sizes.size:
         raise InputError("the score ties every pair, so no labeler can agree with its order; compare other completions")
     logit = log(agreement / (1 - agreement))
-    low, high = min(sizes) / logit, max(sizes) / logit
+    low, high = float(sizes.min()) / logit, float(sizes.max()) / logit
     while (middle := (low + high) / 2) not in (low, high):
-        expected = sum(_sigmoid(size / middle) for size in sizes) / len(sizes)
-        low, high = (middle, high) if expected > agreement else (low, middle)
+        low, high = (middle, high) if expit(sizes / middle).mean() > agreement else (low, middle)
     return high
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + exp(-x)) if x >= 0 else exp(x) / (1 + exp(x))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +141,7 @@ def to_pairs(ranking: Ranking) -> list[Preference]:
     K completions without ties give K(K-1)/2 pairs, in the order of the completions.
     """
     return [
-        Preference(ranking.prompt, *((a, b) if label else (b, a)))
-        for a, b, label in compared(ranking) or ()
-        if label != 0.5
+        Preference(ranking.prompt, *((a, b) if label else (b, a))) for a, b, label in compared(ranking) if label != 0.5
     ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, Protocol
 
 import torch
@@ -82,24 +82,19 @@ class TextReward:
     function: Callable[[Text, str], float]
 
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        """function(prompt, text) per sample, (C,) float32."""
         return finite([self.function(s.prompt.prompt, s.text) for s in samples], samples, "the reward function")
 
 
-LARGEST = torch.finfo(torch.float32).max
-"""No larger score has a float32."""
-
-
 def number(value: object) -> float | None:
-    """The value as a float where it is a number: Python's, NumPy's, or a tensor without dimensions; true is 1."""
+    """The value as a float where it is a number: Python's, NumPy's, or a tensor without dimensions; true is 1.
+
+    What no float32 is large enough for is infinite.
+    """
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
     if not isinstance(value, (bool, int, float)):
         return None
-    try:
-        return float(value)
-    except OverflowError:
-        return float("inf")
+    return inf if abs(value) > torch.finfo(torch.float32).max else float(value)
 
 
 def finite(values: Sequence[object], samples: Sequence[Sample], source: str) -> Tensor:
@@ -114,7 +109,7 @@ def finite(values: Sequence[object], samples: Sequence[Sample], source: str) -> 
         )
     numbers = [number(value) for value in values]
     for i, score in enumerate(numbers):
-        if score is None or not isfinite(score) or abs(score) > LARGEST:
+        if score is None or not isfinite(score):
             raise InputError(
                 f"{source} returned {excerpt(repr(values[i]))} for {describe(samples, i)}; let it return a finite "
                 "number"
@@ -131,11 +126,7 @@ def describe(samples: Sequence[Sample], i: int) -> str:
 
 
 def finite_scores(reward: Reward, samples: Sequence[Sample], when: str) -> Tensor:
-    """The reward of every sample, (C,); `when` opens the message where that fails.
-
-    Raises:
-        TrainingStopped: the reward did not give every sample a finite score.
-    """
+    """The reward of every sample, (C,); TrainingStopped, with `when` before it, where one has no finite score."""
     scores = reward(samples)
     if len(scores) != len(samples):
         rows = named_rows(s.row for s in samples)

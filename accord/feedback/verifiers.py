@@ -52,15 +52,11 @@ class Verifier:
     """The column without which there is no right answer."""
 
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        """One score a sample, (C,) float32."""
-        gold = {id(s.prompt): self._gold(s.prompt, s.row) for s in {id(s.prompt): s for s in samples}.values()}
+        gold = {id(s.prompt): self.check(s.prompt, s.row) for s in {id(s.prompt): s for s in samples}.values()}
         return torch.tensor([self.grade(s.text, gold[id(s.prompt)]) for s in samples], dtype=torch.float32)
 
-    def check(self, prompt: Prompt, row: int) -> None:
-        """Raise InputError where the row has no right answer."""
-        self._gold(prompt, row)
-
-    def _gold(self, prompt: Prompt, row: int) -> Any:
+    def check(self, prompt: Prompt, row: int) -> Any:
+        """The row's right answer; InputError where it has none."""
         if prompt.columns.get(self.column) is None:
             there = [name for name, value in prompt.columns.items() if value is not None]
             raise lacking(f"the verifier {self.name}", self.column, there, row)
@@ -71,8 +67,7 @@ class Verifier:
 def verifier_named(spec: str) -> Verifier:
     """The verifier that a name stands for: `number`, `exact@label`, `regex:PATTERN`, `regex@label:PATTERN`.
 
-    Raises:
-        InputError: there is no such verifier, its pattern is missing or malformed, or its extra is not installed.
+    Raises InputError where there is none, its pattern is missing or malformed, or its extra is not installed.
     """
     head, colon, pattern = spec.partition(":")
     name, at, column = head.partition("@")
@@ -181,11 +176,8 @@ VERIFIERS: dict[str, Callable[..., Verifier]] = {
 def leaders(answers: Sequence[str | None]) -> tuple[list[str], float]:
     """The answers that most samples give, the earliest first, and the share of all samples that give each of them.
 
-    None is a sample without an answer: it counts among the samples and cannot lead. Where none has one, nobody leads,
-    and the share is 0.
-
-    Args:
-        answers: one a sample, in a form in which equal answers are equal strings.
+    `answers` are one a sample, equal strings where they are equal. None is a sample without one: it counts among the
+    samples and cannot lead. Where none has one, nobody leads, and the share is 0.
     """
     votes = Counter(answer for answer in answers if answer is not None)
     most = max(votes.values(), default=0)
