@@ -82,8 +82,7 @@ def _example(task: Task, number: int, columns: Mapping[str, Any]) -> Example:
 
 def _option(answer: str, options: Sequence[str]) -> str:
     """The option that an answer is, letter for letter or else `normalized`."""
-    same = [option for option in options if option == answer]
-    same += [option for option in options if normalized(option) == normalized(answer)]
+    same = [o for o in options if o == answer] or [o for o in options if normalized(o) == normalized(answer)]
     if not same:
         raise InputError(f"the answer {answer!r} is none of the options {', '.join(map(repr, options))}.")
     return same[0]

@@ -85,9 +85,8 @@ def clusters_named(names: str | None, tasks: Sequence[Task]) -> list[str]:
     wanted = [name.strip() for name in (names or "").split(",") if name.strip()]
     for name in wanted:
         if name not in known:
-            raise InputError(
-                f"there is no cluster {name!r}{nearest(name, known)}; the clusters are {', '.join(known)}."
-            )
+            hint = nearest(name, known)
+            raise InputError(f"there is no cluster {name!r}{hint}; the clusters are {', '.join(known)}.")
     return wanted
 
 
@@ -119,9 +118,8 @@ def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
             raise InputError(f"{key!r} must be text, not {given[key]!r}.")
     metric, data, where = given["metric"], folder / given["data"], given.get("where", {})
     if metric not in METRICS:
-        raise InputError(
-            f"there is no metric {metric!r}{nearest(metric, METRICS)}; the metrics are {', '.join(METRICS)}."
-        )
+        hint = nearest(metric, METRICS)
+        raise InputError(f"there is no metric {metric!r}{hint}; the metrics are {', '.join(METRICS)}.")
     if (metric == "options") != ("options" in given):
         raise InputError("'options' are given where the metric is options, and only there.")
     if not data.is_file():
@@ -173,11 +171,9 @@ _PART = re.compile(r"\{\{|\}\}|\{([\w. -]+)\}|[{}]")
 
 def check_template(template: str) -> None:
     """Raise InputError where a brace of the template neither names a column nor is doubled."""
-    for part in _PART.finditer(template):
-        if part[0] in "{}":
-            raise InputError(
-                f"the template {template!r} has a stray {part[0]}: write {part[0] * 2} for the sign itself."
-            )
+    for sign in (part[0] for part in _PART.finditer(template)):
+        if sign in "{}":
+            raise InputError(f"the template {template!r} has a stray {sign}: write {sign * 2} for the sign itself.")
 
 
 def fill(template: str, columns: Mapping[str, Any]) -> str:

@@ -162,7 +162,8 @@ class BothOrders:
         if getattr(self.judge, "symmetric", False):
             return self.judge(comparisons)
         swapped = [Comparison(c.prompt, c.second, c.first) for c in comparisons]
-        return [o.verdict for o in _paired(self.judge([*comparisons, *swapped]))]
+        verdicts, n = self.judge([*comparisons, *swapped]), len(comparisons)
+        return [Orders(*both).verdict for both in zip(verdicts[:n], verdicts[n:], strict=True)]
 
     def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
         return [orders.verdict for orders in self.orders(first, second)]
@@ -171,10 +172,5 @@ class BothOrders:
         """What the judge says of every pair of samples of one prompt, order by order; it is called once."""
         if getattr(self.judge, "symmetric", False):
             return [Orders(verdict) for verdict in judge_samples(self.judge, first, second)]
-        return _paired(judge_samples(self.judge, [*first, *second], [*second, *first]))
-
-
-def _paired(verdicts: Sequence[Verdict]) -> list[Orders]:
-    """From all pairs' verdicts as they stood and then all swapped."""
-    half = len(verdicts) // 2
-    return [Orders(a, b) for a, b in zip(verdicts[:half], verdicts[half:], strict=True)]
+        verdicts, n = judge_samples(self.judge, [*first, *second], [*second, *first]), len(first)
+        return [Orders(*both) for both in zip(verdicts[:n], verdicts[n:], strict=True)]

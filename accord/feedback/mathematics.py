@@ -95,8 +95,7 @@ def expressions(text: str) -> list[Any]:
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
     targets = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
-    parsed: list[Any] = parse(text, targets, parsing_timeout=_limit())
-    return parsed
+    return list(parse(text, targets, parsing_timeout=_limit()))
 
 
 def right_expressions(answer: str) -> list[Any] | None:

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from accord.data.load import load_data
 from accord.data.readers import reader_of
 from accord.engine.load import load_classifier, load_reward_model
-from accord.engine.models import Model, PreferenceNetwork
+from accord.engine.models import AnyModel, Model, PreferenceNetwork
 from accord.errors import InputError, nearest
 from accord.feedback.ai import AIJudge, ai_judge
 from accord.feedback.combine import Combined, ensemble, weighted
@@ -28,8 +28,6 @@ from accord.feedback.learned import LearnedJudge, LearnedReward
 from accord.feedback.people import Recorded, Simulated
 from accord.feedback.reward import Reward, TextReward
 from accord.feedback.verifiers import verifier_named
-
-AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 def reward_named(spec: str, policy: Model | None = None) -> Reward:

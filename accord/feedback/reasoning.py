@@ -82,8 +82,7 @@ def _is_algebra(answer: str) -> bool:
 def _calls_nothing(answer: str) -> bool:
     """Not Python at all, or a literal, or names and literals in brackets, joined by operators."""
     try:
-        nodes = ast.walk(ast.parse(answer.strip(), mode="eval"))
-        return all(isinstance(node, _INERT) for node in nodes)
+        return all(isinstance(node, _INERT) for node in ast.walk(ast.parse(answer.strip(), mode="eval")))
     except (SyntaxError, ValueError):
         return True
     except (MemoryError, RecursionError):

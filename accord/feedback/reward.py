@@ -58,10 +58,9 @@ def _parts(feedback: object) -> Iterator[Any]:
 
 def score_texts(reward: Reward, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
     """The reward of every (prompt, completion) that is known by its text alone, (C,): without tokens or columns."""
-    texts = getattr(reward, "texts", None)
+    texts: Callable[[Sequence[tuple[Text, Text]]], Tensor] | None = getattr(reward, "texts", None)
     if texts is not None:
-        scores: Tensor = texts(pairs)
-        return scores
+        return texts(pairs)
     return reward([unsampled(prompt, completion) for prompt, completion in pairs])
 
 
@@ -92,7 +91,7 @@ def number(value: object) -> float | None:
     """
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
-    if not isinstance(value, (bool, int, float)):
+    if not isinstance(value, int | float):
         return None
     return inf if abs(value) > torch.finfo(torch.float32).max else float(value)
 
@@ -110,10 +109,8 @@ def finite(values: Sequence[object], samples: Sequence[Sample], source: str) -> 
     numbers = [number(value) for value in values]
     for i, score in enumerate(numbers):
         if score is None or not isfinite(score):
-            raise InputError(
-                f"{source} returned {excerpt(repr(values[i]))} for {describe(samples, i)}; let it return a finite "
-                "number"
-            )
+            shown = excerpt(repr(values[i]))
+            raise InputError(f"{source} returned {shown} for {describe(samples, i)}; let it return a finite number")
     return torch.tensor(numbers, dtype=torch.float32)
 
 
@@ -142,10 +139,8 @@ def finite_scores(reward: Reward, samples: Sequence[Sample], when: str) -> Tenso
 
 def lacking(reader: str, column: str, columns: Iterable[str], row: int) -> InputError:
     """What is wrong with a row that lacks a column."""
-    there = ", ".join(columns) or "none besides the prompt"
-    return InputError(
-        f"{row_named(row)} has no column '{column}', which {reader} reads; the columns there are: {there}"
-    )
+    where, there = row_named(row), ", ".join(columns) or "none besides the prompt"
+    return InputError(f"{where} has no column '{column}', which {reader} reads; the columns there are: {there}")
 
 
 def row_named(row: int) -> str:
