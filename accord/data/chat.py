@@ -234,9 +234,15 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
 def _added(before: str, after: str) -> str:
     """What a template adds when a chat goes on from the text `before` to the text `after`."""
     if not after.startswith(before):
-        index = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(after))
+        index = shared(before, after)
         raise InputError(
             "the tokenizer's chat template is at fault: it does not render a chat's beginning as the beginning of the "
             f"whole chat (they part at character {index}, after {after[max(0, index - 20) : index]!r})"
         )
     return after[len(before) :]
+
+
+def shared(first: Sequence[object], second: Sequence[object]) -> int:
+    """How many elements the two have in common before they part."""
+    both = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in both if a != b), min(len(first), len(second)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from accord.data.chat import TRANSCRIPT, align, parse_transcript, read_prompt, read_text
+from accord.data.chat import TRANSCRIPT, align, parse_transcript, read_prompt, read_text, shared
 from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Text
 
@@ -210,11 +210,8 @@ def carried(columns: Columns) -> dict[str, Any]:
 def split_dialogues(
     first: tuple[Message, ...], second: tuple[Message, ...]
 ) -> tuple[tuple[Message, ...], tuple[Message, ...], tuple[Message, ...]]:
-    """The prompt and the two completions of two dialogues that begin alike.
-
-    The prompt is the longest common prefix of turns after which both go on with an assistant turn.
-    """
-    end = min(_shared(first, second), len(first) - 1, len(second) - 1)
+    """The longest prompt that two dialogues have in common, and then both an assistant's turn; and what follows it."""
+    end = min(shared(first, second), len(first) - 1, len(second) - 1)
     while end >= 0 and not first[end].role == second[end].role == "assistant":
         end -= 1
     if end < 0:
@@ -230,14 +227,8 @@ def split_strings(first: str, second: str) -> tuple[str, str, str]:
     The prompt is the longest common prefix of whole words that leaves a word to each; the white space after it stays
     with the completions, as sub-word tokenizers want it. Texts that do not begin alike have the empty prompt.
     """
-    end = min(_shared(first, second), len(first.rstrip()) - 1, len(second.rstrip()) - 1)
+    end = min(shared(first, second), len(first.rstrip()) - 1, len(second.rstrip()) - 1)
     while end > 0 and not first[end - 1].isspace():
         end -= 1
     prompt = first[: max(end, 0)].rstrip()
     return prompt, first[len(prompt) :], second[len(prompt) :]
-
-
-def _shared(first: Sequence[object], second: Sequence[object]) -> int:
-    """How many elements the two have in common before they part."""
-    both = enumerate(zip(first, second, strict=False))
-    return next((i for i, (a, b) in both if a != b), min(len(first), len(second)))

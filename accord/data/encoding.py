@@ -94,15 +94,12 @@ def _trees(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], start: int =
         plans.append((opening(tokenizer, prompt), branches, ranks))
     tokens = iter(tokenize(tokenizer, texts))
     end = end_of_turn(tokenizer)
-    return [
-        Tree(
-            begin + tuple(next(tokens)),
-            tuple(join(pieces, [next(tokens) for _ in pieces], end) for pieces in branches),
-            ranks,
-            index,
-        )
-        for index, (begin, branches, ranks) in enumerate(plans, start)
-    ]
+    trees = []
+    for index, (begin, branches, ranks) in enumerate(plans, start):
+        prompt_tokens = begin + tuple(next(tokens))
+        joined = tuple(join(pieces, [next(tokens) for _ in pieces], end) for pieces in branches)
+        trees.append(Tree(prompt_tokens, joined, ranks, index))
+    return trees
 
 
 def branches_of(row: Row) -> tuple[tuple[Text, ...], tuple[int, ...]]:

@@ -114,13 +114,8 @@ def quotas(sizes: Sequence[int], cap: int, temperature: float = 1.0, total: int 
 
     Examples-proportional mixing with a maximum (Raffel et al. 2020, arXiv:1910.10683, section 3.5.2; FLAN's maximum is
     3,000). Temperature 1 gives data sets up to the cap their natural weight, higher ones bring all nearer to equal.
-    What division leaves over goes to the largest remainders, the earlier first.
-
-    Args:
-        sizes: rows of each data set.
-        cap: rows beyond which a data set gains no further weight.
-        temperature: flattens the proportions, above 0.
-        total: rows of the mix; at first as many as the data sets have, each up to the cap.
+    What division leaves over goes to the largest remainders, the earlier first. Unless `total` is given, the mix has as
+    many rows as the data sets have, each up to the cap.
     """
     capped = [min(size, cap) for size in sizes]
     weights = [size ** (1 / temperature) if size else 0.0 for size in capped]
@@ -145,8 +140,7 @@ def mixture(
     """Demonstrations of the tasks of all clusters but those left out, shuffled, and lines about what was not taken.
 
     A row appears under one of its task's instructions, drawn at random. Rows that the clusters left out are evaluated
-    on are not trained on under other tasks either.
-    Raises InputError where no task is left to train on.
+    on are not trained on under other tasks either. Raises InputError where no task is left to train on.
     """
     forbidden = {(t.data.resolve(), e.row) for t in tasks if t.cluster in left_out for e in examples_of(t)}
     pools: list[tuple[Task, list[Example]]] = []

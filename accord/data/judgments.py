@@ -60,9 +60,7 @@ def load_judgments(
     - `source`, `annotator`: "source" and "annotator" unless named, in rows of either sort, where there are such.
 
     `columns` names the column of each of these roles that is called otherwise; the rest is as `load_data` has it.
-
-    Raises InputError as `load_data` does, where a role is not known, a column is not there, or a label says none of
-    these.
+    Raises InputError too where a role is not known, a column is not there, or a label says none of these.
     """
     names = dict(columns or {})
     for role in names:
@@ -132,8 +130,7 @@ def _named(columns: Mapping[str, Any], names: Mapping[str, str], answers: Sequen
 
 
 def _label(value: Any, column: str) -> float:
-    said = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip().lower()
-    said = said.removesuffix(".0")  # a number in a table of text
+    said = str(value).strip().lower().removesuffix(".0")  # a whole number may be written so
     if isinstance(value, bool) or said not in LABELS:
         raise InputError(
             f"{column!r} is {value!r}, and must be 1 (the first is better), 2 (the second is) or tie (or 0)"

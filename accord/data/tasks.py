@@ -177,10 +177,7 @@ def check_template(template: str) -> None:
 
 
 def fill(template: str, columns: Mapping[str, Any]) -> str:
-    """The template with the row's columns in it, white space at its ends removed.
-
-    Raises InputError where a column is not there, or is neither text nor a number.
-    """
+    """The template with the row's columns in it, stripped; InputError where one is not there, or no text or number."""
 
     def text(path: str) -> str:
         value = value_at(columns, path)

@@ -91,7 +91,7 @@ class JudgeConfig:
 
 
 class AIJudge:
-    """A judge that asks a language model by each of its principles; while it does, `counting`, at first silent.
+    """A judge that asks a language model by each of its principles; `counting`, silent at first, shows how far it is.
 
     Raises InputError where there is no principle, or one is empty.
     """

@@ -97,10 +97,7 @@ class FunctionReward(_Function):
 class FunctionJudge(_Function):
     """A judge from a function `f(prompts, firsts, seconds, **columns) -> list`: P(the first is better), or None.
 
-    Arguments are as `FunctionReward` has them; None makes a verdict invalid.
-
-    Raises InputError, naming the function and the row, where a row lacks a column the function asks for, and where the
-    function does not return one probability or None for each pair.
+    Arguments, and what raises InputError, are as `FunctionReward` has them; None makes a verdict invalid.
     """
 
     kind = "judge"

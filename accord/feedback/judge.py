@@ -46,10 +46,7 @@ def judge_samples(judge: Judge, first: Sequence[Sample], second: Sequence[Sample
 
 @dataclass(frozen=True, slots=True)
 class ScoreJudge:
-    """A judge that always prefers the higher `score(prompt, completion)`, and calls equal scores a tie.
-
-    A score that is not finite makes the verdict invalid.
-    """
+    """A judge that prefers the higher `score(prompt, completion)`; equal scores tie, those not finite are invalid."""
 
     score: Callable[[Text, Text], float]
     symmetric: ClassVar[bool] = True

@@ -73,10 +73,7 @@ def unsampled(prompt: Text, completion: Text) -> Sample:
 
 @dataclass(frozen=True, slots=True)
 class TextReward:
-    """A reward from a Python function of one prompt and one completion's text.
-
-    Raises `InputError`, naming the row, where the function does not return a finite number.
-    """
+    """A reward from a Python function of one prompt and one completion's text; `finite` refuses what is no number."""
 
     function: Callable[[Text, str], float]
 
@@ -85,10 +82,7 @@ class TextReward:
 
 
 def number(value: object) -> float | None:
-    """The value as a float where it is a number: Python's, NumPy's, or a tensor without dimensions; true is 1.
-
-    What no float32 is large enough for is infinite.
-    """
+    """A number, Python's, NumPy's or a tensor's, as a float: true is 1, what no float32 holds infinite; else None."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
     if not isinstance(value, int | float):
