@@ -137,9 +137,9 @@ def _fault(tree: Tree) -> str | None:
 
 def _left_out(reason: str, numbers: list[int], longest: int | None) -> str:
     """A line that says how many rows were left out, why, and which."""
-    rows = "1 row" if len(numbers) == 1 else f"{len(numbers)} rows"
+    rows = "row" if len(numbers) == 1 else "rows"
     named = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
-    return f"{rows} left out, as {reason} within {longest} tokens ({'row' if len(numbers) == 1 else 'rows'} {named})"
+    return f"{len(numbers)} {rows} left out, as {reason} within {longest} tokens ({rows} {named})"
 
 
 def encode_prompts(
@@ -210,7 +210,7 @@ class Order:
         """The rows, counted from 0, of `step`, counted from 0."""
         epoch, index = divmod(step, self.steps_per_epoch)
         start = index * self.batch_size
-        return [int(row) for row in _permutation(self.count, self.seed, epoch)[start : start + self.batch_size]]
+        return _permutation(self.count, self.seed, epoch)[start : start + self.batch_size].tolist()
 
 
 @lru_cache(maxsize=2)

@@ -122,7 +122,8 @@ def quotas(sizes: Sequence[int], cap: int, temperature: float = 1.0, total: int 
     total = sum(capped) if total is None else total
     shares = [total * weight / sum(weights) for weight in weights]
     whole = [int(share + 1e-9) for share in shares]
-    for i in sorted(range(len(sizes)), key=lambda i: (whole[i] - shares[i], i))[: total - sum(whole)]:
+    by_remainder = sorted(range(len(sizes)), key=lambda i: (whole[i] - shares[i], i))
+    for i in by_remainder[: total - sum(whole)]:
         whole[i] += 1
     return whole
 
