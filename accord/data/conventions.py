@@ -54,8 +54,7 @@ def _near(name: str, known: Sequence[str]) -> str | None:
 
 
 def _prompt(columns: Columns) -> Prompt:
-    rest = {name: value for name, value in columns.items() if name != "prompt"}
-    return Prompt(read_prompt(columns["prompt"]), rest)
+    return Prompt(read_prompt(columns["prompt"]), {name: value for name, value in columns.items() if name != "prompt"})
 
 
 def _demonstration(columns: Columns) -> Demonstration:
