@@ -42,7 +42,7 @@ def label(
         raise InputError(f"--pairs must be at least 1, not {pairs}.")
     from accord.data.load import load_samples
 
-    comparisons = comparisons_of(load_samples(data), pairs)
+    comparisons = comparisons_of(((prompt.prompt, text) for prompt, text in load_samples(data)), pairs)
     if not comparisons:
         raise InputError(f"{data} has no prompt with two different completions; sample with --n 2 or more.")
     if agreement is None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from jinja2 import TemplateError
 
@@ -85,10 +84,10 @@ def _message(item: Any, where: str) -> Message:
         return item
     if not isinstance(item, Mapping):
         raise InputError(f"{where} must be an object with 'role' and 'content', not {_kind(item)}")
-    role, content = item.get("role"), item.get("content")
-    if role is None or content is None:
-        missing = "role" if role is None else "content"
-        raise InputError(f"{where} lacks '{missing}': a message is an object with 'role' and 'content'")
+    for key in ("role", "content"):
+        if item.get(key) is None:
+            raise InputError(f"{where} lacks '{key}': a message is an object with 'role' and 'content'")
+    role, content = item["role"], item["content"]
     if role not in _ROLES:
         raise InputError(f"{where} has the unknown role {role!r}: the roles are {', '.join(_ROLES)}")
     if not isinstance(content, str):
@@ -100,11 +99,10 @@ def _message(item: Any, where: str) -> Message:
 
 def _encodable(text: str, where: str) -> str:
     """The text, refused where it holds half of a surrogate pair, which no tokenizer and no UTF-8 file can take."""
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"{where} holds {text[error.start]!r}, which is not valid Unicode text") from None
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where} holds {text[error.start]!r}, which is not valid Unicode text") from None
     return text
 
 
@@ -112,12 +110,8 @@ def _kind(value: Any) -> str:
     return "null" if value is None else f"of type {type(value).__name__}"
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A stretch of a completion that is tokenized on its own: an assistant's turn is trained, others are not."""
-
-    text: str
-    trained: bool = True
+Piece: TypeAlias = tuple[str, bool]
+"""A stretch of a completion that is tokenized on its own, and whether it is trained on: an assistant's turn is."""
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int, ...]:
@@ -127,8 +121,8 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int
     beginning-of-text token alone, or nothing where the tokenizer has none. A chat is rendered by the tokenizer's chat
     template with the generation prompt. Raises InputError where there is no template, or the template refuses the chat.
     """
-    tokens = tokenize(tokenizer, [prompt_text(tokenizer, prompt)])[0]
-    return (opening(tokenizer, prompt) if isinstance(prompt, str) else ()) + tuple(tokens)
+    [tokens] = tokenize(tokenizer, [prompt_text(tokenizer, prompt)])
+    return opening(tokenizer, prompt) + tuple(tokens)
 
 
 def encode_completion(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text) -> Branch:
@@ -140,7 +134,7 @@ def encode_completion(tokenizer: PreTrainedTokenizerBase, prompt: Text, completi
     """
     prompt, (completion,) = align(prompt, completion)
     pieces = completion_pieces(tokenizer, prompt, completion, prompt_text(tokenizer, prompt))
-    return join(pieces, tokenize(tokenizer, [piece.text for piece in pieces]), end_of_turn(tokenizer))
+    return join(pieces, tokenize(tokenizer, [text for text, _ in pieces]), end_of_turn(tokenizer))
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -148,8 +142,10 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
     return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
 
 
-def opening(tokenizer: PreTrainedTokenizerBase, prompt: str = "") -> tuple[int, ...]:
+def opening(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int, ...]:
     """The special tokens before a plain prompt: those the tokenizer adds; an empty one gets its `bos_token` anyway."""
+    if not isinstance(prompt, str):
+        return ()
     added = list(tokenizer("")["input_ids"])
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     if added and added[-1] == eos and added != [bos]:
@@ -180,7 +176,7 @@ def completion_pieces(
     what the template adds to the chat before it rendered with the generation prompt.
     """
     if isinstance(completion, str):
-        return (Piece(completion),)
+        return ((completion, True),)
     asked = () if isinstance(prompt, str) else prompt
     pieces: list[Piece] = []
     rendered = head
@@ -190,10 +186,10 @@ def completion_pieces(
         so_far = (*asked, *completion[:i])
         if i > 0:
             before = render(tokenizer, so_far, generation=True)
-            pieces.append(Piece(_added(rendered, before), trained=False))
+            pieces.append((_added(rendered, before), False))
             rendered = before
         after = render(tokenizer, (*so_far, turn), generation=False)
-        pieces.append(Piece(_added(rendered, after)))
+        pieces.append((_added(rendered, after), True))
         rendered = after
     return tuple(pieces)
 
@@ -207,13 +203,13 @@ def join(pieces: Iterable[Piece], tokens: Iterable[Sequence[int]], end: int) -> 
     joined: list[int] = []
     trained: list[bool] = []
     last = 0
-    for piece, ids in zip(pieces, tokens, strict=True):
+    for (_, is_trained), ids in zip(pieces, tokens, strict=True):
         spoken = len(ids)
-        if piece.trained:
+        if is_trained:
             spoken = next((i for i in range(len(ids), 0, -1) if ids[i - 1] == end), len(ids))
             last = len(joined) + spoken
         joined += ids
-        trained += [piece.trained and i < spoken for i in range(len(ids))]
+        trained += [is_trained and i < spoken for i in range(len(ids))]
     del joined[last:], trained[last:]
     if not joined or joined[-1] != end:
         joined.append(end)
@@ -238,9 +234,15 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
 def _added(before: str, after: str) -> str:
     """What a template adds when a chat goes on from the text `before` to the text `after`."""
     if not after.startswith(before):
-        index = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(after))
+        index = shared(before, after)
         raise InputError(
             "the tokenizer's chat template is at fault: it does not render a chat's beginning as the beginning of the "
             f"whole chat (they part at character {index}, after {after[max(0, index - 20) : index]!r})"
         )
     return after[len(before) :]
+
+
+def shared(first: Sequence[object], second: Sequence[object]) -> int:
+    """How many elements the two have in common before they part."""
+    both = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in both if a != b), min(len(first), len(second)))

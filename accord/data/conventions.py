@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from accord.data.chat import TRANSCRIPT, align, parse_transcript, read_prompt, read_text
+from accord.data.chat import TRANSCRIPT, align, parse_transcript, read_prompt, read_text, shared
 from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Text
 
@@ -26,21 +26,35 @@ class Convention:
     needs: tuple[str, ...]
     convert: Callable[[Columns], Row]
 
-    def fits(self, columns: Columns) -> bool:
-        return all(columns.get(name) is not None for name in self.needs)
-
 
 def convention_of(columns: Columns) -> Convention:
     """The convention a row follows; InputError says which columns were found, which are accepted, and what is near."""
-    first = next((convention for convention in CONVENTIONS if convention.fits(columns)), None)
-    if first is None or (first.convert is _prompt and _looks_like_more(columns)) or _misspells_prompt(first, columns):
-        raise InputError(_no_convention(columns))
-    return first
+    present = [str(name) for name, value in columns.items() if value is not None]
+    first = next((convention for convention in CONVENTIONS if set(convention.needs).issubset(present)), None)
+    if first is not None and not _misread(first, columns, present):
+        return first
+    known = sorted({name for convention in CONVENTIONS for name in convention.needs})
+    near = {name: _near(name, known) for name in present if name not in known}
+    hints = "; ".join(f"'{name}' is perhaps meant to be '{meant}'" for name, meant in near.items() if meant)
+    accepted = " | ".join(", ".join(convention.needs) for convention in CONVENTIONS)
+    found = (", ".join(present) or "none that is not null") + (f" ({hints})" if hints else "")
+    raise InputError(f"the columns found are {found}, but a row needs one of these sets of columns: {accepted}")
+
+
+def _misread(convention: Convention, columns: Columns, present: Sequence[str]) -> bool:
+    """Whether a prompt alone has a completion beside it, or what needs no prompt has one, both perhaps misspelled."""
+    if convention.convert is _prompt:
+        return any(_near(name, ("completion", "completions", "chosen", "rejected")) for name in present)
+    return "prompt" not in convention.needs and any(n != "prompt" and _near(n, ("prompt",)) for n in columns)
+
+
+def _near(name: str, known: Sequence[str]) -> str | None:
+    """The known column a name was probably meant to be."""
+    return next(iter(get_close_matches(str(name).strip().lower(), known, n=1, cutoff=0.8)), None)
 
 
 def _prompt(columns: Columns) -> Prompt:
-    rest = {name: value for name, value in columns.items() if name != "prompt"}
-    return Prompt(read_prompt(columns["prompt"]), rest)
+    return Prompt(read_prompt(columns["prompt"]), {name: value for name, value in columns.items() if name != "prompt"})
 
 
 def _demonstration(columns: Columns) -> Demonstration:
@@ -57,29 +71,28 @@ def _labeled(columns: Columns) -> Labeled:
 
 
 def _preference(columns: Columns) -> Preference:
-    if columns.get("prompt") is None or all(_is_dialogue(columns, name) for name in ("chosen", "rejected")):
-        return _implicit(columns)
-    prompt, (chosen, rejected) = _branches(columns, "chosen", "rejected")
-    return _preferred(prompt, chosen, rejected)
+    texts = [read_text(columns[name], name) for name in ("chosen", "rejected")]
+    whole = all(t.startswith(TRANSCRIPT) if isinstance(t, str) else t[0].role != "assistant" for t in texts)
+    if columns.get("prompt") is None or whole:  # dialogues that begin before the assistant's turn hold their prompt
+        prompt, chosen, rejected = _implicit(columns)
+    else:
+        prompt, (chosen, rejected) = _branches(columns, "chosen", "rejected")
+    if chosen == rejected:
+        raise InputError("'chosen' and 'rejected' are equal, so the row prefers nothing")
+    return Preference(prompt, chosen, rejected)
 
 
-def _implicit(columns: Columns) -> Preference:
-    """The preference between two whole dialogues or texts, whose prompt is what they have in common."""
+def _implicit(columns: Columns) -> tuple[Text, Text, Text]:
+    """Of two whole dialogues or texts, the prompt, which is what they have in common, and what follows it in each."""
     chosen, rejected = (read_completion(columns[name], name) for name in ("chosen", "rejected"))
     if isinstance(chosen, str) and isinstance(rejected, str):
         if not (chosen.startswith(TRANSCRIPT) and rejected.startswith(TRANSCRIPT)):
-            return _preferred(*split_strings(chosen, rejected))
+            return split_strings(chosen, rejected)
         chosen, rejected = parse_transcript(chosen), parse_transcript(rejected)
     if isinstance(chosen, str) or isinstance(rejected, str):
         raise InputError("'chosen' and 'rejected' must both be strings or both be lists of messages")
     prompt, first, second = split_dialogues(chosen, rejected)
-    return _preferred(prompt, _answer(first, "chosen"), _answer(second, "rejected"))
-
-
-def _preferred(prompt: Text, chosen: Text, rejected: Text) -> Preference:
-    if chosen == rejected:
-        raise InputError("'chosen' and 'rejected' are equal, so the row prefers nothing")
-    return Preference(prompt, chosen, rejected)
+    return prompt, _answer(first, "chosen"), _answer(second, "rejected")
 
 
 def _ranking(columns: Columns) -> Ranking:
@@ -122,20 +135,14 @@ def _instruction(columns: Columns) -> Demonstration:
     return _turns(asked, _plain(columns, "output"))
 
 
-def _question(columns: Columns) -> Demonstration:
-    return _turns(_plain(columns, "question"), _plain(columns, "answer"))
-
-
 def _turns(question: str, answer: str) -> Demonstration:
     return Demonstration((Message("user", question),), (Message("assistant", answer),))
 
 
 def _plain(columns: Columns, name: str, *, blank: bool = False) -> str:
-    value = read_text(columns[name], name)
+    value = (read_text if blank else read_completion)(columns[name], name)
     if not isinstance(value, str):
         raise InputError(f"'{name}' must be a string, not a list of messages")
-    if not blank and not value.strip():
-        raise InputError(f"'{name}' is empty")
     return value
 
 
@@ -174,12 +181,6 @@ def _demonstrated(completion: Text) -> Text:
     return completion
 
 
-def _is_dialogue(columns: Columns, name: str) -> bool:
-    """Whether a column begins before the assistant's first turn, so that it holds its own prompt."""
-    text = read_text(columns[name], name)
-    return text.startswith(TRANSCRIPT) if isinstance(text, str) else text[0].role != "assistant"
-
-
 CONVENTIONS = (
     Convention(("prompt", "completions", "ranks"), _ranking),
     Convention(("prompt", "completion", "label"), _labeled),
@@ -189,8 +190,8 @@ CONVENTIONS = (
     Convention(("messages",), _messages),
     Convention(("prompt",), _prompt),
     Convention(("instruction", "output"), _instruction),
-    Convention(("question", "answer"), _question),
-    Convention(("text",), lambda columns: Demonstration("", _plain(columns, "text"))),
+    Convention(("question", "answer"), lambda row: _turns(_plain(row, "question"), _plain(row, "answer"))),
+    Convention(("text",), lambda row: Demonstration("", _plain(row, "text"))),
 )
 """In the order they are tried: a prompt alone comes after every convention that gives its completion too."""
 
@@ -205,44 +206,11 @@ def carried(columns: Columns) -> dict[str, Any]:
     return {name: value for name, value in columns.items() if name not in _OF_A_ROW}
 
 
-_COMPLETIONS = ("completion", "completions", "chosen", "rejected")
-
-
-def _looks_like_more(columns: Columns) -> bool:
-    """Whether a row taken for a prompt alone has a completion's column too, or one that is nearly of that name."""
-    return any(name in _COMPLETIONS or _near(name, _COMPLETIONS) for name in columns if columns[name] is not None)
-
-
-def _misspells_prompt(convention: Convention, columns: Columns) -> bool:
-    """Whether a row taken for one that needs no prompt has a column that is nearly of that name."""
-    return "prompt" not in convention.needs and any(_near(name, ("prompt",)) for name in columns)
-
-
-def _near(name: str, known: Sequence[str]) -> str | None:
-    """The known column a name was probably meant to be."""
-    match = next(iter(get_close_matches(str(name).strip().lower(), known, n=1, cutoff=0.8)), None)
-    return None if match == name else match
-
-
-def _no_convention(columns: Columns) -> str:
-    present = [str(name) for name, value in columns.items() if value is not None]
-    known = sorted({name for convention in CONVENTIONS for name in convention.needs})
-    near = {name: _near(name, known) for name in present if name not in known}
-    hints = [f"'{name}' is perhaps meant to be '{meant}'" for name, meant in near.items() if meant]
-    accepted = " | ".join(", ".join(convention.needs) for convention in CONVENTIONS)
-    listed = ", ".join(present) if present else "none that is not null"
-    hint = f" ({'; '.join(hints)})" if hints else ""
-    return f"the columns found are {listed}{hint}, but a row needs one of these sets of columns: {accepted}"
-
-
 def split_dialogues(
     first: tuple[Message, ...], second: tuple[Message, ...]
 ) -> tuple[tuple[Message, ...], tuple[Message, ...], tuple[Message, ...]]:
-    """The prompt and the two completions of two dialogues that begin alike.
-
-    The prompt is the longest common prefix of turns after which both go on with an assistant turn.
-    """
-    end = min(_shared(first, second), len(first) - 1, len(second) - 1)
+    """The longest prompt that two dialogues have in common, and then both an assistant's turn; and what follows it."""
+    end = min(shared(first, second), len(first) - 1, len(second) - 1)
     while end >= 0 and not first[end].role == second[end].role == "assistant":
         end -= 1
     if end < 0:
@@ -258,14 +226,8 @@ def split_strings(first: str, second: str) -> tuple[str, str, str]:
     The prompt is the longest common prefix of whole words that leaves a word to each; the white space after it stays
     with the completions, as sub-word tokenizers want it. Texts that do not begin alike have the empty prompt.
     """
-    end = min(_shared(first, second), len(first.rstrip()) - 1, len(second.rstrip()) - 1)
+    end = min(shared(first, second), len(first.rstrip()) - 1, len(second.rstrip()) - 1)
     while end > 0 and not first[end - 1].isspace():
         end -= 1
     prompt = first[: max(end, 0)].rstrip()
     return prompt, first[len(prompt) :], second[len(prompt) :]
-
-
-def _shared(first: Sequence[object], second: Sequence[object]) -> int:
-    """How many elements the two have in common before they part."""
-    both = enumerate(zip(first, second, strict=False))
-    return next((i for i, (a, b) in both if a != b), min(len(first), len(second)))

@@ -16,26 +16,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from accord.data.chat import (
-    Piece,
-    align,
-    completion_pieces,
-    encode_prompt,
-    end_of_turn,
-    join,
-    opening,
-    prompt_text,
-    tokenize,
-)
+from accord.data.chat import align, completion_pieces, encode_prompt, end_of_turn, join, opening, prompt_text, tokenize
 from accord.engine.trees import Branch, Tree
-from accord.errors import InputError
+from accord.errors import InputError, located
 from accord.records import Demonstration, EncodedPrompt, Labeled, Preference, Prompt, Ranking, Row, Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 NO_ROOM = "the prompt leaves no room for a completion"
-SAME = "completions of different rank are the same tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +33,6 @@ class Encoded:
 
     trees: list[Tree]
     left_out: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A row's texts before they are tokenized."""
-
-    text: str
-    opening: tuple[int, ...]
-    branches: list[tuple[Piece, ...]]
-    ranks: tuple[int, ...]
 
 
 def to_tree(tokenizer: PreTrainedTokenizerBase, row: Row, index: int = -1) -> Tree:
@@ -102,31 +81,29 @@ def encode(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], *, max_lengt
 def _trees(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], start: int = 0) -> list[Tree]:
     """All rows as trees; their texts are tokenized in one call, which is what makes it quick."""
     plans = []
+    texts: list[str] = []
     for index, row in enumerate(rows, start):
-        try:
-            plans.append(_plan(tokenizer, row))
-        except InputError as error:
-            raise InputError(f"row {index + 1}: {error}") from None
-    texts = [text for plan in plans for text in (plan.text, *(p.text for pieces in plan.branches for p in pieces))]
+        with located(f"row {index + 1}: "):
+            completions, ranks = branches_of(row)
+            if not completions:
+                raise InputError("a prompt without a completion cannot be trained on: a completion column is needed")
+            prompt, completions = align(row.prompt, *completions)
+            head = prompt_text(tokenizer, prompt)
+            branches = [completion_pieces(tokenizer, prompt, completion, head) for completion in completions]
+        texts += [head, *(text for pieces in branches for text, _ in pieces)]
+        plans.append((opening(tokenizer, prompt), branches, ranks))
     tokens = iter(tokenize(tokenizer, texts))
     end = end_of_turn(tokenizer)
     trees = []
-    for index, plan in enumerate(plans, start):
-        prompt = plan.opening + tuple(next(tokens))
-        branches = tuple(join(pieces, [next(tokens) for _ in pieces], end) for pieces in plan.branches)
-        trees.append(Tree(prompt, branches, plan.ranks, index))
+    for index, (begin, branches, ranks) in enumerate(plans, start):
+        prompt_tokens = begin + tuple(next(tokens))
+        joined = tuple(join(pieces, [next(tokens) for _ in pieces], end) for pieces in branches)
+        trees.append(Tree(prompt_tokens, joined, ranks, index))
     return trees
 
 
-def _plan(tokenizer: PreTrainedTokenizerBase, row: Row) -> _Plan:
-    completions, ranks = _completions(row)
-    prompt, completions = align(row.prompt, *completions)
-    head = prompt_text(tokenizer, prompt)
-    branches = [completion_pieces(tokenizer, prompt, completion, head) for completion in completions]
-    return _Plan(head, opening(tokenizer, prompt) if isinstance(prompt, str) else (), branches, ranks)
-
-
-def _completions(row: Row) -> tuple[tuple[Text, ...], tuple[int, ...]]:
+def branches_of(row: Row) -> tuple[tuple[Text, ...], tuple[int, ...]]:
+    """The completions of a row, and their ranks, which a demonstration has not; of a prompt neither."""
     match row:
         case Demonstration(completion=completion):
             return (completion,), ()
@@ -136,8 +113,7 @@ def _completions(row: Row) -> tuple[tuple[Text, ...], tuple[int, ...]]:
             return (chosen, rejected), (0, 1)
         case Ranking(completions=completions, ranks=ranks):
             return completions, ranks
-        case Prompt():
-            raise InputError("a prompt without a completion cannot be trained on: a completion column is needed")
+    return (), ()
 
 
 def _cut(branch: Branch, room: int) -> Branch:
@@ -154,14 +130,16 @@ def _fault(tree: Tree) -> str | None:
     if not all(branch.tokens and (branch.trained is None or any(branch.trained)) for branch in tree.branches):
         return NO_ROOM
     ranked = combinations(zip(tree.branches, tree.ranks, strict=False), 2)
-    return SAME if any(a.tokens == b.tokens and i != j for (a, i), (b, j) in ranked) else None
+    if any(a.tokens == b.tokens and i != j for (a, i), (b, j) in ranked):
+        return "completions of different rank are the same tokens"
+    return None
 
 
-def _left_out(reason: str, numbers: list[int], longest: int) -> str:
+def _left_out(reason: str, numbers: list[int], longest: int | None) -> str:
     """A line that says how many rows were left out, why, and which."""
-    rows = "1 row" if len(numbers) == 1 else f"{len(numbers)} rows"
+    rows = "row" if len(numbers) == 1 else "rows"
     named = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
-    return f"{rows} left out, as {reason} within {longest} tokens ({'row' if len(numbers) == 1 else 'rows'} {named})"
+    return f"{len(numbers)} {rows} left out, as {reason} within {longest} tokens ({rows} {named})"
 
 
 def encode_prompts(
@@ -174,9 +152,8 @@ def encode_prompts(
 ) -> tuple[list[EncodedPrompt], list[str]]:
     """The rows' prompts that leave `room` for a completion within `longest` tokens, and a line for those left out.
 
-    Raises:
-        InputError: a prompt is empty, or with its completion would not fit into the model's `context`, or all are
-            longer than `longest`.
+    Raises InputError where a prompt is empty, or with its completion would not fit into the model's `context`, or all
+    are longer than `longest`.
     """
     kept: list[EncodedPrompt] = []
     long: list[int] = []
@@ -196,10 +173,7 @@ def encode_prompts(
             kept.append(EncodedPrompt(prompt, tokens, i))
     if long and not kept:
         raise InputError(f"no prompt leaves room for {room} new tokens within {longest} tokens; raise --max-length.")
-    if not long:
-        return kept, []
-    named = ", ".join(map(str, long[:8])) + (" ..." if len(long) > 8 else "")
-    return kept, [f"{len(long)} rows left out, as their prompts leave no room within {longest} tokens (rows {named})"]
+    return kept, [_left_out(NO_ROOM, long, longest)] if long else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +210,7 @@ class Order:
         """The rows, counted from 0, of `step`, counted from 0."""
         epoch, index = divmod(step, self.steps_per_epoch)
         start = index * self.batch_size
-        return [int(row) for row in _permutation(self.count, self.seed, epoch)[start : start + self.batch_size]]
+        return _permutation(self.count, self.seed, epoch)[start : start + self.batch_size].tolist()
 
 
 @lru_cache(maxsize=2)

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from accord.data.load import open_rows
 from accord.data.tasks import Task, checked_options, fill, value_at
-from accord.errors import InputError
+from accord.errors import InputError, located
 from accord.records import Demonstration, Message, Text
 
 Form: TypeAlias = Literal["chat", "plain"]
@@ -33,23 +33,16 @@ class Example:
 def examples_of(task: Task, *, training: bool = False, limit: int | None = None) -> list[Example]:
     """The rows that a task is evaluated on, or trained on, as examples.
 
-    Args:
-        task: the task.
-        training: the rows of its `train_split`, all of them, in place of those of its `split`.
-        limit: at most so many, where the task itself does not ask for fewer.
-
-    Raises:
-        InputError: a row lacks a column, has no answer, or an answer that is none of its options, or there are no rows.
+    For `training` these are all rows of its `train_split`, in place of those of its `split`; they are at most `limit`,
+    where the task itself does not ask for fewer. Raises InputError where a row lacks a column, has no answer, or one
+    that is none of its options, or where there are no rows.
     """
     most = None if training else min((n for n in (limit, task.limit) if n is not None), default=None)
     examples = []
-    name, unit, numbered = open_rows(task.data, task.train_split if training else task.split)
-    for number, columns in numbered:
-        try:
+    for number, where, columns in open_rows(task.data, task.train_split if training else task.split):
+        with located(f"{where}, for the task {task.label}: "):
             if all(_holds(columns, *condition) for condition in task.where.items()):
                 examples.append(_example(task, number, columns))
-        except InputError as error:
-            raise InputError(f"{name}, {unit} {number}, for the task {task.label}: {error}.") from None
         if len(examples) == most:
             break
     if not examples:
@@ -74,8 +67,12 @@ def asked(prompt: str, form: Form) -> Text:
 def _example(task: Task, number: int, columns: Mapping[str, Any]) -> Example:
     prompts = tuple(fill(template, columns) for template in task.prompts)
     if not all(prompts):
-        raise InputError("a prompt is empty")
-    references = _references(value_at(columns, task.output), task.output)
+        raise InputError("a prompt is empty.")
+    value = value_at(columns, task.output)
+    values = value if isinstance(value, list) else [value]
+    if not values or not all(isinstance(v, str | int | float) and str(v).strip() for v in values):
+        raise InputError(f"the column {task.output!r} must hold an answer, or a list of right answers, not {value!r}.")
+    references = tuple(str(v).strip() for v in values)
     options: tuple[str, ...] = ()
     if task.metric == "options":
         options = task.options if isinstance(task.options, tuple) else _row_options(columns, task.options)
@@ -83,31 +80,20 @@ def _example(task: Task, number: int, columns: Mapping[str, Any]) -> Example:
     return Example(number, prompts, references, options)
 
 
-def _references(value: Any, column: str) -> tuple[str, ...]:
-    """The right answers: a text or a number, or a list of such of which any is right."""
-    values = value if isinstance(value, list) else [value]
-    if not values or not all(isinstance(v, str | int | float) and str(v).strip() for v in values):
-        raise InputError(f"the column {column!r} must hold an answer, or a list of right answers, not {value!r}")
-    return tuple(str(v).strip() for v in values)
-
-
 def _option(answer: str, options: Sequence[str]) -> str:
     """The option that an answer is, letter for letter or else `normalized`."""
-    same = [option for option in options if option == answer]
-    same += [option for option in options if normalized(option) == normalized(answer)]
+    same = [o for o in options if o == answer] or [o for o in options if normalized(o) == normalized(answer)]
     if not same:
-        raise InputError(f"the answer {answer!r} is none of the options {', '.join(map(repr, options))}")
+        raise InputError(f"the answer {answer!r} is none of the options {', '.join(map(repr, options))}.")
     return same[0]
 
 
 def _row_options(columns: Mapping[str, Any], column: str) -> tuple[str, ...]:
     value = value_at(columns, column)
     if not isinstance(value, list):
-        raise InputError(f"the column {column!r} must hold a list of options, not {value!r}")
-    try:
+        raise InputError(f"the column {column!r} must hold a list of options, not {value!r}.")
+    with located(f"the column {column!r}: "):
         return checked_options(value)
-    except InputError as error:
-        raise InputError(f"the column {column!r}: {str(error).removesuffix('.')}") from None
 
 
 def _holds(columns: Mapping[str, Any], path: str, wanted: Any) -> bool:
@@ -128,13 +114,8 @@ def quotas(sizes: Sequence[int], cap: int, temperature: float = 1.0, total: int 
 
     Examples-proportional mixing with a maximum (Raffel et al. 2020, arXiv:1910.10683, section 3.5.2; FLAN's maximum is
     3,000). Temperature 1 gives data sets up to the cap their natural weight, higher ones bring all nearer to equal.
-    What division leaves over goes to the largest remainders, the earlier first.
-
-    Args:
-        sizes: rows of each data set.
-        cap: rows beyond which a data set gains no further weight.
-        temperature: flattens the proportions, above 0.
-        total: rows of the mix; at first as many as the data sets have, each up to the cap.
+    What division leaves over goes to the largest remainders, the earlier first. Unless `total` is given, the mix has as
+    many rows as the data sets have, each up to the cap.
     """
     capped = [min(size, cap) for size in sizes]
     weights = [size ** (1 / temperature) if size else 0.0 for size in capped]
@@ -160,23 +141,16 @@ def mixture(
     """Demonstrations of the tasks of all clusters but those left out, shuffled, and lines about what was not taken.
 
     A row appears under one of its task's instructions, drawn at random. Rows that the clusters left out are evaluated
-    on are not trained on under other tasks either.
-
-    Raises:
-        InputError: no task is left to train on.
+    on are not trained on under other tasks either. Raises InputError where no task is left to train on.
     """
     forbidden = {(t.data.resolve(), e.row) for t in tasks if t.cluster in left_out for e in examples_of(t)}
     pools: list[tuple[Task, list[Example]]] = []
     notes = []
-    for task in tasks:
-        if task.cluster in left_out:
-            continue
+    for task in (task for task in tasks if task.cluster not in left_out):
         rows = examples_of(task, training=True)
         kept = [e for e in rows if (task.data.resolve(), e.row) not in forbidden]
-        if len(kept) < len(rows):
-            notes.append(
-                f"{task.label}: {len(rows) - len(kept)} rows left out, as clusters held out are asked about them"
-            )
+        if lost := len(rows) - len(kept):
+            notes.append(f"{task.label}: {lost} rows left out, as clusters held out are asked about them")
         pools.append((task, kept))
     if not any(rows for _, rows in pools):
         raise InputError("no row is left to train on: leave fewer clusters out.")

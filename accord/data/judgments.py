@@ -7,18 +7,17 @@ keeps who judged and where its row comes from. So data on which models of prefer
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import combinations
-from math import comb
 from typing import Any
 
 from accord.data.chat import align, read_prompt
 from accord.data.conventions import read_completion
-from accord.data.load import Source, head, open_rows, read_rows
-from accord.errors import InputError
-from accord.records import Preference, Ranking, Row, Text
+from accord.data.encoding import branches_of
+from accord.data.load import Source, called, open_rows, read_rows, require_rows
+from accord.errors import InputError, located, nearest
+from accord.records import Row, Text
 
 LABELS = {"1": 1.0, "2": 0.0, "tie": 0.5, "0": 0.5}
 """What a label may say, in any case: the first is better, the second is, neither (two ways)."""
@@ -60,85 +59,54 @@ def load_judgments(
       texts in that order, an empty line between them; a list of texts is one paragraph.
     - `source`, `annotator`: "source" and "annotator" unless named, in rows of either sort, where there are such.
 
-    Args:
-        data: as `load_data` takes it.
-        columns: the column of each of these roles that is called otherwise.
-        split: which rows, such as train, train[:100] or train[-100:].
-        limit: only the first so many rows.
-
-    Raises:
-        InputError: as `load_data` does; a role is not known, a column is not there, or a label says none of these.
+    `columns` names the column of each of these roles that is called otherwise; the rest is as `load_data` has it.
+    Raises InputError too where a role is not known, a column is not there, or a label says none of these.
     """
     names = dict(columns or {})
     for role in names:
         if role not in ROLES:
-            near = get_close_matches(role, ROLES, 1, 0.5)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ROLES)}"
-            raise InputError(f"columns can be named for no {role!r}; {hint}")
+            hint = nearest(role, ROLES) or f"; there are {', '.join(ROLES)}"
+            raise InputError(f"columns can be named for no {role!r}{hint}")
     if names.keys() <= {"source", "annotator"}:
         return _conventional(data, names, split, limit)
-    if ("completions" in names) == bool({"first", "second"} & names.keys()) or ("first" in names) != (
-        "second" in names
-    ):
+    if names.keys() & {"first", "second", "completions"} not in ({"first", "second"}, {"completions"}):
         raise InputError("name the columns of two answers as first and second, or those of several as completions")
-    return _named(data, names, split, limit)
+    if not isinstance(data, (str, os.PathLike)):
+        raise InputError("columns can be named for files and data sets on the Hub; rows in memory need the usual ones")
+    answers = _list(names["completions"]) if "completions" in names else [names["first"], names["second"]]
+    if len(answers) < 2:
+        raise InputError(f"a comparison needs two completions, and only {answers[0]} is named; separate them by commas")
+    judgments: list[Judgment] = []
+    for row, (_, where, cells) in enumerate(open_rows(data, split, limit)):
+        with located(f"{where}: "):
+            judgments += _named(cells, names, answers, row)
+    require_rows(judgments, data, split)
+    return judgments
 
 
 def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int | None) -> list[Judgment]:
     """Every pair of the completions of preferences and rankings."""
     judgments: list[Judgment] = []
     for number, (row, columns) in enumerate(read_rows(data, split, limit)):
-        ranked = ranked_completions(row)
-        if ranked is None:
+        pairs = compared(row)
+        if not pairs:
             raise InputError(
-                f"{_called(data)} holds no comparisons: rows need chosen and rejected, or completions and ranks, or "
+                f"{called(data)} holds no comparisons: rows need chosen and rejected, or completions and ranks, or "
                 "columns named by --columns.first, --columns.second and --columns.label"
             )
         source, annotator = (_said(columns, names, role) for role in ("source", "annotator"))
-        for (a, rank), (b, other) in combinations(ranked, 2):
-            label = 0.5 + 0.5 * ((rank < other) - (rank > other))
-            judgments.append(Judgment(row.prompt, a, b, label, number, source, annotator))
+        judgments += [Judgment(row.prompt, a, b, label, number, source, annotator) for a, b, label in pairs]
     return judgments
 
 
-def ranked_completions(row: Row) -> list[tuple[Text, int]] | None:
-    """The completions of a preference or a ranking, each with its rank, 0 the best; None for any other row."""
-    match row:
-        case Preference(chosen=chosen, rejected=rejected):
-            return [(chosen, 0), (rejected, 1)]
-        case Ranking(completions=completions, ranks=ranks):
-            return list(zip(completions, ranks, strict=True))
-    return None
+def compared(row: Row) -> list[tuple[Text, Text, float]]:
+    """Every pair of a preference's or a ranking's completions, with its label; none for any other row."""
+    ranked = combinations(zip(*branches_of(row), strict=False), 2)
+    return [(a, b, 0.5 + 0.5 * ((i < j) - (i > j))) for (a, i), (b, j) in ranked]
 
 
-def _named(data: Source, names: Mapping[str, str], split: str, limit: int | None) -> list[Judgment]:
-    """The judgments of rows whose columns have names of their own."""
-    if not isinstance(data, (str, os.PathLike)):
-        raise InputError("columns can be named for files and data sets on the Hub; rows in memory need the usual ones")
-    answers = _list(names["completions"]) if "completions" in names else [names["first"], names["second"]]
-    if len(answers) < 2:
-        raise InputError(f"a comparison needs two completions, and only {answers[0]} is named; separate them by commas")
-    labels = _labels if "completions" in names else lambda value, column, _: [_label(value, column)]
-    name, unit, numbered = open_rows(data, split)
-    judgments: list[Judgment] = []
-    for row, (number, columns) in enumerate(head(numbered, limit)):
-        try:
-            judgments += _judgments(columns, names, answers, labels, row)
-        except InputError as error:
-            raise InputError(f"{name}, {unit} {number}: {error}") from None
-    if not judgments:
-        raise InputError(f"{name} holds no rows" + ("" if split == "train" else f" in the split '{split}'"))
-    return judgments
-
-
-def _judgments(
-    columns: Mapping[str, Any],
-    names: Mapping[str, str],
-    answers: Sequence[str],
-    labels: Callable[[Any, str, int], list[float]],
-    row: int,
-) -> Iterator[Judgment]:
-    """One row's."""
+def _named(columns: Mapping[str, Any], names: Mapping[str, str], answers: Sequence[str], row: int) -> list[Judgment]:
+    """The judgments of a row whose columns have names of their own."""
     asked, column = _list(names.get("prompt", "prompt")), names.get("label", "label")
     absent = [name for name in (*asked, *answers, column) if columns.get(name) is None]
     if absent:
@@ -150,23 +118,19 @@ def _judgments(
         prompt = "\n\n".join(_paragraphs(columns[name], name) for name in asked)
     prompt, texts = align(prompt, *(read_completion(columns[name], name) for name in answers))
     source, annotator = (_said(columns, names, role) for role in ("source", "annotator"))
-    said = labels(columns[column], column, len(answers))
-    for (first, second), label in zip(combinations(texts, 2), said, strict=True):
-        yield Judgment(prompt, first, second, label, row, source, annotator)
-
-
-def _labels(value: Any, column: str, answers: int) -> list[float]:
-    """The labels of all pairs of so many answers."""
-    pairs = comb(answers, 2)
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != pairs:
-        order = " ".join(f"{a}{b}" for a, b in combinations(range(1, answers + 1), 2))
-        raise InputError(f"{column!r} must be a list of {pairs} labels, of the pairs {order}, and is {value!r}")
-    return [_label(item, column) for item in value]
+    pairs = list(combinations(texts, 2))
+    said = columns[column] if "completions" in names else [columns[column]]
+    if not isinstance(said, Sequence) or isinstance(said, str) or len(said) != len(pairs):
+        order = " ".join(f"{a}{b}" for a, b in combinations(range(1, len(answers) + 1), 2))
+        raise InputError(f"{column!r} must be a list of {len(pairs)} labels, of the pairs {order}, and is {said!r}")
+    return [
+        Judgment(prompt, first, second, _label(label, column), row, source, annotator)
+        for (first, second), label in zip(pairs, said, strict=True)
+    ]
 
 
 def _label(value: Any, column: str) -> float:
-    said = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip().lower()
-    said = said.removesuffix(".0")  # a number in a table of text
+    said = str(value).strip().lower().removesuffix(".0")  # a whole number may be written so
     if isinstance(value, bool) or said not in LABELS:
         raise InputError(
             f"{column!r} is {value!r}, and must be 1 (the first is better), 2 (the second is) or tie (or 0)"
@@ -198,7 +162,3 @@ def _said(columns: Mapping[str, Any], names: Mapping[str, str], role: str) -> st
 
 def _list(names: str) -> list[str]:
     return [name.strip() for name in names.split(",")]
-
-
-def _called(data: Source) -> str:
-    return os.fspath(data) if isinstance(data, (str, os.PathLike)) else "the data"

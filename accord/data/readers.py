@@ -7,26 +7,18 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from accord.errors import InputError
 
 Numbered: TypeAlias = Iterator[tuple[int, Mapping[str, Any]]]
-"""The columns of each row, with its number (from 1) in its file."""
+"""The columns of each row, with its number (from 1) in its file: of its line where a row is a line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
-    """How a kind of file is read, and what its numbers count: lines where a row is a line, rows elsewhere."""
-
-    read: Callable[[Path], Numbered]
-    unit: str = "row"
-
-
-def format_of(path: Path) -> Format | None:
-    """The format a file's name ends in, if it is one of `FORMATS`."""
+def reader_of(path: Path) -> Callable[[Path], Numbered] | None:
+    """How a file of that name is read, if it ends as one of `FORMATS`."""
     suffix = "".join(path.suffixes[-2:]).lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
     return FORMATS.get(suffix)
 
@@ -34,20 +26,20 @@ def format_of(path: Path) -> Format | None:
 def read_jsonl(path: Path) -> Numbered:
     """One JSON object a line; empty lines are skipped."""
     with _open_text(path) as file:
-        for number, line in enumerate(_decoded(file, path), start=1):
+        for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
                 columns = json.loads(line)
             except json.JSONDecodeError as error:
                 raise InputError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from None
-            yield number, _object(columns, path, f"line {number}")
+            yield number, _object(columns, f"{path}, line {number}")
 
 
 def read_json(path: Path) -> Numbered:
     """A JSON list of objects."""
     with _open_text(path) as file:
-        text = "".join(_decoded(file, path))
+        text = file.read()
     try:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
@@ -56,13 +48,13 @@ def read_json(path: Path) -> Numbered:
     if not isinstance(rows, list):
         raise InputError(f"{path} must hold a JSON list of objects, not {_json_kind(rows)}")
     for number, columns in enumerate(rows, start=1):
-        yield number, _object(columns, path, f"row {number}")
+        yield number, _object(columns, f"{path}, row {number}")
 
 
 def read_csv(path: Path) -> Numbered:
     """A header, then a row of cells each; cells are text, but for the columns that hold numbers or lists as JSON."""
     with _open_text(path, newline="") as file:
-        reader = csv.DictReader(_decoded(file, path), strict=True)
+        reader = csv.DictReader(file, strict=True)
         try:
             for number, cells in enumerate(reader, start=1):
                 if None in cells:
@@ -81,39 +73,37 @@ def read_parquet(path: Path) -> Numbered:
         with pyarrow.parquet.ParquetFile(path) as file:
             yield from enumerate((row for batch in file.iter_batches() for row in batch.to_pylist()), start=1)
     except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path} is not a readable Parquet file ({_first_line(error)})") from None
+        raise InputError(f"{path} is not a readable Parquet file ({first_line(error)})") from None
 
 
 FORMATS = {
-    ".jsonl": Format(read_jsonl, unit="line"),
-    ".jsonl.gz": Format(read_jsonl, unit="line"),
-    ".json": Format(read_json),
-    ".json.gz": Format(read_json),
-    ".csv": Format(read_csv),
-    ".csv.gz": Format(read_csv),
-    ".parquet": Format(read_parquet),
+    ".jsonl": read_jsonl,
+    ".jsonl.gz": read_jsonl,
+    ".json": read_json,
+    ".json.gz": read_json,
+    ".csv": read_csv,
+    ".csv.gz": read_csv,
+    ".parquet": read_parquet,
 }
 
 _JSON_CELLS = ("label", "ranks", "completions", "messages")
 
 
-def _open_text(path: Path, newline: str | None = None) -> IO[str]:
+@contextmanager
+def _open_text(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
+    """The file, open; InputError where it cannot be read, is not UTF-8, or its compression is damaged."""
+    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
     try:
-        if path.suffix.lower() == ".gz":
-            return gzip.open(path, "rt", encoding="utf-8-sig", newline=newline)
-        return open(path, encoding="utf-8-sig", newline=newline)
+        file = opener(path, "rt", encoding="utf-8-sig", newline=newline)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
-
-
-def _decoded(file: IO[str], path: Path) -> Iterator[str]:
-    """The file's lines; InputError where it is not UTF-8, or its compression is damaged."""
     try:
-        yield from file
+        with file:
+            yield file
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text ({error.reason})") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read to its end ({_first_line(error)})") from None
+        raise InputError(f"{path} cannot be read to its end ({first_line(error)})") from None
 
 
 def _cell(name: str, cell: str | None) -> Any:
@@ -126,9 +116,9 @@ def _cell(name: str, cell: str | None) -> Any:
         return cell
 
 
-def _object(columns: Any, path: Path, where: str) -> Mapping[str, Any]:
+def _object(columns: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(columns, dict):
-        raise InputError(f"{path}, {where}: a row must be a JSON object, not {_json_kind(columns)}")
+        raise InputError(f"{where}: a row must be a JSON object, not {_json_kind(columns)}")
     return columns
 
 
@@ -137,5 +127,6 @@ def _json_kind(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an exception says in its first line, or else its name."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -23,13 +23,12 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from accord.errors import InputError
+from accord.errors import InputError, located, nearest
 
 METRICS = ("exact", "number", "options", "rouge-1", "rouge-2", "rouge-l")
 """How the answers of a task are scored; `options` chooses among given answers, the others read what is written."""
@@ -65,41 +64,29 @@ class Task:
 
 
 def read_tasks(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> list[Task]:
-    """The tasks in a YAML file, cluster after cluster.
+    """The tasks in a YAML file, cluster after cluster; `folder` holds their data files, if they are not beside it.
 
-    Args:
-        path: the file.
-        folder: where the tasks' data files are, if they are not beside it.
-
-    Raises:
-        InputError: the file cannot be read, is no file of tasks, or a task has an unknown, missing or unfit key, or
-            data that are not there.
+    Raises InputError where the file cannot be read, is no file of tasks, or a task has an unknown, missing or unfit
+    key, or data that are not there.
     """
     tasks = []
     for cluster, members in _clusters(Path(path)).items():
         if not isinstance(members, Mapping) or not members:
             raise InputError(f"{path}: the cluster {cluster} must hold tasks by name.")
         for name, given in members.items():
-            try:
+            with located(f"{path}, task {cluster}/{name}: "):
                 tasks.append(_task(str(cluster), str(name), given, Path(folder or Path(path).parent)))
-            except InputError as error:
-                raise InputError(f"{path}, task {cluster}/{name}: {error}") from None
     return tasks
 
 
 def clusters_named(names: str | None, tasks: Sequence[Task]) -> list[str]:
-    """The clusters in a list with commas.
-
-    Raises:
-        InputError: a cluster is not among the tasks'.
-    """
+    """The clusters in a list with commas; InputError where one is not among the tasks'."""
     known = list(dict.fromkeys(task.cluster for task in tasks))
     wanted = [name.strip() for name in (names or "").split(",") if name.strip()]
     for name in wanted:
         if name not in known:
-            raise InputError(
-                f"there is no cluster {name!r}{_nearest(name, known)}; the clusters are {', '.join(known)}."
-            )
+            hint = nearest(name, known)
+            raise InputError(f"there is no cluster {name!r}{hint}; the clusters are {', '.join(known)}.")
     return wanted
 
 
@@ -122,39 +109,31 @@ def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
         raise InputError(f"a task is a mapping with {', '.join(sorted(NEEDED))}.")
     for key in given:
         if key not in TAKEN:
-            raise InputError(f"unknown key {key!r}{_nearest(str(key), TAKEN)}; a task takes {', '.join(TAKEN)}.")
+            raise InputError(f"unknown key {key!r}{nearest(str(key), TAKEN)}; a task takes {', '.join(TAKEN)}.")
     for key in NEEDED:
         if given.get(key) is None:
             raise InputError(f"the key {key!r} is missing.")
     for key in ("data", "metric", "output", "split", "train_split"):
         if not isinstance(given.get(key, ""), str):
             raise InputError(f"{key!r} must be text, not {given[key]!r}.")
-    metric, data = given["metric"], folder / given["data"]
+    metric, data, where = given["metric"], folder / given["data"], given.get("where", {})
     if metric not in METRICS:
-        raise InputError(
-            f"there is no metric {metric!r}{_nearest(metric, METRICS)}; the metrics are {', '.join(METRICS)}."
-        )
+        hint = nearest(metric, METRICS)
+        raise InputError(f"there is no metric {metric!r}{hint}; the metrics are {', '.join(METRICS)}.")
     if (metric == "options") != ("options" in given):
         raise InputError("'options' are given where the metric is options, and only there.")
     if not data.is_file():
         raise InputError(f"there is no file {data}.")
-    where = given.get("where", {})
     if not isinstance(where, Mapping):
         raise InputError("'where' must be a mapping from columns to the values that rows must have there.")
-    return Task(
-        cluster,
-        name,
-        data,
-        metric,
-        _prompts(given["prompt"]),
-        given["output"],
-        _options(given["options"]) if metric == "options" else (),
-        where,
-        given.get("split", "train"),
-        given.get("train_split", "train"),
-        _count(given, "limit"),
-        _count(given, "max_new_tokens"),
-    )
+    for key in ("limit", "max_new_tokens"):
+        value = given.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise InputError(f"{key!r} must be a whole number from 1 up, not {value!r}.")
+    read = {"data": data, "prompts": _prompts(given["prompt"])}
+    if metric == "options":
+        read["options"] = _options(given["options"])
+    return Task(cluster, name, **{key: value for key, value in given.items() if key != "prompt"} | read)
 
 
 def _prompts(given: Any) -> tuple[str, ...]:
@@ -178,11 +157,7 @@ def _options(given: Any) -> tuple[str, ...] | str:
 
 
 def checked_options(given: Sequence[Any]) -> tuple[str, ...]:
-    """Options as different texts, two or more.
-
-    Raises:
-        InputError: they are not.
-    """
+    """Options as different texts, two or more; InputError where they are not."""
     options = [str(option).strip() for option in given if isinstance(option, str | int | float)]
     if len(options) != len(given) or not all(options):
         raise InputError("every option must be a text that is not empty, or a number.")
@@ -191,41 +166,23 @@ def checked_options(given: Sequence[Any]) -> tuple[str, ...]:
     return tuple(options)
 
 
-def _count(given: Mapping[str, Any], key: str) -> int | None:
-    value = given.get(key)
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise InputError(f"{key!r} must be a whole number from 1 up, not {value!r}.")
-    return value
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    near = get_close_matches(name, names, 1, 0.5)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
 _PART = re.compile(r"\{\{|\}\}|\{([\w. -]+)\}|[{}]")
 
 
 def check_template(template: str) -> None:
     """Raise InputError where a brace of the template neither names a column nor is doubled."""
-    for part in _PART.finditer(template):
-        if part[0] in "{}":
-            raise InputError(
-                f"the template {template!r} has a stray {part[0]}: write {part[0] * 2} for the sign itself."
-            )
+    for sign in (part[0] for part in _PART.finditer(template)):
+        if sign in "{}":
+            raise InputError(f"the template {template!r} has a stray {sign}: write {sign * 2} for the sign itself.")
 
 
 def fill(template: str, columns: Mapping[str, Any]) -> str:
-    """The template with the row's columns in it, white space at its ends removed.
-
-    Raises:
-        InputError: a column is not there, or is neither text nor a number.
-    """
+    """The template with the row's columns in it, stripped; InputError where one is not there, or no text or number."""
 
     def text(path: str) -> str:
         value = value_at(columns, path)
         if not isinstance(value, str | int | float):
-            raise InputError(f"the column {path!r} must hold text or a number, not {type(value).__name__}")
+            raise InputError(f"the column {path!r} must hold text or a number, not {type(value).__name__}.")
         return str(value)
 
     return _replaced(template, text)
@@ -237,11 +194,7 @@ def blank(template: str) -> str:
 
 
 def value_at(columns: Mapping[str, Any], path: str) -> Any:
-    """What is at a column, or at a path from a column into its value, such as `instances.0.input`.
-
-    Raises:
-        InputError: there is nothing.
-    """
+    """What is at a column, or at a path into one such as `instances.0.input`; InputError where there is nothing."""
     if path in columns:
         return columns[path]
     value: Any = columns
@@ -251,7 +204,7 @@ def value_at(columns: Mapping[str, Any], path: str) -> Any:
         elif isinstance(value, Sequence) and not isinstance(value, str) and key.isdecimal() and int(key) < len(value):
             value = value[int(key)]
         else:
-            raise InputError(f"there is no column {path!r}; the row has {', '.join(map(str, columns))}")
+            raise InputError(f"there is no column {path!r}; the row has {', '.join(map(str, columns))}.")
     return value
 
 

@@ -17,7 +17,7 @@ import torch
 
 from accord.console import counting, status
 from accord.data.encoding import encode_prompts
-from accord.data.load import load_prompted_samples, load_samples, open_rows
+from accord.data.load import load_samples, open_rows
 from accord.engine.load import load_model
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
@@ -208,7 +208,7 @@ class Written:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._first: dict[Text, tuple[Prompt, Text]] = {}
-        for prompt, completion in load_prompted_samples(path):
+        for prompt, completion in load_samples(path):
             self._first.setdefault(prompt.prompt, (prompt, completion))
         if not self._first:
             raise InputError(f"{self.path} holds no rows.")
@@ -282,7 +282,7 @@ def read_pool(file: str, reward: str | None, judge: str | None, proxy: str, gold
     Raises:
         InputError: there are no rows, a column is missing or holds no number, or a prompt has one sample alone.
     """
-    texts = load_samples(file)
+    texts = [(prompt.prompt, completion) for prompt, completion in load_samples(file)]
     if not texts:
         raise InputError(f"{file} has no rows; give samples, many of each prompt.")
     proxies, golds = (
@@ -305,14 +305,13 @@ def read_pool(file: str, reward: str | None, judge: str | None, proxy: str, gold
 
 
 def _column(file: str, column: str, option: str, scorer: str) -> Floats:
-    _, unit, numbered = open_rows(file, "train")
     values: list[float] = []
-    for number, row in numbered:
+    for _, where, row in open_rows(file):
         value = row.get(column)
         if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
             raise InputError(
-                f"{file}, {unit} {number}: the column {column!r} holds no finite number; name another by {option}, or "
-                f"have {scorer} score the samples."
+                f"{where}: the column {column!r} holds no finite number; name another by {option}, or have {scorer} "
+                "score the samples."
             )
         values.append(float(value))
     return np.array(values)

@@ -8,6 +8,5 @@ from . import mathematics as mathematics
 from . import named as named
 from . import people as people
 from . import reasoning as reasoning
-from . import remote as remote
 from . import reward as reward
 from . import verifiers as verifiers

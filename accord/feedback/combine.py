@@ -10,7 +10,6 @@ then mostly the smallest of their constants. Center the members before taking it
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -21,20 +20,18 @@ from accord.feedback.reward import Reward, score_texts
 from accord.records import Sample, Text
 
 
-class Combined(ABC):
-    """A reward made of several, by name; `parts` keeps what each gave in the last call, and their own parts."""
+class Combined:
+    """A reward made of several, by name; `parts` keeps what each gave in the last call, and their own parts.
 
-    def __init__(self, members: Mapping[str, Reward]) -> None:
-        self.members = dict(members)
+    `combine` makes one score a sample, (C,), of those of M members, (M, C).
+    """
+
+    def __init__(self, members: Mapping[str, Reward], combine: Callable[[Tensor], Tensor]) -> None:
+        self.members, self.combine = dict(members), combine
         self.made_of = tuple(members.values())
         self.parts: dict[str, Tensor] = {}
 
-    @abstractmethod
-    def combine(self, scores: Tensor) -> Tensor:
-        """One score a sample, (C,), from those of M members, (M, C)."""
-
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        """The combined reward of every sample, (C,) float32."""
         return self._combined(lambda reward: reward(samples))
 
     def texts(self, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
@@ -49,40 +46,24 @@ class Combined(ABC):
         return self.combine(torch.stack([self.parts[name] for name in self.members]))
 
 
-class Weighted(Combined):
+def weighted(terms: Mapping[str, tuple[float, Reward]]) -> Combined:
     """A sum of rewards, each times its weight, from (weight, reward) by name; `parts` are unweighted."""
-
-    def __init__(self, terms: Mapping[str, tuple[float, Reward]]) -> None:
-        super().__init__({name: reward for name, (_, reward) in terms.items()})
-        self.weights = torch.tensor([weight for weight, _ in terms.values()])
-
-    def combine(self, scores: Tensor) -> Tensor:
-        return (self.weights[:, None] * scores).sum(0)
+    weights = torch.tensor([weight for weight, _ in terms.values()])
+    members = {name: reward for name, (_, reward) in terms.items()}
+    return Combined(members, lambda scores: (weights[:, None] * scores).sum(0))
 
 
-class Mean(Combined):
-    """The members' mean."""
-
-    def combine(self, scores: Tensor) -> Tensor:
-        return scores.mean(0)
-
-
-class Min(Combined):
-    """The worst that any member says."""
-
-    def combine(self, scores: Tensor) -> Tensor:
-        return scores.amin(0)
-
-
-ENSEMBLES: dict[str, type[Combined]] = {"mean": Mean, "min": Min}
+ENSEMBLES: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda scores: scores.mean(0),
+    "min": lambda scores: scores.amin(0),
+}
+"""The members' mean, and the worst that any member says."""
 
 
 def ensemble(name: str, meaning: Callable[[str], Reward]) -> Combined:
     """The ensemble that `mean(A, B, ...)` or `min(A, B, ...)` names, by the meaning of its members' names.
 
-    Raises:
-        InputError: it has fewer than two members, or one of them twice or without a name.
-        ValueError: the name is none of an ensemble.
+    Raises as `ensemble_of`.
     """
     kind, members = ensemble_of(name)
-    return ENSEMBLES[kind]({member: meaning(member) for member in members})
+    return Combined({member: meaning(member) for member in members}, ENSEMBLES[kind])

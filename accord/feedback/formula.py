@@ -36,8 +36,7 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 def terms(spec: str) -> list[tuple[float | None, str]]:
     """The weights and names of a formula, None for a weight that is not written; a file's name is never a formula.
 
-    Raises:
-        InputError: a term is empty.
+    Raises InputError where a term is empty.
     """
     parts = [spec] if os.path.exists(spec) else [part.strip() for part in spec.split(" + ")]
     matches = [_TERM.fullmatch(part) for part in parts]
@@ -49,9 +48,8 @@ def terms(spec: str) -> list[tuple[float | None, str]]:
 def ensemble_of(name: str) -> tuple[str, list[str]]:
     """How an ensemble combines its members (mean or min), and what they are called.
 
-    Raises:
-        InputError: it has fewer than two members, or one of them twice or without a name.
-        ValueError: the name is none of an ensemble.
+    Raises InputError where it has fewer than two members, or one of them twice or without a name, and ValueError where
+    the name is none of an ensemble.
     """
     match = _ENSEMBLE.fullmatch(name)
     if match is None:

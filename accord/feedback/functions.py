@@ -1,11 +1,16 @@
-"""Python functions as rewards and as judges, called with lists as the field's trainers call them."""
+"""Python functions and servers as rewards and as judges, given lists as the field's trainers give them."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import json
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from typing import Any
 
 import torch
@@ -25,7 +30,9 @@ class _Function:
     Raises InputError where it cannot be called by names, or what it names is neither given nor a column of the rows.
     """
 
-    kind = "function"
+    kind: str
+    given: tuple[str, ...]
+    """The arguments that are not columns."""
 
     def __init__(self, function: Callable[..., Any], name: str = "") -> None:
         self.function = function
@@ -38,9 +45,6 @@ class _Function:
         if any(p.kind is p.POSITIONAL_ONLY for p in parameters):
             raise InputError(f"{self} has arguments without names; let it take {', '.join(self.given)} and columns")
 
-    given: tuple[str, ...] = ()
-    """The arguments that are not columns."""
-
     def __str__(self) -> str:
         return f"the {self.kind} {self.name}"
 
@@ -50,11 +54,13 @@ class _Function:
             if name in _TAKEN or name not in prompt.columns:
                 raise lacking(str(self), name, (c for c in prompt.columns if c not in _TAKEN), row)
 
-    def call(self, arguments: dict[str, list[Any]], samples: Sequence[Sample]) -> list[Any]:
-        """What the function returns for the arguments and the samples' columns."""
+    def call(self, samples: Sequence[Sample], **arguments: list[Any]) -> list[Any]:
+        """What the function returns for the samples' prompts and columns, and the arguments."""
+        if not samples:
+            return []
         for sample in samples:
             self.check(sample.prompt, sample.row)
-        every = columns_of(samples) | arguments
+        every = columns_of(samples) | {"prompts": prompts_of(samples)} | arguments
         result = self.function(**{name: v for name, v in every.items() if self.takes_all or name in self.names})
         if inspect.iscoroutine(result):  # awaited in a thread of its own, as a notebook's own loop may be running
             with ThreadPoolExecutor(1) as thread:
@@ -83,54 +89,95 @@ class FunctionReward(_Function):
     given = ("prompts", "completions", "completion_ids")
 
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        """One reward a sample, (C,) float32."""
-        if not samples:
-            return torch.empty(0)
         ids = [list(s.completion.tokens) for s in samples]
-        prompts, completions = prompts_of(samples), completions_of(samples)
-        values = self.call({"prompts": prompts, "completions": completions, "completion_ids": ids}, samples)
+        values = self.call(samples, completions=completions_of(samples), completion_ids=ids)
         return finite(values, samples, str(self))
 
 
 class FunctionJudge(_Function):
     """A judge from a function `f(prompts, firsts, seconds, **columns) -> list`: P(the first is better), or None.
 
-    Arguments are as `FunctionReward` has them; None makes a verdict invalid.
-
-    Raises InputError, naming the function and the row, where a row lacks a column the function asks for, and where the
-    function does not return one probability or None for each pair.
+    Arguments, and what raises InputError, are as `FunctionReward` has them; None makes a verdict invalid.
     """
 
     kind = "judge"
     given = ("prompts", "firsts", "seconds")
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """One verdict a comparison; texts have no columns."""
-        firsts = [_answer(c.prompt, c.first) for c in comparisons]
-        seconds = [_answer(c.prompt, c.second) for c in comparisons]
+        firsts = [_as_json(c.prompt, c.first) for c in comparisons]
+        seconds = [_as_json(c.prompt, c.second) for c in comparisons]
         return self._verdicts([unsampled(c.prompt, c.first) for c in comparisons], firsts, seconds)
 
     def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
-        """One verdict a pair of samples of one prompt."""
         return self._verdicts(first, completions_of(first), completions_of(second))
 
     def _verdicts(self, samples: Sequence[Sample], firsts: list[Any], seconds: list[Any]) -> list[Verdict]:
-        if not samples:
-            return []
-        values = self.call({"prompts": prompts_of(samples), "firsts": firsts, "seconds": seconds}, samples)
+        values = self.call(samples, firsts=firsts, seconds=seconds)
         finite([0.0 if value is None else value for value in values], samples, str(self))
-        return [self._verdict(value, samples, i) for i, value in enumerate(values)]
+        chances = [number(value) for value in values]
+        for i, chance in enumerate(chances):
+            if chance is not None and not 0 <= chance <= 1:
+                raise InputError(
+                    f"{self} returned {chance} for {describe(samples, i)}; let it return the probability that the "
+                    "first is better, in [0, 1]"
+                )
+        return [Verdict(chance, f"{self} gave no answer" if chance is None else "") for chance in chances]
 
-    def _verdict(self, value: Any, samples: Sequence[Sample], i: int) -> Verdict:
-        if value is None:
-            return Verdict(None, f"{self} gave no answer")
-        chance = number(value)
-        if chance is None or not 0 <= chance <= 1:
-            raise InputError(
-                f"{self} returned {chance} for {describe(samples, i)}; let it return the probability that the first is "
-                "better, in [0, 1]"
-            )
-        return Verdict(chance)
+
+class RemoteReward:
+    """The rewards that the server at `url` gives.
+
+    It is sent `{"prompts": [...], "completions": [...], "columns": {name: [...]}}` by POST, with the lists that
+    `FunctionReward` gives a function, and answers `{"rewards": [...]}`, a number for each completion. A server that
+    cannot be reached, takes longer than `timeout` seconds, or answers with a status of 5xx is asked again up to
+    `retries` times, after 1, 2, 4, ... seconds.
+
+    Raises InputError, naming the server, where it gives no such answer, and the row where that is not a finite number.
+    """
+
+    def __init__(self, url: str, timeout: float = 60.0, retries: int = 2) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise InputError(f"a reward's server is reached by http:// or https://, not by {url}")
+        if not timeout > 0 or retries < 0:
+            raise InputError(f"timeout must be positive and retries not negative, not {timeout} and {retries}")
+        self.url, self.timeout, self.retries = url, timeout, retries
+        self.name = url
+
+    def __call__(self, samples: Sequence[Sample]) -> Tensor:
+        if not samples:
+            return torch.empty(0)
+        body = {"prompts": prompts_of(samples), "completions": completions_of(samples), "columns": columns_of(samples)}
+        try:
+            sent = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError) as error:
+            raise InputError(f"a column cannot be sent to {self.url} as JSON ({error}); remove it") from None
+        answer = self._asked(sent)
+        rewards = answer.get("rewards") if isinstance(answer, dict) else None
+        if not isinstance(rewards, list):
+            raise InputError(f'{self.url} must answer {{"rewards": [...]}}, not {excerpt(json.dumps(answer))}')
+        return finite(rewards, samples, self.url)
+
+    def _asked(self, sent: bytes) -> Any:
+        """What the server answers, as JSON has it, after as many attempts as that takes."""
+        request = urllib.request.Request(self.url, sent, {"Content-Type": "application/json"}, method="POST")
+        for attempt in range(self.retries + 1):
+            if attempt:
+                time.sleep(2 ** (attempt - 1))
+            try:
+                with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                    text: bytes = response.read()
+            except urllib.error.HTTPError as error:
+                fault = f"answered with the status {error.code} ({error.reason})"
+                if error.code < 500:
+                    break
+            except (OSError, HTTPException) as error:  # unreachable, too slow, or cut off
+                fault = f"cannot be reached ({getattr(error, 'reason', None) or error})"
+            else:
+                try:
+                    return json.loads(text)
+                except ValueError:
+                    raise InputError(f"{self.url} answered {excerpt(repr(text))}, which is not JSON") from None
+        raise InputError(f"{self.url} {fault}; see that the server runs there and takes such requests")
 
 
 def prompts_of(samples: Sequence[Sample]) -> list[Any]:
@@ -140,7 +187,7 @@ def prompts_of(samples: Sequence[Sample]) -> list[Any]:
 
 def completions_of(samples: Sequence[Sample]) -> list[Any]:
     """The samples' completions as JSON has them, an assistant's message where the prompt is a chat."""
-    return [_answer(s.prompt.prompt, s.text) for s in samples]
+    return [_as_json(s.prompt.prompt, s.text) for s in samples]
 
 
 def columns_of(samples: Sequence[Sample]) -> dict[str, list[Any]]:
@@ -149,7 +196,7 @@ def columns_of(samples: Sequence[Sample]) -> dict[str, list[Any]]:
     return {name: [s.prompt.columns.get(name) for s in samples] for name in names}
 
 
-def _answer(prompt: Text, completion: Text) -> str | list[dict[str, str]]:
+def _as_json(prompt: Text, completion: Text) -> str | list[dict[str, str]]:
     if isinstance(prompt, str) or not isinstance(completion, str):
         return text_to_json(completion)
     return [{"role": "assistant", "content": completion}]

@@ -40,30 +40,30 @@ def judge_samples(judge: Judge, first: Sequence[Sample], second: Sequence[Sample
     """
     samples = getattr(judge, "samples", None)
     if samples is not None:
-        verdicts: list[Verdict] = samples(first, second)
-        return verdicts
+        return list(samples(first, second))
     return judge([Comparison(a.prompt.prompt, a.text, b.text) for a, b in zip(first, second, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreJudge:
-    """A judge that always prefers the higher `score(prompt, completion)`, and calls equal scores a tie.
-
-    A score that is not finite makes the verdict invalid.
-    """
+    """A judge that prefers the higher `score(prompt, completion)`; equal scores tie, those not finite are invalid."""
 
     score: Callable[[Text, Text], float]
     symmetric: ClassVar[bool] = True
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """1 where the first scores higher, 0 where the second does, .5 where neither."""
-        gaps = [score_gap(self.score, comparison) for comparison in comparisons]
-        return [Verdict(0.5 + 0.5 * _sign(gap)) if isfinite(gap) else invalid_gap(gap) for gap in gaps]
+        gaps = score_gaps(self.score, comparisons)
+        return [Verdict(outcome(gap)) if isfinite(gap) else invalid_gap(gap) for gap in gaps]
 
 
-def score_gap(score: Callable[[Text, Text], float], comparison: Comparison) -> float:
-    """score(first) - score(second)."""
-    return score(comparison.prompt, comparison.first) - score(comparison.prompt, comparison.second)
+def outcome(gap: float) -> float:
+    """1 where the gap is positive and the first wins, 0 where the second does, .5 for a tie."""
+    return 0.5 + 0.5 * ((gap > 0) - (gap < 0))
+
+
+def score_gaps(score: Callable[[Text, Text], float], comparisons: Sequence[Comparison]) -> list[float]:
+    """score(first) - score(second) of every pair."""
+    return [score(c.prompt, c.first) - score(c.prompt, c.second) for c in comparisons]
 
 
 def invalid_gap(gap: float) -> Verdict:
@@ -81,7 +81,6 @@ class RewardJudge:
         self.made_of = (reward,)
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """1 where the first is rewarded more, 0 where the second is, .5 where neither."""
         firsts, seconds = [(c.prompt, c.first) for c in comparisons], [(c.prompt, c.second) for c in comparisons]
         return _higher(score_texts(self.reward, firsts + seconds))
 
@@ -118,8 +117,8 @@ class Orders:
             return Verdict(None, f"in the swapped order: {self.swapped.reason}")
         p, q = self.forward.first_wins, self.swapped.first_wins
         if 0 < p < 1 and 0 < q < 1:
-            return Verdict(1 / (1 + exp((_logit(q) - _logit(p)) / 2)))
-        return Verdict(0.5 if self.inconsistent else 0.5 + 0.5 * _sign(p - 0.5))
+            return Verdict(1 / (1 + exp((log(q) - log(1 - q) - (log(p) - log(1 - p))) / 2)))
+        return Verdict(0.5 if self.inconsistent else outcome(p - 0.5))
 
     @property
     def inconsistent(self) -> bool:
@@ -127,15 +126,13 @@ class Orders:
 
         An order without a valid verdict contradicts nothing.
         """
-        known = self._known
-        return len(known) == 2 and _sign(known[0] - 0.5) != -_sign(known[1] - 0.5)
+        return len(self.first_wins) == 2 and sum(self.first_wins) != 1
 
     @property
     def first_wins(self) -> list[float]:
         """Of every valid verdict, 1 where whichever answer stood first won, 0 where it lost, .5 for a tie."""
-        if self.swapped is None:
-            return [0.5] * len(self._known)
-        return [0.5 + 0.5 * _sign(p - 0.5) for p in self._known]
+        known = [v.first_wins for v in (self.forward, self.swapped) if v is not None and v.first_wins is not None]
+        return [0.5 if self.swapped is None else outcome(p - 0.5) for p in known]
 
     @property
     def mirrored(self) -> Orders:
@@ -144,11 +141,6 @@ class Orders:
             return Orders(self.swapped, self.forward)
         p = self.forward.first_wins
         return Orders(Verdict(None if p is None else 1 - p, self.forward.reason))
-
-    @property
-    def _known(self) -> list[float]:
-        given = (self.forward, self.swapped)
-        return [v.first_wins for v in given if v is not None and v.first_wins is not None]
 
 
 class BothOrders:
@@ -164,32 +156,18 @@ class BothOrders:
         self.made_of = (judge,)
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """One verdict per comparison, of both orders."""
         if getattr(self.judge, "symmetric", False):
             return self.judge(comparisons)
         swapped = [Comparison(c.prompt, c.second, c.first) for c in comparisons]
-        return [o.verdict for o in _paired(self.judge([*comparisons, *swapped]))]
+        verdicts, n = self.judge([*comparisons, *swapped]), len(comparisons)
+        return [Orders(*both).verdict for both in zip(verdicts[:n], verdicts[n:], strict=True)]
 
     def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
-        """The same of samples."""
         return [orders.verdict for orders in self.orders(first, second)]
 
     def orders(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Orders]:
         """What the judge says of every pair of samples of one prompt, order by order; it is called once."""
         if getattr(self.judge, "symmetric", False):
             return [Orders(verdict) for verdict in judge_samples(self.judge, first, second)]
-        return _paired(judge_samples(self.judge, [*first, *second], [*second, *first]))
-
-
-def _paired(verdicts: Sequence[Verdict]) -> list[Orders]:
-    """From all pairs' verdicts as they stood and then all swapped."""
-    half = len(verdicts) // 2
-    return [Orders(a, b) for a, b in zip(verdicts[:half], verdicts[half:], strict=True)]
-
-
-def _sign(x: float) -> int:
-    return (x > 0) - (x < 0)
-
-
-def _logit(p: float) -> float:
-    return log(p) - log(1 - p)
+        verdicts, n = judge_samples(self.judge, [*first, *second], [*second, *first]), len(first)
+        return [Orders(*both) for both in zip(verdicts[:n], verdicts[n:], strict=True)]

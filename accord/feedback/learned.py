@@ -13,7 +13,6 @@ from torch import Tensor
 
 from accord.data.chat import encode_completion, encode_prompt
 from accord.engine.generate import evaluating
-from accord.engine.load import load_classifier
 from accord.engine.models import Model, PreferenceNetwork, Scorer
 from accord.engine.trees import Branch, Tree, pack
 from accord.feedback.judge import invalid_gap
@@ -92,7 +91,6 @@ class LearnedReward(Learned):
         return self.of_texts(pairs).squeeze(1)
 
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        """One score a sample, (C,) float32."""
         return self.of_samples(samples).squeeze(1)
 
 
@@ -105,22 +103,11 @@ class LearnedJudge(Learned):
     symmetric = True
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """One probability a comparison."""
         firsts, seconds = [(c.prompt, c.first) for c in comparisons], [(c.prompt, c.second) for c in comparisons]
         return _verdicts(self.of_texts(firsts + seconds))
 
     def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
-        """One probability a pair of samples of one prompt."""
         return _verdicts(self.of_samples([*first, *second]))
-
-
-def learned_judge(name: str, policy: Model | None = None, *, dtype: str = "float32") -> LearnedJudge:
-    """The judge in a folder: a preference model, or a reward model, computing in the precision called `dtype`.
-
-    Raises:
-        InputError: there is no such model, or it is neither.
-    """
-    return LearnedJudge(load_classifier(name, dtype=dtype), policy)
 
 
 def grow(pairs: Sequence[tuple[Tokens, Tokens]], budget: int) -> tuple[list[Tree], list[int]]:

@@ -9,6 +9,7 @@ import logging
 import re
 import threading
 from collections import deque
+from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 from typing import Any
 
@@ -25,6 +26,8 @@ _TYPESET = str.maketrans({"−": "-"})
 _SPACING = re.compile(r"\{,\}|\\[,!;:]|\\(?=[$%])")
 _LONGEST = 400
 """Digits in a number; no answer is longer, and what a model repeats without end is not worth the time."""
+_EXACT = Context(prec=4000, traps=[Inexact])
+"""More digits than any decimal of `_LONGEST` digits, an exponent of three and a divisor has; others have no end."""
 
 
 def final_number(text: str) -> str | None:
@@ -63,15 +66,12 @@ def _canonical_number(match: re.Match[str]) -> str | None:
     if len(digits) + len(parts) > _LONGEST or not int(parts):
         return None
     value = Fraction(digits) / int(parts) * Fraction(10) ** int(match["exponent"] or 0)
-    negative = bool(match["minus"]) != ("-" in (match["money"] or ""))
-    rest, decimals = value.denominator, 0
-    while rest % 10 == 0 or rest % 5 == 0 or rest % 2 == 0:
-        rest, decimals = rest // next(d for d in (10, 5, 2) if rest % d == 0), decimals + 1
-    sign = "-" if negative and value else ""
-    if rest != 1:
-        return f"{sign}{value.numerator}/{value.denominator}"
-    whole = str(value.numerator * 10**decimals // value.denominator).rjust(decimals + 1, "0")
-    return sign + (f"{whole[:-decimals]}.{whole[-decimals:]}".rstrip("0").rstrip(".") if decimals else whole)
+    if bool(match["minus"]) != ("-" in (match["money"] or "")):
+        value = -value
+    try:
+        return f"{_EXACT.divide(Decimal(value.numerator), Decimal(value.denominator)).normalize(_EXACT):f}"
+    except Inexact:
+        return str(value)
 
 
 SECONDS = 5
@@ -87,8 +87,7 @@ def require_math_verify() -> None:
         import math_verify  # noqa: F401
     except ImportError:
         raise InputError("the verifier math needs the verify extra: pip install math-verify") from None
-    for module in ("grader", "parser"):  # that there is no limit, or that one was reached, is nothing to report
-        logging.getLogger(f"math_verify.{module}").setLevel(logging.ERROR)
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # no limit, or one that was reached, is nothing to report
 
 
 def expressions(text: str) -> list[Any]:
@@ -96,14 +95,13 @@ def expressions(text: str) -> list[Any]:
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
     targets = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
-    parsed: list[Any] = parse(text, targets, parsing_timeout=_limit())
-    return parsed
+    return list(parse(text, targets, parsing_timeout=_limit()))
 
 
-def right_expressions(answer: str) -> list[Any]:
-    """As `expressions`, of a right answer: it may be a bare expression, or a solution of GSM8K's."""
+def right_expressions(answer: str) -> list[Any] | None:
+    """As `expressions`, of a right answer: it may be a bare expression, or a solution of GSM8K's; None without any."""
     text = answer.rpartition("####")[2].replace(r"\$", "").strip()
-    return expressions(text if _AS_IT_IS.search(text) else f"${text}$")
+    return expressions(text if _AS_IT_IS.search(text) else f"${text}$") or None
 
 
 def equals(text: str, right: list[Any]) -> bool:

@@ -10,22 +10,22 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from accord.data.load import load_data
+from accord.data.readers import reader_of
 from accord.engine.load import load_classifier, load_reward_model
-from accord.engine.models import Model, PreferenceNetwork
-from accord.errors import InputError
+from accord.engine.models import AnyModel, Model, PreferenceNetwork
+from accord.errors import InputError, nearest
 from accord.feedback.ai import AIJudge, ai_judge
-from accord.feedback.combine import Weighted, ensemble
+from accord.feedback.combine import Combined, ensemble, weighted
 from accord.feedback.formula import VERIFIERS, WORLDS, kind_of, terms
-from accord.feedback.functions import FunctionJudge, FunctionReward
+from accord.feedback.functions import FunctionJudge, FunctionReward, RemoteReward
 from accord.feedback.judge import Judge, RewardJudge, ScoreJudge
-from accord.feedback.learned import LearnedJudge, LearnedReward, learned_judge
-from accord.feedback.people import Recorded, Simulated, people_named
-from accord.feedback.remote import RemoteReward
+from accord.feedback.learned import LearnedJudge, LearnedReward
+from accord.feedback.people import Recorded, Simulated
 from accord.feedback.reward import Reward, TextReward
 from accord.feedback.verifiers import verifier_named
 
@@ -33,12 +33,8 @@ from accord.feedback.verifiers import verifier_named
 def reward_named(spec: str, policy: Model | None = None) -> Reward:
     """The reward that a name or a formula stands for, such as `number` or `runs/rm/model + 0.5 * rewards:brief`.
 
-    Args:
-        spec: a weighted sum of names, as `accord.feedback.formula` writes it.
-        policy: whose samples are scored; a reward model of the same vocabulary reads their tokens.
-
-    Raises:
-        InputError: a term has no meaning, or what it names is not there.
+    `accord.feedback.formula` says what can be written. A reward model of the policy's vocabulary reads its samples'
+    tokens. Raises InputError where a term has no meaning, or what it names is not there.
     """
     return formula(spec, partial(one_named, policy=policy))
 
@@ -46,13 +42,13 @@ def reward_named(spec: str, policy: Model | None = None) -> Reward:
 def formula(spec: str, meaning: Callable[[str], Reward]) -> Reward:
     """The weighted sum that `spec` writes, or the one reward that it names, by the meaning of a name.
 
-    Raises:
-        InputError: a term is empty, or one name stands twice.
+    Raises InputError where a term is empty, or one name stands twice.
     """
     parts = terms(spec)
     if len(parts) == 1 and parts[0][0] is None:
         return meaning(parts[0][1])
-    return _weighted([(name, 1.0 if w is None else w, meaning(name)) for w, name in parts], f"the reward {spec!r}")
+    weights = [(1.0 if weight is None else weight, meaning(name)) for weight, name in parts]
+    return _weighted([name for _, name in parts], weights, f"the reward {spec!r}")
 
 
 def one_named(name: str, policy: Model | None = None) -> Reward:
@@ -72,26 +68,24 @@ def one_named(name: str, policy: Model | None = None) -> Reward:
             reward = imported(name)
             return FunctionReward(reward, name) if _is_function(reward) else as_reward(reward)
         case _:
-            _require_model(name)
-            return LearnedReward(load_reward_model(name, dtype=_dtype(policy)), policy)
+            return LearnedReward(_loaded(load_reward_model, name, policy), policy)
 
 
 def as_reward(reward: Any, policy: Model | None = None) -> Reward:
     """A reward from what Python's users give for one.
 
     That is a name or a formula (`reward_named`), a reward model's folder as a `Path`, a function (`FunctionReward`), a
-    mapping of any of these to weights (`Weighted`), or a `Reward`, which is returned as it is.
-
-    Raises:
-        InputError: it is none of these, or cannot be used.
+    mapping of any of these to weights (`weighted`), or a `Reward`, which is returned as it is. Raises InputError where
+    it is none of these, or cannot be used.
     """
     if isinstance(reward, str):
         return reward_named(reward, policy)
     if isinstance(reward, Path):
         return LearnedReward(load_reward_model(str(reward), dtype=_dtype(policy)), policy)
     if isinstance(reward, Mapping):
-        named = [(_name(r), float(w), as_reward(r, policy)) for r, w in reward.items()]
-        return _weighted(named, "the mapping of rewards")
+        names = [str(getattr(r, "name", "") or getattr(r, "__name__", "") or r) for r in reward]
+        weights = [(float(weight), as_reward(r, policy)) for r, weight in reward.items()]
+        return _weighted(names, weights, "the mapping of rewards")
     if not callable(reward) or inspect.isclass(reward):
         raise InputError(f"{reward!r} is no reward: give a name, a function, or an object that is called with samples")
     return FunctionReward(reward) if _is_function(reward) else reward
@@ -105,8 +99,7 @@ def judge_named(name: str, policy: Model | None = None) -> Judge:
     preferences or rankings is the people who gave them; `ai:MODEL` or a YAML file is a language model that is asked. A
     judge made of a reward prefers the higher one, and calls equal rewards a tie.
 
-    Raises:
-        InputError: the name means nothing, or what it names is not there.
+    Raises InputError where the name means nothing, or what it names is not there.
     """
     match kind_of(name):
         case "ai":
@@ -116,20 +109,17 @@ def judge_named(name: str, policy: Model | None = None) -> Judge:
         case "function" if not _names(function := imported(name), "completions"):
             return FunctionJudge(function, name)
         case "model":
-            people = people_named(name)
-            if people is not None:
-                return people
+            if reader_of(Path(name)) is not None:
+                return Recorded(load_data(name), name)
             if len(terms(name)) == 1:
-                _require_model(name)
-                return learned_judge(name, policy, dtype=_dtype(policy))
+                return LearnedJudge(_loaded(load_classifier, name, policy), policy)
     return RewardJudge(reward_named(name, policy))
 
 
 def labeler_named(name: str, agreement: float, seed: int = 0) -> Simulated:
     """A simulated labeler who agrees with the gold reward of a small world only so often.
 
-    Raises:
-        InputError: there is no world of that name, or the agreement is none.
+    Raises InputError where there is no world of that name, or the agreement is none.
     """
     if name not in WORLDS:
         raise InputError(
@@ -141,8 +131,7 @@ def labeler_named(name: str, agreement: float, seed: int = 0) -> Simulated:
 def as_judge(judge: Any, policy: Model | None = None) -> Judge:
     """A judge from what Python's users give for one: a name, a function of `firsts` and `seconds`, or a `Judge`.
 
-    Raises:
-        InputError: it is none of these, or cannot be used.
+    Raises InputError where it is none of these, or cannot be used.
     """
     if isinstance(judge, str | Path):
         return judge_named(str(judge), policy)
@@ -156,14 +145,12 @@ def as_judge(judge: Any, policy: Model | None = None) -> Judge:
 def as_measure(measure: Any, policy: Model | None = None) -> Reward | Judge:
     """What measures a policy: a reward, or a judge where that has no score for one answer alone (`only_compares`).
 
-    Raises:
-        InputError: it is neither, or cannot be used.
+    Raises InputError where it is neither, or cannot be used.
     """
     if isinstance(measure, str):
         match kind_of(measure):
             case "model" if len(terms(measure)) == 1:
-                _require_model(measure)
-                model = load_classifier(measure, dtype=_dtype(policy))
+                model = _loaded(load_classifier, measure, policy)
                 return (LearnedJudge if isinstance(model, PreferenceNetwork) else LearnedReward)(model, policy)
             case "function":
                 measure = imported(measure)
@@ -184,8 +171,7 @@ def only_compares(measure: Any) -> bool:
 def imported(name: str) -> Any:
     """What `module:function` names; modules are looked for in the working directory too.
 
-    Raises:
-        InputError: there is no such module, it cannot be imported, or it has nothing of that name that can be called.
+    Raises InputError where the module is not there or cannot be imported, or has nothing of that name that is called.
     """
     module_name, _, attribute = name.partition(":")
     here = os.getcwd()
@@ -196,18 +182,16 @@ def imported(name: str) -> Any:
     except (ImportError, SyntaxError) as error:
         raise InputError(f"{name}: the module {module_name} cannot be imported ({error})") from error
     if not callable(getattr(module, attribute, None)):
-        near = get_close_matches(attribute, dir(module), 1, 0.5)
-        hint = f"; did you mean {module_name}:{near[0]}?" if near else ""
+        hint = nearest(attribute, dir(module), f"; did you mean {module_name}:{{}}?")
         raise InputError(f"the module {module_name} has no function {attribute}{hint}")
     return getattr(module, attribute)
 
 
-def _weighted(parts: Sequence[tuple[str, float, Reward]], where: str) -> Weighted:
-    names = [name for name, _, _ in parts]
+def _weighted(names: Sequence[str], weights: Sequence[tuple[float, Reward]], where: str) -> Combined:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{twice} stands twice in {where}; give it one weight")
-    return Weighted({name: (weight, reward) for name, weight, reward in parts})
+    return weighted(dict(zip(names, weights, strict=True)))
 
 
 def _dtype(policy: Model | None) -> str:
@@ -215,15 +199,12 @@ def _dtype(policy: Model | None) -> str:
     return "float32" if policy is None else str(policy.dtype).removeprefix("torch.")
 
 
-def _require_model(name: str) -> None:
-    """Raise InputError for a name that cannot be a model's, and was perhaps meant to be another's."""
+def _loaded(load: Callable[..., AnyModel], name: str, policy: Model | None) -> AnyModel:
+    """The model of that name; InputError where the name cannot be a model's, and was perhaps meant to be another's."""
     if "/" in name or name == "smollm2" or os.path.exists(name):
-        return
-    near = get_close_matches(name, [*VERIFIERS, *WORLDS], 1, 0.5)
-    hint = f"did you mean {near[0]}?" if near else f"the verifiers are {', '.join(VERIFIERS)}"
-    raise InputError(
-        f"{name!r} is neither a verifier, nor module:function, nor a URL, nor the folder of a model; {hint}"
-    )
+        return load(name, dtype=_dtype(policy))
+    hint = nearest(name, [*VERIFIERS, *WORLDS]) or f"; the verifiers are {', '.join(VERIFIERS)}"
+    raise InputError(f"{name!r} is neither a verifier, nor module:function, nor a URL, nor the folder of a model{hint}")
 
 
 def _is_function(reward: Callable[..., Any]) -> bool:
@@ -233,7 +214,3 @@ def _is_function(reward: Callable[..., Any]) -> bool:
 
 def _names(function: Callable[..., Any], argument: str) -> bool:
     return argument in inspect.signature(function).parameters
-
-
-def _name(reward: Any) -> str:
-    return str(getattr(reward, "name", "") or getattr(reward, "__name__", "") or reward)

@@ -72,11 +72,6 @@ def _scorer(name: str) -> Callable[[str | None, Mapping[str, Any]], float]:
     return get_score_answer_fn(name)
 
 
-def _is_arithmetic(answer: str) -> bool:
-    """Numbers and the four operations: nothing that could run for ever either."""
-    return re.fullmatch(r"(?:[\d\s.+\-/()]|\*(?!\s*\*))*", answer) is not None
-
-
 def _is_algebra(answer: str) -> bool:
     """Numbers, single letters, elementary functions, operations and small powers."""
     if not answer.isascii() or re.search(rf"[^A-Za-z\d\s.+\-*/^(),]|\.\s*[A-Za-z]|\*\s*\*(?!{_POWER})", answer):
@@ -87,42 +82,37 @@ def _is_algebra(answer: str) -> bool:
 def _calls_nothing(answer: str) -> bool:
     """Not Python at all, or a literal, or names and literals in brackets, joined by operators."""
     try:
-        nodes = ast.walk(ast.parse(answer.strip(), mode="eval"))
-        return all(isinstance(node, _INERT) for node in nodes)
+        return all(isinstance(node, _INERT) for node in ast.walk(ast.parse(answer.strip(), mode="eval")))
     except (SyntaxError, ValueError):
         return True
     except (MemoryError, RecursionError):
         return False
 
 
-def _is_bitwise(problem: str) -> bool:
-    return re.fullmatch(r"(?:0x[\da-f]+|[\d\s+\-()]|<<|>>|\*(?!\s*\*))*", problem) is not None
-
-
-def _has_no_long_number(answer: str) -> bool:
-    return re.search(r"\d{4}", answer) is None
-
-
+_ARITHMETIC = re.compile(r"(?:[\d\s.+\-/()]|\*(?!\s*\*))*")
+"""Numbers and the four operations: nothing that could run for ever either."""
+_BITWISE = re.compile(r"(?:0x[\da-f]+|[\d\s+\-()]|<<|>>|\*(?!\s*\*))*")
+_NO_LONG_NUMBER = re.compile(r"(?:(?!\d{4}).)*", re.DOTALL)
 _POWER = r"\s*(?:-?\d{1,2}\b|\(\s*-?\d{1,2}(?:\s*/\s*\d{1,2})?\s*\))(?!\s*\*\s*\*)"
 _FUNCTION = re.compile("a?(?:sin|cos|tan)h?|sec|csc|cot|exp|log|ln|sqrt|pi|Abs")
 _INERT = (ast.Expression, ast.expr_context, ast.Constant, ast.Name, ast.List, ast.Tuple, ast.UnaryOp, ast.USub)
 
-GUARDS: dict[str, Callable[[str], bool]] = {
+GUARDS: dict[str, Callable[[str], object]] = {
     "binary_matrix": _calls_nothing,
-    "countdown": _is_arithmetic,
+    "countdown": _ARITHMETIC.fullmatch,
     "intermediate_integration": _is_algebra,
     "n_queens": _calls_nothing,
     "polynomial_multiplication": _is_algebra,
-    "puzzle24": _is_arithmetic,
-    "rubiks_cube": _has_no_long_number,
+    "puzzle24": _ARITHMETIC.fullmatch,
+    "rubiks_cube": _NO_LONG_NUMBER.fullmatch,
     "simple_integration": _is_algebra,
     "spiral_matrix": _calls_nothing,
     "string_insertion": _calls_nothing,
 }
 """The data sets whose scorers evaluate answers (or repeat a move as often as one says), and what an answer may be."""
 
-_RUN_OF_ROWS: dict[str, tuple[str, Callable[[str], bool]]] = {
-    "bitwise_arithmetic": ("problem", _is_bitwise),
+_RUN_OF_ROWS: dict[str, tuple[str, Callable[[str], object]]] = {
+    "bitwise_arithmetic": ("problem", _BITWISE.fullmatch),
     "intermediate_integration": ("integrand", _is_algebra),
     "number_sorting": ("answer", _calls_nothing),
     "polynomial_multiplication": ("answer", _is_algebra),

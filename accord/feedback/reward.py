@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, Protocol
 
 import torch
@@ -58,10 +58,9 @@ def _parts(feedback: object) -> Iterator[Any]:
 
 def score_texts(reward: Reward, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
     """The reward of every (prompt, completion) that is known by its text alone, (C,): without tokens or columns."""
-    texts = getattr(reward, "texts", None)
+    texts: Callable[[Sequence[tuple[Text, Text]]], Tensor] | None = getattr(reward, "texts", None)
     if texts is not None:
-        scores: Tensor = texts(pairs)
-        return scores
+        return texts(pairs)
     return reward([unsampled(prompt, completion) for prompt, completion in pairs])
 
 
@@ -74,32 +73,21 @@ def unsampled(prompt: Text, completion: Text) -> Sample:
 
 @dataclass(frozen=True, slots=True)
 class TextReward:
-    """A reward from a Python function of one prompt and one completion's text.
-
-    Raises `InputError`, naming the row, where the function does not return a finite number.
-    """
+    """A reward from a Python function of one prompt and one completion's text; `finite` refuses what is no number."""
 
     function: Callable[[Text, str], float]
 
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        """function(prompt, text) per sample, (C,) float32."""
         return finite([self.function(s.prompt.prompt, s.text) for s in samples], samples, "the reward function")
 
 
-LARGEST = torch.finfo(torch.float32).max
-"""No larger score has a float32."""
-
-
 def number(value: object) -> float | None:
-    """The value as a float where it is a number: Python's, NumPy's, or a tensor without dimensions; true is 1."""
+    """A number, Python's, NumPy's or a tensor's, as a float: true is 1, what no float32 holds infinite; else None."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
-    if not isinstance(value, (bool, int, float)):
+    if not isinstance(value, int | float):
         return None
-    try:
-        return float(value)
-    except OverflowError:
-        return float("inf")
+    return inf if abs(value) > torch.finfo(torch.float32).max else float(value)
 
 
 def finite(values: Sequence[object], samples: Sequence[Sample], source: str) -> Tensor:
@@ -114,11 +102,9 @@ def finite(values: Sequence[object], samples: Sequence[Sample], source: str) -> 
         )
     numbers = [number(value) for value in values]
     for i, score in enumerate(numbers):
-        if score is None or not isfinite(score) or abs(score) > LARGEST:
-            raise InputError(
-                f"{source} returned {excerpt(repr(values[i]))} for {describe(samples, i)}; let it return a finite "
-                "number"
-            )
+        if score is None or not isfinite(score):
+            shown = excerpt(repr(values[i]))
+            raise InputError(f"{source} returned {shown} for {describe(samples, i)}; let it return a finite number")
     return torch.tensor(numbers, dtype=torch.float32)
 
 
@@ -131,11 +117,7 @@ def describe(samples: Sequence[Sample], i: int) -> str:
 
 
 def finite_scores(reward: Reward, samples: Sequence[Sample], when: str) -> Tensor:
-    """The reward of every sample, (C,); `when` opens the message where that fails.
-
-    Raises:
-        TrainingStopped: the reward did not give every sample a finite score.
-    """
+    """The reward of every sample, (C,); TrainingStopped, with `when` before it, where one has no finite score."""
     scores = reward(samples)
     if len(scores) != len(samples):
         rows = named_rows(s.row for s in samples)
@@ -151,9 +133,13 @@ def finite_scores(reward: Reward, samples: Sequence[Sample], when: str) -> Tenso
 
 def lacking(reader: str, column: str, columns: Iterable[str], row: int) -> InputError:
     """What is wrong with a row that lacks a column."""
-    where = f"row {row + 1}" if row >= 0 else "the row"
-    there = ", ".join(columns) or "none besides the prompt"
+    where, there = row_named(row), ", ".join(columns) or "none besides the prompt"
     return InputError(f"{where} has no column '{column}', which {reader} reads; the columns there are: {there}")
+
+
+def row_named(row: int) -> str:
+    """What messages call a row, counted from 0 and negative where it came from no file."""
+    return f"row {row + 1}" if row >= 0 else "the row"
 
 
 def excerpt(text: str, length: int = 60) -> str:

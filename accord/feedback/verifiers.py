@@ -18,16 +18,15 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from accord.errors import InputError
+from accord.errors import InputError, located, nearest
 from accord.feedback import mathematics, reasoning
 from accord.feedback.mathematics import final_number
-from accord.feedback.reward import excerpt, lacking
+from accord.feedback.reward import excerpt, lacking, row_named
 from accord.records import Prompt, Sample
 
 ANSWER = "answer"
@@ -53,36 +52,27 @@ class Verifier:
     """The column without which there is no right answer."""
 
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        """One score a sample, (C,) float32."""
-        gold = {id(s.prompt): self._gold(s.prompt, s.row) for s in {id(s.prompt): s for s in samples}.values()}
+        gold = {id(s.prompt): self.check(s.prompt, s.row) for s in {id(s.prompt): s for s in samples}.values()}
         return torch.tensor([self.grade(s.text, gold[id(s.prompt)]) for s in samples], dtype=torch.float32)
 
-    def check(self, prompt: Prompt, row: int) -> None:
-        """Raise InputError where the row has no right answer."""
-        self._gold(prompt, row)
-
-    def _gold(self, prompt: Prompt, row: int) -> Any:
+    def check(self, prompt: Prompt, row: int) -> Any:
+        """The row's right answer; InputError where it has none."""
         if prompt.columns.get(self.column) is None:
             there = [name for name, value in prompt.columns.items() if value is not None]
             raise lacking(f"the verifier {self.name}", self.column, there, row)
-        try:
+        with located(f"{row_named(row)}, for the verifier {self.name}: "):
             return self.gold(prompt.columns)
-        except InputError as error:
-            where = f"row {row + 1}" if row >= 0 else "the row"
-            raise InputError(f"{where}, for the verifier {self.name}: {error}") from None
 
 
 def verifier_named(spec: str) -> Verifier:
     """The verifier that a name stands for: `number`, `exact@label`, `regex:PATTERN`, `regex@label:PATTERN`.
 
-    Raises:
-        InputError: there is no such verifier, its pattern is missing or malformed, or its extra is not installed.
+    Raises InputError where there is none, its pattern is missing or malformed, or its extra is not installed.
     """
     head, colon, pattern = spec.partition(":")
     name, at, column = head.partition("@")
     if name not in VERIFIERS:
-        near = get_close_matches(name, VERIFIERS, 1, 0.5)
-        hint = f"; did you mean {near[0]}?" if near else f": they are {', '.join(VERIFIERS)}"
+        hint = nearest(name, VERIFIERS) or f": they are {', '.join(VERIFIERS)}"
         raise InputError(f"there is no verifier {name!r}{hint}")
     if at and not column:
         raise InputError(f"the verifier {spec!r} names no column after its @")
@@ -131,16 +121,7 @@ def math(column: str = ANSWER) -> Verifier:
     Raises InputError where the extra is not installed, and for a row whose answer holds no expression.
     """
     mathematics.require_math_verify()
-
-    def gold(columns: Mapping[str, Any]) -> list[Any]:
-        right = mathematics.right_expressions(text_in(columns, column))
-        if not right:
-            raise InputError(f"there is no expression in '{column}' ({excerpt(repr(columns[column]))})")
-        return right
-
-    return Verifier(
-        "math", mathematics.final_expression, gold, lambda text, right: float(mathematics.equals(text, right)), column
-    )
+    return _compared("math", mathematics.final_expression, mathematics.right_expressions, column, mathematics.equals)
 
 
 def reasoning_gym(**other: str) -> Verifier:
@@ -157,26 +138,29 @@ def reasoning_gym(**other: str) -> Verifier:
     return Verifier("reasoning-gym", reasoning.final_answer, reasoning.entry_of, reasoning.score, "metadata")
 
 
-def text_in(columns: Mapping[str, Any], column: str) -> str:
-    """The column's value as text; InputError where it is neither text nor a number."""
-    value = columns[column]
-    if not isinstance(value, (str, int, float)):
-        raise InputError(f"'{column}' must be text or a number, not of type {type(value).__name__}")
-    return str(value)
-
-
 def _compared(
-    name: str, answer: Callable[[str], str | None], right: Callable[[str], str | None], column: str
+    name: str,
+    answer: Callable[[str], str | None],
+    right: Callable[[str], Any],
+    column: str,
+    equals: Callable[[str, Any], bool] | None = None,
 ) -> Verifier:
-    """A verifier that compares strings: what `answer` finds in a completion with what `right` makes of the column."""
+    """A verifier of strings, or by `equals`: what a completion says against what `right` makes of the column."""
 
-    def gold(columns: Mapping[str, Any]) -> str:
-        answer = right(text_in(columns, column))
-        if answer is None:
-            raise InputError(f"there is no answer in '{column}' ({excerpt(repr(columns[column]))})")
-        return answer
+    def gold(columns: Mapping[str, Any]) -> Any:
+        value = columns[column]
+        if not isinstance(value, (str, int, float)):
+            raise InputError(f"'{column}' must be text or a number, not of type {type(value).__name__}")
+        found = right(str(value))
+        if found is None:
+            what = "answer" if equals is None else "expression"
+            raise InputError(f"there is no {what} in '{column}' ({excerpt(repr(value))})")
+        return found
 
-    return Verifier(name, answer, gold, lambda text, right: float(answer(text) == right), column)
+    def grade(text: str, right: Any) -> float:
+        return float(answer(text) == right if equals is None else equals(text, right))
+
+    return Verifier(name, answer, gold, grade, column)
 
 
 VERIFIERS: dict[str, Callable[..., Verifier]] = {
@@ -192,11 +176,8 @@ VERIFIERS: dict[str, Callable[..., Verifier]] = {
 def leaders(answers: Sequence[str | None]) -> tuple[list[str], float]:
     """The answers that most samples give, the earliest first, and the share of all samples that give each of them.
 
-    None is a sample without an answer: it counts among the samples and cannot lead. Where none has one, nobody leads,
-    and the share is 0.
-
-    Args:
-        answers: one a sample, in a form in which equal answers are equal strings.
+    `answers` are one a sample, equal strings where they are equal. None is a sample without one: it counts among the
+    samples and cannot lead. Where none has one, nobody leads, and the share is 0.
     """
     votes = Counter(answer for answer in answers if answer is not None)
     most = max(votes.values(), default=0)

@@ -9,7 +9,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from accord.data import load_data, load_prompts
-from accord.data.conventions import CONVENTIONS, carried
+from accord.data.conventions import CONVENTIONS, carried, convention_of
 from accord.data.encoding import encode_prompts
 from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking
@@ -40,7 +40,7 @@ def test_every_convention_s_prompt_keeps_the_other_columns_as_they_are(row: dict
 
 
 def test_every_convention_is_tested() -> None:
-    assert {next(c for c in CONVENTIONS if c.fits(row)) for row, _ in ROWS} == set(CONVENTIONS)
+    assert {convention_of(row) for row, _ in ROWS} == set(CONVENTIONS)
 
 
 def test_records_in_memory_have_the_columns_they_are_written_with() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from accord.errors import InputError
-from accord.feedback.combine import Mean, Min, ensemble
+from accord.feedback.combine import ENSEMBLES, Combined, ensemble
 from accord.feedback.judge import RewardJudge
 from accord.feedback.named import formula, judge_named, reward_named
 from accord.feedback.reward import Reward, score_texts
@@ -53,8 +53,11 @@ def test_members_are_reported_as_parts() -> None:
 def test_an_offset_of_one_member_moves_the_mean_alike_and_decides_the_worst() -> None:
     # Why members need centering: with b lowered by 10 the worst is b's everywhere, whatever a says.
     low = {"a": MEMBERS["a"], "b": constant(-7.0, -11.0)}
-    assert Mean(low)(TWO).tolist() == [-3.0, -3.0]  # the mean of a and b, (2, 2), less 5: its order is as it was
-    assert Min(low)(TWO).tolist() == [-7.0, -11.0]
+    assert Combined(low, ENSEMBLES["mean"])(TWO).tolist() == [
+        -3.0,
+        -3.0,
+    ]  # the mean of a and b, (2, 2), less 5: its order is as it was
+    assert Combined(low, ENSEMBLES["min"])(TWO).tolist() == [-7.0, -11.0]
 
 
 def test_texts_alone_are_scored_too() -> None:
@@ -63,7 +66,11 @@ def test_texts_alone_are_scored_too() -> None:
 
 def test_names_of_real_rewards_and_judges() -> None:
     both = reward_named("min(cafe, exact@answer)")
-    assert isinstance(both, Min) and list(both.members) == ["cafe", "exact@answer"]
+    assert (
+        isinstance(both, Combined)
+        and both.combine is ENSEMBLES["min"]
+        and list(both.members) == ["cafe", "exact@answer"]
+    )
     assert isinstance(judge_named("mean(cafe, exact@answer)"), RewardJudge)
 
 

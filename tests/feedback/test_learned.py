@@ -14,7 +14,8 @@ from transformers import GPT2ForSequenceClassification, PreTrainedTokenizerFast
 
 from accord.engine.models import Policy, PreferenceNetwork, Scorer, prepare_network
 from accord.engine.trees import Branch, Tree, Trees
-from accord.feedback.learned import Learned, LearnedJudge, LearnedReward, Tokens, grow, learned_judge
+from accord.feedback.learned import Learned, LearnedJudge, LearnedReward, Tokens, grow
+from accord.feedback.named import judge_named
 from accord.objectives.preference import general_preference
 from accord.records import Comparison, Completion, Message, Prompt, Sample, Verdict
 from tests.data.conftest import WORDS, word_tokenizer
@@ -209,10 +210,10 @@ def test_a_folder_judges_by_what_it_holds(made: Scorer | PreferenceNetwork, tmp_
     start.tokenizer = word_tokenizer()
     model = PreferenceNetwork.on(start, 2) if kind is PreferenceNetwork else Scorer.on(start)
     texts = [Comparison("hi", "good", "bad"), Comparison("bye", "day day", "good")]
-    judge = learned_judge(str(model.save(tmp_path / "model")), start)
+    judge = judge_named(str(model.save(tmp_path / "model")), start)
     assert type(judge.model) is kind and judge.shares_tokens
     assert won(judge(texts)) == won(LearnedJudge(model)(texts))
-    assert not learned_judge(str(tmp_path / "model"), other_policy()).shares_tokens
+    assert not judge_named(str(tmp_path / "model"), other_policy()).shares_tokens
 
 
 def test_labels_come_in_the_order_of_the_branches() -> None:

@@ -17,10 +17,9 @@ from accord.cli.label import label
 from accord.data.chat import encode_prompt
 from accord.engine.models import Policy
 from accord.errors import InputError
-from accord.feedback.ai import AIJudge, Local, question, verdict
+from accord.feedback.ai import AIJudge, JudgeConfig, Local, Served, question, verdict
 from accord.feedback.judge import BothOrders
 from accord.feedback.named import as_measure, judge_named, only_compares, reward_named
-from accord.feedback.remote import Served
 from accord.records import Comparison, Message, Verdict
 from tests.feedback.serving import serving
 
@@ -166,7 +165,7 @@ def said(text: str, **chances: float) -> dict[str, Any]:
 )
 def test_a_served_reply_is_read(server: Server, reply: Any, first_wins: float | None) -> None:
     server.reply = lambda text: reply
-    [found] = Served("m", server.url)(["Which?"])
+    [found] = Served(JudgeConfig(model="m"), server.url)(["Which?"])
     assert found.first_wins == (None if first_wins is None else pytest.approx(first_wins))
     [(path, key, body)] = server.asked
     assert (path, key) == ("/v1/chat/completions", "Bearer secret-key")
@@ -176,7 +175,7 @@ def test_a_served_reply_is_read(server: Server, reply: Any, first_wins: float | 
 
 def test_questions_that_fail_are_invalid_and_a_server_that_fails_all_is_named(server: Server) -> None:
     server.reply = lambda text: 500 if text == "bad" else said("A")
-    judge = Served("m", server.url, retries=0)
+    judge = Served(JudgeConfig(model="m"), server.url, retries=0)
     verdicts = judge(["bad", "good"])
     assert verdicts[1] == Verdict(1.0)
     assert verdicts[0].first_wins is None
@@ -188,7 +187,7 @@ def test_questions_that_fail_are_invalid_and_a_server_that_fails_all_is_named(se
 def test_a_refused_key_stops_the_work_and_is_not_told(server: Server) -> None:
     server.reply = lambda text: 401
     with pytest.raises(InputError, match="refuses the question with the status 401.*OPENAI_API_KEY") as caught:
-        Served("m", server.url, retries=0)(["Which?"])
+        Served(JudgeConfig(model="m"), server.url, retries=0)(["Which?"])
     assert "not with Bearer ***" in str(caught.value) and "secret-key" not in str(caught.value)
 
 

@@ -19,11 +19,11 @@ from accord.engine.load import load_model
 from accord.engine.models import PreferenceNetwork, Scorer
 from accord.errors import InputError
 from accord.feedback import formula as formulas
-from accord.feedback.functions import FunctionJudge, FunctionReward
+from accord.feedback.combine import Combined, weighted
+from accord.feedback.functions import FunctionJudge, FunctionReward, RemoteReward
 from accord.feedback.judge import RewardJudge, judge_samples
 from accord.feedback.learned import LearnedJudge, LearnedReward
 from accord.feedback.named import (
-    Weighted,
     as_measure,
     as_reward,
     formula,
@@ -33,7 +33,6 @@ from accord.feedback.named import (
     reward_named,
 )
 from accord.feedback.people import Simulated
-from accord.feedback.remote import RemoteReward
 from accord.feedback.reward import TextReward, check_prompts, listen, score_texts, unsampled
 from accord.feedback.verifiers import VERIFIERS, Verifier, exact, number
 from accord.records import Comparison, EncodedPrompt, Sample, Text
@@ -82,8 +81,8 @@ def test_names_stand_for_what_they_say(functions: str, reward_model: str) -> Non
         f"{functions}:brief": FunctionReward,
         "http://localhost:1/score": RemoteReward,
         reward_model: LearnedReward,
-        "number + number@other": Weighted,
-        "2 * number": Weighted,
+        "number + number@other": Combined,
+        "2 * number": Combined,
     }
     for name, kind in kinds.items():
         assert type(reward_named(name)) is kind, name
@@ -108,7 +107,7 @@ def test_a_formula_is_a_weighted_sum_and_keeps_its_parts(functions: str) -> None
     samples = [sample("18", answer="18"), sample("so 18.0", answer="18"), sample("17", answer="18")]
     # 1 - .5 * 2 - 2 * 1, 1 - .5 * 7 - 0, 0 - .5 * 2 - 0
     assert reward(samples).tolist() == [-2.0, -2.5, -1.0]
-    assert isinstance(reward, Weighted)
+    assert isinstance(reward, Combined)
     assert {name: part.tolist() for name, part in reward.parts.items()} == {
         "number": [1, 1, 0],
         "house_rewards:brief": [-2, -7, -2],
@@ -131,7 +130,7 @@ def test_any_weights_written_are_those_read(terms: list[tuple[float, int]]) -> N
 
 def test_the_sum_of_a_reward_s_weights_by_hand() -> None:
     terms = {"a": (2.0, TextReward(lambda prompt, text: 3.0)), "b": (-0.5, TextReward(lambda prompt, text: len(text)))}
-    summed = Weighted(terms)
+    summed = weighted(terms)
     assert summed([sample(""), sample("four")]).tolist() == [6.0, 4.0]
     assert summed.texts([("p", "four")]).tolist() == [4.0]
     assert summed.parts["b"].tolist() == [4.0]
@@ -174,7 +173,7 @@ def test_python_s_rewards(functions: str, reward_model: str) -> None:
     assert as_reward(partial(long))([sample("four")]).tolist() == [4.0]
     summed = as_reward({long: 0.5, "exact": 1, mine: 3})
     assert summed([sample("four", answer="four")]).tolist() == [0.5 * 4 + 1 + 3]
-    assert isinstance(summed, Weighted) and list(summed.parts)[:2] == ["long", "exact"]
+    assert isinstance(summed, Combined) and list(summed.parts)[:2] == ["long", "exact"]
     for wrong in (3, Mine, None):
         with pytest.raises(InputError, match="is no reward: give a name, a function, or an object"):
             as_reward(wrong)
@@ -224,7 +223,7 @@ def test_every_reward_in_a_sum_hears_of_another_vocabulary(reward_model: str) ->
         tokenizer = type("Words", (), {"get_vocab": staticmethod(dict)})
 
     learned = reward_named(reward_model)
-    judge = RewardJudge(Weighted({"a": (1.0, learned), "b": (1.0, exact())}))
+    judge = RewardJudge(weighted({"a": (1.0, learned), "b": (1.0, exact())}))
     assert isinstance(learned, LearnedReward) and learned.shares_tokens
     listen(judge, Other())  # type: ignore[arg-type]
     assert not learned.shares_tokens

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from accord.errors import InputError
-from accord.feedback.remote import RemoteReward
+from accord.feedback.functions import RemoteReward
 from tests.feedback.samples import CHAT, sample
 from tests.feedback.serving import serving
 
@@ -58,7 +58,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What is slept between attempts, without sleeping."""
     slept: list[float] = []
-    monkeypatch.setattr("accord.feedback.remote.time.sleep", slept.append)
+    monkeypatch.setattr("accord.feedback.functions.time.sleep", slept.append)
     return slept
 
 

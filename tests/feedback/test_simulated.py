@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.errors import InputError
+from accord.feedback.judge import ScoreJudge
 from accord.feedback.people import Simulated, temperature
 from accord.records import Comparison, Text
 
@@ -104,4 +105,6 @@ def test_no_comparisons_no_verdicts() -> None:
 
 
 def test_the_ceiling_is_the_agreement() -> None:
-    assert Simulated(value, agreement=0.8).ceiling == 0.8
+    labels, known = Simulated(value, agreement=0.8)(pairs(2000)), ScoreJudge(value)(pairs(2000))
+    agreed = [label == right for label, right in zip(labels, known, strict=True)]
+    assert sum(agreed) / len(agreed) == pytest.approx(0.8, abs=0.04)

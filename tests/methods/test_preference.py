@@ -16,7 +16,8 @@ from accord.engine.load import load_preference_model
 from accord.engine.models import Model, PreferenceNetwork, Scorer
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
-from accord.feedback.learned import LearnedJudge, learned_judge
+from accord.feedback.learned import LearnedJudge
+from accord.feedback.named import judge_named
 from accord.methods import PreferenceModel, RewardModel
 from accord.objectives.preference import general_preference
 from accord.records import Comparison, Ranking
@@ -180,7 +181,7 @@ def test_it_labels_and_is_measured_by_its_own_labels(home: Path, tmp_path: Path)
     asked = [Comparison(row["prompt"], row["chosen"], row["rejected"]) for row in found]
     verdicts = LearnedJudge(load_preference_model(str(model)))(asked)
     assert len(found) == 12 and all(v.first_wins is not None and v.first_wins > 0.5 for v in verdicts)
-    assert [v.first_wins for v in learned_judge(str(model))(asked)] == [v.first_wins for v in verdicts]
+    assert [v.first_wins for v in judge_named(str(model))(asked)] == [v.first_wins for v in verdicts]
     options = ("--data", labels, "--out", tmp_path, "--reward", model, "--dtype", "float32")
     assert accord("evaluate", "comparisons", *options) == 0
     measured = json.loads((tmp_path / "evaluation.json").read_text())
