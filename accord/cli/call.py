@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from accord.cli.options import REQUIRED, Option, help_text, nearest, options_of
+from accord.cli.options import REQUIRED, Option, help_text, options_of
 from accord.cli.table import COMMANDS, FAMILIES
-from accord.errors import InputError
+from accord.errors import InputError, nearest
 
 CONFIG = Option("config", str, None, "A YAML file of options; those given here override it.", "reads and writes")
 

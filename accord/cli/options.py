@@ -6,7 +6,6 @@ What is said of an option is what the docstrings say: `Args:` of functions, and 
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import inspect
 import shutil
@@ -19,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import docstring_parser
 import yaml
 
-from accord.errors import InputError
+from accord.errors import InputError, nearest
 
 REQUIRED = inspect.Parameter.empty
 
@@ -106,12 +105,6 @@ def options_of(target: Callable[..., Any]) -> Mapping[str, Option]:
     """The options of a function, or of a method: its `fit`, the fields of its class, and how a run is run."""
     listed = _of_method(target) if inspect.isclass(target) else _of_function(target)
     return {option.name: option for option in listed}
-
-
-def nearest(name: str, names: Collection[str]) -> str:
-    """A question to add where a name looks like one of those there are."""
-    near = difflib.get_close_matches(name, list(names), 1, 0.5)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def help_text(usage: str, target: Callable[..., Any], options: Collection[Option]) -> str:
