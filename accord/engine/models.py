@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from accord.engine.forward import fuse, log_probabilities, outputs, prepare, values
+from accord.engine.forward import fuse, log_probabilities, outputs, prepare
 from accord.engine.generate import generate
 from accord.engine.precision import autocast, compute_dtype, frozen_copy
 from accord.engine.sampling import Sampling
@@ -165,7 +165,7 @@ class Classifier(Model):
     def outputs(self, trees: Trees) -> Tensor:
         """The L labels of every branch, (C, L)."""
         with self.autocast():
-            return outputs(self.network, trees)
+            return outputs(self.network, trees, trees.last)
 
 
 class Scorer(Classifier):
@@ -178,7 +178,7 @@ class Scorer(Classifier):
     def values(self, trees: Trees) -> Tensor:
         """The estimate of the return before every trained token, (N,)."""
         with self.autocast():
-            return values(self.network, trees)
+            return outputs(self.network, trees, trees.source).squeeze(-1)
 
     @staticmethod
     def on(model: Model, seed: int = 0) -> Scorer:
