@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from accord.engine.load import load_preference_model
-from accord.engine.models import Classifier, Model, PreferenceNetwork, Scorer
+from accord.engine.models import Classifier, PreferenceNetwork, Scorer
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from accord.feedback.learned import LearnedJudge, learned_judge
