@@ -64,9 +64,13 @@ class Optimizer:
         given, betas = [g for g in groups if g["params"]], (self.config.beta1, 0.999)
         self.adam = torch.optim.AdamW(given, lr=self.config.learning_rate, betas=betas, fused=True)
 
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Every trained parameter once, in a fixed order, by its network and name."""
+        return {name: p for name, p in nn.ModuleDict(self.networks).named_parameters() if p.requires_grad}
+
     def parameters(self) -> list[nn.Parameter]:
-        """Every trained parameter once, in a fixed order."""
-        return [p for network in self.networks.values() for p in network.parameters() if p.requires_grad]
+        """Those alone."""
+        return list(self.named_parameters().values())
 
     def update(self, step: int, *terms: LossTerm) -> dict[str, float]:
         """One step, counted from 0: gradients of sum(weight * sum(values) / count), clipped, and AdamW's update.

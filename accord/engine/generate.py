@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -57,10 +56,9 @@ def generate(
         raise InputError(f"a prompt needs at least one sample, not {n}")
     if not all(prompts):
         raise ValueError(f"prompt {next(i for i, p in enumerate(prompts) if not p)} has no tokens")
-    ends = torch.tensor([end] if isinstance(end, int) else list(end))
     device = next(model.parameters()).device
     uniforms = torch.from_numpy(uniform_numbers(prompts, n, sampling)).view(len(prompts) * n, -1)
-    written = _Written(*uniforms.shape)
+    written = _Written(*uniforms.shape, ends=torch.tensor([end] if isinstance(end, int) else list(end)))
     live = torch.zeros(0, dtype=torch.long)  # the samples in the batch, in its order
     waiting = 0
     with evaluating(model):
@@ -75,7 +73,7 @@ def generate(
                 waiting += joining
             assert logits is not None
             drawn, logp = draw(logits, uniforms[live, written.length[live]].to(device), sampling)
-            going = written.append(live, drawn.cpu(), logp.double().cpu(), ends)
+            going = written.append(live, drawn.cpu(), logp.double().cpu())
             if not going.all():
                 batch.keep(going.to(device))
                 if progress:
@@ -99,28 +97,27 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 class _Written:
     """What the samples say so far, a row each of at most `longest` tokens."""
 
-    def __init__(self, samples: int, longest: int) -> None:
+    def __init__(self, samples: int, longest: int, *, ends: Tensor) -> None:
+        self.ends = ends
         self.tokens = torch.zeros(samples, longest, dtype=torch.long)
         self.logprobs = torch.zeros(samples, longest, dtype=torch.float64)
         self.length = torch.zeros(samples, dtype=torch.long)
-        self.ended = torch.zeros(samples, dtype=torch.bool)
 
     def last(self, live: Tensor) -> Tensor:
         """The last token of each of these samples."""
         return self.tokens[live, self.length[live] - 1]
 
-    def append(self, live: Tensor, drawn: Tensor, logp: Tensor, ends: Tensor) -> Tensor:
+    def append(self, live: Tensor, drawn: Tensor, logp: Tensor) -> Tensor:
         """Add a token to each of these samples; which of them go on."""
         at = self.length[live]
         self.tokens[live, at], self.logprobs[live, at] = drawn, logp
         self.length[live] = at + 1
-        self.ended[live] = torch.isin(drawn, ends)
-        return ~self.ended[live] & (self.length[live] < self.tokens.shape[1])
+        return ~torch.isin(drawn, self.ends) & (at + 1 < self.tokens.shape[1])
 
     def completion(self, i: int) -> Completion:
         """A sample as it is returned."""
         tokens, logprobs = (x[i, : int(self.length[i])].tolist() for x in (self.tokens, self.logprobs))
-        return Completion(tuple(tokens), tuple(logprobs), "end" if self.ended[i] else "length")
+        return Completion(tuple(tokens), tuple(logprobs), "end" if tokens[-1] in self.ends else "length")
 
 
 def _joining(live: int, left: int, n: int, capacity: int) -> int:
@@ -131,18 +128,11 @@ def _joining(live: int, left: int, n: int, capacity: int) -> int:
     return min(room, left) if room >= left or room * n >= capacity // 4 else 0
 
 
-class Drawn(NamedTuple):
-    """A token and its log-probability under the distribution it was drawn from."""
-
-    token: int
-    logprob: float
-
-
 @torch.no_grad()
 def stream(
     model: nn.Module, prompt: tuple[int, ...], sampling: Sampling | None = None, *, end: int | Sequence[int]
-) -> Iterator[Drawn]:
-    """The tokens of a completion, each as soon as it is drawn: those that `generate` returns as the prompt's first.
+) -> Iterator[tuple[int, float]]:
+    """The tokens and log-probabilities that `generate` returns as the prompt's first, each as soon as it is drawn.
 
     It stops after the first end-of-turn token, after `sampling.max_new_tokens`, or when it is closed.
 
@@ -166,7 +156,7 @@ def stream(
         for index in range(sampling.max_new_tokens):
             drawn, logp = draw(logits, uniforms[index : index + 1], sampling)
             token = int(drawn)
-            yield Drawn(token, float(logp))
+            yield token, float(logp)
             if token in ends or index + 1 == sampling.max_new_tokens:
                 return
             logits = batch.decode(drawn)
@@ -188,16 +178,14 @@ class Spelling:
     def add(self, token: int) -> str:
         """What is certain of the text with one more token, beyond what was certain before."""
         self.tokens.append(token)
-        return self._more(self._text().rstrip("\ufffd"))
+        return self._more(waiting="\ufffd")
 
     def rest(self) -> str:
         """What still waits when no more tokens come."""
-        return self._more(self._text())
+        return self._more(waiting="")
 
-    def _text(self) -> str:
-        return str(self.tokenizer.decode(self.tokens, skip_special_tokens=True))
-
-    def _more(self, text: str) -> str:
+    def _more(self, waiting: str) -> str:
+        text = str(self.tokenizer.decode(self.tokens, skip_special_tokens=True)).rstrip(waiting)
         if not text.startswith(self.said):
             return ""
         piece, self.said = text[len(self.said) :], text

@@ -110,9 +110,7 @@ def plane(vectors: Tensor) -> tuple[Tensor, float]:
     unit = nn.functional.normalize(vectors.detach().float().cpu(), dim=-1)
     centered = unit - unit.mean(0)
     u, s, _ = torch.linalg.svd(centered, full_matrices=False)
-    spots = torch.zeros(len(unit), 2)
-    kept = u[:, :2] * s[:2]
-    spots[:, : kept.shape[1]] = kept
+    spots = nn.functional.pad(u[:, :2] * s[:2], (0, max(0, 2 - len(s))))
     largest = spots.gather(0, spots.abs().argmax(0, keepdim=True)).squeeze(0)
     spots = spots * torch.where(largest < 0, -1.0, 1.0)
     total = float(s.square().sum())
