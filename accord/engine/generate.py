@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from accord.engine.cache import decoder
@@ -56,30 +56,40 @@ def generate(
         raise InputError(f"a prompt needs at least one sample, not {n}")
     if not all(prompts):
         raise ValueError(f"prompt {next(i for i, p in enumerate(prompts) if not p)} has no tokens")
+    ends = {end} if isinstance(end, int) else set(end)
     device = next(model.parameters()).device
-    uniforms = torch.from_numpy(uniform_numbers(prompts, n, sampling)).view(len(prompts) * n, -1)
-    written = _Written(*uniforms.shape, ends=torch.tensor([end] if isinstance(end, int) else list(end)))
-    live = torch.zeros(0, dtype=torch.long)  # the samples in the batch, in its order
+    uniforms = uniform_numbers(prompts, n, sampling).reshape(-1, sampling.max_new_tokens)
+    written: list[list[tuple[int, float]]] = [[] for _ in uniforms]  # tokens and their log-probabilities
+    live: list[int] = []  # the samples in the batch, in its order
     waiting = 0
     with evaluating(model):
         batch = decoder(model, sampling.max_new_tokens)
-        while waiting < len(prompts) or len(live):
-            logits = batch.decode(written.last(live).to(device)) if len(live) else None
+        while waiting < len(prompts) or live:
+            logits = batch.decode(torch.tensor([written[i][-1][0] for i in live], device=device)) if live else None
             joining = _joining(len(live), len(prompts) - waiting, n, capacity)
             if joining:
                 first = batch.prefill(prompts[waiting : waiting + joining], n).repeat_interleave(n, 0)
                 logits = first if logits is None else torch.cat([logits, first])
-                live = torch.cat([live, torch.arange(waiting * n, (waiting + joining) * n)])
+                live += range(waiting * n, (waiting + joining) * n)
                 waiting += joining
             assert logits is not None
-            drawn, logp = draw(logits, uniforms[live, written.length[live]].to(device), sampling)
-            going = written.append(live, drawn.cpu(), logp.double().cpu())
-            if not going.all():
-                batch.keep(going.to(device))
+            uniform = torch.from_numpy(uniforms[live, [len(written[i]) for i in live]])
+            drawn, logp = draw(logits, uniform.to(device), sampling)
+            for i, token in zip(live, zip(drawn.tolist(), logp.tolist(), strict=True), strict=True):
+                written[i].append(token)
+            going = [written[i][-1][0] not in ends and len(written[i]) < sampling.max_new_tokens for i in live]
+            if not all(going):
+                batch.keep(torch.tensor(going, device=device))
+                live = [i for i, goes in zip(live, going, strict=True) if goes]
                 if progress:
-                    progress(int((~going).sum()))
-                live = live[going]
-    return [[written.completion(i * n + j) for j in range(n)] for i in range(len(prompts))]
+                    progress(going.count(False))
+    completions = [_completion(sample, ends) for sample in written]
+    return [completions[i : i + n] for i in range(0, len(completions), n)]
+
+
+def _completion(sample: Sequence[tuple[int, float]], ends: set[int]) -> Completion:
+    tokens, logprobs = zip(*sample, strict=True)
+    return Completion(tokens, logprobs, "end" if tokens[-1] in ends else "length")
 
 
 @contextmanager
@@ -92,32 +102,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-class _Written:
-    """What the samples say so far, a row each of at most `longest` tokens."""
-
-    def __init__(self, samples: int, longest: int, *, ends: Tensor) -> None:
-        self.ends = ends
-        self.tokens = torch.zeros(samples, longest, dtype=torch.long)
-        self.logprobs = torch.zeros(samples, longest, dtype=torch.float64)
-        self.length = torch.zeros(samples, dtype=torch.long)
-
-    def last(self, live: Tensor) -> Tensor:
-        """The last token of each of these samples."""
-        return self.tokens[live, self.length[live] - 1]
-
-    def append(self, live: Tensor, drawn: Tensor, logp: Tensor) -> Tensor:
-        """Add a token to each of these samples; which of them go on."""
-        at = self.length[live]
-        self.tokens[live, at], self.logprobs[live, at] = drawn, logp
-        self.length[live] = at + 1
-        return ~torch.isin(drawn, self.ends) & (at + 1 < self.tokens.shape[1])
-
-    def completion(self, i: int) -> Completion:
-        """A sample as it is returned."""
-        tokens, logprobs = (x[i, : int(self.length[i])].tolist() for x in (self.tokens, self.logprobs))
-        return Completion(tuple(tokens), tuple(logprobs), "end" if tokens[-1] in self.ends else "length")
 
 
 def _joining(live: int, left: int, n: int, capacity: int) -> int:
