@@ -11,8 +11,7 @@ of a key and of a value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +29,7 @@ class Recompute:
     """Decoding without a cache, for any architecture: every step reads every sequence again."""
 
     def __init__(self, model: nn.Module, room: int) -> None:
-        self.model, self.logits = model, _output_layer(model)
+        self.model, self.logits = model, Readout.of(model).cast().logits
         self.sequences: list[Prompt] = []
 
     def prefill(self, prompts: Sequence[Prompt], n: int) -> Tensor:
@@ -58,7 +57,7 @@ class Cache:
     """
 
     def __init__(self, model: nn.Module, room: int) -> None:
-        self.model, self.logits, self.room = model, _output_layer(model), room
+        self.model, self.logits, self.room = model, Readout.of(model).cast().logits, room
         self.device = next(model.parameters()).device
         none = torch.zeros(0, dtype=torch.long, device=self.device)
         self.prompt_length, self.group, self.length = none, none, none  # (G,); (S,) ascending; (S,)
@@ -218,16 +217,6 @@ class MixtureCache:
     def _mix(self, logits: Iterable[Tensor]) -> Tensor:
         policy, reference = logits
         return (1 - self.weight) * policy + self.weight * reference
-
-
-def _output_layer(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Hidden states to logits, with weights cast once for all tokens: autocast keeps no cast of tied weights."""
-    readout = Readout.of(model)
-    weight = readout.weight.detach()
-    if torch.is_autocast_enabled(weight.device.type):
-        weight = weight.to(torch.get_autocast_dtype(weight.device.type))
-    readout = replace(readout, weight=weight)
-    return lambda hidden: readout.logits(hidden.to(weight.dtype))
 
 
 def _rows(sequences: Sequence[Prompt], device: torch.device) -> Trees:

@@ -57,10 +57,8 @@ class Optimizer:
         self.total = total
         matrices = [p for p in self.parameters() if p.dim() > 1]
         vectors = [p for p in self.parameters() if p.dim() <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": self.config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
+        groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": self.config.weight_decay}]
+        groups.append({"params": vectors, "weight_decay": 0.0})
         given, betas = [g for g in groups if g["params"]], (self.config.beta1, 0.999)
         self.adam = torch.optim.AdamW(given, lr=self.config.learning_rate, betas=betas, fused=True)
 
@@ -146,9 +144,7 @@ def keep_freed_memory() -> None:
     A training step allocates and frees gigabytes in blocks that glibc, left alone, maps afresh each time; the pages are
     then faulted in one by one, which was a sixth of a step's time. Peak memory grows by a few percent.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
     if mallopt is not None:
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)

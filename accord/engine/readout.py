@@ -7,7 +7,7 @@ them. Here a chunk of rows at a time goes through the output layer; the backward
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -42,7 +42,13 @@ class Readout:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (rows, V) of a few hidden states (rows, d), in at least float32."""
-        return self.shape(_raw_logits(hidden, self.weight.detach().to(hidden.dtype), self.bias))
+        return self.shape(_raw_logits(hidden.to(self.weight.dtype), self.weight.detach(), self.bias))
+
+    def cast(self) -> Readout:
+        """The same with its weights cast once for all tokens: autocast keeps no cast of tied weights."""
+        device = self.weight.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
+        return replace(self, weight=self.weight.detach().to(dtype))
 
     def shape(self, z: Tensor, sharpness: float = 1.0) -> Tensor:
         """f / T: raw logits to what the architecture takes the softmax of, times 1 / T, in at least float32."""

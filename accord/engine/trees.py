@@ -107,8 +107,7 @@ class Trees:
     @staticmethod
     def of(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Trees:
         """Lay the trees end to end."""
-        names = [field.name for field in fields(Trees) if field.name != "trees"]
-        flat: dict[str, list[Any]] = {name: [] for name in names}
+        flat: dict[str, list[Any]] = {field.name: [] for field in fields(Trees) if field.name != "trees"}
         tokens, group = flat["tokens"], flat["group"]
         for g, tree in enumerate(trees):
             root, prompt = len(tokens), len(tree.prompt)
@@ -129,8 +128,8 @@ class Trees:
                 flat["last"].append(len(tokens) - 1)
                 flat["ranks"].append(tree.ranks[b] if tree.ranks else 0)
                 flat["rewards"].append(math.nan if branch.reward is None else branch.reward)
-        types = {name: torch.float64 if name in ("rewards", "logprobs") else torch.long for name in names}
-        tensors = {name: torch.tensor(flat[name], dtype=types[name], device=device) for name in names}
+        types = dict.fromkeys(flat, torch.long) | {"rewards": torch.float64, "logprobs": torch.float64}
+        tensors = {name: torch.tensor(flat[name], dtype=types[name], device=device) for name in flat}
         return Trees(**tensors, trees=tuple(trees))
 
 
