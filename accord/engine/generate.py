@@ -118,12 +118,8 @@ def stream(
 ) -> Iterator[tuple[int, float]]:
     """The tokens and log-probabilities that `generate` returns as the prompt's first, each as soon as it is drawn.
 
-    It stops after the first end-of-turn token, after `sampling.max_new_tokens`, or when it is closed.
-
-    Args:
-        model: a causal language model of transformers, or a `Mixture` of two.
-        prompt: token ids, at least one.
-        end: the token or tokens that end a turn.
+    It stops after the first end-of-turn token, after `sampling.max_new_tokens`, or when it is closed. Args as for
+    `generate`.
 
     Raises:
         ValueError: the prompt is empty.
@@ -134,16 +130,15 @@ def stream(
     ends = {end} if isinstance(end, int) else set(end)
     device = next(model.parameters()).device
     uniforms = torch.from_numpy(uniform_numbers([prompt], 1, sampling)[0, 0]).to(device)
+    drawn = None
     with evaluating(model):
         batch = decoder(model, sampling.max_new_tokens)
-        logits = batch.prefill([prompt], 1)
-        for index in range(sampling.max_new_tokens):
-            drawn, logp = draw(logits, uniforms[index : index + 1], sampling)
-            token = int(drawn)
-            yield token, float(logp)
-            if token in ends or index + 1 == sampling.max_new_tokens:
+        for uniform in uniforms.split(1):
+            logits = batch.prefill([prompt], 1) if drawn is None else batch.decode(drawn)
+            drawn, logp = draw(logits, uniform, sampling)
+            yield int(drawn), float(logp)
+            if int(drawn) in ends:
                 return
-            logits = batch.decode(drawn)
 
 
 class Spelling:
