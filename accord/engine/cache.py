@@ -11,7 +11,7 @@ of a key and of a value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -193,30 +193,30 @@ class Mixture(nn.Module):
             raise ValueError(f"models of {sizes[0]} and {sizes[1]} tokens cannot be mixed: their vocabularies differ")
         self.policy, self.reference, self.weight = policy, reference, weight
 
+    def mix(self, policy: Tensor, reference: Tensor) -> Tensor:
+        """The mixture's logits (rows, V) from those of both models.
+
+        softmax((1 - w) log pi + w log ref): the models' own normalizers only shift a row, so the logits do as well.
+        """
+        return (1 - self.weight) * policy + self.weight * reference
+
 
 class MixtureCache:
-    """Decoding from a mixture: both models read the same prompts and tokens, and their logits (rows, V) are mixed.
-
-    softmax((1 - w) log pi + w log ref): the models' own normalizers only shift a row, so the logits do as well.
-    """
+    """Decoding from a mixture: both models read the same prompts and tokens, and their logits are mixed."""
 
     def __init__(self, mixture: Mixture, room: int) -> None:
-        self.weight = mixture.weight
+        self.mix = mixture.mix
         self.parts = [decoder(model, room) for model in (mixture.policy, mixture.reference)]
 
     def prefill(self, prompts: Sequence[Prompt], n: int) -> Tensor:
-        return self._mix(part.prefill(prompts, n) for part in self.parts)
+        return self.mix(*(part.prefill(prompts, n) for part in self.parts))
 
     def decode(self, tokens: Tensor) -> Tensor:
-        return self._mix(part.decode(tokens) for part in self.parts)
+        return self.mix(*(part.decode(tokens) for part in self.parts))
 
     def keep(self, live: Tensor) -> None:
         for part in self.parts:
             part.keep(live)
-
-    def _mix(self, logits: Iterable[Tensor]) -> Tensor:
-        policy, reference = logits
-        return (1 - self.weight) * policy + self.weight * reference
 
 
 def _rows(sequences: Sequence[Prompt], device: torch.device) -> Trees:
