@@ -146,25 +146,18 @@ def text_to_json(text: Text) -> str | list[dict[str, str]]:
 
 def row_to_json(row: Row) -> dict[str, Any]:
     """The row as a JSON object in the field's column conventions; `accord.data` reads it back."""
+    prompt = {"prompt": text_to_json(row.prompt)}
     match row:
-        case Prompt(prompt, columns):
-            return {"prompt": text_to_json(prompt), **columns}
-        case Demonstration(prompt, completion):
-            return {"prompt": text_to_json(prompt), "completion": text_to_json(completion)}
-        case Labeled(prompt, completion, label):
-            return {"prompt": text_to_json(prompt), "completion": text_to_json(completion), "label": label}
-        case Preference(prompt, chosen, rejected):
-            return {
-                "prompt": text_to_json(prompt),
-                "chosen": text_to_json(chosen),
-                "rejected": text_to_json(rejected),
-            }
-        case Ranking(prompt, completions, ranks):
-            return {
-                "prompt": text_to_json(prompt),
-                "completions": [text_to_json(c) for c in completions],
-                "ranks": list(ranks),
-            }
+        case Prompt(_, columns):
+            return {**prompt, **columns}
+        case Demonstration(_, completion):
+            return {**prompt, "completion": text_to_json(completion)}
+        case Labeled(_, completion, label):
+            return {**prompt, "completion": text_to_json(completion), "label": label}
+        case Preference(_, chosen, rejected):
+            return {**prompt, "chosen": text_to_json(chosen), "rejected": text_to_json(rejected)}
+        case Ranking(_, completions, ranks):
+            return {**prompt, "completions": [text_to_json(c) for c in completions], "ranks": list(ranks)}
 
 
 def show(text: Text) -> str:

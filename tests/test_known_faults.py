@@ -130,7 +130,7 @@ from accord.data.encoding import encode
 from accord.engine import models
 from accord.engine.config import TrainingConfig
 from accord.engine.fit import LossTerm, Optimizer
-from accord.engine.forward import log_probabilities, rewards
+from accord.engine.forward import log_probabilities
 from accord.engine.models import Policy, Scorer
 from accord.engine.precision import autocast
 from accord.engine.sampling import Sampling, uniform_numbers
@@ -463,7 +463,7 @@ def test_a_margin_of_ten_thousand_has_a_finite_loss(dtype: Any) -> None:
     good, bad = Branch((7, EOS)), Branch((9, 10, EOS))
     trees = Trees.of([Tree((6,), (good, bad), ranks=(0, 1)), Tree((6,), (good, bad), ranks=(1, 0))])
     with torch.no_grad(), autocast(getattr(torch, dtype)):
-        first, second, *_ = rewards(scorer.network, trees).tolist()
+        first, second, *_ = scorer.rewards(trees).tolist()
         head: nn.Linear = scorer.network.score  # type: ignore[assignment]
         head.weight.mul_(1e4 / (first - second))
     row = Optimizer({"model": scorer.network}, method, 1).update(0, LossTerm(method.objective(scorer), [trees], "tree"))

@@ -8,7 +8,7 @@ training it is a `TreeAttention`, in generation the sampler's cache. Without it 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,17 @@ from accord.engine.tiles import Tile
 
 NAME = "accord"
 
-Attend = Callable[..., Tensor]
-"""(layer, query (H, T, D), key (K, T, D), value (K, T, E), *, scale, window, softcap) -> (T, H, E)"""
+
+class Scores(NamedTuple):
+    """How a layer scores keys against queries: s = cap(scale q k^T) of those less than `window` positions back."""
+
+    scale: float
+    window: int | None
+    softcap: float | None
+
+
+Attend = Callable[[int, Tensor, Tensor, Tensor, Scores], Tensor]
+"""(layer, query (H, T, D), key (K, T, D), value (K, T, E), how they are scored) -> (T, H, E)"""
 
 
 def accord_attention(
@@ -53,8 +62,7 @@ def accord_attention(
     if attend is None:
         return _capped(query, key, value, attention_mask, scale, softcap), None
     layer: int = getattr(module, "layer_idx", 0)
-    out = attend(layer, query[0], key[0], value[0], scale=scale, window=sliding_window, softcap=softcap)
-    return out.unsqueeze(0), None
+    return attend(layer, query[0], key[0], value[0], Scores(scale, sliding_window, softcap)).unsqueeze(0), None
 
 
 def _capped(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, scale: float, softcap: float | None) -> Tensor:
@@ -81,19 +89,9 @@ class TreeAttention:
     def __init__(self, tiles: Sequence[Tile]) -> None:
         self.tiles = tiles
 
-    def __call__(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        scale: float,
-        window: int | None,
-        softcap: float | None,
-    ) -> Tensor:
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Scores) -> Tensor:
         flat = (x.transpose(0, 1).contiguous() for x in (query, key, value))
-        out: Tensor = _TreeAttention.apply(*flat, self.tiles, scale, window, softcap)  # type: ignore[no-untyped-call]
+        out: Tensor = _TreeAttention.apply(*flat, self.tiles, how)  # type: ignore[no-untyped-call]
         return out
 
 
@@ -114,22 +112,19 @@ def _rows(x: Tensor, blocks: int, length: int, groups: int) -> Tensor:
     return x.permute(0, 3, 1, 2, 4).reshape(blocks * length, -1, x.shape[-1])
 
 
-def _probabilities(
-    query: Tensor, key: Tensor, tile: Tile, scale: float, window: int | None, softcap: float | None
-) -> tuple[Tensor, Tensor | None]:
+def _probabilities(query: Tensor, key: Tensor, tile: Tile, how: Scores) -> tuple[Tensor, Tensor | None]:
     """softmax over the visible keys, (B * K, R * Lq, Lk), and the derivative of the soft cap where there is one.
 
     The cap is s = c tanh(u / c) of the raw scores u, so ds/du = 1 - tanh^2(u / c). A row of padding sees every key.
     """
-    scores = torch.bmm(query * scale, key.transpose(1, 2))
+    scores = torch.bmm(query * how.scale, key.transpose(1, 2))
     slope = None
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap)
+    if how.softcap is not None:
+        scores = torch.tanh(scores / how.softcap)
         slope = 1 - scores * scores
-        scores = scores * softcap
-    hidden = tile.hidden(window)
-    b, lq, lk = hidden.shape
-    scores.view(b, -1, lq, lk).masked_fill_(hidden[:, None], float("-inf"))
+        scores = scores * how.softcap
+    hidden = tile.hidden(how.window)
+    scores.view(len(hidden), -1, *hidden.shape[1:]).masked_fill_(hidden[:, None], float("-inf"))
     return torch.softmax(scores, -1), slope
 
 
@@ -160,47 +155,36 @@ class _TreeAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        tiles: Sequence[Tile],
-        scale: float,
-        window: int | None,
-        softcap: float | None,
-    ) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, tiles: Sequence[Tile], how: Scores) -> Tensor:
         """(T, H, D), (T, K, D), (T, K, E) -> (T, H, E)."""
         ctx.save_for_backward(query, key, value)
-        ctx.settings = tiles, scale, window, softcap
+        ctx.settings = tiles, how
         groups = key.shape[1]
         out = query.new_empty(*query.shape[:2], value.shape[2])
         for tile in tiles:
             b, lq = tile.queries.shape
             q, k, v = _operands(query, key, value, tile, groups)
-            p, _ = _probabilities(q, k, tile, scale, window, softcap)
+            p, _ = _probabilities(q, k, tile, how)
             _put(out, tile, _rows(torch.bmm(p, v), b, lq, groups))
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value = ctx.saved_tensors
-        tiles, scale, window, softcap = ctx.settings
+        tiles, how = ctx.settings
         groups = key.shape[1]
         grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
         for tile in tiles:
-            b, lq = tile.queries.shape
-            lk = tile.keys.shape[1]
+            (b, lq), lk = tile.queries.shape, tile.keys.shape[1]
             q, k, v = _operands(query, key, value, tile, groups)
             g = _take(grad, tile.query_index, b, groups)  # (B * K, R * Lq, E)
             if tile.kept is not None:  # padding took the first token's gradient, and must give its keys none
                 g.view(b, -1, lq, g.shape[-1]).masked_fill_((tile.queries < 0)[:, None, :, None], 0)
-            p, slope = _probabilities(q, k, tile, scale, window, softcap)  # (B * K, R * Lq, Lk)
-            dp = torch.bmm(g, v.transpose(1, 2))
-            du = torch._softmax_backward_data(dp, p, -1, p.dtype)
+            p, slope = _probabilities(q, k, tile, how)  # (B * K, R * Lq, Lk)
+            du = torch._softmax_backward_data(torch.bmm(g, v.transpose(1, 2)), p, -1, p.dtype)
             if slope is not None:
                 du = du * slope
-            _put(grad_query, tile, _rows(torch.bmm(du, k) * scale, b, lq, groups))
-            grad_key.index_add_(0, tile.key_index, _rows(torch.bmm(du.transpose(1, 2), q) * scale, b, lk, groups))
+            _put(grad_query, tile, _rows(torch.bmm(du, k) * how.scale, b, lq, groups))
+            grad_key.index_add_(0, tile.key_index, _rows(torch.bmm(du.transpose(1, 2), q) * how.scale, b, lk, groups))
             grad_value.index_add_(0, tile.key_index, _rows(torch.bmm(p.transpose(1, 2), g), b, lk, groups))
-        return grad_query, grad_key, grad_value, None, None, None, None
+        return grad_query, grad_key, grad_value, None, None

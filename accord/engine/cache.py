@@ -11,17 +11,15 @@ of a key and of a value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from accord.engine.attention import TreeAttention
-from accord.engine.forward import hidden_states, takes_trees
+from accord.engine.attention import Scores, TreeAttention
+from accord.engine.forward import hidden_states, read_row, takes_trees
 from accord.engine.readout import Readout
-from accord.engine.tiles import tiles_of
-from accord.engine.trees import Branch, Tree, Trees, spans_of
+from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 
 Prompt = tuple[int, ...]
@@ -31,26 +29,22 @@ class Recompute:
     """Decoding without a cache, for any architecture: every step reads every sequence again."""
 
     def __init__(self, model: nn.Module, room: int) -> None:
-        self.model, self.logits = model, _output_layer(model)
+        self.model, self.logits = model, Readout.of(model).cast().logits
         self.sequences: list[Prompt] = []
 
     def prefill(self, prompts: Sequence[Prompt], n: int) -> Tensor:
-        """Start n samples of each prompt; the logits (prompts, V) of their first token."""
         self.sequences += [p for p in prompts for _ in range(n)]
         return self._logits(prompts)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Append a token (S,) to every live sample; the logits (S, V) of the next."""
         self.sequences = [(*s, t) for s, t in zip(self.sequences, tokens.tolist(), strict=True)]
         return self._logits(self.sequences)
 
     def keep(self, live: Tensor) -> None:
-        """Let go of the samples where `live` (S,) is False."""
         self.sequences = [s for s, kept in zip(self.sequences, live.tolist(), strict=True) if kept]
 
     def _logits(self, sequences: Sequence[Prompt]) -> Tensor:
-        device = next(self.model.parameters()).device
-        trees = Trees.of([Tree((), (Branch(s),)) for s in sequences], device)
+        trees = _rows(sequences, next(self.model.parameters()).device)
         return self.logits(hidden_states(self.model, trees).index_select(0, trees.last))
 
 
@@ -63,34 +57,36 @@ class Cache:
     """
 
     def __init__(self, model: nn.Module, room: int) -> None:
-        self.model, self.logits, self.room = model, _output_layer(model), room
-        device = next(model.parameters()).device
-        none = torch.zeros(0, dtype=torch.long, device=device)
-        self.device = device
+        self.model, self.logits, self.room = model, Readout.of(model).cast().logits, room
+        self.device = next(model.parameters()).device
+        none = torch.zeros(0, dtype=torch.long, device=self.device)
         self.prompt_length, self.group, self.length = none, none, none  # (G,); (S,) ascending; (S,)
-        self.prompt_kv: dict[int, tuple[Tensor, Tensor]] = {}  # per layer (G, K, P, D)
-        self.own_kv: dict[int, tuple[Tensor, Tensor]] = {}  # per layer (S, K, room, D), filled up to length
+        self.prompt_kv: dict[int, list[Tensor]] = {}  # of each layer keys and values (G, K, P, D)
+        self.own_kv: dict[int, list[Tensor]] = {}  # of each layer (S, K, room, D), filled up to length
 
     def prefill(self, prompts: Sequence[Prompt], n: int) -> Tensor:
         """Read each prompt once and start n samples of it; the logits (prompts, V) of their first token."""
-        trees = Trees.of([Tree((), (Branch(p),)) for p in prompts], self.device)
-        prefill = _Prefill(TreeAttention(tiles_of(spans_of(trees.trees), self.device)))
-        hidden = self._forward(trees.tokens, trees.positions, prefill)
+        trees = _rows(prompts, self.device)
+        attention = TreeAttention(trees.tiles)
         lengths = torch.tensor([len(p) for p in prompts], device=self.device)
-        groups = torch.arange(len(prompts), device=self.device) + len(self.prompt_length)
-        index = _rows_of(lengths)
-        for layer, kv in prefill.kv.items():
-            pages = tuple(_page(x, index) for x in kv)
-            fresh = tuple(x.new_zeros(len(prompts) * n, x.shape[1], self.room, x.shape[2]) for x in kv)
-            old = self.prompt_kv.get(layer)
-            self.prompt_kv[layer] = pages if old is None else tuple(map(_stack, old, pages))  # type: ignore[assignment]
-            mine = self.own_kv.get(layer)
-            if mine is not None:
-                fresh = tuple(map(torch.cat, zip(mine, fresh, strict=True)))
-            self.own_kv[layer] = fresh  # type: ignore[assignment]
+        # (prompts, longest) where each prompt's tokens are in the flat row; padding repeats the last token, unseen.
+        offset = torch.arange(int(lengths.max()), device=self.device)
+        index = (lengths.cumsum(0) - lengths)[:, None] + torch.minimum(offset, (lengths - 1)[:, None])
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, how: Scores) -> Tensor:
+            pages = [x[:, index].transpose(0, 1).contiguous() for x in (key, value)]  # (prompts, K, longest, D)
+            own = [x.new_zeros(len(prompts) * n, len(x), self.room, x.shape[2]) for x in (key, value)]
+            if layer in self.own_kv:
+                pages = [_stack(*kv) for kv in zip(self.prompt_kv[layer], pages, strict=True)]
+                own = [torch.cat(kv) for kv in zip(self.own_kv[layer], own, strict=True)]
+            self.prompt_kv[layer], self.own_kv[layer] = pages, own
+            return attention(layer, query, key, value, how)
+
+        hidden = read_row(self.model, trees.tokens, trees.positions, attend)
+        group = torch.arange(len(prompts), device=self.device) + len(self.prompt_length)
         self.prompt_length = torch.cat([self.prompt_length, lengths])
-        self.group = torch.cat([self.group, groups.repeat_interleave(n)])
-        self.length = torch.cat([self.length, torch.zeros(len(prompts) * n, dtype=torch.long, device=self.device)])
+        self.group = torch.cat([self.group, group.repeat_interleave(n)])
+        self.length = nn.functional.pad(self.length, (0, len(prompts) * n))
         self._arrange()
         return self.logits(hidden.index_select(0, trees.last))
 
@@ -106,19 +102,18 @@ class Cache:
         padding = prompt < self.length[:, None]
         self._distance = torch.cat([prompt.masked_fill(padding, -1), own], 1)[:, None, None]  # (S, 1, 1, P + L)
         self._hidden: dict[int | None, Tensor] = {}
-        return self.logits(self._forward(tokens, position, self._attend))
+        return self.logits(read_row(self.model, tokens, position, self._attend))
 
     def keep(self, live: Tensor) -> None:
         """Let go of the samples where `live` (S,) is False, and of prompts that have no sample left."""
         rows = live.nonzero().squeeze(1)
-        group = self.group[rows]
-        groups, self.group = torch.unique(group, return_inverse=True)
+        groups, self.group = torch.unique(self.group[rows], return_inverse=True)
         self.length = self.length[rows]
-        self.own_kv = {i: (k[rows], v[rows]) for i, (k, v) in self.own_kv.items()}
+        self.own_kv = {layer: [x[rows] for x in kv] for layer, kv in self.own_kv.items()}
         if len(groups) < len(self.prompt_length):
             self.prompt_length = self.prompt_length[groups]
             widest = int(self.prompt_length.max()) if len(groups) else 0
-            self.prompt_kv = {i: (k[groups, :, :widest], v[groups, :, :widest]) for i, (k, v) in self.prompt_kv.items()}
+            self.prompt_kv = {layer: [x[groups, :, :widest] for x in kv] for layer, kv in self.prompt_kv.items()}
         self._arrange()
 
     def _arrange(self) -> None:
@@ -132,23 +127,7 @@ class Cache:
         is_full = len(self.group) == len(counts) * self._width
         self._cell = None if is_full else self.group * self._width + within
 
-    def _forward(self, tokens: Tensor, positions: Tensor, attend: object) -> Tensor:
-        mask = torch.zeros(1, 1, 1, 1, device=self.device)
-        return self.model.base_model(  # type: ignore[union-attr, operator, no-any-return]
-            input_ids=tokens[None], position_ids=positions[None], attention_mask=mask, use_cache=False, attend=attend
-        ).last_hidden_state[0]
-
-    def _attend(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        scale: float,
-        window: int | None,
-        softcap: float | None,
-    ) -> Tensor:
+    def _attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Scores) -> Tensor:
         """One query a sample (H, S, D) against its prompt's keys and its own, the new one among them: (S, H, E)."""
         prompt_k, prompt_v = self.prompt_kv[layer]
         own_k, own_v = self.own_kv[layer]
@@ -156,13 +135,13 @@ class Cache:
         longest = self._distance.shape[-1] - p
         rows, at = self._end
         own_k[rows, :, at], own_v[rows, :, at] = key.transpose(0, 1), value.transpose(0, 1)
-        q = (query.transpose(0, 1) * scale).reshape(s, heads, -1, dim)  # (S, K, R, D)
+        q = (query.transpose(0, 1) * how.scale).reshape(s, heads, -1, dim)  # (S, K, R, D)
         shared = self._to_grid(q) @ prompt_k.transpose(2, 3)  # (G, K, W * R, P)
         scores = torch.cat([self._from_grid(shared), q @ own_k[:, :, :longest].transpose(2, 3)], -1)
-        if softcap is not None:
-            scores = softcap * torch.tanh(scores / softcap)
+        if how.softcap is not None:
+            scores = how.softcap * torch.tanh(scores / how.softcap)
         # One softmax over both (S, K, R, P + L), whose parts then weigh the prompt's values and the sample's own.
-        weights = torch.softmax(scores.masked_fill_(self._hidden_beyond(window), float("-inf")), -1)
+        weights = torch.softmax(scores.masked_fill_(self._hidden_beyond(how.window), float("-inf")), -1)
         from_prompt = self._from_grid(self._to_grid(weights[..., :p]) @ prompt_v)
         return (from_prompt + weights[..., p:] @ own_v[:, :, :longest]).reshape(s, -1, own_v.shape[-1])
 
@@ -189,36 +168,23 @@ class Cache:
         return grid if self._cell is None else grid[self._cell]
 
 
-class _Prefill:
-    """Attention over the prompts that keeps every layer's keys and values."""
-
-    def __init__(self, attention: TreeAttention) -> None:
-        self.attention = attention
-        self.kv: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, **settings: object) -> Tensor:
-        self.kv[layer] = (key.transpose(0, 1), value.transpose(0, 1))
-        return self.attention(layer, query, key, value, **settings)  # type: ignore[arg-type]
-
-
 class Mixture(nn.Module):
     """A model whose next token is distributed as pi^(1 - w) ref^w / Z, to be sampled from with `generate`.
 
     Munos et al. 2023 (arXiv:2312.00886), where w is called beta. Each conditional distribution is mixed and
     normalized by itself, so a whole completion's probability is not the mixture of the two models' probabilities of it.
+
+    Args:
+        policy: pi, a causal language model of transformers.
+        reference: ref, one with as many tokens, of any architecture.
+        weight: w, the reference's share: 0 is the policy, 1 the reference.
+
+    Raises:
+        InputError: the weight lies outside [0, 1].
+        ValueError: the vocabularies differ in size.
     """
 
     def __init__(self, policy: nn.Module, reference: nn.Module, weight: float) -> None:
-        """
-        Args:
-            policy: pi, a causal language model of transformers.
-            reference: ref, one with as many tokens, of any architecture.
-            weight: w, the reference's share: 0 is the policy, 1 the reference.
-
-        Raises:
-            InputError: the weight lies outside [0, 1].
-            ValueError: the vocabularies differ in size.
-        """
         super().__init__()
         if not 0 <= weight <= 1:
             raise InputError(f"the reference's share in a mixture lies in [0, 1], and is not {weight}")
@@ -239,43 +205,23 @@ class MixtureCache:
     """Decoding from a mixture: both models read the same prompts and tokens, and their logits are mixed."""
 
     def __init__(self, mixture: Mixture, room: int) -> None:
-        self.mixture = mixture
+        self.mix = mixture.mix
         self.parts = [decoder(model, room) for model in (mixture.policy, mixture.reference)]
 
     def prefill(self, prompts: Sequence[Prompt], n: int) -> Tensor:
-        """Start n samples of each prompt; the logits (prompts, V) of their first token."""
-        return self.mixture.mix(*(part.prefill(prompts, n) for part in self.parts))
+        return self.mix(*(part.prefill(prompts, n) for part in self.parts))
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Append a token (S,) to every live sample; the logits (S, V) of the next."""
-        return self.mixture.mix(*(part.decode(tokens) for part in self.parts))
+        return self.mix(*(part.decode(tokens) for part in self.parts))
 
     def keep(self, live: Tensor) -> None:
-        """Let go of the samples where `live` (S,) is False."""
         for part in self.parts:
             part.keep(live)
 
 
-def _output_layer(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Hidden states to logits, with weights cast once for all tokens: autocast keeps no cast of tied weights."""
-    readout = Readout.of(model)
-    weight = readout.weight.detach()
-    if torch.is_autocast_enabled(weight.device.type):
-        weight = weight.to(torch.get_autocast_dtype(weight.device.type))
-    readout = replace(readout, weight=weight)
-    return lambda hidden: readout.logits(hidden.to(weight.dtype))
-
-
-def _rows_of(lengths: Tensor) -> Tensor:
-    """(G, longest) indices of each prompt's tokens in the flat row; padding repeats the last token, unseen."""
-    start = lengths.cumsum(0) - lengths
-    offset = torch.arange(int(lengths.max()), device=lengths.device)
-    return start[:, None] + torch.minimum(offset, (lengths - 1)[:, None])
-
-
-def _page(x: Tensor, index: Tensor) -> Tensor:
-    """Keys or values of the flat row (T, K, D), by prompt: (G, K, P, D)."""
-    return x[index].transpose(1, 2).contiguous()
+def _rows(sequences: Sequence[Prompt], device: torch.device) -> Trees:
+    """Every sequence as a tree of its own, without a prompt."""
+    return Trees.of([Tree((), (Branch(s),)) for s in sequences], device)
 
 
 def _stack(old: Tensor, new: Tensor) -> Tensor:

@@ -32,7 +32,12 @@ def save(folder: Path, step: int, optimizer: Optimizer, state: Mapping[str, Any]
     partial.mkdir(parents=True)
     for name, network in optimizer.networks.items():
         save_file(_tensors(network), partial / f"{name}.safetensors")
-    save_file(_moments(optimizer), partial / MOMENTS)
+    moments = {
+        f"{name}|{key}": tensor
+        for name, parameter in optimizer.named_parameters().items()
+        for key, tensor in optimizer.adam.state.get(parameter, {}).items()
+    }
+    save_file(moments, partial / MOMENTS)
     sizes = {file.name: file.stat().st_size for file in sorted(partial.iterdir())}
     (partial / "state.json").write_text(json.dumps({"step": step, "state": dict(state), "files": sizes}, indent=1))
     shutil.rmtree(final, ignore_errors=True)
@@ -65,9 +70,8 @@ def load(checkpoint: Path, optimizer: Optimizer) -> tuple[int, dict[str, Any]]:
         for key, tensor in expected.items():
             tensor.copy_(tensors[key])
     moments = load_file(checkpoint / MOMENTS, device=str(optimizer.device))
-    names = _names(optimizer)
-    for i, parameter in enumerate(optimizer.parameters()):
-        kept = {k.removeprefix(f"{names[i]}|"): v for k, v in moments.items() if k.startswith(f"{names[i]}|")}
+    for name, parameter in optimizer.named_parameters().items():
+        kept = {k.removeprefix(f"{name}|"): v for k, v in moments.items() if k.startswith(f"{name}|")}
         if kept:
             optimizer.adam.state[parameter] = kept
     return int(saved["step"]), dict(saved["state"])
@@ -92,27 +96,6 @@ def _verified(checkpoint: Path) -> dict[str, Any]:
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
     """Parameters and persistent buffers, those that several layers share once."""
-    kept: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in network.state_dict().items():
-        if tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
-            kept[name] = tensor
-    return kept
-
-
-def _names(optimizer: Optimizer) -> list[str]:
-    return [
-        f"{n}.{p}"
-        for n, network in optimizer.networks.items()
-        for p, w in network.named_parameters()
-        if w.requires_grad
-    ]
-
-
-def _moments(optimizer: Optimizer) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in zip(_names(optimizer), optimizer.parameters(), strict=True):
-        for key, tensor in optimizer.adam.state.get(parameter, {}).items():
-            tensors[f"{name}|{key}"] = tensor
-    return tensors
+    tensors = network.state_dict()
+    first = {tensor.data_ptr(): name for name, tensor in reversed(tensors.items())}
+    return {name: tensor for name, tensor in tensors.items() if first[tensor.data_ptr()] == name}

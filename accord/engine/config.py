@@ -73,8 +73,8 @@ class TrainingConfig(OptimizerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("batch_size", "epochs", "max_length", "tokens_per_pass"):
-            require_positive(**{name: getattr(self, name)})
+        sizes = ("batch_size", "epochs", "max_length", "tokens_per_pass")
+        require_positive(**{name: getattr(self, name) for name in sizes})
         if self.max_steps is not None and self.max_steps < 1:
             raise InputError(f"max_steps must be at least 1, not {self.max_steps}.")
         if self.seed < 0:

@@ -57,16 +57,18 @@ class Optimizer:
         self.total = total
         matrices = [p for p in self.parameters() if p.dim() > 1]
         vectors = [p for p in self.parameters() if p.dim() <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": self.config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
+        groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": self.config.weight_decay}]
+        groups.append({"params": vectors, "weight_decay": 0.0})
         given, betas = [g for g in groups if g["params"]], (self.config.beta1, 0.999)
         self.adam = torch.optim.AdamW(given, lr=self.config.learning_rate, betas=betas, fused=True)
 
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Every trained parameter once, in a fixed order, by its network and name."""
+        return {name: p for name, p in nn.ModuleDict(self.networks).named_parameters() if p.requires_grad}
+
     def parameters(self) -> list[nn.Parameter]:
-        """Every trained parameter once, in a fixed order."""
-        return [p for network in self.networks.values() for p in network.parameters() if p.requires_grad]
+        """Those alone."""
+        return list(self.named_parameters().values())
 
     def update(self, step: int, *terms: LossTerm) -> dict[str, float]:
         """One step, counted from 0: gradients of sum(weight * sum(values) / count), clipped, and AdamW's update.
@@ -142,9 +144,7 @@ def keep_freed_memory() -> None:
     A training step allocates and frees gigabytes in blocks that glibc, left alone, maps afresh each time; the pages are
     then faulted in one by one, which was a sixth of a step's time. Peak memory grows by a few percent.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
     if mallopt is not None:
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from accord.engine.attention import NAME, TreeAttention
+from accord.engine.attention import NAME, Attend, TreeAttention
 from accord.engine.readout import Readout, linear_log_probabilities
-from accord.engine.trees import Trees
+from accord.engine.trees import Branch, Trees
 
 _TREE_LAYERS = {"full_attention", "sliding_attention"}
 
@@ -39,19 +39,21 @@ def hidden_states(model: nn.Module, trees: Trees) -> Tensor:
     Models that cannot take a tree (state-space models, say) read every branch as a row of its own, its prompt repeated;
     the results are the same.
     """
-    trunk = model.base_model  # type: ignore[union-attr]
     if takes_trees(model):
-        mask = torch.zeros(1, 1, 1, 1, device=trees.tokens.device)  # four dimensions: taken as ready-made, and unused
-        return trunk(  # type: ignore[no-any-return, operator]
-            input_ids=trees.tokens[None],
-            position_ids=trees.positions[None],
-            attention_mask=mask,
-            use_cache=False,
-            attend=TreeAttention(trees.tiles),
-        ).last_hidden_state[0]
+        return read_row(model, trees.tokens, trees.positions, TreeAttention(trees.tiles))
     rows, index = _one_row_a_branch(trees)
-    hidden = trunk(input_ids=rows, attention_mask=torch.ones_like(rows), use_cache=False).last_hidden_state  # type: ignore[operator]
+    hidden = model.base_model(  # type: ignore[operator, union-attr]
+        input_ids=rows, attention_mask=torch.ones_like(rows), use_cache=False
+    ).last_hidden_state
     return hidden.flatten(0, 1).index_select(0, index)  # type: ignore[no-any-return]
+
+
+def read_row(model: nn.Module, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+    """The last hidden states (T, d) of one flat row of tokens (T,), for which the attention layers call `attend`."""
+    mask = torch.zeros(1, 1, 1, 1, device=tokens.device)  # four dimensions: taken as ready-made, and unused
+    return model.base_model(  # type: ignore[no-any-return, operator, union-attr]
+        input_ids=tokens[None], position_ids=positions[None], attention_mask=mask, use_cache=False, attend=attend
+    ).last_hidden_state[0]
 
 
 def _one_row_a_branch(trees: Trees) -> tuple[Tensor, Tensor]:
@@ -59,13 +61,11 @@ def _one_row_a_branch(trees: Trees) -> tuple[Tensor, Tensor]:
     sequences: list[tuple[int, ...]] = []
     indices: list[tuple[int, int]] = []
     for tree in trees.trees:
-        indices += [(len(sequences), i) for i in range(len(tree.prompt))]
-        for branch in tree.branches or ():
-            first = len(tree.prompt)
+        first = len(tree.prompt)
+        indices += [(len(sequences), i) for i in range(first)]
+        for branch in tree.branches or (Branch(()),):
             indices += [(len(sequences), first + i) for i in range(len(branch.tokens))]
             sequences.append(tree.prompt + branch.tokens)
-        if not tree.branches:
-            sequences.append(tree.prompt)
     longest = max(map(len, sequences))
     device = trees.tokens.device
     rows = torch.tensor([s + (0,) * (longest - len(s)) for s in sequences], device=device)
@@ -96,24 +96,13 @@ def log_probabilities(
     )
 
 
-def outputs(model: nn.Module, trees: Trees) -> Tensor:
-    """A classifier's labels of every branch, (C, L): its linear head on the last real token's hidden state."""
-    return _head(model, hidden_states(model, trees).index_select(0, trees.last))
+def outputs(model: nn.Module, trees: Trees, places: Tensor) -> Tensor:
+    """A classifier's labels at some places of the flat layout, (places, L): its linear head on the hidden states there.
 
-
-def rewards(model: nn.Module, trees: Trees) -> Tensor:
-    """The reward model's score of every branch, (C,): its only label."""
-    return outputs(model, trees).squeeze(-1)
-
-
-def values(model: nn.Module, trees: Trees) -> Tensor:
-    """The value model's estimate of the return before every trained token, (N,)."""
-    return _head(model, hidden_states(model, trees).index_select(0, trees.source)).squeeze(-1)
-
-
-def _head(model: nn.Module, hidden: Tensor) -> Tensor:
-    """The score layer in the precision of its weights: rewards are compared by their small differences."""
+    The head computes in the precision of its weights: rewards are compared by their small differences.
+    """
     score: nn.Linear = model.score  # type: ignore[assignment]
+    hidden = hidden_states(model, trees).index_select(0, places)
     with torch.autocast(hidden.device.type, enabled=False):
         return score(hidden.to(score.weight.dtype))  # type: ignore[no-any-return]
 
@@ -149,21 +138,16 @@ def fuse(model: nn.Module) -> None:
 
     The norm after the last layer stays: what reads its result may want all of float32.
     """
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList):
-            for part in module.modules():
-                if "forward" not in vars(part):
-                    _replace(part)
-
-
-def _replace(module: nn.Module) -> None:
-    if not (type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")):
-        return
-    weight: Tensor = module.weight  # type: ignore[assignment]
-    probe = torch.randn(2, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
-    with torch.no_grad():
-        if torch.allclose(module(probe), _norm(module, probe), rtol=1e-4, atol=1e-5):
-            module.forward = types.MethodType(_norm, module)  # type: ignore[method-assign]
+    parts = [part for layers in model.modules() if isinstance(layers, nn.ModuleList) for part in layers.modules()]
+    for norm in parts:
+        is_norm = type(norm).__name__.endswith("RMSNorm") and hasattr(norm, "variance_epsilon")
+        if not is_norm or "forward" in vars(norm):
+            continue
+        weight: Tensor = norm.weight  # type: ignore[assignment]
+        probe = torch.randn(2, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
+        with torch.no_grad():
+            if torch.allclose(norm(probe), _norm(norm, probe), rtol=1e-4, atol=1e-5):
+                norm.forward = types.MethodType(_norm, norm)  # type: ignore[method-assign]
 
 
 def _norm(self: Any, x: Tensor) -> Tensor:

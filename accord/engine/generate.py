@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from accord.engine.cache import decoder
@@ -57,31 +56,40 @@ def generate(
         raise InputError(f"a prompt needs at least one sample, not {n}")
     if not all(prompts):
         raise ValueError(f"prompt {next(i for i, p in enumerate(prompts) if not p)} has no tokens")
-    ends = torch.tensor([end] if isinstance(end, int) else list(end))
+    ends = {end} if isinstance(end, int) else set(end)
     device = next(model.parameters()).device
-    uniforms = torch.from_numpy(uniform_numbers(prompts, n, sampling)).view(len(prompts) * n, -1)
-    written = _Written(*uniforms.shape)
-    live = torch.zeros(0, dtype=torch.long)  # the samples in the batch, in its order
+    uniforms = uniform_numbers(prompts, n, sampling).reshape(-1, sampling.max_new_tokens)
+    written: list[list[tuple[int, float]]] = [[] for _ in uniforms]  # tokens and their log-probabilities
+    live: list[int] = []  # the samples in the batch, in its order
     waiting = 0
     with evaluating(model):
         batch = decoder(model, sampling.max_new_tokens)
-        while waiting < len(prompts) or len(live):
-            logits = batch.decode(written.last(live).to(device)) if len(live) else None
+        while waiting < len(prompts) or live:
+            logits = batch.decode(torch.tensor([written[i][-1][0] for i in live], device=device)) if live else None
             joining = _joining(len(live), len(prompts) - waiting, n, capacity)
             if joining:
                 first = batch.prefill(prompts[waiting : waiting + joining], n).repeat_interleave(n, 0)
                 logits = first if logits is None else torch.cat([logits, first])
-                live = torch.cat([live, torch.arange(waiting * n, (waiting + joining) * n)])
+                live += range(waiting * n, (waiting + joining) * n)
                 waiting += joining
             assert logits is not None
-            drawn, logp = draw(logits, uniforms[live, written.length[live]].to(device), sampling)
-            going = written.append(live, drawn.cpu(), logp.double().cpu(), ends)
-            if not going.all():
-                batch.keep(going.to(device))
+            uniform = torch.from_numpy(uniforms[live, [len(written[i]) for i in live]])
+            drawn, logp = draw(logits, uniform.to(device), sampling)
+            for i, token in zip(live, zip(drawn.tolist(), logp.tolist(), strict=True), strict=True):
+                written[i].append(token)
+            going = [written[i][-1][0] not in ends and len(written[i]) < sampling.max_new_tokens for i in live]
+            if not all(going):
+                batch.keep(torch.tensor(going, device=device))
+                live = [i for i, goes in zip(live, going, strict=True) if goes]
                 if progress:
-                    progress(int((~going).sum()))
-                live = live[going]
-    return [[written.completion(i * n + j) for j in range(n)] for i in range(len(prompts))]
+                    progress(going.count(False))
+    completions = [_completion(sample, ends) for sample in written]
+    return [completions[i : i + n] for i in range(0, len(completions), n)]
+
+
+def _completion(sample: Sequence[tuple[int, float]], ends: set[int]) -> Completion:
+    tokens, logprobs = zip(*sample, strict=True)
+    return Completion(tokens, logprobs, "end" if tokens[-1] in ends else "length")
 
 
 @contextmanager
@@ -96,33 +104,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-class _Written:
-    """What the samples say so far, a row each of at most `longest` tokens."""
-
-    def __init__(self, samples: int, longest: int) -> None:
-        self.tokens = torch.zeros(samples, longest, dtype=torch.long)
-        self.logprobs = torch.zeros(samples, longest, dtype=torch.float64)
-        self.length = torch.zeros(samples, dtype=torch.long)
-        self.ended = torch.zeros(samples, dtype=torch.bool)
-
-    def last(self, live: Tensor) -> Tensor:
-        """The last token of each of these samples."""
-        return self.tokens[live, self.length[live] - 1]
-
-    def append(self, live: Tensor, drawn: Tensor, logp: Tensor, ends: Tensor) -> Tensor:
-        """Add a token to each of these samples; which of them go on."""
-        at = self.length[live]
-        self.tokens[live, at], self.logprobs[live, at] = drawn, logp
-        self.length[live] = at + 1
-        self.ended[live] = torch.isin(drawn, ends)
-        return ~self.ended[live] & (self.length[live] < self.tokens.shape[1])
-
-    def completion(self, i: int) -> Completion:
-        """A sample as it is returned."""
-        tokens, logprobs = (x[i, : int(self.length[i])].tolist() for x in (self.tokens, self.logprobs))
-        return Completion(tuple(tokens), tuple(logprobs), "end" if self.ended[i] else "length")
-
-
 def _joining(live: int, left: int, n: int, capacity: int) -> int:
     """How many of the prompts left join the live samples: all there is room for, once a quarter of the room is free."""
     if not live:
@@ -131,25 +112,14 @@ def _joining(live: int, left: int, n: int, capacity: int) -> int:
     return min(room, left) if room >= left or room * n >= capacity // 4 else 0
 
 
-class Drawn(NamedTuple):
-    """A token and its log-probability under the distribution it was drawn from."""
-
-    token: int
-    logprob: float
-
-
 @torch.no_grad()
 def stream(
     model: nn.Module, prompt: tuple[int, ...], sampling: Sampling | None = None, *, end: int | Sequence[int]
-) -> Iterator[Drawn]:
-    """The tokens of a completion, each as soon as it is drawn: those that `generate` returns as the prompt's first.
+) -> Iterator[tuple[int, float]]:
+    """The tokens and log-probabilities that `generate` returns as the prompt's first, each as soon as it is drawn.
 
-    It stops after the first end-of-turn token, after `sampling.max_new_tokens`, or when it is closed.
-
-    Args:
-        model: a causal language model of transformers, or a `Mixture` of two.
-        prompt: token ids, at least one.
-        end: the token or tokens that end a turn.
+    It stops after the first end-of-turn token, after `sampling.max_new_tokens`, or when it is closed. Args as for
+    `generate`.
 
     Raises:
         ValueError: the prompt is empty.
@@ -160,16 +130,15 @@ def stream(
     ends = {end} if isinstance(end, int) else set(end)
     device = next(model.parameters()).device
     uniforms = torch.from_numpy(uniform_numbers([prompt], 1, sampling)[0, 0]).to(device)
+    drawn = None
     with evaluating(model):
         batch = decoder(model, sampling.max_new_tokens)
-        logits = batch.prefill([prompt], 1)
-        for index in range(sampling.max_new_tokens):
-            drawn, logp = draw(logits, uniforms[index : index + 1], sampling)
-            token = int(drawn)
-            yield Drawn(token, float(logp))
-            if token in ends or index + 1 == sampling.max_new_tokens:
+        for uniform in uniforms.split(1):
+            logits = batch.prefill([prompt], 1) if drawn is None else batch.decode(drawn)
+            drawn, logp = draw(logits, uniform, sampling)
+            yield int(drawn), float(logp)
+            if int(drawn) in ends:
                 return
-            logits = batch.decode(drawn)
 
 
 class Spelling:
@@ -188,16 +157,14 @@ class Spelling:
     def add(self, token: int) -> str:
         """What is certain of the text with one more token, beyond what was certain before."""
         self.tokens.append(token)
-        return self._more(self._text().rstrip("\ufffd"))
+        return self._more(waiting="\ufffd")
 
     def rest(self) -> str:
         """What still waits when no more tokens come."""
-        return self._more(self._text())
+        return self._more(waiting="")
 
-    def _text(self) -> str:
-        return str(self.tokenizer.decode(self.tokens, skip_special_tokens=True))
-
-    def _more(self, text: str) -> str:
+    def _more(self, waiting: str) -> str:
+        text = str(self.tokenizer.decode(self.tokens, skip_special_tokens=True)).rstrip(waiting)
         if not text.startswith(self.said):
             return ""
         piece, self.said = text[len(self.said) :], text

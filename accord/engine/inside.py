@@ -59,21 +59,15 @@ def look(network: nn.Module, tokens: Sequence[int]) -> Inside:
         raise ValueError("there are no tokens to read")
     model: Any = network
     ids = torch.tensor([tuple(tokens)], device=model.device)
-    with evaluating(model), _plain_attention(model), _norm_after(model) as norm:
-        out = model.base_model(
-            input_ids=ids, use_cache=False, output_hidden_states=True, output_attentions=_attends(model)
-        )
-        states = [state[0] for state in out.hidden_states[:-1]]
-        last = out.last_hidden_state[0]
-        readout = Readout.of(model)
-        likeliest, after = [], None
-        for hidden in [*map(norm(out.last_hidden_state), states), last]:
-            after = readout.logits(hidden).log_softmax(-1)
-            likeliest.append(after.max(-1))
-    assert after is not None
+    with evaluating(model), _plain_attention(model) as attends, _norm_after(model) as norm_of:
+        out = model.base_model(input_ids=ids, use_cache=False, output_hidden_states=True, output_attentions=attends)
+        readout, norm = Readout.of(model), norm_of(out.last_hidden_state)
+        logp = readout.logits(out.last_hidden_state[0]).log_softmax(-1)
+        likeliest = [readout.logits(norm(state[0])).log_softmax(-1).max(-1) for state in out.hidden_states[:-1]]
+        likeliest.append(logp.max(-1))
     return Inside(
         tokens=ids[0].cpu(),
-        logp=after.cpu(),
+        logp=logp.cpu(),
         attention=tuple(layer[0].cpu() for layer in getattr(out, "attentions", None) or ()),
         lens=torch.stack([best.indices for best in likeliest]).cpu(),
         lens_logp=torch.stack([best.values for best in likeliest]).cpu(),
@@ -110,30 +104,24 @@ def plane(vectors: Tensor) -> tuple[Tensor, float]:
     unit = nn.functional.normalize(vectors.detach().float().cpu(), dim=-1)
     centered = unit - unit.mean(0)
     u, s, _ = torch.linalg.svd(centered, full_matrices=False)
-    spots = torch.zeros(len(unit), 2)
-    kept = u[:, :2] * s[:2]
-    spots[:, : kept.shape[1]] = kept
+    spots = nn.functional.pad(u[:, :2] * s[:2], (0, max(0, 2 - len(s))))
     largest = spots.gather(0, spots.abs().argmax(0, keepdim=True)).squeeze(0)
     spots = spots * torch.where(largest < 0, -1.0, 1.0)
     total = float(s.square().sum())
     return spots, float(s[:2].square().sum()) / total if total else 0.0
 
 
-def _attends(model: Any) -> bool:
-    """Whether the model mixes tokens by attention, whose weights it can be asked for."""
-    return hasattr(model.config.get_text_config(), "num_attention_heads")
-
-
 @contextmanager
-def _plain_attention(model: Any) -> Iterator[None]:
-    """The model with attention that computes its weights as a matrix; where it takes no other, as it is."""
-    before = model.config.get_text_config()._attn_implementation
-    if _attends(model):
+def _plain_attention(model: Any) -> Iterator[bool]:
+    """The model with attention that computes its weights as a matrix, and whether it mixes tokens by attention."""
+    config = model.config.get_text_config()
+    attends, before = hasattr(config, "num_attention_heads"), config._attn_implementation
+    if attends:
         model.set_attn_implementation("eager")
     try:
-        yield
+        yield attends
     finally:
-        if _attends(model):
+        if attends:
             model.set_attn_implementation(before)
 
 

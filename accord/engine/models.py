@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from accord.engine.forward import fuse, log_probabilities, outputs, prepare, values
+from accord.engine.forward import fuse, log_probabilities, outputs, prepare
 from accord.engine.generate import generate
 from accord.engine.precision import autocast, compute_dtype, frozen_copy
 from accord.engine.sampling import Sampling
@@ -165,7 +165,7 @@ class Classifier(Model):
     def outputs(self, trees: Trees) -> Tensor:
         """The L labels of every branch, (C, L)."""
         with self.autocast():
-            return outputs(self.network, trees)
+            return outputs(self.network, trees, trees.last)
 
 
 class Scorer(Classifier):
@@ -178,7 +178,7 @@ class Scorer(Classifier):
     def values(self, trees: Trees) -> Tensor:
         """The estimate of the return before every trained token, (N,)."""
         with self.autocast():
-            return values(self.network, trees)
+            return outputs(self.network, trees, trees.source).squeeze(-1)
 
     @staticmethod
     def on(model: Model, seed: int = 0) -> Scorer:
@@ -219,8 +219,12 @@ def preference_labels(planes: int) -> list[str]:
 
 
 def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The trunk of a model under a new head of so many labels, drawn from N(0, 1/(d+1)), and the model's tokenizer."""
-    tokenizer = _padded_apart(model.tokenizer)
+    """The trunk of a model under a new head, drawn from N(0, 1/(d+1)), and its tokenizer, whose padding is no end."""
+    # transformers reads a score at the last token that is not padding: were the end of turn padding too, it would read
+    # the token before it.
+    tokenizer = copy.deepcopy(model.tokenizer)
+    if tokenizer.pad_token == tokenizer.eos_token:
+        tokenizer.pad_token = tokenizer.unk_token if tokenizer.unk_token != tokenizer.eos_token else None
     config = copy.deepcopy(model.network.config)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
@@ -233,18 +237,6 @@ def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedM
     network.score.weight.data.copy_(head)
     weights = next(model.network.parameters())
     return prepare_network(network.to(device=weights.device, dtype=weights.dtype).eval()), tokenizer
-
-
-def _padded_apart(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The tokenizer with a padding token that is not the end-of-turn token, or with none.
-
-    transformers reads a score at the last token that is not padding. Were the end of turn padding too, it would read
-    the token before it.
-    """
-    tokenizer = copy.deepcopy(tokenizer)
-    if tokenizer.pad_token == tokenizer.eos_token:
-        tokenizer.pad_token = tokenizer.unk_token if tokenizer.unk_token != tokenizer.eos_token else None
-    return tokenizer
 
 
 @contextmanager

@@ -22,9 +22,8 @@ def compute_dtype(name: str, device: torch.device | str = "cpu") -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if has_bfloat16(torch.device(device)) else torch.float32
     if name not in DTYPES:
-        raise InputError(
-            f"--dtype {name} is not a precision accord computes in; choose auto or one of {', '.join(DTYPES)}."
-        )
+        known = ", ".join(DTYPES)
+        raise InputError(f"--dtype {name} is not a precision accord computes in; choose auto or one of {known}.")
     return DTYPES[name]
 
 
@@ -32,21 +31,13 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices in hardware (avx512_bf16, amx or CUDA capability 8)."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu":
-        return False
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    names = ("avx512_bf16", "amx_bf16", "amx_tile")
-    return (
-        any(found.get(n) for n in names) or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def autocast(dtype: torch.dtype, device: torch.device | str = "cpu") -> AbstractContextManager[object]:
     """Within it matrix products are computed in `dtype`. It is entered anew around each pass: leaving it drops the
     casts of the weights it holds, which would otherwise outlive the weights' next update."""
-    if dtype == torch.bfloat16:
-        return torch.autocast(torch.device(device).type, dtype=dtype)
-    return nullcontext()
+    return torch.autocast(torch.device(device).type, dtype=dtype) if dtype == torch.bfloat16 else nullcontext()
 
 
 def frozen_copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -57,9 +48,8 @@ def frozen_copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """
     duplicate = copy.deepcopy(model).requires_grad_(False).eval()
     embedded = {p.data_ptr() for m in duplicate.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    if dtype != torch.bfloat16:
-        return duplicate
     for name, module in duplicate.named_modules():
-        if isinstance(module, nn.Linear) and name != "score" and module.weight.data_ptr() not in embedded:
+        is_cast = isinstance(module, nn.Linear) and name != "score" and module.weight.data_ptr() not in embedded
+        if is_cast and dtype == torch.bfloat16:
             module.to(dtype)
     return duplicate

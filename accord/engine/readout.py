@@ -6,7 +6,8 @@ them. Here a chunk of rows at a time goes through the output layer; the backward
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,19 +42,33 @@ class Readout:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (rows, V) of a few hidden states (rows, d), in at least float32."""
-        weight = self.weight.detach().to(hidden.dtype)
-        return self.shape(
-            nn.functional.linear(hidden, weight, None if self.bias is None else self.bias.to(hidden.dtype))
-        )
+        return self.shape(_raw_logits(hidden.to(self.weight.dtype), self.weight.detach(), self.bias))
 
-    def shape(self, z: Tensor) -> Tensor:
-        """f: raw logits to those that the architecture takes the softmax of, in at least float32."""
+    def cast(self) -> Readout:
+        """The same with its weights cast once for all tokens: autocast keeps no cast of tied weights."""
+        device = self.weight.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
+        return replace(self, weight=self.weight.detach().to(dtype))
+
+    def shape(self, z: Tensor, sharpness: float = 1.0) -> Tensor:
+        """f / T: raw logits to what the architecture takes the softmax of, times 1 / T, in at least float32."""
         z = z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
         if self.multiplier != 1.0:
             z = z * self.multiplier
         if self.cap is not None:
             z = self.cap * torch.tanh(z / self.cap)
-        return z
+        return z if sharpness == 1.0 else z * sharpness
+
+    def slope(self, z: Tensor, sharpness: float) -> Tensor | float | None:
+        """f'(x) / T from z = f(x) / T, None where it is 1.
+
+        With sharpness s = 1/T, multiplier m and cap c, z = s c tanh(m x / c), and tanh' = 1 - tanh^2 makes it
+        s m (1 - (z / (s c))^2).
+        """
+        slope = self.multiplier * sharpness
+        if self.cap is not None:
+            return slope * (1 - (z / (sharpness * self.cap)) ** 2)
+        return None if slope == 1.0 else slope
 
 
 def linear_log_probabilities(
@@ -66,17 +81,11 @@ def linear_log_probabilities(
     top_p: float = 1.0,
     entropy: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """log p(target) and, if asked for, the entropy of p, where p = softmax(logits(hidden) / temperature).
+    """log p(target), (N,), and the entropy of p, (N,), in nats, where p = softmax(logits(hidden) / temperature).
 
-    With `top_k` or `top_p` p is truncated and renormalized as the sampler does it, and a target outside has -inf.
-
-    Args:
-        hidden: (N, d) hidden states at the predicting positions.
-        target: (N,) token ids.
-
-    Returns:
-        log-probabilities (N,) and entropies (N,) in nats (zeros if not asked for), float32 or better. Both carry
-        gradients.
+    From hidden states (N, d) at the predicting positions and token ids (N,). With `top_k` or `top_p` p is truncated and
+    renormalized as the sampler does it, and a target outside has -inf. Entropies are zeros if not asked for. Both are
+    float32 or better and carry gradients.
 
     Raises:
         ValueError: the temperature is not positive.
@@ -113,13 +122,10 @@ class _LinearLogProbabilities(torch.autograd.Function):
         readout, dtype, sharpness, top_k, top_p, want_entropy = settings
         weight_Vd, hidden_Nd = weight.to(dtype), hidden.to(dtype)
         wide = torch.promote_types(dtype, torch.float32)
-        logp_N, normalizer_N = hidden.new_empty(len(hidden), dtype=wide), hidden.new_empty(len(hidden), dtype=wide)
-        entropy_N = hidden.new_zeros(len(hidden), dtype=wide)
+        logp_N, normalizer_N, entropy_N = (hidden.new_zeros(len(hidden), dtype=wide) for _ in range(3))
         for block in _slices(0, len(hidden), BLOCK // len(weight)):
-            raw_BV = _raw_logits(hidden_Nd[block], weight_Vd, bias)
-            for rows in _chunks(block, raw_BV):
-                z_RV = _sharpened(readout.shape(raw_BV[rows.start - block.start : rows.stop - block.start]), sharpness)
-                truncate_(z_RV, top_k, top_p)
+            for rows, raw_RV in _chunks(block, _raw_logits(hidden_Nd[block], weight_Vd, bias)):
+                z_RV = truncate_(readout.shape(raw_RV, sharpness), top_k, top_p)
                 normalizer_N[rows] = torch.logsumexp(z_RV, -1)
                 logp_N[rows] = z_RV.gather(1, target[rows, None]).squeeze(1) - normalizer_N[rows]
                 if want_entropy:
@@ -139,10 +145,9 @@ class _LinearLogProbabilities(torch.autograd.Function):
         grad_weight = grad_bias = None
         for block in _slices(0, len(hidden_Nd), BLOCK // len(weight_Vd)):
             x_BV = _raw_logits(hidden_Nd[block], weight_Vd, bias)  # overwritten, chunk by chunk, by dL / dx
-            for rows in _chunks(block, x_BV):
-                x_RV = x_BV[rows.start - block.start : rows.stop - block.start]
-                z_RV = _sharpened(readout.shape(x_RV), sharpness)
-                slope = _slope(z_RV, readout, sharpness)
+            for rows, x_RV in _chunks(block, x_BV):
+                z_RV = readout.shape(x_RV, sharpness)
+                slope = readout.slope(z_RV, sharpness)
                 logp_RV = truncate_(z_RV, top_k, top_p).sub_(normalizer_N[rows, None])
                 p_RV = torch.exp(logp_RV) if want_entropy else logp_RV.exp_()
                 a_R1 = grad_logp_N[rows, None]
@@ -168,27 +173,12 @@ def _slices(start: int, stop: int, size: int) -> list[slice]:
     return [slice(i, min(i + max(1, size), stop)) for i in range(start, stop, max(1, size))]
 
 
-def _chunks(block: slice, logits: Tensor) -> list[slice]:
-    """The rows of a block, as many at a time as are worked on at once."""
+def _chunks(block: slice, logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """The rows of a block that are worked on at once, and their part of its logits."""
     elements = CHUNK if logits.device.type == "cpu" else BLOCK
-    return _slices(block.start, block.stop, elements // logits.shape[1])
+    for rows in _slices(block.start, block.stop, elements // logits.shape[1]):
+        yield rows, logits[rows.start - block.start : rows.stop - block.start]
 
 
 def _raw_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return nn.functional.linear(hidden, weight, None if bias is None else bias.to(weight.dtype))
-
-
-def _sharpened(z: Tensor, sharpness: float) -> Tensor:
-    return z if sharpness == 1.0 else z * sharpness
-
-
-def _slope(z: Tensor, readout: Readout, sharpness: float) -> Tensor | float | None:
-    """f'(x) / T from z = f(x) / T, None where it is 1.
-
-    With sharpness s = 1/T, multiplier m and cap c, z = s c tanh(m x / c), and tanh' = 1 - tanh^2 makes it
-    s m (1 - (z / (s c))^2).
-    """
-    slope = readout.multiplier * sharpness
-    if readout.cap is not None:
-        return slope * (1 - (z / (sharpness * readout.cap)) ** 2)
-    return None if slope == 1.0 else slope

@@ -92,8 +92,7 @@ def uniform_numbers(prompts: Sequence[tuple[int, ...]], n: int, sampling: Sampli
         digest = hashlib.blake2b(np.asarray(prompt, dtype=np.int64).tobytes(), digest_size=8).digest()
         for j in range(n):
             entropy = [*seed, int.from_bytes(digest, "little"), seen[prompt] + j]
-            table[i, j] = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy))).random(
-                sampling.max_new_tokens
-            )
+            generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+            table[i, j] = generator.random(sampling.max_new_tokens)
         seen[prompt] += n
     return table

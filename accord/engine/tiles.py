@@ -7,12 +7,14 @@ blocks of similar shape are stacked into one tile, so that many short sequences 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 BLOCK = 256
 """Queries in a block. Smaller blocks skip more of the future, larger ones use the processor better."""
@@ -33,32 +35,19 @@ class Span:
     prompt: Span | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    span: Span
-    first: int
-    stop: int
+class _Block(NamedTuple):
+    """Where queries are in the flat layout, and the keys they see, whose last ones they are themselves."""
 
-    @property
-    def queries(self) -> int:
-        return self.stop - self.first
-
-    @property
-    def keys(self) -> int:
-        return self.stop + (self.span.prompt.length if self.span.prompt else 0)
+    queries: Tensor
+    keys: Tensor
 
 
 @dataclass
 class Tile:
-    """B blocks stacked: rows of `queries` (B, Lq) and `keys` (B, Lk) index the flat layout, -1 where padded.
-
-    `query_position` and `key_position` are positions within the sequence, which decide what is visible.
-    """
+    """B blocks stacked: rows of `queries` (B, Lq) and `keys` (B, Lk) index the flat layout, -1 where padded."""
 
     queries: Tensor
     keys: Tensor
-    query_position: Tensor
-    key_position: Tensor
     _hidden: dict[int | None, Tensor] = field(default_factory=dict)
 
     @cached_property
@@ -88,8 +77,10 @@ class Tile:
         Padding among the queries sees all keys, as a softmax over none would be NaN; nothing reads what it gets.
         """
         if window not in self._hidden:
-            distance = self.query_position[:, :, None] - self.key_position[:, None, :]
-            hidden = (distance < 0) | (self.keys < 0)[:, None, :]
+            at_query, at_key = (torch.arange(x.shape[1], device=x.device) for x in (self.queries, self.keys))
+            first = (self.keys >= 0).sum(1, keepdim=True) - (self.queries >= 0).sum(1, keepdim=True)
+            distance = (first + at_query)[:, :, None] - at_key  # negative for what follows, padding among the keys too
+            hidden = distance < 0
             if window is not None:
                 hidden |= distance >= window
             self._hidden[window] = hidden & (self.queries >= 0)[:, :, None]
@@ -98,38 +89,29 @@ class Tile:
 
 def tiles_of(spans: Sequence[Span], device: torch.device | str) -> list[Tile]:
     """The tiles that together hold every query of the spans once."""
-    blocks = [
-        _Block(span, first, min(first + BLOCK, span.length)) for span in spans for first in range(0, span.length, BLOCK)
-    ]
-    blocks.sort(key=lambda b: (b.keys, b.queries), reverse=True)
+    blocks = [block for span in spans for block in _blocks_of(span)]
+    blocks.sort(key=lambda b: (len(b.keys), len(b.queries)), reverse=True)
     tiles: list[list[_Block]] = []
     area = longest = 0
     for block in blocks:
-        if tiles:
-            widest = max(longest, block.queries)
-            padded = (len(tiles[-1]) + 1) * widest * tiles[-1][0].keys
-            needed = area + block.queries * block.keys
-            if padded <= max(SLACK * needed, SMALL):
-                tiles[-1].append(block)
-                area, longest = needed, widest
-                continue
-        tiles.append([block])
-        area, longest = block.queries * block.keys, block.queries
-    return [_stack(tile, device) for tile in tiles]
+        own = len(block.queries) * len(block.keys)
+        widest = max(longest, len(block.queries))
+        if tiles and (len(tiles[-1]) + 1) * widest * len(tiles[-1][0].keys) <= max(SLACK * (area + own), SMALL):
+            tiles[-1].append(block)
+            area, longest = area + own, widest
+        else:
+            tiles.append([block])
+            area, longest = own, len(block.queries)
+
+    def padded(rows: list[Tensor]) -> Tensor:
+        return pad_sequence(rows, batch_first=True, padding_value=-1).to(device)
+
+    return [Tile(padded([b.queries for b in tile]), padded([b.keys for b in tile])) for tile in tiles]
 
 
-def _stack(blocks: Sequence[_Block], device: torch.device | str) -> Tile:
-    queries = torch.full((len(blocks), max(b.queries for b in blocks)), -1)
-    keys = torch.full((len(blocks), max(b.keys for b in blocks)), -1)
-    query_position = torch.zeros_like(queries)
-    key_position = torch.zeros_like(keys)
-    for row, block in enumerate(blocks):
-        span, prompt = block.span, block.span.prompt
-        before = prompt.length if prompt else 0
-        queries[row, : block.queries] = torch.arange(span.start + block.first, span.start + block.stop)
-        query_position[row, : block.queries] = torch.arange(before + block.first, before + block.stop)
-        if prompt:
-            keys[row, :before] = torch.arange(prompt.start, prompt.start + before)
-        keys[row, before : block.keys] = torch.arange(span.start, span.start + block.stop)
-        key_position[row, : block.keys] = torch.arange(block.keys)
-    return Tile(queries.to(device), keys.to(device), query_position.to(device), key_position.to(device))
+def _blocks_of(span: Span) -> Iterator[_Block]:
+    runs = [run for run in (span.prompt, span) if run]
+    sequence = torch.cat([torch.arange(run.start, run.start + run.length) for run in runs])
+    for first in range(len(sequence) - span.length, len(sequence), BLOCK):
+        seen = sequence[: first + BLOCK]
+        yield _Block(seen[first:], seen)

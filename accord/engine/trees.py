@@ -7,9 +7,12 @@ prompt's end for every branch. The prompt is therefore computed once for all of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,57 +107,30 @@ class Trees:
     @staticmethod
     def of(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Trees:
         """Lay the trees end to end."""
-        tokens: list[int] = []
-        positions: list[int] = []
-        source: list[int] = []
-        target: list[int] = []
-        owner: list[int] = []
-        group: list[int] = []
-        last: list[int] = []
-        ranks: list[int] = []
-        rewards: list[float] = []
-        logprobs: list[float] = []
+        flat: dict[str, list[Any]] = {field.name: [] for field in fields(Trees) if field.name != "trees"}
+        tokens, group = flat["tokens"], flat["group"]
         for g, tree in enumerate(trees):
-            root = len(tokens)
-            prompt = len(tree.prompt)
+            root, prompt = len(tokens), len(tree.prompt)
             tokens += tree.prompt
-            positions += range(prompt)
+            flat["positions"] += range(prompt)
             for b, branch in enumerate(tree.branches):
                 start = len(tokens)
                 for j, token in enumerate(branch.tokens):
-                    before = start + j - 1 if j else root + prompt - 1
-                    unpredictable = j == 0 and prompt == 0
-                    if (branch.trained is None or branch.trained[j]) and not unpredictable:
-                        source.append(before)
-                        target.append(token)
-                        owner.append(len(group))
-                        logprobs.append(branch.logprobs[j] if branch.logprobs else float("nan"))
+                    is_predictable = j > 0 or prompt > 0
+                    if is_predictable and (branch.trained is None or branch.trained[j]):
+                        flat["source"].append(start + j - 1 if j else root + prompt - 1)
+                        flat["target"].append(token)
+                        flat["owner"].append(len(group))
+                        flat["logprobs"].append(branch.logprobs[j] if branch.logprobs else math.nan)
                 tokens += branch.tokens
-                positions += range(prompt, prompt + len(branch.tokens))
+                flat["positions"] += range(prompt, prompt + len(branch.tokens))
                 group.append(g)
-                last.append(len(tokens) - 1)
-                ranks.append(tree.ranks[b] if tree.ranks else 0)
-                rewards.append(float("nan") if branch.reward is None else branch.reward)
-
-        def integers(values: list[int]) -> Tensor:
-            return torch.tensor(values, dtype=torch.long, device=device)
-
-        def numbers(values: list[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float64, device=device)
-
-        return Trees(
-            tokens=integers(tokens),
-            positions=integers(positions),
-            source=integers(source),
-            target=integers(target),
-            owner=integers(owner),
-            group=integers(group),
-            last=integers(last),
-            ranks=integers(ranks),
-            rewards=numbers(rewards),
-            logprobs=numbers(logprobs),
-            trees=tuple(trees),
-        )
+                flat["last"].append(len(tokens) - 1)
+                flat["ranks"].append(tree.ranks[b] if tree.ranks else 0)
+                flat["rewards"].append(math.nan if branch.reward is None else branch.reward)
+        types = dict.fromkeys(flat, torch.long) | {"rewards": torch.float64, "logprobs": torch.float64}
+        tensors = {name: torch.tensor(flat[name], dtype=types[name], device=device) for name in flat}
+        return Trees(**tensors, trees=tuple(trees))
 
 
 NOT_COMPUTED = torch.zeros(0)
@@ -211,15 +187,13 @@ def pack(trees: Sequence[Tree], budget: int, device: torch.device | str = "cpu")
     if budget < 1:
         raise ValueError(f"a batch needs room for at least one token, not {budget}")
     order = sorted(range(len(trees)), key=lambda i: (-trees[i].size, i))
-    count = max(1, -(-sum(t.size for t in trees) // budget))
-    while True:
-        bins: list[list[int]] = [[] for _ in range(count)]
-        sizes = [0] * count
+    for needed in count(max(1, -(-sum(t.size for t in trees) // budget))):
+        bins: list[list[int]] = [[] for _ in range(needed)]
+        sizes = [0] * needed
         for i in order:
             k = sizes.index(min(sizes))
             bins[k].append(i)
             sizes[k] += trees[i].size
         if all(size <= budget or len(held) == 1 for held, size in zip(bins, sizes, strict=True)):
             break
-        count += 1
     return [Trees.of([trees[i] for i in sorted(held)], device) for held in bins if held]

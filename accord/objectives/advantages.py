@@ -31,12 +31,7 @@ def group(rewards: Tensor, *, scale: bool = True) -> Tensor:
     is Dr. GRPO (Liu et al. 2025, arXiv:2503.20783), whose expected gradient is (G-1)/G times the policy gradient; the
     deviation gives up proportionality. Samples with identical rewards get exactly 0.
 
-    Args:
-        rewards: (P, G), the rewards of the G samples of every prompt, G at least 2, all finite.
-        scale: divide by the standard deviation.
-
-    Returns:
-        (P, G).
+    Args and returns as for `leave_one_out`; `scale` divides by the standard deviation.
     """
     samples = _require_groups(rewards)
     centered = _centered(rewards)
@@ -73,7 +68,8 @@ def gae(rewards: Tensor, values: Tensor, owner: Tensor, *, gamma: float, lam: fl
     # A recurrence over tokens: plain numbers run it faster than one tensor operation a token would.
     advantages: list[float] = []
     advantage, following, branch = 0.0, 0.0, -1
-    for reward, here, token_owner in zip(*(_reversed(x) for x in (rewards, values, owner)), strict=True):
+    backward = (x.detach().tolist()[::-1] for x in (rewards, values, owner))
+    for reward, here, token_owner in zip(*backward, strict=True):
         if token_owner != branch:
             advantage, following, branch = 0.0, 0.0, token_owner
         advantage = reward + gamma * following - here + gamma * lam * advantage
@@ -145,8 +141,3 @@ def _centered(rewards: Tensor) -> Tensor:
     # The mean of G equal numbers can round to another number; the mean of G zeros cannot.
     offset = rewards.detach() - rewards.detach()[:, :1]
     return offset - offset.mean(1, keepdim=True)
-
-
-def _reversed(values: Tensor) -> list[float]:
-    numbers: list[float] = values.detach().tolist()
-    return numbers[::-1]

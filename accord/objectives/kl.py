@@ -28,27 +28,14 @@ def k1(logp: Tensor, reference: Tensor) -> Tensor:
 
 
 def k2(logp: Tensor, reference: Tensor) -> Tensor:
-    """`d^2 / 2`: biased, never negative.
-
-    Args:
-        logp: (N,), log pi of every trained token.
-        reference: (N,), the same under the reference model; gets no gradient.
-
-    Returns:
-        (N,), in nats.
-    """
+    """`d^2 / 2`: biased, never negative. Args and returns as for `k1`."""
     return _log_ratio(logp, reference) ** 2 / 2
 
 
 def k3(logp: Tensor, reference: Tensor) -> Tensor:
     """`exp(-d) - 1 + d`: unbiased, never negative, and unbounded where the reference is far above pi.
 
-    Args:
-        logp: (N,), log pi of every trained token.
-        reference: (N,), the same under the reference model; gets no gradient.
-
-    Returns:
-        (N,), in nats.
+    Args and returns as for `k1`.
     """
     d = _log_ratio(logp, reference)
     return torch.expm1(-d) + d

@@ -79,14 +79,9 @@ def centering(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
 
 
 def strict_pairs(groups: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
-    """Every pair of one prompt's completions with different ranks.
+    """Every pair of one prompt's completions with different ranks: indices of the better (P,) and of the worse (P,).
 
-    Args:
-        groups: (C,) integers, the prompt each completion answers.
-        ranks: (C,) integers, 0 is best, equal ranks tie.
-
-    Returns:
-        indices of the better and of the worse, (P,) each.
+    Args as for `ranking`.
     """
     better, worse = ((groups[:, None] == groups) & (ranks[:, None] < ranks)).nonzero(as_tuple=True)
     return better, worse
@@ -120,13 +115,8 @@ def general_ranking(outputs: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
     better rank, 0 if the second has, and 1/2 if they tie: a tie is one half of a win for each. A prompt is one element
     however many completions it has, as in `ranking`; with a single one its loss is 0.
 
-    Args:
-        outputs: (C, 1 + 2k), what `general_preference` takes of every completion.
-        groups: (C,) integers, the prompt each completion answers: 0 to groups - 1, none missing, in any order.
-        ranks: (C,) integers, 0 is best, equal ranks tie.
-
-    Returns:
-        (groups,).
+    Args and returns as for `ranking`, with `outputs` (C, 1 + 2k), what `general_preference` takes of every completion,
+    in place of scores.
     """
     _require_outputs(outputs=outputs)
     if outputs.dim() != 2:
@@ -147,13 +137,7 @@ def plackett_luce(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
     of all orders that agree with the ranks; where all completions tie it is 1 and the loss 0. A tie of m completions
     above others costs 2^m steps.
 
-    Args:
-        scores: (C,), one score a completion.
-        groups: (C,) integers, the prompt each completion answers: 0 to groups - 1, none missing, in any order.
-        ranks: (C,) integers, 0 is best, equal ranks tie.
-
-    Returns:
-        (groups,).
+    Args and returns as for `ranking`.
     """
     require_vectors(scores=scores)
     size = _require_ranked(groups, ranks, len(scores))

@@ -28,14 +28,9 @@ def segment_sum(values: Tensor, owner: Tensor, size: int) -> Tensor:
 
 
 def last_index(owner: Tensor, size: int) -> Tensor:
-    """Where every segment's last element stands in the flat vector.
+    """Where every one of `size` segments has its last element in the flat vector, (C,).
 
-    Args:
-        owner: (N,) integers in [0, size), non-decreasing: segments are contiguous and in order.
-        size: how many segments there are, C.
-
-    Returns:
-        (C,) indices into the vector.
+    Their owners (N,) in [0, size) do not decrease: segments are contiguous and in order.
 
     Raises:
         ValueError: a segment is empty, so it has no last element.

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from accord.objectives.segments import require_vectors
+from accord.objectives.segments import require_vectors, segment_sum
 
 
 def best_of_n_kl_bound(n: int) -> float:
@@ -42,8 +42,7 @@ def best_of_n(probabilities: Tensor, rewards: Tensor, n: int) -> Tensor:
     if bool((probabilities < 0).any()) or not math.isclose(float(probabilities.sum()), 1.0, abs_tol=1e-4):
         raise ValueError("probabilities must not be negative and must sum to 1")
     _, level = torch.unique(rewards, return_inverse=True)
-    mass = torch.zeros(int(level.max()) + 1, dtype=probabilities.dtype, device=probabilities.device)
-    mass = mass.index_add(0, level, probabilities)
+    mass = segment_sum(probabilities, level, int(level.max()) + 1)
     cumulative = mass.cumsum(0)
     below = cumulative - mass
     selected = cumulative**n - below**n

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from accord.engine import tiles
-from accord.engine.attention import TreeAttention
+from accord.engine.attention import Scores, TreeAttention
 from accord.engine.forward import prepare
 from accord.engine.trees import Branch, Tree, Trees
 from tests.engine.tiny import CONFIGS, random_model, tree_lists
@@ -65,7 +65,7 @@ def test_tree_attention_is_attention_in_full(
         patch.setattr(tiles, "BLOCK", block)
         patch.setattr(tiles, "SMALL", 8)
         plan = Trees.of(trees).tiles
-    out = TreeAttention(plan)(0, *inputs, scale=0.6, window=window, softcap=softcap)
+    out = TreeAttention(plan)(0, *inputs, Scores(0.6, window, softcap))
     expected = attention_in_full(*inputs, visible(trees, window), 0.6, softcap)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
     got = torch.autograd.grad((out * weight).sum(), inputs)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, GptOssConfig, LlamaConfig, LlamaF
 
 from accord.data import load_data
 from accord.data.encoding import encode
-from accord.engine.forward import hidden_states, log_probabilities, prepare, rewards, takes_trees, values
+from accord.engine.forward import hidden_states, log_probabilities, outputs, prepare, takes_trees
 from accord.engine.load import smollm2 as smollm2_folder
 from accord.engine.models import Policy
 from accord.engine.tiles import BLOCK
@@ -116,7 +116,8 @@ def scorer() -> LlamaForSequenceClassification:
 def test_scores_are_read_at_the_last_token_though_the_end_token_stands_there_twice() -> None:
     # The second branch holds the end token twice; the score is read at its last token all the same.
     plain, trees = scorer(), [Tree((3, 4), (Branch((5, 6, 7)), Branch((5, 0, 0)))), Tree((), (Branch((8,)),))]
-    got = rewards(prepare(copy.deepcopy(plain)), Trees.of(trees))
+    packed = Trees.of(trees)
+    got = outputs(prepare(copy.deepcopy(plain)), packed, packed.last).squeeze(-1)
     sequences = [tree.prompt + branch.tokens for tree in trees for branch in tree.branches]
     expected = torch.cat([plain(input_ids=torch.tensor([s])).logits[:, 0] for s in sequences])
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
@@ -125,7 +126,8 @@ def test_scores_are_read_at_the_last_token_though_the_end_token_stands_there_twi
 def test_values_stand_before_every_trained_token() -> None:
     # V of a token sees the prompt and the tokens before it: the classifier's score of exactly that prefix.
     plain, trees = scorer(), [Tree((3, 4), (Branch((5, 6, 7), (True, False, True)), Branch((9, 0))))]
-    got = values(prepare(copy.deepcopy(plain)), Trees.of(trees))
+    packed = Trees.of(trees)
+    got = outputs(prepare(copy.deepcopy(plain)), packed, packed.source).squeeze(-1)
     prefixes = [(3, 4), (3, 4, 5, 6), (3, 4), (3, 4, 9)]
     expected = torch.cat([plain(input_ids=torch.tensor([p])).logits[:, 0] for p in prefixes])
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)

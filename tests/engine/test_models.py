@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from accord.engine.forward import log_probabilities, outputs, rewards, takes_trees
+from accord.engine.forward import log_probabilities, takes_trees
 from accord.engine.generate import generate
 from accord.engine.load import load_classifier, load_model, load_preference_model, load_reward_model, reload
 from accord.engine.models import Model, Policy, PreferenceNetwork, Scorer
@@ -109,7 +109,7 @@ def test_a_saved_comparer_is_a_classifier_whose_labels_say_what_they_are(name: s
         assert expected.shape == (1, 13)
         assert torch.equal(loaded.network(input_ids=TOKENS).logits, expected)
         torch.testing.assert_close(plain(input_ids=TOKENS).logits, expected, rtol=0, atol=1e-5)
-        both = outputs(loaded.network, trees)
+        both = loaded.outputs(trees)
         torch.testing.assert_close(both[:1], expected, rtol=0, atol=1e-5)
         torch.testing.assert_close(both[1:], plain(input_ids=torch.tensor([[3, 1, 9, 2]])).logits, rtol=0, atol=1e-5)
 
@@ -209,7 +209,7 @@ def test_transformers_scores_where_accord_does(tmp_path: Path) -> None:
     rows = tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
     with torch.no_grad():
         expected = plain(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"]).logits.squeeze(1)
-        assert torch.allclose(rewards(scorer.network, Trees.of([tree])), expected, atol=1e-5)
+        assert torch.allclose(scorer.rewards(Trees.of([tree])), expected, atol=1e-5)
 
 
 def test_the_end_of_turn_learns_though_it_is_padding() -> None:

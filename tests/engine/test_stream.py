@@ -35,8 +35,8 @@ def test_a_stream_is_the_first_sample_of_generate(name: str, sampling: Sampling)
     for prompt in PROMPTS:
         [[expected]] = generate(model, [prompt], 1, sampling, end=ends)
         drawn = list(stream(model, prompt, sampling, end=ends))
-        assert tuple(d.token for d in drawn) == expected.tokens
-        assert tuple(d.logprob for d in drawn) == expected.logprobs
+        assert tuple(token for token, _ in drawn) == expected.tokens
+        assert tuple(logprob for _, logprob in drawn) == expected.logprobs
 
 
 def test_a_stream_that_is_closed_early_leaves_the_model_as_it_was() -> None:
@@ -101,4 +101,4 @@ def test_a_real_model_streams_what_it_generates(smollm2: Policy) -> None:
     prompt = tuple(smollm2.tokenizer("The capital of France is")["input_ids"])
     sampling = Sampling(max_new_tokens=6, temperature=0.8, seed=1)
     [[expected]] = generate(smollm2.network, [prompt], 1, sampling, end=smollm2.end)
-    assert tuple(d.token for d in stream(smollm2.network, prompt, sampling, end=smollm2.end)) == expected.tokens
+    assert tuple(token for token, _ in stream(smollm2.network, prompt, sampling, end=smollm2.end)) == expected.tokens

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from accord.engine.cache import Mixture
 from accord.engine.fit import Objective
-from accord.engine.forward import rewards
 from accord.engine.generate import generate
 from accord.engine.models import Policy, Scorer
 from accord.engine.sampling import Sampling
@@ -389,7 +388,7 @@ def fitted() -> Tensor:
     weight = torch.tensor(GAME.preferences, dtype=torch.float64)[first, second]
     minimize(scorer.network, lambda: (weight * objective(trees)[0]).sum())
     with torch.no_grad():
-        scores = rewards(scorer.network, Trees.of([GAME.tree]))
+        scores = scorer.rewards(Trees.of([GAME.tree]))
     return scores - scores.mean()
 
 

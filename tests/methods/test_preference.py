@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from accord.engine.forward import outputs
 from accord.engine.load import load_preference_model
-from accord.engine.models import Model, PreferenceNetwork, Scorer
+from accord.engine.models import Classifier, PreferenceNetwork, Scorer
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from accord.feedback.learned import LearnedJudge
@@ -44,13 +43,13 @@ CIRCLE = Trees.of(compared((0, 1, 9), (1, 0, 1), (1, 2, 8), (2, 1, 2), (2, 0, 8)
 """Ten comparisons of every pair, won as often as CYCLIC says."""
 
 
-def labels_of(model: Model) -> Tensor:
+def labels_of(model: Classifier) -> Tensor:
     """What the model's head says of the three completions, as branches of one tree."""
     with torch.no_grad():
-        return outputs(model.network, Trees.of([Tree(WORLD.prompt, tuple(map(Branch, COMPLETIONS)))]))
+        return model.outputs(Trees.of([Tree(WORLD.prompt, tuple(map(Branch, COMPLETIONS)))]))
 
 
-def chances(model: Model) -> Tensor:
+def chances(model: Classifier) -> Tensor:
     """P(i beats j), (3, 3), from one forward pass of one tree."""
     labels = labels_of(model)
     return torch.sigmoid(general_preference(labels[:, None], labels))

@@ -1,0 +1,11 @@
+from .cli.label import label as label
+from .cli.label import score as score
+from .cli.pipeline import run_pipeline as run_pipeline
+from .cli.sample import sample as sample
+from .data.load import load_data as load_data
+from .engine.load import load_model as load_model
+from .engine.load import load_preference_model as load_preference_model
+from .engine.load import load_reward_model as load_reward_model
+from .report.page import write_report as write_report
+
+__version__: str
