@@ -27,9 +27,7 @@ from accord.train.loop import Learner, StepResult
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.engine.fit import Measures, Optimizer
-    from accord.engine.models import Policy
-    from accord.engine.trees import Experience, Trees
+    from accord.engine import Experience, Measures, Optimizer, Policy, Trees
 
 
 @dataclass(kw_only=True)
@@ -39,7 +37,6 @@ class Distill(DistillMethod):
     command: ClassVar[str] = "distill"
 
     learning_rate: float = 1e-5
-    """Peak step size of AdamW."""
     gamma: float = 0.0
     """Discount of the divergence at later tokens: 1 is the exact gradient, 0 has the least variance."""
 
@@ -66,9 +63,9 @@ class DistillLearner(Learner):
         method = self.method
         samples = self.policy.sample(items, method.group_size, method.sampling(step))
         rollout = Rollout.of(items, samples, [0.0] * len(samples))
-        packs = [self.score(t) for t in engine.trees.pack(rollout.trees, method.tokens_per_pass, self.policy.device)]
+        packs = [self.score(t) for t in engine.pack(rollout.trees, method.tokens_per_pass, self.policy.device)]
         divergence = sum(float(t.kl.sum()) for t in packs) / len(samples)
-        row = optimizer.update(step, engine.fit.LossTerm(self.loss, packs, "branch"))
+        row = optimizer.update(step, engine.LossTerm(self.loss, packs, "branch"))
         return rollout.result({"reward": -divergence, "teacher_kl": divergence} | row)
 
     def score(self, trees: Trees) -> Experience:
@@ -77,7 +74,7 @@ class DistillLearner(Learner):
         divergence = objectives.kl.k1(trees.logprobs, teacher)
         zero = divergence.new_zeros(len(divergence))
         advantage, _ = objectives.advantages.gae(-divergence, zero, trees.owner, gamma=self.method.gamma, lam=1.0)
-        return replace(engine.trees.Experience.of_samples(trees), kl=divergence, advantage=advantage)
+        return replace(engine.Experience.of_samples(trees), kl=divergence, advantage=advantage)
 
     def loss(self, batch: Experience) -> tuple[Tensor, Measures]:
         """- sum over t of A_t log pi(y_t) of every completion, (C,)."""

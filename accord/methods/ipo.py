@@ -21,7 +21,7 @@ from accord.methods.pairs import PreferenceMethod
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.engine.trees import Trees
+    from accord.engine import Trees
 
 
 @dataclass(kw_only=True)

@@ -13,19 +13,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from accord import engine, feedback, objectives
+from accord.engine.config import require_positive
 from accord.errors import InputError
 from accord.methods.offline import OfflineMethod, Per
 from accord.methods.online import JudgeMethod
 from accord.methods.rollouts import Rollout, untrained
-from accord.records import EncodedPrompt, Preference, Sample
+from accord.records import EncodedPrompt, Preference, Ranking, Sample
 from accord.train.loop import Learner, StepResult
+from accord.train.options import RunOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.engine.fit import Measures, Objective, Optimizer
-    from accord.engine.models import Policy
-    from accord.engine.trees import Tree, Trees
+    from accord.engine import Measures, Objective, Optimizer, Policy, Tree, Trees
     from accord.feedback.judge import Judge
 
 
@@ -47,10 +47,7 @@ class PairLoss(ABC):
         """The loss of every pair, (P,), from the policy's and the reference's margins, (P,) each."""
 
     def pair_objective(self, policy: Policy, reference: Policy, temperature: float = 1.0) -> Objective:
-        """The loss as an objective over trees of two branches each, with what is reported of them.
-
-        The implicit reward of a completion is `strength` times log(pi / ref).
-        """
+        """The loss as an objective over trees of two branches each, with what is reported of them."""
 
         def objective(pairs: Trees) -> tuple[Tensor, Measures]:
             ref = reference.branch_log_probs(pairs, temperature, average=self.average)  # (C,) = (2P,)
@@ -63,6 +60,29 @@ class PairLoss(ABC):
             }
 
         return objective
+
+
+@dataclass(kw_only=True)
+class DPOLoss(PairLoss):
+    """- log sigmoid of beta times what the policy's margin is more than the reference's."""
+
+    beta: float = 0.1
+    """Strength of the pull toward the reference: larger stays closer."""
+    label_smoothing: float = 0.0
+    """Assumed share of preferences that point the wrong way, below one half."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]  # of the method that it is mixed with
+        require_positive(beta=self.beta)
+        if not 0 <= self.label_smoothing < 0.5:
+            raise InputError(f"label_smoothing must lie in [0, 0.5), not {self.label_smoothing}.")
+
+    @property
+    def strength(self) -> float:
+        return self.beta
+
+    def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
+        return objectives.preference.dpo(policy, reference, beta=self.beta, label_smoothing=self.label_smoothing)
 
 
 def margin(values: Tensor) -> Tensor:
@@ -87,6 +107,17 @@ def agreement(outputs: Tensor, trees: Trees) -> Measures:
 
 
 @dataclass(kw_only=True)
+class RankingMethod(OfflineMethod):
+    """A method that learns from preferences or rankings to compare completions, and trains no policy."""
+
+    reads: ClassVar[tuple[type, ...]] = (Preference, Ranking)
+    per: ClassVar[Per] = "tree"
+    options: ClassVar[type[RunOptions]] = RunOptions
+
+    learning_rate: float = 9e-6
+
+
+@dataclass(kw_only=True)
 class PreferenceMethod(PairLoss, OfflineMethod):
     """A method of pairs that learns from preferences."""
 
@@ -94,7 +125,6 @@ class PreferenceMethod(PairLoss, OfflineMethod):
     per: ClassVar[Per] = "tree"
 
     learning_rate: float = 1e-6
-    """Peak step size of AdamW."""
 
     def objective(self, model: Policy) -> Objective:
         return self.pair_objective(model, model.frozen_copy())
@@ -144,8 +174,8 @@ class PairwiseLearner(Learner):
         rollout, judged, numbers = compare(self.judge, items, samples)
         pairs = method.pairs(judged)
         if pairs:
-            packs = engine.trees.pack(pairs, method.tokens_per_pass, self.policy.device)
-            numbers |= optimizer.update(step, engine.fit.LossTerm(self.objective, packs, "tree"))
+            packs = engine.pack(pairs, method.tokens_per_pass, self.policy.device)
+            numbers |= optimizer.update(step, engine.LossTerm(self.objective, packs, "tree"))
         return rollout.result(numbers)
 
 

@@ -15,8 +15,7 @@ from accord.train.loop import StepResult
 from accord.train.run import Run
 
 if TYPE_CHECKING:
-    from accord.engine.models import Policy
-    from accord.engine.trees import Branch, Tree
+    from accord.engine import Branch, Policy, Tree
     from accord.feedback.reward import Reward
 
 
@@ -46,12 +45,10 @@ class Rollout:
         """The samples, equally many of every prompt, with a reward each."""
         g = len(samples) // len(prompts)
         branches = [
-            engine.trees.Branch(s.completion.tokens, None, s.completion.logprobs, r)
+            engine.Branch(s.completion.tokens, None, s.completion.logprobs, r)
             for s, r in zip(samples, rewards, strict=True)
         ]
-        trees = [
-            engine.trees.Tree(p.tokens, tuple(branches[i * g : (i + 1) * g]), row=p.row) for i, p in enumerate(prompts)
-        ]
+        trees = [engine.Tree(p.tokens, tuple(branches[i * g : (i + 1) * g]), row=p.row) for i, p in enumerate(prompts)]
         return Rollout(trees, samples, parts or {})
 
     def result(self, numbers: Mapping[str, float]) -> StepResult:

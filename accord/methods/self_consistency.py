@@ -36,11 +36,8 @@ class SelfConsistency(RoundsMethod):
     least_group: ClassVar[int] = 2
 
     rounds: int = 1
-    """Times that the policy samples and learns."""
     group_size: int = 16
-    """Samples of each prompt in each round."""
     temperature: float = 0.7
-    """Divides the logits, in sampling and in scoring alike."""
     confidence: float = 0.0
     """The least share of a prompt's samples that must agree for it to be learned from."""
 

@@ -36,7 +36,6 @@ class STaR(RoundsMethod):
     nothing: ClassVar[str] = "no sample is right and ended by itself"
 
     growth: float = 1.2
-    """Each round takes so many times the steps of the one before."""
     hint: str = "{prompt}\n\n(Hint: the answer is {answer}.)"
     """What a prompt without a right sample is asked again as; nothing goes without rationalization."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from accord import data, engine
+from accord import data, engine, report
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, TrainingStopped
 from accord.records import Sample, text_to_json
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
     from typing_extensions import Self
 
-    from accord.engine.fit import Optimizer
-    from accord.engine.models import Model
+    from accord.engine import Model, Optimizer
     from accord.train.watch import NoWatch
 
 SHOWN = 4
@@ -156,7 +155,7 @@ def train(
             run.print(f"{run.folder} is finished already.")
             return finish(run, model)
         learner = make_learner(run)
-        optimizer = engine.fit.Optimizer(learner.networks, learner.method, learner.total)
+        optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
         step, watch = restore(run, learner, optimizer), learner.watch
 
         def save(step: int) -> None:
@@ -170,17 +169,14 @@ def train(
                 if learner.before(step, run, optimizer):
                     save(step)
                 result = learner.step(step, learner.batch(step), optimizer)
+                step, row = step + 1, dict(result.numbers)
+                try:
+                    row |= watch.after(step, result.samples)
+                finally:  # the step is done, and its row must not be lost with the measure
+                    run.log(step, row, result.tokens)
             except (TrainingStopped, InputError):  # a reward of the user's may fail late too
                 save(step)
                 raise
-            step += 1
-            try:
-                measured = watch.after(step, result.samples)
-            except (TrainingStopped, InputError):  # the step is done, and its row must not be lost with the measure
-                run.log(step, result.numbers, result.tokens)
-                save(step)
-                raise
-            run.log(step, result.numbers | measured, result.tokens)
             every = options.sample_every if isinstance(options, SamplingOptions) else 1
             if (step - 1) % every == 0 or step == learner.total or run.stopping:
                 run.sample(step, result.shown())
@@ -215,4 +211,4 @@ def finish(run: Run, model: Model) -> Result:
         model.save(folder)
         model.name = str(folder)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
-    return Result(run.folder, read_metrics(run.folder), model, run.report())
+    return Result(run.folder, read_metrics(run.folder), model, report.write_report(run.folder))

@@ -15,15 +15,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from accord import data, engine, feedback
+from accord.engine.config import SamplingConfig, TrainingConfig
 from accord.errors import InputError
 from accord.files import write_text
-from accord.records import EncodedPrompt, Sample
-from accord.train.options import PolicyOptions
+from accord.records import EncodedPrompt, Prompt, Sample
+from accord.train.options import PolicyOptions, RunOptions
 from accord.train.run import Run
 
 if TYPE_CHECKING:
-    from accord.engine.models import Policy
-    from accord.engine.sampling import Sampling
+    from accord.engine import Model, Policy, Sampling
     from accord.feedback.judge import Judge
     from accord.feedback.reward import Reward
 
@@ -40,7 +40,11 @@ class NoWatch:
         """Take over the rows of a run that goes on."""
 
     def after(self, step: int, samples: Sequence[Sample] = ()) -> dict[str, float]:
-        """What is measured after a step, counted from 1."""
+        """What is measured after a step, counted from 1, which had these samples.
+
+        Raises:
+            TrainingStopped: the measure of a sample is not finite.
+        """
         return {}
 
     def save(self) -> None:
@@ -52,44 +56,45 @@ class NoWatch:
 
 def make_watch(
     run: Run,
-    options: PolicyOptions,
-    policy: Policy,
-    sampling: Sampling,
+    options: RunOptions,
+    method: TrainingConfig,
+    model: Model,
     *,
-    max_length: int,
     trained: Iterable[tuple[int, ...]],
     prompts: Sequence[EncodedPrompt] = (),
 ) -> NoWatch:
-    """What watches a run, as its options say, made before the policy is trained.
+    """What watches a run, as its options say, made before the model is trained.
 
     Args:
-        sampling: how the policy answers; `options.watch_tokens` goes before its `max_new_tokens`.
         trained: the prompts trained on, of which those held out should be none.
         prompts: those that the steps' own samples answer, where there are such.
 
     Raises:
         InputError: the measure, or the prompts held out for it, cannot be used.
     """
-    if options.watch is None:
+    if not (isinstance(options, PolicyOptions) and options.watch is not None and isinstance(model, engine.Policy)):
         return NoWatch()
-    measure = feedback.named.as_measure(options.watch, policy)
-    if options.watch_data is None:
-        feedback.reward.check_prompts(measure, prompts)
-        return Watch(policy, run, measure, sampling, every=options.watch_every or 1)
-    sampling = replace(sampling, max_new_tokens=options.watch_tokens or sampling.max_new_tokens)
-    held_out, left_out = data.encoding.encode_prompts(
-        policy.tokenizer,
-        data.load_prompts(options.watch_data),
-        room=sampling.max_new_tokens,
-        context=policy.context,
-        longest=max_length,
+    measure = feedback.named.as_measure(options.watch, model)
+    sampling = method.sampling() if isinstance(method, SamplingConfig) else engine.Sampling(seed=method.seed)
+    held_out: list[EncodedPrompt] = []
+    if options.watch_data is not None:
+        sampling = replace(sampling, max_new_tokens=options.watch_tokens or sampling.max_new_tokens)
+        asked = data.load_prompts(options.watch_data)
+        held_out = encode_prompts(run, model, asked, room=sampling.max_new_tokens, longest=method.max_length)
+    feedback.reward.check_prompts(measure, held_out or prompts)
+    if known := {p.tokens for p in held_out}.intersection(trained):
+        run.print(f"{len(known)} prompts of watch_data are trained on too: there the measure is not held out.")
+    return Watch(model, run, measure, sampling, held_out, every=options.watch_every or (1 if prompts else 5))
+
+
+def encode_prompts(run: Run, policy: Policy, rows: Sequence[Prompt], *, room: int, longest: int) -> list[EncodedPrompt]:
+    """The prompts that leave `room` for an answer within `longest` tokens; the run says which do not."""
+    prompts, left_out = data.encoding.encode_prompts(
+        policy.tokenizer, rows, room=room, context=policy.context, longest=longest
     )
     for line in left_out:
         run.print(line)
-    feedback.reward.check_prompts(measure, held_out)
-    if known := {p.tokens for p in held_out}.intersection(trained):
-        run.print(f"{len(known)} prompts of watch_data are trained on too: there the measure is not held out.")
-    return Watch(policy, run, measure, sampling, held_out, every=options.watch_every or (1 if prompts else 5))
+    return prompts
 
 
 def check_independent(watch: Any, reward: Any) -> None:
@@ -105,13 +110,10 @@ def check_independent(watch: Any, reward: Any) -> None:
 
 
 class Watch(NoWatch):
-    """A measure of a policy at work, and the best policy by it so far.
+    """A measure of a policy at work, as it is before its training, and the best policy by it so far.
 
     Args:
-        policy: the policy, as it is before its training.
         run: whose folder gets `best/` and `best.json`.
-        measure: what measures it.
-        sampling: how it answers.
         held_out: prompts to be answered for the measure; without them it is taken of the steps' own samples.
         every: steps between measurements.
     """
@@ -126,8 +128,8 @@ class Watch(NoWatch):
         *,
         every: int = 1,
     ) -> None:
-        self.policy, self.run, self.measure, self.sampling, self.every = policy, run, measure, sampling, every
-        self.held_out = held_out
+        self.policy, self.run, self.measure, self.sampling = policy, run, measure, sampling
+        self.held_out, self.every = held_out, every
         self.recent: list[float] = []
         self.best: dict[str, float] = {}
         self.written: dict[str, float] = {}
@@ -135,18 +137,12 @@ class Watch(NoWatch):
         self.start = policy.frozen_copy() if feedback.named.only_compares(measure) else None
 
     def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take over the rows of a run that goes on; the best policy so far is the one in its folder."""
         for row in rows:
             if "watched" in row:
                 self._is_best(int(row["step"]), row["watched"])
-        self.written = self.best
+        self.written = self.best  # it is in the run's folder
 
     def after(self, step: int, samples: Sequence[Sample] = ()) -> dict[str, float]:
-        """What is measured after a step, counted from 1, whose samples these are; the policy is kept if it is best.
-
-        Raises:
-            TrainingStopped: the measure of a sample is not finite.
-        """
         if (step - 1) % self.every:
             return {}
         if self.held_out:  # fresh answers, so that the noise of two steps is independent
@@ -159,16 +155,14 @@ class Watch(NoWatch):
         return {"watched": value}
 
     def save(self) -> None:
-        """Write the best policy so far into the run's folder, unless it is there."""
         if self.best != self.written:
             self.kept.save(self.run.folder / "best")
             write_text(self.run.folder / "best.json", json.dumps(self.best))
             self.written = self.best
 
     def settle(self) -> None:
-        """Make the policy what it was at its best; one that was not measured yet stays as it is."""
         self.save()
-        if self.best:
+        if self.best:  # otherwise nothing was measured yet
             best = engine.load.reload(self.policy, self.run.folder / "best")
             self.policy.network.load_state_dict(best.network.state_dict())
 
