@@ -15,23 +15,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from accord import engine, objectives
 from accord.errors import InputError
-from accord.methods.online import DistillMethod
+from accord.methods.offline import as_policy
+from accord.methods.online import OnlineMethod
 from accord.methods.rollouts import Rollout
 from accord.records import EncodedPrompt
-from accord.train.loop import Learner, StepResult
+from accord.train.loop import Learner, OnStep, Result, StepResult
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from accord.data.load import Source
     from accord.engine import Experience, Measures, Optimizer, Policy, Trees
 
 
 @dataclass(kw_only=True)
-class Distill(DistillMethod):
+class Distill(OnlineMethod):
     """Make a student say what its teacher would, on the student's own samples."""
 
     command: ClassVar[str] = "distill"
@@ -47,6 +50,36 @@ class Distill(DistillMethod):
 
     def learner(self, policy: Policy, feedback: Any) -> DistillLearner:
         return DistillLearner(self, policy, feedback)
+
+    def fit(
+        self,
+        model: Policy | str | Path,
+        data: Source,
+        *,
+        teacher: Policy | str | Path,
+        out: str | Path,
+        on_step: OnStep | None = None,
+        **options: Any,
+    ) -> Result:
+        """Train on the rows' prompts, by a teacher, as `Method.fit` does.
+
+        Args:
+            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
+                or a list of rows.
+            teacher: a folder, a name on the Hugging Face Hub, or smollm2, of a model with the student's vocabulary; in
+                Python also a loaded model.
+        """
+
+        def same_vocabulary(policy: Policy) -> Policy:
+            loaded = as_policy(teacher, self.dtype)
+            if not loaded.same_vocabulary(policy):
+                raise InputError(
+                    f"the teacher {loaded.name} and the student {policy.name} have different vocabularies, so the "
+                    "teacher cannot score the student's tokens; sample from it and fine-tune on that instead."
+                )
+            return loaded
+
+        return self.train(model, data, out, on_step, options, same_vocabulary, teacher=teacher)
 
 
 class DistillLearner(Learner):

@@ -47,8 +47,8 @@ class KTO(OfflineMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("beta", "desirable_weight", "undesirable_weight"):
-            require_positive(**{name: getattr(self, name)})
+        weights = {"desirable_weight": self.desirable_weight, "undesirable_weight": self.undesirable_weight}
+        require_positive(beta=self.beta, **weights)
         if self.batch_size < 2:
             raise InputError("batch_size must be at least 2, as KTO pairs prompts with other rows' completions.")
 
@@ -64,9 +64,7 @@ class KTO(OfflineMethod):
         return KTOLoss(self, model)
 
     def terms(self, objective: KTOLoss, batch: Sequence[Tree], model: Model) -> LossTerm:
-        baseline = objective.divergence(batch)
-        packs = engine.pack(batch, self.tokens_per_pass, model.device)
-        return engine.LossTerm(partial(objective, baseline=baseline), packs, self.per)
+        return super().terms(partial(objective, baseline=objective.divergence(batch)), batch, model)
 
 
 class KTOLoss:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from accord import data, feedback
 from accord.engine.config import SamplingConfig
-from accord.errors import InputError
 from accord.methods.offline import Method, as_policy
 from accord.records import EncodedPrompt
 from accord.train.loop import Learner, OnStep, Result, train
@@ -135,38 +134,3 @@ class JudgeMethod(OnlineMethod, ABC):
             return feedback.judge.BothOrders(feedback.named.as_judge(judge, policy))
 
         return self.train(model, data, out, on_step, options, both_orders, judge=judge)
-
-
-@dataclass(kw_only=True)
-class DistillMethod(OnlineMethod, ABC):
-    """A method that learns from what a teacher of the same vocabulary makes of its samples."""
-
-    def fit(
-        self,
-        model: Policy | str | Path,
-        data: Source,
-        *,
-        teacher: Policy | str | Path,
-        out: str | Path,
-        on_step: OnStep | None = None,
-        **options: Any,
-    ) -> Result:
-        """Train on the rows' prompts, by a teacher, as `Method.fit` does.
-
-        Args:
-            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
-                or a list of rows.
-            teacher: a folder, a name on the Hugging Face Hub, or smollm2, of a model with the student's vocabulary; in
-                Python also a loaded model.
-        """
-
-        def same_vocabulary(policy: Policy) -> Policy:
-            loaded = as_policy(teacher, self.dtype)
-            if not loaded.same_vocabulary(policy):
-                raise InputError(
-                    f"the teacher {loaded.name} and the student {policy.name} have different vocabularies, so the "
-                    "teacher cannot score the student's tokens; sample from it and fine-tune on that instead."
-                )
-            return loaded
-
-        return self.train(model, data, out, on_step, options, same_vocabulary, teacher=teacher)

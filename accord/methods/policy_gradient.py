@@ -139,7 +139,7 @@ class GradientLearner(Learner, ABC):
         if self.method.scores_itself:
             batch = replace(batch, old=self.policy.log_probs(trees, temperature))
         if self.reference is None:
-            return batch
+            return replace(batch, kl=trees.logprobs.new_zeros(len(trees.logprobs)))
         reference = self.reference.log_probs(trees, temperature)
         before = trees.logprobs if batch.old is None else batch.old
         return replace(batch, reference=reference, kl=objectives.kl.k1(before, reference))
@@ -181,8 +181,7 @@ class GroupLearner(GradientLearner):
 
     def kl_penalty(self, batch: Experience) -> Tensor:
         """What every token takes off its completion's reward, (N,)."""
-        beta = self.method.reward_kl
-        return beta * batch.kl if beta else batch.logprobs.new_zeros(len(batch.logprobs))
+        return self.method.reward_kl * batch.kl
 
 
 def shuffled(count: int, *seed: int) -> list[int]:

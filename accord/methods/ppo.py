@@ -71,9 +71,7 @@ class PPO(PolicyGradient, RewardMethod):
         if not (0 <= self.gamma <= 1 and 0 <= self.lam <= 1):
             raise InputError(f"gamma and lam lie in [0, 1], not {self.gamma} and {self.lam}.")
 
-    @property
-    def per(self) -> Per:
-        return "token"
+    per: ClassVar[Per] = "token"
 
     @property
     def updates(self) -> tuple[int, int]:
@@ -135,8 +133,7 @@ class PPOLearner(GradientLearner):
             batch = replace(batch, old=self.policy.log_probs(trees, ppo.temperature))
         value = self.value.values(trees)  # (N,)
         score, owner = trees.rewards[trees.learning], trees.owner.unique_consecutive(return_inverse=True)[1]
-        kl = batch.kl if len(batch.kl) else value.new_zeros(len(value))
-        reward = objectives.advantages.token_rewards(kl, score, owner, coefficient=self.kl_coefficient)
+        reward = objectives.advantages.token_rewards(batch.kl, score, owner, coefficient=self.kl_coefficient)
         advantage, returns = objectives.advantages.gae(reward, value, owner, gamma=ppo.gamma, lam=ppo.lam)
         return replace(batch, values=value, advantage=advantage, returns=returns)
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accord import data, engine, feedback
+from accord import engine, feedback
 from accord.engine.config import SamplingConfig
-from accord.records import EncodedPrompt, Prompt, Sample
+from accord.records import EncodedPrompt, Sample
 from accord.train.loop import StepResult
-from accord.train.run import Run
 
 if TYPE_CHECKING:
     from accord.engine import Branch, Policy, Tree
@@ -33,7 +32,7 @@ class Rollout:
     @property
     def rewards(self) -> list[float]:
         """The reward of every sample."""
-        return [float(b.reward) for t in self.trees for b in t.branches if b.reward is not None]
+        return [branch.score for tree in self.trees for branch in tree.branches]
 
     @staticmethod
     def of(
@@ -52,19 +51,22 @@ class Rollout:
         return Rollout(trees, samples, parts or {})
 
     def result(self, numbers: Mapping[str, float]) -> StepResult:
-        """A step's result: the samples, what they look like in numbers, and the method's own `numbers`."""
-        tokens = sum(tree.size for tree in self.trees)
-        return StepResult(summary(self) | dict(numbers), tokens, self.samples, self.rewards)
+        """A step's result: the samples, what they look like in numbers, and the method's own `numbers`.
 
-
-def encode_prompts(method: SamplingConfig, policy: Policy, rows: Sequence[Prompt], run: Run) -> list[EncodedPrompt]:
-    """The prompts that leave room for the method's samples; the run says which do not."""
-    prompts, left_out = data.encoding.encode_prompts(
-        policy.tokenizer, rows, room=method.max_new_tokens, context=policy.context, longest=method.max_length
-    )
-    for line in left_out:
-        run.print(line)
-    return prompts
+        `length_correlation` is that of reward and length over the step's samples, where both vary.
+        """
+        tokens, rewards = [s.completion.tokens for s in self.samples], np.array(self.rewards)
+        length = np.array([len(t) for t in tokens], dtype=float)
+        row = {
+            "reward": float(rewards.mean()),
+            "reward_std": float(rewards.std()),
+            **{f"reward of {name}": mean for name, mean in self.parts.items()},
+            **lengths(self.samples),
+            "repetition": sum(map(repetition, tokens)) / len(tokens),
+        }
+        if np.ptp(rewards) and np.ptp(length):
+            row["length_correlation"] = float(np.corrcoef(rewards, length)[0, 1])
+        return StepResult(row | dict(numbers), sum(tree.size for tree in self.trees), self.samples, self.rewards)
 
 
 def sample(
@@ -91,11 +93,12 @@ def penalize(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tr
 
     With `mask` none of a cut sample's tokens are trained on.
     """
-    each = zip(map(has_ended, rollout.samples), rollout.rewards, strict=True)  # in the branches' order
+    ended = map(has_ended, rollout.samples)  # in the branches' order
 
     def penalized(branch: Branch) -> Branch:
-        ended, reward = next(each)
-        return branch if ended else replace(untrained(branch) if mask else branch, reward=reward - penalty)
+        if next(ended):
+            return branch
+        return replace(untrained(branch) if mask else branch, reward=branch.score - penalty)
 
     return [replace(tree, branches=tuple(map(penalized, tree.branches))) for tree in rollout.trees]
 
@@ -103,25 +106,6 @@ def penalize(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tr
 def untrained(branch: Branch) -> Branch:
     """The branch with none of its tokens trained on."""
     return replace(branch, trained=(False,) * len(branch.tokens))
-
-
-def summary(rollout: Rollout) -> dict[str, float]:
-    """The rollout in numbers: mean and spread of the rewards, and what the samples look like.
-
-    `length_correlation` is that of reward and length over the step's samples, where both vary.
-    """
-    rewards = np.array(rollout.rewards)
-    row = {
-        "reward": float(rewards.mean()),
-        "reward_std": float(rewards.std()),
-        **{f"reward of {name}": mean for name, mean in rollout.parts.items()},
-        **lengths(rollout.samples),
-        "repetition": sum(repetition(s.completion.tokens) for s in rollout.samples) / len(rollout.samples),
-    }
-    length = np.array([len(s.completion.tokens) for s in rollout.samples], dtype=float)
-    if np.ptp(rewards) and np.ptp(length):
-        row["length_correlation"] = float(np.corrcoef(rewards, length)[0, 1])
-    return row
 
 
 def repetition(tokens: Sequence[int], size: int = 4) -> float:
