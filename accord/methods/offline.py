@@ -13,7 +13,7 @@ from accord.engine.config import TrainingConfig
 from accord.errors import InputError
 from accord.records import Row
 from accord.train.loop import Learner, OnStep, Result, StepResult, train
-from accord.train.options import PolicyOptions, RunOptions, describe, named
+from accord.train.options import PolicyOptions, RunOptions, named
 from accord.train.run import Run
 from accord.train.watch import make_watch
 
@@ -91,8 +91,7 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         if isinstance(given, PolicyOptions):
             given.check_watch(samples=False)
         rows = of_kind(data, given.split, self.reads, self.command)
-        policy = as_policy(model, self.dtype)
-        trained = self.start(policy)
+        trained = self.start(as_policy(model, self.dtype))
 
         def learner(run: Run) -> Learner:
             encoded = self.encode(trained, rows)
@@ -101,8 +100,7 @@ class OfflineMethod(Method, TrainingConfig, ABC):
             watch = make_watch(run, given, self, trained, trained=(tree.prompt for tree in encoded.trees))
             return OfflineLearner(self, trained).learn_from(encoded.trees, watch)
 
-        settings = describe(self, given, model=policy.name, data=data)
-        return train(learner, trained, out, settings, given, on_step)
+        return train(learner, self, trained, out, given, on_step, data=data)
 
 
 class OfflineLearner(Learner):

@@ -14,7 +14,7 @@ from accord.engine.config import SamplingConfig
 from accord.methods.offline import Method, as_policy
 from accord.records import EncodedPrompt
 from accord.train.loop import Learner, OnStep, Result, train
-from accord.train.options import PolicyOptions, SamplingOptions, describe
+from accord.train.options import PolicyOptions, SamplingOptions
 from accord.train.run import Run
 from accord.train.watch import check_independent, encode_prompts, make_watch
 
@@ -30,8 +30,6 @@ class OnlineMethod(Method, SamplingConfig, ABC):
     """A method that samples, has the samples scored, and learns from that; `fit` says by what they are scored."""
 
     options: ClassVar[type[PolicyOptions]] = SamplingOptions
-    steps_sample: ClassVar[bool] = True
-    """Whether every step has samples of its own, which a watched measure can be taken of."""
 
     learning_rate: float = 1e-6
     batch_size: int = 32
@@ -62,7 +60,8 @@ class OnlineMethod(Method, SamplingConfig, ABC):
             source: what `fit` was given for that, by its name there.
         """
         given = self.options(**options)
-        given.check_watch(samples=self.steps_sample)
+        steps_sample = isinstance(given, SamplingOptions)
+        given.check_watch(samples=steps_sample)
         check_independent(given.watch, *source.values())
         asked = data.load_prompts(rows, split=given.split)
         policy = as_policy(model, self.dtype)
@@ -71,12 +70,11 @@ class OnlineMethod(Method, SamplingConfig, ABC):
             prompts = encode_prompts(run, policy, asked, room=self.max_new_tokens, longest=self.max_length)
             scorer = scorer_for(policy)
             self.check(scorer, prompts)
-            answered = prompts if self.steps_sample else ()
+            answered = prompts if steps_sample else ()
             watch = make_watch(run, given, self, policy, trained=(p.tokens for p in prompts), prompts=answered)
             return self.learner(policy, scorer).learn_from(prompts, watch)
 
-        settings = describe(self, given, model=policy.name, data=rows, **source)
-        return train(learner, policy, out, settings, given, on_step)
+        return train(learner, self, policy, out, given, on_step, data=rows, **source)
 
 
 @dataclass(kw_only=True)

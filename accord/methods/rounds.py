@@ -48,7 +48,6 @@ class RoundsMethod(OnlineMethod, ABC):
     """A method that teaches a policy what it selects from the policy's own samples, round after round."""
 
     options: ClassVar[type[PolicyOptions]] = PolicyOptions
-    steps_sample: ClassVar[bool] = False
     nothing: ClassVar[str]
     """Why a round may have nothing to learn from."""
 

@@ -46,9 +46,8 @@ class STaR(RoundsMethod):
         except ValueError as error:
             raise InputError(f"hint {self.hint!r} is no template: {error}.") from None
         if self.hint and named != {"prompt", "answer"}:
-            raise InputError(
-                f"hint must hold {{prompt}} and {{answer}} and no other name in braces, not {self.hint!r}."
-            )
+            only = "{prompt} and {answer} and no other name in braces"
+            raise InputError(f"hint must hold {only}, not {self.hint!r}.")
 
     def check(self, verifier: Reward, prompts: Sequence[EncodedPrompt]) -> None:
         super().check(verifier, prompts)
@@ -78,8 +77,8 @@ class STaR(RoundsMethod):
         if not hinted:
             return []
         answers = at.ask(hinted)
-        right = [(s, plain[s.row]) for s in right_of(answers, at.score(answers).tolist())]
-        return [replace(s, prompt=p.prompt, prompt_tokens=p.tokens) for s, p in right]
+        right = right_of(answers, at.score(answers).tolist())
+        return [replace(s, prompt=plain[s.row].prompt, prompt_tokens=plain[s.row].tokens) for s in right]
 
     def hinted(self, at: Round, prompt: EncodedPrompt) -> EncodedPrompt | None:
         """The prompt with its answer as a hint, in what the user says last; None where it has no answer or no room."""
@@ -99,10 +98,8 @@ def right_of(samples: Sequence[Sample], scores: Sequence[float]) -> list[Sample]
 
 def right_answer(verifier: Reward, columns: Mapping[str, Any]) -> str | None:
     """The final answer that a row gives, as the verifier reads it if it can; None where the row has no text of it."""
-    values = [
-        columns.get(name)
-        for name in (getattr(verifier, "column", feedback.verifiers.ANSWER), feedback.verifiers.ANSWER)
-    ]
+    usual = feedback.verifiers.ANSWER
+    values = (columns.get(name) for name in (getattr(verifier, "column", usual), usual))
     text = next((str(v) for v in values if isinstance(v, str | int | float)), None)
     read = getattr(verifier, "answer", None)
     return (read(text) or text) if text is not None and read is not None else text

@@ -17,7 +17,7 @@ from accord import data, engine, report
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, TrainingStopped
 from accord.records import Sample, text_to_json
-from accord.train.options import RunOptions, SamplingOptions
+from accord.train.options import RunOptions, SamplingOptions, describe
 from accord.train.run import Run, read_metrics
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from accord.engine import Model, Optimizer
-    from accord.train.watch import NoWatch
+    from accord.train.watch import Watch
 
 SHOWN = 4
 """Samples written to the run's folder each time."""
@@ -62,13 +62,13 @@ class Learner(ABC):
         method: the settings of its steps.
         networks: what is trained, by name.
         items: what it learns from, `method.batch_size` of them a step.
-        watch: what measures it as it learns.
+        watch: what measures it as it learns, if anything.
     """
 
     method: TrainingConfig
     networks: Mapping[str, nn.Module]
 
-    def learn_from(self, items: Sequence[Any], watch: NoWatch) -> Self:
+    def learn_from(self, items: Sequence[Any], watch: Watch | None) -> Self:
         """The learner, told what to learn from and what watches it."""
         self.items, self.watch = items, watch
         self.order = data.Order(len(items), self.method.batch_size, self.method.seed)
@@ -132,24 +132,26 @@ class Result:
 
 def train(
     make_learner: Callable[[Run], Learner],
+    method: TrainingConfig,
     model: Model,
     out: str | Path,
-    settings: Mapping[str, Any],
     options: RunOptions,
-    on_step: OnStep | None = None,
+    on_step: OnStep | None,
+    **given: Any,
 ) -> Result:
     """A run in the folder `out`, from its beginning or its last checkpoint to its end; then its model and its report.
 
     Args:
         make_learner: makes the method at work, once the folder is known to be the run's.
         model: what is trained, and saved at the end.
-        settings: everything that decides the result, for the folder.
         on_step: called with every step, counted from 1, and its result.
+        given: what else decides the result, for the folder.
 
     Raises:
         InputError: the folder holds something else, or a run with other settings.
         TrainingStopped: a step stopped itself; a checkpoint holds the last good weights.
     """
+    settings = describe(method, options, model=model.name, **given)
     with Run(out, settings, resume=options.resume) as run:
         if run.finished:
             run.print(f"{run.folder} is finished already.")
@@ -159,11 +161,13 @@ def train(
         step, watch = restore(run, learner, optimizer), learner.watch
 
         def save(step: int) -> None:
-            watch.save()
+            if watch:
+                watch.save()
             engine.checkpoint.save(run.folder / "checkpoints", step, optimizer, learner.state())
 
         run.begin(step, learner.total)
-        watch.restore(read_metrics(run.folder))
+        if watch:
+            watch.restore(read_metrics(run.folder))
         while step < learner.total and not run.stopping:
             try:
                 if learner.before(step, run, optimizer):
@@ -171,7 +175,7 @@ def train(
                 result = learner.step(step, learner.batch(step), optimizer)
                 step, row = step + 1, dict(result.numbers)
                 try:
-                    row |= watch.after(step, result.samples)
+                    row |= watch.after(step, result.samples) if watch else {}
                 finally:  # the step is done, and its row must not be lost with the measure
                     run.log(step, row, result.tokens)
             except (TrainingStopped, InputError):  # a reward of the user's may fail late too
@@ -184,9 +188,9 @@ def train(
                 on_step(step, result)
             if step % options.save_every == 0 and step < learner.total and not run.stopping:
                 save(step)
-        watch.save()
+        if watch:
+            watch.settle(best=run.stopping is not None)
         if run.stopping:
-            watch.settle()
             run.print(f"The alarm {run.stopping} ended the run, as --stop-when asks.")
         return finish(run, model)
 

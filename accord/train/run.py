@@ -105,14 +105,11 @@ class Run:
         if self._tensorboard:
             for name, value in full.items():
                 self._tensorboard.add_scalar(name, value, step)
-        shown = {k: row[k] for k in SHOWN if k in row}
-        numbers = "  ".join(f"{k} {v:.3f}" for k, v in shown.items()) + f"  {tokens / seconds:,.0f} tokens/s"
+        numbers = "  ".join(f"{k} {row[k]:.3f}" for k in SHOWN if k in row) + f"  {tokens / seconds:,.0f} tokens/s"
         self._progress.update(self._task, completed=step, numbers=numbers)
         if not self.console.is_terminal and (step % self._every == 0 or step == self._total):
-            left = seconds * (self._total - step)
-            self.console.print(
-                f"{self._progress.tasks[0].description} {step}/{self._total}  {numbers}  ~{left:.0f} s left"
-            )
+            left, title = seconds * (self._total - step), self._progress.tasks[0].description
+            self.print(f"{title} {step}/{self._total}  {numbers}  ~{left:.0f} s left")
         for alarm in self._alarms.see(full):
             if alarm.name in self.stop_when and self.stopping is None:
                 self.stopping = alarm.name

@@ -33,27 +33,6 @@ AT_START, HELD_OUT = 2, 3
 """What the seeds of samples taken for the measure alone end with: the starting policy's, and held-out prompts'."""
 
 
-class NoWatch:
-    """No measure: nothing is measured, or kept."""
-
-    def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take over the rows of a run that goes on."""
-
-    def after(self, step: int, samples: Sequence[Sample] = ()) -> dict[str, float]:
-        """What is measured after a step, counted from 1, which had these samples.
-
-        Raises:
-            TrainingStopped: the measure of a sample is not finite.
-        """
-        return {}
-
-    def save(self) -> None:
-        """Write the best policy so far into the run's folder."""
-
-    def settle(self) -> None:
-        """Make the policy what it was at its best."""
-
-
 def make_watch(
     run: Run,
     options: RunOptions,
@@ -62,7 +41,7 @@ def make_watch(
     *,
     trained: Iterable[tuple[int, ...]],
     prompts: Sequence[EncodedPrompt] = (),
-) -> NoWatch:
+) -> Watch | None:
     """What watches a run, as its options say, made before the model is trained.
 
     Args:
@@ -73,7 +52,7 @@ def make_watch(
         InputError: the measure, or the prompts held out for it, cannot be used.
     """
     if not (isinstance(options, PolicyOptions) and options.watch is not None and isinstance(model, engine.Policy)):
-        return NoWatch()
+        return None
     measure = feedback.named.as_measure(options.watch, model)
     sampling = method.sampling() if isinstance(method, SamplingConfig) else engine.Sampling(seed=method.seed)
     held_out: list[EncodedPrompt] = []
@@ -109,7 +88,7 @@ def check_independent(watch: Any, reward: Any) -> None:
         )
 
 
-class Watch(NoWatch):
+class Watch:
     """A measure of a policy at work, as it is before its training, and the best policy by it so far.
 
     Args:
@@ -137,17 +116,23 @@ class Watch(NoWatch):
         self.start = policy.frozen_copy() if feedback.named.only_compares(measure) else None
 
     def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take over the rows of a run that goes on."""
         for row in rows:
             if "watched" in row:
                 self._is_best(int(row["step"]), row["watched"])
         self.written = self.best  # it is in the run's folder
 
-    def after(self, step: int, samples: Sequence[Sample] = ()) -> dict[str, float]:
+    def after(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
+        """What is measured after a step, counted from 1, which had these samples; the policy is kept if it is best.
+
+        Raises:
+            TrainingStopped: the measure of a sample is not finite.
+        """
         if (step - 1) % self.every:
             return {}
         if self.held_out:  # fresh answers, so that the noise of two steps is independent
             samples = self.policy.sample(self.held_out, 1, self._seeded(step, HELD_OUT))
-        value = self._compared(step, samples) if self.start is not None else self._scored(step, samples)
+        value = self._value(step, samples)
         if value is None:
             return {}
         if self._is_best(step, value):
@@ -155,16 +140,18 @@ class Watch(NoWatch):
         return {"watched": value}
 
     def save(self) -> None:
+        """Write the best policy so far into the run's folder, unless it is there."""
         if self.best != self.written:
             self.kept.save(self.run.folder / "best")
             write_text(self.run.folder / "best.json", json.dumps(self.best))
             self.written = self.best
 
-    def settle(self) -> None:
+    def settle(self, *, best: bool) -> None:
+        """The last `save`; where the run ends with the `best` policy, make the policy that, if any was measured."""
         self.save()
-        if self.best:  # otherwise nothing was measured yet
-            best = engine.load.reload(self.policy, self.run.folder / "best")
-            self.policy.network.load_state_dict(best.network.state_dict())
+        if best and self.best:
+            found = engine.load.reload(self.policy, self.run.folder / "best")
+            self.policy.network.load_state_dict(found.network.state_dict())
 
     def _is_best(self, step: int, value: float) -> bool:
         """Whether the mean of the last measurements is the highest so far; until there are enough, the latest is."""
@@ -181,13 +168,11 @@ class Watch(NoWatch):
         own = self.sampling.seed
         return replace(self.sampling, seed=((own,) if isinstance(own, int) else own) + seed)
 
-    def _scored(self, step: int, samples: Sequence[Sample]) -> float:
-        scores = feedback.reward.finite_scores(self.measure, samples, f"step {step}, watched")  # type: ignore[arg-type]
-        return float(scores.double().mean())
-
-    def _compared(self, step: int, samples: Sequence[Sample]) -> float | None:
-        """The mean P(win) of the samples, each against one of the starting policy's, by the valid verdicts."""
-        assert self.start is not None
+    def _value(self, step: int, samples: Sequence[Sample]) -> float | None:
+        """The mean score of the samples, or P(win) of each against one of the starting policy's, by valid verdicts."""
+        if self.start is None:
+            scores = feedback.reward.finite_scores(self.measure, samples, f"step {step}, watched")  # type: ignore[arg-type]
+            return float(scores.double().mean())
         prompts = [EncodedPrompt(s.prompt, s.prompt_tokens, s.row) for s in samples]
         theirs = self.start.sample(prompts, 1, self._seeded(step, AT_START))
         judge = feedback.judge.BothOrders(self.measure)  # type: ignore[arg-type]
