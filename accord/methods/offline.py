@@ -133,11 +133,7 @@ def as_policy(model: Policy | str | Path, dtype: str) -> Policy:
 
 
 def of_kind(source: Source, split: str, kinds: tuple[type, ...], command: str) -> list[Row]:
-    """The rows of a source, all of them of these kinds.
-
-    Raises:
-        InputError: it cannot be read, or a row is of another kind: the message names it, and what wants the rows.
-    """
+    """The rows of a source; InputError names the first of another kind than these, and the command that reads it."""
     rows = data.load_data(source, split=split)
     for number, row in enumerate(rows, 1):
         if not isinstance(row, kinds):

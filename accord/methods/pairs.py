@@ -96,11 +96,7 @@ def ordering(margins: Tensor) -> Measures:
 
 
 def agreement(outputs: Tensor, trees: Trees) -> Measures:
-    """Of every pair of one prompt with different ranks: the log-odds of the better, and whether they favor it.
-
-    Args:
-        outputs: (C, 1 + 2k), a score alone (k = 0) or with k planes.
-    """
+    """The `ordering` of every pair of one prompt with different ranks, by scores, with planes or not: (C, 1 + 2k)."""
     better, worse = objectives.preference.strict_pairs(trees.group, trees.ranks)
     outputs = outputs.detach()
     return ordering(objectives.preference.general_preference(outputs[better], outputs[worse]))

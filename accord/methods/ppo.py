@@ -38,6 +38,7 @@ class PPO(PolicyGradient, RewardMethod):
     """Optimize a policy against a reward by proximal policy optimization."""
 
     command: ClassVar[str] = "ppo"
+    per: ClassVar[Per] = "token"
 
     kl_target: float | None = None
     """Divergence (nats a completion) that beta is adapted to hold; none keeps beta fixed."""
@@ -70,8 +71,6 @@ class PPO(PolicyGradient, RewardMethod):
             raise InputError("kl_target must be positive, and kl_coefficient too where there is one to adapt.")
         if not (0 <= self.gamma <= 1 and 0 <= self.lam <= 1):
             raise InputError(f"gamma and lam lie in [0, 1], not {self.gamma} and {self.lam}.")
-
-    per: ClassVar[Per] = "token"
 
     @property
     def updates(self) -> tuple[int, int]:

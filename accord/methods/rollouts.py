@@ -35,12 +35,7 @@ class Rollout:
         return [branch.score for tree in self.trees for branch in tree.branches]
 
     @staticmethod
-    def of(
-        prompts: Sequence[EncodedPrompt],
-        samples: list[Sample],
-        rewards: list[float],
-        parts: Mapping[str, float] | None = None,
-    ) -> Rollout:
+    def of(prompts: Sequence[EncodedPrompt], samples: list[Sample], rewards: list[float]) -> Rollout:
         """The samples, equally many of every prompt, with a reward each."""
         g = len(samples) // len(prompts)
         branches = [
@@ -48,7 +43,7 @@ class Rollout:
             for s, r in zip(samples, rewards, strict=True)
         ]
         trees = [engine.Tree(p.tokens, tuple(branches[i * g : (i + 1) * g]), row=p.row) for i, p in enumerate(prompts)]
-        return Rollout(trees, samples, parts or {})
+        return Rollout(trees, samples)
 
     def result(self, numbers: Mapping[str, float]) -> StepResult:
         """A step's result: the samples, what they look like in numbers, and the method's own `numbers`.
@@ -72,20 +67,11 @@ class Rollout:
 def sample(
     method: SamplingConfig, policy: Policy, prompts: Sequence[EncodedPrompt], reward: Reward, step: int
 ) -> Rollout:
-    """Completions of a batch of prompts under the policy as it is, with their rewards.
-
-    Raises:
-        TrainingStopped: a reward is not finite.
-    """
+    """Completions of a batch of prompts under the policy as it is, with their rewards, which must be finite."""
     samples = policy.sample(prompts, method.group_size, method.sampling(step))
     scores = feedback.reward.finite_scores(reward, samples, f"step {step + 1}")
     parts = {name: float(part.double().mean()) for name, part in getattr(reward, "parts", {}).items()}
-    return Rollout.of(prompts, samples, scores.tolist(), parts)
-
-
-def has_ended(sample: Sample) -> bool:
-    """Whether a sample ended by itself, and was not cut."""
-    return sample.completion.stop == "end"
+    return replace(Rollout.of(prompts, samples, scores.tolist()), parts=parts)
 
 
 def penalize(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tree]:
@@ -93,10 +79,10 @@ def penalize(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tr
 
     With `mask` none of a cut sample's tokens are trained on.
     """
-    ended = map(has_ended, rollout.samples)  # in the branches' order
+    samples = iter(rollout.samples)  # in the branches' order
 
     def penalized(branch: Branch) -> Branch:
-        if next(ended):
+        if next(samples).completion.stop == "end":
             return branch
         return replace(untrained(branch) if mask else branch, reward=branch.score - penalty)
 
@@ -118,5 +104,5 @@ def lengths(samples: Sequence[Sample]) -> dict[str, float]:
     """Mean length in tokens, and the share that ended with the end-of-turn token."""
     return {
         "length": sum(len(s.completion.tokens) for s in samples) / len(samples),
-        "ended": sum(map(has_ended, samples)) / len(samples),
+        "ended": sum(s.completion.stop == "end" for s in samples) / len(samples),
     }

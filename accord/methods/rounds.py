@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from accord import data, engine, feedback
 from accord.engine.config import require_positive
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from accord.data.load import Source
     from accord.engine import Optimizer, Policy, Tree
     from accord.feedback.reward import Reward
+
+
+Selection: TypeAlias = tuple[list[Sample], dict[str, float]]
+"""What a round learns from, and the numbers to log of it."""
 
 
 @dataclass(kw_only=True)
@@ -87,10 +91,6 @@ class RoundsMethod(OnlineMethod, ABC):
         first = self.max_steps or self.order(rows).steps(self.epochs)
         return math.ceil(round(first * self.growth ** (number - 1), 6))
 
-    def steps_from(self, number: int, rows: int) -> int:
-        """The steps of this round and all later ones, should each learn from so many prompts."""
-        return sum(self.steps(rows, later) for later in range(number, self.rounds + 1))
-
     def fit(
         self,
         model: Policy | str | Path,
@@ -114,14 +114,6 @@ class RoundsMethod(OnlineMethod, ABC):
         """
         scorer_for = partial(feedback.named.as_reward, verifier)
         return self.train(model, data, out, on_step, options, scorer_for, verifier=verifier)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What a round learns from, and the numbers to log of it."""
-
-    samples: list[Sample]
-    numbers: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -160,7 +152,8 @@ class RoundsLearner(Learner):
 
     @property
     def total(self) -> int:
-        return self.first + self.method.steps_from(self.number or 1, len(self.trees or self.items))
+        rows, left = len(self.trees or self.items), range(self.number or 1, self.method.rounds + 1)
+        return self.first + sum(self.method.steps(rows, number) for number in left)
 
     def before(self, step: int, run: Run, optimizer: Optimizer) -> bool:
         """Begin the next round where one is over: sampling is long, and not repeated by a run that goes on."""
@@ -168,16 +161,16 @@ class RoundsLearner(Learner):
         if begins:
             at = Round(self.method, self.number + 1, self.policy, self.verifier)
             samples = at.ask(self.items)
-            selected = self.method.select(at, self.items, samples)
-            if not selected.samples:
+            selected, numbers = self.method.select(at, self.items, samples)
+            if not selected:
                 raise TrainingStopped(
                     f"round {at.number}: {self.method.nothing}, so there is nothing to learn from; raise --group-size "
                     "or --max-new-tokens, begin with a model that succeeds at times, or with easier prompts."
                 )
-            write_rows(run.folder / f"round-{at.number}.jsonl", map(as_row, selected.samples))
-            numbers = {"round": at.number, **selected.numbers, **lengths(samples)}
+            write_rows(run.folder / f"round-{at.number}.jsonl", map(as_row, selected))
+            numbers = {"round": at.number, **numbers, **lengths(samples)}
             shown = "  ".join(f"{name} {value:.3g}" for name, value in numbers.items())
-            run.print(f"{len(selected.samples)} samples to learn from: {shown}")
+            run.print(f"{len(selected)} samples to learn from: {shown}")
             if self.base is not None:
                 self.policy.network.load_state_dict(self.base)
             self._take(run, at.number, step, numbers)

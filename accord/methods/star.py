@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from accord import data, feedback
 from accord.errors import InputError
-from accord.methods.rollouts import has_ended
 from accord.methods.rounds import Round, RoundsMethod, Selection
 from accord.records import EncodedPrompt, Message, Prompt, Sample, Text
 
@@ -68,7 +67,7 @@ class STaR(RoundsMethod):
             "solved": len(solved) / len(prompts),
             "rationalized": len({s.row for s in shown}) / len(prompts),
         }
-        return Selection(sorted([*right, *shown], key=lambda s: s.row), numbers)
+        return sorted([*right, *shown], key=lambda s: s.row), numbers
 
     def rationalize(self, at: Round, prompts: Sequence[EncodedPrompt]) -> list[Sample]:
         """Right samples of the prompts with a hint, as samples of the prompts without; some may have none."""
@@ -93,7 +92,7 @@ class STaR(RoundsMethod):
 
 def right_of(samples: Sequence[Sample], scores: Sequence[float]) -> list[Sample]:
     """The samples that score 1 or more and ended by themselves."""
-    return [s for s, score in zip(samples, scores, strict=True) if score >= 1 and has_ended(s)]
+    return [s for s, score in zip(samples, scores, strict=True) if score >= 1 and s.completion.stop == "end"]
 
 
 def right_answer(verifier: Reward, columns: Mapping[str, Any]) -> str | None:

@@ -55,11 +55,7 @@ class Alarms:
 
 
 def chosen(names: str | None) -> tuple[str, ...]:
-    """The alarms named, with commas between them.
-
-    Raises:
-        InputError: there is no alarm of a name.
-    """
+    """The alarms named, with commas between them; InputError where there is none of a name."""
     wanted = tuple(name.strip() for name in names.split(",")) if names else ()
     known = [rule.name for rule in RULES]
     for name in wanted:

@@ -9,7 +9,7 @@ which a slow trend does not enlarge, and z = (difference of the means of k and m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import inf, isfinite, nan, sqrt
 from typing import Any
 
@@ -25,11 +25,9 @@ Values = NDArray[np.float64]
 class History:
     """The columns of a run's rows so far."""
 
-    def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(self) -> None:
         self.rows: list[Mapping[str, Any]] = []
         self._columns: dict[str, list[float]] = {}
-        for row in rows:
-            self.add(row)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """One more row; what is not a finite number counts as not measured."""

@@ -56,20 +56,14 @@ OnStep: TypeAlias = Callable[[int, StepResult], object]
 
 
 class Learner(ABC):
-    """A method at work: what it trains, and what it does at a step.
-
-    Attributes:
-        method: the settings of its steps.
-        networks: what is trained, by name.
-        items: what it learns from, `method.batch_size` of them a step.
-        watch: what measures it as it learns, if anything.
-    """
+    """A method at work: what it trains, and what it does at a step."""
 
     method: TrainingConfig
     networks: Mapping[str, nn.Module]
+    """What is trained, by name."""
 
     def learn_from(self, items: Sequence[Any], watch: Watch | None) -> Self:
-        """The learner, told what to learn from and what watches it."""
+        """The learner, told what to learn from, `method.batch_size` items a step, and what watches it, if anything."""
         self.items, self.watch = items, watch
         self.order = data.Order(len(items), self.method.batch_size, self.method.seed)
         return self

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,12 @@ class Run:
         self._alarms = Alarms()
         for row in read_metrics(self.folder):
             self._alarms.see(row)
-        self._tensorboard = self._open.enter_context(_tensorboard(self.folder / "tensorboard", step))
+        self._tensorboard: Any = None
+        with suppress(ImportError):  # where it is not installed
+            from torch.utils.tensorboard import SummaryWriter
+
+            writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
+            self._tensorboard = self._open.enter_context(writer)
         self._clock = time.perf_counter()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"))
@@ -197,12 +202,3 @@ def _keep_until(file: Path, step: int) -> None:
         except ValueError:
             break
     write_text(file, "".join(kept))
-
-
-def _tensorboard(folder: Path, step: int) -> AbstractContextManager[Any]:
-    """What writes for TensorBoard, where that is installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return nullcontext()
-    return SummaryWriter(str(folder), purge_step=step + 1)
