@@ -139,7 +139,7 @@ class GradientLearner(Learner, ABC):
         if self.method.scores_itself:
             batch = replace(batch, old=self.policy.log_probs(trees, temperature))
         if self.reference is None:
-            return replace(batch, kl=trees.logprobs.new_zeros(len(trees.logprobs)))
+            return batch
         reference = self.reference.log_probs(trees, temperature)
         before = trees.logprobs if batch.old is None else batch.old
         return replace(batch, reference=reference, kl=objectives.kl.k1(before, reference))
@@ -181,7 +181,8 @@ class GroupLearner(GradientLearner):
 
     def kl_penalty(self, batch: Experience) -> Tensor:
         """What every token takes off its completion's reward, (N,)."""
-        return self.method.reward_kl * batch.kl
+        beta = self.method.reward_kl
+        return beta * batch.kl if beta else batch.logprobs.new_zeros(len(batch.logprobs))
 
 
 def shuffled(count: int, *seed: int) -> list[int]:

@@ -132,7 +132,8 @@ class PPOLearner(GradientLearner):
             batch = replace(batch, old=self.policy.log_probs(trees, ppo.temperature))
         value = self.value.values(trees)  # (N,)
         score, owner = trees.rewards[trees.learning], trees.owner.unique_consecutive(return_inverse=True)[1]
-        reward = objectives.advantages.token_rewards(batch.kl, score, owner, coefficient=self.kl_coefficient)
+        kl = batch.kl if len(batch.kl) else value.new_zeros(len(value))
+        reward = objectives.advantages.token_rewards(kl, score, owner, coefficient=self.kl_coefficient)
         advantage, returns = objectives.advantages.gae(reward, value, owner, gamma=ppo.gamma, lam=ppo.lam)
         return replace(batch, values=value, advantage=advantage, returns=returns)
 

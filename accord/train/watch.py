@@ -42,14 +42,11 @@ def make_watch(
     trained: Iterable[tuple[int, ...]],
     prompts: Sequence[EncodedPrompt] = (),
 ) -> Watch | None:
-    """What watches a run, as its options say, made before the model is trained.
+    """What watches a run, as its options say, made before the model is trained; InputError where they cannot be used.
 
     Args:
         trained: the prompts trained on, of which those held out should be none.
         prompts: those that the steps' own samples answer, where there are such.
-
-    Raises:
-        InputError: the measure, or the prompts held out for it, cannot be used.
     """
     if not (isinstance(options, PolicyOptions) and options.watch is not None and isinstance(model, engine.Policy)):
         return None
