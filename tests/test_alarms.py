@@ -9,16 +9,10 @@ import numpy as np
 import pytest
 
 from accord.errors import InputError
-from accord.train.alarms import RULES, SILENCE, Alarm, Alarms, chosen
+from accord.train.alarms import RULES, SILENCE, Alarm, Alarms, chosen, raised
 from accord.train.history import History, grown, noise, z
 
 ADVICE = {rule.name: rule.advice for rule in RULES}
-
-
-def raised(rows: list[dict[str, float]]) -> list[Alarm]:
-    """All alarms that the rows of a run raise, in order."""
-    alarms = Alarms()
-    return [alarm for row in rows for alarm in alarms.see(row)]
 
 
 def rows(**columns: Any) -> list[dict[str, float]]:

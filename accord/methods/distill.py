@@ -69,7 +69,17 @@ class Distill(OnlineMethod):
             teacher: a folder, a name on the Hugging Face Hub, or smollm2, of a model with the student's vocabulary; in
                 Python also a loaded model.
         """
-        return self.train(model, data, out, on_step, options, lambda _: as_policy(teacher, self.dtype), teacher=teacher)
+
+        def same_vocabulary(policy: Policy) -> Policy:
+            loaded = as_policy(teacher, self.dtype)
+            if not loaded.same_vocabulary(policy):
+                raise InputError(
+                    f"the teacher {loaded.name} and the student {policy.name} have different vocabularies, so the "
+                    "teacher cannot score the student's tokens; sample from it and fine-tune on that instead."
+                )
+            return loaded
+
+        return self.train(model, data, out, on_step, options, same_vocabulary, teacher=teacher)
 
 
 class DistillLearner(Learner):
@@ -78,11 +88,6 @@ class DistillLearner(Learner):
     method: Distill
 
     def __init__(self, method: Distill, policy: Policy, teacher: Policy) -> None:
-        if not teacher.same_vocabulary(policy):
-            raise InputError(
-                f"the teacher {teacher.name} and the student {policy.name} have different vocabularies, so the teacher "
-                "cannot score the student's tokens; sample from it and fine-tune on that instead."
-            )
         self.method, self.policy = method, policy
         self.teacher = teacher.frozen_copy()
         self.networks = {"policy": policy.network}

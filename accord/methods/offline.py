@@ -48,7 +48,7 @@ class Method(ABC):
 
         Raises:
             InputError: the data, a model, what scores samples, an option or the folder cannot be used.
-            TrainingStopped: a loss, a reward or the watched measure was not finite.
+            TrainingStopped: a loss, a reward or the watched measure was not finite, or there was nothing to learn from.
         """
 
 

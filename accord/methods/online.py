@@ -53,12 +53,7 @@ class OnlineMethod(Method, SamplingConfig, ABC):
         scorer_for: Callable[[Policy], Any],
         **source: Any,
     ) -> Result:
-        """What `fit` does.
-
-        Args:
-            scorer_for: makes what scores the samples of a policy.
-            source: what `fit` was given for that, by its name there.
-        """
+        """What `fit` does: `scorer_for` makes what scores a policy's samples of `source`, as `fit` was given it."""
         given = self.options(**options)
         steps_sample = isinstance(given, SamplingOptions)
         given.check_watch(samples=steps_sample)

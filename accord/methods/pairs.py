@@ -33,11 +33,6 @@ class PairLoss(ABC):
     """What a method with a loss of margins has; settings come from what it is mixed with."""
 
     @property
-    def average(self) -> bool:
-        """Whether a completion's log-probability is the mean over its tokens instead of the sum."""
-        return False
-
-    @property
     @abstractmethod
     def strength(self) -> float:
         """What log(pi / ref) is multiplied by to be the implicit reward."""
@@ -46,12 +41,14 @@ class PairLoss(ABC):
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
         """The loss of every pair, (P,), from the policy's and the reference's margins, (P,) each."""
 
-    def pair_objective(self, policy: Policy, reference: Policy, temperature: float = 1.0) -> Objective:
-        """The loss as an objective over trees of two branches each, with what is reported of them."""
+    def pair_objective(
+        self, policy: Policy, reference: Policy, temperature: float = 1.0, *, average: bool = False
+    ) -> Objective:
+        """The loss over trees of two branches each, with what is reported of them; `average`: over tokens, not summed."""
 
         def objective(pairs: Trees) -> tuple[Tensor, Measures]:
-            ref = reference.branch_log_probs(pairs, temperature, average=self.average)  # (C,) = (2P,)
-            logp = policy.branch_log_probs(pairs, temperature, average=self.average)
+            ref = reference.branch_log_probs(pairs, temperature, average=average)  # (C,) = (2P,)
+            logp = policy.branch_log_probs(pairs, temperature, average=average)
             reward = self.strength * (logp.detach() - ref)
             return self.loss(margin(logp), margin(ref), pairs), {
                 **ordering(margin(reward)),
@@ -178,11 +175,9 @@ class PairwiseLearner(Learner):
 def compare(
     judge: Judge, prompts: Sequence[EncodedPrompt], samples: list[Sample]
 ) -> tuple[Rollout, list[Tree], dict[str, float]]:
-    """The prompts' samples judged in pairs: a sample's reward is its probability to win.
+    """The samples judged in pairs: a rollout of probabilities to win, its pairs, the winner first, and numbers to log.
 
-    Returns:
-        the rollout, its pairs as trees of two branches with the winner first, and the shares of ties and of invalid
-        verdicts. Pairs with an invalid verdict are left out; their samples stand at 1/2 in the rollout.
+    Pairs with an invalid verdict are left out; their samples stand at 1/2 in the rollout.
     """
     wins = [v.first_wins for v in feedback.judge.judge_samples(judge, samples[0::2], samples[1::2])]
     scores = [p for win in wins for p in ((0.5, 0.5) if win is None else (win, 1 - win))]
@@ -199,11 +194,9 @@ def compare(
 def match(
     judge: Judge, prompts: Sequence[EncodedPrompt], ours: list[Sample], theirs: Sequence[Sample]
 ) -> tuple[Rollout, dict[str, float]]:
-    """Every one of our samples of a prompt against every one of the opponent's, equally many of every prompt.
+    """Each of our samples against all of the opponent's of its prompt: a rollout of mean probabilities to win, numbers.
 
-    Returns:
-        our samples, whose reward is their mean probability to win, and the share of invalid verdicts. These are left
-        out; a sample that has no other stands at 1/2, and none of its tokens are trained on.
+    Invalid verdicts are left out; a sample that has no other stands at 1/2, and none of its tokens are trained on.
     """
     g, k = len(ours) // len(prompts), len(theirs) // len(prompts)
     first = [sample for sample in ours for _ in range(k)]

@@ -108,9 +108,6 @@ class RoundsMethod(OnlineMethod, ABC):
                 or a list of rows.
             verifier: what reads and checks answers: exact, number, math, regex:PATTERN or reasoning-gym, each with
                 @COLUMN where the answer stands in another column than `answer`; or any reward, 1 or more being right.
-
-        Raises:
-            TrainingStopped: a round had nothing to learn from.
         """
         scorer_for = partial(feedback.named.as_reward, verifier)
         return self.train(model, data, out, on_step, options, scorer_for, verifier=verifier)

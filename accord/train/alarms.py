@@ -8,7 +8,7 @@ alarm is raised once, and again only after its rule was silent for `SILENCE` row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeAlias
@@ -52,6 +52,12 @@ class Alarms:
                 raised.append(Alarm(int(row.get("step", len(self.history.rows))), rule.name, saw, rule.advice))
             self._silent[rule.name] = silent + 1 if saw is None else 0
         return raised
+
+
+def raised(rows: Iterable[Mapping[str, Any]]) -> list[Alarm]:
+    """All alarms that the rows of a run raise, in order."""
+    alarms = Alarms()
+    return [alarm for row in rows for alarm in alarms.see(row)]
 
 
 def chosen(names: str | None) -> tuple[str, ...]:

@@ -79,11 +79,7 @@ class Learner(ABC):
 
     @abstractmethod
     def step(self, step: int, items: Sequence[Any], optimizer: Optimizer) -> StepResult:
-        """Update the networks by what the items teach.
-
-        Raises:
-            TrainingStopped: a loss, a gradient or a reward is not finite; the update that it belongs to was not made.
-        """
+        """Update the networks by what the items teach; TrainingStopped, and no update, by a number that is not finite."""
 
     def before(self, step: int, run: Run, optimizer: Optimizer) -> bool:
         """What is to be done before a step, if anything; True where that was so long that it deserves a checkpoint."""

@@ -120,11 +120,7 @@ class Watch:
         self.written = self.best  # it is in the run's folder
 
     def after(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
-        """What is measured after a step, counted from 1, which had these samples; the policy is kept if it is best.
-
-        Raises:
-            TrainingStopped: the measure of a sample is not finite.
-        """
+        """What is measured after a step, counted from 1, with these samples; TrainingStopped where it is not finite."""
         if (step - 1) % self.every:
             return {}
         if self.held_out:  # fresh answers, so that the noise of two steps is independent
@@ -132,7 +128,7 @@ class Watch:
         value = self._value(step, samples)
         if value is None:
             return {}
-        if self._is_best(step, value):
+        if self._is_best(step, value):  # and so is kept
             self.kept.network.load_state_dict(self.policy.network.state_dict())
         return {"watched": value}
 
