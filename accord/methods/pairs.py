@@ -44,7 +44,7 @@ class PairLoss(ABC):
     def pair_objective(
         self, policy: Policy, reference: Policy, temperature: float = 1.0, *, average: bool = False
     ) -> Objective:
-        """The loss over trees of two branches each, with what is reported of them; `average`: over tokens, not summed."""
+        """The loss over trees of two branches, and what is reported of them; `average`: over tokens, not summed."""
 
         def objective(pairs: Trees) -> tuple[Tensor, Measures]:
             ref = reference.branch_log_probs(pairs, temperature, average=average)  # (C,) = (2P,)

@@ -79,7 +79,7 @@ class Learner(ABC):
 
     @abstractmethod
     def step(self, step: int, items: Sequence[Any], optimizer: Optimizer) -> StepResult:
-        """Update the networks by what the items teach; TrainingStopped, and no update, by a number that is not finite."""
+        """Update the networks by what the items teach; TrainingStopped, and no update, where one is not finite."""
 
     def before(self, step: int, run: Run, optimizer: Optimizer) -> bool:
         """What is to be done before a step, if anything; True where that was so long that it deserves a checkpoint."""
