@@ -42,7 +42,9 @@ def test_noise_is_that_of_successive_differences() -> None:
 
 
 def test_columns_are_finite_numbers_in_the_rows_that_have_them_all() -> None:
-    history = History([{"a": 1.0}, {"a": nan, "b": 2.0}, {"a": 3, "b": 4.0}, {"b": None, "a": 5.0}, {"a": "x"}])
+    history = History()
+    for row in ({"a": 1.0}, {"a": nan, "b": 2.0}, {"a": 3, "b": 4.0}, {"b": None, "a": 5.0}, {"a": "x"}):
+        history.add(row)
     assert [column.tolist() for column in history.of("a", "b")] == [[3.0], [4.0]]
     assert history.of("a")[0].tolist() == [1.0, 3.0, 5.0] and history.of("c")[0].tolist() == []
     before, after, _ = grown(np.arange(20.0))

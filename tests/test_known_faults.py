@@ -151,7 +151,7 @@ from accord.methods import (
     OnlineDPO,
     RewardModel,
 )
-from accord.methods.online import DistillMethod, JudgeMethod, OnlineMethod
+from accord.methods.online import JudgeMethod, OnlineMethod
 from accord.methods.rollouts import Rollout, sample
 from accord.objectives import advantages, kl
 from accord.objectives.segments import segment_sum
@@ -212,7 +212,7 @@ def at_work(method: OnlineMethod, kind: str = "gpt2", weights: torch.dtype = tor
     """An online method at work on a random policy (GPT-2 in float64 computes nothing in less), and that policy."""
     policy = policy_at(kind, weights).in_dtype(method.dtype)
     judged = JUDGE if isinstance(method, JudgeMethod) else LENGTH
-    return method.learner(policy, policy if isinstance(method, DistillMethod) else judged), policy
+    return method.learner(policy, policy if isinstance(method, Distill) else judged), policy
 
 
 def learned(learner: Any, rollout: Rollout) -> tuple[dict[str, float], list[Tensor]]:

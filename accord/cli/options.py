@@ -149,7 +149,8 @@ def _of_function(function: Callable[..., Any]) -> Iterator[Option]:
 
 def _of_method(method: Any) -> Iterator[Option]:
     """What `fit` takes, then how a run is run (the method's `options`), then the method's settings."""
-    for parameter, kind, text in _parameters(method.fit):
+    fits = [vars(base)["fit"] for base in reversed(method.__mro__) if "fit" in vars(base)]
+    for parameter, kind, text in _parameters(method.fit, *fits):
         yield Option(parameter.name, kind, parameter.default, text, "reads and writes")
     yield from _of_fields(method.options, lambda name, owner: "watching" if "watch" in name else "reads and writes")
     yield from _of_fields(method, lambda name, owner: OF_CLASSES.get(owner, "the method's own"))
@@ -171,9 +172,14 @@ def _of_fields(kind: type, group: Callable[[str, str], Group]) -> Iterator[Optio
         yield Option(field.name, types[field.name], default, helps[field.name], group(field.name, owners[field.name]))
 
 
-def _parameters(function: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, Any, str]]:
-    """A function's parameters with their types and what is said of them, but for those that only Python gives."""
-    said = _said(function)
+def _parameters(
+    function: Callable[..., Any], *overridden: Callable[..., Any]
+) -> Iterator[tuple[inspect.Parameter, Any, str]]:
+    """A function's parameters with their types and what is said of them, but for those that only Python gives.
+
+    What it does not say itself is said by the functions that it overrides.
+    """
+    said = {name: text for each in (*overridden, function) for name, text in _said(each).items()}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in ("self", "on_step"):
             yield parameter, _written(parameter.annotation), said.get(parameter.name, "")

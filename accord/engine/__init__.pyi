@@ -13,3 +13,17 @@ from . import readout as readout
 from . import sampling as sampling
 from . import tiles as tiles
 from . import trees as trees
+from .fit import LossTerm as LossTerm
+from .fit import Measures as Measures
+from .fit import Objective as Objective
+from .fit import Optimizer as Optimizer
+from .models import Model as Model
+from .models import Policy as Policy
+from .models import PreferenceNetwork as PreferenceNetwork
+from .models import Scorer as Scorer
+from .sampling import Sampling as Sampling
+from .trees import Branch as Branch
+from .trees import Experience as Experience
+from .trees import Tree as Tree
+from .trees import Trees as Trees
+from .trees import pack as pack

@@ -15,31 +15,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from accord import engine, objectives
 from accord.errors import InputError
-from accord.methods.online import DistillMethod
+from accord.methods.offline import as_policy
+from accord.methods.online import OnlineMethod
 from accord.methods.rollouts import Rollout
 from accord.records import EncodedPrompt
-from accord.train.loop import Learner, StepResult
+from accord.train.loop import Learner, OnStep, Result, StepResult
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.engine.fit import Measures, Optimizer
-    from accord.engine.models import Policy
-    from accord.engine.trees import Experience, Trees
+    from accord.data.load import Source
+    from accord.engine import Experience, Measures, Optimizer, Policy, Trees
 
 
 @dataclass(kw_only=True)
-class Distill(DistillMethod):
+class Distill(OnlineMethod):
     """Make a student say what its teacher would, on the student's own samples."""
 
     command: ClassVar[str] = "distill"
 
     learning_rate: float = 1e-5
-    """Peak step size of AdamW."""
     gamma: float = 0.0
     """Discount of the divergence at later tokens: 1 is the exact gradient, 0 has the least variance."""
 
@@ -50,6 +50,36 @@ class Distill(DistillMethod):
 
     def learner(self, policy: Policy, feedback: Any) -> DistillLearner:
         return DistillLearner(self, policy, feedback)
+
+    def fit(
+        self,
+        model: Policy | str | Path,
+        data: Source,
+        *,
+        teacher: Policy | str | Path,
+        out: str | Path,
+        on_step: OnStep | None = None,
+        **options: Any,
+    ) -> Result:
+        """Train on the rows' prompts, by a teacher, as `Method.fit` does.
+
+        Args:
+            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
+                or a list of rows.
+            teacher: a folder, a name on the Hugging Face Hub, or smollm2, of a model with the student's vocabulary; in
+                Python also a loaded model.
+        """
+
+        def same_vocabulary(policy: Policy) -> Policy:
+            loaded = as_policy(teacher, self.dtype)
+            if not loaded.same_vocabulary(policy):
+                raise InputError(
+                    f"the teacher {loaded.name} and the student {policy.name} have different vocabularies, so the "
+                    "teacher cannot score the student's tokens; sample from it and fine-tune on that instead."
+                )
+            return loaded
+
+        return self.train(model, data, out, on_step, options, same_vocabulary, teacher=teacher)
 
 
 class DistillLearner(Learner):
@@ -66,9 +96,9 @@ class DistillLearner(Learner):
         method = self.method
         samples = self.policy.sample(items, method.group_size, method.sampling(step))
         rollout = Rollout.of(items, samples, [0.0] * len(samples))
-        packs = [self.score(t) for t in engine.trees.pack(rollout.trees, method.tokens_per_pass, self.policy.device)]
+        packs = [self.score(t) for t in engine.pack(rollout.trees, method.tokens_per_pass, self.policy.device)]
         divergence = sum(float(t.kl.sum()) for t in packs) / len(samples)
-        row = optimizer.update(step, engine.fit.LossTerm(self.loss, packs, "branch"))
+        row = optimizer.update(step, engine.LossTerm(self.loss, packs, "branch"))
         return rollout.result({"reward": -divergence, "teacher_kl": divergence} | row)
 
     def score(self, trees: Trees) -> Experience:
@@ -77,7 +107,7 @@ class DistillLearner(Learner):
         divergence = objectives.kl.k1(trees.logprobs, teacher)
         zero = divergence.new_zeros(len(divergence))
         advantage, _ = objectives.advantages.gae(-divergence, zero, trees.owner, gamma=self.method.gamma, lam=1.0)
-        return replace(engine.trees.Experience.of_samples(trees), kl=divergence, advantage=advantage)
+        return replace(engine.Experience.of_samples(trees), kl=divergence, advantage=advantage)
 
     def loss(self, batch: Experience) -> tuple[Tensor, Measures]:
         """- sum over t of A_t log pi(y_t) of every completion, (C,)."""

@@ -28,8 +28,7 @@ from accord.methods.policy_gradient import GroupPolicyGradient
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.engine.fit import Measures
-    from accord.engine.trees import Experience
+    from accord.engine import Experience, Measures
 
 
 @dataclass(kw_only=True)
@@ -40,11 +39,8 @@ class GRPO(GroupPolicyGradient, RewardMethod):
     least_group: ClassVar[int] = 2
 
     batch_size: int = 8
-    """Prompts in one step."""
     group_size: int = 8
-    """Samples of each prompt."""
     kl_coefficient: float = 0.04
-    """beta, the price of a nat of divergence from the reference; 0 does without a reference."""
     kl: Literal["k3", "k2", "reward"] = "k3"
     """Where the divergence enters: in the loss as k3 or k2, or taken off the reward."""
     scale: bool = True

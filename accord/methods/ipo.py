@@ -21,7 +21,7 @@ from accord.methods.pairs import PreferenceMethod
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.engine.trees import Trees
+    from accord.engine import Objective, Policy, Trees
 
 
 @dataclass(kw_only=True)
@@ -43,9 +43,8 @@ class IPO(PreferenceMethod):
     def strength(self) -> float:
         return self.tau
 
-    @property
-    def average(self) -> bool:
-        return self.length == "mean"
+    def objective(self, model: Policy) -> Objective:
+        return self.pair_objective(model, model.frozen_copy(), average=self.length == "mean")
 
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
         return objectives.preference.ipo(policy, reference, tau=self.tau)

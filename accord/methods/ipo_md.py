@@ -23,8 +23,7 @@ from accord.methods.pairs import PairwiseMethod
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.engine.models import Policy
-    from accord.engine.trees import Trees
+    from accord.engine import Policy, Trees
 
 
 @dataclass(kw_only=True)

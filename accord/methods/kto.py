@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from accord.data.encoding import Encoded
-    from accord.engine.fit import LossTerm, Measures
-    from accord.engine.models import Model, Policy
-    from accord.engine.trees import Tree, Trees
+    from accord.engine import LossTerm, Measures, Model, Policy, Tree, Trees
 
 
 @dataclass(kw_only=True)
@@ -40,7 +38,6 @@ class KTO(OfflineMethod):
     per: ClassVar[Per] = "branch"
 
     learning_rate: float = 5e-7
-    """Peak step size of AdamW."""
     beta: float = 0.1
     """How fast the value of a completion saturates: larger stays closer to the reference."""
     desirable_weight: float = 1.0
@@ -50,8 +47,8 @@ class KTO(OfflineMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("beta", "desirable_weight", "undesirable_weight"):
-            require_positive(**{name: getattr(self, name)})
+        weights = {"desirable_weight": self.desirable_weight, "undesirable_weight": self.undesirable_weight}
+        require_positive(beta=self.beta, **weights)
         if self.batch_size < 2:
             raise InputError("batch_size must be at least 2, as KTO pairs prompts with other rows' completions.")
 
@@ -67,9 +64,7 @@ class KTO(OfflineMethod):
         return KTOLoss(self, model)
 
     def terms(self, objective: KTOLoss, batch: Sequence[Tree], model: Model) -> LossTerm:
-        baseline = objective.divergence(batch)
-        packs = engine.trees.pack(batch, self.tokens_per_pass, model.device)
-        return engine.fit.LossTerm(partial(objective, baseline=baseline), packs, self.per)
+        return super().terms(partial(objective, baseline=objective.divergence(batch)), batch, model)
 
 
 class KTOLoss:
@@ -97,7 +92,7 @@ class KTOLoss:
         if len(batch) == 1:
             return 0.0
         swapped = [self.swapped(a, b) for a, b in zip(batch, [*batch[1:], batch[0]], strict=True)]
-        packs = engine.trees.pack(swapped, self.method.tokens_per_pass, self.policy.device)
+        packs = engine.pack(swapped, self.method.tokens_per_pass, self.policy.device)
         with torch.no_grad():
             total = sum(float(self.log_ratios(trees).double().sum()) for trees in packs)
         return max(0.0, total / len(batch))
@@ -106,9 +101,7 @@ class KTOLoss:
         """The prompt of a row with the completion of another, no longer together than rows are."""
         [branch], method = other.branches, self.method
         room = min(method.max_length, self.policy.context or method.max_length) - len(row.prompt)
-        return engine.trees.Tree(
-            row.prompt, (engine.trees.Branch(branch.tokens[:room], branch.trained and branch.trained[:room]),)
-        )
+        return engine.Tree(row.prompt, (engine.Branch(branch.tokens[:room], branch.trained and branch.trained[:room]),))
 
 
 def unpaired(row: Preference) -> tuple[Labeled, Labeled]:

@@ -29,9 +29,7 @@ from accord.train.loop import StepResult
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from accord.engine.fit import Optimizer
-    from accord.engine.models import Policy
-    from accord.engine.trees import Experience
+    from accord.engine import Experience, Optimizer, Policy
     from accord.feedback.judge import Judge
 
 
@@ -42,9 +40,7 @@ class NashMD(GroupPolicyGradient, JudgeMethod):
     command: ClassVar[str] = "nash-md"
 
     batch_size: int = 8
-    """Prompts in one step."""
     group_size: int = 4
-    """Samples of each prompt."""
     kl_coefficient: float = 0.008
     """tau, the price of a nat of divergence from the reference; 0 does without a reference."""
     opponents: int = 4

@@ -1,4 +1,4 @@
-"""Every method that learns from a fixed set of rows."""
+"""What every method is, and those that learn from a fixed set of rows."""
 
 from __future__ import annotations
 
@@ -13,28 +13,49 @@ from accord.engine.config import TrainingConfig
 from accord.errors import InputError
 from accord.records import Row
 from accord.train.loop import Learner, OnStep, Result, StepResult, train
-from accord.train.options import PolicyOptions, RunOptions, describe, named
+from accord.train.options import PolicyOptions, RunOptions, named
 from accord.train.run import Run
-from accord.train.watch import NoWatch, make_watch
+from accord.train.watch import make_watch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from accord.data.encoding import Encoded
     from accord.data.load import Source
-    from accord.engine.fit import LossTerm, Measures, Objective, Optimizer
-    from accord.engine.models import Model, Policy
-    from accord.engine.trees import Tree, Trees
+    from accord.engine import LossTerm, Measures, Model, Objective, Optimizer, Policy, Tree, Trees
 
 Per = Literal["tree", "branch", "token"]
 """What a loss has a value for."""
 
 
-@dataclass(kw_only=True)
-class OfflineMethod(TrainingConfig, ABC):
-    """A method that makes passes over rows: what it trains, on which rows, and with which loss."""
+class Method(ABC):
+    """Settings, and `fit`, which makes a run of them."""
 
     command: ClassVar[str]
+    options: ClassVar[type[RunOptions]]
+    """What `fit` takes besides."""
+
+    @abstractmethod
+    def fit(self, model: Policy | str | Path, data: Source, *more: Any, **options: Any) -> Result:
+        """Train on the rows and leave a finished run in the folder `out`.
+
+        Args:
+            model: a folder, a name on the Hugging Face Hub, or smollm2; in Python also a loaded model.
+            data: a file or a name on the Hugging Face Hub; in Python also a `datasets.Dataset` or a list of rows.
+            out: the run's folder, which must be new, or that of the run to go on with.
+            on_step: in Python, called with every step, counted from 1, and its `StepResult`.
+            options: the fields of the method's `options` (`accord.train.options`).
+
+        Raises:
+            InputError: the data, a model, what scores samples, an option or the folder cannot be used.
+            TrainingStopped: a loss, a reward or the watched measure was not finite, or there was nothing to learn from.
+        """
+
+
+@dataclass(kw_only=True)
+class OfflineMethod(Method, TrainingConfig, ABC):
+    """A method that makes passes over rows: what it trains, on which rows, and with which loss."""
+
     reads: ClassVar[tuple[type, ...]]
     """The kinds of rows it learns from."""
     per: ClassVar[Per]
@@ -47,7 +68,7 @@ class OfflineMethod(TrainingConfig, ABC):
 
     def terms(self, objective: Any, batch: Sequence[Tree], model: Model) -> LossTerm:
         """What a step minimizes: `objective`, made by the method's own, on a batch of trees."""
-        return engine.fit.LossTerm(objective, engine.trees.pack(batch, self.tokens_per_pass, model.device), self.per)
+        return engine.LossTerm(objective, engine.pack(batch, self.tokens_per_pass, model.device), self.per)
 
     def start(self, policy: Policy) -> Model:
         """The model to train, made from the one given."""
@@ -66,35 +87,20 @@ class OfflineMethod(TrainingConfig, ABC):
         on_step: OnStep | None = None,
         **options: Any,
     ) -> Result:
-        """Train on the rows and leave a finished run in the folder `out`.
-
-        Args:
-            model: a folder, a name on the Hugging Face Hub, or smollm2; in Python also a loaded model.
-            data: a file or a name on the Hugging Face Hub; in Python also a `datasets.Dataset` or a list of rows.
-            out: the run's folder, which must be new, or that of the run to go on with.
-            on_step: in Python, called with every step, counted from 1, and its `StepResult`.
-            options: the fields of the method's `options` (`accord.train.options`).
-
-        Raises:
-            InputError: the data, the model, an option or the folder cannot be used.
-            TrainingStopped: a loss or the watched measure was not finite.
-        """
         given = self.options(**options)
         if isinstance(given, PolicyOptions):
             given.check_watch(samples=False)
         rows = of_kind(data, given.split, self.reads, self.command)
-        policy = as_policy(model, self.dtype)
-        trained = self.start(policy)
+        trained = self.start(as_policy(model, self.dtype))
 
         def learner(run: Run) -> Learner:
             encoded = self.encode(trained, rows)
             for line in encoded.left_out:
                 run.print(line)
-            watch = watch_answers(self, trained, encoded.trees, run, given)
+            watch = make_watch(run, given, self, trained, trained=(tree.prompt for tree in encoded.trees))
             return OfflineLearner(self, trained).learn_from(encoded.trees, watch)
 
-        settings = describe(self, given, model=policy.name, data=data)
-        return train(learner, trained, out, settings, given, on_step)
+        return train(learner, self, trained, out, given, on_step, data=data)
 
 
 class OfflineLearner(Learner):
@@ -111,17 +117,6 @@ class OfflineLearner(Learner):
         return StepResult(numbers | {"epoch": self.order.epoch(step + 1)}, sum(tree.size for tree in items))
 
 
-def watch_answers(
-    method: TrainingConfig, model: Model, trees: Sequence[Tree], run: Run, options: RunOptions
-) -> NoWatch:
-    """What watches a policy by its answers to prompts held out, as the run's options say."""
-    if not (isinstance(options, PolicyOptions) and isinstance(model, engine.models.Policy)):
-        return NoWatch()
-    sampling = engine.sampling.Sampling(seed=method.seed)
-    trained = (tree.prompt for tree in trees)
-    return make_watch(run, options, model, sampling, max_length=method.max_length, trained=trained)
-
-
 def maximum_likelihood(model: Policy, temperature: float = 1.0) -> Objective:
     """The loss of everything that imitates: - log pi of every trained token."""
 
@@ -133,16 +128,12 @@ def maximum_likelihood(model: Policy, temperature: float = 1.0) -> Objective:
 
 def as_policy(model: Policy | str | Path, dtype: str) -> Policy:
     """The language model that `fit` was given, by name or loaded, computing in the precision called `dtype`."""
-    loaded = model if isinstance(model, engine.models.Policy) else engine.load.load_model(str(model))
+    loaded = model if isinstance(model, engine.Policy) else engine.load.load_model(str(model))
     return loaded.in_dtype(dtype)
 
 
 def of_kind(source: Source, split: str, kinds: tuple[type, ...], command: str) -> list[Row]:
-    """The rows of a source, all of them of these kinds.
-
-    Raises:
-        InputError: it cannot be read, or a row is of another kind: the message names it, and what wants the rows.
-    """
+    """The rows of a source; InputError names the first of another kind than these, and the command that reads it."""
     rows = data.load_data(source, split=split)
     for number, row in enumerate(rows, 1):
         if not isinstance(row, kinds):

@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from accord import data, feedback
 from accord.engine.config import SamplingConfig
-from accord.errors import InputError
-from accord.methods.offline import as_policy
-from accord.methods.rollouts import encode_prompts
+from accord.methods.offline import Method, as_policy
 from accord.records import EncodedPrompt
 from accord.train.loop import Learner, OnStep, Result, train
-from accord.train.options import PolicyOptions, SamplingOptions, describe
+from accord.train.options import PolicyOptions, SamplingOptions
 from accord.train.run import Run
-from accord.train.watch import check_independent, make_watch
+from accord.train.watch import check_independent, encode_prompts, make_watch
 
 if TYPE_CHECKING:
     from accord.data.load import Source
-    from accord.engine.models import Policy
+    from accord.engine import Policy
     from accord.feedback.judge import Judge
     from accord.feedback.reward import Reward
 
 
 @dataclass(kw_only=True)
-class OnlineMethod(SamplingConfig, ABC):
+class OnlineMethod(Method, SamplingConfig, ABC):
     """A method that samples, has the samples scored, and learns from that; `fit` says by what they are scored."""
 
     options: ClassVar[type[PolicyOptions]] = SamplingOptions
-    """What `fit` takes besides."""
-    steps_sample: ClassVar[bool] = True
-    """Whether every step has samples of its own, which a watched measure can be taken of."""
 
     learning_rate: float = 1e-6
-    """Peak step size of AdamW."""
     batch_size: int = 32
     """Prompts in one step."""
 
@@ -53,39 +48,28 @@ class OnlineMethod(SamplingConfig, ABC):
         model: Policy | str | Path,
         rows: Source,
         out: str | Path,
-        source: tuple[str, Any],
-        score: Callable[[Policy], Any],
         on_step: OnStep | None,
-        options: PolicyOptions,
+        options: Mapping[str, Any],
+        scorer_for: Callable[[Policy], Any],
+        **source: Any,
     ) -> Result:
-        """A run on the rows' prompts.
-
-        Args:
-            source: what `fit` was given to score the samples, with its name there.
-            score: makes of it what scores the samples of a policy.
-        """
-        options.check_watch(samples=self.steps_sample)
-        check_independent(options.watch, source[1])
-        asked = data.load_prompts(rows, split=options.split)
+        """What `fit` does: `scorer_for` makes what scores a policy's samples of `source`, as `fit` was given it."""
+        given = self.options(**options)
+        steps_sample = isinstance(given, SamplingOptions)
+        given.check_watch(samples=steps_sample)
+        check_independent(given.watch, *source.values())
+        asked = data.load_prompts(rows, split=given.split)
         policy = as_policy(model, self.dtype)
 
         def learner(run: Run) -> Learner:
-            prompts = encode_prompts(self, policy, asked, run)
-            scorer = score(policy)
+            prompts = encode_prompts(run, policy, asked, room=self.max_new_tokens, longest=self.max_length)
+            scorer = scorer_for(policy)
             self.check(scorer, prompts)
-            watch = make_watch(
-                run,
-                options,
-                policy,
-                self.sampling(),
-                max_length=self.max_length,
-                trained=(p.tokens for p in prompts),
-                prompts=prompts if self.steps_sample else (),
-            )
+            answered = prompts if steps_sample else ()
+            watch = make_watch(run, given, self, policy, trained=(p.tokens for p in prompts), prompts=answered)
             return self.learner(policy, scorer).learn_from(prompts, watch)
 
-        settings = describe(self, options, model=policy.name, data=rows, **dict([source]))
-        return train(learner, policy, out, settings, options, on_step)
+        return train(learner, self, policy, out, given, on_step, data=rows, **source)
 
 
 @dataclass(kw_only=True)
@@ -102,28 +86,17 @@ class RewardMethod(OnlineMethod, ABC):
         on_step: OnStep | None = None,
         **options: Any,
     ) -> Result:
-        """Train on the rows' prompts and leave a finished run in the folder `out`.
+        """Train on the rows' prompts, by a reward, as `Method.fit` does.
 
         Args:
-            model: a folder, a name on the Hugging Face Hub, or smollm2; in Python also a loaded model.
             data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
                 or a list of rows.
             reward: what scores the samples: a reward model's folder, module:function, a verifier (exact, number, math,
                 regex:PATTERN, reasoning-gym), a URL, a small world (cafe), or a weighted sum such as
                 "runs/rm/model + 0.5 * rewards:brief"; in Python also a function or any `Reward`.
-            out: the run's folder, which must be new, or that of the run to go on with.
-            on_step: in Python, called with every step, counted from 1, and its `StepResult`.
-            options: the fields of the method's `options` (`accord.train.options`).
-
-        Raises:
-            InputError: the data, the models, the reward, an option or the folder cannot be used.
-            TrainingStopped: a loss or a reward was not finite.
         """
-
-        def scorer(policy: Policy) -> Reward:
-            return feedback.named.as_reward(reward, policy)
-
-        return self.train(model, data, out, ("reward", reward), scorer, on_step, self.options(**options))
+        scorer_for = partial(feedback.named.as_reward, reward)
+        return self.train(model, data, out, on_step, options, scorer_for, reward=reward)
 
 
 @dataclass(kw_only=True)
@@ -140,68 +113,17 @@ class JudgeMethod(OnlineMethod, ABC):
         on_step: OnStep | None = None,
         **options: Any,
     ) -> Result:
-        """Train on the rows' prompts and leave a finished run in the folder `out`.
+        """Train on the rows' prompts, by a judge, as `Method.fit` does.
 
         Args:
-            model: a folder, a name on the Hugging Face Hub, or smollm2; in Python also a loaded model.
             data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
                 or a list of rows.
             judge: what compares the samples, in both orders where it might favor one: the folder of a preference model
                 or of a reward model, ai:MODEL or the YAML file of an AI judge, module:function, or anything that can be
                 a reward; in Python also a function or any `Judge`.
-            out: the run's folder, which must be new, or that of the run to go on with.
-            on_step: in Python, called with every step, counted from 1, and its `StepResult`.
-            options: the fields of the method's `options` (`accord.train.options`).
-
-        Raises:
-            InputError: the data, the models, the judge, an option or the folder cannot be used.
-            TrainingStopped: a loss was not finite.
         """
 
         def both_orders(policy: Policy) -> Judge:
             return feedback.judge.BothOrders(feedback.named.as_judge(judge, policy))
 
-        return self.train(model, data, out, ("judge", judge), both_orders, on_step, self.options(**options))
-
-
-@dataclass(kw_only=True)
-class DistillMethod(OnlineMethod, ABC):
-    """A method that learns from what a teacher of the same vocabulary makes of its samples."""
-
-    def fit(
-        self,
-        model: Policy | str | Path,
-        data: Source,
-        *,
-        teacher: Policy | str | Path,
-        out: str | Path,
-        on_step: OnStep | None = None,
-        **options: Any,
-    ) -> Result:
-        """Train on the rows' prompts and leave a finished run in the folder `out`.
-
-        Args:
-            model: a folder, a name on the Hugging Face Hub, or smollm2; in Python also a loaded model.
-            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
-                or a list of rows.
-            teacher: a folder, a name on the Hugging Face Hub, or smollm2, of a model with the student's vocabulary; in
-                Python also a loaded model.
-            out: the run's folder, which must be new, or that of the run to go on with.
-            on_step: in Python, called with every step, counted from 1, and its `StepResult`.
-            options: the fields of the method's `options` (`accord.train.options`).
-
-        Raises:
-            InputError: the data, the models, an option or the folder cannot be used.
-            TrainingStopped: a loss was not finite.
-        """
-
-        def same_vocabulary(policy: Policy) -> Policy:
-            loaded = as_policy(teacher, self.dtype)
-            if not loaded.same_vocabulary(policy):
-                raise InputError(
-                    f"the teacher {loaded.name} and the student {policy.name} have different vocabularies, so the "
-                    "teacher cannot score the student's tokens; sample from it and fine-tune on that instead."
-                )
-            return loaded
-
-        return self.train(model, data, out, ("teacher", teacher), same_vocabulary, on_step, self.options(**options))
+        return self.train(model, data, out, on_step, options, both_orders, judge=judge)

@@ -13,29 +13,24 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from accord import engine, feedback, objectives
+from accord.engine.config import require_positive
 from accord.errors import InputError
 from accord.methods.offline import OfflineMethod, Per
 from accord.methods.online import JudgeMethod
 from accord.methods.rollouts import Rollout, untrained
-from accord.records import EncodedPrompt, Preference, Sample
+from accord.records import EncodedPrompt, Preference, Ranking, Sample
 from accord.train.loop import Learner, StepResult
+from accord.train.options import RunOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.engine.fit import Measures, Objective, Optimizer
-    from accord.engine.models import Policy
-    from accord.engine.trees import Tree, Trees
+    from accord.engine import Measures, Objective, Optimizer, Policy, Tree, Trees
     from accord.feedback.judge import Judge
 
 
 class PairLoss(ABC):
     """What a method with a loss of margins has; settings come from what it is mixed with."""
-
-    @property
-    def average(self) -> bool:
-        """Whether a completion's log-probability is the mean over its tokens instead of the sum."""
-        return False
 
     @property
     @abstractmethod
@@ -46,15 +41,14 @@ class PairLoss(ABC):
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
         """The loss of every pair, (P,), from the policy's and the reference's margins, (P,) each."""
 
-    def pair_objective(self, policy: Policy, reference: Policy, temperature: float = 1.0) -> Objective:
-        """The loss as an objective over trees of two branches each, with what is reported of them.
-
-        The implicit reward of a completion is `strength` times log(pi / ref).
-        """
+    def pair_objective(
+        self, policy: Policy, reference: Policy, temperature: float = 1.0, *, average: bool = False
+    ) -> Objective:
+        """The loss over trees of two branches, and what is reported of them; `average`: over tokens, not summed."""
 
         def objective(pairs: Trees) -> tuple[Tensor, Measures]:
-            ref = reference.branch_log_probs(pairs, temperature, average=self.average)  # (C,) = (2P,)
-            logp = policy.branch_log_probs(pairs, temperature, average=self.average)
+            ref = reference.branch_log_probs(pairs, temperature, average=average)  # (C,) = (2P,)
+            logp = policy.branch_log_probs(pairs, temperature, average=average)
             reward = self.strength * (logp.detach() - ref)
             return self.loss(margin(logp), margin(ref), pairs), {
                 **ordering(margin(reward)),
@@ -63,6 +57,29 @@ class PairLoss(ABC):
             }
 
         return objective
+
+
+@dataclass(kw_only=True)
+class DPOLoss(PairLoss):
+    """- log sigmoid of beta times what the policy's margin is more than the reference's."""
+
+    beta: float = 0.1
+    """Strength of the pull toward the reference: larger stays closer."""
+    label_smoothing: float = 0.0
+    """Assumed share of preferences that point the wrong way, below one half."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]  # of the method that it is mixed with
+        require_positive(beta=self.beta)
+        if not 0 <= self.label_smoothing < 0.5:
+            raise InputError(f"label_smoothing must lie in [0, 0.5), not {self.label_smoothing}.")
+
+    @property
+    def strength(self) -> float:
+        return self.beta
+
+    def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
+        return objectives.preference.dpo(policy, reference, beta=self.beta, label_smoothing=self.label_smoothing)
 
 
 def margin(values: Tensor) -> Tensor:
@@ -76,14 +93,21 @@ def ordering(margins: Tensor) -> Measures:
 
 
 def agreement(outputs: Tensor, trees: Trees) -> Measures:
-    """Of every pair of one prompt with different ranks: the log-odds of the better, and whether they favor it.
-
-    Args:
-        outputs: (C, 1 + 2k), a score alone (k = 0) or with k planes.
-    """
+    """The `ordering` of every pair of one prompt with different ranks, by scores, with planes or not: (C, 1 + 2k)."""
     better, worse = objectives.preference.strict_pairs(trees.group, trees.ranks)
     outputs = outputs.detach()
     return ordering(objectives.preference.general_preference(outputs[better], outputs[worse]))
+
+
+@dataclass(kw_only=True)
+class RankingMethod(OfflineMethod):
+    """A method that learns from preferences or rankings to compare completions, and trains no policy."""
+
+    reads: ClassVar[tuple[type, ...]] = (Preference, Ranking)
+    per: ClassVar[Per] = "tree"
+    options: ClassVar[type[RunOptions]] = RunOptions
+
+    learning_rate: float = 9e-6
 
 
 @dataclass(kw_only=True)
@@ -94,7 +118,6 @@ class PreferenceMethod(PairLoss, OfflineMethod):
     per: ClassVar[Per] = "tree"
 
     learning_rate: float = 1e-6
-    """Peak step size of AdamW."""
 
     def objective(self, model: Policy) -> Objective:
         return self.pair_objective(model, model.frozen_copy())
@@ -144,19 +167,17 @@ class PairwiseLearner(Learner):
         rollout, judged, numbers = compare(self.judge, items, samples)
         pairs = method.pairs(judged)
         if pairs:
-            packs = engine.trees.pack(pairs, method.tokens_per_pass, self.policy.device)
-            numbers |= optimizer.update(step, engine.fit.LossTerm(self.objective, packs, "tree"))
+            packs = engine.pack(pairs, method.tokens_per_pass, self.policy.device)
+            numbers |= optimizer.update(step, engine.LossTerm(self.objective, packs, "tree"))
         return rollout.result(numbers)
 
 
 def compare(
     judge: Judge, prompts: Sequence[EncodedPrompt], samples: list[Sample]
 ) -> tuple[Rollout, list[Tree], dict[str, float]]:
-    """The prompts' samples judged in pairs: a sample's reward is its probability to win.
+    """The samples judged in pairs: a rollout of probabilities to win, its pairs, the winner first, and numbers to log.
 
-    Returns:
-        the rollout, its pairs as trees of two branches with the winner first, and the shares of ties and of invalid
-        verdicts. Pairs with an invalid verdict are left out; their samples stand at 1/2 in the rollout.
+    Pairs with an invalid verdict are left out; their samples stand at 1/2 in the rollout.
     """
     wins = [v.first_wins for v in feedback.judge.judge_samples(judge, samples[0::2], samples[1::2])]
     scores = [p for win in wins for p in ((0.5, 0.5) if win is None else (win, 1 - win))]
@@ -173,11 +194,9 @@ def compare(
 def match(
     judge: Judge, prompts: Sequence[EncodedPrompt], ours: list[Sample], theirs: Sequence[Sample]
 ) -> tuple[Rollout, dict[str, float]]:
-    """Every one of our samples of a prompt against every one of the opponent's, equally many of every prompt.
+    """Each of our samples against all of the opponent's of its prompt: a rollout of mean probabilities to win, numbers.
 
-    Returns:
-        our samples, whose reward is their mean probability to win, and the share of invalid verdicts. These are left
-        out; a sample that has no other stands at 1/2, and none of its tokens are trained on.
+    Invalid verdicts are left out; a sample that has no other stands at 1/2, and none of its tokens are trained on.
     """
     g, k = len(ours) // len(prompts), len(theirs) // len(prompts)
     first = [sample for sample in ours for _ in range(k)]

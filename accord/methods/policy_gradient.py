@@ -24,9 +24,7 @@ from accord.train.loop import Learner, StepResult
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.engine.fit import LossTerm, Measures, Optimizer
-    from accord.engine.models import Policy
-    from accord.engine.trees import Experience, Trees
+    from accord.engine import Experience, LossTerm, Measures, Optimizer, Policy, Trees
     from accord.feedback.reward import Reward
 
 
@@ -110,7 +108,7 @@ class GradientLearner(Learner, ABC):
 
     def terms(self, batch: list[Experience], step: int, update: int) -> list[LossTerm]:
         """What one update minimizes."""
-        return [engine.fit.LossTerm(self.loss, batch, self.method.per)]
+        return [engine.LossTerm(self.loss, batch, self.method.per)]
 
     def experience(self, step: int, rollout: Rollout) -> tuple[list[list[Experience]], dict[str, float]]:
         """The rollout in mini-batches of packs that hold what the loss needs, and numbers to log.
@@ -124,7 +122,7 @@ class GradientLearner(Learner, ABC):
         trees = penalize(rollout, method.missing_end_penalty, mask=method.mask_truncated)
         order = [trees[i] for i in shuffled(len(trees), method.seed, step)]
         count = min(method.updates[1], len(order))
-        parts = [engine.trees.pack(order[i::count], method.tokens_per_pass, self.policy.device) for i in range(count)]
+        parts = [engine.pack(order[i::count], method.tokens_per_pass, self.policy.device) for i in range(count)]
         with torch.no_grad():
             scored = self.assign([self.score(batch) for part in parts for batch in part])
         rest = iter(scored)
@@ -137,7 +135,7 @@ class GradientLearner(Learner, ABC):
         Otherwise there is but one update, and log pi before it is log pi in it; the divergence is by the sampler's.
         """
         temperature = self.method.temperature
-        batch = engine.trees.Experience.of_samples(trees)
+        batch = engine.Experience.of_samples(trees)
         if self.method.scores_itself:
             batch = replace(batch, old=self.policy.log_probs(trees, temperature))
         if self.reference is None:

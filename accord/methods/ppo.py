@@ -29,9 +29,7 @@ from accord.records import Demonstration
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.engine.fit import LossTerm, Measures, Optimizer
-    from accord.engine.models import Policy
-    from accord.engine.trees import Experience, Trees
+    from accord.engine import Experience, LossTerm, Measures, Optimizer, Policy, Trees
     from accord.feedback.reward import Reward
 
 
@@ -40,6 +38,7 @@ class PPO(PolicyGradient, RewardMethod):
     """Optimize a policy against a reward by proximal policy optimization."""
 
     command: ClassVar[str] = "ppo"
+    per: ClassVar[Per] = "token"
 
     kl_target: float | None = None
     """Divergence (nats a completion) that beta is adapted to hold; none keeps beta fixed."""
@@ -74,10 +73,6 @@ class PPO(PolicyGradient, RewardMethod):
             raise InputError(f"gamma and lam lie in [0, 1], not {self.gamma} and {self.lam}.")
 
     @property
-    def per(self) -> Per:
-        return "token"
-
-    @property
     def updates(self) -> tuple[int, int]:
         return self.inner_epochs, self.minibatches
 
@@ -104,7 +99,7 @@ class PPOLearner(GradientLearner):
         super().__init__(method, policy, reward)
         is_scorer = isinstance(reward, feedback.learned.LearnedReward) and reward.shares_tokens
         start = reward.model if is_scorer else policy  # type: ignore[attr-defined]
-        self.value = engine.models.Scorer.on(start, method.seed).in_dtype(method.dtype)
+        self.value = engine.Scorer.on(start, method.seed).in_dtype(method.dtype)
         weights = next(policy.network.parameters())
         self.value.network.to(weights).requires_grad_()  # type: ignore[arg-type]
         self.networks = {"policy": policy.network, "value": self.value.network}
@@ -174,7 +169,7 @@ def pretraining_mix(ppo: PPO, policy: Policy) -> Callable[[int], LossTerm]:
     order = data.Order(len(trees), ppo.batch_size, ppo.seed)
 
     def term(n: int) -> LossTerm:
-        packs = engine.trees.pack([trees[i] for i in order.batch(n)], ppo.tokens_per_pass, policy.device)
-        return engine.fit.LossTerm(maximum_likelihood(policy), packs, "token", ppo.pretraining_coefficient)
+        packs = engine.pack([trees[i] for i in order.batch(n)], ppo.tokens_per_pass, policy.device)
+        return engine.LossTerm(maximum_likelihood(policy), packs, "token", ppo.pretraining_coefficient)
 
     return term

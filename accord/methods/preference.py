@@ -19,30 +19,20 @@ from typing import TYPE_CHECKING, ClassVar
 
 from accord import engine, objectives
 from accord.errors import InputError
-from accord.methods.offline import OfflineMethod, Per
-from accord.methods.pairs import agreement
-from accord.records import Preference, Ranking
-from accord.train.options import RunOptions
+from accord.methods.pairs import RankingMethod, agreement
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.engine.fit import Measures, Objective
-    from accord.engine.models import Model, Policy, PreferenceNetwork
-    from accord.engine.trees import Trees
+    from accord.engine import Measures, Model, Objective, Policy, PreferenceNetwork, Trees
 
 
 @dataclass(kw_only=True)
-class PreferenceModel(OfflineMethod):
+class PreferenceModel(RankingMethod):
     """Fit a preference model of two completions, which may be cyclic, to preferences or rankings."""
 
     command: ClassVar[str] = "preference"
-    reads: ClassVar[tuple[type, ...]] = (Preference, Ranking)
-    per: ClassVar[Per] = "tree"
-    options: ClassVar[type[RunOptions]] = RunOptions
 
-    learning_rate: float = 9e-6
-    """Peak step size of AdamW."""
     planes: int = 4
     """k, planes beside the score, in each of which preferences can run in a circle; together they represent any
     preferences among 2k + 2 completions."""
@@ -53,7 +43,7 @@ class PreferenceModel(OfflineMethod):
             raise InputError(f"planes must be at least 1, not {self.planes}; without any it is `accord reward`.")
 
     def start(self, policy: Policy) -> Model:
-        return engine.models.PreferenceNetwork.on(policy, self.planes, self.seed)
+        return engine.PreferenceNetwork.on(policy, self.planes, self.seed)
 
     def objective(self, model: PreferenceNetwork) -> Objective:
         def loss(trees: Trees) -> tuple[Tensor, Measures]:

@@ -19,9 +19,7 @@ from accord.records import Demonstration, Row
 
 if TYPE_CHECKING:
     from accord.data.encoding import Encoded
-    from accord.engine.fit import Objective
-    from accord.engine.models import Model, Policy
-    from accord.engine.trees import Tree
+    from accord.engine import Model, Objective, Policy, Tree
 
 
 @dataclass(kw_only=True)
@@ -33,13 +31,10 @@ class Pretrain(OfflineMethod):
     per: ClassVar[Per] = "token"
 
     learning_rate: float = 1e-3
-    """Peak step size of AdamW."""
     batch_size: int = 64
     """Texts in one optimizer step."""
     weight_decay: float = 0.1
-    """Decoupled weight decay, of matrices only."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """How the learning rate falls to zero after warming up, or that it does not."""
     from_scratch: bool = False
     """Draw new weights for the model's architecture instead of going on from those it has."""
 
@@ -75,6 +70,6 @@ def pieces(tree: Tree, longest: int) -> list[Tree]:
     tokens = tree.prompt + tree.branches[0].tokens
     room = longest - 1
     return [
-        engine.trees.Tree(tokens[i : i + 1], (engine.trees.Branch(tokens[i + 1 : i + 1 + room]),), row=tree.row)
+        engine.Tree(tokens[i : i + 1], (engine.Branch(tokens[i + 1 : i + 1 + room]),), row=tree.row)
         for i in range(0, len(tokens) - 1, room)
     ]

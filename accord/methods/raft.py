@@ -24,9 +24,7 @@ from accord.records import EncodedPrompt
 from accord.train.loop import Learner, StepResult
 
 if TYPE_CHECKING:
-    from accord.engine.fit import Optimizer
-    from accord.engine.models import Policy
-    from accord.engine.trees import Branch, Tree
+    from accord.engine import Branch, Optimizer, Policy, Tree
     from accord.feedback.reward import Reward
 
 
@@ -38,11 +36,8 @@ class RAFT(RewardMethod):
     least_group: ClassVar[int] = 2
 
     learning_rate: float = 1e-5
-    """Peak step size of AdamW."""
     batch_size: int = 8
-    """Prompts in one step."""
     group_size: int = 8
-    """Samples of each prompt."""
     keep: int = 1
     """The best samples of each prompt that are learned from, at most."""
     at_least: float | None = None
@@ -85,7 +80,7 @@ class RAFTLearner(Learner):
         rewards = [branch.score for tree in kept for branch in tree.branches]
         row = {"kept": len(rewards) / len(rollout.samples)}
         if kept:
-            packs = engine.trees.pack(kept, self.method.tokens_per_pass, self.policy.device)
+            packs = engine.pack(kept, self.method.tokens_per_pass, self.policy.device)
             row |= {"kept_reward": sum(rewards) / len(rewards)}
-            row |= optimizer.update(step, engine.fit.LossTerm(self.objective, packs, "token"))
+            row |= optimizer.update(step, engine.LossTerm(self.objective, packs, "token"))
         return rollout.result(row)

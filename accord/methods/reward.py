@@ -19,31 +19,22 @@ from typing import TYPE_CHECKING, ClassVar
 
 from accord import engine, objectives
 from accord.errors import InputError
-from accord.methods.offline import OfflineMethod, Per
-from accord.methods.pairs import agreement
-from accord.records import Preference, Ranking, Row
-from accord.train.options import RunOptions
+from accord.methods.pairs import RankingMethod, agreement
+from accord.records import Ranking, Row
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from accord.data.encoding import Encoded
-    from accord.engine.fit import Measures, Objective
-    from accord.engine.models import Model, Policy, Scorer
-    from accord.engine.trees import Trees
+    from accord.engine import Measures, Model, Objective, Policy, Scorer, Trees
 
 
 @dataclass(kw_only=True)
-class RewardModel(OfflineMethod):
+class RewardModel(RankingMethod):
     """Fit a reward model to preferences or rankings."""
 
     command: ClassVar[str] = "reward"
-    reads: ClassVar[tuple[type, ...]] = (Preference, Ranking)
-    per: ClassVar[Per] = "tree"
-    options: ClassVar[type[RunOptions]] = RunOptions
 
-    learning_rate: float = 9e-6
-    """Peak step size of AdamW."""
     center_coefficient: float = 0.0
     """How strongly the two rewards of a pair are drawn to add up to 0, so that the models of an ensemble share a zero;
     0.01 is usual."""
@@ -54,7 +45,7 @@ class RewardModel(OfflineMethod):
             raise InputError(f"center_coefficient must be 0 or more, not {self.center_coefficient}.")
 
     def start(self, policy: Policy) -> Model:
-        return engine.models.Scorer.on(policy, self.seed)
+        return engine.Scorer.on(policy, self.seed)
 
     def encode(self, model: Model, rows: Sequence[Row]) -> Encoded:
         if all(isinstance(row, Ranking) and len(set(row.ranks)) == 1 for row in rows):

@@ -30,9 +30,7 @@ class RLOO(GroupPolicyGradient, RewardMethod):
     least_group: ClassVar[int] = 2
 
     batch_size: int = 8
-    """Prompts in one step."""
     group_size: int = 4
-    """Samples of each prompt."""
 
     def advantages(self, rewards: Tensor) -> Tensor:
         return objectives.advantages.leave_one_out(rewards)

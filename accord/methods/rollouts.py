@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accord import data, engine, feedback
+from accord import engine, feedback
 from accord.engine.config import SamplingConfig
-from accord.records import EncodedPrompt, Prompt, Sample
+from accord.records import EncodedPrompt, Sample
 from accord.train.loop import StepResult
-from accord.train.run import Run
 
 if TYPE_CHECKING:
-    from accord.engine.models import Policy
-    from accord.engine.trees import Branch, Tree
+    from accord.engine import Branch, Policy, Tree
     from accord.feedback.reward import Reward
 
 
@@ -34,59 +32,46 @@ class Rollout:
     @property
     def rewards(self) -> list[float]:
         """The reward of every sample."""
-        return [float(b.reward) for t in self.trees for b in t.branches if b.reward is not None]
+        return [branch.score for tree in self.trees for branch in tree.branches]
 
     @staticmethod
-    def of(
-        prompts: Sequence[EncodedPrompt],
-        samples: list[Sample],
-        rewards: list[float],
-        parts: Mapping[str, float] | None = None,
-    ) -> Rollout:
+    def of(prompts: Sequence[EncodedPrompt], samples: list[Sample], rewards: list[float]) -> Rollout:
         """The samples, equally many of every prompt, with a reward each."""
         g = len(samples) // len(prompts)
         branches = [
-            engine.trees.Branch(s.completion.tokens, None, s.completion.logprobs, r)
+            engine.Branch(s.completion.tokens, None, s.completion.logprobs, r)
             for s, r in zip(samples, rewards, strict=True)
         ]
-        trees = [
-            engine.trees.Tree(p.tokens, tuple(branches[i * g : (i + 1) * g]), row=p.row) for i, p in enumerate(prompts)
-        ]
-        return Rollout(trees, samples, parts or {})
+        trees = [engine.Tree(p.tokens, tuple(branches[i * g : (i + 1) * g]), row=p.row) for i, p in enumerate(prompts)]
+        return Rollout(trees, samples)
 
     def result(self, numbers: Mapping[str, float]) -> StepResult:
-        """A step's result: the samples, what they look like in numbers, and the method's own `numbers`."""
-        tokens = sum(tree.size for tree in self.trees)
-        return StepResult(summary(self) | dict(numbers), tokens, self.samples, self.rewards)
+        """A step's result: the samples, what they look like in numbers, and the method's own `numbers`.
 
-
-def encode_prompts(method: SamplingConfig, policy: Policy, rows: Sequence[Prompt], run: Run) -> list[EncodedPrompt]:
-    """The prompts that leave room for the method's samples; the run says which do not."""
-    prompts, left_out = data.encoding.encode_prompts(
-        policy.tokenizer, rows, room=method.max_new_tokens, context=policy.context, longest=method.max_length
-    )
-    for line in left_out:
-        run.print(line)
-    return prompts
+        `length_correlation` is that of reward and length over the step's samples, where both vary.
+        """
+        tokens, rewards = [s.completion.tokens for s in self.samples], np.array(self.rewards)
+        length = np.array([len(t) for t in tokens], dtype=float)
+        row = {
+            "reward": float(rewards.mean()),
+            "reward_std": float(rewards.std()),
+            **{f"reward of {name}": mean for name, mean in self.parts.items()},
+            **lengths(self.samples),
+            "repetition": sum(map(repetition, tokens)) / len(tokens),
+        }
+        if np.ptp(rewards) and np.ptp(length):
+            row["length_correlation"] = float(np.corrcoef(rewards, length)[0, 1])
+        return StepResult(row | dict(numbers), sum(tree.size for tree in self.trees), self.samples, self.rewards)
 
 
 def sample(
     method: SamplingConfig, policy: Policy, prompts: Sequence[EncodedPrompt], reward: Reward, step: int
 ) -> Rollout:
-    """Completions of a batch of prompts under the policy as it is, with their rewards.
-
-    Raises:
-        TrainingStopped: a reward is not finite.
-    """
+    """Completions of a batch of prompts under the policy as it is, with their rewards, which must be finite."""
     samples = policy.sample(prompts, method.group_size, method.sampling(step))
     scores = feedback.reward.finite_scores(reward, samples, f"step {step + 1}")
     parts = {name: float(part.double().mean()) for name, part in getattr(reward, "parts", {}).items()}
-    return Rollout.of(prompts, samples, scores.tolist(), parts)
-
-
-def has_ended(sample: Sample) -> bool:
-    """Whether a sample ended by itself, and was not cut."""
-    return sample.completion.stop == "end"
+    return replace(Rollout.of(prompts, samples, scores.tolist()), parts=parts)
 
 
 def penalize(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tree]:
@@ -94,11 +79,12 @@ def penalize(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tr
 
     With `mask` none of a cut sample's tokens are trained on.
     """
-    each = zip(map(has_ended, rollout.samples), rollout.rewards, strict=True)  # in the branches' order
+    samples = iter(rollout.samples)  # in the branches' order
 
     def penalized(branch: Branch) -> Branch:
-        ended, reward = next(each)
-        return branch if ended else replace(untrained(branch) if mask else branch, reward=reward - penalty)
+        if next(samples).completion.stop == "end":
+            return branch
+        return replace(untrained(branch) if mask else branch, reward=branch.score - penalty)
 
     return [replace(tree, branches=tuple(map(penalized, tree.branches))) for tree in rollout.trees]
 
@@ -106,25 +92,6 @@ def penalize(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tr
 def untrained(branch: Branch) -> Branch:
     """The branch with none of its tokens trained on."""
     return replace(branch, trained=(False,) * len(branch.tokens))
-
-
-def summary(rollout: Rollout) -> dict[str, float]:
-    """The rollout in numbers: mean and spread of the rewards, and what the samples look like.
-
-    `length_correlation` is that of reward and length over the step's samples, where both vary.
-    """
-    rewards = np.array(rollout.rewards)
-    row = {
-        "reward": float(rewards.mean()),
-        "reward_std": float(rewards.std()),
-        **{f"reward of {name}": mean for name, mean in rollout.parts.items()},
-        **lengths(rollout.samples),
-        "repetition": sum(repetition(s.completion.tokens) for s in rollout.samples) / len(rollout.samples),
-    }
-    length = np.array([len(s.completion.tokens) for s in rollout.samples], dtype=float)
-    if np.ptp(rewards) and np.ptp(length):
-        row["length_correlation"] = float(np.corrcoef(rewards, length)[0, 1])
-    return row
 
 
 def repetition(tokens: Sequence[int], size: int = 4) -> float:
@@ -137,5 +104,5 @@ def lengths(samples: Sequence[Sample]) -> dict[str, float]:
     """Mean length in tokens, and the share that ended with the end-of-turn token."""
     return {
         "length": sum(len(s.completion.tokens) for s in samples) / len(samples),
-        "ended": sum(map(has_ended, samples)) / len(samples),
+        "ended": sum(s.completion.stop == "end" for s in samples) / len(samples),
     }

@@ -18,9 +18,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from accord import data, engine, feedback
 from accord.engine.config import require_positive
@@ -38,10 +39,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from accord.data.load import Source
-    from accord.engine.fit import Optimizer
-    from accord.engine.models import Policy
-    from accord.engine.trees import Tree
+    from accord.engine import Optimizer, Policy, Tree
     from accord.feedback.reward import Reward
+
+
+Selection: TypeAlias = tuple[list[Sample], dict[str, float]]
+"""What a round learns from, and the numbers to log of it."""
 
 
 @dataclass(kw_only=True)
@@ -49,12 +52,10 @@ class RoundsMethod(OnlineMethod, ABC):
     """A method that teaches a policy what it selects from the policy's own samples, round after round."""
 
     options: ClassVar[type[PolicyOptions]] = PolicyOptions
-    steps_sample: ClassVar[bool] = False
     nothing: ClassVar[str]
     """Why a round may have nothing to learn from."""
 
     learning_rate: float = 1e-5
-    """Peak step size of AdamW."""
     batch_size: int = 8
     """Prompts in one optimizer step."""
 
@@ -67,7 +68,6 @@ class RoundsMethod(OnlineMethod, ABC):
     group_size: int = 8
     """Samples of each prompt in each round."""
     max_new_tokens: int = 256
-    """A sample is cut after so many tokens."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,10 +91,6 @@ class RoundsMethod(OnlineMethod, ABC):
         first = self.max_steps or self.order(rows).steps(self.epochs)
         return math.ceil(round(first * self.growth ** (number - 1), 6))
 
-    def steps_from(self, number: int, rows: int) -> int:
-        """The steps of this round and all later ones, should each learn from so many prompts."""
-        return sum(self.steps(rows, later) for later in range(number, self.rounds + 1))
-
     def fit(
         self,
         model: Policy | str | Path,
@@ -105,40 +101,16 @@ class RoundsMethod(OnlineMethod, ABC):
         on_step: OnStep | None = None,
         **options: Any,
     ) -> Result:
-        """Train on the rows' prompts and leave a finished run in the folder `out`.
+        """Train on the rows' prompts, as `Method.fit` does, with one more checkpoint after each round's sampling.
 
         Args:
-            model: a folder, a name on the Hugging Face Hub, or smollm2; in Python also a loaded model.
             data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
                 or a list of rows.
             verifier: what reads and checks answers: exact, number, math, regex:PATTERN or reasoning-gym, each with
                 @COLUMN where the answer stands in another column than `answer`; or any reward, 1 or more being right.
-            out: the run's folder, which must be new, or that of the run to go on with.
-            on_step: in Python, called with every step, counted from 1, and its `StepResult`.
-            options: the fields of the method's `options` (`accord.train.options`); there is one more checkpoint after
-                each round's sampling.
-
-        Raises:
-            InputError: the data, the model, the verifier, an option or the folder cannot be used.
-            TrainingStopped: a loss was not finite, or a round had nothing to learn from.
         """
-
-        def checks(policy: Policy) -> Reward:
-            return feedback.named.as_reward(verifier, policy)
-
-        return self.train(model, data, out, ("verifier", verifier), checks, on_step, self.options(**options))
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What a round learns from, and the numbers to log of it."""
-
-    samples: list[Sample]
-    numbers: dict[str, float]
-
-    def __str__(self) -> str:
-        numbers = "  ".join(f"{name} {value:.3g}" for name, value in self.numbers.items())
-        return f"{len(self.samples)} samples to learn from: {numbers}"
+        scorer_for = partial(feedback.named.as_reward, verifier)
+        return self.train(model, data, out, on_step, options, scorer_for, verifier=verifier)
 
 
 @dataclass(frozen=True)
@@ -157,21 +129,6 @@ class Round:
     def score(self, samples: Sequence[Sample]) -> Tensor:
         """The verifier's score of every sample, (C,)."""
         return feedback.reward.finite_scores(self.verifier, samples, f"round {self.number}")
-
-    def select(self, prompts: Sequence[EncodedPrompt]) -> Selection:
-        """What the policy's samples of the prompts teach.
-
-        Raises:
-            TrainingStopped: nothing.
-        """
-        samples = self.ask(prompts)
-        selected = self.method.select(self, prompts, samples)
-        if not selected.samples:
-            raise TrainingStopped(
-                f"round {self.number}: {self.method.nothing}, so there is nothing to learn from; raise --group-size or "
-                "--max-new-tokens, begin with a model that succeeds at times, or with easier prompts."
-            )
-        return Selection(selected.samples, {"round": self.number, **selected.numbers, **lengths(samples)})
 
 
 class RoundsLearner(Learner):
@@ -192,27 +149,29 @@ class RoundsLearner(Learner):
 
     @property
     def total(self) -> int:
-        if not self.number:
-            return self.method.steps_from(1, len(self.items))
-        return self.first + self.method.steps_from(self.number, len(self.trees))
-
-    @property
-    def end(self) -> int:
-        """The steps done when the round at work is over."""
-        return self.first + self.method.steps(len(self.trees), self.number) if self.number else 0
+        rows, left = len(self.trees or self.items), range(self.number or 1, self.method.rounds + 1)
+        return self.first + sum(self.method.steps(rows, number) for number in left)
 
     def before(self, step: int, run: Run, optimizer: Optimizer) -> bool:
         """Begin the next round where one is over: sampling is long, and not repeated by a run that goes on."""
-        begins = step == self.end
+        begins = step == (self.first + self.method.steps(len(self.trees), self.number) if self.number else 0)
         if begins:
-            number = self.number + 1
-            selection = Round(self.method, number, self.policy, self.verifier).select(self.items)
-            write_rows(run.folder / f"round-{number}.jsonl", map(as_row, selection.samples))
-            run.print(str(selection))
+            at = Round(self.method, self.number + 1, self.policy, self.verifier)
+            samples = at.ask(self.items)
+            selected, numbers = self.method.select(at, self.items, samples)
+            if not selected:
+                raise TrainingStopped(
+                    f"round {at.number}: {self.method.nothing}, so there is nothing to learn from; raise --group-size "
+                    "or --max-new-tokens, begin with a model that succeeds at times, or with easier prompts."
+                )
+            write_rows(run.folder / f"round-{at.number}.jsonl", map(as_row, selected))
+            numbers = {"round": at.number, **numbers, **lengths(samples)}
+            shown = "  ".join(f"{name} {value:.3g}" for name, value in numbers.items())
+            run.print(f"{len(selected)} samples to learn from: {shown}")
             if self.base is not None:
                 self.policy.network.load_state_dict(self.base)
-            self._take(run, number, step, selection.numbers)
-            optimizer.restart(self.method.steps(len(self.trees), number))
+            self._take(run, at.number, step, numbers)
+            optimizer.restart(self.method.steps(len(self.trees), at.number))
             run.expect(self.total)
         if step == self.first:
             run.sample(step + 1, [{name: row[name] for name in ("prompt", "completion")} for row in self.rows[:SHOWN]])
@@ -222,9 +181,9 @@ class RoundsLearner(Learner):
         return [self.trees[i] for i in self.order.batch(step - self.first)]
 
     def step(self, step: int, items: Sequence[Tree], optimizer: Optimizer) -> StepResult:
-        packs = engine.trees.pack(items, self.method.tokens_per_pass, self.policy.device)
+        packs = engine.pack(items, self.method.tokens_per_pass, self.policy.device)
         try:
-            row = optimizer.update(step - self.first, engine.fit.LossTerm(self.objective, packs, "token"))
+            row = optimizer.update(step - self.first, engine.LossTerm(self.objective, packs, "token"))
         except TrainingStopped as error:
             raise TrainingStopped(f"round {self.number}, {error}") from error
         row |= {"epoch": self.order.epoch(step - self.first + 1), **self.numbers}
@@ -261,8 +220,8 @@ def as_row(sample: Sample) -> dict[str, Any]:
 def as_trees(rows: Sequence[dict[str, Any]]) -> list[Tree]:
     """A tree for every prompt of such rows, in order, with a branch for each of its rows."""
     return [
-        engine.trees.Tree(
-            tuple(group[0]["prompt_tokens"]), tuple(engine.trees.Branch(tuple(r["tokens"])) for r in group), row=number
+        engine.Tree(
+            tuple(group[0]["prompt_tokens"]), tuple(engine.Branch(tuple(r["tokens"])) for r in group), row=number
         )
         for number, group in ((n, list(rows)) for n, rows in groupby(rows, key=lambda row: row["row"]))
     ]

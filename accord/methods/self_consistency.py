@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from accord import feedback
 from accord.errors import InputError
-from accord.methods.rollouts import has_ended
 from accord.methods.rounds import Round, RoundsMethod, Selection
 from accord.records import EncodedPrompt, Sample
 
@@ -36,11 +35,8 @@ class SelfConsistency(RoundsMethod):
     least_group: ClassVar[int] = 2
 
     rounds: int = 1
-    """Times that the policy samples and learns."""
     group_size: int = 16
-    """Samples of each prompt in each round."""
     temperature: float = 0.7
-    """Divides the logits, in sampling and in scoring alike."""
     confidence: float = 0.0
     """The least share of a prompt's samples that must agree for it to be learned from."""
 
@@ -64,7 +60,7 @@ class SelfConsistency(RoundsMethod):
         agreeing: list[list[Sample]] = []
         shares: list[float] = []
         for i in range(0, len(samples), m):
-            answers = [verifier.answer(s.text) if has_ended(s) else None for s in samples[i : i + m]]
+            answers = [verifier.answer(s.text) if s.completion.stop == "end" else None for s in samples[i : i + m]]
             label, share = feedback.verifiers.majority(answers)
             shares.append(share)
             if label is not None and share >= self.confidence:
@@ -73,7 +69,7 @@ class SelfConsistency(RoundsMethod):
         if agreeing and knows_answers(verifier, prompts):
             labels = at.score([group[0] for group in agreeing])
             numbers["labels_right"] = float((labels >= 1).double().mean())
-        return Selection([s for group in agreeing for s in group], numbers)
+        return [s for group in agreeing for s in group], numbers
 
 
 def knows_answers(verifier: Verifier, prompts: Sequence[EncodedPrompt]) -> bool:

@@ -19,8 +19,7 @@ from accord.records import Demonstration, Preference, Row, Text
 
 if TYPE_CHECKING:
     from accord.data.encoding import Encoded
-    from accord.engine.fit import Objective
-    from accord.engine.models import Model, Policy
+    from accord.engine import Model, Objective, Policy
 
 
 @dataclass(kw_only=True)
@@ -32,7 +31,6 @@ class SFT(OfflineMethod):
     per: ClassVar[Per] = "token"
 
     learning_rate: float = 2e-5
-    """Peak step size of AdamW."""
 
     def encode(self, model: Model, rows: Sequence[Row]) -> Encoded:
         shown = [Demonstration(r.prompt, r.chosen) if isinstance(r, Preference) else r for r in rows]

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from accord import data, feedback
 from accord.errors import InputError
-from accord.methods.rollouts import has_ended
 from accord.methods.rounds import Round, RoundsMethod, Selection
 from accord.records import EncodedPrompt, Message, Prompt, Sample, Text
 
@@ -36,7 +35,6 @@ class STaR(RoundsMethod):
     nothing: ClassVar[str] = "no sample is right and ended by itself"
 
     growth: float = 1.2
-    """Each round takes so many times the steps of the one before."""
     hint: str = "{prompt}\n\n(Hint: the answer is {answer}.)"
     """What a prompt without a right sample is asked again as; nothing goes without rationalization."""
 
@@ -47,9 +45,8 @@ class STaR(RoundsMethod):
         except ValueError as error:
             raise InputError(f"hint {self.hint!r} is no template: {error}.") from None
         if self.hint and named != {"prompt", "answer"}:
-            raise InputError(
-                f"hint must hold {{prompt}} and {{answer}} and no other name in braces, not {self.hint!r}."
-            )
+            only = "{prompt} and {answer} and no other name in braces"
+            raise InputError(f"hint must hold {only}, not {self.hint!r}.")
 
     def check(self, verifier: Reward, prompts: Sequence[EncodedPrompt]) -> None:
         super().check(verifier, prompts)
@@ -70,7 +67,7 @@ class STaR(RoundsMethod):
             "solved": len(solved) / len(prompts),
             "rationalized": len({s.row for s in shown}) / len(prompts),
         }
-        return Selection(sorted([*right, *shown], key=lambda s: s.row), numbers)
+        return sorted([*right, *shown], key=lambda s: s.row), numbers
 
     def rationalize(self, at: Round, prompts: Sequence[EncodedPrompt]) -> list[Sample]:
         """Right samples of the prompts with a hint, as samples of the prompts without; some may have none."""
@@ -79,8 +76,8 @@ class STaR(RoundsMethod):
         if not hinted:
             return []
         answers = at.ask(hinted)
-        right = [(s, plain[s.row]) for s in right_of(answers, at.score(answers).tolist())]
-        return [replace(s, prompt=p.prompt, prompt_tokens=p.tokens) for s, p in right]
+        right = right_of(answers, at.score(answers).tolist())
+        return [replace(s, prompt=plain[s.row].prompt, prompt_tokens=plain[s.row].tokens) for s in right]
 
     def hinted(self, at: Round, prompt: EncodedPrompt) -> EncodedPrompt | None:
         """The prompt with its answer as a hint, in what the user says last; None where it has no answer or no room."""
@@ -95,15 +92,13 @@ class STaR(RoundsMethod):
 
 def right_of(samples: Sequence[Sample], scores: Sequence[float]) -> list[Sample]:
     """The samples that score 1 or more and ended by themselves."""
-    return [s for s, score in zip(samples, scores, strict=True) if score >= 1 and has_ended(s)]
+    return [s for s, score in zip(samples, scores, strict=True) if score >= 1 and s.completion.stop == "end"]
 
 
 def right_answer(verifier: Reward, columns: Mapping[str, Any]) -> str | None:
     """The final answer that a row gives, as the verifier reads it if it can; None where the row has no text of it."""
-    values = [
-        columns.get(name)
-        for name in (getattr(verifier, "column", feedback.verifiers.ANSWER), feedback.verifiers.ANSWER)
-    ]
+    usual = feedback.verifiers.ANSWER
+    values = (columns.get(name) for name in (getattr(verifier, "column", usual), usual))
     text = next((str(v) for v in values if isinstance(v, str | int | float)), None)
     read = getattr(verifier, "answer", None)
     return (read(text) or text) if text is not None and read is not None else text

@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeAlias
 
 from accord.errors import InputError
-from accord.train.history import ENDS, History, grown, halves, moving, noise, z
-
-__all__ = ["RULES", "Alarm", "Alarms", "chosen", "raised"]
+from accord.train.history import ENDS, History, grown, moving, noise, z
 
 SILENCE = 10
 """Rows on end in which a rule must see nothing before its alarm can be raised again."""
@@ -63,11 +61,7 @@ def raised(rows: Iterable[Mapping[str, Any]]) -> list[Alarm]:
 
 
 def chosen(names: str | None) -> tuple[str, ...]:
-    """The alarms named, with commas between them.
-
-    Raises:
-        InputError: there is no alarm of a name.
-    """
+    """The alarms named, with commas between them; InputError where there is none of a name."""
     wanted = tuple(name.strip() for name in names.split(",")) if names else ()
     known = [rule.name for rule in RULES]
     for name in wanted:
@@ -86,15 +80,36 @@ BEYOND, CLEARLY = 3.0, 5.5
 """z of a change that is beyond noise, and of one that is beyond the noise of a whole run's search."""
 
 
+Look: TypeAlias = Callable[[History], str | None]
+
+
 @dataclass(frozen=True)
 class Rule:
     """What an alarm is raised by, and what it advises."""
 
     name: str
-    look: Callable[[History], str | None]
+    look: Look
     advice: str
 
 
+RULES: list[Rule] = []
+"""All alarms, in the order in which they are looked for."""
+
+
+def advising(advice: str) -> Callable[[Look], Look]:
+    """Makes a function the rule of the alarm of its name, with what is to be tried then."""
+
+    def add(look: Look) -> Look:
+        RULES.append(Rule(look.__name__.replace("_", "-"), look, advice))
+        return look
+
+    return add
+
+
+@advising(
+    "take the model in best/, raise what divergence costs (the KL coefficient, beta or tau), or stop earlier; more "
+    "comparisons of such samples make the reward harder to exploit"
+)
 def overoptimization(history: History) -> str | None:
     """The watched measure has fallen from its peak, and the reward has risen since, both beyond noise.
 
@@ -116,82 +131,76 @@ def overoptimization(history: History) -> str | None:
     return None
 
 
+@advising(
+    "look at the longest samples; take a price per token off the reward, balance the lengths of the comparisons it was "
+    "fitted to, or lower max_new_tokens"
+)
 def length(history: History) -> str | None:
     """Samples are a fifth longer than at the start, the reward rose with it, and longer samples get more of it."""
     reward, longer = history.of("reward", "length")
-    if len(longer) < 2 * ENDS:
-        return None
     before, after, climbed = grown(longer)
     paid = history.of("length_correlation")[0][-ENDS:]
-    correlation = float(paid.mean()) if len(paid) else None
-    if after < 1.2 * before or climbed < CLEARLY or grown(reward)[2] < BEYOND:
+    if after < 1.2 * before or climbed < CLEARLY or grown(reward)[2] < BEYOND or (len(paid) and paid.mean() < 0.5):
         return None
-    if correlation is not None and correlation < 0.5:
-        return None
-    within = "" if correlation is None else f"; within a step their correlation is {correlation:.2f}"
+    within = f"; within a step their correlation is {paid.mean():.2f}" if len(paid) else ""
     return f"the samples grew from {before:.3g} to {after:.3g} tokens together with the reward{within}"
 
 
+@advising("look at the samples; raise the KL coefficient, or add a reward that counts repeated words against a sample")
 def repetition(history: History) -> str | None:
     """The share of repeated 4-grams in the samples has grown by a tenth of all."""
-    (repeated,) = history.of("repetition")
-    if len(repeated) < 2 * ENDS:
-        return None
-    before, after, climbed = grown(repeated)
+    before, after, climbed = grown(history.of("repetition")[0])
     if after - before < 0.1 or climbed < CLEARLY:
         return None
     return f"{after:.0%} of the samples' 4-grams repeat earlier ones of the same sample, from {before:.0%} at the start"
 
 
+@advising("raise the KL coefficient, lower the learning rate, or stop earlier")
 def entropy_collapse(history: History) -> str | None:
     """The policy's entropy is a fifth of what it was."""
-    (entropy,) = history.of("entropy")
-    if len(entropy) < 2 * ENDS:
-        return None
-    before, after, _ = grown(entropy)
-    if before <= 0 or after > 0.2 * before:
-        return None
-    return f"the entropy fell from {before:.3g} to {after:.3g} nats a token: the samples become alike"
+    before, after, _ = grown(history.of("entropy")[0])
+    if before > 0 and after <= 0.2 * before:
+        return f"the entropy fell from {before:.3g} to {after:.3g} nats a token: the samples become alike"
+    return None
 
 
+@advising("lower the learning rate, the updates of a step or max_grad_norm; go on from a checkpoint before it")
 def kl_burst(history: History) -> str | None:
     """The divergence is twice the most of the ten steps before, by more than a nat and beyond noise."""
     (kl,) = history.of("kl")
     if len(kl) <= RECENT:
         return None
-    before, most = kl[-1 - RECENT : -1], float(kl[-1 - RECENT : -1].max())
-    jump = float(kl[-1]) - most
-    if jump < max(most, 1.0, CLEARLY * noise(before)):
+    before, now = kl[-1 - RECENT : -1], kl[-1]
+    most = float(before.max())
+    if now - most < max(most, 1.0, CLEARLY * noise(before)):
         return None
-    return f"the divergence jumped to {kl[-1]:.3g} nats from at most {most:.3g} in the {RECENT} steps before"
+    return f"the divergence jumped to {now:.3g} nats from at most {most:.3g} in the {RECENT} steps before"
 
 
+@advising("stop: the distance buys nothing more; raise the KL coefficient, or give a kl_target where there is one")
 def kl_runaway(history: History) -> str | None:
     """Over the last forty rows the divergence grew by half and two nats, and the reward did not."""
-    kl, reward = history.of("kl", "reward")
-    half = 20
-    if len(kl) < 2 * half:
-        return None
-    (early, late), (poor, rich) = halves(kl, half), halves(reward, half)
-    if late - early < max(0.5 * early, 2.0) or z(late - early, noise(kl[-2 * half :]), half, half) < CLEARLY:
-        return None
-    if z(rich - poor, noise(reward[-2 * half :]), half, half) >= BEYOND:
+    kl, reward = (grown(column[-40:], 20) for column in history.of("kl", "reward"))
+    (early, late, climbed), (poor, rich, gained) = kl, reward
+    if late - early < max(0.5 * early, 2.0) or climbed < CLEARLY or gained >= BEYOND:
         return None
     return (
-        f"in {2 * half} steps the divergence went from {early:.3g} to {late:.3g} nats, and the reward from {poor:.3g} "
-        f"to {rich:.3g}"
+        f"in 40 steps the divergence went from {early:.3g} to {late:.3g} nats, and the reward from {poor:.3g} to "
+        f"{rich:.3g}"
     )
 
 
+@advising(
+    "take harder or easier prompts, more samples of each or a higher temperature, or a reward that is less coarse"
+)
 def flat_rewards(history: History) -> str | None:
     """Nothing tells samples apart: their spread is a twentieth of the start's, or nearly all groups score the same."""
     if "teacher_kl" in history:  # whose samples have no reward but the divergence
         return None
     (spread,), (flat,) = history.of("reward_std"), history.of("flat_groups")
     if len(flat) >= RECENT and flat[-RECENT:].mean() >= 0.95:
-        return (
-            f"in the last {RECENT} steps {flat[-RECENT:].mean():.0%} of the prompts had samples that all score the same"
-        )
+        share = f"{flat[-RECENT:].mean():.0%} of the prompts"
+        return f"in the last {RECENT} steps {share} had samples that all score the same"
     if len(spread) < RECENT:
         return None
     before, after = float(spread[:ENDS].mean()), float(spread[-RECENT:].mean())
@@ -200,93 +209,44 @@ def flat_rewards(history: History) -> str | None:
     return f"the rewards of a step spread by {after:.3g}, from {before:.3g} at the start: nothing tells samples apart"
 
 
+@advising(
+    "compute in float32 (--dtype float32) to see whether it is rounding; if it is not, sampler and trainer see "
+    "different models"
+)
 def sampler_drift(history: History) -> str | None:
     """Sampler and trainer differ by more than rounding explains, or ever more."""
     (drift,) = history.of("sampler_drift")
     if len(drift) >= 3 and (now := float(drift[-3:].mean())) > 0.05:
         return f"sampler and trainer differ by {now:.3g} nats a token, where bfloat16 rounding gives about 0.01"
-    if len(drift) < 2 * ENDS:
-        return None
     before, after, climbed = grown(drift)
     if after < max(3 * before, 0.005) or climbed < CLEARLY:
         return None
     return f"the difference of sampler and trainer grew from {before:.3g} to {after:.3g} nats a token"
 
 
-def displacement(history: History) -> str | None:
+@advising("raise beta, lower the learning rate, or drop pairs whose two completions are nearly the same")
+def likelihood_displacement(history: History) -> str | None:
     """The chosen completions lose more probability than their margin over the rejected is worth."""
     good, bad = history.of("chosen_reward", "rejected_reward")
-    if len(good) < 2 * ENDS:
-        return None
-    chosen_now, rejected_now = float(good[-ENDS:].mean()), float(bad[-ENDS:].mean())
-    if chosen_now > -0.5 or -chosen_now < chosen_now - rejected_now or rejected_now >= 0:
-        return None
-    if -grown(good)[2] < BEYOND:
+    (_, chosen_now, climbed), (_, rejected_now, _) = grown(good), grown(bad)
+    lead = chosen_now - rejected_now
+    if chosen_now > -0.5 or -chosen_now < lead or rejected_now >= 0 or climbed > -BEYOND:
         return None
     return (
-        f"the implicit reward of the chosen fell to {chosen_now:.3g}, more than their margin of "
-        f"{chosen_now - rejected_now:.3g}: both become unlikely, and other completions gain"
+        f"the implicit reward of the chosen fell to {chosen_now:.3g}, more than their margin of {lead:.3g}: both "
+        "become unlikely, and other completions gain"
     )
 
 
+@advising("fewer epochs, a lower learning rate, or more pairs; judge it on held-out pairs")
 def memorizing(history: History) -> str | None:
     """After the first pass every pair is ordered rightly, and the margin grows on."""
     accuracy, margin, epoch = history.of("accuracy", "margin", "epoch")
     size = 2 * RECENT
     if len(margin) < 2 * size or epoch[-size] <= 1 or accuracy[-size:].mean() < 0.99:
         return None
-    before, after = halves(margin, size)
-    if after < 1.1 * before or z(after - before, noise(margin[-2 * size :]), size, size) < BEYOND:
+    before, after, climbed = grown(margin[-2 * size :], size)
+    if after < 1.1 * before or climbed < BEYOND:
         return None
     right = accuracy[-size:].mean()
     return f"{right:.1%} of the pairs are ordered rightly, and their margin grew from {before:.3g} to {after:.3g}"
-
-
-RULES = (
-    Rule(
-        "overoptimization",
-        overoptimization,
-        "take the model in best/, raise what divergence costs (the KL coefficient, beta or tau), or stop earlier; more "
-        "comparisons of such samples make the reward harder to exploit",
-    ),
-    Rule(
-        "length",
-        length,
-        "look at the longest samples; take a price per token off the reward, balance the lengths of the comparisons it "
-        "was fitted to, or lower max_new_tokens",
-    ),
-    Rule(
-        "repetition",
-        repetition,
-        "look at the samples; raise the KL coefficient, or add a reward that counts repeated words against a sample",
-    ),
-    Rule("entropy-collapse", entropy_collapse, "raise the KL coefficient, lower the learning rate, or stop earlier"),
-    Rule(
-        "kl-burst",
-        kl_burst,
-        "lower the learning rate, the updates of a step or max_grad_norm; go on from a checkpoint before it",
-    ),
-    Rule(
-        "kl-runaway",
-        kl_runaway,
-        "stop: the distance buys nothing more; raise the KL coefficient, or give a kl_target where there is one",
-    ),
-    Rule(
-        "flat-rewards",
-        flat_rewards,
-        "take harder or easier prompts, more samples of each or a higher temperature, or a reward that is less coarse",
-    ),
-    Rule(
-        "sampler-drift",
-        sampler_drift,
-        "compute in float32 (--dtype float32) to see whether it is rounding; if it is not, sampler and trainer see "
-        "different models",
-    ),
-    Rule(
-        "likelihood-displacement",
-        displacement,
-        "raise beta, lower the learning rate, or drop pairs whose two completions are nearly the same",
-    ),
-    Rule("memorizing", memorizing, "fewer epochs, a lower learning rate, or more pairs; judge it on held-out pairs"),
-)
-"""All alarms, in the order in which they are looked for."""

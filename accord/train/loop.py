@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from accord import data, engine
+from accord import data, engine, report
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, TrainingStopped
 from accord.records import Sample, text_to_json
-from accord.train.options import RunOptions, SamplingOptions
+from accord.train.options import RunOptions, SamplingOptions, describe
 from accord.train.run import Run, read_metrics
 
 if TYPE_CHECKING:
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from torch import nn
     from typing_extensions import Self
 
-    from accord.engine.fit import Optimizer
-    from accord.engine.models import Model
-    from accord.train.watch import NoWatch
+    from accord.engine import Model, Optimizer
+    from accord.train.watch import Watch
 
 SHOWN = 4
 """Samples written to the run's folder each time."""
@@ -57,20 +56,14 @@ OnStep: TypeAlias = Callable[[int, StepResult], object]
 
 
 class Learner(ABC):
-    """A method at work: what it trains, and what it does at a step.
-
-    Attributes:
-        method: the settings of its steps.
-        networks: what is trained, by name.
-        items: what it learns from, `method.batch_size` of them a step.
-        watch: what measures it as it learns.
-    """
+    """A method at work: what it trains, and what it does at a step."""
 
     method: TrainingConfig
     networks: Mapping[str, nn.Module]
+    """What is trained, by name."""
 
-    def learn_from(self, items: Sequence[Any], watch: NoWatch) -> Self:
-        """The learner, told what to learn from and what watches it."""
+    def learn_from(self, items: Sequence[Any], watch: Watch | None) -> Self:
+        """The learner, told what to learn from, `method.batch_size` items a step, and what watches it, if anything."""
         self.items, self.watch = items, watch
         self.order = data.Order(len(items), self.method.batch_size, self.method.seed)
         return self
@@ -86,11 +79,7 @@ class Learner(ABC):
 
     @abstractmethod
     def step(self, step: int, items: Sequence[Any], optimizer: Optimizer) -> StepResult:
-        """Update the networks by what the items teach.
-
-        Raises:
-            TrainingStopped: a loss, a gradient or a reward is not finite; the update that it belongs to was not made.
-        """
+        """Update the networks by what the items teach; TrainingStopped, and no update, where one is not finite."""
 
     def before(self, step: int, run: Run, optimizer: Optimizer) -> bool:
         """What is to be done before a step, if anything; True where that was so long that it deserves a checkpoint."""
@@ -133,54 +122,55 @@ class Result:
 
 def train(
     make_learner: Callable[[Run], Learner],
+    method: TrainingConfig,
     model: Model,
     out: str | Path,
-    settings: Mapping[str, Any],
     options: RunOptions,
-    on_step: OnStep | None = None,
+    on_step: OnStep | None,
+    **given: Any,
 ) -> Result:
     """A run in the folder `out`, from its beginning or its last checkpoint to its end; then its model and its report.
 
     Args:
         make_learner: makes the method at work, once the folder is known to be the run's.
         model: what is trained, and saved at the end.
-        settings: everything that decides the result, for the folder.
         on_step: called with every step, counted from 1, and its result.
+        given: what else decides the result, for the folder.
 
     Raises:
         InputError: the folder holds something else, or a run with other settings.
         TrainingStopped: a step stopped itself; a checkpoint holds the last good weights.
     """
+    settings = describe(method, options, model=model.name, **given)
     with Run(out, settings, resume=options.resume) as run:
         if run.finished:
             run.print(f"{run.folder} is finished already.")
             return finish(run, model)
         learner = make_learner(run)
-        optimizer = engine.fit.Optimizer(learner.networks, learner.method, learner.total)
+        optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
         step, watch = restore(run, learner, optimizer), learner.watch
 
         def save(step: int) -> None:
-            watch.save()
+            if watch:
+                watch.save()
             engine.checkpoint.save(run.folder / "checkpoints", step, optimizer, learner.state())
 
         run.begin(step, learner.total)
-        watch.restore(read_metrics(run.folder))
+        if watch:
+            watch.restore(read_metrics(run.folder))
         while step < learner.total and not run.stopping:
             try:
                 if learner.before(step, run, optimizer):
                     save(step)
                 result = learner.step(step, learner.batch(step), optimizer)
+                step, row = step + 1, dict(result.numbers)
+                try:
+                    row |= watch.after(step, result.samples) if watch else {}
+                finally:  # the step is done, and its row must not be lost with the measure
+                    run.log(step, row, result.tokens)
             except (TrainingStopped, InputError):  # a reward of the user's may fail late too
                 save(step)
                 raise
-            step += 1
-            try:
-                measured = watch.after(step, result.samples)
-            except (TrainingStopped, InputError):  # the step is done, and its row must not be lost with the measure
-                run.log(step, result.numbers, result.tokens)
-                save(step)
-                raise
-            run.log(step, result.numbers | measured, result.tokens)
             every = options.sample_every if isinstance(options, SamplingOptions) else 1
             if (step - 1) % every == 0 or step == learner.total or run.stopping:
                 run.sample(step, result.shown())
@@ -188,9 +178,9 @@ def train(
                 on_step(step, result)
             if step % options.save_every == 0 and step < learner.total and not run.stopping:
                 save(step)
-        watch.save()
+        if watch:
+            watch.settle(best=run.stopping is not None)
         if run.stopping:
-            watch.settle()
             run.print(f"The alarm {run.stopping} ended the run, as --stop-when asks.")
         return finish(run, model)
 
@@ -215,4 +205,4 @@ def finish(run: Run, model: Model) -> Result:
         model.save(folder)
         model.name = str(folder)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
-    return Result(run.folder, read_metrics(run.folder), model, run.report())
+    return Result(run.folder, read_metrics(run.folder), model, report.write_report(run.folder))

@@ -26,10 +26,9 @@ class RunOptions:
     watched the best."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name.endswith(("_every", "_tokens")) and value is not None and value < 1:
-                raise InputError(f"{field.name} must be at least 1, not {value}.")
+        for name, value in vars(self).items():
+            if name.endswith(("_every", "_tokens")) and value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, not {value}.")
 
     def settings(self) -> dict[str, Any]:
         """What decides the result, for the run's folder; resuming and saving change nothing of it."""
@@ -52,7 +51,7 @@ class PolicyOptions(RunOptions):
     """An answer for the measure is cut after so many tokens; 64 unless given, or the method's max_new_tokens."""
 
     def settings(self) -> dict[str, Any]:
-        watched = {name: value for name, value in asdict_shallow(self).items() if name.startswith("watch")}
+        watched = {name: value for name, value in vars(self).items() if name.startswith("watch")}
         return super().settings() | (watched if self.watch is not None else {})
 
     def check_watch(self, *, samples: bool) -> None:
@@ -71,15 +70,11 @@ class SamplingOptions(PolicyOptions):
     """Steps between samples written to `samples.jsonl`."""
 
 
-def asdict_shallow(instance: Any) -> dict[str, Any]:
-    """A dataclass's fields by name, their values as they are."""
-    return {field.name: getattr(instance, field.name) for field in fields(instance)}
-
-
 def describe(method: TrainingConfig, options: RunOptions, **given: Any) -> dict[str, Any]:
     """Every setting of a run, for its folder; data given as rows are named by their number and type."""
     command = {"command": getattr(method, "command", "") or type(method).__name__}
-    return command | {k: named(v) for k, v in (given | options.settings()).items()} | asdict_shallow(method)
+    own = {field.name: getattr(method, field.name) for field in fields(method)}
+    return command | {k: named(v) for k, v in (given | options.settings()).items()} | own
 
 
 def named(value: Any) -> str | int | float | None:

@@ -20,16 +20,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
 from importlib import metadata
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from accord import report
 from accord.errors import InputError
 from accord.files import write_text
 from accord.train.alarms import Alarms, chosen
@@ -63,6 +62,7 @@ class Run:
         self.settings = settings
         self.stop_when = chosen(settings.get("stop_when"))
         self.stopping: str | None = None
+        self._open = ExitStack()
 
     @property
     def finished(self) -> bool:
@@ -75,22 +75,25 @@ class Run:
         if not self.resumed:
             write_text(self.folder / "config.yaml", yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
         write_text(self.folder / "environment.json", json.dumps(environment(self.settings), indent=1))
+        self._files = {}
         for name in ("metrics", "samples", "alarms"):
-            _keep_until(self.folder / f"{name}.jsonl", step)
-        self._metrics = (self.folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._samples = (self.folder / "samples.jsonl").open("a", encoding="utf-8")
-        self._alarms = (self.folder / "alarms.jsonl").open("a", encoding="utf-8")
-        self._watchman = Alarms()
+            _keep_until(file := self.folder / f"{name}.jsonl", step)
+            self._files[name] = self._open.enter_context(file.open("a", encoding="utf-8"))
+        self._alarms = Alarms()
         for row in read_metrics(self.folder):
-            self._watchman.see(row)
-        self._tensorboard = _tensorboard(self.folder / "tensorboard", step)
+            self._alarms.see(row)
+        self._tensorboard: Any = None
+        with suppress(ImportError):  # where it is not installed
+            from torch.utils.tensorboard import SummaryWriter
+
+            writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
+            self._tensorboard = self._open.enter_context(writer)
         self._clock = time.perf_counter()
-        title = str(self.settings.get("command", "run"))
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"))
-        self._progress = Progress(*columns, *left, console=self.console, disable=not self.console.is_terminal)
-        self._task = self._progress.add_task(title, total=total, completed=step, numbers="")
-        self._progress.start()
+        progress = Progress(*columns, *left, console=self.console, disable=not self.console.is_terminal)
+        self._task = progress.add_task(str(self.settings.get("command", "run")), completed=step, numbers="")
+        self._progress = self._open.enter_context(progress)
         self.expect(total)
 
     def expect(self, total: int) -> None:
@@ -103,61 +106,42 @@ class Run:
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         full = {"step": step, **row, "seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}
-        self._metrics.write(json.dumps(full) + "\n")
-        self._metrics.flush()
+        self._write("metrics", full)
         if self._tensorboard:
             for name, value in full.items():
                 self._tensorboard.add_scalar(name, value, step)
-        shown = {k: row[k] for k in SHOWN if k in row}
-        numbers = "  ".join(f"{k} {v:.3f}" for k, v in shown.items()) + f"  {tokens / seconds:,.0f} tokens/s"
+        numbers = "  ".join(f"{k} {row[k]:.3f}" for k in SHOWN if k in row) + f"  {tokens / seconds:,.0f} tokens/s"
         self._progress.update(self._task, completed=step, numbers=numbers)
         if not self.console.is_terminal and (step % self._every == 0 or step == self._total):
-            left = seconds * (self._total - step)
-            self.console.print(
-                f"{self._progress.tasks[0].description} {step}/{self._total}  {numbers}  ~{left:.0f} s left"
-            )
-        self._look(full)
+            left, title = seconds * (self._total - step), self._progress.tasks[0].description
+            self.print(f"{title} {step}/{self._total}  {numbers}  ~{left:.0f} s left")
+        for alarm in self._alarms.see(full):
+            if alarm.name in self.stop_when and self.stopping is None:
+                self.stopping = alarm.name
+            self._write("alarms", alarm.as_row())
+            self.print(f"step {alarm.step}, {alarm.name}: {alarm.saw}. To try: {alarm.advice}.")
 
     def sample(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append samples taken at a step."""
-        for row in rows:
-            self._samples.write(json.dumps({"step": step, **row}, ensure_ascii=False) + "\n")
-        self._samples.flush()
+        self._write("samples", *({"step": step, **row} for row in rows))
 
-    def _look(self, row: Mapping[str, float]) -> None:
-        """Write and say the alarms that a step's row raises."""
-        for alarm in self._watchman.see(row):
-            if alarm.name in self.stop_when and self.stopping is None:
-                self.stopping = alarm.name
-            self._alarms.write(json.dumps(alarm.as_row(), ensure_ascii=False) + "\n")
-            self._alarms.flush()
-            self.print(f"step {alarm.step}, {alarm.name}: {alarm.saw}. To try: {alarm.advice}.")
+    def _write(self, name: str, *rows: Mapping[str, Any]) -> None:
+        """Append rows to one of the folder's files."""
+        self._files[name].writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        self._files[name].flush()
 
     def print(self, line: str) -> None:
         """One line for the person watching."""
         self.console.print(line, markup=False, highlight=False)
 
-    def report(self) -> Path:
-        """Close the run and write its page."""
-        self.close()
-        return report.write_report(self.folder)
-
     def close(self) -> None:
         """End the progress bar and close the files."""
-        if hasattr(self, "_progress"):
-            self._progress.stop()
-            self._metrics.close()
-            self._samples.close()
-            self._alarms.close()
-            if self._tensorboard:
-                self._tensorboard.close()
+        self._open.close()
 
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -218,11 +202,3 @@ def _keep_until(file: Path, step: int) -> None:
         except ValueError:
             break
     write_text(file, "".join(kept))
-
-
-def _tensorboard(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder), purge_step=step + 1)

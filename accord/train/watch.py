@@ -15,15 +15,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from accord import data, engine, feedback
+from accord.engine.config import SamplingConfig, TrainingConfig
 from accord.errors import InputError
 from accord.files import write_text
-from accord.records import EncodedPrompt, Sample
-from accord.train.options import PolicyOptions
+from accord.records import EncodedPrompt, Prompt, Sample
+from accord.train.options import PolicyOptions, RunOptions
 from accord.train.run import Run
 
 if TYPE_CHECKING:
-    from accord.engine.models import Policy
-    from accord.engine.sampling import Sampling
+    from accord.engine import Model, Policy, Sampling
     from accord.feedback.judge import Judge
     from accord.feedback.reward import Reward
 
@@ -33,63 +33,44 @@ AT_START, HELD_OUT = 2, 3
 """What the seeds of samples taken for the measure alone end with: the starting policy's, and held-out prompts'."""
 
 
-class NoWatch:
-    """No measure: nothing is measured, or kept."""
-
-    def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take over the rows of a run that goes on."""
-
-    def after(self, step: int, samples: Sequence[Sample] = ()) -> dict[str, float]:
-        """What is measured after a step, counted from 1."""
-        return {}
-
-    def save(self) -> None:
-        """Write the best policy so far into the run's folder."""
-
-    def settle(self) -> None:
-        """Make the policy what it was at its best."""
-
-
 def make_watch(
     run: Run,
-    options: PolicyOptions,
-    policy: Policy,
-    sampling: Sampling,
+    options: RunOptions,
+    method: TrainingConfig,
+    model: Model,
     *,
-    max_length: int,
     trained: Iterable[tuple[int, ...]],
     prompts: Sequence[EncodedPrompt] = (),
-) -> NoWatch:
-    """What watches a run, as its options say, made before the policy is trained.
+) -> Watch | None:
+    """What watches a run, as its options say, made before the model is trained; InputError where they cannot be used.
 
     Args:
-        sampling: how the policy answers; `options.watch_tokens` goes before its `max_new_tokens`.
         trained: the prompts trained on, of which those held out should be none.
         prompts: those that the steps' own samples answer, where there are such.
-
-    Raises:
-        InputError: the measure, or the prompts held out for it, cannot be used.
     """
-    if options.watch is None:
-        return NoWatch()
-    measure = feedback.named.as_measure(options.watch, policy)
-    if options.watch_data is None:
-        feedback.reward.check_prompts(measure, prompts)
-        return Watch(policy, run, measure, sampling, every=options.watch_every or 1)
-    sampling = replace(sampling, max_new_tokens=options.watch_tokens or sampling.max_new_tokens)
-    held_out, left_out = data.encoding.encode_prompts(
-        policy.tokenizer,
-        data.load_prompts(options.watch_data),
-        room=sampling.max_new_tokens,
-        context=policy.context,
-        longest=max_length,
+    if not (isinstance(options, PolicyOptions) and options.watch is not None and isinstance(model, engine.Policy)):
+        return None
+    measure = feedback.named.as_measure(options.watch, model)
+    sampling = method.sampling() if isinstance(method, SamplingConfig) else engine.Sampling(seed=method.seed)
+    held_out: list[EncodedPrompt] = []
+    if options.watch_data is not None:
+        sampling = replace(sampling, max_new_tokens=options.watch_tokens or sampling.max_new_tokens)
+        asked = data.load_prompts(options.watch_data)
+        held_out = encode_prompts(run, model, asked, room=sampling.max_new_tokens, longest=method.max_length)
+    feedback.reward.check_prompts(measure, held_out or prompts)
+    if known := {p.tokens for p in held_out}.intersection(trained):
+        run.print(f"{len(known)} prompts of watch_data are trained on too: there the measure is not held out.")
+    return Watch(model, run, measure, sampling, held_out, every=options.watch_every or (1 if prompts else 5))
+
+
+def encode_prompts(run: Run, policy: Policy, rows: Sequence[Prompt], *, room: int, longest: int) -> list[EncodedPrompt]:
+    """The prompts that leave `room` for an answer within `longest` tokens; the run says which do not."""
+    prompts, left_out = data.encoding.encode_prompts(
+        policy.tokenizer, rows, room=room, context=policy.context, longest=longest
     )
     for line in left_out:
         run.print(line)
-    feedback.reward.check_prompts(measure, held_out)
-    if known := {p.tokens for p in held_out}.intersection(trained):
-        run.print(f"{len(known)} prompts of watch_data are trained on too: there the measure is not held out.")
-    return Watch(policy, run, measure, sampling, held_out, every=options.watch_every or (1 if prompts else 5))
+    return prompts
 
 
 def check_independent(watch: Any, reward: Any) -> None:
@@ -104,14 +85,11 @@ def check_independent(watch: Any, reward: Any) -> None:
         )
 
 
-class Watch(NoWatch):
-    """A measure of a policy at work, and the best policy by it so far.
+class Watch:
+    """A measure of a policy at work, as it is before its training, and the best policy by it so far.
 
     Args:
-        policy: the policy, as it is before its training.
         run: whose folder gets `best/` and `best.json`.
-        measure: what measures it.
-        sampling: how it answers.
         held_out: prompts to be answered for the measure; without them it is taken of the steps' own samples.
         every: steps between measurements.
     """
@@ -126,8 +104,8 @@ class Watch(NoWatch):
         *,
         every: int = 1,
     ) -> None:
-        self.policy, self.run, self.measure, self.sampling, self.every = policy, run, measure, sampling, every
-        self.held_out = held_out
+        self.policy, self.run, self.measure, self.sampling = policy, run, measure, sampling
+        self.held_out, self.every = held_out, every
         self.recent: list[float] = []
         self.best: dict[str, float] = {}
         self.written: dict[str, float] = {}
@@ -135,26 +113,22 @@ class Watch(NoWatch):
         self.start = policy.frozen_copy() if feedback.named.only_compares(measure) else None
 
     def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take over the rows of a run that goes on; the best policy so far is the one in its folder."""
+        """Take over the rows of a run that goes on."""
         for row in rows:
             if "watched" in row:
                 self._is_best(int(row["step"]), row["watched"])
-        self.written = self.best
+        self.written = self.best  # it is in the run's folder
 
-    def after(self, step: int, samples: Sequence[Sample] = ()) -> dict[str, float]:
-        """What is measured after a step, counted from 1, whose samples these are; the policy is kept if it is best.
-
-        Raises:
-            TrainingStopped: the measure of a sample is not finite.
-        """
+    def after(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
+        """What is measured after a step, counted from 1, with these samples; TrainingStopped where it is not finite."""
         if (step - 1) % self.every:
             return {}
         if self.held_out:  # fresh answers, so that the noise of two steps is independent
             samples = self.policy.sample(self.held_out, 1, self._seeded(step, HELD_OUT))
-        value = self._compared(step, samples) if self.start is not None else self._scored(step, samples)
+        value = self._value(step, samples)
         if value is None:
             return {}
-        if self._is_best(step, value):
+        if self._is_best(step, value):  # and so is kept
             self.kept.network.load_state_dict(self.policy.network.state_dict())
         return {"watched": value}
 
@@ -165,12 +139,12 @@ class Watch(NoWatch):
             write_text(self.run.folder / "best.json", json.dumps(self.best))
             self.written = self.best
 
-    def settle(self) -> None:
-        """Make the policy what it was at its best; one that was not measured yet stays as it is."""
+    def settle(self, *, best: bool) -> None:
+        """The last `save`; where the run ends with the `best` policy, make the policy that, if any was measured."""
         self.save()
-        if self.best:
-            best = engine.load.reload(self.policy, self.run.folder / "best")
-            self.policy.network.load_state_dict(best.network.state_dict())
+        if best and self.best:
+            found = engine.load.reload(self.policy, self.run.folder / "best")
+            self.policy.network.load_state_dict(found.network.state_dict())
 
     def _is_best(self, step: int, value: float) -> bool:
         """Whether the mean of the last measurements is the highest so far; until there are enough, the latest is."""
@@ -187,13 +161,11 @@ class Watch(NoWatch):
         own = self.sampling.seed
         return replace(self.sampling, seed=((own,) if isinstance(own, int) else own) + seed)
 
-    def _scored(self, step: int, samples: Sequence[Sample]) -> float:
-        scores = feedback.reward.finite_scores(self.measure, samples, f"step {step}, watched")  # type: ignore[arg-type]
-        return float(scores.double().mean())
-
-    def _compared(self, step: int, samples: Sequence[Sample]) -> float | None:
-        """The mean P(win) of the samples, each against one of the starting policy's, by the valid verdicts."""
-        assert self.start is not None
+    def _value(self, step: int, samples: Sequence[Sample]) -> float | None:
+        """The mean score of the samples, or P(win) of each against one of the starting policy's, by valid verdicts."""
+        if self.start is None:
+            scores = feedback.reward.finite_scores(self.measure, samples, f"step {step}, watched")  # type: ignore[arg-type]
+            return float(scores.double().mean())
         prompts = [EncodedPrompt(s.prompt, s.prompt_tokens, s.row) for s in samples]
         theirs = self.start.sample(prompts, 1, self._seeded(step, AT_START))
         judge = feedback.judge.BothOrders(self.measure)  # type: ignore[arg-type]

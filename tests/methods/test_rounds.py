@@ -62,7 +62,7 @@ def exact_round(
     reward = dict(zip(map(id, EVERY), scores, strict=True))
     method = STaR(hint="", group_size=7)
     at = Round(method, 1, policy, lambda samples: torch.tensor([reward[id(s)] for s in samples]))
-    kept = method.select(at, PROMPTS, EVERY).samples
+    kept = method.select(at, PROMPTS, EVERY)[0]
     trees = Trees.of(as_trees(json.loads(json.dumps([as_row(s) for s in kept]))))
     before = probabilities(policy)
     learned = torch.tensor([any(s is k for k in kept) for s in EVERY])
@@ -264,7 +264,10 @@ def test_steps_grow_from_round_to_round() -> None:
     # 40 steps, and 20% more each round: 40, 48, 57.6, all of them rounded up.
     grown = STaR(max_steps=40, rounds=3)
     assert [grown.steps(100, n) for n in (1, 2, 3)] == [40, 48, 58]
-    assert grown.steps_from(1, 100) == 146 and grown.steps_from(3, 100) == 58
+    learner = grown.learner(policy_in_the_world(0), regex("x")).learn_from(range(100), None)
+    assert learner.total == 146
+    learner.first, learner.number, learner.trees = 88, 3, [Tree((1,), ())] * 100
+    assert learner.total - learner.first == 58
     # 2 epochs of 10 rows, 4 at a time, are 6 steps, and stay so without growth.
     assert [STaR(epochs=2, batch_size=4, growth=1.0).steps(10, n) for n in (1, 5)] == [6, 6]
 
@@ -276,7 +279,7 @@ def test_rows_of_any_text_come_back(tmp_path: Path) -> None:
 
     class Odd(STaR):
         def select(self, at: Round, prompts: Sequence[EncodedPrompt], samples: Sequence[Sample]) -> Selection:
-            return Selection([Sample(prompt.prompt, text, (5, 6), Completion((8, 2), (0.0, 0.0), "end"), 7)] * 2, {})
+            return [Sample(prompt.prompt, text, (5, 6), Completion((8, 2), (0.0, 0.0), "end"), 7)] * 2, {}
 
     policy = load_model(save_model(tmp_path / "base"))
     Odd(rounds=1, max_new_tokens=4, dtype="float32").fit(

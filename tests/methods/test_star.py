@@ -46,7 +46,7 @@ def test_right_samples_are_learned_and_the_others_prompts_asked_again_with_a_hin
     method = star(seed=18, group_size=6)
     at, prompts = Round(method, 2, policy, VERIFIER), encoded(policy, method, ROWS)
     samples = at.ask(prompts)
-    selection = method.select(at, prompts, samples)
+    selected, numbers = method.select(at, prompts, samples)
     right = [s for s in samples if is_right(s)]
     solved = {s.row for s in right}
     unsolved = [p for p in prompts if p.row not in solved]
@@ -59,28 +59,28 @@ def test_right_samples_are_learned_and_the_others_prompts_asked_again_with_a_hin
     shown = [(row, s.completion.tokens) for row, s in zip(rows, marked, strict=True) if is_right(s)]
     assert shown
     learned = sorted([*((s.row, s.completion.tokens) for s in right), *shown], key=lambda pair: pair[0])
-    assert [(s.row, s.completion.tokens) for s in selection.samples] == learned
-    assert selection.numbers == {
+    assert [(s.row, s.completion.tokens) for s in selected] == learned
+    assert numbers == {
         "reward": float(VERIFIER(samples).double().mean()),
         "right": len(right) / 24,
         "solved": len(solved) / 4,
         "rationalized": len({row for row, _ in shown}) / 4,
     }
     # Whatever was hinted, the trees have the prompts as they were asked at first.
-    trees = as_trees([as_row(s) for s in selection.samples])
+    trees = as_trees([as_row(s) for s in selected])
     assert {t.row: t.prompt for t in trees} == {
         p.row: p.tokens for p in prompts if p.row in {row for row, _ in learned}
     }
-    assert {s.row: s.prompt for s in selection.samples} == {row: ROWS[row] for row, _ in learned}
+    assert {s.row: s.prompt for s in selected} == {row: ROWS[row] for row, _ in learned}
 
 
 def test_without_a_hint_nobody_is_asked_again(policy: Policy) -> None:
     method = star(hint="", seed=3)
     at, prompts = Round(method, 2, policy, VERIFIER), encoded(policy, method, ROWS)
     samples = at.ask(prompts)
-    selection = method.select(at, prompts, samples)
-    assert selection.samples == [s for s in samples if is_right(s)]
-    assert selection.numbers["rationalized"] == 0
+    selected, numbers = method.select(at, prompts, samples)
+    assert selected == [s for s in samples if is_right(s)]
+    assert numbers["rationalized"] == 0
 
 
 def test_a_hint_without_room_is_not_given(policy: Policy) -> None:
