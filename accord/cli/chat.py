@@ -68,7 +68,6 @@ def chat(
 
 
 def _check(reward: Reward, name: str) -> None:
-    """Raise InputError where a reward reads what a row of data has and a message has not."""
     try:
         feedback.reward.check_prompts(reward, [EncodedPrompt(Prompt(""), (), -1)])
     except InputError as error:

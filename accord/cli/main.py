@@ -71,7 +71,6 @@ def split_command(words: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _say_where(call: Call, result: Any) -> None:
-    """One line that names what the command wrote."""
     if COMMANDS[call.command].says_where:
         return
     if hasattr(result, "report"):

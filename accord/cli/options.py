@@ -232,7 +232,6 @@ _WANTED = {int: "a whole number", float: "a number", bool: "true or false", str:
 
 
 def _wanted(option: Option) -> str:
-    """What an option takes, in words."""
     if option.is_mapping:
         return f"given by names, as {option.flag}.NAME VALUE"
     choices = _choices(option.type)

@@ -146,7 +146,6 @@ def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
 
 
 def _call(stage: Stage, folder: Path, *, resume: bool = False) -> Call:
-    """The stage's command with its options and its place."""
     out = folder / stage.name / (COMMANDS[stage.command].file if stage.command in COMMANDS else "")
     try:
         return bind(stage.command, {**stage.options, "out": str(out), **({"resume": True} if resume else {})})
@@ -178,7 +177,6 @@ def _require_files(stage: Stage, earlier: Sequence[Stage], folder: Path) -> None
 
 
 def _leaves_of(stage: Stage) -> list[str]:
-    """What is in a stage's folder when it has run."""
     entry = COMMANDS[stage.command]
     leaves = [entry.file] if entry.file else list(entry.leaves)
     return [name for name in leaves if name != "best" or "watch" in stage.options]

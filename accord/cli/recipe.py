@@ -193,7 +193,6 @@ def _carried(block: str, carry: Any, outside: Set[str], inside: Iterable[str]) -
 
 
 def _checked(stages: Any, where: str) -> Stages:
-    """The stages by name, where they are names with options."""
     if not isinstance(stages, Mapping) or not stages:
         raise InputError(f"{where} has no `stages`, each a name with a command and its options.")
     for name, options in stages.items():
@@ -203,7 +202,6 @@ def _checked(stages: Any, where: str) -> Stages:
 
 
 def _claim(names: Iterable[str], taken: Set[str]) -> None:
-    """Make sure that each name stands for one thing."""
     seen = set(taken)
     for name in names:
         if name in seen:

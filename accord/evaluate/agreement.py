@@ -77,7 +77,6 @@ def evaluate_agreement(
 def _read(
     data: str | None, annotators: Mapping[str, str], columns: dict[str, str] | None, options: RowOptions
 ) -> list[Judgment]:
-    """The judgments, each with the name of who gave it."""
     if data is None:
         files = {name: options.judgments(file, columns) for name, file in annotators.items()}
         return [replace(j, annotator=name) for name, some in files.items() for j in some]
@@ -281,7 +280,6 @@ def _ceiling(strict: Interval | None) -> Interval | None:
 
 
 def _warnings(result: AgreementResult, repeated: int) -> list[str]:
-    """What the numbers leave out, and what makes them less sure than they look."""
     lines = []
     if result.items < FEW:
         lines.append(f"The intervals rest on {result.items} items: with fewer than {FEW} they say little.")

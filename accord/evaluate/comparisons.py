@@ -154,7 +154,6 @@ def try_on(judgments: Sequence[Judgment], on_trial: OnTrial, *, probes: int = 0,
 
 
 def _judging(reward: str, beta: float | None, max_length: int, dtype: str) -> OnTrial:
-    """A reward or preference model, any other reward, or a judge of two texts."""
     judge = feedback.ai.with_progress(feedback.named.judge_named(reward))
     RewardJudge, ScoreJudge, score = feedback.judge.RewardJudge, feedback.judge.ScoreJudge, feedback.reward.score_texts
     if isinstance(judge, RewardJudge | ScoreJudge):
@@ -172,7 +171,6 @@ def _judging(reward: str, beta: float | None, max_length: int, dtype: str) -> On
 
 
 def _implicit(policy: str, reference: str | None, beta: float | None, max_length: int, dtype: str) -> OnTrial:
-    """A policy's implicit reward."""
     import torch
 
     from accord.evaluate.answers import branch_log_probs, require_same_vocabulary
@@ -195,7 +193,6 @@ def _implicit(policy: str, reference: str | None, beta: float | None, max_length
 
 
 def _warnings(trial: Trial, leads: Leads, invalid: int) -> list[str]:
-    """What makes the numbers less sure than they look."""
     lines = []
     pairs, clusters = len(trial.strict.lead), len(np.unique(trial.strict.clusters))
     if clusters < FEW:

@@ -94,7 +94,6 @@ def evaluate_frontier(
 
 
 def _named(families: Mapping[str, str | list[str]]) -> dict[str, list[str]]:
-    """The models of every family; InputError where one has none."""
     named = {name: [given] if isinstance(given, str) else given for name, given in families.items()}
     empty = next((name for name, folders in named.items() if not folders), None)
     if empty is not None:

@@ -143,7 +143,6 @@ def _leads(verdicts: Sequence[Verdict]) -> Floats:
 
 
 def _texts(comparisons: Sequence[Comparison]) -> tuple[list[tuple[Text, Text]], list[tuple[Text, Text]]]:
-    """Every first completion with its prompt, and every second."""
     return [(c.prompt, c.first) for c in comparisons], [(c.prompt, c.second) for c in comparisons]
 
 

@@ -192,7 +192,6 @@ def table(answered: Sequence[Answers], duels: Sequence[Duels], against: str | No
 
 
 def _divergence(answers: Answers) -> Divergence | None:
-    """The mean divergence over prompts with its interval, or a bound, which has none."""
     kl = answers.kl
     if kl is None:
         return None

@@ -100,7 +100,6 @@ def evaluate_overoptimization(
 
 
 def _drawn(model: str, data: str, n: int, asked: HeldOutOptions, reward: str, judge: str) -> Pool:
-    """n samples of the model to each of the prompts for which there is room, scored by both."""
     from accord.evaluate.answers import encoded, require_many, sample_pool
 
     require_many(n, asked.temperature)
@@ -110,7 +109,6 @@ def _drawn(model: str, data: str, n: int, asked: HeldOutOptions, reward: str, ju
 
 
 def _check(runs: dict[str, str] | None, samples: str | None, given: Mapping[str, str | None]) -> None:
-    """Raise InputError where the options leave nothing to trace, contradict each other, or would not be read."""
     if samples is not None and (given["model"] or given["data"]):
         raise InputError("--samples have been drawn; leave --model and --data out, or --samples.")
     if samples is not None:
@@ -230,7 +228,6 @@ def of_training(name: str, metrics: Sequence[Mapping[str, float]], *, proxy: str
 
 
 def _doubts(name: str, source: str, fit: Fit | None, points: int) -> list[str]:
-    """Why a curve has no fit, or its fit no turn."""
     if fit is None:
         return [f"{name}: {points} points of its {source} curve are too few for a fit."]
     if fit.turn is not None:

@@ -79,7 +79,6 @@ def evaluate_passes(
 
 
 def _measured(name: str, source: str, rows: list[Prompt], verifier: str, n: int, asked: AnswerOptions) -> PassRow:
-    """One model's samples of every prompt in numbers."""
     from accord.evaluate.answers import Answers, encoded, sampled
 
     policy = engine.load.load_model(source, dtype=asked.dtype)
@@ -102,7 +101,6 @@ def _measured(name: str, source: str, rows: list[Prompt], verifier: str, n: int,
 
 
 def _groups(values: list[T], n: int) -> list[list[T]]:
-    """The values of n samples each, prompt after prompt, as a list a prompt."""
     return [values[i : i + n] for i in range(0, len(values), n)]
 
 

@@ -96,9 +96,11 @@ def evaluate_tasks(
     left_out = clusters_named(held_out, given)
     dtype = str(engine.precision.compute_dtype(asked.dtype)).removeprefix("torch.")
     settings = TaskSettings(**{**dataclasses.asdict(asked), "tasks": tasks, "dtype": dtype})
-    examples = [examples_of(task, limit=asked.limit) for task in given]
-    questions = [Questions(t, _first(e, asked.templates)) for t, e in zip(given, examples, strict=True)]
+    questions = []
     for task in given:
+        examples = examples_of(task, limit=asked.limit)
+        asked_of = [dataclasses.replace(e, prompts=e.prompts[: asked.templates]) for e in examples]
+        questions.append(Questions(task, asked_of))
         _sampling(task, settings)
         if task.metric != "options":
             metric_named(task.metric)
@@ -193,7 +195,6 @@ def _priors(
 
 
 def _tree(policy: Policy, prompt: str, example: Example, task: Task, settings: TaskSettings) -> Tree:
-    """The prompt with every option as a branch."""
     from accord.data.encoding import to_tree
     from accord.data.examples import dialogue
 
@@ -218,7 +219,6 @@ def _require_room(policy: Policy, tokens: int, task: Task, example: Example) -> 
 
 
 def _sampling(task: Task, settings: TaskSettings) -> Sampling:
-    """How a task's answers are written."""
     tokens = task.max_new_tokens or settings.max_new_tokens
     return engine.sampling.Sampling(tokens, settings.temperature, seed=settings.seed)
 
@@ -270,7 +270,6 @@ def _warnings(
 
 
 def _predictions(questions: Sequence[Questions], answered: Mapping[str, list[Answered]]) -> list[dict[str, Any]]:
-    """Every question, its right answers, and each model's answer and score."""
     return [
         {
             "cluster": q.task.cluster,
@@ -285,10 +284,6 @@ def _predictions(questions: Sequence[Questions], answered: Mapping[str, list[Ans
         for i, q in enumerate(questions)
         for k, (example, t) in enumerate(q.asked)
     ]
-
-
-def _first(examples: list[Example], templates: int | None) -> list[Example]:
-    return [dataclasses.replace(e, prompts=e.prompts[:templates]) for e in examples]
 
 
 def mean_of_tasks(tasks: Sequence[Interval]) -> Interval:

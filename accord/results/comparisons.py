@@ -163,7 +163,6 @@ class ComparisonsResult(Evaluation):
         return grid
 
     def _further_table(self) -> Table:
-        """Whatever else there is of calibration, length, ties and rankings."""
         calibration = self.calibration or Calibration()
         ties, ranking = self.on_ties or OnTies(), self.ranking
         rows = {

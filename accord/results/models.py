@@ -206,7 +206,6 @@ class ModelsResult(Evaluation):
         return grid
 
     def _wins_table(self) -> Table:
-        """Each win rate, what it counts, and what is left of it at equal length."""
         grid = Table("model", f"wins over {self.against}", "won, tied, lost", "p", "at equal length")
         for m in self.models:
             won = m.win_rate

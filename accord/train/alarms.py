@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, TypeAlias
 
-from accord.errors import InputError
+from accord.errors import InputError, nearest
 from accord.train.history import ENDS, History, grown, moving, noise, z
 
 SILENCE = 10
@@ -66,9 +65,8 @@ def chosen(names: str | None) -> tuple[str, ...]:
     known = [rule.name for rule in RULES]
     for name in wanted:
         if name not in known:
-            near = get_close_matches(name, known, 1, 0.5)
-            hint = f"did you mean {near[0]}?" if near else f"the alarms are {', '.join(known)}"
-            raise InputError(f"stop_when: there is no alarm {name!r}; {hint}.")
+            hint = nearest(name, known) or f"; the alarms are {', '.join(known)}"
+            raise InputError(f"stop_when: there is no alarm {name!r}{hint}.")
     return wanted
 
 
