@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 
 @dataclass(frozen=True)
@@ -17,13 +18,8 @@ class Metric:
     is_main: bool = True
 
 
-def _share(title: str, look_for: str, *, chance: float | None = None, is_main: bool = True) -> Metric:
-    return Metric(title, look_for, is_share=True, chance=chance, is_main=is_main)
-
-
-def _aside(title: str, look_for: str, *, chance: float | None = None) -> Metric:
-    return Metric(title, look_for, chance=chance, is_main=False)
-
+_share = partial(Metric, is_share=True)
+_aside = partial(Metric, is_main=False)
 
 PART = "reward of "
 """What the columns of a reward's parts begin with; the part's name follows."""
@@ -142,9 +138,7 @@ IN_CONTEXT = {
     },
     "invalid": {
         "reward": _share(
-            "Chance to win",
-            "Against an opponent that learns too, a half is a draw; the dashed line.",
-            chance=0.5,
+            "Chance to win", "Against an opponent that learns too, a half is a draw; the dashed line.", chance=0.5
         ),
     },
 }
@@ -164,12 +158,8 @@ def metric_for(name: str, measured: Collection[str]) -> Metric:
 def in_order(names: Iterable[str]) -> list[str]:
     """The columns in the order in which they are shown: a reward's parts after it, unknown ones last."""
     order = {name: index for index, name in enumerate(METRICS)}
-
-    def position(name: str) -> tuple[int, bool]:
-        is_part = name.startswith(PART)
-        return order.get("reward" if is_part else name, len(order)), is_part
-
-    return sorted(names, key=position)
+    is_part = {name: name.startswith(PART) for name in names}
+    return sorted(is_part, key=lambda name: (order.get("reward" if is_part[name] else name, len(order)), is_part[name]))
 
 
 def score_of(measured: Collection[str]) -> str:

@@ -10,11 +10,12 @@ import numpy as np
 from accord.files import write_text
 from accord.report import captions, figures, html, series, trial
 from accord.report.alarms import StageAlarms, stage_alarms
+from accord.report.captions import Metric
 from accord.report.figures import Figure, Mark
 from accord.report.folder import StageRecord, Story, read_story
 from accord.report.frontier import frontiers
 from accord.report.html import Json, number
-from accord.report.lineage import FlowChart, draw, key_settings, lineage
+from accord.report.lineage import draw, lineage
 from accord.report.models import model_tables
 from accord.report.overoptimization import turning
 from accord.report.series import Series
@@ -25,24 +26,14 @@ PARTING = ("reward", "watched")
 
 
 @dataclass(frozen=True)
-class Origins:
-    """What was run: the stages behind what the page is about, drawn level and upright, and listed one by one."""
-
-    stages: tuple[StageRecord, ...]
-    drawings: tuple[FlowChart, ...]
-    settings: tuple[list[tuple[str, object]], ...]
-
-
-@dataclass(frozen=True)
 class Chapter:
-    """One stage: the figure of reward and watch, its main curves, the less telling ones apart, samples, alarms."""
+    """One stage: the figure of reward and watch, its other curves, samples, alarms."""
 
     stage: StageRecord
     steps: int
     speed: float | None
     parting: Figure | None
     curves: tuple[Figure, ...]
-    more_curves: tuple[Figure, ...]
     samples: tuple[Json, ...]
     score: str
     alarms: StageAlarms | None
@@ -72,10 +63,13 @@ def render(story: Story) -> str:
     """The page as HTML."""
     tables = model_tables(story)
     shared = html.shared([stage.run.environment for stage in story.stages])
+    origins = list(story.stages) if story.is_pipeline else lineage(story.folder)
+    is_drawn = len(origins) >= (1 if story.is_pipeline else 2)
     return html.fill(
         "page.html",
         story=story,
-        origins=_origins(story),
+        origins=origins if story.is_pipeline or any(stage.command for stage in origins) else [],
+        drawings=[draw(origins, upright=upright) for upright in (False, True)] if is_drawn else [],
         tables=tables,
         trials=trial.trials(story),
         agreements=trial.agreements(story),
@@ -88,15 +82,6 @@ def render(story: Story) -> str:
     )
 
 
-def _origins(story: Story) -> Origins | None:
-    stages = list(story.stages) if story.is_pipeline else lineage(story.folder)
-    if not stages or (not story.is_pipeline and not any(stage.command for stage in stages)):
-        return None
-    is_drawn = story.is_pipeline or len(stages) > 1
-    drawings = [draw(stages, upright=upright) for upright in (False, True)] if is_drawn else []
-    return Origins(tuple(stages), tuple(drawings), tuple(map(key_settings, stages)))
-
-
 def _models(result: TasksResult) -> list[str]:
     """The models that have a score on any task; files of before do not name them."""
     scores = [scores for cluster in result.clusters for scores in (cluster.mean, *(t.scores for t in cluster.tasks))]
@@ -106,17 +91,17 @@ def _models(result: TasksResult) -> list[str]:
 def chapter(stage: StageRecord, shared: Json) -> Chapter:
     """The chapter of a stage; what its environment shares with the others' is shown elsewhere."""
     metrics = series.columns(stage.run.metrics)
-    alarms = stage_alarms(stage, metrics)
-    marks = alarms.marks if alarms else []
+    alarms = stage_alarms(stage.name, stage.run, metrics)
+    marks = [alarm.mark for alarm in alarms.alarms] if alarms else []
     speed = metrics.get("tokens_per_second")
-    main, more = _curves(metrics, marks)
+    apart = PARTING if metrics.keys() >= set(PARTING) else ()
+    shown = captions.in_order(name for name in metrics if name not in apart)
     return Chapter(
         stage=stage,
         steps=len(stage.run.metrics),
         speed=float(np.median(speed.values)) if speed else None,
-        parting=parting(metrics, marks),
-        curves=main,
-        more_curves=more,
+        parting=_parting(metrics["reward"], metrics["watched"], marks) if apart else None,
+        curves=tuple(_curve(metrics[name], captions.metric_for(name, metrics), marks) for name in shown),
         samples=_early_and_late(stage.run.samples),
         score=captions.score_of(metrics),
         alarms=alarms,
@@ -124,13 +109,15 @@ def chapter(stage: StageRecord, shared: Json) -> Chapter:
     )
 
 
-def parting(metrics: dict[str, Series], marks: list[Mark]) -> Figure | None:
-    """Reward and what watches it in one figure; None where either is missing."""
-    if not metrics.keys() >= set(PARTING):
-        return None
-    reward, watched = (metrics[name] for name in PARTING)
+def _parting(reward: Series, watched: Series, marks: list[Mark]) -> Figure:
+    """Reward and what watches it in one figure."""
     svg = figures.parting(reward, watched, PARTING, marks)
     return Figure("The reward, and what watches it", svg, parted(reward, watched))
+
+
+def _curve(values: Series, metric: Metric, marks: list[Mark]) -> Figure:
+    svg, caption = figures.curve(values, metric, marks), figures.caption(metric, values)
+    return Figure(metric.title, svg, caption, metric.is_main)
 
 
 def parted(reward: Series, watched: Series) -> str:
@@ -155,18 +142,6 @@ def parted(reward: Series, watched: Series) -> str:
         seen = f"The measure rises from {number(smoothed[0])} to {number(smoothed[-1])}"
         rises = f" as the reward goes from {begun} to {ended}: they have not parted."
     return f"{seen}{rises} {legend}"
-
-
-def _curves(metrics: dict[str, Series], marks: list[Mark]) -> tuple[tuple[Figure, ...], tuple[Figure, ...]]:
-    """The main curves and the others, in their order, without those that the figure of reward and watch shows."""
-    main: list[Figure] = []
-    more: list[Figure] = []
-    apart = PARTING if metrics.keys() >= set(PARTING) else ()
-    for name in captions.in_order(name for name in metrics if name not in apart):
-        metric, values = captions.metric_for(name, metrics), metrics[name]
-        drawn = Figure(metric.title, figures.curve(values, metric, marks), figures.caption(metric, values))
-        (main if metric.is_main else more).append(drawn)
-    return tuple(main), tuple(more)
 
 
 def _early_and_late(samples: list[Json], most: int = 6) -> tuple[Json, ...]:

@@ -44,17 +44,11 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Series:
-    steps, values, broken = [], [], 0
-    for row in rows:
-        value = row.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        if math.isfinite(value):
-            steps.append(row["step"])
-            values.append(value)
-        else:
-            broken += 1
-    return Series(np.asarray(steps, float), np.asarray(values, float), broken)
+    given = [(row["step"], row.get(name)) for row in rows]
+    numbers = [(step, v) for step, v in given if isinstance(v, int | float) and not isinstance(v, bool)]
+    finite = [(step, value) for step, value in numbers if math.isfinite(value)]
+    steps, values = (np.array([pair[axis] for pair in finite], float) for axis in (0, 1))
+    return Series(steps, values, broken=len(numbers) - len(finite))
 
 
 def smooth(values: Array) -> Array:

@@ -102,16 +102,16 @@ def _listed(confidences: Sequence[float]) -> str:
     return ", ".join(f"{100 * confidence:.0f}%" for confidence in confidences)
 
 
+@drawing
 def _picture(bins: Sequence[Bin]) -> Markup:
     confidence, seen = [one.confidence for one in bins], [one.frequency for one in bins]
-    with drawing():
-        figure, axes = blank(3.6, 2.8, "what the model says")
-        axes.set_ylabel("how often it is so")
-        low = min(0.5, *confidence, *(frequency.low for frequency in seen))
-        axes.plot([low, 1.0], [low, 1.0], color=SOFT, linewidth=0.8, linestyle=DASHES)
-        axes.vlines(confidence, [s.low for s in seen], [s.high for s in seen], color=HUES[0], linewidth=1.4)
-        axes.plot(confidence, [s.estimate for s in seen], color=HUES[0], linewidth=1.0, marker="o", markersize=4.5)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-            axis.set_major_locator(MultipleLocator(0.1 if low >= 0.4 else 0.2))
-        return inline(figure)
+    figure, axes = blank(3.6, 2.8, "what the model says")
+    axes.set_ylabel("how often it is so")
+    low = min(0.5, *confidence, *(frequency.low for frequency in seen))
+    axes.plot([low, 1.0], [low, 1.0], color=SOFT, linewidth=0.8, linestyle=DASHES)
+    axes.vlines(confidence, [s.low for s in seen], [s.high for s in seen], color=HUES[0], linewidth=1.4)
+    axes.plot(confidence, [s.estimate for s in seen], color=HUES[0], linewidth=1.0, marker="o", markersize=4.5)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axis.set_major_locator(MultipleLocator(0.1 if low >= 0.4 else 0.2))
+    return inline(figure)
