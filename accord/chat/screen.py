@@ -51,10 +51,6 @@ class Screen:
         """A line that no model said."""
         self.console.print(Text(legible(text), "dim"), soft_wrap=True)
 
-    def title(self, name: str) -> None:
-        """Whose answer follows."""
-        self.console.print(Text(legible(name), "bold"), soft_wrap=True)
-
     def waiting(self, text: str) -> AbstractContextManager[object]:
         """A sign of life while there is nothing to show."""
         return self.console.status(text) if self.is_live else nullcontext()
@@ -66,7 +62,7 @@ class Screen:
             return
         for name, pieces in zip(names, answers, strict=True):
             if len(answers) > 1:
-                self.title(name)
+                self.console.print(Text(legible(name), "bold"), soft_wrap=True)
             try:
                 for piece in pieces:
                     self.console.out(legible(piece), end="", highlight=False)

@@ -76,11 +76,11 @@ class Speaker:
         Raises:
             InputError: the message alone leaves too little room, or the model's template refuses the chat.
         """
-        history = conversation.history(speaker) if self.has_template else []
         context = self.policy.context
         room = longest if context is None else max(1, min(longest, context // 2))
-        for forgotten in range(len(history) + 1):
-            prompt = self._prompt(conversation.system, history[forgotten:], message)
+        for forgotten in range(len(conversation.turns) + 1 if self.has_template else 1):
+            said = conversation.messages(speaker, forgotten)
+            prompt = (*said, Message("user", message)) if self.has_template else message
             tokens = encode_prompt(self.policy.tokenizer, prompt)
             if context is None or len(tokens) + room <= context:
                 if not tokens:
@@ -90,14 +90,6 @@ class Speaker:
             f"the message of {len(tokens)} tokens leaves no room for an answer of {room} in the context of "
             f"{self.name}, {context} tokens; make it shorter."
         )
-
-    def _prompt(self, system: str, history: Sequence[tuple[str, str]], message: str) -> Text:
-        if not self.has_template:
-            return message
-        turns = [Message("system", system)] if system else []
-        for asked, answered in history:
-            turns += [Message("user", asked), Message("assistant", answered)]
-        return (*turns, Message("user", message))
 
     def best_of(self, question: Question, sampling: Sampling, n: int, reward: Reward) -> Reply:
         """The first of highest reward among n answers."""
@@ -206,28 +198,21 @@ class Conversation:
     system: str = ""
     turns: list[Turn] = field(default_factory=list)
 
-    def history(self, speaker: int) -> list[tuple[str, str]]:
-        """What was said before, as a model is to see it: (message, answer) of every turn."""
-        return [(turn.message, turn.goes_on_from(speaker).text) for turn in self.turns]
-
-    def prefer(self, which: Preferred) -> None:
-        """Note which answer of the last turn is better; from there both models go on.
-
-        Raises:
-            InputError: there are not two answers, or the preference is saved already.
-        """
-        if not self.turns:
-            raise InputError("there are no answers to prefer one of yet.")
-        if self.turns[-1].is_saved:
-            raise InputError("that preference is saved already, and stays as it is.")
-        self.turns[-1].preferred = which
+    def messages(self, speaker: int, forgotten: int = 0) -> list[Message]:
+        """What was said before, as a model is to see it, without the oldest turns, so many of which are forgotten."""
+        said = [Message("system", self.system)] if self.system else []
+        for turn in self.turns[forgotten:]:
+            said += [Message("user", turn.message), Message("assistant", turn.goes_on_from(speaker).text)]
+        return said
 
 
-def demonstrations(conversation: Conversation) -> list[dict[str, Any]]:
-    """The conversation with one model as rows: one of all messages; of plain texts one a turn, which stands alone.
+def save_demonstrations(conversation: Conversation, file: Path) -> str:
+    """Append the conversation with one model to the file; a line that says so.
+
+    A chat is one row of all its messages; plain texts, each of which stands alone, are a row a turn.
 
     Raises:
-        InputError: nothing was said, or the model said nothing in some turn.
+        InputError: nothing was said, the model said nothing in some turn, or the file cannot be appended to.
     """
     turns = conversation.turns
     if not turns:
@@ -238,20 +223,12 @@ def demonstrations(conversation: Conversation) -> list[dict[str, Any]]:
     answers = [turn.answers[0] for turn in turns if not turn.is_saved]
     if not answers:
         raise InputError("nothing was said since it was saved.")
+    rows = [{"messages": text_to_json(tuple(conversation.messages(0)))}]
     if any(isinstance(answer.prompt, str) for answer in answers):
-        return [row_to_json(Demonstration(answer.prompt, answer.text)) for answer in answers]
-    said = [Message("system", conversation.system)] if conversation.system else []
-    for turn in turns:
-        said += [Message("user", turn.message), Message("assistant", turn.answers[0].text)]
-    return [{"messages": text_to_json(tuple(said))}]
-
-
-def save_demonstrations(conversation: Conversation, file: Path) -> str:
-    """Append the conversation to the file; a line that says so."""
-    rows = demonstrations(conversation)
+        rows = [row_to_json(Demonstration(answer.prompt, answer.text)) for answer in answers]
     append(file, rows)
-    cut = sum(turn.answers[0].completion.stop == "length" for turn in conversation.turns)
-    for turn in conversation.turns:
+    cut = sum(turn.answers[0].completion.stop == "length" for turn in turns)
+    for turn in turns:
         turn.is_saved = True
     warning = f"; where an answer was cut ({cut} of them), it would be learned as if it ended there" if cut else ""
     return f"{len(rows)} demonstration{'s' * (len(rows) > 1)} appended to {file}{warning}."
@@ -262,16 +239,16 @@ def save_comparisons(conversation: Conversation, file: Path) -> str:
 
     Preferences and rankings are rows of different columns, which a file holds one kind of.
     """
-    new = [(i, turn) for i, turn in enumerate(conversation.turns, 1) if turn.preferred and not turn.is_saved]
-    if not new:
-        raise InputError("there is no new preference to save: /prefer 1, 2 or tie first.")
     rows: list[tuple[Turn, Preference | Ranking]] = []
     left_out = []
-    for number, turn in new:
-        try:
-            rows.append((turn, turn.comparison()))
-        except InputError as error:
-            left_out.append(f"turn {number} is left out: {error}")
+    for number, turn in enumerate(conversation.turns, 1):
+        if turn.preferred and not turn.is_saved:
+            try:
+                rows.append((turn, turn.comparison()))
+            except InputError as error:
+                left_out.append(f"turn {number} is left out: {error}")
+    if not rows and not left_out:
+        raise InputError("there is no new preference to save: /prefer 1, 2 or tie first.")
     lines, ties = [], file.with_name(f"{file.stem}.ties{file.suffix}")
     for kind, what, target in ((Preference, "preference", file), (Ranking, "tie", ties)):
         of_kind = [(turn, row) for turn, row in rows if isinstance(row, kind)]
