@@ -45,6 +45,8 @@ class Session:
         system: str = "",
     ) -> None:
         self.speakers, self.screen, self.sampling = list(speakers), screen, sampling
+        numbered = [f"{number} · {speaker.name}" for number, speaker in enumerate(speakers, 1)]
+        self.names = numbered if len(speakers) > 1 else [speakers[0].name]
         self.reward, self.best_of = reward, best_of
         self.next_best_of: int | None = None
         self.retries = 0
@@ -52,13 +54,6 @@ class Session:
         for speaker in self.speakers:
             speaker.check_system(system)
         self.conversation = Conversation(system)
-
-    @property
-    def names(self) -> list[str]:
-        """What the models are called on the screen: numbered where there are two."""
-        if len(self.speakers) == 1:
-            return [self.speakers[0].name]
-        return [f"{number} · {speaker.name}" for number, speaker in enumerate(self.speakers, 1)]
 
     def run(self, lines: Iterable[str]) -> None:
         """Answer every line until there are no more, or one says /quit."""
@@ -111,7 +106,9 @@ class Session:
     def _streamed(self, questions: Sequence[Question], retry: int) -> tuple[Reply, ...]:
         """Answers shown as they come; Ctrl-C ends them where they are."""
         asked = enumerate(zip(self.speakers, questions, strict=True))
-        sayings = [Saying(speaker, question, self._sampling(i, retry)) for i, (speaker, question) in asked]
+        sayings = [
+            Saying(speaker.policy, question, self._sampling(i, question, retry)) for i, (speaker, question) in asked
+        ]
         try:
             self.screen.follow(self.names, sayings)
         except KeyboardInterrupt:
@@ -128,17 +125,17 @@ class Session:
         answers = []
         for i, (speaker, question) in enumerate(zip(self.speakers, questions, strict=True)):
             with self.screen.waiting(f"choosing from {n} answers"):
-                answers.append(speaker.best_of(question, self._sampling(i, retry), n, self.reward))
+                answers.append(speaker.best_of(question, self._sampling(i, question, retry), n, self.reward))
         self.screen.follow(self.names, [[answer.text] for answer in answers])
         return tuple(answers)
 
-    def _sampling(self, index: int, retry: int) -> Sampling:
+    def _sampling(self, index: int, question: Question, retry: int) -> Sampling:
         """How a model's answer is drawn: by the seed's numbers, and by others for its twin and for another try."""
         twin = sum(other.policy is self.speakers[index].policy for other in self.speakers[:index])
-        if retry == twin == 0:
-            return self.sampling
-        assert isinstance(self.sampling.seed, int)
-        return replace(self.sampling, seed=(self.sampling.seed, retry, twin))
+        seed = self.sampling.seed
+        assert isinstance(seed, int)
+        again = (seed, retry, twin) if retry or twin else seed
+        return replace(self.sampling, max_new_tokens=question.room, seed=again)
 
     def _check_best_of(self, n: int) -> None:
         if n < 1:

@@ -93,7 +93,6 @@ class Speaker:
 
     def best_of(self, question: Question, sampling: Sampling, n: int, reward: Reward) -> Reply:
         """The first of highest reward among n answers."""
-        sampling = replace(sampling, max_new_tokens=question.room)
         samples = self.policy.sample([EncodedPrompt(Prompt(question.prompt), question.tokens, -1)], n, sampling)
         answers = [Reply(question.prompt, question.tokens, s.text, s.completion) for s in samples]
         rewards = rewards_of(reward, answers)
@@ -103,16 +102,14 @@ class Speaker:
 class Saying:
     """An answer on its way: iterating gives pieces of its text; `answer` is what was said until then."""
 
-    def __init__(self, speaker: Speaker, question: Question, sampling: Sampling) -> None:
-        self.speaker, self.question = speaker, question
-        self.sampling = replace(sampling, max_new_tokens=question.room)
+    def __init__(self, policy: Policy, question: Question, sampling: Sampling) -> None:
+        self.policy, self.question, self.sampling = policy, question, sampling
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
 
     def __iter__(self) -> Iterator[str]:
-        policy = self.speaker.policy
-        spelling = Spelling(policy.tokenizer)
-        for token, logprob in stream(policy.network, self.question.tokens, self.sampling, end=policy.end):
+        spelling = Spelling(self.policy.tokenizer)
+        for token, logprob in stream(self.policy.network, self.question.tokens, self.sampling, end=self.policy.end):
             self.tokens.append(token)
             self.logprobs.append(logprob)
             yield spelling.add(token)
@@ -121,16 +118,11 @@ class Saying:
     @property
     def answer(self) -> Reply:
         """What was said so far; stopped where neither the model nor the limit has ended it."""
-        policy = self.speaker.policy
-        has_ended = self.tokens[-1:] == [policy.end]
+        has_ended = self.tokens[-1:] == [self.policy.end]
         completion = Completion(tuple(self.tokens), tuple(self.logprobs), "end" if has_ended else "length")
-        return Reply(
-            self.question.prompt,
-            self.question.tokens,
-            policy.text(self.tokens),
-            completion,
-            is_stopped=not has_ended and len(self.tokens) < self.question.room,
-        )
+        is_stopped = not has_ended and len(self.tokens) < self.question.room
+        text = self.policy.text(self.tokens)
+        return Reply(self.question.prompt, self.question.tokens, text, completion, is_stopped)
 
 
 def rewards_of(reward: Reward, answers: Sequence[Reply]) -> tuple[float, ...]:

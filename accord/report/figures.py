@@ -135,21 +135,12 @@ def parting(proxy: Series, independent: Series, names: tuple[str, str], marks: S
     return inline(figure)
 
 
-Style = tuple[str, object]
-"""A color and a pattern of dashes."""
-
-
-def style(index: int) -> Style:
-    """How a comparison's run of this index is drawn: the first six solid, the next six dashed, then dotted."""
-    return hue(index), ("-", DASHES, (0, (1, 1.5)))[min(index // len(HUES), 2)]
-
-
 @drawing
-def overlay(runs: Sequence[tuple[str, Series]], metric: Metric, styles: dict[str, Style]) -> Markup:
-    """One metric of several runs, each in its style."""
+def overlay(runs: Sequence[tuple[int, Series]], metric: Metric) -> Markup:
+    """One metric of several runs by their index: the first six are solid, the next six dashed, then dotted."""
     figure, axes = blank(3.5, 1.9, "step")
-    for name, series in runs:
-        _line(axes, series, *styles[name])
+    for index, series in runs:
+        _line(axes, series, hue(index), ("-", DASHES, (0, (1, 1.5)))[min(index // len(HUES), 2)])
     _settle(axes, [series for _, series in runs], metric)
     return inline(figure)
 

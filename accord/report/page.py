@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from accord.files import write_text
-from accord.report import captions, figures, html, series, trial
+from accord.report import captions, figures, html, series
 from accord.report.alarms import StageAlarms, stage_alarms
 from accord.report.captions import Metric
 from accord.report.figures import Figure, Mark
@@ -19,10 +19,8 @@ from accord.report.lineage import draw, lineage
 from accord.report.models import model_tables
 from accord.report.overoptimization import turning
 from accord.report.series import Series
-from accord.results import OveroptimizationResult, PassesResult, TasksResult
-
-PARTING = ("reward", "watched")
-"""What is optimized and what watches it: drawn as one figure where both were measured."""
+from accord.report.trial import AgreementSection, trials
+from accord.results import AgreementResult, OveroptimizationResult, PassesResult, TasksResult
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,8 @@ def render(story: Story) -> str:
         origins=origins if story.is_pipeline or any(stage.command for stage in origins) else [],
         drawings=[draw(origins, upright=upright) for upright in (False, True)] if is_drawn else [],
         tables=tables,
-        trials=trial.trials(story),
-        agreements=trial.agreements(story),
+        trials=trials(story),
+        agreements=[AgreementSection(stage, result) for stage, result in story.results(AgreementResult)],
         tasks=[(stage, result, _models(result)) for stage, result in story.results(TasksResult)],
         passes=story.results(PassesResult),
         frontiers=frontiers(story, tables),
@@ -94,13 +92,13 @@ def chapter(stage: StageRecord, shared: Json) -> Chapter:
     alarms = stage_alarms(stage.name, stage.run, metrics)
     marks = [alarm.mark for alarm in alarms.alarms] if alarms else []
     speed = metrics.get("tokens_per_second")
-    apart = PARTING if metrics.keys() >= set(PARTING) else ()
+    apart = captions.REWARDS if metrics.keys() >= set(captions.REWARDS) else ()
     shown = captions.in_order(name for name in metrics if name not in apart)
     return Chapter(
         stage=stage,
         steps=len(stage.run.metrics),
         speed=float(np.median(speed.values)) if speed else None,
-        parting=_parting(metrics["reward"], metrics["watched"], marks) if apart else None,
+        parting=_parting(*(metrics[name] for name in apart), marks) if apart else None,
         curves=tuple(_curve(metrics[name], captions.metric_for(name, metrics), marks) for name in shown),
         samples=_early_and_late(stage.run.samples),
         score=captions.score_of(metrics),
@@ -111,7 +109,7 @@ def chapter(stage: StageRecord, shared: Json) -> Chapter:
 
 def _parting(reward: Series, watched: Series, marks: list[Mark]) -> Figure:
     """Reward and what watches it in one figure."""
-    svg = figures.parting(reward, watched, PARTING, marks)
+    svg = figures.parting(reward, watched, captions.REWARDS, marks)
     return Figure("The reward, and what watches it", svg, parted(reward, watched))
 
 

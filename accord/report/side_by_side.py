@@ -21,9 +21,6 @@ Row = tuple[str, tuple[str, ...]]
 Stories = Sequence[tuple[str, Story]]
 """The runs or pipelines compared, each with a name that none of the others has."""
 
-LEADING = ("reward", "watched")
-"""Metrics that the page opens with."""
-
 
 @dataclass(frozen=True)
 class SharedStage:
@@ -73,7 +70,6 @@ def differences(together: Sequence[SharedStage], names: Sequence[str]) -> tuple[
 
 def _shared_stage(title: str, same: Sequence[tuple[str, StageRecord]], names: Sequence[str]) -> SharedStage:
     runs = [(name, series.columns(stage.run.metrics)) for name, stage in same]
-    styles = {name: figures.style(index) for index, name in enumerate(names)}
     leading, finals, curves = [], [], []
     for column in captions.in_order(dict.fromkeys(name for _, metrics in runs for name in metrics)):
         measuring = [(name, metrics[column]) for name, metrics in runs if column in metrics]
@@ -81,7 +77,7 @@ def _shared_stage(title: str, same: Sequence[tuple[str, StageRecord]], names: Se
         last = {name: ends(one.values)[1] for name, one in measuring}
         shown = {name: (percent if metric.is_share else number)(value) for name, value in last.items()}
         ranked = ", ".join(f"{name} {shown[name]}" for name in sorted(last, key=lambda name: -last[name]))
-        if column in LEADING and len(measuring) == len(runs):
+        if column in captions.REWARDS and len(measuring) == len(runs):
             leading.append(f"{metric.title}, at the end: {ranked}.")
         if metric.is_main:
             finals.append((metric.title, tuple(shown.get(name, ABSENT) for name, _ in runs)))
@@ -90,7 +86,7 @@ def _shared_stage(title: str, same: Sequence[tuple[str, StageRecord]], names: Se
             caption += f" Not measured in {', '.join(others)}."
         if metric.look_for:
             caption += f" {metric.look_for}"
-        svg = figures.overlay(measuring, metric, styles)
+        svg = figures.overlay([(names.index(name), one) for name, one in measuring], metric)
         curves.append(Figure(metric.title, svg, caption, metric.is_main))
     return SharedStage(
         title=title,

@@ -72,11 +72,6 @@ def trials(story: Story) -> list[TrialSection]:
     return [TrialSection(result, _reliability(result.calibration) if result.calibration else None) for result in given]
 
 
-def agreements(story: Story) -> list[AgreementSection]:
-    """The evaluations of annotators' agreement in the story."""
-    return [AgreementSection(stage, result) for stage, result in story.results(AgreementResult)]
-
-
 def _reliability(calibration: Calibration) -> Figure | None:
     """How often the model is right at each confidence, with what to see."""
     bins, error = calibration.bins, calibration.ece
@@ -88,18 +83,14 @@ def _reliability(calibration: Calibration) -> Figure | None:
             f"Expected calibration error {percent(error.estimate)} ({percent(error.low)}–{percent(error.high)}): "
             "how far, on average, its confidence is from how often it is right. "
         )
-    over = [one.confidence for one in bins if one.frequency.high < one.confidence]
-    under = [one.confidence for one in bins if one.frequency.low > one.confidence]
+    over = [f"{100 * one.confidence:.0f}%" for one in bins if one.frequency.high < one.confidence]
+    under = [f"{100 * one.confidence:.0f}%" for one in bins if one.frequency.low > one.confidence]
     if over:
-        caption += f"Too sure where it says {_listed(over)}. "
+        caption += f"Too sure where it says {', '.join(over)}. "
     if under:
-        caption += f"Surer than it says at {_listed(under)}. "
+        caption += f"Surer than it says at {', '.join(under)}. "
     caption += "On the dashed line it is right as often as it says; below it, too sure of itself."
     return Figure("Calibration", _picture(bins), caption)
-
-
-def _listed(confidences: Sequence[float]) -> str:
-    return ", ".join(f"{100 * confidence:.0f}%" for confidence in confidences)
 
 
 @drawing
