@@ -106,9 +106,7 @@ class Session:
     def _streamed(self, questions: Sequence[Question], retry: int) -> tuple[Reply, ...]:
         """Answers shown as they come; Ctrl-C ends them where they are."""
         asked = enumerate(zip(self.speakers, questions, strict=True))
-        sayings = [
-            Saying(speaker.policy, question, self._sampling(i, question, retry)) for i, (speaker, question) in asked
-        ]
+        sayings = [Saying(speaker.policy, q, self._sampling(i, q, retry)) for i, (speaker, q) in asked]
         try:
             self.screen.follow(self.names, sayings)
         except KeyboardInterrupt:

@@ -98,7 +98,7 @@ def chapter(stage: StageRecord, shared: Json) -> Chapter:
         stage=stage,
         steps=len(stage.run.metrics),
         speed=float(np.median(speed.values)) if speed else None,
-        parting=_parting(*(metrics[name] for name in apart), marks) if apart else None,
+        parting=_parting(metrics["reward"], metrics["watched"], marks) if apart else None,
         curves=tuple(_curve(metrics[name], captions.metric_for(name, metrics), marks) for name in shown),
         samples=_early_and_late(stage.run.samples),
         score=captions.score_of(metrics),
