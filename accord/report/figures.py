@@ -109,11 +109,17 @@ class Figure:
 
 
 @drawing
-def curve(series: Series, metric: Metric, marks: Sequence[Mark] = ()) -> Markup:
-    """One metric over the steps of a run: the raw values faint, their running mean bold, alarms at their steps."""
-    figure, axes = blank(3.5, 1.75, "step")
-    _line(axes, series, hue(0))
-    _settle(axes, [series], metric)
+def curve(
+    runs: Sequence[tuple[int, Series]], metric: Metric, marks: Sequence[Mark] = (), height: float = 1.75
+) -> Markup:
+    """One metric over the steps of one run or several: raw values faint, running means bold, alarms at their steps.
+
+    Runs come with their index: the first six are solid, the next six dashed, then dotted.
+    """
+    figure, axes = blank(3.5, height, "step")
+    for index, series in runs:
+        _line(axes, series, hue(index), ("-", DASHES, (0, (1, 1.5)))[min(index // len(HUES), 2)])
+    _settle(axes, [series for _, series in runs], metric)
     _mark(axes, marks)
     return inline(figure)
 
@@ -132,16 +138,6 @@ def parting(proxy: Series, independent: Series, names: tuple[str, str], marks: S
     other.set_ylabel(names[1], color=INDEPENDENT)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=ROUND))
     _mark(axes, marks)
-    return inline(figure)
-
-
-@drawing
-def overlay(runs: Sequence[tuple[int, Series]], metric: Metric) -> Markup:
-    """One metric of several runs by their index: the first six are solid, the next six dashed, then dotted."""
-    figure, axes = blank(3.5, 1.9, "step")
-    for index, series in runs:
-        _line(axes, series, hue(index), ("-", DASHES, (0, (1, 1.5)))[min(index // len(HUES), 2)])
-    _settle(axes, [series for _, series in runs], metric)
     return inline(figure)
 
 

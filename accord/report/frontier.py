@@ -109,10 +109,21 @@ def points(table: ModelTable, judge: str) -> list[ScoredPoint]:
     return placed
 
 
+@drawing
 def frontier(
     ways: Sequence[Trajectory], finished: Sequence[ScoredPoint], judge: str, names: Sequence[str] = ()
 ) -> Figure:
     """The picture and what to see in it; `names` come first where colors are given out."""
+    figure, axes = plane(2.9, judge)
+    groups = [point.group or point.name for point in finished]
+    colors = {name: hue(i) for i, name in enumerate(dict.fromkeys([*names, *groups, *(path.name for path in ways)]))}
+    for path in ways:
+        color, every = colors[path.name], max(1, len(path.score) // 240)
+        axes.plot(path.distance[::every], path.score[::every], ".", color=color, markersize=2.5, alpha=0.35)
+        axes.plot(smooth(path.distance)[::every], smooth(path.score)[::every], color=color, linewidth=1.6)
+    for point, group in zip(finished, groups, strict=True):
+        axes.vlines(point.distance, point.score.low, point.score.high, color=colors[group], linewidth=1.4)
+        axes.plot(point.distance, point.score.estimate, "o", color=colors[group], markersize=5)
     caption = []
     if ways:
         walked = " and ".join(dict.fromkeys(path.name for path in ways))
@@ -127,23 +138,7 @@ def frontier(
             f"{judge} is the judge: a model that goes up under the reward it was trained on but down here has "
             "overoptimized that reward."
         )
-    return Figure(f"{judge} against √KL", _draw(ways, finished, judge, names), " ".join(caption))
-
-
-@drawing
-def _draw(ways: Sequence[Trajectory], finished: Sequence[ScoredPoint], score: str, first: Sequence[str]) -> Markup:
-    figure, axes = plane(2.9, score)
-    names = dict.fromkeys([*first, *(point.group or point.name for point in finished), *(path.name for path in ways)])
-    colors = {name: hue(index) for index, name in enumerate(names)}
-    for path in ways:
-        color, every = colors[path.name], max(1, len(path.score) // 240)
-        axes.plot(path.distance[::every], path.score[::every], ".", color=color, markersize=2.5, alpha=0.35)
-        axes.plot(smooth(path.distance)[::every], smooth(path.score)[::every], color=color, linewidth=1.6)
-    for point in finished:
-        color = colors[point.group or point.name]
-        axes.vlines(point.distance, point.score.low, point.score.high, color=color, linewidth=1.4)
-        axes.plot(point.distance, point.score.estimate, "o", color=color, markersize=5)
-    return _labeled(figure, axes, finished)
+    return Figure(f"{judge} against √KL", _labeled(figure, axes, finished), " ".join(caption))
 
 
 def plane(height: float, score: str) -> tuple[Canvas, Axes]:
@@ -174,12 +169,23 @@ def _line(name: str, models: Sequence[tuple[str, float, Interval]]) -> Line:
     return Line(name, tuple(sorted(placed, key=lambda point: point.distance)))
 
 
+@drawing
 def measured_frontier(result: FrontierResult) -> Figure | None:
     """The figure of an evaluation of frontiers; None where it has no models."""
     drawn, bound = lines(result)
     if not drawn:
         return None
     judge = called(result.judge) or "score"
+    figure, axes = plane(2.9, judge)
+    for index, line in enumerate(drawn):
+        low, high = [p.score.low for p in line.points], [p.score.high for p in line.points]
+        axes.vlines(line.curve[0], low, high, color=hue(index), linewidth=1.1, alpha=0.7)
+        marker = "os^Dv*"[index % 6]
+        axes.plot(*line.curve, color=hue(index), linewidth=1.5, marker=marker, markersize=4.5, label=line.name)
+    if bound:
+        axes.plot(*bound.curve, color=INK, linewidth=0.9, linestyle=(0, (3, 2)), label=bound.name)
+    axes.legend(frameon=False, fontsize=8, handlelength=1.8)
+    svg = _labeled(figure, axes, [point for line in drawn for point in line.points if _is_named(line, point)])
     caption = _reading(drawn, judge)
     caption += " Numbers at the points are coefficients, or n; bars are 95% intervals."
     if bound:
@@ -189,7 +195,7 @@ def measured_frontier(result: FrontierResult) -> Figure | None:
     elif any(line.name == "best of n" for line in drawn):
         caption += " Best-of-n lies at its bound, log n − (n − 1)/n, or to the left of it."
     title = f"{judge} against √KL" + (f" from {called(result.reference)}" if result.reference else "")
-    return Figure(title, _draw_lines(drawn, bound, judge), caption)
+    return Figure(title, svg, caption)
 
 
 def _reading(drawn: Sequence[Line], judge: str) -> str:
@@ -206,20 +212,6 @@ def _reading(drawn: Sequence[Line], judge: str) -> str:
             scores = ", ".join(f"{line.name} {number(line.at(shared))}" for line in order)
             text += f" At √KL {number(shared)}, which all reach: {scores}."
     return text + " Higher at the same distance is better."
-
-
-@drawing
-def _draw_lines(drawn: Sequence[Line], bound: Line | None, judge: str) -> Markup:
-    figure, axes = plane(2.9, judge)
-    for index, line in enumerate(drawn):
-        low, high = [p.score.low for p in line.points], [p.score.high for p in line.points]
-        axes.vlines(line.curve[0], low, high, color=hue(index), linewidth=1.1, alpha=0.7)
-        marker = "os^Dv*"[index % 6]
-        axes.plot(*line.curve, color=hue(index), linewidth=1.5, marker=marker, markersize=4.5, label=line.name)
-    if bound:
-        axes.plot(*bound.curve, color=INK, linewidth=0.9, linestyle=(0, (3, 2)), label=bound.name)
-    axes.legend(frameon=False, fontsize=8, handlelength=1.8)
-    return _labeled(figure, axes, [point for line in drawn for point in line.points if _is_named(line, point)])
 
 
 def _is_named(line: Line, point: ScoredPoint) -> bool:

@@ -114,7 +114,7 @@ def _parting(reward: Series, watched: Series, marks: list[Mark]) -> Figure:
 
 
 def _curve(values: Series, metric: Metric, marks: list[Mark]) -> Figure:
-    svg, caption = figures.curve(values, metric, marks), figures.caption(metric, values)
+    svg, caption = figures.curve([(0, values)], metric, marks), figures.caption(metric, values)
     return Figure(metric.title, svg, caption, metric.is_main)
 
 

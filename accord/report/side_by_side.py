@@ -70,7 +70,12 @@ def differences(together: Sequence[SharedStage], names: Sequence[str]) -> tuple[
 
 def _shared_stage(title: str, same: Sequence[tuple[str, StageRecord]], names: Sequence[str]) -> SharedStage:
     runs = [(name, series.columns(stage.run.metrics)) for name, stage in same]
-    leading, finals, curves = [], [], []
+    leading, curves = [], []
+    finals = [
+        ("Command", tuple(stage.command or ABSENT for _, stage in same)),
+        ("Steps", tuple(f"{len(stage.run.metrics):,}" for _, stage in same)),
+        ("Time", tuple(duration(stage.run.seconds) for _, stage in same)),
+    ]
     for column in captions.in_order(dict.fromkeys(name for _, metrics in runs for name in metrics)):
         measuring = [(name, metrics[column]) for name, metrics in runs if column in metrics]
         metric = metric_for(column, next(metrics for _, metrics in runs if column in metrics))
@@ -86,14 +91,16 @@ def _shared_stage(title: str, same: Sequence[tuple[str, StageRecord]], names: Se
             caption += f" Not measured in {', '.join(others)}."
         if metric.look_for:
             caption += f" {metric.look_for}"
-        svg = figures.overlay([(names.index(name), one) for name, one in measuring], metric)
+        svg = figures.curve([(names.index(name), one) for name, one in measuring], metric, height=1.9)
         curves.append(Figure(metric.title, svg, caption, metric.is_main))
+    alarms = [stage.run.alarms for _, stage in same]
+    finals.append(("Alarms", tuple(ABSENT if rung is None else str(len(rung)) for rung in alarms)))
     return SharedStage(
         title=title,
         leading=tuple(leading),
         stages=tuple(same),
         settings=tuple(differing([(name, _settings(stage)) for name, stage in same])),
-        finals=_finals([stage for _, stage in same], finals),
+        finals=tuple(row for row in finals if set(row[1]) != {ABSENT}),
         curves=tuple(curves),
     )
 
@@ -108,16 +115,3 @@ def _settings(stage: StageRecord) -> Json:
         return value
 
     return {option: relative(option, value) for option, value in stage.run.settings.items()}
-
-
-def _finals(stages: Sequence[StageRecord], metrics: Sequence[Row]) -> tuple[Row, ...]:
-    """How each run was run, and where it ended, by metric (a mean of its last tenth)."""
-    runs = [stage.run for stage in stages]
-    rows = [
-        ("Command", tuple(stage.command or ABSENT for stage in stages)),
-        ("Steps", tuple(f"{len(run.metrics):,}" for run in runs)),
-        ("Time", tuple(duration(run.seconds) for run in runs)),
-        *metrics,
-        ("Alarms", tuple(ABSENT if run.alarms is None else str(len(run.alarms)) for run in runs)),
-    ]
-    return tuple(row for row in rows if set(row[1]) != {ABSENT})

@@ -25,13 +25,9 @@ class TrialSection:
     @property
     def breakdowns(self) -> list[tuple[str, list[Part]]]:
         """The accuracy on parts of the comparisons, by what parts them."""
-        result = self.result
-        every = [
-            ("By margin", result.by_margin),
-            ("By difference in length", result.by_length),
-            ("By source", result.by_source),
-        ]
-        return [(title, parts) for title, parts in every if parts]
+        one = self.result
+        every = {"By margin": one.by_margin, "By difference in length": one.by_length, "By source": one.by_source}
+        return [(title, parts) for title, parts in every.items() if parts]
 
     @property
     def has_more(self) -> bool:
@@ -68,8 +64,10 @@ class AgreementSection:
 
 def trials(story: Story) -> list[TrialSection]:
     """The evaluations on held-out comparisons in the story."""
-    given = [result for _, result in story.results(ComparisonsResult)]
-    return [TrialSection(result, _reliability(result.calibration) if result.calibration else None) for result in given]
+    return [
+        TrialSection(result, _reliability(result.calibration) if result.calibration else None)
+        for _, result in story.results(ComparisonsResult)
+    ]
 
 
 def _reliability(calibration: Calibration) -> Figure | None:
