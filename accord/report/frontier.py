@@ -14,6 +14,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 from accord.report.captions import score_of
 from accord.report.figures import INK, ROUND, Figure, blank, drawing, hue, inline
@@ -225,14 +226,15 @@ def _labeled(figure: Canvas, axes: Axes, points: Sequence[ScoredPoint]) -> Marku
     figure.draw_without_rendering()
     to_screen = axes.transData.transform
     spots = [to_screen((point.distance, point.score.estimate)) for point in points]
-    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in spots]
+    taken = [Bbox.from_extents(x - 3, y - 3, x + 3, y + 3) for x, y in spots]
     frame = axes.get_window_extent()
     for point, (x, y) in zip(points, spots, strict=True):
         width, height = 5.2 * len(point.name), 9.0
         left = -6 - width
         sides = [(6, -5), (left, -5), (6, 4), (6, -14), (left, 4), (left, -14), (6, 14), (6, -24)]
-        boxes = {(dx, dy): (x + dx, y + dy, x + dx + width, y + dy + height) for dx, dy in sides}
-        fits = [at for at, box in boxes.items() if frame.x0 < box[0] and box[2] < frame.x1 and not _covers(box, taken)]
+        boxes = {(dx, dy): Bbox.from_bounds(x + dx, y + dy, width, height) for dx, dy in sides}
+        inside = [at for at, box in boxes.items() if frame.x0 < box.x0 and box.x1 < frame.x1]
+        fits = [at for at in inside if not boxes[at].count_overlaps(taken)]
         if not fits and point.group:
             continue  # its color tells whose it is, and its neighbors' names what
         dx, dy = fits[0] if fits else sides[0]
@@ -242,7 +244,3 @@ def _labeled(figure: Canvas, axes: Axes, points: Sequence[ScoredPoint]) -> Marku
         written = axes.annotate(point.name, spot, (shift, dy + 2), textcoords="offset points", color=INK, ha=side)
         written.set_in_layout(False)
     return inline(figure)
-
-
-def _covers(box: tuple[float, ...], others: Sequence[tuple[float, ...]]) -> bool:
-    return any(box[0] < o[2] and o[0] < box[2] and box[1] < o[3] and o[1] < box[3] for o in others)

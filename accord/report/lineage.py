@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar
 
 import networkx as nx
@@ -96,8 +97,7 @@ def _visit(folder: Path, stages: dict[Path, StageRecord]) -> None:
     """Put what the run in a folder reads, and then the run, at the end of `stages`; inputs are whole paths for now."""
     if folder in stages:
         return
-    noted = _in_pipeline(folder)
-    if noted is not None:
+    if (noted := _in_pipeline(folder)) is not None:
         stages |= {path: stage for path, stage in noted.items() if path not in stages}
         return
     stage = read_stage(folder)
@@ -233,13 +233,9 @@ def _ordered(layers: list[list[Node]], routes: nx.DiGraph) -> list[list[Node]]:
 def _sorted_by(layer: list[Node], neighboring: list[Node], neighbors: Any) -> list[Node]:
     """The layer in the order of its neighbors' mean slots, measured from the middle; ties keep their order."""
     slots = {node: slot - (len(neighboring) - 1) / 2 for slot, node in enumerate(neighboring)}
-    own = {node: slot - (len(layer) - 1) / 2 for slot, node in enumerate(layer)}
-
-    def mean(node: Node) -> float:
-        linked = [slots[other] for other in neighbors[node]]
-        return sum(linked) / len(linked) if linked else own[node]
-
-    return sorted(layer, key=mean)
+    means = {node: slot - (len(layer) - 1) / 2 for slot, node in enumerate(layer)}
+    means |= {node: fmean(slots[other] for other in neighbors[node]) for node in layer if neighbors[node]}
+    return sorted(layer, key=means.__getitem__)
 
 
 def _arrow(stops: list[tuple[float, float]], along: float, across: float, upright: bool) -> tuple[str, str]:
