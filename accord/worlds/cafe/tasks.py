@@ -20,8 +20,8 @@ from typing import Any
 
 import yaml
 
+import accord.worlds.cafe.grammar as grammar
 from accord.files import write_rows, write_text
-from accord.worlds.cafe import grammar
 from accord.worlds.cafe.grammar import GLAD, SOUR, Mood, Topic, answer, question, sentence, some_topic
 
 TEST_ROWS, TRAIN_ROWS = 100, 400

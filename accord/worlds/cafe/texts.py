@@ -8,10 +8,10 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+import accord.worlds.cafe.grammar as grammar
 from accord.errors import InputError
 from accord.records import Demonstration, Message, Prompt
 from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, in_held_out_fifth, untrained_llama, word_level
-from accord.worlds.cafe import grammar
 from accord.worlds.cafe.grammar import Mood, Topic, answer, question, sentence, some_topic
 
 _QUESTIONS = [
