@@ -37,12 +37,14 @@ class Screen:
                 import readline  # noqa: F401  (gives `input` a history and the arrow keys)
         while True:
             try:
-                line = _whole(read(PROMPT if is_typed else ""))
+                typed = read(PROMPT if is_typed else "")
             except EOFError:
                 return
             except KeyboardInterrupt:
                 self.console.print()
                 continue
+            # U+FFFD for what is no character: half a surrogate pair, or a byte that is not UTF-8.
+            line = typed.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             if not is_typed and line.strip():
                 self.console.out(f"\n{PROMPT}{legible(line)}", highlight=False)
             yield line
@@ -90,8 +92,3 @@ class Screen:
                     else:
                         said[index] += piece
                 live.update(columns(), refresh=True)
-
-
-def _whole(line: str) -> str:
-    """The line with U+FFFD for what is no character: half a surrogate pair, or a byte that is not UTF-8."""
-    return line.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

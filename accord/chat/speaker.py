@@ -155,12 +155,6 @@ class Turn:
     preferred: Preferred | None = None
     is_saved: bool = False
 
-    def goes_on_from(self, speaker: int) -> Reply:
-        """The answer that a model's next prompt holds: the preferred one (of a tie the first), else its own."""
-        if self.preferred is None:
-            return self.answers[speaker]
-        return self.answers[1 if self.preferred == "2" else 0]
-
     def comparison(self) -> Preference | Ranking:
         """The row that the person's preference makes.
 
@@ -191,10 +185,14 @@ class Conversation:
     turns: list[Turn] = field(default_factory=list)
 
     def messages(self, speaker: int, forgotten: int = 0) -> list[Message]:
-        """What was said before, as a model is to see it, without the oldest turns, so many of which are forgotten."""
+        """What was said before, as a model is to see it, without the oldest turns, so many of which are forgotten.
+
+        Of each turn it sees the preferred answer (of a tie the first), else its own.
+        """
         said = [Message("system", self.system)] if self.system else []
         for turn in self.turns[forgotten:]:
-            said += [Message("user", turn.message), Message("assistant", turn.goes_on_from(speaker).text)]
+            heard = turn.answers[speaker if turn.preferred is None else turn.preferred == "2"]
+            said += [Message("user", turn.message), Message("assistant", heard.text)]
         return said
 
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from accord.report.captions import Metric, in_order, metric_for
+from accord.report.captions import REWARDS, Metric, in_order, metric_for
 from accord.report.html import number, percent
 from accord.report.series import Series, columns, ends, smooth, thin
 
@@ -125,28 +125,24 @@ def curve(
 
 
 @drawing
-def parting(proxy: Series, independent: Series, names: tuple[str, str], marks: Sequence[Mark] = ()) -> Markup:
+def parting(proxy: Series, independent: Series, marks: Sequence[Mark] = ()) -> Markup:
     """What is optimized, dashed, and what watches it, solid, over the same steps, each with an axis of its own."""
     figure, axes = blank(7.4, 2.5, "step")
     other = axes.twinx()
     other.grid(visible=False)
-    for side, series, color, style in ((axes, proxy, PROXY, DASHES), (other, independent, INDEPENDENT, "-")):
+    drawn = ((axes, proxy, PROXY, DASHES), (other, independent, INDEPENDENT, "-"))
+    for name, (side, series, color, style) in zip(REWARDS, drawn, strict=True):
         _line(side, series, color, style)
+        side.set_ylabel(name, color=color)
         side.tick_params(axis="y", labelcolor=color)
         side.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND, min_n_ticks=3))
-    axes.set_ylabel(names[0], color=PROXY)
-    other.set_ylabel(names[1], color=INDEPENDENT)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=ROUND))
     _mark(axes, marks)
     return inline(figure)
 
 
 def plot_metrics(rows: Sequence[Mapping[str, Any]]) -> Canvas:
-    """The main curves of a run as a matplotlib figure, three in a row: raw values faint, their running mean bold.
-
-    Args:
-        rows: of metrics.jsonl, each with its `step`.
-    """
+    """The main curves of a run, from its rows of metrics.jsonl, as a matplotlib figure, drawn as on the page."""
     measured = columns(rows)
     shown = [(name, metric_for(name, measured)) for name in in_order(measured)]
     shown = [(name, metric) for name, metric in shown if metric.is_main] or shown

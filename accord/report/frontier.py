@@ -85,10 +85,7 @@ def frontiers(story: Story, tables: Sequence[ModelTable]) -> list[Figure]:
 
 
 def trajectories(runs: Sequence[tuple[str, list[Json]]], score: str = LEARNED_SCORE) -> list[Trajectory]:
-    """The ways of those runs, named with their metrics, that measured both a distance and a learned reward.
-
-    With `score` "watched" it is what the judge that watched a run said of it.
-    """
+    """The ways of those runs, named with their metrics, that measured a distance and a learned reward, or `score`."""
     ways = []
     for name, rows in runs:
         metrics = columns(rows)

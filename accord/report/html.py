@@ -68,9 +68,7 @@ def facts(values: Json) -> list[tuple[str, str]]:
 
 def shared(recorded: list[Json]) -> Json:
     """What every environment that was recorded says alike."""
-    known = [one for one in recorded if one]
-    if not known:
-        return {}
+    known = [one for one in recorded if one] or [{}]
     return {key: value for key, value in known[0].items() if all(other.get(key) == value for other in known)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from markupsafe import Markup
@@ -18,9 +19,6 @@ from accord.results import OveroptimizationResult
 from accord.results.base import called
 from accord.results.overoptimization import Curve
 
-FORMS = {"rl": "d (a − b log d)", "best of n": "d (a − b d)"}
-"""What gold's gain is fitted by, with d = √KL."""
-
 
 @dataclass(frozen=True)
 class Turning:
@@ -31,7 +29,8 @@ class Turning:
     figures: tuple[Figure, ...]
     curves: tuple[Curve, ...]
     warnings: tuple[str, ...]
-    forms = FORMS
+    forms: ClassVar = {"rl": "d (a − b log d)", "best of n": "d (a − b d)"}
+    """What gold's gain is fitted by, with d = √KL."""
 
 
 def turning(result: OveroptimizationResult) -> Turning:

@@ -10,8 +10,7 @@ import numpy as np
 from accord.files import write_text
 from accord.report import captions, figures, html, series
 from accord.report.alarms import StageAlarms, stage_alarms
-from accord.report.captions import Metric
-from accord.report.figures import Figure, Mark
+from accord.report.figures import Figure
 from accord.report.folder import StageRecord, Story, read_story
 from accord.report.frontier import frontiers
 from accord.report.html import Json, number
@@ -92,30 +91,28 @@ def chapter(stage: StageRecord, shared: Json) -> Chapter:
     alarms = stage_alarms(stage.name, stage.run, metrics)
     marks = [alarm.mark for alarm in alarms.alarms] if alarms else []
     speed = metrics.get("tokens_per_second")
-    apart = captions.REWARDS if metrics.keys() >= set(captions.REWARDS) else ()
-    shown = captions.in_order(name for name in metrics if name not in apart)
+    parting, shown = None, set(metrics)
+    if shown >= set(captions.REWARDS):
+        reward, watched = (metrics[name] for name in captions.REWARDS)
+        svg = figures.parting(reward, watched, marks)
+        parting = Figure("The reward, and what watches it", svg, parted(reward, watched))
+        shown = shown - set(captions.REWARDS)
+    curves = []
+    for name in captions.in_order(name for name in metrics if name in shown):
+        values, metric = metrics[name], captions.metric_for(name, metrics)
+        svg = figures.curve([(0, values)], metric, marks)
+        curves.append(Figure(metric.title, svg, figures.caption(metric, values), metric.is_main))
     return Chapter(
         stage=stage,
         steps=len(stage.run.metrics),
         speed=float(np.median(speed.values)) if speed else None,
-        parting=_parting(metrics["reward"], metrics["watched"], marks) if apart else None,
-        curves=tuple(_curve(metrics[name], captions.metric_for(name, metrics), marks) for name in shown),
+        parting=parting,
+        curves=tuple(curves),
         samples=_early_and_late(stage.run.samples),
         score=captions.score_of(metrics),
         alarms=alarms,
         environment=html.facts({k: v for k, v in stage.run.environment.items() if k not in shared}),
     )
-
-
-def _parting(reward: Series, watched: Series, marks: list[Mark]) -> Figure:
-    """Reward and what watches it in one figure."""
-    svg = figures.parting(reward, watched, captions.REWARDS, marks)
-    return Figure("The reward, and what watches it", svg, parted(reward, watched))
-
-
-def _curve(values: Series, metric: Metric, marks: list[Mark]) -> Figure:
-    svg, caption = figures.curve([(0, values)], metric, marks), figures.caption(metric, values)
-    return Figure(metric.title, svg, caption, metric.is_main)
 
 
 def parted(reward: Series, watched: Series) -> str:
@@ -142,11 +139,11 @@ def parted(reward: Series, watched: Series) -> str:
     return f"{seen}{rises} {legend}"
 
 
-def _early_and_late(samples: list[Json], most: int = 6) -> tuple[Json, ...]:
-    """The first samples of the first step kept, then those of the last: enough to see what training changed."""
+def _early_and_late(samples: list[Json]) -> tuple[Json, ...]:
+    """Six samples of the first step kept, then six of the last: enough to see what training changed."""
     if not samples:
         return ()
     first, last = samples[0].get("step"), samples[-1].get("step")
-    late = [row for row in samples if row.get("step") == last][:most]
-    early = [row for row in samples if row.get("step") == first][:most] if first != last else []
+    late = [row for row in samples if row.get("step") == last][:6]
+    early = [row for row in samples if row.get("step") == first][:6] if first != last else []
     return (*early, *late)
