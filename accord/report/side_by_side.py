@@ -69,6 +69,7 @@ def differences(together: Sequence[SharedStage], names: Sequence[str]) -> tuple[
 
 
 def _shared_stage(title: str, same: Sequence[tuple[str, StageRecord]], names: Sequence[str]) -> SharedStage:
+    """What differs between the runs of one stage, and where each ended, by metric (a mean of its last tenth)."""
     runs = [(name, series.columns(stage.run.metrics)) for name, stage in same]
     leading, curves = [], []
     finals = [
