@@ -119,7 +119,7 @@ METRICS = {
 
 IN_CONTEXT = {
     "entropy": {
-        "loss": _aside("Policy loss", "It hovers around zero and need not fall: it is no measure of progress."),
+        "loss": _aside("Policy loss", "It hovers around zero and need not fall: it is no measure of progress.")
     },
     "round": {
         "loss": Metric("Loss", "It falls within a round, and begins again with the next."),
@@ -129,16 +129,14 @@ IN_CONTEXT = {
         "chosen_reward": Metric("Implicit reward of the desirable", "It should rise above the other.", 0.0),
         "rejected_reward": Metric("Implicit reward of the undesirable", "It should fall below the other.", 0.0),
     },
-    "teacher_kl": {
-        "reward": _aside("Reward of the samples", "The divergence from the teacher, negative."),
-    },
+    "teacher_kl": {"reward": _aside("Reward of the samples", "The divergence from the teacher, negative.")},
     "ties": {
-        "reward": _share("Chance to win", "Always a half, as both sides of each pair are samples.", is_main=False),
+        "reward": _share("Chance to win", "Always a half, as both sides of each pair are samples.", is_main=False)
     },
     "invalid": {
         "reward": _share(
             "Chance to win", "Against an opponent that learns too, a half is a draw; the dashed line.", 0.5
-        ),
+        )
     },
 }
 """What columns mean where another is measured, too; the first that fits counts."""

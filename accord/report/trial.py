@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from accord.report.figures import DASHES, HUES, SOFT, Figure, blank, drawing, inline
 from accord.report.folder import Story
 from accord.report.html import percent, span
 from accord.results import AgreementResult, ComparisonsResult, Interval
-from accord.results.comparisons import Bin, Calibration, Part
+from accord.results.comparisons import Calibration, Part
 
 
 @dataclass(frozen=True)
@@ -70,11 +68,22 @@ def trials(story: Story) -> list[TrialSection]:
     ]
 
 
+@drawing
 def _reliability(calibration: Calibration) -> Figure | None:
     """How often the model is right at each confidence, with what to see."""
     bins, error = calibration.bins, calibration.ece
     if not bins:
         return None
+    confidence, seen = [one.confidence for one in bins], [one.frequency for one in bins]
+    figure, axes = blank(3.6, 2.8, "what the model says")
+    axes.set_ylabel("how often it is so")
+    low = min(0.5, *confidence, *(frequency.low for frequency in seen))
+    axes.plot([low, 1.0], [low, 1.0], color=SOFT, linewidth=0.8, linestyle=DASHES)
+    axes.vlines(confidence, [s.low for s in seen], [s.high for s in seen], color=HUES[0], linewidth=1.4)
+    axes.plot(confidence, [s.estimate for s in seen], color=HUES[0], linewidth=1.0, marker="o", markersize=4.5)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axis.set_major_locator(MultipleLocator(0.1 if low >= 0.4 else 0.2))
     caption = ""
     if error:
         caption = (
@@ -88,19 +97,4 @@ def _reliability(calibration: Calibration) -> Figure | None:
     if under:
         caption += f"Surer than it says at {', '.join(under)}. "
     caption += "On the dashed line it is right as often as it says; below it, too sure of itself."
-    return Figure("Calibration", _picture(bins), caption)
-
-
-@drawing
-def _picture(bins: Sequence[Bin]) -> Markup:
-    confidence, seen = [one.confidence for one in bins], [one.frequency for one in bins]
-    figure, axes = blank(3.6, 2.8, "what the model says")
-    axes.set_ylabel("how often it is so")
-    low = min(0.5, *confidence, *(frequency.low for frequency in seen))
-    axes.plot([low, 1.0], [low, 1.0], color=SOFT, linewidth=0.8, linestyle=DASHES)
-    axes.vlines(confidence, [s.low for s in seen], [s.high for s in seen], color=HUES[0], linewidth=1.4)
-    axes.plot(confidence, [s.estimate for s in seen], color=HUES[0], linewidth=1.0, marker="o", markersize=4.5)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axis.set_major_locator(MultipleLocator(0.1 if low >= 0.4 else 0.2))
-    return inline(figure)
+    return Figure("Calibration", inline(figure), caption)
