@@ -43,23 +43,12 @@ def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
     """
     stories = _stories([Path(folder) for folder in folders])
     path = html.page_file(out, "comparison.html")
-    write_text(path, render(stories))
-    return path
-
-
-def runs_in(folder: Path) -> list[Path]:
-    """The folders of runs and pipelines directly inside a folder, by name."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and is_story(path)) if folder.is_dir() else []
-
-
-def render(stories: Stories) -> str:
-    """The page as HTML."""
     names = [name for name, _ in stories]
     together = shared_stages(stories)
     tables = [model_tables(story) for _, story in stories]
     judges = dict.fromkeys(table.result.judge for own in tables for table in own)
     environments = [(name, _environment(story)) for name, story in stories]
-    return html.fill(
+    page = html.fill(
         "compare.html",
         names=names,
         are_pipelines=stories[0][1].is_pipeline,
@@ -73,6 +62,13 @@ def render(stories: Stories) -> str:
         asked=_asked(names, tables, together),
         environment=differing(environments),
     )
+    write_text(path, page)
+    return path
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The folders of runs and pipelines directly inside a folder, by name."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and is_story(path)) if folder.is_dir() else []
 
 
 def _stories(folders: list[Path]) -> Stories:

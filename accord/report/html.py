@@ -35,7 +35,17 @@ _HIDDEN = re.compile(rf"{HIDDEN}|[ \n]+\Z")
 
 def fill(template: str, **values: Any) -> str:
     """The page as HTML. Every text in it is escaped, and half characters (lone surrogates) are replaced."""
-    page = _environment().get_template(template).render(**values)
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = (visible, shaded, plain, called, number, signed, percent, duration, setting, log_ratio)
+    templates.filters.update({function.__name__: function for function in shown})
+    templates.globals.update(along_bar=_along_bar, span=span, bounds=BOUNDS)
+    page = templates.get_template(template).render(**values)
     return page.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -70,20 +80,6 @@ def shared(recorded: list[Json]) -> Json:
     """What every environment that was recorded says alike."""
     known = [one for one in recorded if one] or [{}]
     return {key: value for key, value in known[0].items() if all(other.get(key) == value for other in known)}
-
-
-def _environment() -> jinja2.Environment:
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    shown = (visible, shaded, plain, called, number, signed, percent, duration, setting, log_ratio)
-    templates.filters.update({function.__name__: function for function in shown})
-    templates.globals.update(along_bar=_along_bar, span=span, bounds=BOUNDS)
-    return templates
 
 
 def span(intervals: Iterable[Interval]) -> tuple[float, float]:

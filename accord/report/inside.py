@@ -19,6 +19,9 @@ Weights = npt.NDArray[np.float64]
 SURPRISES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Nats at which the shade of a token grows."""
 
+WIDTH, HEIGHT = 760, 460
+"""Of the picture of embeddings."""
+
 SHARES = (0.05, 0.2, 0.4, 0.6, 0.8)
 """Probabilities, and shares of attention, at which a shade grows."""
 
@@ -147,15 +150,15 @@ def large_map(weights: Weights, labels: Sequence[str]) -> Markup:
     return Markup(svg + "</svg>")
 
 
-def scatter(spots: Sequence[Spot], width: int = 760, height: int = 460) -> Markup:
+def scatter(spots: Sequence[Spot]) -> Markup:
     """Embeddings on a plane, the text's tokens filled and their neighbors hollow, each tied to its token."""
     if not spots:
         return Markup("")
     plane = np.array([(spot.x, spot.y) for spot in spots])
     low, span = plane.min(0), np.maximum(np.ptp(plane, 0), 1e-9)
-    corners = (plane - low) / span * (width - 160, height - 50) + (70, 25)
-    corners[:, 1] = height - corners[:, 1]
-    svg = f'<svg class="scatter" viewBox="0 0 {width} {height}" role="img" aria-label="Embeddings on a plane">'
+    corners = (plane - low) / span * (WIDTH - 160, HEIGHT - 50) + (70, 25)
+    corners[:, 1] = HEIGHT - corners[:, 1]
+    svg = f'<svg class="scatter" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Embeddings on a plane">'
     for spot, corner in zip(spots, corners, strict=True):
         if spot.of is not None:
             svg += '<path class="tie" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>'.format(*corners[spot.of], *corner)
@@ -163,19 +166,17 @@ def scatter(spots: Sequence[Spot], width: int = 760, height: int = 460) -> Marku
     for spot, (x, y) in zip(spots, corners, strict=True):
         kind = "own" if spot.of is None else "near"
         svg += f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
-        if at := _room(spot.text, x, y, taken, width, height):
+        if at := _room(spot.text, x, y, taken):
             svg += f'<text class="{kind}" x="{at[0]:.1f}" y="{at[1]:.1f}">{escape(spot.text)}</text>'
     return Markup(svg + "</svg>")
 
 
-def _room(
-    text: str, x: float, y: float, taken: list[tuple[float, ...]], width: int, height: int
-) -> tuple[float, float] | None:
+def _room(text: str, x: float, y: float, taken: list[tuple[float, ...]]) -> tuple[float, float] | None:
     """Where a label covers no other and no spot; None where there is no room. It is taken from then on."""
     wide, high = 7.0 * len(text), 12.0
     for down, side in product((4.0, -8.0, 16.0, -20.0, 28.0), (7.0, -7.0 - wide, -wide / 2)):
         box = (x + side, y + down - high + 3, x + side + wide, y + down + 3)
-        inside = box[0] >= 0 and box[1] >= 0 and box[2] <= width and box[3] <= height
+        inside = box[0] >= 0 and box[1] >= 0 and box[2] <= WIDTH and box[3] <= HEIGHT
         if inside and not any(box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in taken):
             taken.append(box)
             return x + side, y + down

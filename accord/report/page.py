@@ -11,7 +11,7 @@ from accord.files import write_text
 from accord.report import captions, figures, html, series
 from accord.report.alarms import StageAlarms, stage_alarms
 from accord.report.figures import Figure
-from accord.report.folder import StageRecord, Story, read_story
+from accord.report.folder import StageRecord, read_story
 from accord.report.frontier import frontiers
 from accord.report.html import Json, number
 from accord.report.lineage import draw, lineage
@@ -52,17 +52,11 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     """
     story = read_story(Path(folder))
     path = html.page_file(folder if out is None else out, "report.html")
-    write_text(path, render(story))
-    return path
-
-
-def render(story: Story) -> str:
-    """The page as HTML."""
     tables = model_tables(story)
     shared = html.shared([stage.run.environment for stage in story.stages])
     origins = list(story.stages) if story.is_pipeline else lineage(story.folder)
     is_drawn = len(origins) >= (1 if story.is_pipeline else 2)
-    return html.fill(
+    page = html.fill(
         "page.html",
         story=story,
         origins=origins if story.is_pipeline or any(stage.command for stage in origins) else [],
@@ -77,6 +71,8 @@ def render(story: Story) -> str:
         chapters=[chapter(stage, shared) for stage in story.stages],
         environment=html.facts(shared),
     )
+    write_text(path, page)
+    return path
 
 
 def _models(result: TasksResult) -> list[str]:
