@@ -37,12 +37,14 @@ class Screen:
                 import readline  # noqa: F401  (gives `input` a history and the arrow keys)
         while True:
             try:
-                line = _whole(read(PROMPT if is_typed else ""))
+                typed = read(PROMPT if is_typed else "")
             except EOFError:
                 return
             except KeyboardInterrupt:
                 self.console.print()
                 continue
+            # U+FFFD for what is no character: half a surrogate pair, or a byte that is not UTF-8.
+            line = typed.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             if not is_typed and line.strip():
                 self.console.out(f"\n{PROMPT}{legible(line)}", highlight=False)
             yield line
@@ -50,10 +52,6 @@ class Screen:
     def note(self, text: str) -> None:
         """A line that no model said."""
         self.console.print(Text(legible(text), "dim"), soft_wrap=True)
-
-    def title(self, name: str) -> None:
-        """Whose answer follows."""
-        self.console.print(Text(legible(name), "bold"), soft_wrap=True)
 
     def waiting(self, text: str) -> AbstractContextManager[object]:
         """A sign of life while there is nothing to show."""
@@ -66,7 +64,7 @@ class Screen:
             return
         for name, pieces in zip(names, answers, strict=True):
             if len(answers) > 1:
-                self.title(name)
+                self.console.print(Text(legible(name), "bold"), soft_wrap=True)
             try:
                 for piece in pieces:
                     self.console.out(legible(piece), end="", highlight=False)
@@ -94,8 +92,3 @@ class Screen:
                     else:
                         said[index] += piece
                 live.update(columns(), refresh=True)
-
-
-def _whole(line: str) -> str:
-    """The line with U+FFFD for what is no character: half a surrogate pair, or a byte that is not UTF-8."""
-    return line.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isfinite, nan
 from pathlib import Path
 from typing import get_args
@@ -45,6 +45,8 @@ class Session:
         system: str = "",
     ) -> None:
         self.speakers, self.screen, self.sampling = list(speakers), screen, sampling
+        numbered = [f"{number} · {speaker.name}" for number, speaker in enumerate(speakers, 1)]
+        self.names = numbered if len(speakers) > 1 else [speakers[0].name]
         self.reward, self.best_of = reward, best_of
         self.next_best_of: int | None = None
         self.retries = 0
@@ -52,13 +54,6 @@ class Session:
         for speaker in self.speakers:
             speaker.check_system(system)
         self.conversation = Conversation(system)
-
-    @property
-    def names(self) -> list[str]:
-        """What the models are called on the screen: numbered where there are two."""
-        if len(self.speakers) == 1:
-            return [self.speakers[0].name]
-        return [f"{number} · {speaker.name}" for number, speaker in enumerate(self.speakers, 1)]
 
     def run(self, lines: Iterable[str]) -> None:
         """Answer every line until there are no more, or one says /quit."""
@@ -90,7 +85,8 @@ class Session:
             near = difflib.get_close_matches(name, COMMANDS, 1, 0.5)
             hint = f"; did you mean /{near[0]}?" if near else "; /help lists those there are."
             raise InputError(f"there is no command /{name}{hint}")
-        COMMANDS[name].run(self, argument.strip())
+        run, _, _ = COMMANDS[name]
+        run(self, argument.strip())
 
     def _ask(self, message: str, retry: int = 0) -> None:
         """Have every model answer; the turn is kept unless nothing was said when it was stopped."""
@@ -110,15 +106,15 @@ class Session:
     def _streamed(self, questions: Sequence[Question], retry: int) -> tuple[Reply, ...]:
         """Answers shown as they come; Ctrl-C ends them where they are."""
         asked = enumerate(zip(self.speakers, questions, strict=True))
-        sayings = [Saying(speaker, question, self._sampling(i, retry)) for i, (speaker, question) in asked]
+        sayings = [Saying(speaker.policy, q, self._sampling(i, q, retry)) for i, (speaker, q) in asked]
         try:
             self.screen.follow(self.names, sayings)
         except KeyboardInterrupt:
             if not all(saying.tokens for saying in sayings):
                 raise
-        answers = [saying.answer for saying in sayings]
+        answers = tuple(saying.answer for saying in sayings)
         if self.reward is None:
-            return tuple(answers)
+            return answers
         return tuple(replace(answer, rewards=rewards_of(self.reward, [answer])) for answer in answers)
 
     def _chosen(self, questions: Sequence[Question], n: int, retry: int) -> tuple[Reply, ...]:
@@ -127,17 +123,17 @@ class Session:
         answers = []
         for i, (speaker, question) in enumerate(zip(self.speakers, questions, strict=True)):
             with self.screen.waiting(f"choosing from {n} answers"):
-                answers.append(speaker.best_of(question, self._sampling(i, retry), n, self.reward))
+                answers.append(speaker.best_of(question, self._sampling(i, question, retry), n, self.reward))
         self.screen.follow(self.names, [[answer.text] for answer in answers])
         return tuple(answers)
 
-    def _sampling(self, index: int, retry: int) -> Sampling:
+    def _sampling(self, index: int, question: Question, retry: int) -> Sampling:
         """How a model's answer is drawn: by the seed's numbers, and by others for its twin and for another try."""
         twin = sum(other.policy is self.speakers[index].policy for other in self.speakers[:index])
-        if retry == twin == 0:
-            return self.sampling
-        assert isinstance(self.sampling.seed, int)
-        return replace(self.sampling, seed=(self.sampling.seed, retry, twin))
+        seed = self.sampling.seed
+        assert isinstance(seed, int)
+        again = (seed, retry, twin) if retry or twin else seed
+        return replace(self.sampling, max_new_tokens=question.room, seed=again)
 
     def _check_best_of(self, n: int) -> None:
         if n < 1:
@@ -160,10 +156,15 @@ class Session:
         which = next((p for p in get_args(Preferred) if p == argument), None)
         if which is None:
             raise InputError("say which answer is better: /prefer 1, /prefer 2 or /prefer tie.")
-        self.conversation.prefer(which)
+        if not self.conversation.turns:
+            raise InputError("there are no answers to prefer one of yet.")
+        turn = self.conversation.turns[-1]
+        if turn.is_saved:
+            raise InputError("that preference is saved already, and stays as it is.")
+        turn.preferred = which
         onward = "a tie: both go on from answer 1" if which == "tie" else f"both go on from answer {which}"
         try:
-            self.conversation.turns[-1].comparison()
+            turn.comparison()
             kept = "/save FILE keeps the comparison"
         except InputError as error:
             kept = f"it makes no comparison to keep, as {error}"
@@ -216,34 +217,24 @@ class Session:
         self.screen.note(f"temperature {self.sampling.temperature:g}.")
 
     def help(self, argument: str) -> None:
-        for name, command in COMMANDS.items():
-            self.screen.note(f"/{name + ' ' + command.argument:<16} {command.what}")
+        for name, (_, given, what) in COMMANDS.items():
+            self.screen.note(f"/{name + ' ' + given:<16} {what}")
         self.screen.note("Ctrl-C stops an answer, Ctrl-D ends the chat.")
 
 
-@dataclass(frozen=True)
-class SlashCommand:
-    """What a command does, what it is given, and the line that explains it."""
-
-    run: Callable[[Session, str], None]
-    argument: str
-    what: str
-
-
-COMMANDS = {
-    "retry": SlashCommand(Session.retry, "", "another answer to the last message"),
-    "undo": SlashCommand(Session.undo, "", "forget the last message and its answer"),
-    "reset": SlashCommand(Session.reset, "", "begin a new conversation"),
-    "system": SlashCommand(Session.system, "TEXT", "begin a new conversation under this system prompt"),
-    "temperature": SlashCommand(
-        Session.temperature, "X", "divide the logits by X from now on; 0 takes the likeliest token"
-    ),
-    "best": SlashCommand(Session.best, "N", "make the next answer the best of N, by the reward"),
-    "prefer": SlashCommand(Session.prefer, "1|2|tie", "say which of two answers is better; both models go on from it"),
-    "save": SlashCommand(Session.save, "FILE", "append a demonstration, or with two models the comparisons, to a file"),
-    "help": SlashCommand(Session.help, "", "these lines"),
-    "quit": SlashCommand(lambda session, argument: None, "", "leave"),
+COMMANDS: dict[str, tuple[Callable[[Session, str], None], str, str]] = {
+    "retry": (Session.retry, "", "another answer to the last message"),
+    "undo": (Session.undo, "", "forget the last message and its answer"),
+    "reset": (Session.reset, "", "begin a new conversation"),
+    "system": (Session.system, "TEXT", "begin a new conversation under this system prompt"),
+    "temperature": (Session.temperature, "X", "divide the logits by X from now on; 0 takes the likeliest token"),
+    "best": (Session.best, "N", "make the next answer the best of N, by the reward"),
+    "prefer": (Session.prefer, "1|2|tie", "say which of two answers is better; both models go on from it"),
+    "save": (Session.save, "FILE", "append a demonstration, or with two models the comparisons, to a file"),
+    "help": (Session.help, "", "these lines"),
+    "quit": (lambda session, argument: None, "", "leave"),
 }
+"""What each command does, what it is given, and the line that explains it."""
 
 
 def _about(answer: Reply) -> str:
@@ -251,11 +242,8 @@ def _about(answer: Reply) -> str:
     parts = []
     if answer.rewards:
         best, n = max(answer.rewards), len(answer.rewards)
-        parts.append(f"reward {best:.3f}")
-        if n > 1:
-            parts[0] += (
-                f", the best of {n} ({min(answer.rewards):.3f} to {best:.3f}, mean {sum(answer.rewards) / n:.3f})"
-            )
+        others = f", the best of {n} ({min(answer.rewards):.3f} to {best:.3f}, mean {sum(answer.rewards) / n:.3f})"
+        parts.append(f"reward {best:.3f}{others if n > 1 else ''}")
     if answer.is_stopped:
         parts.append("stopped")
     elif answer.completion.stop == "length":

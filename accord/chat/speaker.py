@@ -76,11 +76,11 @@ class Speaker:
         Raises:
             InputError: the message alone leaves too little room, or the model's template refuses the chat.
         """
-        history = conversation.history(speaker) if self.has_template else []
         context = self.policy.context
         room = longest if context is None else max(1, min(longest, context // 2))
-        for forgotten in range(len(history) + 1):
-            prompt = self._prompt(conversation.system, history[forgotten:], message)
+        for forgotten in range(len(conversation.turns) + 1 if self.has_template else 1):
+            said = conversation.messages(speaker, forgotten)
+            prompt = (*said, Message("user", message)) if self.has_template else message
             tokens = encode_prompt(self.policy.tokenizer, prompt)
             if context is None or len(tokens) + room <= context:
                 if not tokens:
@@ -91,17 +91,8 @@ class Speaker:
             f"{self.name}, {context} tokens; make it shorter."
         )
 
-    def _prompt(self, system: str, history: Sequence[tuple[str, str]], message: str) -> Text:
-        if not self.has_template:
-            return message
-        turns = [Message("system", system)] if system else []
-        for asked, answered in history:
-            turns += [Message("user", asked), Message("assistant", answered)]
-        return (*turns, Message("user", message))
-
     def best_of(self, question: Question, sampling: Sampling, n: int, reward: Reward) -> Reply:
         """The first of highest reward among n answers."""
-        sampling = replace(sampling, max_new_tokens=question.room)
         samples = self.policy.sample([EncodedPrompt(Prompt(question.prompt), question.tokens, -1)], n, sampling)
         answers = [Reply(question.prompt, question.tokens, s.text, s.completion) for s in samples]
         rewards = rewards_of(reward, answers)
@@ -111,16 +102,14 @@ class Speaker:
 class Saying:
     """An answer on its way: iterating gives pieces of its text; `answer` is what was said until then."""
 
-    def __init__(self, speaker: Speaker, question: Question, sampling: Sampling) -> None:
-        self.speaker, self.question = speaker, question
-        self.sampling = replace(sampling, max_new_tokens=question.room)
+    def __init__(self, policy: Policy, question: Question, sampling: Sampling) -> None:
+        self.policy, self.question, self.sampling = policy, question, sampling
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
 
     def __iter__(self) -> Iterator[str]:
-        policy = self.speaker.policy
-        spelling = Spelling(policy.tokenizer)
-        for token, logprob in stream(policy.network, self.question.tokens, self.sampling, end=policy.end):
+        spelling = Spelling(self.policy.tokenizer)
+        for token, logprob in stream(self.policy.network, self.question.tokens, self.sampling, end=self.policy.end):
             self.tokens.append(token)
             self.logprobs.append(logprob)
             yield spelling.add(token)
@@ -129,16 +118,11 @@ class Saying:
     @property
     def answer(self) -> Reply:
         """What was said so far; stopped where neither the model nor the limit has ended it."""
-        policy = self.speaker.policy
-        has_ended = self.tokens[-1:] == [policy.end]
+        has_ended = self.tokens[-1:] == [self.policy.end]
         completion = Completion(tuple(self.tokens), tuple(self.logprobs), "end" if has_ended else "length")
-        return Reply(
-            self.question.prompt,
-            self.question.tokens,
-            policy.text(self.tokens),
-            completion,
-            is_stopped=not has_ended and len(self.tokens) < self.question.room,
-        )
+        is_stopped = not has_ended and len(self.tokens) < self.question.room
+        text = self.policy.text(self.tokens)
+        return Reply(self.question.prompt, self.question.tokens, text, completion, is_stopped)
 
 
 def rewards_of(reward: Reward, answers: Sequence[Reply]) -> tuple[float, ...]:
@@ -171,12 +155,6 @@ class Turn:
     preferred: Preferred | None = None
     is_saved: bool = False
 
-    def goes_on_from(self, speaker: int) -> Reply:
-        """The answer that a model's next prompt holds: the preferred one (of a tie the first), else its own."""
-        if self.preferred is None:
-            return self.answers[speaker]
-        return self.answers[1 if self.preferred == "2" else 0]
-
     def comparison(self) -> Preference | Ranking:
         """The row that the person's preference makes.
 
@@ -206,28 +184,25 @@ class Conversation:
     system: str = ""
     turns: list[Turn] = field(default_factory=list)
 
-    def history(self, speaker: int) -> list[tuple[str, str]]:
-        """What was said before, as a model is to see it: (message, answer) of every turn."""
-        return [(turn.message, turn.goes_on_from(speaker).text) for turn in self.turns]
+    def messages(self, speaker: int, forgotten: int = 0) -> list[Message]:
+        """What was said before, as a model is to see it, without the oldest turns, so many of which are forgotten.
 
-    def prefer(self, which: Preferred) -> None:
-        """Note which answer of the last turn is better; from there both models go on.
-
-        Raises:
-            InputError: there are not two answers, or the preference is saved already.
+        Of each turn it sees the preferred answer (of a tie the first), else its own.
         """
-        if not self.turns:
-            raise InputError("there are no answers to prefer one of yet.")
-        if self.turns[-1].is_saved:
-            raise InputError("that preference is saved already, and stays as it is.")
-        self.turns[-1].preferred = which
+        said = [Message("system", self.system)] if self.system else []
+        for turn in self.turns[forgotten:]:
+            heard = turn.answers[speaker if turn.preferred is None else turn.preferred == "2"]
+            said += [Message("user", turn.message), Message("assistant", heard.text)]
+        return said
 
 
-def demonstrations(conversation: Conversation) -> list[dict[str, Any]]:
-    """The conversation with one model as rows: one of all messages; of plain texts one a turn, which stands alone.
+def save_demonstrations(conversation: Conversation, file: Path) -> str:
+    """Append the conversation with one model to the file; a line that says so.
+
+    A chat is one row of all its messages; plain texts, each of which stands alone, are a row a turn.
 
     Raises:
-        InputError: nothing was said, or the model said nothing in some turn.
+        InputError: nothing was said, the model said nothing in some turn, or the file cannot be appended to.
     """
     turns = conversation.turns
     if not turns:
@@ -238,20 +213,12 @@ def demonstrations(conversation: Conversation) -> list[dict[str, Any]]:
     answers = [turn.answers[0] for turn in turns if not turn.is_saved]
     if not answers:
         raise InputError("nothing was said since it was saved.")
+    rows = [{"messages": text_to_json(tuple(conversation.messages(0)))}]
     if any(isinstance(answer.prompt, str) for answer in answers):
-        return [row_to_json(Demonstration(answer.prompt, answer.text)) for answer in answers]
-    said = [Message("system", conversation.system)] if conversation.system else []
-    for turn in turns:
-        said += [Message("user", turn.message), Message("assistant", turn.answers[0].text)]
-    return [{"messages": text_to_json(tuple(said))}]
-
-
-def save_demonstrations(conversation: Conversation, file: Path) -> str:
-    """Append the conversation to the file; a line that says so."""
-    rows = demonstrations(conversation)
+        rows = [row_to_json(Demonstration(answer.prompt, answer.text)) for answer in answers]
     append(file, rows)
-    cut = sum(turn.answers[0].completion.stop == "length" for turn in conversation.turns)
-    for turn in conversation.turns:
+    cut = sum(turn.answers[0].completion.stop == "length" for turn in turns)
+    for turn in turns:
         turn.is_saved = True
     warning = f"; where an answer was cut ({cut} of them), it would be learned as if it ended there" if cut else ""
     return f"{len(rows)} demonstration{'s' * (len(rows) > 1)} appended to {file}{warning}."
@@ -262,16 +229,16 @@ def save_comparisons(conversation: Conversation, file: Path) -> str:
 
     Preferences and rankings are rows of different columns, which a file holds one kind of.
     """
-    new = [(i, turn) for i, turn in enumerate(conversation.turns, 1) if turn.preferred and not turn.is_saved]
-    if not new:
-        raise InputError("there is no new preference to save: /prefer 1, 2 or tie first.")
     rows: list[tuple[Turn, Preference | Ranking]] = []
     left_out = []
-    for number, turn in new:
-        try:
-            rows.append((turn, turn.comparison()))
-        except InputError as error:
-            left_out.append(f"turn {number} is left out: {error}")
+    for number, turn in enumerate(conversation.turns, 1):
+        if turn.preferred and not turn.is_saved:
+            try:
+                rows.append((turn, turn.comparison()))
+            except InputError as error:
+                left_out.append(f"turn {number} is left out: {error}")
+    if not rows and not left_out:
+        raise InputError("there is no new preference to save: /prefer 1, 2 or tie first.")
     lines, ties = [], file.with_name(f"{file.stem}.ties{file.suffix}")
     for kind, what, target in ((Preference, "preference", file), (Ranking, "tie", ties)):
         of_kind = [(turn, row) for turn, row in rows if isinstance(row, kind)]

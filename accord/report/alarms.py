@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from accord.report.captions import metric_for
 from accord.report.figures import Mark
-from accord.report.folder import StageRecord
-from accord.report.html import number
+from accord.report.folder import RunFiles
+from accord.report.html import Json, number
 
 WATCHED = (
     "watched", "reward", "reward_std", "flat_groups", "length", "repetition", "entropy", "kl", "sampler_drift",
@@ -20,19 +20,16 @@ WATCHED = (
 
 @dataclass(frozen=True)
 class AlarmKind:
-    """One kind of alarm: when it rang, and what it saw and advised when it first did."""
+    """One kind of alarm: when it rang, and what it saw and advised when it first did.
 
-    label: str
+    `when` is the step; of an alarm that rang again, the first, the last and how often.
+    """
+
     name: str
-    steps: tuple[float, ...]
+    mark: Mark
+    when: str
     saw: str
     advice: str
-
-    @property
-    def when(self) -> str:
-        """The step; of an alarm that rang again, the first, the last and how often."""
-        first, last = number_of(self.steps[0]), number_of(self.steps[-1])
-        return f"step {first}" if len(self.steps) == 1 else f"{len(self.steps)} times, steps {first} to {last}"
 
 
 @dataclass(frozen=True)
@@ -45,45 +42,31 @@ class StageAlarms:
     steps: int
     best: tuple[str, str] | None
 
-    def named(self, stage: str) -> StageAlarms:
-        """The same under another stage's name."""
-        return replace(self, stage=stage)
 
-    @property
-    def marks(self) -> list[Mark]:
-        """Where the curves are marked: at the first step of each kind."""
-        return [(alarm.steps[0], alarm.label) for alarm in self.alarms]
-
-
-def stage_alarms(stage: StageRecord, measured: Collection[str]) -> StageAlarms | None:
-    """The alarms of a stage; None where none were listening."""
-    run = stage.run
+def stage_alarms(stage: str, run: RunFiles, measured: Collection[str]) -> StageAlarms | None:
+    """The alarms of a stage's run; None where none were listening."""
     if run.alarms is None:
         return None
-    kinds: dict[str, list[tuple[float, str, str]]] = {}
+    kinds: dict[str, list[Json]] = {}
     for row in run.alarms:
-        step = _finite(row.get("step"))
-        entry = (0.0 if step is None else step, _sentence(row.get("saw")), _sentence(row.get("try")))
-        kinds.setdefault(str(row.get("alarm") or "alarm"), []).append(entry)
-    alarms = [
-        AlarmKind(str(index), name.replace("-", " "), tuple(step for step, _, _ in rows), rows[0][1], rows[0][2])
-        for index, (name, rows) in enumerate(kinds.items(), start=1)
-    ]
+        kinds.setdefault(str(row.get("alarm") or "alarm"), []).append(row)
+    alarms = []
+    for index, (name, rows) in enumerate(kinds.items(), start=1):
+        steps = [_finite(row.get("step")) or 0.0 for row in rows]
+        again = f"{len(rows)} times, steps {steps[0]:,.0f} to {steps[-1]:,.0f}"
+        when = again if len(rows) > 1 else f"step {steps[0]:,.0f}"
+        saw, advice = (_sentence(rows[0].get(what)) for what in ("saw", "try"))
+        alarms.append(AlarmKind(name.replace("-", " "), (steps[0], str(index)), when, saw, advice))
     looked = tuple(_in_a_sentence(metric_for(name, measured).title) for name in WATCHED if name in measured)
     step, value = _finite(run.best.get("step")), _finite(run.best.get("watched"))
-    best = None if step is None else (number_of(step), number(value))
-    return StageAlarms(stage.name, tuple(alarms), looked, len(run.metrics), best)
+    best = None if step is None else (f"{step:,.0f}", number(value))
+    return StageAlarms(stage, tuple(alarms), looked, len(run.metrics), best)
 
 
 def _finite(value: object) -> float | None:
     """The number, where it is one and finite."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if is_number else None  # type: ignore[arg-type]
-
-
-def number_of(step: float) -> str:
-    """A step as people write it."""
-    return f"{step:,.0f}"
 
 
 def _in_a_sentence(title: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 
 @dataclass(frozen=True)
@@ -12,18 +13,16 @@ class Metric:
 
     title: str
     look_for: str = ""
-    is_share: bool = False
     chance: float | None = None
+    is_share: bool = False
     is_main: bool = True
 
 
-def _share(title: str, look_for: str, *, chance: float | None = None, is_main: bool = True) -> Metric:
-    return Metric(title, look_for, is_share=True, chance=chance, is_main=is_main)
+_share = partial(Metric, is_share=True)
+_aside = partial(Metric, is_main=False)
 
-
-def _aside(title: str, look_for: str, *, chance: float | None = None) -> Metric:
-    return Metric(title, look_for, chance=chance, is_main=False)
-
+REWARDS = ("reward", "watched")
+"""What is optimized and what watches it."""
 
 PART = "reward of "
 """What the columns of a reward's parts begin with; the part's name follows."""
@@ -33,21 +32,17 @@ METRICS = {
     "accuracy": _share(
         "Pairs ordered rightly",
         "The share of pairs whose chosen completion scores higher; the dashed line is chance.",
-        chance=0.5,
+        0.5,
     ),
     "margin": Metric(
-        "Margin, chosen over rejected",
-        "It should grow from zero; growth without end on few pairs is memorizing.",
-        chance=0.0,
+        "Margin, chosen over rejected", "It should grow from zero; growth without end on few pairs is memorizing.", 0.0
     ),
     "chosen_reward": Metric(
         "Implicit reward of the chosen",
         "Below zero, even the chosen completions have become less likely than they were at the start.",
-        chance=0.0,
+        0.0,
     ),
-    "rejected_reward": Metric(
-        "Implicit reward of the rejected", "It should stay below that of the chosen.", chance=0.0
-    ),
+    "rejected_reward": Metric("Implicit reward of the rejected", "It should stay below that of the chosen.", 0.0),
     "reward": Metric("Reward of the samples", "It should rise and then level off."),
     "watched": Metric(
         "Watched measure of the samples",
@@ -87,7 +82,7 @@ METRICS = {
         "Repeated 4-grams in a sample", "A climb means that samples go in circles, which some rewards pay for."
     ),
     "length_correlation": _aside(
-        "Correlation of reward and length", "Near one, a longer sample is a better one to this reward.", chance=0.0
+        "Correlation of reward and length", "Near one, a longer sample is a better one to this reward.", 0.0
     ),
     "ended": _share("Samples that end by themselves", "It should near 100%; the rest ran into the length limit."),
     "entropy": Metric("Entropy of the policy (nats)", "A fast fall to zero means that all samples have become alike."),
@@ -100,11 +95,11 @@ METRICS = {
     "explained_variance": _share(
         "Returns that the value model explains",
         "At zero or below, its values are of no more use than one number for all.",
-        chance=0.0,
+        0.0,
         is_main=False,
     ),
     "kl_coefficient": _aside("KL coefficient", "What a nat costs; where there is a target, it adapts to hold it."),
-    "ratio": _aside("Ratio of new to old probability", "It should stay near one.", chance=1.0),
+    "ratio": _aside("Ratio of new to old probability", "It should stay near one.", 1.0),
     "clip_fraction": _share(
         "Ratios clipped",
         "Above about 30%, each batch of samples is being used for too many or too large updates.",
@@ -124,28 +119,24 @@ METRICS = {
 
 IN_CONTEXT = {
     "entropy": {
-        "loss": _aside("Policy loss", "It hovers around zero and need not fall: it is no measure of progress."),
+        "loss": _aside("Policy loss", "It hovers around zero and need not fall: it is no measure of progress.")
     },
     "round": {
         "loss": Metric("Loss", "It falls within a round, and begins again with the next."),
         "reward": Metric("Reward of the samples", "It moves from round to round, and should rise."),
     },
     "baseline": {
-        "chosen_reward": Metric("Implicit reward of the desirable", "It should rise above the other.", chance=0.0),
-        "rejected_reward": Metric("Implicit reward of the undesirable", "It should fall below the other.", chance=0.0),
+        "chosen_reward": Metric("Implicit reward of the desirable", "It should rise above the other.", 0.0),
+        "rejected_reward": Metric("Implicit reward of the undesirable", "It should fall below the other.", 0.0),
     },
-    "teacher_kl": {
-        "reward": _aside("Reward of the samples", "The divergence from the teacher, negative."),
-    },
+    "teacher_kl": {"reward": _aside("Reward of the samples", "The divergence from the teacher, negative.")},
     "ties": {
-        "reward": _share("Chance to win", "Always a half, as both sides of each pair are samples.", is_main=False),
+        "reward": _share("Chance to win", "Always a half, as both sides of each pair are samples.", is_main=False)
     },
     "invalid": {
         "reward": _share(
-            "Chance to win",
-            "Against an opponent that learns too, a half is a draw; the dashed line.",
-            chance=0.5,
-        ),
+            "Chance to win", "Against an opponent that learns too, a half is a draw; the dashed line.", 0.5
+        )
     },
 }
 """What columns mean where another is measured, too; the first that fits counts."""
@@ -164,12 +155,8 @@ def metric_for(name: str, measured: Collection[str]) -> Metric:
 def in_order(names: Iterable[str]) -> list[str]:
     """The columns in the order in which they are shown: a reward's parts after it, unknown ones last."""
     order = {name: index for index, name in enumerate(METRICS)}
-
-    def position(name: str) -> tuple[int, bool]:
-        is_part = name.startswith(PART)
-        return order.get("reward" if is_part else name, len(order)), is_part
-
-    return sorted(names, key=position)
+    is_part = {name: name.startswith(PART) for name in names}
+    return sorted(is_part, key=lambda name: (order.get("reward" if is_part[name] else name, len(order)), is_part[name]))
 
 
 def score_of(measured: Collection[str]) -> str:

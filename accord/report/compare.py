@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from accord.errors import InputError
 from accord.files import write_text
 from accord.report import captions, html, series
 from accord.report.alarms import StageAlarms, stage_alarms
 from accord.report.figures import Figure
-from accord.report.folder import RunFiles, Story, is_story, read_story
-from accord.report.frontier import LEARNED_SCORE, ScoredPoint, frontier, points, trajectories
-from accord.report.html import Json, plain
+from accord.report.folder import StageRecord, Story, is_story, read_story
+from accord.report.frontier import LEARNED_SCORE, frontier, points, trajectories
+from accord.report.html import plain
 from accord.report.lineage import distinct_names
 from accord.report.models import ModelTable, model_tables
-from accord.report.side_by_side import SharedStage, differences, differing, shared_stages
-from accord.report.trial import trials
+from accord.report.side_by_side import SharedStage, Stories, differences, differing, shared_stages
+from accord.results import ComparisonsResult
 from accord.results.models import Answer, SideBySide
 
 MOST = 6
 """Prompts that are shown."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Lane:
-    """One of the runs or pipelines compared, with a name that none of the others has."""
-
-    name: str
-    story: Story
-
-
-@dataclass(frozen=True)
-class Crossed(Generic[T]):
-    """A row of a table whose columns are the runs: what each has under a name, None where it has nothing."""
-
-    name: str
-    cells: tuple[T | None, ...]
 
 
 def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
@@ -57,9 +41,28 @@ def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
         InputError: a folder holds no run, is given twice, or runs and pipelines are mixed, or nothing can be written at
             `out`.
     """
-    lanes = _lanes([Path(folder) for folder in folders])
+    stories = _stories([Path(folder) for folder in folders])
     path = html.page_file(out, "comparison.html")
-    write_text(path, render(lanes))
+    names = [name for name, _ in stories]
+    together = shared_stages(stories)
+    tables = [model_tables(story) for _, story in stories]
+    judges = dict.fromkeys(table.result.judge for own in tables for table in own)
+    environments = [(name, _environment(story)) for name, story in stories]
+    page = html.fill(
+        "compare.html",
+        names=names,
+        are_pipelines=stories[0][1].is_pipeline,
+        together=together,
+        differences=differences(together, names),
+        judges=list(judges),
+        models=_crossed([{model.name: model for table in own for model in table.result.models} for own in tables]),
+        trials=_crossed([{r.name: r for _, r in story.results(ComparisonsResult)} for _, story in stories]),
+        frontiers=_frontiers(names, tables, together),
+        watches=_alarms(together),
+        asked=_asked(names, tables, together),
+        environment=differing(environments),
+    )
+    write_text(path, page)
     return path
 
 
@@ -68,28 +71,7 @@ def runs_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and is_story(path)) if folder.is_dir() else []
 
 
-def render(lanes: Sequence[Lane]) -> str:
-    """The page as HTML."""
-    together = shared_stages([(lane.name, lane.story) for lane in lanes])
-    tables = [model_tables(lane.story) for lane in lanes]
-    models = [{model.name: model for table in own for model in table.result.models} for own in tables]
-    judges = dict.fromkeys(table.result.judge for own in tables for table in own)
-    return html.fill(
-        "compare.html",
-        lanes=lanes,
-        together=together,
-        differences=differences(together, [lane.name for lane in lanes]),
-        judges=list(judges),
-        models=_crossed(models),
-        trials=_crossed([{trial.result.name: trial for trial in trials(lane.story)} for lane in lanes]),
-        frontiers=_frontiers(lanes, tables, together),
-        watches=_alarms(together),
-        asked=_asked(lanes, together),
-        environment=differing([(lane.name, _environment(lane.story)) for lane in lanes]),
-    )
-
-
-def _lanes(folders: list[Path]) -> list[Lane]:
+def _stories(folders: list[Path]) -> Stories:
     whole = [folder.resolve() for folder in folders]
     twice = [str(folder) for index, folder in enumerate(folders) if whole[index] in whole[:index]]
     if twice:
@@ -97,32 +79,29 @@ def _lanes(folders: list[Path]) -> list[Lane]:
     if len(folders) < 2:
         raise InputError("comparing takes two runs or more; give the folders that were --out of each.")
     stories = [read_story(folder) for folder in folders]
-    kinds = {story.is_pipeline for story in stories}
-    if len(kinds) > 1:
-        run = next(folder for folder, story in zip(folders, stories, strict=True) if not story.is_pipeline)
+    runs = [str(story.folder) for story in stories if not story.is_pipeline]
+    if 0 < len(runs) < len(stories):
         raise InputError(
-            f"{run} is a run and others are pipelines; compare runs with runs, or pipelines with pipelines."
+            f"{runs[0]} is a run and others are pipelines; compare runs with runs, or pipelines with pipelines."
         )
-    return [Lane(name, story) for name, story in zip(distinct_names(folders), stories, strict=True)]
+    return list(zip(distinct_names(folders), stories, strict=True))
 
 
-def _crossed(runs: Sequence[dict[str, T]]) -> list[Crossed[T]]:
-    """What the runs have by name, one row a name."""
+def _crossed(runs: Sequence[dict[str, T]]) -> list[tuple[str, list[T | None]]]:
+    """What the runs have by name, one row a name, with None where a run has nothing."""
     names = dict.fromkeys(name for one in runs for name in one)
-    return [Crossed(name, tuple(one.get(name) for one in runs)) for name in names]
+    return [(name, [one.get(name) for one in runs]) for name in names]
 
 
 def _frontiers(
-    lanes: Sequence[Lane], tables: Sequence[list[ModelTable]], together: Sequence[SharedStage]
+    names: Sequence[str], tables: Sequence[list[ModelTable]], together: Sequence[SharedStage]
 ) -> list[Figure]:
     """By judge, all finished models; with the learned reward, the ways that all runs took through training."""
-    names = [lane.name for lane in lanes]
-    ways = trajectories([(name, run.metrics) for chapter in together for name, run in chapter.runs])
-    judges = dict.fromkeys(judge for own in tables for table in own for judge in table.judges)
+    ways = trajectories([(name, stage.run.metrics) for chapter in together for name, stage in chapter.stages])
     drawn = []
-    for judge in [LEARNED_SCORE, *(judge for judge in judges if judge != LEARNED_SCORE)]:
+    for judge in dict.fromkeys([LEARNED_SCORE, *(judge for own in tables for table in own for judge in table.judges)]):
         finished = [
-            ScoredPoint(point.name, point.distance, point.score, group=name)
+            replace(point, group=name)
             for name, evaluated in zip(names, tables, strict=True)
             for table in evaluated
             for point in points(table, judge)
@@ -134,59 +113,52 @@ def _frontiers(
 
 
 def _alarms(together: Sequence[SharedStage]) -> list[StageAlarms]:
-    heard = []
-    for chapter in together:
-        for name, stage in chapter.stages:
-            alarms = stage_alarms(stage, series.columns(stage.run.metrics))
-            if alarms:
-                heard.append(alarms.named(f"{name}, {chapter.title}" if chapter.title else name))
-    return heard
+    stages = [
+        (f"{name}, {chapter.title}" if chapter.title else name, stage.run)
+        for chapter in together
+        for name, stage in chapter.stages
+    ]
+    heard = [stage_alarms(name, run, series.columns(run.metrics)) for name, run in stages]
+    return [alarms for alarms in heard if alarms]
 
 
-def _asked(lanes: Sequence[Lane], together: Sequence[SharedStage]) -> list[tuple[str, list[SideBySide]]]:
+def _asked(
+    names: Sequence[str], tables: Sequence[list[ModelTable]], together: Sequence[SharedStage]
+) -> list[tuple[str, list[SideBySide]]]:
     """What the runs wrote on the same prompts: at the end of training, and where models were judged."""
-    prompts = [(chapter.title, common_samples(chapter.runs)) for chapter in together]
-    tables = [(lane.name, table) for lane in lanes for table in model_tables(lane.story)]
-    prompts.append(("Judged", common_answers(tables)))
-    return [(title, asked) for title, asked in prompts if asked]
+    asked = [(chapter.title, _common_samples(chapter.stages)) for chapter in together]
+    asked.append(("Judged", _common_answers(names, tables)))
+    return [(title, prompts) for title, prompts in asked if prompts]
 
 
-def common_samples(runs: Sequence[tuple[str, RunFiles]]) -> list[SideBySide]:
+def _common_samples(stages: Sequence[tuple[str, StageRecord]]) -> list[SideBySide]:
     """The last sample of each run on prompts that two or more have kept; prompts that all have come first."""
     last: dict[str, dict[str, Answer]] = {}
-    for name, run in runs:
-        score = captions.score_of(series.columns(run.metrics))
-        for row in run.samples:
-            last.setdefault(plain(row.get("prompt")), {})[name] = _sample(name, row, score)
+    for name, stage in stages:
+        score = captions.score_of(series.columns(stage.run.metrics))
+        for row in stage.run.samples:
+            kept = {"step": row.get("step"), score: row.get("reward") if score else None}
+            scores: dict[str, float | None] = {k: float(v) for k, v in kept.items() if isinstance(v, int | float)}
+            answer = Answer(model=name, text=plain(row.get("completion")), scores=scores)
+            last.setdefault(plain(row.get("prompt")), {})[name] = answer
     return _fullest({prompt: list(by_run.values()) for prompt, by_run in last.items() if len(by_run) > 1})
 
 
-def common_answers(tables: Sequence[tuple[str, ModelTable]]) -> list[SideBySide]:
+def _common_answers(names: Sequence[str], tables: Sequence[list[ModelTable]]) -> list[SideBySide]:
     """What the models of different evaluations answered to the same prompts; a prompt of one evaluation is left out."""
-    answers: dict[str, list[tuple[str, Answer]]] = {}
-    for lane, table in tables:
-        for asked in table.result.side_by_side:
-            answers.setdefault(asked.prompt, []).extend((lane, answer) for answer in asked.answers)
-    several = {prompt: rows for prompt, rows in answers.items() if len({lane for lane, _ in rows}) > 1}
-    return _fullest(
-        {
-            prompt: [answer.model_copy(update={"model": f"{answer.model}, {lane}"}) for lane, answer in rows]
-            for prompt, rows in several.items()
-        }
-    )
+    answers: dict[str, list[Answer]] = {}
+    asking: dict[str, set[str]] = {}
+    for name, own in zip(names, tables, strict=True):
+        for asked in (asked for table in own for asked in table.result.side_by_side):
+            called = [answer.model_copy(update={"model": f"{answer.model}, {name}"}) for answer in asked.answers]
+            answers.setdefault(asked.prompt, []).extend(called)
+            asking.setdefault(asked.prompt, set()).add(name)
+    return _fullest({prompt: rows for prompt, rows in answers.items() if len(asking[prompt]) > 1})
 
 
 def _fullest(prompts: dict[str, list[Answer]]) -> list[SideBySide]:
     fullest = sorted(prompts.items(), key=lambda pair: -len(pair[1]))[:MOST]
     return [SideBySide(prompt=prompt, answers=answers) for prompt, answers in fullest]
-
-
-def _sample(name: str, row: Json, score: str) -> Answer:
-    kept = {"step": row.get("step"), score: row.get("reward") if score else None}
-    scores: dict[str, float | None] = {
-        key: float(value) for key, value in kept.items() if isinstance(value, int | float)
-    }
-    return Answer(model=name, text=plain(row.get("completion")), scores=scores)
 
 
 def _environment(story: Story) -> dict[str, object]:

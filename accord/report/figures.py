@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from accord.report.captions import Metric, in_order, metric_for
+from accord.report.captions import REWARDS, Metric, in_order, metric_for
 from accord.report.html import number, percent
 from accord.report.series import Series, columns, ends, smooth, thin
 
@@ -62,11 +61,8 @@ _STYLE: dict[Any, object] = {
 }
 
 
-@contextmanager
-def drawing() -> Iterator[None]:
-    """Matplotlib in the page's style while the block runs."""
-    with matplotlib.rc_context(_STYLE):
-        yield
+drawing = matplotlib.rc_context(_STYLE)
+"""Decorates what draws: matplotlib has the page's style meanwhile."""
 
 
 def hue(index: int) -> str:
@@ -109,60 +105,44 @@ class Figure:
     title: str
     svg: Markup
     caption: str
+    is_main: bool = True
 
 
-def curve(series: Series, metric: Metric, marks: Sequence[Mark] = ()) -> Markup:
-    """One metric over the steps of a run: the raw values faint, their running mean bold, alarms at their steps."""
-    with drawing():
-        figure, axes = blank(3.5, 1.75, "step")
-        _line(axes, series, hue(0))
-        _settle(axes, [series], metric)
-        _mark(axes, marks)
-        return inline(figure)
+@drawing
+def curve(
+    runs: Sequence[tuple[int, Series]], metric: Metric, marks: Sequence[Mark] = (), height: float = 1.75
+) -> Markup:
+    """One metric over the steps of one run or several: raw values faint, running means bold, alarms at their steps.
+
+    Runs come with their index: the first six are solid, the next six dashed, then dotted.
+    """
+    figure, axes = blank(3.5, height, "step")
+    for index, series in runs:
+        _line(axes, series, hue(index), ("-", DASHES, (0, (1, 1.5)))[min(index // len(HUES), 2)])
+    _settle(axes, [series for _, series in runs], metric)
+    _mark(axes, marks)
+    return inline(figure)
 
 
-def parting(proxy: Series, independent: Series, names: tuple[str, str], marks: Sequence[Mark] = ()) -> Markup:
+@drawing
+def parting(proxy: Series, independent: Series, marks: Sequence[Mark] = ()) -> Markup:
     """What is optimized, dashed, and what watches it, solid, over the same steps, each with an axis of its own."""
-    with drawing():
-        figure, axes = blank(7.4, 2.5, "step")
-        other = axes.twinx()
-        other.grid(visible=False)
-        for side, series, color, style in ((axes, proxy, PROXY, DASHES), (other, independent, INDEPENDENT, "-")):
-            _line(side, series, color, style)
-            side.tick_params(axis="y", labelcolor=color)
-            side.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND, min_n_ticks=3))
-        axes.set_ylabel(names[0], color=PROXY)
-        other.set_ylabel(names[1], color=INDEPENDENT)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=ROUND))
-        _mark(axes, marks)
-        return inline(figure)
-
-
-Style = tuple[str, object]
-"""A color and a pattern of dashes."""
-
-
-def style(index: int) -> Style:
-    """How a comparison's run of this index is drawn: the first six solid, the next six dashed, then dotted."""
-    return hue(index), ("-", DASHES, (0, (1, 1.5)))[min(index // len(HUES), 2)]
-
-
-def overlay(runs: Sequence[tuple[str, Series]], metric: Metric, styles: dict[str, Style]) -> Markup:
-    """One metric of several runs, each in its style."""
-    with drawing():
-        figure, axes = blank(3.5, 1.9, "step")
-        for name, series in runs:
-            _line(axes, series, *styles[name])
-        _settle(axes, [series for _, series in runs], metric)
-        return inline(figure)
+    figure, axes = blank(7.4, 2.5, "step")
+    other = axes.twinx()
+    other.grid(visible=False)
+    drawn = ((axes, proxy, PROXY, DASHES), (other, independent, INDEPENDENT, "-"))
+    for name, (side, series, color, style) in zip(REWARDS, drawn, strict=True):
+        _line(side, series, color, style)
+        side.set_ylabel(name, color=color)
+        side.tick_params(axis="y", labelcolor=color)
+        side.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND, min_n_ticks=3))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=ROUND))
+    _mark(axes, marks)
+    return inline(figure)
 
 
 def plot_metrics(rows: Sequence[Mapping[str, Any]]) -> Canvas:
-    """The main curves of a run as a matplotlib figure, three in a row: raw values faint, their running mean bold.
-
-    Args:
-        rows: of metrics.jsonl, each with its `step`.
-    """
+    """The main curves of a run, from its rows of metrics.jsonl, as a matplotlib figure, drawn as on the page."""
     measured = columns(rows)
     shown = [(name, metric_for(name, measured)) for name in in_order(measured)]
     shown = [(name, metric) for name, metric in shown if metric.is_main] or shown

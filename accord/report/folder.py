@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,13 @@ from accord.results import Evaluation
 
 Result = TypeVar("Result", bound=Evaluation)
 
-_OF_A_RUN = ("config.yaml", "metrics.jsonl", results.FILE)
+KEY = (
+    "learning_rate", "batch_size", "epochs", "max_steps", "beta", "tau", "kl_coefficient", "kl_target", "group_size",
+    "inner_epochs", "rounds", "temperature", "seed",
+)  # fmt: skip
+"""Settings worth a word in the summary of a run, where it has them."""
+
+_TELLING = ("pipeline.json", "config.yaml", "metrics.jsonl", results.FILE)
 
 _EVALUATIONS = {
     "models": "Models side by side, on the same prompts.",
@@ -63,6 +70,12 @@ class StageRecord:
     seconds: float | None = None
     inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def key_settings(self) -> list[tuple[str, Any]]:
+        """The few settings by which people know a run; those left open (null) are not among them."""
+        settings = self.run.settings
+        return [(name, settings[name]) for name in KEY if settings.get(name) is not None]
+
 
 @dataclass(frozen=True)
 class Story:
@@ -81,35 +94,38 @@ class Story:
         return [(name, result) for name, result in given if isinstance(result, question)]
 
 
-def is_run(folder: Path) -> bool:
-    """Whether the folder holds what a run leaves."""
-    return any((folder / name).is_file() for name in (*_OF_A_RUN, *results.FILES))
-
-
 def is_story(folder: Path) -> bool:
     """Whether there is anything to report on in the folder: a run's files or a pipeline's."""
-    return (folder / "pipeline.json").is_file() or is_run(folder)
+    return any((folder / name).is_file() for name in (*_TELLING, *results.FILES))
 
 
 def read_story(folder: Path) -> Story:
     """The story in a folder; `InputError` when it holds neither a pipeline nor a run."""
     if (folder / "pipeline.json").is_file():
         return read_pipeline(folder)
-    if is_run(folder):
+    if is_story(folder):
         stage = read_stage(folder)
         kind = stage.run.evaluation.kind if stage.run.evaluation else ""
         what = f"One run of accord {stage.command}." if stage.command else _EVALUATIONS.get(kind, "One run.")
         return Story(stage.name, what, stage.run.seconds, (stage,), is_pipeline=False, folder=folder)
     raise InputError(
-        f"{folder} is neither a run nor a pipeline: it holds none of pipeline.json, {', '.join(_OF_A_RUN)}; "
+        f"{folder} is neither a run nor a pipeline: it holds none of {', '.join(_TELLING)}; "
         "give the folder that was --out of a run."
     )
 
 
-def read_stage(folder: Path, name: str = "") -> StageRecord:
-    """A run by itself, called as its folder is unless it has a better name."""
-    run = read_run(folder)
-    return StageRecord(name=name or folder.resolve().name, command=str(run.settings.get("command") or ""), run=run)
+def read_stage(folder: Path) -> StageRecord:
+    """What one run left in its folder, called as the folder is."""
+    run = RunFiles(
+        settings=_read_mapping(folder / "config.yaml", yaml.safe_load, "a YAML mapping of settings"),
+        environment=_read_json(folder / "environment.json"),
+        metrics=_latest(_read_rows(folder / "metrics.jsonl")),
+        samples=_read_rows(folder / "samples.jsonl"),
+        evaluation=results.load(folder) if any((folder / name).is_file() for name in results.FILES) else None,
+        alarms=_read_rows(folder / "alarms.jsonl") if (folder / "alarms.jsonl").is_file() else None,
+        best=_read_json(folder / "best.json"),
+    )
+    return StageRecord(folder.resolve().name, str(run.settings.get("command") or ""), run)
 
 
 def read_pipeline(folder: Path) -> Story:
@@ -121,18 +137,14 @@ def read_pipeline(folder: Path) -> Story:
         if not isinstance(stage, dict) or not isinstance(stage.get("name"), str):
             raise InputError(f"{path}: stage {row} has no name; run the pipeline again to write the file anew.")
         inside = folder / str(stage.get("folder") or stage["name"])
-        run = read_run(inside)
-        status, seconds = _state(stage, run, inside)
-        stages.append(
-            StageRecord(
-                name=stage["name"],
-                command=str(stage.get("command") or run.settings.get("command", "")),
-                run=run,
-                status=status,
-                seconds=seconds,
-                inputs={option: _several(value) for option, value in stage.get("inputs", {}).items()},
-            )
-        )
+        left = read_stage(inside)
+        command = str(stage.get("command") or left.command)
+        status, seconds = _state(stage, left.run, inside)
+        inputs = {
+            option: tuple(map(str, value)) if isinstance(value, list) else (str(value),)
+            for option, value in stage.get("inputs", {}).items()
+        }
+        stages.append(StageRecord(stage["name"], command, left.run, status, seconds, inputs))
     title = pipeline.get("name") or folder.resolve().name
     return Story(title, pipeline.get("description") or "", pipeline.get("seconds"), tuple(stages), True, folder)
 
@@ -151,46 +163,23 @@ def _state(stage: Json, run: RunFiles, folder: Path) -> tuple[str, float | None]
     return status, seconds
 
 
-def _several(value: Any) -> tuple[str, ...]:
-    """One input or a list of them."""
-    return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
-
-
-def read_run(folder: Path) -> RunFiles:
-    """What one run left in its folder."""
-    return RunFiles(
-        settings=_read_settings(folder / "config.yaml"),
-        environment=_read_json(folder / "environment.json"),
-        metrics=_latest(_read_rows(folder / "metrics.jsonl")),
-        samples=_read_rows(folder / "samples.jsonl"),
-        evaluation=results.load(folder) if any((folder / name).is_file() for name in results.FILES) else None,
-        alarms=_read_rows(folder / "alarms.jsonl") if (folder / "alarms.jsonl").is_file() else None,
-        best=_read_json(folder / "best.json"),
-    )
-
-
-def _read_settings(path: Path) -> Json:
-    if not path.is_file():
-        return {}
-    try:
-        settings = yaml.safe_load(_read_text(path))
-    except yaml.YAMLError:
-        settings = None
-    if not isinstance(settings, dict):
-        raise InputError(f"{path} is not a YAML mapping of settings; restore it or remove it.")
-    return settings
-
-
 def _read_json(path: Path) -> Json:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(_read_text(path))
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise InputError(f"{path} is not a JSON object; restore it or remove it.")
+    return _read_mapping(path, json.loads, "a JSON object")
+
+
+def _read_mapping(path: Path, parse: Callable[[str], Any], what: str) -> Json:
+    value = _mapping(_read_text(path), parse) if path.is_file() else {}
+    if value is None:
+        raise InputError(f"{path} is not {what}; restore it or remove it.")
     return value
+
+
+def _mapping(text: str, parse: Callable[[str], Any]) -> Json | None:
+    try:
+        value = parse(text)
+    except (ValueError, yaml.YAMLError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _read_rows(path: Path) -> list[Json]:
@@ -200,11 +189,8 @@ def _read_rows(path: Path) -> list[Json]:
     lines = [(row, line) for row, line in enumerate(_read_text(path).split("\n"), start=1) if line.strip()]
     rows = []
     for row, line in lines:
-        try:
-            value = json.loads(line)
-        except ValueError:
-            value = None
-        if isinstance(value, dict):
+        value = _mapping(line, json.loads)
+        if value is not None:
             rows.append(value)
         elif row != lines[-1][0]:
             raise InputError(f"{path}: row {row} is not a JSON object; correct it or remove the line.")

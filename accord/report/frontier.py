@@ -12,14 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 from accord.report.captions import score_of
 from accord.report.figures import INK, ROUND, Figure, blank, drawing, hue, inline
 from accord.report.folder import Story
-from accord.report.html import number
+from accord.report.html import Json, number
 from accord.report.models import ModelTable
-from accord.report.series import Array, Series, columns, paired, smooth
+from accord.report.series import Array, columns, paired, smooth
 from accord.results import FrontierResult, Interval
 from accord.results.base import called
 
@@ -55,10 +57,14 @@ class Line:
     name: str
     points: tuple[ScoredPoint, ...]
 
+    @property
+    def curve(self) -> tuple[list[float], list[float]]:
+        """The distances and the scores."""
+        return [point.distance for point in self.points], [point.score.estimate for point in self.points]
+
     def at(self, distance: float) -> float:
         """The score at a distance within the line's reach, on the straight line between its points."""
-        reached = [point.distance for point in self.points]
-        return float(np.interp(distance, reached, [point.score.estimate for point in self.points]))
+        return float(np.interp(distance, *self.curve))
 
 
 def frontiers(story: Story, tables: Sequence[ModelTable]) -> list[Figure]:
@@ -67,31 +73,24 @@ def frontiers(story: Story, tables: Sequence[ModelTable]) -> list[Figure]:
     drawn = []
     for table in tables:
         for judge in sorted(table.judges, key=lambda name: name != LEARNED_SCORE):
+            watched = [(s.name, s.run.metrics) for s in story.stages if s.run.settings.get("watch") == judge]
             finished = points(table, judge)
             if len(finished) > 1:
-                drawn.append(frontier(ways if judge == LEARNED_SCORE else _watched(story, judge), finished, judge))
+                walked = ways if judge == LEARNED_SCORE else trajectories(watched, "watched")
+                drawn.append(frontier(walked, finished, judge))
     if ways and not any(figure.title.startswith(f"{LEARNED_SCORE} ") for figure in drawn):
         drawn.insert(0, frontier(ways, [], LEARNED_SCORE))
     measured = [measured_frontier(result) for _, result in story.results(FrontierResult)]
     return [figure for figure in measured if figure] + drawn
 
 
-def trajectories(runs: Sequence[tuple[str, list[dict[str, object]]]]) -> list[Trajectory]:
-    """The ways of those runs, named with their metrics, that measured both a learned reward and a distance."""
-    measured = [(name, columns(rows)) for name, rows in runs]
-    return _trajectories([(name, metrics) for name, metrics in measured if score_of(metrics) == LEARNED_SCORE])
-
-
-def _watched(story: Story, judge: str) -> list[Trajectory]:
-    """The ways of the runs that this judge watched, by what it said of them."""
-    stages = [stage for stage in story.stages if stage.run.settings.get("watch") == judge]
-    return _trajectories([(stage.name, columns(stage.run.metrics)) for stage in stages], "watched")
-
-
-def _trajectories(measured: Sequence[tuple[str, dict[str, Series]]], score: str = "reward") -> list[Trajectory]:
+def trajectories(runs: Sequence[tuple[str, list[Json]]], score: str = LEARNED_SCORE) -> list[Trajectory]:
+    """The ways of those runs, named with their metrics, that measured a distance and a learned reward, or `score`."""
     ways = []
-    for name, metrics in measured:
-        if {score, "kl"} <= metrics.keys():
+    for name, rows in runs:
+        metrics = columns(rows)
+        is_comparable = score != LEARNED_SCORE or score_of(metrics) == LEARNED_SCORE
+        if is_comparable and {score, "kl"} <= metrics.keys():
             kl, values = paired(metrics["kl"], metrics[score])
             if len(kl):
                 ways.append(Trajectory(name, np.sqrt(np.maximum(kl, 0.0)), values))
@@ -108,10 +107,21 @@ def points(table: ModelTable, judge: str) -> list[ScoredPoint]:
     return placed
 
 
+@drawing
 def frontier(
     ways: Sequence[Trajectory], finished: Sequence[ScoredPoint], judge: str, names: Sequence[str] = ()
 ) -> Figure:
     """The picture and what to see in it; `names` come first where colors are given out."""
+    figure, axes = plane(2.9, judge)
+    groups = [point.group or point.name for point in finished]
+    colors = {name: hue(i) for i, name in enumerate(dict.fromkeys([*names, *groups, *(path.name for path in ways)]))}
+    for path in ways:
+        color, every = colors[path.name], max(1, len(path.score) // 240)
+        axes.plot(path.distance[::every], path.score[::every], ".", color=color, markersize=2.5, alpha=0.35)
+        axes.plot(smooth(path.distance)[::every], smooth(path.score)[::every], color=color, linewidth=1.6)
+    for point, group in zip(finished, groups, strict=True):
+        axes.vlines(point.distance, point.score.low, point.score.high, color=colors[group], linewidth=1.4)
+        axes.plot(point.distance, point.score.estimate, "o", color=colors[group], markersize=5)
     caption = []
     if ways:
         walked = " and ".join(dict.fromkeys(path.name for path in ways))
@@ -126,49 +136,28 @@ def frontier(
             f"{judge} is the judge: a model that goes up under the reward it was trained on but down here has "
             "overoptimized that reward."
         )
-    return Figure(f"{judge} against √KL", _draw(ways, finished, judge, names), " ".join(caption))
+    return Figure(f"{judge} against √KL", _labeled(figure, axes, finished), " ".join(caption))
 
 
-def _draw(ways: Sequence[Trajectory], finished: Sequence[ScoredPoint], score: str, first: Sequence[str]) -> Markup:
-    with drawing():
-        figure, axes = blank(4.6, 2.9, DISTANCE)
-        axes.set_ylabel(score)
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
-        names = dict.fromkeys(
-            [*first, *(point.group or point.name for point in finished), *(path.name for path in ways)]
-        )
-        colors = {name: hue(index) for index, name in enumerate(names)}
-        for path in ways:
-            color, every = colors[path.name], max(1, len(path.score) // 240)
-            axes.plot(path.distance[::every], path.score[::every], ".", color=color, markersize=2.5, alpha=0.35)
-            axes.plot(smooth(path.distance)[::every], smooth(path.score)[::every], color=color, linewidth=1.6)
-        for point in finished:
-            color = colors[point.group or point.name]
-            axes.vlines(point.distance, point.score.low, point.score.high, color=color, linewidth=1.4)
-            axes.plot(point.distance, point.score.estimate, "o", color=color, markersize=5)
-        axes.margins(0.08, 0.12)
-        figure.draw_without_rendering()
-        label(axes, finished)
-        return inline(figure)
+def plane(height: float, score: str) -> tuple[Canvas, Axes]:
+    """An empty figure of scores over the distance."""
+    figure, axes = blank(4.6, height, DISTANCE)
+    axes.set_ylabel(score)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
+    return figure, axes
 
 
 def lines(result: FrontierResult) -> tuple[list[Line], Line | None]:
     """The families of an evaluation, and the bound of best-of-n where its divergence is known to lie below it."""
-    families = [
-        _line(
-            family.name,
-            [
-                (p.name if p.coefficient is None else f"{p.coefficient:g}", p.kl.estimate, p.score)
-                for p in family.points
-            ],
-        )
-        for family in result.families
-    ]
+    families = []
+    for family in result.families:
+        names = [p.name if p.coefficient is None else f"{p.coefficient:g}" for p in family.points]
+        models = [(name, p.kl.estimate, p.score) for name, p in zip(names, family.points, strict=True)]
+        families.append(_line(family.name, models))
     best = result.best_of_n
     exact = _line("best of n", [(str(one.n), one.kl.estimate, one.score) for one in best if one.kl])
-    bound = _line(
-        "best of n, by the bound" if exact.points else "best of n", [(str(b.n), b.kl_bound, b.score) for b in best]
-    )
+    called_bound = "best of n, by the bound" if exact.points else "best of n"
+    bound = _line(called_bound, [(str(one.n), one.kl_bound, one.score) for one in best])
     drawn = [line for line in (*families, exact if exact.points else bound) if line.points]
     return drawn, bound if exact.points else None
 
@@ -178,12 +167,23 @@ def _line(name: str, models: Sequence[tuple[str, float, Interval]]) -> Line:
     return Line(name, tuple(sorted(placed, key=lambda point: point.distance)))
 
 
+@drawing
 def measured_frontier(result: FrontierResult) -> Figure | None:
     """The figure of an evaluation of frontiers; None where it has no models."""
     drawn, bound = lines(result)
     if not drawn:
         return None
     judge = called(result.judge) or "score"
+    figure, axes = plane(2.9, judge)
+    for index, line in enumerate(drawn):
+        low, high = [p.score.low for p in line.points], [p.score.high for p in line.points]
+        axes.vlines(line.curve[0], low, high, color=hue(index), linewidth=1.1, alpha=0.7)
+        marker = "os^Dv*"[index % 6]
+        axes.plot(*line.curve, color=hue(index), linewidth=1.5, marker=marker, markersize=4.5, label=line.name)
+    if bound:
+        axes.plot(*bound.curve, color=INK, linewidth=0.9, linestyle=(0, (3, 2)), label=bound.name)
+    axes.legend(frameon=False, fontsize=8, handlelength=1.8)
+    svg = _labeled(figure, axes, [point for line in drawn for point in line.points if _is_named(line, point)])
     caption = _reading(drawn, judge)
     caption += " Numbers at the points are coefficients, or n; bars are 95% intervals."
     if bound:
@@ -193,7 +193,7 @@ def measured_frontier(result: FrontierResult) -> Figure | None:
     elif any(line.name == "best of n" for line in drawn):
         caption += " Best-of-n lies at its bound, log n − (n − 1)/n, or to the left of it."
     title = f"{judge} against √KL" + (f" from {called(result.reference)}" if result.reference else "")
-    return Figure(title, _draw_lines(drawn, bound, judge), caption)
+    return Figure(title, svg, caption)
 
 
 def _reading(drawn: Sequence[Line], judge: str) -> str:
@@ -212,48 +212,26 @@ def _reading(drawn: Sequence[Line], judge: str) -> str:
     return text + " Higher at the same distance is better."
 
 
-def _draw_lines(drawn: Sequence[Line], bound: Line | None, judge: str) -> Markup:
-    with drawing():
-        figure, axes = blank(4.6, 2.9, DISTANCE)
-        axes.set_ylabel(judge)
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
-        for index, line in enumerate(drawn):
-            distance = [point.distance for point in line.points]
-            score = [point.score.estimate for point in line.points]
-            low, high = [p.score.low for p in line.points], [p.score.high for p in line.points]
-            axes.vlines(distance, low, high, color=hue(index), linewidth=1.1, alpha=0.7)
-            marker = "os^Dv*"[index % 6]
-            axes.plot(distance, score, color=hue(index), linewidth=1.5, marker=marker, markersize=4.5, label=line.name)
-        if bound:
-            distance = [point.distance for point in bound.points]
-            score = [point.score.estimate for point in bound.points]
-            axes.plot(distance, score, color=INK, linewidth=0.9, linestyle=(0, (3, 2)), label=bound.name)
-        axes.margins(0.08, 0.12)
-        axes.legend(frameon=False, fontsize=8, handlelength=1.8)
-        figure.draw_without_rendering()
-        label(axes, [point for line in drawn for point in _named(line)])
-        return inline(figure)
+def _is_named(line: Line, point: ScoredPoint) -> bool:
+    """Of best of n, whose points lie close, those are named whose n is a power of two."""
+    return line.name != "best of n" or not point.name.isdecimal() or int(point.name).bit_count() == 1
 
 
-def _named(line: Line) -> list[ScoredPoint]:
-    """The points that are named: of best of n, which lie close, those whose n is a power of two."""
-    if line.name != "best of n":
-        return list(line.points)
-    return [point for point in line.points if not point.name.isdecimal() or int(point.name).bit_count() == 1]
-
-
-def label(axes: Axes, points: Sequence[ScoredPoint]) -> None:
-    """Write each point's name beside it, on the first side where it covers no other name and no other point."""
+def _labeled(figure: Canvas, axes: Axes, points: Sequence[ScoredPoint]) -> Markup:
+    """The figure with each point's name beside it, on the first side where it covers no other name or point."""
+    axes.margins(0.08, 0.12)
+    figure.draw_without_rendering()
     to_screen = axes.transData.transform
     spots = [to_screen((point.distance, point.score.estimate)) for point in points]
-    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in spots]
+    taken = [Bbox.from_extents(x - 3, y - 3, x + 3, y + 3) for x, y in spots]
     frame = axes.get_window_extent()
     for point, (x, y) in zip(points, spots, strict=True):
         width, height = 5.2 * len(point.name), 9.0
         left = -6 - width
         sides = [(6, -5), (left, -5), (6, 4), (6, -14), (left, 4), (left, -14), (6, 14), (6, -24)]
-        boxes = {(dx, dy): (x + dx, y + dy, x + dx + width, y + dy + height) for dx, dy in sides}
-        fits = [at for at, box in boxes.items() if frame.x0 < box[0] and box[2] < frame.x1 and not _covers(box, taken)]
+        boxes = {(dx, dy): Bbox.from_bounds(x + dx, y + dy, width, height) for dx, dy in sides}
+        inside = [at for at, box in boxes.items() if frame.x0 < box.x0 and box.x1 < frame.x1]
+        fits = [at for at in inside if not boxes[at].count_overlaps(taken)]
         if not fits and point.group:
             continue  # its color tells whose it is, and its neighbors' names what
         dx, dy = fits[0] if fits else sides[0]
@@ -262,7 +240,4 @@ def label(axes: Axes, points: Sequence[ScoredPoint]) -> None:
         side, shift = ("right", dx + width) if dx < 0 else ("left", dx)
         written = axes.annotate(point.name, spot, (shift, dy + 2), textcoords="offset points", color=INK, ha=side)
         written.set_in_layout(False)
-
-
-def _covers(box: tuple[float, ...], others: Sequence[tuple[float, ...]]) -> bool:
-    return any(box[0] < o[2] and o[0] < box[2] and box[1] < o[3] and o[1] < box[3] for o in others)
+    return inline(figure)

@@ -35,7 +35,17 @@ _HIDDEN = re.compile(rf"{HIDDEN}|[ \n]+\Z")
 
 def fill(template: str, **values: Any) -> str:
     """The page as HTML. Every text in it is escaped, and half characters (lone surrogates) are replaced."""
-    page = _environment().get_template(template).render(**values)
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = (visible, shaded, plain, called, number, signed, percent, duration, setting, log_ratio)
+    templates.filters.update({function.__name__: function for function in shown})
+    templates.globals.update(along_bar=_along_bar, span=span, bounds=BOUNDS)
+    page = templates.get_template(template).render(**values)
     return page.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -68,24 +78,8 @@ def facts(values: Json) -> list[tuple[str, str]]:
 
 def shared(recorded: list[Json]) -> Json:
     """What every environment that was recorded says alike."""
-    known = [one for one in recorded if one]
-    if not known:
-        return {}
+    known = [one for one in recorded if one] or [{}]
     return {key: value for key, value in known[0].items() if all(other.get(key) == value for other in known)}
-
-
-def _environment() -> jinja2.Environment:
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    shown = (visible, shaded, plain, called, number, signed, percent, duration, setting, log_ratio)
-    templates.filters.update({function.__name__: function for function in shown})
-    templates.globals.update(along_bar=_along_bar, span=span, bounds=BOUNDS)
-    return templates
 
 
 def span(intervals: Iterable[Interval]) -> tuple[float, float]:
@@ -108,16 +102,13 @@ def visible(text: str) -> Markup:
     spaces and line ends that close the text, become arrows and dots. Joiners inside words and emoji stay as they are.
     Texts over `LONGEST` characters are cut, and the page says by how much.
     """
-    kept, cut = text[:LONGEST], len(text) - LONGEST
-    parts, position = [], 0
-    for match in _HIDDEN.finditer(kept):
-        parts.append(escape(kept[position : match.start()]))
-        parts.append(Markup('<span class="sign">{}</span>').format("".join(map(sign, match.group()))))
-        position = match.end()
-    parts.append(escape(kept[position:]))
-    if cut > 0:
-        parts.append(Markup('<span class="sign"> … {} more characters</span>').format(f"{cut:,}"))
-    return Markup("").join(parts)
+    html = _HIDDEN.sub(lambda run: f'<span class="sign">{"".join(map(sign, run[0]))}</span>', escape(text[:LONGEST]))
+    return Markup(html + _cut(len(text)))
+
+
+def _cut(length: int) -> str:
+    """What stands at the end of a text of so many characters where it is cut."""
+    return f'<span class="sign"> … {length - LONGEST:,} more characters</span>' if length > LONGEST else ""
 
 
 def shaded(tokens: Sequence[tuple[str, float]]) -> Markup:
@@ -127,7 +118,7 @@ def shaded(tokens: Sequence[tuple[str, float]]) -> Markup:
     are neither shaded nor signs, those that end the text are both. Answers over `LONGEST` characters are cut, and the
     page says by how much.
     """
-    parts, length = [], 0
+    html, length = Markup(""), 0
     for index, (token, value) in enumerate(tokens):
         is_last = index == len(tokens) - 1
         kept = token[: max(0, LONGEST - length)]
@@ -139,10 +130,8 @@ def shaded(tokens: Sequence[tuple[str, float]]) -> Markup:
         level = strength(value)
         style = f' class="{"m" if value > 0 else "l"}{level}"' if level else ""
         drawn = Markup('<span title="{} nats"{}>{}</span>').format(signed(value), Markup(style), visible(body))
-        parts.append(kept[: len(kept) - len(begun)] + drawn + begun[len(body) :])
-    if length > LONGEST:
-        parts.append(Markup('<span class="sign"> … {} more characters</span>').format(f"{length - LONGEST:,}"))
-    return Markup("").join(parts)
+        html += kept[: len(kept) - len(begun)] + drawn + begun[len(body) :]
+    return html + Markup(_cut(length))
 
 
 def strength(value: float) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from accord.files import write_text
 from accord.report.html import fill
@@ -18,6 +18,9 @@ Weights = npt.NDArray[np.float64]
 
 SURPRISES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Nats at which the shade of a token grows."""
+
+WIDTH, HEIGHT = 760, 460
+"""Of the picture of embeddings."""
 
 SHARES = (0.05, 0.2, 0.4, 0.6, 0.8)
 """Probabilities, and shares of attention, at which a shade grows."""
@@ -129,62 +132,51 @@ def small_map(weights: Weights) -> Markup:
 
 def large_map(weights: Weights, labels: Sequence[str]) -> Markup:
     """The same large enough to read, with the tokens on both axes and the weights in each cell's title."""
-    size = len(labels)
-    cell = 28 if size <= 24 else 18
+    names = list(map(escape, labels))
+    cell = 28 if len(names) <= 24 else 18
     margin = 12 + round(7.2 * max(map(len, labels)))
-    parts = []
-    for i, label in enumerate(labels):
-        middle = margin + cell * i + cell / 2
-        parts.append(Markup('<text class="row" x="{}" y="{}">{}</text>').format(margin - 6, middle + 4, label))
-        turned = f"translate({middle + 4} {margin - 6}) rotate(-90)"
-        parts.append(Markup('<text class="column" transform="{}">{}</text>').format(turned, label))
-        parts.append(Markup(f'<path class="rail" d="M{margin} {middle}h{cell * i}"/>'))
-        for j in range(i + 1):
-            if weights[i, j] >= 0.005:
-                at = f'x="{margin + cell * j + 1}" y="{margin + cell * i + 1}" width="{cell - 2}" height="{cell - 2}"'
-                box = Markup(
-                    f'<rect {at} rx="2" fill-opacity="{weights[i, j]:.2f}"><title>{{}} → {{}}: {{}}</title></rect>'
-                )
-                parts.append(box.format(label, labels[j], f"{weights[i, j]:.2f}"))
-    side = margin + cell * size + 1
-    opening = (
-        f'<svg class="large" viewBox="0 0 {side} {side}" style="width: {side}px" role="img" aria-label="Attention">'
-    )
-    return Markup(opening) + Markup("").join(parts) + Markup("</svg>")
+    side = margin + cell * len(names) + 1
+    svg = f'<svg class="large" viewBox="0 0 {side} {side}" style="width: {side}px" role="img" aria-label="Attention">'
+    for i, name in enumerate(names):
+        y = margin + cell * i
+        middle = y + cell / 2
+        svg += f'<text class="row" x="{margin - 6}" y="{middle + 4}">{name}</text>'
+        svg += f'<text class="column" transform="translate({middle + 4} {margin - 6}) rotate(-90)">{name}</text>'
+        svg += f'<path class="rail" d="M{margin} {middle}h{cell * i}"/>'
+        for j in np.flatnonzero(weights[i, : i + 1] >= 0.005):
+            share = f"{weights[i, j]:.2f}"
+            svg += f'<rect x="{margin + cell * j + 1}" y="{y + 1}" width="{cell - 2}" height="{cell - 2}" rx="2"'
+            svg += f' fill-opacity="{share}"><title>{name} → {names[j]}: {share}</title></rect>'
+    return Markup(svg + "</svg>")
 
 
-def scatter(spots: Sequence[Spot], width: int = 760, height: int = 460) -> Markup:
+def scatter(spots: Sequence[Spot]) -> Markup:
     """Embeddings on a plane, the text's tokens filled and their neighbors hollow, each tied to its token."""
     if not spots:
         return Markup("")
     plane = np.array([(spot.x, spot.y) for spot in spots])
     low, span = plane.min(0), np.maximum(np.ptp(plane, 0), 1e-9)
-    corners = (plane - low) / span * (width - 160, height - 50) + (70, 25)
-    corners[:, 1] = height - corners[:, 1]
-    parts = [
-        Markup('<path class="tie" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>'.format(*corners[spot.of], *corner))
-        for spot, corner in zip(spots, corners, strict=True)
-        if spot.of is not None
-    ]
+    corners = (plane - low) / span * (WIDTH - 160, HEIGHT - 50) + (70, 25)
+    corners[:, 1] = HEIGHT - corners[:, 1]
+    svg = f'<svg class="scatter" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Embeddings on a plane">'
+    for spot, corner in zip(spots, corners, strict=True):
+        if spot.of is not None:
+            svg += '<path class="tie" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>'.format(*corners[spot.of], *corner)
     taken: list[tuple[float, ...]] = [(x - 4.0, y - 4.0, x + 4.0, y + 4.0) for x, y in corners]
     for spot, (x, y) in zip(spots, corners, strict=True):
         kind = "own" if spot.of is None else "near"
-        parts.append(Markup(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'))
-        if (at := _room(spot.text, x, y, taken, width, height)) is not None:
-            name = Markup('<text class="{}" x="{}" y="{}">{}</text>')
-            parts.append(name.format(kind, f"{at[0]:.1f}", f"{at[1]:.1f}", spot.text))
-    opening = f'<svg class="scatter" viewBox="0 0 {width} {height}" role="img" aria-label="Embeddings on a plane">'
-    return Markup(opening) + Markup("").join(parts) + Markup("</svg>")
+        svg += f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
+        if at := _room(spot.text, x, y, taken):
+            svg += f'<text class="{kind}" x="{at[0]:.1f}" y="{at[1]:.1f}">{escape(spot.text)}</text>'
+    return Markup(svg + "</svg>")
 
 
-def _room(
-    text: str, x: float, y: float, taken: list[tuple[float, ...]], width: int, height: int
-) -> tuple[float, float] | None:
+def _room(text: str, x: float, y: float, taken: list[tuple[float, ...]]) -> tuple[float, float] | None:
     """Where a label covers no other and no spot; None where there is no room. It is taken from then on."""
     wide, high = 7.0 * len(text), 12.0
     for down, side in product((4.0, -8.0, 16.0, -20.0, 28.0), (7.0, -7.0 - wide, -wide / 2)):
         box = (x + side, y + down - high + 3, x + side + wide, y + down + 3)
-        inside = box[0] >= 0 and box[1] >= 0 and box[2] <= width and box[3] <= height
+        inside = box[0] >= 0 and box[1] >= 0 and box[2] <= WIDTH and box[3] <= HEIGHT
         if inside and not any(box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in taken):
             taken.append(box)
             return x + side, y + down

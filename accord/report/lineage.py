@@ -10,10 +10,11 @@ over layers gets a slot of its own in each, and barycenters order each layer so 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar
 
 import networkx as nx
@@ -27,12 +28,6 @@ SOURCES = ("model", "data", "reward", "judge", "teacher", "reference", "pretrain
 
 FORMULAS = ("reward", "judge", "watch")
 """Those that may hold several names: `runs/rm/model + 0.5 * mean(runs/a/model, runs/b/model)`."""
-
-KEY = (
-    "learning_rate", "batch_size", "epochs", "max_steps", "beta", "tau", "kl_coefficient", "kl_target", "group_size",
-    "inner_epochs", "rounds", "temperature", "seed",
-)  # fmt: skip
-"""Settings worth a word in the summary of a run, where it has them."""
 
 WIDTH, HEIGHT = 148.0, 60.0
 _GAP = 26.0
@@ -77,19 +72,14 @@ def lineage(folder: Path) -> list[StageRecord]:
         return []
     names = dict(zip(stages, distinct_names(list(stages)), strict=True))
     return [
-        replace(
-            stage,
-            name=names[path],
-            inputs={option: tuple(names.get(Path(v), v) for v in values) for option, values in stage.inputs.items()},
-        )
+        replace(_renamed(stage, lambda value: names.get(Path(value), value)), name=names[path])
         for path, stage in stages.items()
     ]
 
 
-def key_settings(stage: StageRecord) -> list[tuple[str, Any]]:
-    """The few settings by which people know a run; those left open (null) are not among them."""
-    settings = stage.run.settings
-    return [(name, settings[name]) for name in KEY if settings.get(name) is not None]
+def _renamed(stage: StageRecord, rename: Callable[[str], str]) -> StageRecord:
+    """The stage with other names for its inputs."""
+    return replace(stage, inputs={option: tuple(map(rename, values)) for option, values in stage.inputs.items()})
 
 
 def distinct_names(folders: list[Path]) -> list[str]:
@@ -107,8 +97,7 @@ def _visit(folder: Path, stages: dict[Path, StageRecord]) -> None:
     """Put what the run in a folder reads, and then the run, at the end of `stages`; inputs are whole paths for now."""
     if folder in stages:
         return
-    noted = _in_pipeline(folder)
-    if noted is not None:
+    if (noted := _in_pipeline(folder)) is not None:
         stages |= {path: stage for path, stage in noted.items() if path not in stages}
         return
     stage = read_stage(folder)
@@ -144,13 +133,7 @@ def _in_pipeline(folder: Path) -> dict[Path, StageRecord] | None:
         name = value.split("/")[0]
         return str(folder.parent / name) if name in wanted else value
 
-    return {
-        folder.parent / stage.name: replace(
-            stage, inputs={option: tuple(map(whole, values)) for option, values in stage.inputs.items()}
-        )
-        for stage in stages
-        if stage.name in wanted
-    }
+    return {folder.parent / stage.name: _renamed(stage, whole) for stage in stages if stage.name in wanted}
 
 
 def _names(option: str, value: Any, folder: Path) -> Iterator[str]:
@@ -240,24 +223,19 @@ def _layers(graph: nx.DiGraph) -> tuple[list[list[Node]], nx.DiGraph, list[list[
 
 def _ordered(layers: list[list[Node]], routes: nx.DiGraph) -> list[list[Node]]:
     """Each layer sorted by the mean slot of its neighbors in the layer before, then in the layer after."""
-    for _ in range(4):
-        for depth in range(1, len(layers)):
-            layers[depth] = _sorted_by(layers[depth], layers[depth - 1], routes.pred)
-        for depth in range(len(layers) - 2, -1, -1):
-            layers[depth] = _sorted_by(layers[depth], layers[depth + 1], routes.succ)
+    forth = [(depth, depth - 1, routes.pred) for depth in range(1, len(layers))]
+    back = [(depth, depth + 1, routes.succ) for depth in reversed(range(len(layers) - 1))]
+    for depth, beside, neighbors in 4 * (forth + back):
+        layers[depth] = _sorted_by(layers[depth], layers[beside], neighbors)
     return layers
 
 
 def _sorted_by(layer: list[Node], neighboring: list[Node], neighbors: Any) -> list[Node]:
     """The layer in the order of its neighbors' mean slots, measured from the middle; ties keep their order."""
     slots = {node: slot - (len(neighboring) - 1) / 2 for slot, node in enumerate(neighboring)}
-    own = {node: slot - (len(layer) - 1) / 2 for slot, node in enumerate(layer)}
-
-    def mean(node: Node) -> float:
-        linked = [slots[other] for other in neighbors[node]]
-        return sum(linked) / len(linked) if linked else own[node]
-
-    return sorted(layer, key=mean)
+    means = {node: slot - (len(layer) - 1) / 2 for slot, node in enumerate(layer)}
+    means |= {node: fmean(slots[other] for other in neighbors[node]) for node in layer if neighbors[node]}
+    return sorted(layer, key=means.__getitem__)
 
 
 def _arrow(stops: list[tuple[float, float]], along: float, across: float, upright: bool) -> tuple[str, str]:

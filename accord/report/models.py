@@ -55,10 +55,8 @@ class ModelTable:
             raw, controlled = pair.interval, pair.length_controlled
             assert raw is not None
             cells[pair.model, pair.against] = Cell(raw, controlled, shade(raw))
-            mirrored = raw.mirrored()
-            cells[pair.against, pair.model] = Cell(
-                mirrored, controlled.mirrored() if controlled else None, shade(mirrored)
-            )
+            raw, controlled = raw.mirrored(), controlled.mirrored() if controlled else None
+            cells[pair.against, pair.model] = Cell(raw, controlled, shade(raw))
         return cells
 
     @property

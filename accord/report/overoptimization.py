@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from accord.report.figures import DASHES, INK, ROUND, SOFT, Figure, blank, drawing, hue, inline
-from accord.report.frontier import DISTANCE
+from accord.report.figures import DASHES, INK, ROUND, SOFT, Figure, drawing, hue, inline
+from accord.report.frontier import plane
 from accord.report.html import number
 from accord.report.series import Array, peak, smooth
 from accord.results import OveroptimizationResult
 from accord.results.base import called
 from accord.results.overoptimization import Curve
-
-FORMS = {"rl": "d (a − b log d)", "best of n": "d (a − b d)"}
-"""What gold's gain is fitted by, with d = √KL."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,8 @@ class Turning:
     figures: tuple[Figure, ...]
     curves: tuple[Curve, ...]
     warnings: tuple[str, ...]
-    forms = FORMS
+    forms: ClassVar = {"rl": "d (a − b log d)", "best of n": "d (a − b d)"}
+    """What gold's gain is fitted by, with d = √KL."""
 
 
 def turning(result: OveroptimizationResult) -> Turning:
@@ -82,21 +81,19 @@ def fitted(curve: Curve) -> tuple[Array, Array] | None:
     return d, fit.start + fit.a.estimate * d - fit.b.estimate * bend
 
 
+@drawing
 def _picture(curves: Sequence[Curve], proxy: str, gold: str) -> Markup:
-    with drawing():
-        figure, axes = blank(4.6, 2.8, DISTANCE)
-        other = axes.twinx()
-        other.grid(visible=False)
-        axes.set_ylabel(f"{proxy} (dashed)")
-        other.set_ylabel(f"{gold} (solid)", color=INK)
-        for index, curve in enumerate(curves):
-            _lines(axes, other, curve, hue(index))
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
-        other.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND, min_n_ticks=3))
-        axes.set_xlim(left=0.0)
-        if len(curves) > 1:
-            other.legend(frameon=False, fontsize=8, handlelength=1.8)
-        return inline(figure)
+    figure, axes = plane(2.8, f"{proxy} (dashed)")
+    other = axes.twinx()
+    other.grid(visible=False)
+    other.set_ylabel(f"{gold} (solid)", color=INK)
+    for index, curve in enumerate(curves):
+        _lines(axes, other, curve, hue(index))
+    other.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND, min_n_ticks=3))
+    axes.set_xlim(left=0.0)
+    if len(curves) > 1:
+        other.legend(frameon=False, fontsize=8, handlelength=1.8)
+    return inline(figure)
 
 
 def _lines(axes: Axes, other: Axes, curve: Curve, color: str) -> None:
@@ -110,8 +107,7 @@ def _lines(axes: Axes, other: Axes, curve: Curve, color: str) -> None:
     else:
         other.plot(distance, gold, ".", color=color, markersize=2.5, alpha=0.35)
         other.plot(along, smooth(gold), color=color, linewidth=1.8, label=curve.name)
-    line = fitted(curve)
-    if line:
+    if line := fitted(curve):
         other.plot(*line, color=SOFT, linewidth=0.8)
     turn = curve.fit.turn if curve.fit else None
     if turn and turn.estimate <= 1.5 * furthest:

@@ -8,41 +8,29 @@ from pathlib import Path
 import numpy as np
 
 from accord.files import write_text
-from accord.report import captions, figures, html, series, trial
+from accord.report import captions, figures, html, series
 from accord.report.alarms import StageAlarms, stage_alarms
-from accord.report.figures import Figure, Mark
-from accord.report.folder import StageRecord, Story, read_story
+from accord.report.figures import Figure
+from accord.report.folder import StageRecord, read_story
 from accord.report.frontier import frontiers
 from accord.report.html import Json, number
-from accord.report.lineage import FlowChart, draw, key_settings, lineage
+from accord.report.lineage import draw, lineage
 from accord.report.models import model_tables
 from accord.report.overoptimization import turning
 from accord.report.series import Series
-from accord.results import OveroptimizationResult, PassesResult, TasksResult
-
-PARTING = ("reward", "watched")
-"""What is optimized and what watches it: drawn as one figure where both were measured."""
-
-
-@dataclass(frozen=True)
-class Origins:
-    """What was run: the stages behind what the page is about, drawn level and upright, and listed one by one."""
-
-    stages: tuple[StageRecord, ...]
-    drawings: tuple[FlowChart, ...]
-    settings: tuple[list[tuple[str, object]], ...]
+from accord.report.trial import AgreementSection, trials
+from accord.results import AgreementResult, OveroptimizationResult, PassesResult, TasksResult
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """One stage: the figure of reward and watch, its main curves, the less telling ones apart, samples, alarms."""
+    """One stage: the figure of reward and watch, its other curves, samples, alarms."""
 
     stage: StageRecord
     steps: int
     speed: float | None
     parting: Figure | None
     curves: tuple[Figure, ...]
-    more_curves: tuple[Figure, ...]
     samples: tuple[Json, ...]
     score: str
     alarms: StageAlarms | None
@@ -64,21 +52,18 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     """
     story = read_story(Path(folder))
     path = html.page_file(folder if out is None else out, "report.html")
-    write_text(path, render(story))
-    return path
-
-
-def render(story: Story) -> str:
-    """The page as HTML."""
     tables = model_tables(story)
     shared = html.shared([stage.run.environment for stage in story.stages])
-    return html.fill(
+    origins = list(story.stages) if story.is_pipeline else lineage(story.folder)
+    is_drawn = len(origins) >= (1 if story.is_pipeline else 2)
+    page = html.fill(
         "page.html",
         story=story,
-        origins=_origins(story),
+        origins=origins if story.is_pipeline or any(stage.command for stage in origins) else [],
+        drawings=[draw(origins, upright=upright) for upright in (False, True)] if is_drawn else [],
         tables=tables,
-        trials=trial.trials(story),
-        agreements=trial.agreements(story),
+        trials=trials(story),
+        agreements=[AgreementSection(stage, result) for stage, result in story.results(AgreementResult)],
         tasks=[(stage, result, _models(result)) for stage, result in story.results(TasksResult)],
         passes=story.results(PassesResult),
         frontiers=frontiers(story, tables),
@@ -86,15 +71,8 @@ def render(story: Story) -> str:
         chapters=[chapter(stage, shared) for stage in story.stages],
         environment=html.facts(shared),
     )
-
-
-def _origins(story: Story) -> Origins | None:
-    stages = list(story.stages) if story.is_pipeline else lineage(story.folder)
-    if not stages or (not story.is_pipeline and not any(stage.command for stage in stages)):
-        return None
-    is_drawn = story.is_pipeline or len(stages) > 1
-    drawings = [draw(stages, upright=upright) for upright in (False, True)] if is_drawn else []
-    return Origins(tuple(stages), tuple(drawings), tuple(map(key_settings, stages)))
+    write_text(path, page)
+    return path
 
 
 def _models(result: TasksResult) -> list[str]:
@@ -106,31 +84,31 @@ def _models(result: TasksResult) -> list[str]:
 def chapter(stage: StageRecord, shared: Json) -> Chapter:
     """The chapter of a stage; what its environment shares with the others' is shown elsewhere."""
     metrics = series.columns(stage.run.metrics)
-    alarms = stage_alarms(stage, metrics)
-    marks = alarms.marks if alarms else []
+    alarms = stage_alarms(stage.name, stage.run, metrics)
+    marks = [alarm.mark for alarm in alarms.alarms] if alarms else []
     speed = metrics.get("tokens_per_second")
-    main, more = _curves(metrics, marks)
+    parting, shown = None, set(metrics)
+    if shown >= set(captions.REWARDS):
+        reward, watched = (metrics[name] for name in captions.REWARDS)
+        svg = figures.parting(reward, watched, marks)
+        parting = Figure("The reward, and what watches it", svg, parted(reward, watched))
+        shown = shown - set(captions.REWARDS)
+    curves = []
+    for name in captions.in_order(name for name in metrics if name in shown):
+        values, metric = metrics[name], captions.metric_for(name, metrics)
+        svg = figures.curve([(0, values)], metric, marks)
+        curves.append(Figure(metric.title, svg, figures.caption(metric, values), metric.is_main))
     return Chapter(
         stage=stage,
         steps=len(stage.run.metrics),
         speed=float(np.median(speed.values)) if speed else None,
-        parting=parting(metrics, marks),
-        curves=main,
-        more_curves=more,
+        parting=parting,
+        curves=tuple(curves),
         samples=_early_and_late(stage.run.samples),
         score=captions.score_of(metrics),
         alarms=alarms,
         environment=html.facts({k: v for k, v in stage.run.environment.items() if k not in shared}),
     )
-
-
-def parting(metrics: dict[str, Series], marks: list[Mark]) -> Figure | None:
-    """Reward and what watches it in one figure; None where either is missing."""
-    if not metrics.keys() >= set(PARTING):
-        return None
-    reward, watched = (metrics[name] for name in PARTING)
-    svg = figures.parting(reward, watched, PARTING, marks)
-    return Figure("The reward, and what watches it", svg, parted(reward, watched))
 
 
 def parted(reward: Series, watched: Series) -> str:
@@ -157,23 +135,11 @@ def parted(reward: Series, watched: Series) -> str:
     return f"{seen}{rises} {legend}"
 
 
-def _curves(metrics: dict[str, Series], marks: list[Mark]) -> tuple[tuple[Figure, ...], tuple[Figure, ...]]:
-    """The main curves and the others, in their order, without those that the figure of reward and watch shows."""
-    main: list[Figure] = []
-    more: list[Figure] = []
-    apart = PARTING if metrics.keys() >= set(PARTING) else ()
-    for name in captions.in_order(name for name in metrics if name not in apart):
-        metric, values = captions.metric_for(name, metrics), metrics[name]
-        drawn = Figure(metric.title, figures.curve(values, metric, marks), figures.caption(metric, values))
-        (main if metric.is_main else more).append(drawn)
-    return tuple(main), tuple(more)
-
-
-def _early_and_late(samples: list[Json], most: int = 6) -> tuple[Json, ...]:
-    """The first samples of the first step kept, then those of the last: enough to see what training changed."""
+def _early_and_late(samples: list[Json]) -> tuple[Json, ...]:
+    """Six samples of the first step kept, then six of the last: enough to see what training changed."""
     if not samples:
         return ()
     first, last = samples[0].get("step"), samples[-1].get("step")
-    late = [row for row in samples if row.get("step") == last][:most]
-    early = [row for row in samples if row.get("step") == first][:most] if first != last else []
+    late = [row for row in samples if row.get("step") == last][:6]
+    early = [row for row in samples if row.get("step") == first][:6] if first != last else []
     return (*early, *late)

@@ -38,23 +38,15 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
     Every row has a `step`. A row without the column, or with null, was not measured at that step; NaN and infinity are
     counted as broken.
     """
-    names = dict.fromkeys(name for row in rows for name in row if name not in _NOT_CURVES)
-    series = {name: _column(rows, name) for name in names}
-    return {name: one for name, one in series.items() if len(one)}
-
-
-def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Series:
-    steps, values, broken = [], [], 0
-    for row in rows:
-        value = row.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        if math.isfinite(value):
-            steps.append(row["step"])
-            values.append(value)
-        else:
-            broken += 1
-    return Series(np.asarray(steps, float), np.asarray(values, float), broken)
+    series = {}
+    for name in dict.fromkeys(name for row in rows for name in row if name not in _NOT_CURVES):
+        given = [(row["step"], row.get(name)) for row in rows]
+        numbers = [(step, v) for step, v in given if isinstance(v, int | float) and not isinstance(v, bool)]
+        finite = [(step, value) for step, value in numbers if math.isfinite(value)]
+        if finite:
+            steps, values = (np.array(axis, float) for axis in zip(*finite, strict=True))
+            series[name] = Series(steps, values, broken=len(numbers) - len(finite))
+    return series
 
 
 def smooth(values: Array) -> Array:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from accord.report.figures import DASHES, HUES, SOFT, Figure, blank, drawing, inline
 from accord.report.folder import Story
 from accord.report.html import percent, span
 from accord.results import AgreementResult, ComparisonsResult, Interval
-from accord.results.comparisons import Bin, Calibration, Part
+from accord.results.comparisons import Calibration, Part
 
 
 @dataclass(frozen=True)
@@ -25,13 +23,9 @@ class TrialSection:
     @property
     def breakdowns(self) -> list[tuple[str, list[Part]]]:
         """The accuracy on parts of the comparisons, by what parts them."""
-        result = self.result
-        every = [
-            ("By margin", result.by_margin),
-            ("By difference in length", result.by_length),
-            ("By source", result.by_source),
-        ]
-        return [(title, parts) for title, parts in every if parts]
+        one = self.result
+        every = {"By margin": one.by_margin, "By difference in length": one.by_length, "By source": one.by_source}
+        return [(title, parts) for title, parts in every.items() if parts]
 
     @property
     def has_more(self) -> bool:
@@ -68,50 +62,39 @@ class AgreementSection:
 
 def trials(story: Story) -> list[TrialSection]:
     """The evaluations on held-out comparisons in the story."""
-    given = [result for _, result in story.results(ComparisonsResult)]
-    return [TrialSection(result, _reliability(result.calibration) if result.calibration else None) for result in given]
+    return [
+        TrialSection(result, _reliability(result.calibration) if result.calibration else None)
+        for _, result in story.results(ComparisonsResult)
+    ]
 
 
-def agreements(story: Story) -> list[AgreementSection]:
-    """The evaluations of annotators' agreement in the story."""
-    return [AgreementSection(stage, result) for stage, result in story.results(AgreementResult)]
-
-
+@drawing
 def _reliability(calibration: Calibration) -> Figure | None:
     """How often the model is right at each confidence, with what to see."""
     bins, error = calibration.bins, calibration.ece
     if not bins:
         return None
+    confidence, seen = [one.confidence for one in bins], [one.frequency for one in bins]
+    figure, axes = blank(3.6, 2.8, "what the model says")
+    axes.set_ylabel("how often it is so")
+    low = min(0.5, *confidence, *(frequency.low for frequency in seen))
+    axes.plot([low, 1.0], [low, 1.0], color=SOFT, linewidth=0.8, linestyle=DASHES)
+    axes.vlines(confidence, [s.low for s in seen], [s.high for s in seen], color=HUES[0], linewidth=1.4)
+    axes.plot(confidence, [s.estimate for s in seen], color=HUES[0], linewidth=1.0, marker="o", markersize=4.5)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axis.set_major_locator(MultipleLocator(0.1 if low >= 0.4 else 0.2))
     caption = ""
     if error:
         caption = (
             f"Expected calibration error {percent(error.estimate)} ({percent(error.low)}–{percent(error.high)}): "
             "how far, on average, its confidence is from how often it is right. "
         )
-    over = [one.confidence for one in bins if one.frequency.high < one.confidence]
-    under = [one.confidence for one in bins if one.frequency.low > one.confidence]
+    over = [f"{100 * one.confidence:.0f}%" for one in bins if one.frequency.high < one.confidence]
+    under = [f"{100 * one.confidence:.0f}%" for one in bins if one.frequency.low > one.confidence]
     if over:
-        caption += f"Too sure where it says {_listed(over)}. "
+        caption += f"Too sure where it says {', '.join(over)}. "
     if under:
-        caption += f"Surer than it says at {_listed(under)}. "
+        caption += f"Surer than it says at {', '.join(under)}. "
     caption += "On the dashed line it is right as often as it says; below it, too sure of itself."
-    return Figure("Calibration", _picture(bins), caption)
-
-
-def _listed(confidences: Sequence[float]) -> str:
-    return ", ".join(f"{100 * confidence:.0f}%" for confidence in confidences)
-
-
-def _picture(bins: Sequence[Bin]) -> Markup:
-    confidence, seen = [one.confidence for one in bins], [one.frequency for one in bins]
-    with drawing():
-        figure, axes = blank(3.6, 2.8, "what the model says")
-        axes.set_ylabel("how often it is so")
-        low = min(0.5, *confidence, *(frequency.low for frequency in seen))
-        axes.plot([low, 1.0], [low, 1.0], color=SOFT, linewidth=0.8, linestyle=DASHES)
-        axes.vlines(confidence, [s.low for s in seen], [s.high for s in seen], color=HUES[0], linewidth=1.4)
-        axes.plot(confidence, [s.estimate for s in seen], color=HUES[0], linewidth=1.0, marker="o", markersize=4.5)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-            axis.set_major_locator(MultipleLocator(0.1 if low >= 0.4 else 0.2))
-        return inline(figure)
+    return Figure("Calibration", inline(figure), caption)

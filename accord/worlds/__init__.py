@@ -1,0 +1,83 @@
+"""Small worlds with known truth, and what they share: who is held out, one token a word, a small Llama, the files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from accord.files import write_rows
+from accord.records import Row
+
+PAD, END, UNKNOWN = "<pad>", "<eos>", "<unk>"
+
+
+def in_held_out_fifth(text: str) -> bool:
+    """Whether a text is of the one in five held out: by its digest, so that the split never moves."""
+    return hashlib.sha256(text.encode()).digest()[0] % 5 == 0
+
+
+def word_level(vocabulary: Sequence[str]) -> Tokenizer:
+    """One token for each word, and `UNKNOWN` for any other."""
+    return Tokenizer(WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=UNKNOWN))
+
+
+def fast_tokenizer(words: Tokenizer, context: int, **more: Any) -> PreTrainedTokenizerFast:
+    """The tokenizer as transformers has it; what it decodes is left as it is."""
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=words,
+        pad_token=PAD,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        model_max_length=context,
+        clean_up_tokenization_spaces=False,
+        **more,
+    )
+
+
+def untrained_llama(
+    seed: int,
+    vocabulary: Sequence[str],
+    context: int,
+    *,
+    width: int,
+    inner_width: int,
+    layers: int,
+    heads: int,
+    key_value_heads: int,
+) -> LlamaForCausalLM:
+    """A Llama in float32, its embeddings tied; the seed decides its weights, the caller's random state stays."""
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=width,
+        intermediate_size=inner_width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=key_value_heads,
+        head_dim=width // heads,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        initializer_range=0.05,
+        pad_token_id=vocabulary.index(PAD),
+        bos_token_id=None,
+        eos_token_id=vocabulary.index(END),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def write_world(
+    folder: Path, rows: Mapping[str, Iterable[Row | Mapping[str, Any]]], model: LlamaForCausalLM, tokenizer: Any
+) -> None:
+    """Write a JSONL file for each name's rows, and `init/`, the model with its tokenizer as a Hugging Face folder."""
+    for name, drawn in rows.items():
+        write_rows(folder / f"{name}.jsonl", drawn)
+    model.save_pretrained(folder / "init")
+    tokenizer.save_pretrained(folder / "init")

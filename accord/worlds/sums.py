@@ -15,7 +15,6 @@ whichever of its numbers comes first.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from dataclasses import dataclass
@@ -23,15 +22,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import torch
-from tokenizers import Regex, Tokenizer
+from tokenizers import Regex
 from tokenizers.decoders import Fuse
-from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from accord.files import write_rows
 from accord.records import Prompt
+from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, in_held_out_fifth, untrained_llama, word_level, write_world
 
 STEP, ANSWER = ", ", " #### "
 """What stands between two columns, and before the answer."""
@@ -114,11 +111,9 @@ def demonstrations(seed: int, n: int) -> list[dict[str, Any]]:
 def problems(seed: int, n: int) -> list[Prompt]:
     """`n` different problems of 1 to 4 digits to train on, in random order, none of which is ever in `heldout`."""
     rng = random.Random(f"problems {seed}")
-    drawn = [
-        problem
-        for digits, share in PRACTICE_DIGITS.items()
-        for problem in _different(rng, digits, round(n * share), held_out=False)
-    ]
+    drawn: list[Sum] = []
+    for digits, share in PRACTICE_DIGITS.items():
+        drawn += _different(rng, digits, round(n * share), held_out=False)
     rng.shuffle(drawn)
     return [_asked(problem) for problem in drawn]
 
@@ -139,9 +134,8 @@ def draw(rng: random.Random, digits: int, *, held_out: bool) -> Sum:
 
 
 def is_held_out(problem: Sum) -> bool:
-    """One sum in five, by a digest of its numbers, so the split never moves; 58+27 goes where 27+58 does."""
-    small, large = sorted((problem.first, problem.second))
-    return hashlib.sha256(f"{small}+{large}".encode()).digest()[0] % 5 == 0
+    """Whether a sum is of the one in five held out; 58+27 goes where 27+58 does."""
+    return in_held_out_fifth("{}+{}".format(*sorted((problem.first, problem.second))))
 
 
 def _different(rng: random.Random, digits: int, n: int, *, held_out: bool) -> list[Sum]:
@@ -157,7 +151,6 @@ def _asked(problem: Sum) -> Prompt:
     return Prompt(problem.prompt, {"answer": problem.answer, "digits": problem.digits})
 
 
-PAD, END, UNKNOWN = "<pad>", "<eos>", "<unk>"
 SIGNS = (*"0123456789+=()", STEP, ANSWER)
 VOCABULARY = (PAD, END, UNKNOWN, *SIGNS)
 CONTEXT = 96
@@ -166,57 +159,23 @@ CONTEXT = 96
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """One token for each of `SIGNS`, another for any other character; it decodes to exactly what it was given."""
-    signs = Tokenizer(WordLevel({sign: i for i, sign in enumerate(VOCABULARY)}, unk_token=UNKNOWN))
+    signs = word_level(VOCABULARY)
     signs.pre_tokenizer = Split(Regex("|".join([*map(re.escape, SIGNS), "."])), "isolated")
     signs.decoder = Fuse()
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=signs,
-        pad_token=PAD,
-        eos_token=END,
-        unk_token=UNKNOWN,
-        model_max_length=CONTEXT,
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def model_config() -> LlamaConfig:
-    """RMSNorm, rotary positions, 2 layers of 4 heads, SwiGLU, tied embeddings: 0.4 M parameters."""
-    return LlamaConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=128,
-        intermediate_size=320,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        head_dim=32,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
-        initializer_range=0.05,
-        pad_token_id=VOCABULARY.index(PAD),
-        bos_token_id=None,
-        eos_token_id=VOCABULARY.index(END),
-    )
+    return fast_tokenizer(signs, CONTEXT)
 
 
 def new_model(seed: int) -> LlamaForCausalLM:
-    """An untrained model in float32; the seed decides its weights, and the caller's random state stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(model_config())
+    """An untrained Llama of 0.4 M parameters in float32, whose weights the seed decides."""
+    return untrained_llama(seed, VOCABULARY, CONTEXT, width=128, inner_width=320, layers=2, heads=4, key_value_heads=4)
 
 
 def write(folder: str | Path, seed: int = 0) -> None:
     """Write the world as files, so that a pipeline needs nothing but files.
 
-    `demonstrations.jsonl`, `train.jsonl` (problems and their answers), `heldout-2.jsonl`, `heldout-3.jsonl` and
-    `heldout-4.jsonl` (to evaluate on, by digits), and `init/`, an untrained model with its tokenizer as a Hugging Face
-    folder.
+    `demonstrations.jsonl`, `train.jsonl` (problems and their answers), `heldout-2.jsonl` to `heldout-4.jsonl` (to
+    evaluate on, by digits), and `init/`, an untrained model with its tokenizer as a Hugging Face folder.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_rows(folder / "demonstrations.jsonl", demonstrations(seed, 2_000))
-    write_rows(folder / "train.jsonl", problems(seed, 2_000))
-    for digits in (2, 3, 4):
-        write_rows(folder / f"heldout-{digits}.jsonl", heldout(seed, digits, 300))
-    new_model(seed).save_pretrained(folder / "init")
-    tokenizer().save_pretrained(folder / "init")
+    asked = {f"heldout-{digits}": heldout(seed, digits, 300) for digits in (2, 3, 4)}
+    taught: dict[str, Any] = {"demonstrations": demonstrations(seed, 2_000), "train": problems(seed, 2_000)}
+    write_world(Path(folder), {**taught, **asked}, new_model(seed), tokenizer())

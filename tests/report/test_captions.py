@@ -130,7 +130,7 @@ def test_what_nobody_scored_has_no_score(tmp_path: Path) -> None:
     ],
 )
 def test_axes_of_shares_end_where_shares_do(name: str, values: list[float], least: float, most: float) -> None:
-    svg = curve(Series(np.arange(5.0), np.array(values)), METRICS[name])
+    svg = curve([(0, Series(np.arange(5.0), np.array(values)))], METRICS[name])
     ticks = [float(text.replace("−", "-")) for text in re.findall(r">([^<>]*)%</text>", svg)]
     assert len(ticks) >= 3 and least <= min(ticks) and max(ticks) <= most
 

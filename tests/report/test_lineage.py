@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from accord.report import write_report
-from accord.report.lineage import distinct_names, key_settings, lineage
+from accord.report.lineage import distinct_names, lineage
 from tests.report.folders import write_pipeline, write_run
 from tests.report.pages import Page
 
@@ -112,7 +112,7 @@ def test_a_broken_file_of_another_run_costs_the_lineage_alone(tmp_path: Path) ->
 
 
 def test_key_settings_are_those_that_are_set(tmp_path: Path) -> None:
-    assert key_settings(lineage(chain(tmp_path))[2]) == [("seed", 3)]
+    assert lineage(chain(tmp_path))[2].key_settings == [("seed", 3)]
 
 
 @pytest.mark.parametrize(

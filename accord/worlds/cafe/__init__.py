@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from accord.files import write_rows
+from accord.worlds import write_world
 from accord.worlds.cafe.grammar import gold
 from accord.worlds.cafe.tasks import write_tasks
 from accord.worlds.cafe.texts import WIDTH, corpus, demonstrations, heldout, new_model, prompts, tokenizer
@@ -23,13 +23,7 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
     `corpus.jsonl`, `demonstrations.jsonl`, `prompts.jsonl` (to train on), `heldout.jsonl` (to evaluate on),
     `tasks/` (in clusters), and `init/`, an untrained model with its tokenizer as a Hugging Face folder.
     """
-    untrained = new_model(seed, width)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_rows(folder / "corpus.jsonl", corpus(seed, 12_000))
-    write_rows(folder / "demonstrations.jsonl", demonstrations(seed, 1_000))
-    write_rows(folder / "prompts.jsonl", prompts(seed, 2_000))
-    write_rows(folder / "heldout.jsonl", heldout(seed, 400))
-    write_tasks(folder / "tasks", seed)
-    untrained.save_pretrained(folder / "init")
-    tokenizer().save_pretrained(folder / "init")
+    talk = {"corpus": corpus(seed, 12_000), "demonstrations": demonstrations(seed, 1_000)}
+    asked = {"prompts": prompts(seed, 2_000), "heldout": heldout(seed, 400)}
+    write_world(Path(folder), {**talk, **asked}, new_model(seed, width), tokenizer())
+    write_tasks(Path(folder) / "tasks", seed)

@@ -112,6 +112,7 @@ NEGATIVE_WORDS = _words_of(NEGATIVE)
 DISHES = tuple(OTHERS["DISH"].split())
 PERSONS = tuple(OTHERS["PERSON"].split())
 TIMES = tuple(OTHERS["TIME"].split())
+NUMBERS = tuple(OTHERS["NUMBER"].split())
 
 _FEELINGS = (POSITIVE, NEGATIVE, NEUTRAL)
 _CHOICES = {slot: words.split() for slot, words in OTHERS.items()}
@@ -150,6 +151,11 @@ def split(text: str) -> list[str]:
     return re.findall(r"\w+|[^\w\s]", text.lower())
 
 
+def some_topic(rng: random.Random) -> Topic:
+    """A dish on somebody's behalf, both drawn at random."""
+    return Topic(rng.choice(DISHES), rng.choice(PERSONS))
+
+
 def sentence(rng: random.Random, template: str, topic: Topic, mood: Mood) -> str:
     """One sentence from an answer template, all its optional runs and open slots drawn at random."""
 
@@ -185,8 +191,6 @@ SHORTEST, LONGEST = 10, 24
 OFF_TOPIC = 0.4
 """What is left of an answer that does not name the dish asked about."""
 
-_DISHES = frozenset(DISHES)
-
 
 def gold(prompt: Text, completion: Text) -> float:
     """How well a completion answers, in [0, 1]: 0 for an empty one, and nearly 1 for the best.
@@ -205,13 +209,19 @@ def gold(prompt: Text, completion: Text) -> float:
 
     Defined for any text whatever; a chat completion is read as its assistant turns joined.
     """
-    words = split(_completion_text(completion))
+    if not isinstance(completion, str):
+        completion = " ".join(message.content for message in completion if message.role == "assistant")
+    if not isinstance(prompt, str):
+        prompt = next((message.content for message in reversed(prompt) if message.role == "user"), "")
+    words = split(completion)
     if not words:
         return 0.0
     kind = sum(word in POSITIVE_WORDS for word in words) - sum(word in NEGATIVE_WORDS for word in words)
     sentiment = 1 / (1 + exp(-max(kind, -700)))
+    asked = set(DISHES).intersection(split(prompt))
+    topic = 1.0 if not asked or asked.intersection(words) else OFF_TOPIC
     length = min(1.0, len(words) / SHORTEST, (LONGEST / len(words)) ** 2)
-    return sentiment * fluency(words) ** 2 * variety(words) ** 2 * _topic(prompt, words) * length
+    return sentiment * fluency(words) ** 2 * variety(words) ** 2 * topic * length
 
 
 def fluency(words: list[str]) -> float:
@@ -224,20 +234,3 @@ def variety(words: list[str]) -> float:
     """The share of different words among the content words; words from outside the world count as content."""
     content = [word for word in words if word not in FUNCTION_WORDS]
     return len(set(content)) / len(content) if content else 1.0
-
-
-def _topic(prompt: Text, words: list[str]) -> float:
-    asked = _DISHES.intersection(split(_question_text(prompt)))
-    return 1.0 if not asked or asked.intersection(words) else OFF_TOPIC
-
-
-def _question_text(prompt: Text) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    return next((message.content for message in reversed(prompt) if message.role == "user"), "")
-
-
-def _completion_text(completion: Text) -> str:
-    if isinstance(completion, str):
-        return completion
-    return " ".join(message.content for message in completion if message.role == "assistant")

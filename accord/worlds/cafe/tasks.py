@@ -20,27 +20,9 @@ from typing import Any
 
 import yaml
 
+import accord.worlds.cafe.grammar as grammar
 from accord.files import write_rows, write_text
-from accord.worlds.cafe.grammar import (
-    DISHES,
-    GLAD,
-    NEGATIVE,
-    NEGATIVE_WORDS,
-    OPENINGS,
-    OTHERS,
-    PAIRS,
-    PERSONS,
-    POSITIVE,
-    POSITIVE_WORDS,
-    QUESTIONS,
-    SOUR,
-    TIMES,
-    Topic,
-    answer,
-    question,
-    sentence,
-    slot,
-)
+from accord.worlds.cafe.grammar import GLAD, SOUR, Mood, Topic, answer, question, sentence, some_topic
 
 TEST_ROWS, TRAIN_ROWS = 100, 400
 """Rows of each task to evaluate on, and to train on."""
@@ -48,9 +30,8 @@ TEST_ROWS, TRAIN_ROWS = 100, 400
 Row = dict[str, Any]
 
 
-def write_tasks(folder: str | Path, seed: int = 0) -> None:
+def write_tasks(folder: Path, seed: int = 0) -> None:
     """Write `tasks.yaml`, and for each task a file of `TRAIN_ROWS` to train on, then `TEST_ROWS` to evaluate on."""
-    folder = Path(folder)
     clusters: dict[str, dict[str, Row]] = {}
     for name, task in TASKS.items():
         write_rows(folder / f"{name}.jsonl", rows(name, seed))
@@ -76,77 +57,60 @@ def rows(name: str, seed: int) -> list[Row]:
     return list(drawn.values())
 
 
-def _topic(rng: random.Random) -> Topic:
-    return Topic(rng.choice(DISHES), rng.choice(PERSONS))
+def _felt(words: list[str], write: Callable[[random.Random, Mood], str], rng: random.Random) -> Row:
+    """A text of clear feeling, in which neither answer occurs; the answer is the first word where it is kind."""
+    kind = rng.random() < 0.5
+    while True:
+        text = write(rng, GLAD if kind else SOUR)
+        said = text.split()
+        balance = sum(w in grammar.POSITIVE_WORDS for w in said) - sum(w in grammar.NEGATIVE_WORDS for w in said)
+        if (balance > 0 if kind else balance < 0) and not set(words) & set(said):
+            return {"text": text, "answer": words[0 if kind else 1]}
 
 
-def _felt(words: list[str], write: Callable[[random.Random, Any], str]) -> Callable[[random.Random], Row]:
-    """Texts of clear feeling, in which neither answer occurs; the answer is the first word where they are kind."""
-
-    def draw(rng: random.Random) -> Row:
-        kind = rng.random() < 0.5
-        while True:
-            text = write(rng, GLAD if kind else SOUR)
-            said = text.split()
-            balance = sum(w in POSITIVE_WORDS for w in said) - sum(w in NEGATIVE_WORDS for w in said)
-            if (balance > 0 if kind else balance < 0) and not set(words) & set(said):
-                return {"text": text, "answer": words[0 if kind else 1]}
-
-    return draw
-
-
-def _asked(about: Callable[[Topic], str | None]) -> Callable[[random.Random], Row]:
-    """Questions on somebody's behalf, and what of them is wanted."""
-
-    def draw(rng: random.Random) -> Row:
-        topic = _topic(rng)
-        template = rng.choice([t for t in QUESTIONS if "PERSON" in t])
-        return {"text": question(template, topic, rng.choice(TIMES)), "answer": about(topic)}
-
-    return draw
+def _asked(about: Callable[[Topic], str | None], rng: random.Random) -> Row:
+    """A question on somebody's behalf, and what of it is wanted."""
+    topic = some_topic(rng)
+    template = rng.choice([t for t in grammar.QUESTIONS if "PERSON" in t])
+    return {"text": question(template, topic, rng.choice(grammar.TIMES)), "answer": about(topic)}
 
 
 def _priced(rng: random.Random) -> Row:
-    number = rng.choice(OTHERS["NUMBER"].split())
-    text = sentence(rng, rng.choice(OPENINGS), _topic(rng), rng.choice([GLAD, SOUR]))
+    number = rng.choice(grammar.NUMBERS)
+    text = sentence(rng, rng.choice(grammar.OPENINGS), some_topic(rng), rng.choice([GLAD, SOUR]))
     return {"text": f"{text} it costs {number} coins .", "answer": number}
 
 
-def _better(better: bool) -> Callable[[random.Random], Row]:
-    """Two dishes, one praised and one not."""
-
-    def draw(rng: random.Random) -> Row:
-        dishes = rng.sample(DISHES, 2)
-        feelings = rng.sample([POSITIVE, NEGATIVE], 2)
-        said = [
-            f"the {dish} {rng.choice(OTHERS['COPULA'].split())} {rng.choice(feeling['ADJ'].split())} ."
-            for dish, feeling in zip(dishes, feelings, strict=True)
-        ]
-        right = dishes[feelings.index(POSITIVE if better else NEGATIVE)]
-        return {"text": " ".join(said), "dishes": dishes, "answer": right}
-
-    return draw
+def _felt_apart(wanted: dict[str, str], rng: random.Random) -> Row:
+    """Two dishes, one praised and one not, of which one is wanted."""
+    dishes = rng.sample(grammar.DISHES, 2)
+    feelings = rng.sample([grammar.POSITIVE, grammar.NEGATIVE], 2)
+    said = [
+        f"the {dish} {rng.choice(grammar.OTHERS['COPULA'].split())} {rng.choice(feeling['ADJ'].split())} ."
+        for dish, feeling in zip(dishes, feelings, strict=True)
+    ]
+    return {"text": " ".join(said), "dishes": dishes, "answer": dishes[feelings.index(wanted)]}
 
 
 def _at_a_price(rng: random.Random) -> Row:
-    dishes, numbers, asked = rng.sample(DISHES, 2), rng.sample(OTHERS["NUMBER"].split(), 2), rng.randrange(2)
+    dishes, numbers, asked = rng.sample(grammar.DISHES, 2), rng.sample(grammar.NUMBERS, 2), rng.randrange(2)
     said = [f"the {dish} costs {number} coins ." for dish, number in zip(dishes, numbers, strict=True)]
     return {"text": " ".join(said), "number": numbers[asked], "dishes": dishes, "answer": dishes[asked]}
 
 
 def _with_it(rng: random.Random) -> Row:
-    topic = _topic(rng)
-    text = sentence(rng, rng.choice(OPENINGS), topic, rng.choice([GLAD, SOUR]))
+    topic = some_topic(rng)
+    text = sentence(rng, rng.choice(grammar.OPENINGS), topic, rng.choice([GLAD, SOUR]))
     return {"text": text, "answer": text.replace(f"the {topic.dish}", "it")}
 
 
 def _going_on(rng: random.Random) -> Row:
     """The second half of an answer, and the same words in an order that the grammar does not allow."""
-    words = answer(rng, _topic(rng), rng.choice([GLAD, SOUR]), 2).split()
+    words = answer(rng, some_topic(rng), rng.choice([GLAD, SOUR]), 2).split()
     half = rng.randrange(2, 5)
     rest = words[half:]
     shuffled = rest
-    while all(pair in PAIRS for pair in pairwise(map(slot, [words[half - 1], *shuffled]))):
+    while all(pair in grammar.PAIRS for pair in pairwise(map(grammar.slot, [words[half - 1], *shuffled]))):
         shuffled = rng.sample(rest, len(rest))
     options = [" ".join(rest), " ".join(shuffled)]
     return {"text": " ".join(words[:half]), "ways": rng.sample(options, 2), "answer": options[0]}
@@ -163,8 +127,8 @@ class CafeTask:
     options: list[str] | str | None = None
 
 
-def _feeling(words: list[str], prompts: tuple[str, ...], write: Callable[[random.Random, Any], str]) -> CafeTask:
-    return CafeTask("feeling", "options", prompts, _felt(words, write), words)
+def _feeling(words: list[str], prompts: tuple[str, ...], write: Callable[[random.Random, Mood], str]) -> CafeTask:
+    return CafeTask("feeling", "options", prompts, partial(_felt, words, write), words)
 
 
 _reading = partial(CafeTask, "reading", "exact")
@@ -174,28 +138,28 @@ TASKS = {
     "review": _feeling(
         ["lovely", "awful"],
         ("{text} is it lovely ? is it awful ?", "how is it : lovely and awful ? {text}", "{text} what is it like ?"),
-        lambda rng, mood: answer(rng, _topic(rng), mood, 3),
+        lambda rng, mood: answer(rng, some_topic(rng), mood, 3),
     ),
     "visit": _feeling(
         ["enjoy", "avoid"],
         ("{text} enjoy it ? avoid it ?", "should you enjoy it ? should you avoid it ? {text}", "{text} any advice ?"),
-        lambda rng, mood: sentence(rng, OPENINGS[0], _topic(rng), mood),
+        lambda rng, mood: sentence(rng, grammar.OPENINGS[0], some_topic(rng), mood),
     ),
     "guests": _feeling(
         ["adore", "dislike"],
         ("{text} would you adore it ? would you dislike it ?", "adore it ? dislike it ? {text}", "{text} will you ?"),
-        lambda rng, mood: sentence(rng, OPENINGS[2], _topic(rng), mood),
+        lambda rng, mood: sentence(rng, grammar.OPENINGS[2], some_topic(rng), mood),
     ),
-    "dish": _reading(("{text} what is it about ?", "what about ? {text}"), _asked(lambda topic: topic.dish)),
-    "person": _reading(("{text} for your ?", "it is for ? {text}"), _asked(lambda t: t.person)),
+    "dish": _reading(("{text} what is it about ?", "what about ? {text}"), partial(_asked, lambda topic: topic.dish)),
+    "person": _reading(("{text} for your ?", "it is for ? {text}"), partial(_asked, lambda t: t.person)),
     "price": _reading(("{text} it costs ?", "what coins ? {text}"), _priced),
     "better": _choosing(
         ("{text} what should you try ?", "what would you like ? {text}", "{text} what is right for you ?"),
-        _better(True),
+        partial(_felt_apart, grammar.POSITIVE),
     ),
     "worse": _choosing(
         ("{text} what should you avoid ?", "what would you hate ? {text}", "{text} what will you regret ?"),
-        _better(False),
+        partial(_felt_apart, grammar.NEGATIVE),
     ),
     "priced": _choosing(("{text} what costs {number} coins ?", "what is {number} coins ? {text}"), _at_a_price),
     "pronoun": CafeTask("writing", "rouge-l", ("{text} how is it ?", "what about it ? {text}"), _with_it),
@@ -203,7 +167,7 @@ TASKS = {
         "writing",
         "rouge-l",
         ("{text} what will your friend try ?", "what will you try ? {text}"),
-        _asked(lambda topic: f"your {topic.person} will try the {topic.dish} ."),
+        partial(_asked, lambda topic: f"your {topic.person} will try the {topic.dish} ."),
     ),
     "words": CafeTask("writing", "options", ("{text}", "what comes ? {text}"), _going_on, "ways"),
 }

@@ -1,64 +1,30 @@
-"""What is written and asked in the café, drawn from a seed, and who reads it.
-
-Raw text, questions, and demonstrations of answers; a tokenizer of one token a word, and a small model of the Llama
-architecture.
-"""
+"""What is written and asked in the café, drawn from a seed, and who reads it: a small Llama with one token a word."""
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections.abc import Callable
 
-import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+import accord.worlds.cafe.grammar as grammar
 from accord.errors import InputError
 from accord.records import Demonstration, Message, Prompt
-from accord.worlds.cafe.grammar import (
-    ASSISTANT,
-    DISHES,
-    FOLLOWINGS,
-    GLAD,
-    MIXED,
-    OPENINGS,
-    PERSONS,
-    PLAIN,
-    QUESTIONS,
-    SOUR,
-    TIMES,
-    USER,
-    WORDS,
-    Mood,
-    Topic,
-    answer,
-    question,
-    sentence,
-)
+from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, in_held_out_fifth, untrained_llama, word_level
+from accord.worlds.cafe.grammar import Mood, Topic, answer, question, sentence, some_topic
 
+_QUESTIONS = [
+    (question(template, topic, time), topic)
+    for template in grammar.QUESTIONS
+    for person in (grammar.PERSONS if "PERSON" in template else (None,))
+    for topic in (Topic(dish, person) for dish in grammar.DISHES)
+    for time in grammar.TIMES
+]
+"""Every question that can be asked, with what it is about."""
 
-def _questions() -> list[tuple[str, Topic]]:
-    """Every question that can be asked, with what it is about."""
-    return [
-        (question(template, topic, time), topic)
-        for template in QUESTIONS
-        for person in (PERSONS if "PERSON" in template else (None,))
-        for topic in (Topic(dish, person) for dish in DISHES)
-        for time in TIMES
-    ]
-
-
-def _is_held_out(text: str) -> bool:
-    """One question in five, by a digest of its words, so the split never moves."""
-    return hashlib.sha256(text.encode()).digest()[0] % 5 == 0
-
-
-TRAINING = [(text, topic) for text, topic in _questions() if not _is_held_out(text)]
-HELD_OUT = [(text, topic) for text, topic in _questions() if _is_held_out(text)]
+TRAINING = [(text, topic) for text, topic in _QUESTIONS if not in_held_out_fifth(text)]
+HELD_OUT = [(text, topic) for text, topic in _QUESTIONS if in_held_out_fifth(text)]
 
 
 def prompts(seed: int, n: int) -> list[Prompt]:
@@ -74,11 +40,8 @@ def heldout(seed: int, n: int) -> list[Prompt]:
 def demonstrations(seed: int, n: int) -> list[Demonstration]:
     """`n` answers to training questions: well-formed, on topic, 12 to 24 words, but of any mood."""
     rng = random.Random(f"demonstrations {seed}")
-    rows = []
-    for _ in range(n):
-        text, topic = rng.choice(TRAINING)
-        rows.append(Demonstration(_chat(text), _reply(rng, topic, _mood(rng))))
-    return rows
+    asked = (rng.choice(TRAINING) for _ in range(n))
+    return [Demonstration(_chat(text), _reply(rng, topic, _mood(rng))) for text, topic in asked]
 
 
 def corpus(seed: int, n: int) -> list[Demonstration]:
@@ -88,7 +51,7 @@ def corpus(seed: int, n: int) -> list[Demonstration]:
     there so that a model of this text continues anything, and answers questions badly.
     """
     rng = random.Random(f"corpus {seed}")
-    return [Demonstration("", document(rng)) for document in rng.choices(*zip(*_DOCUMENTS, strict=True), k=n)]
+    return [Demonstration("", document(rng)) for document in rng.choices(*zip(*_DOCUMENTS.items(), strict=True), k=n)]
 
 
 def _chat(text: str) -> tuple[Message, ...]:
@@ -96,7 +59,7 @@ def _chat(text: str) -> tuple[Message, ...]:
 
 
 def _mood(rng: random.Random) -> Mood:
-    return rng.choices((GLAD, MIXED, PLAIN, SOUR), (0.25, 0.30, 0.20, 0.25))[0]
+    return rng.choices((grammar.GLAD, grammar.MIXED, grammar.PLAIN, grammar.SOUR), (0.25, 0.30, 0.20, 0.25))[0]
 
 
 def _reply(rng: random.Random, topic: Topic, mood: Mood) -> str:
@@ -106,12 +69,8 @@ def _reply(rng: random.Random, topic: Topic, mood: Mood) -> str:
             return text
 
 
-def _about(rng: random.Random) -> Topic:
-    return Topic(rng.choice(DISHES), rng.choice(PERSONS))
-
-
 def _review(rng: random.Random) -> str:
-    return answer(rng, _about(rng), _mood(rng), rng.randint(2, 5))
+    return answer(rng, some_topic(rng), _mood(rng), rng.randint(2, 5))
 
 
 def _talk(rng: random.Random) -> str:
@@ -119,8 +78,8 @@ def _talk(rng: random.Random) -> str:
     turns = []
     for _ in range(rng.randint(1, 3)):
         text, topic = rng.choice(TRAINING)
-        replied = _about(rng) if rng.random() < 0.25 else topic
-        turns.append(f"{USER} {text} {ASSISTANT} {answer(rng, replied, _mood(rng), rng.randint(1, 3))}")
+        replied = some_topic(rng) if rng.random() < 0.25 else topic
+        turns.append(f"{grammar.USER} {text} {grammar.ASSISTANT} {answer(rng, replied, _mood(rng), rng.randint(1, 3))}")
     return " ".join(turns)
 
 
@@ -129,13 +88,13 @@ def _unanswered(rng: random.Random) -> str:
 
 
 def _rambling(rng: random.Random) -> str:
-    templates = rng.choices((*OPENINGS, *FOLLOWINGS), k=rng.randint(5, 9))
-    return " ".join(sentence(rng, template, _about(rng), _mood(rng)) for template in templates)
+    templates = rng.choices((*grammar.OPENINGS, *grammar.FOLLOWINGS), k=rng.randint(5, 9))
+    return " ".join(sentence(rng, template, some_topic(rng), _mood(rng)) for template in templates)
 
 
 def _repetition(rng: random.Random) -> str:
-    again = answer(rng, _about(rng), _mood(rng), 1)
-    return " ".join([again] * rng.randint(2, 4)) if rng.random() < 0.5 else " ".join([rng.choice(WORDS)] * 12)
+    again = answer(rng, some_topic(rng), _mood(rng), 1)
+    return " ".join([again] * rng.randint(2, 4)) if rng.random() < 0.5 else " ".join([rng.choice(grammar.WORDS)] * 12)
 
 
 def _shuffled(rng: random.Random) -> str:
@@ -144,18 +103,9 @@ def _shuffled(rng: random.Random) -> str:
     return " ".join(words)
 
 
-_DOCUMENTS: list[tuple[Callable[[random.Random], str], float]] = [
-    (_review, 0.25),
-    (_talk, 0.45),
-    (_unanswered, 0.10),
-    (_rambling, 0.10),
-    (_repetition, 0.05),
-    (_shuffled, 0.05),
-]
+_DOCUMENTS = {_review: 0.25, _talk: 0.45, _unanswered: 0.10, _rambling: 0.10, _repetition: 0.05, _shuffled: 0.05}
 
-
-PAD, END, UNKNOWN = "<pad>", "<eos>", "<unk>"
-VOCABULARY = (PAD, END, USER, ASSISTANT, UNKNOWN, *WORDS)
+VOCABULARY = (PAD, END, grammar.USER, grammar.ASSISTANT, UNKNOWN, *grammar.WORDS)
 CONTEXT = 128
 
 WIDTH, HEADS = 192, 6
@@ -176,51 +126,21 @@ CHAT_TEMPLATE = """\
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """A word-level tokenizer over `VOCABULARY`: lower-cases, splits off punctuation, decodes to words and spaces."""
-    words = Tokenizer(WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token=UNKNOWN))
+    words = word_level(VOCABULARY)
     words.normalizer = Lowercase()
     words.pre_tokenizer = Whitespace()
-    made = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=words,
-        pad_token=PAD,
-        eos_token=END,
-        unk_token=UNKNOWN,
-        additional_special_tokens=[USER, ASSISTANT],
-        model_max_length=CONTEXT,
-        clean_up_tokenization_spaces=False,
-    )
+    made = fast_tokenizer(words, CONTEXT, additional_special_tokens=[grammar.USER, grammar.ASSISTANT])
     made.chat_template = CHAT_TEMPLATE
     return made
 
 
-def model_config(width: int = WIDTH) -> LlamaConfig:
-    """RMSNorm, rotary positions, 6 query heads over 2 key-value heads, SwiGLU, tied embeddings: 1.1 M parameters.
-
-    That is at the usual width; at 48 there are 0.08 M.
+def new_model(seed: int, width: int = WIDTH) -> LlamaForCausalLM:
+    """An untrained Llama in float32, whose weights the seed decides: 1.1 M parameters, or at width 48 0.08 M.
 
     Raises:
         InputError: the width does not divide into heads of an even width.
     """
     if width < 1 or width % (2 * HEADS):
         raise InputError(f"the width of the café's model must be a multiple of {2 * HEADS}, not {width}.")
-    return LlamaConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=width,
-        intermediate_size=width * 7 // 3,
-        num_hidden_layers=3,
-        num_attention_heads=HEADS,
-        num_key_value_heads=2,
-        head_dim=width // HEADS,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
-        initializer_range=0.05,
-        pad_token_id=VOCABULARY.index(PAD),
-        bos_token_id=None,
-        eos_token_id=VOCABULARY.index(END),
-    )
-
-
-def new_model(seed: int, width: int = WIDTH) -> LlamaForCausalLM:
-    """An untrained model in float32; the seed decides its weights, and the caller's random state stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(model_config(width))
+    sizes = {"width": width, "inner_width": width * 7 // 3, "layers": 3, "heads": HEADS, "key_value_heads": 2}
+    return untrained_llama(seed, VOCABULARY, CONTEXT, **sizes)
