@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
 from accord.errors import InputError
 from accord.records import Row, row_to_json
 
@@ -43,6 +45,16 @@ def require_folder(path: str | os.PathLike[str]) -> Path:
     if not there.is_dir():
         raise InputError(f"{folder} cannot be a folder, since {there} is a file; name another.")
     return folder
+
+
+def read_yaml(path: str | os.PathLike[str], called: str) -> Any:
+    """What a YAML file holds; InputError, by what the file is `called`, where it cannot be read or is none."""
+    try:
+        return yaml.safe_load(Path(path).read_bytes())
+    except OSError as error:
+        raise InputError(f"{called} {path} cannot be read: {error.strerror}.") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{called} {path} is not YAML: {' '.join(str(error).split())}.") from None
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

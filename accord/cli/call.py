@@ -13,11 +13,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from accord.cli.options import REQUIRED, Option, help_text, options_of
 from accord.cli.table import COMMANDS, FAMILIES
 from accord.errors import InputError, nearest
+from accord.files import read_yaml
 
 CONFIG = Option("config", str, None, "A YAML file of options; those given here override it.", "reads and writes")
 
@@ -151,12 +150,7 @@ def read_config(command: str, path: Path, known: Collection[str]) -> dict[str, A
     Raises:
         InputError: it cannot be read, or names an option that the command has not.
     """
-    try:
-        options = yaml.safe_load(path.read_bytes()) or {}
-    except OSError as error:
-        raise InputError(f"--config {path} cannot be read: {error.strerror}.") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"--config {path} is not YAML: {' '.join(str(error).split())}.") from error
+    options = read_yaml(path, "--config") or {}
     if not isinstance(options, Mapping):
         raise InputError(f"--config {path} must hold options by name, such as `learning-rate: 1e-5`.")
     named = {str(key).replace("-", "_"): value for key, value in options.items()}

@@ -24,9 +24,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from accord.errors import InputError
+from accord.files import read_yaml
 
 REFERENCE = re.compile(r"\$\{([\w*-]+)\}")
 BLOCK = {"repeat", "carry", "stages"}
@@ -66,12 +65,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, or is no recipe.
     """
-    try:
-        recipe = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"the recipe {path} cannot be read: {error.strerror}.") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"the recipe {path} is not YAML: {' '.join(str(error).split())}.") from error
+    recipe = read_yaml(path, "the recipe")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("stages"), dict):
         raise InputError(f"the recipe {path} has no `stages`, each a name with a command and its options.")
     unknown = set(recipe) - {"name", "description", "variables", "stages"}

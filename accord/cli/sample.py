@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, isnan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accord import engine, feedback
 from accord.console import status
@@ -16,69 +16,28 @@ from accord.evaluate.options import AnswerOptions, takes
 from accord.files import write_rows
 from accord.records import Sample, text_to_json
 
-
-@takes(AnswerOptions)
-def sample(
-    model: str,
-    data: str,
-    out: str,
-    *,
-    n: int = 1,
-    reward: str | None = None,
-    best_of: int | None = None,
-    keep: int = 1,
-    at_least: float | None = None,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    **options: Any,
-) -> Path:
-    """Sample completions of prompts and write them as rows of prompt, completion, log-probability and stop reason.
-
-    With a reward rows have their `reward` too, and --best-of and --at-least choose which are written: `accord sft` on
-    those is rejection-sampling fine-tuning. Other columns of the prompts' rows are handed on, but for texts.
-
-    Args:
-        model: a folder, a Hugging Face Hub name, or smollm2.
-        data: a file, Hub name or reasoning-gym:NAME whose rows have prompts.
-        out: the JSONL file to write.
-        n: completions of each prompt.
-        reward: a verifier (number, ...), a reward model, module:function, a URL, cafe, or a sum: "M + 0.5 * number".
-        best_of: sample so many completions of each prompt and keep the one with the highest reward.
-        keep: of --best-of, keep so many, the best first.
-        at_least: keep only samples whose reward is so high: 1, with a verifier, for those that are right.
-        top_k: draw only from the k most likely tokens (0: all).
-        top_p: draw only from the most likely tokens that together have this probability (1: all).
-        options: the fields of `AnswerOptions`.
-
-    Raises:
-        InputError: the options contradict each other, a row lacks what the reward reads, or no sample is good enough.
-    """
-    asked = AnswerOptions(**options)
-    choice = Choice(n, reward, best_of, keep, at_least, asked.temperature)
-    sampling = replace(asked.sampling(), top_k=top_k, top_p=top_p)
-    from accord.evaluate.answers import encoded, sampled
-
-    policy = engine.load.load_model(model, dtype=asked.dtype)
-    prompts = encoded(policy, asked.prompts(data), asked)
-    score = feedback.named.reward_named(reward, policy) if reward else None
-    if score:
-        feedback.reward.check_prompts(score, prompts)
-    samples = sampled(policy, prompts, choice.samples, sampling)
-    kept = choice.of(samples, score(samples).tolist()) if score else [(s, None) for s in samples]
-    write_rows(out, (_row(s, r) for s, r in kept))
-    return Path(out)
+if TYPE_CHECKING:
+    from accord.engine import Sampling
 
 
-@dataclass(frozen=True)
-class Choice:
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(AnswerOptions):
     """How many samples of each prompt are drawn, and which of them are kept."""
 
-    n: int
-    reward: str | None
-    best_of: int | None
-    keep: int
-    at_least: float | None
-    temperature: float
+    n: int = 1
+    """Completions of each prompt."""
+    reward: str | None = None
+    """A verifier (number, ...), a reward model, module:function, a URL, cafe, or a sum: "M + 0.5 * number"."""
+    best_of: int | None = None
+    """Sample so many completions of each prompt and keep the one with the highest reward."""
+    keep: int = 1
+    """Of --best-of, keep so many, the best first."""
+    at_least: float | None = None
+    """Keep only samples whose reward is so high: 1, with a verifier, for those that are right."""
+    top_k: int = 0
+    """Draw only from the k most likely tokens (0: all)."""
+    top_p: float = 1.0
+    """Draw only from the most likely tokens that together have this probability (1: all)."""
 
     def __post_init__(self) -> None:
         for option, count in (("n", self.n), ("best-of", self.best_of), ("keep", self.keep)):
@@ -101,7 +60,10 @@ class Choice:
         """Samples of each prompt."""
         return self.best_of or self.n
 
-    def of(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[tuple[Sample, float]]:
+    def sampling(self) -> Sampling:
+        return replace(super().sampling(), top_k=self.top_k, top_p=self.top_p)
+
+    def kept(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[tuple[Sample, float]]:
         """The samples that are kept and their rewards, prompt after prompt; a line says how many were not.
 
         Of equal rewards the earlier sample comes first.
@@ -129,6 +91,36 @@ class Choice:
         if len(kept) < len(scored):
             status(f"sample: kept {len(kept)} of {len(scored)} samples{without}")
         return kept
+
+
+@takes(SampleOptions)
+def sample(model: str, data: str, out: str, **options: Any) -> Path:
+    """Sample completions of prompts and write them as rows of prompt, completion, log-probability and stop reason.
+
+    With a reward rows have their `reward` too, and --best-of and --at-least choose which are written: `accord sft` on
+    those is rejection-sampling fine-tuning. Other columns of the prompts' rows are handed on, but for texts.
+
+    Args:
+        model: a folder, a Hugging Face Hub name, or smollm2.
+        data: a file, Hub name or reasoning-gym:NAME whose rows have prompts.
+        out: the JSONL file to write.
+        options: the fields of `SampleOptions`.
+
+    Raises:
+        InputError: the options contradict each other, a row lacks what the reward reads, or no sample is good enough.
+    """
+    asked = SampleOptions(**options)
+    from accord.evaluate.answers import encoded, sampled
+
+    policy = engine.load.load_model(model, dtype=asked.dtype)
+    prompts = encoded(policy, asked.prompts(data), asked)
+    score = feedback.named.reward_named(asked.reward, policy) if asked.reward else None
+    if score:
+        feedback.reward.check_prompts(score, prompts)
+    samples = sampled(policy, prompts, asked.samples, asked.sampling())
+    kept = asked.kept(samples, score(samples).tolist()) if score else [(s, None) for s in samples]
+    write_rows(out, (_row(s, r) for s, r in kept))
+    return Path(out)
 
 
 def _row(sample: Sample, reward: float | None) -> dict[str, Any]:

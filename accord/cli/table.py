@@ -86,11 +86,7 @@ COMMANDS: dict[str, Command] = {
     "tasks": Command(
         "accord.cli.datasets:tasks", "write demonstrations of all clusters but those held out", file="train.jsonl"
     ),
-    "world": Command(
-        "accord.cli.datasets:world",
-        "write the files of a small world with known truth",
-        leaves=WORLD,
-    ),
+    "world": Command("accord.cli.datasets:world", "write the files of a small world with known truth", leaves=WORLD),
     "run": Command(
         "accord.cli.pipeline:run",
         "run the stages of a recipe, those that changed",

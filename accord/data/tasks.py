@@ -26,9 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from accord.errors import InputError, located, nearest
+from accord.files import read_yaml
 
 METRICS = ("exact", "number", "options", "rouge-1", "rouge-2", "rouge-l")
 """How the answers of a task are scored; `options` chooses among given answers, the others read what is written."""
@@ -91,12 +90,7 @@ def clusters_named(names: str | None, tasks: Sequence[Task]) -> list[str]:
 
 
 def _clusters(path: Path) -> Mapping[str, Any]:
-    try:
-        given = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"the tasks {path} cannot be read: {error.strerror}.") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"the tasks {path} are not YAML: {' '.join(str(error).split())}.") from None
+    given = read_yaml(path, "the tasks file")
     if not isinstance(given, Mapping) or set(given) != {"clusters"} or not isinstance(given["clusters"], Mapping):
         raise InputError(f"{path} must hold `clusters`, each a name with its tasks, and nothing else.")
     if not given["clusters"]:

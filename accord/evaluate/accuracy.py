@@ -99,11 +99,7 @@ def by_length(trial: Trial) -> list[Part]:
     strict = trial.strict
     longer = (strict.lengths[:, 0] - strict.lengths[:, 1]) * np.sign(strict.labels - 0.5)
     unequal = np.abs(longer) > EQUAL * strict.lengths.max(1, initial=0)
-    parts = {
-        "chosen longer": unequal & (longer > 0),
-        "about equal": ~unequal,
-        "chosen shorter": unequal & (longer < 0),
-    }
+    parts = {"chosen longer": unequal & (longer > 0), "about equal": ~unequal, "chosen shorter": unequal & (longer < 0)}
     return [_part(label, strict.where(some)) for label, some in parts.items() if some.any()]
 
 

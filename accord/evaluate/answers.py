@@ -18,10 +18,8 @@ import torch
 from accord.console import counting, status
 from accord.data.encoding import encode_prompts
 from accord.data.load import load_samples, open_rows
+from accord.engine import Branch, Policy, Sampling, Tree, pack
 from accord.engine.load import load_model
-from accord.engine.models import Policy
-from accord.engine.sampling import Sampling
-from accord.engine.trees import Branch, Tree, pack
 from accord.errors import InputError
 from accord.evaluate.options import AnswerOptions, HeldOutOptions
 from accord.evaluate.statistics import Floats

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from accord.data.judgments import Judgment
-    from accord.engine.models import Policy
-    from accord.engine.trees import Tree
+    from accord.engine import Policy, Tree
 
 
 @dataclass(frozen=True)

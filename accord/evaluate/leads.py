@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from accord.data.judgments import Judgment
-    from accord.engine.models import Model
-    from accord.engine.trees import Tree
+    from accord.engine import Model, Tree
     from accord.feedback.judge import Judge, Orders
 
 Flags = NDArray[np.bool_]
@@ -162,9 +161,7 @@ ALTERATIONS = (
         lambda text, foreign: f"{text.rstrip()} {foreign}",
     ),
     Alteration(
-        "repetition",
-        "the last sentence is said twice",
-        lambda text, foreign: f"{text.rstrip()} {sentences(text)[-1]}",
+        "repetition", "the last sentence is said twice", lambda text, foreign: f"{text.rstrip()} {sentences(text)[-1]}"
     ),
     Alteration(
         "politeness",

@@ -68,12 +68,7 @@ def evaluate_passes(
     named = models or {str(model): str(model)}
     measured = [_measured(name, source, rows, verifier, n, asked) for name, source in named.items()]
     result = PassesResult(
-        data=data,
-        verifier=verifier,
-        prompts=len(rows),
-        samples=n,
-        sampling=asked.drawing(),
-        models=measured,
+        data=data, verifier=verifier, prompts=len(rows), samples=n, sampling=asked.drawing(), models=measured
     )
     return result.publish(out)
 

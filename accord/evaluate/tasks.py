@@ -26,9 +26,7 @@ from accord.results.tasks import ClusterRow, TaskRow, TaskSettings, TasksResult
 if TYPE_CHECKING:
     from accord.data.examples import Example
     from accord.data.tasks import Task
-    from accord.engine.models import Policy
-    from accord.engine.sampling import Sampling
-    from accord.engine.trees import Tree
+    from accord.engine import Policy, Sampling, Tree
 
 Scores: TypeAlias = Mapping[str, Sequence[float]]
 """Each model's score of every row."""

@@ -131,11 +131,8 @@ def train(
 ) -> Result:
     """A run in the folder `out`, from its beginning or its last checkpoint to its end; then its model and its report.
 
-    Args:
-        make_learner: makes the method at work, once the folder is known to be the run's.
-        model: what is trained, and saved at the end.
-        on_step: called with every step, counted from 1, and its result.
-        given: what else decides the result, for the folder.
+    `make_learner` makes the method at work, once the folder is known to be the run's; `given` is what else decides the
+    result, for the folder.
 
     Raises:
         InputError: the folder holds something else, or a run with other settings.

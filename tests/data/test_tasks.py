@@ -99,7 +99,7 @@ def test_a_faulty_task_is_named(task: Any, said: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("clusters: [", "are not YAML"),
+        ("clusters: [", "is not YAML"),
         ("- a", "must hold `clusters`"),
         ("clusters: {}", "has no clusters"),
         ("clusters: {mood: {}}", "the cluster mood must hold tasks by name"),
