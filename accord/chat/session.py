@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from math import isfinite, nan
@@ -23,7 +22,7 @@ from accord.chat.speaker import (
     save_demonstrations,
 )
 from accord.engine.sampling import Sampling
-from accord.errors import InputError
+from accord.errors import InputError, nearest
 from accord.feedback.reward import Reward
 
 
@@ -82,8 +81,7 @@ class Session:
     def _command(self, line: str) -> None:
         name, _, argument = line[1:].partition(" ")
         if name not in COMMANDS:
-            near = difflib.get_close_matches(name, COMMANDS, 1, 0.5)
-            hint = f"; did you mean /{near[0]}?" if near else "; /help lists those there are."
+            hint = nearest(name, COMMANDS, "; did you mean /{}?") or "; /help lists those there are."
             raise InputError(f"there is no command /{name}{hint}")
         run, _, _ = COMMANDS[name]
         run(self, argument.strip())

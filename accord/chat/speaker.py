@@ -73,8 +73,7 @@ class Speaker:
         The answer gets `longest` tokens of room, or half the model's context where that is less; the oldest turns are
         forgotten where they leave too little.
 
-        Raises:
-            InputError: the message alone leaves too little room, or the model's template refuses the chat.
+        Raises InputError where the message alone leaves too little room, or the model's template refuses the chat.
         """
         context = self.policy.context
         room = longest if context is None else max(1, min(longest, context // 2))
@@ -156,11 +155,7 @@ class Turn:
     is_saved: bool = False
 
     def comparison(self) -> Preference | Ranking:
-        """The row that the person's preference makes.
-
-        Raises:
-            InputError: the two answers cannot be compared.
-        """
+        """The row that the person's preference makes. Raises InputError where the two answers cannot be compared."""
         first, second = self.answers
         if first.prompt != second.prompt:
             raise InputError("the two models had been told different things before it")
@@ -201,8 +196,7 @@ def save_demonstrations(conversation: Conversation, file: Path) -> str:
 
     A chat is one row of all its messages; plain texts, each of which stands alone, are a row a turn.
 
-    Raises:
-        InputError: nothing was said, the model said nothing in some turn, or the file cannot be appended to.
+    Raises InputError where nothing was said, the model said nothing in some turn, or the file cannot be appended to.
     """
     turns = conversation.turns
     if not turns:
@@ -253,8 +247,7 @@ def save_comparisons(conversation: Conversation, file: Path) -> str:
 def append(file: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Add rows to a JSONL file, which is written anew, whole or not at all; `load_data` reads all of it back.
 
-    Raises:
-        InputError: the file is not JSONL, cannot be written, or holds rows of another kind.
+    Raises InputError where the file is not JSONL, cannot be written, or holds rows of another kind.
     """
     if file.suffix != ".jsonl":
         raise InputError(f"{file} cannot be appended to: give a file whose name ends in .jsonl.")

@@ -34,8 +34,7 @@ class Call:
 def bind(command: str, values: Mapping[str, Any]) -> Call:
     """The call of a command with these values, which are texts, or what YAML makes of them; None leaves a default.
 
-    Raises:
-        InputError: there is no such command or option, a value does not fit, or one is missing.
+    Raises InputError where there is no such command or option, a value does not fit, or one is missing.
     """
     target: Any = target_of(command)
     options = options_of(target)
@@ -58,11 +57,7 @@ def bind(command: str, values: Mapping[str, Any]) -> Call:
 
 
 def target_of(command: str) -> Callable[..., Any]:
-    """What a command calls: a function, or a method's class.
-
-    Raises:
-        InputError: no command is called that.
-    """
+    """What a command calls: a function, or a method's class. Raises InputError where no command is called that."""
     if command in FAMILIES:
         raise InputError(f"`accord {command}` needs a question: {', '.join(questions(command))}.")
     if command not in COMMANDS:
@@ -100,8 +95,7 @@ def require_known(command: str, name: str, known: Collection[str], where: str = 
 def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
     """A command's options from the words of a command line: texts by name, those of a --config file before them.
 
-    Raises:
-        InputError: there is no such command or option, one has no value, or the file cannot be read.
+    Raises InputError where there is no such command or option, one has no value, or the file cannot be read.
     """
     options, entry = options_of(target_of(command)), COMMANDS[command]
     leading = list(takewhile(lambda word: not word.startswith("-"), words))
@@ -147,8 +141,7 @@ def _pairs(command: str, words: Sequence[str]) -> Iterator[tuple[str, str | None
 def read_config(command: str, path: Path, known: Collection[str]) -> dict[str, Any]:
     """The options in a YAML file, by their names in Python.
 
-    Raises:
-        InputError: it cannot be read, or names an option that the command has not.
+    Raises InputError where it cannot be read, or names an option that the command has not.
     """
     options = read_yaml(path, "--config") or {}
     if not isinstance(options, Mapping):

@@ -134,8 +134,7 @@ def spelled(policy: Policy, token: int) -> str:
 def chosen(attention: tuple[Tensor, ...], layer: int | None, head: int | None) -> tuple[int, int]:
     """The layer and head to show large, from 0: those asked for, else of those left the one that looks most elsewhere.
 
-    Raises:
-        InputError: there is no such layer or head.
+    Raises InputError where there is no such layer or head.
     """
     shape = (len(attention), len(attention[0])) if attention else (0, 0)
     for what, asked, there in (("layer", layer, shape[0]), ("head", head, shape[1])):

@@ -81,8 +81,7 @@ class Option:
     def read(self, value: Any) -> Any:
         """The value in the option's type: of a text as it is typed, or of what YAML made of it.
 
-        Raises:
-            InputError: it does not fit.
+        Raises InputError where it does not fit.
         """
         from pydantic import ConfigDict, TypeAdapter, ValidationError
 

@@ -135,8 +135,7 @@ def run_pipeline(recipe: str | Path, out: str | Path, overrides: Mapping[str, An
 def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any]) -> list[Stage]:
     """A recipe's stages with their options in their types, every one fit to run as far as can be seen before.
 
-    Raises:
-        InputError: one is not; the message names it.
+    Raises InputError where one is not; the message names it.
     """
     stages = resolve(recipe, folder, overrides)
     for i, stage in enumerate(stages):

@@ -60,11 +60,7 @@ class Stage:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """A recipe's YAML, its keys checked, with a name.
-
-    Raises:
-        InputError: it cannot be read, or is no recipe.
-    """
+    """A recipe's YAML, its keys checked, with a name. Raises InputError where it cannot be read, or is no recipe."""
     recipe = read_yaml(path, "the recipe")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("stages"), dict):
         raise InputError(f"the recipe {path} has no `stages`, each a name with a command and its options.")
@@ -79,9 +75,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
 def resolve(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any]) -> list[Stage]:
     """The recipe's stages with blocks written out, overrides applied and references replaced.
 
-    Raises:
-        InputError: a block is malformed, an override or a reference names nothing, a name stands for two things, a
-            stage has no command, or says where its results go.
+    Raises InputError where a block is malformed, an override or a reference names nothing, a name stands for two
+    things, a stage has no command, or says where its results go.
     """
     given = {key.replace("-", "_"): value for key, value in overrides.items() if "." not in key}
     variables = {name: given.get(name, value) for name, value in (recipe.get("variables") or {}).items()}
@@ -126,8 +121,7 @@ def _override(stages: Stages, rounds: Rounds, variables: Mapping[str, Any], over
 def written_out(stages: Mapping[str, Any], variables: Mapping[str, Any]) -> tuple[Stages, Rounds]:
     """The recipe's stages with blocks as the stages of their rounds, and how those are called.
 
-    Raises:
-        InputError: a block is malformed, or a name stands for two things.
+    Raises InputError where a block is malformed, or a name stands for two things.
     """
     plain: Stages = {}
     rounds: Rounds = {}

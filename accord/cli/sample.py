@@ -68,8 +68,7 @@ class SampleOptions(AnswerOptions):
 
         Of equal rewards the earlier sample comes first.
 
-        Raises:
-            InputError: none is kept, or a reward is not finite.
+        Raises InputError where none is kept, or a reward is not finite.
         """
         scored = list(zip(samples, rewards, strict=True))
         if not all(map(isfinite, rewards)):

@@ -48,8 +48,7 @@ def accord_attention(
 ) -> tuple[Tensor, None]:
     """The function transformers calls in place of its own, for one flat row of tokens (batch 1).
 
-    Raises:
-        NotImplementedError: the layer asks for something tree attention does not compute (attention sinks).
+    Raises NotImplementedError where the layer asks for something tree attention does not compute (attention sinks).
     """
     if attend is None and softcap is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)

@@ -55,8 +55,7 @@ def checkpoints(folder: Path) -> list[Path]:
 def load(checkpoint: Path, optimizer: Optimizer) -> tuple[int, dict[str, Any]]:
     """Restore networks and optimizer in place; the number of steps done, and the method's own state.
 
-    Raises:
-        InputError: a file is missing or cut short, or belongs to another model.
+    Raises InputError where a file is missing or cut short, or belongs to another model.
     """
     saved = _verified(checkpoint)
     for name, network in optimizer.networks.items():

@@ -32,7 +32,7 @@ def generate(
     capacity: int = CAPACITY,
     progress: Callable[[int], None] | None = None,
 ) -> list[list[Completion]]:
-    """n completions of every prompt.
+    """n completions of every prompt, with the log-probability of every token under the distribution drawn from.
 
     A completion ends with the first end-of-turn token, or is cut after `sampling.max_new_tokens`. It depends on the
     model, the prompt and the seed alone, not on what else is in the batch (up to the rounding of the logits).
@@ -43,9 +43,6 @@ def generate(
         end: the token or tokens that end a turn.
         capacity: samples decoded at once.
         progress: called with the number of samples finished since the last call.
-
-    Returns:
-        for each prompt its n completions, with the log-probability of every token under the distribution drawn from.
 
     Raises:
         InputError: n < 1.
@@ -121,8 +118,7 @@ def stream(
     It stops after the first end-of-turn token, after `sampling.max_new_tokens`, or when it is closed. Args as for
     `generate`.
 
-    Raises:
-        ValueError: the prompt is empty.
+    Raises ValueError where the prompt is empty.
     """
     sampling = sampling or Sampling()
     if not prompt:

@@ -52,8 +52,7 @@ class Inside:
 def look(network: nn.Module, tokens: Sequence[int]) -> Inside:
     """Read the tokens once, with plain attention whose weights can be seen, and leave the model as it was.
 
-    Raises:
-        ValueError: there are no tokens.
+    Raises ValueError where there are no tokens.
     """
     if not tokens:
         raise ValueError("there are no tokens to read")

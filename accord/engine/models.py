@@ -51,8 +51,7 @@ def prepare_network(network: PreTrainedModel) -> PreTrainedModel:
 class Model:
     """A network of transformers that `prepare_network` has prepared, its tokenizer, and the precision it computes in.
 
-    Raises:
-        ValueError: the network is not prepared.
+    Raises ValueError where the network is not prepared.
     """
 
     network: PreTrainedModel

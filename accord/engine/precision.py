@@ -16,8 +16,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def compute_dtype(name: str, device: torch.device | str = "cpu") -> torch.dtype:
     """The compute precision called `name`; "auto" is bfloat16 where the device has it natively, else float32.
 
-    Raises:
-        InputError: no precision is called that.
+    Raises InputError where no precision is called that.
     """
     if name == "auto":
         return torch.bfloat16 if has_bfloat16(torch.device(device)) else torch.float32

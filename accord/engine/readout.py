@@ -87,8 +87,7 @@ def linear_log_probabilities(
     renormalized as the sampler does it, and a target outside has -inf. Entropies are zeros if not asked for. Both are
     float32 or better and carry gradients.
 
-    Raises:
-        ValueError: the temperature is not positive.
+    Raises ValueError where the temperature is not positive.
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be positive to have log-probabilities, not {temperature}")

@@ -106,8 +106,7 @@ def fleiss(counts: Floats, times: Floats | None = None) -> float:
     a is the mean over items of the share of pairs of raters who agree, e the sum of squared shares of the categories.
     `times` (items,) is how often each item counts.
 
-    Raises:
-        ValueError: the items have different numbers of raters.
+    Raises ValueError where the items have different numbers of raters.
     """
     raters, times = counts.sum(1), np.ones(len(counts)) if times is None else times
     if np.ptp(raters) or raters[0] < 2:

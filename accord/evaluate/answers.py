@@ -277,8 +277,7 @@ def read_pool(file: str, reward: str | None, judge: str | None, proxy: str, gold
 
     Prompts of which there are more samples than of others keep their first.
 
-    Raises:
-        InputError: there are no rows, a column is missing or holds no number, or a prompt has one sample alone.
+    Raises InputError where there are no rows, a column is missing or holds no number, or a prompt has one sample alone.
     """
     texts = [(prompt.prompt, completion) for prompt, completion in load_samples(file)]
     if not texts:

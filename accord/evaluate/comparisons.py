@@ -116,8 +116,7 @@ def evaluate_comparisons(
 def try_on(judgments: Sequence[Judgment], on_trial: OnTrial, *, probes: int = 0, seed: int = 0) -> ComparisonsResult:
     """Everything that is measured of what is on trial; so many answers are altered as `probes`, drawn by the seed.
 
-    Raises:
-        InputError: there is no verdict on any pair that people did not tie.
+    Raises InputError where there is no verdict on any pair that people did not tie.
     """
     leads = on_trial.leader([Comparison(j.prompt, j.first, j.second) for j in judgments])
     valid = ~np.isnan(leads.lead)

@@ -125,8 +125,7 @@ class Competitors:
     def prompts(self, data: str | None, asked: HeldOutOptions) -> list[Prompt]:
         """The prompts that everybody answers: those of the data, or else those that all the files have.
 
-        Raises:
-            InputError: a file lacks one of them, or there is neither data nor a file.
+        Raises InputError where a file lacks one of them, or there is neither data nor a file.
         """
         from accord.evaluate.answers import require_same_prompts
 

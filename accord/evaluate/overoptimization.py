@@ -205,8 +205,7 @@ def of_training(name: str, metrics: Sequence[Mapping[str, float]], *, proxy: str
 
     Rows that lack one are passed by.
 
-    Raises:
-        InputError: no row has these columns.
+    Raises InputError where no row has these columns.
     """
     rows = [row for row in metrics if {"kl", proxy, gold} <= row.keys()]
     if not rows:

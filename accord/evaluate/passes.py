@@ -104,8 +104,7 @@ def pass_at_k(n: int, right: int, k: int) -> float:
 
     1 - C(n - right, k) / C(n, k)    (Chen et al. 2021, arXiv:2107.03374, equation 1)
 
-    Raises:
-        ValueError: more are right than there are samples, or k is not between 1 and n.
+    Raises ValueError where more are right than there are samples, or k is not between 1 and n.
     """
     if not 0 <= right <= n or not 1 <= k <= n:
         raise ValueError(f"pass@{k} of {right} right samples among {n} has no meaning")

@@ -49,8 +49,7 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     `(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)` with p = successes / n and z the normal quantile (Wilson
     1927). It stays within [0, 1] and has a width even where all or none succeeded; a tie counts half.
 
-    Raises:
-        ValueError: there are no observations, or more successes than observations.
+    Raises ValueError where there are no observations, or more successes than observations.
     """
     if n < 1:
         raise ValueError("a rate needs at least one observation")

@@ -58,8 +58,7 @@ def rouge(kind: str) -> Metric:
     answer has, F1 = 2PR / (P + R). Units are words (rouge-1), pairs of neighboring words (rouge-2), or the longest
     common subsequence of words (rouge-l). Words are runs of a-z and 0-9 in lower case, not stemmed.
 
-    Raises:
-        InputError: the `tasks` extra is not installed.
+    Raises InputError where the `tasks` extra is not installed.
     """
     name = kind.replace("-", "").replace("rougel", "rougeL")
     scorer = _scorer(name)
@@ -78,7 +77,6 @@ def _scorer(name: str) -> Any:
 def metric_named(name: str) -> Metric:
     """The metric of written answers that a task names.
 
-    Raises:
-        InputError: it is ROUGE, and the `tasks` extra is not installed.
+    Raises InputError where it is ROUGE, and the `tasks` extra is not installed.
     """
     return {"exact": exact, "number": number}.get(name) or rouge(name)

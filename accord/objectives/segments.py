@@ -32,8 +32,7 @@ def last_index(owner: Tensor, size: int) -> Tensor:
 
     Their owners (N,) in [0, size) do not decrease: segments are contiguous and in order.
 
-    Raises:
-        ValueError: a segment is empty, so it has no last element.
+    Raises ValueError where a segment is empty, so it has no last element.
     """
     require_index("owner", owner, len(owner))
     require_sorted(owner)

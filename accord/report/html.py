@@ -52,8 +52,7 @@ def fill(template: str, **values: Any) -> str:
 def page_file(out: str | Path, name: str) -> Path:
     """The file that a page goes to: `out` where that ends in .html, else the file `name` in the folder `out`.
 
-    Raises:
-        InputError: nothing can be written there.
+    Raises InputError where nothing can be written there.
     """
     path = Path(out)
     path = path if path.suffix == ".html" else path / name

@@ -42,8 +42,7 @@ FILES = (FILE, "verification.json")
 def load(path: str | Path) -> Evaluation:
     """The answer in a file, or in the folder that `accord evaluate` wrote it to.
 
-    Raises:
-        InputError: there is no such file, or it holds no answer that this version can read.
+    Raises InputError where there is no such file, or it holds no answer that this version can read.
     """
     path = Path(path)
     file = next((path / name for name in FILES if (path / name).is_file()), path / FILE) if path.is_dir() else path

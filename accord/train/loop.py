@@ -134,9 +134,8 @@ def train(
     `make_learner` makes the method at work, once the folder is known to be the run's; `given` is what else decides the
     result, for the folder.
 
-    Raises:
-        InputError: the folder holds something else, or a run with other settings.
-        TrainingStopped: a step stopped itself; a checkpoint holds the last good weights.
+    Raises InputError where the folder holds something else, or a run with other settings, and TrainingStopped where a
+    step stopped itself; a checkpoint holds the last good weights.
     """
     settings = describe(method, options, model=model.name, **given)
     with Run(out, settings, resume=options.resume) as run:

@@ -42,8 +42,8 @@ class Run:
 
     `stopping` is the alarm that ends the run, once one was raised that its setting `stop_when` names.
 
-    Raises:
-        InputError: the folder holds another run, or, resuming, one with other settings; or no alarm is called so.
+    Raises InputError where the folder holds another run, or, resuming, one with other settings; or no alarm is called
+    so.
     """
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any], *, resume: bool = False) -> None:

@@ -78,8 +78,7 @@ def hinted(prompt: str, answer: str) -> str:
 def sound(prompt: str, completion: str) -> bool:
     """Whether every column of a completion is right, and not only the answer, which a hint may have given away.
 
-    Raises:
-        ValueError: the prompt is no sum, with or without a hint.
+    Raises ValueError where the prompt is no sum, with or without a hint.
     """
     problem = re.fullmatch(r"(?:\(\d+\))?(\d+)\+(\d+)=", prompt)
     if problem is None:

@@ -137,8 +137,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def new_model(seed: int, width: int = WIDTH) -> LlamaForCausalLM:
     """An untrained Llama in float32, whose weights the seed decides: 1.1 M parameters, or at width 48 0.08 M.
 
-    Raises:
-        InputError: the width does not divide into heads of an even width.
+    Raises InputError where the width does not divide into heads of an even width.
     """
     if width < 1 or width % (2 * HEADS):
         raise InputError(f"the width of the café's model must be a multiple of {2 * HEADS}, not {width}.")
