@@ -1,9 +1,13 @@
-"""The two ways accord stops: the user's input is at fault, or a run has gone wrong; and what messages share."""
+"""The two ways accord stops: the user's input is at fault, or a run has gone wrong; rows that are left out meanwhile.
+
+And what messages share.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 
@@ -34,3 +38,68 @@ def located(where: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{where}{error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a row, by its number in the data from 1, is left out, and whether it counts as one that is bad."""
+
+    row: int
+    why: str
+    kind: str
+    is_bad: bool
+    where: str
+
+
+@dataclass
+class LeftOut:
+    """What is left out of some data.
+
+    `numbers` are those, in the data, of the rows that are still there; without them rows are numbered from 1. Where it
+    is strict, a row that cannot be used ends the reading.
+    """
+
+    strict: bool = False
+    numbers: Sequence[int] = ()
+    reasons: list[Reason] = field(default_factory=list)
+
+    def add(
+        self, row: int, why: str, *, kind: str = "", is_bad: bool = True, is_asked: bool = False, where: str = ""
+    ) -> None:
+        """Leave a row out, counted from 0 among those that are there; of one `kind` one line tells of all.
+
+        What is too long is not bad, and what an option asks to leave out `is_asked`. Raises InputError, naming the row,
+        where this is strict and nobody asked.
+        """
+        number = self.numbers[row] if self.numbers else row + 1
+        if self.strict and not is_asked:
+            raise InputError(f"row {number}: {why}")
+        self.reasons.append(Reason(number, why, kind or why, is_bad and not is_asked, where or f"row {number}"))
+
+    def part(self, rows: Iterable[int]) -> LeftOut:
+        """The same for some of the rows that are there, in another order perhaps, or several times."""
+        return LeftOut(self.strict, [self.numbers[row] if self.numbers else row + 1 for row in rows], self.reasons)
+
+    def lines(self) -> list[str]:
+        """A line for every kind of reason: how many rows, and the first five."""
+        kinds: dict[str, list[int]] = {}
+        for reason in self.reasons:
+            kinds.setdefault(reason.kind, []).append(reason.row)
+        return [_line(kind, list(dict.fromkeys(rows))) for kind, rows in kinds.items()]
+
+    def require_few(self, share: float) -> None:
+        """Raise InputError where more than this share of all rows are bad."""
+        faults = {reason.row: reason for reason in self.reasons if reason.is_bad}
+        total = len({*self.numbers, *faults})
+        if len(faults) > share * total:
+            first = faults[min(faults)]
+            raise InputError(
+                f"{first.where}: {first.why} ({len(faults)} of {total} rows cannot be used, more than the share of "
+                f"{share:g} that --max-bad allows)"
+            )
+
+
+def _line(kind: str, numbers: list[int]) -> str:
+    rows = "row" if len(numbers) == 1 else "rows"
+    named = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
+    return f"{len(numbers)} {rows} left out, as {kind} ({rows} {named})"

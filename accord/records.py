@@ -12,15 +12,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+Role: TypeAlias = Literal["system", "user", "assistant", "tool", "developer"]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a chat."""
+    """One turn of a chat. `more` has what else it holds, for the chat template: tool_calls, reasoning_content, name ...
+
+    `weight` or `train` in it says whether an assistant's turn is trained on; `tools`, in a chat's first message, what
+    the assistant may call.
+    """
 
     role: Role
     content: str
+    more: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the turn is one to learn, where it is the assistant's."""
+        return bool(self.more.get("weight", 1)) and bool(self.more.get("train", True))
 
 
 Text: TypeAlias = str | tuple[Message, ...]
@@ -57,11 +67,15 @@ class Labeled:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """Two completions of one prompt, of which the first was preferred."""
+    """Two completions of one prompt, of which the first was preferred, and by how much, where that is known.
+
+    `margin` is what the difference of two rewards should be more than 0 (Llama 2, arXiv:2307.09288, eq. 2).
+    """
 
     prompt: Text
     chosen: Text
     rejected: Text
+    margin: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +153,9 @@ class EncodedPrompt:
 Row: TypeAlias = Prompt | Demonstration | Labeled | Preference | Ranking
 
 
-def text_to_json(text: Text) -> str | list[dict[str, str]]:
-    """A string as it is; a chat as a list of `{"role", "content"}` objects."""
-    return text if isinstance(text, str) else [{"role": m.role, "content": m.content} for m in text]
+def text_to_json(text: Text) -> str | list[dict[str, Any]]:
+    """A string as it is; a chat as a list of `{"role", "content"}` objects, with whatever else a message holds."""
+    return text if isinstance(text, str) else [{"role": m.role, "content": m.content, **m.more} for m in text]
 
 
 def row_to_json(row: Row) -> dict[str, Any]:
@@ -154,8 +168,9 @@ def row_to_json(row: Row) -> dict[str, Any]:
             return {**prompt, "completion": text_to_json(completion)}
         case Labeled(_, completion, label):
             return {**prompt, "completion": text_to_json(completion), "label": label}
-        case Preference(_, chosen, rejected):
-            return {**prompt, "chosen": text_to_json(chosen), "rejected": text_to_json(rejected)}
+        case Preference(_, chosen, rejected, margin):
+            asked = {"margin": margin} if margin else {}
+            return {**prompt, "chosen": text_to_json(chosen), "rejected": text_to_json(rejected), **asked}
         case Ranking(_, completions, ranks):
             return {**prompt, "completions": [text_to_json(c) for c in completions], "ranks": list(ranks)}
 

@@ -111,9 +111,9 @@ def test_rows_of_the_wrong_kind(command: str, row: Any, said: str, base: Path, t
 def test_a_prompt_longer_than_the_context(base: Path, tmp_path: Path, told: Told) -> None:
     long = " ".join(["hi"] * 60)
     data = write_jsonl(tmp_path / "rows.jsonl", [Demonstration("hi", "bye"), Demonstration(long, "bye")])
-    assert "row 2: the prompt has 60 tokens, more than the model's context of 48" in told("sft", base, data)
+    assert "row 2: the prompt has 60 tokens, more than the model's context of 48" in told("sft", base, data, "--strict")
     data = write_jsonl(tmp_path / "prompts.jsonl", [Prompt("hi"), Prompt(long)])
-    scored = ("--reward", base, "--max-new-tokens", "4")
+    scored = ("--reward", base, "--max-new-tokens", "4", "--strict")
     assert "row 2: the prompt of 60 tokens and a completion of 4 do not fit" in told("ppo", base, data, *scored)
 
 
@@ -282,7 +282,7 @@ def by_answer(completions, answer):
         ),
         (
             "bad_rewards:silent",
-            "the reward function bad_rewards:silent returned None for row 2 (prompt 'bye', completio",
+            "--reward bad_rewards:silent gives samples of row 2 a reward that is not finite",
         ),
         (
             "bad_rewards:broken",

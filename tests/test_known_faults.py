@@ -135,7 +135,7 @@ from accord.engine.models import Policy, Scorer
 from accord.engine.precision import autocast
 from accord.engine.sampling import Sampling, uniform_numbers
 from accord.engine.trees import Branch, Tree, Trees
-from accord.errors import InputError, TrainingStopped
+from accord.errors import InputError, LeftOut, TrainingStopped
 from accord.feedback.judge import ScoreJudge
 from accord.methods import (
     DPO,
@@ -275,7 +275,7 @@ def test_the_logged_loss_is_the_mean_over_the_step_however_it_is_split(budget: i
     # 2 + 4 + 2 tokens with their ends: the loss is their mean by plain forwards, its gradient's norm that of the mean.
     sft = SFT(batch_size=3, tokens_per_pass=budget, dtype="float32")
     [row] = sft.fit(policy_at(), DEMONSTRATIONS, out=tmp_path / "run").metrics
-    plain, trees = random_model(CONFIGS["gpt2"]()), sft.encode(policy_at(), DEMONSTRATIONS).trees
+    plain, trees = random_model(CONFIGS["gpt2"]()), sft.encode(policy_at(), DEMONSTRATIONS, LeftOut())
     loss = -plain_log_probabilities(plain, trees).mean()
     gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(plain.parameters()))])
     assert [row["loss"], row["gradient_norm"]] == pytest.approx([loss.item(), gradient.norm().item()], abs=1e-10)
@@ -338,9 +338,9 @@ def test_one_valid_verdict_in_a_group_is_learned_from_alone() -> None:
 def test_a_threshold_of_zero_is_a_threshold() -> None:
     tree = Tree((6,), (Branch((7, EOS), reward=-1.0), Branch((8, EOS), reward=0.0), Branch((9, EOS), reward=-0.5)))
     method = RAFT(**settings(group_size=3, keep=3))
-    assert [b.reward for b in method.best(tree, EOS)] == [0.0, -0.5, -1.0]
+    assert [b.reward for b in method.best(tree, (EOS,))] == [0.0, -0.5, -1.0]
     method.at_least = 0.0
-    assert [b.reward for b in method.best(tree, EOS)] == [0.0]
+    assert [b.reward for b in method.best(tree, (EOS,))] == [0.0]
 
 
 # Divergence
@@ -395,7 +395,7 @@ def test_temperature_divides_the_logits_of_imitated_samples_too() -> None:
     learner, _ = at_work(method)
     result = learner.step(0, PROMPTS, Optimizer(learner.networks, method, 1))
     trees = Rollout.of(PROMPTS, list(result.samples), list(result.rewards)).trees
-    kept = [x for tree in trees for branch in method.best(tree, EOS) for x in branch.logprobs or ()]
+    kept = [x for tree in trees for branch in method.best(tree, (EOS,)) for x in branch.logprobs or ()]
     assert result.numbers["loss"] == pytest.approx(-sum(kept) / len(kept), abs=1e-12)
 
 
@@ -421,7 +421,7 @@ def test_the_end_of_turn_is_trained_though_it_is_the_padding_token() -> None:
     policy.tokenizer = word_tokenizer(pad_token="</s>")
     policy.network.config.pad_token_id = EOS
     sft = SFT(dtype="float32")
-    trees = Trees.of(sft.encode(policy, DEMONSTRATIONS).trees)
+    trees = Trees.of(sft.encode(policy, DEMONSTRATIONS, LeftOut()))
     assert trees.target.tolist() == [GOOD, EOS, GOOD, DAY, BYE, EOS, BAD, EOS]
     values, _ = sft.objective(policy)(trees)
     expected = -plain_log_probabilities(plain, trees.trees)
@@ -485,7 +485,7 @@ def test_batches_of_odd_size_hold_whole_pairs_and_every_row(tmp_path: Path, monk
     method = RewardModel(batch_size=3, tokens_per_pass=8, learning_rate=1e-30, dtype="float32")
     rows = method.fit(policy_at(), PAIRS, out=tmp_path / "run").metrics
     scorer = Scorer.on(policy_at(), method.seed)
-    trees, loss = method.encode(scorer, PAIRS).trees, method.objective(scorer)
+    trees, loss = method.encode(scorer, PAIRS, LeftOut()), method.objective(scorer)
     alone = [loss(Trees.of([tree]))[0].item() for tree in trees]
     batches = [Order(5, 3, method.seed).batch(step) for step in range(2)]
     assert [len(b) for b in batches] == [3, 2] and sorted(batches[0] + batches[1]) == [0, 1, 2, 3, 4]

@@ -108,7 +108,7 @@ class Saying:
 
     def __iter__(self) -> Iterator[str]:
         spelling = Spelling(self.policy.tokenizer)
-        for token, logprob in stream(self.policy.network, self.question.tokens, self.sampling, end=self.policy.end):
+        for token, logprob in stream(self.policy.network, self.question.tokens, self.sampling, **self.policy.limits):
             self.tokens.append(token)
             self.logprobs.append(logprob)
             yield spelling.add(token)
@@ -117,7 +117,7 @@ class Saying:
     @property
     def answer(self) -> Reply:
         """What was said so far; stopped where neither the model nor the limit has ended it."""
-        has_ended = self.tokens[-1:] == [self.policy.end]
+        has_ended = bool(self.tokens) and self.tokens[-1] in self.policy.ends
         completion = Completion(tuple(self.tokens), tuple(self.logprobs), "end" if has_ended else "length")
         is_stopped = not has_ended and len(self.tokens) < self.question.room
         text = self.policy.text(self.tokens)

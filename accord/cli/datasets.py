@@ -1,25 +1,35 @@
 """`accord world`: the files of a small world with known truth.
 
 `accord tasks`: demonstrations of some clusters of tasks, for a model that is then asked about the others.
+
+`accord data`: how the rows of a file are read, and what of them a model would be trained on.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from statistics import median
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
+from rich.text import Text as Line
 
-from accord.console import show, status
-from accord.errors import InputError
+from accord import data as rows_of
+from accord import engine
+from accord.console import legible, show, status
+from accord.errors import InputError, LeftOut
+from accord.evaluate.options import RowOptions, takes
 from accord.files import write_rows
-from accord.records import row_to_json
+from accord.records import Prompt, Row, Text, row_to_json
+from accord.records import show as as_text
 
 if TYPE_CHECKING:
     from accord.data.examples import Mixed
     from accord.data.tasks import Task
+    from accord.engine import Branch, Policy, Tree
 
 
 def world(out: str, *, name: Literal["cafe", "sums"] = "cafe", seed: int = 0, width: int | None = None) -> Path:
@@ -107,3 +117,94 @@ def rows_of_tasks(tasks: Sequence[Task], mixed: Sequence[Mixed]) -> Table:
         n = counts[task.label]
         grid.add_row(task.cluster, task.name, str(n), f"{n / len(mixed):.1%}")
     return grid
+
+
+@takes(RowOptions)
+def data(file: str, *, model: str | None = None, first: int = 3, max_length: int = 512, **options: Any) -> None:
+    """Show how the rows of a file are read: as what, how many, how long, the first ones, and what is left out and why.
+
+    With a model the first rows are shown as its chat template writes them, what is trained on between marks, and
+    lengths are in tokens.
+
+    Args:
+        file: a file, a folder or a Hub name.
+        model: a folder, a Hugging Face Hub name, or smollm2, whose tokenizer and chat template read the rows.
+        first: how many rows to show.
+        max_length: tokens of prompt and completion; longer completions are cut, rows with longer prompts left out.
+        options: the fields of `RowOptions`.
+
+    Raises:
+        InputError: the file cannot be read, or none of its rows can be used.
+    """
+    if first < 0:
+        raise InputError(f"--first must be 0 or more, not {first}.")
+    asked, left_out = RowOptions(**options), LeftOut()
+    rows = rows_of.load_data(file, split=asked.split, limit=asked.limit, left_out=left_out)
+    policy = engine.load.load_model(model) if model else None
+    trees: list[Tree] = []
+    if policy and not isinstance(rows[0], Prompt):
+        trees = rows_of.encoding.encode(
+            policy.tokenizer, rows, max_length=max_length, context=policy.context, left_out=left_out
+        ).trees
+    show(summary(file, rows, trees))
+    for reason in left_out.lines():
+        status(reason)
+    lines = [marked(policy, tree) for tree in trees[:first]] if policy else []
+    for number, line in enumerate(lines or [plain(row) for row in rows[:first]], 1):
+        show(Line(f"row {number}", "bold"), line)
+
+
+def summary(file: str, rows: Sequence[Row], trees: Sequence[Tree]) -> Table:
+    """What the rows are, and how long their prompts and completions."""
+    prompts = [row.prompt for row in rows]
+    completions = [completion for row in rows for completion in rows_of.encoding.branches_of(row)[0]]
+    unit = "tokens" if trees else "characters"
+    lengths = {"prompt": [len(as_text(text)) for text in prompts], "completion": [len(as_text(c)) for c in completions]}
+    if trees:
+        lengths = {
+            "prompt": [len(tree.prompt) for tree in trees],
+            "completion": [len(branch.tokens) for tree in trees for branch in tree.branches],
+        }
+    grid = Table(file, "")
+    grid.add_row("read as", f"{type(rows[0]).__name__.lower()}s, {_form(prompts + completions)}")
+    grid.add_row("rows", f"{len(rows):,}")
+    for name, found in lengths.items():
+        if found:
+            grid.add_row(f"{name}, {unit}", f"{min(found):,} to {max(found):,}, the middle {median(found):,.0f}")
+    return grid
+
+
+def _form(texts: Iterable[Text]) -> str:
+    chats = {not isinstance(text, str) for text in texts if text}
+    return "chats and plain texts" if len(chats) > 1 else "chats" if chats == {True} else "plain texts"
+
+
+def plain(row: Row) -> Line:
+    """A row as text, its prompt before its completions."""
+    completions, ranks = rows_of.encoding.branches_of(row)
+    line = Line(legible(as_text(row.prompt)), "dim")
+    for i, completion in enumerate(completions):
+        rank = f" (rank {ranks[i]})" if ranks else ""
+        line.append(f"\n-> completion{rank}: ", "bold").append(legible(as_text(completion)), "not dim")
+    return line
+
+
+def marked(policy: Policy, tree: Tree) -> Line:
+    """A tree as the model reads it; what it is trained on stands between ⟦ and ⟧."""
+    line = Line(_spelled(policy, tree.prompt), "dim")
+    for i, branch in enumerate(tree.branches):
+        rank = f" (rank {tree.ranks[i]})" if tree.ranks else ""
+        line.append(f"\n-> completion{rank}: ", "bold")
+        for is_trained, text in _stretches(policy, branch):
+            line.append(f"⟦{text}⟧" if is_trained else text, "not dim" if is_trained else "dim")
+    return line
+
+
+def _stretches(policy: Policy, branch: Branch) -> Iterator[tuple[bool, str]]:
+    trained = branch.trained or (True,) * len(branch.tokens)
+    for is_trained, some in groupby(zip(trained, branch.tokens, strict=True), key=lambda pair: pair[0]):
+        yield is_trained, _spelled(policy, tuple(token for _, token in some))
+
+
+def _spelled(policy: Policy, tokens: tuple[int, ...]) -> str:
+    return legible(str(policy.tokenizer.decode(list(tokens))))

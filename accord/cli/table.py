@@ -55,6 +55,12 @@ COMMANDS: dict[str, Command] = {
     ),
     "pretrain": _method("Pretrain", "teach a model to continue text"),
     "sft": _method("SFT", "fine-tune a model on demonstrations"),
+    "data": Command(
+        "accord.cli.datasets:data",
+        "show how rows are read, and what is trained on",
+        positional=("file",),
+        says_where=True,
+    ),
     "sample": Command("accord.cli.sample:sample", "sample completions of prompts", file="samples.jsonl"),
     "label": Command("accord.cli.label:label", "have a judge compare completions", file="comparisons.jsonl"),
     "reward": _method("RewardModel", "fit a reward model to preferences or rankings"),

@@ -4,6 +4,7 @@ from . import encoding as encoding
 from . import examples as examples
 from . import judgments as judgments
 from . import load as load
+from . import messages as messages
 from . import readers as readers
 from . import tasks as tasks
 from .encoding import Order as Order

@@ -1,117 +1,41 @@
-"""Chats: read from rows, rendered by the tokenizer's chat template, and tokenized, the end-of-turn token always there.
+"""Chats as their tokenizer's template writes them, and as tokens: a prompt, what a model says after it, and its end.
 
-Rows hold strings, lists of messages, and "Human / Assistant" transcripts; here they become `Text`, and a `Text` becomes
-tokens. A prompt and its completions are tokenized apart, each on its own, and never as one joined text: that is how a
-sampler sees them, and the only way in which all branches of a tree have exactly the same prompt.
+A prompt and its completions are tokenized apart, each on its own, and never as one joined text: that is how a sampler
+sees them, and the only way in which all branches of a tree have exactly the same prompt.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
+from accord.data.messages import align, shared
 from accord.engine.trees import Branch
+from accord.engine.turns import turn_end
 from accord.errors import InputError
-from accord.records import Message, Role, Text
+from accord.records import Message, Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TRANSCRIPT = "\n\nHuman:"
-"""What a transcript in the format of Anthropic's hh-rlhf data begins with."""
-
-_SPEAKER = re.compile(r"\n\n(Human|Assistant):")
-_ROLES = get_args(Role)
+_THOUGHT = re.compile(r"</?think>")
 
 
-def read_text(value: Any, column: str) -> Text:
-    """The value of a row's `column`: a string as it is, a list of `{"role", "content"}` objects as a chat.
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a completion that is tokenized on its own: an assistant's turn is trained, others are not."""
 
-    Raises InputError for anything else, and for messages with missing keys or unknown roles.
-    """
-    if isinstance(value, str):
-        return _encodable(value, f"'{column}'")
-    if not isinstance(value, Sequence) or isinstance(value, bytes):
-        raise InputError(f"'{column}' must be a string or a list of messages, not {_kind(value)}")
-    if not value:
-        raise InputError(f"'{column}' is a chat without messages")
-    return tuple(_message(item, f"{column}[{i}]") for i, item in enumerate(value))
+    text: str
+    trained: bool = True
 
 
-def read_prompt(value: Any, column: str = "prompt") -> Text:
-    """As `read_text`; a string that is a transcript becomes a chat (an "Assistant:" cue at its end is dropped)."""
-    text = read_text(value, column)
-    if not isinstance(text, str) or not text.startswith(TRANSCRIPT):
-        return text
-    turns = parse_transcript(text)
-    return turns[:-1] if turns[-1] == Message("assistant", "") else turns
-
-
-def parse_transcript(text: str) -> tuple[Message, ...]:
-    r"""The turns of a transcript `"\n\nHuman: ...\n\nAssistant: ..."`, each stripped of surrounding white space.
-
-    Only "Human:" and "Assistant:" after an empty line begin a turn. Two turns of one speaker in a row are joined by an
-    empty line, since chat templates ask for turns that alternate. A turn may be empty: the assistant kept silent.
-    """
-    parts = _SPEAKER.split(text)
-    turns: list[Message] = []
-    for speaker, content in zip(parts[1::2], parts[2::2], strict=True):
-        role: Role = "user" if speaker == "Human" else "assistant"
-        said = content.strip()
-        if turns and turns[-1].role == role:
-            said = "\n\n".join(filter(None, (turns.pop().content, said)))
-        turns.append(Message(role, said))
-    return tuple(turns)
-
-
-def align(prompt: Text, *completions: Text) -> tuple[Text, tuple[Text, ...]]:
-    """The prompt and its completions in one form: all plain strings, or all chats as soon as one of them is a chat.
-
-    A plain prompt then becomes a user message (an empty one no message), a plain completion an assistant message.
-    """
-    if all(isinstance(text, str) for text in (prompt, *completions)):
-        return prompt, completions
-    if isinstance(prompt, str):
-        prompt = (Message("user", prompt),) if prompt else ()
-    return prompt, tuple((Message("assistant", c),) if isinstance(c, str) else c for c in completions)
-
-
-def _message(item: Any, where: str) -> Message:
-    if isinstance(item, Message):
-        return item
-    if not isinstance(item, Mapping):
-        raise InputError(f"{where} must be an object with 'role' and 'content', not {_kind(item)}")
-    for key in ("role", "content"):
-        if item.get(key) is None:
-            raise InputError(f"{where} lacks '{key}': a message is an object with 'role' and 'content'")
-    role, content = item["role"], item["content"]
-    if role not in _ROLES:
-        raise InputError(f"{where} has the unknown role {role!r}: the roles are {', '.join(_ROLES)}")
-    if not isinstance(content, str):
-        raise InputError(f"{where} has content that is {_kind(content)}, not a string")
-    if item.get("tool_calls"):
-        raise InputError(f"{where} has 'tool_calls', which are not supported: write the call into 'content'")
-    return Message(role, _encodable(content, where))
-
-
-def _encodable(text: str, where: str) -> str:
-    """The text, refused where it holds half of a surrogate pair, which no tokenizer and no UTF-8 file can take."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where} holds {text[error.start]!r}, which is not valid Unicode text") from None
-    return text
-
-
-def _kind(value: Any) -> str:
-    return "null" if value is None else f"of type {type(value).__name__}"
-
-
-Piece: TypeAlias = tuple[str, bool]
-"""A stretch of a completion that is tokenized on its own, and whether it is trained on: an assistant's turn is."""
+class RewrittenPast(InputError):
+    """The template writes an answer otherwise once the chat goes on: no text holds all answers as they were said."""
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int, ...]:
@@ -125,16 +49,19 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int
     return opening(tokenizer, prompt) + tuple(tokens)
 
 
-def encode_completion(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text) -> Branch:
+def encode_completion(
+    tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text, *, whole: bool = False
+) -> Branch:
     """The tokens of a completion of `prompt`, the end-of-turn token last.
 
-    The end-of-turn token is the tokenizer's `eos_token`. In a chat of several turns the assistant's words and the
-    end-of-turn tokens after them are flagged as trained; other turns and all headers are not. Raises InputError where
-    the chat template does not render the prompt as the beginning of the whole chat.
+    A text ends with the tokenizer's `eos_token`, a chat's turn with what the template writes there (`turn_end`). In a
+    chat of several turns the assistant's words and the ends of its turns are flagged as trained; other turns and all
+    headers are not. With `whole` what the template writes after the end of the last turn follows, untrained: so reward
+    models are read. Raises InputError where the template does not render the prompt as the beginning of the whole chat.
     """
     prompt, (completion,) = align(prompt, completion)
-    pieces = completion_pieces(tokenizer, prompt, completion, prompt_text(tokenizer, prompt))
-    return join(pieces, tokenize(tokenizer, [text for text, _ in pieces]), end_of_turn(tokenizer))
+    pieces = completion_pieces(tokenizer, prompt, completion, prompt_text(tokenizer, prompt), whole=whole)
+    return join(tokenizer, pieces, tokenize(tokenizer, [piece.text for piece in pieces]))
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -155,28 +82,24 @@ def opening(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int, ...]
     return tuple(added)
 
 
-def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that ends a completion."""
-    if tokenizer.eos_token_id is None:
-        raise InputError("the tokenizer has no eos_token, which every completion must end with: set one")
-    return int(tokenizer.eos_token_id)
-
-
 def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> str:
     """The prompt as the text that is tokenized."""
     return prompt if isinstance(prompt, str) else render(tokenizer, prompt, generation=True)
 
 
 def completion_pieces(
-    tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text, head: str
+    tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text, head: str, *, whole: bool = False
 ) -> tuple[Piece, ...]:
     """The completion as texts to tokenize, of which the first follows `head`, the prompt's text.
 
-    The prompt and the completion are as `align` left them: both strings or both chats. In a chat, an assistant turn is
-    what the template adds to the chat before it rendered with the generation prompt.
+    The prompt and the completion are as `align` left them: both strings or both chats. An assistant turn is what the
+    model says after the chat before it, rendered with the generation prompt.
+
+    Raises:
+        RewrittenPast: the chat before a later answer does not begin with the answers before it as they were said.
     """
     if isinstance(completion, str):
-        return ((completion, True),)
+        return (Piece(completion),)
     asked = () if isinstance(prompt, str) else prompt
     pieces: list[Piece] = []
     rendered = head
@@ -186,63 +109,137 @@ def completion_pieces(
         so_far = (*asked, *completion[:i])
         if i > 0:
             before = render(tokenizer, so_far, generation=True)
-            pieces.append((_added(rendered, before), False))
+            if not before.startswith(rendered):
+                raise RewrittenPast(
+                    "the chat template writes an answer otherwise once the chat goes on (they part at "
+                    f"{_parting(rendered, before)}), so a completion of several answers is no one text: give each "
+                    "answer a row, with the turns before it as its prompt"
+                )
+            pieces.append(Piece(before[len(rendered) :], trained=False))
             rendered = before
-        after = render(tokenizer, (*so_far, turn), generation=False)
-        pieces.append((_added(rendered, after), True))
-        rendered = after
+        said = _said(tokenizer, so_far, turn, rendered)
+        pieces.append(Piece(said, trained=turn.is_trained))
+        rendered += said
+    if whole:
+        return (*pieces, Piece(turn_end(tokenizer).rest, trained=False))
+    while pieces and not pieces[-1].trained:
+        pieces.pop()
+    if not pieces:
+        raise InputError("no turn of the assistant's is to be trained on: 'weight' or 'train' masks all of them")
     return tuple(pieces)
 
 
-def join(pieces: Iterable[Piece], tokens: Iterable[Sequence[int]], end: int) -> Branch:
-    """A branch from the pieces of a completion and the tokens of each.
+def _said(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], turn: Message, head: str) -> str:
+    """What the model says in an answer, the end of its turn included: what the template writes of it as the last turn.
 
-    What a template puts between the end-of-turn token and the next turn is not trained on; after the last end-of-turn
-    token it is cut. Where the last turn has no such token, one is appended.
+    Where that leaves out some of the answer, such as a thought, or does not begin as the model was asked (the
+    generation prompt opens a thought), it is the answer as it stands, after what it was asked.
     """
+    end = turn_end(tokenizer)
+    after = render(tokenizer, (*so_far, turn), generation=False)
+    parts = [part.strip() for part in _THOUGHT.split(turn.content)]
+    if after.startswith(head) and all(part in after[len(head) :] for part in parts):
+        said, ended, _ = after[len(head) :].rpartition(end.text) if end.text else ("", "", "")
+        return said + ended if ended else after[len(head) :].removesuffix(end.rest)
+    if not after.startswith(head) and not after.startswith(render(tokenizer, so_far, generation=False)):
+        raise InputError(
+            "the tokenizer's chat template is at fault: it does not render a chat's beginning as the beginning of the "
+            f"whole chat (they part at {_parting(head, after)})"
+        )
+    opened = next((mark for mark in ("<think>\n", "<think>") if head.endswith(mark)), "")
+    return turn.content.removeprefix(opened) + end.text
+
+
+def _parting(before: str, after: str) -> str:
+    """Where two texts part, for people."""
+    index = shared(before, after)
+    return f"character {index}, after {after[max(0, index - 20) : index]!r}"
+
+
+def join(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], tokens: Iterable[Sequence[int]]) -> Branch:
+    """A branch from the pieces of a completion and the tokens of each; its last turn ends, if only by an eos_token."""
     joined: list[int] = []
     trained: list[bool] = []
-    last = 0
-    for (_, is_trained), ids in zip(pieces, tokens, strict=True):
-        spoken = len(ids)
-        if is_trained:
-            spoken = next((i for i in range(len(ids), 0, -1) if ids[i - 1] == end), len(ids))
-            last = len(joined) + spoken
-        joined += ids
-        trained += [is_trained and i < spoken for i in range(len(ids))]
-    del joined[last:], trained[last:]
-    if not joined or joined[-1] != end:
-        joined.append(end)
-        trained.append(True)
+    last = max((i for i, piece in enumerate(pieces) if piece.trained), default=len(pieces) - 1)
+    end = turn_end(tokenizer)
+    for i, (piece, ids) in enumerate(zip(pieces, tokens, strict=True)):
+        said = list(ids)
+        if i == last and not (end.text and piece.text.endswith(end.text)) and said[-1:] != [_eos(tokenizer)]:
+            said.append(_eos(tokenizer))
+        joined += said
+        trained += [piece.trained] * len(said)
     return Branch(tuple(joined), None if all(trained) else tuple(trained))
 
 
+def turn_rest(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens that the chat template writes after the end of a turn, which no model says."""
+    return tuple(tokenize(tokenizer, [turn_end(tokenizer).rest])[0])
+
+
+def _eos(tokenizer: PreTrainedTokenizerBase) -> int:
+    if tokenizer.eos_token_id is None:
+        raise InputError("the tokenizer has no eos_token, which every completion must end with: set one")
+    return int(tokenizer.eos_token_id)
+
+
 def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, generation: bool) -> str:
-    """The chat as its tokenizer's template writes it, with the generation prompt where `generation`."""
-    if tokenizer.chat_template is None:
-        raise InputError("the tokenizer has no chat template: give it one, or use plain text in place of messages")
+    """The chat as its tokenizer's template writes it, with the generation prompt where `generation`.
+
+    Raises:
+        InputError: there is no template, it refuses the chat, or does not read something that a message holds.
+    """
+    template = tokenizer.chat_template
+    if template is None:
+        raise InputError(
+            "the tokenizer has no chat template: give it one by --chat-template, or use plain text in place of messages"
+        )
     if not chat:
         raise InputError("a chat needs a turn before the assistant's first: its prompt has no messages")
-    messages = [{"role": turn.role, "content": turn.content} for turn in chat]
+    tools = next((turn.more["tools"] for turn in chat if "tools" in turn.more), None)
+    messages = [{"role": turn.role, "content": turn.content, **_for_template(turn, str(template))} for turn in chat]
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
-    except TemplateError as error:
-        raise InputError(f"the tokenizer's chat template refuses the chat ({error})") from None
+        text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=generation)
+    except Exception as error:  # a template is a program of somebody's, and may raise anything
+        said = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
+        system = "; --system fold puts the system's words into the first question" if chat[0].role == "system" else ""
+        raise InputError(f"the tokenizer's chat template refuses the chat ({said}){system}") from None
+    if chat[0].role == "system" and chat[0].content.strip() not in text:
+        raise InputError(
+            "the tokenizer's chat template leaves out the system's words; --system fold puts them into the first "
+            "question"
+        )
     return str(text)
 
 
-def _added(before: str, after: str) -> str:
-    """What a template adds when a chat goes on from the text `before` to the text `after`."""
-    if not after.startswith(before):
-        index = shared(before, after)
-        raise InputError(
-            "the tokenizer's chat template is at fault: it does not render a chat's beginning as the beginning of the "
-            f"whole chat (they part at character {index}, after {after[max(0, index - 20) : index]!r})"
-        )
-    return after[len(before) :]
+OURS = ("weight", "train", "tools")
+"""What messages hold for accord and not for the template."""
+
+UNSAID = ("id", "tool_call_id")
+"""What ties a tool's result to its call, which templates may leave out, as they may a tool's name."""
 
 
-def shared(first: Sequence[object], second: Sequence[object]) -> int:
-    """How many elements the two have in common before they part."""
-    both = enumerate(zip(first, second, strict=False))
-    return next((i for i, (a, b) in both if a != b), min(len(first), len(second)))
+def _for_template(turn: Message, template: str) -> dict[str, Any]:
+    """What else a message holds, as templates read it; InputError where nothing reads it."""
+    more = {key: value for key, value in turn.more.items() if key not in OURS}
+    for key in more:
+        may_be_left_out = key in UNSAID or (key == "name" and turn.role == "tool")
+        if not may_be_left_out and not re.search(rf"\b{re.escape(key)}\b", template):
+            raise InputError(
+                f"a message holds {key!r}, which the chat template does not read: remove it, write it into 'content', "
+                "or give a template that reads it by --chat-template"
+            )
+    if "tool_calls" in more:
+        more["tool_calls"] = [_call(call) for call in more["tool_calls"]]
+    return more
+
+
+def _call(call: Any) -> Any:
+    """A tool call whose arguments are an object, as templates have them, where they are one in a string."""
+    if not isinstance(call, Mapping) or not isinstance(call.get("function"), Mapping):
+        return call
+    function = dict(call["function"])
+    try:
+        function["arguments"] = json.loads(function["arguments"])
+    except (KeyError, TypeError, ValueError):
+        return call
+    return {**call, "function": function}

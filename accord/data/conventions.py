@@ -7,12 +7,13 @@ where a row has two whole dialogues or texts and no prompt, its prompt is what t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from accord.data.chat import TRANSCRIPT, align, parse_transcript, read_prompt, read_text, shared
+from accord.data.messages import TRANSCRIPT, align, parse_transcript, read_prompt, read_text, shared
 from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Text
 
@@ -53,6 +54,13 @@ def _near(name: str, known: Sequence[str]) -> str | None:
     return next(iter(get_close_matches(str(name).strip().lower(), known, n=1, cutoff=0.8)), None)
 
 
+LABELS = {
+    **dict.fromkeys(("true", "1", "1.0", "yes"), True),
+    **dict.fromkeys(("false", "0", "0.0", "no"), False),
+}
+"""What a label may say, in any case."""
+
+
 def _prompt(columns: Columns) -> Prompt:
     return Prompt(read_prompt(columns["prompt"]), {name: value for name, value in columns.items() if name != "prompt"})
 
@@ -63,11 +71,11 @@ def _demonstration(columns: Columns) -> Demonstration:
 
 
 def _labeled(columns: Columns) -> Labeled:
-    label = columns["label"]
-    if not isinstance(label, (bool, int)) or label not in (0, 1):
-        raise InputError(f"'label' must be true or false (or 1 or 0), not {label!r}")
+    label = LABELS.get(str(columns["label"]).strip().lower())
+    if label is None:
+        raise InputError(f"'label' must be true or false (or 1 or 0), not {columns['label']!r}")
     prompt, (completion,) = _branches(columns, "completion")
-    return Labeled(prompt, completion, bool(label))
+    return Labeled(prompt, completion, label)
 
 
 def _preference(columns: Columns) -> Preference:
@@ -79,7 +87,18 @@ def _preference(columns: Columns) -> Preference:
         prompt, (chosen, rejected) = _branches(columns, "chosen", "rejected")
     if chosen == rejected:
         raise InputError("'chosen' and 'rejected' are equal, so the row prefers nothing")
-    return Preference(prompt, chosen, rejected)
+    return Preference(prompt, chosen, rejected, _margin(columns))
+
+
+def _margin(columns: Columns) -> float:
+    value = columns.get("margin")
+    try:
+        margin = 0.0 if value is None else float(value)
+    except (TypeError, ValueError):
+        margin = math.nan
+    if not math.isfinite(margin):
+        raise InputError(f"'margin' must be a number, not {value!r}")
+    return margin
 
 
 def _implicit(columns: Columns) -> tuple[Text, Text, Text]:
@@ -174,9 +193,13 @@ def _answer(completion: Text, name: str) -> Text:
     return completion
 
 
+def _is_silent(turn: Message) -> bool:
+    return turn.role == "assistant" and not turn.content.strip() and not turn.more.get("tool_calls")
+
+
 def _demonstrated(completion: Text) -> Text:
     """The completion, refused where an assistant turn is empty: silence is nothing to learn from."""
-    if not isinstance(completion, str) and any(t.role == "assistant" and not t.content.strip() for t in completion):
+    if not isinstance(completion, str) and any(_is_silent(t) for t in completion):
         raise InputError("an assistant turn of the completion is empty")
     return completion
 

@@ -16,9 +16,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from accord.data.chat import align, completion_pieces, encode_prompt, end_of_turn, join, opening, prompt_text, tokenize
+from accord.data.chat import (
+    Piece,
+    RewrittenPast,
+    completion_pieces,
+    encode_prompt,
+    join,
+    opening,
+    prompt_text,
+    tokenize,
+)
+from accord.data.messages import align
 from accord.engine.trees import Branch, Tree
-from accord.errors import InputError, located
+from accord.errors import InputError, LeftOut
 from accord.records import Demonstration, EncodedPrompt, Labeled, Preference, Prompt, Ranking, Row, Text
 
 if TYPE_CHECKING:
@@ -42,64 +52,122 @@ def to_tree(tokenizer: PreTrainedTokenizerBase, row: Row, index: int = -1) -> Tr
     rank 0 where it is desirable and 1 where it is not; a demonstration has no ranks. `index` is the row's number,
     from 0. Raises InputError as `encode` does, but for what length decides.
     """
-    return _trees(tokenizer, [row], start=index)[0]
+    trees = _trees(tokenizer, [row], start=index)
+    if len(trees) > 1:
+        raise InputError(
+            f"row {index + 1}: the chat template gives each of its {len(trees)} answers a prompt of its own"
+        )
+    return trees[0]
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], *, max_length: int, context: int | None) -> Encoded:
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    *,
+    max_length: int,
+    context: int | None,
+    whole: bool = False,
+    left_out: LeftOut | None = None,
+) -> Encoded:
     """The rows as trees in which a prompt with any one branch has at most min(`max_length`, `context`) tokens.
 
     Completions are cut at the right, and lose their end-of-turn token with it. A row is left out, and listed in
     `left_out`, where its prompt leaves no room for a completion, or where two branches of different rank are the same
-    tokens (once cut). `context` is the model's longest sequence (None: unlimited).
+    tokens (once cut). `context` is the model's longest sequence (None: unlimited). With `whole` completions go on to
+    the end of what the chat template writes, as reward models are read.
+
+    Where the template writes earlier answers otherwise than the last (without their thoughts), a demonstration of
+    several answers becomes as many trees, each with the prompt that the model would have seen.
 
     Raises InputError for a prompt longer than `context`, for prompts without completions, where a text cannot be
-    rendered by the chat template, and where no row is left.
+    rendered by the chat template, and where no row is left. With a `left_out` that is not strict such rows are left out
+    and noted there.
     """
     if max_length < 1:
         raise InputError(f"max_length must be at least 1, not {max_length}")
     longest = max_length if context is None else min(max_length, context)
+    left_out = LeftOut(strict=True) if left_out is None else left_out
     kept: list[Tree] = []
-    reasons: dict[str, list[int]] = {}
-    for tree in _trees(tokenizer, rows):
+    for tree in _trees(tokenizer, rows, whole=whole, left_out=left_out):
         if context is not None and len(tree.prompt) > context:
-            raise InputError(
-                f"row {tree.row + 1}: the prompt has {len(tree.prompt)} tokens, more than the model's context of "
-                f"{context}: shorten it or remove the row"
+            why = (
+                f"the prompt has {len(tree.prompt)} tokens, more than the model's context of {context}: shorten it or "
+                "remove the row"
             )
+            left_out.add(
+                tree.row, why, kind=f"the prompt is longer than the model's context of {context} tokens", is_bad=False
+            )
+            continue
         fitted = replace(tree, branches=tuple(_cut(branch, longest - len(tree.prompt)) for branch in tree.branches))
         reason = _fault(fitted)
         if reason is None:
             kept.append(fitted)
         else:
-            reasons.setdefault(reason, []).append(tree.row + 1)
-    left_out = [_left_out(reason, numbers, longest) for reason, numbers in reasons.items()]
+            left_out.add(tree.row, f"{reason} within {longest} tokens", is_asked=True)
     if not kept:
-        raise InputError(f"no row is left to train on: {'; '.join(left_out) or 'the data holds no rows'}")
-    return Encoded(kept, left_out)
+        bad = next((reason for reason in left_out.reasons if reason.is_bad), None)
+        if bad is not None:
+            raise InputError(f"{bad.where}: {bad.why}")
+        raise InputError(f"no row is left to train on: {'; '.join(left_out.lines()) or 'the data holds no rows'}")
+    return Encoded(kept, left_out.lines())
 
 
-def _trees(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], start: int = 0) -> list[Tree]:
+def _trees(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    start: int = 0,
+    *,
+    whole: bool = False,
+    left_out: LeftOut | None = None,
+) -> list[Tree]:
     """All rows as trees; their texts are tokenized in one call, which is what makes it quick."""
     plans = []
     texts: list[str] = []
     for index, row in enumerate(rows, start):
-        with located(f"row {index + 1}: "):
-            completions, ranks = branches_of(row)
-            if not completions:
-                raise InputError("a prompt without a completion cannot be trained on: a completion column is needed")
-            prompt, completions = align(row.prompt, *completions)
-            head = prompt_text(tokenizer, prompt)
-            branches = [completion_pieces(tokenizer, prompt, completion, head) for completion in completions]
-        texts += [head, *(text for pieces in branches for text, _ in pieces)]
-        plans.append((opening(tokenizer, prompt), branches, ranks))
+        try:
+            planned = [_plan(tokenizer, part, whole) for part in _parts(tokenizer, row)]
+        except InputError as error:
+            if left_out is None or left_out.strict:
+                raise InputError(f"row {index + 1}: {error}") from None
+            left_out.add(index, str(error))
+            continue
+        for head, begin, branches, ranks in planned:
+            texts += [head, *(piece.text for pieces in branches for piece in pieces)]
+            plans.append((index, begin, branches, ranks, row.margin if isinstance(row, Preference) else 0.0))
     tokens = iter(tokenize(tokenizer, texts))
-    end = end_of_turn(tokenizer)
     trees = []
-    for index, (begin, branches, ranks) in enumerate(plans, start):
+    for index, begin, branches, ranks, margin in plans:
         prompt_tokens = begin + tuple(next(tokens))
-        joined = tuple(join(pieces, [next(tokens) for _ in pieces], end) for pieces in branches)
-        trees.append(Tree(prompt_tokens, joined, ranks, index))
+        joined = tuple(join(tokenizer, pieces, [next(tokens) for _ in pieces]) for pieces in branches)
+        trees.append(Tree(prompt_tokens, joined, ranks, index, margin))
     return trees
+
+
+def _plan(
+    tokenizer: PreTrainedTokenizerBase, row: Row, whole: bool
+) -> tuple[str, tuple[int, ...], list[tuple[Piece, ...]], tuple[int, ...]]:
+    """A row before it is tokenized: its prompt's text and what opens it, its completions' pieces, and their ranks."""
+    completions, ranks = branches_of(row)
+    if not completions:
+        raise InputError("a prompt without a completion cannot be trained on: a completion column is needed")
+    prompt, completions = align(row.prompt, *completions)
+    head = prompt_text(tokenizer, prompt)
+    branches = [completion_pieces(tokenizer, prompt, said, head, whole=whole) for said in completions]
+    return head, opening(tokenizer, prompt), branches, ranks
+
+
+def _parts(tokenizer: PreTrainedTokenizerBase, row: Row) -> list[Row]:
+    """The row, or the answers of a demonstration one by one where no one text holds all of them as they were said."""
+    if not isinstance(row, Demonstration) or isinstance(row.completion, str) or len(row.completion) == 1:
+        return [row]
+    prompt, (turns,) = align(row.prompt, row.completion)
+    try:
+        completion_pieces(tokenizer, prompt, turns, prompt_text(tokenizer, prompt))
+    except RewrittenPast:
+        asked = (*prompt, *turns)
+        answers = [i for i in range(len(prompt), len(asked)) if asked[i].role == "assistant" and asked[i].is_trained]
+        return [Demonstration(asked[:i], asked[i : i + 1]) for i in answers]
+    return [row]
 
 
 def branches_of(row: Row) -> tuple[tuple[Text, ...], tuple[int, ...]]:
@@ -135,13 +203,6 @@ def _fault(tree: Tree) -> str | None:
     return None
 
 
-def _left_out(reason: str, numbers: list[int], longest: int | None) -> str:
-    """A line that says how many rows were left out, why, and which."""
-    rows = "row" if len(numbers) == 1 else "rows"
-    named = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
-    return f"{len(numbers)} {rows} left out, as {reason} within {longest} tokens ({rows} {named})"
-
-
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Row],
@@ -149,31 +210,38 @@ def encode_prompts(
     room: int,
     context: int | None,
     longest: int | None = None,
+    left_out: LeftOut | None = None,
 ) -> tuple[list[EncodedPrompt], list[str]]:
     """The rows' prompts that leave `room` for a completion within `longest` tokens, and a line for those left out.
 
     Raises InputError where a prompt is empty, or with its completion would not fit into the model's `context`, or all
-    are longer than `longest`.
+    are longer than `longest`. With a `left_out` that is not strict such prompts are left out and noted there.
     """
     kept: list[EncodedPrompt] = []
-    long: list[int] = []
+    left_out = LeftOut(strict=True) if left_out is None else left_out
     for i, row in enumerate(rows):
         prompt = row if isinstance(row, Prompt) else Prompt(row.prompt)
         tokens = encode_prompt(tokenizer, prompt.prompt)
         if not tokens:
-            raise InputError(f"row {i + 1} has an empty prompt; give it something to answer.")
-        if context is not None and len(tokens) + room > context:
-            raise InputError(
-                f"row {i + 1}: the prompt of {len(tokens)} tokens and a completion of {room} do not fit into the "
-                f"model's context of {context}; shorten the prompt or lower --max-new-tokens."
+            left_out.add(i, "the prompt is empty; give it something to answer.", kind="the prompt is empty")
+        elif context is not None and len(tokens) + room > context:
+            why = (
+                f"the prompt of {len(tokens)} tokens and a completion of {room} do not fit into the model's context of "
+                f"{context}; shorten the prompt or lower --max-new-tokens."
             )
-        if longest is not None and len(tokens) + room > longest:
-            long.append(i + 1)
+            left_out.add(
+                i,
+                why,
+                kind=f"prompt and completion do not fit into the model's context of {context} tokens",
+                is_bad=False,
+            )
+        elif longest is not None and len(tokens) + room > longest:
+            left_out.add(i, f"{NO_ROOM} within {longest} tokens", is_asked=True)
         else:
             kept.append(EncodedPrompt(prompt, tokens, i))
-    if long and not kept:
+    if rows and not kept:
         raise InputError(f"no prompt leaves room for {room} new tokens within {longest} tokens; raise --max-length.")
-    return kept, [_left_out(NO_ROOM, long, longest)] if long else []
+    return kept, left_out.lines()
 
 
 @dataclass(frozen=True, slots=True)

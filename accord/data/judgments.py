@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from accord.data.chat import align, read_prompt
 from accord.data.conventions import read_completion
 from accord.data.encoding import branches_of
 from accord.data.load import Source, called, open_rows, read_rows, require_rows
+from accord.data.messages import align, read_prompt
 from accord.errors import InputError, located, nearest
 from accord.records import Row, Text
 

@@ -16,10 +16,11 @@ from urllib.parse import parse_qsl
 
 import yaml
 
-from accord.data.chat import read_prompt, read_text
 from accord.data.conventions import Convention, convention_of
+from accord.data.layouts import standard
+from accord.data.messages import read_prompt, read_text
 from accord.data.readers import FORMATS, first_line, read_jsonl, reader_of
-from accord.errors import InputError, located, nearest
+from accord.errors import InputError, LeftOut, located, nearest
 from accord.records import Message, Prompt, Row, Text, row_to_json
 
 Source: TypeAlias = str | os.PathLike[str] | Iterable[Row | Mapping[str, Any]]
@@ -28,7 +29,9 @@ _HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?")
 _SPLIT = re.compile(r"train(\[(?P<start>-?\d+)?:(?P<stop>-?\d+)?\])?")
 
 
-def load_data(source: Source, *, split: str = "train", limit: int | None = None) -> list[Row]:
+def load_data(
+    source: Source, *, split: str = "train", limit: int | None = None, left_out: LeftOut | None = None
+) -> list[Row]:
     """The rows of `source` as records, in order; all of one kind.
 
     `source` is a file (.jsonl, .json or .csv, each also with .gz, or .parquet), a name on the Hugging Face Hub (with a
@@ -40,12 +43,15 @@ def load_data(source: Source, *, split: str = "train", limit: int | None = None)
     `split="train[:1800]"` or `split="train[-512:]"`. `limit` keeps the first rows of what the split gives.
 
     Raises InputError, naming the file and the row, for a missing or malformed file, columns that fit no convention, an
-    empty completion, equal chosen and rejected, a malformed chat, label or ranking, and when there are no rows.
+    empty completion, equal chosen and rejected, a malformed chat, label or ranking, and when there are no rows. With
+    `left_out` a row that cannot be used is left out and noted there instead, unless none is left.
     """
-    return [record for record, _ in read_rows(source, split, limit)]
+    return [record for record, _ in read_rows(source, split, limit, left_out)]
 
 
-def load_prompts(source: Source, *, split: str = "train", limit: int | None = None) -> list[Prompt]:
+def load_prompts(
+    source: Source, *, split: str = "train", limit: int | None = None, left_out: LeftOut | None = None
+) -> list[Prompt]:
     """The prompts of the rows that `load_data` would give, each with all its row's other columns as they were given.
 
     So a reward function or a verifier sees `answer`, `chosen`, and whatever else a row holds. Raises as `load_data`.
@@ -54,7 +60,7 @@ def load_prompts(source: Source, *, split: str = "train", limit: int | None = No
         record
         if isinstance(record, Prompt)
         else Prompt(record.prompt, {name: value for name, value in columns.items() if name != "prompt"})
-        for record, columns in read_rows(source, split, limit)
+        for record, columns in read_rows(source, split, limit, left_out)
     ]
 
 
@@ -78,22 +84,44 @@ def load_samples(path: str | os.PathLike[str]) -> list[tuple[Prompt, Text]]:
     return samples
 
 
-def read_rows(source: Source, split: str, limit: int | None) -> list[tuple[Row, Mapping[str, Any]]]:
+def read_rows(
+    source: Source, split: str, limit: int | None, left_out: LeftOut | None = None
+) -> list[tuple[Row, Mapping[str, Any]]]:
     """Every row as a record, and its columns; all follow the first row's convention, or are records of one kind."""
     rows: list[tuple[Row, Mapping[str, Any]]] = []
+    numbers: list[int] = []
     first: Convention | type | None = None
-    for _, where, row in open_rows(source, split, limit):
-        with located(f"{where}: "):
-            is_record = isinstance(row, get_args(Row))
-            if not is_record and not isinstance(row, Mapping):
-                raise InputError(f"a row must be a dict of columns or a record, not of type {type(row).__name__}")
-            kind: Convention | type = type(row) if is_record else convention_of(row)
-            first = first or kind
-            if kind is not first:
-                raise InputError(f"the row has {_describe(kind)}, where the first row has {_describe(first)}")
-            rows.append((row, row_to_json(row)) if isinstance(kind, type) else (kind.convert(row), row))
+    for number, where, row in open_rows(source, split, limit):
+        try:
+            kind, record, columns = _read(row)
+            if kind is not (first or kind):
+                raise InputError(f"the row has {_describe(kind)}, where the first row has {_describe(first or kind)}")
+        except InputError as error:
+            if left_out is None or left_out.strict:
+                raise InputError(f"{where}: {error}") from None
+            left_out.add(number - 1, str(error), where=where)
+            continue
+        first = first or kind
+        rows.append((record, columns))
+        numbers.append(number)
+    if left_out is not None:
+        if left_out.reasons and not rows:
+            bad = left_out.reasons[0]
+            raise InputError(f"{bad.where}: {bad.why} (and no other row of {called(source)} can be used)")
+        left_out.numbers = numbers
     require_rows(rows, source, split)
     return rows
+
+
+def _read(row: Any) -> tuple[Convention | type, Row, Mapping[str, Any]]:
+    """What sort of row it is, the record it makes, and its columns."""
+    if isinstance(row, get_args(Row)):
+        return type(row), row, row_to_json(row)
+    if not isinstance(row, Mapping):
+        raise InputError(f"a row must be a dict of columns or a record, not of type {type(row).__name__}")
+    columns = standard(row)
+    kind = convention_of(columns)
+    return kind, kind.convert(columns), columns
 
 
 def _describe(kind: Convention | type) -> str:
@@ -133,13 +161,37 @@ def _opened(source: Source, split: str) -> tuple[str, Iterator[tuple[int, Any]]]
     if path.is_file() and reader is not None:
         return f"{name}, {'line' if reader is read_jsonl else 'row'}", _pick(reader(path), split)
     if path.is_dir():
-        raise InputError(f"{name} is a folder: name one of its files ({', '.join(FORMATS)})")
+        return f"{name}, row", _pick(enumerate(_in_folder(path), start=1), split)
     if path.exists():
         raise InputError(f"{name} is none of the formats that can be read: {', '.join(FORMATS)}")
     hub = _HUB_NAME.fullmatch(name)
     if reader is not None or isinstance(source, os.PathLike) or hub is None:
         raise InputError(f"there is no file {name}")
     return f"{name}, row", enumerate(_from_hub(hub["name"], hub["config"], split), start=1)
+
+
+def _in_folder(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of a folder: what `save_to_disk` of datasets wrote, or the files of its training split, one by one."""
+    import datasets
+
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        saved = datasets.load_from_disk(str(path))
+        if isinstance(saved, datasets.DatasetDict):
+            if "train" not in saved:
+                raise InputError(f"{path} holds the splits {', '.join(saved)}; give the folder of one of them")
+            saved = saved["train"]
+        yield from saved
+        return
+    files = sorted(file for file in path.rglob("*") if file.is_file() and reader_of(file))
+    training = [file for file in files if file.name.startswith("train")] or files
+    if not training:
+        raise InputError(f"{path} is a folder without data: it holds none of {', '.join(FORMATS)}")
+    if len({reader_of(file) for file in training}) > 1:
+        raise InputError(f"{path} is a folder of files of several formats: name one of its files")
+    for file in training:
+        reader = reader_of(file)
+        assert reader is not None  # they were chosen by that
+        yield from (columns for _, columns in reader(file))
 
 
 def _from_hub(name: str, config: str | None, split: str) -> Iterable[Mapping[str, Any]]:

@@ -52,14 +52,15 @@ def read_json(path: Path) -> Numbered:
 
 
 def read_csv(path: Path) -> Numbered:
-    """A header, then a row of cells each; cells are text, but for the columns that hold numbers or lists as JSON."""
+    """A header, then a row of cells each, which are text."""
     with _open_text(path, newline="") as file:
+        csv.field_size_limit(CELL)
         reader = csv.DictReader(file, strict=True)
         try:
             for number, cells in enumerate(reader, start=1):
                 if None in cells:
                     raise InputError(f"{path}, row {number}: more cells than the header has columns")
-                yield number, {name: _cell(name, cell) for name, cell in cells.items()}
+                yield number, cells
         except csv.Error as error:
             raise InputError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
 
@@ -86,7 +87,8 @@ FORMATS = {
     ".parquet": read_parquet,
 }
 
-_JSON_CELLS = ("label", "ranks", "completions", "messages")
+CELL = 2**30
+"""Characters that a cell may have: a long document is one."""
 
 
 @contextmanager
@@ -104,16 +106,6 @@ def _open_text(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
         raise InputError(f"{path} is not UTF-8 text ({error.reason})") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read to its end ({first_line(error)})") from None
-
-
-def _cell(name: str, cell: str | None) -> Any:
-    """A cell of a column that cannot be plain text is JSON (in any case, for true and false); the others are text."""
-    if cell is None or name not in _JSON_CELLS:
-        return cell
-    try:
-        return json.loads(cell.lower() if name == "label" else cell)
-    except json.JSONDecodeError:
-        return cell
 
 
 def _object(columns: Any, where: str) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from . import readout as readout
 from . import sampling as sampling
 from . import tiles as tiles
 from . import trees as trees
+from . import turns as turns
 from .fit import LossTerm as LossTerm
 from .fit import Measures as Measures
 from .fit import Objective as Objective

@@ -236,4 +236,5 @@ def decoder(model: nn.Module, room: int) -> Cache | Recompute | MixtureCache:
         if model.weight in (0, 1):
             return decoder(model.reference if model.weight else model.policy, room)
         return MixtureCache(model, room)
-    return Cache(model, room) if takes_trees(model) else Recompute(model, room)
+    recomputes = getattr(model, "_accord_recomputes", not takes_trees(model))
+    return Recompute(model, room) if recomputes else Cache(model, room)

@@ -70,6 +70,12 @@ class TrainingConfig(OptimizerConfig):
     """Precision of matrix products; auto is bfloat16 where the processor has it. Weights stay float32."""
     tokens_per_pass: int = 2048
     """Tokens computed at once; fewer need less memory and change nothing else."""
+    chat_template: str | None = None
+    """The chat template of a model that has none, or in place of its own: a file of Jinja, or chatml; the trained model
+    keeps it."""
+    system: Literal["refuse", "fold"] = "refuse"
+    """What is done with a system message where the chat template has no place for one: fold puts it before the first
+    question."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,6 +101,10 @@ class SamplingConfig(TrainingConfig):
     """A sample is cut after so many tokens."""
     temperature: float = 1.0
     """Divides the logits, in sampling and in scoring alike."""
+    min_new_tokens: int = 0
+    """No end of turn is drawn before so many tokens."""
+    stop: str | list[str] | None = None
+    """A text that ends a sample, such as "</answer>", or several."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,10 +114,17 @@ class SamplingConfig(TrainingConfig):
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}.")
         require_positive(temperature=self.temperature)
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            raise InputError(f"min_new_tokens must be from 0 to {self.max_new_tokens}, not {self.min_new_tokens}.")
 
     def sampling(self, *seed: int) -> Sampling:
         """How the method samples; `seed` is combined with its own."""
-        return engine.sampling.Sampling(self.max_new_tokens, self.temperature, seed=(self.seed, *seed))
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        least = self.min_new_tokens
+        seeds = (self.seed, *seed)
+        return engine.sampling.Sampling(
+            self.max_new_tokens, self.temperature, seed=seeds, min_new_tokens=least, stop=stop
+        )
 
 
 def require_positive(**values: float) -> None:

@@ -150,6 +150,13 @@ def fuse(model: nn.Module) -> None:
                 norm.forward = types.MethodType(_norm, norm)  # type: ignore[method-assign]
 
 
+def unfuse(model: nn.Module) -> None:
+    """Put the norms back that `fuse` has replaced."""
+    for module in model.modules():
+        if getattr(vars(module).get("forward"), "__func__", None) is _norm:
+            del module.forward
+
+
 def _norm(self: Any, x: Tensor) -> Tensor:
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

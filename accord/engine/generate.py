@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
+from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from accord.engine.cache import decoder
-from accord.engine.sampling import Sampling, draw, uniform_numbers
+from accord.engine.sampling import Sampling, draw, truncate_, uniform_numbers
 from accord.errors import InputError
 from accord.records import Completion
+
+Spell: TypeAlias = Callable[[Sequence[int]], str]
 
 CAPACITY = 256
 """Samples decoded at once unless told otherwise."""
@@ -29,18 +33,23 @@ def generate(
     sampling: Sampling | None = None,
     *,
     end: int | Sequence[int],
+    vocabulary: int | None = None,
+    spell: Spell | None = None,
     capacity: int = CAPACITY,
     progress: Callable[[int], None] | None = None,
 ) -> list[list[Completion]]:
     """n completions of every prompt, with the log-probability of every token under the distribution drawn from.
 
-    A completion ends with the first end-of-turn token, or is cut after `sampling.max_new_tokens`. It depends on the
-    model, the prompt and the seed alone, not on what else is in the batch (up to the rounding of the logits).
+    A completion ends with the first end-of-turn token or text of `sampling.stop`, or is cut after
+    `sampling.max_new_tokens`. It depends on the model, the prompt and the seed alone, not on what else is in the batch
+    (up to the rounding of the logits).
 
     Args:
         model: a causal language model of transformers, or a `Mixture` of two.
         prompts: token ids; none may be empty.
         end: the token or tokens that end a turn.
+        vocabulary: how many tokens there are, where the model's output layer has more rows: those are never drawn.
+        spell: the text of tokens, which texts that end a completion are looked for in.
         capacity: samples decoded at once.
         progress: called with the number of samples finished since the last call.
 
@@ -53,7 +62,7 @@ def generate(
         raise InputError(f"a prompt needs at least one sample, not {n}")
     if not all(prompts):
         raise ValueError(f"prompt {next(i for i, p in enumerate(prompts) if not p)} has no tokens")
-    ends = {end} if isinstance(end, int) else set(end)
+    limits = _Limits(end, sampling, vocabulary, spell)
     device = next(model.parameters()).device
     uniforms = uniform_numbers(prompts, n, sampling).reshape(-1, sampling.max_new_tokens)
     written: list[list[tuple[int, float]]] = [[] for _ in uniforms]  # tokens and their log-probabilities
@@ -71,22 +80,66 @@ def generate(
                 waiting += joining
             assert logits is not None
             uniform = torch.from_numpy(uniforms[live, [len(written[i]) for i in live]])
-            drawn, logp = draw(logits, uniform.to(device), sampling)
+            drawn, logp = limits.draw(logits, uniform.to(device), [len(written[i]) for i in live])
             for i, token in zip(live, zip(drawn.tolist(), logp.tolist(), strict=True), strict=True):
                 written[i].append(token)
-            going = [written[i][-1][0] not in ends and len(written[i]) < sampling.max_new_tokens for i in live]
+            going = [len(written[i]) < sampling.max_new_tokens and not limits.ended(written[i]) for i in live]
             if not all(going):
                 batch.keep(torch.tensor(going, device=device))
                 live = [i for i, goes in zip(live, going, strict=True) if goes]
                 if progress:
                     progress(going.count(False))
-    completions = [_completion(sample, ends) for sample in written]
+    completions = [limits.completion(sample) for sample in written]
     return [completions[i : i + n] for i in range(0, len(completions), n)]
 
 
-def _completion(sample: Sequence[tuple[int, float]], ends: set[int]) -> Completion:
-    tokens, logprobs = zip(*sample, strict=True)
-    return Completion(tokens, logprobs, "end" if tokens[-1] in ends else "length")
+class _Limits:
+    """What may be drawn, and where a completion ends."""
+
+    def __init__(
+        self, end: int | Sequence[int], sampling: Sampling, vocabulary: int | None, spell: Spell | None
+    ) -> None:
+        self.ends = [end] if isinstance(end, int) else sorted(set(end))
+        self.sampling, self.stop, self.vocabulary, self.spell = sampling, sampling.stop, vocabulary, spell
+        if self.stop and spell is None:
+            raise ValueError("texts can only end a completion where tokens can be spelled")
+        self.reach = max(map(len, self.stop), default=0) + 8  # tokens that such a text may have, and some to spell it
+
+    def draw(self, logits: Tensor, uniform: Tensor, written: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Tokens and log-probabilities, as `sampling.draw` has them, for samples (S,) with so many tokens each.
+
+        A row of the output layer that has no token is drawn again among the others. It hardly ever is drawn, so the
+        log-probabilities stay those that the model gives, as scoring computes them.
+        """
+        early = [i for i, count in enumerate(written) if count < self.sampling.min_new_tokens]
+        if early:
+            logits = logits.clone()
+            logits[torch.tensor(early)[:, None], torch.tensor(self.ends)] = -inf
+        drawn, logp = draw(logits, uniform, self.sampling)
+        if self.vocabulary is not None and bool((drawn >= self.vocabulary).any()):
+            nothing = (drawn >= self.vocabulary).nonzero().squeeze(1)
+            among = logits[nothing].clone()
+            among[:, self.vocabulary :] = -inf
+            drawn[nothing], alone = draw(among, uniform[nothing], self.sampling)
+            if self.sampling.temperature:
+                z = truncate_(logits[nothing] / self.sampling.temperature, self.sampling.top_k, self.sampling.top_p)
+                given = torch.log_softmax(z, -1).gather(1, drawn[nothing, None]).squeeze(1)
+                logp[nothing] = torch.where(given.isfinite(), given, alone)
+        return drawn, logp
+
+    def completion(self, sample: Sequence[tuple[int, float]]) -> Completion:
+        """A sample as it is returned."""
+        tokens, logprobs = zip(*sample, strict=True)
+        return Completion(tokens, logprobs, "end" if self.ended(sample) else "length")
+
+    def ended(self, sample: Sequence[tuple[int, float]]) -> bool:
+        """Whether a sample's last token ends it."""
+        if sample[-1][0] in self.ends:
+            return True
+        if not self.stop or self.spell is None or len(sample) < self.sampling.min_new_tokens:
+            return False
+        said = self.spell([token for token, _ in sample[-self.reach :]])
+        return any(text in said for text in self.stop)
 
 
 @contextmanager
@@ -111,7 +164,13 @@ def _joining(live: int, left: int, n: int, capacity: int) -> int:
 
 @torch.no_grad()
 def stream(
-    model: nn.Module, prompt: tuple[int, ...], sampling: Sampling | None = None, *, end: int | Sequence[int]
+    model: nn.Module,
+    prompt: tuple[int, ...],
+    sampling: Sampling | None = None,
+    *,
+    end: int | Sequence[int],
+    vocabulary: int | None = None,
+    spell: Spell | None = None,
 ) -> Iterator[tuple[int, float]]:
     """The tokens and log-probabilities that `generate` returns as the prompt's first, each as soon as it is drawn.
 
@@ -123,7 +182,7 @@ def stream(
     sampling = sampling or Sampling()
     if not prompt:
         raise ValueError("the prompt has no tokens")
-    ends = {end} if isinstance(end, int) else set(end)
+    limits, written = _Limits(end, sampling, vocabulary, spell), list[tuple[int, float]]()
     device = next(model.parameters()).device
     uniforms = torch.from_numpy(uniform_numbers([prompt], 1, sampling)[0, 0]).to(device)
     drawn = None
@@ -131,9 +190,10 @@ def stream(
         batch = decoder(model, sampling.max_new_tokens)
         for uniform in uniforms.split(1):
             logits = batch.prefill([prompt], 1) if drawn is None else batch.decode(drawn)
-            drawn, logp = draw(logits, uniform, sampling)
-            yield int(drawn), float(logp)
-            if int(drawn) in ends:
+            drawn, logp = limits.draw(logits, uniform, [len(written)])
+            written.append((int(drawn), float(logp)))
+            yield written[-1]
+            if limits.ended(written):
                 return
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -99,25 +100,109 @@ def read_network(
 
     Raises InputError where there is none, or it cannot be read.
     """
-    source = str(smollm2()) if name == "smollm2" else name
-    looks_local = source.startswith((".", "/", "~")) or source.count("/") != 1 or Path(source.split("/")[0]).is_dir()
-    path = Path(source).expanduser()
-    if path.exists():
-        source = str(path)
-        if not (path / "config.json").exists():
-            inner = path / "model"
-            hint = f"; did you mean {inner}?" if (inner / "config.json").exists() else "."
-            raise InputError(f"{name} is not a model folder: it has no config.json{hint}")
-    elif looks_local:
-        raise InputError(f"there is no model folder {name}.")
+    source, gguf_file = locate(str(smollm2()) if name == "smollm2" else name)
+    given: dict[str, Any] = {"trust_remote_code": remote, **({"gguf_file": gguf_file} if gguf_file else {})}
     try:
         with quiet():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=remote)
-            network = kind.from_pretrained(source, dtype=torch.float32, trust_remote_code=remote, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"the model {name} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source, **given)
+            network, info = kind.from_pretrained(
+                source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **given
+            )
+    except Exception as error:  # files that others wrote fail in any manner
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        form = "the GGUF file" if gguf_file else "the model"
+        raise InputError(f"{form} {name} cannot be loaded: {said}") from error
+    check_loaded(name, network, tokenizer, info)
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return prepare_network(network.to(target).eval()), tokenizer
+    return prepare_network(network.to(target).eval(), name), tokenizer
+
+
+class Source(NamedTuple):
+    """A folder or a Hub name, and in it the GGUF file to read, where it is one."""
+
+    name: str
+    gguf_file: str | None = None
+
+
+def locate(name: str) -> Source:
+    """The folder, file or Hub name that a model's name means.
+
+    Raises:
+        InputError: there is none, or what is there is no model that can be used as it is.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise InputError(f"{name} is a file; a model is a folder with a config.json, a GGUF file, or a Hub name.")
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise InputError(f"{name} is no GGUF file: it does not begin as one.")
+        return Source(str(path.parent), path.name)
+    if path.exists():
+        _check_folder(name, path)
+        return Source(str(path))
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name.split("/")[0]).is_dir()
+    if looks_local:
+        raise InputError(f"there is no model folder {name}.")
+    return Source(name)
+
+
+def _check_folder(name: str, path: Path) -> None:
+    adapter = _read(path / "adapter_config.json")
+    if adapter is not None:
+        base = adapter.get("base_model_name_or_path") or "another model"
+        raise InputError(
+            f"{name} holds an adapter (LoRA) of {base}, no whole model: merge it (peft's merge_and_unload, then "
+            "save_pretrained) and give the folder of the merged model."
+        )
+    config = _read(path / "config.json")
+    if config is None:
+        inner = path / "model"
+        hint = f"; did you mean {inner}?" if (inner / "config.json").exists() else "."
+        raise InputError(f"{name} is not a model folder: it has no config.json{hint}")
+    quantized = config.get("quantization_config")
+    if quantized:
+        method = quantized.get("quant_method", "some method") if isinstance(quantized, dict) else quantized
+        raise InputError(
+            f"{name} is quantized ({method}), and such weights are not read: give the model in bfloat16, float16 or "
+            "float32 that it was made from."
+        )
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None where there is no file."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON ({error}); restore it.") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{file} must hold a JSON object; restore it.")
+    return value
+
+
+def check_loaded(
+    name: str,
+    network: transformers.PreTrainedModel,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    info: dict[str, Any],
+) -> None:
+    """Raise InputError where weights are missing or do not fit, or the tokenizer has tokens that the network lacks."""
+    own = type(network).__name__ in (network.config.architectures or ())
+    for what, keys in (
+        ("lacks", info["missing_keys"] if own else ()),
+        ("has other shapes for", info["mismatched_keys"]),
+    ):
+        first = sorted(key if isinstance(key, str) else key[0] for key in keys)[:1]
+        if first:
+            raise InputError(f"the model {name} {what} the weight {first[0]} (and {len(keys) - 1} more): copy it anew.")
+    rows = network.get_input_embeddings().weight.shape[0]  # type: ignore[index, union-attr]
+    if len(tokenizer) > rows:
+        raise InputError(
+            f"the tokenizer of {name} has {len(tokenizer)} tokens and the model's embedding {rows}: grow it "
+            "(resize_token_embeddings of transformers) and save it, or give the tokenizer it was trained with."
+        )
 
 
 def smollm2() -> Path | str:

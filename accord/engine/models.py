@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from accord.engine.forward import fuse, log_probabilities, outputs, prepare
+from accord.engine.forward import log_probabilities, outputs
 from accord.engine.generate import generate
 from accord.engine.precision import autocast, compute_dtype, frozen_copy
+from accord.engine.prove import take_fast_ways
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Trees
+from accord.engine.turns import turn_end
 from accord.errors import InputError
 from accord.objectives.segments import segment_sum
 from accord.records import EncodedPrompt, Sample
@@ -28,12 +30,12 @@ from accord.records import EncodedPrompt, Sample
 AnyModel = TypeVar("AnyModel", bound="Model")
 
 
-def prepare_network(network: PreTrainedModel) -> PreTrainedModel:
+def prepare_network(network: PreTrainedModel, name: str = "") -> PreTrainedModel:
     """Make a network of transformers fit for accord, in place, and return it; preparing it again changes nothing.
 
-    Dropout goes off, so that a run is a function of its data and its seed. Its attention takes trees where the
-    architecture allows it, norms are fused where trying both shows the same results, and padding, which accord has none
-    of, no longer shields an embedding from learning (where pad is the end of turn, that token must learn).
+    Dropout goes off, so that a run is a function of its data and its seed. Its attention takes trees, and its norms are
+    fused, where trying both shows the same results (`accord.engine.prove`), and padding, which accord has none of, no
+    longer shields an embedding from learning (where pad is the end of turn, that token must learn).
     """
     for module in network.modules():
         if isinstance(module, nn.Dropout):
@@ -41,8 +43,8 @@ def prepare_network(network: PreTrainedModel) -> PreTrainedModel:
         if isinstance(module, nn.Embedding):
             module.padding_idx = None
     network.config.get_text_config().attention_dropout = 0.0
-    prepare(network)
-    fuse(network)
+    if not getattr(network, "_prepared_by_accord", False):
+        take_fast_ways(network, name)
     network._prepared_by_accord = True  # type: ignore[assignment]
     return network
 
@@ -75,11 +77,30 @@ class Model:
 
     @property
     def end(self) -> int:
-        """The token that ends a turn."""
-        token = self.tokenizer.eos_token_id
+        """The token that ends a turn: the one that the chat template writes after an answer, or the eos_token."""
+        token = turn_end(self.tokenizer).token
         if token is None:
             raise InputError(f"the tokenizer of {self.name} has no end-of-turn token (eos_token); set one and save it.")
-        return int(token)
+        return token
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """All tokens at which the model stops: `end`, the eos_token, and those of its generation configuration."""
+        config = getattr(self.network, "generation_config", None)
+        listed = getattr(config, "eos_token_id", None)
+        listed = listed if isinstance(listed, list) else [listed]
+        known = (self.end, self.tokenizer.eos_token_id, *listed)
+        return tuple(dict.fromkeys(token for token in known if token is not None and token < self.vocabulary))
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What `generate` and `stream` are told of tokens: which end a turn, how many there are, what they spell."""
+        return {"end": self.ends, "vocabulary": self.vocabulary, "spell": self.text}
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are; an embedding may have more rows."""
+        return max(len(self.tokenizer), *(index + 1 for index in self.tokenizer.added_tokens_decoder), 0)
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of a completion's tokens, without special tokens such as the one that ends a turn."""
@@ -89,11 +110,17 @@ class Model:
         """Whether both models mean the same by every token."""
         return bool(self.tokenizer.get_vocab() == other.tokenizer.get_vocab())
 
+    def same_tokens(self, other: Model) -> bool:
+        """Whether both models read a chat as the same tokens: one vocabulary, one chat template."""
+        return self.same_vocabulary(other) and self.tokenizer.chat_template == other.tokenizer.chat_template
+
     def save(self, folder: str | Path) -> Path:
         """Write network, tokenizer and chat template in Hugging Face format: whole under another name, then renamed."""
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        if self.network.can_generate() and len(self.ends) > 1:  # so that other software stops where this does
+            self.network.generation_config.eos_token_id = list(self.ends)
         with quiet():
             self.network.save_pretrained(partial)
             self.tokenizer.save_pretrained(partial)
@@ -140,7 +167,7 @@ class Policy(Model):
         `progress` is called with the number of samples finished since its last call. Raises as `generate` does.
         """
         with self.autocast():
-            groups = generate(self.network, [p.tokens for p in prompts], n, sampling, end=self.end, progress=progress)
+            groups = generate(self.network, [p.tokens for p in prompts], n, sampling, progress=progress, **self.limits)
         return [
             Sample(p.prompt, self.text(c.tokens), p.tokens, c, p.row)
             for p, group in zip(prompts, groups, strict=True)

@@ -38,7 +38,8 @@ class Readout:
         multiplier = float(getattr(config, "logit_scale", None) or 1.0)
         multiplier *= float(getattr(config, "lm_head_multiplier", None) or 1.0)
         multiplier /= float(getattr(config, "logits_scaling", None) or 1.0)
-        return Readout(layer.weight, layer.bias, multiplier, getattr(config, "final_logit_softcapping", None))
+        cap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
+        return Readout(layer.weight, layer.bias, multiplier, cap)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (rows, V) of a few hidden states (rows, d), in at least float32."""

@@ -29,6 +29,8 @@ class Sampling:
         top_k: only the k most likely tokens can be drawn (0: all).
         top_p: only the smallest set of tokens of at least this probability can be drawn (1: all).
         seed: one seed gives the same completions again; integers are combined.
+        min_new_tokens: no end of turn is drawn before so many tokens.
+        stop: texts that end a completion, which they stay a part of.
     """
 
     max_new_tokens: int = 64
@@ -36,6 +38,8 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
     seed: int | tuple[int, ...] = 0
+    min_new_tokens: int = 0
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -46,6 +50,12 @@ class Sampling:
             raise InputError(f"top_k must not be negative, but is {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p must lie in (0, 1], not {self.top_p}")
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            raise InputError(
+                f"min_new_tokens must be from 0 to max_new_tokens, {self.max_new_tokens}, not {self.min_new_tokens}"
+            )
+        if not all(self.stop):
+            raise InputError("stop must hold texts that are not empty")
 
 
 def truncate_(z: Tensor, top_k: int, top_p: float) -> Tensor:

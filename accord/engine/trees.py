@@ -46,13 +46,14 @@ class Tree:
     """A prompt's tokens and its branches.
 
     `ranks` orders the branches where people did (0 is best, equal ranks tie); `row` is the row of the data the tree
-    came from, counted from 0, so that messages can name it.
+    came from, counted from 0, so that messages can name it; `margin` is by how much the better of two should lead.
     """
 
     prompt: tuple[int, ...]
     branches: tuple[Branch, ...]
     ranks: tuple[int, ...] = ()
     row: int = -1
+    margin: float = 0.0
 
     @property
     def size(self) -> int:

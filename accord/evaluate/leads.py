@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from accord import data, feedback, objectives
+from accord import data, engine, feedback, objectives
 from accord.evaluate.statistics import Floats, Indices, mean, numbered, rate
 from accord.records import Comparison, Ranking, Text, Verdict
 from accord.results.comparisons import Probe
@@ -117,11 +117,17 @@ class ModelLeads:
         outputs = self.outputs(trees).double()
         one, two = ([index.get(text, -1) for text in texts] for texts in (firsts, seconds))
         lead = objectives.preference.general_preference(outputs[one], outputs[two]).numpy()
-        ends = np.array([branch.tokens[-1] == self.model.end for branch in branches])
+        ends = np.array([self._is_whole(branch.tokens) for branch in branches])
         whole = ends[one] & ends[two]
         merged = np.array([branches[i].tokens == branches[j].tokens for i, j in zip(one, two, strict=True)])
         read = (np.minimum(one, two) >= 0) & (whole | ~merged)
         return Leads(np.where(read, lead, np.nan), read, whole & read)
+
+    def _is_whole(self, tokens: tuple[int, ...]) -> bool:
+        """Whether a completion was not cut: its turn ends, and what the chat template writes after that follows."""
+        rest = data.chat.turn_rest(self.model.tokenizer) if isinstance(self.model, engine.models.Classifier) else ()
+        said = tokens[: len(tokens) - len(rest)]
+        return tokens[-1] in self.model.ends or (said[-1:] == (self.model.end,) and tokens == said + rest)
 
     def _trees(self, texts: Sequence[tuple[Text, Text]]) -> tuple[list[Tree], dict[tuple[Text, Text], int]]:
         """Trees that hold every distinct text once, and which of their branches each is; some have no room."""
@@ -131,7 +137,8 @@ class ModelLeads:
         groups = [(p, tuple(c)[i : i + BRANCHES]) for p, c in prompts.items() for i in range(0, len(c), BRANCHES)]
         rows = [Ranking(prompt, some, (0,) * len(some)) for prompt, some in groups]
         longest = min(self.max_length, self.model.context or self.max_length)
-        trees = data.encoding.encode(self.model.tokenizer, rows, max_length=longest, context=None).trees
+        whole = isinstance(self.model, engine.models.Classifier)
+        trees = data.encoding.encode(self.model.tokenizer, rows, max_length=longest, context=None, whole=whole).trees
         kept = [(rows[tree.row].prompt, c) for tree in trees for c in rows[tree.row].completions]
         return trees, {text: i for i, text in enumerate(kept)}
 

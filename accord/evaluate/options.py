@@ -11,7 +11,7 @@ from accord.results.models import Drawing
 
 if TYPE_CHECKING:
     from accord.data.judgments import Judgment
-    from accord.engine.sampling import Sampling
+    from accord.engine import Sampling
     from accord.records import Prompt
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -45,13 +45,20 @@ class AnswerOptions(RowOptions):
     """Divides the logits that answers are drawn from; 0 always takes the most likely token."""
     seed: int = 0
     """One seed gives the same answers again."""
+    min_new_tokens: int = 0
+    """No end of turn is drawn before so many tokens."""
+    stop: str | list[str] | None = None
+    """A text that ends an answer, such as "</answer>", or several."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the models' matrix products; auto is bfloat16 where the processor has it. Reward models that score
     or judge answers compute in float32."""
 
     def sampling(self) -> Sampling:
         """How answers are drawn."""
-        return engine.sampling.Sampling(self.max_new_tokens, self.temperature, seed=self.seed)
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        return engine.Sampling(
+            self.max_new_tokens, self.temperature, seed=self.seed, min_new_tokens=self.min_new_tokens, stop=stop
+        )
 
     def drawing(self) -> Drawing:
         """The same, as a result keeps it."""

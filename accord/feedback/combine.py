@@ -29,6 +29,7 @@ class Combined:
     def __init__(self, members: Mapping[str, Reward], combine: Callable[[Tensor], Tensor]) -> None:
         self.members, self.combine = dict(members), combine
         self.made_of = tuple(members.values())
+        self.abstains = any(getattr(member, "abstains", False) for member in self.made_of)
         self.parts: dict[str, Tensor] = {}
 
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
@@ -50,12 +51,18 @@ def weighted(terms: Mapping[str, tuple[float, Reward]]) -> Combined:
     """A sum of rewards, each times its weight, from (weight, reward) by name; `parts` are unweighted."""
     weights = torch.tensor([weight for weight, _ in terms.values()])
     members = {name: reward for name, (_, reward) in terms.items()}
-    return Combined(members, lambda scores: (weights[:, None] * scores).sum(0))
+
+    def total(scores: Tensor) -> Tensor:
+        """The sum of what is not NaN; NaN where all is: members that abstain leave the word to the others."""
+        silent = scores.isnan()
+        return (weights[:, None] * scores.nan_to_num()).sum(0).masked_fill(silent.all(0), torch.nan)
+
+    return Combined(members, total)
 
 
 ENSEMBLES: dict[str, Callable[[Tensor], Tensor]] = {
-    "mean": lambda scores: scores.mean(0),
-    "min": lambda scores: scores.amin(0),
+    "mean": lambda scores: scores.nanmean(0),
+    "min": lambda scores: scores.nan_to_num(torch.inf).amin(0).masked_fill(scores.isnan().all(0), torch.nan),
 }
 """The members' mean, and the worst that any member says."""
 

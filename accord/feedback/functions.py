@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,7 +21,10 @@ from accord.errors import InputError
 from accord.feedback.reward import describe, excerpt, finite, lacking, number, unsampled
 from accord.records import Comparison, Prompt, Sample, Text, Verdict, text_to_json
 
-_TAKEN = ("prompt", "prompts", "completion", "completions", "completion_ids", "firsts", "seconds")
+_TAKEN = (
+    "prompt", "prompts", "completion", "completions", "completion_ids", "firsts", "seconds", "trainer_state",
+    "log_metric",
+)  # fmt: skip
 """Names that are never columns, as arguments have them."""
 
 
@@ -54,7 +58,7 @@ class _Function:
             if name in _TAKEN or name not in prompt.columns:
                 raise lacking(str(self), name, (c for c in prompt.columns if c not in _TAKEN), row)
 
-    def call(self, samples: Sequence[Sample], **arguments: list[Any]) -> list[Any]:
+    def call(self, samples: Sequence[Sample], **arguments: Any) -> list[Any]:
         """What the function returns for the samples' prompts and columns, and the arguments."""
         if not samples:
             return []
@@ -78,20 +82,38 @@ class FunctionReward(_Function):
 
     Prompts are strings, or lists of messages `{"role", "content"}`; a chat's completion is a list of one message by the
     assistant, any other a string; `completion_ids` are the tokens sampled. Every other column of the rows is an
-    argument too, a list aligned with the completions; None stands where a row lacks it. The function may name the
-    arguments it wants, may take the others as `**kwargs`, and may be a coroutine.
+    argument too, a list aligned with the completions; None stands where a row lacks it. `trainer_state.global_step` is
+    the number of steps done, and `log_metric(name, value)` adds a number to the step's row. The function may name the
+    arguments it wants, may take the others as `**kwargs`, and may be a coroutine. None in place of a number abstains:
+    in a sum of rewards the others count alone, and a sample of which none says anything is not trained on.
 
     Raises InputError, naming the function and the row, where a row lacks a column the function asks for, and where the
-    function does not return one finite number for each completion.
+    function does not return one finite number, or None, for each completion.
     """
 
     kind = "reward function"
-    given = ("prompts", "completions", "completion_ids")
+    given = ("prompts", "completions", "completion_ids", "trainer_state", "log_metric")
+    abstains = True
+    """Whether NaN among its scores says that it has nothing to say of a sample."""
+
+    def __init__(self, function: Callable[..., Any], name: str = "") -> None:
+        super().__init__(function, name)
+        self.step = 0
+        """The steps that are done, where samples are those of a training."""
+        self.logged: dict[str, float] = {}
 
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
         ids = [list(s.completion.tokens) for s in samples]
-        values = self.call(samples, completions=completions_of(samples), completion_ids=ids)
-        return finite(values, samples, str(self))
+        self.logged = {}
+        of_training = {
+            "trainer_state": SimpleNamespace(global_step=self.step),
+            "log_metric": lambda name, value: self.logged.update({name: float(value)}),
+        }
+        asked = {name: value for name, value in of_training.items() if name in self.names}
+        values = self.call(samples, completions=completions_of(samples), completion_ids=ids, **asked)
+        silent = torch.tensor([value is None for value in values], dtype=torch.bool)
+        scores = finite([0.0 if value is None else value for value in values], samples, str(self))
+        return scores.masked_fill(silent, torch.nan)
 
 
 class FunctionJudge(_Function):

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from accord.data.chat import encode_completion, encode_prompt
+from accord.data.chat import encode_completion, encode_prompt, turn_rest
 from accord.engine.generate import evaluating
 from accord.engine.models import Model, PreferenceNetwork, Scorer
 from accord.engine.trees import Branch, Tree, pack
@@ -39,8 +39,8 @@ class Learned:
             self.listen(policy)
 
     def listen(self, policy: Model) -> None:
-        """Take samples of one more policy: where its vocabulary is another, all samples are read by their texts."""
-        self.shares_tokens &= self.model.same_vocabulary(policy)
+        """Take samples of one more policy: where its chats are other tokens, all samples are read by their texts."""
+        self.shares_tokens &= self.model.same_tokens(policy)
 
     @cached_property
     def _reader(self) -> Scorer | PreferenceNetwork:
@@ -65,20 +65,35 @@ class Learned:
 
     def of_texts(self, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
         """The labels of every (prompt, completion), (P, L) float32; every completion ends with the end of turn."""
-        return self.of_tokens(self._encoded(pairs))
+        return self.of_tokens(self._encoded([(*pair, False) for pair in pairs]))
 
     def of_samples(self, samples: Sequence[Sample]) -> Tensor:
         """The labels of every sample, (C, L) float32; one that is known by its text alone is read by that."""
         if self.shares_tokens and all(s.completion.tokens for s in samples):
-            return self.of_tokens([(s.prompt_tokens, s.completion.tokens) for s in samples])
-        encoded = zip(samples, self._encoded([(s.prompt.prompt, s.text) for s in samples]), strict=True)
-        return self.of_tokens([(p, c if s.completion.stop == "end" else c[:-1] or c) for s, (p, c) in encoded])
+            return self.of_tokens([(s.prompt_tokens, self._said(s)) for s in samples])
+        texts = [(s.prompt.prompt, s.text, s.completion.stop == "length") for s in samples]
+        return self.of_tokens(self._encoded(texts))
 
-    def _encoded(self, pairs: Sequence[tuple[Text, Text]]) -> list[tuple[Tokens, Tokens]]:
-        tokenizer = self.model.tokenizer
-        prompts = {p: encode_prompt(tokenizer, p) for p in dict.fromkeys(p for p, _ in pairs)}
-        completions = {pair: encode_completion(tokenizer, *pair).tokens for pair in dict.fromkeys(pairs)}
-        return [(prompts[p], completions[p, c]) for p, c in pairs]
+    def _said(self, sample: Sample) -> Tokens:
+        """A sample's tokens, with what the template writes after the end of a turn."""
+        tokens = sample.completion.tokens
+        if sample.completion.stop == "length" or isinstance(sample.prompt.prompt, str):
+            return tokens
+        return (*tokens[:-1], self.model.end, *self._rest)
+
+    @cached_property
+    def _rest(self) -> Tokens:
+        return turn_rest(self.model.tokenizer)
+
+    def _encoded(self, texts: Sequence[tuple[Text, Text, bool]]) -> list[tuple[Tokens, Tokens]]:
+        """The tokens of prompts and completions, whole unless they were cut."""
+        prompts = {prompt: encode_prompt(self.model.tokenizer, prompt) for prompt in dict.fromkeys(t[0] for t in texts)}
+        completions = {text: self._completion(*text) for text in dict.fromkeys(texts)}
+        return [(prompts[text[0]], completions[text]) for text in texts]
+
+    def _completion(self, prompt: Text, completion: Text, was_cut: bool) -> Tokens:
+        tokens = encode_completion(self.model.tokenizer, prompt, completion, whole=not was_cut).tokens
+        return tokens[:-1] or tokens if was_cut else tokens
 
 
 class LearnedReward(Learned):

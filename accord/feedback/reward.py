@@ -49,6 +49,18 @@ def listen(feedback: object, policy: Model) -> None:
             part.listen(policy)
 
 
+def at_step(feedback: object, step: int) -> None:
+    """Have functions that ask for it know how many steps of a training are done."""
+    for part in _parts(feedback):
+        if hasattr(part, "step"):
+            part.step = step
+
+
+def logged(feedback: object) -> dict[str, float]:
+    """What functions logged in their last call, by name."""
+    return {name: value for part in _parts(feedback) for name, value in getattr(part, "logged", {}).items()}
+
+
 def _parts(feedback: object) -> Iterator[Any]:
     """A reward or judge, and, where it is made of others (its attribute `made_of`), their parts."""
     yield feedback
@@ -117,7 +129,7 @@ def describe(samples: Sequence[Sample], i: int) -> str:
 
 
 def finite_scores(reward: Reward, samples: Sequence[Sample], when: str) -> Tensor:
-    """The reward of every sample, (C,); TrainingStopped, with `when` before it, where one has no finite score."""
+    """The reward of every sample, (C,), NaN where it abstains; TrainingStopped, with `when`, for any other."""
     scores = reward(samples)
     if len(scores) != len(samples):
         rows = named_rows(s.row for s in samples)
@@ -125,10 +137,19 @@ def finite_scores(reward: Reward, samples: Sequence[Sample], when: str) -> Tenso
             f"{when}: the reward gave {len(scores)} scores for {len(samples)} samples of {rows}; "
             "let it give each sample one."
         )
-    if not torch.isfinite(scores).all():
-        rows = named_rows(samples[i].row for i in (~torch.isfinite(scores)).nonzero().flatten().tolist())
+    usable = torch.isfinite(scores) | (scores.isnan() & may_abstain(reward))
+    for name, member in getattr(reward, "members", {}).items():  # a sum passes over NaN, whoever gave it
+        part: Tensor = reward.parts[name]  # type: ignore[attr-defined]
+        usable &= torch.isfinite(part) | (part.isnan() & may_abstain(member))
+    if not usable.all():
+        rows = named_rows(samples[i].row for i in (~usable).nonzero().flatten().tolist())
         raise TrainingStopped(f"{when}: the reward of a sample of {rows} is not finite; look at the reward.")
     return scores
+
+
+def may_abstain(reward: object) -> bool:
+    """Whether NaN among its scores says that it has nothing to say of a sample."""
+    return bool(getattr(reward, "abstains", False))
 
 
 def lacking(reader: str, column: str, columns: Iterable[str], row: int) -> InputError:

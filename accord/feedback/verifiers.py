@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from accord.data.tasks import value_at
 from accord.errors import InputError, located, nearest
 from accord.feedback import mathematics, reasoning
 from accord.feedback.mathematics import final_number
@@ -57,11 +58,20 @@ class Verifier:
 
     def check(self, prompt: Prompt, row: int) -> Any:
         """The row's right answer; InputError where it has none."""
-        if prompt.columns.get(self.column) is None:
+        value = _at(prompt.columns, self.column)
+        if value is None:
             there = [name for name, value in prompt.columns.items() if value is not None]
             raise lacking(f"the verifier {self.name}", self.column, there, row)
         with located(f"{row_named(row)}, for the verifier {self.name}: "):
-            return self.gold(prompt.columns)
+            return self.gold({**prompt.columns, self.column: value})
+
+
+def _at(columns: Mapping[str, Any], path: str) -> Any:
+    """What is at a column, or at a path into one such as reward_model.ground_truth; None where there is nothing."""
+    try:
+        return value_at(columns, path)
+    except InputError:
+        return None
 
 
 def verifier_named(spec: str) -> Verifier:

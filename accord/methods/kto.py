@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from accord import engine, objectives
 from accord.engine.config import require_positive
-from accord.errors import InputError
-from accord.methods.offline import OfflineMethod, Per
+from accord.errors import InputError, LeftOut
+from accord.methods.offline import OfflineMethod, Per, reference_for
 from accord.records import Labeled, Preference, Row
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.data.encoding import Encoded
     from accord.engine import LossTerm, Measures, Model, Policy, Tree, Trees
 
 
@@ -38,6 +37,8 @@ class KTO(OfflineMethod):
     per: ClassVar[Per] = "branch"
 
     learning_rate: float = 5e-7
+    reference: str | None = None
+    """The model that the policy is held to: a folder or a Hub name; the one that the run starts from unless given."""
     beta: float = 0.1
     """How fast the value of a completion saturates: larger stays closer to the reference."""
     desirable_weight: float = 1.0
@@ -52,13 +53,14 @@ class KTO(OfflineMethod):
         if self.batch_size < 2:
             raise InputError("batch_size must be at least 2, as KTO pairs prompts with other rows' completions.")
 
-    def encode(self, model: Model, rows: Sequence[Row]) -> Encoded:
-        labeled = [each for row in rows for each in (unpaired(row) if isinstance(row, Preference) else (row,))]
+    def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
+        parts = [unpaired(row) if isinstance(row, Preference) else (row,) for row in rows]
+        labeled = [each for part in parts for each in part]
         labels = {row.label for row in labeled if isinstance(row, Labeled)}
         if len(labels) < 2:
             only = "desirable" if labels == {True} else "undesirable"
             raise InputError(f"every label is {only}, and KTO learns from both kinds; add rows of the other.")
-        return super().encode(model, labeled)
+        return super().encode(model, labeled, left_out.part(i for i, part in enumerate(parts) for _ in part))
 
     def objective(self, model: Policy) -> KTOLoss:
         return KTOLoss(self, model)
@@ -71,7 +73,7 @@ class KTOLoss:
     """The loss of every labeled completion against z0; rank 0 marks the desirable ones."""
 
     def __init__(self, method: KTO, policy: Policy) -> None:
-        self.method, self.policy, self.reference = method, policy, policy.frozen_copy()
+        self.method, self.policy, self.reference = method, policy, reference_for(policy, method.reference)
 
     def __call__(self, trees: Trees, *, baseline: float) -> tuple[Tensor, Measures]:
         method, ratios, desirable = self.method, self.log_ratios(trees), trees.ranks == 0

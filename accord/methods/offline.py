@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from accord import data, engine, objectives
 from accord.engine.config import TrainingConfig
-from accord.errors import InputError
+from accord.errors import InputError, LeftOut
 from accord.records import Row
 from accord.train.loop import Learner, OnStep, Result, StepResult, train
 from accord.train.options import PolicyOptions, RunOptions, named
@@ -20,7 +20,6 @@ from accord.train.watch import make_watch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.data.encoding import Encoded
     from accord.data.load import Source
     from accord.engine import LossTerm, Measures, Model, Objective, Optimizer, Policy, Tree, Trees
 
@@ -74,9 +73,13 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         """The model to train, made from the one given."""
         return policy
 
-    def encode(self, model: Model, rows: Sequence[Row]) -> Encoded:
-        """Rows to trees."""
-        return data.encoding.encode(model.tokenizer, rows, max_length=self.max_length, context=model.context)
+    def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
+        """Rows to trees; what gives labels reads them to the end of what the chat template writes."""
+        whole = isinstance(model, engine.models.Classifier)
+        encoded = data.encoding.encode(
+            model.tokenizer, rows, max_length=self.max_length, context=model.context, whole=whole, left_out=left_out
+        )
+        return encoded.trees
 
     def fit(
         self,
@@ -90,15 +93,16 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         given = self.options(**options)
         if isinstance(given, PolicyOptions):
             given.check_watch(samples=False)
-        rows = of_kind(data, given.split, self.reads, self.command)
-        trained = self.start(as_policy(model, self.dtype))
+        left_out = LeftOut(given.strict)
+        rows = of_kind(data, given.split, self.reads, self.command, left_out)
+        left_out.require_few(given.max_bad)
+        trained = self.start(as_policy(model, self))
 
         def learner(run: Run) -> Learner:
-            encoded = self.encode(trained, rows)
-            for line in encoded.left_out:
-                run.print(line)
-            watch = make_watch(run, given, self, trained, trained=(tree.prompt for tree in encoded.trees))
-            return OfflineLearner(self, trained).learn_from(encoded.trees, watch)
+            trees = self.encode(trained, rows, left_out)
+            run.leave_out(left_out, given.max_bad)
+            watch = make_watch(run, given, self, trained, trained=(tree.prompt for tree in trees))
+            return OfflineLearner(self, trained).learn_from(trees, watch)
 
         return train(learner, self, trained, out, given, on_step, data=data)
 
@@ -126,15 +130,33 @@ def maximum_likelihood(model: Policy, temperature: float = 1.0) -> Objective:
     return loss
 
 
-def as_policy(model: Policy | str | Path, dtype: str) -> Policy:
-    """The language model that `fit` was given, by name or loaded, computing in the precision called `dtype`."""
+def as_policy(model: Policy | str | Path, config: TrainingConfig) -> Policy:
+    """The language model that `fit` was given, by name or loaded, with the precision and chat template asked for."""
     loaded = model if isinstance(model, engine.Policy) else engine.load.load_model(str(model))
-    return loaded.in_dtype(dtype)
+    policy = loaded.in_dtype(config.dtype)
+    policy.tokenizer = engine.turns.with_template(policy.tokenizer, config.chat_template, config.system)
+    return policy
 
 
-def of_kind(source: Source, split: str, kinds: tuple[type, ...], command: str) -> list[Row]:
+def reference_for(policy: Policy, name: str | None) -> Policy:
+    """The frozen model of a name, in the policy's precision, or the policy as it is now.
+
+    Raises InputError where it means other texts by its tokens.
+    """
+    if name is None:
+        return policy.frozen_copy()
+    reference = engine.load.load_model(name)
+    if not policy.same_vocabulary(reference):
+        raise InputError(f"{policy.name} and --reference {name} have different vocabularies; choose another reference.")
+    reference.dtype = policy.dtype
+    return reference.frozen_copy()
+
+
+def of_kind(
+    source: Source, split: str, kinds: tuple[type, ...], command: str, left_out: LeftOut | None = None
+) -> list[Row]:
     """The rows of a source; InputError names the first of another kind than these, and the command that reads it."""
-    rows = data.load_data(source, split=split)
+    rows = data.load_data(source, split=split, left_out=left_out)
     for number, row in enumerate(rows, 1):
         if not isinstance(row, kinds):
             wanted = " or ".join(k.__name__.lower() + "s" for k in kinds)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from accord import data, feedback
 from accord.engine.config import SamplingConfig
+from accord.errors import LeftOut
 from accord.methods.offline import Method, as_policy
 from accord.records import EncodedPrompt
 from accord.train.loop import Learner, OnStep, Result, train
 from accord.train.options import PolicyOptions, SamplingOptions
 from accord.train.run import Run
-from accord.train.watch import check_independent, encode_prompts, make_watch
+from accord.train.watch import check_independent, make_watch
 
 if TYPE_CHECKING:
     from accord.data.load import Source
@@ -58,11 +59,21 @@ class OnlineMethod(Method, SamplingConfig, ABC):
         steps_sample = isinstance(given, SamplingOptions)
         given.check_watch(samples=steps_sample)
         check_independent(given.watch, *source.values())
-        asked = data.load_prompts(rows, split=given.split)
-        policy = as_policy(model, self.dtype)
+        left_out = LeftOut(given.strict)
+        asked = data.load_prompts(rows, split=given.split, left_out=left_out)
+        left_out.require_few(given.max_bad)
+        policy = as_policy(model, self)
 
         def learner(run: Run) -> Learner:
-            prompts = encode_prompts(run, policy, asked, room=self.max_new_tokens, longest=self.max_length)
+            prompts, _ = data.encoding.encode_prompts(
+                policy.tokenizer,
+                asked,
+                room=self.max_new_tokens,
+                context=policy.context,
+                longest=self.max_length,
+                left_out=left_out,
+            )
+            run.leave_out(left_out, given.max_bad)
             scorer = scorer_for(policy)
             self.check(scorer, prompts)
             answered = prompts if steps_sample else ()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from accord import engine, feedback, objectives
 from accord.engine.config import require_positive
 from accord.errors import InputError
-from accord.methods.offline import OfflineMethod, Per
+from accord.methods.offline import OfflineMethod, Per, reference_for
 from accord.methods.online import JudgeMethod
 from accord.methods.rollouts import Rollout, untrained
 from accord.records import EncodedPrompt, Preference, Ranking, Sample
@@ -118,9 +118,11 @@ class PreferenceMethod(PairLoss, OfflineMethod):
     per: ClassVar[Per] = "tree"
 
     learning_rate: float = 1e-6
+    reference: str | None = None
+    """The model that the policy is held to: a folder or a Hub name; the one that the run starts from unless given."""
 
     def objective(self, model: Policy) -> Objective:
-        return self.pair_objective(model, model.frozen_copy())
+        return self.pair_objective(model, reference_for(model, self.reference))
 
 
 @dataclass(kw_only=True)

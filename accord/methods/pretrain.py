@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from accord import data, engine
-from accord.errors import InputError
+from accord.errors import InputError, LeftOut
 from accord.methods.offline import OfflineMethod, Per, maximum_likelihood
 from accord.records import Demonstration, Row
 
 if TYPE_CHECKING:
-    from accord.data.encoding import Encoded
     from accord.engine import Model, Objective, Policy, Tree
 
 
@@ -56,10 +55,10 @@ class Pretrain(OfflineMethod):
             network = AutoModelForCausalLM.from_config(copy.deepcopy(policy.network.config))
         return policy.with_network(engine.models.prepare_network(network.to(policy.device).eval()))
 
-    def encode(self, model: Model, rows: Sequence[Row]) -> Encoded:
+    def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
         longest = self.max_length if model.context is None else min(self.max_length, model.context)
         trees = [data.encoding.to_tree(model.tokenizer, row, i) for i, row in enumerate(rows)]
-        return data.encoding.Encoded([piece for tree in trees for piece in pieces(tree, longest)], [])
+        return [piece for tree in trees for piece in pieces(tree, longest)]
 
     def objective(self, model: Policy) -> Objective:
         return maximum_likelihood(model)

@@ -53,12 +53,12 @@ class RAFT(RewardMethod):
     def learner(self, policy: Policy, feedback: Any) -> RAFTLearner:
         return RAFTLearner(self, policy, feedback)
 
-    def best(self, tree: Tree, end: int) -> list[Branch]:
+    def best(self, tree: Tree, ends: Sequence[int]) -> list[Branch]:
         """The branches to learn from, the best first; of equally good ones those that were sampled first."""
         distinct: dict[tuple[int, ...], Branch] = {}
         for branch in tree.branches:
             good = self.at_least is None or branch.score >= self.at_least
-            if good and (self.keep_truncated or branch.tokens[-1] == end):
+            if good and (self.keep_truncated or branch.tokens[-1] in ends):
                 distinct.setdefault(branch.tokens, branch)
         return sorted(distinct.values(), key=lambda branch: -branch.score)[: self.keep]
 
@@ -75,7 +75,7 @@ class RAFTLearner(Learner):
 
     def step(self, step: int, items: Sequence[EncodedPrompt], optimizer: Optimizer) -> StepResult:
         rollout = sample(self.method, self.policy, items, self.reward, step)
-        best = [(tree, self.method.best(tree, self.policy.end)) for tree in rollout.trees]
+        best = [(tree, self.method.best(tree, self.policy.ends)) for tree in rollout.trees]
         kept = [replace(tree, branches=tuple(branches)) for tree, branches in best if branches]
         rewards = [branch.score for tree in kept for branch in tree.branches]
         row = {"kept": len(rewards) / len(rollout.samples)}

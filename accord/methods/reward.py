@@ -5,7 +5,8 @@
 
 Two completions give Bradley-Terry's loss; K of them give that of Ouyang et al. 2022 (arXiv:2203.02155, eq. 1), where
 all pairs of one prompt count as one element. Equal ranks are ties and enter no pair. The second term gives rewards a
-zero, which preferences leave open (Eisenstein et al. 2023, arXiv:2312.09244); by default it is absent.
+zero, which preferences leave open (Eisenstein et al. 2023, arXiv:2312.09244); by default it is absent. Where rows have
+a `margin`, it is taken off the difference of the two rewards (Llama 2, arXiv:2307.09288, eq. 2).
 
 Departures: the head starts near zero and not at the policy's output layer; the reward is not normalized afterwards,
 since policy optimization whitens advantages.
@@ -18,15 +19,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from accord import engine, objectives
-from accord.errors import InputError
+from accord.console import status
+from accord.errors import InputError, LeftOut
 from accord.methods.pairs import RankingMethod, agreement
-from accord.records import Ranking, Row
+from accord.records import Preference, Ranking, Row
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.data.encoding import Encoded
-    from accord.engine import Measures, Model, Objective, Policy, Scorer, Trees
+    from accord.engine import Measures, Model, Objective, Policy, Scorer, Tree, Trees
 
 
 @dataclass(kw_only=True)
@@ -47,15 +48,18 @@ class RewardModel(RankingMethod):
     def start(self, policy: Policy) -> Model:
         return engine.Scorer.on(policy, self.seed)
 
-    def encode(self, model: Model, rows: Sequence[Row]) -> Encoded:
+    def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
         if all(isinstance(row, Ranking) and len(set(row.ranks)) == 1 for row in rows):
             raise InputError("every row is a tie, and a reward model learns from strict preferences alone.")
-        return super().encode(model, rows)
+        if any(isinstance(row, Preference) and row.margin for row in rows):
+            status("reward: the rows' column 'margin' is taken off the lead that the loss asks for")
+        return super().encode(model, rows, left_out)
 
     def objective(self, model: Scorer) -> Objective:
         def loss(trees: Trees) -> tuple[Tensor, Measures]:
             scores = model.rewards(trees)
-            loss = objectives.preference.ranking(scores, trees.group, trees.ranks)
+            margins = scores.new_tensor([tree.margin for tree in trees.trees])
+            loss = objectives.preference.ranking(scores, trees.group, trees.ranks, margins)
             centered = objectives.preference.centering(scores, trees.group, trees.ranks)
             return loss + self.center_coefficient * centered, agreement(scores[:, None], trees)
 

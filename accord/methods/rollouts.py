@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 class Rollout:
     """What the policy said to a batch of prompts: a tree a prompt, whose branches carry log-probabilities and rewards.
 
-    `samples` follow the branches' order. `parts` holds the mean of every reward that the score is a sum of, by name.
+    `samples` follow the branches' order. `parts` holds the mean of every reward that the score is a sum of, by name,
+    `numbers` what the rewards logged, and the share of samples of which none said anything.
     """
 
     trees: list[Tree]
     samples: list[Sample]
     parts: Mapping[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def rewards(self) -> list[float]:
@@ -61,7 +63,9 @@ class Rollout:
         }
         if np.ptp(rewards) and np.ptp(length):
             row["length_correlation"] = float(np.corrcoef(rewards, length)[0, 1])
-        return StepResult(row | dict(numbers), sum(tree.size for tree in self.trees), self.samples, self.rewards)
+        return StepResult(
+            row | dict(self.numbers) | dict(numbers), sum(tree.size for tree in self.trees), self.samples, self.rewards
+        )
 
 
 def sample(
@@ -69,9 +73,23 @@ def sample(
 ) -> Rollout:
     """Completions of a batch of prompts under the policy as it is, with their rewards, which must be finite."""
     samples = policy.sample(prompts, method.group_size, method.sampling(step))
+    feedback.reward.at_step(reward, step)
     scores = feedback.reward.finite_scores(reward, samples, f"step {step + 1}")
-    parts = {name: float(part.double().mean()) for name, part in getattr(reward, "parts", {}).items()}
-    return replace(Rollout.of(prompts, samples, scores.tolist()), parts=parts)
+    parts = {name: float(part.double().nanmean()) for name, part in getattr(reward, "parts", {}).items()}
+    logged = feedback.reward.logged(reward)
+    groups = np.array(scores.tolist()).reshape(len(prompts), -1)
+    silent = np.isnan(groups)
+    if not silent.any():
+        return replace(Rollout.of(prompts, samples, groups.ravel().tolist()), parts=parts, numbers=logged)
+    # A sample of which no reward says anything stands at its group's mean, and none of its tokens are trained on.
+    means = np.nan_to_num(groups).sum(1) / np.maximum((~silent).sum(1), 1)
+    rollout = Rollout.of(prompts, samples, np.where(silent, means[:, None], groups).ravel().tolist())
+    trees = [
+        replace(tree, branches=tuple(untrained(b) if mute else b for b, mute in zip(tree.branches, row, strict=True)))
+        for tree, row in zip(rollout.trees, silent.tolist(), strict=True)
+    ]
+    numbers = logged | {"abstained": float(silent.mean())}
+    return replace(rollout, trees=trees, parts=parts, numbers=numbers)
 
 
 def penalize(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tree]:

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from accord.errors import LeftOut
 from accord.methods.offline import OfflineMethod, Per, maximum_likelihood
 from accord.records import Demonstration, Preference, Row, Text
 
 if TYPE_CHECKING:
-    from accord.data.encoding import Encoded
-    from accord.engine import Model, Objective, Policy
+    from accord.engine import Model, Objective, Policy, Tree
 
 
 @dataclass(kw_only=True)
@@ -32,14 +32,13 @@ class SFT(OfflineMethod):
 
     learning_rate: float = 2e-5
 
-    def encode(self, model: Model, rows: Sequence[Row]) -> Encoded:
+    def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
         shown = [Demonstration(r.prompt, r.chosen) if isinstance(r, Preference) else r for r in rows]
         said = [i for i, r in enumerate(shown) if isinstance(r, Demonstration) and not silent(r.completion)]
-        encoded = super().encode(model, [shown[i] for i in said])
-        trees = [replace(tree, row=said[tree.row]) for tree in encoded.trees]
-        empty = len(rows) - len(said)
-        note = [f"{empty} row{'s' if empty > 1 else ''} left out, as the chosen completion is empty"] if empty else []
-        return replace(encoded, trees=trees, left_out=[*encoded.left_out, *note])
+        for i in sorted(set(range(len(rows))) - set(said)):
+            left_out.add(i, "the chosen completion is empty", is_asked=True)
+        trees = super().encode(model, [shown[i] for i in said], left_out.part(said))
+        return [replace(tree, row=said[tree.row]) for tree in trees]
 
     def objective(self, model: Policy) -> Objective:
         return maximum_likelihood(model)

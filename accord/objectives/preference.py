@@ -41,7 +41,7 @@ def bradley_terry(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0
     return -logsigmoid(chosen - rejected - margin)
 
 
-def ranking(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
+def ranking(scores: Tensor, groups: Tensor, ranks: Tensor, margins: Tensor | float = 0.0) -> Tensor:
     """The K-way Bradley-Terry loss of InstructGPT: the mean over the strict pairs of one prompt.
 
     For K completions of a prompt, `1/|S| * sum over S of -log sigmoid(score_i - score_j)` where S holds the pairs in
@@ -53,6 +53,7 @@ def ranking(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
         scores: (C,), one score a completion.
         groups: (C,) integers, the prompt each completion answers: 0 to groups - 1, none missing, in any order.
         ranks: (C,) integers, 0 is best, equal ranks tie.
+        margins: (groups,), by how much the better of two of a prompt should lead; 0 asks for no more than a lead.
 
     Returns:
         (groups,).
@@ -60,7 +61,8 @@ def ranking(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
     require_vectors(scores=scores)
     size = _require_ranked(groups, ranks, len(scores))
     better, worse = strict_pairs(groups, ranks)
-    return _mean_of_pairs(-logsigmoid(scores[better] - scores[worse]), groups[better], size)
+    asked = margins[groups[better]] if isinstance(margins, Tensor) else margins
+    return _mean_of_pairs(-logsigmoid(scores[better] - scores[worse] - asked), groups[better], size)
 
 
 def centering(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:

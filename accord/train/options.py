@@ -21,6 +21,11 @@ class RunOptions:
     """Go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit."""
     save_every: int = 50
     """Steps between checkpoints."""
+    max_bad: float = 0.05
+    """Rows that cannot be used (equal answers, empty ones, prompts beyond the context) are left out, and listed in
+    left_out.jsonl, up to this share of all; above it the run is refused."""
+    strict: bool = False
+    """Refuse the run at the first row that cannot be used."""
     stop_when: str | None = None
     """Alarms (docs/alarms.md) that end the run, with commas between them; it keeps the model it has, or where that is
     watched the best."""
@@ -29,6 +34,8 @@ class RunOptions:
         for name, value in vars(self).items():
             if name.endswith(("_every", "_tokens")) and value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, not {value}.")
+        if not 0 <= self.max_bad <= 1:
+            raise InputError(f"max_bad is a share of the rows in [0, 1], not {self.max_bad}.")
 
     def settings(self) -> dict[str, Any]:
         """What decides the result, for the run's folder; resuming and saving change nothing of it."""

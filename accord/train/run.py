@@ -2,6 +2,7 @@
 
 config.yaml         every setting, resolved
 metrics.jsonl       a row a step
+left_out.jsonl      rows that were not trained on, and why
 samples.jsonl       prompts and completions as training went on
 alarms.jsonl        what was wrong with the numbers, as it was seen
 environment.json    versions, seed, command, git commit
@@ -29,8 +30,8 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from accord.errors import InputError
-from accord.files import write_text
+from accord.errors import InputError, LeftOut
+from accord.files import write_rows, write_text
 from accord.train.alarms import Alarms, chosen
 
 PACKAGES = ("accord", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy")
@@ -62,6 +63,7 @@ class Run:
         self.settings = settings
         self.stop_when = chosen(settings.get("stop_when"))
         self.stopping: str | None = None
+        self._left_out: LeftOut | None = None
         self._open = ExitStack()
 
     @property
@@ -69,12 +71,22 @@ class Run:
         """Whether an earlier session brought the run to its end."""
         return (self.folder / "model").is_dir()
 
+    def leave_out(self, left_out: LeftOut, most: float) -> None:
+        """Say which rows are left out, and keep the list; InputError where more than a share of `most` are bad."""
+        left_out.require_few(most)
+        for line in left_out.lines():
+            self.print(line)
+        self._left_out = left_out
+
     def begin(self, step: int, total: int) -> None:
         """Open the folder for steps after `step`, dropping rows that an earlier session wrote past its checkpoint."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.resumed:
             write_text(self.folder / "config.yaml", yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
         write_text(self.folder / "environment.json", json.dumps(environment(self.settings), indent=1))
+        if self._left_out and self._left_out.reasons:
+            rows = ({"row": reason.row, "why": reason.why} for reason in self._left_out.reasons)
+            write_rows(self.folder / "left_out.jsonl", rows)
         self._files = {}
         for name in ("metrics", "samples", "alarms"):
             _keep_until(file := self.folder / f"{name}.jsonl", step)

@@ -90,7 +90,7 @@ def test_the_boundary_does_not_depend_on_how_the_joined_text_would_be_split(toke
 
 
 def test_faults_of_templates_are_told():
-    with pytest.raises(InputError, match=r"^the tokenizer has no chat template: give it one, or use plain text"):
+    with pytest.raises(InputError, match=r"^the tokenizer has no chat template: give it one by --chat-template"):
         encode_prompt(word_tokenizer(template=None), ASK)
     with pytest.raises(InputError, match=r"^the tokenizer's chat template refuses the chat \(no users\)$"):
         encode_prompt(word_tokenizer(template="{{ raise_exception('no users') }}"), ASK)

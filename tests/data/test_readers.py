@@ -93,7 +93,7 @@ def test_a_missing_file_is_told(name):
 
 
 def test_a_folder_is_told(tmp_path):
-    with pytest.raises(InputError, match=r"is a folder: name one of its files"):
+    with pytest.raises(InputError, match=r"is a folder without data: it holds none of"):
         load_data(tmp_path)
 
 

@@ -191,7 +191,7 @@ def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
 
 def test_a_tokenizer_without_an_end_is_refused() -> None:
     made = policy()
-    made.tokenizer, made.name = word_tokenizer(eos_token=None), "base"
+    made.tokenizer, made.name = word_tokenizer(template=None, eos_token=None), "base"
     with pytest.raises(InputError, match="the tokenizer of base has no end-of-turn token"):
         _ = made.end
 
@@ -226,7 +226,7 @@ def test_samples_are_those_of_generate_with_their_prompts() -> None:
     model, sampling = policy(), Sampling(max_new_tokens=5, seed=3)
     prompts = [EncodedPrompt(Prompt(str(i)), (i + 1, i + 2), 7 + i) for i in range(2)]
     samples = model.sample(prompts, 2, sampling)
-    groups = generate(model.network, [p.tokens for p in prompts], 2, sampling, end=model.end)
+    groups = generate(model.network, [p.tokens for p in prompts], 2, sampling, **model.limits)
     assert [s.completion for s in samples] == [c for group in groups for c in group]
     assert [s.row for s in samples] == [7, 7, 8, 8]
     assert all(s.text == model.text(s.completion.tokens) for s in samples)

@@ -22,7 +22,7 @@ class Reader:
 
     def __init__(self, context: int | None = None) -> None:
         self.tokenizer = word_tokenizer(template=None)
-        self.end, self.context = 2, context
+        self.end, self.ends, self.context = 2, (2,), context
 
 
 def summed(trees: Sequence[Tree]) -> Tensor:

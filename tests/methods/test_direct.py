@@ -16,7 +16,7 @@ from torch.nn.functional import logsigmoid
 from accord.engine.fit import LossTerm
 from accord.engine.models import Policy
 from accord.engine.trees import Branch, Tree, Trees
-from accord.errors import InputError
+from accord.errors import InputError, LeftOut
 from accord.methods import DPO, IPO, KTO, RAFT, Distill, OnlineDPO
 from accord.methods.pairs import compare
 from accord.methods.rollouts import Rollout
@@ -219,7 +219,7 @@ def test_mismatched_pairs_are_no_longer_than_rows() -> None:
 def test_kto_takes_preferences_apart_and_wants_both_labels() -> None:
     policy = gpt2()
     policy.tokenizer = word_tokenizer()
-    trees = KTO().encode(policy, [Preference("hi", "good day", "bad"), Labeled("bye", "hello", False)]).trees
+    trees = KTO().encode(policy, [Preference("hi", "good day", "bad"), Labeled("bye", "hello", False)], LeftOut())
     assert [(t.prompt, t.branches[0].tokens, t.ranks) for t in trees] == [
         ((6,), (8, 10, 2), (0,)),
         ((6,), (9, 2), (1,)),
@@ -227,7 +227,7 @@ def test_kto_takes_preferences_apart_and_wants_both_labels() -> None:
     ]
     for label, name in ((True, "desirable"), (False, "undesirable")):
         with pytest.raises(InputError, match=f"every label is {name}, and KTO learns from both kinds"):
-            KTO().encode(policy, [Labeled("hi", "good", label), Labeled("bye", "bad", label)])
+            KTO().encode(policy, [Labeled("hi", "good", label), Labeled("bye", "bad", label)], LeftOut())
     with pytest.raises(InputError, match="batch_size must be at least 2"):
         KTO(batch_size=1)
 
@@ -315,7 +315,7 @@ class Counting:
 def test_a_step_of_ties_alone_has_no_update() -> None:
     method = OnlineDPO(max_new_tokens=2, group_size=4, **COMMON)
     learner, _ = started(TWO_TOKENS, method, Table(TWO_TOKENS, [[0.5] * 7] * 7))
-    learner.policy.tokenizer = word_tokenizer()
+    learner.policy.tokenizer = word_tokenizer(template=None)
     learner.policy.tokenizer.eos_token_id = END
     optimizer = Counting()
     result = learner.step(0, prompts_in(TWO_TOKENS, 3), optimizer)
@@ -399,7 +399,7 @@ def kept(method: RAFT, chance: Tensor, rewards: Tensor) -> Tensor:
     branches = [Branch(s, reward=r) for s, r in zip(TWO_TOKENS.sequences, rewards.tolist(), strict=True)]
     share = torch.zeros(len(places), dtype=torch.float64)
     for group in product(places, repeat=method.group_size):
-        best = method.best(Tree(TWO_TOKENS.prompt, tuple(branches[i] for i in group)), END)
+        best = method.best(Tree(TWO_TOKENS.prompt, tuple(branches[i] for i in group)), (END,))
         assert len(best) <= 1
         for branch in best:
             share[branches.index(branch)] += chance[list(group)].prod()
@@ -430,7 +430,7 @@ def test_which_samples_raft_learns_from() -> None:
     tree = Tree((1, 2), (b, a, b, c, a, d))
 
     def best(**given: Any) -> list[Branch]:
-        return RAFT(**{"group_size": 6, **given}).best(tree, END)
+        return RAFT(**{"group_size": 6, **given}).best(tree, (END,))
 
     assert best() == [b]  # the first of the two best that ended
     assert best(keep=2) == [b, a]
@@ -450,7 +450,7 @@ def test_rafts_mean_gradient_imitates_the_best_of_n() -> None:
     samples, chance = every_group(spoken(ONE_TOKEN, policy.network), 2)
     scores = [float(ONE_TOKEN.reward[s.completion.tokens[0]]) for s in samples]  # the sequences are (0) (1) (2) (3)
     rollout = Rollout.of(prompts_in(ONE_TOKEN, len(chance)), samples, scores)
-    trees = Trees.of([replace(tree, branches=tuple(method.best(tree, END))) for tree in rollout.trees])
+    trees = Trees.of([replace(tree, branches=tuple(method.best(tree, (END,)))) for tree in rollout.trees])
     values, _ = learner.objective(trees)
     logp = sequence_logps(policy.network, ONE_TOKEN)
     q = best_of_n(logp.detach().exp(), ONE_TOKEN.reward, 2)
@@ -474,7 +474,7 @@ def test_a_step_of_raft_is_the_mean_over_the_tokens_it_keeps(temperature: float)
     [work], row = optimizer.work, result.numbers
     trees = [tree for pack in work.packs for tree in pack.trees]
     for tree, group in zip(sorted(trees, key=lambda tree: tree.row), whole, strict=True):
-        ended = [s.completion.tokens for s in group if s.completion.tokens[-1] == policy.end]
+        ended = [s.completion.tokens for s in group if s.completion.tokens[-1] in policy.ends]
         assert len(tree.branches[0].tokens) == max(map(len, ended))
         assert all(b.tokens in ended for b in tree.branches)
     branches = [b for tree in trees for b in tree.branches]

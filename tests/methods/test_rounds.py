@@ -119,7 +119,7 @@ def test_a_threshold_is_the_conditional_distribution() -> None:
 def test_raft_with_a_threshold_keeps_the_same() -> None:
     scores = [0.0, 1.0, 3.0, 1.0, 0.0, 0.0, 0.0]
     branches = tuple(Branch(s, reward=r) for s, r in zip(WORLD.sequences, scores, strict=True))
-    best = RAFT(keep=7, group_size=7, at_least=1.0).best(Tree(WORLD.prompt, branches), END)
+    best = RAFT(keep=7, group_size=7, at_least=1.0).best(Tree(WORLD.prompt, branches), (END,))
     assert {b.tokens for b in best} == {WORLD.sequences[1], WORLD.sequences[2]}
 
 

@@ -1,0 +1,113 @@
+"""What ends a turn: learned once from the chat template, which writes it after every answer."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from weakref import WeakKeyDictionary
+
+from accord.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_ANSWER = "answer"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnd:
+    """What a template writes after an answer, up to the next turn.
+
+    A model says `text`, which ends with `token`; it never says `rest`, the line end after it, say. Without a template,
+    or with one that marks no end, there is no text, and a turn ends with the tokenizer's eos_token.
+    """
+
+    token: int | None
+    text: str = ""
+    rest: str = ""
+
+
+_learned: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, TurnEnd]] = WeakKeyDictionary()
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
+    """How the turns of a tokenizer's chat template end: with the first of its added tokens after an answer."""
+    known = (str(tokenizer.chat_template), tokenizer.eos_token)
+    if tokenizer not in _learned or _learned[tokenizer][0] != known:
+        _learned[tokenizer] = known, _learn(tokenizer)
+    return _learned[tokenizer][1]
+
+
+def _learn(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
+    tail = _after_an_answer(tokenizer)
+    added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
+    if tokenizer.eos_token is not None:
+        added[str(tokenizer.eos_token)] = int(tokenizer.eos_token_id)
+    # The first to begin; of those that begin at one place the longest.
+    found = min(((tail.find(text), -len(text), text) for text in added if text and text in tail), default=None)
+    if found is None:
+        return TurnEnd(tokenizer.eos_token_id, rest=tail)
+    end = found[0] + len(found[2])
+    return TurnEnd(added[found[2]], tail[:end], tail[end:])
+
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + END + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""ChatML, whose turns end with `<|im_end|>`, or with the eos_token where the tokenizer knows no such token."""
+
+FOLD = (
+    "{% if messages | length > 1 and messages[0]['role'] == 'system' %}"
+    "{% set said = messages[0]['content'] + '\\n\\n' + messages[1]['content'] %}"
+    "{% set messages = [{'role': messages[1]['role'], 'content': said}] + messages[2:] %}{% endif %}"
+)
+"""What stands before a template so that a system message becomes the beginning of the first question."""
+
+
+def with_template(
+    tokenizer: PreTrainedTokenizerBase, template: str | None, system: Literal["refuse", "fold"]
+) -> PreTrainedTokenizerBase:
+    """The tokenizer with another chat template, a file or chatml, and one that folds system messages where asked for.
+
+    Raises InputError where there is no such file, or it is no template, and where there is no template to fold for.
+    """
+    if template is None and system == "refuse":
+        return tokenizer
+    made = copy.deepcopy(tokenizer)
+    if template == "chatml":
+        end = "'<|im_end|>'" if "<|im_end|>" in tokenizer.get_vocab() else "eos_token"
+        made.chat_template = CHATML.replace("END", end)
+    elif template is not None:
+        try:
+            made.chat_template = Path(template).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"the chat template {template} cannot be read ({error}); give a file, or chatml") from None
+    if system == "fold" and not _takes_system(made):
+        if not isinstance(made.chat_template, str):
+            raise InputError("there is no chat template to fold system messages for; give one by --chat-template")
+        made.chat_template = FOLD + made.chat_template
+    return made
+
+
+def _takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a system message stands in what the template writes."""
+    dialogue = [{"role": "system", "content": "instruction"}, {"role": "user", "content": "question"}]
+    try:
+        return "instruction" in str(tokenizer.apply_chat_template(dialogue, tokenize=False))
+    except Exception:
+        return False
+
+
+def _after_an_answer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the template writes after the answer of a short dialogue; nothing where it refuses that."""
+    if tokenizer.chat_template is None:
+        return ""
+    dialogue = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _ANSWER}]
+    try:
+        text = str(tokenizer.apply_chat_template(dialogue, tokenize=False))
+    except Exception:  # whatever a template raises: a dialogue of the data will say so with its row
+        return ""
+    return text.rpartition(_ANSWER)[2] if _ANSWER in text else ""

@@ -1,0 +1,205 @@
+"""Dialogues in the templates of ten families: what is read and what is trained is what the template writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from accord.data import load_data
+from accord.data.chat import encode_prompt
+from accord.data.encoding import encode, to_tree
+from accord.engine.trees import Branch, Tree
+from accord.engine.turns import turn_end, with_template
+from accord.errors import InputError
+from accord.records import Demonstration, Message
+from tests.data.templates import CHATML, FAMILIES, GEMMA, PHI, QWEN, R1, byte_tokenizer
+
+TOKENIZERS = {name: byte_tokenizer(template) for name, (template, _) in FAMILIES.items()}
+PLAIN = [name for name in FAMILIES if name not in ("qwen", "r1")]
+
+words = st.text("abcdefgh éß\n.,", min_size=1, max_size=12).map(str.strip).filter(bool)
+
+
+@st.composite
+def dialogues(draw: st.DrawFn, name: str, turns: int) -> list[dict[str, str]]:
+    system = [] if name == "gemma" or draw(st.booleans()) else [{"role": "system", "content": draw(words)}]
+    said = [{"role": role, "content": draw(words)} for _ in range(turns) for role in ("user", "assistant")]
+    return system + said
+
+
+def rendered(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, Any]], **more: Any) -> list[int]:
+    text = tokenizer.apply_chat_template(messages, tokenize=False, **more)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def trained(tokenizer: PreTrainedTokenizerFast, branch: Branch) -> str:
+    flags = branch.trained or (True,) * len(branch.tokens)
+    return str(tokenizer.decode([t for t, yes in zip(branch.tokens, flags, strict=True) if yes]))
+
+
+@pytest.mark.parametrize(("name", "end"), [(name, end) for name, (_, end) in FAMILIES.items()])
+def test_the_end_of_a_turn_is_the_templates(name: str, end: str) -> None:
+    learned = turn_end(TOKENIZERS[name])
+    assert (learned.token, learned.text) == (TOKENIZERS[name].convert_tokens_to_ids(end), end)
+    assert learned.rest == ("\n" if name in ("chatml", "gemma", "qwen", "phi", "zephyr") else "")
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@settings(max_examples=25)
+@given(data=st.data())
+def test_a_dialogue_is_read_as_the_template_writes_it(name: str, data: st.DataObject) -> None:
+    tokenizer, (_, end) = TOKENIZERS[name], FAMILIES[name]
+    messages = data.draw(dialogues(name, data.draw(st.integers(1, 3))))
+    (row,) = load_data([{"messages": messages}])
+    tree = to_tree(tokenizer, row)
+    first = next(i for i, m in enumerate(messages) if m["role"] == "assistant")
+    assert list(tree.prompt) == rendered(tokenizer, messages[:first], add_generation_prompt=True)
+    whole, rest = rendered(tokenizer, messages), rendered_rest(tokenizer)
+    assert [*tree.prompt, *tree.branches[0].tokens] == whole[: len(whole) - len(rest)]
+    answers = [m["content"] for m in messages if m["role"] == "assistant"]
+    assert trained(tokenizer, tree.branches[0]) == "".join(answer + end for answer in answers)
+
+
+def rendered_rest(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    return list(tokenizer(turn_end(tokenizer).rest, add_special_tokens=False)["input_ids"])
+
+
+@settings(max_examples=25)
+@given(data=st.data())
+def test_thoughts_of_earlier_turns_make_every_answer_a_tree_of_its_own(data: st.DataObject) -> None:
+    tokenizer = TOKENIZERS["qwen"]
+    messages = data.draw(dialogues("qwen", 2))
+    for message in messages:
+        if message["role"] == "assistant":
+            message["content"] = f"<think>\n{data.draw(words)}\n</think>\n\n{message['content']}"
+    (row,) = load_data([{"messages": messages}])
+    trees = encode(tokenizer, [row], max_length=10_000, context=None).trees
+    answers = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
+    assert len(trees) == len(answers)
+    for tree, i in zip(trees, answers, strict=True):
+        assert list(tree.prompt) == rendered(tokenizer, messages[:i], add_generation_prompt=True)
+        assert trained(tokenizer, tree.branches[0]) == messages[i]["content"] + "<|im_end|>"
+        read = [*tree.prompt, *tree.branches[0].tokens, *rendered_rest(tokenizer)]
+        assert read == rendered(tokenizer, messages[: i + 1])
+
+
+def test_what_has_several_answers_and_two_sides_is_refused_where_the_past_is_rewritten() -> None:
+    def side(first: str, last: str) -> list[dict[str, str]]:
+        said = [("assistant", f"<think>\na\n</think>\n\n{first}"), ("user", "so?"), ("assistant", last)]
+        return [{"role": role, "content": content} for role, content in said]
+
+    row = {"prompt": [{"role": "user", "content": "hi"}], "chosen": side("b", "c"), "rejected": side("d", "e")}
+    with pytest.raises(InputError, match=r"row 1: the chat template writes an answer otherwise once the chat goes on"):
+        encode(TOKENIZERS["qwen"], load_data([row]), max_length=999, context=None)
+
+
+def test_an_answer_follows_a_prompt_that_opens_a_thought() -> None:
+    tokenizer = byte_tokenizer(R1)
+    asked = (Message("user", "7 + 8?"),)
+    assert tokenizer.decode(encode_prompt(tokenizer, asked)) == "<s><|User|>7 + 8?<|Assistant|><think>\n"
+    for said in ("seven, eight</think>15", "<think>\nseven, eight</think>15"):
+        tree = to_tree(tokenizer, Demonstration(asked, said))
+        assert tokenizer.decode(tree.branches[0].tokens) == "seven, eight</think>15</s>"
+
+
+def test_a_template_that_cuts_thoughts_out_of_answers_loses_none() -> None:
+    tokenizer = byte_tokenizer(R1.replace("<|Assistant|><think>\n", "<|Assistant|>"))
+    tree = to_tree(tokenizer, Demonstration((Message("user", "7 + 8?"),), "<think>eight</think>15"))
+    assert tokenizer.decode(tree.branches[0].tokens) == "<think>eight</think>15</s>"
+
+
+def test_what_a_message_holds_reaches_the_template_or_is_refused() -> None:
+    said = {"role": "assistant", "content": "15", "reasoning_content": "eight and seven"}
+    (row,) = load_data([{"messages": [{"role": "user", "content": "7 + 8?"}, said]}])
+    branch = to_tree(byte_tokenizer(QWEN), row).branches[0]
+    assert byte_tokenizer(QWEN).decode(branch.tokens) == "<think>\neight and seven\n</think>\n\n15<|im_end|>"
+    with pytest.raises(
+        InputError, match=r"row 1: a message holds 'reasoning_content', which the chat template does not"
+    ):
+        to_tree(byte_tokenizer(CHATML), row, 0)
+
+
+TOOLS = (
+    "{% if tools %}<|system|>{{ tools | tojson }}<|end|>\n{% endif %}"
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def test_tools_and_calls_are_rendered_and_calls_are_learned() -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "rain", "arguments": '{"city": "Bonn"}'}}
+    messages = [
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "yes", "tool_call_id": "a", "name": "rain"},
+        {"role": "assistant", "content": "It rains."},
+    ]
+    tools = [{"type": "function", "function": {"name": "rain"}}]
+    (row,) = load_data([{"messages": messages, "tools": tools}])
+    tokenizer = byte_tokenizer(TOOLS)
+    tree = to_tree(tokenizer, row)
+    assert '"name": "rain"' in tokenizer.decode(tree.prompt)
+    assert trained(tokenizer, tree.branches[0]) == (
+        '{"name": "rain", "arguments": {"city": "Bonn"}}<|end|>It rains.<|end|>'
+    )
+
+
+@pytest.mark.parametrize("mask", [{"weight": 0}, {"train": False}])
+def test_a_turn_without_weight_is_read_and_not_learned(mask: dict[str, Any]) -> None:
+    messages = [
+        {"role": "user", "content": "2 + 2?"},
+        {"role": "assistant", "content": "five", **mask},
+        {"role": "user", "content": "sure?"},
+        {"role": "assistant", "content": "four"},
+    ]
+    tokenizer = byte_tokenizer(CHATML)
+    (row,) = load_data([{"messages": messages}])
+    branch = to_tree(tokenizer, row).branches[0]
+    assert trained(tokenizer, branch) == "four<|im_end|>" and "five" in tokenizer.decode(branch.tokens)
+    alone = load_data([{"messages": messages[:2]}])
+    with pytest.raises(InputError, match="no turn of the assistant's is to be trained on"):
+        to_tree(tokenizer, alone[0])
+
+
+def test_system_messages_are_folded_or_refused() -> None:
+    asked = (Message("system", "Be kind."), Message("user", "hi"))
+    with pytest.raises(InputError, match=r"\(System role not supported\); --system fold puts the system's words into"):
+        encode_prompt(byte_tokenizer(GEMMA), asked)
+    folded = with_template(byte_tokenizer(GEMMA), None, "fold")
+    text = folded.decode(encode_prompt(folded, asked))
+    assert text == "<s><start_of_turn>user\nBe kind.\n\nhi<end_of_turn>\n<start_of_turn>model\n"
+    deaf = byte_tokenizer("{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}")
+    with pytest.raises(
+        InputError, match="leaves out the system's words; --system fold puts them into the first question"
+    ):
+        encode_prompt(deaf, asked)
+    untouched = byte_tokenizer(PHI)
+    assert with_template(untouched, None, "fold").chat_template == PHI
+
+
+def test_a_model_without_a_template_is_given_one(tmp_path: Any) -> None:
+    bare = byte_tokenizer(None)
+    with pytest.raises(InputError, match="has no chat template: give it one by --chat-template"):
+        encode_prompt(bare, (Message("user", "hi"),))
+    named = with_template(bare, "chatml", "refuse")
+    assert named.decode(encode_prompt(named, (Message("user", "hi"),))) == (
+        "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    file = tmp_path / "phi.jinja"
+    file.write_text(PHI)
+    assert with_template(bare, str(file), "refuse").chat_template == PHI and bare.chat_template is None
+    with pytest.raises(InputError, match=r"the chat template .*none\.jinja cannot be read"):
+        with_template(bare, str(tmp_path / "none.jinja"), "refuse")
+
+
+def test_a_whole_completion_goes_on_to_the_end_of_what_the_template_writes() -> None:
+    tokenizer = byte_tokenizer(CHATML)
+    row = Demonstration((Message("user", "hi"),), "yes")
+    (tree,) = encode(tokenizer, [row], max_length=999, context=None, whole=True).trees
+    assert isinstance(tree, Tree) and tokenizer.decode(tree.branches[0].tokens) == "yes<|im_end|>\n"
+    assert trained(tokenizer, tree.branches[0]) == "yes<|im_end|>"

@@ -1,0 +1,101 @@
+"""Networks prove themselves at load: what differs from plain transformers is switched off, or the network refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from accord.engine import prove
+from accord.engine.cache import decoder
+from accord.engine.forward import hidden_states, takes_trees
+from accord.engine.models import prepare_network
+from accord.engine.readout import Readout
+from accord.engine.trees import Branch, Tree, Trees
+from accord.errors import InputError
+
+SMALL = {
+    "vocab_size": 53, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 64,
+}  # fmt: skip
+FAMILIES: dict[str, Callable[[], Any]] = {
+    "llama": lambda: transformers.LlamaConfig(**SMALL),
+    "nemotron": lambda: transformers.NemotronConfig(**SMALL),
+    "recurrent gemma": lambda: transformers.RecurrentGemmaConfig(
+        **SMALL, lru_width=32, attention_window_size=16, head_dim=8
+    ),
+    "diffllama": lambda: transformers.DiffLlamaConfig(**SMALL),
+    "gemma 2": lambda: transformers.Gemma2Config(**SMALL, head_dim=8, query_pre_attn_scalar=8, sliding_window=16),
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ACCORD_CACHE", str(tmp_path))
+    return tmp_path / "proved.json"
+
+
+def made(family: str) -> Any:
+    torch.manual_seed(1)
+    return transformers.AutoModelForCausalLM.from_config(FAMILIES[family]()).eval()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_what_is_left_on_equals_plain_transformers(family: str) -> None:
+    network = made(family)
+    generator = torch.Generator().manual_seed(5)
+    prompt, *branches = (torch.randint(53, (n,), generator=generator).tolist() for n in (7, 4, 6))
+    plain = [network(input_ids=torch.tensor([prompt + b]), use_cache=False).logits[0].clone() for b in branches]
+    prepare_network(network)
+    trees = Trees.of([Tree(tuple(prompt), tuple(Branch(tuple(b)) for b in branches))])
+    read = Readout.of(network).logits(hidden_states(network, trees).index_select(0, trees.source)).split([4, 6])
+    for mine, theirs in zip(read, plain, strict=True):
+        assert torch.allclose(mine, theirs[6:-1], atol=1e-4)
+    batch = decoder(network, 4)
+    steps = [batch.prefill([tuple(prompt)], 2).expand(2, -1)]
+    steps += [batch.decode(torch.tensor([b[i] for b in branches])) for i in range(3)]
+    for i, theirs in enumerate(plain):
+        assert torch.allclose(torch.stack(steps, 1)[i], theirs[6:10], atol=1e-4)
+
+
+def test_fast_ways_stay_on_where_they_agree_and_are_remembered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert takes_trees(prepare_network(made("llama"))) and cache.exists()
+    monkeypatch.setattr(prove, "_proved", lambda *_: pytest.fail("it was proved before"))
+    assert takes_trees(prepare_network(made("llama")))
+
+
+def test_a_part_that_training_has_not_touched_yet_is_tried_as_if_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = made("llama")
+    weights = {name: p.detach().clone() for name, p in network.named_parameters()}
+    seen: list[float] = []
+    plain = prove._plain
+
+    def noted(network: Any, tree: Tree) -> list[Tensor]:
+        seen.append(float(network.model.norm.weight.std()))
+        return plain(network, tree)
+
+    monkeypatch.setattr(prove, "_plain", noted)
+    prepare_network(network)
+    assert seen[0] > 0.1 and all(torch.equal(p, weights[name]) for name, p in network.named_parameters())
+
+
+def test_a_network_that_nothing_agrees_with_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = made("llama")
+    monkeypatch.setattr(Readout, "of", staticmethod(lambda model: Readout(model.lm_head.weight.flip(0), None)))
+    with pytest.raises(InputError, match=r"the model odd \(LlamaForCausalLM\) computes other numbers here than in"):
+        prepare_network(network, "odd")
+
+
+def test_attention_that_differs_is_switched_off_and_rows_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    from accord.engine import forward
+
+    network, read_row = made("llama"), forward.read_row
+    monkeypatch.setattr(forward, "read_row", lambda *given: read_row(*given) * 1.5)
+    prepare_network(network)
+    assert not takes_trees(network)
