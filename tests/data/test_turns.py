@@ -64,6 +64,56 @@ def test_a_dialogue_is_read_as_the_template_writes_it(name: str, data: st.DataOb
     assert trained(tokenizer, tree.branches[0]) == "".join(answer + end for answer in answers)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+@settings(max_examples=25)
+@given(data=st.data())
+def test_samples_and_both_sides_of_a_pair_follow_the_prompt_of_the_template(name: str, data: st.DataObject) -> None:
+    tokenizer, empty = TOKENIZERS[name], "<think>\n\n</think>\n\n" if name == "qwen" else ""
+    asked = data.draw(dialogues(name, data.draw(st.integers(1, 3))))[:-1]
+    chosen, rejected = data.draw(st.lists(words, min_size=2, max_size=2, unique=True))
+    (row,) = load_data([{"prompt": asked, "chosen": chosen, "rejected": rejected}])
+    (tree,) = encode(tokenizer, [row], max_length=10_000, context=None).trees
+    prompt = rendered(tokenizer, asked, add_generation_prompt=True)
+    assert list(tree.prompt) == prompt == list(encode_prompt(tokenizer, row.prompt))
+    assert [tokenizer.decode(branch.tokens) for branch in tree.branches] == [
+        empty + said + FAMILIES[name][1] for said in (chosen, rejected)
+    ]
+
+
+@st.composite
+def errands(draw: st.DrawFn, name: str) -> list[dict[str, Any]]:
+    """A question, calls of a tool with their results, and an answer, each perhaps after a thought."""
+    thought = st.fixed_dictionaries({}, optional={"reasoning_content": words} if name == "qwen" else {})
+    said = draw(dialogues(name, 1))
+    for _ in range(draw(st.integers(1, 2))):
+        call = {"type": "function", "function": {"name": "rain", "arguments": {"city": draw(words)}}}
+        content = {"content": draw(st.none() | words)}
+        said[-1:-1] = [
+            {"role": "assistant", **content, "tool_calls": [call], **draw(thought)},
+            {"role": "tool", "content": draw(words), "name": "rain"},
+        ]
+    said[-1].update(draw(thought))
+    return said
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen"])
+@settings(max_examples=25)
+@given(data=st.data())
+def test_calls_of_tools_and_thoughts_are_read_as_the_template_writes_them(name: str, data: st.DataObject) -> None:
+    tokenizer, tools = TOKENIZERS[name], [{"type": "function", "function": {"name": "rain"}}]
+    messages = data.draw(errands(name))
+    (row,) = load_data([{"messages": messages, "tools": tools}])
+    tree = to_tree(tokenizer, row)
+    answers = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
+    asked = [rendered(tokenizer, messages[:i], tools=tools, add_generation_prompt=True) for i in answers]
+    written = [rendered(tokenizer, messages[: i + 1], tools=tools) for i in answers]
+    rest = len(rendered_rest(tokenizer))
+    assert list(tree.prompt) == asked[0]
+    assert [*tree.prompt, *tree.branches[0].tokens] == written[-1][: len(written[-1]) - rest]
+    learned = [whole[len(before) : len(whole) - rest] for before, whole in zip(asked, written, strict=True)]
+    assert trained(tokenizer, tree.branches[0]) == "".join(tokenizer.decode(tokens) for tokens in learned)
+
+
 def rendered_rest(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     return list(tokenizer(turn_end(tokenizer).rest, add_special_tokens=False)["input_ids"])
 
