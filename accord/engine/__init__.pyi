@@ -1,3 +1,4 @@
+from . import adapters as adapters
 from . import attention as attention
 from . import cache as cache
 from . import checkpoint as checkpoint

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
+from accord.engine.adapters import own_state, take
 from accord.engine.fit import Optimizer
 from accord.errors import InputError
 
@@ -31,7 +31,7 @@ def save(folder: Path, step: int, optimizer: Optimizer, state: Mapping[str, Any]
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name, network in optimizer.networks.items():
-        save_file(_tensors(network), partial / f"{name}.safetensors")
+        save_file(own_state(network), partial / f"{name}.safetensors")
     moments = {
         f"{name}|{key}": tensor
         for name, parameter in optimizer.named_parameters().items()
@@ -61,13 +61,12 @@ def load(checkpoint: Path, optimizer: Optimizer) -> tuple[int, dict[str, Any]]:
     for name, network in optimizer.networks.items():
         file = checkpoint / f"{name}.safetensors"
         tensors = load_file(file, device=str(optimizer.device)) if file.name in saved["files"] else {}
-        expected = _tensors(network)
+        expected = own_state(network)
         if tensors.keys() != expected.keys() or any(tensors[k].shape != expected[k].shape for k in expected):
             raise InputError(
                 f"{checkpoint} belongs to another model than the one given; give the same --model as before."
             )
-        for key, tensor in expected.items():
-            tensor.copy_(tensors[key])
+        take(network, tensors)
     moments = load_file(checkpoint / MOMENTS, device=str(optimizer.device))
     for name, parameter in optimizer.named_parameters().items():
         kept = {k.removeprefix(f"{name}|"): v for k, v in moments.items() if k.startswith(f"{name}|")}
@@ -91,10 +90,3 @@ def _verified(checkpoint: Path) -> dict[str, Any]:
         if actual != size:
             raise InputError(f"the checkpoint file {file} is cut short ({actual:,} of {size:,} bytes); {remedy}.")
     return saved
-
-
-def _tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers, those that several layers share once."""
-    tensors = network.state_dict()
-    first = {tensor.data_ptr(): name for name, tensor in reversed(tensors.items())}
-    return {name: tensor for name, tensor in tensors.items() if first[tensor.data_ptr()] == name}

@@ -6,7 +6,7 @@ Nothing here needs torch, so that a command line can show the settings of every 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from accord import engine
@@ -53,7 +53,33 @@ class OptimizerConfig:
 
 
 @dataclass(kw_only=True)
-class TrainingConfig(OptimizerConfig):
+class AdapterConfig(OptimizerConfig):
+    """Whether adapters (LoRA) are trained in place of all weights, and which."""
+
+    lora_rank: int = 0
+    """Train adapters of this rank and leave the model's own weights as they are; 0 trains all weights."""
+    lora_alpha: float | None = None
+    """Adapters are multiplied by alpha / rank; alpha is twice the rank unless given."""
+    lora_targets: str | None = None
+    """The linear layers that get adapters, with commas between their names; all of the trunk unless given."""
+    lora_rslora: bool = False
+    """Multiply by alpha / sqrt(rank) instead (rsLoRA), which lets a high rank learn as fast as a low one."""
+    lora_dora: bool = False
+    """Learn the lengths of the weights' rows apart from their directions (DoRA)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lora_rank < 0:
+            raise InputError(f"lora_rank must not be negative, but is {self.lora_rank}.")
+        given = [f.name for f in fields(AdapterConfig) if f.name.startswith("lora_") and getattr(self, f.name) != f.default]
+        if given and not self.lora_rank:
+            raise InputError(f"{given[0]} is about adapters, which are trained where lora_rank is given.")
+        if self.lora_alpha is not None:
+            require_positive(lora_alpha=self.lora_alpha)
+
+
+@dataclass(kw_only=True)
+class TrainingConfig(AdapterConfig):
     """Settings that every method has."""
 
     batch_size: int = 8

@@ -20,7 +20,8 @@ from transformers.utils import logging as transformers_logging
 
 from accord.engine.forward import log_probabilities, outputs
 from accord.engine.generate import generate
-from accord.engine.precision import autocast, compute_dtype, frozen_copy
+from accord.engine.adapters import adapted, frozen_copy, graft, save_adapters, twin
+from accord.engine.precision import autocast, compute_dtype
 from accord.engine.prove import take_fast_ways
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Trees
@@ -127,14 +128,20 @@ class Model:
         return self.same_vocabulary(other) and self.tokenizer.chat_template == other.tokenizer.chat_template
 
     def save(self, folder: str | Path) -> Path:
-        """Write network, tokenizer and chat template in Hugging Face format: whole under another name, then renamed."""
+        """Write network, tokenizer and chat template in Hugging Face format: whole under another name, then renamed.
+
+        Of a network with adapters these are written, as peft does.
+        """
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         if self.network.can_generate() and len(self.ends) > 1:  # so that other software stops where this does
             self.network.generation_config.eos_token_id = list(self.ends)
         with quiet():
-            self.network.save_pretrained(partial)
+            if adapted(self.network):
+                save_adapters(self.network, partial)
+            else:
+                self.network.save_pretrained(partial)
             self.tokenizer.save_pretrained(partial)
         partial.chmod(0o755)
         if folder.exists():
@@ -159,7 +166,7 @@ class Model:
         return other
 
     def frozen_copy(self: AnyModel) -> AnyModel:
-        """A copy that is only read, whose results equal this model's bit for bit: see `precision.frozen_copy`."""
+        """A copy that is only read, whose results equal this model's bit for bit: see `adapters.frozen_copy`."""
         return self.with_network(frozen_copy(self.network, self.dtype))
 
 
@@ -263,17 +270,21 @@ def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedM
     tokenizer = copy.deepcopy(model.tokenizer)
     if tokenizer.pad_token == tokenizer.eos_token:
         tokenizer.pad_token = tokenizer.unk_token if tokenizer.unk_token != tokenizer.eos_token else None
-    config = copy.deepcopy(model.network.config)
+    shared = twin(model.network) if adapted(model.network) else None
+    config = copy.deepcopy(model.network.config) if shared is None else shared.config
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
     config.pad_token_id = tokenizer.pad_token_id
-    with quiet():
+    weights = next(model.network.parameters())
+    with quiet(), torch.device("cpu" if shared is None else "meta"):
         network = AutoModelForSequenceClassification.from_config(config)
-    network.base_model.load_state_dict(model.network.base_model.state_dict())
     width = network.score.in_features
     head = torch.randn(len(labels), width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
+    if shared is not None:
+        graft(network, shared, head.to(weights))
+        return network, tokenizer
+    network.base_model.load_state_dict(model.network.base_model.state_dict())
     network.score.weight.data.copy_(head)
-    weights = next(model.network.parameters())
     return prepare_network(network.to(device=weights.device, dtype=weights.dtype).eval()), tokenizer
 
 

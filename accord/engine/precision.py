@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -39,16 +38,14 @@ def autocast(dtype: torch.dtype, device: torch.device | str = "cpu") -> Abstract
     return torch.autocast(torch.device(device).type, dtype=dtype) if dtype == torch.bfloat16 else nullcontext()
 
 
-def frozen_copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy of the model that is only read: no gradients, and the weights of linear layers held in `dtype`.
+def cast_linear(model: nn.Module, dtype: torch.dtype) -> None:
+    """Hold the weights of linear layers in `dtype`, in place, where it is what a pass would cast them to anyway.
 
-    Only weights that a pass would cast anyway are cast, so its results equal the original's bit for bit, in little more
-    than half the memory. Weights shared with the embedding stay as they are.
+    So results stay the same bit for bit, in little more than half the memory. A classifier's head and weights shared
+    with the embedding stay as they are.
     """
-    duplicate = copy.deepcopy(model).requires_grad_(False).eval()
-    embedded = {p.data_ptr() for m in duplicate.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    for name, module in duplicate.named_modules():
+    embedded = {p.data_ptr() for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    for name, module in model.named_modules():
         is_cast = isinstance(module, nn.Linear) and name != "score" and module.weight.data_ptr() not in embedded
         if is_cast and dtype == torch.bfloat16:
             module.to(dtype)
-    return duplicate

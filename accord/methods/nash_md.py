@@ -128,4 +128,4 @@ class Snapshots:
     def keep(self, policy: Policy, steps: int) -> None:
         """Take the policy in after so many steps, if it is time."""
         if self.kept and steps % self.every == 0:
-            self.last(steps).network.load_state_dict(policy.network.state_dict())
+            engine.adapters.take(self.last(steps).network, engine.adapters.own_state(policy.network))

@@ -96,7 +96,7 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         left_out = LeftOut(given.strict)
         rows = of_kind(data, given.split, self.reads, self.command, left_out)
         left_out.require_few(given.max_bad)
-        trained = self.start(as_policy(model, self))
+        trained = engine.adapters.adapt(self.start(as_policy(model, self)), self)
 
         def learner(run: Run) -> Learner:
             trees = self.encode(trained, rows, left_out)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from accord import data, feedback
+from accord import data, engine, feedback
 from accord.engine.config import SamplingConfig
 from accord.errors import LeftOut
 from accord.methods.offline import Method, as_policy
@@ -62,7 +62,7 @@ class OnlineMethod(Method, SamplingConfig, ABC):
         left_out = LeftOut(given.strict)
         asked = data.load_prompts(rows, split=given.split, left_out=left_out)
         left_out.require_few(given.max_bad)
-        policy = as_policy(model, self)
+        policy = engine.adapters.adapt(as_policy(model, self), self)
 
         def learner(run: Run) -> Learner:
             prompts, _ = data.encoding.encode_prompts(

@@ -39,6 +39,8 @@ class Pretrain(OfflineMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.from_scratch and self.lora_rank:
+            raise InputError("from_scratch draws new weights, which adapters would leave untrained: leave one out.")
         if self.max_length < 2:
             raise InputError(
                 f"max_length must be at least 2, a token and the one that follows it, not {self.max_length}."

@@ -140,7 +140,7 @@ class RoundsLearner(Learner):
         self.method, self.policy, self.verifier = method, policy, verifier
         self.networks = {"model": policy.network}
         more = method.from_base and method.rounds > 1
-        self.base = copy.deepcopy(policy.network.state_dict()) if more else None
+        self.base = copy.deepcopy(engine.adapters.own_state(policy.network)) if more else None
         self.objective = maximum_likelihood(policy, method.temperature)
         self.number = self.first = 0
         self.numbers: dict[str, float] = {}
@@ -169,7 +169,7 @@ class RoundsLearner(Learner):
             shown = "  ".join(f"{name} {value:.3g}" for name, value in numbers.items())
             run.print(f"{len(selected)} samples to learn from: {shown}")
             if self.base is not None:
-                self.policy.network.load_state_dict(self.base)
+                engine.adapters.take(self.policy.network, self.base)
             self._take(run, at.number, step, numbers)
             optimizer.restart(self.method.steps(len(self.trees), at.number))
             run.expect(self.total)

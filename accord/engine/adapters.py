@@ -1,0 +1,180 @@
+"""Adapters: a few weights that are trained beside a network's own, which stay as they were (LoRA).
+
+    W x + s B A x,  A (r, d_in) drawn and B (d_out, r) from 0,  s = alpha / r, or alpha / sqrt(r) with rsLoRA
+
+Hu et al. 2021 (arXiv:2106.09685), Kalajdzievski 2023 (arXiv:2312.03732); DoRA, which learns the length of each row of
+the sum apart, is Liu et al. 2024 (arXiv:2402.09353). The layers are those of peft.
+
+The network's own weights are held in the precision that a pass would cast them to, and are shared by all its copies:
+the start that a method compares with, the best by a measure, snapshots. Each copy has adapters of its own, so none
+depends on what another is doing, and the start is the start by construction.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from accord.engine.precision import cast_linear
+from accord.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from accord.engine.config import TrainingConfig
+    from accord.engine.models import AnyModel
+
+PREFIX, OWN = "base_model.model.", ".default"
+"""What peft puts before the names of weights in a file, and into those of a network."""
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+def peft() -> Any:
+    """The package; InputError where it is not installed."""
+    try:
+        import peft
+    except ImportError:
+        raise InputError("adapters (LoRA) need peft: pip install 'accord[lora]'.") from None
+    return peft
+
+
+def adapted(network: nn.Module) -> bool:
+    """Whether the network has adapters, which alone are trained."""
+    return getattr(network, "_adapter", None) is not None
+
+
+def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
+    """Give the model's network adapters as the settings say, in place, and return the model; of rank 0 none.
+
+    A classifier's head is trained whole. B is 0, so that the model is what it was.
+
+    Raises InputError where peft is missing, or the network has no linear layers called so.
+    """
+    network = model.network
+    if not config.lora_rank or adapted(network):
+        return model
+    lora = peft().LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=2 * config.lora_rank if config.lora_alpha is None else config.lora_alpha,
+        target_modules=targets(network, config.lora_targets),
+        use_rslora=config.lora_rslora,
+        use_dora=config.lora_dora,
+        modules_to_save=["score"] if hasattr(network, "score") else None,
+        task_type="SEQ_CLS" if hasattr(network, "score") else "CAUSAL_LM",
+        base_model_name_or_path=str(Path(model.name).resolve()) if Path(model.name).exists() else model.name,
+    )
+    head, weights = getattr(network, "score", None), next(network.parameters()).dtype
+    cast_linear(network, model.dtype)
+    layers = copy.copy(lora)
+    layers.modules_to_save = None  # the head is trained as it is, without a copy of the old one
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        peft().inject_adapter_in_model(layers, network)
+    for name, parameter in network.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.to(weights)
+    if head is not None:
+        head.requires_grad_(True)
+    network._adapter = lora  # type: ignore[assignment]
+    return model
+
+
+def targets(network: PreTrainedModel, asked: str | None) -> list[str]:
+    """The last names of the linear layers of the trunk, all or those asked for."""
+    linear = {name.rsplit(".", 1)[-1] for name, m in network.base_model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+    if asked is None:
+        return sorted(linear)
+    names = [name.strip() for name in asked.split(",")]
+    for name in names:
+        if name not in linear:
+            raise InputError(
+                f"lora_targets: adapters go into linear layers of the trunk ({', '.join(sorted(linear))}), and "
+                f"{name!r} is none{nearest(name, linear)}."
+            )
+    return names
+
+
+def own_state(network: nn.Module) -> dict[str, Tensor]:
+    """What makes the network different from others of its start: its adapters and head, or without adapters all of it.
+
+    Weights that several layers share are there once.
+    """
+    tensors = network.state_dict()
+    if adapted(network):
+        return {name: tensor for name, tensor in tensors.items() if "lora_" in name or name.startswith("score.")}
+    first = {tensor.data_ptr(): name for name, tensor in reversed(tensors.items())}
+    return {name: tensor for name, tensor in tensors.items() if first[tensor.data_ptr()] == name}
+
+
+def take(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a network, in place, what `own_state` returned of another of its start."""
+    with torch.no_grad():
+        for name, tensor in own_state(network).items():
+            tensor.copy_(tensors[name])
+
+
+def twin(network: Any) -> Any:
+    """A copy of the network, which shares with it what adapters leave as it is."""
+    own = own_state(network) if adapted(network) else {}
+    shared = [p for name, p in network.named_parameters() if name not in own] if own else []
+    return copy.deepcopy(network, {id(p): p for p in shared})
+
+
+def frozen_copy(network: Any, dtype: torch.dtype) -> Any:
+    """A copy of the network that is only read, without gradients, its linear layers held in `dtype`.
+
+    Its results equal the original's bit for bit: see `precision.cast_linear`.
+    """
+    duplicate = twin(network).requires_grad_(False).eval()
+    cast_linear(duplicate, dtype)
+    return duplicate
+
+
+def graft(classifier: PreTrainedModel, network: PreTrainedModel, head: Tensor) -> None:
+    """Give a classifier the trunk of a prepared network with adapters, and a head that is trained whole."""
+    setattr(classifier, classifier.base_model_prefix, network.base_model)
+    classifier.score.weight = nn.Parameter(head)  # type: ignore[union-attr]
+    classifier.config = network.config
+    for name in ("_prepared_by_accord", "_accord_recomputes"):
+        setattr(classifier, name, getattr(network, name))
+    classifier._adapter = replace(network._adapter, task_type="SEQ_CLS", modules_to_save=["score"])  # type: ignore
+    classifier.eval()
+
+
+def save_adapters(network: nn.Module, folder: Path) -> None:
+    """Write the adapters as peft does: `adapter_model.safetensors` and `adapter_config.json`."""
+    lora: Any = network._adapter
+    lora.save_pretrained(folder)
+    tensors = {_in_file(name): tensor.detach().cpu().contiguous() for name, tensor in own_state(network).items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _in_file(name: str) -> str:
+    name = name.replace(OWN, "")
+    return PREFIX + (name.removesuffix(".weight") if "lora_magnitude_vector" in name else name)
+
+
+def read_adapters(network: nn.Module, folder: Path) -> None:
+    """Give a network with adapters those that `save_adapters` wrote of it."""
+    tensors = load_file(folder / WEIGHTS)
+    take(network, {name: tensors[_in_file(name)] for name in own_state(network)})
+
+
+def merged(network: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel:
+    """The network with the adapters of a folder, of any kind that peft merges, added to its own weights.
+
+    Raises InputError where they do not fit it.
+    """
+    try:
+        return peft().PeftModel.from_pretrained(network, str(folder)).merge_and_unload()  # type: ignore[no-any-return]
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"the adapter {name} does not fit its base model: {said}") from error
