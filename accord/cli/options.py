@@ -23,7 +23,14 @@ from accord.errors import InputError, nearest
 REQUIRED = inspect.Parameter.empty
 
 Group = Literal[
-    "reads and writes", "the method's own", "the command's own", "training", "sampling", "adapters", "computing", "watching"
+    "reads and writes",
+    "the method's own",
+    "the command's own",
+    "training",
+    "sampling",
+    "adapters",
+    "computing",
+    "watching",
 ]
 
 FIRST = (
@@ -48,7 +55,8 @@ OF_FUNCTIONS: dict[str, Group] = {
 """The groups of functions' options that are not their own; what is required is read or written too."""
 
 OF_CLASSES: dict[str, Group] = {
-    "OptimizerConfig": "training", "AdapterConfig": "adapters", "TrainingConfig": "training", "SamplingConfig": "sampling",
+    "OptimizerConfig": "training", "AdapterConfig": "adapters", "TrainingConfig": "training",
+    "SamplingConfig": "sampling",
 }  # fmt: skip
 """The groups of the fields that methods inherit, by the class that declares them first."""
 

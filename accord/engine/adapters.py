@@ -13,6 +13,7 @@ depends on what another is doing, and the start is the start by construction.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,8 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
     cast_linear(network, model.dtype)
     layers = copy.copy(lora)
     layers.modules_to_save = None  # the head is trained as it is, without a copy of the old one
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         torch.manual_seed(config.seed)
         peft().inject_adapter_in_model(layers, network)
     for name, parameter in network.named_parameters():
@@ -89,7 +91,8 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
 
 def targets(network: PreTrainedModel, asked: str | None) -> list[str]:
     """The last names of the linear layers of the trunk, all or those asked for."""
-    linear = {name.rsplit(".", 1)[-1] for name, m in network.base_model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+    modules = network.base_model.named_modules()
+    linear = {name.rsplit(".", 1)[-1] for name, module in modules if isinstance(module, nn.Linear | Conv1D)}
     if asked is None:
         return sorted(linear)
     names = [name.strip() for name in asked.split(",")]

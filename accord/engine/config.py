@@ -71,7 +71,8 @@ class AdapterConfig(OptimizerConfig):
         super().__post_init__()
         if self.lora_rank < 0:
             raise InputError(f"lora_rank must not be negative, but is {self.lora_rank}.")
-        given = [f.name for f in fields(AdapterConfig) if f.name.startswith("lora_") and getattr(self, f.name) != f.default]
+        own = (field for field in fields(AdapterConfig) if field.name.startswith("lora_"))
+        given = [field.name for field in own if getattr(self, field.name) != field.default]
         if given and not self.lora_rank:
             raise InputError(f"{given[0]} is about adapters, which are trained where lora_rank is given.")
         if self.lora_alpha is not None:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from accord.engine.adapters import adapted, frozen_copy, graft, save_adapters, twin
 from accord.engine.forward import log_probabilities, outputs
 from accord.engine.generate import generate
-from accord.engine.adapters import adapted, frozen_copy, graft, save_adapters, twin
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.prove import take_fast_ways
 from accord.engine.sampling import Sampling

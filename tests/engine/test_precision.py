@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from accord.engine.adapters import frozen_copy
 from accord.engine.forward import log_probabilities, prepare
-from accord.engine.precision import autocast, compute_dtype, frozen_copy, has_bfloat16
+from accord.engine.precision import autocast, compute_dtype, has_bfloat16
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from tests.engine.tiny import CONFIGS, random_model
