@@ -83,6 +83,7 @@ def main() -> None:
             "dtype": given.dtype,
             "steps": given.warmup + given.steps,
             "max_length": 512,
+            "lora_rank": given.lora_rank,
             **WORK[given.work],
         }
         (folder / "plan.json").write_text(json.dumps(settings))
@@ -130,6 +131,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float32"))
     parser.add_argument("--steps", type=int, default=6, help="measured steps in a turn")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them that are not measured")
+    parser.add_argument("--lora-rank", type=int, default=0, help="adapters of this rank, of both libraries")
     parser.add_argument("--turns", type=int, default=2, help="turns of each library")
     parser.add_argument("--out", help="a JSON file for every number")
     return parser.parse_args()
@@ -146,8 +148,9 @@ def process(script: str, *arguments: Path) -> None:
 
 def show(plan: dict[str, Any], summaries: dict[str, Summary], given: argparse.Namespace) -> None:
     """The table of seconds and memory."""
+    adapters = f", adapters of rank {plan['lora_rank']}" if plan["lora_rank"] else ""
     title = (
-        f"{plan['work']}, {plan['what'].format(**plan)} a step, {plan['model']}, {plan['dtype']}: "
+        f"{plan['work']}, {plan['what'].format(**plan)} a step, {plan['model']}, {plan['dtype']}{adapters}: "
         f"{given.turns} turns of {given.steps} steps after {given.warmup}"
     )
     table = Table("", "seconds a step", "min", "max", "tokens/s", "peak GB")

@@ -28,7 +28,7 @@ from accord.records import EncodedPrompt
 from accord.train.loop import Result, StepResult
 
 METHODS = {"dpo": DPO, "sft": SFT, "reward": RewardModel}
-SHARED = ("learning_rate", "batch_size", "max_length", "dtype", "seed")
+SHARED = ("learning_rate", "batch_size", "max_length", "dtype", "seed", "lora_rank")
 SAMPLING = ("group_size", "max_new_tokens", "kl", "kl_coefficient", "clip_low", "clip_high")
 
 

@@ -100,7 +100,13 @@ def from_rows(plan: dict[str, Any], settings: dict[str, Any], rows: Dataset) -> 
         train_sampling_strategy="sequential",
     )
     stopwatch = Stopwatch()
-    trainer = trainer_of(model=plan["start"]["trl"], args=config, train_dataset=rows, callbacks=[stopwatch])
+    trainer = trainer_of(
+        model=plan["start"]["trl"],
+        args=config,
+        train_dataset=rows,
+        callbacks=[stopwatch],
+        peft_config=adapters(plan),
+    )
     trainer.train()
     read = [_tokens(row) for row in trainer.train_dataset]
     tokens = [sum(read[i : i + size]) for i in range(0, len(read), size)]
@@ -129,6 +135,7 @@ def from_samples(
         reward_funcs=length,
         train_dataset=rows,
         callbacks=[stopwatch],
+        peft_config=adapters(plan),
         rollout_func=(lambda prompts, trainer: _said(trainer, prompts, given)) if given else None,
     )
     trainer.model.generate = stopwatch.around(trainer.model.generate)
@@ -138,6 +145,17 @@ def from_samples(
     total = [0, *measures["tokens"]]
     measures["tokens"] = [int(after - before) for before, after in pairwise(total)]
     return {"seconds": stopwatch.seconds, "generation": stopwatch.within, **measures}
+
+
+def adapters(plan: dict[str, Any]) -> Any:
+    """The adapters that accord has by default, if any."""
+    if not plan["lora_rank"]:
+        return None
+    from peft import LoraConfig
+
+    rank = plan["lora_rank"]
+    task = "SEQ_CLS" if plan["work"] == "reward" else "CAUSAL_LM"
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type=task)
 
 
 def logged(trainer: Trainer, **names: str) -> dict[str, list[Any]]:
