@@ -13,6 +13,7 @@ depends on what another is doing, and the start is the start by construction.
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -70,7 +71,7 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
         use_dora=config.lora_dora,
         modules_to_save=["score"] if hasattr(network, "score") else None,
         task_type="SEQ_CLS" if hasattr(network, "score") else "CAUSAL_LM",
-        base_model_name_or_path=str(Path(model.name).resolve()) if Path(model.name).exists() else model.name,
+        base_model_name_or_path=_base(network, model.name),
     )
     head, weights = getattr(network, "score", None), next(network.parameters()).dtype
     cast_linear(network, model.dtype)
@@ -87,6 +88,15 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
         head.requires_grad_(True)
     network._adapter = lora  # type: ignore[assignment]
     return model
+
+
+def _base(network: nn.Module, name: str) -> str:
+    """What the adapters are for: the model, or where an adapter was merged into it, what that one was for."""
+    start = getattr(network, "_merged", None)
+    if start is None:
+        return str(Path(name).resolve()) if Path(name).exists() else name
+    read_lora(start)
+    return str(read_config(start)["base_model_name_or_path"])
 
 
 def targets(network: PreTrainedModel, asked: str | None) -> list[str]:
@@ -153,11 +163,55 @@ def graft(classifier: PreTrainedModel, network: PreTrainedModel, head: Tensor) -
 
 
 def save_adapters(network: nn.Module, folder: Path) -> None:
-    """Write the adapters as peft does: `adapter_model.safetensors` and `adapter_config.json`."""
+    """Write the adapters as peft does: `adapter_model.safetensors` and `adapter_config.json`.
+
+    Where the network started from a model with an adapter of its own, both are written as one, of both ranks together.
+    """
     lora: Any = network._adapter
-    lora.save_pretrained(folder)
     tensors = {_in_file(name): tensor.detach().cpu().contiguous() for name, tensor in own_state(network).items()}
+    start = getattr(network, "_merged", None)
+    if start is not None:
+        lora, tensors = joined(read_lora(start), (lora, tensors))
+    lora.save_pretrained(folder)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def joined(*parts: tuple[Any, dict[str, Tensor]]) -> tuple[Any, dict[str, Tensor]]:
+    """Adapters of one network as one whose update is their sum: A = [A_1; A_2], B = [s_1 B_1, s_2 B_2], s = 1.
+
+    A layer that only one of them has gets zeros for the other.
+    """
+    stems = sorted({name.rsplit(".lora_", 1)[0] for _, tensors in parts for name in tensors if ".lora_" in name})
+    whole = {name: tensor for _, tensors in parts for name, tensor in tensors.items() if ".lora_" not in name}
+    for stem in stems:
+        down, up = f"{stem}.lora_A.weight", f"{stem}.lora_B.weight"
+        [like_a, like_b, *_] = [tensors[name] for _, tensors in parts if down in tensors for name in (down, up)]
+        has = [(lora, tensors) for lora, tensors in parts]
+        a = [t.get(down, like_a.new_zeros(lora.r, like_a.shape[1])) for lora, t in has]
+        b = [scale(lora) * t.get(up, like_b.new_zeros(like_b.shape[0], lora.r)) for lora, t in has]
+        whole |= {down: torch.cat(a), up: torch.cat(b, 1)}
+    rank, last = sum(lora.r for lora, _ in parts), parts[-1][0]
+    names = sorted({stem.rsplit(".", 1)[-1] for stem in stems})
+    return replace(last, r=rank, lora_alpha=rank, use_rslora=False, target_modules=names), whole
+
+
+def scale(lora: Any) -> float:
+    """s, by which a LoRA's product is multiplied."""
+    return float(lora.lora_alpha / (lora.r**0.5 if lora.use_rslora else lora.r))
+
+
+def read_lora(folder: Path) -> tuple[Any, dict[str, Tensor]]:
+    """The configuration and the weights of a plain LoRA; InputError where the folder holds another adapter."""
+    config, tensors = peft().PeftConfig.from_pretrained(str(folder)), load_file(folder / WEIGHTS)
+    is_plain = config.peft_type == "LORA" and not config.use_dora and config.bias == "none" and not config.rank_pattern
+    if not is_plain or any(not name.endswith((".lora_A.weight", ".lora_B.weight")) for name in tensors):
+        raise InputError(f"{folder} holds an adapter that no second one can be added to: merge it first (accord merge).")
+    return config, tensors
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The `adapter_config.json` of a folder."""
+    return dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
 
 
 def _in_file(name: str) -> str:
