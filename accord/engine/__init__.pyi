@@ -10,6 +10,7 @@ from . import load as load
 from . import models as models
 from . import precision as precision
 from . import readout as readout
+from . import routers as routers
 from . import sampling as sampling
 from . import tiles as tiles
 from . import trees as trees

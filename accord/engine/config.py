@@ -76,9 +76,13 @@ class TrainingConfig(OptimizerConfig):
     system: Literal["refuse", "fold"] = "refuse"
     """What is done with a system message where the chat template has no place for one: fold puts it before the first
     question."""
+    router_aux_loss_coefficient: float | None = None
+    """Weight of the loss that balances a mixture's experts (0: none); without it the model's router_aux_loss_coef."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.router_aux_loss_coefficient is not None and not 0 <= self.router_aux_loss_coefficient < math.inf:
+            raise InputError(f"router_aux_loss_coefficient must be 0 or more, not {self.router_aux_loss_coefficient}.")
         sizes = ("batch_size", "epochs", "max_length", "tokens_per_pass")
         require_positive(**{name: getattr(self, name) for name in sizes})
         if self.max_steps is not None and self.max_steps < 1:
