@@ -2,6 +2,7 @@ from . import attention as attention
 from . import cache as cache
 from . import checkpoint as checkpoint
 from . import config as config
+from . import encoders as encoders
 from . import fit as fit
 from . import forward as forward
 from . import generate as generate

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from accord.engine.encoders import Encoder, reads_last_token
 from accord.engine.models import AnyModel, Policy, PreferenceNetwork, Scorer, preference_labels, prepare_network, quiet
 from accord.engine.precision import compute_dtype
 from accord.errors import InputError
@@ -33,15 +35,13 @@ def load_model(
         InputError: there is no such model, or it is a reward or preference model.
     """
     network, tokenizer = read_network(transformers.AutoModelForCausalLM, name, device, trust_remote_code)
-    if any("SequenceClassification" in architecture for architecture in network.config.architectures or ()):
-        raise InputError(f"{name} scores texts and writes none: it is a reward or preference model, no language model.")
     return Policy(network, tokenizer, name, compute_dtype(dtype, network.device))
 
 
 def load_reward_model(
     name: str, *, device: str | None = None, dtype: str = "float32", trust_remote_code: bool = False
-) -> Scorer:
-    """A reward model: a sequence classifier with one label.
+) -> Scorer | Encoder:
+    """A reward model: a sequence classifier with one label; an `Encoder` where it reads more than the last token.
 
     Raises InputError where there is no such model, or it is not a classifier with one label.
     """
@@ -62,28 +62,35 @@ def load_preference_model(
     Raises InputError where there is no such model, or it is not a preference model.
     """
     model = load_classifier(name, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-    if isinstance(model, Scorer):
+    if not isinstance(model, PreferenceNetwork):
         raise InputError(f"{name} is a reward model, not a preference model; train one with `accord preference`.")
     return model
 
 
 def load_classifier(
     name: str, *, device: str | None = None, dtype: str = "float32", trust_remote_code: bool = False
-) -> Scorer | PreferenceNetwork:
+) -> Scorer | PreferenceNetwork | Encoder:
     """A reward model or a preference model, by the labels that its configuration names.
 
     Raises InputError where there is no such model, or it is neither.
     """
     network, tokenizer = read_network(transformers.AutoModelForSequenceClassification, name, device, trust_remote_code)
-    architecture, labels = (network.config.architectures or [""])[0], sorted((network.config.id2label or {}).values())
+    labels = sorted((network.config.id2label or {}).values())
     precision = compute_dtype(dtype, network.device)
-    if "SequenceClassification" in architecture and len(labels) == 1:
+    if not reads_last_token(network) and len(labels) == 1:
+        return Encoder(network, tokenizer, name, precision)
+    if len(labels) == 1:
         return Scorer(network, tokenizer, name, precision)
-    if "SequenceClassification" in architecture and labels == sorted(preference_labels(len(labels) // 2)):
+    if labels == sorted(preference_labels(len(labels) // 2)):
         return PreferenceNetwork(network, tokenizer, name, precision)
-    raise InputError(
-        f"{name} is not a reward model: it must be a sequence classifier with one label, and is a {architecture} "
-        f"with {len(labels)}; train one with `accord reward`, or a preference model with `accord preference`."
+    raise _no_classifier(name, network.config)
+
+
+def _no_classifier(name: str, config: transformers.PreTrainedConfig) -> InputError:
+    kind, labels = ", ".join(config.architectures or ["model"]), len(config.id2label or ())
+    return InputError(
+        f"{name} is not a reward model: it must be a sequence classifier with one label, and is a {kind} with "
+        f"{labels}; train one with `accord reward`, or a preference model with `accord preference`."
     )
 
 
@@ -104,17 +111,44 @@ def read_network(
     given: dict[str, Any] = {"trust_remote_code": remote, **({"gguf_file": gguf_file} if gguf_file else {})}
     try:
         with quiet():
+            config = transformers.AutoConfig.from_pretrained(source, **given)
+            _check_kind(name, kind, config)
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **given)
             network, info = kind.from_pretrained(
                 source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **given
             )
+    except InputError:
+        raise
     except Exception as error:  # files that others wrote fail in any manner
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         form = "the GGUF file" if gguf_file else "the model"
         raise InputError(f"{form} {name} cannot be loaded: {said}") from error
     check_loaded(name, network, tokenizer, info)
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return prepare_network(network.to(target).eval(), name), tokenizer
+    network = network.to(target).eval()
+    is_encoder = kind is transformers.AutoModelForSequenceClassification and not reads_last_token(network)
+    return network if is_encoder else prepare_network(network, name), tokenizer
+
+
+def _check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig) -> None:
+    """Raise InputError where a configuration is that of another kind of model than a class of transformers is for."""
+    known = [a for a in config.architectures or () if hasattr(transformers, a)]
+    scores = any("SequenceClassification" in architecture for architecture in known)
+    if kind is transformers.AutoModelForSequenceClassification and known and not scores:
+        raise _no_classifier(name, config)
+    if kind is not transformers.AutoModelForCausalLM:
+        return
+    if scores:
+        raise InputError(f"{name} scores texts and writes none: it is a reward or preference model, no language model.")
+    said = f"{name} is a {', '.join(known) or config.model_type}"
+    if config.is_encoder_decoder:
+        raise InputError(f"{said}, which has an encoder and a decoder, and only models of a decoder alone are read.")
+    others = [part for part in ("vision_config", "audio_config") if getattr(config, part, None) is not None]
+    if others:
+        raise InputError(f"{said}, which reads more than text: give a model of text alone.")
+    writers = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    if known and not any(architecture in writers for architecture in known):
+        raise InputError(f"{said}, which is no causal language model, and writes no text.")
 
 
 class Source(NamedTuple):
@@ -189,9 +223,8 @@ def check_loaded(
     info: dict[str, Any],
 ) -> None:
     """Raise InputError where weights are missing or do not fit, or the tokenizer has tokens that the network lacks."""
-    own = type(network).__name__ in (network.config.architectures or ())
     for what, keys in (
-        ("lacks", info["missing_keys"] if own else ()),
+        ("lacks", info["missing_keys"]),
         ("has other shapes for", info["mismatched_keys"]),
     ):
         first = sorted(key if isinstance(key, str) else key[0] for key in keys)[:1]

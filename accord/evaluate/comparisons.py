@@ -161,6 +161,8 @@ def _judging(reward: str, beta: float | None, max_length: int, dtype: str) -> On
     if beta is not None:
         raise InputError(f"--beta turns scores into log-odds, and {reward} has probabilities of its own; leave it out.")
     if isinstance(judge, feedback.learned.LearnedJudge):
+        if isinstance(judge.model, engine.encoders.Encoder):
+            return OnTrial("reward model", "log-odds", ScoreLeads(lambda texts: judge.of_texts(texts).squeeze(1)))
         model = judge.model.in_dtype(dtype)
         learned = feedback.learned.Learned(model)
         kind = "preference model" if isinstance(model, engine.models.PreferenceNetwork) else "reward model"
