@@ -83,6 +83,11 @@ class Model:
         return next(self.network.parameters()).device
 
     @property
+    def is_quantized(self) -> bool:
+        """Whether its weights are held in few bits, and only read."""
+        return getattr(getattr(self.network, "config", None), "quantization_config", None) is not None
+
+    @property
     def context(self) -> int | None:
         """Tokens the architecture can read at once, where it has a limit."""
         return getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
@@ -159,8 +164,11 @@ class Model:
         return other
 
     def frozen_copy(self: AnyModel) -> AnyModel:
-        """A copy that is only read, whose results equal this model's bit for bit: see `precision.frozen_copy`."""
-        return self.with_network(frozen_copy(self.network, self.dtype))
+        """A copy that is only read, whose results equal this model's bit for bit: see `precision.frozen_copy`.
+
+        A quantized model, which is never trained, is its own.
+        """
+        return self if self.is_quantized else self.with_network(frozen_copy(self.network, self.dtype))
 
 
 class Policy(Model):
