@@ -14,8 +14,8 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers.quantizers import AutoHfQuantizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.quantizers import AutoHfQuantizer
 
 from accord.engine.encoders import Encoder, reads_last_token
 from accord.engine.models import AnyModel, Policy, PreferenceNetwork, Scorer, preference_labels, prepare_network, quiet
@@ -121,7 +121,12 @@ def read_network(
     source, gguf_file = locate(str(smollm2()) if name == "smollm2" else name)
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     given: dict[str, Any] = {"trust_remote_code": remote, **({"gguf_file": gguf_file} if gguf_file else {})}
-    how = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    how = {
+        "dtype": torch.float32,
+        "use_safetensors": True,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,
+    }
     what = "the GGUF file" if gguf_file else "the model"
     try:
         with quiet():
@@ -157,8 +162,8 @@ def _cause(error: Exception) -> str:
         return f"it needs {error.name}: pip install {error.name.partition('.')[0]}."
     if "trust_remote_code" in said or "custom code" in said:
         return (
-            "it needs code that comes with it, which no command runs; in Python load_model(..., trust_remote_code=True) "
-            "does, for models you trust."
+            "it needs code that comes with it, which no command runs; load_model(..., trust_remote_code=True) "
+            "in Python does, for models you trust."
         )
     return said
 
@@ -307,7 +312,11 @@ def check_loaded(
     for what, keys, remedy in (
         ("lacks the weight", info["missing_keys"], "copy it anew"),
         ("has another shape than its config.json says for", info["mismatched_keys"], "restore the file that is wrong"),
-        ("has no place for the weight", _left_over(info["unexpected_keys"]), "restore the config.json it was saved with"),
+        (
+            "has no place for the weight",
+            _left_over(info["unexpected_keys"]),
+            "restore the config.json it was saved with",
+        ),
         ("has numbers that are not finite in", _not_finite(network), "copy it anew, or take an earlier checkpoint"),
     ):
         names = sorted(key if isinstance(key, str) else key[0] for key in keys)

@@ -24,7 +24,7 @@ from accord.engine.precision import autocast, compute_dtype, frozen_copy
 from accord.engine.prove import take_fast_ways
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Trees
-from accord.engine.turns import turn_end
+from accord.engine.turns import FOLD, turn_end
 from accord.errors import InputError
 from accord.objectives.segments import segment_sum
 from accord.records import EncodedPrompt, Sample
@@ -128,8 +128,11 @@ class Model:
         return bool(self.tokenizer.get_vocab() == other.tokenizer.get_vocab())
 
     def same_tokens(self, other: Model) -> bool:
-        """Whether both models read a chat as the same tokens: one vocabulary, one chat template."""
-        return self.same_vocabulary(other) and self.tokenizer.chat_template == other.tokenizer.chat_template
+        """Whether both models read a chat as the same tokens: one vocabulary, one chat template, folding or not."""
+        if not self.same_vocabulary(other):
+            return False
+        mine, others = (str(model.tokenizer.chat_template).removeprefix(FOLD) for model in (self, other))
+        return mine == others
 
     def save(self, folder: str | Path) -> Path:
         """Write network, tokenizer and chat template in Hugging Face format: whole under another name, then renamed."""
@@ -211,7 +214,18 @@ class Classifier(Model):
     def outputs(self, trees: Trees) -> Tensor:
         """The L labels of every branch, (C, L)."""
         with self.autocast():
-            return outputs(self.network, trees, trees.last)
+            return outputs(self.network, trees, self._read(trees))
+
+    def _read(self, trees: Trees) -> Tensor:
+        """Where the labels are read, (C,): at a branch's last token, or, as transformers does, the last that is not
+        the padding of the configuration, which published models often have end a turn."""
+        pad = self.network.config.get_text_config().pad_token_id
+        back = [
+            next((i for i, token in enumerate(reversed(branch.tokens)) if token != pad), 0)
+            for tree in trees.trees
+            for branch in tree.branches
+        ]
+        return trees.last - torch.tensor(back, device=trees.last.device) if any(back) else trees.last
 
 
 class Scorer(Classifier):
@@ -269,8 +283,9 @@ def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedM
     # transformers reads a score at the last token that is not padding: were the end of turn padding too, it would read
     # the token before it.
     tokenizer = copy.deepcopy(model.tokenizer)
-    if tokenizer.pad_token == tokenizer.eos_token:
-        tokenizer.pad_token = tokenizer.unk_token if tokenizer.unk_token != tokenizer.eos_token else None
+    if tokenizer.pad_token in (None, tokenizer.eos_token):  # where there is none, trl has the end of turn pad
+        others = (tokenizer.unk_token, getattr(tokenizer, "bos_token", None))
+        tokenizer.pad_token = next((token for token in others if token not in (None, tokenizer.eos_token)), None)
     config = copy.deepcopy(model.network.config)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}

@@ -191,6 +191,8 @@ def _tree(network: PreTrainedModel) -> Tree:
     vocabulary = min(embeddings.num_embeddings, int(network.config.get_text_config().vocab_size))
     count = PROMPT + sum(BRANCHES)
     drawn = torch.randint(vocabulary, (count,), generator=torch.Generator().manual_seed(0)).tolist()
+    pad = network.config.get_text_config().pad_token_id  # which a classifier does not read
+    drawn = [(token + 1) % vocabulary if token == pad else token for token in drawn]
     starts = [PROMPT, PROMPT + BRANCHES[0], count]
     branches = tuple(Branch(tuple(drawn[a:b])) for a, b in pairwise(starts))
     return Tree(tuple(drawn[:PROMPT]), branches)

@@ -138,9 +138,7 @@ def as_policy(model: Policy | str | Path, config: TrainingConfig, *, trained: bo
     loaded = model if isinstance(model, engine.Policy) else engine.load.load_model(str(model), trained=trained)
     if trained and loaded.is_quantized:
         raise InputError(engine.load.not_trainable(loaded.name, str(engine.load.quantization(loaded.network.config))))
-    policy = loaded.in_dtype(config.dtype)
-    policy.tokenizer = engine.turns.with_template(policy.tokenizer, config.chat_template, config.system)
-    return policy
+    return config.templated(loaded.in_dtype(config.dtype))
 
 
 def reference_for(policy: Policy, name: str | None) -> Policy:
