@@ -21,7 +21,7 @@ from accord import data as rows_of
 from accord import engine
 from accord.console import legible, show, status
 from accord.errors import InputError, LeftOut
-from accord.evaluate.options import RowOptions, takes
+from accord.evaluate.options import ChatOptions, takes
 from accord.files import write_rows
 from accord.records import Prompt, Row, Text, row_to_json
 from accord.records import show as as_text
@@ -119,7 +119,7 @@ def rows_of_tasks(tasks: Sequence[Task], mixed: Sequence[Mixed]) -> Table:
     return grid
 
 
-@takes(RowOptions)
+@takes(ChatOptions)
 def data(file: str, *, model: str | None = None, first: int = 3, max_length: int = 512, **options: Any) -> None:
     """Show how the rows of a file are read: as what, how many, how long, the first ones, and what is left out and why.
 
@@ -131,16 +131,16 @@ def data(file: str, *, model: str | None = None, first: int = 3, max_length: int
         model: a folder, a Hugging Face Hub name, or smollm2, whose tokenizer and chat template read the rows.
         first: how many rows to show.
         max_length: tokens of prompt and completion; longer completions are cut, rows with longer prompts left out.
-        options: the fields of `RowOptions`.
+        options: the fields of `ChatOptions`.
 
     Raises:
         InputError: the file cannot be read, or none of its rows can be used.
     """
     if first < 0:
         raise InputError(f"--first must be 0 or more, not {first}.")
-    asked, left_out = RowOptions(**options), LeftOut()
+    asked, left_out = ChatOptions(**options), LeftOut()
     rows = rows_of.load_data(file, split=asked.split, limit=asked.limit, left_out=left_out)
-    policy = engine.load.load_model(model) if model else None
+    policy = asked.templated(engine.load.load_model(model)) if model else None
     trees: list[Tree] = []
     if policy and not isinstance(rows[0], Prompt):
         trees = rows_of.encoding.encode(

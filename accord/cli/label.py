@@ -12,14 +12,23 @@ from typing import Any, Literal
 
 from accord import engine, feedback
 from accord.console import status
+from accord.engine.config import TemplateOptions
 from accord.errors import InputError
-from accord.evaluate.options import RowOptions, takes
+from accord.evaluate.options import ChatOptions, takes
 from accord.files import write_rows
 from accord.records import Comparison, Preference, Prompt, Ranking, Text
 
 
+@takes(TemplateOptions)
 def label(
-    data: str, out: str, *, judge: str, agreement: float | None = None, seed: int = 0, pairs: int | None = None
+    data: str,
+    out: str,
+    *,
+    judge: str,
+    agreement: float | None = None,
+    seed: int = 0,
+    pairs: int | None = None,
+    **options: Any,
 ) -> Path:
     """Have a judge compare the completions of each prompt, and write what it prefers as rows of chosen and rejected.
 
@@ -34,6 +43,7 @@ def label(
         agreement: how often a simulated labeler agrees with the world's gold reward; without it the judge never errs.
         seed: decides where the simulated labeler errs.
         pairs: at most so many comparisons of each prompt, in the order of its completions.
+        options: the fields of `TemplateOptions`, of the model that judges.
 
     Raises:
         InputError: no prompt has two different completions, or none is preferred to another.
@@ -45,10 +55,12 @@ def label(
     comparisons = comparisons_of(((prompt.prompt, text) for prompt, text in load_samples(data)), pairs)
     if not comparisons:
         raise InputError(f"{data} has no prompt with two different completions; sample with --n 2 or more.")
+    named: Any
     if agreement is None:
         named = feedback.ai.with_progress(feedback.named.judge_named(judge))
     else:
         named = feedback.named.labeler_named(judge, agreement, seed)
+    feedback.named.give_template(named, judge, TemplateOptions(**options))
     verdicts = feedback.judge.BothOrders(named)(comparisons)
     preferences, counts = feedback.people.labeled(comparisons, verdicts)
     if not preferences:
@@ -76,7 +88,7 @@ def comparisons_of(samples: Iterable[tuple[Text, Text]], most: int | None = None
     ]
 
 
-@takes(RowOptions)
+@takes(ChatOptions)
 def score(
     model: str,
     data: str,
@@ -97,7 +109,7 @@ def score(
         out: the JSONL file to write, a row for each row of the data.
         dtype: precision of matrix products; auto is bfloat16 where the processor has it.
         tokens_per_pass: tokens computed at once; fewer need less memory.
-        options: the fields of `RowOptions`.
+        options: the fields of `ChatOptions`.
 
     Raises:
         InputError: a row has no completion, or does not fit into the model's context.
@@ -106,8 +118,8 @@ def score(
     from accord.data.encoding import to_tree
     from accord.evaluate.answers import branch_log_probs
 
-    policy = engine.load.load_model(model).in_dtype(dtype)
-    asked = RowOptions(**options)
+    asked = ChatOptions(**options)
+    policy = asked.templated(engine.load.load_model(model).in_dtype(dtype))
     rows = load_data(data, split=asked.split, limit=asked.limit)
     trees = []
     for i, row in enumerate(rows):

@@ -43,12 +43,14 @@ VALUES: dict[str, Any] = {
 OF_FUNCTIONS: dict[str, Group] = {
     **dict.fromkeys(("max_new_tokens", "temperature", "top_k", "top_p"), "sampling"),
     **dict.fromkeys(("seed", "dtype", "max_length", "tokens_per_pass"), "computing"),
+    **dict.fromkeys(("chat_template", "system"), "reads and writes"),
     **dict.fromkeys(("data", "out", "split", "limit", "columns", "model", "reference"), "reads and writes"),
 }
 """The groups of functions' options that are not their own; what is required is read or written too."""
 
 OF_CLASSES: dict[str, Group] = {
-    "OptimizerConfig": "training", "TrainingConfig": "training", "SamplingConfig": "sampling",
+    "OptimizerConfig": "training", "TemplateOptions": "training", "TrainingConfig": "training",
+    "SamplingConfig": "sampling",
 }  # fmt: skip
 """The groups of the fields that methods inherit, by the class that declares them first."""
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from accord.engine import Sampling
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class SampleOptions(AnswerOptions):
     """How many samples of each prompt are drawn, and which of them are kept."""
 
@@ -111,7 +111,7 @@ def sample(model: str, data: str, out: str, **options: Any) -> Path:
     asked = SampleOptions(**options)
     from accord.evaluate.answers import encoded, sampled
 
-    policy = engine.load.load_model(model, dtype=asked.dtype)
+    policy = asked.templated(engine.load.load_model(model, dtype=asked.dtype))
     prompts = encoded(policy, asked.prompts(data), asked)
     score = feedback.named.reward_named(asked.reward, policy) if asked.reward else None
     if score:

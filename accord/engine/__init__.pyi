@@ -2,6 +2,7 @@ from . import attention as attention
 from . import cache as cache
 from . import checkpoint as checkpoint
 from . import config as config
+from . import encoders as encoders
 from . import fit as fit
 from . import forward as forward
 from . import generate as generate
@@ -10,6 +11,7 @@ from . import load as load
 from . import models as models
 from . import precision as precision
 from . import readout as readout
+from . import routers as routers
 from . import sampling as sampling
 from . import tiles as tiles
 from . import trees as trees

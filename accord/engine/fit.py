@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from accord.engine.config import TrainingConfig
 from accord.engine.precision import autocast, compute_dtype
+from accord.engine.routers import Balance
 from accord.engine.trees import Trees
 from accord.errors import TrainingStopped
 
@@ -48,6 +49,7 @@ class Optimizer:
     def __init__(self, networks: Mapping[str, nn.Module], config: TrainingConfig, total: int) -> None:
         keep_freed_memory()
         self.networks, self.config = dict(networks), config
+        self.balance = Balance(networks, config.router_aux_loss_coefficient)
         self.device = next(iter(self.parameters())).device
         self.dtype = compute_dtype(config.dtype, self.device)
         self.restart(total)
@@ -73,10 +75,11 @@ class Optimizer:
     def update(self, step: int, *terms: LossTerm) -> dict[str, float]:
         """One step, counted from 0: gradients of sum(weight * sum(values) / count), clipped, and AdamW's update.
 
-        The gradient is that of the mean over all packs together, however the trees were shared among them.
+        The gradient is that of the mean over all packs together, however the trees were shared among them. Where a
+        network has routers, each term's mean has its balancing loss added to it (`accord.engine.routers`).
 
         Returns:
-            the mean of every measure, `loss`, `gradient_norm` and `learning_rate`.
+            the mean of every measure, `loss`, `gradient_norm` and `learning_rate`; with routers `balance_loss`.
 
         Raises:
             TrainingStopped: a loss or the gradient is not finite; the weights are as they were.
@@ -86,16 +89,24 @@ class Optimizer:
         loss = 0.0
         for term in terms:
             seen, count = 0, term.count
+            tokens = sum(len(trees.tokens) for trees in term.packs)
             for trees in term.packs:
-                with autocast(self.dtype, self.device):
+                with autocast(self.dtype, self.device), self.balance.listening() as balances:
                     values, measures = term.objective(trees)
                 total = values.sum()
                 if not torch.isfinite(total):
                     self.adam.zero_grad(set_to_none=True)
                     raise TrainingStopped(_not_finite(step, values.detach(), trees, term.per))
-                (total * (term.weight / count)).backward()
+                part, reported = total * (term.weight / count), float(total.detach()) * term.weight / count
+                for balance, coefficient in balances:
+                    share = len(trees.tokens) / tokens
+                    part = part + coefficient * term.weight * share * balance
+                    reported += coefficient * term.weight * share * float(balance.detach())
+                    sums["balance_loss"] += len(trees.tokens) * float(balance.detach())
+                    counts["balance_loss"] += len(trees.tokens)
+                part.backward()
                 seen += values.numel()
-                loss += float(total.detach()) * term.weight / count
+                loss += reported
                 for name, measured in measures.items():
                     sums[name] += float(measured.detach().double().sum())
                     counts[name] += measured.numel()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from accord import data, engine
+from accord.engine.config import TemplateOptions
 from accord.results.models import Drawing
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class RowOptions:
     """Which rows of the data are read."""
 
@@ -35,8 +36,13 @@ class RowOptions:
         return data.judgments.load_judgments(source, columns=columns, split=self.split, limit=self.limit)
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnswerOptions(RowOptions):
+@dataclass(kw_only=True)
+class ChatOptions(TemplateOptions, RowOptions):
+    """The same, and by which chat template they are read."""
+
+
+@dataclass(kw_only=True)
+class AnswerOptions(ChatOptions):
     """The same, and how models answer their prompts."""
 
     max_new_tokens: int = 64
@@ -65,7 +71,7 @@ class AnswerOptions(RowOptions):
         return Drawing(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=self.seed)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class HeldOutOptions(AnswerOptions):
     """The same of questions that leave out rows too long to be trained on."""
 

@@ -71,7 +71,7 @@ class Distill(OnlineMethod):
         """
 
         def same_vocabulary(policy: Policy) -> Policy:
-            loaded = as_policy(teacher, self)
+            loaded = as_policy(teacher, self, trained=False)
             if not loaded.same_vocabulary(policy):
                 raise InputError(
                     f"the teacher {loaded.name} and the student {policy.name} have different vocabularies, so the "

@@ -130,12 +130,15 @@ def maximum_likelihood(model: Policy, temperature: float = 1.0) -> Objective:
     return loss
 
 
-def as_policy(model: Policy | str | Path, config: TrainingConfig) -> Policy:
-    """The language model that `fit` was given, by name or loaded, with the precision and chat template asked for."""
-    loaded = model if isinstance(model, engine.Policy) else engine.load.load_model(str(model))
-    policy = loaded.in_dtype(config.dtype)
-    policy.tokenizer = engine.turns.with_template(policy.tokenizer, config.chat_template, config.system)
-    return policy
+def as_policy(model: Policy | str | Path, config: TrainingConfig, *, trained: bool = True) -> Policy:
+    """The language model that `fit` was given, by name or loaded, with the precision and chat template asked for.
+
+    Raises InputError where it is to be trained and is quantized.
+    """
+    loaded = model if isinstance(model, engine.Policy) else engine.load.load_model(str(model), trained=trained)
+    if trained and loaded.is_quantized:
+        raise InputError(engine.load.not_trainable(loaded.name, str(engine.load.quantization(loaded.network.config))))
+    return config.templated(loaded.in_dtype(config.dtype))
 
 
 def reference_for(policy: Policy, name: str | None) -> Policy:
