@@ -4,6 +4,7 @@ from . import checkpoint as checkpoint
 from . import config as config
 from . import encoders as encoders
 from . import fit as fit
+from . import folders as folders
 from . import forward as forward
 from . import generate as generate
 from . import inside as inside

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import transformers
@@ -18,6 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.quantizers import AutoHfQuantizer
 
 from accord.engine.encoders import Encoder, reads_last_token
+from accord.engine.folders import locate, not_trainable, quantization
 from accord.engine.models import AnyModel, Policy, PreferenceNetwork, Scorer, preference_labels, prepare_network, quiet
 from accord.engine.precision import compute_dtype
 from accord.errors import InputError
@@ -187,115 +187,6 @@ def _check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig) -> 
     writers = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
     if known and not any(architecture in writers for architecture in known):
         raise InputError(f"{said}, which is no causal language model, and writes no text.")
-
-
-class Source(NamedTuple):
-    """A folder or a Hub name, and in it the GGUF file to read, where it is one."""
-
-    name: str
-    gguf_file: str | None = None
-
-
-def locate(name: str) -> Source:
-    """The folder, file or Hub name that a model's name means.
-
-    Raises:
-        InputError: there is none, or what is there is no model that can be used as it is.
-    """
-    path = Path(name).expanduser()
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise InputError(f"{name} is a file; a model is a folder with a config.json, a GGUF file, or a Hub name.")
-        with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise InputError(f"{name} is no GGUF file: it does not begin as one.")
-        if any(importlib.util.find_spec(package) is None for package in ("gguf", "accelerate")):
-            raise InputError(f"reading the GGUF file {name} needs the gguf extra: pip install gguf accelerate.")
-        return Source(str(path.parent), path.name)
-    if path.exists():
-        _check_folder(name, path)
-        return Source(str(path))
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name.split("/")[0]).is_dir()
-    if looks_local:
-        raise InputError(f"there is no model folder {name}.")
-    return Source(name)
-
-
-def _check_folder(name: str, path: Path) -> None:
-    adapter = _read(path / "adapter_config.json")
-    if adapter is not None:
-        base = adapter.get("base_model_name_or_path") or "another model"
-        raise InputError(
-            f"{name} holds an adapter (LoRA) of {base}, no whole model: merge it (peft's merge_and_unload, then "
-            "save_pretrained) and give the folder of the merged model."
-        )
-    config = _read(path / "config.json")
-    if config is None:
-        places = ("model", "best", "checkpoint-*", "snapshots/*")
-        found = [file.parent for place in places for file in sorted(path.glob(f"{place}/config.json"))]
-        found += sorted(path.glob("*.gguf"))
-        is_run = (path / "config.yaml").exists()
-        hint = ": it is that of a run which has written no model yet." if is_run else "."
-        hint = f"; did you mean {found[0]}?" if found else hint
-        raise InputError(f"{name} is not a model folder: it has no config.json{hint}")
-    if "model_type" not in config:
-        raise InputError(f"{name}/config.json names no model_type, so the architecture is not known: restore it.")
-    if not any(any(path.glob(form)) for form in ("tok*", "vocab*", "*.model", "*.tiktoken", "tekken.json")):
-        raise InputError(f"{name} has no tokenizer (tokenizer.json and others): copy it from the model it was made of.")
-    _check_weights(name, path)
-
-
-def _check_weights(name: str, path: Path) -> None:
-    """Raise InputError where a folder has no weights as safetensors, or not all of them."""
-    index = _read(path / "model.safetensors.index.json") or {}
-    shards = sorted(set((index.get("weight_map") or {}).values()))
-    for shard in shards:
-        if not (path / str(shard)).exists():
-            raise InputError(f"{name} lacks {shard}, one of its {len(shards)} files of weights: copy it anew.")
-    for file in path.glob("*.safetensors"):
-        with file.open("rb") as opened:
-            if opened.read(24) == b"version https://git-lfs.":
-                raise InputError(f"{file} is a pointer of git-lfs in place of the weights: fetch them by git lfs pull.")
-    if any(path.glob("*.safetensors")):
-        return
-    pickled = sorted(file.name for form in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in path.glob(form))
-    if pickled:
-        raise InputError(
-            f"{name} holds its weights as a pickle ({pickled[0]}), which could run any code and is not read: have "
-            "whoever trusts it save it anew by save_pretrained of transformers, which writes safetensors."
-        )
-    raise InputError(f"{name} has no weights: it needs model.safetensors beside its config.json.")
-
-
-def _read(file: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None where there is no file."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except OSError:
-        return None
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON ({error}); restore it.") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{file} must hold a JSON object; restore it.")
-    return value
-
-
-def quantization(config: Any) -> str | None:
-    """What the weights of a configuration are quantized by; None where they are not."""
-    found = getattr(config, "quantization_config", None)
-    if not found:
-        return None
-    given = found if isinstance(found, dict) else getattr(found, "__dict__", {})
-    method = given.get("quant_method", "a method that is not named")
-    return str(getattr(method, "value", method))
-
-
-def not_trainable(name: str, method: str) -> str:
-    """Why a quantized model is not trained."""
-    return (
-        f"{name} is quantized ({method}): such weights are read, as a reference, a reward or a judge, and not trained; "
-        "train the model that it was made from."
-    )
 
 
 HEADS = ("lm_head.", "score.", "v_head.", "classifier.")

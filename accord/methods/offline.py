@@ -137,7 +137,8 @@ def as_policy(model: Policy | str | Path, config: TrainingConfig, *, trained: bo
     """
     loaded = model if isinstance(model, engine.Policy) else engine.load.load_model(str(model), trained=trained)
     if trained and loaded.is_quantized:
-        raise InputError(engine.load.not_trainable(loaded.name, str(engine.load.quantization(loaded.network.config))))
+        method = engine.folders.quantization(loaded.network.config)
+        raise InputError(engine.folders.not_trainable(loaded.name, str(method)))
     return config.templated(loaded.in_dtype(config.dtype))
 
 
