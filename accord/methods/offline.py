@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from accord import data, engine, objectives
 from accord.engine.config import TrainingConfig
-from accord.errors import InputError, LeftOut
+from accord.errors import InputError, LeftOut, located
 from accord.records import Row
+from accord.train.held_out import Tally, hold_out
 from accord.train.loop import Learner, OnStep, Result, StepResult, train
-from accord.train.options import PolicyOptions, RunOptions, named
+from accord.train.options import HeldOutOptions, PolicyOptions, RowsOptions, RunOptions, named
 from accord.train.run import Run
 from accord.train.watch import make_watch
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from accord.data.load import Source
     from accord.engine import LossTerm, Measures, Model, Objective, Optimizer, Policy, Tree, Trees
+    from accord.results.base import Indices
 
 Per = Literal["tree", "branch", "token"]
 """What a loss has a value for."""
@@ -58,7 +60,7 @@ class OfflineMethod(Method, TrainingConfig, ABC):
     reads: ClassVar[tuple[type, ...]]
     """The kinds of rows it learns from."""
     per: ClassVar[Per]
-    options: ClassVar[type[RunOptions]] = PolicyOptions
+    options: ClassVar[type[HeldOutOptions]] = RowsOptions
     """What `fit` takes besides; methods whose model does not write cannot be watched."""
 
     @abstractmethod
@@ -68,6 +70,14 @@ class OfflineMethod(Method, TrainingConfig, ABC):
     def terms(self, objective: Any, batch: Sequence[Tree], model: Model) -> LossTerm:
         """What a step minimizes: `objective`, made by the method's own, on a batch of trees."""
         return engine.LossTerm(objective, engine.pack(batch, self.tokens_per_pass, model.device), self.per)
+
+    def owners(self, trees: Trees, measures: Measures) -> dict[str, Tensor]:
+        """Of the measures that belong to rows, by name, the tree in its pack that each value is of.
+
+        Those with one value a tree, unless a method says otherwise.
+        """
+        each = trees.group.unique()
+        return {name: each for name, values in measures.items() if values.shape == each.shape}
 
     def start(self, policy: Policy) -> Model:
         """The model to train, made from the one given."""
@@ -93,16 +103,31 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         given = self.options(**options)
         if isinstance(given, PolicyOptions):
             given.check_watch(samples=False)
-        left_out = LeftOut(given.strict)
-        rows = of_kind(data, given.split, self.reads, self.command, left_out)
-        left_out.require_few(given.max_bad)
+
+        def read(source: Source, split: str) -> tuple[list[Row], LeftOut]:
+            left_out = LeftOut(given.strict)
+            rows = of_kind(source, split, self.reads, self.command, left_out)
+            left_out.require_few(given.max_bad)
+            return rows, left_out
+
+        rows, left_out = read(data, given.split)
+        source, split, name = given.held_out(data)
+        held_out, held_back = read(source, split) if given.holds_out else ([], left_out)
         trained = self.start(as_policy(model, self))
 
         def learner(run: Run) -> Learner:
             trees = self.encode(trained, rows, left_out)
             run.leave_out(left_out, given.max_bad)
-            watch = make_watch(run, given, self, trained, trained=(tree.prompt for tree in trees))
-            return OfflineLearner(self, trained).learn_from(trees, watch)
+            made = OfflineLearner(self, trained)
+            if not held_out:
+                watch = make_watch(run, given, self, trained, trained=(tree.prompt for tree in trees))
+                return made.learn_from(trees, watch)
+            with located(f"{name}: "):
+                items = self.encode(trained, held_out, held_back)
+                run.leave_out(held_back, given.max_bad, name)
+            return made.learn_from(
+                trees, hold_out(run, given, made, trained, name, items=items, rows=held_out, trained=rows)
+            )
 
         return train(learner, self, trained, out, given, on_step, data=data)
 
@@ -119,6 +144,22 @@ class OfflineLearner(Learner):
     def step(self, step: int, items: Sequence[Tree], optimizer: Optimizer) -> StepResult:
         numbers = optimizer.update(step, self.method.terms(self.objective, items, self.model))
         return StepResult(numbers | {"epoch": self.order.epoch(step + 1)}, sum(tree.size for tree in items))
+
+    def measure(self, items: Sequence[Tree], clusters: Indices, when: str) -> Tally:
+        """As `Learner.measure` says, in batches as they are trained on."""
+        import torch
+
+        size, tally = self.method.batch_size, Tally(len(clusters))
+        for start in range(0, len(items), size):
+            with torch.no_grad():
+                term = self.method.terms(self.objective, items[start : start + size], self.model)
+                for trees in term.packs:
+                    values, measures = term.compute(trees, self.model.dtype, when)
+                    cluster = trees.group.new_tensor([clusters[tree.row] for tree in trees.trees])
+                    tally.add("loss", values, cluster[term.tree_of(trees)])
+                    for name, tree in self.method.owners(trees, measures).items():
+                        tally.add(name, measures[name], cluster[tree])
+        return tally
 
 
 def maximum_likelihood(model: Policy, temperature: float = 1.0) -> Objective:

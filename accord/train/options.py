@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError
@@ -75,6 +75,68 @@ class SamplingOptions(PolicyOptions):
 
     sample_every: int = 10
     """Steps between samples written to `samples.jsonl`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutOptions(RunOptions):
+    """The same for methods whose loss can be measured on rows held out, as the model learns."""
+
+    eval_data: Any = None
+    """Rows held out, never trained on, on which the loss is measured as the model learns; the model that is best on
+    them is kept in best/."""
+    eval_split: str | None = None
+    """Which rows of eval_data; without that the rows of data that are held out, such as test, or train[-100:] beside
+    --split train[:-100]."""
+    eval_every: int | None = None
+    """Steps between measurements; a tenth of the run unless given. There is one before the first step and one after the
+    last in any case."""
+    patience: int | None = None
+    """The run ends after so many measurements on end without a better one, and its model is the best."""
+    best_by: Literal["loss", "accuracy"] = "loss"
+    """Which measurement is better: the lower loss, or the higher accuracy of methods that have one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patience is not None and self.patience < 1:
+            raise InputError(f"patience must be at least 1, not {self.patience}.")
+        if not self.holds_out:
+            for name in ("eval_every", "patience", "best_by"):
+                if getattr(self, name) not in (None, "loss"):
+                    raise InputError(f"{name} is of rows held out; say which by eval_data or eval_split.")
+        elif getattr(self, "watch", None) is not None:
+            raise InputError("best/ is the best model by watch or by the rows held out, not by both: leave one out.")
+        if self.eval_data is None and self.eval_split == self.split:
+            raise InputError(
+                f"eval_split and split are both {self.split}: hold rows out, as by --split 'train[:-100]' and "
+                "--eval-split 'train[-100:]'."
+            )
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are rows held out."""
+        return self.eval_data is not None or self.eval_split is not None
+
+    def held_out(self, data: Any) -> tuple[Any, str, str]:
+        """Where the rows held out are, given what is trained on: their source, their split, and what it is called."""
+        source, split = data if self.eval_data is None else self.eval_data, self.eval_split or "train"
+        name = str(source) if isinstance(source, str | Path) else "eval_data"
+        return source, split, name if split == "train" else f"{name}, {split}"
+
+    def settings(self) -> dict[str, Any]:
+        own = {
+            field: getattr(self, field) for field in ("eval_data", "eval_split", "eval_every", "patience", "best_by")
+        }
+        return super().settings() | (own if self.holds_out else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsOptions(HeldOutOptions, PolicyOptions):
+    """The same for methods that train a policy on rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(HeldOutOptions, SamplingOptions):
+    """The same for what learns from a teacher, whose divergence can be measured on prompts held out."""
 
 
 def describe(method: TrainingConfig, options: RunOptions, **given: Any) -> dict[str, Any]:
