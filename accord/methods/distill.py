@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from accord.data.load import Source
     from accord.engine import Experience, Measures, Optimizer, Policy, Trees
-    from accord.results.base import Indices
 
 
 HELD_OUT = 4
@@ -116,9 +115,9 @@ class DistillLearner(Learner):
         packs = engine.pack(rollout.trees, method.tokens_per_pass, self.policy.device)
         return rollout, [self.score(trees) for trees in packs]
 
-    def measure(self, items: Sequence[EncodedPrompt], clusters: Indices, when: str) -> Tally:
+    def measure(self, items: Sequence[EncodedPrompt], clusters: Sequence[int], when: str) -> Tally:
         """The divergence from the teacher of samples on prompts held out, drawn with the same seed every time."""
-        tally = Tally(len(clusters))
+        tally = Tally(max(clusters) + 1)
         for start in range(0, len(items), self.method.batch_size):
             _, packs = self.say(items[start : start + self.method.batch_size], start, HELD_OUT)
             for trees in packs:

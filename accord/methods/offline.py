@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from accord.data.load import Source
     from accord.engine import LossTerm, Measures, Model, Objective, Optimizer, Policy, Tree, Trees
-    from accord.results.base import Indices
 
 Per = Literal["tree", "branch", "token"]
 """What a loss has a value for."""
@@ -145,11 +144,11 @@ class OfflineLearner(Learner):
         numbers = optimizer.update(step, self.method.terms(self.objective, items, self.model))
         return StepResult(numbers | {"epoch": self.order.epoch(step + 1)}, sum(tree.size for tree in items))
 
-    def measure(self, items: Sequence[Tree], clusters: Indices, when: str) -> Tally:
+    def measure(self, items: Sequence[Tree], clusters: Sequence[int], when: str) -> Tally:
         """As `Learner.measure` says, in batches as they are trained on."""
         import torch
 
-        size, tally = self.method.batch_size, Tally(len(clusters))
+        size, tally = self.method.batch_size, Tally(max(clusters) + 1)
         for start in range(0, len(items), size):
             with torch.no_grad():
                 term = self.method.terms(self.objective, items[start : start + size], self.model)

@@ -26,7 +26,6 @@ import numpy as np
 
 from accord.errors import InputError, TrainingStopped
 from accord.records import Prompt, Row, Sample
-from accord.results.base import Floats, cluster_mean, cluster_rate, numbered
 from accord.train.loop import Learner
 from accord.train.options import HeldOutOptions
 from accord.train.run import Run
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from accord.engine import Model
+    from accord.results.base import Floats
 
 
 class Tally:
@@ -54,6 +54,8 @@ class Tally:
 
     def row(self) -> dict[str, float]:
         """For every name that has values, `eval_` and it: the mean, and the ends of its interval where it has one."""
+        from accord.results.base import cluster_mean, cluster_rate
+
         found: dict[str, float] = {}
         for name, sums in self.sums.items():
             if not (there := self.counts[name] > 0).any():
@@ -159,13 +161,15 @@ def hold_out(
     trained: Iterable[Row],
 ) -> HeldOut:
     """What is held out of a run: `items`, made of `rows`; the run says how many of their prompts are `trained` on."""
+    from accord.results.base import numbered
+
     subjects = [subject(row) for row in rows]
     if both := {*subjects}.intersection(map(subject, trained)):
         run.print(
             f"{len(both)} of the {len({*subjects})} prompts of {name} are trained on too: there the loss is not held "
             "out."
         )
-    measure = partial(learner.measure, items, numbered(subjects))
+    measure = partial(learner.measure, items, numbered(subjects).tolist())
     return HeldOut(model, run, options, name, measure, learner.held_out_loss)
 
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from accord.engine import Model, Optimizer
-    from accord.results.base import Indices
     from accord.train.held_out import HeldOut, Tally
     from accord.train.watch import Watch
 
@@ -85,7 +84,7 @@ class Learner(ABC):
     def step(self, step: int, items: Sequence[Any], optimizer: Optimizer) -> StepResult:
         """Update the networks by what the items teach; TrainingStopped, and no update, where one is not finite."""
 
-    def measure(self, items: Sequence[Any], clusters: Indices, when: str) -> Tally:
+    def measure(self, items: Sequence[Any], clusters: Sequence[int], when: str) -> Tally:
         """What items held out, none of them trained on, cost the model as it is, by the cluster of each item's row.
 
         Methods with `HeldOutOptions` have it. TrainingStopped, which says when, where a value is not finite.
