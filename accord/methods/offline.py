@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from accord import data, engine, objectives
 from accord.engine.config import TrainingConfig
-from accord.errors import InputError, LeftOut, located
+from accord.errors import InputError, LeftOut
 from accord.records import Row
-from accord.train.held_out import Tally, hold_out
+from accord.train.held_out import RunData, Tally
 from accord.train.loop import Learner, OnStep, Result, StepResult, train
 from accord.train.options import HeldOutOptions, PolicyOptions, RowsOptions, RunOptions, named
 from accord.train.run import Run
@@ -109,24 +110,15 @@ class OfflineMethod(Method, TrainingConfig, ABC):
             left_out.require_few(given.max_bad)
             return rows, left_out
 
-        rows, left_out = read(data, given.split)
-        source, split, name = given.held_out(data)
-        held_out, held_back = read(source, split) if given.holds_out else ([], left_out)
+        rows = RunData(given, data, self.seed, read)
         trained = self.start(as_policy(model, self))
 
         def learner(run: Run) -> Learner:
-            trees = self.encode(trained, rows, left_out)
-            run.leave_out(left_out, given.max_bad)
+            trees, held_out = rows.divide(run, partial(self.encode, trained))
             made = OfflineLearner(self, trained)
-            if not held_out:
-                watch = make_watch(run, given, self, trained, trained=(tree.prompt for tree in trees))
-                return made.learn_from(trees, watch)
-            with located(f"{name}: "):
-                items = self.encode(trained, held_out, held_back)
-                run.leave_out(held_back, given.max_bad, name)
-            return made.learn_from(
-                trees, hold_out(run, given, made, trained, name, items=items, rows=held_out, trained=rows)
-            )
+            if held_out:
+                return made.learn_from(trees, rows.hold_out(run, made, trained, held_out))
+            return made.learn_from(trees, make_watch(run, given, self, trained, trained=(t.prompt for t in trees)))
 
         return train(learner, self, trained, out, given, on_step, data=data)
 

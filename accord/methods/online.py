@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from accord import data, feedback
 from accord.engine.config import SamplingConfig
-from accord.errors import LeftOut, located
+from accord.errors import LeftOut
 from accord.methods.offline import Method, as_policy
 from accord.records import EncodedPrompt, Prompt
-from accord.train.held_out import hold_out
+from accord.train.held_out import RunData
 from accord.train.loop import Learner, OnStep, Result, train
-from accord.train.options import HeldOutOptions, PolicyOptions, SamplingOptions
+from accord.train.options import PolicyOptions, SamplingOptions
 from accord.train.run import Run
 from accord.train.watch import check_independent, make_watch
 
@@ -67,14 +67,10 @@ class OnlineMethod(Method, SamplingConfig, ABC):
             left_out.require_few(given.max_bad)
             return prompts, left_out
 
-        asked, left_out = read(rows, given.split)
-        held_out: list[Prompt] = []
-        if isinstance(given, HeldOutOptions) and given.holds_out:
-            origin, split, name = given.held_out(rows)
-            held_out, held_back = read(origin, split)
+        asked = RunData(given, rows, self.seed, read)
         policy = as_policy(model, self)
 
-        def encode(prompts: list[Prompt], left_out: LeftOut, run: Run, name: str = "") -> list[EncodedPrompt]:
+        def encode(prompts: Sequence[Prompt], left_out: LeftOut) -> list[EncodedPrompt]:
             encoded, _ = data.encoding.encode_prompts(
                 policy.tokenizer,
                 prompts,
@@ -83,19 +79,15 @@ class OnlineMethod(Method, SamplingConfig, ABC):
                 longest=self.max_length,
                 left_out=left_out,
             )
-            run.leave_out(left_out, given.max_bad, name)
             return encoded
 
         def learner(run: Run) -> Learner:
-            prompts = encode(asked, left_out, run)
+            prompts, held_out = asked.divide(run, encode)
             scorer = scorer_for(policy)
             self.check(scorer, prompts)
             made = self.learner(policy, scorer)
-            if held_out and isinstance(given, HeldOutOptions):
-                with located(f"{name}: "):
-                    items = encode(held_out, held_back, run, name)
-                held = hold_out(run, given, made, policy, name, items=items, rows=held_out, trained=asked)
-                return made.learn_from(prompts, held)
+            if held_out:
+                return made.learn_from(prompts, asked.hold_out(run, made, policy, held_out))
             answered = prompts if steps_sample else ()
             watch = make_watch(run, given, self, policy, trained=(p.tokens for p in prompts), prompts=answered)
             return made.learn_from(prompts, watch)

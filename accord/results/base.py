@@ -104,13 +104,14 @@ def cluster_rate(sums: Floats, counts: Floats) -> Interval:
     """The share of outcomes that are 1, a tie counted half, from each cluster's sum and count, (G,).
 
     Wilson's interval for as many observations as the clusters are worth, p(1 - p) / s^2 with the s^2 of `cluster_mean`
-    but for G / (G - 1) (Franco et al. 2019, Journal of Survey Statistics and Methodology 7); for no more than there
-    are, and where all outcomes are equal for G. Of clusters of one outcome it is `wilson` itself.
+    but for G / (G - 1) (Franco et al. 2019, Journal of Survey Statistics and Methodology 7), which is at least one; for
+    no more than there are, and for G where all outcomes are equal. Of clusters of one outcome it is `wilson` itself.
     """
-    total = float(counts.sum())
+    total, worth = float(counts.sum()), float(len(sums))
     share = float(sums.sum()) / total
-    variance = float(np.square(sums - share * counts).sum()) / total**2
-    worth = min(total, share * (1 - share) / variance) if variance > 0 else len(sums)
+    if worth > 1 and 0 < share < 1:
+        variance = float(np.square(sums - share * counts).sum()) / total**2
+        worth = min(total, max(1.0, share * (1 - share) / variance)) if variance else total
     return replace(wilson(share * worth, worth), estimate=share, n=len(sums))
 
 

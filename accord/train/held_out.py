@@ -10,32 +10,39 @@ out, per tree, branch or token as the method has them,
 and in the same manner every measure of the method that belongs to rows (`accuracy`, `margin`, `chosen_reward` ...).
 
 Values of one prompt hang together: the tokens of a demonstration, the pairs of a ranking, rows with the same prompt. So
-the 95% intervals, `eval_loss_low` to `eval_loss_high`, are over prompts, those of a mean by `cluster_mean`, those of an
-accuracy by `cluster_rate` (accord.results.base). They say how far another draw of rows might be from this one; two
-measurements of one run are of the same rows, and closer than that.
+a share of the data is held out by prompts, and the 95% intervals, `eval_loss_low` to `eval_loss_high`, are over
+prompts, those of a mean by `cluster_mean`, those of an accuracy by `cluster_rate` (accord.results.base). They say how
+far another draw of rows might be from this one; two measurements of one run are of the same rows, and closer than that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from accord.errors import InputError, TrainingStopped
+from accord.errors import InputError, LeftOut, TrainingStopped, located
 from accord.records import Prompt, Row, Sample
 from accord.train.loop import Learner
-from accord.train.options import HeldOutOptions
+from accord.train.options import HeldOutOptions, RunOptions
 from accord.train.run import Run
 from accord.train.watch import BestModel
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from accord.data.load import Source
     from accord.engine import Model
     from accord.results.base import Floats
+
+AnyRow = TypeVar("AnyRow", bound=Row)
+
+FALLS = ("loss", "teacher_kl", "rejected_reward")
+"""Measures of which less is better."""
 
 
 class Tally:
@@ -89,8 +96,8 @@ class HeldOut(BestModel):
     ) -> None:
         super().__init__(model, run)
         self.options, self.name, self.measure = options, name, measure
-        self.by = loss if options.best_by == "loss" else options.best_by
-        self.column, self.sign = f"eval_{self.by}", -1 if options.best_by == "loss" else 1
+        by = (options.best_by or loss).removeprefix("eval_")
+        self.column, self.sign = f"eval_{by}", -1 if by in FALLS else 1
         self.waited = 0
         self.start = {} if run.resumed else self._measured(0)
 
@@ -99,11 +106,12 @@ class HeldOut(BestModel):
         for row in rows:
             if self.column in row:
                 self._is_best(int(row["step"]), row)
-        self.written = self.best  # it is in the run's folder
         if not rows:
             self.start = self.start or self._measured(0)
             self._is_best(0, self.start)
             self.run.log(0, self.start, 0)
+        elif rows[-1]["step"]:  # there is a checkpoint, and with it the best model is in the run's folder
+            self.written = self.best
 
     def after(self, step: int, samples: Sequence[Sample] = ()) -> dict[str, float]:
         """What is measured after a step, counted from 1; TrainingStopped where it is not finite."""
@@ -130,10 +138,11 @@ class HeldOut(BestModel):
 
     def _measured(self, step: int) -> dict[str, float]:
         row = self.measure(f"step {step}, {self.name}").row()
-        if self.column not in row and self.options.best_by != "loss":
+        known = [name for name in row if not name.endswith(("_low", "_high"))]
+        if self.options.best_by and self.column not in known:
             raise InputError(
-                f"best_by {self.by}: on {self.name} `{self.run.settings['command']}` measures "
-                f"{', '.join(sorted(row))}, and no {self.column}; leave best_by out."
+                f"best_by {self.options.best_by}: of {self.name} `{self.run.settings['command']}` measures "
+                f"{', '.join(known)}; name one of these, or leave best_by out."
             )
         if self.column not in row:
             raise TrainingStopped(f"step {step}, {self.name}: {self.column} is not finite; lower the learning rate.")
@@ -145,32 +154,100 @@ class HeldOut(BestModel):
             self.waited += 1
             return False
         self.waited = 0
-        self.best = {"step": step} | {name: value for name, value in row.items() if name.startswith("eval_")}
+        self.best = {"step": step} | {name: row[name] for name in row if name.startswith(self.column)}
         return True
 
 
-def hold_out(
-    run: Run,
-    options: HeldOutOptions,
-    learner: Learner,
-    model: Model,
-    name: str,
-    *,
-    items: Sequence[Any],
-    rows: Sequence[Row],
-    trained: Iterable[Row],
-) -> HeldOut:
-    """What is held out of a run: `items`, made of `rows`; the run says how many of their prompts are `trained` on."""
+class RunData(Generic[AnyRow]):
+    """The rows of a run, read before anything is computed: those that are trained on, and those held out, if any.
+
+    Args:
+        source: the data of the run; its options say which of it, and where rows held out are.
+        seed: draws the prompts where a share of them is held out.
+        read: gives the rows of a source and a split, and what is left out of them.
+
+    Raises InputError where rows cannot be read, or a share leaves no prompt to hold out or to train on.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        source: Source,
+        seed: int,
+        read: Callable[[Source, str], tuple[Sequence[AnyRow], LeftOut]],
+    ) -> None:
+        self.options, self.name = options, ""
+        self.rows, self.left_out = read(source, options.split)
+        self.held: Sequence[AnyRow] = ()
+        self.drawn: frozenset[int] = frozenset()
+        if not (isinstance(options, HeldOutOptions) and options.holds_out):
+            return
+        origin = source if options.eval_data is None else options.eval_data
+        self.name = str(origin) if isinstance(origin, str | Path) else "eval_data"
+        if options.eval_share is not None:
+            self.name = "the rows held out"
+            self.held, self.drawn = self.rows, drawn(self.rows, options.eval_share, seed)
+            return
+        split = options.eval_split or "train"
+        self.name += "" if split == "train" else f", {split}"
+        self.held, self.held_back = read(origin, str(split))
+
+    def divide(
+        self, run: Run, encode: Callable[[Sequence[AnyRow], LeftOut], Sequence[Any]]
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
+        """What `encode` makes of the rows trained on, and of those held out; the run is told of rows left out.
+
+        What it makes has a `row`, its row's number among those given. Raises InputError where no row of either is left.
+        """
+        items, most = encode(self.rows, self.left_out), self.options.max_bad
+        run.leave_out(self.left_out, most)
+        if not self.held:
+            return items, []
+        if not self.drawn:
+            with located(f"{self.name}: "):
+                held = encode(self.held, self.held_back)
+                run.leave_out(self.held_back, most, self.name)
+            return items, held
+        held = [item for item in items if item.row in self.drawn]
+        items = [item for item in items if item.row not in self.drawn]
+        if not (held and items):
+            raise InputError("eval_split: the rows held out, or all others, cannot be used; take another share.")
+        run.print(f"{len(self.drawn)} of {len(self.rows)} rows are held out, those of {self._prompts(held)} prompts.")
+        return items, held
+
+    def hold_out(self, run: Run, learner: Learner, model: Model, items: Sequence[Any]) -> HeldOut:
+        """What measures the rows held out, `items`; the run says how many of their prompts are trained on too."""
+        from accord.results.base import numbered
+
+        assert isinstance(self.options, HeldOutOptions)
+        subjects = [subject(row) for row in self.held]
+        both = set() if self.drawn else {*subjects}.intersection(map(subject, self.rows))
+        if both:
+            run.print(
+                f"{len(both)} of the {len({*subjects})} prompts of {self.name} are trained on too: there the loss is "
+                "not held out."
+            )
+        measure = partial(learner.measure, items, numbered(subjects).tolist())
+        return HeldOut(model, run, self.options, self.name, measure, learner.held_out_loss)
+
+    def _prompts(self, items: Sequence[Any]) -> int:
+        return len({subject(self.held[item.row]) for item in items})
+
+
+def drawn(rows: Sequence[Row], share: float, seed: int) -> frozenset[int]:
+    """The numbers of the rows of a share of all prompts, drawn by the seed; InputError where that is none, or all."""
     from accord.results.base import numbered
 
-    subjects = [subject(row) for row in rows]
-    if both := {*subjects}.intersection(map(subject, trained)):
-        run.print(
-            f"{len(both)} of the {len({*subjects})} prompts of {name} are trained on too: there the loss is not held "
-            "out."
+    prompt = numbered([subject(row) for row in rows])
+    prompts = int(prompt.max()) + 1
+    count = round(share * prompts)
+    if not 0 < count < prompts:
+        raise InputError(
+            f"eval_split {share:g} of {prompts} different prompts holds out {count or 'none'}; take another share, or "
+            "give rows by eval_data."
         )
-    measure = partial(learner.measure, items, numbered(subjects).tolist())
-    return HeldOut(model, run, options, name, measure, learner.held_out_loss)
+    chosen = np.random.default_rng(seed).permutation(prompts)[:count]
+    return frozenset(np.flatnonzero(np.isin(prompt, chosen)).tolist())
 
 
 def subject(row: Row) -> Hashable:
