@@ -269,7 +269,8 @@ def overfitting(history: History) -> str | None:
     third = max(1, int((steps > at[low]).sum()) // 3)
     before, now = trained[steps > at[low]][:third].mean(), trained[-third:].mean()
     rise = z(held_out[-2:].mean() - held_out[low], bent_noise(held_out), 2, 1)
-    if held_out[-2:].min() <= high[low] or rise < CLEARLY or z(before - now, noise(trained), third, third) < BEYOND:
+    fall = z(before - now, noise(trained), third, third)
+    if held_out[-2:].min() <= high[low] or rise < CLEARLY or fall < BEYOND:
         return None
     return (
         f"what rows held out cost rose from {held_out[low]:.3g} at step {at[low]:.0f}, its lowest, to "

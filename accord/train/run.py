@@ -119,12 +119,11 @@ class Run:
         self._progress.update(self._task, total=total)
 
     def log(self, step: int, row: Mapping[str, float], tokens: int) -> None:
-        """Write the row of a step, counted from 1, with its seconds and tokens a second; step 0 is before the first."""
+        """Write the row of a step, counted from 1, with its seconds and tokens a second, or of step 0, before the first."""
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
-        full = {"step": step, **row, "seconds": seconds}
-        if step:
-            full |= {"tokens": tokens, "tokens_per_second": tokens / seconds}
+        timed = {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}
+        full = {"step": step, **row, **(timed if step else {})}
         self._write("metrics", full)
         if self._tensorboard:
             for name, value in full.items():
