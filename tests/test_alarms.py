@@ -154,8 +154,8 @@ def test_rows_held_out_cost_more_while_those_trained_on_cost_less() -> None:
         (
             10,
             "overfitting",
-            "what rows held out cost rose from 1 at step 5, its lowest, to 6, while what is trained on fell from 0.5 to "
-            "0.1",
+            "what rows held out cost rose from 1 at step 5, its lowest, to 6, while what is trained on fell from 0.5 "
+            "to 0.1",
         )
     ]
     renamed = {"teacher_kl": trained, "eval_teacher_kl": held, "eval_teacher_kl_high": held + 0.5}

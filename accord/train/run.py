@@ -119,7 +119,7 @@ class Run:
         self._progress.update(self._task, total=total)
 
     def log(self, step: int, row: Mapping[str, float], tokens: int) -> None:
-        """Write the row of a step, counted from 1, with its seconds and tokens a second, or of step 0, before the first."""
+        """Write the row of a step, counted from 1, with its seconds and tokens a second, or of 0, before the first."""
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         timed = {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}
