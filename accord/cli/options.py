@@ -50,9 +50,9 @@ OF_FUNCTIONS: dict[str, Group] = {
 
 OF_CLASSES: dict[str, Group] = {
     "OptimizerConfig": "training", "TemplateOptions": "training", "TrainingConfig": "training",
-    "SamplingConfig": "sampling",
+    "SamplingConfig": "sampling", "PolicyOptions": "watching", "HeldOutOptions": "watching",
 }  # fmt: skip
-"""The groups of the fields that methods inherit, by the class that declares them first."""
+"""The groups of fields that methods, and what their `fit` takes, inherit, by the class that declares them first."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _of_method(method: Any) -> Iterator[Option]:
     fits = [vars(base)["fit"] for base in reversed(method.__mro__) if "fit" in vars(base)]
     for parameter, kind, text in _parameters(method.fit, *fits):
         yield Option(parameter.name, kind, parameter.default, text, "reads and writes")
-    yield from _of_fields(method.options, lambda name, owner: "watching" if "watch" in name else "reads and writes")
+    yield from _of_fields(method.options, lambda name, owner: OF_CLASSES.get(owner, "reads and writes"))
     yield from _of_fields(method, lambda name, owner: OF_CLASSES.get(owner, "the method's own"))
 
 

@@ -175,10 +175,14 @@ def _require_files(stage: Stage, earlier: Sequence[Stage], folder: Path) -> None
             raise InputError(f"stage {stage.name} needs {text}, which is not there, and no earlier stage writes it.")
 
 
+KEEPS_BEST = {"watch", "eval_data", "eval_split"}
+"""Options of a method that keep its best model."""
+
+
 def _leaves_of(stage: Stage) -> list[str]:
     entry = COMMANDS[stage.command]
     leaves = [entry.file] if entry.file else list(entry.leaves)
-    return [name for name in leaves if name != "best" or "watch" in stage.options]
+    return [name for name in leaves if name != "best" or KEEPS_BEST & stage.options.keys()]
 
 
 def _is_absent(text: str) -> bool:

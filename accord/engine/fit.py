@@ -42,6 +42,28 @@ class LossTerm:
         size = {"tree": lambda t: len(t.trees), "branch": lambda t: len(t.learning), "token": lambda t: len(t.target)}
         return sum(size[self.per](trees) for trees in self.packs)
 
+    def tree_of(self, trees: Trees) -> Tensor:
+        """The tree in its pack that each value is of."""
+        if self.per == "tree":
+            return torch.arange(len(trees.trees), device=trees.group.device)
+        return trees.group[trees.learning if self.per == "branch" else trees.owner]
+
+    def compute(self, trees: Trees, dtype: torch.dtype, when: str) -> tuple[Tensor, Measures]:
+        """The values and measures of a pack, in a compute precision; TrainingStopped where a value is not finite."""
+        with autocast(dtype, trees.tokens.device):
+            values, measures = self.objective(trees)
+        if not torch.isfinite(values.sum()):
+            raise TrainingStopped(self._not_finite(when, values.detach(), trees))
+        return values, measures
+
+    def _not_finite(self, when: str, values: Tensor, trees: Trees) -> str:
+        bad = self.tree_of(trees)[~torch.isfinite(values)].tolist()
+        rows = named_rows(trees.trees[i].row for i in bad or range(len(trees.trees)))
+        return (
+            f"{when}: the loss of {rows} is not finite, so the run has stopped with its weights as they were; look at "
+            "these rows, or lower the learning rate."
+        )
+
 
 class Optimizer:
     """AdamW over named networks, a learning-rate schedule, and the arithmetic of one step."""
@@ -91,12 +113,13 @@ class Optimizer:
             seen, count = 0, term.count
             tokens = sum(len(trees.tokens) for trees in term.packs)
             for trees in term.packs:
-                with autocast(self.dtype, self.device), self.balance.listening() as balances:
-                    values, measures = term.objective(trees)
-                total = values.sum()
-                if not torch.isfinite(total):
+                try:
+                    with self.balance.listening() as balances:
+                        values, measures = term.compute(trees, self.dtype, f"step {step + 1}")
+                except TrainingStopped:
                     self.adam.zero_grad(set_to_none=True)
-                    raise TrainingStopped(_not_finite(step, values.detach(), trees, term.per))
+                    raise
+                total = values.sum()
                 part, reported = total * (term.weight / count), float(total.detach()) * term.weight / count
                 for balance, coefficient in balances:
                     share = len(trees.tokens) / tokens
@@ -132,17 +155,6 @@ def named_rows(rows: Iterable[int]) -> str:
     if not known:
         return "rows that came from no file"
     return f"row{'s' if len(known) > 1 else ''} {', '.join(map(str, known[:8]))}{' ...' if len(known) > 8 else ''}"
-
-
-def _not_finite(step: int, values: Tensor, trees: Trees, per: str) -> str:
-    each = torch.arange(len(trees.trees))
-    tree = {"tree": each, "branch": trees.group[trees.learning].cpu(), "token": trees.group[trees.owner].cpu()}[per]
-    bad = tree[~torch.isfinite(values.cpu())]
-    rows = named_rows(trees.trees[i].row for i in (bad if len(bad) else each).tolist())
-    return (
-        f"step {step + 1}: the loss of {rows} is not finite, so the run has stopped with its weights as they were; "
-        "look at these rows, or lower the learning rate."
-    )
 
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # mallopt's names for them, from malloc.h

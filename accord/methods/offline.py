@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,8 +13,9 @@ from accord import data, engine, objectives
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, LeftOut
 from accord.records import Row
+from accord.train.held_out import RunData, Tally
 from accord.train.loop import Learner, OnStep, Result, StepResult, train
-from accord.train.options import PolicyOptions, RunOptions, named
+from accord.train.options import HeldOutOptions, PolicyOptions, RowsOptions, RunOptions, named
 from accord.train.run import Run
 from accord.train.watch import make_watch
 
@@ -58,7 +60,7 @@ class OfflineMethod(Method, TrainingConfig, ABC):
     reads: ClassVar[tuple[type, ...]]
     """The kinds of rows it learns from."""
     per: ClassVar[Per]
-    options: ClassVar[type[RunOptions]] = PolicyOptions
+    options: ClassVar[type[HeldOutOptions]] = RowsOptions
     """What `fit` takes besides; methods whose model does not write cannot be watched."""
 
     @abstractmethod
@@ -68,6 +70,14 @@ class OfflineMethod(Method, TrainingConfig, ABC):
     def terms(self, objective: Any, batch: Sequence[Tree], model: Model) -> LossTerm:
         """What a step minimizes: `objective`, made by the method's own, on a batch of trees."""
         return engine.LossTerm(objective, engine.pack(batch, self.tokens_per_pass, model.device), self.per)
+
+    def owners(self, trees: Trees, measures: Measures) -> dict[str, Tensor]:
+        """Of the measures that belong to rows, by name, the tree in its pack that each value is of.
+
+        Those with one value a tree, unless a method says otherwise.
+        """
+        each = trees.group.unique()
+        return {name: each for name, values in measures.items() if values.shape == each.shape}
 
     def start(self, policy: Policy) -> Model:
         """The model to train, made from the one given."""
@@ -93,16 +103,22 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         given = self.options(**options)
         if isinstance(given, PolicyOptions):
             given.check_watch(samples=False)
-        left_out = LeftOut(given.strict)
-        rows = of_kind(data, given.split, self.reads, self.command, left_out)
-        left_out.require_few(given.max_bad)
+
+        def read(source: Source, split: str) -> tuple[list[Row], LeftOut]:
+            left_out = LeftOut(given.strict)
+            rows = of_kind(source, split, self.reads, self.command, left_out)
+            left_out.require_few(given.max_bad)
+            return rows, left_out
+
+        rows = RunData(given, data, self.seed, read)
         trained = self.start(as_policy(model, self))
 
         def learner(run: Run) -> Learner:
-            trees = self.encode(trained, rows, left_out)
-            run.leave_out(left_out, given.max_bad)
-            watch = make_watch(run, given, self, trained, trained=(tree.prompt for tree in trees))
-            return OfflineLearner(self, trained).learn_from(trees, watch)
+            trees, held_out = rows.divide(run, partial(self.encode, trained))
+            made = OfflineLearner(self, trained)
+            if held_out:
+                return made.learn_from(trees, rows.hold_out(run, made, trained, held_out))
+            return made.learn_from(trees, make_watch(run, given, self, trained, trained=(t.prompt for t in trees)))
 
         return train(learner, self, trained, out, given, on_step, data=data)
 
@@ -119,6 +135,22 @@ class OfflineLearner(Learner):
     def step(self, step: int, items: Sequence[Tree], optimizer: Optimizer) -> StepResult:
         numbers = optimizer.update(step, self.method.terms(self.objective, items, self.model))
         return StepResult(numbers | {"epoch": self.order.epoch(step + 1)}, sum(tree.size for tree in items))
+
+    def measure(self, items: Sequence[Tree], clusters: Sequence[int], when: str) -> Tally:
+        """As `Learner.measure` says, in batches as they are trained on."""
+        import torch
+
+        size, tally = self.method.batch_size, Tally(max(clusters) + 1)
+        for start in range(0, len(items), size):
+            with torch.no_grad():
+                term = self.method.terms(self.objective, items[start : start + size], self.model)
+                for trees in term.packs:
+                    values, measures = term.compute(trees, self.model.dtype, when)
+                    cluster = trees.group.new_tensor([clusters[tree.row] for tree in trees.trees])
+                    tally.add("loss", values, cluster[term.tree_of(trees)])
+                    for name, tree in self.method.owners(trees, measures).items():
+                        tally.add(name, measures[name], cluster[tree])
+        return tally
 
 
 def maximum_likelihood(model: Policy, temperature: float = 1.0) -> Objective:

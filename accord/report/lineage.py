@@ -23,7 +23,7 @@ from accord.errors import InputError
 from accord.feedback.formula import AI, names_in
 from accord.report.folder import RunFiles, StageRecord, read_pipeline, read_stage
 
-SOURCES = ("model", "data", "reward", "judge", "teacher", "reference", "pretraining_data", "watch")
+SOURCES = ("model", "data", "reward", "judge", "teacher", "reference", "pretraining_data", "watch", "eval_data")
 """Options that say what a run reads."""
 
 FORMULAS = ("reward", "judge", "watch")

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from accord import data, engine, report
 from accord.engine.config import TrainingConfig
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from accord.engine import Model, Optimizer
+    from accord.train.held_out import HeldOut, Tally
     from accord.train.watch import Watch
 
 SHOWN = 4
@@ -63,8 +64,10 @@ class Learner(ABC):
     method: TrainingConfig
     networks: Mapping[str, nn.Module]
     """What is trained, by name."""
+    held_out_loss: ClassVar[str] = "loss"
+    """What of rows held out should fall."""
 
-    def learn_from(self, items: Sequence[Any], watch: Watch | None) -> Self:
+    def learn_from(self, items: Sequence[Any], watch: Watch | HeldOut | None) -> Self:
         """The learner, told what to learn from, `method.batch_size` items a step, and what watches it, if anything."""
         self.items, self.watch = items, watch
         self.order = data.Order(len(items), self.method.batch_size, self.method.seed)
@@ -82,6 +85,13 @@ class Learner(ABC):
     @abstractmethod
     def step(self, step: int, items: Sequence[Any], optimizer: Optimizer) -> StepResult:
         """Update the networks by what the items teach; TrainingStopped, and no update, where one is not finite."""
+
+    def measure(self, items: Sequence[Any], clusters: Sequence[int], when: str) -> Tally:
+        """What items held out, none of them trained on, cost the model as it is, by the cluster of each item's row.
+
+        Methods with `HeldOutOptions` have it. TrainingStopped, which says when, where a value is not finite.
+        """
+        raise NotImplementedError
 
     def before(self, step: int, run: Run, optimizer: Optimizer) -> bool:
         """What is to be done before a step, if anything; True where that was so long that it deserves a checkpoint."""
@@ -117,7 +127,7 @@ class Result:
         return plot_metrics(self.metrics)
 
     def _repr_html_(self) -> str:
-        steps = len(self.metrics)
+        steps = int(self.metrics[-1]["step"]) if self.metrics else 0
         last = self.frame().tail(5).to_html(float_format="{:.4g}".format)
         return f"<p><code>{self.folder}</code>: {steps} steps; report: <code>{self.report}</code></p>{last}"
 
@@ -176,10 +186,10 @@ def train(
                 on_step(step, result)
             if step % options.save_every == 0 and step < learner.total and not run.stopping:
                 save(step)
+        if run.stopping:
+            run.print(run.stopping)
         if watch:
             watch.settle(best=run.stopping is not None)
-        if run.stopping:
-            run.print(f"The alarm {run.stopping} ended the run, as --stop-when asks.")
         return finish(run, model)
 
 

@@ -28,7 +28,7 @@ class RunOptions:
     """Refuse the run at the first row that cannot be used."""
     stop_when: str | None = None
     """Alarms (docs/alarms.md) that end the run, with commas between them; it keeps the model it has, or where that is
-    watched the best."""
+    watched, or measured on rows held out, the best."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -75,6 +75,78 @@ class SamplingOptions(PolicyOptions):
 
     sample_every: int = 10
     """Steps between samples written to `samples.jsonl`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutOptions(RunOptions):
+    """The same for methods whose loss can be measured on rows held out, as the model learns."""
+
+    eval_data: Any = None
+    """Rows held out, never trained on, on which the loss is measured as the model learns; the model that is best on
+    them is kept in best/."""
+    eval_split: str | float | None = None
+    """A share of the prompts of data, such as 0.1, whose rows are held out, drawn by the seed; or which rows: of
+    eval_data, or without that of data, such as test, or train[-100:] beside --split train[:-100]."""
+    eval_every: int | None = None
+    """Steps between measurements; a tenth of the run unless given. There is one before the first step and one after the
+    last in any case."""
+    patience: int | None = None
+    """The run ends after so many measurements on end without a better one, and its model is the best."""
+    best_by: str | None = None
+    """The measurement by which a model is better, such as eval_loss (the default; of distill eval_teacher_kl),
+    eval_accuracy or eval_margin."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patience is not None and self.patience < 1:
+            raise InputError(f"patience must be at least 1, not {self.patience}.")
+        if not self.holds_out:
+            for name in ("eval_every", "patience", "best_by"):
+                if getattr(self, name) is not None:
+                    raise InputError(f"{name} is of rows held out; say which by eval_data or eval_split.")
+            return
+        if getattr(self, "watch", None) is not None:
+            raise InputError("best/ is the best model by watch or by the rows held out, not by both: leave one out.")
+        share = self.eval_share
+        if share is not None and not 0 < share < 1:
+            raise InputError(f"eval_split is a share of the prompts between 0 and 1, such as 0.1, not {share:g}.")
+        if share is not None and self.eval_data is not None:
+            raise InputError(
+                f"eval_split {share:g} holds out a share of data, and eval_data has rows of its own: leave one out."
+            )
+        if self.eval_data is None and self.eval_split == self.split:
+            raise InputError(
+                f"eval_split and split are both {self.split}: hold rows out, as by --split 'train[:-100]' and "
+                "--eval-split 'train[-100:]'."
+            )
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are rows held out."""
+        return self.eval_data is not None or self.eval_split is not None
+
+    @property
+    def eval_share(self) -> float | None:
+        """The share of the prompts that is held out, where `eval_split` is one."""
+        try:
+            return None if self.eval_split is None else float(self.eval_split)
+        except ValueError:
+            return None
+
+    def settings(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("eval_data", "eval_every", "patience", "best_by")}
+        own["eval_split"] = self.eval_split if self.eval_share is None else self.eval_share
+        return super().settings() | (own if self.holds_out else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsOptions(HeldOutOptions, PolicyOptions):
+    """The same for methods that train a policy on rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(HeldOutOptions, SamplingOptions):
+    """The same for what learns from a teacher, whose divergence can be measured on prompts held out."""
 
 
 def describe(method: TrainingConfig, options: RunOptions, **given: Any) -> dict[str, Any]:

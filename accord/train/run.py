@@ -8,7 +8,7 @@ alarms.jsonl        what was wrong with the numbers, as it was seen
 environment.json    versions, seed, command, git commit
 checkpoints/        to go on from
 model/              the result, in Hugging Face format
-best/, best.json    the model that was best by an independent measure, where one was watched
+best/, best.json    the model that was best on rows held out, or by an independent measure, where there are such
 tensorboard/        the same numbers for TensorBoard
 report.html         all of it for people
 """
@@ -35,13 +35,14 @@ from accord.files import write_rows, write_text
 from accord.train.alarms import Alarms, chosen
 
 PACKAGES = ("accord", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy")
-SHOWN = ("loss", "accuracy", "reward", "kl")
+SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "reward", "kl", "eval_teacher_kl")
 
 
 class Run:
     """One run and its folder.
 
-    `stopping` is the alarm that ends the run, once one was raised that its setting `stop_when` names.
+    `stopping` says why the run ends before its last step, once something does end it: an alarm that `stop_when` names,
+    or what is measured on rows held out.
 
     Raises InputError where the folder holds another run, or, resuming, one with other settings; or no alarm is called
     so.
@@ -63,7 +64,8 @@ class Run:
         self.settings = settings
         self.stop_when = chosen(settings.get("stop_when"))
         self.stopping: str | None = None
-        self._left_out: LeftOut | None = None
+        self._left_out: list[dict[str, Any]] = []
+        self._held_out: dict[str, float] = {}
         self._open = ExitStack()
 
     @property
@@ -71,12 +73,16 @@ class Run:
         """Whether an earlier session brought the run to its end."""
         return (self.folder / "model").is_dir()
 
-    def leave_out(self, left_out: LeftOut, most: float) -> None:
-        """Say which rows are left out, and keep the list; InputError where more than a share of `most` are bad."""
+    def leave_out(self, left_out: LeftOut, most: float, data: str = "") -> None:
+        """Say which rows are left out, and keep the list; InputError where more than a share of `most` are bad.
+
+        `data` is what other rows than those trained on are called.
+        """
         left_out.require_few(most)
         for line in left_out.lines():
-            self.print(line)
-        self._left_out = left_out
+            self.print(f"{data}: {line}" if data else line)
+        of = {"data": data} if data else {}
+        self._left_out += ({"row": reason.row, "why": reason.why, **of} for reason in left_out.reasons)
 
     def begin(self, step: int, total: int) -> None:
         """Open the folder for steps after `step`, dropping rows that an earlier session wrote past its checkpoint."""
@@ -84,9 +90,8 @@ class Run:
         if not self.resumed:
             write_text(self.folder / "config.yaml", yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
         write_text(self.folder / "environment.json", json.dumps(environment(self.settings), indent=1))
-        if self._left_out and self._left_out.reasons:
-            rows = ({"row": reason.row, "why": reason.why} for reason in self._left_out.reasons)
-            write_rows(self.folder / "left_out.jsonl", rows)
+        if self._left_out:
+            write_rows(self.folder / "left_out.jsonl", self._left_out)
         self._files = {}
         for name in ("metrics", "samples", "alarms"):
             _keep_until(file := self.folder / f"{name}.jsonl", step)
@@ -110,26 +115,30 @@ class Run:
 
     def expect(self, total: int) -> None:
         """There will be so many steps, as far as is known by now."""
-        self._every, self._total = max(1, total // 10), total
+        self._every, self.total = max(1, total // 10), total
         self._progress.update(self._task, total=total)
 
     def log(self, step: int, row: Mapping[str, float], tokens: int) -> None:
-        """Write the row of a step, counted from 1, with its seconds and tokens a second."""
+        """Write the row of a step, counted from 1, with its seconds and tokens a second, or of 0, before the first."""
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
-        full = {"step": step, **row, "seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}
+        timed = {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}
+        full = {"step": step, **row, **(timed if step else {})}
         self._write("metrics", full)
         if self._tensorboard:
             for name, value in full.items():
                 self._tensorboard.add_scalar(name, value, step)
-        numbers = "  ".join(f"{k} {row[k]:.3f}" for k in SHOWN if k in row) + f"  {tokens / seconds:,.0f} tokens/s"
+        self._held_out |= {name: value for name, value in row.items() if name.startswith("eval_")}
+        shown = {**self._held_out, **row}
+        numbers = "  ".join(f"{name} {shown[name]:.3f}" for name in SHOWN if name in shown)
+        numbers += f"  {tokens / seconds:,.0f} tokens/s" if step else ""
         self._progress.update(self._task, completed=step, numbers=numbers)
-        if not self.console.is_terminal and (step % self._every == 0 or step == self._total):
-            left, title = seconds * (self._total - step), self._progress.tasks[0].description
-            self.print(f"{title} {step}/{self._total}  {numbers}  ~{left:.0f} s left")
+        if not self.console.is_terminal and (step % self._every == 0 or step == self.total):
+            left, title = seconds * (self.total - step), self._progress.tasks[0].description
+            self.print(f"{title} {step}/{self.total}  {numbers}" + (f"  ~{left:.0f} s left" if step else ""))
         for alarm in self._alarms.see(full):
             if alarm.name in self.stop_when and self.stopping is None:
-                self.stopping = alarm.name
+                self.stopping = f"The alarm {alarm.name} ended the run, as --stop-when asks."
             self._write("alarms", alarm.as_row())
             self.print(f"step {alarm.step}, {alarm.name}: {alarm.saw}. To try: {alarm.advice}.")
 
