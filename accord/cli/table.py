@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 RUN = (
     "model", "best", "best.json", "metrics.jsonl", "samples.jsonl", "alarms.jsonl", "round-*.jsonl", "config.yaml",
-    "environment.json", "report.html", "tensorboard",
+    "environment.json", "report.html", "tensorboard", "tracking.json",
 )  # fmt: skip
 """What a method leaves in its folder."""
 

@@ -138,7 +138,7 @@ def train(
     step stopped itself; a checkpoint holds the last good weights.
     """
     settings = describe(method, options, model=model.name, **given)
-    with Run(out, settings, resume=options.resume) as run:
+    with Run(out, settings, resume=options.resume, track=options.track, name=options.run_name) as run:
         if run.finished:
             run.print(f"{run.folder} is finished already.")
             return finish(run, model)
