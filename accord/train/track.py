@@ -53,7 +53,9 @@ class Tracker(Protocol):
     """One service at work. All may raise whatever its client raises."""
 
     package: ClassVar[str]
-    """What is installed for it, by the name of the module that it brings."""
+    """The module that its client is."""
+    install: ClassVar[str]
+    """What pip is told for it."""
 
     def begin(self, run: Begun) -> Known:
         """Open the run there; by what it is known."""
@@ -72,6 +74,7 @@ class TensorBoard:
     """Event files in the run's folder."""
 
     package: ClassVar[str] = "tensorboard"
+    install: ClassVar[str] = "tensorboard"
 
     def begin(self, run: Begun) -> Known:
         from torch.utils.tensorboard import SummaryWriter
@@ -97,6 +100,7 @@ class WeightsAndBiases:
     """Weights & Biases, online or offline."""
 
     package: ClassVar[str] = "wandb"
+    install: ClassVar[str] = "wandb"
 
     def begin(self, run: Begun) -> Known:
         import wandb
@@ -128,6 +132,7 @@ class Trackio:
     """trackio, in a database of this machine, on a server or in a Space of the Hub."""
 
     package: ClassVar[str] = "trackio"
+    install: ClassVar[str] = "trackio"
 
     def begin(self, run: Begun) -> Known:
         import trackio
@@ -156,6 +161,7 @@ class MLflow:
     """MLflow, in a database, in files or on a server."""
 
     package: ClassVar[str] = "mlflow"
+    install: ClassVar[str] = "'mlflow-skinny>=3' sqlalchemy alembic"
 
     def begin(self, run: Begun) -> Known:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # seven take minutes, and training waits
@@ -208,14 +214,14 @@ def services(track: str) -> list[str]:
     names = [name for part in track.split(",") if (name := part.strip()) and name != NONE]
     for name in names:
         if name not in SERVICES:
-            hint = nearest(name, SERVICES) or f"; there are {', '.join(SERVICES)}, and {NONE} for none of them"
-            raise InputError(f"track: there is no service {name!r}{hint}.")
+            hint = nearest(name, SERVICES) or f"; there are {', '.join(SERVICES)}, and {NONE} for none of them."
+            raise InputError(f"track: there is no service {name!r}{hint}")
         package = SERVICES[name].package
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:  # a folder of that name, as wandb makes one, is no package
             if track == DEFAULT:
                 return []
-            raise InputError(f"track: {name} is not installed here; install it by `pip install {package}`.")
+            raise InputError(f"track: {name} is not installed here; install it by `pip install {SERVICES[name].install}`.")
     return [name for name in SERVICES if name in names]
 
 
