@@ -18,12 +18,15 @@ from accord.train.run import Run, read_metrics
 from tests.commands.small import QUICK, accord, save_model, write_jsonl
 
 SETTINGS = {"command": "sft", "seed": 3, "model": "m"}
+ASKED = SETTINGS | {"reward": "2 * https://me:hunter2@host/score?key=abc + cafe"}
+TOLD = SETTINGS | {"reward": "2 * https://host/score + cafe"}
+"""Settings as the user gave them, and as others are told of them."""
 
 
 def session(folder: Path, service: str, first: int, last: int, *, killed: bool = False, loss: float = 0.0) -> None:
     """The steps first ... last of a run; the alarm sampler-drift rings at step 3, its third row beyond 0.05."""
     try:
-        with Run(folder, SETTINGS, resume=first > 1, track=service, name="mine") as run:
+        with Run(folder, ASKED, resume=first > 1, track=service, name="mine") as run:
             run.begin(first - 1, 5)
             for step in range(first, last + 1):
                 run.log(step, {"loss": loss + 1 / step, "sampler_drift": 0.125, "reward of a(b, c)": -step}, tokens=10)
@@ -92,17 +95,18 @@ def of_wandb(file: Path) -> dict[str, Any]:
 
 
 def test_wandb_offline_goes_on_after_the_last_step_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     for name, value in {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("WANDB_PROJECT", "theirs")
     interrupted_and_resumed(tmp_path / "run", "wandb")
+    wandb.teardown()  # its process has then written all of its files
     known = json.loads((tmp_path / "run" / "tracking.json").read_text())["wandb"]
-    first, second = (of_wandb(file) for file in sorted(tmp_path.glob("wandb/offline-*/*.wandb"), key=lambda f: f.stat().st_mtime))
+    first, second = map(of_wandb, sorted(tmp_path.glob("wandb/offline-*/*.wandb")))
     assert [(f["id"], f["project"], f["name"]) for f in (first, second)] == [(known["id"], "theirs", "mine")] * 2
     assert first["losses"] == [(s, pytest.approx(1 / s)) for s in range(1, 5)]
     assert second["losses"] == [(5, pytest.approx(10.2))]
-    assert first["config"].items() >= (SETTINGS | {"folder": str(tmp_path / "run")}).items()
+    assert first["config"].items() >= TOLD.items()
     assert first["alerts"][0][0] == "sampler-drift" and first["alerts"][0][1].startswith("step 3: sampler and trainer")
     assert (first["exit"], second["exit"]) == (1, 0)
     assert (first["summary"]["ended"], second["summary"]["ended"]) == ("failed", "finished")
@@ -135,7 +139,7 @@ def test_trackio_goes_on_where_another_run_has_the_same_name(trackio: Any, tmp_p
     ]
     assert losses_in(trackio, tmp_path / "other") == [(1, 1.0)]
     known = json.loads((tmp_path / "run" / "tracking.json").read_text())["trackio"]
-    assert trackio.get_run_config("accord", "mine", run_id=known["id"]).items() >= SETTINGS.items()
+    assert trackio.get_run_config("accord", "mine", run_id=known["id"]).items() >= TOLD.items()
     alerts = trackio.get_alerts("accord", run_id=known["id"])
     assert {(a["title"], a["step"]) for a in alerts} == {("sampler-drift", 3), ("the run failed", 4)}
 
@@ -165,7 +169,7 @@ def test_mlflow_goes_on_after_the_last_step_it_has(
     history = sorted((m.step, m.value) for m in client.get_metric_history(found.info.run_id, "loss"))
     assert history == [*((s, pytest.approx(1 / s)) for s in range(1, 5)), (5, pytest.approx(10.2))]
     assert found.data.metrics["reward of a_b_ c_"] == -5
-    assert found.data.params == {"command": "sft", "seed": "3", "model": "m", "folder": str(tmp_path / "run")}
+    assert found.data.params == {name: str(value) for name, value in TOLD.items()}
     assert found.data.tags["alarm.sampler-drift"].startswith("step 3: sampler and trainer differ by 0.125")
 
 
@@ -230,7 +234,7 @@ def test_services_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "absent_service").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(track.MLflow, "package", "absent_service")
-    with pytest.raises(InputError, match="track: mlflow is not installed here; install it by `pip install"):
+    with pytest.raises(InputError, match="track: mlflow needs the mlflow extra: pip install mlflow-skinny sqlalchemy"):
         track.services("tensorboard,mlflow")
     monkeypatch.setattr(track.TensorBoard, "package", "absent_service")
     assert track.services(track.DEFAULT) == []

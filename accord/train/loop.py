@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -173,7 +173,7 @@ def train(
             if (step - 1) % every == 0 or step == learner.total or run.stopping:
                 run.sample(step, result.shown())
             if on_step:
-                on_step(step, result)
+                on_step(step, replace(result, numbers=row))
             if step % options.save_every == 0 and step < learner.total and not run.stopping:
                 save(step)
         if watch:

@@ -93,7 +93,7 @@ class Run:
     def begin(self, step: int, total: int) -> None:
         """Open the folder for steps after `step`, dropping rows that an earlier session wrote past its checkpoint."""
         before = read_metrics(self.folder)
-        self._tracking.begin(self.folder, self.name, self.settings, step, int(before[-1]["step"]) if before else 0)
+        self._tracking.begin(self.folder, self.name, self.settings, step, int(before[-1]["step"]) if before else -1)
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.resumed:
             write_text(self.folder / "config.yaml", yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))

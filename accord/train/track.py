@@ -1,9 +1,10 @@
 """Where a run's numbers go besides its folder: TensorBoard, Weights & Biases, trackio and MLflow, each by its client.
 
-A service is told the settings, every row as it is logged, the alarms, and how the run ended. Where it writes, and with
-whose key, is said by its own environment variables (docs/tracking.md). The run's folder keeps in tracking.json by what
-each knows the run, so that a run that goes on goes on there too; rows that a service has are not sent again, but for
-TensorBoard, which drops them. One that fails while the run is under way is left alone, and the run goes on.
+A service is told the settings, every row as it is logged, the alarms, and how the run ended; never a password or key.
+Where it writes, and with whose key, is said by its own environment variables (docs/tracking.md). The run's folder keeps
+in tracking.json by what each knows the run, so that a run that goes on goes on there too; what a service has is not
+sent again, but for rows to TensorBoard, which drops its own. One that fails while the run is under way is left alone,
+and the run goes on.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
+from accord.console import without_secrets
 from accord.errors import InputError, nearest
 from accord.files import write_text
 
@@ -43,11 +45,6 @@ class Begun:
     step: int
     known: Known
 
-    @property
-    def told(self) -> dict[str, Any]:
-        """The settings, and where the run's folder is."""
-        return {**self.settings, "folder": str(self.folder.resolve())}
-
 
 class Tracker(Protocol):
     """One service at work. All may raise whatever its client raises."""
@@ -55,7 +52,7 @@ class Tracker(Protocol):
     package: ClassVar[str]
     """The module that its client is."""
     install: ClassVar[str]
-    """What pip is told for it."""
+    """What it needs, in words for who has not got it."""
 
     def begin(self, run: Begun) -> Known:
         """Open the run there; by what it is known."""
@@ -74,7 +71,7 @@ class TensorBoard:
     """Event files in the run's folder."""
 
     package: ClassVar[str] = "tensorboard"
-    install: ClassVar[str] = "tensorboard"
+    install: ClassVar[str] = "tensorboard: pip install tensorboard"
 
     def begin(self, run: Begun) -> Known:
         from torch.utils.tensorboard import SummaryWriter
@@ -100,7 +97,7 @@ class WeightsAndBiases:
     """Weights & Biases, online or offline."""
 
     package: ClassVar[str] = "wandb"
-    install: ClassVar[str] = "wandb"
+    install: ClassVar[str] = "the wandb extra: pip install wandb"
 
     def begin(self, run: Begun) -> Known:
         import wandb
@@ -111,8 +108,7 @@ class WeightsAndBiases:
             name=run.name,
             id=run.known.get("id"),
             resume="allow" if run.known else None,
-            config=run.told,
-            allow_val_change=True,  # the folder may have moved
+            config=dict(run.settings),
             reinit="create_new",  # a run of the user's own stays as it is
         )
         return {"id": self.run.id, "project": project}
@@ -132,14 +128,14 @@ class Trackio:
     """trackio, in a database of this machine, on a server or in a Space of the Hub."""
 
     package: ClassVar[str] = "trackio"
-    install: ClassVar[str] = "trackio"
+    install: ClassVar[str] = "the trackio extra: pip install trackio"
 
     def begin(self, run: Begun) -> Known:
         import trackio
 
         name = run.known.get("name") or run.name
         resume = "allow" if run.known else "never"
-        self.run: Any = trackio.init(project=PROJECT, name=name, config=run.told, resume=resume)
+        self.run: Any = trackio.init(project=PROJECT, name=name, config=dict(run.settings), resume=resume)
         self.run.id = run.known.get("id") or self.run.id  # by name it would be the latest that is called so
         return {"id": self.run.id, "name": name}
 
@@ -161,7 +157,7 @@ class MLflow:
     """MLflow, in a database, in files or on a server."""
 
     package: ClassVar[str] = "mlflow"
-    install: ClassVar[str] = "'mlflow-skinny>=3' sqlalchemy alembic"
+    install: ClassVar[str] = "the mlflow extra: pip install mlflow-skinny sqlalchemy alembic"
 
     def begin(self, run: Begun) -> Known:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # seven take minutes, and training waits
@@ -174,7 +170,7 @@ class MLflow:
             self.client.update_run(self.id, status="RUNNING")
         else:
             self.id = self.client.create_run(self._experiment(), run_name=run.name).info.run_id
-            params = [Param(name, str(value)[:6000]) for name, value in run.told.items()]
+            params = [Param(name, str(value)[:6000]) for name, value in run.settings.items()]
             self.client.log_batch(self.id, params=params)
         return {"run_id": self.id}
 
@@ -221,7 +217,7 @@ def services(track: str) -> list[str]:
         if spec is None or spec.origin is None:  # a folder of that name, as wandb makes one, is no package
             if track == DEFAULT:
                 return []
-            raise InputError(f"track: {name} is not installed here; install it by `pip install {SERVICES[name].install}`.")
+            raise InputError(f"track: {name} needs {SERVICES[name].install}")
     return [name for name in SERVICES if name in names]
 
 
@@ -233,6 +229,7 @@ class Tracking:
         self._open: dict[str, Tracker] = {}
         self._known: dict[str, Known] = {}
         self._sent: dict[str, int] = {}
+        self._logged = -1
         self._failed: set[str] = set()
 
     def begin(self, folder: Path, name: str, settings: Mapping[str, Any], step: int, logged: int) -> None:
@@ -240,6 +237,8 @@ class Tracking:
 
         Raises InputError where a service refuses.
         """
+        settings = {key: without_secrets(v) if isinstance(v, str) else v for key, v in settings.items()}
+        self._logged = logged
         file = folder / "tracking.json"
         self._known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         for service in self.names:
@@ -252,7 +251,7 @@ class Tracking:
                     f"track: {service} cannot be used ({said(error)}); see to it, or leave {service} out."
                 ) from error
             self._open[service] = tracker
-            self._sent[service] = 0 if not known else step if isinstance(tracker, TensorBoard) else logged
+            self._sent[service] = -1 if not known else step if isinstance(tracker, TensorBoard) else logged
 
     def keep(self, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write by what the services know the run, and send what they do not have of the rows logged before."""
@@ -264,32 +263,33 @@ class Tracking:
     def log(self, step: int, row: Mapping[str, Any]) -> None:
         """Send the numbers of a step, counted from 1."""
         numbers = {name: v for name, v in row.items() if isinstance(v, int | float) and name != "step"}
-        self._tell(step, lambda tracker: tracker.log(step, numbers))
+        self._tell(lambda tracker: tracker.log(step, numbers), [name for name, last in self._sent.items() if step > last])
 
     def alarm(self, step: int, name: str, text: str) -> None:
-        """Send an alarm."""
-        self._tell(step, lambda tracker: tracker.alarm(step, name, text))
+        """Send an alarm, unless it is of a step that an earlier session logged."""
+        if step > self._logged:
+            self._tell(lambda tracker: tracker.alarm(step, name, text), list(self._open))
 
     def close(self, ended: Ended) -> None:
         """Say how the run ended."""
-        self._tell(None, lambda tracker: tracker.close(ended))
+        failed, self._failed = self._failed, set()
+        self._tell(lambda tracker: tracker.close(ended), list(self._open), silent=failed)
         self._open = {}
 
-    def _tell(self, step: int | None, call: Callable[[Tracker], None]) -> None:
-        """Call all that have not failed, or are to be closed, and do not have the step yet; say once what failed."""
-        for name, tracker in self._open.items():
-            if step is not None and (name in self._failed or step <= self._sent[name]):
+    def _tell(self, call: Callable[[Tracker], None], names: Sequence[str], silent: Collection[str] = ()) -> None:
+        """Call those named that have not failed; say which fails, but for those of which that was said before."""
+        for name in names:
+            if name in self._failed:
                 continue
             try:
                 with redirect_stdout(sys.stderr):
-                    call(tracker)
+                    call(self._open[name])
             except Exception as error:  # a run must not end by what watches it
-                if name not in self._failed:
-                    self.say(f"{name} failed and gets no more of this run, which goes on: {said(error)}")
                 self._failed.add(name)
+                if name not in silent:
+                    self.say(f"{name} failed and gets no more of this run, which goes on: {said(error)}")
 
 
 def said(error: Exception) -> str:
-    """The first line of what an error says, without the password of an address."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    return re.sub(r"://[^/\s@]*@", "://", line)
+    """The first line of what an error says, without passwords and keys."""
+    return without_secrets((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."))
