@@ -152,9 +152,7 @@ def test_a_service_that_comes_later_gets_what_was_logged_before(trackio: Any, tm
 
 
 @pytest.mark.parametrize("store", ["file", pytest.param("sqlite", marks=pytest.mark.slow)])
-def test_mlflow_goes_on_after_the_last_step_it_has(
-    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mlflow_goes_on_after_the_last_step_it_has(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     uri = f"sqlite:///{tmp_path / 'ml.db'}" if store == "sqlite" else (tmp_path / "mlruns").as_uri()

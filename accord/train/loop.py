@@ -7,6 +7,7 @@ step has is a function of the seed and the step, so a checkpoint holds weights, 
 from __future__ import annotations
 
 import shutil
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -143,7 +144,7 @@ def train(
     with Run(out, settings, resume=options.resume, track=options.track, name=options.run_name) as run:
         if run.finished:
             run.print(f"{run.folder} is finished already.")
-            return finish(run, model)
+            return finish(run, model, method)
         learner = make_learner(run)
         optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
         step, watch = restore(run, learner, optimizer), learner.watch
@@ -180,7 +181,7 @@ def train(
             watch.settle(best=run.stopping is not None)
         if run.stopping:
             run.print(f"The alarm {run.stopping} ended the run, as --stop-when asks.")
-        return finish(run, model)
+        return finish(run, model, method, read_as(learner.items))
 
 
 def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
@@ -193,8 +194,18 @@ def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
     return step
 
 
-def finish(run: Run, model: Model) -> Result:
-    """Save the model and the report; the checkpoints have served."""
+def read_as(items: Sequence[Any]) -> str:
+    """How many rows of data there are, and what they became."""
+    kind, rows = "prompts", len({item.row for item in items})
+    if isinstance(items[0], engine.Tree):
+        most = max(len(tree.branches) for tree in items)
+        ranked = {1: "labeled completions", 2: "preferences"}.get(most, "rankings")
+        kind = ranked if items[0].ranks else "demonstrations"
+    return f"{rows:,} rows, read as {len(items):,} {kind}"
+
+
+def finish(run: Run, model: Model, method: TrainingConfig, rows: str = "") -> Result:
+    """Save the model, its card and the report; the checkpoints have served."""
     run.close()
     folder = run.folder / "model"
     if run.finished:
@@ -203,4 +214,5 @@ def finish(run: Run, model: Model) -> Result:
         model.save(folder)
         model.name = str(folder)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+    report.write_card(run.folder, method=sys.modules[type(method).__module__].__doc__ or "", rows=rows)
     return Result(run.folder, read_metrics(run.folder), model, report.write_report(run.folder))

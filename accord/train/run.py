@@ -7,7 +7,7 @@ samples.jsonl       prompts and completions as training went on
 alarms.jsonl        what was wrong with the numbers, as it was seen
 environment.json    versions, seed, command, git commit
 checkpoints/        to go on from
-model/              the result, in Hugging Face format
+model/              the result, in Hugging Face format, and its card
 best/, best.json    the model that was best by an independent measure, where one was watched
 tensorboard/        the same numbers for TensorBoard
 tracking.json       by what the services that track the run know it

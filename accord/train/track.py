@@ -263,7 +263,8 @@ class Tracking:
     def log(self, step: int, row: Mapping[str, Any]) -> None:
         """Send the numbers of a step, counted from 1."""
         numbers = {name: v for name, v in row.items() if isinstance(v, int | float) and name != "step"}
-        self._tell(lambda tracker: tracker.log(step, numbers), [name for name, last in self._sent.items() if step > last])
+        names = [name for name, last in self._sent.items() if step > last]
+        self._tell(lambda tracker: tracker.log(step, numbers), names)
 
     def alarm(self, step: int, name: str, text: str) -> None:
         """Send an alarm, unless it is of a step that an earlier session logged."""
