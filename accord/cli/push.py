@@ -110,9 +110,7 @@ def _upload(folder: Path, repo: str, names: list[str], private: bool, revision: 
     try:
         api.create_repo(repo, private=private or None, exist_ok=True)
         if private and not api.model_info(repo).private:
-            raise InputError(
-                f"push: {repo} is there already, and public; make it private first, or leave --private out."
-            )
+            raise InputError(f"push: {repo} is there, and public; make it private first, or leave --private out.")
         if revision and revision != "main":
             api.create_branch(repo, branch=revision, exist_ok=True)
         commit = api.upload_folder(

@@ -35,7 +35,7 @@ LAST = 10
 """Steps, at least, whose mean is a training measure; a tenth of the run where that is more."""
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_PATH = re.compile(r"(?:file://)?(?:(?<![\w:/.~-])(?:~|\.\.)?/|(?<!\w)[A-Za-z]:[\\/])[^\s+*,()]+")
+_PATH = re.compile(r"(?:(?<![\w:/.~-])(?:~|\.\.)?/|(?<!\w)[A-Za-z]:[\\/])[^\s+*,()]+")
 
 _READ = """\
 import torch
@@ -81,8 +81,8 @@ probability = float(log_odds.sigmoid())  # that the first answer is the better o
 def write_card(folder: str | Path, *, method: str = "", rows: str = "") -> list[Path]:
     """Write README.md into `model/` and `best/` of a run's folder, where they are and have none; the files written.
 
-    `method` is what is said of how it was trained, a formula and its source; `rows` how many rows there were, and as
-    what they were read. The rest is taken from the folder: settings, metrics, alarms, versions.
+    `method` is what is said of how it was trained, a formula and its source; `rows` as what the
+    data were read, and how many. The rest is taken from the folder: settings, metrics, alarms, versions.
 
     Training measures are means over the last n steps, a tenth of the run or `LAST` steps, with Student's 95% interval
     over these steps, `mean -+ t s / sqrt(n)`, and of shares Wilson's over their rows. What has an interval of its own
@@ -160,7 +160,8 @@ def _base_model(run: Path, settings: Json) -> str | None:
 def _on_hub(value: Any) -> str | None:
     """The repository of a name on the Hub, if it is one and no file or folder here."""
     name = value.split(":")[0] if isinstance(value, str) else ""
-    return name if _HUB_NAME.fullmatch(name) and not Path(name).suffix and not Path(name).exists() else None
+    is_file = re.search(r"\.(jsonl?|csv|parquet|gz|gguf)$", name) or Path(name).exists()
+    return name if _HUB_NAME.fullmatch(name) and not is_file else None
 
 
 def _data(run: Path, settings: Json) -> Iterator[str]:
@@ -173,7 +174,7 @@ def _data(run: Path, settings: Json) -> Iterator[str]:
 def _left_out(run: Path) -> Iterator[str]:
     file = run / "left_out.jsonl"
     if file.is_file() and (count := sum(1 for line in file.read_text(encoding="utf-8").split("\n") if line)):
-        yield f"- {count:,} row{'s' if count > 1 else ''} left out, as they could not be used"
+        yield f"- rows left out, as they could not be used: {count:,}"
 
 
 def _settings(settings: Json) -> str:
@@ -247,8 +248,9 @@ def public(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if value.startswith(("/", "~", "..")) and Path(value).expanduser().exists():
-        return called(value)
-    text = without_secrets(value.replace(str(Path.home()) + "/", "~/"))
+        short = called(value)
+        return Path(value).name if "/" in short else short
+    text = without_secrets(value.replace("file://", "").replace(f"{Path.home()}/", "~/"))
     return _PATH.sub(lambda match: called(match[0].replace("\\", "/")), text)
 
 

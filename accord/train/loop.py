@@ -195,13 +195,13 @@ def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
 
 
 def read_as(items: Sequence[Any]) -> str:
-    """How many rows of data there are, and what they became."""
-    kind, rows = "prompts", len({item.row for item in items})
+    """How many there are to learn from, and what of."""
+    kind = "prompts"
     if isinstance(items[0], engine.Tree):
         most = max(len(tree.branches) for tree in items)
         ranked = {1: "labeled completions", 2: "preferences"}.get(most, "rankings")
-        kind = ranked if items[0].ranks else "demonstrations"
-    return f"{rows:,} rows, read as {len(items):,} {kind}"
+        kind = ranked if items[0].ranks else "completions"
+    return f"read as {len(items):,} {kind}"
 
 
 def finish(run: Run, model: Model, method: TrainingConfig, rows: str = "") -> Result:

@@ -21,7 +21,7 @@ TOKEN = "hf_of_nobody"
 
 @dataclass
 class Hub:
-    """What the Hub was told, and what it has: by repository and branch the files, by repository whether it is private."""
+    """What it was asked, and what it has: files by repository and branch, and which repositories are private."""
 
     address: str = ""
     files: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)
