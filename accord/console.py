@@ -46,6 +46,11 @@ def without_secrets(text: str) -> str:
     return re.sub(r"(\w://)(?:[^/\s@]*@)?([^\s?#]*)(?:[?#]\S*)?", r"\1\2", text)
 
 
+def said(error: BaseException) -> str:
+    """What an exception says in its first line, or else its name, without secrets."""
+    return without_secrets((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."))
+
+
 def status(line: str) -> None:
     """One line for the person watching, on standard error, as it is."""
     Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)

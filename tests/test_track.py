@@ -36,9 +36,15 @@ def session(folder: Path, service: str, first: int, last: int, *, killed: bool =
         pass
 
 
-def interrupted_and_resumed(folder: Path, service: str) -> None:
-    """Four steps, a death, and, from a checkpoint after the second, three steps with losses that are 10 higher."""
+def interrupted_and_resumed(folder: Path, service: str, *, lost: bool = True) -> None:
+    """Four steps, a death, and, from a checkpoint after the second, three steps with losses that are 10 higher.
+
+    Where one is `lost`, a fifth step came as far as the run's own file before the death, and not to the service.
+    """
     session(folder, service, 1, 4, killed=True)
+    if lost:
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 5, "loss": 7.0, "seconds": 1.0}\n')
     session(folder, service, 3, 5, loss=10.0)
     assert [row["step"] for row in read_metrics(folder)] == [1, 2, 3, 4, 5]
 
@@ -99,7 +105,7 @@ def test_wandb_offline_goes_on_after_the_last_step_it_has(tmp_path: Path, monkey
     for name, value in {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("WANDB_PROJECT", "theirs")
-    interrupted_and_resumed(tmp_path / "run", "wandb")
+    interrupted_and_resumed(tmp_path / "run", "wandb", lost=False)
     wandb.teardown()  # its process has then written all of its files
     known = json.loads((tmp_path / "run" / "tracking.json").read_text())["wandb"]
     first, second = map(of_wandb, sorted(tmp_path.glob("wandb/offline-*/*.wandb")))
@@ -132,6 +138,8 @@ def losses_in(trackio: Any, folder: Path) -> list[tuple[int, float]]:
 def test_trackio_goes_on_where_another_run_has_the_same_name(trackio: Any, tmp_path: Path) -> None:
     session(tmp_path / "run", "trackio", 1, 4, killed=True)
     session(tmp_path / "other", "trackio", 1, 1)
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "loss": 7.0}\n')  # it did not come to the service before the death
     session(tmp_path / "run", "trackio", 3, 5, loss=10.0)
     assert losses_in(trackio, tmp_path / "run") == [
         *((s, pytest.approx(1 / s)) for s in range(1, 5)),
@@ -231,10 +239,10 @@ def test_services_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
     # The folder that an offline run of some service leaves is no installed package.
     (tmp_path / "absent_service").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(track.MLflow, "package", "absent_service")
-    with pytest.raises(InputError, match="track: mlflow needs the mlflow extra: pip install mlflow-skinny sqlalchemy"):
-        track.services("tensorboard,mlflow")
-    monkeypatch.setattr(track.TensorBoard, "package", "absent_service")
+    monkeypatch.setitem(track.SERVICES, "absent_service", track.MLflow)
+    with pytest.raises(InputError, match="track: absent_service needs the mlflow extra: pip install mlflow-skinny"):
+        track.services("tensorboard,absent_service")
+    monkeypatch.setattr(track, "DEFAULT", "absent_service")
     assert track.services(track.DEFAULT) == []
 
 

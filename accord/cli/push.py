@@ -7,10 +7,9 @@ import re
 from fnmatch import fnmatch
 from pathlib import Path
 
-from accord.console import legible, status
+from accord.console import legible, said, status
 from accord.errors import InputError
 from accord.report.card import add_evaluation
-from accord.train.track import said
 
 PUSHED = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*.json",

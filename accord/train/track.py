@@ -15,13 +15,13 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
-from accord.console import without_secrets
+from accord.console import said, without_secrets
 from accord.errors import InputError, nearest
 from accord.files import write_text
 
@@ -49,13 +49,14 @@ class Begun:
 class Tracker(Protocol):
     """One service at work. All may raise whatever its client raises."""
 
-    package: ClassVar[str]
-    """The module that its client is."""
     install: ClassVar[str]
     """What it needs, in words for who has not got it."""
 
     def begin(self, run: Begun) -> Known:
         """Open the run there; by what it is known."""
+
+    def last(self) -> int | None:
+        """The last step that it has of a run that goes on, where it can say."""
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
         """The numbers of a step, counted from 1."""
@@ -70,7 +71,6 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files in the run's folder."""
 
-    package: ClassVar[str] = "tensorboard"
     install: ClassVar[str] = "tensorboard: pip install tensorboard"
 
     def begin(self, run: Begun) -> Known:
@@ -80,7 +80,11 @@ class TensorBoard:
         if not run.known:
             lines = (f"    {name}: {value}" for name, value in run.settings.items())
             self.writer.add_text("settings", "\n".join(lines), run.step)
+        self.step = run.step
         return {"folder": "tensorboard"}
+
+    def last(self) -> int | None:
+        return self.step
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
         for name, value in row.items():
@@ -96,7 +100,6 @@ class TensorBoard:
 class WeightsAndBiases:
     """Weights & Biases, online or offline."""
 
-    package: ClassVar[str] = "wandb"
     install: ClassVar[str] = "the wandb extra: pip install wandb"
 
     def begin(self, run: Begun) -> Known:
@@ -113,6 +116,9 @@ class WeightsAndBiases:
         )
         return {"id": self.run.id, "project": project}
 
+    def last(self) -> int | None:
+        return self.run.starting_step - 1 if self.run.starting_step else None  # offline it is 0
+
     def log(self, step: int, row: Mapping[str, float]) -> None:
         self.run.log(dict(row), step=step)
 
@@ -127,7 +133,6 @@ class WeightsAndBiases:
 class Trackio:
     """trackio, in a database of this machine, on a server or in a Space of the Hub."""
 
-    package: ClassVar[str] = "trackio"
     install: ClassVar[str] = "the trackio extra: pip install trackio"
 
     def begin(self, run: Begun) -> Known:
@@ -138,6 +143,11 @@ class Trackio:
         self.run: Any = trackio.init(project=PROJECT, name=name, config=dict(run.settings), resume=resume)
         self.run.id = run.known.get("id") or self.run.id  # by name it would be the latest that is called so
         return {"id": self.run.id, "name": name}
+
+    def last(self) -> int | None:
+        from trackio.sqlite_storage import SQLiteStorage
+
+        return SQLiteStorage.get_max_step_for_run(PROJECT, self.run.name, run_id=self.run.id)
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
         self.run.log(dict(row), step=step)
@@ -156,7 +166,6 @@ class Trackio:
 class MLflow:
     """MLflow, in a database, in files or on a server."""
 
-    package: ClassVar[str] = "mlflow"
     install: ClassVar[str] = "the mlflow extra: pip install mlflow-skinny sqlalchemy alembic"
 
     def begin(self, run: Begun) -> Known:
@@ -180,6 +189,9 @@ class MLflow:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
         found = self.client.get_experiment_by_name(name)
         return str(found.experiment_id if found else self.client.create_experiment(name))
+
+    def last(self) -> int | None:
+        return max((metric.step for metric in self.client.get_metric_history(self.id, "seconds")), default=None)
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
         from mlflow.entities import Metric
@@ -212,8 +224,7 @@ def services(track: str) -> list[str]:
         if name not in SERVICES:
             hint = nearest(name, SERVICES) or f"; there are {', '.join(SERVICES)}, and {NONE} for none of them."
             raise InputError(f"track: there is no service {name!r}{hint}")
-        package = SERVICES[name].package
-        spec = importlib.util.find_spec(package)
+        spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:  # a folder of that name, as wandb makes one, is no package
             if track == DEFAULT:
                 return []
@@ -248,10 +259,13 @@ class Tracking:
                     self._known[service] = tracker.begin(Begun(folder, name, settings, step, known))
             except Exception as error:  # clients raise whatever they please
                 raise InputError(
-                    f"track: {service} cannot be used ({said(error)}); see to it, or leave {service} out."
+                    f"track: {service} cannot be used ({said(error)}); see to it, or leave it out."
                 ) from error
             self._open[service] = tracker
-            self._sent[service] = -1 if not known else step if isinstance(tracker, TensorBoard) else logged
+            self._sent[service] = logged if known else -1
+            with suppress(Exception), redirect_stdout(sys.stderr):
+                if known and (last := tracker.last()) is not None:
+                    self._sent[service] = last
 
     def keep(self, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write by what the services know the run, and send what they do not have of the rows logged before."""
@@ -263,34 +277,27 @@ class Tracking:
     def log(self, step: int, row: Mapping[str, Any]) -> None:
         """Send the numbers of a step, counted from 1."""
         numbers = {name: v for name, v in row.items() if isinstance(v, int | float) and name != "step"}
-        names = [name for name, last in self._sent.items() if step > last]
+        names = [name for name, last in self._sent.items() if step > last and name not in self._failed]
         self._tell(lambda tracker: tracker.log(step, numbers), names)
 
     def alarm(self, step: int, name: str, text: str) -> None:
         """Send an alarm, unless it is of a step that an earlier session logged."""
         if step > self._logged:
-            self._tell(lambda tracker: tracker.alarm(step, name, text), list(self._open))
+            names = [service for service in self._open if service not in self._failed]
+            self._tell(lambda tracker: tracker.alarm(step, name, text), names)
 
     def close(self, ended: Ended) -> None:
         """Say how the run ended."""
-        failed, self._failed = self._failed, set()
-        self._tell(lambda tracker: tracker.close(ended), list(self._open), silent=failed)
+        self._tell(lambda tracker: tracker.close(ended), list(self._open))
         self._open = {}
 
-    def _tell(self, call: Callable[[Tracker], None], names: Sequence[str], silent: Collection[str] = ()) -> None:
-        """Call those named that have not failed; say which fails, but for those of which that was said before."""
+    def _tell(self, call: Callable[[Tracker], None], names: Sequence[str]) -> None:
+        """Call those named, and say once of each that it failed."""
         for name in names:
-            if name in self._failed:
-                continue
             try:
                 with redirect_stdout(sys.stderr):
                     call(self._open[name])
             except Exception as error:  # a run must not end by what watches it
-                self._failed.add(name)
-                if name not in silent:
+                if name not in self._failed:
                     self.say(f"{name} failed and gets no more of this run, which goes on: {said(error)}")
-
-
-def said(error: Exception) -> str:
-    """The first line of what an error says, without passwords and keys."""
-    return without_secrets((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."))
+                self._failed.add(name)
