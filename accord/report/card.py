@@ -225,7 +225,7 @@ def _mean(values: Array, rows: int) -> str:
 
 
 def _alarm(row: Json) -> str:
-    return f"- step {row.get('step')}, {code(row.get('name'))}: {code(public(row.get('saw')))}"
+    return f"- step {row.get('step')}, {code(row.get('alarm'))}: {code(public(row.get('saw')))}"
 
 
 def _versions(environment: Json) -> Json:

@@ -23,6 +23,7 @@ from accord.report import card
 from accord.results import Interval
 from accord.results.models import Drawing
 from accord.results.passes import PassesResult, PassRow
+from accord.train.alarms import Alarm
 from tests.commands.small import QUICK, accord, save_model, write_jsonl
 
 PAIRS = [Preference("hi", "hello", "no"), Preference("bye", "good bye", "no"), Preference("hi", "good", "a")] * 2
@@ -139,7 +140,9 @@ def test_results_and_their_intervals(tmp_path: Path) -> None:
 
 
 def test_a_single_step_has_no_interval(tmp_path: Path) -> None:
-    text = text_of(run_folder(tmp_path / "run", {"command": "sft"}, [{"step": 1, "loss": 0.125}]))
+    ring = Alarm("length", 1, "it grew", "look").as_row()
+    text = text_of(run_folder(tmp_path / "run", {"command": "sft"}, [{"step": 1, "loss": 0.125}], [ring]))
+    assert section(text, "Alarms") == "- step 1, `length`: `it grew`"
     assert "- `loss`: 0.125 at the last step" in text
 
 
@@ -170,7 +173,7 @@ HOSTILE = (
 
 def test_what_others_wrote_stands_as_code(tmp_path: Path) -> None:
     settings = {"command": "grpo", "model": HOSTILE, "data": HOSTILE, "split": HOSTILE, "reward": HOSTILE}
-    alarms = [{"step": 3, "name": HOSTILE, "saw": HOSTILE}]
+    alarms = [{"step": 3, "alarm": HOSTILE, "saw": HOSTILE}]
     rows = [{"step": 1, "reward": 1.0, f"reward of {HOSTILE}": 1.0}]
     plain = text_of(run_folder(tmp_path / "run", {"command": "grpo"}, [{"step": 1, "reward": 1.0}]))
     text = text_of(run_folder(tmp_path / HOSTILE[:9].replace("/", "") / "run", settings, rows, alarms))
