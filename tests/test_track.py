@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from accord.errors import InputError
+from accord.methods import SFT
 from accord.records import Demonstration
 from accord.train import track
 from accord.train.run import Run, read_metrics
@@ -256,3 +257,23 @@ def test_tracking_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert not (out / "tensorboard").exists() and not (out / "tracking.json").exists()
     assert not {"track", "run_name"} & yaml.safe_load((out / "config.yaml").read_text()).keys()
     assert accord(*words, "--resume") == 0  # with other tracking
+
+
+def test_a_logger_of_the_users_gets_what_is_measured_beside_the_step(tmp_path: Path) -> None:
+    def lengths(completions: list[str], **_: Any) -> list[float]:
+        return [float(len(text)) for text in completions]
+
+    told: list[tuple[int, dict[str, float]]] = []
+    rows = [Demonstration("hi", "hello"), Demonstration("bye", "good bye")]
+    method = SFT(max_steps=2, batch_size=2, dtype="float32")
+    watch = {"watch": lengths, "watch_data": [{"prompt": "hi"}], "watch_every": 1, "watch_tokens": 4}
+    run = method.fit(
+        save_model(tmp_path / "base"),
+        rows,
+        out=tmp_path / "run",
+        on_step=lambda step, result: told.append((step, result.numbers)),
+        **watch,
+    )
+    times = ("step", "seconds", "tokens", "tokens_per_second")
+    assert told == [(r["step"], {k: v for k, v in r.items() if k not in times}) for r in run.metrics]
+    assert all("watched" in numbers for _, numbers in told)

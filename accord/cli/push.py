@@ -49,7 +49,7 @@ def push(
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
         raise InputError(f"push: {repo} is no name of a repository; it is written OWNER/NAME.")
     files = model_files(Path(folder))
-    if evaluation:
+    if evaluation and not dry_run:
         add_evaluation(folder, evaluation)
         files = model_files(Path(folder))
     for file in files:

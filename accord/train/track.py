@@ -27,9 +27,7 @@ from accord.files import write_text
 
 PROJECT = "accord"
 """The project, or experiment, of runs for which the environment names none."""
-DEFAULT = "tensorboard"
-NONE = "none"
-
+DEFAULT, NONE = "tensorboard", "none"
 Ended: TypeAlias = Literal["finished", "failed", "interrupted"]
 Known: TypeAlias = dict[str, str]
 """By what a service knows a run."""
@@ -240,8 +238,7 @@ class Tracking:
         self._open: dict[str, Tracker] = {}
         self._known: dict[str, Known] = {}
         self._sent: dict[str, int] = {}
-        self._logged = -1
-        self._failed: set[str] = set()
+        self._logged, self._failed = -1, set[str]()
 
     def begin(self, folder: Path, name: str, settings: Mapping[str, Any], step: int, logged: int) -> None:
         """Open the run in every service, after `step`, where an earlier session logged steps up to `logged`.

@@ -140,7 +140,7 @@ def test_results_and_their_intervals(tmp_path: Path) -> None:
 
 
 def test_a_single_step_has_no_interval(tmp_path: Path) -> None:
-    ring = Alarm("length", 1, "it grew", "look").as_row()
+    ring = Alarm(1, "length", "it grew", "look").as_row()
     text = text_of(run_folder(tmp_path / "run", {"command": "sft"}, [{"step": 1, "loss": 0.125}], [ring]))
     assert section(text, "Alarms") == "- step 1, `length`: `it grew`"
     assert "- `loss`: 0.125 at the last step" in text
