@@ -106,7 +106,7 @@ def _visit(folder: Path, stages: dict[Path, StageRecord]) -> None:
     for option in SOURCES:
         values = []
         for value in _names(option, stage.run.settings.get(option), folder):
-            origin = _origin(value, folder)
+            origin = origin_of(value, folder)
             if origin is not None and origin != folder:
                 _visit(origin, stages)
             elif option == "model" and origin is None:
@@ -146,7 +146,7 @@ def _names(option: str, value: Any, folder: Path) -> Iterator[str]:
             yield from _names(option, inner, folder)
 
 
-def _origin(value: str, folder: Path) -> Path | None:
+def origin_of(value: str, folder: Path) -> Path | None:
     """The folder of the run that wrote what a setting names, sought from here and from the run's own folder."""
     for base in (Path.cwd(), folder, *folder.parents):
         path = base / value.removeprefix(AI)

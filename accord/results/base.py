@@ -201,6 +201,12 @@ class Evaluation(Record):
         """The numbers as tables for the terminal: `rich.print(result.table())`."""
         return Group(*self.tables())
 
+    def text(self) -> str:
+        """The same as plain text."""
+        console = Console(file=io.StringIO(), record=True, width=120)
+        console.print(self.table())
+        return console.export_text()
+
     def frame(self) -> DataFrame:
         """The numbers as a table of pandas, with a column a number, such as `scores.cafe.estimate`."""
         import pandas

@@ -7,9 +7,10 @@ step has is a function of the seed and the step, so a checkpoint holds weights, 
 from __future__ import annotations
 
 import shutil
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -150,10 +151,10 @@ def train(
     step stopped itself; a checkpoint holds the last good weights.
     """
     settings = describe(method, options, model=model.name, **given)
-    with Run(out, settings, resume=options.resume) as run:
+    with Run(out, settings, resume=options.resume, track=options.track, name=options.run_name) as run:
         if run.finished:
             run.print(f"{run.folder} is finished already.")
-            return finish(run, model)
+            return finish(run, model, method)
         learner = make_learner(run)
         optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
         step, watch = restore(run, learner, optimizer), learner.watch
@@ -183,14 +184,14 @@ def train(
             if (step - 1) % every == 0 or step == learner.total or run.stopping:
                 run.sample(step, result.shown())
             if on_step:
-                on_step(step, result)
+                on_step(step, replace(result, numbers=row))
             if step % options.save_every == 0 and step < learner.total and not run.stopping:
                 save(step)
         if run.stopping:
             run.print(run.stopping)
         if watch:
             watch.settle(best=run.stopping is not None)
-        return finish(run, model)
+        return finish(run, model, method, read_as(learner.items))
 
 
 def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
@@ -203,8 +204,18 @@ def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
     return step
 
 
-def finish(run: Run, model: Model) -> Result:
-    """Save the model and the report; the checkpoints have served."""
+def read_as(items: Sequence[Any]) -> str:
+    """How many there are to learn from, and what of."""
+    kind = "prompts"
+    if isinstance(items[0], engine.Tree):
+        most = max(len(tree.branches) for tree in items)
+        ranked = {1: "labeled completions", 2: "preferences"}.get(most, "rankings")
+        kind = ranked if items[0].ranks else "completions"
+    return f"read as {len(items):,} {kind}"
+
+
+def finish(run: Run, model: Model, method: TrainingConfig, rows: str = "") -> Result:
+    """Save the model, its card and the report; the checkpoints have served."""
     run.close()
     folder = run.folder / "model"
     if run.finished:
@@ -213,4 +224,5 @@ def finish(run: Run, model: Model) -> Result:
         model.save(folder)
         model.name = str(folder)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+    report.write_card(run.folder, method=sys.modules[type(method).__module__].__doc__ or "", rows=rows)
     return Result(run.folder, read_metrics(run.folder), model, report.write_report(run.folder))

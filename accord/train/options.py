@@ -9,6 +9,7 @@ from typing import Any
 
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError
+from accord.train.track import DEFAULT, services
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,11 @@ class RunOptions:
     stop_when: str | None = None
     """Alarms (docs/alarms.md) that end the run, with commas between them; it keeps the model it has, or where that is
     watched, or measured on rows held out, the best."""
+    track: str = DEFAULT
+    """Where the numbers go besides the run's folder (docs/tracking.md): tensorboard, wandb, trackio, mlflow, with
+    commas between them, or none."""
+    run_name: str | None = None
+    """What the run is called there; by default as its folder."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -36,9 +42,10 @@ class RunOptions:
                 raise InputError(f"{name} must be at least 1, not {value}.")
         if not 0 <= self.max_bad <= 1:
             raise InputError(f"max_bad is a share of the rows in [0, 1], not {self.max_bad}.")
+        services(self.track)
 
     def settings(self) -> dict[str, Any]:
-        """What decides the result, for the run's folder; resuming and saving change nothing of it."""
+        """What decides the result, for the run's folder; resuming, saving and tracking change nothing of it."""
         return {"split": self.split, "stop_when": self.stop_when}
 
 

@@ -7,9 +7,10 @@ samples.jsonl       prompts and completions as training went on
 alarms.jsonl        what was wrong with the numbers, as it was seen
 environment.json    versions, seed, command, git commit
 checkpoints/        to go on from
-model/              the result, in Hugging Face format
+model/              the result, in Hugging Face format, and its card
 best/, best.json    the model that was best on rows held out, or by an independent measure, where there are such
 tensorboard/        the same numbers for TensorBoard
+tracking.json       by what the services that track the run know it
 report.html         all of it for people
 """
 
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from accord.errors import InputError, LeftOut
 from accord.files import write_rows, write_text
 from accord.train.alarms import Alarms, chosen
+from accord.train.track import DEFAULT, Tracking, services
 
 PACKAGES = ("accord", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy")
 SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "reward", "kl", "eval_teacher_kl")
@@ -48,8 +50,17 @@ class Run:
     so.
     """
 
-    def __init__(self, folder: str | Path, settings: Mapping[str, Any], *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        settings: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        track: str = DEFAULT,
+        name: str | None = None,
+    ) -> None:
         self.folder = Path(folder)
+        self.name = name or self.folder.resolve().name
         self.console = Console(stderr=True)
         settings = json.loads(json.dumps(settings, default=str))
         config = self.folder / "config.yaml"
@@ -67,6 +78,7 @@ class Run:
         self._left_out: list[dict[str, Any]] = []
         self._held_out: dict[str, float] = {}
         self._open = ExitStack()
+        self._tracking = Tracking(services(track), self.print)
 
     @property
     def finished(self) -> bool:
@@ -86,6 +98,8 @@ class Run:
 
     def begin(self, step: int, total: int) -> None:
         """Open the folder for steps after `step`, dropping rows that an earlier session wrote past its checkpoint."""
+        before = read_metrics(self.folder)
+        self._tracking.begin(self.folder, self.name, self.settings, step, int(before[-1]["step"]) if before else -1)
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.resumed:
             write_text(self.folder / "config.yaml", yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
@@ -97,14 +111,9 @@ class Run:
             _keep_until(file := self.folder / f"{name}.jsonl", step)
             self._files[name] = self._open.enter_context(file.open("a", encoding="utf-8"))
         self._alarms = Alarms()
-        for row in read_metrics(self.folder):
+        for row in (kept := read_metrics(self.folder)):
             self._alarms.see(row)
-        self._tensorboard: Any = None
-        with suppress(ImportError):  # where it is not installed
-            from torch.utils.tensorboard import SummaryWriter
-
-            writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
-            self._tensorboard = self._open.enter_context(writer)
+        self._tracking.keep(self.folder, kept)
         self._clock = time.perf_counter()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"))
@@ -125,9 +134,7 @@ class Run:
         timed = {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}
         full = {"step": step, **row, **(timed if step else {})}
         self._write("metrics", full)
-        if self._tensorboard:
-            for name, value in full.items():
-                self._tensorboard.add_scalar(name, value, step)
+        self._tracking.log(step, full)
         self._held_out |= {name: value for name, value in row.items() if name.startswith("eval_")}
         shown = {**self._held_out, **row}
         numbers = "  ".join(f"{name} {shown[name]:.3f}" for name in SHOWN if name in shown)
@@ -140,6 +147,7 @@ class Run:
             if alarm.name in self.stop_when and self.stopping is None:
                 self.stopping = f"The alarm {alarm.name} ended the run, as --stop-when asks."
             self._write("alarms", alarm.as_row())
+            self._tracking.alarm(alarm.step, alarm.name, f"{alarm.saw}. To try: {alarm.advice}.")
             self.print(f"step {alarm.step}, {alarm.name}: {alarm.saw}. To try: {alarm.advice}.")
 
     def sample(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -162,8 +170,10 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self._tracking.close("finished" if kind is None else "interrupted" if interrupted else "failed")
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, float]]:
