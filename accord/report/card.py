@@ -25,7 +25,7 @@ from accord.report.folder import RunFiles, read_stage
 from accord.report.html import Json
 from accord.report.lineage import origin_of
 from accord.report.series import Array, columns
-from accord.results.base import Interval, called
+from accord.results.base import Interval, called, wilson
 
 SHORT_NAMES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Models of the Hub that accord knows by another name."""
@@ -185,16 +185,16 @@ def _settings(settings: Json) -> str:
 def _results(files: RunFiles) -> Iterator[str]:
     """Measures with their 95% intervals, those of rows held out first."""
     measured = columns(files.metrics)
-    own = [name for name in measured if {f"{name}_low", f"{name}_high"} <= measured.keys()]
-    for name in own:
-        row = next(row for row in reversed(files.metrics) if row.get(name) is not None)
-        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-        value = row[name] if low is None or high is None else Interval(row[name], low, high)
-        yield f"- {code(name)}: {value:.4g}, after step {row['step']}"
+    for name, series in measured.items():
+        if series.interval is not None:
+            low, high = series.interval[:, -1]
+            value: float | Interval = series.values[-1]
+            value = value if math.isnan(low + high) else Interval(float(value), low, high)
+            yield f"- {code(name)}: {value:.4g}, after step {series.steps[-1]:.0f}"
     last = max(LAST, len(files.metrics) // 10)
     for name, series in measured.items():
         metric = metric_for(name, measured)
-        if metric.is_main and name.removesuffix("_low").removesuffix("_high") not in own:
+        if metric.is_main and series.interval is None:
             rows = int(files.settings.get("batch_size") or 1)
             yield f"- {code(name)}: {_mean(series.values[-last:], rows if metric.is_share else 0)}"
     if files.best:
@@ -211,17 +211,13 @@ def _mean(values: Array, rows: int) -> str:
     """The mean over steps with its interval; of shares of so many `rows` a step where that is not 0."""
     steps, mean = len(values), float(values.mean())
     if rows:
-        n, z = steps * rows, float(scipy.special.ndtri(0.975))
-        middle, shrink = mean + z * z / (2 * n), 1 + z * z / n
-        reach = z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
-        # At a rate of 0 or 1 an end is exactly the rate, which the subtraction may miss by a rounding.
-        low, high = min(mean, (middle - reach) / shrink), max(mean, (middle + reach) / shrink)
+        interval = wilson(mean * steps * rows, steps * rows)
     elif steps < 2:
         return f"{mean:.4g} at the last step"
     else:
         reach = float(scipy.special.stdtrit(steps - 1, 0.975) * values.std(ddof=1)) / math.sqrt(steps)
-        low, high = mean - reach, mean + reach
-    return f"{Interval(mean, max(low, 0.0) if rows else low, high):.4g}, the last {steps} step{'s' * (steps > 1)}"
+        interval = Interval(mean, mean - reach, mean + reach)
+    return f"{interval:.4g}, the last {steps} step{'s' * (steps > 1)}"
 
 
 def _alarm(row: Json) -> str:
