@@ -188,9 +188,9 @@ def _results(files: RunFiles) -> Iterator[str]:
     for name, series in measured.items():
         if series.interval is not None:
             low, high = series.interval[:, -1]
-            value: float | Interval = series.values[-1]
-            value = value if math.isnan(low + high) else Interval(float(value), low, high)
-            yield f"- {code(name)}: {value:.4g}, after step {series.steps[-1]:.0f}"
+            value = float(series.values[-1])
+            shown = value if math.isnan(low + high) else Interval(value, low, high)
+            yield f"- {code(name)}: {shown:.4g}, after step {series.steps[-1]:.0f}"
     last = max(LAST, len(files.metrics) // 10)
     for name, series in measured.items():
         metric = metric_for(name, measured)
