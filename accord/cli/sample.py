@@ -93,7 +93,7 @@ class SampleOptions(AnswerOptions):
 
 
 @takes(SampleOptions)
-def sample(model: str, data: str, out: str, **options: Any) -> Path:
+def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
     """Sample completions of prompts and write them as rows of prompt, completion, log-probability and stop reason.
 
     With a reward rows have their `reward` too, and --best-of and --at-least choose which are written: `accord sft` on
@@ -101,7 +101,7 @@ def sample(model: str, data: str, out: str, **options: Any) -> Path:
 
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2.
-        data: a file, Hub name or reasoning-gym:NAME whose rows have prompts.
+        data: a file, Hub name or reasoning-gym:NAME whose rows have prompts, or several, each with :WEIGHT for a mix.
         out: the JSONL file to write.
         options: the fields of `SampleOptions`.
 

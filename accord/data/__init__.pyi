@@ -1,10 +1,12 @@
 from . import chat as chat
+from . import columns as columns
 from . import conventions as conventions
 from . import encoding as encoding
 from . import examples as examples
 from . import judgments as judgments
 from . import load as load
 from . import messages as messages
+from . import mix as mix
 from . import readers as readers
 from . import tasks as tasks
 from .encoding import Order as Order

@@ -39,7 +39,10 @@ def convention_of(columns: Columns) -> Convention:
     hints = "; ".join(f"'{name}' is perhaps meant to be '{meant}'" for name, meant in near.items() if meant)
     accepted = " | ".join(", ".join(convention.needs) for convention in CONVENTIONS)
     found = (", ".join(present) or "none that is not null") + (f" ({hints})" if hints else "")
-    raise InputError(f"the columns found are {found}, but a row needs one of these sets of columns: {accepted}")
+    raise InputError(
+        f"the columns found are {found}, but a row needs one of these sets of columns: {accepted}; --columns "
+        "NAME=COLUMN,... gives them these names"
+    )
 
 
 def _misread(convention: Convention, columns: Columns, present: Sequence[str]) -> bool:

@@ -28,7 +28,7 @@ from accord.data.chat import (
 )
 from accord.data.messages import align
 from accord.engine.trees import Branch, Tree
-from accord.errors import InputError, LeftOut
+from accord.errors import InputError, LeftOut, located, row_called
 from accord.records import Demonstration, EncodedPrompt, Labeled, Preference, Prompt, Ranking, Row, Text
 
 if TYPE_CHECKING:
@@ -52,12 +52,11 @@ def to_tree(tokenizer: PreTrainedTokenizerBase, row: Row, index: int = -1) -> Tr
     rank 0 where it is desirable and 1 where it is not; a demonstration has no ranks. `index` is the row's number,
     from 0. Raises InputError as `encode` does, but for what length decides.
     """
-    trees = _trees(tokenizer, [row], start=index)
-    if len(trees) > 1:
-        raise InputError(
-            f"row {index + 1}: the chat template gives each of its {len(trees)} answers a prompt of its own"
-        )
-    return trees[0]
+    with located(f"{row_called(index)}: "):
+        trees = _trees(tokenizer, [row])
+        if len(trees) > 1:
+            raise InputError(f"the chat template gives each of its {len(trees)} answers a prompt of its own")
+    return replace(trees[0], row=index)
 
 
 def encode(
@@ -115,7 +114,6 @@ def encode(
 def _trees(
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Row],
-    start: int = 0,
     *,
     whole: bool = False,
     left_out: LeftOut | None = None,
@@ -123,13 +121,16 @@ def _trees(
     """All rows as trees; their texts are tokenized in one call, which is what makes it quick."""
     plans = []
     texts: list[str] = []
-    for index, row in enumerate(rows, start):
+    for i, row in enumerate(rows):
+        index = i if left_out is None else left_out.index(i)
         try:
             planned = [_plan(tokenizer, part, whole) for part in _parts(tokenizer, row)]
         except InputError as error:
-            if left_out is None or left_out.strict:
-                raise InputError(f"row {index + 1}: {error}") from None
-            left_out.add(index, str(error))
+            if left_out is None:
+                raise
+            if left_out.strict:
+                raise InputError(f"{row_called(index)}: {error}") from None
+            left_out.add(i, str(error))
             continue
         for head, begin, branches, ranks in planned:
             texts += [head, *(piece.text for pieces in branches for piece in pieces)]
@@ -238,7 +239,7 @@ def encode_prompts(
         elif longest is not None and len(tokens) + room > longest:
             left_out.add(i, f"{NO_ROOM} within {longest} tokens", is_asked=True)
         else:
-            kept.append(EncodedPrompt(prompt, tokens, i))
+            kept.append(EncodedPrompt(prompt, tokens, left_out.index(i)))
     if rows and not kept:
         raise InputError(f"no prompt leaves room for {room} new tokens within {longest} tokens; raise --max-length.")
     return kept, left_out.lines()

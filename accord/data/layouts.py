@@ -8,11 +8,15 @@
                                         answer with its score or rank (UltraFeedback, Nectar)
     response_1, response_2, ...         two answers and which is better (HelpSteer, PKU-SafeRLHF, arenas)
 
+    replies, with roles and ranks       a tree of messages (OpenAssistant): a ranking for every message with two ranked
+                                        answers or more
+
 A prompt is never guessed where a column may hold it: such a row is refused, with the columns named.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -106,8 +110,8 @@ def _asked(row: dict[str, Any]) -> dict[str, Any]:
         lost = [name for name in ASKING if name in row]
         if lost and "prompt" not in row:
             raise InputError(
-                f"what is asked may be in {' or '.join(map(repr, lost))}, beside {', '.join(_answers(row))}: write it "
-                "into a column 'prompt'"
+                f"what is asked may be in {' or '.join(map(repr, lost))}, beside {', '.join(_answers(row))}: name it by "
+                f"--columns prompt={lost[0]}"
             )
         if system is None or not _says(row[system]):
             return row
@@ -216,12 +220,62 @@ def _verdict(row: Columns) -> bool | None:
             return bool(row[column] > 0)
     if "better_response_id" in row:
         return bool(int(row["better_response_id"]))
-    winner = str(row.get("winner", "")).lower().removeprefix("model_")
-    if winner in ("a", "b"):
-        return winner == "b"
-    if winner:
-        raise InputError(f"'winner' is {row['winner']!r}: neither answer is preferred")
+    if "winner" in row:
+        label = verdict(row["winner"])
+        if label in (None, 0.5):
+            raise InputError(f"'winner' is {row['winner']!r}: neither answer is preferred")
+        return label == 0
     return None
+
+
+VERDICTS = {
+    **dict.fromkeys(("1", "a", "first", "left", "true", "a>b", "a>>b", "1>2"), 1.0),
+    **dict.fromkeys(("2", "b", "second", "right", "false", "b>a", "b>>a", "2>1"), 0.0),
+    **dict.fromkeys(("0", "c", "tie", "ties", "tied", "tie (bothbad)", "both", "bothbad", "both bad", "neither"), 0.5),
+    **dict.fromkeys(("equal", "draw", "same", "a=b", "1=2", "none", "no preference"), 0.5),
+}
+"""What a label of a comparison may say, in any case: the first is better, the second is, neither."""
+
+_ANSWERS = re.compile(r"(model|response|answer|output|option|assistant|completion|candidate|conversation)[ _-]?")
+
+
+def verdict(value: Any) -> float | None:
+    """1 where a label says that the first of two is better, 0 the second, .5 neither; None where it says none of these.
+
+    It may be 1, 2 or 0 (a tie), A or B, first or second, true or false (whether the first is), and be spelled as in
+    "model_a", "Response 2", "[[B]]" or "A>B".
+    """
+    said = str(value).strip().strip("[]()").lower().removesuffix(".0")  # a whole number may be written so
+    return VERDICTS.get(_ANSWERS.sub("", said, count=1))
+
+
+def several(row: Any) -> list[Any]:
+    """The row, or the rankings that a tree of messages holds: one for every message with two ranked answers or more."""
+    if not isinstance(row, Mapping):
+        return [row]
+    root = next(
+        (m for m in (row.get("prompt"), row.get("tree"), row) if isinstance(m, Mapping) and "replies" in m), None
+    )
+    if root is None:
+        return [row]
+    rest = {name: value for name, value in row.items() if name not in ("prompt", "tree", *root)}
+    rankings = []
+    waiting: list[tuple[list[Any], Any]] = [([], root)]
+    while waiting:
+        before, message = waiting.pop(0)
+        content = next((message[name] for name in ("text", "content", "value") if name in message), None)
+        role = message.get("role", message.get("from"))
+        chat = [*before, {"role": {"prompter": "user"}.get(str(role), role), "content": content}]
+        replies = [reply for reply in message.get("replies") or [] if not reply.get("deleted")]
+        waiting += [(chat, reply) for reply in replies]
+        ranked = [reply for reply in replies if reply.get("rank") is not None]
+        if len(ranked) > 1 and chat[-1]["role"] == "user":
+            ranks = sorted({reply["rank"] for reply in ranked})
+            answers = [next(reply[name] for name in ("text", "content", "value") if name in reply) for reply in ranked]
+            rankings.append(
+                {**rest, "prompt": chat, "completions": answers, "ranks": [ranks.index(r["rank"]) for r in ranked]}
+            )
+    return rankings
 
 
 def _with_tools(row: dict[str, Any]) -> dict[str, Any]:

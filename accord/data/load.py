@@ -16,28 +16,41 @@ from urllib.parse import parse_qsl
 
 import yaml
 
+from accord.data import mix
+from accord.data.columns import renamed
 from accord.data.conventions import Convention, convention_of
-from accord.data.layouts import standard
+from accord.data.layouts import several, standard
 from accord.data.messages import read_prompt, read_text
 from accord.data.readers import FORMATS, first_line, read_jsonl, reader_of
-from accord.errors import InputError, LeftOut, located, nearest
+from accord.errors import InputError, LeftOut, Reason, RowNumber, located, nearest
 from accord.records import Message, Prompt, Row, Text, row_to_json
 
-Source: TypeAlias = str | os.PathLike[str] | Iterable[Row | Mapping[str, Any]]
+Source: TypeAlias = (
+    str | os.PathLike[str] | Iterable[Row | Mapping[str, Any]] | Sequence[str | os.PathLike[str]] | Mapping[str, float]
+)
 
 _HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?")
 _SPLIT = re.compile(r"train(\[(?P<start>-?\d+)?:(?P<stop>-?\d+)?\])?")
 
 
 def load_data(
-    source: Source, *, split: str = "train", limit: int | None = None, left_out: LeftOut | None = None
+    source: Source,
+    *,
+    split: str = "train",
+    limit: int | None = None,
+    columns: Mapping[str, str] | None = None,
+    left_out: LeftOut | None = None,
 ) -> list[Row]:
     """The rows of `source` as records, in order; all of one kind.
 
     `source` is a file (.jsonl, .json or .csv, each also with .gz, or .parquet), a name on the Hugging Face Hub (with a
     configuration as `name:config`), a generator of reasoning-gym (as `reasoning-gym:chain_sum?size=200`), or an
     iterable of dicts or records: a list, a `datasets.Dataset`. Records are returned as they are; columns become records
-    by the conventions in `accord.data.conventions`.
+    by the conventions in `accord.data.conventions`. Several sources are a list of their names, one after the other, or
+    a mapping of names to weights (`accord.data.mix`).
+
+    `columns` has the rows' columns, or paths into them, by the names that they are read under: `{"prompt": "question",
+    "chosen": "answers[0].text"}`.
 
     `split` names a split on the Hub; other sources have only "train". Rows can be picked by position, as
     `split="train[:1800]"` or `split="train[-512:]"`. `limit` keeps the first rows of what the split gives.
@@ -46,11 +59,23 @@ def load_data(
     empty completion, equal chosen and rejected, a malformed chat, label or ranking, and when there are no rows. With
     `left_out` a row that cannot be used is left out and noted there instead, unless none is left.
     """
-    return [record for record, _ in read_rows(source, split, limit, left_out)]
+    rows = read_rows(source, split, limit, left_out, columns)
+    kinds = {type(record): name for record, _, name in reversed(rows)}
+    if len({name for _, _, name in rows}) > 1 and len(kinds) > 1:
+        (kind, name), (other, elsewhere) = list(kinds.items())[-1], list(kinds.items())[0]
+        raise InputError(
+            f"{elsewhere} holds {other.__name__.lower()}s, and {name} {kind.__name__.lower()}s: a mix has rows of one kind"
+        )
+    return [record for record, _, _ in rows]
 
 
 def load_prompts(
-    source: Source, *, split: str = "train", limit: int | None = None, left_out: LeftOut | None = None
+    source: Source,
+    *,
+    split: str = "train",
+    limit: int | None = None,
+    columns: Mapping[str, str] | None = None,
+    left_out: LeftOut | None = None,
 ) -> list[Prompt]:
     """The prompts of the rows that `load_data` would give, each with all its row's other columns as they were given.
 
@@ -59,51 +84,63 @@ def load_prompts(
     return [
         record
         if isinstance(record, Prompt)
-        else Prompt(record.prompt, {name: value for name, value in columns.items() if name != "prompt"})
-        for record, columns in read_rows(source, split, limit, left_out)
+        else Prompt(record.prompt, {name: value for name, value in others.items() if name != "prompt"})
+        for record, others, _ in read_rows(source, split, limit, left_out, columns)
     ]
 
 
-def load_samples(path: str | os.PathLike[str]) -> list[tuple[Prompt, Text]]:
+def load_samples(path: Source, columns: Mapping[str, str] | None = None) -> list[tuple[Prompt, Text]]:
     """The prompts and completions in a file of samples: rows as demonstrations have them, but a model may say nothing.
 
     A chat's completion is a chat, an empty one an empty message. Each prompt has its row's other columns: `answer`,
     perhaps, or the `stop` of `accord sample`. Raises as `load_data`, but for a file without rows.
     """
     samples: list[tuple[Prompt, Text]] = []
-    for _, where, columns in open_rows(path):
+    for _, where, given in open_rows(path):
         with located(f"{where}: "):
-            if not {"prompt", "completion"} <= columns.keys():
-                raise InputError(f"a sample has the columns prompt and completion, and here are {', '.join(columns)}")
-            prompt = read_prompt(columns["prompt"])
-            completion = read_text(columns["completion"], "completion")
+            row = renamed(given, columns)
+            if not {"prompt", "completion"} <= row.keys():
+                raise InputError(f"a sample has the columns prompt and completion, and here are {', '.join(row)}")
+            prompt = read_prompt(row["prompt"])
+            completion = read_text(row["completion"], "completion")
         if not isinstance(prompt, str) and isinstance(completion, str):
             completion = (Message("assistant", completion),)
-        rest = {name: value for name, value in columns.items() if name not in ("prompt", "completion")}
+        rest = {name: value for name, value in row.items() if name not in ("prompt", "completion")}
         samples.append((Prompt(prompt, rest), completion))
     return samples
 
 
 def read_rows(
-    source: Source, split: str, limit: int | None, left_out: LeftOut | None = None
-) -> list[tuple[Row, Mapping[str, Any]]]:
-    """Every row as a record, and its columns; all follow the first row's convention, or are records of one kind."""
-    rows: list[tuple[Row, Mapping[str, Any]]] = []
+    source: Source,
+    split: str,
+    limit: int | None,
+    left_out: LeftOut | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> list[tuple[Row, Mapping[str, Any], str]]:
+    """Every row as a record, its columns, and where it is from.
+
+    All rows of a file follow the convention of its first, or are records of one kind.
+    """
+    rows: list[tuple[Row, Mapping[str, Any], str]] = []
     numbers: list[int] = []
-    first: Convention | type | None = None
-    for number, where, row in open_rows(source, split, limit):
+    firsts: dict[str, Convention | type] = {}
+    for number, where, row in open_rows(source, split, limit, left_out):
+        name = where.rpartition(", ")[0]
         try:
-            kind, record, columns = _read(row)
-            if kind is not (first or kind):
-                raise InputError(f"the row has {_describe(kind)}, where the first row has {_describe(first or kind)}")
+            found = [_read(each) for each in several(renamed(row, columns))]
+            for kind, _, _ in found:
+                if kind is not (first := firsts.setdefault(name, kind)):
+                    raise InputError(f"the row has {_describe(kind)}, where the first row has {_describe(first)}")
         except InputError as error:
             if left_out is None or left_out.strict:
                 raise InputError(f"{where}: {error}") from None
-            left_out.add(number - 1, str(error), where=where)
+            left_out.reasons.append(Reason(number, str(error), str(error), True, where))
             continue
-        first = first or kind
-        rows.append((record, columns))
-        numbers.append(number)
+        if not found and left_out is not None:
+            why = "no message of the tree has two ranked answers"
+            left_out.reasons.append(Reason(number, why, why, False, where))
+        rows += [(record, read, name) for _, record, read in found]
+        numbers += [number] * len(found)
     if left_out is not None:
         if left_out.reasons and not rows:
             bad = left_out.reasons[0]
@@ -130,7 +167,7 @@ def _describe(kind: Convention | type) -> str:
 
 def called(source: Source) -> str:
     """What messages call the source."""
-    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "the data"
+    return mix.called(source)
 
 
 def require_rows(rows: Sequence[Any], source: Source, split: str) -> None:
@@ -139,19 +176,37 @@ def require_rows(rows: Sequence[Any], source: Source, split: str) -> None:
         raise InputError(f"{called(source)} holds no rows" + ("" if split == "train" else f" in the split '{split}'"))
 
 
-def open_rows(source: Source, split: str = "train", limit: int | None = None) -> Iterator[tuple[int, str, Any]]:
-    """The rows, at most `limit` of them: each with its number, from 1, and where messages say that it is."""
+def open_rows(
+    source: Source, split: str = "train", limit: int | None = None, left_out: LeftOut | None = None
+) -> Iterator[tuple[int, str, Any]]:
+    """The rows, at most `limit` of them: each with its number, from 1, and where messages say that it is.
+
+    Those of several sources are numbered on, and know the numbers that they have in theirs; `left_out` gets a line for
+    each source, of how many rows are taken.
+    """
     if limit is not None and limit < 1:
         raise InputError(f"the limit on rows must be at least 1, not {limit}")
-    unit, numbered = _opened(source, split)
-    for number, row in islice(numbered, limit):
-        yield number, f"{unit} {number}", row
+    parts = mix.parts_of(source)
+    if len(parts) == 1:
+        unit, numbered = _opened(parts[0].source, split)
+        yield from ((number, f"{unit} {number}", row) for number, row in islice(numbered, limit))
+        return
+    read = []
+    for part in parts:
+        unit, numbered = _opened(part.source, split)
+        read.append([(number, f"{unit} {number}", row) for number, row in numbered])
+        require_rows(read[-1], part.source, split)
+    taken, before = mix.shares(parts, [len(rows) for rows in read], limit), 0
+    for part, rows, some in zip(parts, read, taken, strict=True):
+        if left_out is not None:
+            left_out.taken.append(f"{part.name}: {len(some):,} of {len(rows):,} rows")
+        for number, where, row in (rows[i] for i in some):
+            yield RowNumber(before + number, f"{number} of {part.name}"), where, row
+        before += rows[-1][0]
 
 
 def _opened(source: Source, split: str) -> tuple[str, Iterator[tuple[int, Any]]]:
     """What the numbers of the rows count, and the rows."""
-    if isinstance(source, Mapping):
-        raise InputError(f"data in memory must be a list of rows, not a mapping (of {', '.join(map(str, source))})")
     if not isinstance(source, (str, os.PathLike)):
         return "row", _pick(enumerate(source, start=1), split)
     path, name = Path(source), os.fspath(source)

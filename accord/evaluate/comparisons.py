@@ -60,7 +60,6 @@ def evaluate_comparisons(
     policy: str | None = None,
     reference: str | None = None,
     beta: float | None = None,
-    columns: dict[str, str] | None = None,
     probes: int = 200,
     max_length: int = 512,
     seed: int = 0,
@@ -75,7 +74,8 @@ def evaluate_comparisons(
     implicit reward is log pi - log ref.
 
     Args:
-        data: a file or Hub name of held-out judgments: preferences, rankings, or rows with --columns.
+        data: a file or Hub name of held-out judgments: preferences, rankings, or with --columns rows of a prompt, first
+            and second (or completions, several separated by commas), label, and perhaps source and annotator.
         out: the folder to write evaluation.json to.
         reward: the folder of a reward or preference model, or anything else that scores or judges: cafe,
             module:function, a URL, a formula, ai:MODEL.
@@ -83,8 +83,6 @@ def evaluate_comparisons(
         reference: the folder or name of its reference; without it log pi alone is measured.
         beta: what turns scores into log-odds, as DPO's beta does; without it an implicit reward, or what is no reward
             model, has no probabilities and so no calibration.
-        columns: the data's columns by what they hold, as --columns.first output_1 --columns.second output_2: prompt,
-            first and second (or completions, several separated by commas), label, source, annotator.
         probes: so many answers of the data are altered to see what the model can be fooled by; 0 for none.
         max_length: tokens of prompt and completion; longer completions are cut, rows with longer prompts left out.
         seed: decides which answers are altered.
@@ -104,7 +102,7 @@ def evaluate_comparisons(
             "give --reward, or --policy with --reference, to put it on trial, or --models and --judge to compare "
             "models' answers."
         )
-    judgments = RowOptions(**options).judgments(data, columns)
+    judgments = RowOptions(**options).judgments(data)
     if all(j.label == 0.5 for j in judgments):
         raise InputError(f"{data} prefers no completion to another, so there is nothing to agree with.")
     how = (beta, max_length, dtype)

@@ -60,7 +60,7 @@ class OnlineMethod(Method, SamplingConfig, ABC):
         given.check_watch(samples=steps_sample)
         check_independent(given.watch, *source.values())
         left_out = LeftOut(given.strict)
-        asked = data.load_prompts(rows, split=given.split, left_out=left_out)
+        asked = data.load_prompts(rows, split=given.split, columns=given.columns, left_out=left_out)
         left_out.require_few(given.max_bad)
         policy = as_policy(model, self)
 
@@ -100,8 +100,8 @@ class RewardMethod(OnlineMethod, ABC):
         """Train on the rows' prompts, by a reward, as `Method.fit` does.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
-                or a list of rows.
+            data: a file or a name on the Hugging Face Hub, whose prompts are used, or several, each with :WEIGHT for a
+                mix; in Python also a `datasets.Dataset`, a list of rows, or a mapping of files to weights.
             reward: what scores the samples: a reward model's folder, module:function, a verifier (exact, number, math,
                 regex:PATTERN, reasoning-gym), a URL, a small world (cafe), or a weighted sum such as
                 "runs/rm/model + 0.5 * rewards:brief"; in Python also a function or any `Reward`.
@@ -127,8 +127,8 @@ class JudgeMethod(OnlineMethod, ABC):
         """Train on the rows' prompts, by a judge, as `Method.fit` does.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
-                or a list of rows.
+            data: a file or a name on the Hugging Face Hub, whose prompts are used, or several, each with :WEIGHT for a
+                mix; in Python also a `datasets.Dataset`, a list of rows, or a mapping of files to weights.
             judge: what compares the samples, in both orders where it might favor one: the folder of a preference model
                 or of a reward model, ai:MODEL or the YAML file of an AI judge, module:function, or anything that can be
                 a reward; in Python also a function or any `Judge`.

@@ -57,7 +57,7 @@ class Pretrain(OfflineMethod):
 
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
         longest = self.max_length if model.context is None else min(self.max_length, model.context)
-        trees = [data.encoding.to_tree(model.tokenizer, row, i) for i, row in enumerate(rows)]
+        trees = [data.encoding.to_tree(model.tokenizer, row, left_out.index(i)) for i, row in enumerate(rows)]
         return [piece for tree in trees for piece in pieces(tree, longest)]
 
     def objective(self, model: Policy) -> Objective:

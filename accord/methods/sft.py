@@ -38,7 +38,7 @@ class SFT(OfflineMethod):
         for i in sorted(set(range(len(rows))) - set(said)):
             left_out.add(i, "the chosen completion is empty", is_asked=True)
         trees = super().encode(model, [shown[i] for i in said], left_out.part(said))
-        return [replace(tree, row=said[tree.row]) for tree in trees]
+        return [replace(tree, row=left_out.index(said[tree.row])) for tree in trees]
 
     def objective(self, model: Policy) -> Objective:
         return maximum_likelihood(model)

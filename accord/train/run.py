@@ -30,7 +30,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from accord.errors import InputError, LeftOut
+from accord.errors import InputError, LeftOut, RowNumber
 from accord.files import write_rows, write_text
 from accord.train.alarms import Alarms, chosen
 
@@ -74,7 +74,7 @@ class Run:
     def leave_out(self, left_out: LeftOut, most: float) -> None:
         """Say which rows are left out, and keep the list; InputError where more than a share of `most` are bad."""
         left_out.require_few(most)
-        for line in left_out.lines():
+        for line in (*left_out.taken, *left_out.lines()):
             self.print(line)
         self._left_out = left_out
 
@@ -85,7 +85,8 @@ class Run:
             write_text(self.folder / "config.yaml", yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
         write_text(self.folder / "environment.json", json.dumps(environment(self.settings), indent=1))
         if self._left_out and self._left_out.reasons:
-            rows = ({"row": reason.row, "why": reason.why} for reason in self._left_out.reasons)
+            reasons = self._left_out.reasons
+            rows = ({"row": str(r.row) if isinstance(r.row, RowNumber) else r.row, "why": r.why} for r in reasons)
             write_rows(self.folder / "left_out.jsonl", rows)
         self._files = {}
         for name in ("metrics", "samples", "alarms"):
