@@ -34,6 +34,7 @@ WORK: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-6,
         "group_size": 8,
         "max_new_tokens": 64,
+        "kl": "k3-corrected",
         "kl_coefficient": 0.04,
         "clip_low": 0.2,
         "clip_high": 0.28,

@@ -19,6 +19,7 @@ from accord.data import Order
 from accord.engine.fit import Optimizer
 from accord.engine.models import Policy
 from accord.engine.trees import Experience, Trees
+from accord.errors import LeftOut
 from accord.feedback.reward import Reward
 from accord.methods import DPO, GRPO, SFT, RewardModel
 from accord.methods.policy_gradient import GroupLearner
@@ -28,7 +29,7 @@ from accord.train.loop import Result, StepResult
 
 METHODS = {"dpo": DPO, "sft": SFT, "reward": RewardModel}
 SHARED = ("learning_rate", "batch_size", "max_length", "dtype", "seed")
-SAMPLING = ("group_size", "max_new_tokens", "kl_coefficient", "clip_low", "clip_high")
+SAMPLING = ("group_size", "max_new_tokens", "kl", "kl_coefficient", "clip_low", "clip_high")
 
 
 def main(folder: Path, out: Path) -> None:
@@ -47,7 +48,7 @@ def from_rows(plan: dict[str, Any], settings: dict[str, Any], model: Policy, run
     """A method that learns from the rows."""
     method = METHODS[plan["work"]](**settings)
     result = method.fit(model, plan["rows"], out=run)
-    trees = method.encode(model, load_data(plan["rows"])).trees
+    trees = method.encode(model, load_data(plan["rows"]), LeftOut())
     read = [sum(len(tree.prompt) + len(branch.tokens) for branch in tree.branches) for tree in trees]
     order = Order(len(trees), plan["batch_size"], plan["seed"])
     tokens = [sum(read[i] for i in order.batch(step)) for step in range(plan["steps"])]

@@ -117,6 +117,7 @@ def from_samples(
         num_generations=plan["group_size"],
         max_completion_length=plan["max_new_tokens"],
         beta=plan["kl_coefficient"],
+        use_bias_correction_kl=plan["kl"] == "k3-corrected",
         epsilon=plan["clip_low"],
         epsilon_high=plan["clip_high"],
         shuffle_dataset=False,

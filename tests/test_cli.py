@@ -257,7 +257,7 @@ def test_questions_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_options_of_types_by_hand() -> None:
     options = options_of(target_of("grpo"))
     assert (options["beta1"].type, options["max_steps"].type, options["resume"].type) == (float, int | None, bool)
-    assert options["kl"].type == Literal["k3", "k2", "reward"]
+    assert options["kl"].type == Literal["k3", "k3-corrected", "k2", "reward"]
     assert (options["model"].type, options["reward"].type, options["watch"].type) == (str, str, str | None)
     assert options["learning_rate"].default == 1e-6 and options["out"].default is REQUIRED
     assert {name: options[name].group for name in ("out", "kl", "schedule", "temperature", "watch_every")} == {

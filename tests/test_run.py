@@ -80,6 +80,14 @@ def test_other_settings_are_refused(change: dict[str, object], said: str, tmp_pa
         Run(tmp_path / "run", SETTINGS | change, resume=True)
 
 
+def test_to_train_a_finished_run_for_longer_its_model_is_named(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", SETTINGS) as run:
+        run.begin(0, 1)
+    (tmp_path / "run" / "model").mkdir()
+    with pytest.raises(InputError, match=r"not 7; it is finished: train on from --model \S*run/model in another --out"):
+        Run(tmp_path / "run", SETTINGS | {"max_steps": 7}, resume=True)
+
+
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds other files; choose another --out"):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -28,6 +30,16 @@ from accord.objectives.segments import segment_sum
 from accord.records import EncodedPrompt, Sample
 
 AnyModel = TypeVar("AnyModel", bound="Model")
+
+MOVED = {"load_model": "load_model", "load_scorer": "load_reward_model", "load_comparer": "load_preference_model"}
+"""What was here before there was `accord.engine.load`, and what it is called there."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.{name} is now accord.engine.load.{MOVED[name]}", DeprecationWarning, stacklevel=2)
+    return getattr(importlib.import_module("accord.engine.load"), MOVED[name])
 
 
 def prepare_network(network: PreTrainedModel, name: str = "") -> PreTrainedModel:

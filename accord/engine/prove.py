@@ -2,7 +2,8 @@
 
 The plain way is the untouched network of transformers, a sequence at a time. The fast ways are fused norms, the forward
 over trees, and the decode cache; each that differs is switched off (unfused, a row a branch, recomputed), and a network
-for which nothing agrees is refused by name.
+for which nothing agrees is refused by name. Layers of one kind compute alike, so that only the first are tried, up to
+where every kind has occurred.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def take_fast_ways(network: PreTrainedModel, name: str = "") -> None:
     ways = _read(key)
     if ways is None:
         with torch.no_grad(), _told_apart(network):
-            ways = _proved(network, attention, name)
+            with _first_layers(network):
+                ways = _proved(network, attention, name)
+            ways = ways or _proved(network, attention, name)
         if ways is not None:
             _write(key, ways)
     (ways or ORDER[0]).switch_on(network, attention)
@@ -119,6 +122,41 @@ def _told_apart(network: nn.Module) -> Iterator[None]:
     finally:
         for parameter, value in before:
             parameter.data.copy_(value)
+
+
+@contextmanager
+def _first_layers(network: PreTrainedModel) -> Iterator[None]:
+    """The network ends after its first layers meanwhile, which are of all the kinds that it has."""
+    count = getattr(network.config.get_text_config(), "num_hidden_layers", None)
+    lists = [
+        (module, name, part)
+        for module in network.modules()
+        for name, part in module.named_children()
+        if isinstance(part, nn.ModuleList) and len(part) == count
+    ]
+    if len(lists) != 1:  # no stack of layers, or several that belong together
+        yield
+        return
+    [(module, name, layers)] = lists
+    types = getattr(network.config.get_text_config(), "layer_types", None) or [""] * len(layers)
+    kinds = [f"{kind} {_kind(layer, i)}" for i, (kind, layer) in enumerate(zip(types, layers, strict=True))]
+    setattr(module, name, layers[: max(map(kinds.index, kinds)) + 1])
+    try:
+        yield
+    finally:
+        setattr(module, name, layers)
+
+
+def _kind(layer: nn.Module, index: int) -> str:
+    """What tells a layer from others: its modules, with their settings, and the shapes of its weights."""
+    modules = [
+        (name, type(module).__name__, {k: v for k, v in vars(module).items() if isinstance(v, int | float | str)})
+        for name, module in layer.named_modules()
+    ]
+    for _, _, settings in modules:
+        for key in [key for key, value in settings.items() if (value == index and "layer" in key) or key == "training"]:
+            del settings[key]
+    return repr((modules, [(name, tuple(weight.shape)) for name, weight in layer.named_parameters()]))
 
 
 def _tree(network: PreTrainedModel) -> Tree:

@@ -23,7 +23,7 @@ from accord.records import Comparison, Prompt, Sample, Text, Verdict, text_to_js
 
 _TAKEN = (
     "prompt", "prompts", "completion", "completions", "completion_ids", "firsts", "seconds", "trainer_state",
-    "log_metric",
+    "log_metric", "log_extra",
 )  # fmt: skip
 """Names that are never columns, as arguments have them."""
 
@@ -83,16 +83,17 @@ class FunctionReward(_Function):
     Prompts are strings, or lists of messages `{"role", "content"}`; a chat's completion is a list of one message by the
     assistant, any other a string; `completion_ids` are the tokens sampled. Every other column of the rows is an
     argument too, a list aligned with the completions; None stands where a row lacks it. `trainer_state.global_step` is
-    the number of steps done, and `log_metric(name, value)` adds a number to the step's row. The function may name the
-    arguments it wants, may take the others as `**kwargs`, and may be a coroutine. None in place of a number abstains:
-    in a sum of rewards the others count alone, and a sample of which none says anything is not trained on.
+    the number of steps done, `log_metric(name, value)` adds a number to the step's row, and `log_extra(name, values)` a
+    column to the samples that a run writes. The function may name the arguments it wants, may take the others as
+    `**kwargs`, and may be a coroutine. None in place of a number abstains: in a sum of rewards the others count alone,
+    and a sample of which none says anything is not trained on.
 
     Raises InputError, naming the function and the row, where a row lacks a column the function asks for, and where the
     function does not return one finite number, or None, for each completion.
     """
 
     kind = "reward function"
-    given = ("prompts", "completions", "completion_ids", "trainer_state", "log_metric")
+    given = ("prompts", "completions", "completion_ids", "trainer_state", "log_metric", "log_extra")
     abstains = True
     """Whether NaN among its scores says that it has nothing to say of a sample."""
 
@@ -101,16 +102,23 @@ class FunctionReward(_Function):
         self.step = 0
         """The steps that are done, where samples are those of a training."""
         self.logged: dict[str, float] = {}
+        self.extra: dict[str, list[Any]] = {}
+        """What it said of the samples of its last call, by name, one value each."""
 
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
         ids = [list(s.completion.tokens) for s in samples]
-        self.logged = {}
-        of_training = {
-            "trainer_state": SimpleNamespace(global_step=self.step),
-            "log_metric": lambda name, value: self.logged.update({name: float(value)}),
-        }
-        asked = {name: value for name, value in of_training.items() if name in self.names}
-        values = self.call(samples, completions=completions_of(samples), completion_ids=ids, **asked)
+        self.logged, self.extra = {}, {}
+        values = self.call(
+            samples,
+            completions=completions_of(samples),
+            completion_ids=ids,
+            trainer_state=SimpleNamespace(global_step=self.step),
+            log_metric=lambda name, value: self.logged.update({name: float(value)}),
+            log_extra=lambda name, said: self.extra.update({name: list(said)}),
+        )
+        for name, said in self.extra.items():
+            if len(said) != len(samples):
+                raise InputError(f"{self} logged {len(said)} values as {name!r} for {len(samples)} completions")
         silent = torch.tensor([value is None for value in values], dtype=torch.bool)
         scores = finite([0.0 if value is None else value for value in values], samples, str(self))
         return scores.masked_fill(silent, torch.nan)

@@ -61,6 +61,11 @@ def logged(feedback: object) -> dict[str, float]:
     return {name: value for part in _parts(feedback) for name, value in getattr(part, "logged", {}).items()}
 
 
+def extra(feedback: object) -> dict[str, list[Any]]:
+    """What functions said of each sample in their last call, by name."""
+    return {name: said for part in _parts(feedback) for name, said in getattr(part, "extra", {}).items()}
+
+
 def _parts(feedback: object) -> Iterator[Any]:
     """A reward or judge, and, where it is made of others (its attribute `made_of`), their parts."""
     yield feedback

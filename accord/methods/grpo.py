@@ -9,7 +9,8 @@ first: `--normalize sequence --clip-high 0.2`. DAPO (Yu et al. 2025, arXiv:2503.
 arXiv:2503.20783) is `--no-scale --normalize constant --kl-coefficient 0`.
 
 The gradient of k3 in the loss is that of KL(ref, pi), another objective than the penalty that PPO and RLOO have. Of
-KL(pi, ref) it is that of k2 in the loss, or of the divergence in the reward: `--kl k2`, `--kl reward`.
+KL(pi, ref) it is that of rho k3 (DeepSeek-V3.2, arXiv:2512.02556), of k2, or of the divergence in the reward: `--kl
+k3-corrected`, `--kl k2`, `--kl reward`.
 
 Departures: groups with identical rewards have exactly zero advantage, and a sequence that was cut can be masked.
 """
@@ -41,8 +42,9 @@ class GRPO(GroupPolicyGradient, RewardMethod):
     batch_size: int = 8
     group_size: int = 8
     kl_coefficient: float = 0.04
-    kl: Literal["k3", "k2", "reward"] = "k3"
-    """Where the divergence enters: in the loss as k3 or k2, or taken off the reward."""
+    kl: Literal["k3", "k3-corrected", "k2", "reward"] = "k3"
+    """Where the divergence enters: in the loss as k3, as k3 times the ratio of new to old probability, or as k2, or
+    taken off the reward."""
     scale: bool = True
     """Divide advantages by the standard deviation of the group's rewards."""
     clip_low: float = 0.2
@@ -85,8 +87,7 @@ class GRPO(GroupPolicyGradient, RewardMethod):
         old = logp.detach() if batch.old is None else batch.old
         values = objectives.policy.clipped(logp, old, batch.advantage, low=self.clip_low, high=self.clip_high)
         if self.kl != "reward" and batch.reference is not None:
-            estimate = {"k2": objectives.kl.k2, "k3": objectives.kl.k3}[self.kl]
-            values = values + self.kl_coefficient * estimate(logp, batch.reference)
+            values = values + self.kl_coefficient * self.divergence(logp, old, batch.reference)
         ratio = (logp.detach() - old).exp()
         held = (ratio < 1 - self.clip_low) | (ratio > 1 + self.clip_high)
         if self.normalize != "token":
@@ -94,3 +95,9 @@ class GRPO(GroupPolicyGradient, RewardMethod):
             lengths = batch.owner.bincount(minlength=batch.branches)[batch.learning]
             values = sums / (lengths if self.normalize == "sequence" else self.max_new_tokens)
         return values, {"ratio": ratio, "clip_fraction": held.double()}
+
+    def divergence(self, logp: Tensor, old: Tensor, reference: Tensor) -> Tensor:
+        """What a token adds to the loss, but for beta, (N,), from log pi, log pi_old and log ref, (N,) each."""
+        if self.kl == "k3-corrected":
+            return objectives.kl.k3_corrected(logp, old, reference)
+        return {"k2": objectives.kl.k2, "k3": objectives.kl.k3}[self.kl](logp, reference)

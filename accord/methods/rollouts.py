@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,13 +23,15 @@ class Rollout:
     """What the policy said to a batch of prompts: a tree a prompt, whose branches carry log-probabilities and rewards.
 
     `samples` follow the branches' order. `parts` holds the mean of every reward that the score is a sum of, by name,
-    `numbers` what the rewards logged, and the share of samples of which none said anything.
+    `numbers` what the rewards logged, and the share of samples of which none said anything; `extra` what they said of
+    each sample.
     """
 
     trees: list[Tree]
     samples: list[Sample]
     parts: Mapping[str, float] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
+    extra: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @property
     def rewards(self) -> list[float]:
@@ -63,9 +65,8 @@ class Rollout:
         }
         if np.ptp(rewards) and np.ptp(length):
             row["length_correlation"] = float(np.corrcoef(rewards, length)[0, 1])
-        return StepResult(
-            row | dict(self.numbers) | dict(numbers), sum(tree.size for tree in self.trees), self.samples, self.rewards
-        )
+        row |= dict(self.numbers) | dict(numbers)
+        return StepResult(row, sum(tree.size for tree in self.trees), self.samples, self.rewards, self.extra)
 
 
 def sample(
@@ -76,11 +77,11 @@ def sample(
     feedback.reward.at_step(reward, step)
     scores = feedback.reward.finite_scores(reward, samples, f"step {step + 1}")
     parts = {name: float(part.double().nanmean()) for name, part in getattr(reward, "parts", {}).items()}
-    logged = feedback.reward.logged(reward)
+    logged, extra = feedback.reward.logged(reward), feedback.reward.extra(reward)
     groups = np.array(scores.tolist()).reshape(len(prompts), -1)
     silent = np.isnan(groups)
     if not silent.any():
-        return replace(Rollout.of(prompts, samples, groups.ravel().tolist()), parts=parts, numbers=logged)
+        return replace(Rollout.of(prompts, samples, groups.ravel().tolist()), parts=parts, numbers=logged, extra=extra)
     # A sample of which no reward says anything stands at its group's mean, and none of its tokens are trained on.
     means = np.nan_to_num(groups).sum(1) / np.maximum((~silent).sum(1), 1)
     rollout = Rollout.of(prompts, samples, np.where(silent, means[:, None], groups).ravel().tolist())
@@ -89,7 +90,7 @@ def sample(
         for tree, row in zip(rollout.trees, silent.tolist(), strict=True)
     ]
     numbers = logged | {"abstained": float(silent.mean())}
-    return replace(rollout, trees=trees, parts=parts, numbers=numbers)
+    return replace(rollout, trees=trees, parts=parts, numbers=numbers, extra=extra)
 
 
 def penalize(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tree]:

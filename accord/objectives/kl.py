@@ -3,7 +3,7 @@
 With `d = log pi(y) - log ref(y)` of a token y drawn from pi, k1 and k3 have the mean KL(pi, ref); k2 has not, but is
 close where the two are. As losses they are something else, for the gradient does not see that the samples come from pi:
 the mean gradient of k1 is 0, that of k2 is the gradient of KL(pi, ref), and that of k3 is the gradient of KL(ref, pi).
-So a penalty on KL(pi, ref) is k1 in the reward or k2 in the loss.
+So a penalty on KL(pi, ref) is k1 in the reward, or in the loss k2 or the corrected k3, which sees the samples' origin.
 """
 
 from __future__ import annotations
@@ -39,6 +39,22 @@ def k3(logp: Tensor, reference: Tensor) -> Tensor:
     """
     d = _log_ratio(logp, reference)
     return torch.expm1(-d) + d
+
+
+def k3_corrected(logp: Tensor, old_logp: Tensor, reference: Tensor) -> Tensor:
+    """`pi / pi_old * k3`: of samples of pi_old it has the mean KL(pi, ref), and its gradient as mean gradient.
+
+    DeepSeek-V3.2 (DeepSeek-AI 2025, arXiv:2512.02556, section 3.1), where pi_old is the policy that sampled.
+
+    Args:
+        logp: (N,), log pi of every trained token.
+        old_logp: (N,), the same under the policy that sampled it; gets no gradient.
+        reference: (N,), the same under the reference model; gets no gradient.
+
+    Returns:
+        (N,), in nats.
+    """
+    return _log_ratio(logp, old_logp).exp() * k3(logp, reference)
 
 
 def _log_ratio(logp: Tensor, reference: Tensor) -> Tensor:

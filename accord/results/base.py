@@ -26,7 +26,10 @@ FILE = "evaluation.json"
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with the ends of its 95% interval. `f"{interval:.2f}"` reads `0.71 [0.65, 0.77]`."""
+    """An estimate with the ends of its 95% interval. `f"{interval:.2f}"` reads `0.71 [0.65, 0.77]`.
+
+    What is a million or more, where an end is all but open, is shown by its power of ten.
+    """
 
     estimate: float
     """The value measured."""
@@ -41,9 +44,9 @@ class Interval:
         spec = spec or ".3f"
         if spec.endswith("%"):
             low, high = (f"{100 * end:{spec[:-1]}f}" for end in (self.low, self.high))
-        else:
-            low, high = (f"{end:{spec}}" for end in (self.low, self.high))
-        return f"{self.estimate:{spec}} [{low}, {high}]"
+            return f"{self.estimate:{spec}} [{low}, {high}]"
+        estimate, low, high = (f"{v:{spec if abs(v) < 1e6 else '.0e'}}" for v in (self.estimate, self.low, self.high))
+        return f"{estimate} [{low}, {high}]"
 
     def mirrored(self) -> Interval:
         """The same share seen from the other side: one minus it, so that 86.25% is printed beside 13.75%'s 13.8%.

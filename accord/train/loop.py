@@ -35,20 +35,22 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step gave: the numbers to log, the tokens it computed, and its samples with their rewards, if any."""
+    """What a step gave: the numbers to log, the tokens it computed, and its samples with their rewards, if any.
+
+    `extra` holds what rewards said of each sample, by name.
+    """
 
     numbers: dict[str, float]
     tokens: int
     samples: Sequence[Sample] = ()
     rewards: Sequence[float] = ()
+    extra: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def shown(self) -> list[dict[str, Any]]:
         """A few samples for people to read."""
-        rewards = [{"reward": reward} for reward in self.rewards] or [{}] * len(self.samples)
-        return [
-            {"prompt": text_to_json(sample.prompt.prompt), "completion": sample.text, **reward}
-            for sample, reward in list(zip(self.samples, rewards, strict=True))[:SHOWN]
-        ]
+        said: dict[str, Sequence[Any]] = dict(self.extra) | ({"reward": self.rewards} if self.rewards else {})
+        texts = [{"prompt": text_to_json(s.prompt.prompt), "completion": s.text} for s in self.samples[:SHOWN]]
+        return [text | {name: values[i] for name, values in said.items()} | text for i, text in enumerate(texts)]
 
 
 OnStep: TypeAlias = Callable[[int, StepResult], object]

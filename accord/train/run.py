@@ -197,9 +197,11 @@ def _same(config: Path, settings: Mapping[str, Any]) -> None:
     before = yaml.safe_load(config.read_text(encoding="utf-8"))
     for key in {**before, **settings}:
         if before.get(key) != settings.get(key):
+            remedy = "resume it with the same settings, or choose another --out"
+            if key in ("epochs", "max_steps") and (config.parent / "model").is_dir():
+                remedy = f"it is finished: train on from --model {config.parent / 'model'} in another --out"
             raise InputError(
-                f"{config.parent} was run with {key} = {before.get(key)}, not {settings.get(key)}; "
-                "resume it with the same settings, or choose another --out."
+                f"{config.parent} was run with {key} = {before.get(key)}, not {settings.get(key)}; {remedy}."
             )
 
 

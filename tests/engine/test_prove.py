@@ -99,3 +99,28 @@ def test_attention_that_differs_is_switched_off_and_rows_are_read(monkeypatch: p
     monkeypatch.setattr(forward, "read_row", lambda *given: read_row(*given) * 1.5)
     prepare_network(network)
     assert not takes_trees(network)
+
+
+def test_of_layers_that_are_alike_only_the_first_is_tried() -> None:
+    tried = {}
+    for family, layers in (("llama", 4), ("gemma 2", 4), ("diffllama", 3)):
+        config = FAMILIES[family]()
+        config.num_hidden_layers = layers
+        if family == "gemma 2":
+            config.layer_types = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
+        network = transformers.AutoModelForCausalLM.from_config(config)
+        before = network.model.layers
+        with prove._first_layers(network):
+            tried[family] = len(network.model.layers)
+        assert network.model.layers is before and len(before) == layers
+    # DiffLlama's layers differ by a number that grows with their depth.
+    assert tried == {"llama": 1, "gemma 2": 3, "diffllama": 3}
+
+
+def test_a_layer_unlike_the_others_is_tried_too() -> None:
+    network = transformers.AutoModelForCausalLM.from_config(
+        transformers.LlamaConfig(**{**SMALL, "num_hidden_layers": 4})
+    )
+    network.model.layers[2].self_attn.scaling *= 2
+    with prove._first_layers(network):
+        assert len(network.model.layers) == 3

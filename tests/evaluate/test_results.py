@@ -42,6 +42,7 @@ def test_the_numbers_as_tables() -> None:
 def test_an_interval_as_text_and_from_the_other_side() -> None:
     interval = Interval(0.8625, 0.81, 0.9, 40)
     assert f"{interval:.2f} {interval} {interval:.1%}" == "0.86 [0.81, 0.90] 0.863 [0.810, 0.900] 86.2% [81.0, 90.0]"
+    assert f"{Interval(1.9, 1.2, 3.1e21):.2f}" == "1.90 [1.20, 3e+21]"
     assert interval.mirrored() == Interval(0.1375, 0.1, 0.19, 40)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.errors import InputError
+from accord.feedback.combine import weighted
 from accord.feedback.functions import FunctionJudge, FunctionReward
+from accord.feedback.reward import at_step, extra, logged
 from accord.records import Comparison, Message
 from tests.feedback.samples import CHAT, sample
 
@@ -30,15 +33,15 @@ def recorded(calls: list[dict[str, Any]]) -> Any:
 def test_a_function_of_everything_gets_lists_aligned_with_the_samples() -> None:
     calls: list[dict[str, Any]] = []
     FunctionReward(recorded(calls))(SAMPLES)
-    assert calls == [
-        {
-            "prompts": ["how much ?", "how much ?"],
-            "completions": ["six", "seven"],
-            "completion_ids": [[3], [7, 2]],
-            "answer": [6, 7],
-            "id": ["a", None],  # the second row has none
-        }
-    ]
+    [given] = calls
+    assert {given.pop(name) is not None for name in ("trainer_state", "log_metric", "log_extra")} == {True}
+    assert given == {
+        "prompts": ["how much ?", "how much ?"],
+        "completions": ["six", "seven"],
+        "completion_ids": [[3], [7, 2]],
+        "answer": [6, 7],
+        "id": ["a", None],  # the second row has none
+    }
 
 
 def test_a_chat_s_completion_is_a_list_of_one_message() -> None:
@@ -52,7 +55,8 @@ def test_columns_that_would_collide_with_arguments_are_left_out() -> None:
     calls: list[dict[str, Any]] = []
     clashing = {"completion": 1, "completions": [1], "prompts": 2, "completion_ids": 3, "id": 4}
     FunctionReward(recorded(calls))([sample("six", **clashing)])
-    assert set(calls[0]) == {"prompts", "completions", "completion_ids", "id"}
+    others = {"trainer_state", "log_metric", "log_extra"}
+    assert set(calls[0]) - others == {"prompts", "completions", "completion_ids", "id"}
     assert calls[0]["completions"] == ["six"]
 
 
@@ -62,6 +66,36 @@ def test_a_function_gets_only_what_it_names() -> None:
 
     rewards = FunctionReward(right)(SAMPLES)
     assert rewards.dtype == torch.float32 and rewards.tolist() == [2.0, 0.0]
+
+
+def test_a_function_learns_the_step_and_logs_numbers_and_columns() -> None:
+    def lengths(completions: list[str], trainer_state: Any, log_metric: Any, log_extra: Any) -> list[float]:
+        log_metric("longest", max(map(len, completions)))
+        log_extra("shouted", [text.upper() for text in completions])
+        return [float(trainer_state.global_step)] * len(completions)
+
+    reward = FunctionReward(lengths)
+    both = weighted({"lengths": (2.0, reward), "none": (1.0, FunctionReward(lambda prompts: [None] * len(prompts)))})
+    at_step(both, 7)
+    assert both(SAMPLES).tolist() == [14.0, 14.0]
+    assert logged(both) == {"longest": 5.0} and extra(both) == {"shouted": ["SIX", "SEVEN"]}
+
+
+def test_a_column_of_another_length_is_refused() -> None:
+    def reward(prompts: list[str], log_extra: Any) -> list[float]:
+        log_extra("said", ["one"])
+        return [0.0] * len(prompts)
+
+    with pytest.raises(InputError, match="logged 1 values as 'said' for 2 completions"):
+        FunctionReward(reward)(SAMPLES)
+
+
+def test_none_abstains_and_leaves_the_word_to_the_other_rewards() -> None:
+    silent, one = FunctionReward(lambda prompts: [None, 3.0]), FunctionReward(lambda prompts: [1.0, 1.0])
+    assert [isnan(score) for score in silent(SAMPLES).tolist()] == [True, False]
+    assert weighted({"silent": (2.0, silent), "one": (0.5, one)})(SAMPLES).tolist() == [0.5, 6.5]
+    of_none = weighted({"a": (1.0, silent), "b": (1.0, silent)})(SAMPLES).tolist()
+    assert isnan(of_none[0]) and of_none[1] == 6.0
 
 
 def test_the_peer_s_own_reward_functions_can_be_called() -> None:

@@ -165,9 +165,9 @@ def test_the_divergence_in_the_reward_is_the_regularized_gradient() -> None:
     same(gradient, exact_gradient(TWO_TOKENS, learner, 0.3) / 2 / 2)
 
 
-@pytest.mark.parametrize(("kind", "forward"), [("k2", True), ("k3", False)])
+@pytest.mark.parametrize(("kind", "forward"), [("k2", True), ("k3", False), ("k3-corrected", True)])
 def test_what_the_divergence_in_the_loss_pulls_toward(kind: str, forward: bool) -> None:
-    # Of completions of one token: k2 has the gradient of KL(pi, ref), k3 that of KL(ref, pi).
+    # Of completions of one token: k2 and rho k3 have the gradient of KL(pi, ref), k3 that of KL(ref, pi).
     common = settings(group_size=2, scale=False, normalize="constant", max_new_tokens=1)
     gradient, learner = mean_gradient(ONE_TOKEN, GRPO(**common, kl_coefficient=0.3, kl=kind), 2)
     plain, _ = mean_gradient(ONE_TOKEN, GRPO(**common, kl_coefficient=0.0), 2)

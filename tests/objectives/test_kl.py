@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.objectives.kl import k1, k2, k3
+from accord.objectives.kl import k1, k2, k3, k3_corrected
 from tests.objectives.worlds import vector
 
 PI, REFERENCE = vector(0.5, 0.3, 0.2), vector(0.2, 0.2, 0.6)
@@ -44,6 +44,15 @@ def test_gradients_as_losses() -> None:
     torch.testing.assert_close(mean_gradient(k1), torch.zeros(3, dtype=torch.float64))
     torch.testing.assert_close(mean_gradient(k2), PI * ((PI / REFERENCE).log() - KL))
     torch.testing.assert_close(mean_gradient(k3), PI - REFERENCE)
+
+
+def test_the_corrected_k3_of_older_samples_has_the_divergence_and_its_gradient() -> None:
+    # sum pi_old (pi / pi_old) k3 = KL(pi, ref), whatever sampled; grad KL(pi, ref) = pi (log pi/ref - KL).
+    for old in (PI, vector(0.1, 0.6, 0.3)):
+        logits = PI.log().requires_grad_()
+        mean = (old * k3_corrected(logits.log_softmax(0), old.log(), REFERENCE.log())).sum()
+        assert mean.item() == pytest.approx(KL, abs=1e-15)
+        torch.testing.assert_close(torch.autograd.grad(mean, logits)[0], PI * ((PI / REFERENCE).log() - KL))
 
 
 @given(st.floats(-20, 20))
