@@ -14,16 +14,17 @@ from typing import Any
 from accord.data.columns import value_at
 from accord.data.conventions import CONVENTIONS, read_completion
 from accord.data.encoding import branches_of
-from accord.data.layouts import CHATS, LISTS, verdict
+from accord.data.layouts import CHATS
 from accord.data.load import Source, called, open_rows, read_rows, require_rows
 from accord.data.messages import align, read_prompt
+from accord.data.verdicts import LISTS, verdict
 from accord.errors import InputError, located, nearest
 from accord.records import Row, Text
 
 ROLES = ("prompt", "first", "second", "completions", "label", "source", "annotator")
 """What a column can be named for, beside those of `USUAL`."""
 
-USUAL = {name for convention in CONVENTIONS for name in convention.needs} - {*ROLES, "answer"} | {*LISTS, *CHATS}
+USUAL = {*LISTS, *CHATS, *(name for convention in CONVENTIONS for name in convention.needs)} - {*ROLES}
 """The columns by which a row of the usual ones is known."""
 
 
@@ -69,7 +70,7 @@ def load_judgments(
         if role not in (*ROLES, *USUAL):
             hint = nearest(role, ROLES) or f"; there are {', '.join(ROLES)}"
             raise InputError(f"columns can be named for no {role!r}{hint}")
-    if names.keys() <= {"source", "annotator"} or names.keys() & USUAL:
+    if names.keys() <= {"prompt", "source", "annotator"} or names.keys() & USUAL:
         return _conventional(data, names, split, limit)
     if names.keys() & {"first", "second", "completions"} not in ({"first", "second"}, {"completions"}):
         raise InputError("name the columns of two answers as first and second, or those of several as completions")
@@ -93,7 +94,7 @@ def load_judgments(
 def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int | None) -> list[Judgment]:
     """Every pair of the completions of preferences and rankings."""
     judgments: list[Judgment] = []
-    for number, (row, columns, _) in enumerate(read_rows(data, split, limit, columns=names)):
+    for number, (row, columns, _) in enumerate(read_rows(data, split, limit, columns=names, ties=True)):
         pairs = compared(row)
         if not pairs:
             raise InputError(

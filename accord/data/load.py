@@ -8,22 +8,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
-from urllib.parse import parse_qsl
-
-import yaml
 
 from accord.data import mix
 from accord.data.columns import renamed
 from accord.data.conventions import Convention, convention_of
-from accord.data.layouts import several, standard
+from accord.data.layouts import standard
 from accord.data.messages import read_prompt, read_text
-from accord.data.readers import FORMATS, first_line, read_jsonl, reader_of
-from accord.errors import InputError, LeftOut, Reason, RowNumber, located, nearest
-from accord.records import Message, Prompt, Row, Text, row_to_json
+from accord.data.readers import GENERATED, READ, from_hub, generated, in_folder, read_jsonl, reader_of
+from accord.data.verdicts import assembled, several
+from accord.errors import InputError, LeftOut, Reason, RowNumber, located
+from accord.records import Message, Prompt, Row, Text, Tokenized, row_to_json
 
 Source: TypeAlias = (
     str | os.PathLike[str] | Iterable[Row | Mapping[str, Any]] | Sequence[str | os.PathLike[str]] | Mapping[str, float]
@@ -43,7 +40,7 @@ def load_data(
 ) -> list[Row]:
     """The rows of `source` as records, in order; all of one kind.
 
-    `source` is a file (.jsonl, .json or .csv, each also with .gz, or .parquet), a name on the Hugging Face Hub (with a
+    `source` is a file of one of `accord.data.readers.FORMATS`, a folder of them, a name on the Hugging Face Hub (with a
     configuration as `name:config`), a generator of reasoning-gym (as `reasoning-gym:chain_sum?size=200`), or an
     iterable of dicts or records: a list, a `datasets.Dataset`. Records are returned as they are; columns become records
     by the conventions in `accord.data.conventions`. Several sources are a list of their names, one after the other, or
@@ -85,7 +82,7 @@ def load_prompts(
         record
         if isinstance(record, Prompt)
         else Prompt(record.prompt, {name: value for name, value in others.items() if name != "prompt"})
-        for record, others, _ in read_rows(source, split, limit, left_out, columns)
+        for record, others, _ in read_rows(source, split, limit, left_out, columns, ties=True)
     ]
 
 
@@ -116,25 +113,30 @@ def read_rows(
     limit: int | None,
     left_out: LeftOut | None = None,
     columns: Mapping[str, str] | None = None,
+    *,
+    ties: bool = False,
 ) -> list[tuple[Row, Mapping[str, Any], str]]:
     """Every row as a record, its columns, and where it is from.
 
-    All rows of a file follow the convention of its first, or are records of one kind.
+    All rows of a file follow the convention of its first, or are records of one kind. With `ties` two answers of which
+    a verdict says that neither is better are a ranking of both as equals; else they are nothing to learn from.
     """
     rows: list[tuple[Row, Mapping[str, Any], str]] = []
     numbers: list[int] = []
     firsts: dict[str, Convention | type] = {}
-    for number, where, row in open_rows(source, split, limit, left_out):
+    for number, where, row in assembled(open_rows(source, split, limit, left_out)):
         name = where.rpartition(", ")[0]
         try:
             found = [_read(each) for each in several(renamed(row, columns))]
+            if not ties and any("tied" in read for _, _, read in found):
+                raise _Tie("neither answer is preferred, so there is nothing to learn from the row")
             for kind, _, _ in found:
                 if kind is not (first := firsts.setdefault(name, kind)):
                     raise InputError(f"the row has {_describe(kind)}, where the first row has {_describe(first)}")
         except InputError as error:
-            if left_out is None or left_out.strict:
+            if left_out is None or (left_out.strict and not isinstance(error, _Tie)):
                 raise InputError(f"{where}: {error}") from None
-            left_out.reasons.append(Reason(number, str(error), str(error), True, where))
+            left_out.reasons.append(Reason(number, str(error), str(error), not isinstance(error, _Tie), where))
             continue
         if not found and left_out is not None:
             why = "no message of the tree has two ranked answers"
@@ -148,6 +150,10 @@ def read_rows(
         left_out.numbers = numbers
     require_rows(rows, source, split)
     return rows
+
+
+class _Tie(InputError):
+    """Two answers of which neither is preferred: no fault of the data."""
 
 
 def _read(row: Any) -> tuple[Convention | type, Row, Mapping[str, Any]]:
@@ -216,51 +222,13 @@ def _opened(source: Source, split: str) -> tuple[str, Iterator[tuple[int, Any]]]
     if path.is_file() and reader is not None:
         return f"{name}, {'line' if reader is read_jsonl else 'row'}", _pick(reader(path), split)
     if path.is_dir():
-        return f"{name}, row", _pick(enumerate(_in_folder(path), start=1), split)
+        return f"{name}, row", _pick(enumerate(in_folder(path), start=1), split)
     if path.exists():
-        raise InputError(f"{name} is none of the formats that can be read: {', '.join(FORMATS)}")
+        raise InputError(f"{name} is none of the formats that can be read: {READ}")
     hub = _HUB_NAME.fullmatch(name)
     if reader is not None or isinstance(source, os.PathLike) or hub is None:
         raise InputError(f"there is no file {name}")
-    return f"{name}, row", enumerate(_from_hub(hub["name"], hub["config"], split), start=1)
-
-
-def _in_folder(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of a folder: what `save_to_disk` of datasets wrote, or the files of its training split, one by one."""
-    import datasets
-
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        saved = datasets.load_from_disk(str(path))
-        if isinstance(saved, datasets.DatasetDict):
-            if "train" not in saved:
-                raise InputError(f"{path} holds the splits {', '.join(saved)}; give the folder of one of them")
-            saved = saved["train"]
-        yield from saved
-        return
-    files = sorted(file for file in path.rglob("*") if file.is_file() and reader_of(file))
-    training = [file for file in files if file.name.startswith("train")] or files
-    if not training:
-        raise InputError(f"{path} is a folder without data: it holds none of {', '.join(FORMATS)}")
-    if len({reader_of(file) for file in training}) > 1:
-        raise InputError(f"{path} is a folder of files of several formats: name one of its files")
-    for file in training:
-        reader = reader_of(file)
-        assert reader is not None  # they were chosen by that
-        yield from (columns for _, columns in reader(file))
-
-
-def _from_hub(name: str, config: str | None, split: str) -> Iterable[Mapping[str, Any]]:
-    import datasets
-    from datasets.exceptions import DatasetsError
-
-    try:
-        dataset: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, config, split=split)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise InputError(
-            f"there is no file {name}, and the split '{split}' of a data set of that name could not be loaded from the "
-            f"Hugging Face Hub ({first_line(error)})"
-        ) from None
-    return dataset
+    return f"{name}, row", enumerate(from_hub(hub["name"], hub["config"], split), start=1)
 
 
 def _pick(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int, Any]]:
@@ -270,42 +238,3 @@ def _pick(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int
         raise InputError(f"there is no split '{split}' here: only 'train', or a part such as 'train[:100]'")
     start, stop = (None if match[end] is None else int(match[end]) for end in ("start", "stop"))
     return numbered if start is None and stop is None else iter(list(numbered)[start:stop])
-
-
-GENERATED = "reasoning-gym:"
-"""What the name of such a data set begins with."""
-
-
-def generated(source: str) -> Iterator[Mapping[str, Any]]:
-    """The rows of `reasoning-gym:NAME?size=200&seed=1`: a question, its answer, and metadata that its scorer reads.
-
-    What follows the question mark are settings of the data set; `seed` is 0 unless given. Where a question has many
-    right answers and the data set names none, its row is a prompt alone.
-
-    Raises InputError where the extra is not installed, and for names, settings and values that the data set refuses.
-    """
-    name, _, query = source.removeprefix(GENERATED).partition("?")
-    try:
-        from reasoning_gym.factory import DATASETS, create_dataset
-    except ImportError:
-        raise InputError(f"{source} needs the verify extra: pip install reasoning-gym") from None
-    if name not in DATASETS:
-        hint = nearest(name, DATASETS, " (did you mean {}?)")
-        raise InputError(f"reasoning-gym has no data set {name!r}{hint}")
-    known = [field.name for field in fields(DATASETS[name][1])]
-    settings: dict[str, Any] = {"seed": 0}
-    for key, value in parse_qsl(query, keep_blank_values=True):
-        if key not in known:
-            hint = nearest(key, known, " (did you mean {}?)")
-            raise InputError(f"{source} has no setting {key!r}{hint}: it has {', '.join(known)}")
-        try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"{source} sets {key} to {value!r}, which is no value") from None
-    try:
-        dataset = create_dataset(name, **settings)
-    except (AssertionError, TypeError, ValueError) as error:
-        raise InputError(f"{source} has settings that do not fit: {error}") from None
-    for entry in dataset:
-        asked = [{"role": "user", "content": entry["question"]}]
-        yield entry if isinstance(entry["answer"], str) else {"prompt": asked, **entry}
