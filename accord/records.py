@@ -49,8 +49,8 @@ class Prompt:
 class Demonstration:
     """A prompt and the completion a model should learn to give; an empty prompt makes it plain text.
 
-    A completion may be a chat of several turns: the assistant's turns are trained on, the others only read. `tokens` are
-    those that a sampler drew for it, where that is known: what the same tokenizer reads so is not tokenized again.
+    A completion may be a chat of several turns: the assistant's turns are trained on, the others only read. `tokens`
+    are those that a sampler drew for it, where that is known; they are not made of the text again.
     """
 
     prompt: Text

@@ -121,8 +121,8 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
         elif value and (named := {inner: value[0]} if dot else option.names_in(value[0])):
             given[name] = {**(given[name] if isinstance(given.get(name), dict) else {}), **named}
         elif value and option.is_list:
-            every = [*several.get(name, ()), *value]
-            given[name] = several[name] = every if len(every) > 1 else value[0]
+            several[name] = [*several.get(name, ()), *value]
+            given[name] = several[name] if len(several[name]) > 1 else value[0]
         else:
             given[name] = "true" if value is None else value[0]
     if further:

@@ -34,7 +34,8 @@ def label(
     and left out.
 
     Args:
-        data: a file of prompts and completions, as `accord sample` writes it, or several; those of one prompt are compared.
+        data: a file of prompts and completions, as `accord sample` writes it, or several; those of one prompt are
+            compared.
         out: the JSONL file of preferences to write.
         judge: the folder of a reward or preference model, ai:MODEL or the YAML file of an AI judge, a small world
             (cafe) whose gold reward judges, module:function, or anything that can be a reward.
@@ -125,7 +126,8 @@ def score(
         longest = len(trees[-1].prompt) + max(len(b.tokens) for b in trees[-1].branches)
         if policy.context is not None and longest > policy.context:
             raise InputError(
-                f"{called(data)}, row {i + 1}: {longest} tokens do not fit into the model's context of {policy.context}."
+                f"{called(data)}, row {i + 1}: {longest} tokens do not fit into the model's context of "
+                f"{policy.context}."
             )
     sums = branch_log_probs(policy, trees, tokens_per_pass)
     counts = [[len(b.tokens) if b.trained is None else sum(b.trained) for b in tree.branches] for tree in trees]

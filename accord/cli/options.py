@@ -36,7 +36,8 @@ TEN, MANY = 10, 14
 
 VALUES: dict[str, Any] = {
     "bool": bool, "int": int, "float": float, "str": str, "None": None, "Literal": Literal,
-    "dict": dict, "Mapping": dict, "list": list, "Sequence": list, "Source": Union[str, list[str], dict[str, float]],
+    "dict": dict, "Mapping": dict, "list": list, "Sequence": list, 
+    "Source": str | list[str] | dict[str, float],
 }  # fmt: skip
 """What can be written on a command line or in YAML, by its name in annotations."""
 

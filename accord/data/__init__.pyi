@@ -9,6 +9,7 @@ from . import messages as messages
 from . import mix as mix
 from . import readers as readers
 from . import tasks as tasks
-from .encoding import Order as Order
+from . import verdicts as verdicts
 from .load import load_data as load_data
 from .load import load_prompts as load_prompts
+from .mix import Order as Order

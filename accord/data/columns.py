@@ -52,14 +52,24 @@ def _absent(path: str, key: str, within: str, holder: Any) -> str:
 def renamed(row: Any, names: Mapping[str, str] | None) -> Any:
     """The row with its columns under the names that are read: `names` has the path of each; "" leaves a column out.
 
-    A column that gets another name loses its own; one that a path leads into stays, beside what was in it.
-    Raises InputError where a path leads nowhere.
+    Of several paths, separated by commas, the text is theirs in that order, an empty line between them. A column that
+    gets another name loses its own; one that a path leads into stays, beside what was in it.
+    Raises InputError where a path leads nowhere, or one of several to no text.
     """
     if not names or not isinstance(row, Mapping):
         return row
-    found = {name: value_at(row, path) for name, path in names.items() if path}
-    moved = {*names, *names.values()}
+    found = {name: _joined(row, path) for name, path in names.items() if path}
+    moved = {*names, *(part.strip() for path in names.values() for part in (path, *path.split(",")))}
     return {name: value for name, value in row.items() if name not in moved} | found
+
+
+def _joined(row: Mapping[str, Any], path: str) -> Any:
+    if path in row or "," not in path:
+        return value_at(row, path)
+    texts = {part.strip(): value_at(row, part.strip()) for part in path.split(",")}
+    if wrong := [part for part, text in texts.items() if not isinstance(text, str | None)]:
+        raise InputError(f"{wrong[0]!r} holds no text, so it cannot be joined with others: name a path to one")
+    return "\n\n".join(text for text in texts.values() if text and text.strip())
 
 
 def written(names: Mapping[str, str]) -> str:

@@ -42,8 +42,8 @@ def convention_of(columns: Columns) -> Convention:
     accepted = " | ".join(", ".join(convention.needs) for convention in CONVENTIONS)
     found = (", ".join(present) or "none that is not null") + (f" ({hints})" if hints else "")
     raise InputError(
-        f"the columns found are {found}, but a row needs one of these sets of columns: {accepted}; --columns "
-        f"NAME=COLUMN,... gives them these names{unjudged(present)}"
+        f"the columns found are {found}, {unjudged(present)}but a row needs one of these sets of columns: {accepted}; "
+        "--columns NAME=COLUMN,... gives them these names"
     )
 
 
@@ -60,10 +60,10 @@ def _near(name: str, known: Sequence[str]) -> str | None:
 
 
 LABELS = {
-    **dict.fromkeys(("true", "1", "1.0", "yes", "desirable", "good", "up", "thumbs up", "thumbs_up", "👍"), True),
-    **dict.fromkeys(("false", "0", "0.0", "no", "undesirable", "bad", "down", "thumbs down", "thumbs_down", "👎"), False),
-    **{"liked": True, "chosen": True, "accepted": True, "positive": True, "+1": True},
-    **{"disliked": False, "rejected": False, "negative": False, "-1": False, "-1.0": False},
+    **dict.fromkeys(("true", "1", "1.0", "+1", "yes", "desirable", "good", "positive", "chosen", "accepted"), True),
+    **dict.fromkeys(("up", "thumbs up", "thumbs_up", "👍", "liked"), True),
+    **dict.fromkeys(("false", "0", "0.0", "-1", "-1.0", "no", "undesirable", "bad", "negative", "rejected"), False),
+    **dict.fromkeys(("down", "thumbs down", "thumbs_down", "👎", "disliked"), False),
 }
 """What a label may say, in any case."""
 
@@ -123,7 +123,8 @@ def _labeled(columns: Columns) -> Labeled:
     label = LABELS.get(str(columns["label"]).strip().strip("\ufe0f").rstrip(_SKINS).lower())
     if label is None:
         raise InputError(
-            f"'label' must be true or false (1 or 0, desirable or undesirable, good or bad ...), not {columns['label']!r}"
+            "'label' must be true or false (1 or 0, desirable or undesirable, good or bad ...), not "
+            f"{columns['label']!r}"
         )
     prompt, (completion,) = _branches(columns, "completion")
     return Labeled(prompt, completion, label)

@@ -34,8 +34,8 @@ STRUCTURED = (*CHATS, *LISTS, *SCORES, *CHOICES, "history", "ranks", "tools", "l
 """Columns that no text can be: in a table of text they are JSON, or lists as Python prints them."""
 
 ASKING = (
-    "article", "body", "context", "dialog", "dialogue", "document", "human", "info", "inputs", "instructions", "passage",
-    "post", "problem", "request", "task", "title", "user",
+    "article", "body", "context", "dialog", "dialogue", "document", "human", "info", "inputs", "instructions",
+    "passage", "post", "problem", "request", "task", "title", "user",
 )  # fmt: skip
 """Columns that may hold what is asked, in ways of their own."""
 
@@ -102,8 +102,8 @@ def _answered(row: dict[str, Any]) -> dict[str, Any]:
         label = _first(row, JUDGING) if "label" not in row else None
         if label:
             raise InputError(
-                f"{label!r} may say whether {said!r} is a good one: name it by --columns label={label}, or leave it out "
-                f"by --columns {label}="
+                f"{label!r} may say whether {said!r} is a good one: name it by --columns label={label}, or leave it "
+                f"out by --columns {label}="
             )
     elif {"question", "answer"} <= row.keys() and "prompt" not in row:
         said = "answer"

@@ -20,7 +20,7 @@ from accord.data.messages import read_prompt, read_text
 from accord.data.readers import GENERATED, READ, from_hub, generated, in_folder, read_jsonl, reader_of
 from accord.data.verdicts import assembled, several
 from accord.errors import InputError, LeftOut, Reason, RowNumber, located
-from accord.records import Message, Prompt, Row, Text, Tokenized, row_to_json
+from accord.records import Message, Prompt, Row, Text, row_to_json
 
 Source: TypeAlias = (
     str | os.PathLike[str] | Iterable[Row | Mapping[str, Any]] | Sequence[str | os.PathLike[str]] | Mapping[str, float]
@@ -57,12 +57,11 @@ def load_data(
     `left_out` a row that cannot be used is left out and noted there instead, unless none is left.
     """
     rows = read_rows(source, split, limit, left_out, columns)
-    kinds = {type(record): name for record, _, name in reversed(rows)}
-    if len({name for _, _, name in rows}) > 1 and len(kinds) > 1:
-        (kind, name), (other, elsewhere) = list(kinds.items())[-1], list(kinds.items())[0]
-        raise InputError(
-            f"{elsewhere} holds {other.__name__.lower()}s, and {name} {kind.__name__.lower()}s: a mix has rows of one kind"
-        )
+    first, _, here = rows[0]
+    other, _, there = next((row for row in rows if row[2] != here and type(row[0]) is not type(first)), rows[0])
+    if type(other) is not type(first):
+        kind, kinds = (type(record).__name__.lower() for record in (first, other))
+        raise InputError(f"{here} holds {kind}s, and {there} {kinds}s: a mix has rows of one kind")
     return [record for record, _, _ in rows]
 
 
@@ -139,8 +138,7 @@ def read_rows(
             left_out.reasons.append(Reason(number, str(error), str(error), not isinstance(error, _Tie), where))
             continue
         if not found and left_out is not None:
-            why = "no message of the tree has two ranked answers"
-            left_out.reasons.append(Reason(number, why, why, False, where))
+            left_out.reasons.append(Reason(number, NOT_RANKED, NOT_RANKED, False, where))
         rows += [(record, read, name) for _, record, read in found]
         numbers += [number] * len(found)
     if left_out is not None:
@@ -150,6 +148,9 @@ def read_rows(
         left_out.numbers = numbers
     require_rows(rows, source, split)
     return rows
+
+
+NOT_RANKED = "no message of the tree has two ranked answers"
 
 
 class _Tie(InputError):

@@ -1,10 +1,13 @@
-"""Several sources as one: all rows of each, one source after the other, or a mix in the proportions of weights.
+"""Which rows are taken: those of several sources, as one, and those that each step trains on.
+
+Several sources are all rows of each, one source after the other, or a mix in the proportions of weights.
 
     accord sft --data a.jsonl b.jsonl                    ["a.jsonl", "b.jsonl"]
     accord sft --data a.jsonl:0.7 b.parquet:0.3          {"a.jsonl": 0.7, "b.parquet": 0.3}
 
 A mix is as large as it can be without repeating a row: of weights w_i that sum to 1 and sources of n_i rows it takes
-k_i = w_i min_j(n_j / w_j) rows of each, drawn by a fixed seed, so the same files give the same mix.
+k_i = w_i min_j(n_j / w_j) rows of each, drawn by a fixed seed, so the same files give the same mix. Which rows a step
+trains on is a pure function of seed and step, so a run resumes from its step number alone.
 """
 
 from __future__ import annotations
@@ -15,9 +18,14 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from accord.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy import int64
+    from numpy.typing import NDArray
 
 _WEIGHTED = re.compile(r"(?P<name>.+):(?P<weight>[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)")
 
@@ -80,8 +88,8 @@ def _number(weight: Any, source: Mapping[Any, Any]) -> float:
         return float(weight)
     except (TypeError, ValueError):
         raise InputError(
-            f"data in memory must be a list of rows, not a mapping (of {', '.join(map(str, source))}), unless it is one "
-            "of files to their weights"
+            f"data in memory must be a list of rows, not a mapping (of {', '.join(map(str, source))}), unless it is "
+            "one of files to their weights"
         ) from None
 
 
@@ -119,3 +127,48 @@ def apportioned(total: int, weights: Sequence[float]) -> list[int]:
     for i in by_remainder[: total - sum(whole)]:
         whole[i] += 1
     return whole
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The order in which `count` rows are trained on, `batch_size` at a time.
+
+    Every epoch is a permutation of all rows drawn from (`seed`, epoch): it neither skips nor repeats a row, and its
+    last batch is smaller where `batch_size` does not divide `count`. Raises ValueError for sizes below 1 or a negative
+    seed.
+    """
+
+    count: int
+    batch_size: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.batch_size < 1 or self.seed < 0:
+            raise ValueError(f"an order needs count and batch_size of at least 1 and a seed of at least 0, not {self}")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """ceil(count / batch_size)."""
+        return -(-self.count // self.batch_size)
+
+    def steps(self, epochs: float) -> int:
+        """The steps of so many epochs, a part of an epoch rounded up to whole steps."""
+        return math.ceil(round(epochs * self.steps_per_epoch, 6))
+
+    def epoch(self, step: int) -> float:
+        """How many epochs are done before `step` (counted from 0)."""
+        return step / self.steps_per_epoch
+
+    def batch(self, step: int) -> list[int]:
+        """The rows, counted from 0, of `step`, counted from 0."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        start = index * self.batch_size
+        return _permutation(self.count, self.seed, epoch)[start : start + self.batch_size].tolist()
+
+
+@lru_cache(maxsize=2)
+def _permutation(count: int, seed: int, epoch: int) -> NDArray[int64]:
+    """A permutation of range(count) from Philox keyed by (seed, epoch); cached, as an epoch's steps share it."""
+    import numpy as np
+
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)

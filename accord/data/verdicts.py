@@ -87,7 +87,8 @@ def unjudged(columns: Iterable[str]) -> str:
     found = sorted(name for name in columns if _ANSWER.fullmatch(name))
     if len(found) < 2:
         return ""
-    return f"; which of {' and '.join(found[:2])} is better must be said, as --columns chosen={found[0]},rejected={found[1]}"
+    first, second = found[:2]
+    return f"and which of {first} and {second} is better is not said (--columns chosen={first},rejected={second}), "
 
 
 def _listed(row: dict[str, Any], name: str) -> dict[str, Any]:
@@ -145,7 +146,8 @@ def _ranked(row: dict[str, Any], columns: Sequence[str], ranks: Sequence[int]) -
 
 def _dialogues(rest: dict[str, Any], answers: list[Any]) -> list[Any]:
     """The answers; where the prompt and each are lists of as many texts, turn by turn, whole dialogues instead."""
-    asked, *said = (parsed(v) if isinstance(v, str) and v.startswith("[") else v for v in (rest.get("prompt"), *answers))
+    texts = (rest.get("prompt"), *answers)
+    asked, *said = (parsed(text) if isinstance(text, str) and text.startswith("[") else text for text in texts)
     if not isinstance(asked, list) or not all(isinstance(text, str) for text in asked):
         return answers
     if not all(isinstance(turns, list) and len(turns) == len(asked) for turns in said):
@@ -166,7 +168,7 @@ def _ranks(row: Columns, stem: str, columns: Sequence[str]) -> list[int] | None:
         if label is not None:
             return [label < 0.5, label > 0.5]
     for name in SCORE:
-        scores = [row.get(name + ("_" if stem.endswith(("_", "human_ref")) else "") + end) for end in ends]
+        scores: list[Any] = [row.get(f"{name}{'_' if stem.endswith('_') else ''}{end}") for end in ends]
         if all(map(_is_number, scores)):
             order = sorted(set(scores), reverse=True)
             return [order.index(score) for score in scores]
@@ -175,9 +177,9 @@ def _ranks(row: Columns, stem: str, columns: Sequence[str]) -> list[int] | None:
 
 def _label(row: Columns, columns: Sequence[str], ends: Sequence[str]) -> float | None:
     """As `verdict`, of two answers; None where the row has no column that says."""
-    hot = [row.get(f"winner_{end}") for end in ("model_a", "model_b", "tie")]
-    if all(value in (0, 1) for value in hot) and sum(hot) == 1:
-        return (1.0, 0.0, 0.5)[hot.index(1)]
+    hot = [str(row.get(f"winner_{end}")) for end in ("model_a", "model_b", "tie")]
+    if sorted(hot) == ["0", "0", "1"]:
+        return (1.0, 0.0, 0.5)[hot.index("1")]
     if columns[0].startswith("human_ref") and row.get("labels") in (0, 1):
         return float(row["labels"])
     name = next((name for name in (*SIGNS, *INDICES, *WINNERS) if name in row), None)
