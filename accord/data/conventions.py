@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from accord.data.layouts import QUESTIONS, RESPONSES
+from accord.data.layouts import ASKING, QUESTIONS, RESPONSES
 from accord.data.messages import TRANSCRIPT, align, parse_transcript, read_prompt, read_text, shared
-from accord.data.verdicts import unjudged
+from accord.data.verdicts import desirable, unjudged
 from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Text, Tokenized
 
@@ -41,9 +41,11 @@ def convention_of(columns: Columns) -> Convention:
     hints = "; ".join(f"'{name}' is perhaps meant to be '{meant}'" for name, meant in near.items() if meant)
     accepted = " | ".join(", ".join(convention.needs) for convention in CONVENTIONS)
     found = (", ".join(present) or "none that is not null") + (f" ({hints})" if hints else "")
+    why = f", and {answers}" if (answers := unjudged(present)) else ""
+    asks = next((name for name in present if name in ASKING), present[0] if present else "COLUMN")
     raise InputError(
-        f"the columns found are {found}, {unjudged(present)}but a row needs one of these sets of columns: {accepted}; "
-        "--columns NAME=COLUMN,... gives them these names"
+        f"the columns found are {found}{why}, but a row needs one of these sets of columns: {accepted}; --columns "
+        f"prompt={asks},... names them so"
     )
 
 
@@ -57,17 +59,6 @@ def _misread(convention: Convention, columns: Columns, present: Sequence[str]) -
 def _near(name: str, known: Sequence[str]) -> str | None:
     """The known column a name was probably meant to be."""
     return next(iter(get_close_matches(str(name).strip().lower(), known, n=1, cutoff=0.8)), None)
-
-
-LABELS = {
-    **dict.fromkeys(("true", "1", "1.0", "+1", "yes", "desirable", "good", "positive", "chosen", "accepted"), True),
-    **dict.fromkeys(("up", "thumbs up", "thumbs_up", "👍", "liked"), True),
-    **dict.fromkeys(("false", "0", "0.0", "-1", "-1.0", "no", "undesirable", "bad", "negative", "rejected"), False),
-    **dict.fromkeys(("down", "thumbs down", "thumbs_down", "👎", "disliked"), False),
-}
-"""What a label may say, in any case."""
-
-_SKINS = "".join(map(chr, range(0x1F3FB, 0x1F400)))
 
 
 def _prompt(columns: Columns) -> Prompt:
@@ -120,7 +111,7 @@ def _column(columns: Columns, name: str, length: int) -> Sequence[Any] | None:
 
 
 def _labeled(columns: Columns) -> Labeled:
-    label = LABELS.get(str(columns["label"]).strip().strip("\ufe0f").rstrip(_SKINS).lower())
+    label = desirable(columns["label"])
     if label is None:
         raise InputError(
             "'label' must be true or false (1 or 0, desirable or undesirable, good or bad ...), not "
@@ -188,14 +179,14 @@ def _ranking(columns: Columns) -> Ranking:
     return Ranking(prompt, completions, tuple(ranks))
 
 
-def _messages(columns: Columns) -> Demonstration:
+def _messages(columns: Columns) -> Demonstration | Prompt:
     """Everything before the first assistant turn is the prompt; what follows the last one is not part of the row."""
     turns = read_text(columns["messages"], "messages")
     if isinstance(turns, str):
         raise InputError("'messages' must be a list of messages, not a string")
     answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
     if not answers:
-        raise InputError("'messages' has no assistant turn to learn from")
+        return Prompt(turns, {name: value for name, value in columns.items() if name != "messages"})
     if answers[0] == 0:
         raise InputError("'messages' begins with an assistant turn, so there is no prompt before it")
     return Demonstration(turns[: answers[0]], _demonstrated(turns[answers[0] : answers[-1] + 1]))

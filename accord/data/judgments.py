@@ -94,7 +94,7 @@ def load_judgments(
 def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int | None) -> list[Judgment]:
     """Every pair of the completions of preferences and rankings."""
     judgments: list[Judgment] = []
-    for number, (row, columns, _) in enumerate(read_rows(data, split, limit, columns=names, ties=True)):
+    for number, (row, columns, _) in enumerate(read_rows(data, split, limit, columns=names, keep=True)):
         pairs = compared(row)
         if not pairs:
             raise InputError(

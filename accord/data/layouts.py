@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accord.data.messages import TRANSCRIPT, parse_transcript, parsed, read_prompt, read_text
-from accord.data.verdicts import CHOICES, LISTS, SCORES, judged
+from accord.data.verdicts import CHOICES, LISTS, SCORES, desirable, judged
 from accord.errors import InputError
 from accord.records import Message, Text, text_to_json
 
@@ -41,9 +41,12 @@ ASKING = (
 
 JUDGING = (
     "is_safe", "is_response_safe", "is_harmful", "is_toxic", "is_preferred", "is_chosen", "is_good", "is_desirable",
-    "desirable", "liked", "accepted", "thumb", "thumbs", "thumbs_up", "thumbs_down", "feedback", "vote",
+    "desirable", "kto_tag", "liked", "accepted", "thumb", "thumbs", "thumbs_up", "thumbs_down", "feedback", "vote",
 )  # fmt: skip
 """Columns that may say whether a completion is a good one, in ways of their own."""
+
+PASSAGES = ("options", "choices", "A", "passage", "document", "article", "paragraph", "post")
+"""Columns that a question beside them may be about."""
 
 QUESTION_TEXTS = ("full_text", "text")
 """Where an object holds a question."""
@@ -65,11 +68,13 @@ def standard(columns: Columns) -> Columns:
     if isinstance(row.get("messages"), list):
         row["messages"] = _in_turns(row["messages"])
     if "rejected_response" in row and "messages" in row:
-        row |= _last_answer(row)
+        row |= _last_answer(row, "preferred to 'rejected_response'", "chosen")
+        row["rejected"] = row["rejected_response"]
+        del row["messages"]
     row = _answered(row)
     asks = set(ANSWERS) & row.keys() or "messages" in row or ("prompt" in row and _is_chatty(row))
     row = _with_tools(_asked(row) if asks else row)
-    return columns if row == known else {name: None for name in columns if name not in known} | row
+    return columns if row == columns else {name: None for name in columns if name not in known} | row
 
 
 def _structured(name: str, value: Any) -> Any:
@@ -95,21 +100,24 @@ def _says(value: Any) -> bool:
 
 def _answered(row: dict[str, Any]) -> dict[str, Any]:
     """The row with its answer as its completion, where another column holds it; a verifier may want that one too."""
-    if set(ANSWERS) & row.keys() or "messages" in row:
+    asked, said = _first(row, ("prompt", *QUESTIONS)), _first(row, ("completion", "messages", *RESPONSES))
+    if set(ANSWERS) & row.keys() - {"completion"}:
         return row
-    asked, said = _first(row, ("prompt", *QUESTIONS)), _first(row, RESPONSES)
-    if asked and said:
-        label = _first(row, JUDGING) if "label" not in row else None
-        if label:
-            raise InputError(
-                f"{label!r} may say whether {said!r} is a good one: name it by --columns label={label}, or leave it "
-                f"out by --columns {label}="
-            )
-    elif {"question", "answer"} <= row.keys() and "prompt" not in row:
+    if not said and {"question", "answer"} <= row.keys() and "prompt" not in row:
         said = "answer"
-    else:
+    if not said or (said in RESPONSES and not asked):
         return row
-    if isinstance(row[said], str) and not row[said].strip():
+    label = _first(row, JUDGING) if "label" not in row else None
+    if label:
+        raise InputError(
+            f"{label!r} may say whether {said!r} is a good one: name it by --columns label={label}, or leave it out by "
+            f"--columns {label}="
+        )
+    if said == "messages" and desirable(row.get("label")) is not None:
+        return row | _last_answer(row, "judged by 'label'", "completion")
+    if said in ("completion", "messages"):
+        return row
+    if not _says(read_text(row[said], said)):
         raise InputError(f"{said!r} is empty")
     return row | {"completion": row[said]}
 
@@ -202,7 +210,8 @@ def _opened(row: Columns, turns: list[Any]) -> list[Any]:
 
 def _require_said(row: Columns, within: Any, asked: str) -> None:
     """Raise InputError where a column that may be a part of what is asked is not `within` it: it would be lost."""
-    names = [name for name in ("prompt", *QUESTIONS, *HISTORIES) if name != asked and _says(row.get(name))]
+    names = ("prompt", *QUESTIONS, *HISTORIES, *(PASSAGES if set(ANSWERS) & row.keys() else ()))
+    names = tuple(name for name in names if name != asked and _says(row.get(name)))
     said = "\n".join(_contents(within)) if names else ""
     lost = next((n for n in names if not all(text.strip() in said for text in _contents(row[n]))), None)
     if lost is not None:
@@ -259,14 +268,12 @@ def _history(value: Any, column: str, question: str) -> list[Any]:
     return list(text_to_json(read_text(_in_turns(value), column)))
 
 
-def _last_answer(row: dict[str, Any]) -> dict[str, Any]:
-    """A dialogue whose last answer is chosen over another."""
+def _last_answer(row: dict[str, Any], judged_by: str, name: str) -> dict[str, Any]:
+    """The prompt and the last answer, under a name, of a dialogue that another column says something of."""
     turns: Text = read_text(row["messages"], "messages")
     if isinstance(turns, str) or turns[-1].role != "assistant":
-        raise InputError("'messages' must end with the answer that is preferred to 'rejected_response'")
-    rest = {name: value for name, value in row.items() if name != "messages"}
-    asked = {"prompt": text_to_json(turns[:-1]), "chosen": text_to_json(turns[-1:])}
-    return rest | asked | {"rejected": row["rejected_response"]}
+        raise InputError(f"'messages' must end with the answer that is {judged_by}")
+    return {"prompt": text_to_json(turns[:-1]), name: text_to_json(turns[-1:])}
 
 
 def _with_tools(row: dict[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def load_prompts(
         record
         if isinstance(record, Prompt)
         else Prompt(record.prompt, {name: value for name, value in others.items() if name != "prompt"})
-        for record, others, _ in read_rows(source, split, limit, left_out, columns, ties=True)
+        for record, others, _ in read_rows(source, split, limit, left_out, columns, keep=True)
     ]
 
 
@@ -113,39 +113,39 @@ def read_rows(
     left_out: LeftOut | None = None,
     columns: Mapping[str, str] | None = None,
     *,
-    ties: bool = False,
+    keep: bool = False,
 ) -> list[tuple[Row, Mapping[str, Any], str]]:
     """Every row as a record, its columns, and where it is from.
 
-    All rows of a file follow the convention of its first, or are records of one kind. With `ties` two answers of which
-    a verdict says that neither is better are a ranking of both as equals; else they are nothing to learn from.
+    All rows of a file follow the convention of its first, or are records of one kind. With `keep` rows stay that teach
+    nothing: two answers of which neither is better as a ranking of equals, messages without an answer as a prompt.
     """
     rows: list[tuple[Row, Mapping[str, Any], str]] = []
     numbers: list[int] = []
     firsts: dict[str, Convention | type] = {}
+    noted = LeftOut() if left_out is None else left_out
     for number, where, row in assembled(open_rows(source, split, limit, left_out)):
         name = where.rpartition(", ")[0]
         try:
             found = [_read(each) for each in several(renamed(row, columns))]
-            if not ties and any("tied" in read for _, _, read in found):
-                raise _Tie("neither answer is preferred, so there is nothing to learn from the row")
+            if not keep:
+                _require_lesson(found)
             for kind, _, _ in found:
                 if kind is not (first := firsts.setdefault(name, kind)):
                     raise InputError(f"the row has {_describe(kind)}, where the first row has {_describe(first)}")
         except InputError as error:
             if left_out is None or (left_out.strict and not isinstance(error, _Tie)):
                 raise InputError(f"{where}: {error}") from None
-            left_out.reasons.append(Reason(number, str(error), str(error), not isinstance(error, _Tie), where))
+            noted.reasons.append(Reason(number, str(error), str(error), not isinstance(error, _Tie), where))
             continue
-        if not found and left_out is not None:
-            left_out.reasons.append(Reason(number, NOT_RANKED, NOT_RANKED, False, where))
+        if not found:
+            noted.reasons.append(Reason(number, NOT_RANKED, NOT_RANKED, False, where))
         rows += [(record, read, name) for _, record, read in found]
         numbers += [number] * len(found)
-    if left_out is not None:
-        if left_out.reasons and not rows:
-            bad = left_out.reasons[0]
-            raise InputError(f"{bad.where}: {bad.why} (and no other row of {called(source)} can be used)")
-        left_out.numbers = numbers
+    if noted.reasons and not rows:
+        bad = noted.reasons[0]
+        raise InputError(f"{bad.where}: {bad.why} (and no other row of {called(source)} can be used)")
+    noted.numbers = numbers
     require_rows(rows, source, split)
     return rows
 
@@ -157,15 +157,24 @@ class _Tie(InputError):
     """Two answers of which neither is preferred: no fault of the data."""
 
 
+def _require_lesson(found: Iterable[tuple[Any, Row, Mapping[str, Any]]]) -> None:
+    for _, record, columns in found:
+        if "tied" in columns:
+            raise _Tie("neither answer is preferred, so there is nothing to learn from the row")
+        if isinstance(record, Prompt) and "messages" in columns:
+            raise InputError("'messages' has no assistant turn to learn from")
+
+
 def _read(row: Any) -> tuple[Convention | type, Row, Mapping[str, Any]]:
-    """What sort of row it is, the record it makes, and its columns."""
+    """What sort of row it is, the record it makes, and its columns, without a completion that is another's copy."""
     if isinstance(row, get_args(Row)):
         return type(row), row, row_to_json(row)
     if not isinstance(row, Mapping):
         raise InputError(f"a row must be a dict of columns or a record, not of type {type(row).__name__}")
     columns = standard(row)
     kind = convention_of(columns)
-    return kind, kind.convert(columns), columns
+    kept = {name: value for name, value in columns.items() if name != "completion" or name in row}
+    return kind, kind.convert(columns), kept
 
 
 def _describe(kind: Convention | type) -> str:

@@ -49,16 +49,17 @@ def read_json(path: Path) -> Numbered:
         text = file.read()
     if not text.strip():
         return
-    try:
-        rows = _parse(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":
-            yield from read_jsonl(path)
-            return
-        rows = error
+    are_lines = False
     with _json(path):
-        if isinstance(rows, json.JSONDecodeError):
-            raise rows
+        try:
+            rows = _parse(text)
+        except json.JSONDecodeError as error:
+            are_lines = error.msg == "Extra data"
+            if not are_lines:
+                raise
+    if are_lines:
+        yield from read_jsonl(path)
+        return
     if not isinstance(rows, list):
         raise InputError(f"{path} must hold a JSON list of objects, not {_json_kind(rows)}")
     for number, columns in enumerate(rows, start=1):

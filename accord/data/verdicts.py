@@ -42,7 +42,8 @@ WINNERS = ("winner", "preference", "preferred", "verdict")
 VERDICTS = {
     **dict.fromkeys(("1", "a", "first", "left", "true", "a>b", "a>>b", "1>2"), 1.0),
     **dict.fromkeys(("2", "b", "second", "right", "false", "b>a", "b>>a", "2>1"), 0.0),
-    **dict.fromkeys(("0", "c", "tie", "ties", "tied", "tie (bothbad)", "both", "bothbad", "both bad", "neither"), 0.5),
+    **dict.fromkeys(("0", "c", "tie", "ties", "tied", "both", "bothbad", "both bad", "both good"), 0.5),
+    **dict.fromkeys(("tie (bothbad)", "tie bothbad", "neither"), 0.5),
     **dict.fromkeys(("equal", "draw", "same", "a=b", "1=2", "none", "no preference"), 0.5),
 }
 """What a label of a comparison may say, in any case: the first is better, the second is, neither."""
@@ -56,8 +57,26 @@ def verdict(value: Any) -> float | None:
     It may be 1, 2 or 0 (a tie), A or B, first or second, true or false (whether the first is), and be spelled as in
     "model_a", "Response 2", "[[B]]" or "A>B".
     """
-    said = str(value).strip().strip("[]()").lower().removesuffix(".0")  # a whole number may be written so
+    said = str(value).strip().strip("[]").lower().removesuffix(".0").replace("_", " ")  # a number may be 1.0
+    said = said[1:-1] if said.startswith("(") and said.endswith(")") else said
     return VERDICTS.get(_NAMED.sub("", said, count=1))
+
+
+LABELS = {
+    **dict.fromkeys(("true", "1", "1.0", "+1", "yes", "desirable", "good", "positive", "chosen", "accepted"), True),
+    **dict.fromkeys(("up", "thumbs up", "thumbs_up", "👍", "liked"), True),
+    **dict.fromkeys(("false", "0", "0.0", "-1", "-1.0", "no", "undesirable", "bad", "negative", "rejected"), False),
+    **dict.fromkeys(("down", "thumbs down", "thumbs_down", "👎", "disliked"), False),
+}
+"""What a label of a completion may say, in any case."""
+
+_SKINS = "".join(map(chr, range(0x1F3FB, 0x1F400)))
+"""The colors that a thumb may have."""
+
+
+def desirable(value: Any) -> bool | None:
+    """Whether a label calls a completion a good one; None where it says neither."""
+    return LABELS.get(str(value).strip().strip("\ufe0f").rstrip(_SKINS).lower())
 
 
 def judged(row: dict[str, Any]) -> dict[str, Any]:
@@ -83,12 +102,12 @@ def judged(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def unjudged(columns: Iterable[str]) -> str:
-    """What to do about the answers among columns of which nothing says which is better; "" where there are none."""
+    """What to do about the answers among columns, where nothing says which is better; "" where there are none."""
     found = sorted(name for name in columns if _ANSWER.fullmatch(name))
     if len(found) < 2:
         return ""
     first, second = found[:2]
-    return f"and which of {first} and {second} is better is not said (--columns chosen={first},rejected={second}), "
+    return f"which of {first} and {second} is better is not said (--columns chosen={first},rejected={second})"
 
 
 def _listed(row: dict[str, Any], name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from accord import data, engine, objectives
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, LeftOut, row_called
-from accord.records import Row
+from accord.records import Prompt, Row
 from accord.train.loop import Learner, OnStep, Result, StepResult, train
 from accord.train.options import PolicyOptions, RunOptions, named
 from accord.train.run import Run
@@ -167,7 +167,9 @@ def of_kind(
         if not isinstance(row, kinds):
             wanted = " or ".join(k.__name__.lower() + "s" for k in kinds)
             at = row_called(i if left_out is None else left_out.index(i))
+            why = data.verdicts.unjudged(row.columns) if isinstance(row, Prompt) else ""
             raise InputError(
-                f"{named(source)}, {at}: `{command}` learns from {wanted}, and this is a {type(row).__name__.lower()}."
+                f"{named(source)}, {at}: `{command}` learns from {wanted}, and this is a {type(row).__name__.lower()}"
+                f"{f'; {why}' if why else ''}."
             )
     return rows
