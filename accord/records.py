@@ -59,7 +59,7 @@ class Demonstration:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokenized:
+class Tokenization:
     """A text that is tokens already, and which of them are trained on; never the first, which nothing predicts."""
 
     tokens: tuple[int, ...]
@@ -161,7 +161,7 @@ class EncodedPrompt:
     row: int
 
 
-Row: TypeAlias = Prompt | Demonstration | Tokenized | Labeled | Preference | Ranking
+Row: TypeAlias = Prompt | Demonstration | Tokenization | Labeled | Preference | Ranking
 
 
 def text_to_json(text: Text) -> str | list[dict[str, Any]]:
@@ -177,7 +177,7 @@ def row_to_json(row: Row) -> dict[str, Any]:
             return {**prompt, **columns}
         case Demonstration(_, completion, tokens):
             return {**prompt, "completion": text_to_json(completion), **({"completion_ids": tokens} if tokens else {})}
-        case Tokenized(tokens, trained):
+        case Tokenization(tokens, trained):
             labels = [token if is_trained else -100 for token, is_trained in zip(tokens, trained, strict=True)]
             return {"input_ids": tokens, "labels": labels}
         case Labeled(_, completion, label):

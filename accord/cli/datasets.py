@@ -23,7 +23,7 @@ from accord.console import legible, show, status
 from accord.errors import InputError, LeftOut
 from accord.evaluate.options import RowOptions, takes
 from accord.files import write_rows
-from accord.records import Prompt, Row, Text, row_to_json
+from accord.records import Prompt, Row, Text, Tokenization, row_to_json
 from accord.records import show as as_text
 
 if TYPE_CHECKING:
@@ -168,7 +168,8 @@ def summary(file: str, rows: Sequence[Row], trees: Sequence[Tree]) -> Table:
             "completion": [len(branch.tokens) for tree in trees for branch in tree.branches],
         }
     grid = Table(file, "")
-    grid.add_row("read as", f"{type(rows[0]).__name__.lower()}s, {_form(prompts + completions)}")
+    form = "tokens" if isinstance(rows[0], Tokenization) else _form(prompts + completions)
+    grid.add_row("read as", f"{type(rows[0]).__name__.lower()}s, {form}")
     grid.add_row("rows", f"{len(rows):,}")
     for name, found in lengths.items():
         if found:
@@ -182,7 +183,10 @@ def _form(texts: Iterable[Text]) -> str:
 
 
 def plain(row: Row) -> Line:
-    """A row as text, its prompt before its completions."""
+    """A row as text, its prompt before its completions; tokens as they are, those trained on between ⟦ and ⟧."""
+    if isinstance(row, Tokenization):
+        tokens = zip(row.tokens, row.trained, strict=True)
+        return Line(" ".join(f"⟦{token}⟧" if is_trained else str(token) for token, is_trained in tokens))
     completions, ranks = rows_of.encoding.branches_of(row)
     line = Line(legible(as_text(row.prompt)), "dim")
     for i, completion in enumerate(completions):

@@ -17,7 +17,7 @@ from accord.data.layouts import ASKING, QUESTIONS, RESPONSES
 from accord.data.messages import TRANSCRIPT, align, parse_transcript, read_prompt, read_text, shared
 from accord.data.verdicts import desirable, unjudged
 from accord.errors import InputError
-from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Text, Tokenized
+from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Text, Tokenization
 
 Columns = Mapping[str, Any]
 
@@ -78,7 +78,7 @@ def _text(columns: Columns) -> Demonstration:
     return Demonstration("", text)
 
 
-def _tokenized(columns: Columns) -> Tokenized:
+def _tokenized(columns: Columns) -> Tokenization:
     """Tokens as other trainers take them: `labels` are those trained on, -100 elsewhere; all are where there are none.
 
     What `attention_mask` has as 0 at either end is padding, and no part of the row.
@@ -94,7 +94,7 @@ def _tokenized(columns: Columns) -> Tokenized:
     trained = tuple(labels is None or labels[i] != -100 for i in kept)
     if not any(trained[1:]):
         raise InputError("'labels' has no token to learn after the first, which nothing predicts")
-    return Tokenized(tuple(tokens[i] for i in kept), (False, *trained[1:]))
+    return Tokenization(tuple(tokens[i] for i in kept), (False, *trained[1:]))
 
 
 def _ids(value: Any, name: str) -> tuple[int, ...]:

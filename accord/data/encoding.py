@@ -32,7 +32,7 @@ from accord.records import (
     Ranking,
     Row,
     Text,
-    Tokenized,
+    Tokenization,
 )
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _plan(
 
     A completion whose tokens are known is a branch already.
     """
-    if isinstance(row, Tokenized):
+    if isinstance(row, Tokenization):
         if max(row.tokens) >= len(tokenizer):
             raise InputError(
                 f"'input_ids' has the token {max(row.tokens)}, and the tokenizer ends at {len(tokenizer) - 1}: the row "

@@ -264,11 +264,12 @@ def assembled(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, 
         yield from rows
         return
     messages = {row.get("message_id"): (number, where, {**row, "replies": []}) for number, where, row in rows}
-    for number, where, message in messages.values():
+    for _, where, message in messages.values():
         parent = message["parent_id"]
-        if parent is None:
-            yield number, where, {"tree": message}
-        elif parent in messages:
+        if parent in messages:
             messages[parent][2]["replies"].append(message)
-        else:
+        elif parent is not None:
             raise InputError(f"{where}: the message answers {parent!r} ('parent_id'), which is in no row that is read")
+    for number, where, message in messages.values():
+        if message["parent_id"] is None:
+            yield number, where, {"tree": message}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from accord import data, engine
 from accord.errors import InputError, LeftOut
 from accord.methods.offline import OfflineMethod, Per, maximum_likelihood
-from accord.records import Demonstration, Row, Tokenized
+from accord.records import Demonstration, Row, Tokenization
 
 if TYPE_CHECKING:
     from accord.engine import Model, Objective, Policy, Tree
@@ -26,7 +26,7 @@ class Pretrain(OfflineMethod):
     """Teach a model to continue text."""
 
     command: ClassVar[str] = "pretrain"
-    reads: ClassVar[tuple[type, ...]] = (Demonstration, Tokenized)
+    reads: ClassVar[tuple[type, ...]] = (Demonstration, Tokenization)
     per: ClassVar[Per] = "token"
 
     learning_rate: float = 1e-3

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from accord.errors import LeftOut
 from accord.methods.offline import OfflineMethod, Per, maximum_likelihood
-from accord.records import Demonstration, Preference, Ranking, Row, Text, Tokenized
+from accord.records import Demonstration, Preference, Ranking, Row, Text, Tokenization
 
 if TYPE_CHECKING:
     from accord.engine import Model, Objective, Policy, Tree
@@ -27,7 +27,7 @@ class SFT(OfflineMethod):
     """Fine-tune a model on demonstrations (instruction tuning, chat)."""
 
     command: ClassVar[str] = "sft"
-    reads: ClassVar[tuple[type, ...]] = (Demonstration, Tokenized, Preference, Ranking)
+    reads: ClassVar[tuple[type, ...]] = (Demonstration, Tokenization, Preference, Ranking)
     per: ClassVar[Per] = "token"
 
     learning_rate: float = 2e-5

@@ -12,7 +12,7 @@ import pytest
 
 from accord.data import load_data, load_prompts
 from accord.errors import InputError, LeftOut
-from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Tokenized
+from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Tokenization
 
 HI = Message("user", "hi")
 
@@ -26,7 +26,7 @@ SYSTEM = Message("system", "s")
 TOLD = Demonstration((SYSTEM, HI), said("a"))
 PAIR = Preference((HI,), said("a"), said("b"))
 RANKED = Ranking((HI,), (said("a"), said("b")), (0, 1))
-TOKENS = Tokenized((5, 6, 7), (False, True, False))
+TOKENS = Tokenization((5, 6, 7), (False, True, False))
 
 LAYOUTS: list[tuple[dict[str, Any], Row]] = [
     (
@@ -141,7 +141,7 @@ LAYOUTS: list[tuple[dict[str, Any], Row]] = [
     ),
     ({"prompt": "hi", "chosen": "a", "rejected": "b", "margin": float("nan")}, Preference("hi", "a", "b")),
     ({"input_ids": [5, 6, 7, 0], "labels": [-100, 6, -100, -100], "attention_mask": [1, 1, 1, 0]}, TOKENS),
-    ({"input_ids": [5, 6, 7]}, Tokenized((5, 6, 7), (False, True, True))),
+    ({"input_ids": [5, 6, 7]}, Tokenization((5, 6, 7), (False, True, True))),
     (
         {"prompt": [{"role": "user", "content": [{"type": "text", "text": text} for text in "hi"]}], "completion": "a"},
         Demonstration((HI,), said("a")),
