@@ -235,10 +235,12 @@ def _fingerprint(stage: Stage, earlier: Mapping[str, str], folder: Path) -> str:
 
 
 def _leaves(options: Any) -> list[str]:
-    """Every text in options, which may hold mappings and lists."""
+    """Every text in options, which may hold mappings and lists, without its weight in a mix of files."""
     if isinstance(options, str):
-        return [options]
-    inside = options.values() if isinstance(options, Mapping) else options if isinstance(options, list) else ()
+        return [re.sub(r":[\d.]+$", "", options)]
+    inside = (
+        [*options, *options.values()] if isinstance(options, Mapping) else options if isinstance(options, list) else ()
+    )
     return [leaf for value in inside for leaf in _leaves(value)]
 
 

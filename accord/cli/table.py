@@ -59,6 +59,7 @@ COMMANDS: dict[str, Command] = {
         "accord.cli.datasets:data",
         "show how rows are read, and what is trained on",
         positional=("file",),
+        takes_all=True,
         says_where=True,
     ),
     "sample": Command("accord.cli.sample:sample", "sample completions of prompts", file="samples.jsonl"),

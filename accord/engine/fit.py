@@ -18,7 +18,7 @@ from accord.engine.config import TrainingConfig
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.routers import Balance
 from accord.engine.trees import Trees
-from accord.errors import TrainingStopped
+from accord.errors import TrainingStopped, row_called
 
 Measures = Mapping[str, Tensor]
 """Named values to report, any number of them; the report is their mean over the whole step."""
@@ -151,10 +151,11 @@ class Optimizer:
 
 def named_rows(rows: Iterable[int]) -> str:
     """Rows of the data, counted from 0, as a message names them: counted from 1, the first eight."""
-    known = sorted({r + 1 for r in rows if r >= 0})
+    known = sorted({r for r in rows if r >= 0})
     if not known:
         return "rows that came from no file"
-    return f"row{'s' if len(known) > 1 else ''} {', '.join(map(str, known[:8]))}{' ...' if len(known) > 8 else ''}"
+    named = ", ".join(row_called(r).removeprefix("row ") for r in known[:8])
+    return f"row{'s' if len(known) > 1 else ''} {named}{' ...' if len(known) > 8 else ''}"
 
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # mallopt's names for them, from malloc.h

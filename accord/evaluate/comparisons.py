@@ -62,7 +62,6 @@ def evaluate_comparisons(
     policy: str | None = None,
     reference: str | None = None,
     beta: float | None = None,
-    columns: dict[str, str] | None = None,
     form: Literal["chat", "plain"] | None = None,
     probes: int = 200,
     max_length: int = 512,
@@ -78,7 +77,8 @@ def evaluate_comparisons(
     implicit reward is log pi - log ref.
 
     Args:
-        data: a file or Hub name of held-out judgments: preferences, rankings, or rows with --columns.
+        data: a file or Hub name of held-out judgments: preferences, rankings, or with --columns rows of a prompt, first
+            and second (or completions, several separated by commas), label, and perhaps source and annotator.
         out: the folder to write evaluation.json to.
         reward: the folder of a reward or preference model, or anything else that scores or judges: cafe,
             module:function, a URL, a formula, ai:MODEL.
@@ -86,8 +86,6 @@ def evaluate_comparisons(
         reference: the folder or name of its reference; without it log pi alone is measured.
         beta: what turns scores into log-odds, as DPO's beta does; without it an implicit reward, or what is no reward
             model, has no probabilities and so no calibration.
-        columns: the data's columns by what they hold, as --columns.first output_1 --columns.second output_2: prompt,
-            first and second (or completions, several separated by commas), label, source, annotator.
         form: how texts in --columns are read: chat, through the chat template of the model on trial, which is the
             default where it has one, or plain.
         probes: so many answers of the data are altered to see what the model can be fooled by; 0 for none.
@@ -109,10 +107,10 @@ def evaluate_comparisons(
             "give --reward, or --policy with --reference, to put it on trial, or --models and --judge to compare "
             "models' answers."
         )
-    if form is not None and not columns:
-        raise InputError("--form says how the texts in --columns are read; rows in the usual columns are as they are.")
     asked = ChatOptions(**options)
-    judgments = asked.judgments(data, columns)
+    if form is not None and not asked.columns:
+        raise InputError("--form says how the texts in --columns are read; rows in the usual columns are as they are.")
+    judgments = asked.judgments(data)
     if all(j.label == 0.5 for j in judgments):
         raise InputError(f"{data} prefers no completion to another, so there is nothing to agree with.")
     how = (asked, beta, max_length, dtype)
@@ -121,7 +119,7 @@ def evaluate_comparisons(
         raise InputError(
             f"--form chat needs a chat template, and {reward or policy} has none; --chat-template gives one."
         )
-    if columns and on_trial.has_template and form != "plain":
+    if asked.columns and on_trial.has_template and form != "plain":
         on_trial = replace(on_trial, leader=ChatLeads(on_trial.leader))
     result = try_on(judgments, on_trial, probes=probes, seed=seed)
     return result.model_copy(update={"name": name or on_trial.kind, "data": data, "ceiling": ceiling}).publish(out)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from accord import data, engine
+from accord.console import status
 from accord.engine.config import TemplateOptions
+from accord.errors import LeftOut
 from accord.results.models import Drawing
 
 if TYPE_CHECKING:
     from accord.data.judgments import Judgment
+    from accord.data.load import Source
     from accord.engine import Sampling
-    from accord.records import Prompt
+    from accord.records import Prompt, Row
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -26,14 +29,27 @@ class RowOptions:
     """Which rows, such as train, train[:100] or train[-100:]."""
     limit: int | None = None
     """Only the first so many rows."""
+    columns: dict[str, str] | None = None
+    """The data's columns by the names that are read, where they have others: prompt=question,chosen=best.text."""
 
-    def prompts(self, source: str) -> list[Prompt]:
+    def rows(self, source: Source) -> list[Row]:
+        """These rows, as `load_data` reads them."""
+        return self._read(data.load_data, source)
+
+    def prompts(self, source: Source) -> list[Prompt]:
         """The prompts of these rows, as `load_prompts` reads them."""
-        return data.load_prompts(source, split=self.split, limit=self.limit)
+        return self._read(data.load_prompts, source)
 
-    def judgments(self, source: str, columns: Mapping[str, str] | None) -> list[Judgment]:
+    def _read(self, load: Callable[..., list[Any]], source: Source) -> list[Any]:
+        left_out = LeftOut(strict=True)
+        rows = load(source, split=self.split, limit=self.limit, columns=self.columns, left_out=left_out)
+        for line in left_out.taken:
+            status(line)
+        return rows
+
+    def judgments(self, source: Source) -> list[Judgment]:
         """The judgments in these rows, as `load_judgments` reads them."""
-        return data.judgments.load_judgments(source, columns=columns, split=self.split, limit=self.limit)
+        return data.judgments.load_judgments(source, columns=self.columns, split=self.split, limit=self.limit)
 
 
 @dataclass(kw_only=True)

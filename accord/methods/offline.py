@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from accord import data, engine, objectives
 from accord.engine.config import TrainingConfig
-from accord.errors import InputError, LeftOut
-from accord.records import Row
+from accord.errors import InputError, LeftOut, row_called
+from accord.records import Prompt, Row
 from accord.train.held_out import RunData, Tally
 from accord.train.loop import Learner, OnStep, Result, StepResult, train
 from accord.train.options import HeldOutOptions, PolicyOptions, RowsOptions, RunOptions, named
@@ -42,7 +42,8 @@ class Method(ABC):
 
         Args:
             model: a folder, a name on the Hugging Face Hub, or smollm2; in Python also a loaded model.
-            data: a file or a name on the Hugging Face Hub; in Python also a `datasets.Dataset` or a list of rows.
+            data: a file or a name on the Hugging Face Hub, or several, each with :WEIGHT for a mix; in Python also a
+                `datasets.Dataset`, a list of rows, or a mapping of files to weights.
             out: the run's folder, which must be new, or that of the run to go on with.
             on_step: in Python, called with every step, counted from 1, and its `StepResult`.
             options: the fields of the method's `options` (`accord.train.options`).
@@ -106,7 +107,7 @@ class OfflineMethod(Method, TrainingConfig, ABC):
 
         def read(source: Source, split: str) -> tuple[list[Row], LeftOut]:
             left_out = LeftOut(given.strict)
-            rows = of_kind(source, split, self.reads, self.command, left_out)
+            rows = of_kind(source, split, self.reads, self.command, left_out, given.columns)
             left_out.require_few(given.max_bad)
             return rows, left_out
 
@@ -189,15 +190,22 @@ def reference_for(policy: Policy, name: str | None) -> Policy:
 
 
 def of_kind(
-    source: Source, split: str, kinds: tuple[type, ...], command: str, left_out: LeftOut | None = None
+    source: Source,
+    split: str,
+    kinds: tuple[type, ...],
+    command: str,
+    left_out: LeftOut | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> list[Row]:
     """The rows of a source; InputError names the first of another kind than these, and the command that reads it."""
-    rows = data.load_data(source, split=split, left_out=left_out)
-    for number, row in enumerate(rows, 1):
+    rows = data.load_data(source, split=split, columns=columns, left_out=left_out)
+    for i, row in enumerate(rows):
         if not isinstance(row, kinds):
             wanted = " or ".join(k.__name__.lower() + "s" for k in kinds)
+            at = row_called(i if left_out is None else left_out.index(i))
+            why = data.verdicts.unjudged(row.columns) if isinstance(row, Prompt) else ""
             raise InputError(
-                f"{named(source)}, row {number}: `{command}` learns from {wanted}, and this is a "
-                f"{type(row).__name__.lower()}."
+                f"{named(source)}, {at}: `{command}` learns from {wanted}, and this is a {type(row).__name__.lower()}"
+                f"{f'; {why}' if why else ''}."
             )
     return rows

@@ -63,7 +63,7 @@ class OnlineMethod(Method, SamplingConfig, ABC):
 
         def read(origin: Source, split: str) -> tuple[list[Prompt], LeftOut]:
             left_out = LeftOut(given.strict)
-            prompts = data.load_prompts(origin, split=split, left_out=left_out)
+            prompts = data.load_prompts(origin, split=split, columns=given.columns, left_out=left_out)
             left_out.require_few(given.max_bad)
             return prompts, left_out
 
@@ -112,8 +112,8 @@ class RewardMethod(OnlineMethod, ABC):
         """Train on the rows' prompts, by a reward, as `Method.fit` does.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
-                or a list of rows.
+            data: a file or a name on the Hugging Face Hub, whose prompts are used, or several, each with :WEIGHT for a
+                mix; in Python also a `datasets.Dataset`, a list of rows, or a mapping of files to weights.
             reward: what scores the samples: a reward model's folder, module:function, a verifier (exact, number, math,
                 regex:PATTERN, reasoning-gym), a URL, a small world (cafe), or a weighted sum such as
                 "runs/rm/model + 0.5 * rewards:brief"; in Python also a function or any `Reward`.
@@ -139,8 +139,8 @@ class JudgeMethod(OnlineMethod, ABC):
         """Train on the rows' prompts, by a judge, as `Method.fit` does.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
-                or a list of rows.
+            data: a file or a name on the Hugging Face Hub, whose prompts are used, or several, each with :WEIGHT for a
+                mix; in Python also a `datasets.Dataset`, a list of rows, or a mapping of files to weights.
             judge: what compares the samples, in both orders where it might favor one: the folder of a preference model
                 or of a reward model, ai:MODEL or the YAML file of an AI judge, module:function, or anything that can be
                 a reward; in Python also a function or any `Judge`.

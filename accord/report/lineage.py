@@ -26,7 +26,7 @@ from accord.report.folder import RunFiles, StageRecord, read_pipeline, read_stag
 SOURCES = ("model", "data", "reward", "judge", "teacher", "reference", "pretraining_data", "watch", "eval_data")
 """Options that say what a run reads."""
 
-FORMULAS = ("reward", "judge", "watch")
+FORMULAS = ("data", "reward", "judge", "watch")
 """Those that may hold several names: `runs/rm/model + 0.5 * mean(runs/a/model, runs/b/model)`."""
 
 WIDTH, HEIGHT = 148.0, 60.0

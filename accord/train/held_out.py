@@ -20,11 +20,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from math import isfinite
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
+from accord.data.mix import called
 from accord.errors import InputError, LeftOut, TrainingStopped, located
 from accord.records import Prompt, Row, Sample
 from accord.train.loop import Learner
@@ -183,7 +183,7 @@ class RunData(Generic[AnyRow]):
         if not (isinstance(options, HeldOutOptions) and options.holds_out):
             return
         origin = source if options.eval_data is None else options.eval_data
-        self.name = str(origin) if isinstance(origin, str | Path) else "eval_data"
+        self.name = called(origin)
         if options.eval_share is not None:
             self.name = "the rows held out"
             self.held, self.drawn = self.rows, drawn(self.rows, options.eval_share, seed)

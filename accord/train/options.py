@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from accord.data.columns import written
+from accord.data.mix import called
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError
 from accord.train.track import DEFAULT, services
@@ -17,7 +19,9 @@ class RunOptions:
     """What every `fit` takes besides its model, its data and its folder."""
 
     split: str = "train"
-    """Which rows, such as train, train[:100] or train[-100:]."""
+    """Which rows, such as train, train[:100] or train[-100:]; of several files, of each."""
+    columns: dict[str, str] | None = None
+    """The data's columns by the names that are read, where they have others: prompt=question,chosen=best.text."""
     resume: bool = False
     """Go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit."""
     save_every: int = 50
@@ -46,7 +50,8 @@ class RunOptions:
 
     def settings(self) -> dict[str, Any]:
         """What decides the result, for the run's folder; resuming, saving and tracking change nothing of it."""
-        return {"split": self.split, "stop_when": self.stop_when}
+        columns = {"columns": written(self.columns)} if self.columns else {}
+        return {"split": self.split, **columns, "stop_when": self.stop_when}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +174,8 @@ def named(value: Any) -> str | int | float | None:
         return value
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, list) and all(isinstance(name, str | Path) for name in value):
+        return called(value)
     if isinstance(value, Mapping):
         return " + ".join(f"{weight} * {named(name)}" for name, weight in value.items())
     return f"{len(value)} rows" if hasattr(value, "__len__") else getattr(value, "__name__", type(value).__name__)

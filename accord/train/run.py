@@ -31,7 +31,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from accord.errors import InputError, LeftOut
+from accord.errors import InputError, LeftOut, RowNumber
 from accord.files import write_rows, write_text
 from accord.train.alarms import Alarms, chosen
 from accord.train.track import DEFAULT, Tracking, services
@@ -91,10 +91,12 @@ class Run:
         `data` is what other rows than those trained on are called.
         """
         left_out.require_few(most)
-        for line in left_out.lines():
+        for line in (*left_out.taken, *left_out.lines()):
             self.print(f"{data}: {line}" if data else line)
         of = {"data": data} if data else {}
-        self._left_out += ({"row": reason.row, "why": reason.why, **of} for reason in left_out.reasons)
+        for r in left_out.reasons:
+            row = str(r.row) if isinstance(r.row, RowNumber) else r.row
+            self._left_out.append({"row": row, "why": r.why, **of})
 
     def begin(self, step: int, total: int) -> None:
         """Open the folder for steps after `step`, dropping rows that an earlier session wrote past its checkpoint."""
