@@ -212,7 +212,10 @@ def test_the_overview_and_the_version(capsys: pytest.CaptureFixture[str]) -> Non
         (("sft", "model"), "`accord sft` cannot tell what model is; options are written as --name value."),
         (("inspect", "m", "hi", "there"), "`accord inspect` cannot tell what there is; options are written"),
         (("sft", "--beta.x", "1"), "`accord sft` has no option beta.x"),
-        (("evaluate", "models", "--models", "m"), "--models must be given by names, as --models.NAME VALUE, not m."),
+        (
+            ("evaluate", "models", "--models", "m"),
+            "--models must be given by names, as --models.NAME VALUE or --models NAME=VALUE, not m.",
+        ),
         (("sft", "--schedule", "liner"), "--schedule must be one of constant, linear, cosine, not liner; did you mean"),
     ],
 )

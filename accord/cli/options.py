@@ -36,7 +36,7 @@ TEN, MANY = 10, 14
 
 VALUES: dict[str, Any] = {
     "bool": bool, "int": int, "float": float, "str": str, "None": None, "Literal": Literal,
-    "dict": dict, "Mapping": dict, "list": list, "Sequence": list, 
+    "dict": dict, "Mapping": dict, "list": list, "Sequence": list,
     "Source": str | list[str] | dict[str, float],
 }  # fmt: skip
 """What can be written on a command line or in YAML, by its name in annotations."""
@@ -114,7 +114,7 @@ class Option:
         value = self.names_in(value) or value
         adapter: TypeAdapter[Any] = TypeAdapter(self.type, config=ConfigDict(coerce_numbers_to_str=True))
         # Where one text or a list of them fits, "[a, b]" is a list.
-        readings = list(_readings(value))[:: -1 if self.is_list else 1]
+        readings = list(_readings(value))[:: -1 if "list[" in str(self.type) else 1]
         for candidate in readings:
             try:
                 return adapter.validate_python(candidate)

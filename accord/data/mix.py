@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _WEIGHTED = re.compile(r"(?P<name>.+):(?P<weight>[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)")
 
+IN_MEMORY = "the data"
+"""What messages call rows that come from no file."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -40,7 +43,7 @@ class Part:
     @property
     def name(self) -> str:
         """What messages call it."""
-        return os.fspath(self.source) if isinstance(self.source, str | os.PathLike) else "the data"
+        return os.fspath(self.source) if isinstance(self.source, str | os.PathLike) else IN_MEMORY
 
 
 def parts_of(source: Any) -> list[Part]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from accord.data.mix import called
+from accord.data.mix import IN_MEMORY, called
 from accord.errors import InputError, LeftOut, TrainingStopped, located
 from accord.records import Prompt, Row, Sample
 from accord.train.loop import Learner
@@ -183,7 +183,8 @@ class RunData(Generic[AnyRow]):
         if not (isinstance(options, HeldOutOptions) and options.holds_out):
             return
         origin = source if options.eval_data is None else options.eval_data
-        self.name = called(origin)
+        named = called(origin)
+        self.name = "eval_data" if named == IN_MEMORY else named
         if options.eval_share is not None:
             self.name = "the rows held out"
             self.held, self.drawn = self.rows, drawn(self.rows, options.eval_share, seed)
