@@ -191,7 +191,8 @@ class RunData(Generic[AnyRow]):
             return
         split = options.eval_split or "train"
         self.name += "" if split == "train" else f", {split}"
-        self.held, self.held_back = read(origin, str(split))
+        with located("eval_split: " if options.eval_split else ""):
+            self.held, self.held_back = read(origin, str(split))
 
     def divide(
         self, run: Run, encode: Callable[[Sequence[AnyRow], LeftOut], Sequence[Any]]
