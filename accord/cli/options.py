@@ -112,7 +112,7 @@ class Option:
         value = self.names_in(value) or value
         adapter: TypeAdapter[Any] = TypeAdapter(self.type, config=ConfigDict(coerce_numbers_to_str=True))
         # Where one text or a list of them fits, "[a, b]" is a list.
-        readings = list(_readings(value))[:: -1 if self.is_list else 1]
+        readings = list(_readings(value))[:: -1 if "list[" in str(self.type) else 1]
         for candidate in readings:
             try:
                 return adapter.validate_python(candidate)

@@ -83,7 +83,8 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.resumed:
             write_text(self.folder / "config.yaml", yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
-        write_text(self.folder / "environment.json", json.dumps(environment(self.settings), indent=1))
+        taken = {"rows": "; ".join(self._left_out.taken)} if self._left_out and self._left_out.taken else {}
+        write_text(self.folder / "environment.json", json.dumps(environment(self.settings) | taken, indent=1))
         if self._left_out and self._left_out.reasons:
             reasons = self._left_out.reasons
             rows = ({"row": str(r.row) if isinstance(r.row, RowNumber) else r.row, "why": r.why} for r in reasons)
