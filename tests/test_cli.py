@@ -214,7 +214,7 @@ def test_the_overview_and_the_version(capsys: pytest.CaptureFixture[str]) -> Non
         (("sft", "--beta.x", "1"), "`accord sft` has no option beta.x"),
         (
             ("evaluate", "models", "--models", "m"),
-            "as --models.NAME VALUE or --models NAME=VALUE, not m.",
+            "--models must be given by names, as --models.NAME VALUE or --models NAME=VALUE, not m.",
         ),
         (("sft", "--schedule", "liner"), "--schedule must be one of constant, linear, cosine, not liner; did you mean"),
     ],

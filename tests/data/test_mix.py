@@ -103,9 +103,7 @@ def test_rows_are_called_by_their_file(files: Path) -> None:
     load_data(["a.jsonl", "c.jsonl"], left_out=left_out)
     assert left_out.lines() == ["1 row left out, as 'completion' is empty (row 1 of c.jsonl)"]
     write_jsonl(files / "d.jsonl", [{"prompt": "d", "chosen": "x", "rejected": "y"}])
-    with pytest.raises(
-        InputError, match="a.jsonl holds demonstrations, and d.jsonl preferences: a mix"
-    ):
+    with pytest.raises(InputError, match="a.jsonl holds demonstrations, and d.jsonl preferences: a mix"):
         load_data(["a.jsonl", "d.jsonl"])
 
 
