@@ -298,6 +298,23 @@ def test_values_take_their_type(kind: Any, given: Any, read: Any) -> None:
     assert value == read and type(value) is type(read)
 
 
+def test_several_files_and_named_columns_on_one_line() -> None:
+    words = [
+        "--data",
+        "a.jsonl:0.7",
+        "b.csv:0.3",
+        "--columns",
+        "prompt=q,label=ann,bob",
+        "--columns.source=from",
+    ]
+    given = read_words("sft", words)
+    assert given["data"] == ["a.jsonl:0.7", "b.csv:0.3"]
+    assert given["columns"] == {"prompt": "q", "label": "ann,bob", "source": "from"}
+    assert read_words("sft", ["--data", "a", "--out", "o", "--data", "b"])["data"] == ["a", "b"]
+    assert read_words("sft", ["--data", "a"])["data"] == "a"
+    assert read_words("sft", ["--columns", "is_safe="])["columns"] == {"is_safe": ""}
+
+
 def test_names_from_a_file_and_from_words_are_put_together(tmp_path: Path) -> None:
     (tmp_path / "o.yaml").write_text("models: {a: x, b: y}\njudge: cafe\n")
     words = ["--models.b", "z", "--config", str(tmp_path / "o.yaml"), "--models.c=w", "--out", "o"]

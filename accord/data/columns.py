@@ -25,7 +25,7 @@ def value_at(columns: Mapping[str, Any], path: str) -> Any:
     value: Any = columns
     taken: list[str] = []
     for key in _INDEX.sub(r".\1", path).split("."):
-        holder = parsed(value) if isinstance(value, str) else value
+        holder = value if not isinstance(value, str) or (meant := parsed(value)) is None else meant
         if isinstance(holder, Mapping) and key in holder:
             value = holder[key]
         elif (

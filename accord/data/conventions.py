@@ -114,7 +114,7 @@ def _labeled(columns: Columns) -> Labeled:
     label = desirable(columns["label"])
     if label is None:
         raise InputError(
-            "'label' must be true or false (1 or 0, desirable or undesirable, good or bad ...), not "
+            "'label' must be true or false (1 or 0, yes or no, desirable or undesirable, up or down), not "
             f"{columns['label']!r}"
         )
     prompt, (completion,) = _branches(columns, "completion")

@@ -63,10 +63,10 @@ def verdict(value: Any) -> float | None:
 
 
 LABELS = {
-    **dict.fromkeys(("true", "1", "1.0", "+1", "yes", "desirable", "good", "positive", "chosen", "accepted"), True),
-    **dict.fromkeys(("up", "thumbs up", "thumbs_up", "👍", "liked"), True),
-    **dict.fromkeys(("false", "0", "0.0", "-1", "-1.0", "no", "undesirable", "bad", "negative", "rejected"), False),
-    **dict.fromkeys(("down", "thumbs down", "thumbs_down", "👎", "disliked"), False),
+    **dict.fromkeys(("true", "1", "1.0", "+1", "yes", "desirable"), True),
+    **dict.fromkeys(("up", "thumbs up", "thumbs_up", "👍"), True),
+    **dict.fromkeys(("false", "0", "0.0", "-1", "-1.0", "no", "undesirable"), False),
+    **dict.fromkeys(("down", "thumbs down", "thumbs_down", "👎"), False),
 }
 """What a label of a completion may say, in any case."""
 

@@ -76,6 +76,7 @@ class Run:
         self.stop_when = chosen(settings.get("stop_when"))
         self.stopping: str | None = None
         self._left_out: list[dict[str, Any]] = []
+        self._taken: list[str] = []
         self._held_out: dict[str, float] = {}
         self._open = ExitStack()
         self._tracking = Tracking(services(track), self.print)
@@ -93,6 +94,7 @@ class Run:
         left_out.require_few(most)
         for line in (*left_out.taken, *left_out.lines()):
             self.print(f"{data}: {line}" if data else line)
+        self._taken += left_out.taken
         of = {"data": data} if data else {}
         for r in left_out.reasons:
             row = str(r.row) if isinstance(r.row, RowNumber) else r.row
@@ -105,7 +107,8 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.resumed:
             write_text(self.folder / "config.yaml", yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
-        write_text(self.folder / "environment.json", json.dumps(environment(self.settings), indent=1))
+        taken = {"rows": "; ".join(self._taken)} if self._taken else {}
+        write_text(self.folder / "environment.json", json.dumps(environment(self.settings) | taken, indent=1))
         if self._left_out:
             write_rows(self.folder / "left_out.jsonl", self._left_out)
         self._files = {}

@@ -150,7 +150,7 @@ FAULTS = [
         {"prompt": "p", "completion": "c", "label": 2},
         r"'label' must be true or false \(1 or 0, .*\), not 2",
     ),
-    ({"prompt": "p", "completion": "c", "label": "fine"}, "'label' must be true or false"),
+    ({"prompt": "p", "completion": "c", "label": "good"}, "'label' must be true or false"),
     ({"prompt": "p", "completions": ["x", "y"], "ranks": [0]}, "there are 2 'completions' but 1 'ranks'"),
     ({"prompt": "p", "completions": ["x"], "ranks": [0]}, "needs at least two 'completions'"),
     ({"prompt": "p", "completions": "xy", "ranks": [0, 1]}, "'completions' must be a list, not 'xy'"),

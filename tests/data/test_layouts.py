@@ -82,7 +82,7 @@ LAYOUTS: list[tuple[dict[str, Any], Row]] = [
     ({"prompt": "hi", "completion": "a", "label": 0.0}, Labeled("hi", "a", False)),
     ({"prompt": "hi", "completion": "a", "label": "Desirable"}, Labeled("hi", "a", True)),
     ({"prompt": "hi", "completion": "a", "label": "\N{THUMBS DOWN SIGN}\U0001f3fd"}, Labeled("hi", "a", False)),
-    ({"query": "hi", "response": "a", "label": "bad"}, Labeled((HI,), said("a"), False)),
+    ({"query": "hi", "response": "a", "label": "undesirable"}, Labeled((HI,), said("a"), False)),
     ({"messages": [U, A], "label": "up"}, Labeled((HI,), said("a"), True)),
     # A system prompt beside a chat opens it, once, wherever the chat is.
     ({"system": "s", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "a"}]}, TOLD),
@@ -194,7 +194,7 @@ def test_a_layout_makes_its_record(columns: dict[str, Any], record: Row) -> None
             "neither answer is preferred",
         ),
         ({"prompt": "hi", "response_a": "a", "response_b": "b", "winner": "tie"}, "neither answer is preferred"),
-        ({"prompt": "hi", "completion": "a", "label": "fine"}, "'label' must be true or false"),
+        ({"prompt": "hi", "completion": "a", "label": "good"}, "'label' must be true or false"),
         ({"prompt": "hi", "chosen": "a", "rejected": "b", "margin": "far"}, "'margin' must be a number"),
         (
             {"messages": [{"role": "user", "content": "x"}], "rejected_response": "b"},
