@@ -41,6 +41,16 @@ def on_one_line(text: str) -> str:
     return _ON_ONE_LINE.sub(lambda match: "".join(sign(c)[0] if c in _NAMED else sign(c) for c in match.group()), text)
 
 
+def without_secrets(text: str) -> str:
+    """The text with its URLs as far as their path: no user, no password, and no query, which may hold a key."""
+    return re.sub(r"(\w://)(?:[^/\s@]*@)?([^\s?#]*)(?:[?#]\S*)?", r"\1\2", text)
+
+
+def said(error: BaseException) -> str:
+    """What an exception says in its first line, or else its name, without secrets."""
+    return without_secrets((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."))
+
+
 def status(line: str) -> None:
     """One line for the person watching, on standard error, as it is."""
     Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)

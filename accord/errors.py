@@ -40,6 +40,28 @@ def located(where: str) -> Iterator[None]:
         raise InputError(f"{where}{error}") from None
 
 
+class RowNumber(int):
+    """A number that stands for a row, and `called`, what messages say in its place: "12", "12 of b.jsonl".
+
+    It is the row's number in the data, from 1, or its index among those that are there, from 0.
+    """
+
+    called: str
+
+    def __new__(cls, number: int, called: str) -> RowNumber:
+        self = super().__new__(cls, number)
+        self.called = called
+        return self
+
+    def __str__(self) -> str:
+        return self.called
+
+
+def row_called(index: int) -> str:
+    """What messages call a row by its index, from 0: its number, from 1, or what it is `called`."""
+    return f"row {index if isinstance(index, RowNumber) else index + 1}"
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why a row, by its number in the data from 1, is left out, and whether it counts as one that is bad."""
@@ -56,11 +78,12 @@ class LeftOut:
     """What is left out of some data.
 
     `numbers` are those, in the data, of the rows that are still there; without them rows are numbered from 1. Where it
-    is strict, a row that cannot be used ends the reading.
+    is strict, a row that cannot be used ends the reading. `taken` has a line for each file of a mix.
     """
 
     strict: bool = False
     numbers: Sequence[int] = ()
+    taken: list[str] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
 
     def add(
@@ -76,9 +99,14 @@ class LeftOut:
             raise InputError(f"row {number}: {why}")
         self.reasons.append(Reason(number, why, kind or why, is_bad and not is_asked, where or f"row {number}"))
 
+    def index(self, row: int) -> RowNumber:
+        """The index of a row that is there, which knows what messages call it."""
+        return RowNumber(row, str(self.numbers[row] if self.numbers else row + 1))
+
     def part(self, rows: Iterable[int]) -> LeftOut:
         """The same for some of the rows that are there, in another order perhaps, or several times."""
-        return LeftOut(self.strict, [self.numbers[row] if self.numbers else row + 1 for row in rows], self.reasons)
+        numbers = [self.numbers[row] if self.numbers else row + 1 for row in rows]
+        return LeftOut(self.strict, numbers, reasons=self.reasons)
 
     def lines(self) -> list[str]:
         """A line for every kind of reason: how many rows, and the first five."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool", "developer"]
 
@@ -49,11 +49,22 @@ class Prompt:
 class Demonstration:
     """A prompt and the completion a model should learn to give; an empty prompt makes it plain text.
 
-    A completion may be a chat of several turns: the assistant's turns are trained on, the others only read.
+    A completion may be a chat of several turns: the assistant's turns are trained on, the others only read. `tokens`
+    are those that a sampler drew for it, where that is known; they are not made of the text again.
     """
 
     prompt: Text
     completion: Text
+    tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenization:
+    """A text that is tokens already, and which of them are trained on; never the first, which nothing predicts."""
+
+    tokens: tuple[int, ...]
+    trained: tuple[bool, ...]
+    prompt: ClassVar[Text] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +161,7 @@ class EncodedPrompt:
     row: int
 
 
-Row: TypeAlias = Prompt | Demonstration | Labeled | Preference | Ranking
+Row: TypeAlias = Prompt | Demonstration | Tokenization | Labeled | Preference | Ranking
 
 
 def text_to_json(text: Text) -> str | list[dict[str, Any]]:
@@ -164,8 +175,11 @@ def row_to_json(row: Row) -> dict[str, Any]:
     match row:
         case Prompt(_, columns):
             return {**prompt, **columns}
-        case Demonstration(_, completion):
-            return {**prompt, "completion": text_to_json(completion)}
+        case Demonstration(_, completion, tokens):
+            return {**prompt, "completion": text_to_json(completion), **({"completion_ids": tokens} if tokens else {})}
+        case Tokenization(tokens, trained):
+            labels = [token if is_trained else -100 for token, is_trained in zip(tokens, trained, strict=True)]
+            return {"input_ids": tokens, "labels": labels}
         case Labeled(_, completion, label):
             return {**prompt, "completion": text_to_json(completion), "label": label}
         case Preference(_, chosen, rejected, margin):

@@ -10,7 +10,7 @@ import pytest
 
 from accord.errors import InputError
 from accord.train.alarms import RULES, SILENCE, Alarm, Alarms, chosen, raised
-from accord.train.history import History, grown, noise, z
+from accord.train.history import History, bent_noise, grown, noise, z
 
 ADVICE = {rule.name: rule.advice for rule in RULES}
 
@@ -139,6 +139,32 @@ def test_sampler_and_trainer_must_agree() -> None:
     )
     assert [name for _, name, _ in growing] == ["sampler-drift"]
     assert told(sampler_drift=[0.012] * 40) == []
+
+
+def test_rows_held_out_cost_more_while_those_trained_on_cost_less() -> None:
+    """What is held out falls to 1 at step 5 and rises by 1 a step, with no noise around that; training falls by 0.1.
+
+    The fall of training since step 5 is that from step 6 to the last. Its noise is .1 / sqrt 2, but for a first step of
+    .2, so that at step 9 z = .3 / (sqrt 2 s) with s^2 = (.04 + 7 * .01) / 16, which is 2.6, and at step 10 it is 3.5.
+    """
+    held = np.abs(np.arange(16.0) - 4) + 1
+    trained = np.array([1.1, *(1 - np.arange(1, 16) / 10)])
+    given = {"loss": trained, "eval_loss": held, "eval_loss_high": held + 0.5}
+    assert told(**given) == [
+        (
+            10,
+            "overfitting",
+            "what rows held out cost rose from 1 at step 5, its lowest, to 6, while what is trained on fell from 0.5 "
+            "to 0.1",
+        )
+    ]
+    renamed = {"teacher_kl": trained, "eval_teacher_kl": held, "eval_teacher_kl_high": held + 0.5}
+    assert [(step, name) for step, name, _ in told(**renamed)] == [(10, "overfitting")]
+    assert told(**{**given, "eval_loss_high": held + 20}) == []  # still within the interval
+    assert told(**{**given, "loss": -trained}) == []  # training must fall
+    assert told(**{**given, "eval_loss": held[::-1]}) == []  # what falls is no alarm
+    assert bent_noise(np.arange(9.0) ** 2) == pytest.approx(2 / 0.6745 / 6**0.5)  # second differences of 2
+    assert bent_noise(3 * np.arange(9.0)) == 0 == bent_noise(np.arange(2.0))
 
 
 def test_pairs_that_both_become_unlikely_and_pairs_learned_by_heart() -> None:

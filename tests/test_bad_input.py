@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
@@ -245,7 +244,8 @@ def test_a_loss_that_is_not_finite(
     broken, out = tmp_path / "broken", tmp_path / "run"
     shutil.copytree(base, broken)
     weights = load_file(broken / "model.safetensors")
-    weights["model.norm.weight"][0] = torch.nan
+    for name, huge in (("up_proj", 1e30), ("down_proj", 3e38)):  # what is finite, and whose products are not
+        weights[f"model.layers.0.mlp.{name}.weight"].fill_(huge)
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     kinds: dict[str, list[Any]] = {"sft": [Demonstration("hi", "bye")] * 2, "pretrain": [{"text": "hi bye"}] * 2}
     data = write_jsonl(tmp_path / "rows.jsonl", kinds.get(command, [Preference("hi", "bye", "bad")] * 2))

@@ -212,7 +212,10 @@ def test_the_overview_and_the_version(capsys: pytest.CaptureFixture[str]) -> Non
         (("sft", "model"), "`accord sft` cannot tell what model is; options are written as --name value."),
         (("inspect", "m", "hi", "there"), "`accord inspect` cannot tell what there is; options are written"),
         (("sft", "--beta.x", "1"), "`accord sft` has no option beta.x"),
-        (("evaluate", "models", "--models", "m"), "--models must be given by names, as --models.NAME VALUE, not m."),
+        (
+            ("evaluate", "models", "--models", "m"),
+            "--models must be given by names, as --models.NAME VALUE or --models NAME=VALUE, not m.",
+        ),
         (("sft", "--schedule", "liner"), "--schedule must be one of constant, linear, cosine, not liner; did you mean"),
     ],
 )
@@ -293,6 +296,23 @@ def test_options_of_types_by_hand() -> None:
 def test_values_take_their_type(kind: Any, given: Any, read: Any) -> None:
     value = Option("name", kind, None, "", "training").read(given)
     assert value == read and type(value) is type(read)
+
+
+def test_several_files_and_named_columns_on_one_line() -> None:
+    words = [
+        "--data",
+        "a.jsonl:0.7",
+        "b.csv:0.3",
+        "--columns",
+        "prompt=q,label=ann,bob",
+        "--columns.source=from",
+    ]
+    given = read_words("sft", words)
+    assert given["data"] == ["a.jsonl:0.7", "b.csv:0.3"]
+    assert given["columns"] == {"prompt": "q", "label": "ann,bob", "source": "from"}
+    assert read_words("sft", ["--data", "a", "--out", "o", "--data", "b"])["data"] == ["a", "b"]
+    assert read_words("sft", ["--data", "a"])["data"] == "a"
+    assert read_words("sft", ["--columns", "is_safe="])["columns"] == {"is_safe": ""}
 
 
 def test_names_from_a_file_and_from_words_are_put_together(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "report": ROWS | {"results"},
     "data": ROWS | {"engine"},
     "feedback": ROWS | {"objectives", "data", "engine"},
-    "train": TRAINING | {"report"},
+    "train": TRAINING | {"report", "results"},
     "methods": TRAINING | {"train"},
     "evaluate": TRAINING | {"results"},
     "chat": TRAINING,

@@ -102,40 +102,46 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
     given: dict[str, Any] = _positional(command, leading)
     from_file: dict[str, Any] = {}
     further: dict[str, str] = {}
-    for key, value in _pairs(command, words[len(leading) :]):
+    several: dict[str, list[str]] = {}
+    for key, value in _pairs(command, words[len(leading) :], options):
         name, dot, inner = key.partition(".")
         name = name.replace("-", "_")
         option = CONFIG if name == CONFIG.name else options.get(name)
         negated = options.get(name[3:]) if name.startswith("no_") else None
         if option is None and entry.further:
-            further[key] = "true" if value is None else value
+            further[key] = "true" if value is None else value[0]
         elif option is None and negated and negated.is_flag and value is None:
             given[negated.name] = "false"
         elif option is None or (dot and not option.is_mapping):
             require_known(command, f"{name}{dot}{inner}", [*options, CONFIG.name])
         elif value is None and not option.is_flag:
             raise InputError(f"`accord {command}` needs a value for --{key}.")
-        elif option is CONFIG:
-            from_file = read_config(command, Path(str(value)), options)
-        elif dot:
-            given[name] = {**(given[name] if isinstance(given.get(name), dict) else {}), inner: value}
+        elif value and option is CONFIG:
+            from_file = read_config(command, Path(value[0]), options)
+        elif value and (named := {inner: value[0]} if dot else option.names_in(value[0])):
+            given[name] = {**(given[name] if isinstance(given.get(name), dict) else {}), **named}
+        elif value and option.is_list:
+            several[name] = [*several.get(name, ()), *value]
+            given[name] = several[name] if len(several[name]) > 1 else value[0]
         else:
-            given[name] = "true" if value is None else value
+            given[name] = "true" if value is None else value[0]
     if further:
         given[entry.further] = further
     return _merged(from_file, given)
 
 
-def _pairs(command: str, words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """The options among the words, without their dashes, and their values; None for one that has none."""
+def _pairs(command: str, words: Sequence[str], options: Mapping[str, Option]) -> Iterator[tuple[str, list[str] | None]]:
+    """The options among the words, without their dashes, and their values: several of a list, None for one without."""
     rest = list(words)
     while rest:
         key, equals, value = rest.pop(0).partition("=")
         if not key.startswith("--") or key == "--":
             raise InputError(f"`accord {command}` cannot tell what {key} is; options are written as --name value.")
-        if not equals and rest and not rest[0].startswith("--"):
-            value, equals = rest.pop(0), "="
-        yield key[2:], value if equals else None
+        values = [value] if equals else []
+        option = options.get(key[2:].replace("-", "_"))
+        while rest and not rest[0].startswith("--") and (not values or (option and option.is_list)):
+            values.append(rest.pop(0))
+        yield key[2:], values or None
 
 
 def read_config(command: str, path: Path, known: Collection[str]) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from accord import engine, feedback
+from accord.engine.config import TemplateOptions
 from accord.errors import InputError
 from accord.records import EncodedPrompt, Prompt
 
 if TYPE_CHECKING:
+    from accord.engine.models import Policy
     from accord.feedback.reward import Reward
 
 
@@ -19,6 +21,7 @@ def chat(
     reward: str | None = None,
     best_of: int = 1,
     system: str = "",
+    chat_template: str | None = None,
     temperature: float = 1.0,
     top_p: float = 1.0,
     max_new_tokens: int = 256,
@@ -34,7 +37,8 @@ def chat(
         other: another model that answers the same messages; the model itself, for two samples of it.
         reward: a reward whose score of every answer is shown: a reward model, module:function, a URL, cafe, or a sum.
         best_of: of so many answers show the one with the highest reward.
-        system: a system prompt.
+        system: a system prompt; where the chat template has no place for one, it begins the first message.
+        chat_template: the chat template of a model that has none, or in place of its own: a file of Jinja, or chatml.
         temperature: divides the logits; 0 always takes the most likely token.
         top_p: draw only from the most likely tokens that together have this probability (1: all).
         max_new_tokens: an answer is cut after so many tokens, or half the model's context where that is less.
@@ -50,10 +54,15 @@ def chat(
     from accord.chat.speaker import Speaker
     from accord.results.base import called
 
-    policy = engine.load.load_model(model).in_dtype(dtype)
+    def loaded(name: str) -> Policy:
+        read = engine.load.load_model(name).in_dtype(dtype)
+        folds = chat_template is not None or read.tokenizer.chat_template is not None
+        return TemplateOptions(chat_template=chat_template, system="fold" if folds else "refuse").templated(read)
+
+    policy = loaded(model)
     policies = [policy]
     if other is not None:
-        policies.append(policy if other == model else engine.load.load_model(other).in_dtype(dtype))
+        policies.append(policy if other == model else loaded(other))
     scored: Reward | None = None
     if reward is not None:
         scored = feedback.named.reward_named(reward, policy)

@@ -21,9 +21,9 @@ from accord import data as rows_of
 from accord import engine
 from accord.console import legible, show, status
 from accord.errors import InputError, LeftOut
-from accord.evaluate.options import RowOptions, takes
+from accord.evaluate.options import ChatOptions, takes
 from accord.files import write_rows
-from accord.records import Prompt, Row, Text, row_to_json
+from accord.records import Prompt, Row, Text, Tokenization, row_to_json
 from accord.records import show as as_text
 
 if TYPE_CHECKING:
@@ -119,35 +119,37 @@ def rows_of_tasks(tasks: Sequence[Task], mixed: Sequence[Mixed]) -> Table:
     return grid
 
 
-@takes(RowOptions)
-def data(file: str, *, model: str | None = None, first: int = 3, max_length: int = 512, **options: Any) -> None:
+@takes(ChatOptions)
+def data(
+    file: str | list[str], *, model: str | None = None, first: int = 3, max_length: int = 512, **options: Any
+) -> None:
     """Show how the rows of a file are read: as what, how many, how long, the first ones, and what is left out and why.
 
     With a model the first rows are shown as its chat template writes them, what is trained on between marks, and
     lengths are in tokens.
 
     Args:
-        file: a file, a folder or a Hub name.
+        file: a file, a folder or a Hub name; or several, each with :WEIGHT for a mix.
         model: a folder, a Hugging Face Hub name, or smollm2, whose tokenizer and chat template read the rows.
         first: how many rows to show.
         max_length: tokens of prompt and completion; longer completions are cut, rows with longer prompts left out.
-        options: the fields of `RowOptions`.
+        options: the fields of `ChatOptions`.
 
     Raises:
         InputError: the file cannot be read, or none of its rows can be used.
     """
     if first < 0:
         raise InputError(f"--first must be 0 or more, not {first}.")
-    asked, left_out = RowOptions(**options), LeftOut()
-    rows = rows_of.load_data(file, split=asked.split, limit=asked.limit, left_out=left_out)
-    policy = engine.load.load_model(model) if model else None
+    asked, left_out = ChatOptions(**options), LeftOut()
+    rows = rows_of.load_data(file, split=asked.split, limit=asked.limit, columns=asked.columns, left_out=left_out)
+    policy = asked.templated(engine.load.load_model(model)) if model else None
     trees: list[Tree] = []
     if policy and not isinstance(rows[0], Prompt):
         trees = rows_of.encoding.encode(
             policy.tokenizer, rows, max_length=max_length, context=policy.context, left_out=left_out
         ).trees
-    show(summary(file, rows, trees))
-    for reason in left_out.lines():
+    show(summary(rows_of.mix.called(file), rows, trees))
+    for reason in (*left_out.taken, *left_out.lines()):
         status(reason)
     lines = [marked(policy, tree) for tree in trees[:first]] if policy else []
     for number, line in enumerate(lines or [plain(row) for row in rows[:first]], 1):
@@ -166,7 +168,8 @@ def summary(file: str, rows: Sequence[Row], trees: Sequence[Tree]) -> Table:
             "completion": [len(branch.tokens) for tree in trees for branch in tree.branches],
         }
     grid = Table(file, "")
-    grid.add_row("read as", f"{type(rows[0]).__name__.lower()}s, {_form(prompts + completions)}")
+    form = "tokens" if isinstance(rows[0], Tokenization) else _form(prompts + completions)
+    grid.add_row("read as", f"{type(rows[0]).__name__.lower()}s, {form}")
     grid.add_row("rows", f"{len(rows):,}")
     for name, found in lengths.items():
         if found:
@@ -180,7 +183,10 @@ def _form(texts: Iterable[Text]) -> str:
 
 
 def plain(row: Row) -> Line:
-    """A row as text, its prompt before its completions."""
+    """A row as text, its prompt before its completions; tokens as they are, those trained on between ⟦ and ⟧."""
+    if isinstance(row, Tokenization):
+        tokens = zip(row.tokens, row.trained, strict=True)
+        return Line(" ".join(f"⟦{token}⟧" if is_trained else str(token) for token, is_trained in tokens))
     completions, ranks = rows_of.encoding.branches_of(row)
     line = Line(legible(as_text(row.prompt)), "dim")
     for i, completion in enumerate(completions):

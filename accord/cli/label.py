@@ -12,14 +12,24 @@ from typing import Any, Literal
 
 from accord import engine, feedback
 from accord.console import status
+from accord.engine.config import TemplateOptions
 from accord.errors import InputError
-from accord.evaluate.options import RowOptions, takes
+from accord.evaluate.options import ChatOptions, takes
 from accord.files import write_rows
 from accord.records import Comparison, Preference, Prompt, Ranking, Text
 
 
+@takes(TemplateOptions)
 def label(
-    data: str, out: str, *, judge: str, agreement: float | None = None, seed: int = 0, pairs: int | None = None
+    data: str | list[str],
+    out: str,
+    *,
+    judge: str,
+    agreement: float | None = None,
+    seed: int = 0,
+    pairs: int | None = None,
+    columns: dict[str, str] | None = None,
+    **options: Any,
 ) -> Path:
     """Have a judge compare the completions of each prompt, and write what it prefers as rows of chosen and rejected.
 
@@ -27,28 +37,33 @@ def label(
     and left out.
 
     Args:
-        data: a file of prompts and completions, as `accord sample` writes it; those of one prompt are compared.
+        data: a file of prompts and completions, as `accord sample` writes it, or several; those of one prompt are
+            compared.
         out: the JSONL file of preferences to write.
         judge: the folder of a reward or preference model, ai:MODEL or the YAML file of an AI judge, a small world
             (cafe) whose gold reward judges, module:function, or anything that can be a reward.
         agreement: how often a simulated labeler agrees with the world's gold reward; without it the judge never errs.
         seed: decides where the simulated labeler errs.
         pairs: at most so many comparisons of each prompt, in the order of its completions.
+        columns: the data's columns by the names that are read, where they have others: prompt=question,completion=said.
+        options: the fields of `TemplateOptions`, of the model that judges.
 
     Raises:
         InputError: no prompt has two different completions, or none is preferred to another.
     """
     if pairs is not None and pairs < 1:
         raise InputError(f"--pairs must be at least 1, not {pairs}.")
-    from accord.data.load import load_samples
+    from accord.data.load import called, load_samples
 
-    comparisons = comparisons_of(((prompt.prompt, text) for prompt, text in load_samples(data)), pairs)
+    comparisons = comparisons_of(((prompt.prompt, text) for prompt, text in load_samples(data, columns)), pairs)
     if not comparisons:
-        raise InputError(f"{data} has no prompt with two different completions; sample with --n 2 or more.")
+        raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
+    named: Any
     if agreement is None:
         named = feedback.ai.with_progress(feedback.named.judge_named(judge))
     else:
         named = feedback.named.labeler_named(judge, agreement, seed)
+    feedback.named.give_template(named, judge, TemplateOptions(**options))
     verdicts = feedback.judge.BothOrders(named)(comparisons)
     preferences, counts = feedback.people.labeled(comparisons, verdicts)
     if not preferences:
@@ -76,10 +91,10 @@ def comparisons_of(samples: Iterable[tuple[Text, Text]], most: int | None = None
     ]
 
 
-@takes(RowOptions)
+@takes(ChatOptions)
 def score(
     model: str,
-    data: str,
+    data: str | list[str],
     out: str,
     *,
     dtype: Literal["auto", "float32", "bfloat16"] = "float32",
@@ -93,31 +108,32 @@ def score(
 
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2.
-        data: a file or Hub name of preferences, demonstrations or rankings.
+        data: a file or Hub name of preferences, demonstrations or rankings, or several.
         out: the JSONL file to write, a row for each row of the data.
         dtype: precision of matrix products; auto is bfloat16 where the processor has it.
         tokens_per_pass: tokens computed at once; fewer need less memory.
-        options: the fields of `RowOptions`.
+        options: the fields of `ChatOptions`.
 
     Raises:
         InputError: a row has no completion, or does not fit into the model's context.
     """
-    from accord.data import load_data
     from accord.data.encoding import to_tree
+    from accord.data.load import called
     from accord.evaluate.answers import branch_log_probs
 
-    policy = engine.load.load_model(model).in_dtype(dtype)
-    asked = RowOptions(**options)
-    rows = load_data(data, split=asked.split, limit=asked.limit)
+    asked = ChatOptions(**options)
+    policy = asked.templated(engine.load.load_model(model).in_dtype(dtype))
+    rows = asked.rows(data)
     trees = []
     for i, row in enumerate(rows):
         if isinstance(row, Prompt):
-            raise InputError(f"{data}, row {i + 1}: there is no completion to score.")
+            raise InputError(f"{called(data)}, row {i + 1}: there is no completion to score.")
         trees.append(to_tree(policy.tokenizer, row, i))
         longest = len(trees[-1].prompt) + max(len(b.tokens) for b in trees[-1].branches)
         if policy.context is not None and longest > policy.context:
             raise InputError(
-                f"{data}, row {i + 1}: {longest} tokens do not fit into the model's context of {policy.context}."
+                f"{called(data)}, row {i + 1}: {longest} tokens do not fit into the model's context of "
+                f"{policy.context}."
             )
     sums = branch_log_probs(policy, trees, tokens_per_pass)
     counts = [[len(b.tokens) if b.trained is None else sum(b.trained) for b in tree.branches] for tree in trees]

@@ -44,21 +44,24 @@ TEN, MANY = 10, 14
 VALUES: dict[str, Any] = {
     "bool": bool, "int": int, "float": float, "str": str, "None": None, "Literal": Literal,
     "dict": dict, "Mapping": dict, "list": list, "Sequence": list,
+    "Source": str | list[str] | dict[str, float],
 }  # fmt: skip
 """What can be written on a command line or in YAML, by its name in annotations."""
 
 OF_FUNCTIONS: dict[str, Group] = {
     **dict.fromkeys(("max_new_tokens", "temperature", "top_k", "top_p"), "sampling"),
     **dict.fromkeys(("seed", "dtype", "max_length", "tokens_per_pass"), "computing"),
+    **dict.fromkeys(("chat_template", "system"), "reads and writes"),
     **dict.fromkeys(("data", "out", "split", "limit", "columns", "model", "reference"), "reads and writes"),
 }
 """The groups of functions' options that are not their own; what is required is read or written too."""
 
 OF_CLASSES: dict[str, Group] = {
-    "OptimizerConfig": "training", "AdapterConfig": "adapters", "TrainingConfig": "training",
-    "SamplingConfig": "sampling",
+    "OptimizerConfig": "training", "AdapterConfig": "adapters", "TemplateOptions": "training",
+    "TrainingConfig": "training", "SamplingConfig": "sampling", "PolicyOptions": "watching",
+    "HeldOutOptions": "watching",
 }  # fmt: skip
-"""The groups of the fields that methods inherit, by the class that declares them first."""
+"""The groups of fields that methods, and what their `fit` takes, inherit, by the class that declares them first."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,27 @@ class Option:
         """Whether it is given by names, as --models.NAME VALUE."""
         return any(get_origin(member) is dict for member in _members(self.type))
 
+    @property
+    def is_list(self) -> bool:
+        """Whether several values may be given, as --data a.jsonl b.jsonl."""
+        return any(get_origin(member) is list for member in _members(self.type))
+
+    def names_in(self, value: Any) -> dict[str, str] | None:
+        """What a text gives by names, as prompt=question,chosen=best; None where it is none, or no such option's.
+
+        What has no name of its own belongs to the value before it: label=ann,bob.
+        """
+        if not (self.is_mapping and isinstance(value, str) and "=" in value) or str in _members(self.type):
+            return None
+        named: dict[str, str] = {}
+        for part in value.split(","):
+            name, equals, said = part.partition("=")
+            if equals or not named:
+                named[name.strip()] = said.strip()
+            else:
+                named[list(named)[-1]] += f",{part}"
+        return named
+
     def read(self, value: Any) -> Any:
         """The value in the option's type: of a text as it is typed, or of what YAML made of it.
 
@@ -95,6 +119,7 @@ class Option:
 
         if value == "null" and NoneType in _members(self.type):
             return None
+        value = self.names_in(value) or value
         adapter: TypeAdapter[Any] = TypeAdapter(self.type, config=ConfigDict(coerce_numbers_to_str=True))
         # Where one text or a list of them fits, "[a, b]" is a list.
         readings = list(_readings(value))[:: -1 if "list[" in str(self.type) else 1]
@@ -159,7 +184,7 @@ def _of_method(method: Any) -> Iterator[Option]:
     fits = [vars(base)["fit"] for base in reversed(method.__mro__) if "fit" in vars(base)]
     for parameter, kind, text in _parameters(method.fit, *fits):
         yield Option(parameter.name, kind, parameter.default, text, "reads and writes")
-    yield from _of_fields(method.options, lambda name, owner: "watching" if "watch" in name else "reads and writes")
+    yield from _of_fields(method.options, lambda name, owner: OF_CLASSES.get(owner, "reads and writes"))
     yield from _of_fields(method, lambda name, owner: OF_CLASSES.get(owner, "the method's own"))
 
 
@@ -240,7 +265,7 @@ _WANTED = {int: "a whole number", float: "a number", bool: "true or false", str:
 
 def _wanted(option: Option) -> str:
     if option.is_mapping:
-        return f"given by names, as {option.flag}.NAME VALUE"
+        return f"given by names, as {option.flag}.NAME VALUE or {option.flag} NAME=VALUE"
     choices = _choices(option.type)
     if choices:
         return f"one of {', '.join(choices)}"
@@ -254,7 +279,7 @@ def _metavar(kind: Any) -> str:
         if get_origin(member) is Literal:
             return f" {'|'.join(map(str, get_args(member)))}"
         if get_origin(member) is list:
-            return " [A, B]"
+            return " TEXT ..."
     return {int: " N", float: " X"}.get(next(m for m in _members(kind) if m is not NoneType), " TEXT")
 
 

@@ -175,10 +175,14 @@ def _require_files(stage: Stage, earlier: Sequence[Stage], folder: Path) -> None
             raise InputError(f"stage {stage.name} needs {text}, which is not there, and no earlier stage writes it.")
 
 
+KEEPS_BEST = {"watch", "eval_data", "eval_split"}
+"""Options of a method that keep its best model."""
+
+
 def _leaves_of(stage: Stage) -> list[str]:
     entry = COMMANDS[stage.command]
     leaves = [entry.file] if entry.file else list(entry.leaves)
-    return [name for name in leaves if name != "best" or "watch" in stage.options]
+    return [name for name in leaves if name != "best" or KEEPS_BEST & stage.options.keys()]
 
 
 def _is_absent(text: str) -> bool:
@@ -231,10 +235,12 @@ def _fingerprint(stage: Stage, earlier: Mapping[str, str], folder: Path) -> str:
 
 
 def _leaves(options: Any) -> list[str]:
-    """Every text in options, which may hold mappings and lists."""
+    """Every text in options, which may hold mappings and lists, without its weight in a mix of files."""
     if isinstance(options, str):
-        return [options]
-    inside = options.values() if isinstance(options, Mapping) else options if isinstance(options, list) else ()
+        return [re.sub(r":[\d.]+$", "", options)]
+    inside = (
+        [*options, *options.values()] if isinstance(options, Mapping) else options if isinstance(options, list) else ()
+    )
     return [leaf for value in inside for leaf in _leaves(value)]
 
 

@@ -231,7 +231,7 @@ def _require_known(value: Any, names: Set[str], who: str) -> None:
 def _replaced(value: Any, names: Mapping[str, Any]) -> Any:
     """The value with references to these names replaced; one that is the whole value keeps its type."""
     if isinstance(value, Mapping):
-        return {key: _replaced(entry, names) for key, entry in value.items()}
+        return {_replaced(key, names): _replaced(entry, names) for key, entry in value.items()}
     if isinstance(value, list):
         return [_replaced(entry, names) for entry in value]
     if not isinstance(value, str):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from accord.engine import Sampling
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class SampleOptions(AnswerOptions):
     """How many samples of each prompt are drawn, and which of them are kept."""
 
@@ -93,15 +93,16 @@ class SampleOptions(AnswerOptions):
 
 
 @takes(SampleOptions)
-def sample(model: str, data: str, out: str, **options: Any) -> Path:
+def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
     """Sample completions of prompts and write them as rows of prompt, completion, log-probability and stop reason.
 
     With a reward rows have their `reward` too, and --best-of and --at-least choose which are written: `accord sft` on
-    those is rejection-sampling fine-tuning. Other columns of the prompts' rows are handed on, but for texts.
+    those is rejection-sampling fine-tuning, on the very tokens that were drawn. Other columns of the prompts' rows are
+    handed on, but for texts.
 
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2.
-        data: a file, Hub name or reasoning-gym:NAME whose rows have prompts.
+        data: a file, Hub name or reasoning-gym:NAME whose rows have prompts, or several, each with :WEIGHT for a mix.
         out: the JSONL file to write.
         options: the fields of `SampleOptions`.
 
@@ -111,7 +112,7 @@ def sample(model: str, data: str, out: str, **options: Any) -> Path:
     asked = SampleOptions(**options)
     from accord.evaluate.answers import encoded, sampled
 
-    policy = engine.load.load_model(model, dtype=asked.dtype)
+    policy = asked.templated(engine.load.load_model(model, dtype=asked.dtype))
     prompts = encoded(policy, asked.prompts(data), asked)
     score = feedback.named.reward_named(asked.reward, policy) if asked.reward else None
     if score:
@@ -128,6 +129,7 @@ def _row(sample: Sample, reward: float | None) -> dict[str, Any]:
         **dict(_columns(sample)),
         "prompt": text_to_json(sample.prompt.prompt),
         "completion": sample.text,
+        "completion_ids": completion.tokens,
         "logprob": sum(completion.logprobs),
         "tokens": len(completion.tokens),
         "stop": completion.stop,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 RUN = (
     "model", "best", "best.json", "metrics.jsonl", "samples.jsonl", "alarms.jsonl", "round-*.jsonl", "config.yaml",
-    "environment.json", "report.html", "tensorboard",
+    "environment.json", "report.html", "tensorboard", "tracking.json",
 )  # fmt: skip
 """What a method leaves in its folder."""
 
@@ -59,6 +59,7 @@ COMMANDS: dict[str, Command] = {
         "accord.cli.datasets:data",
         "show how rows are read, and what is trained on",
         positional=("file",),
+        takes_all=True,
         says_where=True,
     ),
     "sample": Command("accord.cli.sample:sample", "sample completions of prompts", file="samples.jsonl"),
@@ -89,6 +90,18 @@ COMMANDS: dict[str, Command] = {
     ),
     "evaluate tasks": _question("tasks", "models on clusters of tasks, those held out and others"),
     "evaluate passes": _question("passes", "how often models' samples are right: pass@k and the majority's answer"),
+    "merge": Command(
+        "accord.cli.push:merge",
+        "write the whole model that an adapter and its base are",
+        positional=("model",),
+        says_where=True,
+    ),
+    "push": Command(
+        "accord.cli.push:push",
+        "upload a model with its card to the Hugging Face Hub",
+        positional=("folder", "repo"),
+        says_where=True,
+    ),
     "tasks": Command(
         "accord.cli.datasets:tasks", "write demonstrations of all clusters but those held out", file="train.jsonl"
     ),

@@ -1,12 +1,15 @@
 from . import chat as chat
+from . import columns as columns
 from . import conventions as conventions
 from . import encoding as encoding
 from . import examples as examples
 from . import judgments as judgments
 from . import load as load
 from . import messages as messages
+from . import mix as mix
 from . import readers as readers
 from . import tasks as tasks
-from .encoding import Order as Order
+from . import verdicts as verdicts
 from .load import load_data as load_data
 from .load import load_prompts as load_prompts
+from .mix import Order as Order

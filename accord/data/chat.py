@@ -64,6 +64,25 @@ def encode_completion(
     return join(tokenizer, pieces, tokenize(tokenizer, [piece.text for piece in pieces]))
 
 
+def encoder_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text) -> dict[str, Any]:
+    """What a tokenizer is called with, so that a model which reads a text at once reads a prompt and its completion.
+
+    A chat is rendered by the chat template where there is one. Otherwise the two are a pair of texts, with the special
+    tokens that the tokenizer puts around those: the answer is the last message, the question the words of all before
+    it, with an empty line between two messages. Raises InputError where a message holds something that nothing reads.
+    """
+    prompt, (completion,) = align(prompt, completion)
+    if isinstance(prompt, str) or isinstance(completion, str):
+        return {"text": prompt, "text_pair": completion} if prompt else {"text": completion}
+    chat = (*prompt, *completion)
+    if tokenizer.chat_template is not None:
+        return {"text": render(tokenizer, chat, generation=False), "add_special_tokens": False}
+    for turn in chat:
+        _for_template(turn, "")
+    question = "\n\n".join(turn.content for turn in chat[:-1])
+    return {"text": question, "text_pair": chat[-1].content} if question else {"text": chat[-1].content}
+
+
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """The tokens of each text, without added special tokens."""
     return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from accord.data.layouts import ASKING, QUESTIONS, RESPONSES
 from accord.data.messages import TRANSCRIPT, align, parse_transcript, read_prompt, read_text, shared
+from accord.data.verdicts import desirable, unjudged
 from accord.errors import InputError
-from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Text
+from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Text, Tokenization
 
 Columns = Mapping[str, Any]
 
@@ -34,12 +36,17 @@ def convention_of(columns: Columns) -> Convention:
     first = next((convention for convention in CONVENTIONS if set(convention.needs).issubset(present)), None)
     if first is not None and not _misread(first, columns, present):
         return first
-    known = sorted({name for convention in CONVENTIONS for name in convention.needs})
+    known = sorted({name for convention in CONVENTIONS for name in convention.needs} | _ELSEWHERE)
     near = {name: _near(name, known) for name in present if name not in known}
     hints = "; ".join(f"'{name}' is perhaps meant to be '{meant}'" for name, meant in near.items() if meant)
     accepted = " | ".join(", ".join(convention.needs) for convention in CONVENTIONS)
     found = (", ".join(present) or "none that is not null") + (f" ({hints})" if hints else "")
-    raise InputError(f"the columns found are {found}, but a row needs one of these sets of columns: {accepted}")
+    why = f", and {answers}" if (answers := unjudged(present)) else ""
+    asks = next((name for name in present if name in ASKING), present[0] if present else "COLUMN")
+    raise InputError(
+        f"the columns found are {found}{why}, but a row needs one of these sets of columns: {accepted}; --columns "
+        f"prompt={asks},... names them so"
+    )
 
 
 def _misread(convention: Convention, columns: Columns, present: Sequence[str]) -> bool:
@@ -54,37 +61,75 @@ def _near(name: str, known: Sequence[str]) -> str | None:
     return next(iter(get_close_matches(str(name).strip().lower(), known, n=1, cutoff=0.8)), None)
 
 
-LABELS = {
-    **dict.fromkeys(("true", "1", "1.0", "yes"), True),
-    **dict.fromkeys(("false", "0", "0.0", "no"), False),
-}
-"""What a label may say, in any case."""
-
-
 def _prompt(columns: Columns) -> Prompt:
     return Prompt(read_prompt(columns["prompt"]), {name: value for name, value in columns.items() if name != "prompt"})
 
 
 def _demonstration(columns: Columns) -> Demonstration:
     prompt, (completion,) = _branches(columns, "completion")
-    return Demonstration(prompt, _demonstrated(completion))
+    tokens = columns.get("completion_ids")
+    return Demonstration(prompt, _demonstrated(completion), () if tokens is None else _ids(tokens, "completion_ids"))
+
+
+def _text(columns: Columns) -> Demonstration:
+    text = read_completion(columns["text"], "text")
+    if not isinstance(text, str):
+        raise InputError("'text' must be a string, not a list of messages: name it by --columns messages=text")
+    return Demonstration("", text)
+
+
+def _tokenized(columns: Columns) -> Tokenization:
+    """Tokens as other trainers take them: `labels` are those trained on, -100 elsewhere; all are where there are none.
+
+    What `attention_mask` has as 0 at either end is padding, and no part of the row.
+    """
+    tokens = _ids(columns["input_ids"], "input_ids")
+    labels, mask = (_column(columns, name, len(tokens)) for name in ("labels", "attention_mask"))
+    kept = [i for i, seen in enumerate(mask or [1] * len(tokens)) if seen]
+    if not kept or len(kept) != kept[-1] + 1 - kept[0]:
+        raise InputError("'attention_mask' must be 1, but for padding before and after the tokens")
+    for i, label in enumerate(labels or ()):
+        if label not in (-100, tokens[i]):
+            raise InputError(f"'labels' must be -100 or the token itself, and labels[{i}] is {label!r} at {tokens[i]}")
+    trained = tuple(labels is None or labels[i] != -100 for i in kept)
+    if not any(trained[1:]):
+        raise InputError("'labels' has no token to learn after the first, which nothing predicts")
+    return Tokenization(tuple(tokens[i] for i in kept), (False, *trained[1:]))
+
+
+def _ids(value: Any, name: str) -> tuple[int, ...]:
+    if isinstance(value, Sequence) and len(value) and all(type(token) is int and token >= 0 for token in value):
+        return tuple(value)
+    raise InputError(f"{name!r} must be a list of tokens, whole numbers from 0 up")
+
+
+def _column(columns: Columns, name: str, length: int) -> Sequence[Any] | None:
+    values = columns.get(name)
+    if values is not None and (not isinstance(values, Sequence) or len(values) != length):
+        raise InputError(f"{name!r} must be a list of {length} numbers, as many as 'input_ids'")
+    return values
 
 
 def _labeled(columns: Columns) -> Labeled:
-    label = LABELS.get(str(columns["label"]).strip().lower())
+    label = desirable(columns["label"])
     if label is None:
-        raise InputError(f"'label' must be true or false (or 1 or 0), not {columns['label']!r}")
+        raise InputError(
+            "'label' must be true or false (1 or 0, yes or no, desirable or undesirable, up or down), not "
+            f"{columns['label']!r}"
+        )
     prompt, (completion,) = _branches(columns, "completion")
     return Labeled(prompt, completion, label)
 
 
-def _preference(columns: Columns) -> Preference:
+def _preference(columns: Columns) -> Preference | Ranking:
     texts = [read_text(columns[name], name) for name in ("chosen", "rejected")]
     whole = all(t.startswith(TRANSCRIPT) if isinstance(t, str) else t[0].role != "assistant" for t in texts)
     if columns.get("prompt") is None or whole:  # dialogues that begin before the assistant's turn hold their prompt
         prompt, chosen, rejected = _implicit(columns)
     else:
         prompt, (chosen, rejected) = _branches(columns, "chosen", "rejected")
+    if columns.get("tied"):
+        return Ranking(prompt, (chosen, rejected), (0, 0))
     if chosen == rejected:
         raise InputError("'chosen' and 'rejected' are equal, so the row prefers nothing")
     return Preference(prompt, chosen, rejected, _margin(columns))
@@ -134,35 +179,17 @@ def _ranking(columns: Columns) -> Ranking:
     return Ranking(prompt, completions, tuple(ranks))
 
 
-def _messages(columns: Columns) -> Demonstration:
+def _messages(columns: Columns) -> Demonstration | Prompt:
     """Everything before the first assistant turn is the prompt; what follows the last one is not part of the row."""
     turns = read_text(columns["messages"], "messages")
     if isinstance(turns, str):
         raise InputError("'messages' must be a list of messages, not a string")
     answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
     if not answers:
-        raise InputError("'messages' has no assistant turn to learn from")
+        return Prompt(turns, {name: value for name, value in columns.items() if name != "messages"})
     if answers[0] == 0:
         raise InputError("'messages' begins with an assistant turn, so there is no prompt before it")
     return Demonstration(turns[: answers[0]], _demonstrated(turns[answers[0] : answers[-1] + 1]))
-
-
-def _instruction(columns: Columns) -> Demonstration:
-    """Alpaca's rows: the instruction, an empty line and the input (if there is one) ask; the output answers."""
-    context = "" if columns.get("input") is None else _plain(columns, "input", blank=True)
-    asked = "\n\n".join(filter(str.strip, (_plain(columns, "instruction"), context)))
-    return _turns(asked, _plain(columns, "output"))
-
-
-def _turns(question: str, answer: str) -> Demonstration:
-    return Demonstration((Message("user", question),), (Message("assistant", answer),))
-
-
-def _plain(columns: Columns, name: str, *, blank: bool = False) -> str:
-    value = (read_text if blank else read_completion)(columns[name], name)
-    if not isinstance(value, str):
-        raise InputError(f"'{name}' must be a string, not a list of messages")
-    return value
 
 
 def _branches(columns: Columns, *names: str) -> tuple[Text, tuple[Text, ...]]:
@@ -212,13 +239,16 @@ CONVENTIONS = (
     Convention(("prompt", "completion"), _demonstration),
     Convention(("messages",), _messages),
     Convention(("prompt",), _prompt),
-    Convention(("instruction", "output"), _instruction),
-    Convention(("question", "answer"), lambda row: _turns(_plain(row, "question"), _plain(row, "answer"))),
-    Convention(("text",), lambda row: Demonstration("", _plain(row, "text"))),
+    Convention(("input_ids",), _tokenized),
+    Convention(("text",), _text),
 )
 """In the order they are tried: a prompt alone comes after every convention that gives its completion too."""
 
-_OF_A_ROW = {name for convention in CONVENTIONS for name in convention.needs} - {"answer"} | {"input"}
+IDS = {"completion_ids", "input_ids", "labels", "attention_mask"}
+_ELSEWHERE = {*QUESTIONS, *RESPONSES, "answer"}
+"""What questions and answers are called in other people's files (`accord.data.layouts`)."""
+
+_OF_A_ROW = {name for convention in CONVENTIONS for name in convention.needs} | _ELSEWHERE - {"answer"} | IDS
 
 
 def carried(columns: Columns) -> dict[str, Any]:

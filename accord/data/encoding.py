@@ -1,20 +1,14 @@
-"""What is trained on: records as trees, the prompts of rows as a sampler takes them, and the order of both.
+"""What is trained on: records as trees, and the prompts of rows as a sampler takes them.
 
-Whole data sets are tokenized at once and fitted to the length that training allows. Which rows a step trains on is a
-pure function of seed and step, so a run resumes from its step number alone.
+Whole data sets are tokenized at once and fitted to the length that training allows.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import combinations
 from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from accord.data.chat import (
     Piece,
@@ -28,8 +22,18 @@ from accord.data.chat import (
 )
 from accord.data.messages import align
 from accord.engine.trees import Branch, Tree
-from accord.errors import InputError, LeftOut
-from accord.records import Demonstration, EncodedPrompt, Labeled, Preference, Prompt, Ranking, Row, Text
+from accord.errors import InputError, LeftOut, located, row_called
+from accord.records import (
+    Demonstration,
+    EncodedPrompt,
+    Labeled,
+    Preference,
+    Prompt,
+    Ranking,
+    Row,
+    Text,
+    Tokenization,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,12 +56,11 @@ def to_tree(tokenizer: PreTrainedTokenizerBase, row: Row, index: int = -1) -> Tr
     rank 0 where it is desirable and 1 where it is not; a demonstration has no ranks. `index` is the row's number,
     from 0. Raises InputError as `encode` does, but for what length decides.
     """
-    trees = _trees(tokenizer, [row], start=index)
-    if len(trees) > 1:
-        raise InputError(
-            f"row {index + 1}: the chat template gives each of its {len(trees)} answers a prompt of its own"
-        )
-    return trees[0]
+    with located(f"{row_called(index)}: "):
+        trees = _trees(tokenizer, [row])
+        if len(trees) > 1:
+            raise InputError(f"the chat template gives each of its {len(trees)} answers a prompt of its own")
+    return replace(trees[0], row=index)
 
 
 def encode(
@@ -115,7 +118,6 @@ def encode(
 def _trees(
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Row],
-    start: int = 0,
     *,
     whole: bool = False,
     left_out: LeftOut | None = None,
@@ -123,37 +125,67 @@ def _trees(
     """All rows as trees; their texts are tokenized in one call, which is what makes it quick."""
     plans = []
     texts: list[str] = []
-    for index, row in enumerate(rows, start):
+    for i, row in enumerate(rows):
+        index = i if left_out is None else left_out.index(i)
         try:
             planned = [_plan(tokenizer, part, whole) for part in _parts(tokenizer, row)]
         except InputError as error:
-            if left_out is None or left_out.strict:
-                raise InputError(f"row {index + 1}: {error}") from None
-            left_out.add(index, str(error))
+            if left_out is None:
+                raise
+            if left_out.strict:
+                raise InputError(f"{row_called(index)}: {error}") from None
+            left_out.add(i, str(error))
             continue
         for head, begin, branches, ranks in planned:
-            texts += [head, *(piece.text for pieces in branches for piece in pieces)]
+            texts += [head, *(piece.text for said in branches if not isinstance(said, Branch) for piece in said)]
             plans.append((index, begin, branches, ranks, row.margin if isinstance(row, Preference) else 0.0))
     tokens = iter(tokenize(tokenizer, texts))
     trees = []
     for index, begin, branches, ranks, margin in plans:
         prompt_tokens = begin + tuple(next(tokens))
-        joined = tuple(join(tokenizer, pieces, [next(tokens) for _ in pieces]) for pieces in branches)
+        joined = tuple(
+            said if isinstance(said, Branch) else join(tokenizer, said, [next(tokens) for _ in said])
+            for said in branches
+        )
         trees.append(Tree(prompt_tokens, joined, ranks, index, margin))
     return trees
 
 
 def _plan(
     tokenizer: PreTrainedTokenizerBase, row: Row, whole: bool
-) -> tuple[str, tuple[int, ...], list[tuple[Piece, ...]], tuple[int, ...]]:
-    """A row before it is tokenized: its prompt's text and what opens it, its completions' pieces, and their ranks."""
+) -> tuple[str, tuple[int, ...], list[Branch | tuple[Piece, ...]], tuple[int, ...]]:
+    """A row before it is tokenized: its prompt's text and what opens it, its completions' pieces, and their ranks.
+
+    A completion whose tokens are known is a branch already.
+    """
+    if isinstance(row, Tokenization):
+        if max(row.tokens) >= len(tokenizer):
+            raise InputError(
+                f"'input_ids' has the token {max(row.tokens)}, and the tokenizer ends at {len(tokenizer) - 1}: the row "
+                "was made with another tokenizer"
+            )
+        first = row.trained.index(True)
+        mask = row.trained[first:]
+        return "", row.tokens[:first], [Branch(row.tokens[first:], None if all(mask) else mask)], ()
     completions, ranks = branches_of(row)
     if not completions:
         raise InputError("a prompt without a completion cannot be trained on: a completion column is needed")
     prompt, completions = align(row.prompt, *completions)
     head = prompt_text(tokenizer, prompt)
-    branches = [completion_pieces(tokenizer, prompt, said, head, whole=whole) for said in completions]
+    if own := _own(tokenizer, row):
+        return head, opening(tokenizer, prompt), [Branch(own)], ranks
+    branches: list[Branch | tuple[Piece, ...]] = [
+        completion_pieces(tokenizer, prompt, said, head, whole=whole) for said in completions
+    ]
     return head, opening(tokenizer, prompt), branches, ranks
+
+
+def _own(tokenizer: PreTrainedTokenizerBase, row: Row) -> tuple[int, ...]:
+    """The tokens that were drawn for a row's completion, where its text is what this tokenizer reads in them."""
+    if not isinstance(row, Demonstration) or not row.tokens or max(row.tokens) >= len(tokenizer):
+        return ()
+    said = row.completion if isinstance(row.completion, str) else "".join(turn.content for turn in row.completion)
+    return row.tokens if tokenizer.decode(list(row.tokens), skip_special_tokens=True) == said else ()
 
 
 def _parts(tokenizer: PreTrainedTokenizerBase, row: Row) -> list[Row]:
@@ -238,50 +270,7 @@ def encode_prompts(
         elif longest is not None and len(tokens) + room > longest:
             left_out.add(i, f"{NO_ROOM} within {longest} tokens", is_asked=True)
         else:
-            kept.append(EncodedPrompt(prompt, tokens, i))
+            kept.append(EncodedPrompt(prompt, tokens, left_out.index(i)))
     if rows and not kept:
         raise InputError(f"no prompt leaves room for {room} new tokens within {longest} tokens; raise --max-length.")
     return kept, left_out.lines()
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """The order in which `count` rows are trained on, `batch_size` at a time.
-
-    Every epoch is a permutation of all rows drawn from (`seed`, epoch): it neither skips nor repeats a row, and its
-    last batch is smaller where `batch_size` does not divide `count`. Raises ValueError for sizes below 1 or a negative
-    seed.
-    """
-
-    count: int
-    batch_size: int
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.count < 1 or self.batch_size < 1 or self.seed < 0:
-            raise ValueError(f"an order needs count and batch_size of at least 1 and a seed of at least 0, not {self}")
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """ceil(count / batch_size)."""
-        return -(-self.count // self.batch_size)
-
-    def steps(self, epochs: float) -> int:
-        """The steps of so many epochs, a part of an epoch rounded up to whole steps."""
-        return math.ceil(round(epochs * self.steps_per_epoch, 6))
-
-    def epoch(self, step: int) -> float:
-        """How many epochs are done before `step` (counted from 0)."""
-        return step / self.steps_per_epoch
-
-    def batch(self, step: int) -> list[int]:
-        """The rows, counted from 0, of `step`, counted from 0."""
-        epoch, index = divmod(step, self.steps_per_epoch)
-        start = index * self.batch_size
-        return _permutation(self.count, self.seed, epoch)[start : start + self.batch_size].tolist()
-
-
-@lru_cache(maxsize=2)
-def _permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """A permutation of range(count) from Philox keyed by (seed, epoch); cached, as an epoch's steps share it."""
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)

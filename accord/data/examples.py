@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from accord.data.columns import value_at
 from accord.data.load import open_rows
-from accord.data.tasks import Task, checked_options, fill, value_at
+from accord.data.mix import apportioned
+from accord.data.tasks import Task, checked_options, fill
 from accord.errors import InputError, located
 from accord.records import Demonstration, Message, Text
 
@@ -119,13 +121,7 @@ def quotas(sizes: Sequence[int], cap: int, temperature: float = 1.0, total: int 
     """
     capped = [min(size, cap) for size in sizes]
     weights = [size ** (1 / temperature) if size else 0.0 for size in capped]
-    total = sum(capped) if total is None else total
-    shares = [total * weight / sum(weights) for weight in weights]
-    whole = [int(share + 1e-9) for share in shares]
-    by_remainder = sorted(range(len(sizes)), key=lambda i: (whole[i] - shares[i], i))
-    for i in by_remainder[: total - sum(whole)]:
-        whole[i] += 1
-    return whole
+    return apportioned(sum(capped) if total is None else total, weights)
 
 
 def mixture(

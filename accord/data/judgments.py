@@ -6,24 +6,26 @@ keeps who judged and where its row comes from. So data on which models of prefer
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from accord.data.conventions import read_completion
+from accord.data.columns import value_at
+from accord.data.conventions import CONVENTIONS, read_completion
 from accord.data.encoding import branches_of
+from accord.data.layouts import CHATS
 from accord.data.load import Source, called, open_rows, read_rows, require_rows
 from accord.data.messages import align, read_prompt
+from accord.data.verdicts import LISTS, verdict
 from accord.errors import InputError, located, nearest
 from accord.records import Row, Text
 
-LABELS = {"1": 1.0, "2": 0.0, "tie": 0.5, "0": 0.5}
-"""What a label may say, in any case: the first is better, the second is, neither (two ways)."""
-
 ROLES = ("prompt", "first", "second", "completions", "label", "source", "annotator")
-"""What a column can be named for."""
+"""What a column can be named for, beside those of `USUAL`."""
+
+USUAL = {*LISTS, *CHATS, *(name for convention in CONVENTIONS for name in convention.needs)} - {*ROLES}
+"""The columns by which a row of the usual ones is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,53 +50,58 @@ def load_judgments(
 ) -> list[Judgment]:
     """The judgments in a file, a data set on the Hub, or rows in memory, in order.
 
-    Without names of columns the rows are preferences or rankings in the usual columns, as `load_data` reads them: every
-    pair of a row's completions is a judgment, those of equal rank ties. With them every row has a prompt, a label and
-    either two answers or a list of K:
+    Without names of columns the rows are preferences or rankings, as `load_data` reads them: every pair of a row's
+    completions is a judgment, those of equal rank ties. `columns` names these rows' columns as it does there. With
+    `first` and `second`, or `completions`, among them every row has a prompt, a label and either two answers or K:
 
-    - `first`, `second`: the columns of two answers; the label is 1, 2 or tie (0 is a tie too).
+    - `first`, `second`: the columns of two answers; `verdict` says what their label may be.
     - `completions`: the columns of K answers, separated by commas; the label is a list of so many labels as there are
       pairs, in the order 12, 13, ..., 1K, 23, ...; they need not agree with any ranking.
     - `prompt`, `label`: "prompt" and "label" unless named. Of several columns, separated by commas, the prompt is their
-      texts in that order, an empty line between them; a list of texts is one paragraph.
+      texts in that order, an empty line between them; a list of texts is one paragraph. Of several, labels are those of
+      as many annotators, called as their columns are; who left a row out has no judgment of it.
     - `source`, `annotator`: "source" and "annotator" unless named, in rows of either sort, where there are such.
 
-    `columns` names the column of each of these roles that is called otherwise; the rest is as `load_data` has it.
-    Raises InputError too where a role is not known, a column is not there, or a label says none of these.
+    Raises InputError as `load_data` does, and where a role is not known, a column is not there, a label says none of
+    these, or the labels are 0 and 1, so that 0 may mean a tie or the second answer.
     """
     names = dict(columns or {})
     for role in names:
-        if role not in ROLES:
+        if role not in (*ROLES, *USUAL):
             hint = nearest(role, ROLES) or f"; there are {', '.join(ROLES)}"
             raise InputError(f"columns can be named for no {role!r}{hint}")
-    if names.keys() <= {"source", "annotator"}:
+    if names.keys() <= {"prompt", "source", "annotator"} or names.keys() & USUAL:
         return _conventional(data, names, split, limit)
     if names.keys() & {"first", "second", "completions"} not in ({"first", "second"}, {"completions"}):
         raise InputError("name the columns of two answers as first and second, or those of several as completions")
-    if not isinstance(data, (str, os.PathLike)):
-        raise InputError("columns can be named for files and data sets on the Hub; rows in memory need the usual ones")
     answers = _list(names["completions"]) if "completions" in names else [names["first"], names["second"]]
     if len(answers) < 2:
         raise InputError(f"a comparison needs two completions, and only {answers[0]} is named; separate them by commas")
     judgments: list[Judgment] = []
+    said: set[str] = set()
     for row, (_, where, cells) in enumerate(open_rows(data, split, limit)):
         with located(f"{where}: "):
-            judgments += _named(cells, names, answers, row)
+            judgments += _named(cells, names, answers, row, said)
     require_rows(judgments, data, split)
+    if {"0", "1"} <= said and said <= {"0", "1", "tie"}:
+        raise InputError(
+            f"{called(data)}: its labels are 0 and 1, and 0 may be a tie or the second answer: write 2 for the second, "
+            "tie for a tie"
+        )
     return judgments
 
 
 def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int | None) -> list[Judgment]:
     """Every pair of the completions of preferences and rankings."""
     judgments: list[Judgment] = []
-    for number, (row, columns) in enumerate(read_rows(data, split, limit)):
+    for number, (row, columns, _) in enumerate(read_rows(data, split, limit, columns=names, keep=True)):
         pairs = compared(row)
         if not pairs:
             raise InputError(
                 f"{called(data)} holds no comparisons: rows need chosen and rejected, or completions and ranks, or "
                 "columns named by --columns.first, --columns.second and --columns.label"
             )
-        source, annotator = (_said(columns, names, role) for role in ("source", "annotator"))
+        source, annotator = (_said(columns, {}, role) for role in ("source", "annotator"))
         judgments += [Judgment(row.prompt, a, b, label, number, source, annotator) for a, b, label in pairs]
     return judgments
 
@@ -105,37 +112,52 @@ def compared(row: Row) -> list[tuple[Text, Text, float]]:
     return [(a, b, 0.5 + 0.5 * ((i < j) - (i > j))) for (a, i), (b, j) in ranked]
 
 
-def _named(columns: Mapping[str, Any], names: Mapping[str, str], answers: Sequence[str], row: int) -> list[Judgment]:
-    """The judgments of a row whose columns have names of their own."""
-    asked, column = _list(names.get("prompt", "prompt")), names.get("label", "label")
-    absent = [name for name in (*asked, *answers, column) if columns.get(name) is None]
-    if absent:
+def _named(
+    columns: Mapping[str, Any], names: Mapping[str, str], answers: Sequence[str], row: int, said: set[str]
+) -> list[Judgment]:
+    """The judgments of a row whose columns have names of their own; what its labels say is added to `said`."""
+    asked, judged = _list(names.get("prompt", "prompt")), _list(names.get("label", "label"))
+    cells = {name: value_at(columns, name) for name in (*asked, *answers, *judged)}
+    absent = next((name for name in (*asked, *answers) if cells[name] is None), None)
+    if absent or all(cells[name] is None for name in judged):
         present = ", ".join(str(name) for name, value in columns.items() if value is not None)
-        raise InputError(f"there is no {absent[0]!r}; the columns found are {present}")
-    if len(asked) == 1 and not _is_listed(columns[asked[0]]):
-        prompt = read_prompt(columns[asked[0]], asked[0])
+        raise InputError(f"there is no {absent or judged[0]!r}; the columns found are {present}")
+    if len(asked) == 1 and not _is_listed(cells[asked[0]]):
+        prompt = read_prompt(cells[asked[0]], asked[0])
     else:
-        prompt = "\n\n".join(_paragraphs(columns[name], name) for name in asked)
-    prompt, texts = align(prompt, *(read_completion(columns[name], name) for name in answers))
+        prompt = "\n\n".join(_paragraphs(cells[name], name) for name in asked)
+    prompt, texts = align(prompt, *(read_completion(cells[name], name) for name in answers))
     source, annotator = (_said(columns, names, role) for role in ("source", "annotator"))
     pairs = list(combinations(texts, 2))
-    said = columns[column] if "completions" in names else [columns[column]]
-    if not isinstance(said, Sequence) or isinstance(said, str) or len(said) != len(pairs):
-        order = " ".join(f"{a}{b}" for a, b in combinations(range(1, len(answers) + 1), 2))
-        raise InputError(f"{column!r} must be a list of {len(pairs)} labels, of the pairs {order}, and is {said!r}")
-    return [
-        Judgment(prompt, first, second, _label(label, column), row, source, annotator)
-        for (first, second), label in zip(pairs, said, strict=True)
-    ]
+    judgments = []
+    for column in judged:
+        if cells[column] is None:
+            continue
+        labels = cells[column] if "completions" in names else [cells[column]]
+        if not isinstance(labels, Sequence) or isinstance(labels, str) or len(labels) != len(pairs):
+            order = " ".join(f"{a}{b}" for a, b in combinations(range(1, len(answers) + 1), 2))
+            raise InputError(
+                f"{column!r} must be a list of {len(pairs)} labels, of the pairs {order}, and is {labels!r}"
+            )
+        said.update(str(label).strip().lower() for label in labels)
+        who = annotator if len(judged) == 1 else column
+        judgments += [
+            Judgment(prompt, first, second, _label(label, column, answers), row, source, who)
+            for (first, second), label in zip(pairs, labels, strict=True)
+        ]
+    return judgments
 
 
-def _label(value: Any, column: str) -> float:
-    said = str(value).strip().lower().removesuffix(".0")  # a whole number may be written so
-    if isinstance(value, bool) or said not in LABELS:
+def _label(value: Any, column: str, answers: Sequence[str]) -> float:
+    label = verdict(value)
+    if label is None and len(answers) == 2 and value in answers:
+        label = 1.0 - answers.index(value)
+    if label is None:
         raise InputError(
-            f"{column!r} is {value!r}, and must be 1 (the first is better), 2 (the second is) or tie (or 0)"
+            f"{column!r} is {value!r}, and must be 1, A or first where the first is better, 2, B or second where the "
+            "second is, tie (or 0) where neither is"
         )
-    return LABELS[said]
+    return label
 
 
 def _is_listed(value: Any) -> bool:
@@ -154,9 +176,7 @@ def _paragraphs(value: Any, column: str) -> str:
 
 def _said(columns: Mapping[str, Any], names: Mapping[str, str], role: str) -> str:
     """What a row says in a column that it may lack, unless that was named."""
-    value = columns.get(names.get(role, role))
-    if value is None and role in names:
-        raise InputError(f"there is no {names[role]!r}; the columns found are {', '.join(map(str, columns))}")
+    value = value_at(columns, names[role]) if role in names else columns.get(role)
     return "" if value is None else str(value)
 
 

@@ -1,14 +1,15 @@
 """The layouts of other people's files, turned into the columns of `accord.data.conventions`.
 
-    conversations, from/value           sharegpt: messages
+    conversations, from/value           sharegpt: messages, with `system` before them
     question | query | instruction      what is asked, with `system`, `input` and `history` where a row has them, beside
                                         chosen and rejected, a completion or a response
+    input, output                       a question and its answer
+    context that is a chat              what is asked (HelpSteer3)
     messages, rejected_response         ms-swift: the last answer is chosen
-    completions | responses | answers   several answers with `scores` (the higher the better), or objects that hold each
-                                        answer with its score or rank (UltraFeedback, Nectar)
-    response_1, response_2, ...         two answers and which is better (HelpSteer, PKU-SafeRLHF, arenas)
+    several answers and a verdict       `accord.data.verdicts`
 
-A prompt is never guessed where a column may hold it: such a row is refused, with the columns named.
+A prompt is never guessed where a column may hold it, and no column is dropped that may be a part of what is asked: such
+a row is refused, with the columns named.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from accord.data.messages import TRANSCRIPT, parsed, read_text
+from accord.data.messages import TRANSCRIPT, parse_transcript, parsed, read_prompt, read_text
+from accord.data.verdicts import CHOICES, LISTS, SCORES, desirable, judged
 from accord.errors import InputError
-from accord.records import Text, text_to_json
+from accord.records import Message, Text, text_to_json
 
 Columns = Mapping[str, Any]
 
@@ -27,23 +29,30 @@ QUESTIONS = ("question", "query", "instruction", "input")
 SYSTEMS = ("system", "system_prompt", "system_message")
 HISTORIES = ("history", "context")
 RESPONSES = ("response", "output")
-LISTS = ("completions", "responses", "answers")
-TEXTS = ("response", "text", "completion", "content", "answer", "output")
-SCORES = ("scores", "ratings", "rewards")
-SCORE = ("overall_score", "score", "rating", "reward")
-PAIRS = (
-    ("response_1", "response_2"), ("response1", "response2"), ("response_0", "response_1"),
-    ("response_a", "response_b"), ("answer_a", "answer_b"), ("completion_a", "completion_b"),
-    ("conversation_a", "conversation_b"),
-)  # fmt: skip
-STRUCTURED = (*CHATS, *LISTS, *SCORES, "history", "ranks", "tools", "label")
+ANSWERS = ("chosen", "rejected", "completion", "completions")
+STRUCTURED = (*CHATS, *LISTS, *SCORES, *CHOICES, "history", "ranks", "tools", "label", "input_ids", "labels")
 """Columns that no text can be: in a table of text they are JSON, or lists as Python prints them."""
 
 ASKING = (
-    "article", "body", "context", "dialog", "dialogue", "document", "human", "inputs", "instructions", "passage",
-    "post", "problem", "request", "task", "title", "user",
+    "article", "body", "context", "dialog", "dialogue", "document", "human", "info", "inputs", "instructions",
+    "passage", "post", "problem", "request", "task", "title", "user",
 )  # fmt: skip
 """Columns that may hold what is asked, in ways of their own."""
+
+JUDGING = (
+    "is_safe", "is_response_safe", "is_harmful", "is_toxic", "is_preferred", "is_chosen", "is_good", "is_desirable",
+    "desirable", "kto_tag", "liked", "accepted", "thumb", "thumbs", "thumbs_up", "thumbs_down", "feedback", "vote",
+)  # fmt: skip
+"""Columns that may say whether a completion is a good one, in ways of their own."""
+
+PASSAGES = ("options", "choices", "A", "passage", "document", "article", "paragraph", "post")
+"""Columns that a question beside them may be about."""
+
+QUESTION_TEXTS = ("full_text", "text")
+"""Where an object holds a question."""
+
+PAIRED = (("input", "output"), ("question", "answer"), ("user", "assistant"), ("human", "assistant"), ("human", "bot"))
+"""The keys of a question and its answer in one object, of which a chat may be a list."""
 
 
 def standard(columns: Columns) -> Columns:
@@ -52,22 +61,20 @@ def standard(columns: Columns) -> Columns:
     Raises:
         InputError: a column that may hold what was asked would be lost, or what a column holds cannot be read.
     """
-    row = {name: _structured(name, value) for name, value in columns.items() if value is not None}
-    row = _scored(_compared(row))
+    known = {name: value for name, value in columns.items() if value is not None and value == value}  # nor NaN
+    row = judged({name: _structured(name, value) for name, value in known.items()})
     if "messages" not in row and (chat := _first(row, CHATS)):
         row["messages"] = row.pop(chat)
+    if isinstance(row.get("messages"), list):
+        row["messages"] = _in_turns(row["messages"])
     if "rejected_response" in row and "messages" in row:
-        row |= _last_answer(row)
-    if not {"chosen", "completion", "completions"} & row.keys():
-        said = _first(row, RESPONSES)
-        if said and (said == "response" or "label" in row or _is_chatty(row)):
-            row["completion"] = row.pop(said)
-        elif {"question", "answer"} <= row.keys() and _is_chatty(row):
-            row["completion"] = row["answer"]  # a verifier may want it too
-    asks = {"chosen", "completion", "completions"} & row.keys() or ("prompt" in row and _is_chatty(row))
-    known = {name: value for name, value in columns.items() if value is not None}
+        row |= _last_answer(row, "preferred to 'rejected_response'", "chosen")
+        row["rejected"] = row["rejected_response"]
+        del row["messages"]
+    row = _answered(row)
+    asks = set(ANSWERS) & row.keys() or "messages" in row or ("prompt" in row and _is_chatty(row))
     row = _with_tools(_asked(row) if asks else row)
-    return columns if row == known else {name: None for name in columns if name not in known} | row
+    return columns if row == columns else {name: None for name in columns if name not in known} | row
 
 
 def _structured(name: str, value: Any) -> Any:
@@ -91,38 +98,77 @@ def _says(value: Any) -> bool:
     return bool(value.strip() if isinstance(value, str) else value)
 
 
-def _asked(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with one prompt, made of all its columns that ask."""
-    if _holds_dialogues(row):
+def _answered(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its answer as its completion, where another column holds it; a verifier may want that one too."""
+    asked, said = _first(row, ("prompt", *QUESTIONS)), _first(row, ("completion", "messages", *RESPONSES))
+    if set(ANSWERS) & row.keys() - {"completion"}:
         return row
-    system, history = _first(row, SYSTEMS), _first(row, HISTORIES)
-    if "prompt" in row:
-        question = "prompt"
-    elif "messages" in row and "completion" not in row:
-        question = "messages"
-    else:
-        question = _first(row, QUESTIONS) or ""
+    if not said and {"question", "answer"} <= row.keys() and "prompt" not in row:
+        said = "answer"
+    if not said or (said in RESPONSES and not asked):
+        return row
+    label = _first(row, JUDGING) if "label" not in row else None
+    if label:
+        raise InputError(
+            f"{label!r} may say whether {said!r} is a good one: name it by --columns label={label}, or leave it out by "
+            f"--columns {label}="
+        )
+    if said == "messages" and desirable(row.get("label")) is not None:
+        return row | _last_answer(row, "judged by 'label'", "completion")
+    if said in ("completion", "messages"):
+        return row
+    if not _says(read_text(row[said], said)):
+        raise InputError(f"{said!r} is empty")
+    return row | {"completion": row[said]}
+
+
+def _asked(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with one prompt, made of all its columns that ask, or with all of them in its messages."""
+    wholes = ("chosen", "rejected") if _holds_dialogues(row) else ("messages",) if not set(ANSWERS) & row.keys() else ()
+    if "messages" in wholes and "prompt" in row and "messages" not in row:
+        wholes = ()
+    if wholes:
+        return row | {name: _whole(row, name) for name in wholes}
+    history = _first(row, HISTORIES)
+    question = _first(row, ("prompt", "messages", *QUESTIONS))
+    if not question and history and _is_chat(row[history]):
+        question, history = history, None
     if not question:
-        lost = [name for name in ASKING if name in row]
-        if lost and "prompt" not in row:
-            raise InputError(
-                f"what is asked may be in {' or '.join(map(repr, lost))}, beside {', '.join(_answers(row))}: write it "
-                "into a column 'prompt'"
-            )
-        if system is None or not _says(row[system]):
-            return row
-    turns = _turns(row.get(question), question) if question else []
-    if question == "instruction" and _says(row.get("input")):
-        turns = _turns("\n\n".join((row["instruction"], row["input"])), question)
-    before = _history(row[history], history) if history and (question != "messages") and _says(row[history]) else []
-    first = [{"role": "system", "content": row[system]}] if system and _says(row[system]) else []
-    plain = question == "prompt" and not first and not before
-    rest = {k: v for k, v in row.items() if k not in (question, *SYSTEMS, *QUESTIONS) and (k != history or not before)}
-    return rest | {"prompt": row["prompt"] if plain else [*first, *before, *turns]}
+        _require_no_question(row)
+        return row
+    if question == "prompt" and not _is_chatty(row):
+        _require_said(row, row["prompt"], question)
+        return row
+    turns = _turns(row[question], question)
+    if question == "messages" and turns[-1]["role"] == "assistant":
+        raise InputError(
+            f"'messages' ends with an answer, beside {', '.join(_answers(row))}: name what is asked by --columns "
+            "prompt=COLUMN, or leave the others out"
+        )
+    if question == "instruction" and isinstance(more := row.get("input"), str) and more.strip():
+        turns[-1]["content"] = "\n\n".join(filter(str.strip, (turns[-1]["content"], more)))
+    if history and _says(row[history]):
+        turns = [*_history(row[history], history, question), *turns]
+    _require_said(row, turns, question)
+    rest = {name: value for name, value in row.items() if name not in ("messages", *SYSTEMS, history)}
+    return rest | {"prompt": _opened(row, turns)}
 
 
 def _answers(row: Columns) -> list[str]:
-    return [name for name in ("chosen", "rejected", "completion", "completions") if name in row]
+    return [name for name in ANSWERS if name in row]
+
+
+def _require_no_question(row: Columns) -> None:
+    """Raise InputError where a column may hold what is asked that is not known to."""
+    lost = [name for name in (*ASKING, *SYSTEMS) if _says(row.get(name))]
+    if lost:
+        holder = row[lost[0]]
+        inside = list(map(str, holder)) if isinstance(holder, Mapping) else []
+        has = f" (which has {', '.join(inside)})" if inside else ""
+        raise InputError(
+            f"what is asked may be in {' or '.join(map(repr, lost))}{has}, beside {', '.join(_answers(row))}: name it "
+            f"by --columns prompt={'.'.join([lost[0], *inside[:1]])}"
+        )
 
 
 def _holds_dialogues(row: Columns) -> bool:
@@ -137,91 +183,97 @@ def _holds_dialogues(row: Columns) -> bool:
     return True
 
 
+def _whole(row: Columns, name: str) -> Any:
+    """A dialogue, which opens with the row's system prompt, and holds whatever else the row asks."""
+    if not any(_says(row.get(other)) for other in ("prompt", *QUESTIONS, *SYSTEMS, *HISTORIES)):
+        return row[name]
+    turns = _turns(row[name], name)
+    _require_said(row, turns, name)
+    return _opened(row, turns)
+
+
+def _opened(row: Columns, turns: list[Any]) -> list[Any]:
+    """The turns with the row's system prompt before them, unless they open with it; InputError where with another."""
+    column = next((name for name in SYSTEMS if _says(row.get(name))), None)
+    if column is None:
+        return turns
+    first = turns[0] if turns and turns[0]["role"] in ("system", "developer") else None
+    if first is None:
+        return [{"role": "system", "content": row[column]}, *turns]
+    if str(row[column]).strip() not in first["content"]:
+        raise InputError(
+            f"{column!r} and the first message are two different system prompts: leave the column out by --columns "
+            f"{column}="
+        )
+    return turns
+
+
+def _require_said(row: Columns, within: Any, asked: str) -> None:
+    """Raise InputError where a column that may be a part of what is asked is not `within` it: it would be lost."""
+    names = ("prompt", *QUESTIONS, *HISTORIES, *(PASSAGES if set(ANSWERS) & row.keys() else ()))
+    names = tuple(name for name in names if name != asked and _says(row.get(name)))
+    said = "\n".join(_contents(within)) if names else ""
+    lost = next((n for n in names if not all(text.strip() in said for text in _contents(row[n]))), None)
+    if lost is not None:
+        both = f"name both by --columns prompt={asked},{lost}" if asked not in (*ANSWERS, *CHATS) else "write it there"
+        raise InputError(
+            f"{lost!r} beside {asked!r} may be a part of what is asked: {both}, or leave it out by --columns {lost}="
+        )
+
+
+def _contents(value: Any) -> list[str]:
+    """All texts of a string, a message, a list of either, or pairs of them."""
+    if isinstance(value, str):
+        text = read_text(value, "")
+        return [text] if isinstance(text, str) else [turn.content for turn in text]
+    if isinstance(value, Mapping):
+        return _contents(next((value[name] for name in ("content", "value", *QUESTION_TEXTS) if name in value), ""))
+    return [text for item in value for text in _contents(item)] if isinstance(value, Sequence) else []
+
+
+def _is_chat(value: Any) -> bool:
+    if isinstance(value, str):
+        return not isinstance(read_text(value, ""), str)
+    return isinstance(value, Sequence) and bool(value) and all(isinstance(item, Mapping) for item in value)
+
+
 def _turns(value: Any, column: str) -> list[Any]:
     """What a column asks, as messages."""
+    if isinstance(value, Mapping) and (inside := _first(value, QUESTION_TEXTS)):
+        value = value[inside]  # WebGPT's
     text = read_text(value, column)
-    return [{"role": "user", "content": text}] if isinstance(text, str) else list(text_to_json(text))
+    if isinstance(text, str) and text.startswith(TRANSCRIPT):
+        text = read_prompt(text, column) if column == "prompt" else parse_transcript(text)
+    return list(text_to_json((Message("user", text),) if isinstance(text, str) else text))
 
 
-def _history(value: Any, column: str) -> list[Any]:
+def _in_turns(chat: list[Any]) -> list[Any]:
+    """A chat's messages, of which an object may hold two: what was asked, and the answer."""
+    roles = ("user", "assistant")
+    for pair in PAIRED:
+        if chat and all(isinstance(item, Mapping) and item.keys() == set(pair) for item in chat):
+            return [{"role": r, "content": item[key]} for item in chat for r, key in zip(roles, pair, strict=True)]
+    return chat
+
+
+def _history(value: Any, column: str, question: str) -> list[Any]:
     """The turns before, from pairs of a question and its answer, or from messages."""
-    if isinstance(value, str):
-        raise InputError(f"{column!r} is a text beside what is asked: write both into a column 'prompt'")
+    if not isinstance(value, list):
+        raise InputError(
+            f"{column!r} is a text beside {question!r}: name both by --columns prompt={column},{question}, or leave it "
+            f"out by --columns {column}="
+        )
     if all(isinstance(turn, Sequence) and not isinstance(turn, str) and len(turn) == 2 for turn in value):
-        roles = ("user", "assistant")
-        return [{"role": role, "content": said} for turn in value for role, said in zip(roles, turn, strict=True)]
-    text = read_text(value, column)
-    return list(text_to_json(text))
+        value = [{"input": asked, "output": said} for asked, said in value]
+    return list(text_to_json(read_text(_in_turns(value), column)))
 
 
-def _last_answer(row: Columns) -> dict[str, Any]:
-    """A dialogue whose last answer is chosen over another."""
+def _last_answer(row: dict[str, Any], judged_by: str, name: str) -> dict[str, Any]:
+    """The prompt and the last answer, under a name, of a dialogue that another column says something of."""
     turns: Text = read_text(row["messages"], "messages")
     if isinstance(turns, str) or turns[-1].role != "assistant":
-        raise InputError("'messages' must end with the answer that is preferred to 'rejected_response'")
-    asked = text_to_json(turns[:-1])
-    return {"prompt": asked, "chosen": text_to_json(turns[-1:]), "rejected": row["rejected_response"]}
-
-
-def _scored(row: dict[str, Any]) -> dict[str, Any]:
-    """Several answers with scores, as a ranking: the highest first, equal ones tied."""
-    name = _first(row, LISTS)
-    if name is None or "ranks" in row or not isinstance(row[name], list):
-        return row
-    answers: list[Any] = row[name]
-    scores: list[Any]
-    if answers and all(isinstance(item, Mapping) and _first(item, TEXTS) and "role" not in item for item in answers):
-        texts = [item[str(_first(item, TEXTS))] for item in answers]
-        if all("rank" in item for item in answers):
-            ranked = sorted({item["rank"] for item in answers})
-            return _replaced(row, name, texts, [ranked.index(item["rank"]) for item in answers])
-        scores = [item[key] if (key := _first(item, SCORE)) else None for item in answers]
-    elif (column := _first(row, SCORES)) and isinstance(row[column], list):
-        texts, scores = answers, row.pop(column)
-    else:
-        return row
-    if len(scores) != len(texts) or not all(isinstance(score, int | float) for score in scores):
-        raise InputError(f"{name!r} needs a number for each of its {len(texts)} answers, not {scores}")
-    order = sorted(set(scores), reverse=True)
-    return _replaced(row, name, texts, [order.index(score) for score in scores])
-
-
-def _replaced(row: Columns, name: str, texts: list[Any], ranks: list[int]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != name} | {"completions": texts, "ranks": ranks}
-
-
-def _compared(row: dict[str, Any]) -> dict[str, Any]:
-    """Two answers and a verdict, as chosen and rejected."""
-    pair = next((pair for pair in PAIRS if row.keys() >= set(pair)), None)
-    if pair is None or "chosen" in row:
-        return row
-    second_wins = _verdict(row)
-    if second_wins is None:
-        return row
-    rest = {name: value for name, value in row.items() if name not in pair}
-    chosen, rejected = (pair[1], pair[0]) if second_wins else pair
-    return rest | {"chosen": row[chosen], "rejected": row[rejected]}
-
-
-def _verdict(row: Columns) -> bool | None:
-    """Whether the second of two answers is the better one; None where nothing says so.
-
-    Raises:
-        InputError: neither is.
-    """
-    for column in ("preference_strength", "overall_preference"):
-        if isinstance(row.get(column), int | float):
-            if not row[column]:
-                raise InputError(f"{column!r} is 0: neither answer is preferred")
-            return bool(row[column] > 0)
-    if "better_response_id" in row:
-        return bool(int(row["better_response_id"]))
-    winner = str(row.get("winner", "")).lower().removeprefix("model_")
-    if winner in ("a", "b"):
-        return winner == "b"
-    if winner:
-        raise InputError(f"'winner' is {row['winner']!r}: neither answer is preferred")
-    return None
+        raise InputError(f"'messages' must end with the answer that is {judged_by}")
+    return {"prompt": text_to_json(turns[:-1]), name: text_to_json(turns[-1:])}
 
 
 def _with_tools(row: dict[str, Any]) -> dict[str, Any]:

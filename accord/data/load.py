@@ -8,36 +8,46 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
-from urllib.parse import parse_qsl
 
-import yaml
-
+from accord.data import mix
+from accord.data.columns import renamed
 from accord.data.conventions import Convention, convention_of
 from accord.data.layouts import standard
 from accord.data.messages import read_prompt, read_text
-from accord.data.readers import FORMATS, first_line, read_jsonl, reader_of
-from accord.errors import InputError, LeftOut, located, nearest
+from accord.data.readers import GENERATED, READ, from_hub, generated, in_folder, read_jsonl, reader_of
+from accord.data.verdicts import assembled, several
+from accord.errors import InputError, LeftOut, Reason, RowNumber, located
 from accord.records import Message, Prompt, Row, Text, row_to_json
 
-Source: TypeAlias = str | os.PathLike[str] | Iterable[Row | Mapping[str, Any]]
+Source: TypeAlias = (
+    str | os.PathLike[str] | Iterable[Row | Mapping[str, Any]] | Sequence[str | os.PathLike[str]] | Mapping[str, float]
+)
 
 _HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?")
 _SPLIT = re.compile(r"train(\[(?P<start>-?\d+)?:(?P<stop>-?\d+)?\])?")
 
 
 def load_data(
-    source: Source, *, split: str = "train", limit: int | None = None, left_out: LeftOut | None = None
+    source: Source,
+    *,
+    split: str = "train",
+    limit: int | None = None,
+    columns: Mapping[str, str] | None = None,
+    left_out: LeftOut | None = None,
 ) -> list[Row]:
     """The rows of `source` as records, in order; all of one kind.
 
-    `source` is a file (.jsonl, .json or .csv, each also with .gz, or .parquet), a name on the Hugging Face Hub (with a
+    `source` is a file of one of `accord.data.readers.FORMATS`, a folder of them, a name on the Hugging Face Hub (with a
     configuration as `name:config`), a generator of reasoning-gym (as `reasoning-gym:chain_sum?size=200`), or an
     iterable of dicts or records: a list, a `datasets.Dataset`. Records are returned as they are; columns become records
-    by the conventions in `accord.data.conventions`.
+    by the conventions in `accord.data.conventions`. Several sources are a list of their names, one after the other, or
+    a mapping of names to weights (`accord.data.mix`).
+
+    `columns` has the rows' columns, or paths into them, by the names that they are read under: `{"prompt": "question",
+    "chosen": "answers[0].text"}`.
 
     `split` names a split on the Hub; other sources have only "train". Rows can be picked by position, as
     `split="train[:1800]"` or `split="train[-512:]"`. `limit` keeps the first rows of what the split gives.
@@ -46,11 +56,22 @@ def load_data(
     empty completion, equal chosen and rejected, a malformed chat, label or ranking, and when there are no rows. With
     `left_out` a row that cannot be used is left out and noted there instead, unless none is left.
     """
-    return [record for record, _ in read_rows(source, split, limit, left_out)]
+    rows = read_rows(source, split, limit, left_out, columns)
+    first, _, here = rows[0]
+    other, _, there = next((row for row in rows if row[2] != here and type(row[0]) is not type(first)), rows[0])
+    if type(other) is not type(first):
+        kind, kinds = (type(record).__name__.lower() for record in (first, other))
+        raise InputError(f"{here} holds {kind}s, and {there} {kinds}s: a mix has rows of one kind")
+    return [record for record, _, _ in rows]
 
 
 def load_prompts(
-    source: Source, *, split: str = "train", limit: int | None = None, left_out: LeftOut | None = None
+    source: Source,
+    *,
+    split: str = "train",
+    limit: int | None = None,
+    columns: Mapping[str, str] | None = None,
+    left_out: LeftOut | None = None,
 ) -> list[Prompt]:
     """The prompts of the rows that `load_data` would give, each with all its row's other columns as they were given.
 
@@ -59,69 +80,101 @@ def load_prompts(
     return [
         record
         if isinstance(record, Prompt)
-        else Prompt(record.prompt, {name: value for name, value in columns.items() if name != "prompt"})
-        for record, columns in read_rows(source, split, limit, left_out)
+        else Prompt(record.prompt, {name: value for name, value in others.items() if name != "prompt"})
+        for record, others, _ in read_rows(source, split, limit, left_out, columns, keep=True)
     ]
 
 
-def load_samples(path: str | os.PathLike[str]) -> list[tuple[Prompt, Text]]:
+def load_samples(path: Source, columns: Mapping[str, str] | None = None) -> list[tuple[Prompt, Text]]:
     """The prompts and completions in a file of samples: rows as demonstrations have them, but a model may say nothing.
 
     A chat's completion is a chat, an empty one an empty message. Each prompt has its row's other columns: `answer`,
     perhaps, or the `stop` of `accord sample`. Raises as `load_data`, but for a file without rows.
     """
     samples: list[tuple[Prompt, Text]] = []
-    for _, where, columns in open_rows(path):
+    for _, where, given in open_rows(path):
         with located(f"{where}: "):
-            if not {"prompt", "completion"} <= columns.keys():
-                raise InputError(f"a sample has the columns prompt and completion, and here are {', '.join(columns)}")
-            prompt = read_prompt(columns["prompt"])
-            completion = read_text(columns["completion"], "completion")
+            row = renamed(given, columns)
+            if not {"prompt", "completion"} <= row.keys():
+                raise InputError(f"a sample has the columns prompt and completion, and here are {', '.join(row)}")
+            prompt = read_prompt(row["prompt"])
+            completion = read_text(row["completion"], "completion")
         if not isinstance(prompt, str) and isinstance(completion, str):
             completion = (Message("assistant", completion),)
-        rest = {name: value for name, value in columns.items() if name not in ("prompt", "completion")}
+        rest = {name: value for name, value in row.items() if name not in ("prompt", "completion")}
         samples.append((Prompt(prompt, rest), completion))
     return samples
 
 
 def read_rows(
-    source: Source, split: str, limit: int | None, left_out: LeftOut | None = None
-) -> list[tuple[Row, Mapping[str, Any]]]:
-    """Every row as a record, and its columns; all follow the first row's convention, or are records of one kind."""
-    rows: list[tuple[Row, Mapping[str, Any]]] = []
+    source: Source,
+    split: str,
+    limit: int | None,
+    left_out: LeftOut | None = None,
+    columns: Mapping[str, str] | None = None,
+    *,
+    keep: bool = False,
+) -> list[tuple[Row, Mapping[str, Any], str]]:
+    """Every row as a record, its columns, and where it is from.
+
+    All rows of a file follow the convention of its first, or are records of one kind. With `keep` rows stay that teach
+    nothing: two answers of which neither is better as a ranking of equals, messages without an answer as a prompt.
+    """
+    rows: list[tuple[Row, Mapping[str, Any], str]] = []
     numbers: list[int] = []
-    first: Convention | type | None = None
-    for number, where, row in open_rows(source, split, limit):
+    firsts: dict[str, Convention | type] = {}
+    noted = LeftOut() if left_out is None else left_out
+    for number, where, row in assembled(open_rows(source, split, limit, left_out)):
+        name = where.rpartition(", ")[0]
         try:
-            kind, record, columns = _read(row)
-            if kind is not (first or kind):
-                raise InputError(f"the row has {_describe(kind)}, where the first row has {_describe(first or kind)}")
+            found = [_read(each) for each in several(renamed(row, columns))]
+            if not keep:
+                _require_lesson(found)
+            for kind, _, _ in found:
+                if kind is not (first := firsts.setdefault(name, kind)):
+                    raise InputError(f"the row has {_describe(kind)}, where the first row has {_describe(first)}")
         except InputError as error:
-            if left_out is None or left_out.strict:
+            if left_out is None or (left_out.strict and not isinstance(error, _Tie)):
                 raise InputError(f"{where}: {error}") from None
-            left_out.add(number - 1, str(error), where=where)
+            noted.reasons.append(Reason(number, str(error), str(error), not isinstance(error, _Tie), where))
             continue
-        first = first or kind
-        rows.append((record, columns))
-        numbers.append(number)
-    if left_out is not None:
-        if left_out.reasons and not rows:
-            bad = left_out.reasons[0]
-            raise InputError(f"{bad.where}: {bad.why} (and no other row of {called(source)} can be used)")
-        left_out.numbers = numbers
+        if not found:
+            noted.reasons.append(Reason(number, NOT_RANKED, NOT_RANKED, False, where))
+        rows += [(record, read, name) for _, record, read in found]
+        numbers += [number] * len(found)
+    if noted.reasons and not rows:
+        bad = noted.reasons[0]
+        raise InputError(f"{bad.where}: {bad.why} (and no other row of {called(source)} can be used)")
+    noted.numbers = numbers
     require_rows(rows, source, split)
     return rows
 
 
+NOT_RANKED = "no message of the tree has two ranked answers"
+
+
+class _Tie(InputError):
+    """Two answers of which neither is preferred: no fault of the data."""
+
+
+def _require_lesson(found: Iterable[tuple[Any, Row, Mapping[str, Any]]]) -> None:
+    for _, record, columns in found:
+        if "tied" in columns:
+            raise _Tie("neither answer is preferred, so there is nothing to learn from the row")
+        if isinstance(record, Prompt) and "messages" in columns:
+            raise InputError("'messages' has no assistant turn to learn from")
+
+
 def _read(row: Any) -> tuple[Convention | type, Row, Mapping[str, Any]]:
-    """What sort of row it is, the record it makes, and its columns."""
+    """What sort of row it is, the record it makes, and its columns, without a completion that is another's copy."""
     if isinstance(row, get_args(Row)):
         return type(row), row, row_to_json(row)
     if not isinstance(row, Mapping):
         raise InputError(f"a row must be a dict of columns or a record, not of type {type(row).__name__}")
     columns = standard(row)
     kind = convention_of(columns)
-    return kind, kind.convert(columns), columns
+    kept = {name: value for name, value in columns.items() if name != "completion" or name in row}
+    return kind, kind.convert(columns), kept
 
 
 def _describe(kind: Convention | type) -> str:
@@ -130,7 +183,7 @@ def _describe(kind: Convention | type) -> str:
 
 def called(source: Source) -> str:
     """What messages call the source."""
-    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "the data"
+    return mix.called(source)
 
 
 def require_rows(rows: Sequence[Any], source: Source, split: str) -> None:
@@ -139,19 +192,37 @@ def require_rows(rows: Sequence[Any], source: Source, split: str) -> None:
         raise InputError(f"{called(source)} holds no rows" + ("" if split == "train" else f" in the split '{split}'"))
 
 
-def open_rows(source: Source, split: str = "train", limit: int | None = None) -> Iterator[tuple[int, str, Any]]:
-    """The rows, at most `limit` of them: each with its number, from 1, and where messages say that it is."""
+def open_rows(
+    source: Source, split: str = "train", limit: int | None = None, left_out: LeftOut | None = None
+) -> Iterator[tuple[int, str, Any]]:
+    """The rows, at most `limit` of them: each with its number, from 1, and where messages say that it is.
+
+    Those of several sources are numbered on, and know the numbers that they have in theirs; `left_out` gets a line for
+    each source, of how many rows are taken.
+    """
     if limit is not None and limit < 1:
         raise InputError(f"the limit on rows must be at least 1, not {limit}")
-    unit, numbered = _opened(source, split)
-    for number, row in islice(numbered, limit):
-        yield number, f"{unit} {number}", row
+    parts = mix.parts_of(source)
+    if len(parts) == 1:
+        unit, numbered = _opened(parts[0].source, split)
+        yield from ((number, f"{unit} {number}", row) for number, row in islice(numbered, limit))
+        return
+    read = []
+    for part in parts:
+        unit, numbered = _opened(part.source, split)
+        read.append([(number, f"{unit} {number}", row) for number, row in numbered])
+        require_rows(read[-1], part.source, split)
+    taken, before = mix.shares(parts, [len(rows) for rows in read], limit), 0
+    for part, rows, some in zip(parts, read, taken, strict=True):
+        if left_out is not None:
+            left_out.taken.append(f"{part.name}: {len(some):,} of {len(rows):,} rows")
+        for number, where, row in (rows[i] for i in some):
+            yield RowNumber(before + number, f"{number} of {part.name}"), where, row
+        before += rows[-1][0]
 
 
 def _opened(source: Source, split: str) -> tuple[str, Iterator[tuple[int, Any]]]:
     """What the numbers of the rows count, and the rows."""
-    if isinstance(source, Mapping):
-        raise InputError(f"data in memory must be a list of rows, not a mapping (of {', '.join(map(str, source))})")
     if not isinstance(source, (str, os.PathLike)):
         return "row", _pick(enumerate(source, start=1), split)
     path, name = Path(source), os.fspath(source)
@@ -161,51 +232,13 @@ def _opened(source: Source, split: str) -> tuple[str, Iterator[tuple[int, Any]]]
     if path.is_file() and reader is not None:
         return f"{name}, {'line' if reader is read_jsonl else 'row'}", _pick(reader(path), split)
     if path.is_dir():
-        return f"{name}, row", _pick(enumerate(_in_folder(path), start=1), split)
+        return f"{name}, row", _pick(enumerate(in_folder(path), start=1), split)
     if path.exists():
-        raise InputError(f"{name} is none of the formats that can be read: {', '.join(FORMATS)}")
+        raise InputError(f"{name} is none of the formats that can be read: {READ}")
     hub = _HUB_NAME.fullmatch(name)
     if reader is not None or isinstance(source, os.PathLike) or hub is None:
         raise InputError(f"there is no file {name}")
-    return f"{name}, row", enumerate(_from_hub(hub["name"], hub["config"], split), start=1)
-
-
-def _in_folder(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of a folder: what `save_to_disk` of datasets wrote, or the files of its training split, one by one."""
-    import datasets
-
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        saved = datasets.load_from_disk(str(path))
-        if isinstance(saved, datasets.DatasetDict):
-            if "train" not in saved:
-                raise InputError(f"{path} holds the splits {', '.join(saved)}; give the folder of one of them")
-            saved = saved["train"]
-        yield from saved
-        return
-    files = sorted(file for file in path.rglob("*") if file.is_file() and reader_of(file))
-    training = [file for file in files if file.name.startswith("train")] or files
-    if not training:
-        raise InputError(f"{path} is a folder without data: it holds none of {', '.join(FORMATS)}")
-    if len({reader_of(file) for file in training}) > 1:
-        raise InputError(f"{path} is a folder of files of several formats: name one of its files")
-    for file in training:
-        reader = reader_of(file)
-        assert reader is not None  # they were chosen by that
-        yield from (columns for _, columns in reader(file))
-
-
-def _from_hub(name: str, config: str | None, split: str) -> Iterable[Mapping[str, Any]]:
-    import datasets
-    from datasets.exceptions import DatasetsError
-
-    try:
-        dataset: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, config, split=split)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise InputError(
-            f"there is no file {name}, and the split '{split}' of a data set of that name could not be loaded from the "
-            f"Hugging Face Hub ({first_line(error)})"
-        ) from None
-    return dataset
+    return f"{name}, row", enumerate(from_hub(hub["name"], hub["config"], split), start=1)
 
 
 def _pick(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int, Any]]:
@@ -215,42 +248,3 @@ def _pick(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int
         raise InputError(f"there is no split '{split}' here: only 'train', or a part such as 'train[:100]'")
     start, stop = (None if match[end] is None else int(match[end]) for end in ("start", "stop"))
     return numbered if start is None and stop is None else iter(list(numbered)[start:stop])
-
-
-GENERATED = "reasoning-gym:"
-"""What the name of such a data set begins with."""
-
-
-def generated(source: str) -> Iterator[Mapping[str, Any]]:
-    """The rows of `reasoning-gym:NAME?size=200&seed=1`: a question, its answer, and metadata that its scorer reads.
-
-    What follows the question mark are settings of the data set; `seed` is 0 unless given. Where a question has many
-    right answers and the data set names none, its row is a prompt alone.
-
-    Raises InputError where the extra is not installed, and for names, settings and values that the data set refuses.
-    """
-    name, _, query = source.removeprefix(GENERATED).partition("?")
-    try:
-        from reasoning_gym.factory import DATASETS, create_dataset
-    except ImportError:
-        raise InputError(f"{source} needs the verify extra: pip install reasoning-gym") from None
-    if name not in DATASETS:
-        hint = nearest(name, DATASETS, " (did you mean {}?)")
-        raise InputError(f"reasoning-gym has no data set {name!r}{hint}")
-    known = [field.name for field in fields(DATASETS[name][1])]
-    settings: dict[str, Any] = {"seed": 0}
-    for key, value in parse_qsl(query, keep_blank_values=True):
-        if key not in known:
-            hint = nearest(key, known, " (did you mean {}?)")
-            raise InputError(f"{source} has no setting {key!r}{hint}: it has {', '.join(known)}")
-        try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"{source} sets {key} to {value!r}, which is no value") from None
-    try:
-        dataset = create_dataset(name, **settings)
-    except (AssertionError, TypeError, ValueError) as error:
-        raise InputError(f"{source} has settings that do not fit: {error}") from None
-    for entry in dataset:
-        asked = [{"role": "user", "content": entry["question"]}]
-        yield entry if isinstance(entry["answer"], str) else {"prompt": asked, **entry}

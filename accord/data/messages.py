@@ -24,6 +24,9 @@ _SPELLED: dict[str, Role] = {
 }
 """What roles are called elsewhere."""
 
+_KEYS = {"from": "role", "speaker": "role", "value": "content", "text": "content"}
+"""What the keys of messages are called elsewhere."""
+
 _LIKE_MESSAGES = re.compile(r"\s*\[?\s*\{\s*[\"'](role|from|content|value)[\"']\s*:")
 
 
@@ -39,7 +42,9 @@ def read_text(value: Any, column: str) -> Text:
     if isinstance(value, Message) or (isinstance(value, Mapping) and ("role" in value or "from" in value)):
         return (_message(value, column),)
     if not isinstance(value, Sequence) or isinstance(value, bytes):
-        raise InputError(f"'{column}' must be a string or a list of messages, not {_kind(value)}")
+        inside = [key for key, held in value.items() if isinstance(held, str)] if isinstance(value, Mapping) else []
+        remedy = f": name what it holds by --columns {column}={column}.{inside[0]}" if inside else ""
+        raise InputError(f"'{column}' must be a string or a list of messages, not {_kind(value)}{remedy}")
     if not value:
         raise InputError(f"'{column}' is a chat without messages")
     return tuple(_message(item, f"{column}[{i}]") for i, item in enumerate(value))
@@ -110,8 +115,8 @@ def _message(item: Any, where: str) -> Message:
         return item
     if not isinstance(item, Mapping):
         raise InputError(f"{where} must be an object with 'role' and 'content', not {_kind(item)}")
-    if "role" not in item and "from" in item:
-        item = {{"from": "role", "value": "content"}.get(key, key): value for key, value in item.items()}
+    if "role" not in item:
+        item = {_KEYS.get(key, key): value for key, value in item.items()}
     role, content = item.get("role"), item.get("content")
     more = {key: value for key, value in item.items() if key not in ("role", "content") and _says_something(value)}
     if role == "function_call":

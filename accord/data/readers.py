@@ -1,25 +1,35 @@
-"""Files of rows: JSONL, JSON, CSV and Parquet, each read into (line or row number, columns)."""
+"""Where rows are: files, each read into (line or row number, columns), folders, the Hub, and what makes rows up."""
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
+import io
 import json
+import lzma
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any, TypeAlias
+from urllib.parse import parse_qsl
 
-from accord.errors import InputError
+import yaml
+
+from accord.errors import InputError, nearest
 
 Numbered: TypeAlias = Iterator[tuple[int, Mapping[str, Any]]]
 """The columns of each row, with its number (from 1) in its file: of its line where a row is a line."""
 
 
 def reader_of(path: Path) -> Callable[[Path], Numbered] | None:
-    """How a file of that name is read, if it ends as one of `FORMATS`."""
-    suffix = "".join(path.suffixes[-2:]).lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
+    """How a file of that name is read, if it ends as one of `FORMATS`, some of which may be compressed."""
+    suffix = path.suffix.lower()
+    if suffix in OPENERS:
+        suffix = path.with_suffix("").suffix.lower()
+        return FORMATS[suffix] if suffix in TEXT else None
     return FORMATS.get(suffix)
 
 
@@ -27,65 +37,126 @@ def read_jsonl(path: Path) -> Numbered:
     """One JSON object a line; empty lines are skipped."""
     with _open_text(path) as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                columns = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from None
-            yield number, _object(columns, f"{path}, line {number}")
+            if line.strip():
+                with _json(path, number):
+                    columns = _parse(line)
+                yield number, _object(columns, f"{path}, line {number}")
 
 
 def read_json(path: Path) -> Numbered:
-    """A JSON list of objects."""
+    """A JSON list of objects, or one object a line."""
     with _open_text(path) as file:
         text = file.read()
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        hint = "; name a file of one object a line .jsonl" if error.msg == "Extra data" else ""
-        raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg} at column {error.colno}{hint})") from None
+    if not text.strip():
+        return
+    are_lines = False
+    with _json(path):
+        try:
+            rows = _parse(text)
+        except json.JSONDecodeError as error:
+            are_lines = error.msg == "Extra data"
+            if not are_lines:
+                raise
+    if are_lines:
+        yield from read_jsonl(path)
+        return
     if not isinstance(rows, list):
         raise InputError(f"{path} must hold a JSON list of objects, not {_json_kind(rows)}")
     for number, columns in enumerate(rows, start=1):
         yield number, _object(columns, f"{path}, row {number}")
 
 
+@contextmanager
+def _json(path: Path, line: int | None = None) -> Iterator[None]:
+    """Say where a text is not JSON."""
+    try:
+        yield
+    except json.JSONDecodeError as error:
+        where = f"{path}, line {error.lineno if line is None else line}"
+        raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
+    except (KeyError, RecursionError) as error:
+        why = f"the key {error} twice in an object" if isinstance(error, KeyError) else "nested too deeply"
+        raise InputError(f"{path}{'' if line is None else f', line {line}'}: {why}") from None
+
+
+def _parse(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise KeyError(next(key for key in keys if keys.count(key) > 1))
+    return found
+
+
 def read_csv(path: Path) -> Numbered:
-    """A header, then a row of cells each, which are text."""
+    """A header, then a row of cells each, which are text; separated by tabs in a .tsv, else by commas."""
     with _open_text(path, newline="") as file:
         csv.field_size_limit(CELL)
-        reader = csv.DictReader(file, strict=True)
+        rows = csv.reader(file, strict=True, delimiter="\t" if ".tsv" in path.suffixes else ",")
         try:
-            for number, cells in enumerate(reader, start=1):
-                if None in cells:
-                    raise InputError(f"{path}, row {number}: more cells than the header has columns")
-                yield number, cells
+            header = next(rows, [])
+            twice = next((name for name in header if header.count(name) > 1), None)
+            if twice is not None:
+                raise InputError(f"{path} has two columns of the name {twice!r} in its header: rename one")
+            for number, cells in enumerate(filter(None, rows), start=1):
+                if len(cells) != len(header):
+                    more = "more" if len(cells) > len(header) else "fewer"
+                    raise InputError(f"{path}, row {number}: {more} cells than the header has columns")
+                yield number, dict(zip(header, cells, strict=True))
         except csv.Error as error:
-            raise InputError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
+            raise InputError(f"{path}, line {rows.line_num}: not CSV ({error})") from None
 
 
 def read_parquet(path: Path) -> Numbered:
     """The rows of a Parquet file, a batch at a time."""
-    import pyarrow
     import pyarrow.parquet
 
+    with _arrow(path, "Parquet"), pyarrow.parquet.ParquetFile(path) as file:
+        yield from enumerate((row for batch in file.iter_batches() for row in batch.to_pylist()), start=1)
+
+
+def read_arrow(path: Path) -> Numbered:
+    """The rows of an Arrow or Feather file, or of a stream of Arrow batches in a file."""
+    import pyarrow
+
+    with _arrow(path, "Arrow"), pyarrow.memory_map(str(path)) as file:
+        is_file = file.read(6) == b"ARROW1"
+        file.seek(0)
+        reader = pyarrow.ipc.open_file(file) if is_file else pyarrow.ipc.open_stream(file)
+        batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if is_file else reader
+        yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
+
+
+@contextmanager
+def _arrow(path: Path, kind: str) -> Iterator[None]:
+    import pyarrow
+
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            yield from enumerate((row for batch in file.iter_batches() for row in batch.to_pylist()), start=1)
+        yield
     except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path} is not a readable Parquet file ({first_line(error)})") from None
+        raise InputError(f"{path} is not a readable {kind} file ({first_line(error)})") from None
 
 
-FORMATS = {
-    ".jsonl": read_jsonl,
-    ".jsonl.gz": read_jsonl,
-    ".json": read_json,
-    ".json.gz": read_json,
-    ".csv": read_csv,
-    ".csv.gz": read_csv,
-    ".parquet": read_parquet,
+def _open_zstandard(path: Path) -> IO[bytes]:
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"))
+
+
+TEXT = {".jsonl": read_jsonl, ".ndjson": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_csv}
+"""Files of text, which may be compressed."""
+FORMATS = {**TEXT, ".parquet": read_parquet, ".arrow": read_arrow, ".feather": read_arrow}
+OPENERS: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": _open_zstandard,
 }
+READ = f"{', '.join(FORMATS)}, those of text also with {', '.join(OPENERS)}"
+"""What messages say can be read."""
 
 CELL = 2**30
 """Characters that a cell may have: a long document is one."""
@@ -94,17 +165,20 @@ CELL = 2**30
 @contextmanager
 def _open_text(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
     """The file, open; InputError where it cannot be read, is not UTF-8, or its compression is damaged."""
-    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
     try:
-        file = opener(path, "rt", encoding="utf-8-sig", newline=newline)
+        file = io.TextIOWrapper(
+            OPENERS.get(path.suffix.lower(), lambda path: path.open("rb"))(path), encoding="utf-8-sig", newline=newline
+        )
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
     try:
         with file:
             yield file
     except UnicodeDecodeError as error:
+        if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") and error.start == 0:
+            raise InputError(f"{path} is UTF-16 text: save it as UTF-8") from None
         raise InputError(f"{path} is not UTF-8 text ({error.reason})") from None
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{path} cannot be read to its end ({first_line(error)})") from None
 
 
@@ -122,3 +196,80 @@ def _json_kind(value: Any) -> str:
 def first_line(error: BaseException) -> str:
     """What an exception says in its first line, or else its name."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def in_folder(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of a folder: what `save_to_disk` of datasets wrote, or the files of its training split, one by one."""
+    import datasets
+
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        saved = datasets.load_from_disk(str(path))
+        if isinstance(saved, datasets.DatasetDict):
+            if "train" not in saved:
+                raise InputError(f"{path} holds the splits {', '.join(saved)}; give the folder of one of them")
+            saved = saved["train"]
+        yield from saved
+        return
+    files = sorted(file for file in path.rglob("*") if file.is_file() and reader_of(file))
+    training = [file for file in files if file.name.startswith("train")] or files
+    if not training:
+        raise InputError(f"{path} is a folder without data: it holds none of {READ}")
+    if len({reader_of(file) for file in training}) > 1:
+        raise InputError(f"{path} is a folder of files of several formats: name one of its files")
+    for file in training:
+        reader = reader_of(file)
+        assert reader is not None  # they were chosen by that
+        yield from (columns for _, columns in reader(file))
+
+
+def from_hub(name: str, config: str | None, split: str) -> Iterable[Mapping[str, Any]]:
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    try:
+        dataset: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, config, split=split)
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        raise InputError(
+            f"there is no file {name}, and the split '{split}' of a data set of that name could not be loaded from the "
+            f"Hugging Face Hub ({first_line(error)})"
+        ) from None
+    return dataset
+
+
+GENERATED = "reasoning-gym:"
+"""What the name of such a data set begins with."""
+
+
+def generated(source: str) -> Iterator[Mapping[str, Any]]:
+    """The rows of `reasoning-gym:NAME?size=200&seed=1`: a question, its answer, and metadata that its scorer reads.
+
+    What follows the question mark are settings of the data set; `seed` is 0 unless given. Where a question has many
+    right answers and the data set names none, its row is a prompt alone.
+
+    Raises InputError where the extra is not installed, and for names, settings and values that the data set refuses.
+    """
+    name, _, query = source.removeprefix(GENERATED).partition("?")
+    try:
+        from reasoning_gym.factory import DATASETS, create_dataset
+    except ImportError:
+        raise InputError(f"{source} needs the verify extra: pip install reasoning-gym") from None
+    if name not in DATASETS:
+        hint = nearest(name, DATASETS, " (did you mean {}?)")
+        raise InputError(f"reasoning-gym has no data set {name!r}{hint}")
+    known = [field.name for field in fields(DATASETS[name][1])]
+    settings: dict[str, Any] = {"seed": 0}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in known:
+            hint = nearest(key, known, " (did you mean {}?)")
+            raise InputError(f"{source} has no setting {key!r}{hint}: it has {', '.join(known)}")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"{source} sets {key} to {value!r}, which is no value") from None
+    try:
+        dataset = create_dataset(name, **settings)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise InputError(f"{source} has settings that do not fit: {error}") from None
+    for entry in dataset:
+        asked = [{"role": "user", "content": entry["question"]}]
+        yield entry if isinstance(entry["answer"], str) else {"prompt": asked, **entry}

@@ -11,7 +11,7 @@
           split: train[-200:]                 # the rows evaluated, and ...
           train_split: train[:-200]           # ... those trained on
 
-A column may be a path into a row: `instances.0.input`. A task may also choose its rows by what they hold
+A column may be a path into a row: `instances[0].input`. A task may also choose its rows by what they hold
 (`where: {language: en}`), and limit their number and the length of answers (`limit`, `max_new_tokens`).
 
 Instruction templates: text with `{column}` where a row's column goes, `{{` and `}}` where a brace is meant.
@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accord.data.columns import value_at
 from accord.errors import InputError, located, nearest
 from accord.files import read_yaml
 
@@ -185,21 +186,6 @@ def fill(template: str, columns: Mapping[str, Any]) -> str:
 def blank(template: str) -> str:
     """The template with nothing in the place of its columns: what an answer is likely to be before the row is read."""
     return _replaced(template, lambda path: "")
-
-
-def value_at(columns: Mapping[str, Any], path: str) -> Any:
-    """What is at a column, or at a path into one such as `instances.0.input`; InputError where there is nothing."""
-    if path in columns:
-        return columns[path]
-    value: Any = columns
-    for key in path.split("."):
-        if isinstance(value, Mapping) and key in value:
-            value = value[key]
-        elif isinstance(value, Sequence) and not isinstance(value, str) and key.isdecimal() and int(key) < len(value):
-            value = value[int(key)]
-        else:
-            raise InputError(f"there is no column {path!r}; the row has {', '.join(map(str, columns))}.")
-    return value
 
 
 def _replaced(template: str, value: Any) -> str:

@@ -3,7 +3,9 @@ from . import attention as attention
 from . import cache as cache
 from . import checkpoint as checkpoint
 from . import config as config
+from . import encoders as encoders
 from . import fit as fit
+from . import folders as folders
 from . import forward as forward
 from . import generate as generate
 from . import inside as inside
@@ -11,6 +13,7 @@ from . import load as load
 from . import models as models
 from . import precision as precision
 from . import readout as readout
+from . import routers as routers
 from . import sampling as sampling
 from . import tiles as tiles
 from . import trees as trees

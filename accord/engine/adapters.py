@@ -71,7 +71,7 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
         use_dora=config.lora_dora,
         modules_to_save=["score"] if hasattr(network, "score") else None,
         task_type="SEQ_CLS" if hasattr(network, "score") else "CAUSAL_LM",
-        base_model_name_or_path=_base(network, model.name),
+        base_model_name_or_path=_base(network, model.name, config.lora_dora),
     )
     head, weights = getattr(network, "score", None), next(network.parameters()).dtype
     cast_linear(network, model.dtype)
@@ -90,11 +90,14 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
     return model
 
 
-def _base(network: nn.Module, name: str) -> str:
+def _base(network: nn.Module, name: str, dora: bool) -> str:
     """What the adapters are for: the model, or where an adapter was merged into it, what that one was for."""
     start = getattr(network, "_merged", None)
     if start is None:
-        return str(Path(name).resolve()) if Path(name).exists() else name
+        source = getattr(network, "name_or_path", "") or name
+        return str(Path(source).resolve()) if Path(source).exists() else source
+    if dora:
+        raise InputError(f"{start} holds an adapter that DoRA cannot be added to: merge it first (accord merge).")
     read_lora(start)
     return str(read_config(start)["base_model_name_or_path"])
 
@@ -204,9 +207,19 @@ def read_lora(folder: Path) -> tuple[Any, dict[str, Tensor]]:
     """The configuration and the weights of a plain LoRA; InputError where the folder holds another adapter."""
     config, tensors = peft().PeftConfig.from_pretrained(str(folder)), load_file(folder / WEIGHTS)
     is_plain = config.peft_type == "LORA" and not config.use_dora and config.bias == "none" and not config.rank_pattern
-    if not is_plain or any(not name.endswith((".lora_A.weight", ".lora_B.weight")) for name in tensors):
-        raise InputError(f"{folder} holds an adapter that no second one can be added to: merge it first (accord merge).")
+    if not is_plain or any(
+        not name.endswith((".lora_A.weight", ".lora_B.weight", ".score.weight")) for name in tensors
+    ):
+        raise InputError(f"{folder} holds an adapter that none can be joined to: merge it first (accord merge).")
     return config, tensors
+
+
+def labels_in(folder: Path) -> int:
+    """How many labels a classifier's adapter has; InputError where it has no head."""
+    heads = [tensor for name, tensor in load_file(folder / WEIGHTS).items() if name.endswith("score.weight")]
+    if not heads:
+        raise InputError(f"{folder} holds the adapter of a classifier without its head (score.weight).")
+    return len(heads[0])
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -221,8 +234,16 @@ def _in_file(name: str) -> str:
 
 def read_adapters(network: nn.Module, folder: Path) -> None:
     """Give a network with adapters those that `save_adapters` wrote of it."""
+    lora: Any = network._adapter
     tensors = load_file(folder / WEIGHTS)
-    take(network, {name: tensors[_in_file(name)] for name in own_state(network)})
+    found = {name: tensors[_in_file(name)] for name in own_state(network)}
+    if getattr(network, "_merged", None) is not None:  # what is its own lies last
+        for name, tensor in found.items():
+            if ".lora_A." in name:
+                found[name] = tensor[-lora.r :]
+            elif ".lora_B." in name:
+                found[name] = tensor[:, -lora.r :] / scale(lora)
+    take(network, found)
 
 
 def merged(network: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel:
@@ -231,7 +252,9 @@ def merged(network: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel
     Raises InputError where they do not fit it.
     """
     try:
-        return peft().PeftModel.from_pretrained(network, str(folder)).merge_and_unload()  # type: ignore[no-any-return]
+        whole = peft().PeftModel.from_pretrained(network, str(folder)).merge_and_unload().requires_grad_(True)
+        whole._merged = folder
+        return whole.eval()  # type: ignore[no-any-return]
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"the adapter {name} does not fit its base model: {said}") from error

@@ -5,6 +5,7 @@ Nothing here needs torch, so that a command line can show the settings of every 
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -13,6 +14,7 @@ from accord import engine
 from accord.errors import InputError
 
 if TYPE_CHECKING:
+    from accord.engine.models import AnyModel
     from accord.engine.sampling import Sampling
 
 
@@ -80,7 +82,28 @@ class AdapterConfig(OptimizerConfig):
 
 
 @dataclass(kw_only=True)
-class TrainingConfig(AdapterConfig):
+class TemplateOptions:
+    """By which chat template a model reads and writes."""
+
+    chat_template: str | None = None
+    """The chat template of a model that has none, or in place of its own: a file of Jinja, or chatml; a model that is
+    trained keeps it."""
+    system: Literal["refuse", "fold"] = "refuse"
+    """What is done with a system message where the chat template has no place for one: fold puts it before the first
+    question."""
+
+    def templated(self, model: AnyModel) -> AnyModel:
+        """The model with this chat template; the one that is given stays as it is.
+
+        Raises InputError where the file cannot be read or is no chat template.
+        """
+        made = copy.copy(model)
+        made.tokenizer = engine.turns.with_template(model.tokenizer, self.chat_template, self.system)
+        return made
+
+
+@dataclass(kw_only=True)
+class TrainingConfig(TemplateOptions, AdapterConfig):
     """Settings that every method has."""
 
     batch_size: int = 8
@@ -97,15 +120,13 @@ class TrainingConfig(AdapterConfig):
     """Precision of matrix products; auto is bfloat16 where the processor has it. Weights stay float32."""
     tokens_per_pass: int = 2048
     """Tokens computed at once; fewer need less memory and change nothing else."""
-    chat_template: str | None = None
-    """The chat template of a model that has none, or in place of its own: a file of Jinja, or chatml; the trained model
-    keeps it."""
-    system: Literal["refuse", "fold"] = "refuse"
-    """What is done with a system message where the chat template has no place for one: fold puts it before the first
-    question."""
+    router_aux_loss_coefficient: float | None = None
+    """Weight of the loss that balances a mixture's experts (0: none); without it the model's router_aux_loss_coef."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.router_aux_loss_coefficient is not None and not 0 <= self.router_aux_loss_coefficient < math.inf:
+            raise InputError(f"router_aux_loss_coefficient must be 0 or more, not {self.router_aux_loss_coefficient}.")
         sizes = ("batch_size", "epochs", "max_length", "tokens_per_pass")
         require_positive(**{name: getattr(self, name) for name in sizes})
         if self.max_steps is not None and self.max_steps < 1:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from accord.engine.config import TrainingConfig
 from accord.engine.precision import autocast, compute_dtype
+from accord.engine.routers import Balance
 from accord.engine.trees import Trees
-from accord.errors import TrainingStopped
+from accord.errors import TrainingStopped, row_called
 
 Measures = Mapping[str, Tensor]
 """Named values to report, any number of them; the report is their mean over the whole step."""
@@ -41,6 +42,28 @@ class LossTerm:
         size = {"tree": lambda t: len(t.trees), "branch": lambda t: len(t.learning), "token": lambda t: len(t.target)}
         return sum(size[self.per](trees) for trees in self.packs)
 
+    def tree_of(self, trees: Trees) -> Tensor:
+        """The tree in its pack that each value is of."""
+        if self.per == "tree":
+            return torch.arange(len(trees.trees), device=trees.group.device)
+        return trees.group[trees.learning if self.per == "branch" else trees.owner]
+
+    def compute(self, trees: Trees, dtype: torch.dtype, when: str) -> tuple[Tensor, Measures]:
+        """The values and measures of a pack, in a compute precision; TrainingStopped where a value is not finite."""
+        with autocast(dtype, trees.tokens.device):
+            values, measures = self.objective(trees)
+        if not torch.isfinite(values.sum()):
+            raise TrainingStopped(self._not_finite(when, values.detach(), trees))
+        return values, measures
+
+    def _not_finite(self, when: str, values: Tensor, trees: Trees) -> str:
+        bad = self.tree_of(trees)[~torch.isfinite(values)].tolist()
+        rows = named_rows(trees.trees[i].row for i in bad or range(len(trees.trees)))
+        return (
+            f"{when}: the loss of {rows} is not finite, so the run has stopped with its weights as they were; look at "
+            "these rows, or lower the learning rate."
+        )
+
 
 class Optimizer:
     """AdamW over named networks, a learning-rate schedule, and the arithmetic of one step."""
@@ -48,6 +71,7 @@ class Optimizer:
     def __init__(self, networks: Mapping[str, nn.Module], config: TrainingConfig, total: int) -> None:
         keep_freed_memory()
         self.networks, self.config = dict(networks), config
+        self.balance = Balance(networks, config.router_aux_loss_coefficient)
         self.device = next(iter(self.parameters())).device
         self.dtype = compute_dtype(config.dtype, self.device)
         self.restart(total)
@@ -73,10 +97,11 @@ class Optimizer:
     def update(self, step: int, *terms: LossTerm) -> dict[str, float]:
         """One step, counted from 0: gradients of sum(weight * sum(values) / count), clipped, and AdamW's update.
 
-        The gradient is that of the mean over all packs together, however the trees were shared among them.
+        The gradient is that of the mean over all packs together, however the trees were shared among them. Where a
+        network has routers, each term's mean has its balancing loss added to it (`accord.engine.routers`).
 
         Returns:
-            the mean of every measure, `loss`, `gradient_norm` and `learning_rate`.
+            the mean of every measure, `loss`, `gradient_norm` and `learning_rate`; with routers `balance_loss`.
 
         Raises:
             TrainingStopped: a loss or the gradient is not finite; the weights are as they were.
@@ -86,16 +111,25 @@ class Optimizer:
         loss = 0.0
         for term in terms:
             seen, count = 0, term.count
+            tokens = sum(len(trees.tokens) for trees in term.packs)
             for trees in term.packs:
-                with autocast(self.dtype, self.device):
-                    values, measures = term.objective(trees)
-                total = values.sum()
-                if not torch.isfinite(total):
+                try:
+                    with self.balance.listening() as balances:
+                        values, measures = term.compute(trees, self.dtype, f"step {step + 1}")
+                except TrainingStopped:
                     self.adam.zero_grad(set_to_none=True)
-                    raise TrainingStopped(_not_finite(step, values.detach(), trees, term.per))
-                (total * (term.weight / count)).backward()
+                    raise
+                total = values.sum()
+                part, reported = total * (term.weight / count), float(total.detach()) * term.weight / count
+                for balance, coefficient in balances:
+                    share = len(trees.tokens) / tokens
+                    part = part + coefficient * term.weight * share * balance
+                    reported += coefficient * term.weight * share * float(balance.detach())
+                    sums["balance_loss"] += len(trees.tokens) * float(balance.detach())
+                    counts["balance_loss"] += len(trees.tokens)
+                part.backward()
                 seen += values.numel()
-                loss += float(total.detach()) * term.weight / count
+                loss += reported
                 for name, measured in measures.items():
                     sums[name] += float(measured.detach().double().sum())
                     counts[name] += measured.numel()
@@ -117,21 +151,11 @@ class Optimizer:
 
 def named_rows(rows: Iterable[int]) -> str:
     """Rows of the data, counted from 0, as a message names them: counted from 1, the first eight."""
-    known = sorted({r + 1 for r in rows if r >= 0})
+    known = sorted({r for r in rows if r >= 0})
     if not known:
         return "rows that came from no file"
-    return f"row{'s' if len(known) > 1 else ''} {', '.join(map(str, known[:8]))}{' ...' if len(known) > 8 else ''}"
-
-
-def _not_finite(step: int, values: Tensor, trees: Trees, per: str) -> str:
-    each = torch.arange(len(trees.trees))
-    tree = {"tree": each, "branch": trees.group[trees.learning].cpu(), "token": trees.group[trees.owner].cpu()}[per]
-    bad = tree[~torch.isfinite(values.cpu())]
-    rows = named_rows(trees.trees[i].row for i in (bad if len(bad) else each).tolist())
-    return (
-        f"step {step + 1}: the loss of {rows} is not finite, so the run has stopped with its weights as they were; "
-        "look at these rows, or lower the learning rate."
-    )
+    named = ", ".join(row_called(r).removeprefix("row ") for r in known[:8])
+    return f"row{'s' if len(known) > 1 else ''} {named}{' ...' if len(known) > 8 else ''}"
 
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # mallopt's names for them, from malloc.h

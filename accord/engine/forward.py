@@ -42,9 +42,12 @@ def hidden_states(model: nn.Module, trees: Trees) -> Tensor:
     if takes_trees(model):
         return read_row(model, trees.tokens, trees.positions, TreeAttention(trees.tiles))
     rows, index = _one_row_a_branch(trees)
+    heard: list[Tensor] = getattr(model, "_router_logits", [])  # see `accord.engine.routers`
+    before = len(heard)
     hidden = model.base_model(  # type: ignore[operator, union-attr]
         input_ids=rows, attention_mask=torch.ones_like(rows), use_cache=False
     ).last_hidden_state
+    heard[before:] = [logits.index_select(0, index) for logits in heard[before:]]
     return hidden.flatten(0, 1).index_select(0, index)  # type: ignore[no-any-return]
 
 

@@ -1,17 +1,34 @@
-"""Models by folder, Hub name or short name; safetensors only, and code that comes with a model only where asked for."""
+"""Models by folder, file, Hub name or short name: safetensors and GGUF, and a model's own code only where asked for."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.quantizers import AutoHfQuantizer
 
-from accord.engine.models import AnyModel, Policy, PreferenceNetwork, Scorer, preference_labels, prepare_network, quiet
+from accord.engine.adapters import adapted, labels_in, merged, read_adapters, read_config
+from accord.engine.encoders import Encoder, reads_last_token
+from accord.engine.folders import has_tokenizer, locate, not_trainable, quantization
+from accord.engine.models import (
+    AnyModel,
+    Model,
+    Policy,
+    PreferenceNetwork,
+    Scorer,
+    preference_labels,
+    prepare_network,
+    quiet,
+)
 from accord.engine.precision import compute_dtype
 from accord.errors import InputError
 
@@ -19,29 +36,33 @@ SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def load_model(
-    name: str, *, device: str | None = None, dtype: str = "float32", trust_remote_code: bool = False
+    name: str,
+    *,
+    device: str | None = None,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    trained: bool = False,
 ) -> Policy:
-    """A causal language model and its tokenizer, with float32 weights.
+    """A causal language model and its tokenizer, with float32 weights, or as they were quantized.
 
     Args:
-        name: a folder, a Hugging Face Hub name, or `smollm2` for SmolLM2-135M-Instruct.
+        name: a folder, a GGUF file, a Hugging Face Hub name, or `smollm2` for SmolLM2-135M-Instruct.
         device: "cpu", "cuda", ...; a GPU where there is one unless told otherwise.
         dtype: the precision it computes in, float32, bfloat16, or auto for bfloat16 where the processor has it.
         trust_remote_code: run code that comes with the model; only for models you trust.
+        trained: whether it is to be trained, which quantized weights cannot be.
 
     Raises:
         InputError: there is no such model, or it is a reward or preference model.
     """
-    network, tokenizer = read_network(transformers.AutoModelForCausalLM, name, device, trust_remote_code)
-    if any("SequenceClassification" in architecture for architecture in network.config.architectures or ()):
-        raise InputError(f"{name} scores texts and writes none: it is a reward or preference model, no language model.")
+    network, tokenizer = read_network(transformers.AutoModelForCausalLM, name, device, trust_remote_code, trained)
     return Policy(network, tokenizer, name, compute_dtype(dtype, network.device))
 
 
 def load_reward_model(
     name: str, *, device: str | None = None, dtype: str = "float32", trust_remote_code: bool = False
-) -> Scorer:
-    """A reward model: a sequence classifier with one label.
+) -> Scorer | Encoder:
+    """A reward model: a sequence classifier with one label; an `Encoder` where it reads more than the last token.
 
     Raises InputError where there is no such model, or it is not a classifier with one label.
     """
@@ -62,28 +83,35 @@ def load_preference_model(
     Raises InputError where there is no such model, or it is not a preference model.
     """
     model = load_classifier(name, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-    if isinstance(model, Scorer):
+    if not isinstance(model, PreferenceNetwork):
         raise InputError(f"{name} is a reward model, not a preference model; train one with `accord preference`.")
     return model
 
 
 def load_classifier(
     name: str, *, device: str | None = None, dtype: str = "float32", trust_remote_code: bool = False
-) -> Scorer | PreferenceNetwork:
+) -> Scorer | PreferenceNetwork | Encoder:
     """A reward model or a preference model, by the labels that its configuration names.
 
     Raises InputError where there is no such model, or it is neither.
     """
     network, tokenizer = read_network(transformers.AutoModelForSequenceClassification, name, device, trust_remote_code)
-    architecture, labels = (network.config.architectures or [""])[0], sorted((network.config.id2label or {}).values())
+    labels = sorted((network.config.id2label or {}).values())
     precision = compute_dtype(dtype, network.device)
-    if "SequenceClassification" in architecture and len(labels) == 1:
+    if not reads_last_token(network) and len(labels) == 1:
+        return Encoder(network, tokenizer, name, precision)
+    if len(labels) == 1:
         return Scorer(network, tokenizer, name, precision)
-    if "SequenceClassification" in architecture and labels == sorted(preference_labels(len(labels) // 2)):
+    if labels == sorted(preference_labels(len(labels) // 2)):
         return PreferenceNetwork(network, tokenizer, name, precision)
-    raise InputError(
-        f"{name} is not a reward model: it must be a sequence classifier with one label, and is a {architecture} "
-        f"with {len(labels)}; train one with `accord reward`, or a preference model with `accord preference`."
+    raise _no_classifier(name, network.config)
+
+
+def _no_classifier(name: str, config: transformers.PreTrainedConfig) -> InputError:
+    kind, labels = ", ".join(config.architectures or ["model"]), len(config.id2label or ())
+    return InputError(
+        f"{name} is not a reward model: it must be a sequence classifier with one label, and is a {kind} with "
+        f"{labels}; train one with `accord reward`, or a preference model with `accord preference`."
     )
 
 
@@ -93,93 +121,131 @@ def reload(model: AnyModel, folder: str | Path) -> AnyModel:
     return type(model)(network, tokenizer, str(folder), model.dtype)
 
 
+def read_weights(model: Model, folder: str | Path) -> None:
+    """Give a model, in place, the weights that `Model.save` wrote of it, or of its adapters."""
+    if adapted(model.network):
+        read_adapters(model.network, Path(folder))
+    else:
+        model.network.load_state_dict(reload(model, folder).network.state_dict())
+
+
 def read_network(
-    kind: Any, name: str, device: str | None = None, remote: bool = False
+    kind: Any, name: str, device: str | None = None, remote: bool = False, trained: bool = False
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """The prepared network, of a class of transformers, and the tokenizer that a folder, the Hub or a package holds.
 
-    Raises InputError where there is none, or it cannot be read.
+    An adapter is merged into the weights of the model that it is for.
+    Raises InputError where there is none, it cannot be read, or it is quantized and to be trained.
     """
-    source, gguf_file = locate(str(smollm2()) if name == "smollm2" else name)
+    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    network, tokenizer = _read(kind, name, target, remote, trained)
+    is_encoder = kind is transformers.AutoModelForSequenceClassification and not reads_last_token(network)
+    return network if is_encoder else prepare_network(network, name), tokenizer
+
+
+def _read(
+    kind: Any, name: str, target: str, remote: bool, trained: bool, config: Any = None
+) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+    """The network and the tokenizer as they lie there; of a `config` that is given the head is in an adapter."""
+    source, gguf_file, base = locate(str(smollm2()) if name == "smollm2" else name)
+    if base is not None:
+        return _read_adapter(kind, name, Path(source), base, target, remote, trained)
     given: dict[str, Any] = {"trust_remote_code": remote, **({"gguf_file": gguf_file} if gguf_file else {})}
+    how: dict[str, Any] = {
+        "dtype": torch.float32,
+        "use_safetensors": True,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,
+    }
+    what = "the GGUF file" if gguf_file else "the model"
     try:
         with quiet():
+            if config is None:
+                config = transformers.AutoConfig.from_pretrained(source, **given)
+                _check_kind(name, kind, config)
+            else:
+                how["config"] = config
+            method = None if gguf_file else quantization(config)
+            if method and trained:
+                raise InputError(not_trainable(name, method))
+            if method and not AutoHfQuantizer.supports_quant_method(config.to_dict()["quantization_config"]):
+                raise InputError(f"{name} is quantized ({method}), in a way that transformers does not read.")
+            if method:
+                how["device_map"], what = {"": target}, f"the model, quantized by {method},"
+            elif gguf_file and hasattr(transformers, "GgufConfig"):
+                how["quantization_config"] = transformers.GgufConfig(dequantize=True)
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **given)
-            network, info = kind.from_pretrained(
-                source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **given
-            )
+            network, info = kind.from_pretrained(source, **how, **given)
+    except InputError:
+        raise
     except Exception as error:  # files that others wrote fail in any manner
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        form = "the GGUF file" if gguf_file else "the model"
-        raise InputError(f"{form} {name} cannot be loaded: {said}") from error
+        raise InputError(f"{what} {name} cannot be loaded: {_cause(error)}") from error
+    if "config" in how:
+        info["missing_keys"] = [key for key in info["missing_keys"] if not key.startswith("score.")]
     check_loaded(name, network, tokenizer, info)
-    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return prepare_network(network.to(target).eval(), name), tokenizer
+    return network.requires_grad_(False).eval() if method else network.to(target).eval(), tokenizer
 
 
-class Source(NamedTuple):
-    """A folder or a Hub name, and in it the GGUF file to read, where it is one."""
-
-    name: str
-    gguf_file: str | None = None
-
-
-def locate(name: str) -> Source:
-    """The folder, file or Hub name that a model's name means.
-
-    Raises:
-        InputError: there is none, or what is there is no model that can be used as it is.
-    """
-    path = Path(name).expanduser()
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise InputError(f"{name} is a file; a model is a folder with a config.json, a GGUF file, or a Hub name.")
-        with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise InputError(f"{name} is no GGUF file: it does not begin as one.")
-        return Source(str(path.parent), path.name)
-    if path.exists():
-        _check_folder(name, path)
-        return Source(str(path))
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name.split("/")[0]).is_dir()
-    if looks_local:
-        raise InputError(f"there is no model folder {name}.")
-    return Source(name)
+def _read_adapter(
+    kind: Any, name: str, folder: Path, base: str, target: str, remote: bool, trained: bool
+) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+    """The network that an adapter is for, with the adapter merged into it, and the tokenizer beside the adapter."""
+    writes, scores = kind is transformers.AutoModelForCausalLM, read_config(folder).get("task_type") == "SEQ_CLS"
+    if scores and writes:
+        raise InputError(f"{name} scores texts and writes none: it is a reward or preference model, no language model.")
+    if not scores and kind is transformers.AutoModelForSequenceClassification:
+        raise InputError(f"{name} is not a reward model: it is an adapter of a language model, {base}.")
+    config = None
+    if scores:
+        known = str(folder) if (folder / "config.json").exists() else base
+        labels = {} if (folder / "config.json").exists() else {"num_labels": labels_in(folder)}
+        config = transformers.AutoConfig.from_pretrained(known, trust_remote_code=remote, **labels)
+    network, tokenizer = _read(kind, base, target, remote, trained, config)
+    if getattr(network.config, "quantization_config", None):
+        raise InputError(f"{name} is an adapter of {base}, which is quantized: merge it into the model in full.")
+    if has_tokenizer(folder):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=remote)
+    return merged(network, folder, name), tokenizer
 
 
-def _check_folder(name: str, path: Path) -> None:
-    adapter = _read(path / "adapter_config.json")
-    if adapter is not None:
-        base = adapter.get("base_model_name_or_path") or "another model"
-        raise InputError(
-            f"{name} holds an adapter (LoRA) of {base}, no whole model: merge it (peft's merge_and_unload, then "
-            "save_pretrained) and give the folder of the merged model."
+def _cause(error: Exception) -> str:
+    """Why files could not be read, on one line, and what to do where that is known."""
+    said = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" ...")
+    if isinstance(error, SafetensorError):
+        return f"its weights are no whole safetensors ({said}): copy them anew."
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"it needs {error.name}: pip install {error.name.partition('.')[0]}."
+    if "trust_remote_code" in said or "custom code" in said:
+        return (
+            "it needs code that comes with it, which no command runs; load_model(..., trust_remote_code=True) "
+            "in Python does, for models you trust."
         )
-    config = _read(path / "config.json")
-    if config is None:
-        inner = path / "model"
-        hint = f"; did you mean {inner}?" if (inner / "config.json").exists() else "."
-        raise InputError(f"{name} is not a model folder: it has no config.json{hint}")
-    quantized = config.get("quantization_config")
-    if quantized:
-        method = quantized.get("quant_method", "some method") if isinstance(quantized, dict) else quantized
-        raise InputError(
-            f"{name} is quantized ({method}), and such weights are not read: give the model in bfloat16, float16 or "
-            "float32 that it was made from."
-        )
+    return said
 
 
-def _read(file: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None where there is no file."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except OSError:
-        return None
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON ({error}); restore it.") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{file} must hold a JSON object; restore it.")
-    return value
+def _check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig) -> None:
+    """Raise InputError where a configuration is that of another kind of model than a class of transformers is for."""
+    known = [a for a in config.architectures or () if hasattr(transformers, a)]
+    scores = any("SequenceClassification" in architecture for architecture in known)
+    if kind is transformers.AutoModelForSequenceClassification and known and not scores:
+        raise _no_classifier(name, config)
+    if kind is not transformers.AutoModelForCausalLM:
+        return
+    if scores:
+        raise InputError(f"{name} scores texts and writes none: it is a reward or preference model, no language model.")
+    said = f"{name} is a {', '.join(known) or config.model_type}"
+    if config.is_encoder_decoder:
+        raise InputError(f"{said}, which has an encoder and a decoder, and only models of a decoder alone are read.")
+    others = [part for part in ("vision_config", "audio_config") if getattr(config, part, None) is not None]
+    if others:
+        raise InputError(f"{said}, which reads more than text: give a model of text alone.")
+    writers = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    if known and not any(architecture in writers for architecture in known):
+        raise InputError(f"{said}, which is no causal language model, and writes no text.")
+
+
+HEADS = ("lm_head.", "score.", "v_head.", "classifier.")
+"""Other heads of the same trunk, which a folder may hold and nothing reads."""
 
 
 def check_loaded(
@@ -188,21 +254,39 @@ def check_loaded(
     tokenizer: transformers.PreTrainedTokenizerBase,
     info: dict[str, Any],
 ) -> None:
-    """Raise InputError where weights are missing or do not fit, or the tokenizer has tokens that the network lacks."""
-    own = type(network).__name__ in (network.config.architectures or ())
-    for what, keys in (
-        ("lacks", info["missing_keys"] if own else ()),
-        ("has other shapes for", info["mismatched_keys"]),
+    """Raise InputError where weights are missing, left over, of other shapes or not finite, or tokens lack a row."""
+    for what, keys, remedy in (
+        ("lacks the weight", info["missing_keys"], "copy it anew"),
+        ("has another shape than its config.json says for", info["mismatched_keys"], "restore the file that is wrong"),
+        (
+            "has no place for the weight",
+            _left_over(info["unexpected_keys"]),
+            "restore the config.json it was saved with",
+        ),
+        ("has numbers that are not finite in", _not_finite(network), "copy it anew, or take an earlier checkpoint"),
     ):
-        first = sorted(key if isinstance(key, str) else key[0] for key in keys)[:1]
-        if first:
-            raise InputError(f"the model {name} {what} the weight {first[0]} (and {len(keys) - 1} more): copy it anew.")
+        names = sorted(key if isinstance(key, str) else key[0] for key in keys)
+        if names:
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise InputError(f"the model {name} {what} {names[0]}{more}: {remedy}.")
     rows = network.get_input_embeddings().weight.shape[0]  # type: ignore[index, union-attr]
     if len(tokenizer) > rows:
         raise InputError(
             f"the tokenizer of {name} has {len(tokenizer)} tokens and the model's embedding {rows}: grow it "
             "(resize_token_embeddings of transformers) and save it, or give the tokenizer it was trained with."
         )
+
+
+def _left_over(keys: Iterable[str]) -> list[str]:
+    return [key for key in keys if not key.startswith(HEADS)]
+
+
+def _not_finite(network: nn.Module) -> list[str]:
+    """The names of weights in floating point that hold NaN or infinity: their sum does, or, rarely, overflows."""
+    plain = (torch.float32, torch.bfloat16, torch.float16)
+    named = [(n, p.data) for n, p in network.named_parameters() if type(p.data) is Tensor and p.dtype in plain]
+    suspects = [(n, p) for n, p in named if not bool(p.sum(dtype=torch.float32).isfinite())]
+    return [n for n, p in suspects if not bool(p.isfinite().all())]
 
 
 def smollm2() -> Path | str:
@@ -218,15 +302,8 @@ def smollm2() -> Path | str:
         return SMOLLM2
     cache = Path(os.environ.get("ACCORD_CACHE", "~/.cache/accord")).expanduser() / "smollm2"
     if not (cache / "config.json").exists():
-        if importlib.util.find_spec("gguf") is None or importlib.util.find_spec("accelerate") is None:
-            raise InputError("reading smollm2 needs the gguf extra: pip install gguf accelerate.")
-        root = package.submodule_search_locations[0]
-        file = next(Path(root).glob("*.gguf")).name
-        with quiet():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(root, gguf_file=file)
-            network: Any = transformers.AutoModelForCausalLM.from_pretrained(root, gguf_file=file, dtype=torch.float32)
-        del network.config.quantization_config
-        network.hf_quantizer, network._is_quantized = None, False
+        file = next(Path(package.submodule_search_locations[0]).glob("*.gguf"))
+        network, tokenizer = read_network(transformers.AutoModelForCausalLM, str(file))
         tokenizer.model_max_length = network.config.max_position_embeddings
-        Policy(prepare_network(network), tokenizer, "smollm2").save(cache)
+        Policy(network, tokenizer, "smollm2").save(cache)
     return cache

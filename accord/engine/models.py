@@ -25,7 +25,7 @@ from accord.engine.precision import autocast, compute_dtype
 from accord.engine.prove import take_fast_ways
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Trees
-from accord.engine.turns import turn_end
+from accord.engine.turns import FOLD, turn_end
 from accord.errors import InputError
 from accord.objectives.segments import segment_sum
 from accord.records import EncodedPrompt, Sample
@@ -84,6 +84,11 @@ class Model:
         return next(self.network.parameters()).device
 
     @property
+    def is_quantized(self) -> bool:
+        """Whether its weights are held in few bits, and only read."""
+        return getattr(getattr(self.network, "config", None), "quantization_config", None) is not None
+
+    @property
     def context(self) -> int | None:
         """Tokens the architecture can read at once, where it has a limit."""
         return getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
@@ -124,8 +129,11 @@ class Model:
         return bool(self.tokenizer.get_vocab() == other.tokenizer.get_vocab())
 
     def same_tokens(self, other: Model) -> bool:
-        """Whether both models read a chat as the same tokens: one vocabulary, one chat template."""
-        return self.same_vocabulary(other) and self.tokenizer.chat_template == other.tokenizer.chat_template
+        """Whether both models read a chat as the same tokens: one vocabulary, one chat template, folding or not."""
+        if not self.same_vocabulary(other):
+            return False
+        mine, others = (str(model.tokenizer.chat_template).removeprefix(FOLD) for model in (self, other))
+        return mine == others
 
     def save(self, folder: str | Path) -> Path:
         """Write network, tokenizer and chat template in Hugging Face format: whole under another name, then renamed.
@@ -140,6 +148,7 @@ class Model:
         with quiet():
             if adapted(self.network):
                 save_adapters(self.network, partial)
+                self.network.config.save_pretrained(partial)
             else:
                 self.network.save_pretrained(partial)
             self.tokenizer.save_pretrained(partial)
@@ -166,8 +175,11 @@ class Model:
         return other
 
     def frozen_copy(self: AnyModel) -> AnyModel:
-        """A copy that is only read, whose results equal this model's bit for bit: see `adapters.frozen_copy`."""
-        return self.with_network(frozen_copy(self.network, self.dtype))
+        """A copy that is only read, whose results equal this model's bit for bit: see `adapters.frozen_copy`.
+
+        A quantized model, which is never trained, is its own.
+        """
+        return self if self.is_quantized else self.with_network(frozen_copy(self.network, self.dtype))
 
 
 class Policy(Model):
@@ -210,7 +222,18 @@ class Classifier(Model):
     def outputs(self, trees: Trees) -> Tensor:
         """The L labels of every branch, (C, L)."""
         with self.autocast():
-            return outputs(self.network, trees, trees.last)
+            return outputs(self.network, trees, self._read(trees))
+
+    def _read(self, trees: Trees) -> Tensor:
+        """Where the labels are read, (C,): at a branch's last token, or, as transformers does, the last that is not
+        the padding of the configuration, which published models often have end a turn."""
+        pad = self.network.config.get_text_config().pad_token_id
+        back = [
+            next((i for i, token in enumerate(reversed(branch.tokens)) if token != pad), 0)
+            for tree in trees.trees
+            for branch in tree.branches
+        ]
+        return trees.last - torch.tensor(back, device=trees.last.device) if any(back) else trees.last
 
 
 class Scorer(Classifier):
@@ -268,8 +291,9 @@ def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedM
     # transformers reads a score at the last token that is not padding: were the end of turn padding too, it would read
     # the token before it.
     tokenizer = copy.deepcopy(model.tokenizer)
-    if tokenizer.pad_token == tokenizer.eos_token:
-        tokenizer.pad_token = tokenizer.unk_token if tokenizer.unk_token != tokenizer.eos_token else None
+    if tokenizer.pad_token in (None, tokenizer.eos_token):  # where there is none, trl has the end of turn pad
+        others = (tokenizer.unk_token, getattr(tokenizer, "bos_token", None))
+        tokenizer.pad_token = next((token for token in others if token not in (None, tokenizer.eos_token)), None)
     shared = twin(model.network) if adapted(model.network) else None
     config = copy.deepcopy(model.network.config) if shared is None else shared.config
     config.id2label = dict(enumerate(labels))

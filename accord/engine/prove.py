@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -32,8 +32,15 @@ from accord.files import write_text
 PROMPT, BRANCHES = 6, (5, 3)
 """Tokens of the prompt and of the two branches that are tried."""
 
+LOGITS = 1024
+"""Of the vocabulary, so many logits are compared."""
+
 CLOSE = 3e-4
 """Logits may differ by this share of their standard deviation: rounding stays far below it, another model far above."""
+
+ROUGH = 0.1
+"""The same where weights are quantized, as what is multiplied with them may be too, and then rounds otherwise in
+another batch."""
 
 
 class Ways(NamedTuple):
@@ -74,7 +81,7 @@ def take_fast_ways(network: PreTrainedModel, name: str = "") -> None:
     ways = _read(key)
     if ways is None:
         with torch.no_grad(), _told_apart(network):
-            with _first_layers(network):
+            with _first_layers(network), _few_logits(network):
                 ways = _proved(network, attention, name)
             ways = ways or _proved(network, attention, name)
         if ways is not None:
@@ -85,6 +92,7 @@ def take_fast_ways(network: PreTrainedModel, name: str = "") -> None:
 def _proved(network: PreTrainedModel, attention: str, name: str) -> Ways | None:
     """The fastest ways that agree with the plain one; None where that gives no numbers to compare."""
     tree = _tree(network)
+    close = CLOSE if getattr(network.config, "quantization_config", None) is None else ROUGH
     try:
         plain = _plain(network, tree)
     except (IndexError, RuntimeError, ValueError):  # a network that reads fewer tokens than are tried
@@ -94,9 +102,9 @@ def _proved(network: PreTrainedModel, attention: str, name: str) -> Ways | None:
     for ways in ORDER:
         ways.switch_on(network, attention)
         try:
-            agree = _agree(plain, _read_as_trees(network, tree))
+            agree = _agree(plain, _read_as_trees(network, tree), close)
             if agree and not _is_classifier(network):
-                agree = _agree([logits[: min(BRANCHES)] for logits in plain], _decoded(network, tree))
+                agree = _agree([logits[: min(BRANCHES)] for logits in plain], _decoded(network, tree), close)
         except Exception:  # an architecture that this way was not made for may fail in any manner
             agree = False
         if agree:
@@ -147,6 +155,25 @@ def _first_layers(network: PreTrainedModel) -> Iterator[None]:
         setattr(module, name, layers)
 
 
+@contextmanager
+def _few_logits(network: PreTrainedModel) -> Iterator[None]:
+    """The output layer has its first rows alone meanwhile: a vocabulary is most of a small network's work, and what is
+    done to logits is done to each alike."""
+    layer = network.get_output_embeddings()
+    whole: Any = getattr(layer, "weight", None)
+    if type(layer) is not nn.Linear or type(whole.data) is not Tensor:
+        yield
+        return
+    bias = layer.bias
+    layer.weight = nn.Parameter(whole.data[:LOGITS], requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.data[:LOGITS], requires_grad=False)
+    try:
+        yield
+    finally:
+        layer.weight, layer.bias = whole, bias
+
+
 def _kind(layer: nn.Module, index: int) -> str:
     """What tells a layer from others: its modules, with their settings, and the shapes of its weights."""
     modules = [
@@ -164,6 +191,8 @@ def _tree(network: PreTrainedModel) -> Tree:
     vocabulary = min(embeddings.num_embeddings, int(network.config.get_text_config().vocab_size))
     count = PROMPT + sum(BRANCHES)
     drawn = torch.randint(vocabulary, (count,), generator=torch.Generator().manual_seed(0)).tolist()
+    pad = network.config.get_text_config().pad_token_id  # which a classifier does not read
+    drawn = [(token + 1) % vocabulary if token == pad else token for token in drawn]
     starts = [PROMPT, PROMPT + BRANCHES[0], count]
     branches = tuple(Branch(tuple(drawn[a:b])) for a, b in pairwise(starts))
     return Tree(tuple(drawn[:PROMPT]), branches)
@@ -198,9 +227,9 @@ def _decoded(network: PreTrainedModel, tree: Tree) -> list[Tensor]:
     return list(torch.stack(steps, 1).float())
 
 
-def _agree(plain: list[Tensor], fast: list[Tensor]) -> bool:
+def _agree(plain: list[Tensor], fast: list[Tensor], close: float) -> bool:
     return all(
-        a.shape == b.shape and bool((a - b).abs().max() <= CLOSE * max(float(a.std()) if a.numel() > 1 else 1.0, 1e-6))
+        a.shape == b.shape and bool((a - b).abs().max() <= close * max(float(a.std()) if a.numel() > 1 else 1.0, 1e-6))
         for a, b in zip(plain, fast, strict=True)
     )
 

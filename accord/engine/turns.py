@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
+from jinja2 import TemplateSyntaxError
+
 from accord.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_ANSWER = "answer"
+_QUESTION, _ANSWER = "question", "answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +87,28 @@ def with_template(
             made.chat_template = Path(template).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"the chat template {template} cannot be read ({error}); give a file, or chatml") from None
+        _check_template(made, template)
     if system == "fold" and not _takes_system(made):
-        if not isinstance(made.chat_template, str):
+        if not made.chat_template:
             raise InputError("there is no chat template to fold system messages for; give one by --chat-template")
-        made.chat_template = FOLD + made.chat_template
+        named = made.chat_template if isinstance(made.chat_template, dict) else {"": made.chat_template}
+        folded = {name: FOLD + text for name, text in named.items()}
+        made.chat_template = folded if isinstance(made.chat_template, dict) else folded[""]
     return made
+
+
+def _check_template(tokenizer: PreTrainedTokenizerBase, file: str) -> None:
+    """Raise InputError where a file's template does not compile, fails on a question, or does not write it."""
+    try:
+        asked = [{"role": "user", "content": _QUESTION}]
+        text = str(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # a template is a program of somebody's, and may raise anything
+        where = f", line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
+        raise InputError(
+            f"the chat template {file} fails on a chat of one question ({error}{where}): mend it"
+        ) from None
+    if _QUESTION not in text:
+        raise InputError(f"{file} is no chat template: what it writes of a chat lacks the user's question")
 
 
 def _takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -44,7 +44,6 @@ def evaluate_agreement(
     *,
     data: str | None = None,
     annotators: dict[str, str] | None = None,
-    columns: dict[str, str] | None = None,
     **options: Any,
 ) -> AgreementResult:
     """Measure how far annotators agree beyond chance, and the accuracy that this allows a model of their preferences.
@@ -53,10 +52,9 @@ def evaluate_agreement(
 
     Args:
         out: the folder to write evaluation.json to.
-        data: a file or Hub name of judgments with a column that says who judged: annotator, or --columns.annotator.
+        data: a file or Hub name of judgments with a column that says who judged, or a column for each annotator:
+            --columns.annotator worker, or --columns.label ann,bob.
         annotators: instead, a file of judgments for each annotator, as --annotators.ann first.jsonl.
-        columns: the data's columns by what they hold: prompt, first and second (or completions, several separated by
-            commas), label, annotator.
         options: the fields of `RowOptions`.
 
     Raises:
@@ -65,7 +63,7 @@ def evaluate_agreement(
     require_folder(out)
     if (data is None) == (annotators is None):
         raise InputError("give --data, a file that says who judged, or --annotators.NAME, a file for each of them.")
-    ratings = rate_items(_read(data, annotators or {}, columns, RowOptions(**options)))
+    ratings = rate_items(_read(data, annotators or {}, RowOptions(**options)))
     if len(ratings.annotators) < 2:
         raise InputError(f"only {ratings.annotators[0]} judged; agreement needs two annotators.")
     if not len(ratings.counts):
@@ -74,13 +72,11 @@ def evaluate_agreement(
     return result.publish(out)
 
 
-def _read(
-    data: str | None, annotators: Mapping[str, str], columns: dict[str, str] | None, options: RowOptions
-) -> list[Judgment]:
+def _read(data: str | None, annotators: Mapping[str, str], options: RowOptions) -> list[Judgment]:
     if data is None:
-        files = {name: options.judgments(file, columns) for name, file in annotators.items()}
+        files = {name: options.judgments(file) for name, file in annotators.items()}
         return [replace(j, annotator=name) for name, some in files.items() for j in some]
-    judgments = options.judgments(data, columns)
+    judgments = options.judgments(data)
     nameless = next((j for j in judgments if not j.annotator), None)
     if nameless is not None:
         raise InputError(

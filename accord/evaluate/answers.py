@@ -84,7 +84,7 @@ class Answering:
 
     def load(self, name: str) -> Policy:
         """A model, known to whatever reads its answers."""
-        policy = load_model(name, dtype=self.options.dtype)
+        policy = self.options.templated(load_model(name, dtype=self.options.dtype))
         require_same_vocabulary(policy, self.reference)
         for reader in self.readers:
             listen(reader, policy)  # one other vocabulary, and all samples are read by their texts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb, sqrt
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,8 +22,8 @@ from accord.evaluate.accuracy import (
     length_correlation,
     nearer_on_ties,
 )
-from accord.evaluate.leads import JudgeLeads, Leader, Leads, ModelLeads, ScoreLeads, probe, probe_position
-from accord.evaluate.options import RowOptions, takes
+from accord.evaluate.leads import ChatLeads, JudgeLeads, Leader, Leads, ModelLeads, ScoreLeads, probe, probe_position
+from accord.evaluate.options import ChatOptions, takes
 from accord.evaluate.statistics import FEW, Floats, bootstrap_mean, mean
 from accord.files import require_folder
 from accord.records import Comparison, Text, Verdict
@@ -43,6 +43,8 @@ class OnTrial:
     kind: str
     unit: Unit
     leader: Leader
+    has_template: bool = False
+    """Whether it is a model that reads chats by a template."""
 
     def chance(self, lead: Floats) -> Floats | None:
         """The probability that each lead gives to the first completion, where it means one."""
@@ -51,7 +53,7 @@ class OnTrial:
         return lead + 0.5 if self.unit == "probability" else np.asarray(scipy.special.expit(lead))
 
 
-@takes(RowOptions)
+@takes(ChatOptions)
 def evaluate_comparisons(
     data: str,
     out: str,
@@ -60,7 +62,7 @@ def evaluate_comparisons(
     policy: str | None = None,
     reference: str | None = None,
     beta: float | None = None,
-    columns: dict[str, str] | None = None,
+    form: Literal["chat", "plain"] | None = None,
     probes: int = 200,
     max_length: int = 512,
     seed: int = 0,
@@ -75,7 +77,8 @@ def evaluate_comparisons(
     implicit reward is log pi - log ref.
 
     Args:
-        data: a file or Hub name of held-out judgments: preferences, rankings, or rows with --columns.
+        data: a file or Hub name of held-out judgments: preferences, rankings, or with --columns rows of a prompt, first
+            and second (or completions, several separated by commas), label, and perhaps source and annotator.
         out: the folder to write evaluation.json to.
         reward: the folder of a reward or preference model, or anything else that scores or judges: cafe,
             module:function, a URL, a formula, ai:MODEL.
@@ -83,15 +86,15 @@ def evaluate_comparisons(
         reference: the folder or name of its reference; without it log pi alone is measured.
         beta: what turns scores into log-odds, as DPO's beta does; without it an implicit reward, or what is no reward
             model, has no probabilities and so no calibration.
-        columns: the data's columns by what they hold, as --columns.first output_1 --columns.second output_2: prompt,
-            first and second (or completions, several separated by commas), label, source, annotator.
+        form: how texts in --columns are read: chat, through the chat template of the model on trial, which is the
+            default where it has one, or plain.
         probes: so many answers of the data are altered to see what the model can be fooled by; 0 for none.
         max_length: tokens of prompt and completion; longer completions are cut, rows with longer prompts left out.
         seed: decides which answers are altered.
         dtype: precision of matrix products; auto is bfloat16 where the processor has it.
         name: what the report calls what is measured.
         ceiling: the accuracy that noise in the judgments allows, where it is known.
-        options: the fields of `RowOptions`.
+        options: the fields of `ChatOptions`.
 
     Raises:
         InputError: the options do not fit the data.
@@ -104,11 +107,20 @@ def evaluate_comparisons(
             "give --reward, or --policy with --reference, to put it on trial, or --models and --judge to compare "
             "models' answers."
         )
-    judgments = RowOptions(**options).judgments(data, columns)
+    asked = ChatOptions(**options)
+    if form is not None and not asked.columns:
+        raise InputError("--form says how the texts in --columns are read; rows in the usual columns are as they are.")
+    judgments = asked.judgments(data)
     if all(j.label == 0.5 for j in judgments):
         raise InputError(f"{data} prefers no completion to another, so there is nothing to agree with.")
-    how = (beta, max_length, dtype)
+    how = (asked, beta, max_length, dtype)
     on_trial = _judging(reward, *how) if reward is not None else _implicit(str(policy), reference, *how)
+    if form == "chat" and not on_trial.has_template:
+        raise InputError(
+            f"--form chat needs a chat template, and {reward or policy} has none; --chat-template gives one."
+        )
+    if asked.columns and on_trial.has_template and form != "plain":
+        on_trial = replace(on_trial, leader=ChatLeads(on_trial.leader))
     result = try_on(judgments, on_trial, probes=probes, seed=seed)
     return result.model_copy(update={"name": name or on_trial.kind, "data": data, "ceiling": ceiling}).publish(out)
 
@@ -151,29 +163,38 @@ def try_on(judgments: Sequence[Judgment], on_trial: OnTrial, *, probes: int = 0,
     )
 
 
-def _judging(reward: str, beta: float | None, max_length: int, dtype: str) -> OnTrial:
+def _judging(reward: str, asked: ChatOptions, beta: float | None, max_length: int, dtype: str) -> OnTrial:
     judge = feedback.ai.with_progress(feedback.named.judge_named(reward))
+    feedback.named.give_template(judge, reward, asked)
+    models = [m.model for m in feedback.named.models_in(judge) if isinstance(m, feedback.learned.Learned)]
+    has_template = any(model.tokenizer.chat_template is not None for model in models)
     RewardJudge, ScoreJudge, score = feedback.judge.RewardJudge, feedback.judge.ScoreJudge, feedback.reward.score_texts
     if isinstance(judge, RewardJudge | ScoreJudge):
         scorer = judge.reward if isinstance(judge, RewardJudge) else feedback.named.reward_named(reward)
         unit: Unit = "score" if beta is None else "log-odds"
-        return OnTrial("reward", unit, ScoreLeads(lambda texts: (beta or 1.0) * score(scorer, texts)))
+        return OnTrial("reward", unit, ScoreLeads(lambda texts: (beta or 1.0) * score(scorer, texts)), has_template)
     if beta is not None:
         raise InputError(f"--beta turns scores into log-odds, and {reward} has probabilities of its own; leave it out.")
     if isinstance(judge, feedback.learned.LearnedJudge):
+        if isinstance(judge.model, engine.encoders.Encoder):
+            return OnTrial(
+                "reward model", "log-odds", ScoreLeads(lambda texts: judge.of_texts(texts).squeeze(1)), has_template
+            )
         model = judge.model.in_dtype(dtype)
         learned = feedback.learned.Learned(model)
         kind = "preference model" if isinstance(model, engine.models.PreferenceNetwork) else "reward model"
-        return OnTrial(kind, "log-odds", ModelLeads(model, learned.of_trees, max_length))
+        return OnTrial(kind, "log-odds", ModelLeads(model, learned.of_trees, max_length), has_template)
     return OnTrial("judge", "probability", JudgeLeads(judge))
 
 
-def _implicit(policy: str, reference: str | None, beta: float | None, max_length: int, dtype: str) -> OnTrial:
+def _implicit(
+    policy: str, reference: str | None, asked: ChatOptions, beta: float | None, max_length: int, dtype: str
+) -> OnTrial:
     import torch
 
     from accord.evaluate.answers import branch_log_probs, require_same_vocabulary
 
-    pi = engine.load.load_model(policy, dtype=dtype)
+    pi = asked.templated(engine.load.load_model(policy, dtype=dtype))
     ref = engine.load.load_model(reference, dtype=dtype) if reference else None
     require_same_vocabulary(pi, ref)
 
@@ -187,7 +208,8 @@ def _implicit(policy: str, reference: str | None, beta: float | None, max_length
         return (beta or 1.0) * gained[:, None]
 
     unit: Unit = "score" if beta is None else "log-odds"
-    return OnTrial("implicit reward", unit, ModelLeads(pi, outputs, max_length))
+    has_template = pi.tokenizer.chat_template is not None
+    return OnTrial("implicit reward", unit, ModelLeads(pi, outputs, max_length), has_template)
 
 
 def _warnings(trial: Trial, leads: Leads, invalid: int) -> list[str]:

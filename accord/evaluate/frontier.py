@@ -71,7 +71,7 @@ def evaluate_frontier(
     rows = asked.prompts(data)
     score = feedback.named.reward_named(judge)
     feedback.reward.check_prompts(score, [EncodedPrompt(row, (), i) for i, row in enumerate(rows)])
-    origin = engine.load.load_model(reference, dtype=asked.dtype)
+    origin = asked.templated(engine.load.load_model(reference, dtype=asked.dtype))
     answering = Answering(asked, origin, (score,))
     prompts = encoded(origin, rows, asked, asked.max_length)
     kept = [prompt.prompt for prompt in prompts]

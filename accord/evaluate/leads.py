@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from accord import data, engine, feedback, objectives
 from accord.evaluate.statistics import Floats, Indices, mean, numbered, rate
-from accord.records import Comparison, Ranking, Text, Verdict
+from accord.records import Comparison, Message, Ranking, Text, Verdict
 from accord.results.comparisons import Probe
 
 if TYPE_CHECKING:
@@ -94,6 +94,22 @@ class JudgeLeads:
         swapped = self.judge([Comparison(c.prompt, c.second, c.first) for c in comparisons])
         orders = [feedback.judge.Orders(*both) for both in zip(forward, swapped, strict=True)]
         return Leads.of(_leads([o.verdict for o in orders]), orders)
+
+
+@dataclass(frozen=True)
+class ChatLeads:
+    """The lead of what reads chats, of texts: each prompt becomes a user's message, each completion the answer."""
+
+    leader: Leader
+
+    def __call__(self, comparisons: Sequence[Comparison]) -> Leads:
+        return self.leader([_as_chat(c) for c in comparisons])
+
+
+def _as_chat(pair: Comparison) -> Comparison:
+    asked = (Message("user", pair.prompt),) if isinstance(pair.prompt, str) and pair.prompt else pair.prompt
+    prompt, (first, second) = data.messages.align(asked, pair.first, pair.second)
+    return Comparison(prompt, first, second)
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from accord import data, engine
+from accord.console import status
+from accord.engine.config import TemplateOptions
+from accord.errors import LeftOut
 from accord.results.models import Drawing
 
 if TYPE_CHECKING:
     from accord.data.judgments import Judgment
+    from accord.data.load import Source
     from accord.engine import Sampling
-    from accord.records import Prompt
+    from accord.records import Prompt, Row
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class RowOptions:
     """Which rows of the data are read."""
 
@@ -25,18 +29,36 @@ class RowOptions:
     """Which rows, such as train, train[:100] or train[-100:]."""
     limit: int | None = None
     """Only the first so many rows."""
+    columns: dict[str, str] | None = None
+    """The data's columns by the names that are read, where they have others: prompt=question,chosen=best.text."""
 
-    def prompts(self, source: str) -> list[Prompt]:
+    def rows(self, source: Source) -> list[Row]:
+        """These rows, as `load_data` reads them."""
+        return self._read(data.load_data, source)
+
+    def prompts(self, source: Source) -> list[Prompt]:
         """The prompts of these rows, as `load_prompts` reads them."""
-        return data.load_prompts(source, split=self.split, limit=self.limit)
+        return self._read(data.load_prompts, source)
 
-    def judgments(self, source: str, columns: Mapping[str, str] | None) -> list[Judgment]:
+    def _read(self, load: Callable[..., list[Any]], source: Source) -> list[Any]:
+        left_out = LeftOut(strict=True)
+        rows = load(source, split=self.split, limit=self.limit, columns=self.columns, left_out=left_out)
+        for line in left_out.taken:
+            status(line)
+        return rows
+
+    def judgments(self, source: Source) -> list[Judgment]:
         """The judgments in these rows, as `load_judgments` reads them."""
-        return data.judgments.load_judgments(source, columns=columns, split=self.split, limit=self.limit)
+        return data.judgments.load_judgments(source, columns=self.columns, split=self.split, limit=self.limit)
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnswerOptions(RowOptions):
+@dataclass(kw_only=True)
+class ChatOptions(TemplateOptions, RowOptions):
+    """The same, and by which chat template they are read."""
+
+
+@dataclass(kw_only=True)
+class AnswerOptions(ChatOptions):
     """The same, and how models answer their prompts."""
 
     max_new_tokens: int = 64
@@ -65,7 +87,7 @@ class AnswerOptions(RowOptions):
         return Drawing(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=self.seed)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class HeldOutOptions(AnswerOptions):
     """The same of questions that leave out rows too long to be trained on."""
 

@@ -104,7 +104,7 @@ def _drawn(model: str, data: str, n: int, asked: HeldOutOptions, reward: str, ju
 
     require_many(n, asked.temperature)
     rows = asked.prompts(data)
-    policy = engine.load.load_model(model, dtype=asked.dtype)
+    policy = asked.templated(engine.load.load_model(model, dtype=asked.dtype))
     return sample_pool(policy, encoded(policy, rows, asked, asked.max_length), n, asked.sampling(), reward, judge)
 
 

@@ -19,7 +19,7 @@ from accord.results.passes import PassesResult, PassRow
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class LongAnswerOptions(AnswerOptions):
     """How models answer where they think first."""
 
@@ -76,7 +76,7 @@ def evaluate_passes(
 def _measured(name: str, source: str, rows: list[Prompt], verifier: str, n: int, asked: AnswerOptions) -> PassRow:
     from accord.evaluate.answers import Answers, encoded, sampled
 
-    policy = engine.load.load_model(source, dtype=asked.dtype)
+    policy = asked.templated(engine.load.load_model(source, dtype=asked.dtype))
     prompts = encoded(policy, rows, asked)
     reward = feedback.named.reward_named(verifier, policy)
     feedback.reward.check_prompts(reward, prompts)

@@ -11,18 +11,19 @@ draws the same again. Values are finite; what has no value is NaN, or None.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 import scipy
-from numpy.typing import NDArray
 
-from accord.results.base import Interval
+from accord.results.base import Floats as Floats
+from accord.results.base import Indices as Indices
+from accord.results.base import Interval, checked_confidence
+from accord.results.base import numbered as numbered
+from accord.results.base import wilson as wilson
 
-Floats: TypeAlias = NDArray[np.float64]
-Indices: TypeAlias = NDArray[np.intp]
 Statistic: TypeAlias = Callable[[Floats], Floats]
 """From how often each observation is in each resample, (R, n), to a number a resample, (R,), NaN for none."""
 
@@ -43,26 +44,6 @@ _AT_ONCE = 2**21
 """Draws that are held in memory together."""
 
 
-def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval for a rate.
-
-    `(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)` with p = successes / n and z the normal quantile (Wilson
-    1927). It stays within [0, 1] and has a width even where all or none succeeded; a tie counts half.
-
-    Raises ValueError where there are no observations, or more successes than observations.
-    """
-    if n < 1:
-        raise ValueError("a rate needs at least one observation")
-    if not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes of {n} are impossible")
-    rate, z = successes / n, float(scipy.special.ndtri(0.5 + _checked(confidence) / 2))
-    shrink = 1 + z * z / n
-    centre = (rate + z * z / (2 * n)) / shrink
-    reach = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / shrink
-    # At a rate of 0 or 1 an end is exactly the rate, which the subtraction above may miss by a rounding.
-    return Interval(rate, min(rate, max(0.0, centre - reach)), max(rate, min(1.0, centre + reach)), n)
-
-
 def mean_interval(values: Sequence[float] | Floats, *, confidence: float = 0.95) -> Interval:
     """Student's interval for a mean of two values or more: `mean -+ t s / sqrt(n)` with t of n - 1 degrees of freedom.
 
@@ -70,7 +51,7 @@ def mean_interval(values: Sequence[float] | Floats, *, confidence: float = 0.95)
     """
     sample = _sample(values, at_least=2)
     mean, deviation = float(sample.mean()), float(sample.std(ddof=1))
-    quantile = float(scipy.special.stdtrit(len(sample) - 1, 0.5 + _checked(confidence) / 2))
+    quantile = float(scipy.special.stdtrit(len(sample) - 1, 0.5 + checked_confidence(confidence) / 2))
     reach = quantile * deviation / math.sqrt(len(sample))
     return Interval(mean, mean - reach, mean + reach, len(sample))
 
@@ -113,7 +94,7 @@ def percentile(estimate: float, replicates: Floats, n: int, *, confidence: float
     make the interval for a mean of normal values as wide as Student's. `estimate` is the statistic of n observations,
     `replicates` (R,) that of each resample.
     """
-    quantile = float(scipy.special.ndtri(0.5 + _checked(confidence) / 2))
+    quantile = float(scipy.special.ndtri(0.5 + checked_confidence(confidence) / 2))
     if n > 1:
         quantile = float(scipy.special.stdtrit(n - 1, 0.5 + confidence / 2)) * math.sqrt(n / (n - 1))
     tail = float(scipy.special.ndtr(-quantile))
@@ -146,18 +127,6 @@ def _sample(values: Sequence[float] | Floats, at_least: int) -> Floats:
     if not np.isfinite(sample).all():
         raise ValueError(f"value {int(np.argmin(np.isfinite(sample))) + 1} of {len(sample)} is not finite")
     return sample
-
-
-def _checked(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
-    return confidence
-
-
-def numbered(labels: Sequence[Hashable]) -> Indices:
-    """The cluster of every observation as a number from 0, in the order in which they appear."""
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=np.intp)
 
 
 def resampled(statistic: Statistic, clusters: Indices, *, resamples: int = 1000, seed: int = 0) -> Floats:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from accord import engine
+from accord.engine.config import TemplateOptions
 from accord.errors import InputError
 from accord.evaluate.options import takes
 from accord.evaluate.statistics import FEW, bootstrap_mean, mean_of
@@ -32,8 +33,8 @@ Scores: TypeAlias = Mapping[str, Sequence[float]]
 """Each model's score of every row."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskOptions:
+@dataclass(kw_only=True)
+class TaskOptions(TemplateOptions):
     """How models are asked."""
 
     form: Literal["chat", "plain"] = "chat"
@@ -103,7 +104,7 @@ def evaluate_tasks(
         if task.metric != "options":
             metric_named(task.metric)
     answered = {
-        name: answer(engine.load.load_model(folder, dtype=asked.dtype), questions, settings)
+        name: answer(asked.templated(engine.load.load_model(folder, dtype=asked.dtype)), questions, settings)
         for name, folder in models.items()
     }
     write_rows(Path(out) / "predictions.jsonl", _predictions(questions, answered))

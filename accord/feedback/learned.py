@@ -11,7 +11,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from accord.data.chat import encode_completion, encode_prompt, turn_rest
+from accord.data.chat import encode_completion, encode_prompt, encoder_text, turn_rest
+from accord.engine.encoders import Encoder
 from accord.engine.generate import evaluating
 from accord.engine.models import Model, PreferenceNetwork, Scorer
 from accord.engine.trees import Branch, Tree, pack
@@ -26,24 +27,26 @@ class Learned:
     """What a reward model or a preference model says of completions: its L labels, each computed once a call.
 
     Samples of a policy whose tokenizer has the same vocabulary are read by their tokens; others are tokenized again,
-    without an end-of-turn token where they were cut. The model stays as it is given: where it computes in less than
-    float32, it is read through a copy that holds rounded weights, made when it is first used.
+    without an end-of-turn token where they were cut. An encoder reads all by their texts. The model stays as it is
+    given: where it computes in less than float32, it is read through a copy that holds rounded weights, made when it is
+    first used.
     """
 
     def __init__(
-        self, model: Scorer | PreferenceNetwork, policy: Model | None = None, *, tokens_per_pass: int = 2048
+        self, model: Scorer | PreferenceNetwork | Encoder, policy: Model | None = None, *, tokens_per_pass: int = 2048
     ) -> None:
         self.model, self.tokens_per_pass = model, tokens_per_pass
-        self.shares_tokens = True
+        self.shares_tokens = not isinstance(model, Encoder)
         if policy is not None:
             self.listen(policy)
 
     def listen(self, policy: Model) -> None:
         """Take samples of one more policy: where its chats are other tokens, all samples are read by their texts."""
-        self.shares_tokens &= self.model.same_tokens(policy)
+        self.shares_tokens = self.shares_tokens and self.model.same_tokens(policy)
 
     @cached_property
     def _reader(self) -> Scorer | PreferenceNetwork:
+        assert not isinstance(self.model, Encoder)
         return self.model if self.model.dtype == torch.float32 else self.model.frozen_copy()
 
     @torch.no_grad()
@@ -53,7 +56,7 @@ class Learned:
         labels = torch.empty(int(starts[-1]), len(self.model.network.config.id2label or ()))
         numbered = [Tree(t.prompt, t.branches, row=i) for i, t in enumerate(trees)]
         with evaluating(self._reader.network):
-            for batch in pack(numbered, self.tokens_per_pass, self.model.device):
+            for batch in pack(numbered, self.tokens_per_pass, self._reader.device):
                 rows = torch.cat([torch.arange(int(starts[t.row]), int(starts[t.row + 1])) for t in batch.trees])
                 labels[rows] = self._reader.outputs(batch).float().cpu()
         return labels
@@ -65,12 +68,18 @@ class Learned:
 
     def of_texts(self, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
         """The labels of every (prompt, completion), (P, L) float32; every completion ends with the end of turn."""
+        if isinstance(self.model, Encoder):
+            index = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
+            texts = [encoder_text(self.model.tokenizer, *pair) for pair in index]
+            return self.model.outputs(texts, self.tokens_per_pass)[[index[pair] for pair in pairs]]
         return self.of_tokens(self._encoded([(*pair, False) for pair in pairs]))
 
     def of_samples(self, samples: Sequence[Sample]) -> Tensor:
         """The labels of every sample, (C, L) float32; one that is known by its text alone is read by that."""
         if self.shares_tokens and all(s.completion.tokens for s in samples):
             return self.of_tokens([(s.prompt_tokens, self._said(s)) for s in samples])
+        if isinstance(self.model, Encoder):
+            return self.of_texts([(s.prompt.prompt, s.text) for s in samples])
         texts = [(s.prompt.prompt, s.text, s.completion.stop == "length") for s in samples]
         return self.of_tokens(self._encoded(texts))
 
@@ -79,7 +88,7 @@ class Learned:
         tokens = sample.completion.tokens
         if sample.completion.stop == "length" or isinstance(sample.prompt.prompt, str):
             return tokens
-        return (*tokens[:-1], self.model.end, *self._rest)
+        return (*tokens[:-1], self._reader.end, *self._rest)
 
     @cached_property
     def _rest(self) -> Tokens:
@@ -99,7 +108,7 @@ class Learned:
 class LearnedReward(Learned):
     """The score that a reward model gives a completion."""
 
-    model: Scorer
+    model: Scorer | Encoder
 
     def texts(self, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
         """The reward of every (prompt, completion), (C,) float32."""

@@ -9,22 +9,23 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accord.data.load import load_data
 from accord.data.readers import reader_of
+from accord.engine.config import TemplateOptions
 from accord.engine.load import load_classifier, load_reward_model
 from accord.engine.models import AnyModel, Model, PreferenceNetwork
 from accord.errors import InputError, nearest
-from accord.feedback.ai import AIJudge, ai_judge
+from accord.feedback.ai import AIJudge, Local, ai_judge
 from accord.feedback.combine import Combined, ensemble, weighted
 from accord.feedback.formula import VERIFIERS, WORLDS, kind_of, terms
 from accord.feedback.functions import FunctionJudge, FunctionReward, RemoteReward
 from accord.feedback.judge import Judge, RewardJudge, ScoreJudge
-from accord.feedback.learned import LearnedJudge, LearnedReward
+from accord.feedback.learned import Learned, LearnedJudge, LearnedReward
 from accord.feedback.people import Recorded, Simulated
 from accord.feedback.reward import Reward, TextReward
 from accord.feedback.verifiers import verifier_named
@@ -157,6 +158,30 @@ def as_measure(measure: Any, policy: Model | None = None) -> Reward | Judge:
             case "ai":
                 measure = ai_judge(measure, dtype=_dtype(policy))
     return (as_judge if only_compares(measure) else as_reward)(measure, policy)
+
+
+def models_in(judge: Any) -> Iterator[Learned | Local]:
+    """What reads texts by a model's chat template, of all that a judge or a reward is made of."""
+    if isinstance(judge, AIJudge):
+        judge = judge.choose
+    if isinstance(judge, Learned | Local):
+        yield judge
+    for part in getattr(judge, "made_of", ()):
+        yield from models_in(part)
+
+
+def give_template(judge: Any, name: str, options: TemplateOptions) -> None:
+    """Have the models of a judge or a reward that was just made read chats by another template.
+
+    Raises InputError where it has none, or the template cannot be used.
+    """
+    if options.chat_template is None and options.system == "refuse":
+        return
+    models = list(models_in(judge))
+    if not models:
+        raise InputError(f"--chat-template and --system are for models that read chats, and {name} is none.")
+    for reader in models:
+        reader.model = options.templated(reader.model)  # type: ignore[type-var]
 
 
 def only_compares(measure: Any) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from accord.engine.fit import named_rows
 from accord.engine.models import Model
-from accord.errors import InputError, TrainingStopped
+from accord.errors import InputError, TrainingStopped, row_called
 from accord.records import Completion, EncodedPrompt, Prompt, Sample, Text, show
 
 
@@ -128,7 +128,7 @@ def finite(values: Sequence[object], samples: Sequence[Sample], source: str) -> 
 def describe(samples: Sequence[Sample], i: int) -> str:
     """Which sample it is, for a message: the row of its prompt, and how prompt and completion begin."""
     sample = samples[i]
-    where = f"row {sample.row + 1}" if sample.row >= 0 else f"sample {i + 1} of the batch"
+    where = row_called(sample.row) if sample.row >= 0 else f"sample {i + 1} of the batch"
     prompt, completion = (repr(excerpt(text)) for text in (show(sample.prompt.prompt), sample.text))
     return f"{where} (prompt {prompt}, completion {completion})"
 
@@ -165,7 +165,7 @@ def lacking(reader: str, column: str, columns: Iterable[str], row: int) -> Input
 
 def row_named(row: int) -> str:
     """What messages call a row, counted from 0 and negative where it came from no file."""
-    return f"row {row + 1}" if row >= 0 else "the row"
+    return row_called(row) if row >= 0 else "the row"
 
 
 def excerpt(text: str, length: int = 60) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from accord.data.tasks import value_at
+from accord.data.columns import value_at
 from accord.errors import InputError, located, nearest
 from accord.feedback import mathematics, reasoning
 from accord.feedback.mathematics import final_number

@@ -24,7 +24,9 @@ from accord.methods.offline import as_policy
 from accord.methods.online import OnlineMethod
 from accord.methods.rollouts import Rollout
 from accord.records import EncodedPrompt
+from accord.train.held_out import Tally
 from accord.train.loop import Learner, OnStep, Result, StepResult
+from accord.train.options import DistillOptions, PolicyOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,11 +35,16 @@ if TYPE_CHECKING:
     from accord.engine import Experience, Measures, Optimizer, Policy, Trees
 
 
+HELD_OUT = 4
+"""What the seeds of samples on prompts held out end with."""
+
+
 @dataclass(kw_only=True)
 class Distill(OnlineMethod):
     """Make a student say what its teacher would, on the student's own samples."""
 
     command: ClassVar[str] = "distill"
+    options: ClassVar[type[PolicyOptions]] = DistillOptions
 
     learning_rate: float = 1e-5
     gamma: float = 0.0
@@ -71,7 +78,7 @@ class Distill(OnlineMethod):
         """
 
         def same_vocabulary(policy: Policy) -> Policy:
-            loaded = as_policy(teacher, self)
+            loaded = as_policy(teacher, self, trained=False)
             if not loaded.same_vocabulary(policy):
                 raise InputError(
                     f"the teacher {loaded.name} and the student {policy.name} have different vocabularies, so the "
@@ -86,6 +93,7 @@ class DistillLearner(Learner):
     """A student and its teacher."""
 
     method: Distill
+    held_out_loss: ClassVar[str] = "teacher_kl"
 
     def __init__(self, method: Distill, policy: Policy, teacher: Policy) -> None:
         self.method, self.policy = method, policy
@@ -93,13 +101,30 @@ class DistillLearner(Learner):
         self.networks = {"policy": policy.network}
 
     def step(self, step: int, items: Sequence[EncodedPrompt], optimizer: Optimizer) -> StepResult:
-        method = self.method
-        samples = self.policy.sample(items, method.group_size, method.sampling(step))
-        rollout = Rollout.of(items, samples, [0.0] * len(samples))
-        packs = [self.score(t) for t in engine.pack(rollout.trees, method.tokens_per_pass, self.policy.device)]
+        rollout, packs = self.say(items, step)
+        samples = rollout.samples
         divergence = sum(float(t.kl.sum()) for t in packs) / len(samples)
         row = optimizer.update(step, engine.LossTerm(self.loss, packs, "branch"))
         return rollout.result({"reward": -divergence, "teacher_kl": divergence} | row)
+
+    def say(self, prompts: Sequence[EncodedPrompt], *seed: int) -> tuple[Rollout, list[Experience]]:
+        """The student's samples on these prompts, and what the teacher makes of them."""
+        method = self.method
+        samples = self.policy.sample(prompts, method.group_size, method.sampling(*seed))
+        rollout = Rollout.of(prompts, samples, [0.0] * len(samples))
+        packs = engine.pack(rollout.trees, method.tokens_per_pass, self.policy.device)
+        return rollout, [self.score(trees) for trees in packs]
+
+    def measure(self, items: Sequence[EncodedPrompt], clusters: Sequence[int], when: str) -> Tally:
+        """The divergence from the teacher of samples on prompts held out, drawn with the same seed every time."""
+        tally = Tally(max(clusters) + 1)
+        for start in range(0, len(items), self.method.batch_size):
+            _, packs = self.say(items[start : start + self.method.batch_size], start, HELD_OUT)
+            for trees in packs:
+                values = objectives.segments.segment_sum(trees.kl, trees.owner, trees.branches)
+                cluster = trees.group.new_tensor([clusters[tree.row] for tree in trees.trees])
+                tally.add(self.held_out_loss, values, cluster[trees.group])
+        return tally
 
     def score(self, trees: Trees) -> Experience:
         """The pack with every token's divergence from the teacher and its advantage."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from accord import objectives
 from accord.engine.config import require_positive
+from accord.methods.offline import reference_for
 from accord.methods.pairs import PreferenceMethod
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class IPO(PreferenceMethod):
         return self.tau
 
     def objective(self, model: Policy) -> Objective:
-        return self.pair_objective(model, model.frozen_copy(), average=self.length == "mean")
+        return self.pair_objective(model, reference_for(model, self.reference), average=self.length == "mean")
 
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
         return objectives.preference.ipo(policy, reference, tau=self.tau)

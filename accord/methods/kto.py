@@ -12,7 +12,7 @@ two together are too long; of a batch of one row z0 is 0. A preference counts as
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -60,7 +60,13 @@ class KTO(OfflineMethod):
         if len(labels) < 2:
             only = "desirable" if labels == {True} else "undesirable"
             raise InputError(f"every label is {only}, and KTO learns from both kinds; add rows of the other.")
-        return super().encode(model, labeled, left_out.part(i for i, part in enumerate(parts) for _ in part))
+        origin = [i for i, part in enumerate(parts) for _ in part]
+        trees = super().encode(model, labeled, left_out.part(origin))
+        return [replace(tree, row=origin[tree.row]) for tree in trees]
+
+    def owners(self, trees: Trees, measures: Measures) -> dict[str, Tensor]:
+        desirable = trees.ranks == 0
+        return {"chosen_reward": trees.group[desirable], "rejected_reward": trees.group[~desirable]}
 
     def objective(self, model: Policy) -> KTOLoss:
         return KTOLoss(self, model)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from accord import data, engine, objectives
 from accord.engine.config import TrainingConfig
-from accord.errors import InputError, LeftOut
-from accord.records import Row
+from accord.errors import InputError, LeftOut, row_called
+from accord.records import Prompt, Row
+from accord.train.held_out import RunData, Tally
 from accord.train.loop import Learner, OnStep, Result, StepResult, train
-from accord.train.options import PolicyOptions, RunOptions, named
+from accord.train.options import HeldOutOptions, PolicyOptions, RowsOptions, RunOptions, named
 from accord.train.run import Run
 from accord.train.watch import make_watch
 
@@ -40,7 +42,8 @@ class Method(ABC):
 
         Args:
             model: a folder, a name on the Hugging Face Hub, or smollm2; in Python also a loaded model.
-            data: a file or a name on the Hugging Face Hub; in Python also a `datasets.Dataset` or a list of rows.
+            data: a file or a name on the Hugging Face Hub, or several, each with :WEIGHT for a mix; in Python also a
+                `datasets.Dataset`, a list of rows, or a mapping of files to weights.
             out: the run's folder, which must be new, or that of the run to go on with.
             on_step: in Python, called with every step, counted from 1, and its `StepResult`.
             options: the fields of the method's `options` (`accord.train.options`).
@@ -58,7 +61,7 @@ class OfflineMethod(Method, TrainingConfig, ABC):
     reads: ClassVar[tuple[type, ...]]
     """The kinds of rows it learns from."""
     per: ClassVar[Per]
-    options: ClassVar[type[RunOptions]] = PolicyOptions
+    options: ClassVar[type[HeldOutOptions]] = RowsOptions
     """What `fit` takes besides; methods whose model does not write cannot be watched."""
 
     @abstractmethod
@@ -68,6 +71,14 @@ class OfflineMethod(Method, TrainingConfig, ABC):
     def terms(self, objective: Any, batch: Sequence[Tree], model: Model) -> LossTerm:
         """What a step minimizes: `objective`, made by the method's own, on a batch of trees."""
         return engine.LossTerm(objective, engine.pack(batch, self.tokens_per_pass, model.device), self.per)
+
+    def owners(self, trees: Trees, measures: Measures) -> dict[str, Tensor]:
+        """Of the measures that belong to rows, by name, the tree in its pack that each value is of.
+
+        Those with one value a tree, unless a method says otherwise.
+        """
+        each = trees.group.unique()
+        return {name: each for name, values in measures.items() if values.shape == each.shape}
 
     def start(self, policy: Policy) -> Model:
         """The model to train, made from the one given."""
@@ -93,16 +104,22 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         given = self.options(**options)
         if isinstance(given, PolicyOptions):
             given.check_watch(samples=False)
-        left_out = LeftOut(given.strict)
-        rows = of_kind(data, given.split, self.reads, self.command, left_out)
-        left_out.require_few(given.max_bad)
+
+        def read(source: Source, split: str) -> tuple[list[Row], LeftOut]:
+            left_out = LeftOut(given.strict)
+            rows = of_kind(source, split, self.reads, self.command, left_out, given.columns)
+            left_out.require_few(given.max_bad)
+            return rows, left_out
+
+        rows = RunData(given, data, self.seed, read)
         trained = engine.adapters.adapt(self.start(as_policy(model, self)), self)
 
         def learner(run: Run) -> Learner:
-            trees = self.encode(trained, rows, left_out)
-            run.leave_out(left_out, given.max_bad)
-            watch = make_watch(run, given, self, trained, trained=(tree.prompt for tree in trees))
-            return OfflineLearner(self, trained).learn_from(trees, watch)
+            trees, held_out = rows.divide(run, partial(self.encode, trained))
+            made = OfflineLearner(self, trained)
+            if held_out:
+                return made.learn_from(trees, rows.hold_out(run, made, trained, held_out))
+            return made.learn_from(trees, make_watch(run, given, self, trained, trained=(t.prompt for t in trees)))
 
         return train(learner, self, trained, out, given, on_step, data=data)
 
@@ -120,6 +137,22 @@ class OfflineLearner(Learner):
         numbers = optimizer.update(step, self.method.terms(self.objective, items, self.model))
         return StepResult(numbers | {"epoch": self.order.epoch(step + 1)}, sum(tree.size for tree in items))
 
+    def measure(self, items: Sequence[Tree], clusters: Sequence[int], when: str) -> Tally:
+        """As `Learner.measure` says, in batches as they are trained on."""
+        import torch
+
+        size, tally = self.method.batch_size, Tally(max(clusters) + 1)
+        for start in range(0, len(items), size):
+            with torch.no_grad():
+                term = self.method.terms(self.objective, items[start : start + size], self.model)
+                for trees in term.packs:
+                    values, measures = term.compute(trees, self.model.dtype, when)
+                    cluster = trees.group.new_tensor([clusters[tree.row] for tree in trees.trees])
+                    tally.add("loss", values, cluster[term.tree_of(trees)])
+                    for name, tree in self.method.owners(trees, measures).items():
+                        tally.add(name, measures[name], cluster[tree])
+        return tally
+
 
 def maximum_likelihood(model: Policy, temperature: float = 1.0) -> Objective:
     """The loss of everything that imitates: - log pi of every trained token."""
@@ -130,12 +163,16 @@ def maximum_likelihood(model: Policy, temperature: float = 1.0) -> Objective:
     return loss
 
 
-def as_policy(model: Policy | str | Path, config: TrainingConfig) -> Policy:
-    """The language model that `fit` was given, by name or loaded, with the precision and chat template asked for."""
-    loaded = model if isinstance(model, engine.Policy) else engine.load.load_model(str(model))
-    policy = loaded.in_dtype(config.dtype)
-    policy.tokenizer = engine.turns.with_template(policy.tokenizer, config.chat_template, config.system)
-    return policy
+def as_policy(model: Policy | str | Path, config: TrainingConfig, *, trained: bool = True) -> Policy:
+    """The language model that `fit` was given, by name or loaded, with the precision and chat template asked for.
+
+    Raises InputError where it is to be trained and is quantized.
+    """
+    loaded = model if isinstance(model, engine.Policy) else engine.load.load_model(str(model), trained=trained)
+    if trained and loaded.is_quantized:
+        method = engine.folders.quantization(loaded.network.config)
+        raise InputError(engine.folders.not_trainable(loaded.name, str(method)))
+    return config.templated(loaded.in_dtype(config.dtype))
 
 
 def reference_for(policy: Policy, name: str | None) -> Policy:
@@ -153,15 +190,22 @@ def reference_for(policy: Policy, name: str | None) -> Policy:
 
 
 def of_kind(
-    source: Source, split: str, kinds: tuple[type, ...], command: str, left_out: LeftOut | None = None
+    source: Source,
+    split: str,
+    kinds: tuple[type, ...],
+    command: str,
+    left_out: LeftOut | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> list[Row]:
     """The rows of a source; InputError names the first of another kind than these, and the command that reads it."""
-    rows = data.load_data(source, split=split, left_out=left_out)
-    for number, row in enumerate(rows, 1):
+    rows = data.load_data(source, split=split, columns=columns, left_out=left_out)
+    for i, row in enumerate(rows):
         if not isinstance(row, kinds):
             wanted = " or ".join(k.__name__.lower() + "s" for k in kinds)
+            at = row_called(i if left_out is None else left_out.index(i))
+            why = data.verdicts.unjudged(row.columns) if isinstance(row, Prompt) else ""
             raise InputError(
-                f"{named(source)}, row {number}: `{command}` learns from {wanted}, and this is a "
-                f"{type(row).__name__.lower()}."
+                f"{named(source)}, {at}: `{command}` learns from {wanted}, and this is a {type(row).__name__.lower()}"
+                f"{f'; {why}' if why else ''}."
             )
     return rows

@@ -13,7 +13,8 @@ from accord import data, engine, feedback
 from accord.engine.config import SamplingConfig
 from accord.errors import LeftOut
 from accord.methods.offline import Method, as_policy
-from accord.records import EncodedPrompt
+from accord.records import EncodedPrompt, Prompt
+from accord.train.held_out import RunData
 from accord.train.loop import Learner, OnStep, Result, train
 from accord.train.options import PolicyOptions, SamplingOptions
 from accord.train.run import Run
@@ -59,26 +60,37 @@ class OnlineMethod(Method, SamplingConfig, ABC):
         steps_sample = isinstance(given, SamplingOptions)
         given.check_watch(samples=steps_sample)
         check_independent(given.watch, *source.values())
-        left_out = LeftOut(given.strict)
-        asked = data.load_prompts(rows, split=given.split, left_out=left_out)
-        left_out.require_few(given.max_bad)
+
+        def read(origin: Source, split: str) -> tuple[list[Prompt], LeftOut]:
+            left_out = LeftOut(given.strict)
+            prompts = data.load_prompts(origin, split=split, columns=given.columns, left_out=left_out)
+            left_out.require_few(given.max_bad)
+            return prompts, left_out
+
+        asked = RunData(given, rows, self.seed, read)
         policy = engine.adapters.adapt(as_policy(model, self), self)
 
-        def learner(run: Run) -> Learner:
-            prompts, _ = data.encoding.encode_prompts(
+        def encode(prompts: Sequence[Prompt], left_out: LeftOut) -> list[EncodedPrompt]:
+            encoded, _ = data.encoding.encode_prompts(
                 policy.tokenizer,
-                asked,
+                prompts,
                 room=self.max_new_tokens,
                 context=policy.context,
                 longest=self.max_length,
                 left_out=left_out,
             )
-            run.leave_out(left_out, given.max_bad)
+            return encoded
+
+        def learner(run: Run) -> Learner:
+            prompts, held_out = asked.divide(run, encode)
             scorer = scorer_for(policy)
             self.check(scorer, prompts)
+            made = self.learner(policy, scorer)
+            if held_out:
+                return made.learn_from(prompts, asked.hold_out(run, made, policy, held_out))
             answered = prompts if steps_sample else ()
             watch = make_watch(run, given, self, policy, trained=(p.tokens for p in prompts), prompts=answered)
-            return self.learner(policy, scorer).learn_from(prompts, watch)
+            return made.learn_from(prompts, watch)
 
         return train(learner, self, policy, out, given, on_step, data=rows, **source)
 
@@ -100,8 +112,8 @@ class RewardMethod(OnlineMethod, ABC):
         """Train on the rows' prompts, by a reward, as `Method.fit` does.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
-                or a list of rows.
+            data: a file or a name on the Hugging Face Hub, whose prompts are used, or several, each with :WEIGHT for a
+                mix; in Python also a `datasets.Dataset`, a list of rows, or a mapping of files to weights.
             reward: what scores the samples: a reward model's folder, module:function, a verifier (exact, number, math,
                 regex:PATTERN, reasoning-gym), a URL, a small world (cafe), or a weighted sum such as
                 "runs/rm/model + 0.5 * rewards:brief"; in Python also a function or any `Reward`.
@@ -127,8 +139,8 @@ class JudgeMethod(OnlineMethod, ABC):
         """Train on the rows' prompts, by a judge, as `Method.fit` does.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
-                or a list of rows.
+            data: a file or a name on the Hugging Face Hub, whose prompts are used, or several, each with :WEIGHT for a
+                mix; in Python also a `datasets.Dataset`, a list of rows, or a mapping of files to weights.
             judge: what compares the samples, in both orders where it might favor one: the folder of a preference model
                 or of a reward model, ai:MODEL or the YAML file of an AI judge, module:function, or anything that can be
                 a reward; in Python also a function or any `Judge`.

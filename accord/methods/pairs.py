@@ -20,7 +20,7 @@ from accord.methods.online import JudgeMethod
 from accord.methods.rollouts import Rollout, untrained
 from accord.records import EncodedPrompt, Preference, Ranking, Sample
 from accord.train.loop import Learner, StepResult
-from accord.train.options import RunOptions
+from accord.train.options import HeldOutOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,9 +105,13 @@ class RankingMethod(OfflineMethod):
 
     reads: ClassVar[tuple[type, ...]] = (Preference, Ranking)
     per: ClassVar[Per] = "tree"
-    options: ClassVar[type[RunOptions]] = RunOptions
+    options: ClassVar[type[HeldOutOptions]] = HeldOutOptions
 
     learning_rate: float = 9e-6
+
+    def owners(self, trees: Trees, measures: Measures) -> dict[str, Tensor]:
+        better, _ = objectives.preference.strict_pairs(trees.group, trees.ranks)
+        return dict.fromkeys(measures, trees.group[better])
 
 
 @dataclass(kw_only=True)

@@ -98,7 +98,8 @@ class PPOLearner(GradientLearner):
     def __init__(self, method: PPO, policy: Policy, reward: Reward) -> None:
         super().__init__(method, policy, reward)
         is_scorer = isinstance(reward, feedback.learned.LearnedReward) and reward.shares_tokens
-        start = reward.model if is_scorer else policy  # type: ignore[attr-defined]
+        is_start = is_scorer and not reward.model.is_quantized  # type: ignore[attr-defined]
+        start = reward.model if is_start else policy  # type: ignore[attr-defined]
         self.value = engine.Scorer.on(start, method.seed).in_dtype(method.dtype)
         if not engine.adapters.adapted(self.value.network):
             weights = next(policy.network.parameters())

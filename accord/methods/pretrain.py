@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from accord import data, engine
 from accord.errors import InputError, LeftOut
 from accord.methods.offline import OfflineMethod, Per, maximum_likelihood
-from accord.records import Demonstration, Row
+from accord.records import Demonstration, Row, Tokenization
 
 if TYPE_CHECKING:
     from accord.engine import Model, Objective, Policy, Tree
@@ -26,7 +26,7 @@ class Pretrain(OfflineMethod):
     """Teach a model to continue text."""
 
     command: ClassVar[str] = "pretrain"
-    reads: ClassVar[tuple[type, ...]] = (Demonstration,)
+    reads: ClassVar[tuple[type, ...]] = (Demonstration, Tokenization)
     per: ClassVar[Per] = "token"
 
     learning_rate: float = 1e-3
@@ -59,7 +59,7 @@ class Pretrain(OfflineMethod):
 
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
         longest = self.max_length if model.context is None else min(self.max_length, model.context)
-        trees = [data.encoding.to_tree(model.tokenizer, row, i) for i, row in enumerate(rows)]
+        trees = [data.encoding.to_tree(model.tokenizer, row, left_out.index(i)) for i, row in enumerate(rows)]
         return [piece for tree in trees for piece in pieces(tree, longest)]
 
     def objective(self, model: Policy) -> Objective:

@@ -4,7 +4,7 @@
 
 Only the completion is trained on (of a chat, the assistant's turns), its end-of-turn token included. The mean is over
 all tokens of a step, not first over each row, so a token counts the same wherever it stands.
-Of a preference the chosen completion is the demonstration, unless it is empty.
+Of a preference the chosen completion is the demonstration, of a ranking the (first) best, unless it is empty.
 Wei et al. 2022 (arXiv:2109.01652); Ouyang et al. 2022 (arXiv:2203.02155), section 3.5.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from accord.errors import LeftOut
 from accord.methods.offline import OfflineMethod, Per, maximum_likelihood
-from accord.records import Demonstration, Preference, Row, Text
+from accord.records import Demonstration, Preference, Ranking, Row, Text, Tokenization
 
 if TYPE_CHECKING:
     from accord.engine import Model, Objective, Policy, Tree
@@ -27,21 +27,31 @@ class SFT(OfflineMethod):
     """Fine-tune a model on demonstrations (instruction tuning, chat)."""
 
     command: ClassVar[str] = "sft"
-    reads: ClassVar[tuple[type, ...]] = (Demonstration, Preference)
+    reads: ClassVar[tuple[type, ...]] = (Demonstration, Tokenization, Preference, Ranking)
     per: ClassVar[Per] = "token"
 
     learning_rate: float = 2e-5
 
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
-        shown = [Demonstration(r.prompt, r.chosen) if isinstance(r, Preference) else r for r in rows]
-        said = [i for i, r in enumerate(shown) if isinstance(r, Demonstration) and not silent(r.completion)]
+        shown = [_demonstrated(row) for row in rows]
+        said = [i for i, r in enumerate(shown) if not (isinstance(r, Demonstration) and silent(r.completion))]
         for i in sorted(set(range(len(rows))) - set(said)):
             left_out.add(i, "the chosen completion is empty", is_asked=True)
         trees = super().encode(model, [shown[i] for i in said], left_out.part(said))
-        return [replace(tree, row=said[tree.row]) for tree in trees]
+        return [replace(tree, row=left_out.index(said[tree.row])) for tree in trees]
 
     def objective(self, model: Policy) -> Objective:
         return maximum_likelihood(model)
+
+
+def _demonstrated(row: Row) -> Row:
+    """The row, or the best of its completions."""
+    match row:
+        case Preference(prompt, chosen):
+            return Demonstration(prompt, chosen)
+        case Ranking(prompt, completions, ranks):
+            return Demonstration(prompt, completions[ranks.index(min(ranks))])
+    return row
 
 
 def silent(text: Text) -> bool:

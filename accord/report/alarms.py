@@ -6,14 +6,14 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from accord.report.captions import metric_for
+from accord.report.captions import in_a_sentence, metric_for
 from accord.report.figures import Mark
 from accord.report.folder import RunFiles
 from accord.report.html import Json, number
 
 WATCHED = (
     "watched", "reward", "reward_std", "flat_groups", "length", "repetition", "entropy", "kl", "sampler_drift",
-    "chosen_reward", "accuracy", "loss",
+    "chosen_reward", "accuracy", "loss", "eval_loss",
 )  # fmt: skip
 """Columns that alarms look at."""
 
@@ -34,13 +34,13 @@ class AlarmKind:
 
 @dataclass(frozen=True)
 class StageAlarms:
-    """What the alarms of one stage said and looked at; `best` is the step whose model is kept, and its value."""
+    """What the alarms of one stage said and looked at; `best` is the step of the model kept, its value, and by what."""
 
     stage: str
     alarms: tuple[AlarmKind, ...]
     looked_at: tuple[str, ...]
     steps: int
-    best: tuple[str, str] | None
+    best: tuple[str, str, str] | None
 
 
 def stage_alarms(stage: str, run: RunFiles, measured: Collection[str]) -> StageAlarms | None:
@@ -57,10 +57,11 @@ def stage_alarms(stage: str, run: RunFiles, measured: Collection[str]) -> StageA
         when = again if len(rows) > 1 else f"step {steps[0]:,.0f}"
         saw, advice = (_sentence(rows[0].get(what)) for what in ("saw", "try"))
         alarms.append(AlarmKind(name.replace("-", " "), (steps[0], str(index)), when, saw, advice))
-    looked = tuple(_in_a_sentence(metric_for(name, measured).title) for name in WATCHED if name in measured)
-    step, value = _finite(run.best.get("step")), _finite(run.best.get("watched"))
-    best = None if step is None else (f"{step:,.0f}", number(value))
-    return StageAlarms(stage, tuple(alarms), looked, len(run.metrics), best)
+    looked = tuple(_named(metric_for(name, measured).title) for name in WATCHED if name in measured)
+    step, by = _finite(run.best.get("step")), next((name for name in run.best if name != "step"), "watched")
+    rated = "the independent measure" if by == "watched" else f"its {_named(metric_for(by, measured).title)}"
+    best = None if step is None else (f"{step:,.0f}", number(_finite(run.best.get(by))), rated)
+    return StageAlarms(stage, tuple(alarms), looked, run.steps, best)
 
 
 def _finite(value: object) -> float | None:
@@ -69,10 +70,9 @@ def _finite(value: object) -> float | None:
     return float(value) if is_number else None  # type: ignore[arg-type]
 
 
-def _in_a_sentence(title: str) -> str:
-    """A curve's title without its unit and, unless it is an abbreviation, without its capital."""
-    bare = title.split(" (")[0]
-    return bare if bare[:2].isupper() else bare[:1].lower() + bare[1:]
+def _named(title: str) -> str:
+    """A curve's title within a sentence, without its unit."""
+    return in_a_sentence(title.split(" (")[0])
 
 
 def _sentence(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 
@@ -26,6 +26,9 @@ REWARDS = ("reward", "watched")
 
 PART = "reward of "
 """What the columns of a reward's parts begin with; the part's name follows."""
+
+HELD_OUT = "eval_"
+"""What the columns of rows held out begin with; that of the rows trained on follows."""
 
 METRICS = {
     "loss": Metric("Loss", "It should fall and then level off; a jump means too high a learning rate."),
@@ -149,14 +152,26 @@ def metric_for(name: str, measured: Collection[str]) -> Metric:
             return meanings[name]
     if name.startswith(PART):
         return Metric(f"Reward, by {name.removeprefix(PART)} alone", "One part of the reward, before its weight.")
+    if name.startswith(HELD_OUT):
+        same = metric_for(name.removeprefix(HELD_OUT), measured)
+        return replace(same, title=f"Held-out {in_a_sentence(same.title)}", look_for="")
     return METRICS.get(name) or Metric(name.replace("_", " ").capitalize(), is_main=False)
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """The columns in the order in which they are shown: a reward's parts after it, unknown ones last."""
+    """The columns in the order in which they are shown: after each its parts and rows held out, unknown ones last."""
     order = {name: index for index, name in enumerate(METRICS)}
-    is_part = {name: name.startswith(PART) for name in names}
-    return sorted(is_part, key=lambda name: (order.get("reward" if is_part[name] else name, len(order)), is_part[name]))
+
+    def place(name: str) -> tuple[int, bool]:
+        of = "reward" if name.startswith(PART) else name.removeprefix(HELD_OUT)
+        return order.get(of, len(order)), of != name
+
+    return sorted(dict.fromkeys(names), key=place)
+
+
+def in_a_sentence(title: str) -> str:
+    """A title without its capital, unless it begins with an abbreviation."""
+    return title if title[:2].isupper() else title[:1].lower() + title[1:]
 
 
 def score_of(measured: Collection[str]) -> str:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from accord.report.captions import REWARDS, Metric, in_order, metric_for
+from accord.report.captions import HELD_OUT, REWARDS, Metric, in_order, metric_for
 from accord.report.html import number, percent
 from accord.report.series import Series, columns, ends, smooth, thin
 
@@ -110,16 +111,23 @@ class Figure:
 
 @drawing
 def curve(
-    runs: Sequence[tuple[int, Series]], metric: Metric, marks: Sequence[Mark] = (), height: float = 1.75
+    runs: Sequence[tuple[int, Series]],
+    metric: Metric,
+    marks: Sequence[Mark] = (),
+    height: float = 1.75,
+    held_out: Series | None = None,
 ) -> Markup:
     """One metric over the steps of one run or several: raw values faint, running means bold, alarms at their steps.
 
-    Runs come with their index: the first six are solid, the next six dashed, then dotted.
+    Runs come with their index: the first six are solid, the next six dashed, then dotted. The same metric of rows held
+    out is dashed, with its intervals as a band.
     """
     figure, axes = blank(3.5, height, "step")
     for index, series in runs:
         _line(axes, series, hue(index), ("-", DASHES, (0, (1, 1.5)))[min(index // len(HUES), 2)])
-    _settle(axes, [series for _, series in runs], metric)
+    if held_out:
+        _dashed(axes, held_out, PROXY)
+    _settle(axes, [*(series for _, series in runs), *([held_out] if held_out else [])], metric)
     _mark(axes, marks)
     return inline(figure)
 
@@ -141,25 +149,36 @@ def parting(proxy: Series, independent: Series, marks: Sequence[Mark] = ()) -> M
     return inline(figure)
 
 
+def paired_up(measured: Mapping[str, Series]) -> list[tuple[str, Series, Series | None]]:
+    """The columns in order, each with the same of rows held out, where there is such."""
+    alone = [name for name in measured if name.removeprefix(HELD_OUT) not in measured.keys() - {name}]
+    return [(name, measured[name], measured.get(HELD_OUT + name)) for name in in_order(alone)]
+
+
 def plot_metrics(rows: Sequence[Mapping[str, Any]]) -> Canvas:
     """The main curves of a run, from its rows of metrics.jsonl, as a matplotlib figure, drawn as on the page."""
     measured = columns(rows)
-    shown = [(name, metric_for(name, measured)) for name in in_order(measured)]
-    shown = [(name, metric) for name, metric in shown if metric.is_main] or shown
+    shown = [(values, held_out, metric_for(name, measured)) for name, values, held_out in paired_up(measured)]
+    shown = [each for each in shown if each[2].is_main] or shown
     across = max(1, min(3, len(shown)))
     down = max(1, -(-len(shown) // across))
     figure = Canvas(figsize=(4.2 * across, 2.6 * down), layout="constrained")
-    for index, (name, metric) in enumerate(shown, start=1):
+    for index, (values, held_out, metric) in enumerate(shown, start=1):
         axes = figure.add_subplot(down, across, index)
         axes.set_title(metric.title, fontsize=9)
         axes.set_xlabel("step")
-        _line(axes, measured[name], "C0")
-        _settle(axes, [measured[name]], metric, chance="gray")
+        _line(axes, values, "C0")
+        if held_out:
+            _dashed(axes, held_out, "C1")
+        _settle(axes, [values, *([held_out] if held_out else [])], metric, chance="gray")
     return figure
 
 
-def caption(metric: Metric, series: Series) -> str:
-    """From where to where the curve went, what to look for, and how many steps had no finite value."""
+def caption(metric: Metric, series: Series, held_out: Series | None = None) -> str:
+    """From where to where the curve went, what to look for, and how many steps had no finite value.
+
+    Of rows held out, from where to where too, and the last interval.
+    """
     shown = percent if metric.is_share else number
     first, last = ends(series.values)
     if len(series) == 1:
@@ -173,6 +192,12 @@ def caption(metric: Metric, series: Series) -> str:
     if series.broken:
         steps = "1 step" if series.broken == 1 else f"{series.broken} steps"
         text += f" Not finite in {steps}, left out here."
+    if held_out:
+        begun, ended = (shown(float(held_out.values[i])) for i in (0, -1))
+        text += f" Dashed: rows held out, from {begun} to {ended}"
+        if held_out.interval is not None and np.isfinite(held_out.interval[:, -1]).all():
+            text += " (95% interval {} to {})".format(*map(shown, held_out.interval[:, -1].tolist()))
+        text += "."
     return text
 
 
@@ -182,6 +207,13 @@ def _line(axes: Axes, series: Series, color: str, style: object = "-") -> None:
         return
     axes.plot(*thin(series.steps, series.values), color=color, linewidth=0.7, alpha=0.4)
     axes.plot(*thin(series.steps, smooth(series.values)), color=color, linewidth=1.8, linestyle=style)
+
+
+def _dashed(axes: Axes, held_out: Series, color: str) -> None:
+    """Measurements of rows held out, as they are, and the band of their intervals."""
+    axes.plot(held_out.steps, held_out.values, color=color, linewidth=1.6, linestyle=DASHES, marker="o", markersize=3)
+    if held_out.interval is not None:
+        axes.fill_between(held_out.steps, *held_out.interval, color=color, alpha=0.2, linewidth=0)
 
 
 def _settle(axes: Axes, drawn: Sequence[Series], metric: Metric, chance: str = SOFT) -> None:

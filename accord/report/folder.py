@@ -13,6 +13,7 @@ import yaml
 
 from accord import results
 from accord.errors import InputError
+from accord.report.captions import HELD_OUT
 from accord.report.html import Json
 from accord.results import Evaluation
 
@@ -48,6 +49,12 @@ class RunFiles:
     evaluation: Evaluation | None = None
     alarms: list[Json] | None = None
     best: Json = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """How many steps have a row; what rows held out were measured before the first is none."""
+        before = (row["step"] == 0 and any(name.startswith(HELD_OUT) for name in row) for row in self.metrics)
+        return len(self.metrics) - sum(before)
 
     @property
     def seconds(self) -> float | None:

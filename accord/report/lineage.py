@@ -23,10 +23,10 @@ from accord.errors import InputError
 from accord.feedback.formula import AI, names_in
 from accord.report.folder import RunFiles, StageRecord, read_pipeline, read_stage
 
-SOURCES = ("model", "data", "reward", "judge", "teacher", "reference", "pretraining_data", "watch")
+SOURCES = ("model", "data", "reward", "judge", "teacher", "reference", "pretraining_data", "watch", "eval_data")
 """Options that say what a run reads."""
 
-FORMULAS = ("reward", "judge", "watch")
+FORMULAS = ("data", "reward", "judge", "watch")
 """Those that may hold several names: `runs/rm/model + 0.5 * mean(runs/a/model, runs/b/model)`."""
 
 WIDTH, HEIGHT = 148.0, 60.0
@@ -106,7 +106,7 @@ def _visit(folder: Path, stages: dict[Path, StageRecord]) -> None:
     for option in SOURCES:
         values = []
         for value in _names(option, stage.run.settings.get(option), folder):
-            origin = _origin(value, folder)
+            origin = origin_of(value, folder)
             if origin is not None and origin != folder:
                 _visit(origin, stages)
             elif option == "model" and origin is None:
@@ -146,7 +146,7 @@ def _names(option: str, value: Any, folder: Path) -> Iterator[str]:
             yield from _names(option, inner, folder)
 
 
-def _origin(value: str, folder: Path) -> Path | None:
+def origin_of(value: str, folder: Path) -> Path | None:
     """The folder of the run that wrote what a setting names, sought from here and from the run's own folder."""
     for base in (Path.cwd(), folder, *folder.parents):
         path = base / value.removeprefix(AI)

@@ -94,13 +94,14 @@ def chapter(stage: StageRecord, shared: Json) -> Chapter:
         parting = Figure("The reward, and what watches it", svg, parted(reward, watched))
         shown = shown - set(captions.REWARDS)
     curves = []
-    for name in captions.in_order(name for name in metrics if name in shown):
-        values, metric = metrics[name], captions.metric_for(name, metrics)
-        svg = figures.curve([(0, values)], metric, marks)
-        curves.append(Figure(metric.title, svg, figures.caption(metric, values), metric.is_main))
+    for name, values, held_out in figures.paired_up({name: metrics[name] for name in metrics if name in shown}):
+        metric = captions.metric_for(name, metrics)
+        svg = figures.curve([(0, values)], metric, marks, held_out=held_out)
+        title = f"{metric.title}, trained on and held out" if held_out else metric.title
+        curves.append(Figure(title, svg, figures.caption(metric, values, held_out), metric.is_main))
     return Chapter(
         stage=stage,
-        steps=len(stage.run.metrics),
+        steps=stage.run.steps,
         speed=float(np.median(speed.values)) if speed else None,
         parting=parting,
         curves=tuple(curves),

@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from accord.report.captions import HELD_OUT
 from accord.report.html import percent
 
 Array = npt.NDArray[np.float64]
 
 _NOT_CURVES = {"step", "seconds", "tokens", "epoch"}
+
+ENDS = ("_low", "_high")
+"""What the names of the columns with the ends of a column's intervals end with."""
 
 STEADY = 0.02
 """A fall by less than this share of the gain is none to speak of."""
@@ -22,11 +26,15 @@ STEADY = 0.02
 
 @dataclass(frozen=True)
 class Series:
-    """One metric over a run: `steps` and finite `values`, both (n,), and how many rows held NaN or infinity."""
+    """One metric over a run: `steps` and finite `values`, both (n,), and how many rows held NaN or infinity.
+
+    `interval` has the ends, (2, n), of the values' 95% intervals, NaN where a value has none; None where none has.
+    """
 
     steps: Array
     values: Array
     broken: int = 0
+    interval: Array | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -36,16 +44,23 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
     """Every numeric column that measures something, in order of appearance, without those that hold no finite value.
 
     Every row has a `step`. A row without the column, or with null, was not measured at that step; NaN and infinity are
-    counted as broken.
+    counted as broken. Of what rows held out gave, `NAME_low` and `NAME_high` are no columns but the interval of NAME.
     """
     series = {}
-    for name in dict.fromkeys(name for row in rows for name in row if name not in _NOT_CURVES):
+    names = dict.fromkeys(name for row in rows for name in row if name not in _NOT_CURVES)
+    for name in names:
+        if name.startswith(HELD_OUT) and name.endswith(ENDS) and name.rsplit("_", 1)[0] in names:
+            continue
         given = [(row["step"], row.get(name)) for row in rows]
         numbers = [(step, v) for step, v in given if isinstance(v, int | float) and not isinstance(v, bool)]
         finite = [(step, value) for step, value in numbers if math.isfinite(value)]
         if finite:
             steps, values = (np.array(axis, float) for axis in zip(*finite, strict=True))
-            series[name] = Series(steps, values, broken=len(numbers) - len(finite))
+            interval = None
+            if name.startswith(HELD_OUT) and {name + end for end in ENDS} <= names.keys():
+                at = {row["step"]: row for row in rows}
+                interval = np.array([[at[step].get(name + end) for step in steps] for end in ENDS], float)
+            series[name] = Series(steps, values, len(numbers) - len(finite), interval)
     return series
 
 

@@ -74,7 +74,7 @@ def _shared_stage(title: str, same: Sequence[tuple[str, StageRecord]], names: Se
     leading, curves = [], []
     finals = [
         ("Command", tuple(stage.command or ABSENT for _, stage in same)),
-        ("Steps", tuple(f"{len(stage.run.metrics):,}" for _, stage in same)),
+        ("Steps", tuple(f"{stage.run.steps:,}" for _, stage in same)),
         ("Time", tuple(duration(stage.run.seconds) for _, stage in same)),
     ]
     for column in captions.in_order(dict.fromkeys(name for _, metrics in runs for name in metrics)):

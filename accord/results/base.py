@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from math import isfinite
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite, nan, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
+import numpy as np
+import scipy
+from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from rich.console import Console, Group
 from rich.table import Table
@@ -19,6 +22,9 @@ from accord.files import write_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+Floats: TypeAlias = NDArray[np.float64]
+Indices: TypeAlias = NDArray[np.intp]
 
 FILE = "evaluation.json"
 """What an answer is called in the folder of its question."""
@@ -55,6 +61,71 @@ class Interval:
         """
         estimate, low, high = (round(1.0 - value, 12) for value in (self.estimate, self.high, self.low))
         return Interval(estimate, low, high, self.n)
+
+
+def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval for a rate.
+
+    `(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)` with p = successes / n and z the normal quantile (Wilson
+    1927). It stays within [0, 1] and has a width even where all or none succeeded; a tie counts half.
+
+    Raises ValueError where there are no observations, or more successes than observations.
+    """
+    if n < 1:
+        raise ValueError("a rate needs at least one observation")
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} are impossible")
+    rate, z = successes / n, float(scipy.special.ndtri(0.5 + checked_confidence(confidence) / 2))
+    shrink = 1 + z * z / n
+    centre = (rate + z * z / (2 * n)) / shrink
+    reach = z * sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / shrink
+    # At a rate of 0 or 1 an end is exactly the rate, which the subtraction above may miss by a rounding.
+    return Interval(rate, min(rate, max(0.0, centre - reach)), max(rate, min(1.0, centre + reach)), int(n))
+
+
+def cluster_mean(sums: Floats, counts: Floats) -> Interval:
+    """The mean of values that hang together in G clusters, from each cluster's sum y_g and count n_g, (G,).
+
+        R = sum y_g / sum n_g,   s^2 = G / (G - 1) * sum (y_g - R n_g)^2 / (sum n_g)^2,   R -+ t s
+
+    The ratio estimator, linearized (Cochran 1977, Sampling Techniques, chapter 6), with Student's t of G - 1 degrees
+    of freedom; of clusters of one value it is Student's interval. The ends of a single cluster are NaN. `n` is G.
+    """
+    clusters, total = len(sums), float(counts.sum())
+    mean = float(sums.sum()) / total
+    if clusters < 2:
+        return Interval(mean, nan, nan, clusters)
+    spread = float(np.square(sums - mean * counts).sum()) * clusters / (clusters - 1)
+    reach = float(scipy.special.stdtrit(clusters - 1, 0.975)) * sqrt(spread) / total
+    return Interval(mean, mean - reach, mean + reach, clusters)
+
+
+def cluster_rate(sums: Floats, counts: Floats) -> Interval:
+    """The share of outcomes that are 1, a tie counted half, from each cluster's sum and count, (G,).
+
+    Wilson's interval for as many observations as the clusters are worth, p(1 - p) / s^2 with the s^2 of `cluster_mean`
+    but for G / (G - 1) (Franco et al. 2019, Journal of Survey Statistics and Methodology 7), which is at least one; for
+    no more than there are, and for G where all outcomes are equal. Of clusters of one outcome it is `wilson` itself.
+    """
+    total, worth = float(counts.sum()), float(len(sums))
+    share = float(sums.sum()) / total
+    if worth > 1 and 0 < share < 1:
+        variance = float(np.square(sums - share * counts).sum()) / total**2
+        worth = min(total, max(1.0, share * (1 - share) / variance)) if variance else total
+    return replace(wilson(share * worth, worth), estimate=share, n=len(sums))
+
+
+def numbered(labels: Sequence[Hashable]) -> Indices:
+    """The cluster of every observation as a number from 0, in the order in which they appear."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=np.intp)
+
+
+def checked_confidence(confidence: float) -> float:
+    """A coverage; ValueError where it is none in (0, 1)."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
+    return confidence
 
 
 def shown(interval: Interval | None, spec: str = ".3f") -> str:
@@ -129,6 +200,12 @@ class Evaluation(Record):
     def table(self) -> Group:
         """The numbers as tables for the terminal: `rich.print(result.table())`."""
         return Group(*self.tables())
+
+    def text(self) -> str:
+        """The same as plain text."""
+        console = Console(file=io.StringIO(), record=True, width=120)
+        console.print(self.table())
+        return console.export_text()
 
     def frame(self) -> DataFrame:
         """The numbers as a table of pandas, with a column a number, such as `scores.cafe.estimate`."""

@@ -22,6 +22,10 @@ class TaskSettings(Record):
     """Asked by a user's message, or by text to go on from."""
     option_score: OptionScore = "sum"
     """What makes an option the most likely one."""
+    chat_template: str | None = None
+    """The chat template that the models were given, where they were given one."""
+    system: Literal["refuse", "fold"] = "refuse"
+    """Whether system messages were folded into the first question."""
     templates: int | None = None
     """Only so many instructions of each task."""
     limit: int | None = None

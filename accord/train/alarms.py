@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from accord.errors import InputError, nearest
-from accord.train.history import ENDS, History, grown, moving, noise, z
+from accord.train.history import ENDS, History, bent_noise, grown, moving, noise, z
 
 SILENCE = 10
 """Rows on end in which a rule must see nothing before its alarm can be raised again."""
@@ -248,3 +248,31 @@ def memorizing(history: History) -> str | None:
         return None
     right = accuracy[-size:].mean()
     return f"{right:.1%} of the pairs are ordered rightly, and their margin grew from {before:.3g} to {after:.3g}"
+
+
+@advising(
+    "take the model in best/, or end such runs by --patience; fewer epochs, a lower learning rate, or more rows make "
+    "the next one better"
+)
+def overfitting(history: History) -> str | None:
+    """Rows held out cost more than the 95% interval at their lowest, while what is trained on has become cheaper since.
+
+    Of six measurements or more the last two lie above that interval, and their mean above the lowest beyond noise; of
+    the steps since then the last third cost less than the first third.
+    """
+    name = "teacher_kl" if "eval_teacher_kl" in history else "loss"
+    at, held_out, high = history.of("step", f"eval_{name}", f"eval_{name}_high")
+    if len(held_out) < 6:
+        return None
+    low = int(held_out[:-2].argmin())
+    steps, trained = history.of("step", name)
+    third = max(1, int((steps > at[low]).sum()) // 3)
+    before, now = trained[steps > at[low]][:third].mean(), trained[-third:].mean()
+    rise = z(held_out[-2:].mean() - held_out[low], bent_noise(held_out), 2, 1)
+    fall = z(before - now, noise(trained), third, third)
+    if held_out[-2:].min() <= high[low] or rise < CLEARLY or fall < BEYOND:
+        return None
+    return (
+        f"what rows held out cost rose from {held_out[low]:.3g} at step {at[low]:.0f}, its lowest, to "
+        f"{held_out[-1]:.3g}, while what is trained on fell from {before:.3g} to {now:.3g}"
+    )

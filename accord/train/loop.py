@@ -7,11 +7,12 @@ step has is a function of the seed and the step, so a checkpoint holds weights, 
 from __future__ import annotations
 
 import shutil
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from accord import data, engine, report
 from accord.engine.config import TrainingConfig
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from accord.engine import Model, Optimizer
+    from accord.train.held_out import HeldOut, Tally
     from accord.train.watch import Watch
 
 SHOWN = 4
@@ -63,8 +65,10 @@ class Learner(ABC):
     method: TrainingConfig
     networks: Mapping[str, nn.Module]
     """What is trained, by name."""
+    held_out_loss: ClassVar[str] = "loss"
+    """What of rows held out should fall."""
 
-    def learn_from(self, items: Sequence[Any], watch: Watch | None) -> Self:
+    def learn_from(self, items: Sequence[Any], watch: Watch | HeldOut | None) -> Self:
         """The learner, told what to learn from, `method.batch_size` items a step, and what watches it, if anything."""
         self.items, self.watch = items, watch
         self.order = data.Order(len(items), self.method.batch_size, self.method.seed)
@@ -82,6 +86,13 @@ class Learner(ABC):
     @abstractmethod
     def step(self, step: int, items: Sequence[Any], optimizer: Optimizer) -> StepResult:
         """Update the networks by what the items teach; TrainingStopped, and no update, where one is not finite."""
+
+    def measure(self, items: Sequence[Any], clusters: Sequence[int], when: str) -> Tally:
+        """What items held out, none of them trained on, cost the model as it is, by the cluster of each item's row.
+
+        Methods with `HeldOutOptions` have it. TrainingStopped, which says when, where a value is not finite.
+        """
+        raise NotImplementedError
 
     def before(self, step: int, run: Run, optimizer: Optimizer) -> bool:
         """What is to be done before a step, if anything; True where that was so long that it deserves a checkpoint."""
@@ -117,7 +128,7 @@ class Result:
         return plot_metrics(self.metrics)
 
     def _repr_html_(self) -> str:
-        steps = len(self.metrics)
+        steps = int(self.metrics[-1]["step"]) if self.metrics else 0
         last = self.frame().tail(5).to_html(float_format="{:.4g}".format)
         return f"<p><code>{self.folder}</code>: {steps} steps; report: <code>{self.report}</code></p>{last}"
 
@@ -140,10 +151,10 @@ def train(
     step stopped itself; a checkpoint holds the last good weights.
     """
     settings = describe(method, options, model=model.name, **given)
-    with Run(out, settings, resume=options.resume) as run:
+    with Run(out, settings, resume=options.resume, track=options.track, name=options.run_name) as run:
         if run.finished:
             run.print(f"{run.folder} is finished already.")
-            return finish(run, model)
+            return finish(run, model, method)
         learner = make_learner(run)
         optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
         step, watch = restore(run, learner, optimizer), learner.watch
@@ -173,14 +184,14 @@ def train(
             if (step - 1) % every == 0 or step == learner.total or run.stopping:
                 run.sample(step, result.shown())
             if on_step:
-                on_step(step, result)
+                on_step(step, replace(result, numbers=row))
             if step % options.save_every == 0 and step < learner.total and not run.stopping:
                 save(step)
+        if run.stopping:
+            run.print(run.stopping)
         if watch:
             watch.settle(best=run.stopping is not None)
-        if run.stopping:
-            run.print(f"The alarm {run.stopping} ended the run, as --stop-when asks.")
-        return finish(run, model)
+        return finish(run, model, method, read_as(learner.items))
 
 
 def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
@@ -193,8 +204,18 @@ def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
     return step
 
 
-def finish(run: Run, model: Model) -> Result:
-    """Save the model and the report; the checkpoints have served."""
+def read_as(items: Sequence[Any]) -> str:
+    """How many there are to learn from, and what of."""
+    kind = "prompts"
+    if isinstance(items[0], engine.Tree):
+        most = max(len(tree.branches) for tree in items)
+        ranked = {1: "labeled completions", 2: "preferences"}.get(most, "rankings")
+        kind = ranked if items[0].ranks else "completions"
+    return f"read as {len(items):,} {kind}"
+
+
+def finish(run: Run, model: Model, method: TrainingConfig, rows: str = "") -> Result:
+    """Save the model, its card and the report; the checkpoints have served."""
     run.close()
     folder = run.folder / "model"
     if run.finished:
@@ -203,4 +224,5 @@ def finish(run: Run, model: Model) -> Result:
         model.save(folder)
         model.name = str(folder)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+    report.write_card(run.folder, method=sys.modules[type(method).__module__].__doc__ or "", rows=rows)
     return Result(run.folder, read_metrics(run.folder), model, report.write_report(run.folder))

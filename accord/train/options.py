@@ -7,8 +7,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from accord.data.columns import written
+from accord.data.mix import called
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError
+from accord.train.track import DEFAULT, services
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +19,9 @@ class RunOptions:
     """What every `fit` takes besides its model, its data and its folder."""
 
     split: str = "train"
-    """Which rows, such as train, train[:100] or train[-100:]."""
+    """Which rows, such as train, train[:100] or train[-100:]; of several files, of each."""
+    columns: dict[str, str] | None = None
+    """The data's columns by the names that are read, where they have others: prompt=question,chosen=best.text."""
     resume: bool = False
     """Go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit."""
     save_every: int = 50
@@ -28,7 +33,12 @@ class RunOptions:
     """Refuse the run at the first row that cannot be used."""
     stop_when: str | None = None
     """Alarms (docs/alarms.md) that end the run, with commas between them; it keeps the model it has, or where that is
-    watched the best."""
+    watched, or measured on rows held out, the best."""
+    track: str = DEFAULT
+    """Where the numbers go besides the run's folder (docs/tracking.md): tensorboard, wandb, trackio, mlflow, with
+    commas between them, or none."""
+    run_name: str | None = None
+    """What the run is called there; by default as its folder."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -36,10 +46,12 @@ class RunOptions:
                 raise InputError(f"{name} must be at least 1, not {value}.")
         if not 0 <= self.max_bad <= 1:
             raise InputError(f"max_bad is a share of the rows in [0, 1], not {self.max_bad}.")
+        services(self.track)
 
     def settings(self) -> dict[str, Any]:
-        """What decides the result, for the run's folder; resuming and saving change nothing of it."""
-        return {"split": self.split, "stop_when": self.stop_when}
+        """What decides the result, for the run's folder; resuming, saving and tracking change nothing of it."""
+        columns = {"columns": written(self.columns)} if self.columns else {}
+        return {"split": self.split, **columns, "stop_when": self.stop_when}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +89,78 @@ class SamplingOptions(PolicyOptions):
     """Steps between samples written to `samples.jsonl`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeldOutOptions(RunOptions):
+    """The same for methods whose loss can be measured on rows held out, as the model learns."""
+
+    eval_data: Any = None
+    """Rows held out, never trained on, on which the loss is measured as the model learns; the model that is best on
+    them is kept in best/."""
+    eval_split: str | float | None = None
+    """A share of the prompts of data, such as 0.1, whose rows are held out, drawn by the seed; or which rows: of
+    eval_data, or without that of data, such as test, or train[-100:] beside --split train[:-100]."""
+    eval_every: int | None = None
+    """Steps between measurements; a tenth of the run unless given. There is one before the first step and one after the
+    last in any case."""
+    patience: int | None = None
+    """The run ends after so many measurements on end without a better one, and its model is the best."""
+    best_by: str | None = None
+    """The measurement by which a model is better, such as eval_loss (the default; of distill eval_teacher_kl),
+    eval_accuracy or eval_margin."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patience is not None and self.patience < 1:
+            raise InputError(f"patience must be at least 1, not {self.patience}.")
+        if not self.holds_out:
+            for name in ("eval_every", "patience", "best_by"):
+                if getattr(self, name) is not None:
+                    raise InputError(f"{name} is of rows held out; say which by eval_data or eval_split.")
+            return
+        if getattr(self, "watch", None) is not None:
+            raise InputError("best/ is the best model by watch or by the rows held out, not by both: leave one out.")
+        share = self.eval_share
+        if share is not None and not 0 < share < 1:
+            raise InputError(f"eval_split is a share of the prompts between 0 and 1, such as 0.1, not {share:g}.")
+        if share is not None and self.eval_data is not None:
+            raise InputError(
+                f"eval_split {share:g} holds out a share of data, and eval_data has rows of its own: leave one out."
+            )
+        if self.eval_data is None and self.eval_split == self.split:
+            raise InputError(
+                f"eval_split and split are both {self.split}: hold rows out, as by --split 'train[:-100]' and "
+                "--eval-split 'train[-100:]'."
+            )
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are rows held out."""
+        return self.eval_data is not None or self.eval_split is not None
+
+    @property
+    def eval_share(self) -> float | None:
+        """The share of the prompts that is held out, where `eval_split` is one."""
+        try:
+            return None if self.eval_split is None else float(self.eval_split)
+        except ValueError:
+            return None
+
+    def settings(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("eval_data", "eval_every", "patience", "best_by")}
+        own["eval_split"] = self.eval_split if self.eval_share is None else self.eval_share
+        return super().settings() | (own if self.holds_out else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsOptions(HeldOutOptions, PolicyOptions):
+    """The same for methods that train a policy on rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(HeldOutOptions, SamplingOptions):
+    """The same for what learns from a teacher, whose divergence can be measured on prompts held out."""
+
+
 def describe(method: TrainingConfig, options: RunOptions, **given: Any) -> dict[str, Any]:
     """Every setting of a run, for its folder; data given as rows are named by their number and type."""
     command = {"command": getattr(method, "command", "") or type(method).__name__}
@@ -90,6 +174,8 @@ def named(value: Any) -> str | int | float | None:
         return value
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, list) and all(isinstance(name, str | Path) for name in value):
+        return called(value)
     if isinstance(value, Mapping):
         return " + ".join(f"{weight} * {named(name)}" for name, weight in value.items())
     return f"{len(value)} rows" if hasattr(value, "__len__") else getattr(value, "__name__", type(value).__name__)

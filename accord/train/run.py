@@ -7,9 +7,10 @@ samples.jsonl       prompts and completions as training went on
 alarms.jsonl        what was wrong with the numbers, as it was seen
 environment.json    versions, seed, command, git commit
 checkpoints/        to go on from
-model/              the result, in Hugging Face format
-best/, best.json    the model that was best by an independent measure, where one was watched
+model/              the result, in Hugging Face format, and its card
+best/, best.json    the model that was best on rows held out, or by an independent measure, where there are such
 tensorboard/        the same numbers for TensorBoard
+tracking.json       by what the services that track the run know it
 report.html         all of it for people
 """
 
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,25 +31,36 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from accord.errors import InputError, LeftOut
+from accord.errors import InputError, LeftOut, RowNumber
 from accord.files import write_rows, write_text
 from accord.train.alarms import Alarms, chosen
+from accord.train.track import DEFAULT, Tracking, services
 
 PACKAGES = ("accord", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy")
-SHOWN = ("loss", "accuracy", "reward", "kl")
+SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "reward", "kl", "eval_teacher_kl")
 
 
 class Run:
     """One run and its folder.
 
-    `stopping` is the alarm that ends the run, once one was raised that its setting `stop_when` names.
+    `stopping` says why the run ends before its last step, once something does end it: an alarm that `stop_when` names,
+    or what is measured on rows held out.
 
     Raises InputError where the folder holds another run, or, resuming, one with other settings; or no alarm is called
     so.
     """
 
-    def __init__(self, folder: str | Path, settings: Mapping[str, Any], *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        settings: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        track: str = DEFAULT,
+        name: str | None = None,
+    ) -> None:
         self.folder = Path(folder)
+        self.name = name or self.folder.resolve().name
         self.console = Console(stderr=True)
         settings = json.loads(json.dumps(settings, default=str))
         config = self.folder / "config.yaml"
@@ -63,43 +75,50 @@ class Run:
         self.settings = settings
         self.stop_when = chosen(settings.get("stop_when"))
         self.stopping: str | None = None
-        self._left_out: LeftOut | None = None
+        self._left_out: list[dict[str, Any]] = []
+        self._taken: list[str] = []
+        self._held_out: dict[str, float] = {}
         self._open = ExitStack()
+        self._tracking = Tracking(services(track), self.print)
 
     @property
     def finished(self) -> bool:
         """Whether an earlier session brought the run to its end."""
         return (self.folder / "model").is_dir()
 
-    def leave_out(self, left_out: LeftOut, most: float) -> None:
-        """Say which rows are left out, and keep the list; InputError where more than a share of `most` are bad."""
+    def leave_out(self, left_out: LeftOut, most: float, data: str = "") -> None:
+        """Say which rows are left out, and keep the list; InputError where more than a share of `most` are bad.
+
+        `data` is what other rows than those trained on are called.
+        """
         left_out.require_few(most)
-        for line in left_out.lines():
-            self.print(line)
-        self._left_out = left_out
+        for line in (*left_out.taken, *left_out.lines()):
+            self.print(f"{data}: {line}" if data else line)
+        self._taken += left_out.taken
+        of = {"data": data} if data else {}
+        for r in left_out.reasons:
+            row = str(r.row) if isinstance(r.row, RowNumber) else r.row
+            self._left_out.append({"row": row, "why": r.why, **of})
 
     def begin(self, step: int, total: int) -> None:
         """Open the folder for steps after `step`, dropping rows that an earlier session wrote past its checkpoint."""
+        before = read_metrics(self.folder)
+        self._tracking.begin(self.folder, self.name, self.settings, step, int(before[-1]["step"]) if before else -1)
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.resumed:
             write_text(self.folder / "config.yaml", yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
-        write_text(self.folder / "environment.json", json.dumps(environment(self.settings), indent=1))
-        if self._left_out and self._left_out.reasons:
-            rows = ({"row": reason.row, "why": reason.why} for reason in self._left_out.reasons)
-            write_rows(self.folder / "left_out.jsonl", rows)
+        taken = {"rows": "; ".join(self._taken)} if self._taken else {}
+        write_text(self.folder / "environment.json", json.dumps(environment(self.settings) | taken, indent=1))
+        if self._left_out:
+            write_rows(self.folder / "left_out.jsonl", self._left_out)
         self._files = {}
         for name in ("metrics", "samples", "alarms"):
             _keep_until(file := self.folder / f"{name}.jsonl", step)
             self._files[name] = self._open.enter_context(file.open("a", encoding="utf-8"))
         self._alarms = Alarms()
-        for row in read_metrics(self.folder):
+        for row in (kept := read_metrics(self.folder)):
             self._alarms.see(row)
-        self._tensorboard: Any = None
-        with suppress(ImportError):  # where it is not installed
-            from torch.utils.tensorboard import SummaryWriter
-
-            writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
-            self._tensorboard = self._open.enter_context(writer)
+        self._tracking.keep(self.folder, kept)
         self._clock = time.perf_counter()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"))
@@ -110,27 +129,30 @@ class Run:
 
     def expect(self, total: int) -> None:
         """There will be so many steps, as far as is known by now."""
-        self._every, self._total = max(1, total // 10), total
+        self._every, self.total = max(1, total // 10), total
         self._progress.update(self._task, total=total)
 
     def log(self, step: int, row: Mapping[str, float], tokens: int) -> None:
-        """Write the row of a step, counted from 1, with its seconds and tokens a second."""
+        """Write the row of a step, counted from 1, with its seconds and tokens a second, or of 0, before the first."""
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
-        full = {"step": step, **row, "seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}
+        timed = {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}
+        full = {"step": step, **row, **(timed if step else {})}
         self._write("metrics", full)
-        if self._tensorboard:
-            for name, value in full.items():
-                self._tensorboard.add_scalar(name, value, step)
-        numbers = "  ".join(f"{k} {row[k]:.3f}" for k in SHOWN if k in row) + f"  {tokens / seconds:,.0f} tokens/s"
+        self._tracking.log(step, full)
+        self._held_out |= {name: value for name, value in row.items() if name.startswith("eval_")}
+        shown = {**self._held_out, **row}
+        numbers = "  ".join(f"{name} {shown[name]:.3f}" for name in SHOWN if name in shown)
+        numbers += f"  {tokens / seconds:,.0f} tokens/s" if step else ""
         self._progress.update(self._task, completed=step, numbers=numbers)
-        if not self.console.is_terminal and (step % self._every == 0 or step == self._total):
-            left, title = seconds * (self._total - step), self._progress.tasks[0].description
-            self.print(f"{title} {step}/{self._total}  {numbers}  ~{left:.0f} s left")
+        if not self.console.is_terminal and (step % self._every == 0 or step == self.total):
+            left, title = seconds * (self.total - step), self._progress.tasks[0].description
+            self.print(f"{title} {step}/{self.total}  {numbers}" + (f"  ~{left:.0f} s left" if step else ""))
         for alarm in self._alarms.see(full):
             if alarm.name in self.stop_when and self.stopping is None:
-                self.stopping = alarm.name
+                self.stopping = f"The alarm {alarm.name} ended the run, as --stop-when asks."
             self._write("alarms", alarm.as_row())
+            self._tracking.alarm(alarm.step, alarm.name, f"{alarm.saw}. To try: {alarm.advice}.")
             self.print(f"step {alarm.step}, {alarm.name}: {alarm.saw}. To try: {alarm.advice}.")
 
     def sample(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -153,8 +175,10 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self._tracking.close("finished" if kind is None else "interrupted" if interrupted else "failed")
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, float]]:

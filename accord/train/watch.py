@@ -8,7 +8,6 @@ gave before the step's update; or, where there are prompts held out for it, of f
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -85,7 +84,37 @@ def check_independent(watch: Any, reward: Any) -> None:
         )
 
 
-class Watch:
+class BestModel:
+    """The best model of a run so far, in memory, and with each checkpoint in the run's folder.
+
+    `best` says of which step it is and what it was rated, and is empty while nothing was.
+    """
+
+    def __init__(self, model: Model, run: Run) -> None:
+        self.model, self.run = model, run
+        self.best: dict[str, float] = {}
+        self.written: dict[str, float] = {}
+        self.kept = model.with_network(engine.adapters.twin(model.network))
+
+    def keep(self) -> None:
+        """Keep the model as it is now."""
+        engine.adapters.take(self.kept.network, engine.adapters.own_state(self.model.network))
+
+    def save(self) -> None:
+        """Write the best model so far into the run's folder, unless it is there."""
+        if self.best != self.written:
+            self.kept.save(self.run.folder / "best")
+            write_text(self.run.folder / "best.json", json.dumps(self.best))
+            self.written = self.best
+
+    def settle(self, *, best: bool) -> None:
+        """The last `save`; where the run ends with the `best` model, make the model that, if any was rated."""
+        self.save()
+        if best and self.best:
+            engine.load.read_weights(self.model, self.run.folder / "best")
+
+
+class Watch(BestModel):
     """A measure of a policy at work, as it is before its training, and the best policy by it so far.
 
     Args:
@@ -104,12 +133,10 @@ class Watch:
         *,
         every: int = 1,
     ) -> None:
-        self.policy, self.run, self.measure, self.sampling = policy, run, measure, sampling
+        super().__init__(policy, run)
+        self.policy, self.measure, self.sampling = policy, measure, sampling
         self.held_out, self.every = held_out, every
         self.recent: list[float] = []
-        self.best: dict[str, float] = {}
-        self.written: dict[str, float] = {}
-        self.kept = policy.with_network(copy.deepcopy(policy.network))
         self.start = policy.frozen_copy() if feedback.named.only_compares(measure) else None
 
     def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -129,22 +156,8 @@ class Watch:
         if value is None:
             return {}
         if self._is_best(step, value):  # and so is kept
-            self.kept.network.load_state_dict(self.policy.network.state_dict())
+            self.keep()
         return {"watched": value}
-
-    def save(self) -> None:
-        """Write the best policy so far into the run's folder, unless it is there."""
-        if self.best != self.written:
-            self.kept.save(self.run.folder / "best")
-            write_text(self.run.folder / "best.json", json.dumps(self.best))
-            self.written = self.best
-
-    def settle(self, *, best: bool) -> None:
-        """The last `save`; where the run ends with the `best` policy, make the policy that, if any was measured."""
-        self.save()
-        if best and self.best:
-            found = engine.load.reload(self.policy, self.run.folder / "best")
-            self.policy.network.load_state_dict(found.network.state_dict())
 
     def _is_best(self, step: int, value: float) -> bool:
         """Whether the mean of the last measurements is the highest so far; until there are enough, the latest is."""

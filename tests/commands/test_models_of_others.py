@@ -161,7 +161,7 @@ def test_folders_that_hold_no_model_that_can_be_used(tmp_path: Path) -> None:
     save_file(weights, lacking / "model.safetensors", metadata={"format": "pt"})
     said = {
         adapter: r"holds an adapter \(LoRA\) of base, no whole model: merge it",
-        quantized: r"is quantized \(bitsandbytes\), and such weights are not read",
+        quantized: r"is quantized \(bitsandbytes\), in a way that transformers does not read",
         tmp_path / "model.gguf": "the GGUF file .* cannot be loaded",
         tmp_path / "text.gguf": "is no GGUF file: it does not begin as one",
         tmp_path / "weights.bin": "is a file; a model is a folder with a config.json, a GGUF file, or a Hub name",

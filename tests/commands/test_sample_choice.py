@@ -97,7 +97,8 @@ def test_what_is_kept_is_fine_tuned_on(base: str, tmp_path: Path) -> None:
     rows = sampled(
         base, data, "good.jsonl", "--n", 60, "--max-new-tokens", 1, "--reward", r"regex:(\w+)", "--at-least", 1
     )
-    assert load_data("good.jsonl") == [Demonstration("hi", "good")] * len(rows)
+    assert load_data("good.jsonl") == [Demonstration("hi", "good", tuple(row["completion_ids"])) for row in rows]
+    assert {tuple(row["completion_ids"]) for row in rows} == {(8,)}  # cut after the word, as it was sampled
     assert accord("sft", "--model", base, "--data", "good.jsonl", "--out", "rft", *QUICK) == 0
     load_model("rft/model")
 
@@ -119,9 +120,9 @@ def test_rows_of_any_kind_keep_their_columns_but_not_what_made_them_rows(base: s
     row = {"prompt": "hi", "chosen": "good", "rejected": "bad", "answer": "good", "id": 3, "reward": 9.0, "label": 1}
     data = write_jsonl(Path("pairs.jsonl"), [row])
     (kept,) = sampled(base, data, "samples.jsonl")
-    assert set(kept) == {"prompt", "completion", "logprob", "tokens", "stop", "answer", "id"}
+    assert set(kept) == {"prompt", "completion", "completion_ids", "logprob", "tokens", "stop", "answer", "id"}
     assert (kept["answer"], kept["id"]) == ("good", 3)
-    assert load_data("samples.jsonl") == [Demonstration("hi", kept["completion"])]
+    assert load_data("samples.jsonl") == [Demonstration("hi", kept["completion"], tuple(kept["completion_ids"]))]
     assert load_data(data) == [Preference("hi", "good", "bad")]
 
 

@@ -33,6 +33,7 @@ def test_samples_are_rows_with_their_log_probabilities(base: str, tmp_path: Path
     for row in rows:
         assert row["stop"] in ("end", "length") and 1 <= row["tokens"] <= 5
         assert row["stop"] == "end" or row["tokens"] == 5
+        assert len(row["completion_ids"]) == row["tokens"]  # type: ignore[arg-type]
     assert sampled(base, data, tmp_path / "again.jsonl", "--n", "3") == rows
     assert sampled(base, data, tmp_path / "other.jsonl", "--n", "3", "--seed", "1") != rows
     alone = sampled(base, data, tmp_path / "one.jsonl", "--n", "3", "--limit", "1")

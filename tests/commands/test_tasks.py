@@ -108,6 +108,8 @@ def test_answers_are_written_greedily_and_settings_are_noted(home: Path, tmp_pat
         "tasks": str(home / "tasks.yaml"),
         "form": "chat",
         "option_score": "sum",
+        "chat_template": None,
+        "system": "refuse",
         "templates": None,
         "limit": None,
         "max_new_tokens": 5,

@@ -146,7 +146,10 @@ FAULTS = [
     ({"prompt": HI, "completion": [u("x"), a("y")]}, "'completion' must begin and end with an assistant turn"),
     ({"prompt": HI, "completion": []}, "'completion' is a chat without messages"),
     ({"prompt": HI, "completion": 3}, "'completion' must be a string or a list of messages, not of type int"),
-    ({"prompt": "p", "completion": "c", "label": 2}, r"'label' must be true or false \(or 1 or 0\), not 2"),
+    (
+        {"prompt": "p", "completion": "c", "label": 2},
+        r"'label' must be true or false \(1 or 0, .*\), not 2",
+    ),
     ({"prompt": "p", "completion": "c", "label": "good"}, "'label' must be true or false"),
     ({"prompt": "p", "completions": ["x", "y"], "ranks": [0]}, "there are 2 'completions' but 1 'ranks'"),
     ({"prompt": "p", "completions": ["x"], "ranks": [0]}, "needs at least two 'completions'"),

@@ -9,8 +9,8 @@ from accord.data.chat import encode_completion, encode_prompt
 from accord.data.encoding import encode, to_tree
 from accord.engine.trees import Branch, Tree
 from accord.errors import InputError
-from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking
-from tests.data.conftest import BAD, BOS, BYE, DAY, EOS, GOOD, HELLO, HI, UNK, word_tokenizer
+from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Tokenization
+from tests.data.conftest import ASSISTANT, BAD, BOS, BYE, DAY, EOS, GOOD, HELLO, HI, UNK, USER, word_tokenizer
 
 
 def branch(*tokens):
@@ -26,6 +26,29 @@ def test_each_record_has_its_tree(tokenizer):
     assert to_tree(tokenizer, Preference("hi", "good", "bad"), 0) == Tree((HI,), (good, bad), (0, 1), 0)
     ranking = Ranking("hi", ("good", "bad", "bye"), (1, 0, 1))
     assert to_tree(tokenizer, ranking, 0) == Tree((HI,), (good, bad, branch(BYE, EOS)), (1, 0, 1), 0)
+
+
+def test_tokens_that_are_known_are_kept(tokenizer):
+    # "hi good" in a chat is <system> good </s> <user> hi </s> <assistant>, and the answer ends with </s>.
+    (asked,) = encode(tokenizer, [Demonstration((Message("user", "hi"),), "good")], max_length=99, context=None).trees
+    # A sample cut for length has no end, and tokens that spell the same text otherwise stay as they were drawn.
+    for tokens in ((GOOD,), (GOOD, EOS), (BOS, GOOD)):
+        row = Demonstration((Message("user", "hi"),), (Message("assistant", "good"),), tokens)
+        assert to_tree(tokenizer, row, 0) == Tree(asked.prompt, (branch(*tokens),), (), 0)
+        assert to_tree(tokenizer, Demonstration("hi", "good", tokens), 0) == Tree((HI,), (branch(*tokens),), (), 0)
+    # Those of another tokenizer, which say something else here or nothing, are made anew.
+    for tokens in ((BAD, EOS), (99, EOS)):
+        assert to_tree(tokenizer, Demonstration("hi", "good", tokens), 0).branches == (branch(GOOD, EOS),)
+
+
+def test_rows_of_tokens_are_trees_as_they_are(tokenizer):
+    row = Tokenization((USER, HI, ASSISTANT, GOOD, BYE, EOS), (False, False, False, True, False, True))
+    kept = Branch((GOOD, BYE, EOS), (True, False, True))
+    assert to_tree(tokenizer, row, 4) == Tree((USER, HI, ASSISTANT), (kept,), (), 4)
+    (cut,) = encode(tokenizer, [row], max_length=4, context=None).trees
+    assert cut == Tree((USER, HI, ASSISTANT), (branch(GOOD),), (), 0)
+    with pytest.raises(InputError, match=r"^row 1: 'input_ids' has the token 12, and the tokenizer ends at 11"):
+        encode(tokenizer, [Tokenization((HI, 12), (False, True))], max_length=9, context=None)
 
 
 def test_a_prompt_alone_cannot_be_trained_on(tokenizer):

@@ -49,20 +49,24 @@ def test_sources_and_annotators_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("label", "read"),
-    [(1, 1.0), (2, 0.0), (0, 0.5), ("1", 1.0), ("2", 0.0), ("tie", 0.5), (" TIE ", 0.5), (1.0, 1.0), ("2.0", 0.0)],
+    [
+        *((1, 1.0), (2, 0.0), (0, 0.5), ("1", 1.0), ("2", 0.0), ("tie", 0.5), (" TIE ", 0.5), (1.0, 1.0), ("2.0", 0.0)),
+        *(("A", 1.0), ("[[B]]", 0.0), ("model_a", 1.0), ("Response 2", 0.0), ("first", 1.0), ("tie (bothbad)", 0.5)),
+        *((True, 1.0), (False, 0.0), ("output_2", 0.0), ("A>B", 1.0), ("assistant b", 0.0), ([1], 1.0)),
+    ],
 )
 def test_labels_in_all_their_spellings(label: Any, read: float, tmp_path: Path) -> None:
     data = write(tmp_path / "rows.jsonl", [pairwise(label)])
     assert load_judgments(data, columns=PAIRWISE) == [Judgment("hi", "good", "bad", read, 0)]
 
 
-@pytest.mark.parametrize("label", [3, -1, 1.5, True, "first", "", [1], "1.0.0"])
+@pytest.mark.parametrize("label", [3, -1, 1.5, "third", "", [1, 2], "1.0.0", {"a": 1}])
 def test_a_label_that_says_nothing_known_is_refused(label: Any, tmp_path: Path) -> None:
     data = write(tmp_path / "rows.jsonl", [pairwise(1), pairwise(label)])
     with pytest.raises(InputError) as error:
         load_judgments(data, columns=PAIRWISE)
     said = str(error.value)
-    assert f"{data}, line 2: 'preference' is {label!r}" in said and "1 (the first is better), 2" in said
+    assert f"{data}, line 2: 'preference' is {label!r}" in said and "1, A or first where the first is" in said
 
 
 def test_csv_holds_labels_as_text(tmp_path: Path) -> None:
@@ -104,11 +108,11 @@ def test_transcripts_and_chats_keep_their_turns(tmp_path: Path) -> None:
     [
         ({**PAIRWISE, "frist": "x"}, pairwise(1), "no 'frist'; did you mean first?"),
         ({"first": "output_1"}, pairwise(1), "name the columns of two answers as first and second"),
-        ({"prompt": "instruction"}, pairwise(1), "name the columns of two answers as first and second"),
+        ({"prompt": "instruction", "label": "preference"}, pairwise(1), "name the columns of two answers as first and"),
         ({**PAIRWISE, "completions": "a,b"}, pairwise(1), "or those of several as completions"),
         ({"completions": "a", "label": "preference"}, pairwise(1), "a comparison needs two completions"),
-        ({**PAIRWISE, "second": "output_3"}, pairwise(1), "there is no 'output_3'; the columns found are instruction,"),
-        ({**PAIRWISE, "source": "from"}, pairwise(1), "there is no 'from'"),
+        ({**PAIRWISE, "second": "output_3"}, pairwise(1), "there is no column 'output_3'; the row has instruction,"),
+        ({**PAIRWISE, "source": "from"}, pairwise(1), "there is no column 'from'; the row has"),
         (PAIRWISE, pairwise(1, output_2=" "), "'output_2' is empty"),
         (PAIRWISE, pairwise(None), "there is no 'preference'"),
         (KWAY, {"question": "q", "a": "x", "b": "y", "c": "z", "preference": [1, 2]}, "of the pairs 12 13 23"),
@@ -122,13 +126,38 @@ def test_what_cannot_be_read_is_named(columns: Any, row: dict[str, Any], said: s
     assert said in str(error.value)
 
 
-def test_columns_cannot_be_named_for_rows_in_memory() -> None:
-    with pytest.raises(InputError, match="rows in memory need the usual ones"):
-        load_judgments([pairwise(1)], columns=PAIRWISE)
+def test_columns_are_named_for_rows_in_memory_and_by_paths() -> None:
+    assert load_judgments([pairwise(1)], columns=PAIRWISE) == [Judgment("hi", "good", "bad", 1.0, 0)]
+    row = {"ask": {"text": "hi"}, "answers": [{"said": "good"}, {"said": "bad"}], "by": {"ann": "B"}}
+    names = {"prompt": "ask.text", "first": "answers[0].said", "second": "answers[1].said", "label": "by.ann"}
+    assert load_judgments([row], columns=names) == [Judgment("hi", "good", "bad", 0.0, 0)]
 
 
-@given(st.lists(st.sampled_from([0, 1, 2]), min_size=1, max_size=6), st.integers(1, 8))
-def test_limit_and_split_pick_rows(labels: list[int], limit: int) -> None:
+def test_several_columns_are_annotators_who_may_skip_a_row() -> None:
+    rows = [{**pairwise(1), "bob": 2, "cy": None}, {**pairwise(2), "bob": 2, "cy": "tie"}]
+    found = load_judgments(rows, columns={**PAIRWISE, "label": "preference, bob, cy"})
+    assert [(j.row, j.annotator, j.label) for j in found] == [
+        *((0, "preference", 1.0), (0, "bob", 0.0)),
+        *((1, "preference", 0.0), (1, "bob", 0.0), (1, "cy", 0.5)),
+    ]
+
+
+def test_labels_of_0_and_1_alone_may_mean_two_things() -> None:
+    with pytest.raises(InputError, match="its labels are 0 and 1, and 0 may be a tie or the second answer"):
+        load_judgments([pairwise(0), pairwise(1)], columns=PAIRWISE)
+
+
+def test_ties_of_a_verdict_and_trees_are_judgments() -> None:
+    pair = {"prompt": "hi", "response_a": "good", "response_b": "bad"}
+    rows = [{**pair, "winner": "tie"}, {**pair, "winner": "model_b"}]
+    assert [(j.first, j.label) for j in load_judgments(rows)] == [("good", 0.5), ("bad", 1.0)]
+    replies = [{"role": "assistant", "text": text, "rank": rank} for text, rank in (("x", 1), ("y", 0))]
+    (judgment,) = load_judgments([{"prompt": {"role": "prompter", "text": "hi", "replies": replies}}])
+    assert judgment.label == 0.0 and judgment.prompt == (Message("user", "hi"),)
+
+
+@given(st.lists(st.sampled_from(["tie", 1, 2]), min_size=1, max_size=6), st.integers(1, 8))
+def test_limit_and_split_pick_rows(labels: list[Any], limit: int) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:

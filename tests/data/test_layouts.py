@@ -10,9 +10,9 @@ from typing import Any
 import datasets
 import pytest
 
-from accord.data import load_data
+from accord.data import load_data, load_prompts
 from accord.errors import InputError, LeftOut
-from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row
+from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Tokenization
 
 HI = Message("user", "hi")
 
@@ -20,6 +20,13 @@ HI = Message("user", "hi")
 def said(text: str) -> tuple[Message, ...]:
     return (Message("assistant", text),)
 
+
+U, A, B = ({"role": role, "content": text} for role, text in (("user", "hi"), ("assistant", "a"), ("assistant", "b")))
+SYSTEM = Message("system", "s")
+TOLD = Demonstration((SYSTEM, HI), said("a"))
+PAIR = Preference((HI,), said("a"), said("b"))
+RANKED = Ranking((HI,), (said("a"), said("b")), (0, 1))
+TOKENS = Tokenization((5, 6, 7), (False, True, False))
 
 LAYOUTS: list[tuple[dict[str, Any], Row]] = [
     (
@@ -73,6 +80,68 @@ LAYOUTS: list[tuple[dict[str, Any], Row]] = [
     ({"prompt": "hi", "chosen": "a", "rejected": "b", "margin": 1.5}, Preference("hi", "a", "b", 1.5)),
     ({"prompt": "hi", "completion": "a", "label": "True"}, Labeled("hi", "a", True)),
     ({"prompt": "hi", "completion": "a", "label": 0.0}, Labeled("hi", "a", False)),
+    ({"prompt": "hi", "completion": "a", "label": "Desirable"}, Labeled("hi", "a", True)),
+    ({"prompt": "hi", "completion": "a", "label": "\N{THUMBS DOWN SIGN}\U0001f3fd"}, Labeled("hi", "a", False)),
+    ({"query": "hi", "response": "a", "label": "undesirable"}, Labeled((HI,), said("a"), False)),
+    ({"messages": [U, A], "label": "up"}, Labeled((HI,), said("a"), True)),
+    # A system prompt beside a chat opens it, once, wherever the chat is.
+    ({"system": "s", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "a"}]}, TOLD),
+    ({"system_prompt": "s", "messages": [{"role": "system", "content": "s"}, U, A]}, TOLD),
+    ({"system": None, "messages": [U, A]}, Demonstration((HI,), said("a"))),
+    ({"system": "s", "instruction": "hi", "input": "", "output": "a"}, TOLD),
+    ({"system": "s", "chosen": [U, A], "rejected": [U, B]}, Preference((SYSTEM, HI), said("a"), said("b"))),
+    ({"system": "s", "messages": [U, A], "rejected_response": "b"}, Preference((SYSTEM, HI), said("a"), said("b"))),
+    (
+        {"system": "s", "chosen": "\n\nHuman: hi\n\nAssistant: a", "rejected": "\n\nHuman: hi\n\nAssistant: b"},
+        Preference((SYSTEM, HI), said("a"), said("b")),
+    ),
+    # A prompt, or a question, beside a chat that holds it.
+    ({"prompt": "hi", "messages": [U, A]}, Demonstration((HI,), said("a"))),
+    ({"prompt": "hi", "chosen": [U, A], "rejected": [U, B]}, Preference((HI,), said("a"), said("b"))),
+    ({"input": "hi", "output": "a"}, Demonstration((HI,), said("a"))),
+    ({"context": [U], "response1": "a", "response2": "b", "overall_preference": -2}, PAIR),
+    ({"history": "hi", "human_ref_A": "b", "human_ref_B": "a", "labels": 0}, Preference("hi", "a", "b")),
+    (
+        {
+            "question": {"dataset": "d", "full_text": "hi"},
+            "answer_0": "b",
+            "answer_1": "a",
+            "score_0": -1,
+            "score_1": 1,
+        },
+        PAIR,
+    ),
+    ({"question": "hi", "answers": [{"text": "a", "pm_score": 3}, {"text": "b", "pm_score": 1}]}, RANKED),
+    ({"input": "hi", "generations": ["a", "b"], "rating": [9, 4]}, RANKED),
+    ({"prompt": "hi", "summaries": [{"text": "b"}, {"text": "a"}], "choice": 1}, Preference("hi", "a", "b")),
+    ({"prompt": "hi", "answers": ["b", "a", "c"], "choice": 1}, Ranking("hi", ("b", "a", "c"), (1, 0, 1))),
+    (
+        {
+            "prompt": "hi",
+            "response_1": "a",
+            "response_2": "b",
+            "response_3": "c",
+            "score_1": 1,
+            "score_2": 5,
+            "score_3": 1,
+        },
+        Ranking("hi", ("a", "b", "c"), (1, 0, 1)),
+    ),
+    ({"prompt": "hi", "response_1": "b", "response_2": "a", "preferred": "response_2"}, Preference("hi", "a", "b")),
+    ({"conversation_a": [U, B], "conversation_b": [U, A], "winner": "model_b"}, PAIR),
+    (
+        {"prompt": '["hi"]', "response_a": '["a"]', "response_b": '["b"]', "winner_model_a": 1, "winner_model_b": 0}
+        | {"winner_tie": 0},
+        PAIR,
+    ),
+    ({"conversation": [{"input": "hi", "output": "a"}]}, Demonstration((HI,), said("a"))),
+    (
+        {"messages": [{"speaker": "user", "text": "hi"}, {"speaker": "gpt", "text": "a"}]},
+        Demonstration((HI,), said("a")),
+    ),
+    ({"prompt": "hi", "chosen": "a", "rejected": "b", "margin": float("nan")}, Preference("hi", "a", "b")),
+    ({"input_ids": [5, 6, 7, 0], "labels": [-100, 6, -100, -100], "attention_mask": [1, 1, 1, 0]}, TOKENS),
+    ({"input_ids": [5, 6, 7]}, Tokenization((5, 6, 7), (False, True, True))),
     (
         {"prompt": [{"role": "user", "content": [{"type": "text", "text": text} for text in "hi"]}], "completion": "a"},
         Demonstration((HI,), said("a")),
@@ -92,7 +161,33 @@ def test_a_layout_makes_its_record(columns: dict[str, Any], record: Row) -> None
             {"context": "x", "chosen": "a b", "rejected": "a c"},
             "what is asked may be in 'context', beside chosen, rejected",
         ),
-        ({"question": "q", "context": "a text", "answer": "a"}, "'context' is a text beside what is asked"),
+        ({"question": "q", "context": "a text", "answer": "a"}, "name both by --columns prompt=context,question, or"),
+        ({"system": "s", "messages": [{"role": "system", "content": "t"}, U, A]}, "two different system prompts"),
+        ({"prompt": "other", "messages": [U, A]}, "'prompt' beside 'messages' may be"),
+        ({"prompt": "other", "chosen": [U, A], "rejected": [U, B]}, "'prompt' beside 'chosen' may be a part of"),
+        ({"prompt": "do", "input": "this", "completion": "a"}, "--columns prompt=prompt,input, or leave it out by"),
+        ({"instruction": "be brief", "question": "q", "answer": "a"}, "--columns prompt=question,instruction"),
+        ({"question": "q", "A": "1", "B": "2", "answer": "B"}, "'A' beside 'question' may be a part of"),
+        (
+            {"prompt": "hi", "response": "a", "is_safe": True},
+            "--columns label=is_safe, or leave it out by",
+        ),
+        ({"messages": [U, A], "kto_tag": True}, "'kto_tag' may say whether 'messages' is a good one"),
+        (
+            {"question": "q", "response_j": "a", "response_k": "b"},
+            "which of response_j and response_k is better",
+        ),
+        ({"info": {"post": "p"}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 0}, "columns prompt=info.post"),
+        ({"prompt": "hi", "response_a": "a", "response_b": "b", "winner": 1}, "--columns better_response_id=winner"),
+        ({"prompt": "hi", "answers": ["a", "b"], "choice": 2}, "'choice' must be the index of one of 2 answers"),
+        ({"prompt": "hi", "completions": ["a", "b"], "scores": [float("nan"), 1]}, "needs a number for each of its 2"),
+        ({"prompt": {"text": "p", "toxicity": 0.1}}, "name what it holds by --columns prompt=prompt.text"),
+        ({"problem": "p", "solution": "s"}, "--columns prompt=problem,... names them so"),
+        ({"text": [U, A]}, "name it by --columns messages=text"),
+        ({"input_ids": [1, 2], "labels": [-100, 3]}, r"labels\[1\] is 3 at 2"),
+        ({"input_ids": [1, 2], "labels": [1, -100]}, "no token to learn after the first"),
+        ({"input_ids": [1, 2, 3], "attention_mask": [1, 0, 1]}, "'attention_mask' must be 1, but for padding"),
+        ({"input_ids": [1, 2, 3], "labels": [1, 2]}, "'labels' must be a list of 3 numbers"),
         ({"prompt": "hi", "completions": ["a", "b"], "scores": [1]}, "needs a number for each of its 2 answers"),
         (
             {"prompt": "hi", "response_1": "a", "response_2": "b", "preference_strength": 0},
@@ -173,3 +268,56 @@ def test_bad_rows_are_left_out_with_their_numbers_and_reasons() -> None:
         load_data(pairs, left_out=LeftOut(strict=True))
     with pytest.raises(InputError, match="no other row of the data can be used"):
         load_data([{**pairs[0], "rejected": "a0"}], left_out=LeftOut())
+
+
+TREE = [
+    {"message_id": "1", "parent_id": None, "text": "hi", "role": "prompter", "rank": None},
+    {"message_id": "2", "parent_id": "1", "text": "b", "role": "assistant", "rank": 1.0},
+    {"message_id": "3", "parent_id": "1", "text": "a", "role": "assistant", "rank": 0.0},
+    {"message_id": "4", "parent_id": "3", "text": "more?", "role": "prompter", "rank": 0.0},
+    {"message_id": "5", "parent_id": "4", "text": "yes", "role": "assistant", "rank": 0.0},
+    {"message_id": "6", "parent_id": "4", "text": "no", "role": "assistant", "rank": 2.0},
+    {"message_id": "7", "parent_id": "4", "text": "gone", "role": "assistant", "rank": 1.0, "deleted": True},
+]
+FOLLOWED = (HI, Message("assistant", "a"), Message("user", "more?"))
+RANKINGS = [
+    Ranking((HI,), (said("b"), said("a")), (1, 0)),
+    Ranking(FOLLOWED, (said("yes"), said("no")), (0, 1)),
+]
+
+
+def test_messages_that_name_their_parents_are_trees_of_ranked_answers() -> None:
+    assert load_data(TREE) == RANKINGS
+    assert load_data(TREE[::-1]) == [
+        Ranking((HI,), (said("a"), said("b")), (0, 1)),
+        Ranking(FOLLOWED, (said("no"), said("yes")), (1, 0)),
+    ]
+    with pytest.raises(InputError, match=r"row 1: the message answers '1' \('parent_id'\), which is in no row"):
+        load_data(TREE[1:])
+    nested: dict[str, dict[str, Any]] = {row["message_id"]: {**row, "replies": []} for row in TREE}
+    for row in TREE[1:]:
+        nested[row["parent_id"]]["replies"].append(nested[row["message_id"]])
+    assert load_data([{"message_tree_id": "1", "prompt": nested["1"]}]) == RANKINGS
+    left_out = LeftOut()
+    assert load_data([{"prompt": nested["1"]}, {"prompt": nested["5"]}], left_out=left_out) == RANKINGS
+    assert left_out.lines() == ["1 row left out, as no message of the tree has two ranked answers (row 2)"]
+    left_out.require_few(0.0)
+    with pytest.raises(InputError, match="no message of the tree has two ranked answers"):
+        load_data([TREE[0]], left_out=LeftOut())
+
+
+def test_ties_are_left_out_and_are_no_fault() -> None:
+    pair = {"prompt": "hi", "response_a": "a", "response_b": "b"}
+    rows = [{**pair, "winner": winner} for winner in ("model_a", "tie", "both_bad", "model_b")]
+    left_out = LeftOut(strict=True)
+    assert load_data(rows, left_out=left_out) == [Preference("hi", "a", "b"), Preference("hi", "b", "a")]
+    assert [(reason.row, reason.is_bad) for reason in left_out.reasons] == [(2, False), (3, False)]
+    left_out.require_few(0.0)
+    with pytest.raises(InputError, match="^row 2: neither answer is preferred"):
+        load_data(rows)
+    assert len(load_prompts(rows)) == 4
+
+
+def test_a_chat_without_an_answer_is_a_prompt_to_sample_from() -> None:
+    (prompt,) = load_prompts([{"messages": [U], "answer": "4"}])
+    assert prompt.prompt == (HI,) and prompt.columns["answer"] == "4"

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from accord.data import load_data, load_prompts
 from accord.data.conventions import CONVENTIONS, carried, convention_of
 from accord.data.encoding import encode_prompts
+from accord.data.layouts import standard
 from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking
 from tests.commands.small import write_jsonl
@@ -29,6 +30,7 @@ ROWS: list[tuple[dict[str, Any], Any]] = [
     ({"instruction": "hi", "output": "a", "input": ""}, ASKED),
     ({"question": "hi", "answer": "3 + 4 = 7\n#### 7"}, ASKED),
     ({"text": "hello", "meta": {}}, ""),
+    ({"input_ids": [1, 2], "meta": {}}, ""),
 ]
 
 
@@ -40,7 +42,7 @@ def test_every_convention_s_prompt_keeps_the_other_columns_as_they_are(row: dict
 
 
 def test_every_convention_is_tested() -> None:
-    assert {convention_of(row) for row, _ in ROWS} == set(CONVENTIONS)
+    assert {convention_of(standard(row)) for row, _ in ROWS} == set(CONVENTIONS)
 
 
 def test_records_in_memory_have_the_columns_they_are_written_with() -> None:
@@ -67,7 +69,7 @@ def test_splits_and_limits_are_those_of_load_data(tmp_path: Path) -> None:
     [
         ([{"question": "q", "answer": ""}], "row 1: 'answer' is empty"),
         ([{"prompt": "p", "chosen": "a"}], "row 1: the columns found are prompt, chosen"),
-        ([{"prompt": "p"}, {"question": "q", "answer": "a"}], "row 2: the row has the columns question, answer"),
+        ([{"prompt": "p"}, {"question": "q", "answer": "a"}], "row 2: the row has the columns prompt, completion"),
         ([], "the data holds no rows"),
     ],
 )

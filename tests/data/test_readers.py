@@ -1,7 +1,9 @@
 """Files of every format become the same rows, and faults are told with their place."""
 
+import bz2
 import gzip
 import json
+import lzma
 
 import pytest
 
@@ -21,12 +23,35 @@ def parquet(path):
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
 
 
+def zstandard(path):
+    import pyarrow
+
+    with pyarrow.output_stream(str(path), compression="zstd") as file:
+        file.write(JSONL.encode())
+
+
+def arrow(path, kind):
+    import pyarrow
+
+    table = pyarrow.Table.from_pylist(ROWS)
+    with pyarrow.OSFile(str(path), "wb") as file, getattr(pyarrow.ipc, kind)(file, table.schema) as writer:
+        writer.write_table(table)
+
+
 WRITERS = {
     "rows.jsonl": lambda path: path.write_text(JSONL),
     "rows.jsonl.gz": lambda path: path.write_bytes(gzip.compress(JSONL.encode())),
     "rows.json": lambda path: path.write_text(json.dumps(ROWS, indent=1)),
     "rows.json.gz": lambda path: path.write_bytes(gzip.compress(json.dumps(ROWS).encode())),
+    "lines.json": lambda path: path.write_text(JSONL),
+    "rows.ndjson": lambda path: path.write_text("\ufeff" + JSONL.replace("\n", "\r\n"), encoding="utf-8"),
     "rows.csv": lambda path: path.write_text('prompt,completion\np,"c,\n""d"""\nq,é\n', encoding="utf-8"),
+    "rows.tsv": lambda path: path.write_text('prompt\tcompletion\np\t"c,\n""d"""\nq\té\n', encoding="utf-8"),
+    "rows.csv.bz2": lambda path: path.write_bytes(bz2.compress('prompt,completion\np,"c,\n""d"""\nq,é\n'.encode())),
+    "rows.jsonl.xz": lambda path: path.write_bytes(lzma.compress(JSONL.encode())),
+    "rows.jsonl.zst": zstandard,
+    "rows.arrow": lambda path: arrow(path, "new_stream"),
+    "rows.feather": lambda path: arrow(path, "new_file"),
     "rows.parquet": parquet,
 }
 
@@ -64,11 +89,20 @@ FAULTS = [
     ("a.jsonl", b"\n", "holds no rows"),
     ("a.jsonl.gz", b"plain", "cannot be read to its end"),
     ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 99)[:-9], "cannot be read to its end"),
-    (
-        "a.json",
-        b'{"text": "a"}\n{"text": "b"}\n',
-        "line 2: not JSON (Extra data at column 1; name a file of one object",
-    ),
+    ("a.jsonl", b"", "holds no rows"),
+    ("a.json", b" ", "holds no rows"),
+    ("a.csv", b"", "holds no rows"),
+    ("a.csv", b"text\n", "holds no rows"),
+    ("a.jsonl", '{"text": "a"}\n'.encode("utf-16"), "is UTF-16 text: save it as UTF-8"),
+    ("a.csv", "text\na\n".encode("utf-16"), "is UTF-16 text: save it as UTF-8"),
+    ("a.jsonl", b'{"text": "a", "x": {"y": 1, "y": 2}}\n', "line 1: the key 'y' twice in an object"),
+    ("a.json", b'[{"text": "a", "text": "b"}]', "the key 'text' twice in an object"),
+    ("a.csv", b"text,label,text\na,1,b\n", "has two columns of the name 'text' in its header"),
+    ("a.csv", b"text,label\na\n", "row 1: fewer cells than the header has columns"),
+    ("a.json", b'{"text": "a"}\n{"text": }\n', "line 2: not JSON (Expecting value at column 10)"),
+    ("a.jsonl.zst", b"plain", "cannot be read to its end"),
+    ("a.jsonl.xz", b"plain", "cannot be read to its end"),
+    ("a.arrow", b"plain", "is not a readable Arrow file"),
     ("a.json", b'{"text": "a"}', "must hold a JSON list of objects, not an object"),
     ("a.csv", b'text\n"a\n', "not CSV"),
     ("a.csv", b"text\na,b\n", "row 1: more cells than the header has columns"),

@@ -15,13 +15,17 @@ from transformers import AutoModelForCausalLM
 
 import accord
 from accord.engine.trees import Branch, Tree, Trees
+from accord.feedback.judge import ScoreJudge
 from accord.methods import DPO, GRPO, PPO, SFT, NashMD, RewardModel
-from tests.commands.small import save_model
 from tests.commands.small import accord as command
+from tests.commands.small import save_model
 
 ADAPTERS: dict[str, Any] = {"lora_rank": 2, "learning_rate": 1e-2, "dtype": "float32", "batch_size": 2, "max_steps": 3}
 PAIRS = [{"prompt": a, "chosen": f"{b} good", "rejected": f"{b} bye"} for a in ("hi", "hello") for b in ("day", "bad")]
-TREES = Trees.of([Tree((7, 8, 9), (Branch((10, 11, 12)), Branch((6, 9))))])
+TREES = Trees.of([Tree((6, 7, 8), (Branch((9, 10, 11)), Branch((6, 9))))])
+
+
+LONGER = ScoreJudge(lambda _, text: float(len(str(text))))
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +37,6 @@ def length(completions: list[str], **_: Any) -> list[float]:
     return [float(len(text)) for text in completions]
 
 
-def longer(first: list[str], second: list[str], **_: Any) -> list[float]:
-    return [float(len(a) > len(b)) for a, b in zip(first, second, strict=True)]
-
-
 def test_dpo_begins_at_log_2_and_leaves_adapters_that_peft_reads(base: str, tmp_path: Path) -> None:
     result = DPO(**ADAPTERS).fit(base, PAIRS, out=tmp_path / "run")
     assert result.metrics[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
@@ -44,7 +44,7 @@ def test_dpo_begins_at_log_2_and_leaves_adapters_that_peft_reads(base: str, tmp_
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= {f.name for f in folder.iterdir()}
     assert not (folder / "model.safetensors").exists()
     theirs = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(folder))
-    tokens = torch.tensor([[7, 8, 9, 10, 11, 12]])
+    tokens = torch.tensor([[6, 7, 8, 9, 10, 11]])
     with torch.no_grad():
         expected = theirs(input_ids=tokens).logits.log_softmax(-1)[0, 2:5].gather(1, tokens[0, 3:, None]).squeeze(1)
         torch.testing.assert_close(result.model.log_probs(TREES)[:3], expected, rtol=0, atol=1e-5)
@@ -57,7 +57,10 @@ def test_dpo_begins_at_log_2_and_leaves_adapters_that_peft_reads(base: str, tmp_
     [
         (GRPO(**ADAPTERS, group_size=2, max_new_tokens=3), {"reward": length}),
         (PPO(**ADAPTERS, max_new_tokens=3), {"reward": length}),
-        (NashMD(**ADAPTERS, past=2, snapshot_every=1, max_new_tokens=3), {"judge": longer}),
+        (
+            NashMD(**ADAPTERS, past=2, snapshot_every=1, max_new_tokens=3),
+            {"judge": LONGER},
+        ),
     ],
     ids=lambda value: getattr(value, "command", ""),
 )
@@ -84,12 +87,16 @@ def test_reward_models_with_adapters_judge_and_are_rewards(base: str, tmp_path: 
     again = accord.load_reward_model(str(tmp_path / "rm/model"))
     with torch.no_grad():
         torch.testing.assert_close(again.rewards(TREES), result.model.rewards(TREES), rtol=0, atol=1e-5)  # type: ignore
-    GRPO(**ADAPTERS, group_size=2, max_new_tokens=3).fit(base, PAIRS, reward=str(tmp_path / "rm/model"), out=tmp_path / "g")
+    GRPO(**ADAPTERS, group_size=2, max_new_tokens=3).fit(
+        base, PAIRS, reward=str(tmp_path / "rm/model"), out=tmp_path / "g"
+    )
     PPO(**ADAPTERS, max_new_tokens=3).fit(base, PAIRS, reward=str(tmp_path / "rm/model"), out=tmp_path / "p")
 
 
 def test_the_best_that_is_watched_holds_adapters(base: str, tmp_path: Path) -> None:
-    SFT(**ADAPTERS).fit(base, PAIRS, out=tmp_path / "run", watch=length, watch_data=PAIRS, watch_every=1)
+    SFT(**ADAPTERS).fit(
+        base, PAIRS, out=tmp_path / "run", watch=length, watch_data=PAIRS, watch_every=1, watch_tokens=3
+    )
     best = accord.load_model(str(tmp_path / "run/best"))
     assert (tmp_path / "run/best/adapter_model.safetensors").exists()
     assert best.log_probs(TREES).isfinite().all()
@@ -111,7 +118,7 @@ def test_merge_writes_a_whole_model(base: str, tmp_path: Path, capsys: pytest.Ca
     result = SFT(**ADAPTERS).fit(base, PAIRS, out=tmp_path / "run")
     assert command("merge", "--model", tmp_path / "run/model", "--out", tmp_path / "whole") == 0
     whole = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
-    tokens = torch.tensor([[7, 8, 9, 10, 11, 12]])
+    tokens = torch.tensor([[6, 7, 8, 9, 10, 11]])
     with torch.no_grad():
         torch.testing.assert_close(
             whole(input_ids=tokens).logits, result.model.network(input_ids=tokens).logits, rtol=0, atol=1e-5

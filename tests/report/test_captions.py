@@ -108,6 +108,31 @@ def run(folder: Path, command: str, **columns: Any) -> Page:
 RISING = [0.0, 0.125, 0.25, 0.375, 0.5]
 
 
+def test_training_and_rows_held_out_are_one_picture(tmp_path: Path) -> None:
+    """Two measurements, of which one has no interval; the row before the first step is none of a step."""
+    (tmp_path / "config.yaml").write_text("command: sft\n")
+    first = {"step": 0, "eval_loss": 2.0, "seconds": 1.0}
+    last = {"step": 2, "loss": 0.5, "eval_loss": 1.5, "eval_loss_low": 1.25, "eval_loss_high": 1.75, "eval_extra": 7}
+    rows = [first, {"step": 1, "loss": 1.0}, last]
+    write_rows(tmp_path / "metrics.jsonl", rows)
+    (tmp_path / "alarms.jsonl").write_text("")
+    (tmp_path / "best.json").write_text('{"step": 2, "eval_loss": 1.5, "eval_loss_low": 1.25}')
+    page = Page(write_report(tmp_path))
+    shown = " ".join(page.sections["curves"].split())
+    assert "Loss, trained on and held out" in shown and "Held-out loss" not in shown
+    assert "From 1.00 to 0.500. It should fall" in shown
+    assert "Dashed: rows held out, from 2.00 to 1.50 (95% interval 1.25 to 1.75)." in shown
+    assert "Held-out extra" in shown  # of nothing trained on, a curve of its own
+    assert "No alarm was raised in 2 steps. Looked at: loss; held-out loss." in page.sections["alarms"]
+    assert "The model that its held-out loss rates best, of step 2 (1.50)" in page.sections["alarms"]
+    (axes,) = (axes for axes in plot_metrics(rows).axes if axes.get_title() == "Loss")
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[1.0, 0.5], [2.0, 1.5]]
+    assert in_order(["eval_loss", "accuracy", "eval_accuracy", "loss"]) == [
+        "loss", "eval_loss", "accuracy", "eval_accuracy",
+    ]  # fmt: skip
+    assert metric_for("eval_teacher_kl", MEASURED["distill"]).title == "Held-out KL to the teacher (nats)"
+
+
 def test_chances_to_win_are_no_rewards(tmp_path: Path) -> None:
     page = run(tmp_path, "nash-md", reward=RISING, kl=RISING, invalid=[0.0] * 5)
     assert "frontier" not in page.sections

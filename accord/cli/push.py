@@ -1,0 +1,165 @@
+"""Models on their way out: `accord push` makes a repository of the Hugging Face Hub of a folder, by huggingface_hub.
+
+`accord merge` writes a whole model where there was an adapter.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+
+from accord import engine
+from accord.console import legible, said, status
+from accord.errors import InputError
+from accord.report.card import add_evaluation
+
+PUSHED = (
+    "*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "generation_config.json",
+    "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
+    "*.model", "*.jinja",
+    "README.md", "LICENSE*", "NOTICE*",
+)  # fmt: skip
+"""The files that a model's repository has; what else lies in its folder stays there."""
+
+
+def push(
+    folder: str,
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    evaluation: str | None = None,
+    dry_run: bool = False,
+) -> str:
+    """Upload a model's folder, its card with it, to the Hugging Face Hub; the address of the commit.
+
+    The repository and the branch are made where there are none. The token is that of HF_TOKEN or of `hf auth login`,
+    the Hub that of HF_ENDPOINT. Weights, tokenizer, chat template, configuration, card and license are uploaded, and
+    nothing else that lies in the folder.
+
+    Args:
+        folder: the model's folder, such as runs/dpo/model.
+        repo: OWNER/NAME.
+        private: whether a repository that is made is for its owner alone; one that is there stays as it is.
+        revision: the branch to commit to; main unless given.
+        evaluation: the folder of an `accord evaluate`, whose tables go into the card first.
+        dry_run: only say what would be uploaded.
+
+    Raises:
+        InputError: the folder is no model's or holds an optimizer's state, the name is none, there is no token, or the
+            Hub refuses or cannot be reached.
+    """
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
+        raise InputError(f"push: {repo} is no name of a repository; it is written OWNER/NAME.")
+    files = model_files(Path(folder))
+    if evaluation and not dry_run:
+        add_evaluation(folder, evaluation)
+        files = model_files(Path(folder))
+    for file in files:
+        status(f"{file.name}  {file.stat().st_size:,} bytes")
+    if left := sorted({path.name for path in Path(folder).iterdir()} - {file.name for file in files}):
+        status(f"not uploaded: {', '.join(left)}")
+    if dry_run:
+        print(f"push: {len(files)} files would go to {repo}" + (f", {revision}" if revision else ""))
+        return ""
+    address = _upload(Path(folder), repo, [file.name for file in files], private, revision)
+    print(f"push: {address}")
+    return address
+
+
+def merge(model: str, out: str) -> str:
+    """Write the whole model that an adapter (LoRA) and the model it is for make together; the folder.
+
+    W + s B A takes the place of W, in float32. The tokenizer and its chat template come along.
+
+    Args:
+        model: the folder of the adapter, such as runs/dpo/model.
+        out: the new folder.
+
+    Raises:
+        InputError: the folder holds no adapter, or its base is not found or quantized, or there is something at `out`.
+    """
+    if engine.folders.locate(model).base is None:
+        raise InputError(f"merge: {model} holds no adapter, so it is a whole model already.")
+    if Path(out).exists():
+        raise InputError(f"merge: there is something at {out}; choose another --out.")
+    scores = engine.adapters.read_config(Path(model)).get("task_type") == "SEQ_CLS"
+    whole = engine.load.load_classifier(model) if scores else engine.load.load_model(model)
+    print(f"merge: the model is {whole.save(out)}")
+    return out
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files to upload. Raises InputError where the folder is no model's, or something must not be uploaded."""
+    if not folder.is_dir():
+        raise InputError(f"push: there is no folder {folder}.")
+    if not (folder / "config.json").is_file():
+        inside = folder / "model"
+        remedy = f"push {inside}" if (inside / "config.json").is_file() else "push the folder that holds the model"
+        raise InputError(f"push: {folder} is no model's folder, it has no config.json; {remedy}.")
+    files = sorted(p for p in folder.iterdir() if p.is_file() and any(fnmatch(p.name, form) for form in PUSHED))
+    if state := [path.name for path in folder.iterdir() if re.match(r"(optimizer|scheduler|checkpoint)", path.name)]:
+        raise InputError(
+            f"push: {folder} holds {state[0]}, the state of a training under way; push the model that its run saves."
+        )
+    weights = {file.name for file in files if file.suffix == ".safetensors"}
+    if not weights:
+        raise InputError(f"push: {folder} has no weights in safetensors; save the model with save_pretrained again.")
+    for index in (file for file in files if file.name.endswith(".index.json")):
+        parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if lacking := sorted(parts - weights):
+            raise InputError(f"push: {folder} lacks {lacking[0]}, which {index.name} names; save the model again.")
+    for name in sorted(weights):
+        _require_whole(folder / name)
+    return files
+
+
+def _require_whole(file: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise InputError(f"push: {file} is no whole safetensors file ({error}); save the model again.") from None
+
+
+def _upload(folder: Path, repo: str, names: list[str], private: bool, revision: str | None) -> str:
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not get_token():
+        raise InputError("push: there is no token for the Hub; set HF_TOKEN, or log in by `hf auth login`.")
+    api = HfApi(library_name="accord")
+    try:
+        api.create_repo(repo, private=private or None, exist_ok=True)
+        if private and not api.model_info(repo).private:
+            raise InputError(f"push: {repo} is there, and public; make it private first, or leave --private out.")
+        if revision and revision != "main":
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            allow_patterns=names,
+            revision=revision,
+            commit_message="Upload by accord",
+        )
+    except HfHubHTTPError as error:
+        message = f" ({legible(error.server_message)})" if error.server_message else ""
+        raise InputError(f"push: {_refusal(error.response.status_code, repo)}{message}.") from None
+    except InputError:
+        raise
+    except Exception as error:  # the clients of its stores raise whatever they please
+        raise InputError(f"push: {repo} could not be uploaded to {api.endpoint} ({said(error)}); try again.") from None
+    return str(commit.commit_url)
+
+
+def _refusal(code: int, repo: str) -> str:
+    known = {
+        401: "the Hub does not know the token; set HF_TOKEN anew, or log in by `hf auth login`",
+        403: f"the token may not write to {repo}; take one with write access, or another name",
+        404: f"the Hub has no {repo}, or hides it from this token; look at the name and at whose token it is",
+    }
+    return known.get(code, f"the Hub answered {code} for {repo}; try again later")

@@ -1,0 +1,275 @@
+"""Several answers and what was said of them, turned into the columns of `accord.data.conventions`.
+
+    completions, responses, answers ...     a list with `scores` (the higher the better), with the index of the best, or
+                                            of objects that hold each answer with its score or rank
+    response_1, response_2; answer_a ...    an answer a column, with a verdict, or with a score for each: score_1 ...
+    replies, with roles and ranks           a tree of messages (OpenAssistant), nested or a message a row: a ranking for
+                                            every message with two ranked answers or more
+
+Which answer is better is never guessed: a number says it only where the column's meaning is known.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from accord.data.messages import parsed
+from accord.errors import InputError
+
+Columns = Mapping[str, Any]
+
+LISTS = ("completions", "responses", "answers", "summaries", "candidates", "generations")
+TEXTS = ("response", "text", "completion", "content", "answer", "output", "generation", "value")
+SCORES = ("scores", "ratings", "rewards", "rating")
+SCORE = ("overall_score", "score", "rating", "reward", "pm_score")
+CHOICES = ("choice", "best_index", "chosen_index")
+"""The index of the best answer of a list, from 0."""
+
+_ANSWER = re.compile(
+    r"((?:response|answer|completion|conversation|output|summary|candidate|generation|human_ref)_?)([0-9]|[a-zA-Z])"
+)
+SIGNS = ("preference_strength", "overall_preference")
+"""Below 0 the first of two answers is better, above 0 the second (HelpSteer)."""
+INDICES = ("better_response_id",)
+"""0 the first of two answers, 1 the second (PKU-SafeRLHF)."""
+WINNERS = ("winner", "preference", "preferred", "verdict")
+"""Words, as `verdict` knows them, or the name or the last sign of an answer's column."""
+
+VERDICTS = {
+    **dict.fromkeys(("1", "a", "first", "left", "true", "a>b", "a>>b", "1>2"), 1.0),
+    **dict.fromkeys(("2", "b", "second", "right", "false", "b>a", "b>>a", "2>1"), 0.0),
+    **dict.fromkeys(("0", "c", "tie", "ties", "tied", "both", "bothbad", "both bad", "both good"), 0.5),
+    **dict.fromkeys(("tie (bothbad)", "tie bothbad", "neither"), 0.5),
+    **dict.fromkeys(("equal", "draw", "same", "a=b", "1=2", "none", "no preference"), 0.5),
+}
+"""What a label of a comparison may say, in any case: the first is better, the second is, neither."""
+
+_NAMED = re.compile(r"(model|response|answer|output|option|assistant|completion|candidate|conversation)[ _-]?")
+
+
+def verdict(value: Any) -> float | None:
+    """1 where a label says that the first of two is better, 0 the second, .5 neither; None where it says none of these.
+
+    It may be 1, 2 or 0 (a tie), A or B, first or second, true or false (whether the first is), and be spelled as in
+    "model_a", "Response 2", "[[B]]" or "A>B".
+    """
+    said = str(value).strip().strip("[]").lower().removesuffix(".0").replace("_", " ")  # a number may be 1.0
+    said = said[1:-1] if said.startswith("(") and said.endswith(")") else said
+    return VERDICTS.get(_NAMED.sub("", said, count=1))
+
+
+LABELS = {
+    **dict.fromkeys(("true", "1", "1.0", "+1", "yes", "desirable"), True),
+    **dict.fromkeys(("up", "thumbs up", "thumbs_up", "👍"), True),
+    **dict.fromkeys(("false", "0", "0.0", "-1", "-1.0", "no", "undesirable"), False),
+    **dict.fromkeys(("down", "thumbs down", "thumbs_down", "👎"), False),
+}
+"""What a label of a completion may say, in any case."""
+
+_SKINS = "".join(map(chr, range(0x1F3FB, 0x1F400)))
+"""The colors that a thumb may have."""
+
+
+def desirable(value: Any) -> bool | None:
+    """Whether a label calls a completion a good one; None where it says neither."""
+    return LABELS.get(str(value).strip().strip("\ufe0f").rstrip(_SKINS).lower())
+
+
+def judged(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its answers as chosen and rejected (and `tied`, where neither is), or as a ranking.
+
+    Raises InputError where scores or a verdict cannot be read.
+    """
+    if {"chosen", "rejected", "ranks", "completion"} & row.keys():
+        return row
+    name = next((name for name in LISTS if isinstance(row.get(name), list)), None)
+    if name is not None:
+        return _listed(row, name)
+    groups: dict[str, list[str]] = {}
+    for column in row:
+        if match := _ANSWER.fullmatch(column):
+            groups.setdefault(match[1], []).append(column)
+    for stem, columns in groups.items():
+        columns.sort()
+        ranks = _ranks(row, stem, columns) if len(columns) > 1 else None
+        if ranks is not None:
+            return _ranked(row, columns, ranks)
+    return row
+
+
+def unjudged(columns: Iterable[str]) -> str:
+    """What to do about the answers among columns, where nothing says which is better; "" where there are none."""
+    found = sorted(name for name in columns if _ANSWER.fullmatch(name))
+    if len(found) < 2:
+        return ""
+    first, second = found[:2]
+    return f"which of {first} and {second} is better is not said (--columns chosen={first},rejected={second})"
+
+
+def _listed(row: dict[str, Any], name: str) -> dict[str, Any]:
+    """A list of answers with scores or ranks as a ranking, or with the index of the best."""
+    texts: list[Any] = row[name]
+    scores: list[Any] | None = None
+    choice = next((column for column in CHOICES if column in row), None)
+    column = next((column for column in SCORES if isinstance(row.get(column), list)), None)
+    if texts and all(isinstance(item, Mapping) and "role" not in item and _key(item, TEXTS) for item in texts):
+        items, texts = texts, [item[_key(item, TEXTS)] for item in texts]
+        if all("rank" in item for item in items):
+            scores = [-rank if _is_number(rank := item["rank"]) else rank for item in items]
+        elif choice is None and column is None:
+            scores = [item[key] if (key := _key(item, SCORE)) else None for item in items]
+    if scores is None and column is not None:
+        scores = row[column]
+    if scores is None and choice is not None:
+        best = row[choice]
+        if not _is_number(best) or best not in range(len(texts)):
+            raise InputError(f"{choice!r} must be the index of one of {len(texts)} answers, from 0, not {best!r}")
+        scores = [float(i == best) for i in range(len(texts))]
+        if len(texts) == 2:
+            pair = {f"{name}[{i}]": text for i, text in enumerate(texts)}
+            rest = {key: value for key, value in row.items() if key not in (name, choice)}
+            return _ranked(rest | pair, list(pair), [int(-score) for score in scores])
+    if scores is None:
+        return row
+    if len(scores) != len(texts) or not all(map(_is_number, scores)):
+        raise InputError(f"{name!r} needs a number for each of its {len(texts)} answers, not {scores}")
+    order = sorted(set(scores), reverse=True)
+    rest = {key: value for key, value in row.items() if key not in (name, column)}
+    return rest | {"completions": texts, "ranks": [order.index(score) for score in scores]}
+
+
+def _key(item: Columns, names: Sequence[str]) -> str:
+    return next((name for name in names if item.get(name) is not None), "")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _ranked(row: dict[str, Any], columns: Sequence[str], ranks: Sequence[int]) -> dict[str, Any]:
+    """The row with the answers in these columns ranked, the lowest the best."""
+    rest = {name: value for name, value in row.items() if name not in columns}
+    texts = _dialogues(rest, [row[name] for name in columns])
+    if "human_ref_A" in columns and "history" in rest:
+        rest["prompt"] = rest.pop("history")  # SHP's: the post that both answer
+    order = sorted(set(ranks))
+    if len(columns) > 2:
+        return rest | {"completions": texts, "ranks": [order.index(rank) for rank in ranks]}
+    chosen, rejected = texts if ranks[0] <= ranks[1] else texts[::-1]
+    return rest | {"chosen": chosen, "rejected": rejected} | ({"tied": True} if len(order) == 1 else {})
+
+
+def _dialogues(rest: dict[str, Any], answers: list[Any]) -> list[Any]:
+    """The answers; where the prompt and each are lists of as many texts, turn by turn, whole dialogues instead."""
+    texts = (rest.get("prompt"), *answers)
+    asked, *said = (parsed(text) if isinstance(text, str) and text.startswith("[") else text for text in texts)
+    if not isinstance(asked, list) or not all(isinstance(text, str) for text in asked):
+        return answers
+    if not all(isinstance(turns, list) and len(turns) == len(asked) for turns in said):
+        raise InputError("'prompt' is a list of texts, and an answer is none of as many")
+    del rest["prompt"]
+    roles = ("user", "assistant")
+    return [
+        [{"role": r, "content": t} for pair in zip(asked, turns, strict=True) for r, t in zip(roles, pair, strict=True)]
+        for turns in said
+    ]
+
+
+def _ranks(row: Columns, stem: str, columns: Sequence[str]) -> list[int] | None:
+    """The ranks of the answers in columns, the lowest the best, by a verdict or a score for each; None without one."""
+    ends = [column.removeprefix(stem) for column in columns]
+    if len(columns) == 2:
+        label = _label(row, columns, ends)
+        if label is not None:
+            return [label < 0.5, label > 0.5]
+    for name in SCORE:
+        scores: list[Any] = [row.get(f"{name}{'_' if stem.endswith('_') else ''}{end}") for end in ends]
+        if all(map(_is_number, scores)):
+            order = sorted(set(scores), reverse=True)
+            return [order.index(score) for score in scores]
+    return None
+
+
+def _label(row: Columns, columns: Sequence[str], ends: Sequence[str]) -> float | None:
+    """As `verdict`, of two answers; None where the row has no column that says."""
+    hot = [str(row.get(f"winner_{end}")) for end in ("model_a", "model_b", "tie")]
+    if sorted(hot) == ["0", "0", "1"]:
+        return (1.0, 0.0, 0.5)[hot.index("1")]
+    if columns[0].startswith("human_ref") and row.get("labels") in (0, 1):
+        return float(row["labels"])
+    name = next((name for name in (*SIGNS, *INDICES, *WINNERS) if name in row), None)
+    if name is None:
+        return None
+    value, label = row[name], None
+    number = float(value) if re.fullmatch(r"-?\d+(\.\d+)?", str(value).strip()) else None
+    if name in SIGNS and number is not None:
+        return 0.5 - 0.5 * ((number > 0) - (number < 0))
+    if name in INDICES and str(value) in ("0", "1", "False", "True"):
+        return float(str(value) in ("0", "False"))
+    if name in WINNERS:
+        said = str(value).strip().removesuffix(".0").lower()
+        alike = [i for i, names in enumerate(zip(columns, ends, strict=True)) if said in map(str.lower, names)]
+        label = 1.0 - alike[0] if alike else None if number is not None or isinstance(value, bool) else verdict(value)
+    if label is None:
+        raise InputError(
+            f"{name!r} is {value!r}, which does not say whether {columns[0]!r} or {columns[1]!r} is better: write "
+            f"{ends[0]}, {ends[1]} or tie, or, where it is their index from 0, name it by --columns {INDICES[0]}={name}"
+        )
+    return label
+
+
+_SAID, _SPEAKER = ("text", "content", "value"), ("role", "from")
+
+
+def several(row: Any) -> list[Any]:
+    """The row, or the rankings that a tree of messages holds: one for every message with two ranked answers or more."""
+    if not isinstance(row, Mapping):
+        return [row]
+    roots = (message for message in (row.get("prompt"), row.get("tree"), row) if isinstance(message, Mapping))
+    root = next((message for message in roots if "replies" in message), None)
+    if root is None:
+        return [row]
+    rest = {name: value for name, value in row.items() if name not in ("prompt", "tree", *root)}
+    rankings = []
+    waiting: list[tuple[list[Any], Any]] = [([], root)]
+    for before, message in waiting:  # grows meanwhile
+        role = message.get(_key(message, _SPEAKER))
+        said = {"role": {"prompter": "user"}.get(str(role), role), "content": message.get(_key(message, _SAID))}
+        replies = [reply for reply in message.get("replies") or [] if not reply.get("deleted")]
+        waiting += [([*before, said], reply) for reply in replies]
+        ranked = [reply for reply in replies if reply.get("rank") is not None]
+        if len(ranked) > 1 and said["role"] == "user":
+            ranks = sorted({reply["rank"] for reply in ranked})
+            answers = [reply.get(_key(reply, _SAID)) for reply in ranked]
+            found = {"completions": answers, "ranks": [ranks.index(reply["rank"]) for reply in ranked]}
+            rankings.append({**rest, "prompt": [*before, said], **found})
+    return rankings
+
+
+def assembled(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, Any]]:
+    """The rows with their places; where each is one message that names its parent, their trees instead.
+
+    Raises InputError where the row that a message answers is not there.
+    """
+    rows = iter(rows)
+    first = next(rows, None)
+    if first is None:
+        return
+    rows = chain([first], rows)
+    if not isinstance(first[2], Mapping) or not first[2].keys() >= {"message_id", "parent_id", "text", "role"}:
+        yield from rows
+        return
+    messages = {row.get("message_id"): (number, where, {**row, "replies": []}) for number, where, row in rows}
+    for _, where, message in messages.values():
+        parent = message["parent_id"]
+        if parent in messages:
+            messages[parent][2]["replies"].append(message)
+        elif parent is not None:
+            raise InputError(f"{where}: the message answers {parent!r} ('parent_id'), which is in no row that is read")
+    for number, where, message in messages.values():
+        if message["parent_id"] is None:
+            yield number, where, {"tree": message}

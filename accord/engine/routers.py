@@ -1,0 +1,115 @@
+"""Mixtures of experts: the loss that keeps a router from sending every token to the same few experts.
+
+Of the T tokens of a pass, each of L layers sends every token to k of its E experts, by a softmax over E logits:
+
+    balance = E * sum over experts of f_e P_e,    f_e = tokens sent to e / (L T),    P_e = mean over L T of p_e
+
+(Fedus et al. 2021, arXiv:2101.03961, equations 4 to 6, over all layers together, as transformers has it.) It is k where
+all experts are chosen alike, and its gradient comes through P alone. The tokens are those that a pass computes: of
+packed trees every prompt once, whatever its branches, so it is another mean than a padded batch's, and the same for one
+sequence. A step's passes share it by their tokens; as it is a mean of products, it depends a little, unlike all else in
+a step, on how trees are packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from accord.errors import InputError
+
+
+class Balance:
+    """The balancing losses of those networks in training that have routers, each with its coefficient.
+
+    That is the `router_aux_loss_coef` of a network's configuration, where it has one, unless `coefficient` is given.
+    Raises InputError where that is above 0 and no network has routers.
+    """
+
+    def __init__(self, networks: Mapping[str, nn.Module], coefficient: float | None = None) -> None:
+        routed = [network for network in networks.values() if routers_of(network)]
+        if coefficient and not routed:
+            raise InputError("router_aux_loss_coefficient is for mixtures of experts, and the model has no routers.")
+        self.networks: list[tuple[nn.Module, float]] = []
+        for network in routed:
+            own = getattr(_config(network), "router_aux_loss_coef", None) if coefficient is None else coefficient
+            if own:
+                self.networks.append((network, float(own)))
+
+    @contextmanager
+    def listening(self) -> Iterator[list[tuple[Tensor, float]]]:
+        """What it gives is filled, at the end, with the balancing loss of each network that a pass with gradients went
+        through meanwhile, and its coefficient."""
+        losses: list[tuple[Tensor, float]] = []
+        with ExitStack() as stack:
+            heard = [stack.enter_context(_heard(network)) for network, _ in self.networks]
+            yield losses
+        for (network, coefficient), logits in zip(self.networks, heard, strict=True):
+            if logits:
+                losses.append((balance(logits, _chosen(network)), coefficient))
+
+
+def balance(logits: list[Tensor], chosen: int) -> Tensor:
+    """E * sum over experts of f_e P_e, from each layer's router logits (T, E) and k, the experts of each token."""
+    experts = logits[0].shape[-1]
+    probability = torch.cat([layer.to(torch.promote_types(layer.dtype, torch.float32)).softmax(-1) for layer in logits])
+    sent = torch.bincount(probability.topk(chosen, -1).indices.flatten(), minlength=experts) / len(probability)  # (E,)
+    return experts * (sent.to(probability.dtype) @ probability.mean(0))
+
+
+def routers_of(network: nn.Module) -> dict[nn.Module, int]:
+    """The modules of a network that route, and which of the things they return are the logits."""
+    found: dict[nn.Module, int] = {}
+    for part in network.modules():
+        recorded = (
+            (part._can_record_outputs or {}).get("router_logits", []) if isinstance(part, PreTrainedModel) else []
+        )
+        for how in recorded if isinstance(recorded, list) else [recorded]:
+            kind: Any = getattr(how, "target_class", how)
+            index = getattr(how, "index", 1)
+            within = f".{getattr(how, 'layer_name', None) or ''}".rstrip(".")
+            found |= {m: index for name, m in part.named_modules() if isinstance(m, kind) and within in f".{name}"}
+    return found
+
+
+@contextmanager
+def _heard(network: Any) -> Iterator[list[Tensor]]:
+    """The logits (T, E) of every router in the passes with gradients that are made meanwhile; `hidden_states`, which
+    knows of padding, takes it out of them."""
+    network._router_logits = heard = []
+
+    def listen(router: nn.Module, index: int) -> Any:
+        def hear(_module: nn.Module, _args: Any, output: Any) -> None:
+            logits = output[index] if isinstance(output, tuple) else output
+            if logits.requires_grad:
+                heard.append(logits)
+
+        return router.register_forward_hook(hear)
+
+    handles = [listen(router, index) for router, index in routers_of(network).items()]
+    try:
+        yield heard
+    finally:
+        del network._router_logits
+        for handle in handles:
+            handle.remove()
+
+
+def _chosen(network: nn.Module) -> int:
+    """How many experts each token is sent to."""
+    chosen = getattr(_config(network), "num_experts_per_tok", None)
+    if chosen is None or type(network).__name__.startswith("Doge"):  # its routers choose among products of keys
+        raise InputError(
+            f"the balancing loss of {type(network).__name__} is none that is known here: switch it off by "
+            "--router-aux-loss-coefficient 0."
+        )
+    return int(chosen)
+
+
+def _config(network: Any) -> Any:
+    return network.config.get_text_config()

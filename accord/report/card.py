@@ -1,0 +1,264 @@
+"""A model's card, README.md in its folder: what it was trained on, how, with what result, and how it is used.
+
+The Hub shows it, and reads what stands between the lines of dashes. It is published, so it names files and folders of
+this machine by their last parts alone, and no user, password or key of a URL. What data, models and people wrote
+stands as code, where Markdown and HTML mean nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import scipy
+import yaml
+
+from accord import results
+from accord.console import legible, without_secrets
+from accord.files import write_text
+from accord.report.captions import metric_for
+from accord.report.folder import RunFiles, read_stage
+from accord.report.html import Json
+from accord.report.lineage import origin_of
+from accord.report.series import Array, columns
+from accord.results.base import Interval, called, wilson
+
+SHORT_NAMES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""Models of the Hub that accord knows by another name."""
+
+SOURCES = ("data", "pretraining_data", "eval_data", "watch_data")
+LAST = 10
+"""Steps, at least, whose mean is a training measure; a tenth of the run where that is more."""
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_PATH = re.compile(r"(?:(?<![\w:/.~-])(?:~|\.\.)?/|(?<!\w)[A-Za-z]:[\\/])[^\s+*,()]+")
+
+_READ = """\
+import torch
+from transformers import {kind}, AutoTokenizer
+
+name = "OWNER/NAME"  # on the Hub, or this folder
+tokenizer = AutoTokenizer.from_pretrained(name)
+model = {kind}.from_pretrained(name)
+"""
+_CHAT = """\
+chat = [{"role": "user", "content": "What is a preference?"}]
+prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+"""
+_PLAIN = """\
+prompt = tokenizer("What is a preference?", return_tensors="pt")
+"""
+_ANSWER = """\
+with torch.no_grad():
+    tokens = model.generate(**prompt, max_new_tokens=64)[0, prompt["input_ids"].shape[1] :]
+answer = tokenizer.decode(tokens, skip_special_tokens=True)
+"""
+_LABELS = """\
+
+def read(question, answer):
+    {text}
+    with torch.no_grad():
+        return model(**tokenizer(text, return_tensors="pt"{more})).logits[0]
+
+"""
+_READ_CHAT = """\
+chat = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    text = tokenizer.apply_chat_template(chat, tokenize=False)"""
+_REWARD = """\
+reward = float(read("What is a preference?", "A choice."))  # higher is better, beside others of the same question
+"""
+_PREFERENCE = """\
+a, b = read("What is a preference?", "A choice."), read("What is a preference?", "A cat.")
+log_odds = a[0] - b[0] + (a[1::2] * b[2::2] - a[2::2] * b[1::2]).sum()
+probability = float(log_odds.sigmoid())  # that the first answer is the better one
+"""
+
+
+def write_card(folder: str | Path, *, method: str = "", rows: str = "") -> list[Path]:
+    """Write README.md into `model/` and `best/` of a run's folder, where they are and have none; the files written.
+
+    `method` is what is said of how it was trained, a formula and its source; `rows` as what the
+    data were read, and how many. The rest is taken from the folder: settings, metrics, alarms, versions.
+
+    Training measures are means over the last n steps, a tenth of the run or `LAST` steps, with Student's 95% interval
+    over these steps, `mean -+ t s / sqrt(n)`, and of shares Wilson's over their rows. What has an interval of its own
+    (columns NAME_low and NAME_high, of rows held out) is shown with that, as it was last measured.
+
+    Raises InputError where a file of the run cannot be read.
+    """
+    run = Path(folder)
+    there = [run / name for name in ("model", "best") if (run / name / "config.json").is_file()]
+    cards = [model / "README.md" for model in there if not (model / "README.md").exists()]
+    files = read_stage(run).run if cards else RunFiles()
+    for card in cards:
+        write_text(card, _card(run, card.parent, files, method, rows))
+    return cards
+
+
+def add_evaluation(model: str | Path, folder: str | Path) -> Path:
+    """Put what `accord evaluate` found, its tables with their 95% intervals, at the end of a model's card, once.
+
+    Raises InputError where the folder holds no evaluation.
+    """
+    card = Path(model) / "README.md"
+    found = results.load(folder)
+    warnings = "".join(f"\n- {code(line)}" for line in found.warnings)
+    text = "\n".join(public(line.rstrip()) for line in found.text().splitlines())
+    section = f"\n## Evaluation: {found.kind}\n\n{fenced(text, 'text')}\n{warnings and warnings + chr(10)}"
+    so_far = card.read_text(encoding="utf-8") if card.is_file() else ""
+    if section not in so_far:
+        write_text(card, so_far + section)
+    return card
+
+
+def _card(run: Path, model: Path, files: RunFiles, method: str, rows: str) -> str:
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    labels = len(config.get("id2label") or "?") if "Classification" in str(config.get("architectures")) else 0
+    what = {0: "A language model", 1: "A reward model"}.get(labels, "A preference model")
+    command = str(files.settings.get("command") or "run")
+    lines = [f"# {code(run.resolve().name)}", f"{what}, trained by `accord {command}`."]
+    if model.name == "best" and files.best:
+        lines.append(f"It is the model after step {files.best.get('step')}, the best one measured as it was trained.")
+    sections = {
+        "Data": [*_data(run, files.settings), *([f"- {rows}"] if rows else []), *_left_out(run)],
+        "Method": [fenced(method.strip(), "text")] if method.strip() else [],
+        "Settings": [fenced(_settings(files.settings), "yaml")],
+        "Results": list(_results(files)),
+        "Alarms": [_alarm(row) for row in files.alarms or []] or ["None."],
+        "Use": [fenced(_use(model, labels).rstrip(), "python")],
+        "Versions": [f"- {name} {version}" for name, version in _versions(files.environment).items()],
+    }
+    body = "\n\n".join(lines + [f"## {title}\n\n" + "\n".join(text) for title, text in sections.items() if text])
+    return f"---\n{yaml.safe_dump(_metadata(run, files.settings, labels), sort_keys=False)}---\n\n{body}\n"
+
+
+def _metadata(run: Path, settings: Json, labels: int) -> Json:
+    """What the Hub reads. A base model and data sets are named only where they are names on the Hub."""
+    found: Json = {"library_name": "transformers"}
+    found["pipeline_tag"] = "text-classification" if labels else "text-generation"
+    if base := _base_model(run, settings):
+        found["base_model"] = base
+    if sets := [name for option in SOURCES if (name := _on_hub(settings.get(option)))]:
+        found["datasets"] = list(dict.fromkeys(sets))
+    return found | {"tags": ["accord", str(settings.get("command") or "run")]}
+
+
+def _base_model(run: Path, settings: Json) -> str | None:
+    """The Hub's name of the model that the run began with, or that the run behind it began with, and so on."""
+    seen: set[Path] = set()
+    name = settings.get("model")
+    while isinstance(name, str) and (origin := origin_of(name, run)) and origin not in seen:
+        seen.add(origin)
+        run, name = origin, read_stage(origin).run.settings.get("model")
+    return _on_hub(SHORT_NAMES.get(str(name), name))
+
+
+def _on_hub(value: Any) -> str | None:
+    """The repository of a name on the Hub, if it is one and no file or folder here."""
+    name = value.split(":")[0] if isinstance(value, str) else ""
+    is_file = re.search(r"\.(jsonl?|csv|parquet|gz|gguf)$", name) or Path(name).exists()
+    return name if _HUB_NAME.fullmatch(name) and not is_file else None
+
+
+def _data(run: Path, settings: Json) -> Iterator[str]:
+    for option in SOURCES:
+        if settings.get(option) is not None:
+            split = settings.get({"data": "split", "eval_data": "eval_split"}.get(option, ""))
+            yield f"- {option}: {code(public(settings[option]))}" + (f", split {code(split)}" if split else "")
+
+
+def _left_out(run: Path) -> Iterator[str]:
+    file = run / "left_out.jsonl"
+    if file.is_file() and (count := sum(1 for line in file.read_text(encoding="utf-8").split("\n") if line)):
+        yield f"- rows left out, as they could not be used: {count:,}"
+
+
+def _settings(settings: Json) -> str:
+    kept = {name: public(value) for name, value in settings.items() if name != "command" and value is not None}
+    return yaml.safe_dump(kept, sort_keys=False, width=100).rstrip()
+
+
+def _results(files: RunFiles) -> Iterator[str]:
+    """Measures with their 95% intervals, those of rows held out first."""
+    measured = columns(files.metrics)
+    for name, series in measured.items():
+        if series.interval is not None:
+            low, high = series.interval[:, -1]
+            value = float(series.values[-1])
+            shown = value if math.isnan(low + high) else Interval(value, low, high)
+            yield f"- {code(name)}: {shown:.4g}, after step {series.steps[-1]:.0f}"
+    last = max(LAST, len(files.metrics) // 10)
+    for name, series in measured.items():
+        metric = metric_for(name, measured)
+        if metric.is_main and series.interval is None:
+            rows = int(files.settings.get("batch_size") or 1)
+            yield f"- {code(name)}: {_mean(series.values[-last:], rows if metric.is_share else 0)}"
+    if files.best:
+        said = ", ".join(f"{code(name)} {value:.4g}" for name, value in files.best.items() if isinstance(value, float))
+        yield f"- the best while it was trained: step {files.best.get('step')}{said and ', ' + said}"
+    if measured:
+        yield (
+            "\nIntervals are 95%. Where several steps are named, it is the mean over them and Student's interval, of a "
+            "share Wilson's by their rows: of what was trained on, and no measure of how the model does elsewhere."
+        )
+
+
+def _mean(values: Array, rows: int) -> str:
+    """The mean over steps with its interval; of shares of so many `rows` a step where that is not 0."""
+    steps, mean = len(values), float(values.mean())
+    if rows:
+        interval = wilson(mean * steps * rows, steps * rows)
+    elif steps < 2:
+        return f"{mean:.4g} at the last step"
+    else:
+        reach = float(scipy.special.stdtrit(steps - 1, 0.975) * values.std(ddof=1)) / math.sqrt(steps)
+        interval = Interval(mean, mean - reach, mean + reach)
+    return f"{interval:.4g}, the last {steps} step{'s' * (steps > 1)}"
+
+
+def _alarm(row: Json) -> str:
+    return f"- step {row.get('step')}, {code(row.get('alarm'))}: {code(public(row.get('saw')))}"
+
+
+def _versions(environment: Json) -> Json:
+    versions = environment.get("versions")
+    return {"python": environment.get("python"), **(versions if isinstance(versions, dict) else {})}
+
+
+def _use(model: Path, labels: int) -> str:
+    """Python that reads the model by transformers alone."""
+    chats = (model / "chat_template.jinja").is_file()
+    if not labels:
+        return _READ.format(kind="AutoModelForCausalLM") + (_CHAT if chats else _PLAIN) + _ANSWER
+    text = _READ_CHAT if chats else "text = question + answer"
+    read = _LABELS.format(text=text, more=", add_special_tokens=False" if chats else "")
+    return _READ.format(kind="AutoModelForSequenceClassification") + read + (_REWARD if labels == 1 else _PREFERENCE)
+
+
+def public(value: Any) -> Any:
+    """A text without secrets, and with the last part of each path that leads out of the working folder."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith(("/", "~", "..")) and Path(value).expanduser().exists():
+        short = called(value)
+        return Path(value).name if "/" in short else short
+    text = without_secrets(value.replace("file://", "").replace(f"{Path.home()}/", "~/"))
+    return _PATH.sub(lambda match: called(match[0].replace("\\", "/")), text)
+
+
+def code(value: Any) -> str:
+    """A text on one line as code in Markdown, whatever is in it."""
+    text = " ".join(legible(str(value)).split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if not text or text[0] == "`" or text[-1] == "`" else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def fenced(text: str, language: str) -> str:
+    """Lines as a block of code in Markdown, whatever is in them."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{legible(text)}\n{fence}"
