@@ -175,7 +175,8 @@ def save_adapters(network: nn.Module, folder: Path) -> None:
     start = getattr(network, "_merged", None)
     if start is not None:
         lora, tensors = joined(read_lora(start), (lora, tensors))
-    lora.save_pretrained(folder)
+    given = {**lora.to_dict(), "inference_mode": True}
+    (folder / CONFIG).write_text(json.dumps(given, indent=2, sort_keys=True, default=sorted), encoding="utf-8")
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
@@ -252,9 +253,11 @@ def merged(network: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel
     Raises InputError where they do not fit it.
     """
     try:
-        whole = peft().PeftModel.from_pretrained(network, str(folder)).merge_and_unload().requires_grad_(True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            whole = peft().PeftModel.from_pretrained(network, str(folder)).merge_and_unload()
         whole._merged = folder
-        return whole.eval()  # type: ignore[no-any-return]
+        return whole.requires_grad_(True).eval()  # type: ignore[no-any-return]
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"the adapter {name} does not fit its base model: {said}") from error
