@@ -98,8 +98,16 @@ def test_a_row_that_is_not_right(
     [
         ("dpo", Demonstration("hi", "bye"), "`dpo` learns from preferences, and this is a demonstration."),
         ("reward", Demonstration("hi", "bye"), "`reward` learns from preferences or rankings, and this is a"),
-        ("sft", Prompt("hi"), "`sft` learns from demonstrations or preferences, and this is a prompt."),
-        ("pretrain", Preference("hi", "a", "b"), "`pretrain` learns from demonstrations, and this is a preference."),
+        (
+            "sft",
+            Prompt("hi"),
+            "`sft` learns from demonstrations or tokenizations or preferences or rankings, and",
+        ),
+        (
+            "pretrain",
+            Preference("hi", "a", "b"),
+            "`pretrain` learns from demonstrations or tokenizations, and this is",
+        ),
     ],
 )
 def test_rows_of_the_wrong_kind(command: str, row: Any, said: str, base: Path, tmp_path: Path, told: Told) -> None:

@@ -48,18 +48,13 @@ class LossTerm:
             return torch.arange(len(trees.trees), device=trees.group.device)
         return trees.group[trees.learning if self.per == "branch" else trees.owner]
 
-    def compute(self, trees: Trees, dtype: torch.dtype, when: str) -> tuple[Tensor, Measures]:
-        """The values and measures of a pack, in a compute precision; TrainingStopped where a value is not finite."""
-        with autocast(dtype, trees.tokens.device):
-            values, measures = self.objective(trees)
-        if not torch.isfinite(values.sum()):
-            raise TrainingStopped(self._not_finite(when, values.detach(), trees))
-        return values, measures
-
-    def _not_finite(self, when: str, values: Tensor, trees: Trees) -> str:
-        bad = self.tree_of(trees)[~torch.isfinite(values)].tolist()
+    def require_finite(self, values: Tensor, trees: Trees, when: str) -> None:
+        """Raise TrainingStopped, which names the rows, where a value of a pack's loss is not finite."""
+        if torch.isfinite(values.sum()):
+            return
+        bad = self.tree_of(trees)[~torch.isfinite(values.detach())].tolist()
         rows = named_rows(trees.trees[i].row for i in bad or range(len(trees.trees)))
-        return (
+        raise TrainingStopped(
             f"{when}: the loss of {rows} is not finite, so the run has stopped with its weights as they were; look at "
             "these rows, or lower the learning rate."
         )
@@ -113,9 +108,10 @@ class Optimizer:
             seen, count = 0, term.count
             tokens = sum(len(trees.tokens) for trees in term.packs)
             for trees in term.packs:
+                with autocast(self.dtype, self.device), self.balance.listening() as balances:
+                    values, measures = term.objective(trees)
                 try:
-                    with self.balance.listening() as balances:
-                        values, measures = term.compute(trees, self.dtype, f"step {step + 1}")
+                    term.require_finite(values, trees, f"step {step + 1}")
                 except TrainingStopped:
                     self.adam.zero_grad(set_to_none=True)
                     raise

@@ -146,7 +146,9 @@ class OfflineLearner(Learner):
             with torch.no_grad():
                 term = self.method.terms(self.objective, items[start : start + size], self.model)
                 for trees in term.packs:
-                    values, measures = term.compute(trees, self.model.dtype, when)
+                    with self.model.autocast():
+                        values, measures = term.objective(trees)
+                    term.require_finite(values, trees, when)
                     cluster = trees.group.new_tensor([clusters[tree.row] for tree in trees.trees])
                     tally.add("loss", values, cluster[term.tree_of(trees)])
                     for name, tree in self.method.owners(trees, measures).items():

@@ -94,7 +94,7 @@ class Run:
         left_out.require_few(most)
         for line in (*left_out.taken, *left_out.lines()):
             self.print(f"{data}: {line}" if data else line)
-        self._taken += left_out.taken
+        self._taken += [f"{data}: {line}" if data else line for line in left_out.taken]
         of = {"data": data} if data else {}
         for r in left_out.reasons:
             row = str(r.row) if isinstance(r.row, RowNumber) else r.row
