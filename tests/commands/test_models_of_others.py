@@ -160,7 +160,7 @@ def test_folders_that_hold_no_model_that_can_be_used(tmp_path: Path) -> None:
     del weights["model.layers.1.mlp.down_proj.weight"]
     save_file(weights, lacking / "model.safetensors", metadata={"format": "pt"})
     said = {
-        adapter: r"holds an adapter \(LoRA\) of base, no whole model: merge it",
+        adapter: "holds an adapter without its weights: it needs adapter_model.safetensors",
         quantized: r"is quantized \(bitsandbytes\), in a way that transformers does not read",
         tmp_path / "model.gguf": "the GGUF file .* cannot be loaded",
         tmp_path / "text.gguf": "is no GGUF file: it does not begin as one",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 import accord
 from accord.engine.trees import Branch, Tree, Trees
+from accord.errors import InputError
 from accord.feedback.judge import ScoreJudge
 from accord.methods import DPO, GRPO, PPO, SFT, NashMD, RewardModel
 from tests.commands.small import accord as command
@@ -126,3 +128,22 @@ def test_merge_writes_a_whole_model(base: str, tmp_path: Path, capsys: pytest.Ca
     assert command("merge", "--model", base, "--out", tmp_path / "no") == 2
     assert "holds no adapter" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
+
+
+def test_adapters_that_cannot_be_used_are_told(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    DPO(**ADAPTERS).fit(base, PAIRS, out=tmp_path / "run")
+    RewardModel(**ADAPTERS).fit(base, PAIRS, out=tmp_path / "rm")
+    lost = tmp_path / "lost"
+    shutil.copytree(tmp_path / "run/model", lost)
+    config = json.loads((lost / "adapter_config.json").read_text())
+    (lost / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "/no/such/base"}))
+    for folder, said in (
+        (lost, "holds an adapter of /no/such/base, and there is no such folder: name the model it is for in"),
+        (tmp_path / "rm/model", "scores texts and writes none: it is a reward or preference model, no language model."),
+    ):
+        assert command("sample", "--model", folder, "--data", "hi", "--out", tmp_path / "s.jsonl") == 2
+        assert said in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"run/model is not a reward model: it is an adapter of a language model"):
+        accord.load_reward_model(str(tmp_path / "run/model"))
+    with pytest.raises(InputError, match=r"lora_alpha is about adapters, which are trained where lora_rank is given"):
+        DPO(lora_alpha=4)
