@@ -227,8 +227,9 @@ def _fingerprint(stage: Stage, earlier: Mapping[str, str], folder: Path) -> str:
         path = Path(value)
         if path.is_file() and folder not in path.parents:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
-        elif (path / "config.json").is_file() and folder not in path.parents:
-            digest.update((path / "config.json").read_bytes())
+        elif folder not in path.parents and (configs := sorted(path.glob("*config.json"))):
+            for config in configs:
+                digest.update(config.read_bytes())
             for weights in sorted(path.glob("*.safetensors")):
                 digest.update(f"{weights.name} {weights.stat().st_size} {weights.stat().st_mtime_ns}".encode())
     return digest.hexdigest()

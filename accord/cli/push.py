@@ -16,10 +16,9 @@ from accord.errors import InputError
 from accord.report.card import add_evaluation
 
 PUSHED = (
-    "*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "generation_config.json",
-    "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
-    "*.model", "*.jinja",
-    "README.md", "LICENSE*", "NOTICE*",
+    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
+    "labels.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
+    "merges.txt", "*.model", "*.jinja", "README.md", "LICENSE*", "NOTICE*",
 )  # fmt: skip
 """The files that a model's repository has; what else lies in its folder stays there."""
 
@@ -95,7 +94,13 @@ def model_files(folder: Path) -> list[Path]:
     """The files to upload. Raises InputError where the folder is no model's, or something must not be uploaded."""
     if not folder.is_dir():
         raise InputError(f"push: there is no folder {folder}.")
-    if not (folder / "config.json").is_file():
+    is_adapter = (folder / "adapter_config.json").is_file()
+    if is_adapter and Path(base := engine.adapters.read_config(folder)["base_model_name_or_path"]).exists():
+        raise InputError(
+            f"push: {folder} is an adapter of {base}, a folder of this machine: write that model's name on the Hub "
+            "into adapter_config.json, or push what accord merge makes of it."
+        )
+    if not (is_adapter or (folder / "config.json").is_file()):
         inside = folder / "model"
         remedy = f"push {inside}" if (inside / "config.json").is_file() else "push the folder that holds the model"
         raise InputError(f"push: {folder} is no model's folder, it has no config.json; {remedy}.")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 PREFIX, OWN = "base_model.model.", ".default"
 """What peft puts before the names of weights in a file, and into those of a network."""
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+WEIGHTS, CONFIG, LABELS = "adapter_model.safetensors", "adapter_config.json", "labels.json"
 
 
 def peft() -> Any:
@@ -44,7 +44,7 @@ def peft() -> Any:
     try:
         import peft
     except ImportError:
-        raise InputError("adapters (LoRA) need peft: pip install 'accord[lora]'.") from None
+        raise InputError("adapters (LoRA) need the lora extra: pip install 'peft<0.22'.") from None
     return peft
 
 
@@ -58,9 +58,15 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
 
     A classifier's head is trained whole. B is 0, so that the model is what it was.
 
-    Raises InputError where peft is missing, or the network has no linear layers called so.
+    Raises InputError where peft is missing, the network has no linear layers called so, or adapters of another rank.
     """
     network = model.network
+    if adapted(network) and network._adapter.r != config.lora_rank:  # type: ignore[union-attr]
+        rank = network._adapter.r  # type: ignore[union-attr]
+        raise InputError(
+            f"{model.name} has adapters of rank {rank} in memory, and lora_rank is {config.lora_rank}: give rank "
+            f"{rank} to train them on, or the model's folder in place of the model."
+        )
     if not config.lora_rank or adapted(network):
         return model
     lora = peft().LoraConfig(
@@ -178,6 +184,9 @@ def save_adapters(network: nn.Module, folder: Path) -> None:
     given = {**lora.to_dict(), "inference_mode": True}
     (folder / CONFIG).write_text(json.dumps(given, indent=2, sort_keys=True, default=sorted), encoding="utf-8")
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    if hasattr(network, "score"):  # in a file of its own: with a config.json transformers looks for whole weights
+        names = [network.config.id2label[i] for i in range(len(network.score.weight))]  # type: ignore
+        (folder / LABELS).write_text(json.dumps(names), encoding="utf-8")
 
 
 def joined(*parts: tuple[Any, dict[str, Tensor]]) -> tuple[Any, dict[str, Tensor]]:
@@ -215,12 +224,14 @@ def read_lora(folder: Path) -> tuple[Any, dict[str, Tensor]]:
     return config, tensors
 
 
-def labels_in(folder: Path) -> int:
-    """How many labels a classifier's adapter has; InputError where it has no head."""
+def labels_in(folder: Path) -> dict[int, str]:
+    """The labels of a classifier's adapter, by name where they have names; InputError where it has no head."""
+    if (folder / LABELS).exists():
+        return dict(enumerate(json.loads((folder / LABELS).read_text(encoding="utf-8"))))
     heads = [tensor for name, tensor in load_file(folder / WEIGHTS).items() if name.endswith("score.weight")]
     if not heads:
         raise InputError(f"{folder} holds the adapter of a classifier without its head (score.weight).")
-    return len(heads[0])
+    return {i: f"LABEL_{i}" for i in range(len(heads[0]))}
 
 
 def read_config(folder: Path) -> dict[str, Any]:

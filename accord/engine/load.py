@@ -197,14 +197,16 @@ def _read_adapter(
         raise InputError(f"{name} is not a reward model: it is an adapter of a language model, {base}.")
     config = None
     if scores:
-        known = str(folder) if (folder / "config.json").exists() else base
-        labels = {} if (folder / "config.json").exists() else {"num_labels": labels_in(folder)}
-        config = transformers.AutoConfig.from_pretrained(known, trust_remote_code=remote, **labels)
+        config = transformers.AutoConfig.from_pretrained(locate(base).name, trust_remote_code=remote)
+        config.id2label = labels_in(folder)
+        config.label2id = {label: i for i, label in config.id2label.items()}
     network, tokenizer = _read(kind, base, target, remote, trained, config)
     if getattr(network.config, "quantization_config", None):
         raise InputError(f"{name} is an adapter of {base}, which is quantized: merge it into the model in full.")
     if has_tokenizer(folder):
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=remote)
+    if scores:
+        network.config.pad_token_id = tokenizer.pad_token_id
     return merged(network, folder, name), tokenizer
 
 

@@ -148,7 +148,6 @@ class Model:
         with quiet():
             if adapted(self.network):
                 save_adapters(self.network, partial)
-                self.network.config.save_pretrained(partial)
             else:
                 self.network.save_pretrained(partial)
             self.tokenizer.save_pretrained(partial)

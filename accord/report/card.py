@@ -43,7 +43,7 @@ from transformers import {kind}, AutoTokenizer
 
 name = "OWNER/NAME"  # on the Hub, or this folder
 tokenizer = AutoTokenizer.from_pretrained(name)
-model = {kind}.from_pretrained(name)
+model = {kind}.from_pretrained(name{more})
 """
 _CHAT = """\
 chat = [{"role": "user", "content": "What is a preference?"}]
@@ -91,7 +91,8 @@ def write_card(folder: str | Path, *, method: str = "", rows: str = "") -> list[
     Raises InputError where a file of the run cannot be read.
     """
     run = Path(folder)
-    there = [run / name for name in ("model", "best") if (run / name / "config.json").is_file()]
+    kinds = ("config.json", "adapter_config.json")
+    there = [run / name for name in ("model", "best") if any((run / name / kind).is_file() for kind in kinds)]
     cards = [model / "README.md" for model in there if not (model / "README.md").exists()]
     files = read_stage(run).run if cards else RunFiles()
     for card in cards:
@@ -116,8 +117,7 @@ def add_evaluation(model: str | Path, folder: str | Path) -> Path:
 
 
 def _card(run: Path, model: Path, files: RunFiles, method: str, rows: str) -> str:
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    labels = len(config.get("id2label") or "?") if "Classification" in str(config.get("architectures")) else 0
+    labels = _labels(model)
     what = {0: "A language model", 1: "A reward model"}.get(labels, "A preference model")
     command = str(files.settings.get("command") or "run")
     lines = [f"# {code(run.resolve().name)}", f"{what}, trained by `accord {command}`."]
@@ -134,6 +134,15 @@ def _card(run: Path, model: Path, files: RunFiles, method: str, rows: str) -> st
     }
     body = "\n\n".join(lines + [f"## {title}\n\n" + "\n".join(text) for title, text in sections.items() if text])
     return f"---\n{yaml.safe_dump(_metadata(run, files.settings, labels), sort_keys=False)}---\n\n{body}\n"
+
+
+def _labels(model: Path) -> int:
+    """How many labels the model gives: none where it writes."""
+    if (model / "adapter_config.json").is_file():
+        names = model / "labels.json"
+        return len(json.loads(names.read_text(encoding="utf-8"))) if names.is_file() else 0
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    return len(config.get("id2label") or "?") if "Classification" in str(config.get("architectures")) else 0
 
 
 def _metadata(run: Path, settings: Json, labels: int) -> Json:
@@ -233,10 +242,12 @@ def _use(model: Path, labels: int) -> str:
     """Python that reads the model by transformers alone."""
     chats = (model / "chat_template.jinja").is_file()
     if not labels:
-        return _READ.format(kind="AutoModelForCausalLM") + (_CHAT if chats else _PLAIN) + _ANSWER
+        return _READ.format(kind="AutoModelForCausalLM", more="") + (_CHAT if chats else _PLAIN) + _ANSWER
     text = _READ_CHAT if chats else "text = question + answer"
     read = _LABELS.format(text=text, more=", add_special_tokens=False" if chats else "")
-    return _READ.format(kind="AutoModelForSequenceClassification") + read + (_REWARD if labels == 1 else _PREFERENCE)
+    given = f", num_labels={labels}" if (model / "adapter_config.json").is_file() else ""
+    loaded = _READ.format(kind="AutoModelForSequenceClassification", more=given)
+    return loaded + read + (_REWARD if labels == 1 else _PREFERENCE)
 
 
 def public(value: Any) -> Any:

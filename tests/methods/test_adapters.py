@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,7 +17,7 @@ import accord
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from accord.feedback.judge import ScoreJudge
-from accord.methods import DPO, GRPO, PPO, SFT, NashMD, RewardModel
+from accord.methods import DPO, GRPO, PPO, SFT, NashMD, PreferenceModel, RewardModel
 from tests.commands.small import accord as command
 from tests.commands.small import save_model
 
@@ -45,7 +44,10 @@ def test_dpo_begins_at_log_2_and_leaves_adapters_that_peft_reads(base: str, tmp_
     folder = tmp_path / "run" / "model"
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= {f.name for f in folder.iterdir()}
     assert not (folder / "model.safetensors").exists()
-    theirs = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(folder))
+    theirs = AutoModelForCausalLM.from_pretrained(folder)  # which reads the base, and adds the adapter
+    assert sum("lora_" in name for name, _ in theirs.named_parameters()) == len(
+        load_file(folder / "adapter_model.safetensors")
+    )
     tokens = torch.tensor([[6, 7, 8, 9, 10, 11]])
     with torch.no_grad():
         expected = theirs(input_ids=tokens).logits.log_softmax(-1)[0, 2:5].gather(1, tokens[0, 3:, None]).squeeze(1)
@@ -87,6 +89,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(method: Any, more: dict[str, Any], ba
 def test_reward_models_with_adapters_judge_and_are_rewards(base: str, tmp_path: Path) -> None:
     result = RewardModel(**ADAPTERS).fit(base, PAIRS, out=tmp_path / "rm")
     again = accord.load_reward_model(str(tmp_path / "rm/model"))
+    assert "from_pretrained(name, num_labels=1)" in (tmp_path / "rm/model/README.md").read_text()
     with torch.no_grad():
         torch.testing.assert_close(again.rewards(TREES), result.model.rewards(TREES), rtol=0, atol=1e-5)  # type: ignore
     GRPO(**ADAPTERS, group_size=2, max_new_tokens=3).fit(
@@ -147,3 +150,20 @@ def test_adapters_that_cannot_be_used_are_told(base: str, tmp_path: Path, capsys
         accord.load_reward_model(str(tmp_path / "run/model"))
     with pytest.raises(InputError, match=r"lora_alpha is about adapters, which are trained where lora_rank is given"):
         DPO(lora_alpha=4)
+    assert command("push", tmp_path / "run/model", "me/mine") == 2
+    assert f"is an adapter of {base}, a folder of this machine" in capsys.readouterr().err
+
+
+def test_adapters_in_memory_are_trained_on_by_their_rank_alone(base: str, tmp_path: Path) -> None:
+    model = SFT(**ADAPTERS).fit(base, PAIRS, out=tmp_path / "one").model
+    with pytest.raises(InputError, match=r"has adapters of rank 2 in memory, and lora_rank is 0: give rank 2"):
+        SFT(**ADAPTERS | {"lora_rank": 0}).fit(model, PAIRS, out=tmp_path / "two")  # type: ignore[arg-type]
+    result = DPO(**ADAPTERS).fit(model, PAIRS, out=tmp_path / "three")  # type: ignore[arg-type]
+    assert result.metrics[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_preference_models_with_adapters_are_read_as_what_they_are(base: str, tmp_path: Path) -> None:
+    result = PreferenceModel(**ADAPTERS).fit(base, PAIRS, out=tmp_path / "pm")
+    again = accord.load_preference_model(str(tmp_path / "pm/model"))
+    with torch.no_grad():
+        torch.testing.assert_close(again.outputs(TREES), result.model.outputs(TREES), rtol=0, atol=1e-5)  # type: ignore
