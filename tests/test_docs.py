@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import html
 import importlib
 import re
 import shlex
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from accord import methods
 from accord.cli.call import target_of
@@ -183,3 +188,38 @@ def test_the_method_shown_is_the_example() -> None:
     shown = example[example.index("@dataclass") : example.index("def main()")].strip()
     assert any(shown in code for code in blocks(ROOT / "docs/methods.md", "python"))
     assert len(example.splitlines()) <= 60
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    listed = re.findall(r"^ +- ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {page.name for page in ROOT.glob("docs/*.md")} <= set(listed) and len(listed) == len(set(listed))
+
+
+def read(page: str) -> tuple[str, dict[str, int]]:
+    """The letters of a page of HTML without spaces, and how many of each element it has."""
+    elements = Counter(re.findall(r"<(li|tr|td|th|ul|ol|img|h\d|strong|em|code|blockquote)\b", page))
+    text = re.sub(r'<a class="headerlink".*?</a>|<!--.*?-->|<[^>]+>', "", page, flags=re.DOTALL)
+    return "".join(html.unescape(text).split()), elements
+
+
+@pytest.mark.slow
+def test_the_site_shows_what_the_repository_shows(tmp_path: Path) -> None:
+    """mkdocs finds every link and anchor, and no page has another letter, cell or item than CommonMark makes of it.
+
+    No page loads anything from elsewhere.
+    """
+    pytest.importorskip("material", reason="the docs extra is not installed")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    names = {"README": "index", "CONTRIBUTING": "contributing", "benchmarks/README": "benchmarks"}
+    commonmark = MarkdownIt("commonmark").enable("table")
+    for page in PAGES:
+        name = names.get(of(page).removesuffix(".md"), page.stem)
+        shown = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        body = re.split(r"<article[^>]*>|</article>", shown)[1]
+        assert read(body) == read(commonmark.render(page.read_text(encoding="utf-8"))), name
+    for file in tmp_path.rglob("*.html"):
+        loaded = re.findall(r"<(?:script|img|link|iframe)[^>]*(?:src|href)=.?(?:https?:)?//[^>]*>", file.read_text())
+        assert not loaded, f"{file}: {loaded}"
+    assert "Parameters:" in (tmp_path / "api/objectives.html").read_text(encoding="utf-8")

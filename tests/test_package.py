@@ -1,4 +1,4 @@
-"""What is published: distributions built from what is tracked, tried in an environment of their own, and their metadata."""
+"""What is published: distributions built of what is tracked, tried in an environment of their own; metadata."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = {n: e for n, e in PROJECT["optional-dependencies"].items() if n not in ("bench", "test", "docs", "dev")}
 """The extras that are features."""
-NEEDED = [
-    Requirement(line) for line in [*PROJECT["dependencies"], *(line for lines in EXTRAS.values() for line in lines)]
-]
+NEEDED = [Requirement(line) for lines in (PROJECT["dependencies"], *EXTRAS.values()) for line in lines]
 DISTRIBUTIONS = {"yaml": "pyyaml", "mlflow": "mlflow-skinny"}
 """Of packages that are not called as what distributes them."""
 UNSAID = {"tensorboard", "accelerate", "gguf", "sqlalchemy", "alembic"}
@@ -158,13 +156,12 @@ def test_an_index_page_is_whole(built: Path) -> None:
     home, links = PROJECT["urls"]["Repository"], re.findall(r"\]\(([^)\s]+)\)", text)
     assert metadata["Author"] == "accord contributors" and "Author-email" not in metadata
     assert f"Repository, {home}" in metadata.get_all("Project-URL")
-    ours = [re.fullmatch(rf"{home}/(blob|raw)/v{__version__}/([^#]+)(#.*)?", link) for link in links]
-    assert len(links) > 25 and all(match or "://" in link for match, link in zip(ours, links, strict=True))
-    assert all(
-        (ROOT / match[2]).exists() and match[1] == ("raw" if match[2].endswith(".png") else "blob")
-        for match in ours
-        if match
-    )
+    ours = [
+        match for link in links if (match := re.fullmatch(rf"{home}/(blob|raw)/v{__version__}/([^#]+)(#.*)?", link))
+    ]
+    assert len(ours) > 25 and all("://" in link for link in links)
+    for kind, path in ours:
+        assert (ROOT / path).exists() and kind == ("raw" if path.endswith(".png") else "blob"), path
 
 
 @pytest.mark.slow
