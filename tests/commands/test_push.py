@@ -72,6 +72,7 @@ def test_what_the_hub_receives(
     assert all(bool((ours[name] == theirs[name]).all()) for name in ours)
 
 
+@pytest.mark.skipif(huggingface_hub.__version__.startswith("1."), reason="it sends so few bytes by LFS")
 def test_the_command_in_a_process_of_its_own_by_xet(model: Path, tmp_path: Path) -> None:
     with serving() as hub:
         told = {
