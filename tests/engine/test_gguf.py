@@ -1,4 +1,4 @@
-"""GGUF files, read back by transformers: the same numbers, tokens, template and ends; what cannot be written is told."""
+"""GGUF files, read back by transformers: the same numbers, tokens, template, ends; what cannot be written is told."""
 
 from __future__ import annotations
 
