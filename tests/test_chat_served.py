@@ -70,7 +70,9 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def do_GET(self) -> None:
-        if self.allowed():
+        if self.server.names == ["loading"]:
+            self.refuse(503, "Loading model")
+        elif self.allowed():
             data = [{"id": name, "object": "model", "created": 0, "owned_by": "me"} for name in self.server.names]
             self.reply(200, "application/json", json.dumps({"object": "list", "data": data}))
 
@@ -197,6 +199,10 @@ def test_the_command(fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "said only\n" in told("--server", url)
     fake.names = []
     assert "does not say what it serves: name it by --model" in told("--server", url)
+    fake.names = ["loading"]
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    assert told("--server", url) == f"accord: {url} refuses with the status 503 (Loading model).\n"
+    assert "said loading\n" in told("--server", url, "--model", "loading")
     left_out = "is of a model at hand, and this one is served: leave it out."
     for words in (("--reward", "cafe"), ("--best-of", 2), ("--chat-template", "chatml"), ("--dtype", "float32")):
         assert told("--server", url, *words) == f"accord: {words[0]} {left_out}\n"

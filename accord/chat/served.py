@@ -47,20 +47,25 @@ class Server:
         client = OpenAI(base_url=self.url, api_key=os.environ.get(self.key) or "none")
         object.__setattr__(self, "client", client)
 
-    def models(self) -> list[str]:
-        """What the server says its models are called; InputError where it is away or refuses to say."""
+    def models(self, *, needed: bool = False) -> list[str]:
+        """What the server says its models are called; none where it cannot say, unless that is `needed`.
+
+        Raises InputError where it is away or wants another key.
+        """
         import openai
 
         try:
             return [model.id for model in self.client.models.list()]
         except (openai.APIConnectionError, openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise self.refusal(error) from None
-        except openai.APIError:  # it has no such list, or cannot make one
+        except openai.APIError as error:  # it has no such list, or cannot make one
+            if needed and not isinstance(error, openai.NotFoundError):
+                raise self.refusal(error) from None
             return []
 
     def speaker(self, name: str | None) -> ServedSpeaker:
         """A model of the server's, the only one unless named. Raises InputError where there is not one to be found."""
-        models = self.models()
+        models = self.models(needed=name is None)
         if name is None and len(models) != 1:
             known = (
                 f"has the models {', '.join(models)}: name one" if models else "does not say what it serves: name it"
