@@ -105,7 +105,6 @@ def export(
     if not isinstance(whole, engine.Policy):
         raise InputError(f"export: {model} scores texts and writes none, and GGUF files are of models that write.")
     file = Path(out) if out.endswith(".gguf") else Path(out) / "model.gguf"
-    file.parent.mkdir(parents=True, exist_ok=True)
     writer = engine.gguf.write_gguf(whole, file, precision)
     print(f"export: the model is {file}, in {dtype}, written by {writer}")
     return str(file)

@@ -54,7 +54,8 @@ def write_gguf(model: Policy, file: Path, dtype: torch.dtype) -> str:
     Raises InputError where neither way can write this model, or a weight has a number that `dtype` does not reach.
     """
     refused = ""
-    with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.parent) as folder:
+    there = next(folder for folder in file.absolute().parents if folder.exists())
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=there) as folder:
         written = Path(folder) / file.name
         converter = shutil.which(CONVERTER)
         if converter:
@@ -64,6 +65,7 @@ def write_gguf(model: Policy, file: Path, dtype: torch.dtype) -> str:
                 _write(model, written, dtype)
             except InputError as error:
                 raise InputError(f"{refused}; {error}" if refused else str(error)) from None
+        file.parent.mkdir(parents=True, exist_ok=True)
         os.replace(written, file)
     return f"accord, as {refused}" if refused else f"llama.cpp's {CONVERTER}" if converter else "accord"
 

@@ -117,7 +117,7 @@ def test_what_cannot_be_exported_is_a_sentence(base: str, tmp_path: Path, capsys
     assert "--dtype must be one of bfloat16, float16, float32, not int8" in refused(
         base, "--out", out, "--dtype", "int8"
     )
-    assert "(WordLevel) is no byte-level BPE" in refused(base, "--out", tmp_path / "m.gguf")
+    assert "(WordLevel) is no byte-level BPE" in refused(base, "--out", out, "--format", "gguf")
     large = shutil.copytree(base, tmp_path / "large")
     tensors = weights(large)
     tensors["lm_head.weight"][3, 1] = 65_520  # the first that float16 rounds to infinity
