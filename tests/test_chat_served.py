@@ -70,7 +70,9 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def do_GET(self) -> None:
-        if self.server.names == ["loading"]:
+        if self.server.names == ["page"]:
+            self.reply(200, "text/html", "<html></html>")
+        elif self.server.names == ["loading"]:
             self.refuse(503, "Loading model")
         elif self.allowed():
             data = [{"id": name, "object": "model", "created": 0, "owned_by": "me"} for name in self.server.names]
@@ -153,7 +155,9 @@ def test_how_an_answer_ended(fake: Fake) -> None:
     assert heard(Server(fake.url), "hi")[0].endswith("said small\ncut before its end\n")
     fake.finish = None
     assert heard(Server(fake.url), "hi")[0].endswith("said small\nstopped\n")
-    fake.breaks = True
+    fake.pieces = []
+    assert "gave no answer; see that the URL is that of" in heard(Server(fake.url), "hi")[0]
+    fake.pieces, fake.breaks = ["said"], True
     shown, session = heard(Server(fake.url), "hi")
     assert shown.endswith(f"said small\n{fake.url}/v1 broke off (out of memory).\n") and not session.conversation.turns
 
@@ -203,6 +207,9 @@ def test_the_command(fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
     assert told("--server", url) == f"accord: {url} refuses with the status 503 (Loading model).\n"
     assert "said loading\n" in told("--server", url, "--model", "loading")
+    fake.names = ["page"]
+    assert told("--server", url) == f"accord: {url} does not speak the OpenAI API; give the URL that ends in /v1.\n"
+    assert "http://h:abc is no URL of a server (Invalid port: 'abc')" in told("--server", "http://me:pass@h:abc")
     left_out = "is of a model at hand, and this one is served: leave it out."
     for words in (("--reward", "cafe"), ("--best-of", 2), ("--chat-template", "chatml"), ("--dtype", "float32")):
         assert told("--server", url, *words) == f"accord: {words[0]} {left_out}\n"

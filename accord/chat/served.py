@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from accord.chat.speaker import Conversation, Question, Reply
+from accord.console import said, without_secrets
 from accord.engine.sampling import Sampling
 from accord.errors import InputError, nearest
 from accord.feedback.ai import without_key
@@ -44,8 +45,14 @@ class Server:
             raise InputError("a served model needs the judge extra: pip install openai.") from None
         if urlsplit(self.url).path in ("", "/"):
             object.__setattr__(self, "url", f"{self.url.rstrip('/')}/v1")
-        client = OpenAI(base_url=self.url, api_key=os.environ.get(self.key) or "none")
+        try:
+            client = OpenAI(base_url=self.url, api_key=os.environ.get(self.key) or "none")
+        except Exception as error:  # of its HTTP client, which has errors of its own for this
+            raise InputError(f"{self} is no URL of a server ({said(error)}).") from None
         object.__setattr__(self, "client", client)
+
+    def __str__(self) -> str:
+        return without_secrets(self.url)
 
     def models(self, *, needed: bool = False) -> list[str]:
         """What the server says its models are called; none where it cannot say, unless that is `needed`.
@@ -62,6 +69,8 @@ class Server:
             if needed and not isinstance(error, openai.NotFoundError):
                 raise self.refusal(error) from None
             return []
+        except (AttributeError, TypeError, ValueError):  # what came is no such list, a page perhaps
+            raise InputError(f"{self} does not speak the OpenAI API; give the URL that ends in /v1.") from None
 
     def speaker(self, name: str | None) -> ServedSpeaker:
         """A model of the server's, the only one unless named. Raises InputError where there is not one to be found."""
@@ -70,30 +79,28 @@ class Server:
             known = (
                 f"has the models {', '.join(models)}: name one" if models else "does not say what it serves: name it"
             )
-            raise InputError(f"{self.url} {known} by --model.")
+            raise InputError(f"{self} {known} by --model.")
         return ServedSpeaker(self, name or models[0])
 
     def refusal(self, error: openai.APIError, model: str = "") -> InputError:
         """What the server's error means, and what to do."""
         import openai
 
-        said = without_key(error, self.client.api_key)
+        told = without_key(error, self.client.api_key)
         if isinstance(error, openai.APIConnectionError):
             cause = f": {error.__cause__}" if error.__cause__ else ""
-            return InputError(
-                f"nothing answers at {self.url} ({said.rstrip('.')}{cause}); see that the server runs there."
-            )
+            return InputError(f"nothing answers at {self} ({told.rstrip('.')}{cause}); see that the server runs there.")
         if not isinstance(error, openai.APIStatusError):
-            return InputError(f"{self.url} broke off ({said}).")
-        said = said.removeprefix(f"Error code: {error.status_code} - ")
+            return InputError(f"{self} broke off ({told}).")
+        told = told.removeprefix(f"Error code: {error.status_code} - ")
         if error.status_code in (401, 403):
             what = f"does not take the key in {self.key}" if os.environ.get(self.key) else "wants a key"
-            return InputError(f"{self.url} {what}: set {self.key} to the server's key.")
+            return InputError(f"{self} {what}: set {self.key} to the server's key.")
         if error.status_code == 404 and model:
             models = self.models()
             known = f"; it has {', '.join(models)}" if models else ""
-            return InputError(f"{self.url} has no model {model} ({said}){known}{nearest(model, models) or '.'}")
-        return InputError(f"{self.url} refuses with the status {error.status_code} ({said}).")
+            return InputError(f"{self} has no model {model} ({told}){known}{nearest(model, models) or '.'}")
+        return InputError(f"{self} refuses with the status {error.status_code} ({told}).")
 
 
 @dataclass(frozen=True)
@@ -148,6 +155,8 @@ class ServedSaying:
                         yield choice.delta.content
         except openai.APIError as error:
             raise server.refusal(error, self.speaker.name) from None
+        if self.finish is None and not self.pieces:
+            raise InputError(f"{server} gave no answer; see that the URL is that of an OpenAI-compatible server.")
 
     @property
     def answer(self) -> Reply:
