@@ -209,7 +209,7 @@ def test_the_command(fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "said loading\n" in told("--server", url, "--model", "loading")
     fake.names = ["page"]
     assert told("--server", url) == f"accord: {url} does not speak the OpenAI API; give the URL that ends in /v1.\n"
-    assert "http://h:abc is no URL of a server (Invalid port: 'abc')" in told("--server", "http://me:pass@h:abc")
+    assert "http://h:abc/v1 is no URL of a server (Invalid port: 'abc')" in told("--server", "http://me:pass@h:abc")
     left_out = "is of a model at hand, and this one is served: leave it out."
     for words in (("--reward", "cafe"), ("--best-of", 2), ("--chat-template", "chatml"), ("--dtype", "float32")):
         assert told("--server", url, *words) == f"accord: {words[0]} {left_out}\n"
