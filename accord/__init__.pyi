@@ -1,6 +1,7 @@
 from .cli.label import label as label
 from .cli.label import score as score
 from .cli.pipeline import run_pipeline as run_pipeline
+from .cli.push import export as export
 from .cli.push import push as push
 from .cli.sample import sample as sample
 from .data.load import load_data as load_data

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import get_args
 
 from accord.chat.screen import Screen
+from accord.chat.served import ServedSpeaker
 from accord.chat.speaker import (
     Conversation,
     Preferred,
     Question,
     Reply,
-    Saying,
     Speaker,
     Turn,
     rewards_of,
@@ -35,7 +35,7 @@ class Session:
 
     def __init__(
         self,
-        speakers: Sequence[Speaker],
+        speakers: Sequence[Speaker | ServedSpeaker],
         screen: Screen,
         sampling: Sampling,
         *,
@@ -104,11 +104,11 @@ class Session:
     def _streamed(self, questions: Sequence[Question], retry: int) -> tuple[Reply, ...]:
         """Answers shown as they come; Ctrl-C ends them where they are."""
         asked = enumerate(zip(self.speakers, questions, strict=True))
-        sayings = [Saying(speaker.policy, q, self._sampling(i, q, retry)) for i, (speaker, q) in asked]
+        sayings = [speaker.say(q, self._sampling(i, q, retry)) for i, (speaker, q) in asked]
         try:
             self.screen.follow(self.names, sayings)
         except KeyboardInterrupt:
-            if not all(saying.tokens for saying in sayings):
+            if not all(saying.has_begun for saying in sayings):
                 raise
         answers = tuple(saying.answer for saying in sayings)
         if self.reward is None:
@@ -120,6 +120,7 @@ class Session:
         assert self.reward is not None
         answers = []
         for i, (speaker, question) in enumerate(zip(self.speakers, questions, strict=True)):
+            assert isinstance(speaker, Speaker)
             with self.screen.waiting(f"choosing from {n} answers"):
                 answers.append(speaker.best_of(question, self._sampling(i, question, retry), n, self.reward))
         self.screen.follow(self.names, [[answer.text] for answer in answers])
@@ -127,7 +128,7 @@ class Session:
 
     def _sampling(self, index: int, question: Question, retry: int) -> Sampling:
         """How a model's answer is drawn: by the seed's numbers, and by others for its twin and for another try."""
-        twin = sum(other.policy is self.speakers[index].policy for other in self.speakers[:index])
+        twin = self.speakers[:index].count(self.speakers[index])
         seed = self.sampling.seed
         assert isinstance(seed, int)
         again = (seed, retry, twin) if retry or twin else seed
@@ -245,5 +246,6 @@ def _about(answer: Reply) -> str:
     if answer.is_stopped:
         parts.append("stopped")
     elif answer.completion.stop == "length":
-        parts.append(f"cut after {len(answer.completion.tokens)} tokens")
+        tokens = len(answer.completion.tokens)  # which a server does not tell
+        parts.append(f"cut after {tokens} tokens" if tokens else "cut before its end")
     return " · ".join(parts)

@@ -49,7 +49,7 @@ class Speaker:
     """A policy and what it is called. Without a chat template it continues each message as a text of its own."""
 
     policy: Policy
-    name: str
+    name: str = field(compare=False)
 
     @property
     def has_template(self) -> bool:
@@ -90,6 +90,10 @@ class Speaker:
             f"{self.name}, {context} tokens; make it shorter."
         )
 
+    def say(self, question: Question, sampling: Sampling) -> Saying:
+        """The answer, which is given as it is iterated over."""
+        return Saying(self.policy, question, sampling)
+
     def best_of(self, question: Question, sampling: Sampling, n: int, reward: Reward) -> Reply:
         """The first of highest reward among n answers."""
         samples = self.policy.sample([EncodedPrompt(Prompt(question.prompt), question.tokens, -1)], n, sampling)
@@ -105,6 +109,11 @@ class Saying:
         self.policy, self.question, self.sampling = policy, question, sampling
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was said yet."""
+        return bool(self.tokens)
 
     def __iter__(self) -> Iterator[str]:
         spelling = Spelling(self.policy.tokenizer)

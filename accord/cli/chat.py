@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from accord import engine, feedback
@@ -11,12 +12,15 @@ from accord.records import EncodedPrompt, Prompt
 
 if TYPE_CHECKING:
     from accord.engine.models import Policy
+    from accord.engine.sampling import Sampling
     from accord.feedback.reward import Reward
 
 
 def chat(
-    model: str,
+    model: str | None = None,
     *,
+    server: str | None = None,
+    key: str = "OPENAI_API_KEY",
     other: str | None = None,
     reward: str | None = None,
     best_of: int = 1,
@@ -33,7 +37,9 @@ def chat(
     Lines may be piped in. Ctrl-C stops an answer, Ctrl-D ends the chat.
 
     Args:
-        model: a folder, a Hugging Face Hub name, or smollm2.
+        model: a folder, a Hugging Face Hub name, or smollm2; with `server` what the server calls it, if it has several.
+        server: the base URL of an OpenAI-compatible server, such as http://localhost:8000/v1, that has the model.
+        key: the environment variable that holds the server's key, where it wants one.
         other: another model that answers the same messages; the model itself, for two samples of it.
         reward: a reward whose score of every answer is shown: a reward model, module:function, a URL, cafe, or a sum.
         best_of: of so many answers show the one with the highest reward.
@@ -46,34 +52,59 @@ def chat(
         dtype: precision of matrix products; auto is bfloat16 where the processor has it.
 
     Raises:
-        InputError: there is no such model or reward, or the options do not fit each other.
+        InputError: there is no such model, server or reward, or the options do not fit each other.
     """
     sampling = engine.sampling.Sampling(max_new_tokens, temperature, top_p=top_p, seed=seed)
+    own = {"reward": reward, "best_of": best_of > 1, "chat_template": chat_template, "dtype": dtype != "auto"}
+    if server is not None:
+        return _served(server, key, [model, *([other] if other else [])], sampling, system, own)
+    if model is None or key != "OPENAI_API_KEY":
+        raise InputError("`accord chat` needs --model, or --server, whose key --key names.")
+    folds = TemplateOptions(chat_template=chat_template, system="fold")
+    policies = [policy := _loaded(model, dtype, folds)]
+    if other is not None:
+        policies.append(policy if other == model else _loaded(other, dtype, folds))
+    _local(policies, reward, best_of, sampling, system)
+
+
+def _loaded(name: str, dtype: str, template: TemplateOptions) -> Policy:
+    policy = engine.load.load_model(name).in_dtype(dtype)
+    has_template = template.chat_template is not None or policy.tokenizer.chat_template is not None
+    return template.templated(policy) if has_template else policy
+
+
+def _local(policies: list[Policy], reward: str | None, best_of: int, sampling: Sampling, system: str) -> None:
     from accord.chat.screen import Screen
     from accord.chat.session import Session
     from accord.chat.speaker import Speaker
     from accord.results.base import called
 
-    def loaded(name: str) -> Policy:
-        read = engine.load.load_model(name).in_dtype(dtype)
-        folds = chat_template is not None or read.tokenizer.chat_template is not None
-        return TemplateOptions(chat_template=chat_template, system="fold" if folds else "refuse").templated(read)
-
-    policy = loaded(model)
-    policies = [policy]
-    if other is not None:
-        policies.append(policy if other == model else loaded(other))
     scored: Reward | None = None
     if reward is not None:
-        scored = feedback.named.reward_named(reward, policy)
+        scored = feedback.named.reward_named(reward, policies[0])
         _check(scored, reward)
         for policy_heard in policies[1:]:
             feedback.reward.listen(scored, policy_heard)
     screen = Screen()
     speakers = [Speaker(p, called(p.name)) for p in policies]
     session = Session(speakers, screen, sampling, reward=scored, best_of=best_of, system=system)
-    with policy.autocast():
+    with policies[0].autocast():
         session.run(screen.lines())
+
+
+def _served(
+    url: str, key: str, names: list[str | None], sampling: Sampling, system: str, not_served: Mapping[str, object]
+) -> None:
+    """A chat with models of a server; InputError where an option is of models at hand."""
+    from accord.chat.screen import Screen
+    from accord.chat.served import Server
+    from accord.chat.session import Session
+
+    for name, given in not_served.items():
+        if given:
+            raise InputError(f"--{name.replace('_', '-')} is of a model at hand, and this one is served: leave it out.")
+    server, screen = Server(url, key), Screen()
+    Session([server.speaker(name) for name in names], screen, sampling, system=system).run(screen.lines())
 
 
 def _check(reward: Reward, name: str) -> None:

@@ -1,6 +1,6 @@
-"""Models on their way out: `accord push` makes a repository of the Hugging Face Hub of a folder, by huggingface_hub.
+"""Models on their way out: `accord export` writes what servers read, `accord merge` a whole model of an adapter.
 
-`accord merge` writes a whole model where there was an adapter.
+`accord push` makes a repository of the Hugging Face Hub of a folder, by huggingface_hub.
 """
 
 from __future__ import annotations
@@ -9,11 +9,16 @@ import json
 import re
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from accord import engine
 from accord.console import legible, said, status
 from accord.errors import InputError
+from accord.files import require_folder
 from accord.report.card import add_evaluation
+
+if TYPE_CHECKING:
+    from accord.engine import Model
 
 PUSHED = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
@@ -68,6 +73,43 @@ def push(
     return address
 
 
+def export(
+    model: str,
+    out: str,
+    *,
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16",
+    format: Literal["safetensors", "gguf"] | None = None,
+) -> str:
+    """Write a model as servers read it, adapters merged, in few bits: a folder, or a GGUF file; its path.
+
+    The folder holds safetensors in files of at most 5 GB, tokenizer, chat template, and a generation_config.json that
+    lists every token at which the model stops here. A GGUF file, which holds the same, is for llama.cpp and Ollama: it
+    is written by llama.cpp's convert_hf_to_gguf.py where that is on the PATH, else by the package gguf.
+
+    Args:
+        model: a folder, an adapter's too, a GGUF file, a Hugging Face Hub name, or smollm2.
+        out: the new folder, or a new file whose name ends in .gguf.
+        dtype: what the weights are held in; float16 where none is larger than 65,504.
+        format: gguf writes model.gguf into the folder `out`; a name that ends in .gguf means that too.
+
+    Raises:
+        InputError: there is no such model, it is quantized, a weight does not fit, it cannot be written as GGUF, or
+            there is something at `out`.
+    """
+    as_gguf = format == "gguf" or (format is None and out.endswith(".gguf"))
+    whole = _whole(model, out, "export")
+    precision = engine.precision.STORED[dtype]
+    if not as_gguf:
+        print(f"export: the model is {whole.save(out, precision)}, in {dtype}")
+        return out
+    if not isinstance(whole, engine.Policy):
+        raise InputError(f"export: {model} scores texts and writes none, and GGUF files are of models that write.")
+    file = Path(out) if out.endswith(".gguf") else Path(out) / "model.gguf"
+    writer = engine.gguf.write_gguf(whole, file, precision)
+    print(f"export: the model is {file}, in {dtype}, written by {writer}")
+    return str(file)
+
+
 def merge(model: str, out: str) -> str:
     """Write the whole model that an adapter (LoRA) and the model it is for make together; the folder.
 
@@ -82,12 +124,22 @@ def merge(model: str, out: str) -> str:
     """
     if engine.folders.locate(model).base is None:
         raise InputError(f"merge: {model} holds no adapter, so it is a whole model already.")
-    if Path(out).exists():
-        raise InputError(f"merge: there is something at {out}; choose another --out.")
-    scores = engine.adapters.read_config(Path(model)).get("task_type") == "SEQ_CLS"
-    whole = engine.load.load_classifier(model) if scores else engine.load.load_model(model)
-    print(f"merge: the model is {whole.save(out)}")
+    print(f"merge: the model is {_whole(model, out, 'merge').save(out)}")
     return out
+
+
+def _whole(model: str, out: str, command: str) -> Model:
+    """The model, of whichever kind, to be written to `out`; InputError where it is quantized, or `out` is taken."""
+    if Path(out).exists():
+        raise InputError(f"{command}: there is something at {out}; choose another --out.")
+    require_folder(Path(out).parent)
+    try:
+        whole: Model = engine.load.load_model(model)
+    except engine.load.WritesNoText:
+        whole = engine.load.load_classifier(model)
+    if whole.is_quantized:
+        raise InputError(f"{command}: {model} is quantized already; {command} the model that it was made from.")
+    return whole
 
 
 def model_files(folder: Path) -> list[Path]:

@@ -96,6 +96,12 @@ COMMANDS: dict[str, Command] = {
         positional=("model",),
         says_where=True,
     ),
+    "export": Command(
+        "accord.cli.push:export",
+        "write a model as servers read it: bfloat16 safetensors, or a GGUF file",
+        positional=("model",),
+        says_where=True,
+    ),
     "push": Command(
         "accord.cli.push:push",
         "upload a model with its card to the Hugging Face Hub",

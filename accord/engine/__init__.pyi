@@ -8,6 +8,7 @@ from . import fit as fit
 from . import folders as folders
 from . import forward as forward
 from . import generate as generate
+from . import gguf as gguf
 from . import inside as inside
 from . import load as load
 from . import models as models

@@ -180,7 +180,9 @@ def save_adapters(network: nn.Module, folder: Path) -> None:
     tensors = {_in_file(name): tensor.detach().cpu().contiguous() for name, tensor in own_state(network).items()}
     start = getattr(network, "_merged", None)
     if start is not None:
+        held = next(iter(tensors.values())).dtype
         lora, tensors = joined(read_lora(start), (lora, tensors))
+        tensors = {name: tensor.to(held) for name, tensor in tensors.items()}
     given = {**lora.to_dict(), "inference_mode": True}
     (folder / CONFIG).write_text(json.dumps(given, indent=2, sort_keys=True, default=sorted), encoding="utf-8")
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})

@@ -35,6 +35,13 @@ from accord.errors import InputError
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
+class WritesNoText(InputError):
+    """What was to be a language model is a reward or preference model."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} scores texts and writes none: it is a reward or preference model, no language model.")
+
+
 def load_model(
     name: str,
     *,
@@ -192,7 +199,7 @@ def _read_adapter(
     """The network that an adapter is for, with the adapter merged into it, and the tokenizer beside the adapter."""
     writes, scores = kind is transformers.AutoModelForCausalLM, read_config(folder).get("task_type") == "SEQ_CLS"
     if scores and writes:
-        raise InputError(f"{name} scores texts and writes none: it is a reward or preference model, no language model.")
+        raise WritesNoText(name)
     if not scores and kind is transformers.AutoModelForSequenceClassification:
         raise InputError(f"{name} is not a reward model: it is an adapter of a language model, {base}.")
     config = None
@@ -234,7 +241,7 @@ def _check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig) -> 
     if kind is not transformers.AutoModelForCausalLM:
         return
     if scores:
-        raise InputError(f"{name} scores texts and writes none: it is a reward or preference model, no language model.")
+        raise WritesNoText(name)
     said = f"{name} is a {', '.join(known) or config.model_type}"
     if config.is_encoder_decoder:
         raise InputError(f"{said}, which has an encoder and a decoder, and only models of a decoder alone are read.")

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from accord.engine.adapters import adapted, frozen_copy, graft, save_adapters, twin
+from accord.engine.adapters import adapted, frozen_copy, graft, own_state, save_adapters, twin
 from accord.engine.forward import log_probabilities, outputs
 from accord.engine.generate import generate
-from accord.engine.precision import autocast, compute_dtype
+from accord.engine.precision import autocast, compute_dtype, held_in
 from accord.engine.prove import take_fast_ways
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Trees
@@ -31,6 +31,9 @@ from accord.objectives.segments import segment_sum
 from accord.records import EncodedPrompt, Sample
 
 AnyModel = TypeVar("AnyModel", bound="Model")
+
+SHARD = "5GB"
+"""Files of weights are no larger; a larger model has several, and an index."""
 
 MOVED = {"load_model": "load_model", "load_scorer": "load_reward_model", "load_comparer": "load_preference_model"}
 """What was here before there was `accord.engine.load`, and what it is called there."""
@@ -135,22 +138,27 @@ class Model:
         mine, others = (str(model.tokenizer.chat_template).removeprefix(FOLD) for model in (self, other))
         return mine == others
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
         """Write network, tokenizer and chat template in Hugging Face format: whole under another name, then renamed.
 
-        Of a network with adapters these are written, as peft does.
+        Of a network with adapters these are written, as peft does. The file holds the weights as the network does, or
+        in `dtype`, which `precision.held_in` says more of.
         """
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        if self.network.can_generate() and len(self.ends) > 1:  # so that other software stops where this does
-            self.network.generation_config.eos_token_id = list(self.ends)
-        with quiet():
-            if adapted(self.network):
-                save_adapters(self.network, partial)
-            else:
-                self.network.save_pretrained(partial)
-            self.tokenizer.save_pretrained(partial)
+        if self.network.can_generate():  # so that other software stops where this does
+            self.network.generation_config.eos_token_id = list(self.ends) if len(self.ends) > 1 else self.end
+        try:
+            with quiet(), held_in(self.network, dtype, own_state(self.network)) if dtype else nullcontext():
+                if adapted(self.network):
+                    save_adapters(self.network, partial)
+                else:
+                    self.network.save_pretrained(partial, max_shard_size=SHARD)
+                self.tokenizer.save_pretrained(partial)
+        except BaseException:
+            shutil.rmtree(partial)
+            raise
         partial.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import re
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -10,6 +12,9 @@ from torch import nn
 from accord.errors import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""What is computed in."""
+STORED = DTYPES | {"float16": torch.float16}
+"""What weights are written in."""
 
 
 def compute_dtype(name: str, device: torch.device | str = "cpu") -> torch.dtype:
@@ -49,3 +54,46 @@ def cast_linear(model: nn.Module, dtype: torch.dtype) -> None:
         is_cast = isinstance(module, nn.Linear) and name != "score" and module.weight.data_ptr() not in embedded
         if is_cast and dtype == torch.bfloat16:
             module.to(dtype)
+
+
+@contextmanager
+def held_in(network: nn.Module, dtype: torch.dtype, names: Collection[str]) -> Iterator[None]:
+    """The network with those of its weights that have these names in `dtype`, as long as the context lasts.
+
+    What its class keeps in float32, as transformers has it, stays so. Raises InputError, and changes nothing, where a
+    weight has a number that `dtype` does not reach.
+    """
+    weights = _weights(network, names)
+    held = {name: weight.data.to(dtype) for name, weight in weights.items()}
+    for name, weight in held.items():
+        if not bool(weight.isfinite().all()):
+            largest = float(weights[name].data.abs().max())
+            called = str(dtype).removeprefix("torch.")
+            raise InputError(
+                f"{name} has a number of size {largest:.4g}, which {called} does not reach: take bfloat16."
+            )
+    before = {name: weight.data for name, weight in weights.items()}
+    try:
+        for name, weight in weights.items():
+            weight.data = held[name]
+        yield
+    finally:
+        for name, weight in weights.items():
+            weight.data = before[name]
+
+
+def round_weights(network: nn.Module, dtype: torch.dtype, names: Collection[str]) -> None:
+    """Give the weights of these names, in place, the nearest numbers that `dtype` has, as `held_in` has them."""
+    for weight in _weights(network, names).values():
+        weight.data.copy_(weight.data.to(dtype))
+
+
+def _weights(network: nn.Module, names: Collection[str]) -> dict[str, nn.Parameter]:
+    """The weights in floating point of these names, without those that the network's class keeps in float32."""
+    kept = {name for kind in ("", "_strict") for name in getattr(network, f"_keep_in_fp32_modules{kind}", None) or ()}
+    in_full = re.compile("|".join(rf"(?:^|\.){name}(?:$|\.)" for name in kept) or r"(?!)")
+    return {
+        name: weight
+        for name, weight in network.named_parameters()
+        if name in names and weight.is_floating_point() and not in_full.search(name)
+    }

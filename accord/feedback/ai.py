@@ -213,19 +213,21 @@ class Served:
                 max_tokens=self.settings.max_tokens, **wanted,
             )  # fmt: skip
         except (openai.RateLimitError, openai.InternalServerError, openai.APIConnectionError) as error:
-            return Verdict(None, f"{_FAILED} ({self._without_key(error)})")
+            return Verdict(None, f"{_FAILED} ({without_key(error, self.client.api_key)})")
         except openai.APIStatusError as error:
             raise InputError(
-                f"{self.url} refuses the question with the status {error.status_code} ({self._without_key(error)}); "
-                f"see the judge's settings, and that {self.settings.key} holds the server's key"
+                f"{self.url} refuses the question with the status {error.status_code} "
+                f"({without_key(error, self.client.api_key)}); see the judge's settings, and that {self.settings.key} "
+                "holds the server's key"
             ) from None
         if not reply.choices:
             return Verdict(None, f"{_FAILED} (no choices)")
         return _chosen(reply.choices[0])
 
-    def _without_key(self, error: openai.APIError) -> str:
-        """What the server said, which may quote the key it was given."""
-        return excerpt(error.message.replace(self.client.api_key, "***"), 200)
+
+def without_key(error: openai.APIError, key: str) -> str:
+    """What a server said, which may quote the key it was given, if it was given one."""
+    return excerpt(error.message if key == "none" else error.message.replace(key, "***"), 200)
 
 
 def _chosen(choice: Any) -> Verdict:

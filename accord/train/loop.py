@@ -221,7 +221,9 @@ def finish(run: Run, model: Model, method: TrainingConfig, rows: str = "") -> Re
     if run.finished:
         model = engine.load.reload(model, folder)
     else:
-        model.save(folder)
+        if dtype := engine.precision.DTYPES.get(run.settings.get("save_dtype", "")):  # the model is what is saved
+            engine.precision.round_weights(model.network, dtype, engine.adapters.own_state(model.network))
+        model.save(folder, dtype)
         model.name = str(folder)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
     report.write_card(run.folder, method=sys.modules[type(method).__module__].__doc__ or "", rows=rows)

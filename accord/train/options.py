@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from accord.data.columns import written
 from accord.data.mix import called
@@ -26,6 +26,9 @@ class RunOptions:
     """Go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit."""
     save_every: int = 50
     """Steps between checkpoints."""
+    save_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the weights of model/ and best/ are saved in: bfloat16 takes half the space, and rounds them to three
+    digits; checkpoints are exact in any case."""
     max_bad: float = 0.05
     """Rows that cannot be used (equal answers, empty ones, prompts beyond the context) are left out, and listed in
     left_out.jsonl, up to this share of all; above it the run is refused."""
@@ -51,7 +54,8 @@ class RunOptions:
     def settings(self) -> dict[str, Any]:
         """What decides the result, for the run's folder; resuming, saving and tracking change nothing of it."""
         columns = {"columns": written(self.columns)} if self.columns else {}
-        return {"split": self.split, **columns, "stop_when": self.stop_when}
+        rounded = {"save_dtype": self.save_dtype} if self.save_dtype != "float32" else {}
+        return {"split": self.split, **columns, "stop_when": self.stop_when, **rounded}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,203 @@
+"""GGUF files, read back by transformers: the same numbers, tokens, template, ends; what cannot be written is told."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+
+from accord.engine.gguf import CONVERTER, SPLITS, _in_pairs, write_gguf
+from accord.engine.load import load_model
+from accord.engine.models import Policy, prepare_network
+from accord.engine.turns import CHATML
+from accord.errors import InputError
+from tests.data.conftest import word_tokenizer
+from tests.data.templates import byte_tokenizer
+from tests.engine.tiny import CONFIGS, SIZES, random_model
+
+TEXTS = ["the cat sat on the mat, and it's 12:30", "We'll see 1984  times", "nice weather\n\n  today, the 3rd"]
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+ROWS = 320
+WORDS = pre_tokenizers.ByteLevel(add_prefix_space=False)
+BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+
+
+def cuts(pre: str) -> tuple[bool, Any]:
+    """Whether merges are ignored for whole tokens, and the pre-tokenizer that llama.cpp calls so."""
+    [(whole, *parts)] = [key for key, name in SPLITS.items() if name == pre]
+    made = {"words": lambda: [WORDS], "digits": lambda: [pre_tokenizers.Digits(individual_digits=True)]}
+    steps = [step for part in parts for step in made.get(part, lambda p=part: [split(p), BYTES])()]
+    return whole, pre_tokenizers.Sequence(steps)
+
+
+def split(pattern: str) -> Any:
+    return pre_tokenizers.Split(Regex(pattern), "isolated")
+
+
+@cache
+def byte_pairs(pre: str, opening: bool = False) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of 312 tokens in the manner of a family, the last of them a word that is not special."""
+    whole, cut = cuts(pre)
+    made = Tokenizer(models.BPE(ignore_merges=whole))
+    made.pre_tokenizer, made.decoder = cut, decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(
+        TEXTS, trainers.BpeTrainer(vocab_size=311, initial_alphabet=alphabet, special_tokens=SPECIAL)
+    )
+    made.add_tokens(["<think>"])
+    if opening:
+        made.post_processor = processors.TemplateProcessing("<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, bos_token=SPECIAL[0], eos_token=SPECIAL[0])
+    tokenizer.chat_template = CHATML.replace("END", "'<|im_end|>'")
+    return tokenizer
+
+
+def policy(kind: Any = LlamaConfig, pre: str = "gpt-2", opening: bool = False, **rest: Any) -> Policy:
+    special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
+    config = kind(**{**SIZES, "vocab_size": ROWS, "max_position_embeddings": 64, **special, **rest})
+    network = prepare_network(random_model(config, dtype=torch.float32))
+    return Policy(network, byte_pairs(pre, opening), "a model")
+
+
+def logits(model: Policy) -> torch.Tensor:
+    tokens = torch.arange(0, 300, 7)[None, :32]
+    with torch.no_grad():
+        return model.network(input_ids=tokens, use_cache=False).logits.log_softmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pre", "rest"),
+    [
+        (LlamaConfig, "gpt-2", {"tie_word_embeddings": True}),
+        (LlamaConfig, "smollm", {"head_dim": 8, "rope_parameters": {"rope_type": "default", "rope_theta": 1e5}}),
+        (LlamaConfig, "llama-bpe", {"opening": True}),
+        (LlamaConfig, "dbrx", {"rms_norm_eps": 1e-3}),
+        (Qwen2Config, "qwen2", {}),
+        (Qwen3Config, "qwen2", {"head_dim": 128}),
+    ],
+)
+def test_a_file_is_read_back_as_the_same_model(kind: Any, pre: str, rest: dict[str, Any], tmp_path: Path) -> None:
+    model = policy(kind, pre, **rest)
+    assert write_gguf(model, tmp_path / "m.gguf", torch.float32) == "accord"
+    assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
+    back = load_model(str(tmp_path / "m.gguf"))
+    assert type(back.network) is type(model.network)
+    torch.testing.assert_close(logits(back), logits(model), rtol=0, atol=1e-6)
+    for text in (*TEXTS, "the <think> <|im_end|>"):
+        assert back.tokenizer(text).input_ids == model.tokenizer(text).input_ids, text
+    chat = [{"role": "user", "content": "12 cats"}, {"role": "assistant", "content": "nice"}]
+    assert back.tokenizer.apply_chat_template(chat) == model.tokenizer.apply_chat_template(chat)
+    assert back.tokenizer.chat_template == model.tokenizer.chat_template
+    assert (back.end, set(back.ends)) == (model.end, set(model.ends)) == (2, {0, 2})
+    assert back.network.config.max_position_embeddings == 64
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_matrices_are_rounded_and_vectors_are_not(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = policy(Qwen2Config, "qwen2")
+    before = {name: weight.clone() for name, weight in model.network.state_dict().items()}
+    write_gguf(model, tmp_path / "m.gguf", dtype)
+    back = load_model(str(tmp_path / "m.gguf")).network.state_dict()
+    assert back.keys() == before.keys()
+    for name, weight in before.items():
+        expected = weight.to(dtype).float() if weight.dim() > 1 else weight
+        assert torch.equal(back[name], expected), name
+        assert torch.equal(model.network.state_dict()[name], weight)
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+@settings(max_examples=100, deadline=None)
+def test_tokens_of_any_text_are_those_of_the_original(text: str, reread: Any) -> None:
+    back, model = reread
+    assert back.tokenizer(text).input_ids == model.tokenizer(text).input_ids
+    assert back.tokenizer.decode(model.tokenizer(text).input_ids) == text
+
+
+@pytest.fixture(scope="module")
+def reread(tmp_path_factory: pytest.TempPathFactory) -> tuple[Policy, Policy]:
+    model, file = policy(pre="qwen2"), tmp_path_factory.mktemp("gguf") / "m.gguf"
+    write_gguf(model, file, torch.float32)
+    return load_model(str(file)), model
+
+
+def test_rows_of_a_head_trade_places_in_pairs() -> None:
+    # Two heads of 4 rows: halves (0, 1) and (2, 3) become pairs (0, 2), (1, 3).
+    assert _in_pairs(torch.arange(8), 2).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+
+
+def test_what_cannot_be_written_is_told_and_leaves_no_file(tmp_path: Path) -> None:
+    def refused(model: Policy, dtype: torch.dtype = torch.float32) -> str:
+        with pytest.raises(InputError) as caught:
+            write_gguf(model, tmp_path / "m.gguf", dtype)
+        assert not list(tmp_path.iterdir())
+        return str(caught.value)
+
+    gpt2 = Policy(prepare_network(random_model(CONFIGS["gpt2"]())), byte_pairs("gpt-2"), "old")
+    remedy = f"put llama.cpp's {CONVERTER}, which knows more, on the PATH, or export safetensors"
+    assert refused(gpt2) == f"old is a gpt2, and accord writes GGUF files of llama, qwen2, qwen3: {remedy}."
+    for rest, what in (
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "scaled by linear"),
+        ({"attention_bias": True}, "the bias model.layers.0.self_attn.q_proj.bias"),
+        ({"hidden_act": "gelu"}, "the activation gelu"),
+    ):
+        assert f"{what}, which the GGUF files that accord writes do not hold: {remedy}." in refused(policy(**rest))
+    windows = policy(Qwen2Config, "qwen2", use_sliding_window=True, sliding_window=4, max_window_layers=1)
+    assert "a model has sliding windows, which" in refused(windows)
+    words = policy()
+    for tokenizer, kind in ((word_tokenizer(), "WordLevel"), (byte_tokenizer(None), "BPE")):
+        words.tokenizer = tokenizer
+        assert f"the tokenizer of a model ({kind}) is no byte-level BPE that cuts words as" in refused(words)
+    large = policy()
+    large.network.model.layers[0].mlp.up_proj.weight.data[0, 0] = -70_000
+    assert refused(large, torch.float16) == (
+        "model.layers.0.mlp.up_proj.weight has a number of size 7e+04, which float16 does not reach: take bfloat16."
+    )
+
+
+def on_the_path(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    script = folder / CONVERTER
+    script.write_text(f"import sys, pathlib\n{code}\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_llama_cpps_converter_is_asked_where_it_is_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tools := tmp_path / "tools").mkdir()
+    on_the_path(
+        tools,
+        monkeypatch,
+        "source, outfile, file, outtype, kind = sys.argv[1:]\n"
+        "names = sorted(path.name for path in pathlib.Path(source).iterdir())\n"
+        "pathlib.Path(file).write_text(f'{outfile} {outtype} {kind} {names}')",
+    )
+    (out := tmp_path / "out").mkdir()
+    assert write_gguf(policy(), out / "m.gguf", torch.bfloat16) == f"llama.cpp's {CONVERTER}"
+    said = (out / "m.gguf").read_text()
+    assert said.startswith("--outfile --outtype bf16 [") and "'model.safetensors'" in said
+    assert [path.name for path in out.iterdir()] == ["m.gguf"]
+
+
+def test_where_the_converter_fails_accord_writes_or_both_reasons_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tools := tmp_path / "tools").mkdir()
+    on_the_path(tools, monkeypatch, "sys.exit('no such pre-tokenizer')")
+    (out := tmp_path / "out").mkdir()
+    reason = f"{CONVERTER} cannot convert it (no such pre-tokenizer)"
+    assert write_gguf(policy(), out / "m.gguf", torch.float32) == f"accord, as {reason}"
+    torch.testing.assert_close(logits(load_model(str(out / "m.gguf"))), logits(policy()), rtol=0, atol=1e-6)
+    with pytest.raises(InputError, match=r"\(no such pre-tokenizer\); a model has rotary embeddings scaled by linear"):
+        write_gguf(
+            policy(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}),
+            out / "n.gguf",
+            torch.float32,
+        )
+    assert [path.name for path in out.iterdir()] == ["m.gguf"]

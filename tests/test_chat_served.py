@@ -1,0 +1,273 @@
+"""`accord chat --server`: a chat with a served model, and what is said where that cannot be."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from rich.console import Console
+
+from accord.chat.screen import Screen
+from accord.chat.served import ServedSaying, Server
+from accord.chat.session import Session
+from accord.data import load_data
+from accord.engine.sampling import Sampling
+from accord.errors import InputError
+from accord.records import Demonstration, Message, Preference
+from tests.commands.small import accord, save_model
+from tests.engine.test_gguf import policy
+from tests.feedback.serving import serving
+
+SECRET = "sk-very-secret"
+SAMPLING = Sampling(max_new_tokens=7, temperature=0.5, top_p=0.9, seed=3)
+
+
+class Fake(HTTPServer):
+    """A server of the models `small` and `large`, which says how often it was asked, and remembers what."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[dict[str, Any]] = []
+        self.names, self.key, self.pieces = ["small", "large"], "", ["well", " \x1b[2J", "said"]
+        self.finish: str | None = "stop"
+        self.breaks = False
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Fake
+
+    def log_message(self, *_: object) -> None: ...
+
+    def reply(self, code: int, kind: str, text: str) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def refuse(self, code: int, message: str) -> None:
+        self.reply(code, "application/json", json.dumps({"error": {"message": message}}))
+
+    def allowed(self) -> bool:
+        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if self.server.key and given != self.server.key:
+            self.refuse(401, f"wrong key {given}")
+            return False
+        return True
+
+    def do_GET(self) -> None:
+        if self.server.names == ["page"]:
+            self.reply(200, "text/html", "<html></html>")
+        elif self.server.names == ["loading"]:
+            self.refuse(503, "Loading model")
+        elif self.allowed():
+            data = [{"id": name, "object": "model", "created": 0, "owned_by": "me"} for name in self.server.names]
+            self.reply(200, "application/json", json.dumps({"object": "list", "data": data}))
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not self.allowed():
+            return
+        self.server.asked.append(body)
+        if body["model"] not in self.server.names:
+            self.refuse(404, "no such model")
+        elif len(body["messages"]) > 5:
+            self.refuse(400, "the context has 9 tokens")
+        else:
+            self.reply(200, "text/event-stream", "".join(f"data: {line}\n\n" for line in self.lines(body)))
+
+    def lines(self, body: dict[str, Any]) -> Iterator[str]:
+        def chunk(delta: dict[str, str], finish: str | None = None) -> str:
+            choice = {"index": 0, "delta": delta, "finish_reason": finish}
+            of = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": body["model"]}
+            return json.dumps({**of, "choices": [choice]})
+
+        yield chunk({"role": "assistant", "content": ""})
+        for piece in self.server.pieces:
+            yield chunk({"content": piece + (f" {body['model']}" if piece == "said" else "")})
+        if self.server.breaks:
+            yield json.dumps({"error": {"message": "out of memory"}})
+            return
+        yield chunk({}, self.server.finish)
+        yield "[DONE]"
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with serving(Fake()) as server:
+        yield server
+
+
+def heard(server: Server, *lines: str, names: tuple[str, ...] = ("small",), **options: Any) -> tuple[str, Session]:
+    file = io.StringIO()
+    screen = Screen(Console(file=file, width=80, highlight=False))
+    session = Session([server.speaker(name) for name in names], screen, SAMPLING, **options)
+    session.run(lines)
+    return file.getvalue(), session
+
+
+def test_a_chat_goes_on_and_is_saved(fake: Fake, tmp_path: Path) -> None:
+    said = "well \x1b[2Jsaid small"
+    shown, _ = heard(Server(fake.url), "hi", "and?", f"/save {tmp_path / 'rows.jsonl'}", system="Be brief.")
+    answer = "well ⟨U+001B⟩[2Jsaid small\n"
+    assert shown == f"{answer}{answer}1 demonstration appended to {tmp_path / 'rows.jsonl'}.\n"
+    told = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    more = [*told, {"role": "assistant", "content": said}, {"role": "user", "content": "and?"}]
+    assert [body["messages"] for body in fake.asked] == [told, more]
+    settings = {"model": "small", "stream": True, "max_tokens": 7, "temperature": 0.5, "top_p": 0.9}
+    assert all(settings.items() <= body.items() for body in fake.asked)
+    assert fake.asked[0]["seed"] == fake.asked[1]["seed"]  # of each message, as in a chat with a model at hand
+    [row] = load_data(tmp_path / "rows.jsonl")
+    assert isinstance(row, Demonstration) and row.completion[-1] == Message("assistant", said)
+
+
+def test_retries_and_twins_have_seeds_of_their_own(fake: Fake, tmp_path: Path) -> None:
+    shown, session = heard(Server(fake.url), "hi", "/retry", names=("small", "small"))
+    seeds = [body["seed"] for body in fake.asked]
+    assert len({*seeds}) == 4 and all(0 <= seed < 2**31 for seed in seeds)
+    assert len(session.conversation.turns) == 1 and shown.startswith("1 · small\nwell")
+    fake.asked.clear()
+    pairs = tmp_path / "pairs.jsonl"
+    heard(Server(fake.url), "hi", "/prefer 2", f"/save {pairs}", names=("small", "large"))
+    assert fake.asked[0]["seed"] == fake.asked[1]["seed"] == seeds[0]
+    [row] = load_data(pairs)
+    assert isinstance(row, Preference)
+    assert [text[0].content.split()[-1] for text in (row.chosen, row.rejected)] == ["large", "small"]  # type: ignore[union-attr]
+
+
+def test_how_an_answer_ended(fake: Fake) -> None:
+    fake.finish = "length"
+    assert heard(Server(fake.url), "hi")[0].endswith("said small\ncut before its end\n")
+    fake.finish = None
+    assert heard(Server(fake.url), "hi")[0].endswith("said small\nstopped\n")
+    fake.pieces = []
+    assert "gave no answer; see that the URL is that of" in heard(Server(fake.url), "hi")[0]
+    fake.pieces, fake.breaks = ["said"], True
+    shown, session = heard(Server(fake.url), "hi")
+    assert shown.endswith(f"said small\n{fake.url}/v1 broke off (out of memory).\n") and not session.conversation.turns
+
+
+def test_ctrl_c_keeps_what_was_said(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(screen: Screen, names: list[str], answers: list[ServedSaying]) -> None:
+        assert next(iter(answers[0])) == "well"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Screen, "follow", stopped)
+    shown, session = heard(Server(fake.url), "hi")
+    assert shown == "stopped\n" and session.conversation.turns[0].answers[0].text == "well"
+
+
+def test_what_a_server_refuses_is_a_sentence(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"{fake.url}/v1"
+    shown, _ = heard(Server(url), "hi", names=("smal",))
+    assert shown == f"\n{url} has no model smal (no such model); it has small, large; did you mean small?\n"
+    shown, _ = heard(Server(url), "a", "b", "c", "d")
+    assert shown.endswith(f"\n{url} refuses with the status 400 (the context has 9 tokens).\n")
+    fake.key = SECRET
+    with pytest.raises(InputError, match=f"^{url} wants a key: set OPENAI_API_KEY to the server's key.$"):
+        Server(url).speaker("small")
+    monkeypatch.setenv("MY_KEY", "sk-wrong")
+    with pytest.raises(InputError, match=f"^{url} does not take the key in MY_KEY: set MY_KEY to the server's key.$"):
+        Server(url, "MY_KEY").speaker("small")
+    monkeypatch.setenv("MY_KEY", SECRET)
+    assert "said small" in heard(Server(url, "MY_KEY"), "hi")[0]
+    assert SECRET not in repr(Server(url, "MY_KEY"))
+
+
+def test_the_command(fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*words: object) -> str:
+        monkeypatch.setattr("sys.stdin", io.StringIO("hi\n"))
+        code = accord("chat", *words)
+        said = capsys.readouterr()
+        return said.out if code == 0 else said.err
+
+    url = f"{fake.url}/v1"
+    assert "\n> hi\nwell ⟨U+001B⟩[2Jsaid large\n" in told("--server", fake.url, "--model", "large")
+    assert f"accord: {url} has the models small, large: name one by --model.\n" == told("--server", url)
+    fake.names = ["only"]
+    assert "said only\n" in told("--server", url)
+    fake.names = []
+    assert "does not say what it serves: name it by --model" in told("--server", url)
+    fake.names = ["loading"]
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    assert told("--server", url) == f"accord: {url} refuses with the status 503 (Loading model).\n"
+    assert "said loading\n" in told("--server", url, "--model", "loading")
+    fake.names = ["page"]
+    assert told("--server", url) == f"accord: {url} does not speak the OpenAI API; give the URL that ends in /v1.\n"
+    assert "http://h:abc/v1 is no URL of a server (Invalid port: 'abc')" in told("--server", "http://me:pass@h:abc")
+    left_out = "is of a model at hand, and this one is served: leave it out."
+    for words in (("--reward", "cafe"), ("--best-of", 2), ("--chat-template", "chatml"), ("--dtype", "float32")):
+        assert told("--server", url, *words) == f"accord: {words[0]} {left_out}\n"
+    assert "needs --model, or --server" in told() and "needs --model, or --server" in told("m", "--key", "K")
+    assert "a server is reached by http:// or https://, not by localhost:1" in told("--server", "localhost:1")
+    away = told("--server", "http://127.0.0.1:9", "--model", "m")
+    assert away.startswith("accord: nothing answers at http://127.0.0.1:9/v1 (Connection error: ")
+    assert away.endswith("see that the server runs there.\n")
+
+
+@pytest.mark.slow
+def test_an_exported_model_speaks_through_transformers_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("uvicorn", "fastapi"):
+        pytest.importorskip(package)
+    policy().save(tmp_path / "model")
+    assert accord("export", tmp_path / "model", "--out", tmp_path / "out", "--dtype", "float32") == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [
+        "-m",
+        "transformers.cli.transformers",
+        "serve",
+        str(tmp_path / "out"),
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+    ]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, *words], stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+        )
+    try:
+        for _ in range(120):
+            if server.poll() is not None:
+                pytest.fail((tmp_path / "log").read_text())
+            try:
+                urlopen(f"http://localhost:{port}/health").close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        greedy = ("--temperature", 0, "--max-new-tokens", 8)
+        said = []
+        for words in (("--server", f"http://localhost:{port}"), ("--dtype", "float32")):
+            monkeypatch.setattr("sys.stdin", io.StringIO("the cat\n"))
+            capsys.readouterr()
+            assert accord("chat", tmp_path / "out", *words, *greedy) == 0
+            said.append(capsys.readouterr().out.split("\n> the cat\n")[1])
+        served, at_hand = (text.rsplit("\n", 2)[0] for text in said)
+        assert served == at_hand and len(served) > 3
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def test_a_model_at_hand_is_asked_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert accord("chat", save_model(tmp_path / "m"), "--max-new-tokens", 2) == 0
