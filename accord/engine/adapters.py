@@ -86,6 +86,7 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
         target_modules=targets(network, config.lora_targets),
         use_rslora=config.lora_rslora,
         use_dora=config.lora_dora,
+        init_lora_weights=True if config.lora_init == "kaiming" else config.lora_init,
         modules_to_save=["score"] if hasattr(network, "score") else None,
         task_type="SEQ_CLS" if hasattr(network, "score") else "CAUSAL_LM",
         base_model_name_or_path=_base(network, model.name, config.lora_dora),
@@ -101,14 +102,21 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
     for name, parameter in network.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.to(weights)
-    for layer in (part for part in network.modules() if getattr(part, "lora_magnitude_vector", None)):
-        weight = layer.get_base_layer().weight.to(weights)  # of which peft takes the lengths in every pass
-        lengths = torch.linalg.norm(weight.T if layer.fan_in_fan_out else weight, dim=1)
-        layer.lora_magnitude_vector["default"].weight.data = lengths
+    if config.lora_dora:
+        _measure_lengths(network, weights)
     if head is not None:
         head.requires_grad_(True)
     network._adapter = lora  # type: ignore[assignment]
     return model
+
+
+def _measure_lengths(network: nn.Module, dtype: torch.dtype) -> None:
+    """Give DoRA the lengths that peft will compare with in every pass: those of its own are rounded as the weights."""
+    layers: Any = network.modules()
+    for layer in (layer for layer in layers if getattr(layer, "lora_magnitude_vector", None)):
+        weight = layer.get_base_layer().weight.to(dtype)
+        lengths = torch.linalg.norm(weight.T if layer.fan_in_fan_out else weight, dim=1)
+        layer.lora_magnitude_vector["default"].weight.data = lengths
 
 
 def _base(network: nn.Module, name: str, dora: bool) -> str:
@@ -162,7 +170,7 @@ def twin(network: Any) -> Any:
     """A copy of the network, which shares with it what adapters leave as it is."""
     own = own_state(network) if adapted(network) else {}
     shared: list[Any] = [p for name, p in network.named_parameters() if name not in own] if own else []
-    shared += [held for layer in few_bits(network) for held in (layer.codes, layer.state)]
+    shared += [held for layer in few_bits(network) for held in (layer.qweight, layer.state)]
     return copy.deepcopy(network, {id(p): p for p in shared})
 
 

@@ -68,6 +68,8 @@ class AdapterConfig(OptimizerConfig):
     """Multiply by alpha / sqrt(rank) instead (rsLoRA), which lets a high rank learn as fast as a low one."""
     lora_dora: bool = False
     """Learn the lengths of the weights' rows apart from their directions (DoRA)."""
+    lora_init: Literal["kaiming", "gaussian"] = "kaiming"
+    """How A is drawn: uniform by the width of its input, or gaussian with deviation 1 / rank; B is 0 either way."""
     quantize: Literal["nf4", "int8"] | None = None
     """Hold the model's own weights, under the adapters, in 4 bits (nf4, by bitsandbytes) or in 8 (int8)."""
 

@@ -146,7 +146,9 @@ def read_network(
     network, tokenizer = _read(kind, name, "cpu" if trained and trained.quantize else target, remote, trained)
     if trained and (trained.quantize or in_4_bits(network.config)):
         quantize(network, trained.quantize, target)
-        network.float().to(target)
+        for parameter in network.to(target).parameters():  # type: ignore[arg-type]
+            # a copy, so that the file that is mapped into memory is let go
+            parameter.data = parameter.data.to(torch.float32, copy=True)
     is_encoder = kind is transformers.AutoModelForSequenceClassification and not reads_last_token(network)
     return network if is_encoder else prepare_network(network, name), tokenizer
 
@@ -212,6 +214,7 @@ def _read_adapter(
     if in_4_bits(network.config):
         with quiet():
             network.dequantize(torch.float32)
+        network._weight_conversions = None  # type: ignore[assignment]  # by which it would be saved in 4 bits
     if quantization(network.config):
         raise InputError(f"{name} is an adapter of {base}, which is quantized: merge it into the model in full.")
     if has_tokenizer(folder):

@@ -4,8 +4,8 @@
            these scales are in 8 bits themselves (double quantization), 4.13 bits a weight in all
     int8:  w_ij = s_i q_ij with s_i = max_j |w_ij| / 127 and whole q_ij from -127 to 127
 
-nf4 is that of Dettmers et al. 2023 (arXiv:2305.14314, section 3), by bitsandbytes; int8 needs no package. Neither rounds
-what it is multiplied with, so that a text's results do not depend on its neighbors, and gradients are exact.
+nf4 is that of Dettmers et al. 2023 (arXiv:2305.14314, section 3), by bitsandbytes; int8 needs no package. Neither
+rounds what it is multiplied with, so that a text's results do not depend on its neighbors, and gradients are exact.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ BLOCK = 64
 
 
 class FewBits(nn.Linear):
-    """A frozen linear layer whose weight is held in few bits: as `codes`, and the `state` that makes numbers of them.
+    """A frozen linear layer whose weight is held as codes, `qweight`, and the `state` that makes numbers of them.
 
     The state is that of bitsandbytes, or of int8 the scales (d_out, 1).
     """
 
-    codes: Tensor
+    qweight: Tensor
 
-    def __init__(self, codes: Tensor, state: Any, bias: nn.Parameter | None) -> None:
+    def __init__(self, qweight: Tensor, state: Any, bias: nn.Parameter | None) -> None:
         nn.Module.__init__(self)
-        self.register_buffer("codes", codes)
+        self.register_buffer("qweight", qweight)
         self.register_parameter("bias", bias)
         self.state, self.dtype = state, torch.float32
-        self.out_features, self.in_features = codes.shape if isinstance(state, Tensor) else state.shape
+        self.out_features, self.in_features = qweight.shape if isinstance(state, Tensor) else state.shape
 
     @property
     def kind(self) -> str:
@@ -54,11 +54,11 @@ class FewBits(nn.Linear):
     def weight_in(self, dtype: torch.dtype) -> Tensor:
         """The weight (d_out, d_in), rounded to `dtype` at the end."""
         if isinstance(self.state, Tensor):
-            return (self.codes * self.state).to(dtype)
+            return self.qweight.to(dtype).mul_(self.state)
         from bitsandbytes.functional import dequantize_4bit
 
         self.state.dtype = dtype if dtype == torch.bfloat16 else torch.float32
-        return dequantize_4bit(self.codes, self.state).to(dtype)  # type: ignore[no-any-return]
+        return dequantize_4bit(self.qweight, self.state).to(dtype)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
         device = x.device.type
@@ -68,7 +68,7 @@ class FewBits(nn.Linear):
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """What moves the codes (`to`, `cuda`) moves the state."""
         super()._apply(fn, recurse)
-        moved = self.state.to(self.codes.device)
+        moved = self.state.to(self.qweight.device)
         self.state = self.state if moved is None else moved
         return self
 
@@ -105,7 +105,7 @@ def quantize(network: PreTrainedModel, kind: str | None, device: str | torch.dev
         if layer is not None:
             network.base_model.set_submodule(name, layer.requires_grad_(False))
     if few_bits(network) and getattr(network, "hf_quantizer", None) is not None:
-        network.hf_quantizer.remove_quantization_config(network)  # type: ignore[union-attr]
+        network.hf_quantizer.remove_quantization_config(network)  # type: ignore
 
 
 def _codes(weight: Tensor, kind: str) -> tuple[Tensor, Any]:
