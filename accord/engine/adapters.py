@@ -142,7 +142,7 @@ def targets(network: PreTrainedModel, asked: str | None) -> list[str]:
         if name not in linear:
             raise InputError(
                 f"lora_targets: adapters go into linear layers of the trunk ({', '.join(sorted(linear))}), and "
-                f"{name!r} is none{nearest(name, linear)}."
+                f"{name!r} is none{nearest(name, linear) or '.'}"
             )
     return names
 
