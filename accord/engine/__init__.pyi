@@ -13,6 +13,7 @@ from . import inside as inside
 from . import load as load
 from . import models as models
 from . import precision as precision
+from . import quantize as quantize
 from . import readout as readout
 from . import routers as routers
 from . import sampling as sampling

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from accord.engine.precision import cast_linear
+from accord.engine.quantize import few_bits, quantize
 from accord.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -67,14 +68,25 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
             f"{model.name} has adapters of rank {rank} in memory, and lora_rank is {config.lora_rank}: give rank "
             f"{rank} to train them on, or the model's folder in place of the model."
         )
-    if not config.lora_rank or adapted(network):
+    if not config.lora_rank:
         return model
+    if not adapted(network):
+        quantize(network, config.quantize)
+    held = few_bits(network)
+    if config.quantize and {layer.kind for layer in held} != {config.quantize}:
+        kind = held[0].kind if held else "full"
+        raise InputError(f"{model.name} is held in {kind}: leave quantize out, or give the model it was made from.")
+    if adapted(network):
+        return model
+    for layer in held:
+        layer.dtype = model.dtype
     lora = peft().LoraConfig(
         r=config.lora_rank,
         lora_alpha=2 * config.lora_rank if config.lora_alpha is None else config.lora_alpha,
         target_modules=targets(network, config.lora_targets),
         use_rslora=config.lora_rslora,
         use_dora=config.lora_dora,
+        init_lora_weights=True if config.lora_init == "kaiming" else config.lora_init,
         modules_to_save=["score"] if hasattr(network, "score") else None,
         task_type="SEQ_CLS" if hasattr(network, "score") else "CAUSAL_LM",
         base_model_name_or_path=_base(network, model.name, config.lora_dora),
@@ -90,10 +102,21 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
     for name, parameter in network.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.to(weights)
+    if config.lora_dora:
+        _measure_lengths(network, weights)
     if head is not None:
         head.requires_grad_(True)
     network._adapter = lora  # type: ignore[assignment]
     return model
+
+
+def _measure_lengths(network: nn.Module, dtype: torch.dtype) -> None:
+    """Give DoRA the lengths that peft will compare with in every pass: those of its own are rounded as the weights."""
+    layers: Any = network.modules()
+    for layer in (layer for layer in layers if getattr(layer, "lora_magnitude_vector", None)):
+        weight = layer.get_base_layer().weight.to(dtype)
+        lengths = torch.linalg.norm(weight.T if layer.fan_in_fan_out else weight, dim=1)
+        layer.lora_magnitude_vector["default"].weight.data = lengths
 
 
 def _base(network: nn.Module, name: str, dora: bool) -> str:
@@ -119,7 +142,7 @@ def targets(network: PreTrainedModel, asked: str | None) -> list[str]:
         if name not in linear:
             raise InputError(
                 f"lora_targets: adapters go into linear layers of the trunk ({', '.join(sorted(linear))}), and "
-                f"{name!r} is none{nearest(name, linear)}."
+                f"{name!r} is none{nearest(name, linear) or '.'}"
             )
     return names
 
@@ -146,7 +169,8 @@ def take(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def twin(network: Any) -> Any:
     """A copy of the network, which shares with it what adapters leave as it is."""
     own = own_state(network) if adapted(network) else {}
-    shared = [p for name, p in network.named_parameters() if name not in own] if own else []
+    shared: list[Any] = [p for name, p in network.named_parameters() if name not in own] if own else []
+    shared += [held for layer in few_bits(network) for held in (layer.qweight, layer.state)]
     return copy.deepcopy(network, {id(p): p for p in shared})
 
 
@@ -161,13 +185,14 @@ def frozen_copy(network: Any, dtype: torch.dtype) -> Any:
 
 
 def graft(classifier: PreTrainedModel, network: PreTrainedModel, head: Tensor) -> None:
-    """Give a classifier the trunk of a prepared network with adapters, and a head that is trained whole."""
+    """Give a classifier the trunk of a prepared network, and its adapters, and a head that is trained whole."""
     setattr(classifier, classifier.base_model_prefix, network.base_model)
     classifier.score.weight = nn.Parameter(head)  # type: ignore[union-attr]
     classifier.config = network.config
     for name in ("_prepared_by_accord", "_accord_recomputes"):
         setattr(classifier, name, getattr(network, name))
-    classifier._adapter = replace(network._adapter, task_type="SEQ_CLS", modules_to_save=["score"])  # type: ignore
+    if adapted(network):
+        classifier._adapter = replace(network._adapter, task_type="SEQ_CLS", modules_to_save=["score"])  # type: ignore
     classifier.eval()
 
 

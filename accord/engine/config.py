@@ -68,17 +68,23 @@ class AdapterConfig(OptimizerConfig):
     """Multiply by alpha / sqrt(rank) instead (rsLoRA), which lets a high rank learn as fast as a low one."""
     lora_dora: bool = False
     """Learn the lengths of the weights' rows apart from their directions (DoRA)."""
+    lora_init: Literal["kaiming", "gaussian"] = "kaiming"
+    """How A is drawn: uniform by the width of its input, or gaussian with deviation 1 / rank; B is 0 either way."""
+    quantize: Literal["nf4", "int8"] | None = None
+    """Hold the model's own weights, under the adapters, in 4 bits (nf4, by bitsandbytes) or in 8 (int8)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.lora_rank < 0:
             raise InputError(f"lora_rank must not be negative, but is {self.lora_rank}.")
-        own = (field for field in fields(AdapterConfig) if field.name.startswith("lora_"))
+        own = (field for field in fields(AdapterConfig) if field.name.startswith(("lora_", "quantize")))
         given = [field.name for field in own if getattr(self, field.name) != field.default]
         if given and not self.lora_rank:
             raise InputError(f"{given[0]} is about adapters, which are trained where lora_rank is given.")
         if self.lora_alpha is not None:
             require_positive(lora_alpha=self.lora_alpha)
+        if self.quantize:
+            engine.quantize.check(self.quantize)
 
 
 @dataclass(kw_only=True)

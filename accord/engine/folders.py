@@ -132,9 +132,21 @@ def quantization(config: Any) -> str | None:
     return str(getattr(method, "value", method))
 
 
-def not_trainable(name: str, method: str) -> str:
-    """Why a quantized model is not trained."""
-    return (
+def check_trainable(name: str, config: Any, lora_rank: int) -> None:
+    """Raise InputError where weights are quantized, and not by bitsandbytes in 4 bits as a base of adapters."""
+    method = quantization(config)
+    if method is None or (lora_rank and in_4_bits(config)):
+        return
+    raise InputError(
         f"{name} is quantized ({method}): such weights are read, as a reference, a reward or a judge, and not trained; "
-        "train the model that it was made from."
+        "train the model that it was made from"
+        + (", or adapters on this one (--lora-rank)." if in_4_bits(config) else " (--quantize holds it in few bits).")
     )
+
+
+def in_4_bits(config: Any) -> bool:
+    """Whether weights are quantized by bitsandbytes in 4 bits, which adapters can be trained on."""
+    found = getattr(config, "quantization_config", None)
+    given = found if isinstance(found, dict) else getattr(found, "__dict__", {})
+    four = given.get("load_in_4bit", given.get("_load_in_4bit", False))
+    return quantization(config) == "bitsandbytes" and bool(four)

@@ -7,7 +7,7 @@ import os
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -18,7 +18,7 @@ from transformers.quantizers import AutoHfQuantizer
 
 from accord.engine.adapters import adapted, labels_in, merged, read_adapters, read_config
 from accord.engine.encoders import Encoder, reads_last_token
-from accord.engine.folders import has_tokenizer, locate, not_trainable, quantization
+from accord.engine.folders import check_trainable, has_tokenizer, in_4_bits, locate, quantization
 from accord.engine.models import (
     AnyModel,
     Model,
@@ -30,7 +30,11 @@ from accord.engine.models import (
     quiet,
 )
 from accord.engine.precision import compute_dtype
+from accord.engine.quantize import quantize
 from accord.errors import InputError
+
+if TYPE_CHECKING:
+    from accord.engine.config import AdapterConfig
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -48,7 +52,7 @@ def load_model(
     device: str | None = None,
     dtype: str = "float32",
     trust_remote_code: bool = False,
-    trained: bool = False,
+    trained: AdapterConfig | None = None,
 ) -> Policy:
     """A causal language model and its tokenizer, with float32 weights, or as they were quantized.
 
@@ -57,7 +61,7 @@ def load_model(
         device: "cpu", "cuda", ...; a GPU where there is one unless told otherwise.
         dtype: the precision it computes in, float32, bfloat16, or auto for bfloat16 where the processor has it.
         trust_remote_code: run code that comes with the model; only for models you trust.
-        trained: whether it is to be trained, which quantized weights cannot be.
+        trained: the settings that it is to be trained by, where it is, which may ask for weights in few bits.
 
     Raises:
         InputError: there is no such model, or it is a reward or preference model.
@@ -137,29 +141,35 @@ def read_weights(model: Model, folder: str | Path) -> None:
 
 
 def read_network(
-    kind: Any, name: str, device: str | None = None, remote: bool = False, trained: bool = False
+    kind: Any, name: str, device: str | None = None, remote: bool = False, trained: AdapterConfig | None = None
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """The prepared network, of a class of transformers, and the tokenizer that a folder, the Hub or a package holds.
 
-    An adapter is merged into the weights of the model that it is for.
+    An adapter is merged into the weights of the model that it is for. What is to be held in few bits is read where
+    there is more room, in main memory.
     Raises InputError where there is none, it cannot be read, or it is quantized and to be trained.
     """
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    network, tokenizer = _read(kind, name, target, remote, trained)
+    network, tokenizer = _read(kind, name, "cpu" if trained and trained.quantize else target, remote, trained)
+    if trained and (trained.quantize or in_4_bits(network.config)):
+        quantize(network, trained.quantize, target)
+        for parameter in network.to(target).parameters():  # type: ignore[arg-type]
+            # a copy, so that the file that is mapped into memory is let go
+            parameter.data = parameter.data.to(torch.float32, copy=True)
     is_encoder = kind is transformers.AutoModelForSequenceClassification and not reads_last_token(network)
     return network if is_encoder else prepare_network(network, name), tokenizer
 
 
 def _read(
-    kind: Any, name: str, target: str, remote: bool, trained: bool, config: Any = None
+    kind: Any, name: str, target: str, remote: bool, trained: AdapterConfig | None, config: Any = None
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """The network and the tokenizer as they lie there; of a `config` that is given the head is in an adapter."""
     source, gguf_file, base = locate(str(smollm2()) if name == "smollm2" else name)
     if base is not None:
-        return _read_adapter(kind, name, Path(source), base, target, remote, trained)
+        return _read_adapter(kind, name, Path(source), base, target, remote)
     given: dict[str, Any] = {"trust_remote_code": remote, **({"gguf_file": gguf_file} if gguf_file else {})}
     how: dict[str, Any] = {
-        "dtype": torch.float32,
+        "dtype": "auto" if trained and trained.quantize and not gguf_file else torch.float32,
         "use_safetensors": True,
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,
@@ -174,7 +184,7 @@ def _read(
                 how["config"] = config
             method = None if gguf_file else quantization(config)
             if method and trained:
-                raise InputError(not_trainable(name, method))
+                check_trainable(name, config, trained.lora_rank)
             if method and not AutoHfQuantizer.supports_quant_method(config.to_dict()["quantization_config"]):
                 raise InputError(f"{name} is quantized ({method}), in a way that transformers does not read.")
             if method:
@@ -194,7 +204,7 @@ def _read(
 
 
 def _read_adapter(
-    kind: Any, name: str, folder: Path, base: str, target: str, remote: bool, trained: bool
+    kind: Any, name: str, folder: Path, base: str, target: str, remote: bool
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """The network that an adapter is for, with the adapter merged into it, and the tokenizer beside the adapter."""
     writes, scores = kind is transformers.AutoModelForCausalLM, read_config(folder).get("task_type") == "SEQ_CLS"
@@ -207,8 +217,12 @@ def _read_adapter(
         config = transformers.AutoConfig.from_pretrained(locate(base).name, trust_remote_code=remote)
         config.id2label = labels_in(folder)
         config.label2id = {label: i for i, label in config.id2label.items()}
-    network, tokenizer = _read(kind, base, target, remote, trained, config)
-    if getattr(network.config, "quantization_config", None):
+    network, tokenizer = _read(kind, base, target, remote, None, config)
+    if in_4_bits(network.config):
+        with quiet():
+            network.dequantize(torch.float32)
+        network._weight_conversions = None  # type: ignore[assignment]  # by which it would be saved in 4 bits
+    if quantization(network.config):
         raise InputError(f"{name} is an adapter of {base}, which is quantized: merge it into the model in full.")
     if has_tokenizer(folder):
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=remote)

@@ -23,6 +23,7 @@ from accord.engine.forward import log_probabilities, outputs
 from accord.engine.generate import generate
 from accord.engine.precision import autocast, compute_dtype, held_in
 from accord.engine.prove import take_fast_ways
+from accord.engine.quantize import few_bits
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Trees
 from accord.engine.turns import FOLD, turn_end
@@ -88,7 +89,7 @@ class Model:
 
     @property
     def is_quantized(self) -> bool:
-        """Whether its weights are held in few bits, and only read."""
+        """Whether its weights were read in few bits, and are only read."""
         return getattr(getattr(self.network, "config", None), "quantization_config", None) is not None
 
     @property
@@ -301,7 +302,7 @@ def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedM
     if tokenizer.pad_token in (None, tokenizer.eos_token):  # where there is none, trl has the end of turn pad
         others = (tokenizer.unk_token, getattr(tokenizer, "bos_token", None))
         tokenizer.pad_token = next((token for token in others if token not in (None, tokenizer.eos_token)), None)
-    shared = twin(model.network) if adapted(model.network) else None
+    shared = twin(model.network) if adapted(model.network) or few_bits(model.network) else None
     config = copy.deepcopy(model.network.config) if shared is None else shared.config
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
@@ -309,6 +310,7 @@ def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedM
     weights = next(model.network.parameters())
     with quiet(), torch.device("cpu" if shared is None else "meta"):
         network = AutoModelForSequenceClassification.from_config(config)
+    network._merged = getattr(model.network, "_merged", None)  # type: ignore[assignment]
     width = network.score.in_features
     head = torch.randn(len(labels), width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
     if shared is not None:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import nn
 
+from accord.engine.quantize import FewBits
 from accord.errors import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -46,13 +47,14 @@ def autocast(dtype: torch.dtype, device: torch.device | str = "cpu") -> Abstract
 def cast_linear(model: nn.Module, dtype: torch.dtype) -> None:
     """Hold the weights of linear layers in `dtype`, in place, where it is what a pass would cast them to anyway.
 
-    So results stay the same bit for bit, in little more than half the memory. A classifier's head and weights shared
-    with the embedding stay as they are.
+    So results stay the same bit for bit, in little more than half the memory. A classifier's head, adapters and weights
+    shared with the embedding stay as they are.
     """
     embedded = {p.data_ptr() for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     for name, module in model.named_modules():
-        is_cast = isinstance(module, nn.Linear) and name != "score" and module.weight.data_ptr() not in embedded
-        if is_cast and dtype == torch.bfloat16:
+        is_plain = isinstance(module, nn.Linear) and not isinstance(module, FewBits)
+        is_own = name == "score" or "lora_" in name
+        if dtype == torch.bfloat16 and is_plain and not is_own and module.weight.data_ptr() not in embedded:
             module.to(dtype)
 
 

@@ -168,12 +168,12 @@ def maximum_likelihood(model: Policy, temperature: float = 1.0) -> Objective:
 def as_policy(model: Policy | str | Path, config: TrainingConfig, *, trained: bool = True) -> Policy:
     """The language model that `fit` was given, by name or loaded, with the precision and chat template asked for.
 
-    Raises InputError where it is to be trained and is quantized.
+    Raises InputError where it is to be trained and is quantized in a way that cannot be.
     """
-    loaded = model if isinstance(model, engine.Policy) else engine.load.load_model(str(model), trained=trained)
-    if trained and loaded.is_quantized:
-        method = engine.folders.quantization(loaded.network.config)
-        raise InputError(engine.folders.not_trainable(loaded.name, str(method)))
+    asked = config if trained else None
+    loaded = model if isinstance(model, engine.Policy) else engine.load.load_model(str(model), trained=asked)
+    if trained:
+        engine.folders.check_trainable(loaded.name, loaded.network.config, config.lora_rank)
     return config.templated(loaded.in_dtype(config.dtype))
 
 
