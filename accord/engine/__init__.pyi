@@ -10,6 +10,7 @@ from . import forward as forward
 from . import generate as generate
 from . import inside as inside
 from . import load as load
+from . import memory as memory
 from . import models as models
 from . import precision as precision
 from . import readout as readout

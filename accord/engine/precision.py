@@ -38,14 +38,21 @@ def autocast(dtype: torch.dtype, device: torch.device | str = "cpu") -> Abstract
     return torch.autocast(torch.device(device).type, dtype=dtype) if dtype == torch.bfloat16 else nullcontext()
 
 
+def hold_in_bfloat16(network: nn.Module) -> None:
+    """Hold every matrix of a network in bfloat16, in place; vectors and a classifier's head keep their precision."""
+    for name, parameter in network.named_parameters():
+        if parameter.dim() > 1 and name != "score.weight":
+            parameter.data = parameter.data.to(torch.bfloat16)
+
+
 def cast_linear(model: nn.Module, dtype: torch.dtype) -> None:
     """Hold the weights of linear layers in `dtype`, in place, where it is what a pass would cast them to anyway.
 
     So results stay the same bit for bit, in little more than half the memory. A classifier's head and weights shared
     with the embedding stay as they are.
     """
-    embedded = {p.data_ptr() for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     for name, module in model.named_modules():
-        is_cast = isinstance(module, nn.Linear) and name != "score" and module.weight.data_ptr() not in embedded
+        is_cast = isinstance(module, nn.Linear) and name != "score" and id(module.weight) not in embedded
         if is_cast and dtype == torch.bfloat16:
             module.to(dtype)
