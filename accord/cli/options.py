@@ -29,6 +29,7 @@ Group = Literal[
     "training",
     "sampling",
     "adapters",
+    "memory",
     "computing",
     "watching",
 ]
@@ -57,7 +58,7 @@ OF_FUNCTIONS: dict[str, Group] = {
 """The groups of functions' options that are not their own; what is required is read or written too."""
 
 OF_CLASSES: dict[str, Group] = {
-    "OptimizerConfig": "training", "AdapterConfig": "adapters", "TemplateOptions": "training",
+    "OptimizerConfig": "training", "AdapterConfig": "adapters", "MemoryConfig": "memory", "TemplateOptions": "training",
     "TrainingConfig": "training", "SamplingConfig": "sampling", "PolicyOptions": "watching",
     "HeldOutOptions": "watching",
 }  # fmt: skip

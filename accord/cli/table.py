@@ -126,6 +126,12 @@ COMMANDS: dict[str, Command] = {
         positional=("model", "text"),
         says_where=True,
     ),
+    "doctor": Command(
+        "accord.cli.doctor:doctor",
+        "what this machine has, and what a training of a model needs of its memory",
+        positional=("model",),
+        says_where=True,
+    ),
     "report": Command(
         "accord.cli.pipeline:report",
         "write the page of a run or of a pipeline, or one that compares several",

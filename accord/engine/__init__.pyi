@@ -11,6 +11,7 @@ from . import generate as generate
 from . import gguf as gguf
 from . import inside as inside
 from . import load as load
+from . import memory as memory
 from . import models as models
 from . import precision as precision
 from . import quantize as quantize

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from accord.engine.low_rank import fuse_adapters
 from accord.engine.precision import cast_linear
 from accord.engine.quantize import few_bits, quantize
 from accord.errors import InputError, nearest
@@ -91,7 +92,8 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
         task_type="SEQ_CLS" if hasattr(network, "score") else "CAUSAL_LM",
         base_model_name_or_path=_base(network, model.name, config.lora_dora),
     )
-    head, weights = getattr(network, "score", None), next(network.parameters()).dtype
+    head = getattr(network, "score", None)
+    weights = torch.promote_types(next(network.parameters()).dtype, torch.float32)
     cast_linear(network, model.dtype)
     layers = copy.copy(lora)
     layers.modules_to_save = None  # the head is trained as it is, without a copy of the old one
@@ -99,6 +101,7 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
         warnings.simplefilter("ignore")
         torch.manual_seed(config.seed)
         peft().inject_adapter_in_model(layers, network)
+    fuse_adapters(network)
     for name, parameter in network.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.to(weights)

@@ -88,6 +88,29 @@ class AdapterConfig(OptimizerConfig):
 
 
 @dataclass(kw_only=True)
+class MemoryConfig(AdapterConfig):
+    """What is held in memory, and how: less of it for some time, or for a rounding."""
+
+    memory: str | None = None
+    """What there is, such as 24GB: the settings of this group that are not given are chosen so that the run fits."""
+    activation_checkpointing: bool = False
+    """Keep only what enters each layer, and compute the layer again for its gradient: the same numbers, a third more
+    time."""
+    weight_dtype: Literal["float32", "bfloat16"] = "float32"
+    """How weights are held; in bfloat16 those that are trained are rounded up or down at random with each update."""
+    optimizer_states: Literal["float32", "8bit"] = "float32"
+    """How AdamW's two numbers a weight are held; 8bit needs bitsandbytes."""
+    offload_optimizer: bool = False
+    """Leave AdamW's numbers in the memory of the host, and bring each to the GPU when it is its turn."""
+    tokens_per_pass: int = 2048
+    """Tokens computed at once; fewer need less memory and change nothing else."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(tokens_per_pass=self.tokens_per_pass)
+
+
+@dataclass(kw_only=True)
 class TemplateOptions:
     """By which chat template a model reads and writes."""
 
@@ -109,7 +132,7 @@ class TemplateOptions:
 
 
 @dataclass(kw_only=True)
-class TrainingConfig(TemplateOptions, AdapterConfig):
+class TrainingConfig(TemplateOptions, MemoryConfig):
     """Settings that every method has."""
 
     batch_size: int = 8
@@ -123,9 +146,7 @@ class TrainingConfig(TemplateOptions, AdapterConfig):
     seed: int = 0
     """Decides the order of the data, new weights and all sampling."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of matrix products; auto is bfloat16 where the processor has it. Weights stay float32."""
-    tokens_per_pass: int = 2048
-    """Tokens computed at once; fewer need less memory and change nothing else."""
+    """Precision of matrix products; auto is bfloat16 where the processor has it. Weights have weight_dtype."""
     router_aux_loss_coefficient: float | None = None
     """Weight of the loss that balances a mixture's experts (0: none); without it the model's router_aux_loss_coef."""
 
@@ -133,7 +154,7 @@ class TrainingConfig(TemplateOptions, AdapterConfig):
         super().__post_init__()
         if self.router_aux_loss_coefficient is not None and not 0 <= self.router_aux_loss_coefficient < math.inf:
             raise InputError(f"router_aux_loss_coefficient must be 0 or more, not {self.router_aux_loss_coefficient}.")
-        sizes = ("batch_size", "epochs", "max_length", "tokens_per_pass")
+        sizes = ("batch_size", "epochs", "max_length")
         require_positive(**{name: getattr(self, name) for name in sizes})
         if self.max_steps is not None and self.max_steps < 1:
             raise InputError(f"max_steps must be at least 1, not {self.max_steps}.")

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from accord.engine.adam import LeanAdamW
 from accord.engine.config import TrainingConfig
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.routers import Balance
@@ -78,8 +79,7 @@ class Optimizer:
         vectors = [p for p in self.parameters() if p.dim() <= 1]
         groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": self.config.weight_decay}]
         groups.append({"params": vectors, "weight_decay": 0.0})
-        given, betas = [g for g in groups if g["params"]], (self.config.beta1, 0.999)
-        self.adam = torch.optim.AdamW(given, lr=self.config.learning_rate, betas=betas, fused=True)
+        self.adam = adam([group for group in groups if group["params"]], self.config)
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Every trained parameter once, in a fixed order, by its network and name."""
@@ -143,6 +143,15 @@ class Optimizer:
         self.adam.zero_grad(set_to_none=True)
         means = {name: total / counts[name] for name, total in sums.items() if counts[name]}
         return {"loss": loss, **means, "gradient_norm": norm, "learning_rate": rate}
+
+
+def adam(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
+    """AdamW as the settings say: torch's, or where something is to be held smaller or elsewhere, accord's own."""
+    betas, host = (config.beta1, 0.999), config.offload_optimizer
+    eight_bits = config.optimizer_states == "8bit"
+    if not (eight_bits or host or any(p.dtype == torch.bfloat16 for group in groups for p in group["params"])):
+        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
+    return LeanAdamW(groups, config.learning_rate, betas, eight_bits=eight_bits, host=host, seed=config.seed)
 
 
 def named_rows(rows: Iterable[int]) -> str:

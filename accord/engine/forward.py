@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from accord.engine.attention import NAME, Attend, TreeAttention
 from accord.engine.readout import Readout, linear_log_probabilities
 from accord.engine.trees import Branch, Trees
+from accord.errors import InputError
 
 _TREE_LAYERS = {"full_attention", "sliding_attention"}
 
@@ -151,6 +155,26 @@ def fuse(model: nn.Module) -> None:
         with torch.no_grad():
             if torch.allclose(norm(probe), _norm(norm, probe), rtol=1e-4, atol=1e-5):
                 norm.forward = types.MethodType(_norm, norm)  # type: ignore[method-assign]
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Have the decoder layers keep nothing but their input in a pass with gradients, whose backward pass computes them
+    again (Chen et al. 2016, arXiv:1604.06174): the same gradients bit for bit, for a third more time.
+
+    Raises InputError where the model's layers are not such that transformers can do so.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise InputError(f"activation_checkpointing: {type(model).__name__} has no layers that can be computed again.")
+    for layer in layers:
+        layer.forward = types.MethodType(_checkpointed, layer)  # type: ignore[method-assign]
+
+
+def _checkpointed(self: Any, *args: Any, **kwargs: Any) -> Any:
+    forward = functools.partial(type(self).forward, self)
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
 def unfuse(model: nn.Module) -> None:

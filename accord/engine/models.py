@@ -308,17 +308,18 @@ def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedM
     config.label2id = {label: i for i, label in enumerate(labels)}
     config.pad_token_id = tokenizer.pad_token_id
     weights = next(model.network.parameters())
+    wide = torch.promote_types(weights.dtype, torch.float32)
     with quiet(), torch.device("cpu" if shared is None else "meta"):
         network = AutoModelForSequenceClassification.from_config(config)
     network._merged = getattr(model.network, "_merged", None)  # type: ignore[assignment]
     width = network.score.in_features
     head = torch.randn(len(labels), width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
     if shared is not None:
-        graft(network, shared, head.to(weights))
+        graft(network, shared, head.to(weights.device, wide))
         return network, tokenizer
     network.base_model.load_state_dict(model.network.base_model.state_dict())
     network.score.weight.data.copy_(head)
-    return prepare_network(network.to(device=weights.device, dtype=weights.dtype).eval()), tokenizer
+    return prepare_network(network.to(device=weights.device, dtype=wide).eval()), tokenizer
 
 
 @contextmanager

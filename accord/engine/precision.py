@@ -44,17 +44,24 @@ def autocast(dtype: torch.dtype, device: torch.device | str = "cpu") -> Abstract
     return torch.autocast(torch.device(device).type, dtype=dtype) if dtype == torch.bfloat16 else nullcontext()
 
 
+def hold_in_bfloat16(network: nn.Module) -> None:
+    """Hold every matrix of a network in bfloat16, in place; vectors and a classifier's head keep their precision."""
+    for name, parameter in network.named_parameters():
+        if parameter.dim() > 1 and parameter.is_floating_point() and name != "score.weight" and "lora_" not in name:
+            parameter.data = parameter.data.to(torch.bfloat16)
+
+
 def cast_linear(model: nn.Module, dtype: torch.dtype) -> None:
     """Hold the weights of linear layers in `dtype`, in place, where it is what a pass would cast them to anyway.
 
     So results stay the same bit for bit, in little more than half the memory. A classifier's head, adapters and weights
     shared with the embedding stay as they are.
     """
-    embedded = {p.data_ptr() for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     for name, module in model.named_modules():
         is_plain = isinstance(module, nn.Linear) and not isinstance(module, FewBits)
         is_own = name == "score" or "lora_" in name
-        if dtype == torch.bfloat16 and is_plain and not is_own and module.weight.data_ptr() not in embedded:
+        if dtype == torch.bfloat16 and is_plain and not is_own and id(module.weight) not in embedded:
             module.to(dtype)
 
 

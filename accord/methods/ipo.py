@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from accord import objectives
 from accord.engine.config import require_positive
-from accord.methods.offline import reference_for
 from accord.methods.pairs import PreferenceMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.engine import Objective, Policy, Trees
+    from accord.engine import Trees
 
 
 @dataclass(kw_only=True)
@@ -44,8 +43,9 @@ class IPO(PreferenceMethod):
     def strength(self) -> float:
         return self.tau
 
-    def objective(self, model: Policy) -> Objective:
-        return self.pair_objective(model, reference_for(model, self.reference), average=self.length == "mean")
+    @property
+    def average(self) -> bool:
+        return self.length == "mean"
 
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
         return objectives.preference.ipo(policy, reference, tau=self.tau)

@@ -68,6 +68,10 @@ class OfflineMethod(Method, TrainingConfig, ABC):
     def objective(self, model: Any) -> Callable[..., tuple[Tensor, Measures]]:
         """The loss of packed trees under the model, made before the model is trained."""
 
+    def objective_of(self, model: Any, trees: Sequence[Tree]) -> Callable[..., tuple[Tensor, Measures]]:
+        """The objective of a run that will see these trees and no others."""
+        return self.objective(model)
+
     def terms(self, objective: Any, batch: Sequence[Tree], model: Model) -> LossTerm:
         """What a step minimizes: `objective`, made by the method's own, on a batch of trees."""
         return engine.LossTerm(objective, engine.pack(batch, self.tokens_per_pass, model.device), self.per)
@@ -102,6 +106,9 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         **options: Any,
     ) -> Result:
         given = self.options(**options)
+        if self.memory:
+            policy = as_policy(model, self)
+            return engine.memory.fitting(self, policy).fit(policy, data, out=out, on_step=on_step, **options)
         if isinstance(given, PolicyOptions):
             given.check_watch(samples=False)
 
@@ -112,11 +119,11 @@ class OfflineMethod(Method, TrainingConfig, ABC):
             return rows, left_out
 
         rows = RunData(given, data, self.seed, read)
-        trained = engine.adapters.adapt(self.start(as_policy(model, self)), self)
+        trained = engine.memory.ready(self.start(as_policy(model, self)), self)
 
         def learner(run: Run) -> Learner:
             trees, held_out = rows.divide(run, partial(self.encode, trained))
-            made = OfflineLearner(self, trained)
+            made = OfflineLearner(self, trained, [*trees, *held_out])
             if held_out:
                 return made.learn_from(trees, rows.hold_out(run, made, trained, held_out))
             return made.learn_from(trees, make_watch(run, given, self, trained, trained=(t.prompt for t in trees)))
@@ -129,9 +136,9 @@ class OfflineLearner(Learner):
 
     method: OfflineMethod
 
-    def __init__(self, method: OfflineMethod, model: Model) -> None:
+    def __init__(self, method: OfflineMethod, model: Model, trees: Sequence[Tree]) -> None:
         self.method, self.model, self.networks = method, model, {"model": model.network}
-        self.objective = method.objective(model)
+        self.objective = method.objective_of(model, trees)
 
     def step(self, step: int, items: Sequence[Tree], optimizer: Optimizer) -> StepResult:
         numbers = optimizer.update(step, self.method.terms(self.objective, items, self.model))

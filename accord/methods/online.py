@@ -56,6 +56,10 @@ class OnlineMethod(Method, SamplingConfig, ABC):
         **source: Any,
     ) -> Result:
         """What `fit` does: `scorer_for` makes what scores a policy's samples of `source`, as `fit` was given it."""
+        if self.memory:
+            policy = as_policy(model, self)
+            smaller = engine.memory.fitting(self, policy)
+            return smaller.train(policy, rows, out, on_step, options, scorer_for, **source)
         given = self.options(**options)
         steps_sample = isinstance(given, SamplingOptions)
         given.check_watch(samples=steps_sample)
@@ -68,7 +72,7 @@ class OnlineMethod(Method, SamplingConfig, ABC):
             return prompts, left_out
 
         asked = RunData(given, rows, self.seed, read)
-        policy = engine.adapters.adapt(as_policy(model, self), self)
+        policy = engine.memory.ready(as_policy(model, self), self)
 
         def encode(prompts: Sequence[Prompt], left_out: LeftOut) -> list[EncodedPrompt]:
             encoded, _ = data.encoding.encode_prompts(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from accord import engine, feedback, objectives
+from accord.console import status
 from accord.engine.config import require_positive
 from accord.errors import InputError
 from accord.methods.offline import OfflineMethod, Per, reference_for
@@ -42,7 +43,7 @@ class PairLoss(ABC):
         """The loss of every pair, (P,), from the policy's and the reference's margins, (P,) each."""
 
     def pair_objective(
-        self, policy: Policy, reference: Policy, temperature: float = 1.0, *, average: bool = False
+        self, policy: Policy, reference: Policy | KeptReference, temperature: float = 1.0, *, average: bool = False
     ) -> Objective:
         """The loss over trees of two branches, and what is reported of them; `average`: over tokens, not summed."""
 
@@ -124,9 +125,44 @@ class PreferenceMethod(PairLoss, OfflineMethod):
     learning_rate: float = 1e-6
     reference: str | None = None
     """The model that the policy is held to: a folder or a Hub name; the one that the run starts from unless given."""
+    precompute_reference: bool = False
+    """Compute the reference's log-probabilities of all rows before the first step, and let go of the reference."""
+
+    @property
+    def average(self) -> bool:
+        """Whether a completion's log-probability is the mean over its tokens, not the sum."""
+        return False
 
     def objective(self, model: Policy) -> Objective:
-        return self.pair_objective(model, reference_for(model, self.reference))
+        return self.pair_objective(model, reference_for(model, self.reference), average=self.average)
+
+    def objective_of(self, model: Policy, trees: Sequence[Tree]) -> Objective:
+        if not self.precompute_reference:
+            return self.objective(model)
+        status(f"computing the reference's log-probabilities of {len(trees):,} pairs")
+        kept = KeptReference(reference_for(model, self.reference), trees, self.tokens_per_pass, average=self.average)
+        return self.pair_objective(model, kept, average=self.average)
+
+
+class KeptReference:
+    """What a reference gives the branches of some trees, computed once: log pi(completion | prompt)."""
+
+    def __init__(self, reference: Policy, trees: Sequence[Tree], tokens_per_pass: int, *, average: bool) -> None:
+        import torch
+
+        self.kept: dict[int, Tensor] = {}
+        self.trees = trees  # held, so that their identities stay theirs
+        with torch.no_grad():
+            for pack in engine.pack(trees, tokens_per_pass, reference.device):
+                values = reference.branch_log_probs(pack, average=average)
+                parts = values.split([len(tree.branches) for tree in pack.trees])
+                self.kept |= {id(tree): part for tree, part in zip(pack.trees, parts, strict=True)}
+
+    def branch_log_probs(self, pairs: Trees, *_: object, **__: object) -> Tensor:
+        """What was computed of the pack's branches, (C,)."""
+        import torch
+
+        return torch.cat([self.kept[id(tree)] for tree in pairs.trees])
 
 
 @dataclass(kw_only=True)

@@ -102,9 +102,8 @@ class PPOLearner(GradientLearner):
         start = reward.model if is_start else policy  # type: ignore[attr-defined]
         self.value = engine.Scorer.on(start, method.seed).in_dtype(method.dtype)
         if not engine.adapters.adapted(self.value.network):
-            weights = next(policy.network.parameters())
-            self.value.network.to(weights).requires_grad_()  # type: ignore[arg-type]
-        self.value = engine.adapters.adapt(self.value, method)
+            self.value.network.to(policy.device).requires_grad_()  # type: ignore[arg-type]
+        self.value = engine.memory.ready(self.value, method)
         self.networks = {"policy": policy.network, "value": self.value.network}
         self.kl_coefficient = method.kl_coefficient
         self.mix = pretraining_mix(method, policy) if method.pretraining_data else None

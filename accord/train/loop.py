@@ -180,6 +180,10 @@ def train(
             except (TrainingStopped, InputError):  # a reward of the user's may fail late too
                 save(step)
                 raise
+            except RuntimeError as error:
+                if (remedy := engine.memory.out_of_memory(error, method)) is None:
+                    raise
+                raise TrainingStopped(f"step {step + 1}: {remedy}; the run goes on by --resume.") from error
             every = options.sample_every if isinstance(options, SamplingOptions) else 1
             if (step - 1) % every == 0 or step == learner.total or run.stopping:
                 run.sample(step, result.shown())

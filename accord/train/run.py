@@ -37,6 +37,8 @@ from accord.train.alarms import Alarms, chosen
 from accord.train.track import DEFAULT, Tracking, services
 
 PACKAGES = ("accord", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy")
+MAY_CHANGE = {"tokens_per_pass", "activation_checkpointing"}
+"""Settings that need less memory and change no number but by rounding: a run may go on with others."""
 SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "reward", "kl", "eval_teacher_kl")
 
 
@@ -218,7 +220,7 @@ def _commit() -> str | None:
 
 def _same(config: Path, settings: Mapping[str, Any]) -> None:
     before = yaml.safe_load(config.read_text(encoding="utf-8"))
-    for key in {**before, **settings}:
+    for key in sorted({**before, **settings}.keys() - MAY_CHANGE):
         if before.get(key) != settings.get(key):
             remedy = "resume it with the same settings, or choose another --out"
             if key in ("epochs", "max_steps") and (config.parent / "model").is_dir():

@@ -1,0 +1,155 @@
+"""`accord doctor`: what this machine has, and what of a training's memory fits it."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from dataclasses import fields, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from accord import engine, methods
+from accord.console import show
+from accord.engine.config import TrainingConfig
+from accord.errors import InputError, nearest
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "safetensors")
+
+
+def doctor(
+    model: str | None = None,
+    method: str = "dpo",
+    *,
+    batch_size: int | None = None,
+    group_size: int | None = None,
+    max_length: int | None = None,
+    max_new_tokens: int | None = None,
+    tokens_per_pass: int | None = None,
+    lora_rank: int = 16,
+    dtype: str = "auto",
+    device: str | None = None,
+    memory: str | None = None,
+) -> dict[str, dict[str, float]]:
+    """Say what a training of a model needs of memory: weights, gradients, optimizer, activations, cache.
+
+    A row for the method's settings as they are, and one for each that needs less; what a run is told by --memory is
+    chosen from these. The model's weights are not read: what decides is its config.json.
+
+    Args:
+        model: a folder, a name on the Hugging Face Hub, or smollm2; without one only the machine is described.
+        method: the method that trains it.
+        batch_size: as of the method, its default unless given; so are the next four.
+        lora_rank: the rank of the adapters in the rows that have them.
+        dtype: the precision of products: auto, float32 or bfloat16.
+        device: cpu or cuda; what there is unless given.
+        memory: how much there is, such as 24GB; that of the device unless given.
+
+    Raises:
+        InputError: there is no such model or method, or a setting is not the method's.
+    """
+    import torch
+
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    there = engine.memory.size(memory) if memory else engine.memory.available(where)
+    for line in machine(where, there):
+        print(line)
+    if model is None:
+        return {}
+    given = {
+        "batch_size": batch_size, "group_size": group_size, "max_length": max_length,
+        "max_new_tokens": max_new_tokens, "tokens_per_pass": tokens_per_pass,
+    }  # fmt: skip
+    chosen = method_of(method, {name: value for name, value in given.items() if value is not None})
+    computed = engine.precision.compute_dtype(dtype, where)
+    config = architecture(model)
+    needed: dict[str, dict[str, float]] = {}
+    for name, settings in variants(chosen, computed, where.type, lora_rank):
+        shape = engine.memory.Shape.of(config, settings, computed)
+        needed[name] = engine.memory.needs(shape, settings, computed, where.type)
+    show(table(f"{model}, {method}, products in {computed}".replace("torch.", ""), needed, there))
+    return needed
+
+
+def machine(device: Any, there: float) -> list[str]:
+    """Versions, and the device with its memory."""
+    import torch
+
+    versions = [f"{name} {metadata.version(name)}" for name in PACKAGES if importlib.util.find_spec(name)]
+    named = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    halves = "with" if engine.precision.has_bfloat16(device) else "without"
+    return [
+        f"Python {platform.python_version()}, {', '.join(versions)}",
+        f"{named}, {there / engine.memory.GB:.1f} GB, {halves} products in bfloat16",
+    ]
+
+
+def method_of(name: str, settings: dict[str, Any]) -> TrainingConfig:
+    """The method that a command is called after, with these settings; InputError where it has none of that name."""
+    kinds = [getattr(methods, each) for each in dir(methods) if each[0].isupper()]
+    known = {kind.command: kind for kind in kinds if issubclass(kind, TrainingConfig)}
+    if name not in known:
+        raise InputError(f"there is no method {name}{nearest(name, known)}; there are {', '.join(sorted(known))}.")
+    own = {field.name for field in fields(known[name])}
+    for setting in settings:
+        if setting not in own:
+            raise InputError(f"{name} has no {setting}.")
+    return known[name](**settings)  # type: ignore[no-any-return]
+
+
+def architecture(model: str) -> Any:
+    """The configuration of a model, of which nothing else is read."""
+    import transformers
+
+    name = str(engine.load.smollm2()) if model == "smollm2" else model
+    source, gguf_file, base = engine.folders.locate(name)
+    if base is not None:
+        return architecture(base)
+    given = {"gguf_file": gguf_file} if gguf_file else {}
+    try:
+        return transformers.AutoConfig.from_pretrained(Path(source) if Path(source).exists() else source, **given)
+    except Exception as error:
+        raise InputError(f"the configuration of {model} cannot be read: {error}") from error
+
+
+def variants(method: TrainingConfig, dtype: Any, device: str, rank: int) -> list[tuple[str, TrainingConfig]]:
+    """The method as it is, with ever smaller settings, and the same with adapters, each by what was added."""
+    listed: list[tuple[str, TrainingConfig]] = []
+    for first, start in (("as it is", method), (f"lora {rank}", replace(method, lora_rank=rank))):
+        listed.append((first, start))
+        for name, smaller in engine.memory.savings(start, dtype, device):
+            value = getattr(smaller, name)
+            added = ADDED[name] if value is True else f"{value} {ADDED[name]}"
+            listed.append((f"{'' if start is method else first + ' '}+ {added}", smaller))
+    return listed
+
+
+ADDED = {
+    "precompute_reference": "reference once",
+    "tokens_per_pass": "tokens a pass",
+    "activation_checkpointing": "checkpointing",
+    "optimizer_states": "states",
+    "offload_optimizer": "offload",
+    "weight_dtype": "weights",
+}
+"""What is said of a setting that is added."""
+
+HEADS = {"optimizer": "Adam", "reference": "ref", "gradients": "grad", "activations": "act", "program": "prog",
+         "at the peak": "peak"}  # fmt: skip
+
+
+def table(title: str, needed: dict[str, dict[str, float]], there: float) -> Table:
+    """Gigabytes, a row for each of the settings, which are added one after the other."""
+    parts = [part for part in next(iter(needed.values())) if part != "casts"]
+    made = Table(title=f"{title}: GB", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    made.add_column("settings", no_wrap=True)
+    for part in (*parts, "fits"):
+        made.add_column(HEADS.get(part, part), justify="right", no_wrap=True)
+    for name, sizes in needed.items():
+        each = {**sizes, "activations": sizes["activations"] + sizes["casts"]}
+        row = [f"{each[part] / engine.memory.GB:.2f}" for part in parts]
+        made.add_row(name, *row, "yes" if sizes["at the peak"] <= there else "no")
+    return made

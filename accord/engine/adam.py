@@ -1,0 +1,132 @@
+"""AdamW whose states are held in 8 bits or in the memory of the host, and whose weights may be bfloat16.
+
+    m <- b1 m + (1 - b1) g,  v <- b2 v + (1 - b2) g^2,  w <- (1 - eta lambda) w - eta m' / (sqrt(v') + eps)
+
+with m' = m / (1 - b1^t) and v' = v / (1 - b2^t) (Loshchilov and Hutter 2019, arXiv:1711.05101). One weight at a time is
+worked on in float32, so that what is held between steps may be smaller:
+
+    in 8 bits   m and sqrt(v), in blocks of 256 numbers that share their largest, by the dynamic code of Dettmers et al.
+                2022 (arXiv:2110.02861). Not v itself, as the paper has it: the root has half as many decades to cover.
+    bfloat16    a weight w between its neighbors a < b becomes b with probability (w - a) / (b - a), so that updates too
+                small to be seen are made on average (Gupta et al. 2015, arXiv:1502.02551; Zamirai et al. 2020,
+                arXiv:2010.06192).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from accord.errors import InputError
+
+BLOCK = 256
+"""Numbers that share a scale."""
+SMALLEST = 4096
+"""Weights of fewer numbers keep states in float32."""
+
+
+class LeanAdamW(torch.optim.Optimizer):
+    """AdamW with small states; `host` keeps them in the memory of the host, and `seed` decides how weights are rounded.
+
+    Raises InputError where states in 8 bits are asked for and bitsandbytes is missing.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        lr: float,
+        betas: tuple[float, float],
+        *,
+        eight_bits: bool = False,
+        host: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(groups, {"lr": lr, "betas": betas, "eps": 1e-8})
+        self.code = Code() if eight_bits else None
+        self.host, self.seed = host, seed
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        """Update every weight that has a gradient."""
+        generator: torch.Generator | None = None
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                count = int(state.get("step", 0)) + 1
+                if generator is None:
+                    generator = torch.Generator(p.device).manual_seed((self.seed << 32) + count)
+                weight = p.float() if p.dtype == torch.bfloat16 else p
+                mean, root = self.read(state, "exp_avg", p), self.read(state, "exp_avg_sq_root", p)
+                _update(weight, p.grad, mean, root, count, group)
+                state["step"] = torch.tensor(float(count))
+                self.write(state, "exp_avg", mean, signed=True)
+                self.write(state, "exp_avg_sq_root", root, signed=False)
+                if weight is not p:
+                    p.copy_(round_stochastically(weight, generator))
+
+    def read(self, state: dict[str, Tensor], name: str, p: Tensor) -> Tensor:
+        """A state as float32 (or wider, as the weight is), on the weight's device; zeros before the first step."""
+        if name not in state:
+            return torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
+        held = state[name].to(p.device, non_blocking=True)
+        if held.dtype != torch.uint8:
+            return held
+        assert self.code is not None
+        return self.code.decode(held, state[f"{name}_scale"].to(p.device), signed=name == "exp_avg").view_as(p)
+
+    def write(self, state: dict[str, Tensor], name: str, value: Tensor, *, signed: bool) -> None:
+        """Hold a state until the next step."""
+        parts = {name: value}
+        if self.code is not None and value.numel() >= SMALLEST:
+            parts[name], parts[f"{name}_scale"] = self.code.encode(value, signed=signed)
+        state |= {key: tensor.cpu() if self.host else tensor for key, tensor in parts.items()}
+
+
+def _update(weight: Tensor, grad: Tensor, mean: Tensor, root: Tensor, count: int, group: dict[str, Any]) -> None:
+    """AdamW's step in place, of the mean gradient and the root of the mean square."""
+    beta1, beta2 = group["betas"]
+    grad = grad.to(mean.dtype)
+    mean.lerp_(grad, 1 - beta1)
+    root.square_().mul_(beta2).addcmul_(grad, grad, value=1 - beta2).sqrt_()
+    weight.mul_(1 - group["lr"] * group["weight_decay"])
+    scale = (1 - beta2**count) ** 0.5
+    weight.addcdiv_(mean, root / scale + group["eps"], value=-group["lr"] / (1 - beta1**count))
+
+
+def round_stochastically(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """float32 to bfloat16, up or down at random such that the expectation is x.
+
+    A bfloat16 is the upper half of a float32: a number drawn from 0 ... 2^16 - 1 is added to the bits, and the lower
+    half dropped, which carries into the upper one as often as the lower half is large.
+    """
+    bits = x.float().contiguous().view(torch.int32)
+    noise = torch.randint(0, 1 << 16, bits.shape, dtype=torch.int32, device=x.device, generator=generator)
+    return ((bits + noise) & -(1 << 16)).view(torch.float32).to(torch.bfloat16)
+
+
+class Code:
+    """Numbers in 8 bits, by the kernels of bitsandbytes."""
+
+    def __init__(self) -> None:
+        try:
+            from bitsandbytes import functional
+        except ImportError:
+            raise InputError("optimizer_states 8bit needs bitsandbytes: pip install bitsandbytes.") from None
+        self.kernels = functional
+        self.tables = {signed: functional.create_dynamic_map(signed=signed) for signed in (True, False)}
+
+    def encode(self, x: Tensor, *, signed: bool) -> tuple[Tensor, Tensor]:
+        """Bytes, as many as numbers, and the largest magnitude of each block."""
+        table = self.tables[signed].to(x.device)
+        held, how = self.kernels.quantize_blockwise(x.float(), code=table, blocksize=BLOCK)
+        return held.flatten(), how.absmax
+
+    def decode(self, held: Tensor, scale: Tensor, *, signed: bool) -> Tensor:
+        """The numbers, float32."""
+        table = self.tables[signed].to(held.device)
+        return self.kernels.dequantize_blockwise(held, absmax=scale, code=table, blocksize=BLOCK)  # type: ignore[no-any-return]

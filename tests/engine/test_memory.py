@@ -1,0 +1,282 @@
+"""What is held in memory: small optimizer states, weights in bfloat16, activations computed again, plans and sizes."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from transformers import LlamaConfig
+
+from accord.engine import adam, memory
+from accord.engine.adam import LeanAdamW, round_stochastically
+from accord.engine.forward import checkpoint_activations, log_probabilities
+from accord.engine.models import prepare_network
+from accord.engine.trees import Trees
+from accord.errors import InputError, TrainingStopped
+from accord.methods import DPO, GRPO, IPO, KTO, SFT
+from tests.commands.small import accord as command
+from tests.commands.small import save_model, write_jsonl
+from tests.engine.test_forward import ragged_trees
+from tests.engine.tiny import CONFIGS, policy_of, random_model
+
+PAIRS = [{"prompt": a, "chosen": f"{b} good", "rejected": f"{b} bye"} for a in ("hi", "hello") for b in ("day", "bad")]
+QUICK: dict[str, Any] = {"dtype": "float32", "batch_size": 2, "max_steps": 3, "learning_rate": 1e-2}
+
+
+def both_after(steps: int, **lean: Any) -> tuple[nn.Parameter, nn.Parameter]:
+    """One matrix after so many steps of torch's AdamW and of accord's, with the same gradients."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(80, 64, generator=generator)
+    theirs, ours = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    groups = [[{"params": [p], "weight_decay": 0.1}] for p in (theirs, ours)]
+    torch_adam = torch.optim.AdamW(groups[0], lr=0.01, betas=(0.9, 0.999))
+    lean_adam = LeanAdamW(groups[1], 0.01, (0.9, 0.999), **lean)
+    for _ in range(steps):
+        grad = torch.randn(80, 64, generator=generator)
+        theirs.grad, ours.grad = grad, grad.clone()
+        torch_adam.step()
+        lean_adam.step()
+    return theirs, ours
+
+
+def test_lean_adam_with_whole_states_is_torch_s() -> None:
+    theirs, ours = both_after(5, host=True)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_states_in_8_bits_move_weights_nearly_as_those_in_32_do() -> None:
+    pytest.importorskip("bitsandbytes")
+    theirs, ours = both_after(20, eight_bits=True)
+    moved = (theirs - both_after(0)[0]).abs().mean()
+    assert float((ours - theirs).detach().abs().mean() / moved.detach()) < 0.05
+
+
+def test_states_in_8_bits_take_a_quarter_of_the_room() -> None:
+    pytest.importorskip("bitsandbytes")
+    weight = nn.Parameter(torch.zeros(64, 64))
+    optimizer = LeanAdamW([{"params": [weight], "weight_decay": 0.0}], 0.1, (0.9, 0.999), eight_bits=True)
+    weight.grad = torch.ones(64, 64)
+    optimizer.step()
+    held = sum(t.nbytes for name, t in optimizer.state[weight].items() if name != "step")
+    assert held == 2 * (4096 + 4 * 4096 // adam.BLOCK)
+
+
+def test_8_bits_without_their_package_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
+    with pytest.raises(InputError, match="optimizer_states 8bit needs bitsandbytes"):
+        LeanAdamW([{"params": [nn.Parameter(torch.zeros(1))], "weight_decay": 0.0}], 0.1, (0.9, 0.9), eight_bits=True)
+
+
+@given(st.floats(-(2.0**90), 2.0**90, width=32).filter(lambda x: abs(x) > 1e-30), st.integers(0, 9))
+@settings(deadline=None, max_examples=50)
+def test_rounding_goes_to_a_neighbor_and_is_right_on_average(x: float, seed: int) -> None:
+    many = torch.full((4000,), x, dtype=torch.float32)
+    rounded = round_stochastically(many, torch.Generator().manual_seed(seed)).double()
+    gap = 2.0 ** (math.frexp(abs(float(many[0])))[1] - 8)  # between neighbors in bfloat16, of 8 significant bits
+    assert float((rounded - many.double()).abs().max()) < gap
+    # The standard error of the mean of a coin between two neighbors is at most gap / 2 / sqrt(4000).
+    assert abs(float(rounded.mean() - many.double().mean())) <= 6 * gap / 2 / 4000**0.5
+
+
+def test_updates_smaller_than_bfloat16_can_show_are_made_on_average() -> None:
+    # From 1 bfloat16 sees steps of 2^-7 up and 2^-8 down: 100 steps of 1e-3 to nearest would never leave 1.
+    weight = nn.Parameter(torch.ones(64, 64, dtype=torch.bfloat16))
+    optimizer = LeanAdamW([{"params": [weight], "weight_decay": 0.0}], 1e-3, (0.9, 0.999), seed=3)
+    for _ in range(100):
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    assert float(weight.detach().double().mean()) == pytest.approx(0.9, abs=2e-3)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "mixtral", "gpt2", "mamba"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_activations_computed_again_change_no_gradient_bit_for_bit(architecture: str, dtype: torch.dtype) -> None:
+    if architecture not in CONFIGS:
+        pytest.skip(f"{architecture} is not among the small architectures")
+    plain = prepare_network(random_model(CONFIGS[architecture](), dtype=torch.float32))
+    again = copy.deepcopy(plain)
+    checkpoint_activations(again)
+    trees = Trees.of(ragged_trees())
+    for network in (plain, again):
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype == torch.bfloat16):
+            log_probabilities(network, trees)[0].sum().backward()
+    for (name, a), (_, b) in zip(plain.named_parameters(), again.named_parameters(), strict=True):
+        assert (a.grad is None and b.grad is None) or torch.equal(a.grad, b.grad), name  # type: ignore[arg-type]
+
+
+def test_what_is_kept_without_and_with_activations_computed_again() -> None:
+    config = LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=2, vocab_size=64
+    )
+    policy = policy_of(prepare_network(random_model(config, dtype=torch.float32)))
+    plain = memory._kept(policy, 128) - memory._kept(policy, 64)
+    checkpoint_activations(policy.network)
+    again = memory._kept(policy, 128) - memory._kept(policy, 64)
+    # of each layer its input alone, float32; beside the layers the last norm and what the readout keeps
+    assert 64 * 4 * 32 * 4 <= again <= 64 * 4 * 32 * (4 + 5)
+    assert again < 0.3 * plain
+
+
+def test_layers_that_cannot_be_computed_again_are_refused() -> None:
+    with pytest.raises(InputError, match="activation_checkpointing: Linear has no layers"):
+        checkpoint_activations(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"activation_checkpointing": True},
+        {"optimizer_states": "8bit"},
+        {"weight_dtype": "bfloat16", "dtype": "bfloat16"},
+        {"precompute_reference": True, "epochs": 3.0, "max_steps": None},
+    ],
+    ids=lambda more: "-".join(map(str, more)),
+)
+def test_a_run_that_is_killed_goes_on_bit_for_bit(more: dict[str, Any], tmp_path: Path) -> None:
+    if more.get("optimizer_states") == "8bit":
+        pytest.importorskip("bitsandbytes")
+    base, method = save_model(tmp_path / "base"), DPO(**{**QUICK, **more})
+    whole = method.fit(base, PAIRS, out=tmp_path / "whole", save_every=1)
+
+    class Killed(Exception):
+        pass
+
+    def kill(step: int, _: object) -> None:
+        if step == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        method.fit(base, PAIRS, out=tmp_path / "cut", save_every=1, on_step=kill)
+    resumed = method.fit(base, PAIRS, out=tmp_path / "cut", save_every=1, resume=True)
+    left, right = (result.model.network.state_dict() for result in (whole, resumed))
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    assert [row["loss"] for row in whole.metrics] == [row["loss"] for row in resumed.metrics]
+
+
+@pytest.mark.parametrize("method", [DPO(beta=0.3, **QUICK), IPO(length="mean", **QUICK)], ids=["dpo", "ipo"])
+def test_a_reference_computed_once_gives_the_same_run(method: Any, tmp_path: Path) -> None:
+    base = save_model(tmp_path / "base")
+    held_out = {"eval_split": 0.5, "eval_every": 1}
+    each = method.fit(base, PAIRS, out=tmp_path / "each", **held_out)
+    once = replace(method, precompute_reference=True).fit(base, PAIRS, out=tmp_path / "once", **held_out)
+    for a, b in zip(each.metrics, once.metrics, strict=True):
+        assert a.get("loss") == pytest.approx(b.get("loss"), abs=1e-5)
+        assert a.get("eval_loss") == pytest.approx(b.get("eval_loss"), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("24GB", 24e9), ("900 MB", 9e8), ("16GiB", 16 * 2**30), ("1.5t", 1.5e12), ("80G", 8e10)]
+)
+def test_sizes(text: str, expected: float) -> None:
+    assert memory.size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["24", "much", "-1GB", "0GB", "1.2.3GB", ""])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="memory is a size such as 24GB"):
+        memory.size(text)
+
+
+def test_weights_gradients_and_states_are_counted_exactly() -> None:
+    config = LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=100, tie_word_embeddings=False,
+    )  # fmt: skip
+    method = SFT(dtype="float32")
+    shape = memory.Shape.of(config, method, torch.float32)
+    in_layer = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64
+    assert (shape.linear, shape.embedding, shape.vectors) == (3 * in_layer + 3200, 3200, 3 * 64 + 32)
+    assert shape.cached == 2 * 2 * 8
+    needed = memory.needs(shape, method, torch.float32)
+    assert needed["weights"] == needed["gradients"] == 4 * shape.numbers
+    assert (needed["optimizer"], needed["reference"]) == (8 * shape.numbers, 0)
+    assert memory.needs(shape, DPO(dtype="float32"), torch.float32)["reference"] == 4 * shape.numbers
+    adapted = replace(method, lora_rank=4)
+    shape = memory.Shape.of(config, adapted, torch.float32)
+    assert shape.adapters == 3 * 4 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 64))
+    assert memory.needs(shape, adapted, torch.float32)["optimizer"] == 8 * shape.adapters
+
+
+def test_no_method_but_those_with_a_reference_holds_one() -> None:
+    assert [memory.has_reference(m) for m in (SFT(), DPO(), KTO(), GRPO(), GRPO(kl_coefficient=0))] == [
+        False, True, True, True, False,
+    ]  # fmt: skip
+    assert not memory.has_reference(DPO(precompute_reference=True))
+
+
+def test_a_plan_takes_up_settings_until_the_run_fits() -> None:
+    config = LlamaConfig(
+        hidden_size=64, intermediate_size=256, num_hidden_layers=8, num_attention_heads=4, vocab_size=64
+    )
+    dpo, cpu = DPO(dtype="float32", tokens_per_pass=4096, batch_size=64), torch.device("cpu")
+    whole = memory._peak(config, dpo, dtype=torch.float32, device="cpu")
+    fits, said = memory.planned(replace(dpo, memory=f"{whole / 1e6 + 100:.0f}MB"), config, cpu)
+    assert fits == dpo and "as the settings are" in said
+    less, said = memory.planned(replace(dpo, memory=f"{(whole - 1e6) / 1e6:.0f}MB"), config, cpu)
+    assert less.precompute_reference and "--precompute-reference" in said
+    with pytest.raises(InputError, match=r"this needs .* GB even with .*--activation-checkpointing"):
+        memory.planned(replace(dpo, memory="1MB"), config, cpu)
+
+
+def test_memory_chooses_and_says_so_and_the_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, rows = save_model(tmp_path / "base"), write_jsonl(tmp_path / "pairs.jsonl", PAIRS)
+    given = ("dpo", "--model", base, "--data", rows, "--out", tmp_path / "run", "--max-steps", 2, "--dtype", "float32")
+    assert command(*given, "--memory", "16GB") == 0
+    assert "of 16.0 GB at the peak, as the settings are" in capsys.readouterr().err
+    assert command(*given, "--memory", "1MB") == 2
+    assert "memory: this needs" in capsys.readouterr().err
+
+
+def test_a_run_may_go_on_with_fewer_tokens_a_pass(tmp_path: Path) -> None:
+    base, method = save_model(tmp_path / "base"), DPO(**QUICK)
+
+    def kill(step: int, _: object) -> None:
+        if step == 2:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        method.fit(base, PAIRS, out=tmp_path / "run", save_every=1, on_step=kill)
+    less = replace(method, tokens_per_pass=32, activation_checkpointing=True)
+    assert len(less.fit(base, PAIRS, out=tmp_path / "run", save_every=1, resume=True).metrics) == 3
+
+
+def test_memory_that_runs_out_is_told_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = save_model(tmp_path / "base")
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("accord.engine.fit.Optimizer.update", full)
+    with pytest.raises(TrainingStopped, match=r"step 1: memory ran out: try --tokens-per-pass 1024 \(it is 2048\)"):
+        DPO(**QUICK).fit(base, PAIRS, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"offload_optimizer": True}, "offload_optimizer is for a model on a GPU"),
+        ({"weight_dtype": "bfloat16"}, "weight_dtype bfloat16 needs products in it too"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_training(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        DPO(**{**QUICK, **settings}).fit(save_model(tmp_path / "base"), PAIRS, out=tmp_path / "run")
+
+
+def test_doctor_tells_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = save_model(tmp_path / "base")
+    assert command("doctor", base, "--method", "grpo", "--batch-size", 2, "--memory", "8GB") == 0
+    said = capsys.readouterr().out
+    assert "lora 16" in said and "checkpointing" in said and "yes" in said
+    assert command("doctor", base, "--method", "dpoo") == 2
+    assert "did you mean dpo" in capsys.readouterr().err
+    assert command("doctor", base, "--method", "sft", "--group-size", 2) == 2
+    assert "sft has no group_size" in capsys.readouterr().err
