@@ -87,7 +87,7 @@ def _listed(needed: Tensor) -> tuple[Tensor, Tensor]:
 def serves(query: Tensor, value: Tensor) -> bool:
     """Whether FlexAttention is to attend: on CUDA, in bfloat16 that the card multiplies, for enough tokens.
 
-    In float32 and float64 tiles are exact, and FlexAttention is not in float64. Heads narrower than 16 it does not take.
+    In float32 and float64 tiles are exact. Heads narrower than 16 it does not take.
     """
     wide = query.dtype == torch.bfloat16 and query.shape[1] >= LEAST and min(query.shape[2], value.shape[2]) >= 16
     return wide and query.device.type == "cuda" and not _OFF and has_bfloat16(query.device)
@@ -108,9 +108,7 @@ def attend(blocks: Blocks, query: Tensor, key: Tensor, value: Tensor, how: Score
         return None
 
 
-def flex(
-    kernel: Callable[..., Any], blocks: Blocks, query: Tensor, key: Tensor, value: Tensor, how: Scores
-) -> Tensor:
+def flex(kernel: Callable[..., Any], blocks: Blocks, query: Tensor, key: Tensor, value: Tensor, how: Scores) -> Tensor:
     """The same by torch's `flex_attention`, compiled or not: queries, keys and values padded to whole blocks."""
     tokens = query.shape[1]
     padded = (nn.functional.pad(x, (0, 0, 0, blocks.size - tokens))[None] for x in (query, key, value))

@@ -29,7 +29,7 @@ from accord.engine.models import (
     prepare_network,
     quiet,
 )
-from accord.engine.precision import compute_dtype
+from accord.engine.precision import compute_dtype, device_called
 from accord.errors import InputError
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -47,7 +47,7 @@ def load_model(
 
     Args:
         name: a folder, a GGUF file, a Hugging Face Hub name, or `smollm2` for SmolLM2-135M-Instruct.
-        device: "cpu", "cuda", ...; a GPU where there is one unless told otherwise.
+        device: "cpu", "cuda", "cuda:1", ...; a CUDA card where there is one unless told otherwise.
         dtype: the precision it computes in, float32, bfloat16, or auto for bfloat16 where the processor has it.
         trust_remote_code: run code that comes with the model; only for models you trust.
         trained: whether it is to be trained, which quantized weights cannot be.
@@ -137,8 +137,7 @@ def read_network(
     An adapter is merged into the weights of the model that it is for.
     Raises InputError where there is none, it cannot be read, or it is quantized and to be trained.
     """
-    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    network, tokenizer = _read(kind, name, target, remote, trained)
+    network, tokenizer = _read(kind, name, device_called(device), remote, trained)
     is_encoder = kind is transformers.AutoModelForSequenceClassification and not reads_last_token(network)
     return network if is_encoder else prepare_network(network, name), tokenizer
 

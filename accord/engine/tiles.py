@@ -87,7 +87,7 @@ class Tile:
 
 def to_device(x: Tensor, device: torch.device | str) -> Tensor:
     """A tensor made on the CPU, on its way to the device: a copy to a CUDA card is not waited for."""
-    if torch.device(device).type != "cuda":
+    if torch.device(device).type != "cuda" or x.device.type != "cpu":
         return x.to(device)
     return x.pin_memory().to(device, non_blocking=True)
 

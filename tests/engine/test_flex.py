@@ -54,7 +54,9 @@ def eager(query: Tensor, key: Tensor, value: Tensor, *, score_mod: object, block
 
 
 @settings(max_examples=20)
-@given(tree_lists(), st.sampled_from([(4, 2), (2, 2), (3, 1)]), st.sampled_from([None, 1, 3]), st.sampled_from([None, 0.7]))
+@given(
+    tree_lists(), st.sampled_from([(4, 2), (2, 2), (3, 1)]), st.sampled_from([None, 1, 3]), st.sampled_from([None, 0.7])
+)
 def test_values_and_gradients_are_those_of_tiles(
     trees: list[Tree], heads: tuple[int, int], window: int | None, softcap: float | None
 ) -> None:
@@ -150,7 +152,9 @@ def test_compiled_it_is_one_kernel_for_all_lengths() -> None:
 def test_where_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flex, "has_bfloat16", lambda device: True)
 
-    def serves(device: str, dtype: torch.dtype = torch.bfloat16, tokens: int = 1024, dim: int = 16, e: int = 16) -> bool:
+    def serves(
+        device: str, dtype: torch.dtype = torch.bfloat16, tokens: int = 1024, dim: int = 16, e: int = 16
+    ) -> bool:
         shaped = {"dtype": dtype, "device": SimpleNamespace(type=device)}
         return flex.serves(*(SimpleNamespace(shape=(4, tokens, d), **shaped) for d in (dim, e)))
 
