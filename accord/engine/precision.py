@@ -21,8 +21,7 @@ def compute_dtype(name: str, device: torch.device | str = "cpu") -> torch.dtype:
     if name == "float16":
         raise InputError(
             "float16 is not a precision accord computes in: its gradients underflow unless losses are scaled. Choose "
-            "auto, which is bfloat16 on devices that multiply it and float32 on others (CUDA cards before capability 8, "
-            "such as Turing's)."
+            "auto, which is bfloat16 on devices that multiply it and float32 on others, such as Turing's cards."
         )
     if name == "auto":
         return torch.bfloat16 if has_bfloat16(torch.device(device)) else torch.float32
