@@ -4,7 +4,7 @@
 
 The models are random Llamas of 0.1, 1 and 7 billion parameters, made in memory: nothing is fetched. Each size of each
 library has a process of its own, which writes what it has after every work, so that one that fails, runs out of memory
-or out of time leaves the rows before it. `--device cpu` runs the same on a toy model, to see that it runs.
+or out of time leaves the rows before it. `--device cpu` runs the same on toys, to see that it runs.
 """
 
 from __future__ import annotations
@@ -29,18 +29,30 @@ SIDES = ("accord", "trl")
 WORKS = ("sft", "dpo", "reward", "grpo")
 MODELS: dict[str, dict[str, Any]] = {
     "toy": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "kv": 2},
-    "0.1B": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12, "kv": 4},
+    "toy-7B": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "kv": 2},
+    "0.1B": {
+        "hidden_size": 768,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "kv": 4,
+    },
     "1B": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "kv": 8},
-    "7B": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 30, "num_attention_heads": 32, "kv": 8},
+    "7B": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 32,
+        "kv": 8,
+    },
 }
-"""Shapes of Llamas; the last has its weights in bfloat16 and trains adapters."""
+"""Shapes of Llamas; those of 7B have their weights in bfloat16 and train adapters."""
 
-ADAPTERS = {"7B": 16}
+ADAPTERS = {"7B": 16, "toy-7B": 2}
 CARD = {"vocabulary": 32000, "prompt": 256, "completion": 256, "batch_size": 8, "pairs": 4}
 CARD |= {"prompts": 4, "group_size": 8, "new": 128, "warmup": 2, "steps": 4}
 TOY = {"vocabulary": 500, "prompt": 12, "completion": 12, "batch_size": 4, "pairs": 2}
 TOY |= {"prompts": 2, "group_size": 4, "new": 6, "warmup": 1, "steps": 2}
-
 
 
 def main() -> None:
@@ -63,13 +75,15 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="accord beside trl on one CUDA card.")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--sizes", nargs="+", choices=tuple(MODELS), help="by default toy on a CPU, else the other three")
+    parser.add_argument(
+        "--sizes", nargs="+", choices=tuple(MODELS), help="by default the toys on a CPU, else the others"
+    )
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
     parser.add_argument("--seconds", type=float, default=530.0, help="all of it ends by then")
     parser.add_argument("--out", default="runs/cuda", help="folder for cuda.json and cuda.md")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    given.sizes = given.sizes or (["toy"] if given.device == "cpu" else ["0.1B", "1B", "7B"])
+    given.sizes = given.sizes or (["toy", "toy-7B"] if given.device == "cpu" else ["0.1B", "1B", "7B"])
     if given.device == "cuda":
         import torch
 
@@ -99,8 +113,8 @@ def part(given: argparse.Namespace, side: str, size: str, seconds: float) -> dic
 
 def child(given: argparse.Namespace) -> None:
     """All works of one library with one model; what is there is written after each."""
-    import torch
     import random_llamas
+    import torch
 
     size = given.sizes[0]
     plan = (TOY if given.device == "cpu" else CARD) | {"size": size, "device": given.device}
@@ -145,11 +159,16 @@ def write(out: Path, parts: list[dict[str, Any]], given: argparse.Namespace, sec
     about = {"machine": machine(given.device), "seconds": seconds, "parts": parts}
     (out / "cuda.json").write_text(json.dumps(about, indent=1))
     lines = [", ".join(f"{k} {v}" for k, v in about["machine"].items()), ""]
-    lines += ["| model | work | library | seconds a step | tokens/s | peak GB | first step |", "|---|---|---|--:|--:|--:|--:|"]
+    lines += [
+        "| model | work | library | seconds a step | tokens/s | peak GB | first step |",
+        "|---|---|---|--:|--:|--:|--:|",
+    ]
     rows = [(p["size"], row["work"], p["side"], row) for p in parts for row in p["rows"]]
     for size, work, side, row in sorted(rows, key=lambda r: (given.sizes.index(r[0]), WORKS.index(r[1]), r[2])):
         names = ("seconds", "tokens_per_second", "peak_gb", "first")
-        numbers = [f"{row[n]:,.{digits}f}" for n, digits in zip(names, (3, 0, 2, 1), strict=True)] if "steps" in row else []
+        numbers = (
+            [f"{row[n]:,.{digits}f}" for n, digits in zip(names, (3, 0, 2, 1), strict=True)] if "steps" in row else []
+        )
         lines.append(f"| {size} | {work} | {side} | " + " | ".join(numbers or [row["failed"], "", "", ""]) + " |")
     (out / "cuda.md").write_text("\n".join(lines) + "\n")
 

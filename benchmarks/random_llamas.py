@@ -6,6 +6,7 @@ import importlib.util
 import random
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,29 +117,39 @@ def with_accord(work: str, plan: dict[str, Any]) -> dict[str, list[float]]:
     network.generation_config.eos_token_id = 1
     policy = Policy(prepare_network(network), tokenizer_of(plan), "random")
     steps = plan["warmup"] + plan["steps"]
-    settings: dict[str, Any] = {"max_steps": steps, "warmup": 0.0, "schedule": "constant", "lora_rank": plan["lora_rank"]}
+    settings: dict[str, Any] = {
+        "max_steps": steps,
+        "warmup": 0.0,
+        "schedule": "constant",
+        "lora_rank": plan["lora_rank"],
+    }
     settings["max_length"] = plan["prompt"] + max(plan["completion"], plan["new"])
     clock = Clock(plan)
     more: dict[str, Any] = {}
     if work == "grpo":
         new = plan["new"]  # samples are as long as they may be, whatever is drawn
         method: Any = GRPO(
-            **settings, batch_size=plan["prompts"], group_size=plan["group_size"], max_new_tokens=new, min_new_tokens=new
+            **settings,
+            batch_size=plan["prompts"],
+            group_size=plan["group_size"],
+            max_new_tokens=new,
+            min_new_tokens=new,
+            kl="k3-corrected",
+            kl_coefficient=0.04,
         )
         more = {"reward": length}
     else:
         size = plan["batch_size"] if work == "sft" else plan["pairs"]
         method = {"sft": SFT, "dpo": DPO, "reward": RewardModel}[work](**settings, batch_size=size)
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            method.fit(policy, rows_of(work, plan, True), out=Path(folder) / "run", on_step=lambda *_: clock.step(), **more)
-        except Measured:
-            pass
+        with suppress(Measured):
+            run = {"out": Path(folder) / "run", "on_step": lambda *_: clock.step()}
+            method.fit(policy, rows_of(work, plan, True), **run, **more)
     return {"seconds": clock.seconds, "tokens": [tokens_of(work, plan)] * len(clock.seconds)}
 
 
 def best(plan: dict[str, Any]) -> dict[str, Any]:
-    """The settings of trl that are quickest here: FlashAttention without padding, and Liger's kernels, where there are."""
+    """The settings of trl that are quickest here: FlashAttention without padding, and Liger's kernels, if installed."""
     on_card = plan["device"] == "cuda"
     flash = on_card and importlib.util.find_spec("flash_attn") is not None
     return {
@@ -198,6 +209,9 @@ def with_trl(work: str, plan: dict[str, Any]) -> dict[str, list[float]]:
         rank = plan["lora_rank"]
         extra["peft_config"] = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type=task)
     with tempfile.TemporaryDirectory() as folder:
+        if work in ("dpo", "grpo") and not plan["lora_rank"]:  # from there it reads its reference
+            network.save_pretrained(f"{folder}/start")
+            network.config._name_or_path = f"{folder}/start"
         trainer = trainer_of(
             model=network,
             args=config_of(output_dir=folder, **settings),
@@ -206,10 +220,8 @@ def with_trl(work: str, plan: dict[str, Any]) -> dict[str, list[float]]:
             callbacks=[Stopwatch()],
             **extra,
         )
-        try:
+        with suppress(Measured):
             trainer.train()
-        except Measured:
-            pass
     return {"seconds": clock.seconds, "tokens": [tokens_of(work, plan)] * len(clock.seconds)}
 
 

@@ -22,9 +22,7 @@ def test_names() -> None:
     assert compute_dtype("auto") == (torch.bfloat16 if native else torch.float32)
     with pytest.raises(InputError, match="--dtype half is not a precision accord computes in; choose auto or"):
         compute_dtype("half")
-    with pytest.raises(
-        InputError, match="float16 .* unless losses are scaled. Choose auto, which is"
-    ):
+    with pytest.raises(InputError, match="float16 .* unless losses are scaled. Choose auto, which is"):
         compute_dtype("float16")
 
 
@@ -41,9 +39,7 @@ def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device_called(None) == device_called("cpu") == "cpu"
     with pytest.raises(InputError, match="there is no device cuda:1 here: torch .* sees no CUDA card; choose cpu."):
         device_called("cuda:1")
-    with pytest.raises(
-        InputError, match="mps is not a device .*, as it has no float64, .*; choose cpu or cuda."
-    ):
+    with pytest.raises(InputError, match="mps is not a device .*, as it has no float64, .*; choose cpu or cuda."):
         device_called("mps")
     with pytest.raises(InputError, match="xpu:0 is not a device that accord computes on; choose cpu or cuda."):
         device_called("xpu:0")
