@@ -141,10 +141,9 @@ def with_accord(work: str, plan: dict[str, Any]) -> dict[str, list[float]]:
     else:
         size = plan["batch_size"] if work == "sft" else plan["pairs"]
         method = {"sft": SFT, "dpo": DPO, "reward": RewardModel}[work](**settings, batch_size=size)
-    with tempfile.TemporaryDirectory() as folder:
-        with suppress(Measured):
-            run = {"out": Path(folder) / "run", "on_step": lambda *_: clock.step()}
-            method.fit(policy, rows_of(work, plan, True), **run, **more)
+    with tempfile.TemporaryDirectory() as folder, suppress(Measured):
+        run = {"out": Path(folder) / "run", "on_step": lambda *_: clock.step()}
+        method.fit(policy, rows_of(work, plan, True), **run, **more)
     return {"seconds": clock.seconds, "tokens": [tokens_of(work, plan)] * len(clock.seconds)}
 
 
