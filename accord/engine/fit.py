@@ -101,39 +101,39 @@ class Optimizer:
         Raises:
             TrainingStopped: a loss or the gradient is not finite; the weights are as they were.
         """
-        sums: dict[str, float] = defaultdict(float)
+        # What is reported stays on the device until the step's passes are all queued: to look at it is to wait.
+        sums: dict[str, Tensor | float] = defaultdict(float)
         counts: dict[str, int] = defaultdict(int)
-        loss = 0.0
+        loss: Tensor | float = 0.0
+        passed: list[tuple[LossTerm, Tensor, Trees]] = []
         for term in terms:
             seen, count = 0, term.count
             tokens = sum(len(trees.tokens) for trees in term.packs)
             for trees in term.packs:
                 with autocast(self.dtype, self.device), self.balance.listening() as balances:
                     values, measures = term.objective(trees)
-                try:
-                    term.require_finite(values, trees, f"step {step + 1}")
-                except TrainingStopped:
-                    self.adam.zero_grad(set_to_none=True)
-                    raise
+                passed.append((term, values.detach(), trees))
                 total = values.sum()
-                part, reported = total * (term.weight / count), float(total.detach()) * term.weight / count
+                part, reported = total * (term.weight / count), total.detach().double() * term.weight / count
                 for balance, coefficient in balances:
                     share = len(trees.tokens) / tokens
                     part = part + coefficient * term.weight * share * balance
-                    reported += coefficient * term.weight * share * float(balance.detach())
-                    sums["balance_loss"] += len(trees.tokens) * float(balance.detach())
+                    reported += coefficient * term.weight * share * balance.detach().double()
+                    sums["balance_loss"] += len(trees.tokens) * balance.detach().double()
                     counts["balance_loss"] += len(trees.tokens)
                 part.backward()
                 seen += values.numel()
                 loss += reported
                 for name, measured in measures.items():
-                    sums[name] += float(measured.detach().double().sum())
+                    sums[name] += measured.detach().double().sum()
                     counts[name] += measured.numel()
             if seen != count:
                 raise ValueError(f"the objective gave {seen} values for {count} {term.per}s")
         norm = float(nn.utils.clip_grad_norm_(self.parameters(), self.config.max_grad_norm))
-        if not math.isfinite(norm):
+        if not math.isfinite(norm + float(loss)):
             self.adam.zero_grad(set_to_none=True)
+            for term, values, trees in passed:
+                term.require_finite(values, trees, f"step {step + 1}")
             rows = named_rows(t.row for term in terms for trees in term.packs for t in trees.trees)
             raise TrainingStopped(f"step {step + 1}: the gradient is not finite; lower the learning rate ({rows}).")
         rate = self.config.rate(step, self.total)
@@ -141,8 +141,8 @@ class Optimizer:
             group["lr"] = rate
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
-        means = {name: total / counts[name] for name, total in sums.items() if counts[name]}
-        return {"loss": loss, **means, "gradient_norm": norm, "learning_rate": rate}
+        means = {name: float(total) / counts[name] for name, total in sums.items() if counts[name]}
+        return {"loss": float(loss), **means, "gradient_norm": norm, "learning_rate": rate}
 
 
 def adam(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:

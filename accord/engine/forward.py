@@ -44,7 +44,7 @@ def hidden_states(model: nn.Module, trees: Trees) -> Tensor:
     the results are the same.
     """
     if takes_trees(model):
-        return read_row(model, trees.tokens, trees.positions, TreeAttention(trees.tiles))
+        return read_row(model, trees.tokens, trees.positions, TreeAttention(trees))
     rows, index = _one_row_a_branch(trees)
     heard: list[Tensor] = getattr(model, "_router_logits", [])  # see `accord.engine.routers`
     before = len(heard)

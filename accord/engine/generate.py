@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from accord.engine.cache import decoder
 from accord.engine.sampling import Sampling, draw, truncate_, uniform_numbers
+from accord.engine.tiles import to_device
 from accord.errors import InputError
 from accord.records import Completion
 
@@ -71,7 +72,8 @@ def generate(
     with evaluating(model):
         batch = decoder(model, sampling.max_new_tokens)
         while waiting < len(prompts) or live:
-            logits = batch.decode(torch.tensor([written[i][-1][0] for i in live], device=device)) if live else None
+            last = torch.tensor([written[i][-1][0] for i in live], dtype=torch.long)
+            logits = batch.decode(to_device(last, device)) if live else None
             joining = _joining(len(live), len(prompts) - waiting, n, capacity)
             if joining:
                 first = batch.prefill(prompts[waiting : waiting + joining], n).repeat_interleave(n, 0)
@@ -80,12 +82,12 @@ def generate(
                 waiting += joining
             assert logits is not None
             uniform = torch.from_numpy(uniforms[live, [len(written[i]) for i in live]])
-            drawn, logp = limits.draw(logits, uniform.to(device), [len(written[i]) for i in live])
-            for i, token in zip(live, zip(drawn.tolist(), logp.tolist(), strict=True), strict=True):
+            drawn = limits.draw(logits, to_device(uniform, device), [len(written[i]) for i in live])
+            for i, token in zip(live, drawn, strict=True):
                 written[i].append(token)
             going = [len(written[i]) < sampling.max_new_tokens and not limits.ended(written[i]) for i in live]
             if not all(going):
-                batch.keep(torch.tensor(going, device=device))
+                batch.keep(torch.tensor(going))
                 live = [i for i, goes in zip(live, going, strict=True) if goes]
                 if progress:
                     progress(going.count(False))
@@ -105,7 +107,7 @@ class _Limits:
             raise ValueError("texts can only end a completion where tokens can be spelled")
         self.reach = max(map(len, self.stop), default=0) + 8  # tokens that such a text may have, and some to spell it
 
-    def draw(self, logits: Tensor, uniform: Tensor, written: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def draw(self, logits: Tensor, uniform: Tensor, written: Sequence[int]) -> list[tuple[int, float]]:
         """Tokens and log-probabilities, as `sampling.draw` has them, for samples (S,) with so many tokens each.
 
         A row of the output layer that has no token is drawn again among the others. It hardly ever is drawn, so the
@@ -113,19 +115,24 @@ class _Limits:
         """
         early = [i for i, count in enumerate(written) if count < self.sampling.min_new_tokens]
         if early:
+            barred = to_device(torch.tensor(early), logits.device)
             logits = logits.clone()
-            logits[torch.tensor(early)[:, None], torch.tensor(self.ends)] = -inf
-        drawn, logp = draw(logits, uniform, self.sampling)
-        if self.vocabulary is not None and bool((drawn >= self.vocabulary).any()):
-            nothing = (drawn >= self.vocabulary).nonzero().squeeze(1)
-            among = logits[nothing].clone()
+            for end in self.ends:
+                logits[:, end].index_fill_(0, barred, -inf)
+        drawn = _read(*draw(logits, uniform, self.sampling))
+        nothing = [i for i, (token, _) in enumerate(drawn) if token >= (self.vocabulary or inf)]
+        if nothing:
+            rows = torch.tensor(nothing, device=logits.device)
+            among = logits[rows].clone()
             among[:, self.vocabulary :] = -inf
-            drawn[nothing], alone = draw(among, uniform[nothing], self.sampling)
+            again, logp = draw(among, uniform[rows], self.sampling)
             if self.sampling.temperature:
-                z = truncate_(logits[nothing] / self.sampling.temperature, self.sampling.top_k, self.sampling.top_p)
-                given = torch.log_softmax(z, -1).gather(1, drawn[nothing, None]).squeeze(1)
-                logp[nothing] = torch.where(given.isfinite(), given, alone)
-        return drawn, logp
+                z = truncate_(logits[rows] / self.sampling.temperature, self.sampling.top_k, self.sampling.top_p)
+                given = torch.log_softmax(z, -1).gather(1, again[:, None]).squeeze(1)
+                logp = torch.where(given.isfinite(), given, logp)
+            for i, token in zip(nothing, _read(again, logp), strict=True):
+                drawn[i] = token
+        return drawn
 
     def completion(self, sample: Sequence[tuple[int, float]]) -> Completion:
         """A sample as it is returned."""
@@ -140,6 +147,12 @@ class _Limits:
             return False
         said = self.spell([token for token, _ in sample[-self.reach :]])
         return any(text in said for text in self.stop)
+
+
+def _read(tokens: Tensor, logp: Tensor) -> list[tuple[int, float]]:
+    """What was drawn, fetched in one copy: for it the processor waits, once a token."""
+    pairs = zip(*torch.stack([tokens.double(), logp.double()]).tolist(), strict=True)
+    return [(int(token), value) for token, value in pairs]
 
 
 @contextmanager
@@ -185,13 +198,12 @@ def stream(
     limits, written = _Limits(end, sampling, vocabulary, spell), list[tuple[int, float]]()
     device = next(model.parameters()).device
     uniforms = torch.from_numpy(uniform_numbers([prompt], 1, sampling)[0, 0]).to(device)
-    drawn = None
     with evaluating(model):
         batch = decoder(model, sampling.max_new_tokens)
         for uniform in uniforms.split(1):
-            logits = batch.prefill([prompt], 1) if drawn is None else batch.decode(drawn)
-            drawn, logp = limits.draw(logits, uniform, [len(written)])
-            written.append((int(drawn), float(logp)))
+            last = torch.tensor([token for token, _ in written[-1:]], device=device)
+            logits = batch.decode(last) if written else batch.prefill([prompt], 1)
+            written += limits.draw(logits, uniform, [len(written)])
             yield written[-1]
             if limits.ended(written):
                 return

@@ -29,7 +29,7 @@ from accord.engine.models import (
     prepare_network,
     quiet,
 )
-from accord.engine.precision import compute_dtype
+from accord.engine.precision import compute_dtype, device_called
 from accord.engine.quantize import quantize
 from accord.errors import InputError
 
@@ -58,7 +58,7 @@ def load_model(
 
     Args:
         name: a folder, a GGUF file, a Hugging Face Hub name, or `smollm2` for SmolLM2-135M-Instruct.
-        device: "cpu", "cuda", ...; a GPU where there is one unless told otherwise.
+        device: "cpu", "cuda", "cuda:1", ...; a CUDA card where there is one unless told otherwise.
         dtype: the precision it computes in, float32, bfloat16, or auto for bfloat16 where the processor has it.
         trust_remote_code: run code that comes with the model; only for models you trust.
         trained: the settings that it is to be trained by, where it is, which may ask for weights in few bits.
@@ -149,7 +149,7 @@ def read_network(
     there is more room, in main memory.
     Raises InputError where there is none, it cannot be read, or it is quantized and to be trained.
     """
-    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    target = device_called(device)
     network, tokenizer = _read(kind, name, "cpu" if trained and trained.quantize else target, remote, trained)
     if trained and (trained.quantize or in_4_bits(network.config)):
         quantize(network, trained.quantize, target)

@@ -49,15 +49,18 @@ class LowRankLinear(torch.autograd.Function):
 
 def fuse_adapters(network: nn.Module) -> None:
     """Have every plain LoRA of a frozen linear layer computed as one function; others stay peft's (DoRA, quantized)."""
+    for layer in network.modules():
+        if _is_plain(layer):
+            layer.forward = types.MethodType(_forward, layer)  # type: ignore[method-assign]
+
+
+def _is_plain(layer: Any) -> bool:
     from peft.tuners.lora.layer import Linear
 
-    layer: Any
-    for layer in network.modules():
-        if type(layer) is not Linear or type(layer.base_layer) is not nn.Linear:
-            continue
-        is_plain = list(layer.lora_A) == ["default"] and isinstance(layer.lora_dropout["default"], nn.Identity)
-        if is_plain and not layer.lora_variant and layer.lora_A["default"].bias is None and not layer.fan_in_fan_out:
-            layer.forward = types.MethodType(_forward, layer)
+    if not isinstance(layer, Linear) or list(layer.lora_A) != ["default"] or layer.lora_variant or layer.fan_in_fan_out:
+        return False
+    is_plain = type(layer) is Linear and type(layer.base_layer) is nn.Linear and layer.lora_A["default"].bias is None
+    return is_plain and isinstance(layer.lora_dropout["default"], nn.Identity)
 
 
 def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -16,6 +16,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """What is computed in."""
 STORED = DTYPES | {"float16": torch.float16}
 """What weights are written in."""
+DEVICES = ("cpu", "cuda")
 
 
 def compute_dtype(name: str, device: torch.device | str = "cpu") -> torch.dtype:
@@ -23,12 +24,33 @@ def compute_dtype(name: str, device: torch.device | str = "cpu") -> torch.dtype:
 
     Raises InputError where no precision is called that.
     """
+    if name == "float16":
+        raise InputError(
+            "float16 is not a precision accord computes in: its gradients underflow unless losses are scaled. Choose "
+            "auto, which is bfloat16 on devices that multiply it and float32 on others, such as Turing's cards."
+        )
     if name == "auto":
         return torch.bfloat16 if has_bfloat16(torch.device(device)) else torch.float32
     if name not in DTYPES:
         known = ", ".join(DTYPES)
         raise InputError(f"--dtype {name} is not a precision accord computes in; choose auto or one of {known}.")
     return DTYPES[name]
+
+
+def device_called(name: str | None) -> str:
+    """The device called `name`; without a name a CUDA card where there is one, else the CPU.
+
+    Raises InputError where there is no such device, or it is of a kind that accord does not compute on.
+    """
+    kind = (name or "cpu").partition(":")[0]
+    if kind not in DEVICES:
+        why = (
+            ", as Apple's MPS has no float64, which rewards and log-probabilities are kept in" if kind == "mps" else ""
+        )
+        raise InputError(f"{name} is not a device that accord computes on{why}; choose cpu or cuda.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"there is no device {name} here: torch {torch.__version__} sees no CUDA card; choose cpu.")
+    return name or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -236,7 +236,7 @@ def _agree(plain: list[Tensor], fast: list[Tensor], close: float) -> bool:
 
 def _fingerprint(network: PreTrainedModel) -> str:
     config = json.dumps(network.config.to_dict(), sort_keys=True, default=str)
-    versions = (torch.__version__, transformers.__version__, type(network).__name__)
+    versions = (torch.__version__, transformers.__version__, type(network).__name__, network.device.type)
     return hashlib.sha256(f"{config} {versions}".encode()).hexdigest()[:32]
 
 

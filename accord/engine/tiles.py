@@ -44,10 +44,14 @@ class _Block(NamedTuple):
 
 @dataclass
 class Tile:
-    """B blocks stacked: rows of `queries` (B, Lq) and `keys` (B, Lk) index the flat layout, -1 where padded."""
+    """B blocks stacked: rows of `queries` (B, Lq) and `keys` (B, Lk) index the flat layout, -1 where padded.
+
+    `kept` says which of the B * Lq query rows are no padding, None where none is.
+    """
 
     queries: Tensor
     keys: Tensor
+    kept: Tensor | None
     _hidden: dict[int | None, Tensor] = field(default_factory=dict)
 
     @cached_property
@@ -59,12 +63,6 @@ class Tile:
     def key_index(self) -> Tensor:
         """(B * Lk,) where the keys are; padding points at the first token, hidden from real queries."""
         return self.keys.clamp(min=0).flatten()
-
-    @cached_property
-    def kept(self) -> Tensor | None:
-        """Which of the B * Lq query rows are no padding; None where none is."""
-        real = self.queries.flatten() >= 0
-        return None if bool(real.all()) else real.nonzero().squeeze(1)
 
     @cached_property
     def index(self) -> Tensor:
@@ -87,6 +85,13 @@ class Tile:
         return self._hidden[window]
 
 
+def to_device(x: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor made on the CPU, on its way to the device: a copy to a CUDA card is not waited for."""
+    if torch.device(device).type != "cuda" or x.device.type != "cpu":
+        return x.to(device)
+    return x.pin_memory().to(device, non_blocking=True)
+
+
 def tiles_of(spans: Sequence[Span], device: torch.device | str) -> list[Tile]:
     """The tiles that together hold every query of the spans once."""
     blocks = [block for span in spans for block in _blocks_of(span)]
@@ -103,10 +108,14 @@ def tiles_of(spans: Sequence[Span], device: torch.device | str) -> list[Tile]:
             tiles.append([block])
             area, longest = own, len(block.queries)
 
-    def padded(rows: list[Tensor]) -> Tensor:
-        return pad_sequence(rows, batch_first=True, padding_value=-1).to(device)
+    return [_stacked(tile, device) for tile in tiles]
 
-    return [Tile(padded([b.queries for b in tile]), padded([b.keys for b in tile])) for tile in tiles]
+
+def _stacked(blocks: list[_Block], device: torch.device | str) -> Tile:
+    queries, keys = (pad_sequence(list(rows), batch_first=True, padding_value=-1) for rows in zip(*blocks, strict=True))
+    real = queries.flatten() >= 0
+    kept = None if bool(real.all()) else to_device(real.nonzero().squeeze(1), device)  # looked at before it is moved
+    return Tile(to_device(queries, device), to_device(keys, device), kept)
 
 
 def _blocks_of(span: Span) -> Iterator[_Block]:

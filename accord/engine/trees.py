@@ -11,13 +11,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from accord.engine.tiles import Span, Tile, tiles_of
+from accord.engine.flex import Blocks
+from accord.engine.tiles import Span, Tile, tiles_of, to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class Trees:
         source: (N,) index into T of the position that predicts each trained token.
         target: (N,) the trained tokens, branch after branch in order.
         owner: (N,) the branch each trained token belongs to, non-decreasing.
+        learning: (L,) the branches that have trained tokens, in order.
         group: (C,) the tree each branch belongs to, non-decreasing.
         last: (C,) index into T of each branch's last token.
         ranks: (C,) the branches' ranks, 0 where the tree has none.
@@ -83,6 +85,7 @@ class Trees:
     source: Tensor
     target: Tensor
     owner: Tensor
+    learning: Tensor
     group: Tensor
     last: Tensor
     ranks: Tensor
@@ -95,15 +98,15 @@ class Trees:
         """The blocks of attention this batch needs."""
         return tiles_of(spans_of(self.trees), self.tokens.device)
 
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The same for FlexAttention."""
+        return Blocks(spans_of(self.trees), self.tokens.device)
+
     @property
     def branches(self) -> int:
         """C, the number of branches."""
         return len(self.group)
-
-    @cached_property
-    def learning(self) -> Tensor:
-        """(L,) the branches that have trained tokens, in order."""
-        return torch.unique(self.owner)
 
     @staticmethod
     def of(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Trees:
@@ -123,15 +126,29 @@ class Trees:
                         flat["target"].append(token)
                         flat["owner"].append(len(group))
                         flat["logprobs"].append(branch.logprobs[j] if branch.logprobs else math.nan)
+                if flat["owner"] and flat["owner"][-1] == len(group):
+                    flat["learning"].append(len(group))
                 tokens += branch.tokens
                 flat["positions"] += range(prompt, prompt + len(branch.tokens))
                 group.append(g)
                 flat["last"].append(len(tokens) - 1)
                 flat["ranks"].append(tree.ranks[b] if tree.ranks else 0)
                 flat["rewards"].append(math.nan if branch.reward is None else branch.reward)
-        types = dict.fromkeys(flat, torch.long) | {"rewards": torch.float64, "logprobs": torch.float64}
-        tensors = {name: torch.tensor(flat[name], dtype=types[name], device=device) for name in flat}
-        return Trees(**tensors, trees=tuple(trees))
+        return Trees(**_tensors(flat, device), trees=tuple(trees))
+
+
+def _tensors(flat: dict[str, list[Any]], device: torch.device | str) -> dict[str, Tensor]:
+    """Lists of numbers as tensors, which reach the device in two copies: one of all integers, one of all the rest."""
+    tensors: dict[str, Tensor] = {}
+    for dtype in (torch.long, torch.float64):
+        lists = {name: flat[name] for name in flat if (name in FLOATS) == dtype.is_floating_point}
+        together = to_device(torch.tensor([*chain(*lists.values())], dtype=dtype), device)
+        tensors |= zip(lists, together.split([len(values) for values in lists.values()]), strict=True)
+    return tensors
+
+
+FLOATS = {"rewards", "logprobs"}
+"""Those tensors of `Trees` that are float64; the others are integers."""
 
 
 NOT_COMPUTED = torch.zeros(0)

@@ -129,11 +129,13 @@ class PPOLearner(GradientLearner):
 
     def score(self, trees: Trees) -> Experience:
         """The pack with old log-probabilities, values, and GAE's advantages and returns."""
+        import torch
+
         ppo, batch = self.method, super().score(trees)
         if batch.old is None:
             batch = replace(batch, old=self.policy.log_probs(trees, ppo.temperature))
         value = self.value.values(trees)  # (N,)
-        score, owner = trees.rewards[trees.learning], trees.owner.unique_consecutive(return_inverse=True)[1]
+        score, owner = trees.rewards[trees.learning], torch.searchsorted(trees.learning, trees.owner)
         kl = batch.kl if len(batch.kl) else value.new_zeros(len(value))
         reward = objectives.advantages.token_rewards(kl, score, owner, coefficient=self.kl_coefficient)
         advantage, returns = objectives.advantages.gae(reward, value, owner, gamma=ppo.gamma, lam=ppo.lam)

@@ -64,8 +64,9 @@ def test_tree_attention_is_attention_in_full(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "BLOCK", block)
         patch.setattr(tiles, "SMALL", 8)
-        plan = Trees.of(trees).tiles
-    out = TreeAttention(plan)(0, *inputs, Scores(0.6, window, softcap))
+        packed = Trees.of(trees)
+        assert packed.tiles  # made here and kept
+    out = TreeAttention(packed)(0, *inputs, Scores(0.6, window, softcap))
     expected = attention_in_full(*inputs, visible(trees, window), 0.6, softcap)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
     got = torch.autograd.grad((out * weight).sum(), inputs)

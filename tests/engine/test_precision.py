@@ -7,7 +7,7 @@ import torch
 
 from accord.engine.adapters import frozen_copy
 from accord.engine.forward import log_probabilities, prepare
-from accord.engine.precision import autocast, compute_dtype, has_bfloat16
+from accord.engine.precision import autocast, compute_dtype, device_called, has_bfloat16
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from tests.engine.tiny import CONFIGS, random_model
@@ -20,8 +20,31 @@ def test_names() -> None:
     assert compute_dtype("bfloat16") == torch.bfloat16
     native = has_bfloat16(torch.device("cpu"))
     assert compute_dtype("auto") == (torch.bfloat16 if native else torch.float32)
-    with pytest.raises(InputError, match="--dtype float16 is not a precision accord computes in; choose auto or"):
+    with pytest.raises(InputError, match="--dtype half is not a precision accord computes in; choose auto or"):
+        compute_dtype("half")
+    with pytest.raises(InputError, match="float16 .* unless losses are scaled. Choose auto, which is"):
         compute_dtype("float16")
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16)])
+def test_cards_before_bfloat16_compute_in_float32(
+    capability: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert compute_dtype("auto", "cuda") == dtype
+
+
+def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_called(None) == device_called("cpu") == "cpu"
+    with pytest.raises(InputError, match="there is no device cuda:1 here: torch .* sees no CUDA card; choose cpu."):
+        device_called("cuda:1")
+    with pytest.raises(InputError, match="mps is not a device .*, as it has no float64, .*; choose cpu or cuda."):
+        device_called("mps")
+    with pytest.raises(InputError, match="xpu:0 is not a device that accord computes on; choose cpu or cuda."):
+        device_called("xpu:0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert (device_called(None), device_called("cuda:1"), device_called("cpu")) == ("cuda", "cuda:1", "cpu")
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])

@@ -28,6 +28,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from accord.engine.models import Policy, prepare_network
 from accord.engine.trees import Branch, Tree
+from tests import on_device
 
 VOCABULARY = 13
 END = 0
@@ -55,7 +56,7 @@ LATENT: dict[str, Any] = {
 def random_model(config: PreTrainedConfig, seed: int = 1, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
     """A causal language model whose every weight is drawn from N(0, .2^2), with transformers' own plain attention."""
     network: PreTrainedModel = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
-    return randomize(network, seed).to(dtype).eval()
+    return randomize(network, seed).to(on_device.DEVICE, dtype).eval()
 
 
 def randomize(network: nn.Module, seed: int) -> Any:
