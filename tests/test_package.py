@@ -34,8 +34,8 @@ EXTRAS = {n: e for n, e in PROJECT["optional-dependencies"].items() if n not in 
 NEEDED = [Requirement(line) for lines in (PROJECT["dependencies"], *EXTRAS.values()) for line in lines]
 DISTRIBUTIONS = {"yaml": "pyyaml", "mlflow": "mlflow-skinny"}
 """Of packages that are not called as what distributes them."""
-UNSAID = {"tensorboard", "accelerate", "gguf", "sqlalchemy", "alembic"}
-"""Imported by others on our behalf: torch's writer, transformers' reader of GGUF, MLflow's database."""
+UNSAID = {"tensorboard", "accelerate", "sqlalchemy", "alembic"}
+"""Imported by others on our behalf: torch's writer, transformers' loader, MLflow's database."""
 
 QUICK = {"max_steps": 2, "batch_size": 2, "dtype": "float32"}
 
