@@ -45,7 +45,7 @@ def doctor(
         batch_size: as of the method, its default unless given; so are the next four.
         lora_rank: the rank of the adapters in the rows that have them.
         dtype: the precision of products: auto, float32 or bfloat16.
-        device: cpu or cuda; what there is unless given.
+        device: cpu, or cuda, which need not be here where memory is given; what there is unless given.
         memory: how much there is, such as 24GB; that of the device unless given.
 
     Raises:
@@ -53,7 +53,9 @@ def doctor(
     """
     import torch
 
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = torch.device(device if device == "cuda" else engine.precision.device_called(device))
+    if where.type == "cuda" and not torch.cuda.is_available() and not memory:
+        raise InputError("there is no CUDA card here: say by --memory what the one that is meant has, such as 24GB.")
     there = engine.memory.size(memory) if memory else engine.memory.available(where)
     for line in machine(where, there):
         print(line)
@@ -64,7 +66,8 @@ def doctor(
         "max_new_tokens": max_new_tokens, "tokens_per_pass": tokens_per_pass,
     }  # fmt: skip
     chosen = method_of(method, {name: value for name, value in given.items() if value is not None})
-    computed = engine.precision.compute_dtype(dtype, where)
+    is_elsewhere = where.type == "cuda" and not torch.cuda.is_available()
+    computed = engine.precision.compute_dtype("bfloat16" if is_elsewhere and dtype == "auto" else dtype, where)
     config = architecture(model)
     needed: dict[str, dict[str, float]] = {}
     for name, settings in variants(chosen, computed, where.type, lora_rank):
@@ -79,6 +82,8 @@ def machine(device: Any, there: float) -> list[str]:
     import torch
 
     versions = [f"{name} {metadata.version(name)}" for name in PACKAGES if importlib.util.find_spec(name)]
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return [f"Python {platform.python_version()}, {', '.join(versions)}", "a CUDA card that is not here"]
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     halves = "with" if engine.precision.has_bfloat16(device) else "without"
     return [
@@ -105,7 +110,8 @@ def architecture(model: str) -> Any:
     import transformers
 
     name = str(engine.load.smollm2()) if model == "smollm2" else model
-    source, gguf_file, base = engine.folders.locate(name)
+    is_plain = (Path(name) / "config.json").is_file()  # no other file is asked for
+    source, gguf_file, base = (name, None, None) if is_plain else engine.folders.locate(name)
     if base is not None:
         return architecture(base)
     given = {"gguf_file": gguf_file} if gguf_file else {}
@@ -137,8 +143,11 @@ ADDED = {
 }
 """What is said of a setting that is added."""
 
-HEADS = {"optimizer": "Adam", "reference": "ref", "gradients": "grad", "activations": "act", "program": "prog",
-         "at the peak": "peak"}  # fmt: skip
+HEADS = {
+    "weights": "wts", "reference": "ref", "optimizer": "adam", "gradients": "grad", "activations": "act",
+    "logits": "logit", "program": "prog", "at the peak": "peak",
+}  # fmt: skip
+"""What a part is called above its column."""
 
 
 def table(title: str, needed: dict[str, dict[str, float]], there: float) -> Table:
@@ -150,6 +159,7 @@ def table(title: str, needed: dict[str, dict[str, float]], there: float) -> Tabl
         made.add_column(HEADS.get(part, part), justify="right", no_wrap=True)
     for name, sizes in needed.items():
         each = {**sizes, "activations": sizes["activations"] + sizes["casts"]}
-        row = [f"{each[part] / engine.memory.GB:.2f}" for part in parts]
-        made.add_row(name, *row, "yes" if sizes["at the peak"] <= there else "no")
+        row = [f"{each[part] / engine.memory.GB:.1f}" for part in parts]
+        label = f"  {name[name.index('+') :]}" if "+" in name else name
+        made.add_row(label, *row, "yes" if sizes["at the peak"] <= there else "no")
     return made

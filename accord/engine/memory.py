@@ -36,9 +36,11 @@ from accord.errors import InputError
 Config = TypeVar("Config", bound=TrainingConfig)
 
 GB = 10**9
-LAYERS, TOKENS = 2, (64, 128)
+IN_FEW_BITS = {"nf4": 4.13 / 8, "int8": 1.0}
+"""Bytes of a weight in few bits, its share of scales included."""
+LAYERS, TOKENS = 2, (16, 32)
 """Layers and tokens of the trial that measures activations."""
-MATTERS = ("lora_", "weight_dtype")
+MATTERS = ("lora_", "weight_dtype", "quantize")
 """Settings that decide what a layer keeps."""
 OPTIONS = {
     "precompute_reference": "--precompute-reference",
@@ -73,6 +75,7 @@ class Shape:
 
     Attributes:
         linear, embedding, vectors: numbers in linear layers, in embeddings (and what is tied to them), and in the rest.
+        head: those of the linear ones that an output layer of its own has.
         adapters: numbers that adapters have, 0 without.
         layers, width, vocabulary: decoder layers, numbers in a hidden state, rows of the output layer.
         cached: numbers of keys and values that a token has in a layer.
@@ -83,6 +86,7 @@ class Shape:
     linear: int
     embedding: int
     vectors: int
+    head: int
     adapters: int
     layers: int
     width: int
@@ -113,6 +117,7 @@ class Shape:
             linear=linear,
             embedding=embedding,
             vectors=vectors,
+            head=linear - in_layers,
             adapters=adapters * layers // LAYERS,
             layers=layers,
             width=text.hidden_size,
@@ -130,7 +135,10 @@ def needs(shape: Shape, method: TrainingConfig, dtype: torch.dtype, device: str 
     """
     small = method.weight_dtype == "bfloat16"
     linear = dtype.itemsize if small or shape.adapters else 4
-    weights = linear * shape.linear + (2 if small else 4) * shape.embedding + 4 * (shape.vectors + shape.adapters)
+    in_layers = IN_FEW_BITS.get(method.quantize or "", linear) * (shape.linear - shape.head)
+    weights = (
+        in_layers + linear * shape.head + (2 if small else 4) * shape.embedding + 4 * (shape.vectors + shape.adapters)
+    )
     trained = shape.adapters or shape.numbers
     states = 2 + 8 / 256 if method.optimizer_states == "8bit" else 8
     ppo = hasattr(method, "value_coefficient")
@@ -330,7 +338,8 @@ def _kept(model: Policy, tokens: int) -> float:
     """Bytes that autograd keeps of a pass over so many tokens, beside the weights themselves."""
     half = tuple(i % 64 for i in range(tokens // 2))
     trees = Trees.of([Tree(half, (Branch(half),))], model.device)
-    own = {p.untyped_storage().data_ptr() for p in model.network.parameters()}
+    held = (*model.network.parameters(), *model.network.buffers())
+    own = {tensor.untyped_storage().data_ptr() for tensor in held}
     seen: dict[int, Tensor] = {}
 
     def see(tensor: Tensor) -> Tensor:
