@@ -42,7 +42,11 @@ def doctor(
     Args:
         model: a folder, a name on the Hugging Face Hub, or smollm2; without one only the machine is described.
         method: the method that trains it.
-        batch_size: as of the method, its default unless given; so are the next four.
+        batch_size: rows or prompts of a step; as the method has it unless given.
+        group_size: samples of each prompt; as the method has it unless given.
+        max_length: tokens of prompt and completion together; as the method has it unless given.
+        max_new_tokens: tokens of a sample; as the method has it unless given.
+        tokens_per_pass: tokens computed at once; as the method has it unless given.
         lora_rank: the rank of the adapters in the rows that have them.
         dtype: the precision of products: auto, float32 or bfloat16.
         device: cpu, or cuda, which need not be here where memory is given; what there is unless given.
