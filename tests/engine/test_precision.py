@@ -39,7 +39,7 @@ def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device_called(None) == device_called("cpu") == "cpu"
     with pytest.raises(InputError, match="there is no device cuda:1 here: torch .* sees no CUDA card; choose cpu."):
         device_called("cuda:1")
-    with pytest.raises(InputError, match="mps is not a device .*, as Apple's MPS has no float64, .*; choose cpu or cuda."):
+    with pytest.raises(InputError, match="mps is not a device .*, as Apple's MPS has no float64, .*; choose"):
         device_called("mps")
     with pytest.raises(InputError, match="xpu:0 is not a device that accord computes on; choose cpu or cuda."):
         device_called("xpu:0")
