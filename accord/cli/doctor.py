@@ -37,7 +37,8 @@ def doctor(
     """Say what a training of a model needs of memory: weights, gradients, optimizer, activations, cache.
 
     A row for the method's settings as they are, and one for each that needs less; what a run is told by --memory is
-    chosen from these. The model's weights are not read: what decides is its config.json.
+    chosen from these. The model's weights are not read: what decides is its config.json. Other models beside it, such
+    as a reward model, a judge or a teacher, are not counted.
 
     Args:
         model: a folder, a name on the Hugging Face Hub, or smollm2; without one only the machine is described.
@@ -47,7 +48,7 @@ def doctor(
         max_length: tokens of prompt and completion together; as the method has it unless given.
         max_new_tokens: tokens of a sample; as the method has it unless given.
         tokens_per_pass: tokens computed at once; as the method has it unless given.
-        lora_rank: the rank of the adapters in the rows that have them.
+        lora_rank: the rank of the adapters in the rows that have them; 0 for no such rows.
         dtype: the precision of products: auto, float32 or bfloat16.
         device: cpu, or cuda, which need not be here where memory is given; what there is unless given.
         memory: how much there is, such as 24GB; that of the device unless given.
@@ -60,7 +61,7 @@ def doctor(
     where = torch.device(device if device == "cuda" else engine.precision.device_called(device))
     if where.type == "cuda" and not torch.cuda.is_available() and not memory:
         raise InputError("there is no CUDA card here: say by --memory what the one that is meant has, such as 24GB.")
-    there = engine.memory.size(memory) if memory else engine.memory.available(where)
+    there = engine.plan.size(memory) if memory else engine.plan.available(where)
     for line in machine(where, there):
         print(line)
     if model is None:
@@ -128,9 +129,10 @@ def architecture(model: str) -> Any:
 def variants(method: TrainingConfig, dtype: Any, device: str, rank: int) -> list[tuple[str, TrainingConfig]]:
     """The method as it is, with ever smaller settings, and the same with adapters, each by what was added."""
     listed: list[tuple[str, TrainingConfig]] = []
-    for first, start in (("as it is", method), (f"lora {rank}", replace(method, lora_rank=rank))):
+    starts = [("as it is", method), *([(f"lora {rank}", replace(method, lora_rank=rank))] if rank else [])]
+    for first, start in starts:
         listed.append((first, start))
-        for name, smaller in engine.memory.savings(start, dtype, device):
+        for name, smaller in engine.plan.savings(start, dtype, device):
             value = getattr(smaller, name)
             added = ADDED[name] if value is True else f"{value} {ADDED[name]}"
             listed.append((f"{'' if start is method else first + ' '}+ {added}", smaller))
@@ -148,7 +150,7 @@ ADDED = {
 """What is said of a setting that is added."""
 
 HEADS = {
-    "weights": "wts", "reference": "ref", "optimizer": "adam", "gradients": "grad", "activations": "act",
+    "weights": "wts", "copies": "copy", "optimizer": "adam", "gradients": "grad", "activations": "act",
     "logits": "logit", "program": "prog", "at the peak": "peak",
 }  # fmt: skip
 """What a part is called above its column."""

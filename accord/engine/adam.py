@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,7 +60,7 @@ class LeanAdamW(torch.optim.Optimizer):
                 state = self.state[p]
                 count = int(state.get("step", 0)) + 1
                 if generator is None:
-                    generator = torch.Generator(p.device).manual_seed((self.seed << 32) + count)
+                    generator = torch.Generator(p.device).manual_seed(seed_of(self.seed, count))
                 weight = p.float() if p.dtype == torch.bfloat16 else p
                 mean, root = self.read(state, "exp_avg", p), self.read(state, "exp_avg_sq_root", p)
                 _update(weight, p.grad, mean, root, count, group)
@@ -73,7 +74,7 @@ class LeanAdamW(torch.optim.Optimizer):
         """A state as float32 (or wider, as the weight is), on the weight's device; zeros before the first step."""
         if name not in state:
             return torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
-        held = state[name].to(p.device, non_blocking=True)
+        held = state[name].to(p.device)
         if held.dtype != torch.uint8:
             return held
         assert self.code is not None
@@ -85,6 +86,11 @@ class LeanAdamW(torch.optim.Optimizer):
         if self.code is not None and value.numel() >= SMALLEST:
             parts[name], parts[f"{name}_scale"] = self.code.encode(value, signed=signed)
         state |= {key: tensor.cpu() if self.host else tensor for key, tensor in parts.items()}
+
+
+def seed_of(*numbers: int) -> int:
+    """One number of 63 bits for several."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _update(weight: Tensor, grad: Tensor, mean: Tensor, root: Tensor, count: int, group: dict[str, Any]) -> None:

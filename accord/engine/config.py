@@ -105,6 +105,14 @@ class MemoryConfig(AdapterConfig):
     tokens_per_pass: int = 2048
     """Tokens computed at once; fewer need less memory and change nothing else."""
 
+    trained_networks: ClassVar[int] = 1
+    """How many networks of the model's size are trained."""
+
+    @property
+    def frozen_copies(self) -> int:
+        """How many copies of the model are held beside it and only read: its start, and as it was before."""
+        return 0
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(tokens_per_pass=self.tokens_per_pass)

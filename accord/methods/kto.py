@@ -53,6 +53,10 @@ class KTO(OfflineMethod):
         if self.batch_size < 2:
             raise InputError("batch_size must be at least 2, as KTO pairs prompts with other rows' completions.")
 
+    @property
+    def frozen_copies(self) -> int:
+        return 1
+
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
         parts = [unpaired(row) if isinstance(row, Preference) else (row,) for row in rows]
         labeled = [each for part in parts for each in part]

@@ -63,6 +63,15 @@ class NashMD(GroupPolicyGradient, JudgeMethod):
         if self.mixture and not (self.past or self.kl_coefficient):
             raise InputError("a mixture with the reference needs one: give a kl_coefficient above 0, or mixture 0.")
 
+    @property
+    def frozen_copies(self) -> int:
+        return super().frozen_copies + self.snapshots
+
+    @property
+    def snapshots(self) -> int:
+        """How many of its past selves are kept."""
+        return self.past or int(self.mirror > 0)
+
     def advantages(self, rewards: Tensor) -> Tensor:
         return objectives.advantages.leave_one_out(rewards) if self.group_size > 1 else rewards - 0.5
 
@@ -78,7 +87,7 @@ class NashLearner(GroupLearner):
     def __init__(self, method: NashMD, policy: Policy, judge: Judge) -> None:
         self.method, self.policy, self.judge, self.done = method, policy, judge, 0
         self.reference = policy.frozen_copy() if method.kl_coefficient else None
-        self.past = Snapshots(policy, count=method.past or int(method.mirror > 0), every=method.snapshot_every)
+        self.past = Snapshots(policy, count=method.snapshots, every=method.snapshot_every)
         self.networks = {"policy": policy.network, **self.past.networks}
 
     def step(self, step: int, items: Sequence[EncodedPrompt], optimizer: Optimizer) -> StepResult:

@@ -96,6 +96,12 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         )
         return encoded.trees
 
+    def visited(self, trees: Sequence[Tree]) -> list[Tree]:
+        """Those trees that a run comes to, in the order in which it does first."""
+        order = data.Order(len(trees), self.batch_size, self.seed)
+        steps = min(self.max_steps or order.steps(self.epochs), order.steps_per_epoch)
+        return [trees[i] for step in range(steps) for i in order.batch(step)]
+
     def fit(
         self,
         model: Policy | str | Path,
@@ -108,7 +114,7 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         given = self.options(**options)
         if self.memory:
             policy = as_policy(model, self)
-            return engine.memory.fitting(self, policy).fit(policy, data, out=out, on_step=on_step, **options)
+            return engine.plan.fitting(self, policy).fit(policy, data, out=out, on_step=on_step, **options)
         if isinstance(given, PolicyOptions):
             given.check_watch(samples=False)
 
@@ -123,7 +129,7 @@ class OfflineMethod(Method, TrainingConfig, ABC):
 
         def learner(run: Run) -> Learner:
             trees, held_out = rows.divide(run, partial(self.encode, trained))
-            made = OfflineLearner(self, trained, [*trees, *held_out])
+            made = OfflineLearner(self, trained, [*self.visited(trees), *held_out])
             if held_out:
                 return made.learn_from(trees, rows.hold_out(run, made, trained, held_out))
             return made.learn_from(trees, make_watch(run, given, self, trained, trained=(t.prompt for t in trees)))

@@ -58,7 +58,7 @@ class OnlineMethod(Method, SamplingConfig, ABC):
         """What `fit` does: `scorer_for` makes what scores a policy's samples of `source`, as `fit` was given it."""
         if self.memory:
             policy = as_policy(model, self)
-            smaller = engine.memory.fitting(self, policy)
+            smaller = engine.plan.fitting(self, policy)
             return smaller.train(policy, rows, out, on_step, options, scorer_for, **source)
         given = self.options(**options)
         steps_sample = isinstance(given, SamplingOptions)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from accord import engine, feedback, objectives
-from accord.console import status
+from accord.console import counting
 from accord.engine.config import require_positive
 from accord.errors import InputError
 from accord.methods.offline import OfflineMethod, Per, reference_for
@@ -126,7 +126,11 @@ class PreferenceMethod(PairLoss, OfflineMethod):
     reference: str | None = None
     """The model that the policy is held to: a folder or a Hub name; the one that the run starts from unless given."""
     precompute_reference: bool = False
-    """Compute the reference's log-probabilities of all rows before the first step, and let go of the reference."""
+    """Compute the reference's log-probabilities of the rows before the first step, and let go of the reference."""
+
+    @property
+    def frozen_copies(self) -> int:
+        return 0 if self.precompute_reference else 1
 
     @property
     def average(self) -> bool:
@@ -139,7 +143,6 @@ class PreferenceMethod(PairLoss, OfflineMethod):
     def objective_of(self, model: Policy, trees: Sequence[Tree]) -> Objective:
         if not self.precompute_reference:
             return self.objective(model)
-        status(f"computing the reference's log-probabilities of {len(trees):,} pairs")
         kept = KeptReference(reference_for(model, self.reference), trees, self.tokens_per_pass, average=self.average)
         return self.pair_objective(model, kept, average=self.average)
 
@@ -152,11 +155,12 @@ class KeptReference:
 
         self.kept: dict[int, Tensor] = {}
         self.trees = trees  # held, so that their identities stay theirs
-        with torch.no_grad():
+        with torch.no_grad(), counting("log-probabilities of the reference", len(trees)) as done:
             for pack in engine.pack(trees, tokens_per_pass, reference.device):
                 values = reference.branch_log_probs(pack, average=average)
                 parts = values.split([len(tree.branches) for tree in pack.trees])
                 self.kept |= {id(tree): part for tree, part in zip(pack.trees, parts, strict=True)}
+                done(len(pack.trees))
 
     def branch_log_probs(self, pairs: Trees, *_: object, **__: object) -> Tensor:
         """What was computed of the pack's branches, (C,)."""
@@ -178,6 +182,10 @@ class PairwiseMethod(PairLoss, JudgeMethod):
         super().__post_init__()
         if self.group_size % 2:
             raise InputError(f"group_size must be even, as samples are judged in pairs, not {self.group_size}.")
+
+    @property
+    def frozen_copies(self) -> int:
+        return 1
 
     def pairs(self, judged: list[Tree]) -> list[Tree]:
         """The pairs to learn from, of those with a valid verdict; the first of each is no less likely to win."""

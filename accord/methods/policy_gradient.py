@@ -46,6 +46,10 @@ class PolicyGradient(OnlineMethod, ABC):
                 raise InputError(f"{name} must not be negative, but is {getattr(self, name)}.")
 
     @property
+    def frozen_copies(self) -> int:
+        return int(self.kl_coefficient > 0)
+
+    @property
     def per(self) -> Per:
         """What the loss has a value for."""
         return "branch"

@@ -39,6 +39,7 @@ class PPO(PolicyGradient, RewardMethod):
 
     command: ClassVar[str] = "ppo"
     per: ClassVar[Per] = "token"
+    trained_networks: ClassVar[int] = 2
 
     kl_target: float | None = None
     """Divergence (nats a completion) that beta is adapted to hold; none keeps beta fixed."""

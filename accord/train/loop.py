@@ -181,9 +181,9 @@ def train(
                 save(step)
                 raise
             except RuntimeError as error:
-                if (remedy := engine.memory.out_of_memory(error, method)) is None:
+                if (remedy := engine.plan.out_of_memory(error, method)) is None:
                     raise
-                raise TrainingStopped(f"step {step + 1}: {remedy}; the run goes on by --resume.") from error
+                raise TrainingStopped(f"step {step + 1}: {remedy}.") from error
             every = options.sample_every if isinstance(options, SamplingOptions) else 1
             if (step - 1) % every == 0 or step == learner.total or run.stopping:
                 run.sample(step, result.shown())
@@ -225,7 +225,7 @@ def finish(run: Run, model: Model, method: TrainingConfig, rows: str = "") -> Re
     if run.finished:
         model = engine.load.reload(model, folder)
     else:
-        if dtype := engine.precision.DTYPES.get(run.settings.get("save_dtype", "")):  # the model is what is saved
+        if dtype := run.save_dtype:  # the model is what is saved
             engine.precision.round_weights(model.network, dtype, engine.adapters.own_state(model.network))
         model.save(folder, dtype)
         model.name = str(folder)

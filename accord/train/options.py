@@ -28,7 +28,7 @@ class RunOptions:
     """Steps between checkpoints."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """What the weights of model/ and best/ are saved in: bfloat16 takes half the space, and rounds them to three
-    digits; checkpoints are exact in any case."""
+    digits; those held in bfloat16 are saved so. Checkpoints are exact in any case."""
     max_bad: float = 0.05
     """Rows that cannot be used (equal answers, empty ones, prompts beyond the context) are left out, and listed in
     left_out.jsonl, up to this share of all; above it the run is refused."""

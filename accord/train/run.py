@@ -25,16 +25,20 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from accord import engine
 from accord.errors import InputError, LeftOut, RowNumber
 from accord.files import write_rows, write_text
 from accord.train.alarms import Alarms, chosen
 from accord.train.track import DEFAULT, Tracking, services
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("accord", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy")
 MAY_CHANGE = {"tokens_per_pass", "activation_checkpointing"}
@@ -82,6 +86,11 @@ class Run:
         self._held_out: dict[str, float] = {}
         self._open = ExitStack()
         self._tracking = Tracking(services(track), self.print)
+
+    @property
+    def save_dtype(self) -> torch.dtype | None:
+        """What weights are saved in, where that is not what they are held in."""
+        return engine.precision.DTYPES.get(self.settings.get("save_dtype", ""))
 
     @property
     def finished(self) -> bool:

@@ -103,9 +103,7 @@ class BestModel:
     def save(self) -> None:
         """Write the best model so far into the run's folder, unless it is there."""
         if self.best != self.written:
-            self.kept.save(
-                self.run.folder / "best", engine.precision.DTYPES.get(self.run.settings.get("save_dtype", ""))
-            )
+            self.kept.save(self.run.folder / "best", self.run.save_dtype)
             write_text(self.run.folder / "best.json", json.dumps(self.best))
             self.written = self.best
 

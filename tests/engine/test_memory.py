@@ -13,21 +13,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from transformers import LlamaConfig
+from transformers import LlamaConfig, T5Config
 
-from accord.engine import adam, memory
+from accord.data import Order
+from accord.engine import adam, memory, plan
 from accord.engine.adam import LeanAdamW, round_stochastically
 from accord.engine.forward import checkpoint_activations, log_probabilities
-from accord.engine.models import prepare_network
-from accord.engine.trees import Trees
+from accord.engine.models import Policy, prepare_network
+from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError, TrainingStopped
-from accord.methods import DPO, GRPO, IPO, KTO, SFT
+from accord.feedback.judge import ScoreJudge
+from accord.methods import DPO, GRPO, IPO, KTO, PPO, SFT, NashMD, OnlineDPO
+from accord.methods.offline import OfflineMethod
 from tests.commands.small import accord as command
 from tests.commands.small import save_model, write_jsonl
 from tests.engine.test_forward import ragged_trees
 from tests.engine.tiny import CONFIGS, policy_of, random_model
 
 PAIRS = [{"prompt": a, "chosen": f"{b} good", "rejected": f"{b} bye"} for a in ("hi", "hello") for b in ("day", "bad")]
+LONGER = ScoreJudge(lambda _, text: float(len(str(text))))
 QUICK: dict[str, Any] = {"dtype": "float32", "batch_size": 2, "max_steps": 3, "learning_rate": 1e-2}
 
 
@@ -170,17 +174,24 @@ def test_a_reference_computed_once_gives_the_same_run(method: Any, tmp_path: Pat
         assert a.get("eval_loss") == pytest.approx(b.get("eval_loss"), abs=1e-5)
 
 
+@pytest.mark.parametrize(("max_steps", "visited"), [(1, 2), (2, 3), (9, 3), (None, 3)])
+def test_a_reference_is_computed_of_the_rows_that_are_visited_alone(max_steps: int | None, visited: int) -> None:
+    method = DPO(**{**QUICK, "max_steps": max_steps})
+    trees = [Tree((i,), (Branch((1,)), Branch((2,)))) for i in range(3)]
+    assert method.visited(trees) == [trees[i] for i in Order(3, 2, 0).batch(0) + Order(3, 2, 0).batch(1)][:visited]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"), [("24GB", 24e9), ("900 MB", 9e8), ("16GiB", 16 * 2**30), ("1.5t", 1.5e12), ("80G", 8e10)]
 )
 def test_sizes(text: str, expected: float) -> None:
-    assert memory.size(text) == expected
+    assert plan.size(text) == expected
 
 
 @pytest.mark.parametrize("text", ["24", "much", "-1GB", "0GB", "1.2.3GB", ""])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="memory is a size such as 24GB"):
-        memory.size(text)
+        plan.size(text)
 
 
 def test_weights_gradients_and_states_are_counted_exactly() -> None:
@@ -195,19 +206,37 @@ def test_weights_gradients_and_states_are_counted_exactly() -> None:
     assert shape.cached == 2 * 2 * 8
     needed = memory.needs(shape, method, torch.float32)
     assert needed["weights"] == needed["gradients"] == 4 * shape.numbers
-    assert (needed["optimizer"], needed["reference"]) == (8 * shape.numbers, 0)
-    assert memory.needs(shape, DPO(dtype="float32"), torch.float32)["reference"] == 4 * shape.numbers
+    assert (needed["optimizer"], needed["copies"]) == (8 * shape.numbers, 0)
+    assert memory.needs(shape, DPO(dtype="float32"), torch.float32)["copies"] == 4 * shape.numbers
     adapted = replace(method, lora_rank=4)
     shape = memory.Shape.of(config, adapted, torch.float32)
     assert shape.adapters == 3 * 4 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 64))
     assert memory.needs(shape, adapted, torch.float32)["optimizer"] == 8 * shape.adapters
 
 
-def test_no_method_but_those_with_a_reference_holds_one() -> None:
-    assert [memory.has_reference(m) for m in (SFT(), DPO(), KTO(), GRPO(), GRPO(kl_coefficient=0))] == [
-        False, True, True, True, False,
-    ]  # fmt: skip
-    assert not memory.has_reference(DPO(precompute_reference=True))
+@pytest.mark.parametrize(
+    ("method", "copies"),
+    [
+        (SFT(), 0), (DPO(), 1), (IPO(), 1), (DPO(precompute_reference=True), 0), (KTO(), 1), (GRPO(), 1), (PPO(), 1),
+        (GRPO(kl_coefficient=0), 0), (OnlineDPO(), 1), (NashMD(), 1), (NashMD(past=3), 4),
+    ],
+    ids=lambda value: value if isinstance(value, int) else value.command,
+)  # fmt: skip
+def test_the_copies_that_are_counted_are_those_that_are_made(
+    method: Any, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Policy] = []
+    real = Policy.frozen_copy
+    monkeypatch.setattr(Policy, "frozen_copy", lambda self: made.append(real(self)) or made[-1])
+    policy = policy_of(random_model(CONFIGS["llama"](), dtype=torch.float32))
+    if isinstance(method, OfflineMethod):
+        method.objective(policy)
+    else:
+        learner = method.learner(policy, LONGER)
+        trained = {name for name, network in learner.networks.items() if next(network.parameters()).requires_grad}
+        assert len(trained) == method.trained_networks
+    # what is computed once is let go of again
+    assert method.frozen_copies == copies == len(made) - bool(getattr(method, "precompute_reference", False))
 
 
 def test_a_plan_takes_up_settings_until_the_run_fits() -> None:
@@ -215,13 +244,13 @@ def test_a_plan_takes_up_settings_until_the_run_fits() -> None:
         hidden_size=64, intermediate_size=256, num_hidden_layers=8, num_attention_heads=4, vocab_size=64
     )
     dpo, cpu = DPO(dtype="float32", tokens_per_pass=4096, batch_size=64), torch.device("cpu")
-    whole = memory._peak(config, dpo, dtype=torch.float32, device="cpu")
-    fits, said = memory.planned(replace(dpo, memory=f"{whole / 1e6 + 100:.0f}MB"), config, cpu)
+    whole = plan._peak(config, dpo, dtype=torch.float32, device="cpu")
+    fits, said = plan.planned(replace(dpo, memory=f"{whole / 1e6 + 100:.0f}MB"), config, cpu)
     assert fits == dpo and "as the settings are" in said
-    less, said = memory.planned(replace(dpo, memory=f"{(whole - 1e6) / 1e6:.0f}MB"), config, cpu)
+    less, said = plan.planned(replace(dpo, memory=f"{(whole - 1e6) / 1e6:.0f}MB"), config, cpu)
     assert less.precompute_reference and "--precompute-reference" in said
     with pytest.raises(InputError, match=r"this needs .* GB even with .*--activation-checkpointing"):
-        memory.planned(replace(dpo, memory="1MB"), config, cpu)
+        plan.planned(replace(dpo, memory="1MB"), config, cpu)
 
 
 def test_memory_chooses_and_says_so_and_the_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,15 +275,43 @@ def test_a_run_may_go_on_with_fewer_tokens_a_pass(tmp_path: Path) -> None:
     assert len(less.fit(base, PAIRS, out=tmp_path / "run", save_every=1, resume=True).metrics) == 3
 
 
-def test_memory_that_runs_out_is_told_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["card", "host"])
+def test_memory_that_runs_out_is_told_with_a_remedy(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = save_model(tmp_path / "base")
 
     def full(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        if where == "card":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        torch.empty(10**15)
 
     monkeypatch.setattr("accord.engine.fit.Optimizer.update", full)
-    with pytest.raises(TrainingStopped, match=r"step 1: memory ran out: try --tokens-per-pass 1024 \(it is 2048\)"):
+    said = (
+        r"step 1: memory ran out: go on from the last checkpoint by --resume with --tokens-per-pass 1024 \(it is 2048\)"
+    )
+    with pytest.raises(TrainingStopped, match=said):
         DPO(**QUICK).fit(base, PAIRS, out=tmp_path / "run")
+
+
+def test_a_plan_draws_nothing_that_a_run_will_draw() -> None:
+    state = torch.get_rng_state()
+    memory._trial.cache_clear()
+    memory.Shape.of(CONFIGS["llama"](), SFT(dtype="float32"), torch.float32)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_every_architecture_that_is_read_can_be_planned_for(name: str) -> None:
+    config = CONFIGS[name]()
+    shape = memory.Shape.of(config, DPO(dtype="float32"), torch.float32)
+    assert shape.numbers == sum(p.numel() for p in random_model(config).parameters())
+    assert shape.activations > 0
+
+
+def test_what_is_no_language_model_has_no_plan() -> None:
+    with pytest.raises(InputError, match="what a t5 needs of memory cannot be told"):
+        memory.Shape.of(T5Config(), SFT(dtype="float32"), torch.float32)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,133 @@
+"""Which settings make a training fit: what `--memory` takes up, and what is said where memory ran out all the same."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+import transformers
+
+from accord.console import status
+from accord.engine.config import TrainingConfig
+from accord.engine.memory import GB, Shape, needs
+from accord.engine.models import Policy
+from accord.engine.precision import compute_dtype
+from accord.errors import InputError
+
+Config = TypeVar("Config", bound=TrainingConfig)
+
+
+def available(device: torch.device) -> float:
+    """Bytes that there are: of a GPU, or of this machine."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def size(text: str) -> float:
+    """Bytes of what is written "24GB", "900MB" or "16 GiB"; InputError where it is none of these."""
+    found = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT])(i?)B?\s*", text, re.IGNORECASE)
+    try:
+        amount = float(found[1]) if found else 0.0
+    except ValueError:
+        amount = 0.0
+    if not found or not amount > 0:
+        raise InputError(f"memory is a size such as 24GB or 900MB, not {text!r}.")
+    return amount * (1024 if found[3] else 1000) ** ("KMGT".index(found[2].upper()) + 1)
+
+
+def savings(method: Config, dtype: torch.dtype, device: str) -> Iterator[tuple[str, Config]]:
+    """Settings that need less and less, each with what it changes: first what costs nothing, last what rounds."""
+    if getattr(method, "precompute_reference", None) is False:
+        method = replace(method, precompute_reference=True)  # type: ignore[call-arg]
+        yield "precompute_reference", method
+    if method.tokens_per_pass > 1024:
+        method = replace(method, tokens_per_pass=1024)
+        yield "tokens_per_pass", method
+    if not method.activation_checkpointing:
+        method = replace(method, activation_checkpointing=True)
+        yield "activation_checkpointing", method
+    if method.tokens_per_pass > 512:
+        method = replace(method, tokens_per_pass=512)
+        yield "tokens_per_pass", method
+    if method.optimizer_states == "float32" and _has("bitsandbytes") and not method.lora_rank:
+        method = replace(method, optimizer_states="8bit")
+        yield "optimizer_states", method
+    if device != "cpu" and not method.offload_optimizer and not method.lora_rank:
+        method = replace(method, offload_optimizer=True)
+        yield "offload_optimizer", method
+    if method.weight_dtype == "float32" and dtype == torch.bfloat16:
+        method = replace(method, weight_dtype="bfloat16")
+        yield "weight_dtype", method
+
+
+def planned(method: Config, config: transformers.PreTrainedConfig, device: torch.device) -> tuple[Config, str]:
+    """The method with what `memory` needs chosen, and a sentence that says so; the settings come to fit, or InputError.
+
+    They are taken up one after the other until the peak is below what there is. What is chosen is a function of the
+    settings, the architecture and whether bitsandbytes is there, so that a run that goes on chooses the same.
+    """
+    there, dtype = size(str(method.memory)), compute_dtype(method.dtype, device)
+    method = replace(method, memory=None)
+    peak = functools.partial(_peak, config, dtype=dtype, device=device.type)
+    first = now = peak(method)
+    chosen: dict[str, str] = {}
+    for name, smaller in savings(method, dtype, device.type):
+        if now <= there:
+            break
+        method, now = smaller, peak(smaller)
+        value = getattr(smaller, name)
+        chosen[name] = option(name) + ("" if value is True else f" {value}")
+    if now > there:
+        adapters = peak(replace(method, weight_dtype="float32", lora_rank=16)) if not method.lora_rank else math.inf
+        more = f"--lora-rank 16 needs {adapters / GB:.1f} GB" if adapters <= there else "take a smaller model"
+        raise InputError(
+            f"memory: this needs {now / GB:.1f} GB even with {', '.join(chosen.values()) or 'the settings given'}, and "
+            f"there are {there / GB:.1f}: {more}."
+        )
+    if not chosen:
+        return method, f"memory: {now / GB:.1f} of {there / GB:.1f} GB at the peak, as the settings are."
+    return method, (
+        f"memory: {now / GB:.1f} of {there / GB:.1f} GB at the peak, by {', '.join(chosen.values())} "
+        f"(without: {first / GB:.1f} GB)."
+    )
+
+
+def fitting(method: Config, policy: Policy) -> Config:
+    """The method as `planned` has it for the network of a policy, once a line has said what was chosen."""
+    method, said = planned(method, policy.network.config, policy.device)
+    status(said)
+    return method
+
+
+def out_of_memory(error: RuntimeError, config: TrainingConfig) -> str | None:
+    """What to do where an error says that memory ran out, of a GPU or of the host; None where it says another thing."""
+    if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+        return None
+    fewer = f"--tokens-per-pass {max(1, config.tokens_per_pass // 2)} (it is {config.tokens_per_pass})"
+    again = "" if config.activation_checkpointing else " or --activation-checkpointing"
+    adapters = "" if config.lora_rank else "--lora-rank 16, or with "
+    return (
+        f"memory ran out: go on from the last checkpoint by --resume with {fewer}{again}, or begin anew with {adapters}"
+        "--memory and how much there is, such as --memory 24GB"
+    )
+
+
+def option(field: str) -> str:
+    """A setting as it is written on a command line."""
+    return f"--{field.replace('_', '-')}"
+
+
+def _peak(config: transformers.PreTrainedConfig, method: TrainingConfig, *, dtype: torch.dtype, device: str) -> float:
+    return needs(Shape.of(config, method, dtype), method, dtype, device)["at the peak"]
+
+
+def _has(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
