@@ -1,3 +1,4 @@
+from .cli.doctor import doctor as doctor
 from .cli.label import label as label
 from .cli.label import score as score
 from .cli.pipeline import run_pipeline as run_pipeline

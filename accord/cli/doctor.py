@@ -13,7 +13,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from accord import engine, methods
-from accord.console import show
+from accord.console import said, show
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, nearest
 
@@ -102,7 +102,8 @@ def method_of(name: str, settings: dict[str, Any]) -> TrainingConfig:
     kinds = [getattr(methods, each) for each in dir(methods) if each[0].isupper()]
     known = {kind.command: kind for kind in kinds if issubclass(kind, TrainingConfig)}
     if name not in known:
-        raise InputError(f"there is no method {name}{nearest(name, known)}; there are {', '.join(sorted(known))}.")
+        others = f"; there are {', '.join(sorted(known))}."
+        raise InputError(f"there is no method {name}{nearest(name, known) or others}")
     own = {field.name for field in fields(known[name])}
     for setting in settings:
         if setting not in own:
@@ -123,7 +124,7 @@ def architecture(model: str) -> Any:
     try:
         return transformers.AutoConfig.from_pretrained(Path(source) if Path(source).exists() else source, **given)
     except Exception as error:
-        raise InputError(f"the configuration of {model} cannot be read: {error}") from error
+        raise InputError(f"the configuration of {model} cannot be read: {said(error)}") from error
 
 
 def variants(method: TrainingConfig, dtype: Any, device: str, rank: int) -> list[tuple[str, TrainingConfig]]:

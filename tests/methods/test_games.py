@@ -327,6 +327,7 @@ def sampled(method: NashMD | IPOMD, out: Path, prompts: int = 64) -> Policy:
     return policy
 
 
+@pytest.mark.slow
 def test_sampled_runs_reach_the_fixed_point(tmp_path: Path) -> None:
     # Without a mean of gradients (beta1 = 0) and with a step size that falls to zero.
     common: dict[str, Any] = {"mixture": 0.125, "beta1": 0.0, "batch_size": 64, "max_new_tokens": 1, "dtype": "float32"}
