@@ -144,6 +144,7 @@ ADDED = {
     "precompute_reference": "reference once",
     "tokens_per_pass": "tokens a pass",
     "activation_checkpointing": "checkpointing",
+    "return_freed_memory": "freed returned",
     "optimizer_states": "states",
     "offload_optimizer": "offload",
     "weight_dtype": "weights",

@@ -51,6 +51,9 @@ def savings(method: Config, dtype: torch.dtype, device: str) -> Iterator[tuple[s
     if method.tokens_per_pass > 1024:
         method = replace(method, tokens_per_pass=1024)
         yield "tokens_per_pass", method
+    if device == "cpu" and not method.return_freed_memory:
+        method = replace(method, return_freed_memory=True)
+        yield "return_freed_memory", method
     if not method.activation_checkpointing:
         method = replace(method, activation_checkpointing=True)
         yield "activation_checkpointing", method

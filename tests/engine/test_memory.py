@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -335,3 +338,29 @@ def test_doctor_tells_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "did you mean dpo" in capsys.readouterr().err
     assert command("doctor", base, "--method", "sft", "--group-size", 2) == 2
     assert "sft has no group_size" in capsys.readouterr().err
+
+
+def peak(**given: Any) -> tuple[float, float]:
+    """Measured and expected bytes at the peak of a training, in a process of its own."""
+    asked = [sys.executable, "-m", "tests.engine.peak", json.dumps(given)]
+    told = json.loads(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
+    return told["measured"], told["expected"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what the kernel of Linux says of a process")
+def test_the_peak_and_how_activations_computed_again_lower_it_are_as_expected() -> None:
+    plain = peak(return_freed_memory=True)
+    again = peak(return_freed_memory=True, activation_checkpointing=True)
+    for measured, expected in (plain, again, (plain[0] - again[0], plain[1] - again[1])):
+        assert measured == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what the kernel of Linux says of a process")
+@pytest.mark.parametrize("more", [{"lora_rank": 8}, {"activation_checkpointing": True}, {}], ids=str)
+@pytest.mark.parametrize("returned", [True, False])
+def test_peaks_are_as_expected(more: dict[str, Any], returned: bool) -> None:
+    if "lora_rank" in more:
+        pytest.importorskip("peft")
+    measured, expected = peak(return_freed_memory=returned, **more)
+    assert measured == pytest.approx(expected, rel=0.15)
