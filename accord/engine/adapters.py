@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from accord.console import said
 from accord.engine.low_rank import fuse_adapters
 from accord.engine.precision import cast_linear
 from accord.engine.quantize import few_bits, quantize
@@ -100,7 +101,10 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(config.seed)
-        peft().inject_adapter_in_model(layers, network)
+        try:
+            peft().inject_adapter_in_model(layers, network)
+        except ValueError as error:
+            raise InputError(f"{model.name} takes no adapters in lora_targets as they are: {said(error)}") from error
     fuse_adapters(network)
     for name, parameter in network.named_parameters():
         if "lora_" in name:

@@ -19,6 +19,7 @@ from transformers.quantizers import AutoHfQuantizer
 from accord.engine.adapters import adapted, labels_in, merged, read_adapters, read_config
 from accord.engine.encoders import Encoder, reads_last_token
 from accord.engine.folders import check_trainable, has_tokenizer, in_4_bits, locate, quantization
+from accord.engine.memory import hold_for, holds_few_bits
 from accord.engine.models import (
     AnyModel,
     Model,
@@ -34,7 +35,7 @@ from accord.engine.quantize import quantize
 from accord.errors import InputError
 
 if TYPE_CHECKING:
-    from accord.engine.config import AdapterConfig
+    from accord.engine.config import TrainingConfig
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -52,7 +53,7 @@ def load_model(
     device: str | None = None,
     dtype: str = "float32",
     trust_remote_code: bool = False,
-    trained: AdapterConfig | None = None,
+    trained: TrainingConfig | None = None,
 ) -> Policy:
     """A causal language model and its tokenizer, with float32 weights, or as they were quantized.
 
@@ -141,27 +142,41 @@ def read_weights(model: Model, folder: str | Path) -> None:
 
 
 def read_network(
-    kind: Any, name: str, device: str | None = None, remote: bool = False, trained: AdapterConfig | None = None
+    kind: Any, name: str, device: str | None = None, remote: bool = False, trained: TrainingConfig | None = None
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """The prepared network, of a class of transformers, and the tokenizer that a folder, the Hub or a package holds.
 
-    An adapter is merged into the weights of the model that it is for. What is to be held in few bits is read where
-    there is more room, in main memory.
+    An adapter is merged into the weights of the model that it is for. What is to be held in fewer bits than float32 is
+    read where there is more room, in main memory, as its file has it.
     Raises InputError where there is none, it cannot be read, or it is quantized and to be trained.
     """
     target = device_called(device)
-    network, tokenizer = _read(kind, name, "cpu" if trained and trained.quantize else target, remote, trained)
-    if trained and (trained.quantize or in_4_bits(network.config)):
+    is_lean = trained is not None and holds_few_bits(trained, target)
+    network, tokenizer = _read(kind, name, "cpu" if is_lean else target, remote, trained, is_lean=is_lean)
+    if is_lean and _rounds_what_it_computes(network):
+        network, tokenizer = _read(kind, name, "cpu", remote, trained)
+    if trained and (is_lean or in_4_bits(network.config)):
         quantize(network, trained.quantize, target)
-        for parameter in network.to(target).parameters():  # type: ignore[arg-type]
-            # a copy, so that the file that is mapped into memory is let go
-            parameter.data = parameter.data.to(torch.float32, copy=True)
+        hold_for(network, trained, target)
     is_encoder = kind is transformers.AutoModelForSequenceClassification and not reads_last_token(network)
     return network if is_encoder else prepare_network(network, name), tokenizer
 
 
+def _rounds_what_it_computes(network: nn.Module) -> bool:
+    """Whether the precision of its file rounded a number that no file holds, as the factor of Gemma 3's embedding."""
+    kept = network.state_dict().keys()
+    return any(name not in kept and b.dtype in (torch.bfloat16, torch.float16) for name, b in network.named_buffers())
+
+
 def _read(
-    kind: Any, name: str, target: str, remote: bool, trained: AdapterConfig | None, config: Any = None
+    kind: Any,
+    name: str,
+    target: str,
+    remote: bool,
+    trained: TrainingConfig | None,
+    config: Any = None,
+    *,
+    is_lean: bool = False,
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """The network and the tokenizer as they lie there; of a `config` that is given the head is in an adapter."""
     source, gguf_file, base = locate(str(smollm2()) if name == "smollm2" else name)
@@ -169,7 +184,7 @@ def _read(
         return _read_adapter(kind, name, Path(source), base, target, remote)
     given: dict[str, Any] = {"trust_remote_code": remote, **({"gguf_file": gguf_file} if gguf_file else {})}
     how: dict[str, Any] = {
-        "dtype": "auto" if trained and trained.quantize and not gguf_file else torch.float32,
+        "dtype": "auto" if is_lean and not gguf_file else torch.float32,
         "use_safetensors": True,
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,

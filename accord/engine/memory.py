@@ -21,7 +21,7 @@ from accord.engine.config import MemoryConfig, SamplingConfig, TrainingConfig
 from accord.engine.forward import checkpoint_activations, log_probabilities
 from accord.engine.generate import CAPACITY
 from accord.engine.models import AnyModel, Policy, prepare_network, quiet
-from accord.engine.precision import hold_in_bfloat16
+from accord.engine.precision import compute_dtype, hold_in_bfloat16, linear_weights, matrices
 from accord.engine.readout import BLOCK
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
@@ -54,6 +54,25 @@ def ready(model: AnyModel, config: TrainingConfig) -> AnyModel:
     if config.activation_checkpointing:
         checkpoint_activations(model.network)
     return model
+
+
+def holds_few_bits(trained: TrainingConfig, target: str) -> bool:
+    """Whether a training holds the weights of the model's layers in fewer bits than float32."""
+    is_half = compute_dtype(trained.dtype, target) == torch.bfloat16
+    return bool(trained.quantize) or (is_half and (trained.lora_rank > 0 or trained.weight_dtype == "bfloat16"))
+
+
+def hold_for(network: nn.Module, trained: TrainingConfig, target: str) -> None:
+    """Bring a network that was read as its file has it to a device, each weight in the precision it will be held in."""
+    is_half = compute_dtype(trained.dtype, target) == torch.bfloat16
+    halves = matrices(network) if trained.weight_dtype == "bfloat16" else linear_weights(network)
+    held = {id(parameter) for parameter in halves if is_half}
+    for parameter in network.parameters():
+        dtype = torch.bfloat16 if id(parameter) in held else torch.float32
+        # a copy, so that the file that is mapped into memory is let go
+        parameter.data = parameter.data.to(target, dtype, copy=True)
+    for buffer in network.buffers():
+        buffer.data = buffer.data.to(target, torch.float32 if buffer.is_floating_point() else buffer.dtype)
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,14 @@ def autocast(dtype: torch.dtype, device: torch.device | str = "cpu") -> Abstract
 
 def hold_in_bfloat16(network: nn.Module) -> None:
     """Hold every matrix of a network in bfloat16, in place; vectors and a classifier's head keep their precision."""
-    for name, parameter in network.named_parameters():
-        if parameter.dim() > 1 and parameter.is_floating_point() and name != "score.weight" and "lora_" not in name:
-            parameter.data = parameter.data.to(torch.bfloat16)
+    for parameter in matrices(network):
+        parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def matrices(network: nn.Module) -> list[nn.Parameter]:
+    """What `hold_in_bfloat16` casts."""
+    named = ((n, p) for n, p in network.named_parameters() if n != "score.weight" and "lora_" not in n)
+    return [p for _, p in named if p.dim() > 1 and p.is_floating_point()]
 
 
 def cast_linear(model: nn.Module, dtype: torch.dtype) -> None:
@@ -79,12 +84,20 @@ def cast_linear(model: nn.Module, dtype: torch.dtype) -> None:
     So results stay the same bit for bit, in little more than half the memory. A classifier's head, adapters and weights
     shared with the embedding stay as they are.
     """
+    if dtype == torch.bfloat16:
+        for parameter in linear_weights(model):
+            parameter.data = parameter.data.to(dtype)
+
+
+def linear_weights(model: nn.Module) -> list[nn.Parameter]:
+    """What `cast_linear` casts: weights and biases."""
     embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    for name, module in model.named_modules():
-        is_plain = isinstance(module, nn.Linear) and not isinstance(module, FewBits)
-        is_own = name == "score" or "lora_" in name
-        if dtype == torch.bfloat16 and is_plain and not is_own and id(module.weight) not in embedded:
-            module.to(dtype)
+    plain = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not isinstance(module, FewBits) and name != "score" and "lora_" not in name
+    ]
+    return [p for module in plain if id(module.weight) not in embedded for p in module.parameters()]
 
 
 @contextmanager

@@ -81,9 +81,11 @@ def take_fast_ways(network: PreTrainedModel, name: str = "") -> None:
     ways = _read(key)
     if ways is None:
         with torch.no_grad(), _told_apart(network):
-            with _first_layers(network), _few_logits(network):
+            with _first_layers(network), _few_logits(network), _in_float32(network):
                 ways = _proved(network, attention, name)
-            ways = ways or _proved(network, attention, name)
+            if ways is None:
+                with _in_float32(network):
+                    ways = _proved(network, attention, name)
         if ways is not None:
             _write(key, ways)
     (ways or ORDER[0]).switch_on(network, attention)
@@ -130,6 +132,19 @@ def _told_apart(network: nn.Module) -> Iterator[None]:
     finally:
         for parameter, value in before:
             parameter.data.copy_(value)
+
+
+@contextmanager
+def _in_float32(network: nn.Module) -> Iterator[None]:
+    """Weights that are held in halves, and would hide a difference by rounding, are float32 meanwhile."""
+    before = [(p, p.data) for p in network.parameters() if p.dtype in (torch.bfloat16, torch.float16)]
+    for parameter, value in before:
+        parameter.data = value.float()
+    try:
+        yield
+    finally:
+        for parameter, value in before:
+            parameter.data = value
 
 
 @contextmanager

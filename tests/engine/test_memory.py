@@ -16,12 +16,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from transformers import LlamaConfig, T5Config
+from transformers import Gemma3TextConfig, LlamaConfig, T5Config
 
 from accord.data import Order
 from accord.engine import adam, memory, plan
 from accord.engine.adam import LeanAdamW, round_stochastically
 from accord.engine.forward import checkpoint_activations, log_probabilities
+from accord.engine.load import load_model
 from accord.engine.models import Policy, prepare_network
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError, TrainingStopped
@@ -30,8 +31,9 @@ from accord.methods import DPO, GRPO, IPO, KTO, PPO, SFT, NashMD, OnlineDPO
 from accord.methods.offline import OfflineMethod
 from tests.commands.small import accord as command
 from tests.commands.small import save_model, write_jsonl
+from tests.data.templates import CHATML, byte_tokenizer
 from tests.engine.test_forward import ragged_trees
-from tests.engine.tiny import CONFIGS, policy_of, random_model
+from tests.engine.tiny import CONFIGS, SIZES, policy_of, random_model
 
 PAIRS = [{"prompt": a, "chosen": f"{b} good", "rejected": f"{b} bye"} for a in ("hi", "hello") for b in ("day", "bad")]
 LONGER = ScoreJudge(lambda _, text: float(len(str(text))))
@@ -364,3 +366,37 @@ def test_peaks_are_as_expected(more: dict[str, Any], returned: bool) -> None:
         pytest.importorskip("peft")
     measured, expected = peak(return_freed_memory=returned, **more)
     assert measured == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize("held", [{"lora_rank": 2}, {"weight_dtype": "bfloat16"}], ids=str)
+@pytest.mark.parametrize("architecture", [*CONFIGS, "gemma3"])
+def test_weights_read_as_they_will_be_held_are_those_that_are_cast_later(
+    architecture: str, held: dict[str, Any], tmp_path: Path
+) -> None:
+    if "lora_rank" in held:
+        pytest.importorskip("peft")
+        if architecture == "mamba":
+            pytest.skip("takes no adapters")
+    # the square root of 24, by which Gemma 3 multiplies its embedding, is rounded in bfloat16
+    make = CONFIGS.get(architecture, lambda: Gemma3TextConfig(**SIZES | {"hidden_size": 24}, head_dim=4))
+    network, tokenizer = random_model(make(), dtype=torch.bfloat16), byte_tokenizer(CHATML)
+    network.resize_token_embeddings(len(tokenizer))
+    network.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    method = SFT(**held, dtype="bfloat16")
+    before, after = (
+        memory.ready(load_model(str(tmp_path), dtype="bfloat16", trained=asked), method).network
+        for asked in (method, None)
+    )
+    for kind in ("named_parameters", "named_buffers"):
+        expected = dict(getattr(after, kind)())
+        found = dict(getattr(before, kind)())
+        assert found.keys() == expected.keys()
+        for name, tensor in expected.items():
+            assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
+
+
+def test_adapters_that_peft_refuses_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    with pytest.raises(InputError, match="takes no adapters in lora_targets as they are: .*'out_proj'"):
+        memory.ready(policy_of(prepare_network(random_model(CONFIGS["mamba"]()))), SFT(lora_rank=2))
