@@ -24,7 +24,8 @@ from accord.records import Preference, Row, Text
 ROLES = ("prompt", "first", "second", "completions", "label", "source", "annotator", "group")
 """What a column can be named for, beside those of `USUAL`."""
 
-USUAL = {*LISTS, *CHATS, "chosen_probability"} | {n for convention in CONVENTIONS for n in convention.needs} - {*ROLES}
+USUAL = {*LISTS, *CHATS, "chosen_probability", *(name for convention in CONVENTIONS for name in convention.needs)}
+USUAL -= {*ROLES}
 """The columns by which a row of the usual ones is known."""
 
 

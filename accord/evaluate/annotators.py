@@ -40,14 +40,16 @@ from accord.evaluate.statistics import Floats, Indices, numbered, wilson
 from accord.records import Comparison
 from accord.results.base import Interval, shown
 
-BURN, KEPT = 200, 800
-"""Sweeps of the sampler that are thrown away, and that are averaged over."""
+BURN, KEPT, DRAWS = 200, (500, 4000), 10_000_000
+"""Sweeps of the sampler that are thrown away, and the fewest and the most that are averaged over: as many as there are
+draws for, one a verdict in each."""
 
 MEANS = (np.arange(40) + 0.5) / 40
 ALIKE = np.array([2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
 """The grid of a group's m, by Beta(3, 1), and of its k, all equally likely."""
-SPREADS = np.array([0.5, 1.0, 2.0, 4.0, 8.0])
-"""What the standard deviation of scores may be, all equally likely."""
+SPREAD = 2.0
+"""The standard deviation of scores: two fully reliable people agree on .76 of pairs drawn at random, about as often as
+trained annotators do (Ouyang et al. 2022, arXiv:2203.02155, section 3.4)."""
 
 _SURE = 1e-9
 """Reliabilities keep so far from 0 and 1, that logarithms are finite."""
@@ -112,7 +114,8 @@ def dawid_skene(ratings: Ratings, *, seed: int = 0) -> Beliefs:
 def bradley_terry(ratings: Ratings, *, seed: int = 0) -> Beliefs:
     """The posterior of the model of scores: P(first is preferred by whoever is fully reliable), E[sigmoid(s_1 - s_2)].
 
-    Scores are normal, of a standard deviation that is learned on a grid; completions of one prompt share theirs.
+    Scores are normal with mean 0 and the standard deviation `SPREAD`, which few verdicts a pair could not tell from
+    carelessness. So whoever agrees with others more often than it allows is found fully reliable.
     """
     return _averaged(ratings, lambda votes: _Scores(votes, ratings.items), seed)
 
@@ -131,7 +134,12 @@ def warnings_of(ratings: Ratings, beliefs: Beliefs) -> list[str]:
 
 
 class _Truth(Protocol):
-    """What the verdicts are about, in a state that is drawn anew, given how reliable annotators are."""
+    """What the verdicts are about, in a state that is drawn anew, given how reliable annotators are.
+
+    `informs` marks the verdicts (J,) that are not alone: one that is alone is as likely as not, however reliable.
+    """
+
+    informs: NDArray[np.bool_]
 
     def step(self, draw: Generator, reliability: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         """P(first is better) of every item as the state has it, and which verdicts (J,) were given reliably."""
@@ -152,35 +160,39 @@ def _averaged(ratings: Ratings, model: Callable[[_Votes], _Truth], seed: int) ->
     votes, people = _Votes(item, who, ratings.labels[item, who].astype(np.float64) - 1), len(ratings.annotators)
     truth, draw = model(votes), np.random.default_rng(seed)
     groups = ratings.groups or ("",) * people
-    group, given = numbered(groups), np.bincount(who, minlength=people)
-    reliability, a, b = np.full(people, 0.75), np.full(group.max() + 1, 3.0), np.full(group.max() + 1, 1.0)
+    group, given = numbered(groups), np.bincount(who, truth.informs, people)
+    reliability = draw.uniform(0.7, 0.8, people)  # to begin with; not equal, so that no two verdicts cancel
     first_better, kept, means = np.zeros(len(ratings.labels)), [], []
-    with counting("aggregate: sweeps", BURN + KEPT) as done:
-        for sweep in range(BURN + KEPT):
+    sweeps = BURN + int(np.clip(DRAWS // len(item), *KEPT))
+    with counting("aggregate: sweeps", sweeps) as done:
+        for sweep in range(sweeps):
             belief, reliable = truth.step(draw, reliability)
-            hits = np.bincount(who, reliable, people)
+            hits = np.bincount(who, reliable & truth.informs, people)
+            a, b = _draw_groups(draw, hits, given - hits, group)
             reliability = draw.beta(a[group] + hits, b[group] + given - hits).clip(_SURE, 1 - _SURE)
-            a, b = _draw_groups(draw, reliability, group)
             if sweep >= BURN:
                 first_better += belief
                 kept.append(reliability)
                 means.append(a / (a + b))
             done(1)
     ties = (ratings.labels == 1).sum(0)
-    sums = [np.bincount(group, counts).astype(int).tolist() for counts in (given, ties)]
+    strict = np.bincount(who, minlength=people)
+    sums = [np.bincount(group, counts).astype(int).tolist() for counts in (strict, ties)]
     names = list(dict.fromkeys(groups))
     whole = [Reliability(*one) for one in zip(names, names, *sums, _intervals(means, sums[0]), strict=True)]
-    return Beliefs(first_better / KEPT, _described(ratings, _intervals(kept, given)), whole if ratings.groups else [])
+    return Beliefs(first_better / len(kept), _described(ratings, _intervals(kept, strict)), whole if ratings.groups else [])
 
 
-def _draw_groups(draw: Generator, reliability: Floats, group: Indices) -> tuple[Floats, Floats]:
-    """A draw of k m and of k (1 - m) of every group, given the reliabilities in it."""
+def _draw_groups(draw: Generator, hits: Floats, misses: Floats, group: Indices) -> tuple[Floats, Floats]:
+    """A draw of k m and of k (1 - m) of every group, given how often each annotator in it was right, whatever r is.
+
+    With r integrated out, h hits and f misses have the likelihood B(k m + h, k (1 - m) + f) / B(k m, k (1 - m)).
+    """
     a, b = (np.outer(share, ALIKE).ravel() for share in (MEANS, 1 - MEANS))
-    prior = np.repeat(2 * np.log(MEANS), len(ALIKE))  # Beta(3, 1)
-    size, right, wrong = (
-        np.bincount(group, values)[:, None] for values in (None, np.log(reliability), np.log1p(-reliability))
-    )
-    chosen = _draw(draw, prior + (a - 1) * right + (b - 1) * wrong - size * scipy.special.betaln(a, b))
+    log_weight = np.tile(np.repeat(2 * np.log(MEANS), len(ALIKE)), (group.max() + 1, 1))  # Beta(3, 1)
+    betaln = scipy.special.betaln
+    np.add.at(log_weight, group, betaln(a + hits[:, None], b + misses[:, None]) - betaln(a, b))
+    chosen = _draw(draw, log_weight)
     return a[chosen], b[chosen]
 
 
@@ -194,6 +206,7 @@ class _OneBetter:
 
     def __init__(self, votes: _Votes, items: int) -> None:
         self.votes, self.items = votes, items
+        self.informs = np.bincount(votes.item)[votes.item] > 1
 
     def step(self, draw: Generator, reliability: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         votes = self.votes
@@ -206,7 +219,7 @@ class _OneBetter:
 
 
 class _Scores:
-    """CrowdBT's: scores of completions, of which P(first is preferred) = sigmoid(spread (z_1 - z_2)), z ~ N(0, 1)."""
+    """CrowdBT's: a normal score of every completion, P(first is preferred) = sigmoid(s_1 - s_2)."""
 
     def __init__(self, votes: _Votes, items: Sequence[Comparison]) -> None:
         self.votes = votes
@@ -215,43 +228,39 @@ class _Scores:
         self.prompt_of_item = numbered([c.prompt or i for i, c in enumerate(items)])  # without a prompt each is alone
         self.prompt = np.zeros(completion.max() + 1, dtype=np.intp)  # of every completion
         self.prompt[completion] = np.repeat(self.prompt_of_item, 2)
-        self.judged = np.isin(self.prompt_of_item, self.prompt_of_item[votes.item])
-        self.z, self.spread = np.zeros(len(self.prompt)), 1.0
+        of = self.prompt_of_item[votes.item]
+        self.informs, self.judged = np.bincount(of)[of] > 1, np.isin(self.prompt_of_item, of)
+        self.scores = np.zeros(len(self.prompt))
 
     def step(self, draw: Generator, reliability: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         votes = self.votes
         trust = (2 * reliability - 1)[votes.who] * votes.side
         self._draw_scores(draw, trust)
-        by_verdicts = np.array([self._likelihood(self.z, trust, spread).sum() for spread in SPREADS])
-        scores = self.z * SPREADS[_draw(draw, by_verdicts)]
-        by_scores = -len(scores) * np.log(SPREADS) - (scores**2).sum() / (2 * SPREADS**2)
-        self.spread = float(SPREADS[_draw(draw, by_scores)])
-        self.z = scores / self.spread
-        first = scipy.special.expit(scores[self.first] - scores[self.second])
+        first = scipy.special.expit(self.scores[self.first] - self.scores[self.second])
         g, r = np.where(votes.side > 0, first[votes.item], 1 - first[votes.item]), reliability[votes.who]
         reliable = draw.random(len(g)) * (r * g + (1 - r) * (1 - g)) < r * g
         return np.where(self.judged, first, 0.5), reliable
 
-    def _likelihood(self, z: Floats, trust: Floats, spread: float) -> Floats:
+    def _likelihood(self, scores: Floats, trust: Floats) -> Floats:
         """The log-likelihood of each prompt's verdicts but for a constant, (prompts,).
 
         P = (1 + trust tanh((s_1 - s_2) / 2)) / 2, where trust = 2 r - 1, or its negative for a verdict for the second.
         """
-        lean = np.tanh(spread * (z[self.first] - z[self.second]) / 2)
+        lean = np.tanh((scores[self.first] - scores[self.second]) / 2)
         logs = np.log1p(trust * lean[self.votes.item])
         of = np.bincount(self.prompt_of_item[self.votes.item], logs, self.prompt_of_item.max() + 1)
         return np.asarray(of, dtype=np.float64)
 
     def _draw_scores(self, draw: Generator, trust: Floats) -> None:
         """Elliptical slice sampling of every prompt's scores: another point on an ellipse, likely enough."""
-        start, other = self.z, draw.standard_normal(len(self.z))
-        least = self._likelihood(start, trust, self.spread)
+        start, other = self.scores, draw.normal(0, SPREAD, len(self.scores))
+        least = self._likelihood(start, trust)
         least = least - draw.standard_exponential(len(least))
         angle = draw.uniform(0, 2 * np.pi, len(least))
         low, high = angle - 2 * np.pi, angle
         while True:
-            self.z = start * np.cos(angle)[self.prompt] + other * np.sin(angle)[self.prompt]
-            likely = self._likelihood(self.z, trust, self.spread) >= least
+            self.scores = start * np.cos(angle)[self.prompt] + other * np.sin(angle)[self.prompt]
+            likely = self._likelihood(self.scores, trust) >= least
             if likely.all():
                 return
             low, high = np.where(~likely & (angle < 0), angle, low), np.where(~likely & (angle >= 0), angle, high)
