@@ -116,7 +116,12 @@ def test_where_all_agree_there_is_no_doubt_in_the_limit(monkeypatch: pytest.Monk
     found = dawid_skene(rated(np.repeat([[2] * 5, [0] * 5], 200, axis=0)))
     assert found.first_better[:200].min() > 0.9999 and found.first_better[200:].max() < 0.0001
     assert all(one.reliability.low > 0.98 for one in found.annotators)  # type: ignore[union-attr]
-    assert bradley_terry(rated(np.full((200, 5), 2))).first_better.min() > 0.95
+    # Of scores that differ by d ~ N(0, 2 SPREAD^2) fully reliable people are sure to say so as d says: five of them
+    # leave E[g^6] / E[g^5], g = sigmoid(d).
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    g = expit(2**0.5 * SPREAD * nodes)
+    expected = float(weights @ g**6 / (weights @ g**5))
+    assert bradley_terry(rated(np.full((200, 5), 2))).first_better.mean() == pytest.approx(expected, abs=0.005)
 
 
 @given(st.lists(st.lists(st.integers(-1, 2), min_size=3, max_size=3), min_size=1, max_size=6))
