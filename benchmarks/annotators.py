@@ -1,6 +1,6 @@
 """Whom to believe: reward models of what careless annotators said, by how their verdicts are aggregated.
 
-    python benchmarks/annotators.py [--seeds 0 1 2] [--sizes 1000 7500] [--out runs/annotators]
+    python benchmarks/annotators.py [--seeds 0 1 2] [--sizes 1000 3000] [--out runs/annotators]
 
 For each seed, benchmarks/overoptimization.yaml makes a fine-tuned model of the café and samples of it, which the gold
 reward compares. Ten simulated annotators judge the comparisons, three of them each, drawn at random: seven agree with
@@ -12,22 +12,26 @@ comparisons held out, of other prompts, against the gold reward. What has been r
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
+import shutil
+from contextlib import redirect_stdout
 from math import log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from overoptimization import REWARD
-from processes import accord
 from rich.console import Console
 from rich.table import Table
 
-from accord.cli.pipeline import run_pipeline
+import accord
 from accord.data import load_data
+from accord.evaluate import evaluate_comparisons
 from accord.evaluate.statistics import mean_interval
 from accord.files import write_rows
+from accord.methods import RewardModel
 from accord.records import Preference, row_to_json
 
 RIGHT = (0.9,) * 7 + (0.55,) * 3
@@ -35,9 +39,9 @@ RIGHT = (0.9,) * 7 + (0.55,) * 3
 LABELS, HELD_OUT = 3, 500
 
 ARMS: dict[str, dict[str, Any]] = {
-    "majority vote": {"by": "majority", "hard": "true"},
+    "majority vote": {"by": "majority", "hard": True},
     "majority, its share": {"by": "majority"},
-    "Dawid-Skene, hard": {"by": "dawid-skene", "hard": "true"},
+    "Dawid-Skene, hard": {"by": "dawid-skene", "hard": True},
     "Dawid-Skene": {"by": "dawid-skene"},
     "Bradley-Terry (CrowdBT)": {"by": "bradley-terry"},
     "clean labels": {},
@@ -49,14 +53,14 @@ def main() -> None:
     """Run what has not been run, and print a table a size."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 7500])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 3000])
     parser.add_argument("--out", type=Path, default=Path("runs/annotators"))
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     found = {(size, arm): [] for size in options.sizes for arm in ARMS}
     for seed in options.seeds:
         folder = options.out / f"seed-{seed}"
-        run_pipeline(Path(__file__).with_name("overoptimization.yaml"), folder / "shared", {"seed": seed})
+        accord.run_pipeline(Path(__file__).with_name("overoptimization.yaml"), folder / "shared", {"seed": seed})
         gold = judged(folder)
         for size, arm in found:
             found[size, arm].append(tried(folder / f"{size}", arm, gold[-HELD_OUT:], gold[:size], seed))
@@ -69,7 +73,7 @@ def judged(folder: Path) -> list[Preference]:
     file = folder / "gold.jsonl"
     if not file.exists():
         samples = folder / "shared" / "samples" / "samples.jsonl"
-        accord("label", {"data": samples, "judge": "cafe", "pairs": 4, "out": file})
+        accord.label(str(samples), str(file), judge="cafe", pairs=4)
     rows = load_data(str(file))
     prompts = {row.prompt for row in rows[-HELD_OUT:]}
     return [row for row in rows[:-HELD_OUT] if row.prompt not in prompts] + rows[-HELD_OUT:]
@@ -82,15 +86,16 @@ def tried(folder: Path, arm: str, held_out: list[Preference], gold: list[Prefere
         write_rows(folder / "held-out.jsonl", held_out)
         write_rows(folder / "gold.jsonl", gold)
         write_rows(folder / "verdicts.jsonl", verdicts(gold, seed))
-        data = folder / "gold.jsonl"
-        if ARMS[arm]:
-            data = out / "comparisons.jsonl"
-            accord("aggregate", {"data": folder / "verdicts.jsonl", "out": data, **ARMS[arm]})
-        model = folder.parent / "shared" / "sft" / "model"
-        settings = {name: value for name, value in REWARD.items() if name != "command"}
-        accord("reward", settings | {"model": model, "data": data, "seed": seed, "out": out / "reward"})
-        check = {"reward": out / "reward" / "model", "data": folder / "held-out.jsonl", "probes": 0}
-        accord("evaluate comparisons", check | {"out": out / "check"})
+        data = out / "comparisons.jsonl" if ARMS[arm] else folder / "gold.jsonl"
+        settings = {name: value for name, value in REWARD.items() if name not in ("command", "model", "data")}
+        with redirect_stdout(io.StringIO()):
+            if ARMS[arm]:
+                accord.aggregate(str(data), data=str(folder / "verdicts.jsonl"), **ARMS[arm])
+            shutil.rmtree(out / "reward", ignore_errors=True)
+            method = RewardModel(**settings, seed=seed)
+            method.fit(str(folder.parent / "shared" / "sft" / "model"), str(data), out=out / "reward")
+            model, held = str(out / "reward" / "model"), str(folder / "held-out.jsonl")
+            evaluate_comparisons(held, str(out / "check"), reward=model, probes=0)
     found = json.loads((out / "check" / "evaluation.json").read_text())
     chosen = {(row.prompt, row.chosen, row.rejected) for row in gold}
     labels = load_data(str(out / "comparisons.jsonl")) if ARMS[arm] else gold
@@ -118,7 +123,9 @@ def verdicts(gold: list[Preference], seed: int) -> list[dict[str, Any]]:
 def show(size: int, found: dict[str, list[dict[str, float]]]) -> None:
     """The means over seeds with Student's intervals, and by how much each arm is more right than the majority vote."""
     first, *_ = found.values()
-    table = Table(f"{size} comparisons", "labels right", "their log-loss", "accuracy", "more than by majority", "log-loss")
+    table = Table(
+        f"{size} comparisons", "labels right", "their log-loss", "accuracy", "more than by majority", "log-loss"
+    )
     for arm, runs in found.items():
         gain = [run["accuracy"] - base["accuracy"] for run, base in zip(runs, first, strict=True)]
         numbers = {name: [run[name] for run in runs] for name in runs[0]}

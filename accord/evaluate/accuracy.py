@@ -48,7 +48,7 @@ class Trial:
 
     @cached_property
     def labels(self) -> Floats:
-        """1 where people preferred the first, 0 where the second, .5 where neither; or how likely the first is better."""
+        """1 where people preferred the first, 0 the second, .5 neither; or the probability that the first is better."""
         return np.array([j.label for j in self.judgments])
 
     @property

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import scipy
@@ -180,10 +180,12 @@ def _averaged(ratings: Ratings, model: Callable[[_Votes], _Truth], seed: int) ->
     sums = [np.bincount(group, counts).astype(int).tolist() for counts in (strict, ties)]
     names = list(dict.fromkeys(groups))
     whole = [Reliability(*one) for one in zip(names, names, *sums, _intervals(means, sums[0]), strict=True)]
-    return Beliefs(first_better / len(kept), _described(ratings, _intervals(kept, strict)), whole if ratings.groups else [])
+    return Beliefs(
+        first_better / len(kept), _described(ratings, _intervals(kept, strict)), whole if ratings.groups else []
+    )
 
 
-def _draw_groups(draw: Generator, hits: Floats, misses: Floats, group: Indices) -> tuple[Floats, Floats]:
+def _draw_groups(draw: Generator, hits: NDArray[Any], misses: NDArray[Any], group: Indices) -> tuple[Floats, Floats]:
     """A draw of k m and of k (1 - m) of every group, given how often each annotator in it was right, whatever r is.
 
     With r integrated out, h hits and f misses have the likelihood B(k m + h, k (1 - m) + f) / B(k m, k (1 - m)).

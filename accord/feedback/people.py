@@ -29,9 +29,9 @@ class Recorded:
     """A judge whose verdicts are rows: preferences (`chosen`, `rejected`), or rankings, where equal ranks are a tie.
 
     A pair is known by its prompt and its two texts, in either order. Where several rows compare it, P(first wins) is
-    the share of them that prefer the first, ties half. A pair that no row compares has an invalid verdict, unless its
-    texts are the same, which is a tie. A plain prompt and a chat of that one user message are the same; so are a plain
-    completion and the assistant's message.
+    the share of them that prefer the first, ties half, and preferences that may be wrong by their probability. A pair
+    that no row compares has an invalid verdict, unless its texts are the same, which is a tie. A plain prompt and a
+    chat of that one user message are the same; so are a plain completion and the assistant's message.
 
     Raises InputError where a row is no comparison.
     """

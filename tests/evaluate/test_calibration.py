@@ -104,8 +104,8 @@ def test_certain_verdicts_have_no_slope_and_ties_alone_no_calibration() -> None:
 
 
 def test_labels_that_may_be_wrong() -> None:
-    # The model says .8, .3 and .5 of the first; people .75, .25 and .9: it prefers what is likelier in the first two, and
-    # what it prefers is so with .75 and .75, a half in the third.
+    # The model says .8, .3 and .5 of the first, people .75, .25 and .9. In the first two it prefers what is likelier,
+    # which is the better with .75; in the third it prefers neither, a half.
     rows = [Judgment(f"p{i}", "a", "b", label, i) for i, label in enumerate((0.75, 0.25, 0.9))]
     trial, chance = Trial(rows, np.array([2.0, -1.0, 0.0])), np.array([0.8, 0.3, 0.5])
     assert trial.accuracy() == wilson(2.5, 3)
