@@ -1,11 +1,11 @@
 """Whom to believe: reward models of what careless annotators said, by how their verdicts are aggregated.
 
-    python benchmarks/annotators.py [--seeds 0 1 2] [--sizes 1000 3000] [--out runs/annotators]
+    python benchmarks/annotators.py [--seeds 0 1 2] [--sizes 1000] [--out runs/annotators]
 
 For each seed, benchmarks/overoptimization.yaml makes a fine-tuned model of the café and samples of it, which the gold
 reward compares. Ten simulated annotators judge the comparisons, three of them each, drawn at random: seven agree with
 the gold reward nine times in ten, three of them with probability .55. `accord aggregate` makes preferences of the
-verdicts, a reward model is fitted to them with the settings of benchmarks/overoptimization.py, and tried on the 500
+verdicts, a reward model is fitted to them with the settings of benchmarks/overoptimization.py, and tried on 3,000
 comparisons held out, of other prompts, against the gold reward. What has been run is taken up, not run again.
 """
 
@@ -36,7 +36,7 @@ from accord.records import Preference, row_to_json
 
 RIGHT = (0.9,) * 7 + (0.55,) * 3
 """How often each annotator agrees with the gold reward."""
-LABELS, HELD_OUT = 3, 500
+LABELS, HELD_OUT = 3, 3000
 
 ARMS: dict[str, dict[str, Any]] = {
     "majority vote": {"by": "majority", "hard": True},
@@ -53,7 +53,7 @@ def main() -> None:
     """Run what has not been run, and print a table a size."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 3000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000])
     parser.add_argument("--out", type=Path, default=Path("runs/annotators"))
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -82,23 +82,24 @@ def judged(folder: Path) -> list[Preference]:
 def tried(folder: Path, arm: str, held_out: list[Preference], gold: list[Preference], seed: int) -> dict[str, float]:
     """The accuracy of the reward model of one arm and of its labels, and the log-loss of both."""
     out = folder / arm.replace(" ", "-")
-    if not (out / "check" / "evaluation.json").exists():
-        write_rows(folder / "held-out.jsonl", held_out)
-        write_rows(folder / "gold.jsonl", gold)
-        write_rows(folder / "verdicts.jsonl", verdicts(gold, seed))
-        data = out / "comparisons.jsonl" if ARMS[arm] else folder / "gold.jsonl"
-        settings = {name: value for name, value in REWARD.items() if name not in ("command", "model", "data")}
-        with redirect_stdout(io.StringIO()):
+    data = out / "comparisons.jsonl" if ARMS[arm] else folder / "gold.jsonl"
+    model, held = out / "reward" / "model", folder / "held-out.jsonl"
+    with redirect_stdout(io.StringIO()):
+        if not model.exists():
+            write_rows(folder / "gold.jsonl", gold)
+            write_rows(folder / "verdicts.jsonl", verdicts(gold, seed))
             if ARMS[arm]:
                 accord.aggregate(str(data), data=str(folder / "verdicts.jsonl"), **ARMS[arm])
             shutil.rmtree(out / "reward", ignore_errors=True)
-            method = RewardModel(**settings, seed=seed)
-            method.fit(str(folder.parent / "shared" / "sft" / "model"), str(data), out=out / "reward")
-            model, held = str(out / "reward" / "model"), str(folder / "held-out.jsonl")
-            evaluate_comparisons(held, str(out / "check"), reward=model, probes=0)
+            settings = {name: value for name, value in REWARD.items() if name not in ("command", "model", "data")}
+            start = folder.parent / "shared" / "sft" / "model"
+            RewardModel(**settings, seed=seed).fit(str(start), str(data), out=out / "reward")
+        if not (out / "check" / "evaluation.json").exists():
+            write_rows(held, held_out)
+            evaluate_comparisons(str(held), str(out / "check"), reward=str(model), probes=0)
     found = json.loads((out / "check" / "evaluation.json").read_text())
     chosen = {(row.prompt, row.chosen, row.rejected) for row in gold}
-    labels = load_data(str(out / "comparisons.jsonl")) if ARMS[arm] else gold
+    labels = load_data(str(data))
     right = [(row.prompt, row.chosen, row.rejected) in chosen for row in labels]
     sure = [row.probability if is_right else 1 - row.probability for row, is_right in zip(labels, right, strict=True)]
     return {

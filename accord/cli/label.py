@@ -16,7 +16,6 @@ from accord import engine, feedback
 from accord.console import show, status
 from accord.engine.config import TemplateOptions
 from accord.errors import InputError
-from accord.evaluate.agreement import rate_items, read_judged
 from accord.evaluate.options import ChatOptions, RowOptions, takes
 from accord.files import write_rows
 from accord.records import Comparison, Preference, Prompt, Ranking, Text, Verdict
@@ -118,12 +117,13 @@ def aggregate(
     Raises:
         InputError: the options do not fit each other or the data, or nobody preferred any completion to another.
     """
+    from accord.evaluate import annotators as models
+    from accord.evaluate.agreement import rate_items, read_judged
+
     judged = read_judged(data, annotators or {}, RowOptions(**options))
     ratings = rate_items(judged)
     if (ratings.labels % 2 != 0).all():  # neither the first, 2, nor the second, 0
         raise InputError("every judgment is a tie, so nothing says which completion is better.")
-    from accord.evaluate import annotators as models
-
     if by == "majority":
         beliefs = models.majority(ratings)
     else:

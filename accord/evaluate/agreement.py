@@ -194,8 +194,8 @@ def rate_items(judgments: Sequence[Judgment]) -> Ratings:
     for j in judgments:
         if groups.setdefault(j.annotator, j.group) != j.group:
             raise InputError(
-                f"row {j.row + 1}: the annotator {j.annotator} is of the group {j.group or 'without a name'!r}, and of "
-                f"{groups[j.annotator] or 'one without a name'!r} before; give everybody one group."
+                f"row {j.row + 1}: the annotator {j.annotator} is in the group {j.group!r}, and was in "
+                f"{groups[j.annotator]!r} before; give everybody one group."
             )
     column = {name: i for i, name in enumerate(groups)}
     items: dict[tuple[Text, frozenset[Text]], tuple[int, Comparison]] = {}

@@ -70,6 +70,7 @@ class Reliability:
 class Beliefs:
     """The probability that the first completion is the better one, (items,), and whom that is taken from."""
 
+    items: tuple[Comparison, ...]
     first_better: Floats
     annotators: list[Reliability]
     groups: list[Reliability]
@@ -103,7 +104,7 @@ def majority(ratings: Ratings) -> Beliefs:
     agrees = compared & (np.sign(lead) == others)
     found = [wilson(int(a), int(n)) if n else None for a, n in zip(agrees.sum(0), compared.sum(0), strict=True)]
     count = np.maximum(given.sum(1), 1)
-    return Beliefs(0.5 + lead.sum(1) / count, _described(ratings, found), [])
+    return Beliefs(ratings.items, 0.5 + lead.sum(1) / count, _described(ratings, found), [])
 
 
 def dawid_skene(ratings: Ratings, *, seed: int = 0) -> Beliefs:
@@ -163,7 +164,7 @@ def _averaged(ratings: Ratings, model: Callable[[_Votes], _Truth], seed: int) ->
     group, given = numbered(groups), np.bincount(who, truth.informs, people)
     reliability = draw.uniform(0.7, 0.8, people)  # to begin with; not equal, so that no two verdicts cancel
     first_better, kept, means = np.zeros(len(ratings.labels)), [], []
-    sweeps = BURN + int(np.clip(DRAWS // len(item), *KEPT))
+    sweeps = BURN + int(np.clip(DRAWS // max(1, len(item)), *KEPT))
     with counting("aggregate: sweeps", sweeps) as done:
         for sweep in range(sweeps):
             belief, reliable = truth.step(draw, reliability)
@@ -180,9 +181,8 @@ def _averaged(ratings: Ratings, model: Callable[[_Votes], _Truth], seed: int) ->
     sums = [np.bincount(group, counts).astype(int).tolist() for counts in (strict, ties)]
     names = list(dict.fromkeys(groups))
     whole = [Reliability(*one) for one in zip(names, names, *sums, _intervals(means, sums[0]), strict=True)]
-    return Beliefs(
-        first_better / len(kept), _described(ratings, _intervals(kept, strict)), whole if ratings.groups else []
-    )
+    members = _described(ratings, _intervals(kept, strict))
+    return Beliefs(ratings.items, first_better / len(kept), members, whole if ratings.groups else [])
 
 
 def _draw_groups(draw: Generator, hits: NDArray[Any], misses: NDArray[Any], group: Indices) -> tuple[Floats, Floats]:

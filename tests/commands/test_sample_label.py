@@ -141,7 +141,11 @@ def test_files_of_annotators_are_aggregated_as_columns_are_and_ties_are_even(
         (VERDICTS, (), "nothing says who judged; name the column by --columns.annotator."),
         ([{**VERDICTS[0], "label": "tie"}], NAMED[4:], "every judgment is a tie"),
         (VERDICTS[:2], (*NAMED[4:], "--by", "mean"), "--by"),
-        ([*VERDICTS[:2], {**VERDICTS[2], "worker": "ann"}], (*NAMED[4:], "--columns.group", "team"), "is of the group"),
+        (
+            [*VERDICTS[:2], {**VERDICTS[2], "worker": "ann"}],
+            (*NAMED[4:], "--columns.group", "team"),
+            "ann is in the group 'b'",
+        ),
     ],
 )
 def test_what_cannot_be_aggregated(

@@ -177,5 +177,5 @@ def test_somebody_who_judged_little_is_taken_for_one_of_his_group() -> None:
 
 def test_an_annotator_of_two_groups_is_refused() -> None:
     rows = [Judgment("p", "a", "b", 1.0, i, "", "ann", group) for i, group in enumerate(("red", ""))]
-    with pytest.raises(InputError, match=r"^row 2: the annotator ann is of the group 'without a name', and of 'red'"):
+    with pytest.raises(InputError, match=r"^row 2: the annotator ann is in the group '', and was in 'red' before"):
         rate_items(rows)
