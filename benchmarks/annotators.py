@@ -43,7 +43,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "majority, its share": {"by": "majority"},
     "Dawid-Skene, hard": {"by": "dawid-skene", "hard": True},
     "Dawid-Skene": {"by": "dawid-skene"},
-    "Bradley-Terry (CrowdBT)": {"by": "bradley-terry"},
+    "CrowdBT, hard": {"by": "bradley-terry", "hard": True},
+    "CrowdBT": {"by": "bradley-terry"},
     "clean labels": {},
 }
 """The options of `accord aggregate`; none where the gold reward's own verdicts are learned."""
