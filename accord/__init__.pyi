@@ -1,4 +1,5 @@
 from .cli.doctor import doctor as doctor
+from .cli.label import aggregate as aggregate
 from .cli.label import label as label
 from .cli.label import score as score
 from .cli.pipeline import run_pipeline as run_pipeline

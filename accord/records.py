@@ -81,12 +81,18 @@ class Preference:
     """Two completions of one prompt, of which the first was preferred, and by how much, where that is known.
 
     `margin` is what the difference of two rewards should be more than 0 (Llama 2, arXiv:2307.09288, eq. 2).
+    `probability` is how likely the first is the better one, in [.5, 1]; 1 where nobody doubts it.
     """
 
     prompt: Text
     chosen: Text
     rejected: Text
     margin: float = 0.0
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.probability <= 1:
+            raise ValueError(f"chosen is better with a probability in [.5, 1], not {self.probability}; swap the two")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +188,9 @@ def row_to_json(row: Row) -> dict[str, Any]:
             return {"input_ids": tokens, "labels": labels}
         case Labeled(_, completion, label):
             return {**prompt, "completion": text_to_json(completion), "label": label}
-        case Preference(_, chosen, rejected, margin):
+        case Preference(_, chosen, rejected, margin, probability):
             asked = {"margin": margin} if margin else {}
+            asked |= {"chosen_probability": probability} if probability != 1 else {}
             return {**prompt, "chosen": text_to_json(chosen), "rejected": text_to_json(rejected), **asked}
         case Ranking(_, completions, ranks):
             return {**prompt, "completions": [text_to_json(c) for c in completions], "ranks": list(ranks)}

@@ -23,7 +23,7 @@ from accord.console import legible, show, status
 from accord.errors import InputError, LeftOut
 from accord.evaluate.options import ChatOptions, takes
 from accord.files import write_rows
-from accord.records import Prompt, Row, Text, Tokenization, row_to_json
+from accord.records import Preference, Prompt, Row, Text, Tokenization, row_to_json
 from accord.records import show as as_text
 
 if TYPE_CHECKING:
@@ -174,6 +174,9 @@ def summary(file: str, rows: Sequence[Row], trees: Sequence[Tree]) -> Table:
     for name, found in lengths.items():
         if found:
             grid.add_row(f"{name}, {unit}", f"{min(found):,} to {max(found):,}, the middle {median(found):,.0f}")
+    doubts = [row.probability for row in rows if isinstance(row, Preference) and row.probability != 1]
+    if doubts:
+        grid.add_row("may be wrong", f"{len(doubts):,} rows, chosen_probability {min(doubts):.3f} to {max(doubts):.3f}")
     return grid
 
 

@@ -1,5 +1,7 @@
 """`accord label`: which of two completions is better? Samples in, preferences out.
 
+`accord aggregate`: the same, as several annotators said it of whom some are careless.
+
 `accord score`: the log-probability a model gives to every completion of every row.
 """
 
@@ -8,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from accord import engine, feedback
-from accord.console import status
+from accord.console import show, status
 from accord.engine.config import TemplateOptions
 from accord.errors import InputError
-from accord.evaluate.options import ChatOptions, takes
+from accord.evaluate.options import ChatOptions, RowOptions, takes
 from accord.files import write_rows
-from accord.records import Comparison, Preference, Prompt, Ranking, Text
+from accord.records import Comparison, Preference, Prompt, Ranking, Text, Verdict
+
+if TYPE_CHECKING:
+    from accord.evaluate.annotators import Beliefs
 
 
 @takes(TemplateOptions)
@@ -28,6 +33,7 @@ def label(
     agreement: float | None = None,
     seed: int = 0,
     pairs: int | None = None,
+    soft: bool = False,
     columns: dict[str, str] | None = None,
     **options: Any,
 ) -> Path:
@@ -45,6 +51,7 @@ def label(
         agreement: how often a simulated labeler agrees with the world's gold reward; without it the judge never errs.
         seed: decides where the simulated labeler errs.
         pairs: at most so many comparisons of each prompt, in the order of its completions.
+        soft: write the judge's probability too, as chosen_probability, and keep ties, as rows of probability .5.
         columns: the data's columns by the names that are read, where they have others: prompt=question,completion=said.
         options: the fields of `TemplateOptions`, of the model that judges.
 
@@ -65,8 +72,8 @@ def label(
         named = feedback.named.labeler_named(judge, agreement, seed)
     feedback.named.give_template(named, judge, TemplateOptions(**options))
     verdicts = feedback.judge.BothOrders(named)(comparisons)
-    preferences, counts = feedback.people.labeled(comparisons, verdicts)
-    if not preferences:
+    preferences, counts = feedback.people.labeled(comparisons, verdicts, soft=soft)
+    if counts.ties + counts.invalid == len(comparisons):
         raise InputError(
             f"the judge found no completion better than another: {counts.ties} ties, {counts.invalid} invalid."
         )
@@ -76,6 +83,65 @@ def label(
         f"{counts.ties} ties, {counts.invalid} invalid"
     )
     return Path(out)
+
+
+@takes(RowOptions)
+def aggregate(
+    out: str,
+    *,
+    data: str | None = None,
+    annotators: dict[str, str] | None = None,
+    by: Literal["dawid-skene", "bradley-terry", "majority"] = "dawid-skene",
+    hard: bool = False,
+    seed: int = 0,
+    **options: Any,
+) -> Beliefs:
+    """Aggregate what several annotators said of the same comparisons: a row for each, with how likely it is right.
+
+    A row has chosen, the likelier of the two, rejected, and chosen_probability. How reliable each annotator is, by how
+    far they agree with each other, is printed, with 95% intervals. Ties count half for the majority; the other two
+    leave them out.
+
+    Args:
+        out: the JSONL file of preferences to write.
+        data: a file or Hub name of judgments with a column that says who judged, or a column for each annotator:
+            --columns.annotator worker, or --columns.label ann,bob. --columns.group names what they are groups by.
+        annotators: instead, a file of judgments for each annotator, as --annotators.ann first.jsonl.
+        by: whom to believe: dawid-skene (one completion is better, and each annotator errs at a rate of his own),
+            bradley-terry (completions have scores, and each annotator follows them to some degree: CrowdBT), or
+            majority (all alike).
+        hard: write the likelier side as certain, without chosen_probability, and leave out what is even.
+        seed: draws the samples of the posterior that dawid-skene and bradley-terry average over.
+        options: the fields of `RowOptions`.
+
+    Raises:
+        InputError: the options do not fit each other or the data, or nobody preferred any completion to another.
+    """
+    from accord.evaluate import annotators as models
+    from accord.evaluate.agreement import rate_items, read_judged
+
+    judged = read_judged(data, annotators or {}, RowOptions(**options))
+    ratings = rate_items(judged)
+    if (ratings.labels % 2 != 0).all():  # neither the first, 2, nor the second, 0
+        raise InputError("every judgment is a tie, so nothing says which completion is better.")
+    if by == "majority":
+        beliefs = models.majority(ratings)
+    else:
+        beliefs = (models.dawid_skene if by == "dawid-skene" else models.bradley_terry)(ratings, seed=seed)
+    verdicts = [Verdict(p) for p in beliefs.first_better.tolist()]
+    rows, counts = feedback.people.labeled(ratings.items, verdicts, soft=not hard)
+    if not rows:
+        raise InputError("every comparison is even, so --hard leaves no row; leave it out.")
+    write_rows(out, rows)
+    show(*beliefs.tables())
+    even = "left out" if hard else "kept"
+    status(
+        f"aggregate: {len(rows)} preferences from {len(judged)} judgments by {len(ratings.annotators)} annotators; "
+        f"{counts.ties} even, and {even}; {ratings.repeated} repeat an annotator's own, and are left out"
+    )
+    for line in models.warnings_of(ratings, beliefs):
+        status(line)
+    return beliefs
 
 
 def comparisons_of(samples: Iterable[tuple[Text, Text]], most: int | None = None) -> list[Comparison]:

@@ -64,6 +64,11 @@ COMMANDS: dict[str, Command] = {
     ),
     "sample": Command("accord.cli.sample:sample", "sample completions of prompts", file="samples.jsonl"),
     "label": Command("accord.cli.label:label", "have a judge compare completions", file="comparisons.jsonl"),
+    "aggregate": Command(
+        "accord.cli.label:aggregate",
+        "decide what several annotators' verdicts amount to, by how reliable each is",
+        file="comparisons.jsonl",
+    ),
     "reward": _method("RewardModel", "fit a reward model to preferences or rankings"),
     "preference": _method("PreferenceModel", "fit a two-argument preference model, which may be cyclic"),
     "dpo": _method("DPO", "optimize a policy on preferences directly"),

@@ -132,18 +132,23 @@ def _preference(columns: Columns) -> Preference | Ranking:
         return Ranking(prompt, (chosen, rejected), (0, 0))
     if chosen == rejected:
         raise InputError("'chosen' and 'rejected' are equal, so the row prefers nothing")
-    return Preference(prompt, chosen, rejected, _margin(columns))
+    margin, probability = _number(columns, "margin", 0.0), _number(columns, "chosen_probability", 1.0)
+    if not 0 <= probability <= 1:
+        raise InputError(f"'chosen_probability' must lie between 0 and 1, not {probability!r}")
+    if probability < 0.5:  # the same said of the other, so that what is called chosen is never the less likely one
+        chosen, rejected, probability = rejected, chosen, 1 - probability
+    return Preference(prompt, chosen, rejected, margin, probability)
 
 
-def _margin(columns: Columns) -> float:
-    value = columns.get("margin")
+def _number(columns: Columns, name: str, default: float) -> float:
+    value = columns.get(name)
     try:
-        margin = 0.0 if value is None else float(value)
+        number = default if value is None else float(value)
     except (TypeError, ValueError):
-        margin = math.nan
-    if not math.isfinite(margin):
-        raise InputError(f"'margin' must be a number, not {value!r}")
-    return margin
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{name!r} must be a number, not {value!r}")
+    return number
 
 
 def _implicit(columns: Columns) -> tuple[Text, Text, Text]:

@@ -138,16 +138,17 @@ def _trees(
             continue
         for head, begin, branches, ranks in planned:
             texts += [head, *(piece.text for said in branches if not isinstance(said, Branch) for piece in said)]
-            plans.append((index, begin, branches, ranks, row.margin if isinstance(row, Preference) else 0.0))
+            said_of_pair = (row.margin, row.probability) if isinstance(row, Preference) else ()
+            plans.append((index, begin, branches, ranks, said_of_pair))
     tokens = iter(tokenize(tokenizer, texts))
     trees = []
-    for index, begin, branches, ranks, margin in plans:
+    for index, begin, branches, ranks, said_of_pair in plans:
         prompt_tokens = begin + tuple(next(tokens))
         joined = tuple(
             said if isinstance(said, Branch) else join(tokenizer, said, [next(tokens) for _ in said])
             for said in branches
         )
-        trees.append(Tree(prompt_tokens, joined, ranks, index, margin))
+        trees.append(Tree(prompt_tokens, joined, ranks, index, *said_of_pair))
     return trees
 
 

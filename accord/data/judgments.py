@@ -19,12 +19,13 @@ from accord.data.load import Source, called, open_rows, read_rows, require_rows
 from accord.data.messages import align, read_prompt
 from accord.data.verdicts import LISTS, verdict
 from accord.errors import InputError, located, nearest
-from accord.records import Row, Text
+from accord.records import Preference, Row, Text
 
-ROLES = ("prompt", "first", "second", "completions", "label", "source", "annotator")
+ROLES = ("prompt", "first", "second", "completions", "label", "source", "annotator", "group")
 """What a column can be named for, beside those of `USUAL`."""
 
-USUAL = {*LISTS, *CHATS, *(name for convention in CONVENTIONS for name in convention.needs)} - {*ROLES}
+USUAL = {*LISTS, *CHATS, "chosen_probability", *(name for convention in CONVENTIONS for name in convention.needs)}
+USUAL -= {*ROLES}
 """The columns by which a row of the usual ones is known."""
 
 
@@ -32,8 +33,9 @@ USUAL = {*LISTS, *CHATS, *(name for convention in CONVENTIONS for name in conven
 class Judgment:
     """Somebody's comparison of two completions: `label` is 1 where the first was found better, 0 the second, .5 a tie.
 
-    `row` is the row of the data it comes from, counted from 0: a row may hold several. `source` is what that row says
-    of where it comes from, `annotator` who judged; both are empty where the row does not say.
+    Where the row says how likely its preference is, `label` is the probability that the first is better. `row` is the
+    row of the data it comes from, counted from 0: a row may hold several. `source` is what that row says of where it
+    comes from, `annotator` who judged, `group` of whom that is one; they are empty where the row does not say.
     """
 
     prompt: Text
@@ -43,6 +45,7 @@ class Judgment:
     row: int = -1
     source: str = ""
     annotator: str = ""
+    group: str = ""
 
 
 def load_judgments(
@@ -61,6 +64,7 @@ def load_judgments(
       texts in that order, an empty line between them; a list of texts is one paragraph. Of several, labels are those of
       as many annotators, called as their columns are; who left a row out has no judgment of it.
     - `source`, `annotator`: "source" and "annotator" unless named, in rows of either sort, where there are such.
+    - `group`: of annotators; read where it is named alone.
 
     Raises InputError as `load_data` does, and where a role is not known, a column is not there, a label says none of
     these, or the labels are 0 and 1, so that 0 may mean a tie or the second answer.
@@ -70,7 +74,7 @@ def load_judgments(
         if role not in (*ROLES, *USUAL):
             hint = nearest(role, ROLES) or f"; there are {', '.join(ROLES)}"
             raise InputError(f"columns can be named for no {role!r}{hint}")
-    if names.keys() <= {"prompt", "source", "annotator"} or names.keys() & USUAL:
+    if names.keys() <= {"prompt", "source", "annotator", "group"} or names.keys() & USUAL:
         return _conventional(data, names, split, limit)
     if names.keys() & {"first", "second", "completions"} not in ({"first", "second"}, {"completions"}):
         raise InputError("name the columns of two answers as first and second, or those of several as completions")
@@ -101,15 +105,16 @@ def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int
                 f"{called(data)} holds no comparisons: rows need chosen and rejected, or completions and ranks, or "
                 "columns named by --columns.first, --columns.second and --columns.label"
             )
-        source, annotator = (_said(columns, {}, role) for role in ("source", "annotator"))
-        judgments += [Judgment(row.prompt, a, b, label, number, source, annotator) for a, b, label in pairs]
+        who = [_said(columns, {}, role) for role in ("source", "annotator", *{"group"} & names.keys())]
+        judgments += [Judgment(row.prompt, a, b, label, number, *who) for a, b, label in pairs]
     return judgments
 
 
 def compared(row: Row) -> list[tuple[Text, Text, float]]:
     """Every pair of a preference's or a ranking's completions, with its label; none for any other row."""
     ranked = combinations(zip(*branches_of(row), strict=False), 2)
-    return [(a, b, 0.5 + 0.5 * ((i < j) - (i > j))) for (a, i), (b, j) in ranked]
+    sure = row.probability if isinstance(row, Preference) else 1.0
+    return [(a, b, 0.5 + (sure - 0.5) * ((i < j) - (i > j))) for (a, i), (b, j) in ranked]
 
 
 def _named(
@@ -128,6 +133,7 @@ def _named(
         prompt = "\n\n".join(_paragraphs(cells[name], name) for name in asked)
     prompt, texts = align(prompt, *(read_completion(cells[name], name) for name in answers))
     source, annotator = (_said(columns, names, role) for role in ("source", "annotator"))
+    group = _said(columns, names, "group") if "group" in names else ""
     pairs = list(combinations(texts, 2))
     judgments = []
     for column in judged:
@@ -142,7 +148,7 @@ def _named(
         said.update(str(label).strip().lower() for label in labels)
         who = annotator if len(judged) == 1 else column
         judgments += [
-            Judgment(prompt, first, second, _label(label, column, answers), row, source, who)
+            Judgment(prompt, first, second, _label(label, column, answers), row, source, who, group)
             for (first, second), label in zip(pairs, labels, strict=True)
         ]
     return judgments

@@ -47,7 +47,8 @@ class Tree:
     """A prompt's tokens and its branches.
 
     `ranks` orders the branches where people did (0 is best, equal ranks tie); `row` is the row of the data the tree
-    came from, counted from 0, so that messages can name it; `margin` is by how much the better of two should lead.
+    came from, counted from 0, so that messages can name it; `margin` is by how much the better of two should lead, and
+    `probability` how likely it is the better one.
     """
 
     prompt: tuple[int, ...]
@@ -55,6 +56,7 @@ class Tree:
     ranks: tuple[int, ...] = ()
     row: int = -1
     margin: float = 0.0
+    probability: float = 1.0
 
     @property
     def size(self) -> int:

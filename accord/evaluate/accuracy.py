@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy
 
-from accord.evaluate.statistics import Floats, Indices, bootstrap, each, fit_logistic, numbered, rate, resampled
+from accord.evaluate.statistics import Floats, Indices, bootstrap, each, fit_logistic, mean, numbered, rate, resampled
 from accord.records import Text
 from accord.results.base import Interval
 from accord.results.comparisons import Bin, Calibration, Part
@@ -48,8 +48,13 @@ class Trial:
 
     @cached_property
     def labels(self) -> Floats:
-        """1 where people preferred the first, 0 where the second, .5 where neither."""
+        """1 where people preferred the first, 0 the second, .5 neither; or the probability that the first is better."""
         return np.array([j.label for j in self.judgments])
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether some labels are probabilities."""
+        return not np.isin(self.labels, (0.0, 0.5, 1.0)).all()
 
     @cached_property
     def clusters(self) -> Indices:
@@ -174,7 +179,7 @@ def calibration(trial: Trial, chance: Floats, *, seed: int = 0) -> Calibration |
         return None
     first = chance[trial.labels != 0.5]  # (S,), of the judgments that are no ties
     confidence = np.maximum(first, 1 - first)  # (S,)
-    agreed = np.where(first == 0.5, 0.5, (first > 0.5) == (strict.labels == 1)).astype(np.float64)  # (S,)
+    agreed = np.where(first == 0.5, 0.5, np.where(first > 0.5, strict.labels, 1 - strict.labels))  # (S,)
     bins = np.array_split(np.argsort(confidence, kind="stable"), bins_for(len(confidence)))
     # Row i holds what judgment i adds to its own bin's gap, so that the mean over rows is (B,), each bin's share of the
     # judgments times its frequency less its confidence, and a weighted mean is the same of a resample.
@@ -194,6 +199,8 @@ def calibration(trial: Trial, chance: Floats, *, seed: int = 0) -> Calibration |
         plain_ece=float(np.abs(measured).sum()),
         if_calibrated=float(np.abs(scatter).sum(1).mean()),
         slope=_slope(strict, first),
+        log_loss=log_loss(strict, first),
+        label_entropy=float(_cross_entropy(strict.labels, strict.labels).mean()) if strict.is_soft else None,
     )
 
 
@@ -251,17 +258,31 @@ def _slope(strict: Trial, first: Floats) -> Interval | None:
         odds = np.log(first) - np.log1p(-first)
     if not np.isfinite(odds).all():
         return None
-    signed = odds * np.sign(strict.labels - 0.5)
-    return bootstrap(lambda weights: fitted_slope(weights, signed), strict.clusters)
+    signed, sure = odds * np.sign(strict.labels - 0.5), np.maximum(strict.labels, 1 - strict.labels)
+    return bootstrap(lambda weights: fitted_slope(weights, signed, sure), strict.clusters)
 
 
-def fitted_slope(weights: Floats, signed: Floats) -> Floats:
+def fitted_slope(weights: Floats, signed: Floats, sure: Floats | float = 1.0) -> Floats:
     """The b of greatest likelihood, the mean of log sigmoid(b z), nearly, (R,): `fit_logistic` has a small penalty.
 
     z is `signed` (n,), the log-odds of what people preferred, and `weights` (R, n) how often each pair is in each
-    resample. NaN where all z that are not 0 have one sign, since then no finite b is best.
+    resample. Where they did so with probability `sure` (n,), it is the mean of p log sigmoid(b z) + (1 - p) log
+    sigmoid(-b z). NaN where all z that are not 0 have one sign and are sure, since then no finite b is best.
     """
     size = float(np.sqrt((signed**2).mean())) or 1.0  # the penalty is for numbers of size 1
-    slopes = fit_logistic((signed / size)[:, None], weights, weights)[:, 0] / size
-    mixed = (weights @ (signed > 0) > 0) & (weights @ (signed < 0) > 0)
-    return np.where(mixed, slopes, np.nan)
+    slopes = fit_logistic((signed / size)[:, None], weights * sure, weights)[:, 0] / size
+    won, lost = (np.where(signed * sign > 0, sure, 0) + np.where(signed * sign < 0, 1 - sure, 0) for sign in (1, -1))
+    return np.where((weights @ won > 0) & (weights @ lost > 0), slopes, np.nan)
+
+
+def log_loss(trial: Trial, chance: Floats) -> Interval | None:
+    """The mean of -p log q - (1 - p) log(1 - q), in nats: p is the label, q `chance` (P,), the model's for the first.
+
+    None where it is infinite, as a verdict that left no doubt was wrong.
+    """
+    losses = _cross_entropy(trial.labels, chance)
+    return mean(losses, trial.clusters) if np.isfinite(losses).all() else None
+
+
+def _cross_entropy(p: Floats, q: Floats) -> Floats:
+    return np.asarray(-scipy.special.xlogy(p, q) - scipy.special.xlog1py(1 - p, -q))

@@ -21,7 +21,7 @@ from accord.errors import InputError
 from accord.evaluate.options import RowOptions, takes
 from accord.evaluate.statistics import FEW, Floats, bootstrap, mean
 from accord.files import require_folder
-from accord.records import Text
+from accord.records import Comparison, Text
 from accord.results.agreement import AgreementResult, AnnotatorPair
 from accord.results.base import Interval
 
@@ -61,9 +61,7 @@ def evaluate_agreement(
         InputError: the options do not fit each other or the data, or no item was judged by two annotators.
     """
     require_folder(out)
-    if (data is None) == (annotators is None):
-        raise InputError("give --data, a file that says who judged, or --annotators.NAME, a file for each of them.")
-    ratings = rate_items(_read(data, annotators or {}, RowOptions(**options)))
+    ratings = rate_items(read_judged(data, annotators or {}, RowOptions(**options)))
     if len(ratings.annotators) < 2:
         raise InputError(f"only {ratings.annotators[0]} judged; agreement needs two annotators.")
     if not len(ratings.counts):
@@ -72,7 +70,10 @@ def evaluate_agreement(
     return result.publish(out)
 
 
-def _read(data: str | None, annotators: Mapping[str, str], options: RowOptions) -> list[Judgment]:
+def read_judged(data: str | None, annotators: Mapping[str, str], options: RowOptions) -> list[Judgment]:
+    """The judgments of a file that says who judged, or of a file for each annotator; InputError unless it is one."""
+    if (data is None) == (not annotators):
+        raise InputError("give --data, a file that says who judged, or --annotators.NAME, a file for each of them.")
     if data is None:
         files = {name: options.judgments(file) for name, file in annotators.items()}
         return [replace(j, annotator=name) for name, some in files.items() for j in some]
@@ -167,12 +168,15 @@ def ceiling(agreement: float) -> float:
 class Ratings:
     """What every annotator said of every item, (items, annotators): an index into `CATEGORIES`, or -1 for nothing.
 
-    `repeated` counts judgments left out because the same annotator had judged the same item before.
+    `repeated` counts judgments left out because the same annotator had judged the same item before. `items` are what
+    was judged, and `groups` has whom each annotator is one of, where that is said.
     """
 
     annotators: tuple[str, ...]
     labels: NDArray[np.int64]
     repeated: int
+    items: tuple[Comparison, ...] = ()
+    groups: tuple[str, ...] = ()
 
     @property
     def counts(self) -> Floats:
@@ -182,21 +186,32 @@ class Ratings:
 
 
 def rate_items(judgments: Sequence[Judgment]) -> Ratings:
-    """The judgments by item, which is a prompt and two completions in whatever order, and by annotator."""
-    annotators = tuple(dict.fromkeys(j.annotator for j in judgments))
-    column = {name: i for i, name in enumerate(annotators)}
-    items: dict[tuple[Text, frozenset[Text]], tuple[int, Text]] = {}
+    """The judgments by item, which is a prompt and two completions in whatever order, and by annotator.
+
+    A probability counts as what it is nearer to, or a tie. InputError where an annotator is of two groups.
+    """
+    groups: dict[str, str] = {}
+    for j in judgments:
+        if groups.setdefault(j.annotator, j.group) != j.group:
+            raise InputError(
+                f"row {j.row + 1}: the annotator {j.annotator} is in the group {j.group!r}, and was in "
+                f"{groups[j.annotator]!r} before; give everybody one group."
+            )
+    column = {name: i for i, name in enumerate(groups)}
+    items: dict[tuple[Text, frozenset[Text]], tuple[int, Comparison]] = {}
     labels: dict[tuple[int, int], int] = {}
     repeated = 0
     for j in judgments:
-        item, first = items.setdefault((j.prompt, frozenset((j.first, j.second))), (len(items), j.first))
-        label = j.label if j.first == first else 1 - j.label
+        new = len(items), Comparison(j.prompt, j.first, j.second)
+        item, judged = items.setdefault((j.prompt, frozenset((j.first, j.second))), new)
+        category = 1 + (j.label > 0.5) - (j.label < 0.5)
         repeated += (item, column[j.annotator]) in labels
-        labels.setdefault((item, column[j.annotator]), CATEGORIES.index(label))
-    table = np.full((len(items), len(annotators)), -1)
+        labels.setdefault((item, column[j.annotator]), category if j.first == judged.first else 2 - category)
+    table = np.full((len(items), len(groups)), -1)
     for index, category in labels.items():
         table[index] = category
-    return Ratings(annotators, table, repeated)
+    of = tuple(groups.values()) if any(groups.values()) else ()
+    return Ratings(tuple(groups), table, repeated, tuple(judged for _, judged in items.values()), of)
 
 
 def between(ratings: Ratings, most: int) -> list[AnnotatorPair]:

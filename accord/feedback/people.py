@@ -29,9 +29,9 @@ class Recorded:
     """A judge whose verdicts are rows: preferences (`chosen`, `rejected`), or rankings, where equal ranks are a tie.
 
     A pair is known by its prompt and its two texts, in either order. Where several rows compare it, P(first wins) is
-    the share of them that prefer the first, ties half. A pair that no row compares has an invalid verdict, unless its
-    texts are the same, which is a tie. A plain prompt and a chat of that one user message are the same; so are a plain
-    completion and the assistant's message.
+    the share of them that prefer the first, ties half, and preferences that may be wrong by their probability. A pair
+    that no row compares has an invalid verdict, unless its texts are the same, which is a tie. A plain prompt and a
+    chat of that one user message are the same; so are a plain completion and the assistant's message.
 
     Raises InputError where a row is no comparison.
     """
@@ -145,16 +145,23 @@ def to_pairs(ranking: Ranking) -> list[Preference]:
     ]
 
 
-def labeled(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> tuple[list[Preference], Counts]:
+def labeled(
+    comparisons: Sequence[Comparison], verdicts: Sequence[Verdict], *, soft: bool = False
+) -> tuple[list[Preference], Counts]:
     """The preferences that verdicts amount to, and how many verdicts were ties (exactly .5) or invalid (None).
 
-    A verdict above .5 chooses the first completion, one below .5 the second.
+    A verdict above .5 chooses the first completion, one below .5 the second. With `soft` preferences have the verdict's
+    probability, and ties are preferences of probability .5; without it ties are left out.
     """
     outcomes = [_outcome(verdict) for verdict in verdicts]
     preferences = [
-        Preference(c.prompt, *((c.first, c.second) if won else (c.second, c.first)))
-        for c, won in zip(comparisons, outcomes, strict=True)
-        if won in (0, 1)
+        Preference(
+            c.prompt,
+            *((c.first, c.second) if won else (c.second, c.first)),
+            probability=max(p, 1 - p) if soft else 1.0,
+        )
+        for c, won, p in zip(comparisons, outcomes, (v.first_wins for v in verdicts), strict=True)
+        if p is not None and (soft or won != 0.5)
     ]
     return preferences, Counts(ties=outcomes.count(0.5), invalid=outcomes.count(None))
 

@@ -3,7 +3,8 @@
     loss = ((log pi(chosen) - log pi(rejected)) - (log ref(chosen) - log ref(rejected)) - 1 / (2 tau))^2
 
 Azar et al. 2023 (arXiv:2310.12036), eq. 17. Where labels are unanimous DPO's margin grows without bound; here it comes
-to rest at 1 / (2 tau).
+to rest at 1 / (2 tau). Where rows have a `chosen_probability` p, the loss is its mean over both labels, and the margin
+comes to rest at (2 p - 1) / (2 tau).
 
 Departures: none; log-probabilities are sums over a completion's tokens. With `--length mean` they are means, and 1 / (2
 tau) is a margin a token.
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from accord import objectives
 from accord.engine.config import require_positive
-from accord.methods.pairs import PreferenceMethod
+from accord.methods.pairs import PreferenceMethod, doubt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,4 +49,4 @@ class IPO(PreferenceMethod):
         return self.length == "mean"
 
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
-        return objectives.preference.ipo(policy, reference, tau=self.tau)
+        return objectives.preference.ipo(policy, reference, tau=self.tau, label_smoothing=doubt(pairs, policy))

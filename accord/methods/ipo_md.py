@@ -51,7 +51,4 @@ class IPOMD(PairwiseMethod):
         return policy.with_network(engine.cache.Mixture(policy.network, reference.network, self.mixture))
 
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
-        wins = pairs.rewards[0::2]
-        won = objectives.preference.ipo(policy, reference, tau=self.tau)
-        lost = objectives.preference.ipo(-policy, -reference, tau=self.tau)
-        return wins * won + (1 - wins) * lost
+        return objectives.preference.ipo(policy, reference, tau=self.tau, label_smoothing=pairs.rewards[1::2])

@@ -58,6 +58,11 @@ class KTO(OfflineMethod):
         return 1
 
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
+        if any(isinstance(row, Preference) and row.probability != 1 for row in rows):
+            raise InputError(
+                "kto learns from certain labels, and rows have a 'chosen_probability': leave it out by --columns "
+                "chosen_probability= to take the likelier as certain."
+            )
         parts = [unpaired(row) if isinstance(row, Preference) else (row,) for row in rows]
         labeled = [each for part in parts for each in part]
         labels = {row.label for row in labeled if isinstance(row, Labeled)}

@@ -80,7 +80,18 @@ class DPOLoss(PairLoss):
         return self.beta
 
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
-        return objectives.preference.dpo(policy, reference, beta=self.beta, label_smoothing=self.label_smoothing)
+        smoothing = doubt(pairs, policy, self.label_smoothing)
+        return objectives.preference.dpo(policy, reference, beta=self.beta, label_smoothing=smoothing)
+
+
+def doubt(trees: Trees, like: Tensor, flipped: float = 0.0) -> Tensor | float:
+    """How likely each tree's order of two is the wrong one, (G,): with probability 1 - p, or `flipped` on the way here.
+
+    p (1 - flipped) of what is right stays so. Where every p is 1 it is `flipped`, a number as it was given.
+    """
+    if all(tree.probability == 1 for tree in trees.trees):
+        return flipped
+    return like.new_tensor([min(0.5, flipped + (1 - 2 * flipped) * (1 - tree.probability)) for tree in trees.trees])
 
 
 def margin(values: Tensor) -> Tensor:

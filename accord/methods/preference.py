@@ -5,8 +5,9 @@
 
 A completion has a score s and a point (a, b) in each of k planes, all read off its last token, so one pass compares
 every pair of a prompt's completions. t is 1 where the first is ranked better, 0 where the second is, 1/2 where they
-tie. The planes are the preference embedding of Zhang et al. 2024 (arXiv:2410.02197); they represent what no reward can:
-the first beats the second, the second the third, and the third the first.
+tie; with a row's `chosen_probability` p it is p and 1 - p. The planes are the preference embedding of Zhang et al. 2024
+(arXiv:2410.02197); they represent what no reward can: the first beats the second, the second the third, and the third
+the first.
 
 Departures: a score of Bradley and Terry's stands beside the planes, so that what is transitive needs none of them; the
 embedding is as long as it is learned to be, where the paper scales it to length 1 and weighs the planes by the prompt.
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from accord import engine, objectives
 from accord.errors import InputError
-from accord.methods.pairs import RankingMethod, agreement
+from accord.methods.pairs import RankingMethod, agreement, doubt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +49,8 @@ class PreferenceModel(RankingMethod):
     def objective(self, model: PreferenceNetwork) -> Objective:
         def loss(trees: Trees) -> tuple[Tensor, Measures]:
             outputs = model.outputs(trees)
-            return objectives.preference.general_ranking(outputs, trees.group, trees.ranks), agreement(outputs, trees)
+            smoothing = doubt(trees, outputs)
+            loss = objectives.preference.general_ranking(outputs, trees.group, trees.ranks, smoothing)
+            return loss, agreement(outputs, trees)
 
         return loss

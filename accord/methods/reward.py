@@ -6,7 +6,8 @@
 Two completions give Bradley-Terry's loss; K of them give that of Ouyang et al. 2022 (arXiv:2203.02155, eq. 1), where
 all pairs of one prompt count as one element. Equal ranks are ties and enter no pair. The second term gives rewards a
 zero, which preferences leave open (Eisenstein et al. 2023, arXiv:2312.09244); by default it is absent. Where rows have
-a `margin`, it is taken off the difference of the two rewards (Llama 2, arXiv:2307.09288, eq. 2).
+a `margin`, it is taken off the difference of the two rewards (Llama 2, arXiv:2307.09288, eq. 2); where they have a
+`chosen_probability` p, the loss is p times that of the pair plus 1 - p times that of the pair the other way round.
 
 Departures: the head starts near zero and not at the policy's output layer; the reward is not normalized afterwards,
 since policy optimization whitens advantages.
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 from accord import engine, objectives
 from accord.console import status
 from accord.errors import InputError, LeftOut
-from accord.methods.pairs import RankingMethod, agreement
+from accord.methods.pairs import RankingMethod, agreement, doubt
 from accord.records import Preference, Ranking, Row
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class RewardModel(RankingMethod):
         def loss(trees: Trees) -> tuple[Tensor, Measures]:
             scores = model.rewards(trees)
             margins = scores.new_tensor([tree.margin for tree in trees.trees])
-            loss = objectives.preference.ranking(scores, trees.group, trees.ranks, margins)
+            loss = objectives.preference.ranking(scores, trees.group, trees.ranks, margins, doubt(trees, scores))
             centered = objectives.preference.centering(scores, trees.group, trees.ranks)
             return loss + self.center_coefficient * centered, agreement(scores[:, None], trees)
 

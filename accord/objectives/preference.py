@@ -22,26 +22,39 @@ from accord.objectives.segments import (
 )
 
 
-def bradley_terry(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0) -> Tensor:
+def bradley_terry(
+    chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, label_smoothing: Tensor | float = 0.0
+) -> Tensor:
     """The negative log-likelihood of preferences under Bradley and Terry (1952), `-log sigmoid(chosen - rejected - m)`.
 
     The reward-model loss of Christiano et al. (2017, arXiv:1706.03741, eq. 1) and, with a margin, of Llama 2 (Touvron
-    et al. 2023, arXiv:2307.09288, eq. 2): logistic regression on the difference of scores.
+    et al. 2023, arXiv:2307.09288, eq. 2): logistic regression on the difference of scores. Where a label points the
+    wrong way with probability e, it is the mean over both, `-(1 - e) log sigmoid(chosen - rejected - m) - e log
+    sigmoid(rejected - chosen - m)`, which without a margin is least where the difference is log (1 - e) / e.
 
     Args:
         chosen: (P,), the score of the preferred completion of every pair.
         rejected: (P,), the score of the other.
         margin: m, by how much the chosen score should lead; one number, or (P,).
+        label_smoothing: e, in [0, 0.5]; one number, or (P,).
 
     Returns:
         (P,).
     """
     require_vectors(chosen=chosen, rejected=rejected)
     require_broadcastable("margin", margin, len(chosen))
-    return -logsigmoid(chosen - rejected - margin)
+    _require_smoothing(label_smoothing, len(chosen))
+    kept, flipped = chosen - rejected - margin, rejected - chosen - margin
+    return -(1 - label_smoothing) * logsigmoid(kept) - label_smoothing * logsigmoid(flipped)
 
 
-def ranking(scores: Tensor, groups: Tensor, ranks: Tensor, margins: Tensor | float = 0.0) -> Tensor:
+def ranking(
+    scores: Tensor,
+    groups: Tensor,
+    ranks: Tensor,
+    margins: Tensor | float = 0.0,
+    label_smoothing: Tensor | float = 0.0,
+) -> Tensor:
     """The K-way Bradley-Terry loss of InstructGPT: the mean over the strict pairs of one prompt.
 
     For K completions of a prompt, `1/|S| * sum over S of -log sigmoid(score_i - score_j)` where S holds the pairs in
@@ -54,6 +67,7 @@ def ranking(scores: Tensor, groups: Tensor, ranks: Tensor, margins: Tensor | flo
         groups: (C,) integers, the prompt each completion answers: 0 to groups - 1, none missing, in any order.
         ranks: (C,) integers, 0 is best, equal ranks tie.
         margins: (groups,), by how much the better of two of a prompt should lead; 0 asks for no more than a lead.
+        label_smoothing: (groups,), how likely the order of a prompt's pairs is the wrong one, as in `bradley_terry`.
 
     Returns:
         (groups,).
@@ -61,8 +75,8 @@ def ranking(scores: Tensor, groups: Tensor, ranks: Tensor, margins: Tensor | flo
     require_vectors(scores=scores)
     size = _require_ranked(groups, ranks, len(scores))
     better, worse = strict_pairs(groups, ranks)
-    asked = margins[groups[better]] if isinstance(margins, Tensor) else margins
-    return _mean_of_pairs(-logsigmoid(scores[better] - scores[worse] - asked), groups[better], size)
+    asked, smoothed = (v[groups[better]] if isinstance(v, Tensor) else v for v in (margins, label_smoothing))
+    return _mean_of_pairs(bradley_terry(scores[better], scores[worse], asked, smoothed), groups[better], size)
 
 
 def centering(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
@@ -110,12 +124,13 @@ def general_preference(first: Tensor, second: Tensor) -> Tensor:
     return first[..., 0] - second[..., 0] + (a_1 * b_2 - b_1 * a_2).sum(-1)
 
 
-def general_ranking(outputs: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
+def general_ranking(outputs: Tensor, groups: Tensor, ranks: Tensor, label_smoothing: Tensor | float = 0.0) -> Tensor:
     """The negative log-likelihood of rankings under `general_preference`: the mean over all pairs of one prompt.
 
     For a pair with log-odds z it is `-t log sigmoid(z) - (1 - t) log sigmoid(-z)`, where t is 1 if the first has the
-    better rank, 0 if the second has, and 1/2 if they tie: a tie is one half of a win for each. A prompt is one element
-    however many completions it has, as in `ranking`; with a single one its loss is 0.
+    better rank, 0 if the second has, and 1/2 if they tie: a tie is one half of a win for each. Where the order is the
+    wrong one with probability e, t is 1 - e, e and 1/2. A prompt is one element however many completions it has, as in
+    `ranking`; with a single one its loss is 0.
 
     Args and returns as for `ranking`, with `outputs` (C, 1 + 2k), what `general_preference` takes of every completion,
     in place of scores.
@@ -125,7 +140,9 @@ def general_ranking(outputs: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
         raise ValueError(f"outputs must hold one row a completion, and is of shape {tuple(outputs.shape)}")
     size = _require_ranked(groups, ranks, len(outputs))
     first, second = (groups[:, None] == groups).triu(diagonal=1).nonzero(as_tuple=True)
-    wins = 0.5 + 0.5 * torch.sign(ranks[second] - ranks[first]).to(outputs.dtype)
+    smoothed = label_smoothing[groups[first]] if isinstance(label_smoothing, Tensor) else label_smoothing
+    _require_smoothing(smoothed, len(first))
+    wins = 0.5 + (0.5 - smoothed) * torch.sign(ranks[second] - ranks[first]).to(outputs.dtype)
     odds = general_preference(outputs[first], outputs[second])
     return _mean_of_pairs(binary_cross_entropy_with_logits(odds, wins, reduction="none"), groups[first], size)
 
@@ -159,7 +176,9 @@ def plackett_luce(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
     return torch.stack(losses) if losses else scores.new_zeros(0)
 
 
-def dpo(policy_margin: Tensor, reference_margin: Tensor, *, beta: float, label_smoothing: float = 0.0) -> Tensor:
+def dpo(
+    policy_margin: Tensor, reference_margin: Tensor, *, beta: float, label_smoothing: Tensor | float = 0.0
+) -> Tensor:
     """Direct preference optimization, `-log sigmoid(beta (policy_margin - reference_margin))`.
 
     Rafailov et al. (2023, arXiv:2305.18290, eq. 7). With full-support pairs labeled by Bradley-Terry on a reward r the
@@ -170,35 +189,45 @@ def dpo(policy_margin: Tensor, reference_margin: Tensor, *, beta: float, label_s
         policy_margin: (P,), log pi(chosen) - log pi(rejected).
         reference_margin: (P,), the same under the reference model; gets no gradient.
         beta: the strength of the KL constraint, above 0.
-        label_smoothing: e, in [0, 0.5].
+        label_smoothing: e, in [0, 0.5]; one number, or (P,).
 
     Returns:
         (P,).
     """
     require_vectors(policy_margin=policy_margin, reference_margin=reference_margin)
     require_positive(beta=beta)
-    require_between(0.0, 0.5, label_smoothing=label_smoothing)
+    _require_smoothing(label_smoothing, len(policy_margin))
     logits = beta * (policy_margin - reference_margin.detach())
     return -(1 - label_smoothing) * logsigmoid(logits) - label_smoothing * logsigmoid(-logits)
 
 
-def ipo(policy_margin: Tensor, reference_margin: Tensor, *, tau: float) -> Tensor:
+def ipo(
+    policy_margin: Tensor, reference_margin: Tensor, *, tau: float, label_smoothing: Tensor | float = 0.0
+) -> Tensor:
     """Identity preference optimization, `(policy_margin - reference_margin - 1 / (2 tau))^2`.
 
     Azar et al. (2023, arXiv:2310.12036, eq. 17). The optimum is `pi_ref exp(p(y beats mu) / tau) / Z`, which stays near
-    the reference even where every label agrees.
+    the reference even where every label agrees. Where a label points the wrong way with probability e, it is the mean
+    over both: with h the difference of the margins and c = 1 / (2 tau),
+
+        (1 - e) (h - c)^2 + e (-h - c)^2  =  (h - (1 - 2e) c)^2 + 4 e (1 - e) c^2
+
+    so that h comes to rest at (1 - 2e) / (2 tau).
 
     Args:
         policy_margin: (P,), log pi(chosen) - log pi(rejected).
         reference_margin: (P,), the same under the reference model; gets no gradient.
         tau: the strength of the KL constraint, above 0.
+        label_smoothing: e, in [0, 0.5]; one number, or (P,).
 
     Returns:
         (P,).
     """
     require_vectors(policy_margin=policy_margin, reference_margin=reference_margin)
     require_positive(tau=tau)
-    return (policy_margin - reference_margin.detach() - 1 / (2 * tau)) ** 2
+    _require_smoothing(label_smoothing, len(policy_margin))
+    rest, e = 1 / (2 * tau), label_smoothing
+    return (policy_margin - reference_margin.detach() - (1 - 2 * e) * rest) ** 2 + 4 * e * (1 - e) * rest**2
 
 
 def kto(
@@ -268,6 +297,14 @@ def _require_ranked(groups: Tensor, ranks: Tensor, length: int) -> int:
     if len(counts) and int(counts.min()) == 0:
         raise ValueError(f"group {int(counts.argmin())} has no completions: groups are numbered from 0 without gaps")
     return len(counts)
+
+
+def _require_smoothing(label_smoothing: Tensor | float, length: int) -> None:
+    """Checks that it is one share in [0, 0.5], or one a pair."""
+    require_broadcastable("label_smoothing", label_smoothing, length)
+    given = torch.as_tensor(label_smoothing)
+    for end in given.aminmax() if given.numel() else ():
+        require_between(0.0, 0.5, label_smoothing=float(end))
 
 
 def _require_outputs(**outputs: Tensor) -> None:

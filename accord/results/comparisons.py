@@ -45,6 +45,10 @@ class Calibration(Record):
     """What `plain_ece` would be on average for a calibrated model, from that scatter alone."""
     slope: MaybeInterval = None
     """What the log-odds should be multiplied by to fit the judgments best; below 1 the model is too sure."""
+    log_loss: MaybeInterval = None
+    """The mean of -p log q - (1 - p) log(1 - q), in nats; None where it is infinite."""
+    label_entropy: float | None = absent_unless_given()
+    """The least that the log-loss could be, where labels are probabilities."""
 
 
 class OnTies(Record):
@@ -170,6 +174,8 @@ class ComparisonsResult(Evaluation):
             "uncorrected": _decimals(calibration.plain_ece),
             "uncorrected, if it were calibrated": _decimals(calibration.if_calibrated),
             "log-odds should be multiplied by": shown(calibration.slope),
+            "log-loss, nats": shown(calibration.log_loss),
+            "the least it could be": _decimals(calibration.label_entropy),
             "rank correlation of lead and length": shown(self.length_correlation),
             "equal leads": str(self.ties or ""),
             "invalid verdicts": str(self.invalid or ""),

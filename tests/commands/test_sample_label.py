@@ -76,6 +76,91 @@ def test_a_reward_model_labels_by_its_scores(base: str, tmp_path: Path, capsys: 
         assert chosen > rejected
 
 
+def test_soft_labels_keep_ties_and_probabilities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = "def judge(prompts, firsts, seconds):\n    return [0.3 if a == 'good' else 0.5 for a in firsts]\n"
+    (tmp_path / "softly.py").write_text(judge, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    rows = [{"prompt": "hi", "completion": c} for c in ("good", "bad", "day")]
+    data, out = write_jsonl(tmp_path / "samples.jsonl", rows), tmp_path / "labels.jsonl"
+    common = ("label", "--data", data, "--out", out, "--judge", "softly:judge")
+    assert accord(*common, "--soft") == 0
+    # The two orders of good and another say log-odds of log(3/7) and 0, together half of that; bad and day are even.
+    said = [(row["chosen"], row["rejected"], row["chosen_probability"]) for row in read_jsonl(out)]
+    likely = pytest.approx(1 / (1 + (3 / 7) ** 0.5))
+    assert said == [("bad", "good", likely), ("day", "good", likely), ("bad", "day", 0.5)]
+    assert accord(*common) == 0
+    assert read_jsonl(out) == [{"prompt": "hi", "chosen": c, "rejected": "good"} for c in ("bad", "day")]
+
+
+VERDICTS = [
+    {"prompt": f"p{i}", "one": "x", "two": "y", "label": label, "worker": who, "team": team}
+    for i in range(12)
+    for who, team, label in (("ann", "a", "A"), ("bob", "a", "A"), ("eve", "b", "B" if i % 2 else "A"))
+]
+NAMED = ("--columns.first", "one", "--columns.second", "two", "--columns.annotator", "worker")
+
+
+@pytest.mark.parametrize("by", ["majority", "dawid-skene", "bradley-terry"])
+def test_verdicts_of_several_annotators_become_preferences(
+    by: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = write_jsonl(tmp_path / "verdicts.jsonl", VERDICTS), tmp_path / "out.jsonl"
+    assert accord("aggregate", "--data", data, *NAMED, "--columns.group", "team", "--by", by, "--out", out) == 0
+    said = capsys.readouterr()
+    assert "12 preferences from 36 judgments by 3 annotators; 0 even" in " ".join(said.err.split())
+    assert all(name in said.out for name in ("ann", "bob", "eve", "reliability"))
+    rows = read_jsonl(out)
+    assert [(row["prompt"], row["chosen"], row["rejected"]) for row in rows] == [(f"p{i}", "x", "y") for i in range(12)]
+    agreed, disputed = (rows[i].get("chosen_probability", 1.0) for i in (0, 1))
+    if by == "majority":
+        assert (agreed, disputed) == (1.0, pytest.approx(2 / 3))
+    else:
+        assert agreed > disputed > 0.7
+    assert accord("aggregate", "--data", data, *NAMED, "--by", by, "--hard", "--out", out) == 0
+    assert read_jsonl(out) == [{"prompt": f"p{i}", "chosen": "x", "rejected": "y"} for i in range(12)]
+
+
+def test_files_of_annotators_are_aggregated_as_columns_are_and_ties_are_even(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ann = write_jsonl(tmp_path / "ann.jsonl", [Preference("hi", "good", "bad"), Preference("bye", "hi", "day")])
+    bob = write_jsonl(tmp_path / "bob.jsonl", [Preference("hi", "good", "bad"), Preference("bye", "day", "hi")])
+    out, files = tmp_path / "out.jsonl", ("--annotators.ann", ann, "--annotators.bob", bob)
+    assert accord("aggregate", *files, "--by", "majority", "--out", out) == 0
+    good, even = read_jsonl(out)
+    assert good == {"prompt": "hi", "chosen": "good", "rejected": "bad"}
+    assert even == {"prompt": "bye", "chosen": "hi", "rejected": "day", "chosen_probability": 0.5}
+    assert accord("aggregate", *files, "--by", "majority", "--hard", "--out", out) == 0
+    assert read_jsonl(out) == [good]
+    assert "1 even, and left out" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "said"),
+    [
+        (VERDICTS, (), "nothing says who judged; name the column by --columns.annotator."),
+        ([{**VERDICTS[0], "label": "tie"}], NAMED[4:], "every judgment is a tie"),
+        (VERDICTS[:2], (*NAMED[4:], "--by", "mean"), "--by"),
+        (
+            [*VERDICTS[:2], {**VERDICTS[2], "worker": "ann"}],
+            (*NAMED[4:], "--columns.group", "team"),
+            "ann is in the group 'b'",
+        ),
+    ],
+)
+def test_what_cannot_be_aggregated(
+    rows: list[dict[str, object]],
+    options: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, out = write_jsonl(tmp_path / "verdicts.jsonl", rows), tmp_path / "out.jsonl"
+    assert accord("aggregate", "--data", data, *NAMED[:4], *options, "--out", out) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and not out.exists()
+
+
 @pytest.mark.parametrize(
     ("completions", "options", "said"),
     [

@@ -89,6 +89,14 @@ CASES = {
         {"prompt": "Human: hi", "completion": " c"},
         Demonstration("Human: hi", " c"),
     ),
+    "a preference that may be wrong": (
+        {"prompt": "p", "chosen": "c", "rejected": "r", "chosen_probability": "0.75"},
+        Preference("p", "c", "r", probability=0.75),
+    ),
+    "what is less likely the better one is the rejected one": (
+        {"prompt": "p", "chosen": "c", "rejected": "r", "margin": 2, "chosen_probability": 0.25},
+        Preference("p", "r", "c", 2.0, 0.75),
+    ),
     "null columns count as absent": ({"prompt": None, "chosen": "x 1", "rejected": "x 2"}, Preference("x", " 1", " 2")),
 }
 
@@ -135,6 +143,8 @@ FAULTS = [
     ({**PAIR, "rejected": " \n"}, "'rejected' is empty"),
     ({**PAIR, "prompt": HI, "rejected": ""}, "'rejected' is empty"),
     ({**PAIR, "rejected": "c"}, "'chosen' and 'rejected' are equal"),
+    ({**PAIR, "chosen_probability": 1.2}, "'chosen_probability' must lie between 0 and 1, not 1.2"),
+    ({**PAIR, "chosen_probability": "likely"}, "'chosen_probability' must be a number, not 'likely'"),
     ({**PAIR, "prompt": HI, "rejected": [a("c")]}, "'chosen' and 'rejected' are equal"),
     ({"chosen": "x y", "rejected": "x y"}, "'chosen' and 'rejected' are equal"),
     ({"chosen": [*HI, a("x")], "rejected": [*HI, a("x")]}, "'chosen' and 'rejected' are equal"),
@@ -204,6 +214,7 @@ def records(draw):
         Demonstration(prompt, x),
         Labeled(prompt, x, draw(st.booleans())),
         Preference(prompt, x, y),
+        Preference(prompt, x, y, margin=0.5, probability=draw(st.floats(0.5, 1))),
         Ranking(prompt, (x, y, z), (0, 2, 0)),
     )
     return draw(st.sampled_from(kinds))

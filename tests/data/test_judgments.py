@@ -142,6 +142,28 @@ def test_several_columns_are_annotators_who_may_skip_a_row() -> None:
     ]
 
 
+def test_the_label_of_a_row_that_may_be_wrong_is_its_probability() -> None:
+    pair = {"prompt": "p", "chosen": "x", "rejected": "y"}
+    rows = [{**pair, "sure": p} for p in (0.75, 0.25, 0.5, 1)]
+    judged = load_judgments(rows, columns={"chosen_probability": "sure"})
+    assert [(j.first, j.second, j.label) for j in judged] == [
+        ("x", "y", 0.75),
+        ("y", "x", 0.75),
+        ("x", "y", 0.5),
+        ("x", "y", 1),
+    ]
+
+
+def test_groups_are_read_where_they_are_named() -> None:
+    usual = [{"prompt": "p", "chosen": "x", "rejected": "y", "annotator": "ann", "group": "red", "team": "blue"}]
+    other = [{"prompt": "p", "a": "x", "b": "y", "label": 1, "annotator": "ann", "group": "red", "team": "blue"}]
+    for rows, names in ((usual, {}), (other, {"first": "a", "second": "b"})):
+        assert [j.group for j in load_judgments(rows, columns=names)] == [""]
+        assert [(j.annotator, j.group) for j in load_judgments(rows, columns={**names, "group": "team"})] == [
+            ("ann", "blue")
+        ]
+
+
 def test_labels_of_0_and_1_alone_may_mean_two_things() -> None:
     with pytest.raises(InputError, match="its labels are 0 and 1, and 0 may be a tie or the second answer"):
         load_judgments([pairwise(0), pairwise(1)], columns=PAIRWISE)

@@ -101,3 +101,34 @@ def test_certain_verdicts_have_no_slope_and_ties_alone_no_calibration() -> None:
     assert found.plain_ece == 0.5  # always certain and right half the time
     tied = [Judgment("p", "a", "b", 0.5)]
     assert calibration(Trial(tied, np.ones(1)), np.ones(1)) is None
+
+
+def test_labels_that_may_be_wrong() -> None:
+    # The model says .8, .3 and .5 of the first, people .75, .25 and .9. In the first two it prefers what is likelier,
+    # which is the better with .75; in the third it prefers neither, a half.
+    rows = [Judgment(f"p{i}", "a", "b", label, i) for i, label in enumerate((0.75, 0.25, 0.9))]
+    trial, chance = Trial(rows, np.array([2.0, -1.0, 0.0])), np.array([0.8, 0.3, 0.5])
+    assert trial.accuracy() == wilson(2.5, 3)
+    found = calibration(trial, chance)
+    assert found is not None and found.log_loss is not None
+    assert found.bins[0].frequency.estimate == pytest.approx((0.75 + 0.75 + 0.5) / 3)
+    losses = -0.75 * log(0.8) - 0.25 * log(0.2), -0.25 * log(0.3) - 0.75 * log(0.7), log(2)
+    assert found.log_loss.estimate == pytest.approx(sum(losses) / 3)
+    entropy = sum(-p * log(p) - (1 - p) * log(1 - p) for p in (0.75, 0.25, 0.9)) / 3
+    assert found.label_entropy == pytest.approx(entropy)
+
+
+def test_the_slope_of_labels_that_may_be_wrong() -> None:
+    # All log-odds are 2 and go as the model says with 3/4: as for certain labels, b = log(3) / 2, and it is finite.
+    ones = np.ones((1, 200))
+    assert fitted_slope(ones, 2 * ones[0], 0.75 * ones[0]) == pytest.approx([log(3) / 2], abs=1e-3)
+    assert np.isnan(fitted_slope(ones, 2 * ones[0]))
+
+
+def test_the_log_loss_of_certain_labels() -> None:
+    rows = [Judgment(f"p{i}", "a", "b", label, i) for i, label in enumerate((1.0, 0.0, 0.5))]
+    found = calibration(Trial(rows, np.ones(3)), np.array([0.8, 0.3, 0.9]))
+    assert found is not None and found.log_loss is not None and found.label_entropy is None
+    assert found.log_loss.estimate == pytest.approx((-log(0.8) - log(0.7)) / 2)  # ties are not asked about
+    wrong = calibration(Trial(rows, np.ones(3)), np.array([1.0, 1.0, 0.9]))
+    assert wrong is not None and wrong.log_loss is None  # infinite

@@ -464,6 +464,63 @@ def test_kto_refuses_labels_that_are_not_booleans() -> None:
         kto(vector(1, 2), torch.tensor([1, 0]), 0.0, beta=0.1)
 
 
+# Labels that may be wrong
+
+
+def test_smoothed_losses_are_the_mean_over_both_labels() -> None:
+    # At a lead of log 3 and e = 1/4: -3/4 log(3/4) - 1/4 log(1/4), the entropy of (3/4, 1/4), which is the least.
+    entropy = -0.75 * math.log(0.75) - 0.25 * math.log(0.25)
+    lead, zero, e = vector(math.log(3)), vector(0.0), vector(0.25)
+    assert bradley_terry(lead, zero, 0.0, e).tolist() == pytest.approx([entropy])
+    assert dpo(lead, zero, beta=1.0, label_smoothing=e).tolist() == pytest.approx([entropy])
+    group = torch.zeros(2, dtype=torch.long)
+    scores = vector(0.0, math.log(3))
+    assert ranking(scores, group, torch.tensor([1, 0]), 0.0, e).tolist() == pytest.approx([entropy])
+    assert general_ranking(scores[:, None], group, torch.tensor([1, 0]), e).tolist() == pytest.approx([entropy])
+    # IPO at h = 1, tau = 1/4, so c = 2: 3/4 (1 - 2)^2 + 1/4 (1 + 2)^2 = 3; at rest h = (1 - 2e) c = 1.
+    h = vector(1.0).requires_grad_()
+    loss = ipo(h, zero, tau=0.25, label_smoothing=e)
+    loss.sum().backward()
+    assert (loss.tolist(), h.grad.tolist()) == ([3.0], [0.0])  # type: ignore[union-attr]
+    # A margin is asked of whichever is better: -3/4 log sigmoid(1 - 2) - 1/4 log sigmoid(-1 - 2).
+    asked = 0.75 * math.log1p(math.exp(1)) + 0.25 * math.log1p(math.exp(3))
+    assert bradley_terry(vector(1.0), zero, 2.0, e).tolist() == pytest.approx([asked])
+
+
+@given(st.floats(-20, 20), st.floats(-20, 20), st.floats(0, 0.5))
+def test_every_smoothed_loss_is_linear_in_the_label(first: float, second: float, e: float) -> None:
+    a, b, doubt = vector(first), vector(second), vector(e)
+    losses = (
+        lambda x, y, s: bradley_terry(x, y, 0.7, s),
+        lambda x, y, s: dpo(x, y, beta=0.3, label_smoothing=s),
+        lambda x, y, s: ipo(x, y, tau=0.2, label_smoothing=s),
+    )
+    for loss, flipped in zip(losses, ((b, a), (-a, -b), (-a, -b)), strict=True):
+        mean = (1 - e) * loss(a, b, 0.0) + e * loss(*flipped, 0.0)
+        torch.testing.assert_close(loss(a, b, doubt), mean, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_labels_without_doubt_leave_every_bit_as_it_was(dtype: torch.dtype) -> None:
+    x = torch.randn(500, dtype=dtype, generator=torch.Generator().manual_seed(0)) * 10
+    y, none = x.roll(1), torch.zeros(500, dtype=dtype)
+    plain = -torch.nn.functional.logsigmoid(x - y - 0.3)
+    assert torch.equal(bradley_terry(x, y, 0.3), plain) and torch.equal(bradley_terry(x, y, 0.3, none), plain)
+    assert torch.equal(ipo(x, y, tau=0.3), (x - y - 1 / 0.6) ** 2)
+
+
+@pytest.mark.parametrize("e", [-0.1, 0.6, vector(0.1, 0.51), vector(0.1, 0.1, 0.1)])
+def test_what_is_no_doubt_is_refused(e: float | Tensor) -> None:
+    a, b = vector(1, 2), vector(0, 0)
+    for loss in (
+        lambda: bradley_terry(a, b, 0.0, e),
+        lambda: dpo(a, b, beta=1.0, label_smoothing=e),
+        lambda: ipo(a, b, tau=1.0, label_smoothing=e),
+    ):
+        with pytest.raises(ValueError, match="label_smoothing must"):
+            loss()
+
+
 def test_gradients_against_finite_differences() -> None:
     a, b = vector(0.3, -1.0, 2.0).requires_grad_(), vector(1.0, 0.4, -0.2).requires_grad_()
     fixed, labels = vector(0.1, -0.2, 0.3), torch.tensor([True, False, True])
