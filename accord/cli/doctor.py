@@ -160,14 +160,15 @@ HEADS = {
 
 def table(title: str, needed: dict[str, dict[str, float]], there: float) -> Table:
     """Gigabytes, a row for each of the settings, which are added one after the other."""
-    parts = [part for part in next(iter(needed.values())) if part != "casts"]
+    every = [*needed.values()]
+    parts = [part for part in every[0] if part != "casts" and (part != "heap" or any(each[part] for each in every))]
     made = Table(title=f"{title}: GB", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     made.add_column("settings", no_wrap=True)
     for part in (*parts, "fits"):
         made.add_column(HEADS.get(part, part), justify="right", no_wrap=True)
     for name, sizes in needed.items():
         each = {**sizes, "activations": sizes["activations"] + sizes["casts"]}
-        row = [f"{each[part] / engine.memory.GB:.1f}" for part in parts]
+        row = [f"{size:.1f}" if (size := each[part] / engine.memory.GB) < 99.95 else f"{size:.0f}" for part in parts]
         label = f"  {name[name.index('+') :]}" if "+" in name else name
         made.add_row(label, *row, "yes" if sizes["at the peak"] <= there else "no")
     return made
