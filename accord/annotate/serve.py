@@ -1,0 +1,67 @@
+"""The server of the pages: one process, bound to this machine unless told otherwise, that ends cleanly."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+
+import uvicorn
+
+from accord.annotate.pages import make_app
+from accord.annotate.project import Progress, Project
+from accord.annotate.tasks.converse import Speaker
+from accord.errors import InputError
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket for the pages. Raises InputError where the address is taken, or not this machine's."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(address)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"nothing can listen at {host}, port {port} ({error}); name another by --port.") from None
+    return opened
+
+
+def serve(
+    project: Project,
+    at: socket.socket,
+    *,
+    speaker: Speaker | None = None,
+    on_progress: Callable[[Progress], bool] = lambda _: False,
+    every: float = 2.0,
+) -> None:
+    """Serve a project's pages until Ctrl-C; requests that have begun are answered first.
+
+    Args:
+        project: what is served.
+        at: where: `listen(host, port)`.
+        speaker: a model that talks, for live conversations.
+        on_progress: is called with the progress again and again; true ends the serving.
+        every: the seconds between.
+    """
+    # No log of requests: links have tokens in them.
+    config = uvicorn.Config(
+        make_app(project, speaker), log_level="warning", access_log=False, server_header=False,
+        timeout_graceful_shutdown=10, h11_max_incomplete_event_size=65536,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(every):
+            if on_progress(project.progress()):
+                server.should_exit = True
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        server.run(sockets=[at])
+    except KeyboardInterrupt:
+        pass  # the server has ended by then
+    finally:
+        ended.set()
+        watching.join(timeout=5)

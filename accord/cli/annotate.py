@@ -1,0 +1,280 @@
+"""`accord annotate`: the pages where people answer, who they are, and what they answered."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+from accord.console import status
+from accord.errors import InputError
+from accord.files import require_folder
+
+if TYPE_CHECKING:
+    from accord.annotate.project import Progress, Project
+    from accord.annotate.tasks.converse import Speaker
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(
+    database: str,
+    data: str | list[str] | None = None,
+    *,
+    task: Literal["compare", "rank", "rate", "write", "plain", "few-shot", "use-case", "edit", "converse"] = "compare",
+    items: int | None = None,
+    people: int | None = None,
+    overlap: int | None = None,
+    guidelines: str | None = None,
+    gold: str | None = None,
+    scales: list[str] | None = None,
+    answers: int | None = None,
+    columns: Mapping[str, str] | None = None,
+    reserve_minutes: float | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    until: int | None = None,
+    server: str | None = None,
+    model: str | None = None,
+    key: str = "OPENAI_API_KEY",
+    temperature: float = 1.0,
+    max_new_tokens: int = 256,
+    seed: int = 0,
+) -> None:
+    """Serve the pages where people answer, until Ctrl-C; the links to them are printed once.
+
+    The same command goes on where it was: items that are there already are not added again.
+
+    Args:
+        database: a file of SQLite, made where there is none, or a postgresql:// URL: one database, one project.
+        data: what is asked about: what `accord sample` writes, or any rows that accord reads.
+        task: what is asked: which of two is better, all in order, numbers on scales, a text, a mended answer, a talk.
+        items: for plain, few-shot and converse, which start from nothing: how many.
+        people: how many people there should be; links are made for those who are missing.
+        overlap: how many people answer each item; 1 for a new project, and it can be raised later.
+        guidelines: a Markdown file that everybody can read beside the work.
+        gold: rows with the right answers, which everybody is asked.
+        scales: for rate, scales as name:low-high, such as helpful:1-5 overall:1-100.
+        answers: for converse, how many answers every turn shows: 2, 3 or 4.
+        columns: names of the rows' columns, as prompt=question,chosen=best.
+        reserve_minutes: how long an item is kept for who was shown it; 20 for a new project.
+        host: the address to listen at; one that others can reach needs a proxy with TLS before it.
+        port: the port to listen at; 0 for any that is free.
+        until: end by itself when there are so many answers.
+        server: for converse, the base URL of an OpenAI-compatible server that has the model.
+        model: for converse, a folder, a Hugging Face Hub name, or smollm2; with `server` what the server calls it.
+        key: the environment variable that holds the server's key, where it wants one.
+        temperature: divides the model's logits; 0 always takes the most likely token.
+        max_new_tokens: the model's answers are cut after so many tokens.
+        seed: of the order of items and answers in a new project, and of the model's answers.
+
+    Raises:
+        InputError: the database cannot be used, a row cannot be asked about, or the options do not fit each other.
+    """
+    project = _opened(
+        database, overlap=overlap, reserve_minutes=reserve_minutes, guidelines=_guidelines(guidelines), seed=seed
+    )
+    from accord.annotate.serve import listen
+    from accord.annotate.serve import serve as serve_pages
+
+    if people is not None and people < 1:
+        raise InputError(f"--people must be at least 1, not {people}.")
+    _add(project, data if data is not None else items, gold, task, columns, scales=scales, answers=answers)
+    speaker = _speaker(server, model, key, temperature, max_new_tokens, seed)
+    at = listen(host, port)
+    base = f"http://{'[' + host + ']' if ':' in host else host}:{at.getsockname()[1]}"
+    _say_links(project, base, project.add_people(people or 0))
+    if host not in LOCAL:
+        status(
+            f"annotate: {host} can be reached from other machines, and links and answers travel as plain text: put a "
+            "proxy with TLS (Caddy, nginx) before it, which passes the Host header on and sets X-Forwarded-Proto."
+        )
+    with _Watch(until) as watch:
+        serve_pages(project, at, speaker=speaker, on_progress=watch)
+    done = project.progress()
+    status(f"annotate: ended with {done.answers:,} of {done.asked:,} answers in {project.database.name}")
+    project.database.close()
+
+
+def people(
+    database: str, *, add: list[str] | None = None, renew: str | None = None, revoke: str | None = None,
+    withdraw: str | None = None, url: str = "http://127.0.0.1:8080",
+) -> None:  # fmt: skip
+    """Make and end people's links, and list who there is.
+
+    Args:
+        database: the project's file of SQLite, or its postgresql:// URL.
+        add: pseudonyms of people to make links for; they are in the rows that are exported.
+        renew: make somebody a new link; the one before ends.
+        revoke: end somebody's link; their answers stay.
+        withdraw: end somebody's link and erase their answers for good; others are asked in their place.
+        url: the address of the pages, which links begin with.
+
+    Raises:
+        InputError: there is no such project or person, or a name is taken.
+    """
+    project = _opened(database, is_new=False)
+    links = project.add_people([add] if isinstance(add, str) else add) if add else {}
+    if renew is not None:
+        links[renew] = project.renew(renew)
+    if revoke is not None:
+        project.revoke(revoke)
+    if withdraw is not None:
+        status(f"annotate: erased {project.withdraw(withdraw)} answers of {withdraw}")
+    for name, token in links.items():
+        print(f"{name}: {url.rstrip('/')}/join/{quote(token)}")
+    if not links:
+        for name, state, count in project.people():
+            print(f"{name}: {count} answers{state}")
+
+
+def export(database: str, out: str, *, task: str | None = None, gold: bool = False) -> Path:
+    """Write what people answered so far as rows that accord reads; also while they go on.
+
+    Args:
+        database: the project's file of SQLite, or its postgresql:// URL.
+        out: the JSONL file to write.
+        task: the task whose answers are written, where the project has several.
+        gold: write the answers to gold questions too.
+
+    Raises:
+        InputError: there is no such project, or no answer yet.
+    """
+    require_folder(Path(out).parent)
+    exported = _opened(database, is_new=False).export(out, task=task, gold=gold)
+    status(f"annotate: {len(exported.rows):,} rows in {out}")
+    for note in exported.notes:
+        status(f"annotate: {note}")
+    return Path(out)
+
+
+def _opened(database: str, *, is_new: bool = True, **settings: Any) -> Project:
+    """The project. Raises InputError where the extra is missing, or there must be one and is none."""
+    missing = [name for name in ("fastapi", "uvicorn", "sqlmodel", "alembic", "markdown_it", "nh3") if not _has(name)]
+    if missing:
+        raise InputError(f"`accord annotate` needs the annotate extra, of which {', '.join(missing)} is not installed.")
+    if not is_new and "://" not in database and not Path(database).is_file():
+        raise InputError(f"there is no database {database}; `accord annotate serve` makes one.")
+    from accord.annotate.project import Project
+
+    return Project.open(database, **settings)
+
+
+def _has(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _guidelines(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--guidelines {path} cannot be read as a text ({error}).") from None
+
+
+def _add(
+    project: Project, data: Any, gold: str | None, task: str, columns: Mapping[str, str] | None, **settings: Any
+) -> None:
+    for source, is_gold in ((data, False), (gold, True)):
+        if source is None:
+            continue
+        added = project.add(source, task, gold=is_gold, columns=columns, **settings)
+        known = f", {added.known:,} were there already" if added.known else ""
+        status(f"annotate: {added.new:,} new {'gold questions' if is_gold else 'items'}{known}")
+        for line in added.left_out:
+            status(f"annotate: {line}")
+    if not project.progress().items:
+        raise InputError("there is nothing to ask about yet: name a file of rows by --data, or how many by --items.")
+
+
+def _say_links(project: Project, base: str, links: Mapping[str, str]) -> None:
+    """Print the owner's link, which is new each time, and those of people who are new: of others only hashes are kept."""
+    print(f"owner: {base}/owner/join/{project.new_owner()}")
+    for name, token in links.items():
+        print(f"{name}: {base}/join/{token}")
+    given = [name for name, _, _ in project.people() if name not in links]
+    if given:
+        status(f"annotate: {', '.join(given)} have their links; `accord annotate people --renew NAME` makes another")
+    if not given and not links:
+        status("annotate: nobody can answer yet: --people says how many links to make")
+    print(f"The pages: {base} (Ctrl-C ends)", flush=True)
+
+
+class _Watch:
+    """The bar of answers in a terminal, lines elsewhere; is true when there are enough."""
+
+    def __init__(self, until: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self.until, self.last = until, -1
+        console = Console(stderr=True)
+        columns = (TextColumn("answers"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"))
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.task = self.bar.add_task("answers", total=None, pace="")
+
+    def __enter__(self) -> _Watch:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, done: Progress) -> bool:
+        pace = f"{done.last_hour:,} in the last hour, {done.left:,} left"
+        self.bar.update(self.task, completed=done.answers, total=done.asked, pace=pace)
+        if self.bar.disable and done.answers >= self.last + max(1, done.asked // 20):
+            status(f"annotate: {done.answers:,} of {done.asked:,} answers, {pace}")
+            self.last = done.answers
+        return self.until is not None and done.answers >= self.until
+
+
+def _speaker(
+    server: str | None, model: str | None, key: str, temperature: float, max_new_tokens: int, seed: int
+) -> Speaker | None:
+    """A model of a server's, or one at hand; None where none is named."""
+    if server is None and model is None:
+        return None
+    import threading
+
+    from accord.engine.sampling import Sampling
+    from accord.records import Message, Prompt
+
+    def sampling(drawn: int) -> Sampling:
+        return Sampling(max_new_tokens, temperature, seed=seed + drawn)
+
+    if server is not None:
+        from accord.chat.served import Server
+        from accord.chat.speaker import Question
+
+        served = Server(server, key).speaker(model)
+
+        def ask(messages: list[dict[str, Any]], n: int, drawn: int) -> list[str]:
+            said = [served.say(Question(_chat(messages), (), max_new_tokens, 0), sampling(drawn + i)) for i in range(n)]
+            return ["".join(saying) for saying in said]
+
+        return ask
+    from accord import engine
+    from accord.evaluate.answers import encoded, sampled
+    from accord.evaluate.options import AnswerOptions
+
+    policy = engine.load.load_model(model or "")
+    options = AnswerOptions(max_new_tokens=max_new_tokens, temperature=temperature)
+    alone = threading.Lock()
+
+    def draw(messages: list[dict[str, Any]], n: int, drawn: int) -> list[str]:
+        prompt = Prompt(tuple(Message(m["role"], m["content"]) for m in messages))
+        with alone:
+            samples = sampled(policy, encoded(policy, [prompt], options), n, sampling(drawn))
+        return [sample.text for sample in samples]
+
+    return draw
+
+
+def _chat(messages: list[dict[str, Any]]) -> Any:
+    from accord.records import Message
+
+    return tuple(Message(one["role"], one["content"]) for one in messages)
