@@ -1,4 +1,4 @@
-"""The pages where people compare, rank, rate and write, and their database; its modules are imported when first used."""
+"""The pages where people compare, rank, rate and write, and their database; imported when first used."""
 
 import lazy_loader
 

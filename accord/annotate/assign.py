@@ -1,8 +1,8 @@
 """Who is asked what: reserving an item, giving it back, and storing an answer, so that no race can double anything.
 
-A reservation is one UPDATE of a slot that is free, and counts if it changed one row. A slot is free if nobody has it, or
-who has it let the time pass; a reservation further ahead than any that is made now comes from a clock that was set back,
-and counts as passed. An answer that is late is still taken, unless somebody else has taken over.
+A reservation is one UPDATE of a slot that is free, and counts if it changed one row. A slot is free if nobody has it,
+or who has it let the time pass; a reservation further ahead than any that is made now comes from a clock that was set
+back, and counts as passed. An answer that is late is still taken, unless somebody else has taken over.
 """
 
 from __future__ import annotations

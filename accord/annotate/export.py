@@ -26,9 +26,9 @@ class Exported:
 def rows_of(session: Session, task: str | None = None, *, gold: bool = False) -> Exported:
     """The rows of the answers that count, of one task, in the order in which they were given.
 
-    Every row has, beside what its task makes of it, `item`, `annotator` (the pseudonym), `order` (how the item's answers
-    were shown), `seconds`, `guideline` (the version), `chosen_by` and `probability` (how the item was drawn), `comment`
-    where there is one, and `gold` where the answer is to a gold question.
+    Beside what its task makes of it every row has `item`, `annotator` (the pseudonym), `order` (how its
+    answers were shown), `seconds`, `guideline` (the version), `chosen_by` and `probability` (how the item was drawn),
+    `comment` where there is one, and `gold` where the answer is to a gold question.
 
     Raises InputError where there is no such answer, or the project has several tasks and none is named.
     """

@@ -45,8 +45,8 @@ def read_items(
         where, known = items.setdefault(item.key, (made.given.where, item))
         if known.content != item.content or known.gold != item.gold:
             raise InputError(
-                f"{made.given.where}: the id {made.given.columns.get('id')!r} is that of {where} already, with different "
-                "content: give each its own."
+                f"{made.given.where}: the id {made.given.columns.get('id')!r} is that of {where} already, with "
+                "different content: give each its own."
             )
         twice += known is not item
     if not items:

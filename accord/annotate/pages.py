@@ -86,6 +86,15 @@ class Pages:
         return person
 
 
+def _signed_in(request: Request) -> Annotator:
+    pages: Pages = request.app.state.pages
+    return pages.person(request)
+
+
+Person = Annotated[Annotator, Depends(_signed_in)]
+"""Who asks."""
+
+
 def key_map(task: Task | None, person: Annotator) -> list[tuple[Action, str]]:
     """The actions of a task's page, or of all pages, each with its key as this person has it."""
     kinds = TASKS.values() if task is None else [task]
@@ -116,6 +125,7 @@ def make_app(project: Project, speaker: Speaker | None = None) -> FastAPI:
 
     pages = Pages(project, speaker)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.pages = pages
     app.add_middleware(Headers)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     add_faults(app, pages)
@@ -156,8 +166,6 @@ def add_faults(app: FastAPI, pages: Pages) -> None:
 
 def add_joining(app: FastAPI, pages: Pages) -> None:
     """Personal links, and the keys of whoever has one."""
-    Person = Annotated[Annotator, Depends(pages.person)]
-
     @app.get("/")
     def front() -> Response:
         return RedirectResponse("/work", 303)
@@ -209,7 +217,6 @@ Form = Annotated[dict[str, str], Depends(_form)]
 
 def add_work(app: FastAPI, pages: Pages) -> None:
     """The item somebody has, its answer, its draft."""
-    Person = Annotated[Annotator, Depends(pages.person)]
     project = pages.project
 
     @app.get("/work")

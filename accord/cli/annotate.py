@@ -29,7 +29,7 @@ def serve(
     overlap: int | None = None,
     guidelines: str | None = None,
     gold: str | None = None,
-    scales: list[str] | None = None,
+    scales: str | list[str] | None = None,
     answers: int | None = None,
     columns: Mapping[str, str] | None = None,
     reserve_minutes: float | None = None,
@@ -99,7 +99,7 @@ def serve(
 
 
 def people(
-    database: str, *, add: list[str] | None = None, renew: str | None = None, revoke: str | None = None,
+    database: str, *, add: str | list[str] | None = None, renew: str | None = None, revoke: str | None = None,
     withdraw: str | None = None, url: str = "http://127.0.0.1:8080",
 ) -> None:  # fmt: skip
     """Make and end people's links, and list who there is.
@@ -191,7 +191,7 @@ def _add(
 
 
 def _say_links(project: Project, base: str, links: Mapping[str, str]) -> None:
-    """Print the owner's link, which is new each time, and those of people who are new: of others only hashes are kept."""
+    """Print the owner's link, new each time, and those of people who are new: of others only hashes are kept."""
     print(f"owner: {base}/owner/join/{project.new_owner()}")
     for name, token in links.items():
         print(f"{name}: {base}/join/{token}")

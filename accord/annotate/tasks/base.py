@@ -91,7 +91,7 @@ class Task:
     """Whether it asks about rows, or starts from nothing, as often as it is told."""
 
     def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
-        """The items that rows make. Raises InputError where one cannot be asked about, or a setting is not the kind's."""
+        """The items that rows make. Raises InputError for a row that cannot be asked about, or another kind's setting."""
         raise NotImplementedError
 
     def shown(self, content: Mapping[str, Any]) -> Sequence[Any]:

@@ -100,7 +100,7 @@ class Converse(Task):
         return dict(answer)
 
     def rows(self, content: Opening, answer: Conversation | Flagged) -> list[dict[str, Any]]:
-        """A comparison for every turn: a preference of two answers, or a ranking of more with the chosen one alone first.
+        """A comparison for every turn: a preference of two answers, or a ranking of more, the chosen one alone first.
 
         A turn whose answers are all the same compares nothing.
         """

@@ -7,7 +7,7 @@ is what somebody with that use would ask.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from accord.annotate.tasks.base import (
     Action,
@@ -86,8 +86,8 @@ class Write(Task):
 
     name = "write"
     asks = "Write the best answer you can"
-    content = Question
-    answer = Written
+    content: ClassVar[type[Content]] = Question
+    answer: ClassVar[type[Content]] = Written
     actions = (Action("done", "Done", "d"),)
     makes = "demonstrations"
 
@@ -112,7 +112,7 @@ class Write(Task):
         """The texts."""
         return {name: value for name, value in answer.items() if isinstance(value, str)}
 
-    def rows(self, content: Question, answer: Written | Flagged) -> list[dict[str, Any]]:
+    def rows(self, content: Any, answer: Any) -> list[dict[str, Any]]:
         """A demonstration; `from_suggestion` says whether there was one to begin with."""
         if isinstance(answer, Flagged):
             return []
@@ -126,8 +126,8 @@ class Plain(Write):
     name = "plain"
     asks = "Write a prompt for any task you like"
     template = "ask"
-    content: Any = Blank
-    answer: Any = Asked
+    content: ClassVar[type[Content]] = Blank
+    answer: ClassVar[type[Content]] = Asked
     makes = "prompts"
     needs_data = False
 
@@ -170,7 +170,7 @@ class UseCase(Plain):
             raise InputError(f"{given.where}: a use case is a text in the column use_case.")
         return Case(use_case=case.strip())
 
-    def rows(self, content: Case, answer: Any) -> list[dict[str, Any]]:
+    def rows(self, content: Any, answer: Any) -> list[dict[str, Any]]:
         """As a plain prompt's, with the use case."""
         return [{**row, "use_case": content.use_case} for row in super().rows(content, answer)]
 
