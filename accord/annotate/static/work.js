@@ -244,8 +244,10 @@ if (scales.length) {
   form.addEventListener("change", mark_scale);
   form.querySelectorAll("[type=range]").forEach((slider) => {
     const number = document.getElementById(slider.dataset.for);
+    const show = () => slider.classList.toggle("untouched", number.value === "");
     slider.hidden = false;
-    slider.addEventListener("input", () => { number.value = slider.value; });
-    number.addEventListener("input", () => { slider.value = number.value; });
+    show();
+    slider.addEventListener("input", () => { number.value = slider.value; show(); });
+    number.addEventListener("input", () => { slider.value = number.value; show(); });
   });
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -174,6 +175,24 @@ def grouped(given: Sequence[Given]) -> list[tuple[Given, Said, list[Said], list[
         group[2].extend(map(text_to_json, answers))
         group[3].extend([one] * len(answers))
     return list(groups.values())
+
+
+def each_answer(given: Sequence[Given]) -> Iterator[tuple[Given, str, Said, Text | None]]:
+    """Every answer by itself: its row, what tells it from others of one id and prompt, the prompt, and the answer.
+
+    A row without an answer is there with None.
+    """
+    seen: dict[str, list[str]] = {}
+    ids = Counter(json.dumps([one.columns.get("id"), text_to_json(one.record.prompt)], default=str) for one in given)
+    for one in given:
+        prompt, answers = require_prompt(one), answers_of(one.record)
+        name = json.dumps([one.columns.get("id"), prompt], default=str)
+        for answer in answers or (None,):
+            said = json.dumps(answer and text_to_json(answer), default=str)
+            others = seen.setdefault(name, [])
+            others += [said] if said not in others else []
+            part = f"/{others.index(said) + 1}" if ids[name] > 1 or len(answers) > 1 else ""
+            yield one, part, prompt, answer
 
 
 def key_of(made: Made) -> str:

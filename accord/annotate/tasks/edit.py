@@ -15,10 +15,9 @@ from accord.annotate.tasks.base import (
     Made,
     Said,
     Task,
-    answers_of,
     comment_of,
+    each_answer,
     flagged,
-    require_prompt,
     said_to,
 )
 from accord.errors import InputError
@@ -54,16 +53,13 @@ class Edit(Task):
         self.no_settings(settings)
         if gold:
             raise InputError("the task edit has no gold questions, as no answer is the right one: leave --gold out.")
-        for one in given:
-            prompt, answers = require_prompt(one), answers_of(one.record)
-            if not answers:
+        for one, part, prompt, answer in each_answer(given):
+            if answer is None:
                 raise InputError(f"{one.where}: the row has no answer to mend: `accord sample` samples some.")
-            for number, answer in enumerate(answers, start=1):
-                original = one_text(answer)
-                if original is None:
-                    raise InputError(f"{one.where}: its answer is a dialogue, and only one message can be mended.")
-                part = f"/{number}" if len(answers) > 1 else ""
-                yield Made(one, part, Draft(prompt=prompt, original=original))
+            original = one_text(answer)
+            if original is None:
+                raise InputError(f"{one.where}: its answer is a dialogue, and only one message can be mended.")
+            yield Made(one, part, Draft(prompt=prompt, original=original))
 
     def read(self, form: Form, content: Draft, shown: Sequence[int]) -> Content:
         """The critique and the edit."""

@@ -16,10 +16,9 @@ from accord.annotate.tasks.base import (
     Made,
     Said,
     Task,
-    answers_of,
     comment_of,
+    each_answer,
     flagged,
-    require_prompt,
 )
 from accord.errors import InputError
 from accord.records import text_to_json
@@ -68,14 +67,11 @@ class Rate(Task):
         """An item of every answer. `scales` are written as name:low-high; one from 1 to 5 unless given."""
         scales = _scales(settings.pop("scales", None) or ["quality:1-5"])
         self.no_settings(settings)
-        for one in given:
-            prompt, answers = require_prompt(one), answers_of(one.record)
-            if not answers:
+        for one, part, prompt, answer in each_answer(given):
+            if answer is None:
                 raise InputError(f"{one.where}: the row has no answer to rate: `accord sample` samples some.")
-            for number, answer in enumerate(map(text_to_json, answers), start=1):
-                rated = Rated(prompt=prompt, completion=answer, scales=scales)
-                part = f"/{number}" if len(answers) > 1 else ""
-                yield Made(one, part, rated, _gold(one, scales) if gold else None)
+            rated = Rated(prompt=prompt, completion=text_to_json(answer), scales=scales)
+            yield Made(one, part, rated, _gold(one, scales) if gold else None)
 
     def shown(self, content: Mapping[str, Any]) -> Sequence[Any]:
         """Nothing: there is one answer."""

@@ -21,8 +21,8 @@ from accord.annotate.tasks.base import (
     Task,
     answers_of,
     comment_of,
+    each_answer,
     flagged,
-    require_prompt,
     said_to,
 )
 from accord.annotate.tasks.edit import one_text
@@ -92,13 +92,14 @@ class Write(Task):
     makes = "demonstrations"
 
     def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
-        """An item of every prompt; a row's completion is a suggestion, and others' answers are none."""
+        """An item of every prompt, one of every suggestion where rows have a completion; other answers suggest nothing."""
         self.no_settings(settings)
         _no_gold(self, gold)
-        for one in given:
-            answers = answers_of(one.record)
-            suggestion = one_text(answers[0]) if len(answers) == 1 else None
-            yield Made(one, "", Question(prompt=require_prompt(one), suggestion=suggestion))
+        for one, part, prompt, answer in each_answer(given):
+            if answer is None or len(answers_of(one.record)) == 1:
+                yield Made(one, part, Question(prompt=prompt, suggestion=answer and one_text(answer)))
+            elif answer == answers_of(one.record)[0]:
+                yield Made(one, "", Question(prompt=prompt))
 
     def read(self, form: Form, content: Any, shown: Sequence[int]) -> Content:
         """The text."""
