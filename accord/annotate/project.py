@@ -193,7 +193,7 @@ class Project:
                 try:
                     session.flush()
                 except IntegrityError:
-                    raise InputError(f"there is a {name} already; give everybody a name of their own.") from None
+                    raise InputError(f"the name {name} is taken: give everybody their own.") from None
         return made
 
     def renew(self, name: str) -> str:

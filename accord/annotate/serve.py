@@ -7,11 +7,30 @@ import threading
 from collections.abc import Callable
 
 import uvicorn
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
 
-from accord.annotate.pages import make_app
+from accord.annotate.guard import Headers
+from accord.annotate.owner import add_owner_pages
+from accord.annotate.pages import HERE, Pages, add_faults, add_joining
 from accord.annotate.project import Progress, Project
 from accord.annotate.tasks.converse import Speaker
+from accord.annotate.work import add_work
 from accord.errors import InputError
+
+
+def make_app(project: Project, speaker: Speaker | None = None) -> FastAPI:
+    """The application: an annotator's pages, and the owner's at /owner."""
+    pages = Pages(project, speaker)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.pages = pages
+    app.add_middleware(Headers)
+    app.mount("/static", StaticFiles(directory=HERE / "static"))
+    add_faults(app, pages)
+    add_joining(app, pages)
+    add_work(app, pages)
+    add_owner_pages(app, pages)
+    return app
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from accord.errors import InputError
-from accord.records import Demonstration, Labeled, Preference, Prompt, Ranking, Row, Text, text_to_json
+from accord.records import Demonstration, Labeled, Preference, Ranking, Row, Text, text_to_json
 
 Form = Mapping[str, str]
 """What a page's form holds when it is sent, by the names of its fields."""
@@ -92,7 +92,7 @@ class Task:
     """Whether it asks about rows, or starts from nothing, as often as it is told."""
 
     def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
-        """The items that rows make. Raises InputError for a row that cannot be asked about, or another kind's setting."""
+        """The items that rows make. Raises InputError for a row that does not fit, and for another kind's settings."""
         raise NotImplementedError
 
     def shown(self, content: Mapping[str, Any]) -> Sequence[Any]:
@@ -202,8 +202,3 @@ def key_of(made: Made) -> str:
         return f"{named}{made.part}"
     held = json.dumps([type(made.content).__name__, made.content.model_dump(mode="json")], sort_keys=True)
     return hashlib.sha256(held.encode("utf-8", "surrogatepass")).hexdigest()[:20]
-
-
-def has_prompt_only(record: Row) -> bool:
-    """Whether a row is a prompt alone."""
-    return isinstance(record, Prompt)

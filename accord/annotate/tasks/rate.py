@@ -110,7 +110,7 @@ def _scales(written: str | Sequence[str]) -> list[Scale]:
     """Scales of texts such as helpful:1-5. Raises InputError where one is none, or two have one name."""
     scales = []
     for text in [written] if isinstance(written, str) else written:
-        match = re.fullmatch(r"(.{1,60}?):(-?\d{1,5})-(-?\d{1,5})", text.strip())
+        match = re.fullmatch(r"([^:]{1,60}):(-?\d{1,5})-(-?\d{1,5})", text.strip())
         if match is None or int(match[2]) >= int(match[3]):
             raise InputError(f"--scales are written as name:low-high, such as helpful:1-5, not {text!r}.")
         scales.append(Scale(name=match[1].strip(), low=int(match[2]), high=int(match[3])))

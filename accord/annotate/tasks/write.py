@@ -92,12 +92,12 @@ class Write(Task):
     makes = "demonstrations"
 
     def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
-        """An item of every prompt, one of every suggestion where rows have a completion; other answers suggest nothing."""
+        """An item of every prompt, or suggestion where rows have a completion; other answers suggest nothing."""
         self.no_settings(settings)
         _no_gold(self, gold)
         for one, part, prompt, answer in each_answer(given):
             if answer is None or len(answers_of(one.record)) == 1:
-                yield Made(one, part, Question(prompt=prompt, suggestion=answer and one_text(answer)))
+                yield Made(one, part, Question(prompt=prompt, suggestion=None if answer is None else one_text(answer)))
             elif answer == answers_of(one.record)[0]:
                 yield Made(one, "", Question(prompt=prompt))
 

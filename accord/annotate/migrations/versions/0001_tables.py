@@ -23,7 +23,7 @@ def upgrade() -> None:
     op.create_table(
         "guideline",
         key(),
-        sa.Column("text", sa.Text, nullable=False),
+        sa.Column("text", sa.String, nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
     )
     op.create_table(
