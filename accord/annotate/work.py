@@ -30,7 +30,13 @@ def add_work(app: FastAPI, pages: Pages) -> None:
         if slot is not None:
             return work_page(pages, request, person, slot.id or 0)
         with project.database.reading() as session:
-            return pages.page("done", request, person=person, answered=_answered(session, person))
+            return pages.page(
+                "done",
+                request,
+                person=person,
+                answered=_answered(session, person),
+                stored=request.query_params.get("stored", ""),
+            )
 
     @app.get("/work/{slot}")
     def again(request: Request, person: Person, slot: int) -> Response:

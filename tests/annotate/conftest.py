@@ -80,7 +80,9 @@ def server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     with ExitStack() as stack:
 
         def start(data: Any, task: str, speaker: Any = None, **settings: Any) -> Server:
-            project = Project.open(Path(tempfile.mkdtemp(dir=tmp_path)) / "labels.db", guidelines="Be **kind**.")
+            project = Project.open(
+                Path(tempfile.mkdtemp(dir=tmp_path)) / "labels.db", overlap=2, guidelines="Be **kind**."
+            )
             project.add(data, task, **settings)
             return stack.enter_context(serving(project, ["ann", "bob"], speaker))
 
