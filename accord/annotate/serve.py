@@ -40,6 +40,7 @@ def listen(host: str, port: int) -> socket.socket:
         opened = socket.socket(family, socket.SOCK_STREAM)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(address)
+        opened.listen(128)
     except (OSError, OverflowError) as error:
         raise InputError(f"nothing can listen at {host}, port {port} ({error}); name another by --port.") from None
     return opened

@@ -314,14 +314,19 @@ def test_hostile_texts_do_nothing(chromium: Any, server: Start) -> None:
     def speaker(messages: list[dict[str, Any]], n: int, seed: int) -> list[str]:
         return [HOSTILE + str(i) for i in range(n)]
 
+    served = server([pair], "compare", speaker)
     for task, data, more in (
-        ("compare", [pair], {}), ("rank", [{**row, "completions": [HOSTILE, "b"], "ranks": [0, 1]}], {}),
-        ("rate", [one], {"scales": [f"{HOSTILE[:40].replace(':', ' ')}:1-5"]}), ("write", [one], {}),
-        ("edit", [one], {}), ("use-case", [{"use_case": HOSTILE}], {}), ("converse", [row], {"speaker": speaker}),
+        ("rank", [{**row, "id": "rank", "completions": [HOSTILE, "b"], "ranks": [0, 1]}], {}),
+        ("rate", [{**one, "id": "rate"}], {"scales": [f"{HOSTILE[:40].replace(':', ' ')}:1-5"]}),
+        ("write", [{**one, "id": "write"}], {}), ("edit", [{**one, "id": "edit"}], {}),
+        ("use-case", [{"use_case": HOSTILE}], {}), ("converse", [{**row, "id": "converse"}], {}),
     ):  # fmt: skip
-        served = server(data, task, **more)
-        with visiting(chromium, served) as page:
-            if task == "converse":
+        served.project.add(data, task, **more)
+    tasks = []
+    with visiting(chromium, served) as page:
+        while page.locator("form[data-task]").count():
+            tasks.append(page.get_attribute("form[data-task]", "data-task"))
+            if tasks[-1] == "converse":
                 page.fill("#said", HOSTILE)
                 click(page, "text=Send")
             page.fill("#comment", HOSTILE)
@@ -334,3 +339,6 @@ def test_hostile_texts_do_nothing(chromium: Any, server: Start) -> None:
             assert all(link == ["http:", "noopener noreferrer nofollow"] for link in links)
             assert not {"\u202e", "\u2066", "\x1b"} & set(page.inner_text("main"))
             page.mouse.move(300, 300)
+            assert page.evaluate("window.faults") == []
+            press(page, "s")
+    assert sorted(tasks) == sorted(["compare", "rank", "rate", "write", "edit", "use-case", "converse"])
