@@ -145,6 +145,7 @@ def test_answers_are_ranked(chromium: Any, server: Start) -> None:
         page.wait_for_selector("text=1 answered")
 
 
+@pytest.mark.slow
 def test_an_answer_is_rated(chromium: Any, server: Start) -> None:
     rows = [{"prompt": f"q{i}", "completion": "a"} for i in range(3)]
     served = server(rows, "rate", scales=["helpful:1-5", "honest:1-5", "overall:1-100"])
@@ -173,6 +174,7 @@ def test_an_answer_is_rated(chromium: Any, server: Start) -> None:
         page.wait_for_selector("text=1 answered")
 
 
+@pytest.mark.slow
 def test_a_demonstration_is_written(chromium: Any, server: Start) -> None:
     served = server([{"prompt": f"q{i}", "completion": "I *think* so.\nYes."} for i in range(3)], "write")
     with visiting(chromium, served) as page:
@@ -193,6 +195,7 @@ def test_a_demonstration_is_written(chromium: Any, server: Start) -> None:
         page.wait_for_selector("text=1 answered")
 
 
+@pytest.mark.slow
 def test_prompts_are_written(chromium: Any, server: Start) -> None:
     for task, data in (("plain", 2), ("use-case", [{"use_case": "a choir"}]), ("few-shot", 2)):
         served = server(data, task)
@@ -206,6 +209,7 @@ def test_prompts_are_written(chromium: Any, server: Start) -> None:
             assert page.locator("main textarea:visible").first.input_value() == "text"
 
 
+@pytest.mark.slow
 def test_an_answer_is_mended(chromium: Any, server: Start) -> None:
     served = server([{"prompt": f"q{i}", "completion": "The Rhine."} for i in range(4)], "edit")
     with visiting(chromium, served) as page:
@@ -226,6 +230,7 @@ def test_an_answer_is_mended(chromium: Any, server: Start) -> None:
         page.wait_for_selector("text=1 answered")
 
 
+@pytest.mark.slow
 def test_a_model_is_talked_with(chromium: Any, server: Start) -> None:
     def speaker(messages: list[dict[str, Any]], n: int, seed: int) -> list[str]:
         return [f"**{messages[-1]['content']}** {i}" for i in range(n)]
