@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from sqlmodel import col, select
 
 from accord.annotate.database import Answer, Slot
