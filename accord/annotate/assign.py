@@ -17,8 +17,11 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from accord.annotate.database import Annotator, Answer, Item, Skip, Slot
-from accord.annotate.project import Project
+from accord.annotate.project import Project, slots
 from accord.annotate.tasks import TASKS
+
+OTHERS = aliased(Slot)
+"""Slots beside the one that a query is about."""
 
 
 class Refused(Exception):
@@ -61,7 +64,7 @@ def is_free(now: float, reserve_seconds: float) -> ColumnElement[bool]:
 def _not_seen(person: Annotator) -> tuple[ColumnElement[bool], ...]:
     return tuple(
         ~exists().where(col(kind.item_id) == col(Item.id), col(kind.annotator_id) == person.id)
-        for kind in (aliased(Slot), Skip)
+        for kind in (OTHERS, Skip)
     )
 
 
@@ -71,7 +74,7 @@ def _free(project: Project, session: Session, person: Annotator) -> tuple[Slot, 
         select(Slot, Item)
         .join(Item, col(Item.id) == Slot.item_id)
         .where(is_free(project.clock(), project.settings.reserve_seconds), col(Item.gold).is_(None), *_not_seen(person))
-        .order_by(col(Item.position), col(Slot.number))
+        .order_by(col(Slot.position), col(Slot.number))
         .limit(1)
         .with_for_update(skip_locked=True, of=Slot)
     )
@@ -83,15 +86,16 @@ def _free(project: Project, session: Session, person: Annotator) -> tuple[Slot, 
     asked = session.exec(gold.order_by(col(Item.position)).limit(1)).first()
     if asked is not None:
         number = session.exec(select(func.count(col(Slot.id))).where(Slot.item_id == asked.id)).one()
-        slot = Slot(item_id=asked.id or 0, number=number)
+        (slot,) = slots([asked], [number])
         session.add(slot)
         session.flush()
         return slot, {"chosen_by": "gold", "probability": 1.0}
     begun = exists().where(col(Slot.item_id) == col(Item.id), col(Slot.annotator_id).is_not(None)).correlate(Item)
-    fresh = select(func.count(col(Item.id))).where(col(Item.gold).is_(None), ~begun, *_not_seen(person))
+    fresh = select(func.count(col(Item.id))).where(col(Item.gold).is_(None), ~begun)
     if not session.exec(fresh.where(col(Item.id) == item.id)).one():
         return slot, {"chosen_by": "overlap", "probability": 1.0}
-    return slot, {"chosen_by": "random", "probability": 1 / session.exec(fresh).one()}
+    skipped = exists().where(col(Skip.item_id) == col(Item.id), col(Skip.annotator_id) == person.id)
+    return slot, {"chosen_by": "random", "probability": 1 / session.exec(fresh.where(~skipped)).one()}
 
 
 def _reserve(project: Project, session: Session, slot: Slot, person: Annotator, how: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Engine, UniqueConstraint, event, inspect
+from sqlalchemy import JSON, BigInteger, Column, Engine, Index, UniqueConstraint, event, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 from sqlmodel import Field, Session, SQLModel, create_engine
@@ -76,14 +76,20 @@ class Slot(SQLModel, table=True):
     """Room for one person's answer to an item, and who has it.
 
     `shown` is the order in which this person sees the answers (indices into the item's), `probability` that with which
-    the item was drawn by the way that `chosen_by` names, `draft` the form as it was last typed.
+    the item was drawn by the way that `chosen_by` names, `draft` the form as it was last typed. `position` is the
+    item's, so that an index has the next slot.
     """
 
-    __table_args__ = (UniqueConstraint("item_id", "number"), UniqueConstraint("item_id", "annotator_id"))
+    __table_args__ = (
+        UniqueConstraint("item_id", "number"),
+        UniqueConstraint("item_id", "annotator_id"),
+        Index("ix_slot_next", "done", "position", "number"),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     item_id: int = Field(foreign_key="item.id")
     number: int
+    position: int = Field(sa_column=Column(BigInteger, nullable=False))
     annotator_id: int | None = Field(default=None, foreign_key="annotator.id", index=True)
     reserved_at: float | None = None
     expires_at: float | None = None
@@ -92,7 +98,7 @@ class Slot(SQLModel, table=True):
     chosen_by: str = ""
     probability: float | None = None
     draft: dict[str, Any] | None = Field(default=None, sa_column=_json())
-    done: bool = Field(default=False, index=True)
+    done: bool = False
 
 
 class Skip(SQLModel, table=True):

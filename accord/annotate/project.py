@@ -13,7 +13,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,12 @@ MINUTES = 20.0
 def hashed(token: str) -> str:
     """What is kept of a link's token: its SHA-256. Tokens have 256 random bits, so there is nothing to guess."""
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+
+
+def slots(items: Iterable[Item], numbers: Iterable[int]) -> list[Slot]:
+    """Slots of these numbers for every item."""
+    many = list(numbers)
+    return [Slot(item_id=item.id or 0, number=n, position=item.position) for item in items for n in many]
 
 
 @dataclass(frozen=True)
@@ -103,9 +109,8 @@ class Project:
             if reserve_minutes is not None:
                 settings.reserve_seconds = 60 * reserve_minutes
             if overlap is not None and overlap > settings.overlap:
-                items = session.exec(select(Item.id).where(col(Item.gold).is_(None))).all()
-                numbers = range(settings.overlap, overlap)
-                session.add_all(Slot(item_id=i, number=number) for i in items if i for number in numbers)
+                items = session.exec(select(Item).where(col(Item.gold).is_(None))).all()
+                session.add_all(slots(items, range(settings.overlap, overlap)))
                 settings.overlap = overlap
             project = cls(opened, settings)
             if guidelines is not None:
@@ -160,8 +165,7 @@ class Project:
                     )
             session.add_all(new)
             session.flush()
-            numbers = range(0 if gold else self.settings.overlap)
-            session.add_all(Slot(item_id=item.id or 0, number=number) for item in new for number in numbers)
+            session.add_all(slots(new, range(0 if gold else self.settings.overlap)))
         return Added(len(new), len(items) - len(new), left_out)
 
     def new_owner(self) -> str:

@@ -50,6 +50,7 @@ def upgrade() -> None:
         key(),
         of("item", nullable=False),
         sa.Column("number", sa.Integer, nullable=False),
+        sa.Column("position", sa.BigInteger, nullable=False),
         of("annotator", index=True),
         sa.Column("reserved_at", sa.Float),
         sa.Column("expires_at", sa.Float),
@@ -58,10 +59,11 @@ def upgrade() -> None:
         sa.Column("chosen_by", sa.String, nullable=False),
         sa.Column("probability", sa.Float),
         sa.Column("draft", sa.JSON),
-        sa.Column("done", sa.Boolean, nullable=False, index=True),
+        sa.Column("done", sa.Boolean, nullable=False),
         sa.UniqueConstraint("item_id", "number"),
         sa.UniqueConstraint("item_id", "annotator_id"),
     )
+    op.create_index("ix_slot_next", "slot", ["done", "position", "number"])
     op.create_table(
         "skip",
         key(),
