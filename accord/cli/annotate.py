@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from accord.console import status
 from accord.errors import InputError
+from accord.evaluate.options import AnswerOptions, takes
 from accord.files import require_folder
 
 if TYPE_CHECKING:
@@ -19,29 +21,64 @@ if TYPE_CHECKING:
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
+@dataclass(kw_only=True)
+class SpeakerOptions:
+    """The model of live conversations."""
+
+    server: str | None = None
+    """For converse, the base URL of an OpenAI-compatible server that has the model."""
+    model: str | None = None
+    """For converse, a folder, a Hugging Face Hub name, or smollm2; with a server what the server calls it."""
+    key: str = "OPENAI_API_KEY"
+    """The environment variable that holds the server's key, where it wants one."""
+    temperature: float = 1.0
+    """Divides the model's logits; 0 always takes the most likely token."""
+    max_new_tokens: int = 256
+    """The model's answers are cut after so many tokens."""
+    seed: int = 0
+    """Of the order of items and answers in a new project, and of the model's answers."""
+
+
+@dataclass(kw_only=True)
+class ServeOptions(SpeakerOptions):
+    """What is asked of whom, and where the pages are."""
+
+    people: int | None = None
+    """How many people there should be; links are made for those who are missing."""
+    overlap: int | None = None
+    """How many people answer each item; 1 for a new project, and it can be raised later."""
+    guidelines: str | None = None
+    """A Markdown file that everybody can read beside the work."""
+    gold: str | None = None
+    """Rows with the right answers, which everybody is asked."""
+    scales: str | list[str] | None = None
+    """For rate, scales as name:low-high, such as helpful:1-5 overall:1-100."""
+    answers: int | None = None
+    """For converse, how many answers every turn shows: 2, 3 or 4."""
+    items: int | None = None
+    """For plain, few-shot and converse, which start from nothing: how many."""
+    reserve_minutes: float | None = None
+    """How long an item is kept for who was shown it; 20 for a new project."""
+    host: str = "127.0.0.1"
+    """The address to listen at; one that others can reach needs a proxy with TLS before it."""
+    port: int = 8080
+    """The port to listen at; 0 for any that is free."""
+    until: int | None = None
+    """End by itself when there are so many answers."""
+
+    def __post_init__(self) -> None:
+        if self.people is not None and self.people < 1:
+            raise InputError(f"--people must be at least 1, not {self.people}.")
+
+
+@takes(ServeOptions)
 def serve(
     database: str,
     data: str | list[str] | None = None,
     *,
     task: Literal["compare", "rank", "rate", "write", "plain", "few-shot", "use-case", "edit", "converse"] = "compare",
-    items: int | None = None,
-    people: int | None = None,
-    overlap: int | None = None,
-    guidelines: str | None = None,
-    gold: str | None = None,
-    scales: str | list[str] | None = None,
-    answers: int | None = None,
     columns: Mapping[str, str] | None = None,
-    reserve_minutes: float | None = None,
-    host: str = "127.0.0.1",
-    port: int = 8080,
-    until: int | None = None,
-    server: str | None = None,
-    model: str | None = None,
-    key: str = "OPENAI_API_KEY",
-    temperature: float = 1.0,
-    max_new_tokens: int = 256,
-    seed: int = 0,
+    **options: Any,
 ) -> None:
     """Serve the pages where people answer, until Ctrl-C; the links to them are printed once.
 
@@ -51,47 +88,32 @@ def serve(
         database: a file of SQLite, made where there is none, or a postgresql:// URL: one database, one project.
         data: what is asked about: what `accord sample` writes, or any rows that accord reads.
         task: what is asked: which of two is better, all in order, numbers on scales, a text, a mended answer, a talk.
-        items: for plain, few-shot and converse, which start from nothing: how many.
-        people: how many people there should be; links are made for those who are missing.
-        overlap: how many people answer each item; 1 for a new project, and it can be raised later.
-        guidelines: a Markdown file that everybody can read beside the work.
-        gold: rows with the right answers, which everybody is asked.
-        scales: for rate, scales as name:low-high, such as helpful:1-5 overall:1-100.
-        answers: for converse, how many answers every turn shows: 2, 3 or 4.
         columns: names of the rows' columns, as prompt=question,chosen=best.
-        reserve_minutes: how long an item is kept for who was shown it; 20 for a new project.
-        host: the address to listen at; one that others can reach needs a proxy with TLS before it.
-        port: the port to listen at; 0 for any that is free.
-        until: end by itself when there are so many answers.
-        server: for converse, the base URL of an OpenAI-compatible server that has the model.
-        model: for converse, a folder, a Hugging Face Hub name, or smollm2; with `server` what the server calls it.
-        key: the environment variable that holds the server's key, where it wants one.
-        temperature: divides the model's logits; 0 always takes the most likely token.
-        max_new_tokens: the model's answers are cut after so many tokens.
-        seed: of the order of items and answers in a new project, and of the model's answers.
+        options: the fields of `ServeOptions`.
 
     Raises:
         InputError: the database cannot be used, a row cannot be asked about, or the options do not fit each other.
     """
+    asked = ServeOptions(**options)
     project = _opened(
-        database, overlap=overlap, reserve_minutes=reserve_minutes, guidelines=_guidelines(guidelines), seed=seed
-    )
+        database, overlap=asked.overlap, reserve_minutes=asked.reserve_minutes,
+        guidelines=_guidelines(asked.guidelines), seed=asked.seed,
+    )  # fmt: skip
     from accord.annotate.serve import listen
     from accord.annotate.serve import serve as serve_pages
 
-    if people is not None and people < 1:
-        raise InputError(f"--people must be at least 1, not {people}.")
-    _add(project, data if data is not None else items, gold, task, columns, scales=scales, answers=answers)
-    speaker = _speaker(server, model, key, temperature, max_new_tokens, seed)
-    at = listen(host, port)
-    base = f"http://{'[' + host + ']' if ':' in host else host}:{at.getsockname()[1]}"
-    _say_links(project, base, project.add_people(people or 0))
-    if host not in LOCAL:
+    source = data if data is not None else asked.items
+    _add(project, source, asked.gold, task, columns, scales=asked.scales, answers=asked.answers)
+    speaker = _speaker(asked)
+    at = listen(asked.host, asked.port)
+    host = f"[{asked.host}]" if ":" in asked.host else asked.host
+    _say_links(project, f"http://{host}:{at.getsockname()[1]}", project.add_people(asked.people or 0))
+    if asked.host not in LOCAL:
         status(
-            f"annotate: {host} can be reached from other machines, and links and answers travel as plain text: put a "
-            "proxy with TLS (Caddy, nginx) before it, which passes the Host header on and sets X-Forwarded-Proto."
+            f"annotate: {asked.host} can be reached from other machines, and links and answers travel as plain text: "
+            "put a proxy with TLS (Caddy, nginx) before it, which passes the Host header on and sets X-Forwarded-Proto."
         )
-    with _Watch(until) as watch:
+    with _Watch(asked.until) as watch:
         serve_pages(project, at, speaker=speaker, on_progress=watch)
     done = project.progress()
     status(f"annotate: ended with {done.answers:,} of {done.asked:,} answers in {project.database.name}")
@@ -232,41 +254,41 @@ class _Watch:
         return self.until is not None and done.answers >= self.until
 
 
-def _speaker(
-    server: str | None, model: str | None, key: str, temperature: float, max_new_tokens: int, seed: int
-) -> Speaker | None:
+def _speaker(asked: SpeakerOptions) -> Speaker | None:
     """A model of a server's, or one at hand; None where none is named."""
-    if server is None and model is None:
+    if asked.server is None and asked.model is None:
         return None
     import threading
 
     from accord.engine.sampling import Sampling
-    from accord.records import Message, Prompt
+    from accord.records import Prompt
 
     def sampling(drawn: int) -> Sampling:
-        return Sampling(max_new_tokens, temperature, seed=seed + drawn)
+        return Sampling(asked.max_new_tokens, asked.temperature, seed=asked.seed + drawn)
 
-    if server is not None:
+    if asked.server is not None:
         from accord.chat.served import Server
         from accord.chat.speaker import Question
 
-        served = Server(server, key).speaker(model)
+        served = Server(asked.server, asked.key).speaker(asked.model)
 
         def ask(messages: list[dict[str, Any]], n: int, drawn: int) -> list[str]:
-            said = [served.say(Question(_chat(messages), (), max_new_tokens, 0), sampling(drawn + i)) for i in range(n)]
+            said = [
+                served.say(Question(_chat(messages), (), asked.max_new_tokens, 0), sampling(drawn + i))
+                for i in range(n)
+            ]
             return ["".join(saying) for saying in said]
 
         return ask
     from accord import engine
     from accord.evaluate.answers import encoded, sampled
-    from accord.evaluate.options import AnswerOptions
 
-    policy = engine.load.load_model(model or "")
-    options = AnswerOptions(max_new_tokens=max_new_tokens, temperature=temperature)
+    policy = engine.load.load_model(asked.model or "")
+    options = AnswerOptions(max_new_tokens=asked.max_new_tokens, temperature=asked.temperature)
     alone = threading.Lock()
 
     def draw(messages: list[dict[str, Any]], n: int, drawn: int) -> list[str]:
-        prompt = Prompt(tuple(Message(m["role"], m["content"]) for m in messages))
+        prompt = Prompt(_chat(messages))
         with alone:
             samples = sampled(policy, encoded(policy, [prompt], options), n, sampling(drawn))
         return [sample.text for sample in samples]
