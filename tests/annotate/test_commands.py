@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -19,26 +21,35 @@ from tests.annotate.conftest import PAIRS, person
 from tests.commands.small import accord, read_jsonl, write_jsonl
 
 
+@contextmanager
+def ending(process: subprocess.Popen[str]) -> Iterator[None]:
+    """No server outlives its test."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 def test_a_server_is_started_used_and_ended(tmp_path: Path) -> None:
     data, database = write_jsonl(tmp_path / "pairs.jsonl", PAIRS), str(tmp_path / "labels.db")
     words = ["annotate", "serve", "--database", database, "--data", data, "--people", "2", "--port", "0"]
     for again in (False, True):
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-m", "accord", *words],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ,
-        )  # fmt: skip
-        assert process.stdout is not None
-        lines = [process.stdout.readline().strip() for _ in range(2 if again else 4)]
-        links = dict(line.split(": ", 1) for line in lines)
-        named = {"owner", "The pages"} | (set() if again else {"annotator-1", "annotator-2"})
-        assert set(links) == named  # of links that were given only hashes are kept
-        assert re.fullmatch(r"http://127.0.0.1:\d+/owner/join/[\w-]{43}", links["owner"])
-        with urlopen(links["owner" if again else "annotator-1"]) as answer:
-            assert answer.status == 200
-        process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=20)
-        assert process.returncode == 0 and f"ended with 0 of 6 answers in {database}" in told
-        assert ("0 new items, 6 were there already" if again else "6 new items") in told
+        ) as process, ending(process):  # fmt: skip
+            assert process.stdout is not None
+            lines = [process.stdout.readline().strip() for _ in range(2 if again else 4)]
+            links = dict(line.split(": ", 1) for line in lines)
+            named = {"owner", "The pages"} | (set() if again else {"annotator-1", "annotator-2"})
+            assert set(links) == named  # of links that were given only hashes are kept
+            assert re.fullmatch(r"http://127.0.0.1:\d+/owner/join/[\w-]{43}", links["owner"])
+            with urlopen(links["owner" if again else "annotator-1"]) as answer:
+                assert answer.status == 200
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=20)
+            assert process.returncode == 0 and f"ended with 0 of 6 answers in {database}" in told
+            assert ("0 new items, 6 were there already" if again else "6 new items") in told
         token = links["owner"].rsplit("/", 1)[1]
         assert token not in told
 
