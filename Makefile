@@ -43,11 +43,11 @@ clean:
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(INSTALL) --constraint constraints.txt --editable '.[gguf,lora,quantize,judge,verify,tasks,wandb,trackio,mlflow,test]'
+	$(INSTALL) --constraint constraints.txt --editable '.[gguf,lora,quantize,annotate,judge,verify,tasks,wandb,trackio,mlflow,test]'
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(INSTALL) --constraint constraints.txt --editable '.[gguf,lora,quantize,judge,verify,tasks,wandb,trackio,mlflow,dev]'
+	$(INSTALL) --constraint constraints.txt --editable '.[gguf,lora,quantize,annotate,judge,verify,tasks,wandb,trackio,mlflow,dev]'
 	touch $@
 
 .venv/installed-docs: .venv/installed

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "results": ROWS,
     "engine": ROWS | {"objectives"},
     "report": ROWS | {"results"},
+    "annotate": ROWS | {"results", "data"},
     "data": ROWS | {"engine"},
     "feedback": ROWS | {"objectives", "data", "engine"},
     "train": TRAINING | {"report", "results"},
@@ -31,7 +32,7 @@ MAY_IMPORT = {
 }
 FORMULA = ["accord", "feedback", "formula"]
 """What rewards are called: text alone, which reports read too."""
-NO_TORCH = {"records", "results", "report"}
+NO_TORCH = {"records", "results", "report", "annotate"}
 SHARED = {"offline", "online", "rounds", "rollouts", "policy_gradient", "pairs"}
 MODULES = sorted((ROOT / "accord").rglob("*.py"))
 
@@ -58,7 +59,7 @@ def test_imports_go_one_way(path: Path) -> None:
         assert name[0] != "torch" or room not in NO_TORCH, f"{room} may not import {described}"
 
 
-LAZY = ("data", "engine", "feedback", "objectives", "report")
+LAZY = ("annotate", "data", "engine", "feedback", "objectives", "report")
 """Packages whose modules are imported when first used, as `engine.fit`."""
 
 

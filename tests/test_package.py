@@ -32,10 +32,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = {n: e for n, e in PROJECT["optional-dependencies"].items() if n not in ("bench", "test", "docs", "dev")}
 """The extras that are features."""
 NEEDED = [Requirement(line) for lines in (PROJECT["dependencies"], *EXTRAS.values()) for line in lines]
-DISTRIBUTIONS = {"yaml": "pyyaml", "mlflow": "mlflow-skinny"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "mlflow": "mlflow-skinny", "markdown_it": "markdown-it-py"}
 """Of packages that are not called as what distributes them."""
-UNSAID = {"tensorboard", "accelerate", "sqlalchemy", "alembic"}
-"""Imported by others on our behalf: torch's writer, transformers' loader, MLflow's database."""
+UNSAID = {"tensorboard", "accelerate", "psycopg"}
+"""Imported by others on our behalf: torch's writer, transformers' loader, SQLAlchemy's driver."""
 
 QUICK = {"max_steps": 2, "batch_size": 2, "dtype": "float32"}
 

@@ -85,6 +85,15 @@ COMMANDS: dict[str, Command] = {
     "nash-md": _method("NashMD", "optimize a policy against opponents made of itself, by a judge"),
     "ipo-md": _method("IPOMD", "the same by regression on pairs of samples"),
     "distill": _method("Distill", "make a student say what its teacher would, on its own samples"),
+    "annotate serve": Command(
+        "accord.cli.annotate:serve", "serve the pages where people compare, rank, rate and write", says_where=True
+    ),
+    "annotate people": Command(
+        "accord.cli.annotate:people", "make and end the links of people who annotate", says_where=True
+    ),
+    "annotate export": Command(
+        "accord.cli.annotate:export", "write what people answered as rows", file="annotations.jsonl", says_where=True
+    ),
     "score": Command("accord.cli.label:score", "the log-probability a model gives to completions", file="scores.jsonl"),
     "evaluate models": _question("models", "win rates, scores and KL of models on held-out prompts", "wins.jsonl"),
     "evaluate comparisons": _question("comparisons", "how well a reward model agrees with held-out judgments"),

@@ -1,0 +1,246 @@
+"""The database of one project: its tables, how it is opened and brought up to date, and what an answer's safety is.
+
+SQLite by default: a write-ahead log, written through at every commit, so that an answer that was acknowledged survives
+a killed process and a power cut. Writes begin by taking the lock, so none fails half-way. PostgreSQL by its URL.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, Engine, Index, UniqueConstraint, event, inspect
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
+from sqlmodel import Field, Session, SQLModel, create_engine
+
+from accord.console import said, without_secrets
+from accord.errors import InputError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def _json() -> Any:
+    return Column(JSON(none_as_null=True), nullable=True)
+
+
+class Settings(SQLModel, table=True):
+    """The project, one row."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    overlap: int
+    """How many people answer each item."""
+    reserve_seconds: float
+    """How long an item is kept for who was shown it."""
+    seed: int
+    """Of the order of items and of answers."""
+    owner_hash: str
+
+
+class Guideline(SQLModel, table=True):
+    """A version of the guidelines: Markdown."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    text: str
+    created_at: float
+
+
+class Item(SQLModel, table=True):
+    """What people are asked about. `position` is its place in the project's random order; `gold` the right answer."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    key: str = Field(unique=True)
+    task: str
+    content: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    gold: dict[str, Any] | None = Field(default=None, sa_column=_json())
+    position: int = Field(sa_column=Column(BigInteger, nullable=False, index=True))
+
+
+class Annotator(SQLModel, table=True):
+    """Somebody who answers, by a pseudonym; of the link only a hash is kept. `keys` has the keys changed, by action."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    token_hash: str = Field(unique=True)
+    keys: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    created_at: float
+    revoked_at: float | None = None
+    withdrawn_at: float | None = None
+
+
+class Slot(SQLModel, table=True):
+    """Room for one person's answer to an item, and who has it.
+
+    `shown` is the order in which this person sees the answers (indices into the item's), `probability` that with which
+    the item was drawn by the way that `chosen_by` names, `draft` the form as it was last typed. `position` is the
+    item's, so that an index has the next slot.
+    """
+
+    __table_args__ = (
+        UniqueConstraint("item_id", "number"),
+        UniqueConstraint("item_id", "annotator_id"),
+        Index("ix_slot_next", "done", "position", "number"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    item_id: int = Field(foreign_key="item.id")
+    number: int
+    position: int = Field(sa_column=Column(BigInteger, nullable=False))
+    annotator_id: int | None = Field(default=None, foreign_key="annotator.id", index=True)
+    reserved_at: float | None = None
+    expires_at: float | None = None
+    shown: list[int] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    guideline_id: int | None = Field(default=None, foreign_key="guideline.id")
+    chosen_by: str = ""
+    probability: float | None = None
+    draft: dict[str, Any] | None = Field(default=None, sa_column=_json())
+    done: bool = False
+
+
+class Skip(SQLModel, table=True):
+    """An item that somebody skipped, and is not shown again."""
+
+    __table_args__ = (UniqueConstraint("item_id", "annotator_id"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    item_id: int = Field(foreign_key="item.id")
+    annotator_id: int = Field(foreign_key="annotator.id")
+
+
+class Answer(SQLModel, table=True):
+    """What somebody answered, or took back (`content` is null). The one that counts is `replaced_by` no other.
+
+    Rows are only added, and only `replaced_by` is written later; what is withdrawn loses its content.
+    """
+
+    id: int | None = Field(default=None, primary_key=True)
+    slot_id: int = Field(foreign_key="slot.id", index=True)
+    annotator_id: int = Field(foreign_key="annotator.id", index=True)
+    content: dict[str, Any] | None = Field(default=None, sa_column=_json())
+    shown: list[int] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    guideline_id: int | None = Field(default=None, foreign_key="guideline.id")
+    seconds: float
+    created_at: float
+    replaced_by: int | None = Field(default=None, foreign_key="answer.id")
+
+
+class Database:
+    """An open database, up to date.
+
+    `source` is a file of SQLite, made where there is none, or a postgresql:// URL. Raises InputError where it cannot be
+    opened, holds something else, or was written by a newer accord.
+    """
+
+    def __init__(self, source: str | Path) -> None:
+        self.name = without_secrets(str(source))
+        self.engine = self._engine(str(source))
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self._reads = self.engine.execution_options(only_reads=True)
+        self._one_writer = threading.Lock()
+        try:
+            self._migrate()
+        except (DatabaseError, UnicodeError) as error:
+            raise InputError(f"the database {self.name} cannot be opened ({said(_cause(error))}).") from None
+
+    def _engine(self, source: str) -> Engine:
+        if "://" not in source:
+            path = Path(source)
+            if path.is_dir() or not path.absolute().parent.is_dir():
+                raise InputError(f"the database {source} must be a file in a folder that is there.")
+            engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10}, pool_size=20, max_overflow=30)
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+            return engine
+        if not source.startswith(("postgresql://", "postgresql+psycopg://")):
+            raise InputError(f"a database is a file of SQLite or a postgresql:// URL, not {self.name}.")
+        try:
+            return create_engine(make_url(source).set(drivername="postgresql+psycopg"), pool_size=20, max_overflow=30)
+        except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
+            raise InputError(f"{self.name} cannot be used as a database ({said(error)}).") from None
+
+    def _migrate(self) -> None:
+        """Bring the tables up to date, all or nothing."""
+        from alembic import command
+        from alembic.config import Config
+        from alembic.runtime.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+        from alembic.util import CommandError
+
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        with self.engine.begin() as connection:
+            version = MigrationContext.configure(connection).get_current_revision()
+            if version is None and inspect(connection).get_table_names():
+                raise InputError(f"{self.name} is a database of something else; name another, and it is made.")
+            try:
+                if version is not None:
+                    ScriptDirectory.from_config(config).get_revision(version)
+            except CommandError:
+                raise InputError(f"{self.name} was written by a newer accord (version {version}): use that.") from None
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that writes nothing, and waits for nobody."""
+        with Session(self._reads, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A session whose writes are all there when the block has ended, or none.
+
+        Raises `NotStored` where they cannot be.
+        """
+        try:
+            if not self.is_sqlite:
+                with Session(self.engine, expire_on_commit=False) as session, session.begin():
+                    yield session
+                return
+            # SQLite has one writer at a time; threads that wait here take turns, where its own waiting sleeps.
+            with self._one_writer, Session(self.engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except OperationalError as error:
+            raise not_stored(error) from error
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+class NotStored(Exception):
+    """The database took nothing: it is full (`status` 507), or busy or away (503)."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+def not_stored(error: OperationalError) -> NotStored:
+    """What an error of the database means for who answers."""
+    cause = _cause(error)
+    full = getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(cause, "sqlstate", "") == "53100"
+    if full or "disk is full" in str(cause):
+        return NotStored(507, "The disk is full.")
+    return NotStored(503, "The database is busy or away.")
+
+
+def _cause(error: BaseException) -> BaseException:
+    return getattr(error, "orig", None) or error
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
+    connection.isolation_level = None  # transactions are begun below, not by the driver
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    only_reads = connection.get_execution_options().get("only_reads")
+    connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")

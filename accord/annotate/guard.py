@@ -1,0 +1,109 @@
+"""What stands before every page: headers, the size and the origin of forms, limits on how often, and links' tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import threading
+import time
+from collections import OrderedDict
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LARGEST = 1_000_000
+"""Bytes that a form may have."""
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+# `same-origin` rather than `no-referrer`, under which browsers send forms with the origin "null".
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+
+
+class Denied(Exception):
+    """A request that is not answered: its status, and why in a sentence."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Headers:
+    """ASGI: the security headers of every answer; pages are not kept by caches, what is static is asked for again."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, with the headers."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                headers["Cache-Control"] = "no-cache" if scope["path"].startswith("/static/") else "no-store"
+            await send(message)
+
+        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+class Limit:
+    """At most `burst` times at once and `rate` times a second, for each of the last 10,000 keys."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self.rate, self.burst = rate, burst
+        self._left: OrderedDict[Any, tuple[float, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, key: Any, cost: float = 1.0) -> bool:
+        """Whether it is still allowed; a `cost` of 0 asks, and uses nothing up."""
+        now = time.monotonic()
+        with self._lock:
+            left, since = self._left.pop(key, (self.burst, now))
+            left = min(self.burst, left + self.rate * (now - since))
+            allowed = left >= 1.0
+            self._left[key] = (left - cost if allowed else left, now)
+            if len(self._left) > 10_000:
+                self._left.popitem(last=False)
+        return allowed
+
+
+def form_token(session: str) -> str:
+    """The token that every form of a session holds: another site knows neither the session nor this."""
+    return hmac.new(session.encode("utf-8", "replace"), b"form", hashlib.sha256).hexdigest()
+
+
+async def read_form(request: Request, session: str) -> dict[str, str]:
+    """The fields of a form that a page of ours sent. Raises Denied for another's, or one too large."""
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise Denied(403, "This form came from another site, so nothing was stored.")
+    if site not in (None, "same-origin", "none"):
+        raise Denied(403, "This form came from another site, so nothing was stored.")
+    if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        raise Denied(415, "This is no form of these pages.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST:
+            raise Denied(413, "This is longer than a million bytes, so nothing was stored: please make it shorter.")
+    try:
+        fields = dict(parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=200))
+    except ValueError:
+        raise Denied(400, "This is no form of these pages.") from None
+    if not hmac.compare_digest(fields.pop("form_token", "").encode(), form_token(session).encode()):
+        raise Denied(403, "This page is of an earlier visit: open your link again. Nothing was stored.")
+    return {name: value.replace("\x00", "") for name, value in fields.items()}

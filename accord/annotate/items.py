@@ -1,0 +1,90 @@
+"""From rows to items: what is asked about, known by an id or by what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from accord.annotate.database import Item
+from accord.annotate.tasks.base import Given, Task, key_of
+from accord.data.columns import renamed
+from accord.data.load import Source, called, load_samples, open_rows, read_rows
+from accord.errors import InputError, LeftOut
+from accord.records import Demonstration, Prompt
+
+
+@dataclass(frozen=True)
+class Added:
+    """How many items are new, how many were there already, and why rows or answers were left out."""
+
+    new: int
+    known: int
+    left_out: tuple[str, ...] = ()
+
+
+def read_items(
+    data: Source | int, task: Task, *, gold: bool, columns: Mapping[str, str] | None, settings: Mapping[str, Any]
+) -> tuple[list[tuple[str, Item]], tuple[str, ...]]:
+    """The items that the rows of `data` make, each with where its row is; and a line for what is left out.
+
+    Raises InputError where a row cannot be asked about, or an id comes twice with different content.
+    """
+    given = _blank(data, task) if isinstance(data, int) else _rows(data, task, columns)
+    items: dict[str, tuple[str, Item]] = {}
+    twice = 0
+    for made in task.items(given, gold=gold, **{name: value for name, value in settings.items() if value is not None}):
+        content = made.content.model_dump(mode="json")
+        item = Item(
+            key=key_of(made),
+            task=task.name,
+            content=content,
+            gold=made.gold and made.gold.model_dump(mode="json"),
+            position=0,
+        )
+        where, known = items.setdefault(item.key, (made.given.where, item))
+        if known.content != item.content or known.gold != item.gold:
+            raise InputError(
+                f"{made.given.where}: the id {made.given.columns.get('id')!r} is that of {where} already, with "
+                "different content: give each its own."
+            )
+        twice += known is not item
+    if not items:
+        raise InputError(f"{called(data)} holds nothing to ask about: all answers to a prompt are the same.")  # type: ignore[arg-type]
+    left_out = (f"{twice} rows that come twice are asked about once",) if twice else ()
+    return list(items.values()), left_out
+
+
+def _blank(number: int, task: Task) -> list[Given]:
+    if task.needs_data:
+        raise InputError(f"the task {task.name} asks about rows: name a file of them by --data.")
+    if number < 1:
+        raise InputError(f"--items must be at least 1, not {number}.")
+    return [Given(f"item {i + 1}", Prompt(""), {}) for i in range(number)]
+
+
+def _rows(data: Source, task: Task, columns: Mapping[str, str] | None) -> list[Given]:
+    """The rows with their places; completions may be empty, as models' are at times."""
+    noted = LeftOut(strict=True)
+    places = [(where, row) for _, where, row in open_rows(data)]
+    if not places:
+        raise InputError(f"{called(data)} holds no rows.")
+    first = places[0][1]
+    cells = renamed(first, columns) if isinstance(first, Mapping) else {}
+    if task.name == "use-case":
+        return [Given(where, Prompt(""), renamed(row, columns)) for where, row in places]
+    if {"prompt", "completion"} <= cells.keys() and cells.get("label") is None:
+        samples = load_samples(data, columns)
+        return [
+            Given(where, Demonstration(prompt.prompt, completion), prompt.columns)
+            for (where, _), (prompt, completion) in zip(places, samples, strict=True)
+        ]
+    rows = read_rows(data, "train", None, noted, columns, keep=True)
+    return [
+        Given(_place(name, number), record, held)
+        for (record, held, name), number in zip(rows, noted.numbers, strict=True)
+    ]
+
+
+def _place(name: str, number: int) -> str:
+    return f"{name}, row {number}" if name else f"row {number}"

@@ -1,0 +1,196 @@
+"""What all pages share: who asks, templates, forms and faults; joining by a link, and the keys of the keyboard."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import jinja2
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from sqlalchemy.exc import OperationalError
+from sqlmodel import select
+from starlette.exceptions import HTTPException
+
+from accord.annotate.assign import Refused
+from accord.annotate.database import Annotator, NotStored, not_stored
+from accord.annotate.guard import Denied, Limit, form_token, read_form
+from accord.annotate.project import Project, hashed
+from accord.annotate.tasks import TASKS
+from accord.annotate.tasks.base import Action, Incomplete, Task
+from accord.annotate.tasks.converse import Speaker
+from accord.annotate.text import plain, rendered, turns, words
+
+HERE = Path(__file__).parent
+COMMON = (
+    Action("skip", "Skip", "s"),
+    Action("unsafe", "Unsafe", "x"),
+    Action("unclear", "Unclear", "q"),
+    Action("undo", "Undo my last answer", "u"),
+    Action("comment", "Comment", "c"),
+    Action("guidelines", "Guidelines", "g"),
+)
+"""The actions of every page."""
+
+
+class Pages:
+    """What all routes share: the project, templates, limits, and who asks."""
+
+    def __init__(self, project: Project, speaker: Speaker | None = None) -> None:
+        self.project, self.speaker = project, speaker
+        self.requests = Limit(rate=20, burst=120)
+        self.bad_links = Limit(rate=1 / 6, burst=20)
+        self.templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(HERE / "templates"),
+            autoescape=True,
+            auto_reload=False,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self.templates.filters.update(rendered=rendered, plain=plain, turns=turns, words=words)
+
+    def page(self, name: str, request: Request, *, status: int = 200, **values: Any) -> HTMLResponse:
+        """A page. Its forms have the token of the session that asks."""
+        token = form_token(request.cookies.get("owner" if request.url.path.startswith("/owner") else "annotator", ""))
+        values = {"person": None, "form_token": token, **values}
+        html = self.templates.get_template(f"{name}.html").render(values)
+        return HTMLResponse(html.encode("utf-8", "replace"), status)
+
+    def known(self, request: Request, token: str) -> Annotator | None:
+        """Whose link has this token; addresses that try many are refused."""
+        address = request.client.host if request.client else ""
+        if not self.bad_links.take(address, 0.0):
+            raise Denied(429, "Too many links that lead nowhere came from here: wait a few minutes.")
+        with self.project.database.reading() as session:
+            person = session.exec(select(Annotator).where(Annotator.token_hash == hashed(token))).first()
+        if person is None or person.revoked_at is not None:
+            self.bad_links.take(address)
+            return None
+        return person
+
+    def person(self, request: Request) -> Annotator:
+        """Who asks. Raises Denied where nobody is signed in, or somebody asks too often."""
+        token = request.cookies.get("annotator", "")
+        person = self.known(request, token) if token else None
+        if person is None:
+            raise Denied(401, "Please open your personal link: without it nobody knows who is here.")
+        if not self.requests.take(person.id):
+            raise Denied(429, "That was very fast: wait a moment, and try again. Nothing was stored.")
+        return person
+
+
+def _signed_in(request: Request) -> Annotator:
+    pages: Pages = request.app.state.pages
+    return pages.person(request)
+
+
+Person = Annotated[Annotator, Depends(_signed_in)]
+"""Who asks."""
+
+
+def key_map(task: Task | None, person: Annotator) -> list[tuple[Action, str]]:
+    """The actions of a task's page, or of all pages, each with its key as this person has it."""
+    kinds = TASKS.values() if task is None else [task]
+    actions = {action.name: action for kind in kinds for action in (*kind.actions, *COMMON)}
+    return [(action, person.keys.get(action.name, action.key)) for action in actions.values()]
+
+
+def changed_keys(form: Mapping[str, str], person: Annotator) -> dict[str, str]:
+    """The keys that a form asks for. Raises Incomplete where one cannot be had."""
+    keys = {action.name: form.get(action.name, key).strip().lower() for action, key in key_map(None, person)}
+    for action, _ in key_map(None, person):
+        if not re.fullmatch("[a-z0-9]", keys[action.name]):
+            raise Incomplete(f"The key for “{action.label}” must be one letter from a to z, or a digit.")
+    for task in TASKS.values():
+        taken: dict[str, str] = dict.fromkeys("123456789" if task.uses_digits else "", "the answers' numbers")
+        for action in (*task.actions, *COMMON):
+            if keys[action.name] in taken:
+                raise Incomplete(
+                    f"“{keys[action.name]}” cannot be both for “{action.label}” and for {taken[keys[action.name]]}."
+                )
+            taken[keys[action.name]] = f"“{action.label}”"
+    return keys
+
+
+def add_faults(app: FastAPI, pages: Pages) -> None:
+    """The pages of what went wrong; they show what was sent, so that nobody loses a text."""
+
+    def fault(request: Request, status: int, why: str) -> HTMLResponse:
+        sent = getattr(request.state, "form", {})
+        texts = [value for value in sent.values() if len(value) > 20]
+        return pages.page("fault", request, status=status, why=why, texts=texts)
+
+    @app.exception_handler(Denied)
+    def denied(request: Request, error: Denied) -> Response:
+        return fault(request, error.status, str(error))
+
+    @app.exception_handler(Refused)
+    def refused(request: Request, error: Refused) -> Response:
+        return fault(request, 409, str(error))
+
+    @app.exception_handler(NotStored)
+    def full(request: Request, error: NotStored) -> Response:
+        return fault(request, error.status, f"{error} Your answer was not stored: this page keeps it. Try again soon.")
+
+    @app.exception_handler(OperationalError)
+    def away(request: Request, error: OperationalError) -> Response:
+        return full(request, not_stored(error))
+
+    @app.exception_handler(HTTPException)
+    def missing(request: Request, error: HTTPException) -> Response:
+        return fault(request, error.status_code, "There is no such page.")
+
+
+def add_joining(app: FastAPI, pages: Pages) -> None:
+    """Personal links, and the keys of whoever has one."""
+
+    @app.get("/")
+    def front() -> Response:
+        return RedirectResponse("/work", 303)
+
+    @app.get("/join/{token}")
+    def join(request: Request, token: str) -> Response:
+        person = pages.known(request, token)
+        if person is None:
+            raise Denied(404, "This link leads nowhere: it was mistyped, or it has ended. Ask who gave it to you.")
+        with pages.project.database.reading() as session:
+            guideline = pages.project.guideline(session)
+        # A page and no redirect: a cookie that is SameSite=Strict is not sent on the way on from another site.
+        token_of_forms = form_token(token)
+        page = pages.page("join", request, person=person, guideline=guideline, form_token=token_of_forms)
+        sign_in(page, request, "annotator", token)
+        return page
+
+    @app.get("/keys")
+    def keys(request: Request, person: Person) -> Response:
+        return pages.page("keys", request, person=person, keys=key_map(None, person), message="")
+
+    @app.post("/keys")
+    def change_keys(request: Request, person: Person, form: Form) -> Response:
+        try:
+            wanted = changed_keys(form, person)
+        except Incomplete as error:
+            tried = [(action, form.get(action.name, key)) for action, key in key_map(None, person)]
+            return pages.page("keys", request, status=422, person=person, keys=tried, message=str(error))
+        with pages.project.database.writing() as session:
+            session.get_one(Annotator, person.id).keys = wanted
+        return RedirectResponse("/work", 303)
+
+
+def sign_in(page: Response, request: Request, name: str, token: str) -> None:
+    """Set the cookie of a session."""
+    is_secure = request.url.scheme == "https"
+    page.set_cookie(name, token, max_age=180 * 86400, httponly=True, samesite="strict", secure=is_secure, path="/")
+
+
+async def _form(request: Request) -> dict[str, str]:
+    name = "owner" if request.url.path.startswith("/owner") else "annotator"
+    request.state.form = await read_form(request, request.cookies.get(name, ""))
+    return request.state.form
+
+
+Form = Annotated[dict[str, str], Depends(_form)]
+"""The fields of a form that a page of ours sent."""

@@ -1,0 +1,299 @@
+"""A project of annotation: one database, its items and its people, from Python.
+
+project = Project.open("labels.db", overlap=2)
+project.add("samples.jsonl", task="compare")
+links = project.add_people(5)
+serve(project)                                   # accord.annotate.serve
+project.export("rows.jsonl")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, select
+
+from accord.annotate.database import Annotator, Answer, Database, Guideline, Item, Settings, Slot
+from accord.annotate.export import Exported, rows_of
+from accord.annotate.items import Added, read_items
+from accord.annotate.tasks import task_named
+from accord.data.load import Source
+from accord.errors import InputError
+from accord.files import write_rows
+
+MINUTES = 20.0
+"""How long an item is kept for who was shown it, unless said otherwise."""
+
+
+def hashed(token: str) -> str:
+    """What is kept of a link's token: its SHA-256. Tokens have 256 random bits, so there is nothing to guess."""
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+
+
+def slots(items: Iterable[Item], numbers: Iterable[int]) -> list[Slot]:
+    """Slots of these numbers for every item."""
+    many = list(numbers)
+    return [Slot(item_id=item.id or 0, number=n, position=item.position) for item in items for n in many]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the answers are. `asked` is what all items take, gold questions aside."""
+
+    answers: int
+    asked: int
+    items: int
+    last_hour: int
+
+    @property
+    def left(self) -> int:
+        """Answers that are still wanted."""
+        return max(0, self.asked - self.answers)
+
+
+@dataclass
+class Project:
+    """An open project. `owner` is the token of the owner's link where this opening made one: only its hash is kept."""
+
+    database: Database
+    settings: Settings
+    clock: Any = field(default=time.time)
+    """The seconds since 1970; tests set it back."""
+
+    @classmethod
+    def open(
+        cls,
+        database: str | Path,
+        *,
+        overlap: int | None = None,
+        reserve_minutes: float | None = None,
+        guidelines: str | None = None,
+        seed: int = 0,
+    ) -> Project:
+        """The project in a database, which is made where there is none, and migrated where it is an older one.
+
+        Args:
+            database: a file of SQLite, or a postgresql:// URL.
+            overlap: how many people answer each item; 1 for a new project, and it cannot be lowered afterwards.
+            reserve_minutes: how long an item is kept for who was shown it: 20 for a new project.
+            guidelines: Markdown that everybody can read beside the work; a changed text is a new version.
+            seed: of the order of items and answers, where the project is new.
+
+        Raises:
+            InputError: the database cannot be used, or the numbers make no sense.
+        """
+        if overlap is not None and overlap < 1:
+            raise InputError(f"--overlap must be at least 1, not {overlap}: so many people answer each item.")
+        if reserve_minutes is not None and not 0.05 <= reserve_minutes <= 60 * 24 * 7:
+            raise InputError(f"--reserve-minutes must be between 0.05 and a week, not {reserve_minutes:g}.")
+        opened = Database(database)
+        with opened.writing() as session:
+            settings = session.get(Settings, 1)
+            if settings is None:
+                settings = Settings(id=1, overlap=overlap or 1, reserve_seconds=60 * MINUTES, seed=seed, owner_hash="")
+                session.add(settings)
+            if overlap is not None and overlap < settings.overlap:
+                raise InputError(
+                    f"{opened.name} has an overlap of {settings.overlap}, and answers that were asked for stay asked "
+                    f"for: --overlap can be raised, not lowered to {overlap}."
+                )
+            if reserve_minutes is not None:
+                settings.reserve_seconds = 60 * reserve_minutes
+            if overlap is not None and overlap > settings.overlap:
+                items = session.exec(select(Item).where(col(Item.gold).is_(None))).all()
+                session.add_all(slots(items, range(settings.overlap, overlap)))
+                settings.overlap = overlap
+            project = cls(opened, settings)
+            if guidelines is not None:
+                latest = project.guideline(session)
+                if latest is None or latest.text != guidelines:
+                    session.add(Guideline(text=guidelines, created_at=project.clock()))
+        return project
+
+    def guideline(self, session: Session) -> Guideline | None:
+        """The newest guidelines."""
+        return session.exec(select(Guideline).order_by(col(Guideline.id).desc()).limit(1)).first()
+
+    def add(
+        self,
+        data: Source,
+        task: str = "compare",
+        *,
+        gold: bool = False,
+        columns: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> Added:
+        """Add items of a task, those that are not there yet: an item is known by its row's `id`, else by its content.
+
+        Args:
+            data: what `accord sample` writes, or any rows that accord reads; for a task that starts from nothing, how
+                many.
+            task: what is asked about each, by name: `accord.annotate.tasks.TASKS`.
+            gold: whether the rows have the right answers, so that everybody is asked.
+            columns: names of the rows' columns, as `accord.load_data` takes them.
+            settings: what else the task wants to know: scales, answers.
+
+        Raises:
+            InputError: a row cannot be asked about, or an id comes twice with different content; nothing is added.
+        """
+        items, left_out = read_items(data, task_named(task), gold=gold, columns=columns, settings=settings)
+        with self.database.writing() as session:
+            there = {item.key: item for item in session.exec(select(Item)).all()}
+            new = []
+            for where, item in items:
+                known = there.get(item.key)
+                if known is None:
+                    digest = hashlib.sha256(
+                        f"{self.settings.seed}:{item.key}".encode("utf-8", "surrogatepass")
+                    ).digest()
+                    item.position = int.from_bytes(digest[:8], "big") >> 11
+                    there[item.key] = item
+                    new.append(item)
+                elif (known.content, known.gold, known.task) != (item.content, item.gold, item.task):
+                    raise InputError(
+                        f"{where}: the id {json.dumps(item.key)} is another item's already, with different content: "
+                        "give each its own."
+                    )
+            session.add_all(new)
+            session.flush()
+            session.add_all(slots(new, range(0 if gold else self.settings.overlap)))
+        return Added(len(new), len(items) - len(new), left_out)
+
+    def new_owner(self) -> str:
+        """The token of a new owner's link; the one before ends."""
+        token = secrets.token_urlsafe(32)
+        with self.database.writing() as session:
+            self.settings = session.merge(self.settings)
+            self.settings.owner_hash = hashed(token)
+        return token
+
+    def add_people(self, names: int | list[str]) -> dict[str, str]:
+        """Let people join, by pseudonyms or as many as there should be in all; the tokens of the new ones' links.
+
+        Raises InputError for a name that is taken, or none.
+        """
+        made: dict[str, str] = {}
+        with self.database.writing() as session:
+            there = session.exec(select(Annotator)).all()
+            if isinstance(names, int):
+                taken = {one.name for one in there}
+                free = (name for number in range(1, 10**6) if (name := f"annotator-{number}") not in taken)
+                active = sum(one.revoked_at is None for one in there)
+                names = [next(free) for _ in range(names - active)]
+            for name in names:
+                if not name.strip() or len(name) > 80 or not name.isprintable():
+                    raise InputError(f"{name!r} is no name: it needs 1 to 80 characters that can be seen.")
+                made[name] = secrets.token_urlsafe(32)
+                session.add(Annotator(name=name, token_hash=hashed(made[name]), keys={}, created_at=self.clock()))
+                try:
+                    session.flush()
+                except IntegrityError:
+                    raise InputError(f"the name {name} is taken: give everybody their own.") from None
+        return made
+
+    def renew(self, name: str) -> str:
+        """The token of a new link of somebody whose link is lost or was revoked; the one before ends."""
+        token = secrets.token_urlsafe(32)
+        with self.database.writing() as session:
+            person = self._named(session, name)
+            if person.withdrawn_at is not None:
+                raise InputError(f"{name} has withdrawn; add somebody new.")
+            person.token_hash, person.revoked_at = hashed(token), None
+        return token
+
+    def revoke(self, name: str) -> None:
+        """End somebody's link at once. Their answers stay, and what is reserved for them is free again."""
+        with self.database.writing() as session:
+            person = self._named(session, name)
+            person.revoked_at = person.revoked_at or self.clock()
+            self._release(session, person)
+
+    def withdraw(self, name: str) -> int:
+        """Erase what somebody answered, for good; others are asked in their place. How many answers that were."""
+        with self.database.writing() as session:
+            person = self._named(session, name)
+            person.revoked_at = person.revoked_at or self.clock()
+            person.withdrawn_at = person.withdrawn_at or self.clock()
+            answers = session.exec(select(Answer).where(Answer.annotator_id == person.id)).all()
+            counted = sum(answer.content is not None and answer.replaced_by is None for answer in answers)
+            for answer in answers:
+                answer.content = None
+            for slot in session.exec(select(Slot).where(Slot.annotator_id == person.id)).all():
+                slot.done = False
+            session.flush()
+            self._release(session, person)
+        return counted
+
+    def _named(self, session: Session, name: str) -> Annotator:
+        person = session.exec(select(Annotator).where(Annotator.name == name)).first()
+        if person is None:
+            known = ", ".join(session.exec(select(Annotator.name).order_by(col(Annotator.id))).all()) or "nobody"
+            raise InputError(f"there is no {name} in {self.database.name}: there is {known}.")
+        return person
+
+    def _release(self, session: Session, person: Annotator) -> None:
+        """Free what a person has reserved; they are not asked about it again, should they come back."""
+        slots = select(Slot).where(Slot.annotator_id == person.id, col(Slot.done).is_(False))
+        for slot in session.exec(slots).all():
+            slot.annotator_id, slot.expires_at, slot.draft = None, None, None
+
+    def people(self) -> list[tuple[str, str, int]]:
+        """Everybody's name, what became of their link where it ended, and how many answers count."""
+        with self.database.reading() as session:
+            counted = select(Answer.annotator_id, func.count(col(Answer.id))).where(
+                col(Answer.replaced_by).is_(None), col(Answer.content).is_not(None)
+            )
+            answers = dict(session.exec(counted.group_by(col(Answer.annotator_id))).all())
+            everybody = session.exec(select(Annotator).order_by(col(Annotator.id))).all()
+        return [
+            (
+                one.name,
+                ", withdrawn" if one.withdrawn_at else ", link ended" if one.revoked_at else "",
+                answers.get(one.id or 0, 0),
+            )
+            for one in everybody
+        ]
+
+    def progress(self) -> Progress:
+        """How many answers there are, and how many are wanted."""
+        with self.database.reading() as session:
+            counts = select(func.count(col(Answer.id))).where(
+                col(Answer.replaced_by).is_(None), col(Answer.content).is_not(None)
+            )
+            usual = counts.join(Slot, col(Slot.id) == Answer.slot_id).join(Item, col(Item.id) == Slot.item_id)
+            now = self.clock()
+            return Progress(
+                answers=session.exec(usual.where(col(Item.gold).is_(None))).one(),
+                asked=session.exec(
+                    select(func.count(col(Slot.id)))
+                    .join(Item, col(Item.id) == Slot.item_id)
+                    .where(col(Item.gold).is_(None))
+                ).one(),
+                items=session.exec(select(func.count(col(Item.id)))).one(),
+                last_hour=session.exec(counts.where(Answer.created_at > now - 3600, Answer.created_at <= now)).one(),
+            )
+
+    def export(self, out: str | Path, *, task: str | None = None, gold: bool = False) -> Exported:
+        """Write what was answered so far as rows that `accord.load_data` reads, whole or not at all; also meanwhile.
+
+        Args:
+            out: the JSONL file to write.
+            task: of which task, where the project has several.
+            gold: write the answers to gold questions too.
+
+        Raises:
+            InputError: there is no such answer yet, or the project has several tasks and none is named.
+        """
+        with self.database.reading() as session:
+            exported = rows_of(session, task, gold=gold)
+        write_rows(out, exported.rows)
+        return exported

@@ -1,0 +1,87 @@
+"""The server of the pages: one process, bound to this machine unless told otherwise, that ends cleanly."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from accord.annotate.guard import Headers
+from accord.annotate.owner import add_owner_pages
+from accord.annotate.pages import HERE, Pages, add_faults, add_joining
+from accord.annotate.project import Progress, Project
+from accord.annotate.tasks.converse import Speaker
+from accord.annotate.work import add_work
+from accord.errors import InputError
+
+
+def make_app(project: Project, speaker: Speaker | None = None) -> FastAPI:
+    """The application: an annotator's pages, and the owner's at /owner."""
+    pages = Pages(project, speaker)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.pages = pages
+    app.add_middleware(Headers)
+    app.mount("/static", StaticFiles(directory=HERE / "static"))
+    add_faults(app, pages)
+    add_joining(app, pages)
+    add_work(app, pages)
+    add_owner_pages(app, pages)
+    return app
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket for the pages. Raises InputError where the address is taken, or not this machine's."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(address)
+        opened.listen(128)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"nothing can listen at {host}, port {port} ({error}); name another by --port.") from None
+    return opened
+
+
+def serve(
+    project: Project,
+    at: socket.socket,
+    *,
+    speaker: Speaker | None = None,
+    on_progress: Callable[[Progress], bool] = lambda _: False,
+    every: float = 2.0,
+) -> None:
+    """Serve a project's pages until Ctrl-C; requests that have begun are answered first.
+
+    Args:
+        project: what is served.
+        at: where: `listen(host, port)`.
+        speaker: a model that talks, for live conversations.
+        on_progress: is called with the progress again and again; true ends the serving.
+        every: the seconds between.
+    """
+    # No log of requests: links have tokens in them.
+    config = uvicorn.Config(
+        make_app(project, speaker), log_level="warning", access_log=False, server_header=False,
+        timeout_graceful_shutdown=10, h11_max_incomplete_event_size=65536,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(every):
+            if on_progress(project.progress()):
+                server.should_exit = True
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        server.run(sockets=[at])
+    except KeyboardInterrupt:
+        pass  # the server has ended by then
+    finally:
+        ended.set()
+        watching.join(timeout=5)

@@ -1,0 +1,117 @@
+"""Two answers compared: which is better, and by how much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any, Literal
+
+from accord.annotate.tasks.base import (
+    Action,
+    Content,
+    Flagged,
+    Form,
+    Given,
+    Incomplete,
+    Made,
+    Said,
+    Task,
+    comment_of,
+    flagged,
+    grouped,
+)
+from accord.errors import InputError
+from accord.records import Preference, Ranking
+
+
+class Pair(Content):
+    """A prompt and two answers."""
+
+    prompt: Said
+    answers: list[Said]
+
+
+class Better(Content):
+    """Which answer is better, by its place in the item; None where neither is, and then whether both are bad."""
+
+    better: Literal[0, 1] | None
+    strength: Literal["much", "slightly", "tie", "both bad"]
+    comment: str = ""
+
+
+CHOICES = {
+    "first-much": (0, "much"),
+    "first-slightly": (0, "slightly"),
+    "tie": (None, "tie"),
+    "second-slightly": (1, "slightly"),
+    "second-much": (1, "much"),
+    "both-bad": (None, "both bad"),
+}
+
+
+class Compare(Task):
+    """Two answers side by side."""
+
+    name = "compare"
+    asks = "Which answer is better?"
+    content = Pair
+    answer = Better
+    actions = (
+        Action("first-much", "A is much better", "1"),
+        Action("first-slightly", "A is slightly better", "2"),
+        Action("tie", "About the same", "3"),
+        Action("second-slightly", "B is slightly better", "4"),
+        Action("second-much", "B is much better", "5"),
+        Action("both-bad", "Both are bad", "6"),
+    )
+
+    def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
+        """Every two answers to a prompt; those of a gold question have a known order."""
+        self.no_settings(settings)
+        for first, prompt, answers, rows in grouped(given):
+            if len(answers) < 2:
+                raise InputError(f"{first.where}: its prompt has one answer, and to compare takes two.")
+            for i, j in combinations(range(len(answers)), 2):
+                if answers[i] == answers[j]:
+                    continue
+                part = f"/{i + 1}-{j + 1}" if len(answers) > 2 or rows[i] is not rows[j] else ""
+                pair = Pair(prompt=prompt, answers=[answers[i], answers[j]])
+                yield Made(first, part, pair, _gold(first, i, j) if gold else None)
+
+    def read(self, form: Form, content: Pair, shown: Sequence[int]) -> Content:
+        """The button that was pressed."""
+        if flag := flagged(form):
+            return flag
+        if form.get("choice") not in CHOICES:
+            raise Incomplete("Choose one of the buttons under the answers.")
+        place, strength = CHOICES[form["choice"]]
+        better = None if place is None else shown[place]
+        return Better.model_validate({"better": better, "strength": strength, "comment": comment_of(form)})
+
+    def fill(self, answer: Mapping[str, Any], shown: Sequence[int]) -> dict[str, str]:
+        """The button, and the comment."""
+        if "flag" in answer:
+            return {"flag": answer["flag"], "comment": answer["comment"]}
+        said = (None if answer["better"] is None else shown.index(answer["better"]), answer["strength"])
+        choice = next(name for name, means in CHOICES.items() if means == said)
+        return {"choice": choice, "comment": answer["comment"]}
+
+    def rows(self, content: Pair, answer: Better | Flagged) -> list[dict[str, Any]]:
+        """A preference with its strength; where neither is better the two are `tied`, in the item's order."""
+        if isinstance(answer, Flagged):
+            return []
+        chosen = answer.better or 0
+        tied = {"tied": True} if answer.better is None else {}
+        texts = {"chosen": content.answers[chosen], "rejected": content.answers[1 - chosen]}
+        return [{"prompt": content.prompt, **texts, **tied, "strength": answer.strength}]
+
+
+def _gold(given: Given, i: int, j: int) -> Better:
+    """What a row says of two of its answers. Raises InputError where it says nothing."""
+    match given.record:
+        case Preference():
+            return Better(better=0, strength="much")
+        case Ranking(_, _, ranks):
+            better: Literal[0, 1] | None = None if ranks[i] == ranks[j] else 0 if ranks[i] < ranks[j] else 1
+            return Better(better=better, strength="tie" if better is None else "much")
+    raise InputError(f"{given.where}: a gold question has the columns chosen and rejected, or completions and ranks.")

@@ -1,0 +1,101 @@
+"""An answer criticized and mended: the mended one is chosen, the original rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from accord.annotate.tasks.base import (
+    Action,
+    Content,
+    Flagged,
+    Form,
+    Given,
+    Incomplete,
+    Made,
+    Said,
+    Task,
+    comment_of,
+    each_answer,
+    flagged,
+    said_to,
+)
+from accord.errors import InputError
+from accord.records import Message, Text, text_to_json
+
+
+class Draft(Content):
+    """A prompt and the answer to mend, which is one text."""
+
+    prompt: Said
+    original: str
+
+
+class Edited(Content):
+    """What is wrong with an answer, and the answer as it should be; an edit of None finds nothing to mend."""
+
+    critique: str = ""
+    edit: str | None
+    comment: str = ""
+
+
+class Edit(Task):
+    """Critique and edit."""
+
+    name = "edit"
+    asks = "What is wrong with this answer? Mend it"
+    content = Draft
+    answer = Edited
+    actions = (Action("done", "Done", "d"), Action("good", "Nothing to mend", "n"))
+
+    def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
+        """An item of every answer."""
+        self.no_settings(settings)
+        if gold:
+            raise InputError("the task edit has no gold questions, as no answer is the right one: leave --gold out.")
+        for one, part, prompt, answer in each_answer(given):
+            if answer is None:
+                raise InputError(f"{one.where}: the row has no answer to mend: `accord sample` samples some.")
+            original = one_text(answer)
+            if original is None:
+                raise InputError(f"{one.where}: its answer is a dialogue, and only one message can be mended.")
+            yield Made(one, part, Draft(prompt=prompt, original=original))
+
+    def read(self, form: Form, content: Draft, shown: Sequence[int]) -> Content:
+        """The critique and the edit."""
+        if flag := flagged(form):
+            return flag
+        critique, edit = form.get("critique", "").strip(), form.get("edit", "").replace("\r\n", "\n").strip()
+        if form.get("choice") == "good":
+            return Edited(critique=critique, edit=None, comment=comment_of(form))
+        if not edit:
+            raise Incomplete("The answer is empty: write it as it should be.")
+        if edit == content.original.replace("\r\n", "\n").strip():
+            raise Incomplete("The answer is as it was: mend it, or say that there is nothing to mend.")
+        return Edited(critique=critique, edit=edit, comment=comment_of(form))
+
+    def fill(self, answer: Mapping[str, Any], shown: Sequence[int]) -> dict[str, str]:
+        """The texts."""
+        return {name: value for name, value in answer.items() if isinstance(value, str)}
+
+    def rows(self, content: Draft, answer: Edited | Flagged) -> list[dict[str, Any]]:
+        """A preference for the edit; none where there was nothing to mend."""
+        if isinstance(answer, Flagged) or answer.edit is None:
+            return []
+        texts = {name: said_to(content.prompt, text) for name, text in _sides(content, answer.edit)}
+        return [{"prompt": content.prompt, **texts, "critique": answer.critique}]
+
+
+def _sides(content: Draft, edit: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    return ("chosen", edit), ("rejected", content.original)
+
+
+def one_text(answer: Text) -> str | None:
+    """The words of an answer of one message; None where it is a dialogue."""
+    said = text_to_json(answer)
+    if isinstance(said, str):
+        return said
+    match answer:
+        case (Message("assistant", content),):
+            return content
+    return None

@@ -1,0 +1,72 @@
+"""What models and people wrote, as HTML that can do nothing.
+
+Markdown is rendered without its HTML and without images, links lead to http and https alone, and what comes of it goes
+through nh3, which knows a short list of elements. Characters that hide or act are shown as signs, also those that
+Markdown makes of entities. The pages' Content-Security-Policy is the third wall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import nh3
+from markdown_it import MarkdownIt
+from markupsafe import Markup, escape
+
+from accord.console import legible
+
+_ELEMENTS = {
+    "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s",
+    "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
+}  # fmt: skip
+_MARKDOWN = (
+    MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"]).disable("image")
+)
+_MARKDOWN.validateLink = lambda url: url.strip().lower().startswith(("http://", "https://"))  # type: ignore[method-assign]
+
+
+def rendered(text: str) -> Markup:
+    """Markdown as safe HTML."""
+    html = _MARKDOWN.render(legible(_plain(text)))
+    cleaned = nh3.clean(
+        html,
+        tags=_ELEMENTS,
+        clean_content_tags=set(),
+        attributes={"a": {"href", "target"}, "ol": {"start"}},
+        set_tag_attribute_values={"a": {"target": "_blank"}},
+        url_schemes={"http", "https"},
+        link_rel="noopener noreferrer nofollow",
+    )
+    return Markup(legible(cleaned))
+
+
+def plain(text: str) -> Markup:
+    """Text as it is, its lines kept by the style sheet."""
+    return escape(legible(_plain(text)))
+
+
+def _plain(text: str) -> str:
+    """Line ends as \\n, tabs as spaces, half characters replaced."""
+    lines = text.replace("\r\n", "\n").expandtabs(4)
+    return lines.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def turns(said: str | Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """A text as JSON has it as (who, words): a string is a user's, and messages are their roles'."""
+    if isinstance(said, str):
+        return [("user", said)]
+    return [(str(one.get("role", "")), _words(one.get("content"))) for one in said]
+
+
+def words(said: str | Sequence[dict[str, Any]]) -> str:
+    """An answer's text; that of a dialogue has a heading for every turn."""
+    if isinstance(said, str):
+        return said
+    if len(said) == 1:
+        return _words(said[0].get("content"))
+    return "\n\n".join(f"**{one.get('role')}**\n\n{_words(one.get('content'))}" for one in said)
+
+
+def _words(content: Any) -> str:
+    return content if isinstance(content, str) else "" if content is None else str(content)

@@ -1,0 +1,107 @@
+"""The commands: links printed once, a server that Ctrl-C ends, rows that the stages read; wrong use in a sentence."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from accord.annotate import Project, assign
+from accord.data import load_data
+from accord.records import Preference
+from tests.annotate.conftest import PAIRS, person
+from tests.commands.small import accord, read_jsonl, write_jsonl
+
+
+@contextmanager
+def ending(process: subprocess.Popen[str]) -> Iterator[None]:
+    """No server outlives its test."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
+def test_a_server_is_started_used_and_ended(tmp_path: Path) -> None:
+    data, database = write_jsonl(tmp_path / "pairs.jsonl", PAIRS), str(tmp_path / "labels.db")
+    words = ["annotate", "serve", "--database", database, "--data", data, "--people", "2", "--port", "0"]
+    for again in (False, True):
+        with subprocess.Popen(
+            [sys.executable, "-m", "accord", *words],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ,
+        ) as process, ending(process):  # fmt: skip
+            assert process.stdout is not None
+            lines = [process.stdout.readline().strip() for _ in range(2 if again else 4)]
+            links = dict(line.split(": ", 1) for line in lines)
+            named = {"owner", "The pages"} | (set() if again else {"annotator-1", "annotator-2"})
+            assert set(links) == named  # of links that were given only hashes are kept
+            assert re.fullmatch(r"http://127.0.0.1:\d+/owner/join/[\w-]{43}", links["owner"])
+            with urlopen(links["owner" if again else "annotator-1"]) as answer:
+                assert answer.status == 200
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=20)
+            assert process.returncode == 0 and f"ended with 0 of 6 answers in {database}" in told
+            assert ("0 new items, 6 were there already" if again else "6 new items") in told
+        token = links["owner"].rsplit("/", 1)[1]
+        assert token not in told
+
+
+def test_people_and_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    database, out = str(tmp_path / "labels.db"), tmp_path / "rows.jsonl"
+    project = Project.open(database)
+    project.add(PAIRS)
+    assert accord("annotate", "people", "--database", database, "--add", "ann", "bob") == 0
+    printed = capsys.readouterr().out
+    assert re.findall(r"^(\w+): http://127.0.0.1:8080/join/[\w-]{43}$", printed, re.MULTILINE) == ["ann", "bob"]
+    assert accord("annotate", "export", "--database", database, "--out", out) == 2
+    assert "there is no answer yet that makes a row" in capsys.readouterr().err and not out.exists()
+    for name in ("ann", "bob"):
+        me = person(project, name)
+        slot = assign.next_slot(project, me)
+        assert slot is not None
+        assign.store(project, me, slot.id or 0, {"better": 1, "strength": "much", "comment": "hm"}, 1.0)
+    assert accord("annotate", "people", "--database", database, "--withdraw", "bob") == 0
+    assert accord("annotate", "export", "--database", database, "--out", out) == 0
+    told = capsys.readouterr().err
+    assert "erased 1 answers of bob" in told and "the answers of 1 people were withdrawn" in told
+    (row,) = read_jsonl(out)
+    number = row["item"][1:]
+    assert load_data(str(out)) == [Preference(f"Question {number}?", f"bad {number}", f"good {number}")]
+    assert {k: row[k] for k in ("annotator", "strength", "comment", "chosen_by", "guideline")} == {
+        "annotator": "ann", "strength": "much", "comment": "hm", "chosen_by": "random", "guideline": None,
+    }  # fmt: skip
+    assert accord("annotate", "people", "--database", database) == 0
+    assert capsys.readouterr().out == "ann: 1 answers\nbob: 0 answers, withdrawn\n"
+
+
+def test_wrong_use_is_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    database = str(tmp_path / "labels.db")
+    for words, message in (
+        (["serve", "--database", database], "there is nothing to ask about yet"),
+        (["serve", "--database", database, "--overlap", "0"], "--overlap must be at least 1"),
+        (["serve", "--database", database, "--data", "no.jsonl"], "there is no file no.jsonl"),
+        (["serve", "--database", database, "--guidelines", "no.md"], "--guidelines no.md cannot be read"),
+        (["people", "--database", "no.db"], "there is no database no.db"),
+        (["export", "--database", "no.db", "--out", "x.jsonl"], "there is no database no.db"),
+    ):
+        assert accord("annotate", *words) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_pages_need_no_torch(tmp_path: Path) -> None:
+    opened = "import sys; from accord.annotate import serve, Project; Project.open('x.db')"
+    helped = "import sys; from accord.cli.main import main; main(['annotate', 'serve', '--help'])"
+    for script in (
+        f"{opened}; assert 'torch' not in sys.modules",
+        f"{helped}; assert not {{'torch', 'fastapi', 'sqlmodel'}} & set(sys.modules)",
+    ):
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, env={**os.environ})
+        assert done.returncode == 0, done.stderr

@@ -1,0 +1,85 @@
+"""The database: what migrations make, versions, reopening, and what is refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlmodel import SQLModel
+
+from accord.annotate import Project
+from accord.annotate.database import Database
+from accord.errors import InputError
+from tests.annotate.conftest import PAIRS, made
+
+
+def test_migrations_make_the_tables_that_the_models_describe(tmp_path: Path) -> None:
+    database = Database(tmp_path / "labels.db")
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+
+
+def test_a_commit_is_written_through_and_foreign_keys_hold(tmp_path: Path) -> None:
+    database = Database(tmp_path / "labels.db")
+    with database.engine.connect() as connection:
+        read = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
+        assert [*read, connection.exec_driver_sql("PRAGMA foreign_keys").scalar()] == ["wal", 2, 1]  # 2 is FULL
+
+
+def test_databases_of_a_newer_version_and_of_others_are_refused(tmp_path: Path) -> None:
+    Project.open(tmp_path / "new.db").database.close()
+    with sqlite3.connect(tmp_path / "new.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(InputError, match="was written by a newer accord .version 9999.: use that"):
+        Project.open(tmp_path / "new.db")
+    with sqlite3.connect(tmp_path / "other.db") as connection:
+        connection.execute("CREATE TABLE cats (name TEXT)")
+    with pytest.raises(InputError, match="is a database of something else"):
+        Project.open(tmp_path / "other.db")
+    (tmp_path / "text.db").write_text("this is no database, whatever its name says " * 100)
+    with pytest.raises(InputError, match="cannot be opened .file is not a database."):
+        Project.open(tmp_path / "text.db")
+    with pytest.raises(InputError, match="must be a file in a folder that is there"):
+        Project.open(tmp_path / "nowhere" / "labels.db")
+    with pytest.raises(InputError, match="a file of SQLite or a postgresql:// URL, not mysql://host/x"):
+        Project.open("mysql://user:secret@host/x")
+
+
+def test_the_same_rows_add_nothing_and_an_id_has_one_content(tmp_path: Path) -> None:
+    project = made(tmp_path)
+    assert (project.add(PAIRS).new, project.add(PAIRS).new, project.add(PAIRS).known) == (6, 0, 6)
+    with pytest.raises(InputError, match='row 1: the id "p0" is another item\'s already, with different content'):
+        project.add([{**PAIRS[0], "chosen": "else"}])
+    with pytest.raises(InputError, match="row 2: the id 'x' is that of row 1 already, with different content"):
+        project.add([{**PAIRS[0], "id": "x"}, {**PAIRS[1], "id": "x"}])
+    unnamed = [{k: v for k, v in row.items() if k != "id"} for row in PAIRS]
+    assert (project.add(unnamed).new, project.add(unnamed).new) == (6, 0)  # known by what they hold
+    assert project.progress().asked == 12
+
+
+def test_an_overlap_is_raised_and_not_lowered(tmp_path: Path) -> None:
+    project = made(tmp_path)
+    project.add(PAIRS)
+    project.add([{**PAIRS[0], "id": "gold"}], gold=True)
+    assert project.progress().asked == 6
+    again = Project.open(tmp_path / "labels.db", overlap=3)
+    assert again.progress().asked == 18
+    with pytest.raises(InputError, match="can be raised, not lowered to 2"):
+        Project.open(tmp_path / "labels.db", overlap=2)
+
+
+def test_links_are_hashed_and_end(tmp_path: Path) -> None:
+    project = made(tmp_path)
+    tokens = [*project.add_people(["ann"]).values(), project.new_owner()]
+    assert all(len(token) == 43 for token in tokens)  # 256 bits in base64
+    project.database.close()
+    stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert not any(token.encode() in stored for token in tokens)
+    with pytest.raises(InputError, match="the name ann is taken"):
+        project.add_people(["ann"])
+    assert list(project.add_people(3)) == ["annotator-1", "annotator-2"]
+    with pytest.raises(InputError, match="there is no eve in .*labels.db: there is ann, annotator-1, annotator-2"):
+        project.revoke("eve")
