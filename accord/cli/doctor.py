@@ -153,21 +153,21 @@ ADDED = {
 
 HEADS = {
     "weights": "wts", "copies": "copy", "optimizer": "adam", "gradients": "grad", "activations": "act",
-    "logits": "logit", "program": "prog", "at the peak": "peak",
+    "program": "prog", "at the peak": "peak",
 }  # fmt: skip
 """What a part is called above its column."""
 
 
 def table(title: str, needed: dict[str, dict[str, float]], there: float) -> Table:
     """Gigabytes, a row for each of the settings, which are added one after the other."""
-    every = [*needed.values()]
-    parts = [part for part in every[0] if part != "casts" and (part != "heap" or any(each[part] for each in every))]
+    left_out = {"casts", "logits"} | (set() if any(sizes["heap"] for sizes in needed.values()) else {"heap"})
+    parts = [part for part in next(iter(needed.values())) if part not in left_out]
     made = Table(title=f"{title}: GB", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     made.add_column("settings", no_wrap=True)
     for part in (*parts, "fits"):
         made.add_column(HEADS.get(part, part), justify="right", no_wrap=True)
     for name, sizes in needed.items():
-        each = {**sizes, "activations": sizes["activations"] + sizes["casts"]}
+        each = {**sizes, "activations": sizes["activations"] + sizes["casts"] + sizes["logits"]}
         row = [f"{size:.1f}" if (size := each[part] / engine.memory.GB) < 99.95 else f"{size:.0f}" for part in parts]
         label = f"  {name[name.index('+') :]}" if "+" in name else name
         made.add_row(label, *row, "yes" if sizes["at the peak"] <= there else "no")
