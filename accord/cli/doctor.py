@@ -147,6 +147,7 @@ ADDED = {
     "return_freed_memory": "freed returned",
     "optimizer_states": "states",
     "offload_optimizer": "offload",
+    "offload_reference": "copy offloaded",
     "weight_dtype": "weights",
 }
 """What is said of a setting that is added."""

@@ -13,6 +13,7 @@ from . import inside as inside
 from . import load as load
 from . import memory as memory
 from . import models as models
+from . import offload as offload
 from . import plan as plan
 from . import precision as precision
 from . import quantize as quantize

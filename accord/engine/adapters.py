@@ -173,20 +173,26 @@ def take(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             tensor.copy_(tensors[name])
 
 
-def twin(network: Any) -> Any:
-    """A copy of the network, which shares with it what adapters leave as it is."""
+def twin(network: Any, held: Mapping[int, nn.Parameter] | None = None) -> Any:
+    """A copy of the network, which shares with it what adapters leave as it is.
+
+    `held` are copies of weights that are there already, by the id of the network's own.
+    """
     own = own_state(network) if adapted(network) else {}
     shared: list[Any] = [p for name, p in network.named_parameters() if name not in own] if own else []
     shared += [held for layer in few_bits(network) for held in (layer.qweight, layer.state)]
-    return copy.deepcopy(network, {id(p): p for p in shared})
+    return copy.deepcopy(network, {**(held or {}), **{id(p): p for p in shared}})
 
 
-def frozen_copy(network: Any, dtype: torch.dtype) -> Any:
+def frozen_copy(network: Any, dtype: torch.dtype, device: torch.device | None = None) -> Any:
     """A copy of the network that is only read, without gradients, its linear layers held in `dtype`.
 
-    Its results equal the original's bit for bit: see `precision.cast_linear`.
+    Its results equal the original's bit for bit: see `precision.cast_linear`. With a `device` its weights are copied
+    there; buffers stay where they are.
     """
-    duplicate = twin(network).requires_grad_(False).eval()
+    weights = () if device is None else network.parameters()
+    there = {id(p): nn.Parameter(p.detach().to(device, copy=True), False) for p in weights}
+    duplicate = twin(network, there).requires_grad_(False).eval()
     cast_linear(duplicate, dtype)
     return duplicate
 

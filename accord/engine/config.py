@@ -102,6 +102,9 @@ class MemoryConfig(AdapterConfig):
     """How AdamW's two numbers a weight are held; 8bit needs bitsandbytes."""
     offload_optimizer: bool = False
     """Leave AdamW's numbers in the memory of the host, and bring each to the GPU when it is its turn."""
+    offload_reference: bool = False
+    """Leave the model that the policy is held to in the memory of the host, and bring each layer to the GPU when it is
+    its turn."""
     return_freed_memory: bool = False
     """On a CPU, give memory that is freed back to the system at once: less is held, for a fifth more time."""
     tokens_per_pass: int = 2048

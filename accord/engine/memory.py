@@ -46,6 +46,10 @@ def ready(model: AnyModel, config: TrainingConfig) -> AnyModel:
     """
     if config.offload_optimizer and model.device.type == "cpu":
         raise InputError("offload_optimizer is for a model on a GPU: this one trains in the memory of the host.")
+    if config.offload_reference and not config.frozen_copies:
+        raise InputError("offload_reference: by these settings no copy of the model is held that is only read.")
+    if config.offload_reference and model.device.type == "cpu":
+        raise InputError("offload_reference is for a model on a GPU: this one trains in the memory of the host.")
     if config.weight_dtype == "bfloat16":
         if model.dtype != torch.bfloat16:
             raise InputError("weight_dtype bfloat16 needs products in it too: give --dtype bfloat16.")
@@ -165,7 +169,8 @@ def needs(shape: Shape, method: TrainingConfig, dtype: torch.dtype, device: str 
     networks = method.trained_networks
     is_shared = bool(shape.adapters) and getattr(method, "reference", None) is None
     whole = dtype.itemsize * shape.linear + (2 if small else 4) * shape.embedding + 4 * shape.vectors
-    copy = 4 * shape.adapters if is_shared else whole
+    in_layers_alone = dtype.itemsize * (shape.linear - shape.head) * (1 - 1 / shape.layers)
+    copy = 4 * shape.adapters if is_shared else whole - (in_layers_alone if method.offload_reference else 0)
     tokens = tokens_at_once(method)
     layer = shape.activations
     kept = shape.width * (2 if small else 4) * shape.layers + layer

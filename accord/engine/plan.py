@@ -66,6 +66,9 @@ def savings(method: Config, dtype: torch.dtype, device: str) -> Iterator[tuple[s
     if device != "cpu" and not method.offload_optimizer and not method.lora_rank:
         method = replace(method, offload_optimizer=True)
         yield "offload_optimizer", method
+    if device != "cpu" and method.frozen_copies and not method.offload_reference and not method.lora_rank:
+        method = replace(method, offload_reference=True)
+        yield "offload_reference", method
     if method.weight_dtype == "float32" and dtype == torch.bfloat16:
         method = replace(method, weight_dtype="bfloat16")
         yield "weight_dtype", method

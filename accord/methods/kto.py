@@ -88,7 +88,7 @@ class KTOLoss:
     """The loss of every labeled completion against z0; rank 0 marks the desirable ones."""
 
     def __init__(self, method: KTO, policy: Policy) -> None:
-        self.method, self.policy, self.reference = method, policy, reference_for(policy, method.reference)
+        self.method, self.policy, self.reference = method, policy, reference_for(policy, method)
 
     def __call__(self, trees: Trees, *, baseline: float) -> tuple[Tensor, Measures]:
         method, ratios, desirable = self.method, self.log_ratios(trees), trees.ranks == 0

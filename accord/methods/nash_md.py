@@ -86,7 +86,7 @@ class NashLearner(GroupLearner):
 
     def __init__(self, method: NashMD, policy: Policy, judge: Judge) -> None:
         self.method, self.policy, self.judge, self.done = method, policy, judge, 0
-        self.reference = policy.frozen_copy() if method.kl_coefficient else None
+        self.reference = engine.offload.reference_copy(policy, method) if method.kl_coefficient else None
         self.past = Snapshots(policy, count=method.snapshots, every=method.snapshot_every)
         self.networks = {"policy": policy.network, **self.past.networks}
 

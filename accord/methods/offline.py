@@ -190,18 +190,20 @@ def as_policy(model: Policy | str | Path, config: TrainingConfig, *, trained: bo
     return config.templated(loaded.in_dtype(config.dtype))
 
 
-def reference_for(policy: Policy, name: str | None) -> Policy:
-    """The frozen model of a name, in the policy's precision, or the policy as it is now.
+def reference_for(policy: Policy, config: Any) -> Policy:
+    """The frozen model that a method's settings name as its `reference`, in the policy's precision, or the policy as it
+    is now.
 
     Raises InputError where it means other texts by its tokens.
     """
+    name = config.reference
     if name is None:
-        return policy.frozen_copy()
+        return engine.offload.reference_copy(policy, config)
     reference = engine.load.load_model(name)
     if not policy.same_vocabulary(reference):
         raise InputError(f"{policy.name} and --reference {name} have different vocabularies; choose another reference.")
     reference.dtype = policy.dtype
-    return reference.frozen_copy()
+    return engine.offload.reference_copy(reference, config)
 
 
 def of_kind(

@@ -149,12 +149,12 @@ class PreferenceMethod(PairLoss, OfflineMethod):
         return False
 
     def objective(self, model: Policy) -> Objective:
-        return self.pair_objective(model, reference_for(model, self.reference), average=self.average)
+        return self.pair_objective(model, reference_for(model, self), average=self.average)
 
     def objective_of(self, model: Policy, trees: Sequence[Tree]) -> Objective:
         if not self.precompute_reference:
             return self.objective(model)
-        kept = KeptReference(reference_for(model, self.reference), trees, self.tokens_per_pass, average=self.average)
+        kept = KeptReference(reference_for(model, self), trees, self.tokens_per_pass, average=self.average)
         return self.pair_objective(model, kept, average=self.average)
 
 
@@ -218,7 +218,7 @@ class PairwiseLearner(Learner):
     def __init__(self, method: PairwiseMethod, policy: Policy, judge: Judge) -> None:
         self.method, self.policy, self.judge = method, policy, judge
         self.networks = {"policy": policy.network}
-        reference = policy.frozen_copy()
+        reference = engine.offload.reference_copy(policy, method)
         self.speaker = method.speaker(policy, reference)
         self.objective = method.pair_objective(policy, reference, method.temperature)
 

@@ -94,7 +94,7 @@ class GradientLearner(Learner, ABC):
 
     def __init__(self, method: PolicyGradient, policy: Policy, reward: Reward) -> None:
         self.method, self.policy, self.reward = method, policy, reward
-        self.reference = policy.frozen_copy() if method.kl_coefficient else None
+        self.reference = engine.offload.reference_copy(policy, method) if method.kl_coefficient else None
         self.networks = {"policy": policy.network}
 
     def step(self, step: int, items: Sequence[EncodedPrompt], optimizer: Optimizer) -> StepResult:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGES = ("accord", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy")
-MAY_CHANGE = {"tokens_per_pass", "activation_checkpointing", "return_freed_memory"}
+MAY_CHANGE = {"tokens_per_pass", "activation_checkpointing", "return_freed_memory", "offload_reference"}
 """Settings that need less memory and change no number but by rounding: a run may go on with others."""
 SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "reward", "kl", "eval_teacher_kl")
 

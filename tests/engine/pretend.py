@@ -278,6 +278,9 @@ def works(folder: Path) -> dict[str, Any]:
     steps: dict[str, Any] = {"batch_size": 2, "max_steps": 2, "dtype": "float32", "learning_rate": 1e-2}
     sampled = {**steps, "max_new_tokens": 5}
 
+    def on_host(device: str) -> dict[str, bool]:
+        return {"offload_reference": device == "cuda"}
+
     def length(completions: list[str], **_: Any) -> list[float]:
         return [float(len(text)) for text in completions]
 
@@ -289,6 +292,10 @@ def works(folder: Path) -> dict[str, Any]:
         "kto": lambda device: run(KTO(**steps), device, labels),
         "reward": lambda device: run(RewardModel(**steps), device, pairs),
         "grpo": lambda device: run(GRPO(**sampled, group_size=3), device, prompts, reward=length),
+        "dpo, the reference on the host": lambda device: run(DPO(**steps, **on_host(device)), device, pairs),
+        "grpo, the reference on the host": lambda device: run(
+            GRPO(**sampled, **on_host(device), group_size=3, kl_coefficient=0.1), device, prompts, reward=length
+        ),
         "ppo": lambda device: run(PPO(**sampled), device, prompts, reward=length),
     }
 

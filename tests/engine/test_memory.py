@@ -19,7 +19,7 @@ from torch import nn
 from transformers import Gemma3TextConfig, LlamaConfig, T5Config
 
 from accord.data import Order
-from accord.engine import adam, memory, plan
+from accord.engine import adam, adapters, memory, offload, plan
 from accord.engine.adam import LeanAdamW, round_stochastically
 from accord.engine.forward import checkpoint_activations, log_probabilities
 from accord.engine.load import load_model
@@ -323,6 +323,8 @@ def test_what_is_no_language_model_has_no_plan() -> None:
     ("settings", "message"),
     [
         ({"offload_optimizer": True}, "offload_optimizer is for a model on a GPU"),
+        ({"offload_reference": True}, "offload_reference is for a model on a GPU"),
+        ({"offload_reference": True, "precompute_reference": True}, "no copy of the model is held that is only read"),
         ({"weight_dtype": "bfloat16"}, "weight_dtype bfloat16 needs products in it too"),
     ],
 )
@@ -400,3 +402,22 @@ def test_adapters_that_peft_refuses_are_told(tmp_path: Path) -> None:
     pytest.importorskip("peft")
     with pytest.raises(InputError, match="takes no adapters in lora_targets as they are: .*'out_proj'"):
         memory.ready(policy_of(prepare_network(random_model(CONFIGS["mamba"]()))), SFT(lora_rank=2))
+
+
+def test_layers_brought_for_as_long_as_they_compute_give_the_same_numbers() -> None:
+    policy = policy_of(prepare_network(random_model(CONFIGS["llama"](), dtype=torch.float32)))
+    trees = Trees.of(ragged_trees())
+    with torch.no_grad():
+        expected, _ = log_probabilities(policy.network, trees)
+        host = adapters.frozen_copy(policy.network, torch.float32, torch.device("cpu"))
+        offload.bring_layers(host, torch.device("cpu"))
+        layer, seen = host.model.layers[0], []
+        before = layer.mlp.up_proj.weight
+        moved = layer.register_forward_pre_hook(lambda *_: seen.append(layer.mlp.up_proj.weight is before))
+        assert torch.equal(log_probabilities(host, trees)[0], expected)
+    assert seen == [False] and layer.mlp.up_proj.weight is before
+    moved.remove()
+    own = {p.data_ptr() for p in policy.network.parameters()}
+    assert not own & {p.data_ptr() for p in host.parameters()}
+    with pytest.raises(InputError, match="Linear has no layers that can be brought"):
+        offload.bring_layers(nn.Linear(2, 2), torch.device("cpu"))  # type: ignore[arg-type]

@@ -1,0 +1,67 @@
+"""Models that are only read, left in the memory of the host: each of their layers is on the GPU while it computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from accord.engine.adapters import adapted, frozen_copy
+from accord.engine.config import MemoryConfig
+from accord.engine.models import AnyModel
+from accord.errors import InputError
+
+
+def reference_copy(model: AnyModel, config: MemoryConfig) -> AnyModel:
+    """A copy that is only read, held where the settings say; its results equal the model's bit for bit.
+
+    Under adapters a copy shares the model's weights, and stays with them.
+    """
+    if not config.offload_reference or adapted(model.network) or model.is_quantized:
+        return model.frozen_copy()
+    network = frozen_copy(model.network, model.dtype, torch.device("cpu"))
+    bring_layers(network, model.device)
+    return model.with_network(network)
+
+
+def bring_layers(network: PreTrainedModel, device: torch.device) -> None:
+    """Have each decoder layer of a frozen network on the host brought to a device for as long as it computes, in place.
+
+    What is beside the layers, the embedding, the last norm and the head, moves there for good. Copies of the layers on
+    the host are in pinned memory, so that the next kernels are not waited for.
+    Raises InputError where the network's layers cannot be told.
+    """
+    layers = [module for module in network.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise InputError(f"offload_reference: {type(network).__name__} has no layers that can be brought one by one.")
+    inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    moved = {id(p): nn.Parameter(p.detach().to(device), False) for p in network.parameters() if id(p) not in inside}
+    for module, name, parameter in _named(network):
+        module._parameters[name] = moved.get(id(parameter), parameter)
+    for layer in layers:
+        _bring(layer, device)
+
+
+def _named(network: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
+    """Every parameter with the module that has it and its name there; where several share one, each of them."""
+    return [(m, name, p) for m in network.modules() for name, p in m._parameters.items() if p is not None]
+
+
+def _bring(layer: nn.Module, device: torch.device) -> None:
+    on_gpu = device.type == "cuda"
+    held = [(m, name, nn.Parameter(p.detach().pin_memory(), False) if on_gpu else p) for m, name, p in _named(layer)]
+
+    def bring(*_: Any) -> None:
+        for module, name, on_host in held:
+            module._parameters[name] = nn.Parameter(on_host.detach().to(device, non_blocking=True), False)
+
+    def leave(*_: Any) -> None:
+        for module, name, on_host in held:
+            module._parameters[name] = on_host
+
+    leave()
+    layer.register_forward_pre_hook(bring)
+    layer.register_forward_hook(leave, always_call=True)
