@@ -77,17 +77,20 @@ def serve(
     data: str | list[str] | None = None,
     *,
     task: Literal["compare", "rank", "rate", "write", "plain", "few-shot", "use-case", "edit", "converse"] = "compare",
+    out: str | None = None,
     columns: Mapping[str, str] | None = None,
     **options: Any,
 ) -> None:
     """Serve the pages where people answer, until Ctrl-C; the links to them are printed once.
 
-    The same command goes on where it was: items that are there already are not added again.
+    The same command goes on where it was: items that are there already are not added again. As a stage of a recipe it
+    waits for the answers that the next stages learn from.
 
     Args:
         database: a file of SQLite, made where there is none, or a postgresql:// URL: one database, one project.
         data: what is asked about: what `accord sample` writes, or any rows that accord reads.
         task: what is asked: which of two is better, all in order, numbers on scales, a text, a mended answer, a talk.
+        out: the JSONL file to write what was answered to at the end, as `annotate export` does.
         columns: names of the rows' columns, as prompt=question,chosen=best.
         options: the fields of `ServeOptions`.
 
@@ -95,6 +98,8 @@ def serve(
         InputError: the database cannot be used, a row cannot be asked about, or the options do not fit each other.
     """
     asked = ServeOptions(**options)
+    if out is not None:
+        require_folder(Path(out).parent)
     project = _opened(
         database, overlap=asked.overlap, reserve_minutes=asked.reserve_minutes,
         guidelines=_guidelines(asked.guidelines), seed=asked.seed,
@@ -117,6 +122,8 @@ def serve(
         serve_pages(project, at, speaker=speaker, on_progress=watch)
     done = project.progress()
     status(f"annotate: ended with {done.answers:,} of {done.asked:,} answers in {project.database.name}")
+    if out is not None:
+        _write(project, out, task, gold=False)
     project.database.close()
 
 
@@ -165,11 +172,15 @@ def export(database: str, out: str, *, task: str | None = None, gold: bool = Fal
         InputError: there is no such project, or no answer yet.
     """
     require_folder(Path(out).parent)
-    exported = _opened(database, is_new=False).export(out, task=task, gold=gold)
+    _write(_opened(database, is_new=False), out, task, gold=gold)
+    return Path(out)
+
+
+def _write(project: Project, out: str, task: str | None, *, gold: bool) -> None:
+    exported = project.export(out, task=task, gold=gold)
     status(f"annotate: {len(exported.rows):,} rows in {out}")
     for note in exported.notes:
         status(f"annotate: {note}")
-    return Path(out)
 
 
 def _opened(database: str, *, is_new: bool = True, **settings: Any) -> Project:

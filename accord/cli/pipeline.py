@@ -157,13 +157,16 @@ def goes_on(command: str) -> bool:
     return "resume" in options_of(target_of(command))
 
 
+OWN = {"database"}
+"""Options that name what a stage makes, and keeps beside the pipeline's folder: no input of it, and never deleted."""
+
 FORMATS = (".jsonl", ".json", ".csv", ".parquet", ".gz", ".yaml", ".yml")
 
 
 def _require_files(stage: Stage, earlier: Sequence[Stage], folder: Path) -> None:
     """Raise InputError where a stage names a file that is not there, nor left by an earlier stage."""
     before = {s.name: s for s in earlier}
-    for text in _leaves(stage.options):
+    for text in _inputs(stage):
         for name, file in re.findall(rf"{re.escape(str(folder))}/([\w-]+)/([^\s/*+,)]+)", text):
             leaves = _leaves_of(before[name]) if name in before else None
             if leaves is not None and not any(fnmatch(file, pattern) for pattern in leaves):
@@ -223,7 +226,7 @@ def _fingerprint(stage: Stage, earlier: Mapping[str, str], folder: Path) -> str:
     digest = hashlib.sha256(json.dumps([stage.command, stage.options], sort_keys=True, default=str).encode())
     for used in sorted({s for names in stage.inputs.values() for s in names}):
         digest.update(earlier[used].encode())
-    for value in _leaves(stage.options):
+    for value in _inputs(stage):
         path = Path(value)
         if path.is_file() and folder not in path.parents:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -233,6 +236,10 @@ def _fingerprint(stage: Stage, earlier: Mapping[str, str], folder: Path) -> str:
             for weights in sorted(path.glob("*.safetensors")):
                 digest.update(f"{weights.name} {weights.stat().st_size} {weights.stat().st_mtime_ns}".encode())
     return digest.hexdigest()
+
+
+def _inputs(stage: Stage) -> list[str]:
+    return _leaves({name: value for name, value in stage.options.items() if name not in OWN})
 
 
 def _leaves(options: Any) -> list[str]:

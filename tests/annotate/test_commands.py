@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
+import yaml
 
 from accord.annotate import Project, assign
+from accord.cli.pipeline import run_pipeline
 from accord.data import load_data
 from accord.records import Preference
 from tests.annotate.conftest import PAIRS, person
-from tests.commands.small import accord, read_jsonl, write_jsonl
+from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 
 
 @contextmanager
@@ -105,3 +111,39 @@ def test_pages_need_no_torch(tmp_path: Path) -> None:
     ):
         done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, env={**os.environ})
         assert done.returncode == 0, done.stderr
+
+
+def test_a_pipeline_waits_for_people_and_trains_on_what_they_said(tmp_path: Path) -> None:
+    database, recipe = str(tmp_path / "labels.db"), tmp_path / "recipe.yaml"
+    stages: dict[str, Any] = {
+        "people": {
+            "command": "annotate serve", "database": database, "data": write_jsonl(tmp_path / "pairs.jsonl", PAIRS),
+            "until": 6, "port": 0,
+        },
+        "reward": {"command": "reward", "model": str(save_model(tmp_path / "base")), "data": "${people}/annotations.jsonl"},
+        "dpo": {"command": "dpo", "model": str(tmp_path / "base"), "data": "${people}/annotations.jsonl"},
+    }  # fmt: skip
+    recipe.write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+
+    def answer() -> None:
+        while not Path(database).exists() or (project := Project.open(database)).progress().items < len(PAIRS):
+            time.sleep(0.1)
+        project.add_people(["ann"])
+        me = person(project, "ann")
+        for place in range(len(PAIRS)):
+            slot = assign.next_slot(project, me)
+            assert slot is not None
+            said = {"better": None, "strength": "tie"} if place == 0 else {"better": 1, "strength": "much"}
+            assign.store(project, me, slot.id or 0, {**said, "comment": ""}, 2.0)
+
+    helper = threading.Thread(target=answer)
+    helper.start()
+    run_pipeline(str(recipe), str(tmp_path / "out"))
+    helper.join()
+    rows = read_jsonl(tmp_path / "out" / "people" / "annotations.jsonl")
+    assert len(rows) == 6 and sum(bool(row.get("tied")) for row in rows) == 1
+    for stage in ("reward", "dpo"):
+        assert (tmp_path / "out" / stage / "model" / "config.json").exists()
+    run_pipeline(str(recipe), str(tmp_path / "out"))  # what is done is left alone, whatever the database has by now
+    state = json.loads((tmp_path / "out" / "pipeline.json").read_text())
+    assert [stage["status"] for stage in state["stages"]] == ["skipped"] * 3
