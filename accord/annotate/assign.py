@@ -11,7 +11,7 @@ import hashlib
 import random
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, update
+from sqlalchemy import Float, Integer, and_, bindparam, exists, func, or_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
@@ -51,51 +51,74 @@ def next_slot(project: Project, person: Annotator) -> Slot | None:
 
 
 def _own(session: Session, person: Annotator) -> Slot | None:
-    mine = select(Slot).where(Slot.annotator_id == person.id, col(Slot.done).is_(False))
-    return session.exec(mine.order_by(col(Slot.id)).limit(1)).first()
+    return session.exec(OWN, params={"me": person.id}).first()
 
 
-def is_free(now: float, reserve_seconds: float) -> ColumnElement[bool]:
-    """Which slots anybody may take."""
-    passed = or_(col(Slot.expires_at) <= now, col(Slot.expires_at) > now + reserve_seconds)
-    return and_(col(Slot.done).is_(False), or_(col(Slot.annotator_id).is_(None), passed))
+# Queries are written once: to put one together takes longer than to run it. Their parameters are `ME`, `NOW` and
+# `FURTHEST`, the time at which a reservation that is made now will end.
+ME, NOW, FURTHEST = bindparam("me", type_=Integer), bindparam("now", type_=Float), bindparam("furthest", type_=Float)
 
+IS_FREE = and_(
+    col(Slot.done).is_(False),
+    or_(col(Slot.annotator_id).is_(None), col(Slot.expires_at) <= NOW, col(Slot.expires_at) > FURTHEST),
+)
+"""Which slots anybody may take."""
 
-def _not_seen(person: Annotator) -> tuple[ColumnElement[bool], ...]:
-    return tuple(
-        ~exists().where(col(kind.item_id) == col(Item.id), col(kind.annotator_id) == person.id)
-        for kind in (OTHERS, Skip)
-    )
+OWN = select(Slot).where(col(Slot.annotator_id) == ME, col(Slot.done).is_(False)).order_by(col(Slot.id)).limit(1)
+
+NOT_SEEN = tuple(
+    ~exists().where(col(kind.item_id) == col(Item.id), col(kind.annotator_id) == ME) for kind in (OTHERS, Skip)
+)
+"""Of which items a person has had none, nor skipped it."""
+
+NEXT = (
+    select(Slot, Item)
+    .join(Item, col(Item.id) == Slot.item_id)
+    .where(IS_FREE, col(Item.gold).is_(None), *NOT_SEEN)
+    .order_by(col(Slot.position), col(Slot.number))
+    .limit(1)
+    .with_for_update(skip_locked=True, of=Slot)
+)
+
+GOLD = (
+    select(Item)
+    .where(col(Item.gold).is_not(None), col(Item.position) < bindparam("position", type_=Integer), *NOT_SEEN)
+    .order_by(col(Item.position))
+    .limit(1)
+)
+
+FRESH = select(func.count(col(Item.id))).where(
+    col(Item.gold).is_(None),
+    ~exists().where(col(Slot.item_id) == col(Item.id), col(Slot.annotator_id).is_not(None)).correlate(Item),
+)
+"""Items that nobody has begun."""
+
+THIS = FRESH.where(col(Item.id) == bindparam("item", type_=Integer))
+RESERVE = update(Slot).where(
+    col(Slot.id) == bindparam("this", type_=Integer),
+    or_(and_(col(Slot.annotator_id) == ME, col(Slot.done).is_(False)), IS_FREE),
+)
+FRESH_TO_ME = FRESH.where(~exists().where(col(Skip.item_id) == col(Item.id), col(Skip.annotator_id) == ME))
 
 
 def _free(project: Project, session: Session, person: Annotator) -> tuple[Slot, dict[str, Any]] | None:
     """The first slot that is free, or a new one where a gold question comes before it, and how it was chosen."""
-    free = (
-        select(Slot, Item)
-        .join(Item, col(Item.id) == Slot.item_id)
-        .where(is_free(project.clock(), project.settings.reserve_seconds), col(Item.gold).is_(None), *_not_seen(person))
-        .order_by(col(Slot.position), col(Slot.number))
-        .limit(1)
-        .with_for_update(skip_locked=True, of=Slot)
-    )
-    found = session.exec(free).first()
+    now, me = project.clock(), {"me": person.id}
+    free = {**me, "now": now, "furthest": now + project.settings.reserve_seconds}
+    found = session.exec(NEXT, params=free).first()
     if found is None:
         return None
     slot, item = found
-    gold = select(Item).where(col(Item.gold).is_not(None), col(Item.position) < item.position, *_not_seen(person))
-    asked = session.exec(gold.order_by(col(Item.position)).limit(1)).first()
+    asked = session.exec(GOLD, params={**me, "position": item.position}).first()
     if asked is not None:
         number = session.exec(select(func.count(col(Slot.id))).where(Slot.item_id == asked.id)).one()
         (slot,) = slots([asked], [number])
         session.add(slot)
         session.flush()
         return slot, {"chosen_by": "gold", "probability": 1.0}
-    begun = exists().where(col(Slot.item_id) == col(Item.id), col(Slot.annotator_id).is_not(None)).correlate(Item)
-    fresh = select(func.count(col(Item.id))).where(col(Item.gold).is_(None), ~begun)
-    if not session.exec(fresh.where(col(Item.id) == item.id)).one():
+    if not session.exec(THIS, params={"item": item.id}).one():
         return slot, {"chosen_by": "overlap", "probability": 1.0}
-    skipped = exists().where(col(Skip.item_id) == col(Item.id), col(Skip.annotator_id) == person.id)
-    return slot, {"chosen_by": "random", "probability": 1 / session.exec(fresh.where(~skipped)).one()}
+    return slot, {"chosen_by": "random", "probability": 1 / session.exec(FRESH_TO_ME, params=me).one()}
 
 
 def _reserve(project: Project, session: Session, slot: Slot, person: Annotator, how: dict[str, Any]) -> bool:
@@ -112,10 +135,8 @@ def _reserve(project: Project, session: Session, slot: Slot, person: Annotator, 
             "draft": None,
             **how,
         }
-    mine = and_(col(Slot.annotator_id) == person.id, col(Slot.done).is_(False))
-    to_be_had = or_(mine, is_free(now, keep))
-    taken = session.exec(update(Slot).where(col(Slot.id) == slot.id, to_be_had).values(changes))
-    return taken.rowcount == 1
+    free = {"now": now, "furthest": now + keep, "me": person.id, "this": slot.id}
+    return session.exec(RESERVE.values(changes), params=free).rowcount == 1
 
 
 def shown_order(seed: int, item: Item, number: int) -> list[int]:

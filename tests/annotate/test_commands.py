@@ -114,14 +114,14 @@ def test_pages_need_no_torch(tmp_path: Path) -> None:
 
 
 def test_a_pipeline_waits_for_people_and_trains_on_what_they_said(tmp_path: Path) -> None:
-    database, recipe = str(tmp_path / "labels.db"), tmp_path / "recipe.yaml"
+    database, recipe, base = str(tmp_path / "labels.db"), tmp_path / "recipe.yaml", str(save_model(tmp_path / "base"))
     stages: dict[str, Any] = {
         "people": {
             "command": "annotate serve", "database": database, "data": write_jsonl(tmp_path / "pairs.jsonl", PAIRS),
             "until": 6, "port": 0,
         },
-        "reward": {"command": "reward", "model": str(save_model(tmp_path / "base")), "data": "${people}/annotations.jsonl"},
-        "dpo": {"command": "dpo", "model": str(tmp_path / "base"), "data": "${people}/annotations.jsonl"},
+        "reward": {"command": "reward", "model": base, "data": "${people}/annotations.jsonl"},
+        "dpo": {"command": "dpo", "model": base, "data": "${people}/annotations.jsonl"},
     }  # fmt: skip
     recipe.write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
 
