@@ -1,7 +1,7 @@
 """The owner's statistics: how far people agree, with each other and with gold questions, how fast, and by what order.
 
 Verdicts are pairs: a comparison is one, a ranking of K answers K (K - 1) / 2. What rests on fewer than 20 observations
-is left out (None). `accord.evaluate` computes agreement; it is imported when somebody asks, so that serving starts fast.
+is left out (None). `accord.evaluate` computes agreement, and is imported when somebody asks: serving starts fast.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class PersonStatus:
         return [self.name, f"{self.answers:,}", *shares, *speed]
 
 
-HEADS = ("", "answers", "agrees with others", "right on gold", "for what was first", "ties", "flags", "median s", "an hour")  # fmt: skip
+HEADS = (
+    "", "answers", "agrees with others", "right on gold", "for what was first", "ties", "flags", "median s", "an hour",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,10 @@ def _agreement(by_pair: Mapping[tuple[int, tuple[int, int]], list[Said]]) -> Agr
 
 
 def _person(name: str, said: list[Said], by_pair: Mapping[tuple[int, tuple[int, int]], list[Said]]) -> PersonStatus:
-    others, gold, first, ties = ([] for _ in range(4))  # type: list[tuple[float, int]]
+    others: list[tuple[float, int]] = []
+    gold: list[tuple[float, int]] = []
+    first: list[tuple[float, int]] = []
+    ties: list[tuple[float, int]] = []
     for one in said:
         for pair, label in one.verdicts.items():
             ties.append((float(label == 0.5), one.item))
@@ -248,6 +253,6 @@ def _disputed(by_pair: Mapping[tuple[int, tuple[int, int]], Iterable[Said]]) -> 
     shares = [
         Disputed(item, next(iter(people[item].values())), sum(values) / len(values), len(people[item]))
         for item, values in same.items()
-        if values and sum(values) < len(values)
+        if values and min(values) < 1
     ]
     return sorted(shares, key=lambda one: one.agreement)[:MOST_DISPUTED]
