@@ -255,4 +255,4 @@ def _disputed(by_pair: Mapping[tuple[int, tuple[int, int]], Iterable[Said]]) -> 
         for item, values in same.items()
         if values and min(values) < 1
     ]
-    return sorted(shares, key=lambda one: one.agreement)[:MOST_DISPUTED]
+    return sorted(shares, key=lambda one: (one.agreement, one.item))[:MOST_DISPUTED]

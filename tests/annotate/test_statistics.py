@@ -48,8 +48,6 @@ def test_two_annotators_by_hand(tmp_path: Path) -> None:
     assert ann.others == bob.others == wilson(16, 20)
     assert (ann.seconds, ann.hourly, ann.gold) == (5.0, 720.0, None)
     assert [one.key for one in task.disputed] == ["p0", "p1", "p2", "p3"]
-    # Every slot is turned round for the second person: of 16 agreed items each side is first once; of the 4 others
-    # both chose the same place, so the counts of the two people differ from 20 by twice what is uneven among those.
     assert ann.first and bob.first and everybody.first
     assert 20 * (ann.first.estimate + bob.first.estimate) == pytest.approx(40 * everybody.first.estimate)
     assert everybody.ties is not None and everybody.ties.estimate == 0
