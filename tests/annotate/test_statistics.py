@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from tests.annotate.conftest import made, person
 
 from accord.annotate import Project, assign, status
 from accord.annotate.serve import make_app
 from accord.annotate.statistics import verdicts
 from accord.results.base import wilson
+from tests.annotate.conftest import made, person
 
 
 def answered(path: Path, items: int = 20) -> Project:
