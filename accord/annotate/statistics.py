@@ -251,7 +251,7 @@ def _disputed(by_pair: Mapping[tuple[int, tuple[int, int]], Iterable[Said]]) -> 
         people[item] |= {one.name: one.key for one in several}
         same[item] += [float(a.verdicts[pair] == b.verdicts[pair]) for a, b in combinations(several, 2)]
     shares = [
-        Disputed(item, next(iter(people[item].values())), sum(values) / len(values), len(people[item]))
+        Disputed(item, next(iter(people[item].values())), float(np.mean(values)), len(people[item]))
         for item, values in same.items()
         if values and min(values) < 1
     ]
