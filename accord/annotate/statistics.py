@@ -229,7 +229,7 @@ def _person(name: str, said: list[Said], by_pair: Mapping[tuple[int, tuple[int, 
         ties=_share(ties),
         flags=_share([(float(one.flagged), one.item) for one in said]),
         seconds=median(seconds) if enough else None,
-        hourly=3600 * len(said) / sum(seconds) if enough and sum(seconds) else None,
+        hourly=3600 * len(said) / sum(seconds) if enough and sum(seconds) > 0 else None,
     )
 
 
