@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import json
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -14,6 +15,9 @@ from accord.annotate.database import Annotator, Answer, Item, Skip, Slot
 from accord.annotate.guard import Denied
 from accord.annotate.pages import Form, Pages, sign_in
 from accord.annotate.project import hashed
+from accord.annotate.statistics import HEADS
+from accord.annotate.statistics import status as status_of
+from accord.annotate.tasks import TASKS
 from accord.errors import InputError
 
 
@@ -35,10 +39,14 @@ def add_owner_pages(app: FastAPI, pages: Pages) -> None:
             raise Denied(401, "Please open the owner's link, which `accord annotate serve` prints.")
 
     Owned = Depends(owner)
+    known: dict[str, Any] = {}  # the statistics, and the answers that they are of
 
     def overview(request: Request, *, status: int = 200, message: str = "", links: Any = ()) -> Response:
         with project.database.reading() as session:
             people, items = people_of(session), items_of(session)
+            latest = session.exec(select(func.max(Answer.id), func.count(Answer.content))).one()  # type: ignore[arg-type]
+        if known.get("latest") != (key := (tuple(latest), [(row["task"], row["done"], row["items"]) for row in items])):
+            known.update(latest=key, tasks=status_of(project))
         return pages.page(
             "owner",
             request,
@@ -47,6 +55,8 @@ def add_owner_pages(app: FastAPI, pages: Pages) -> None:
             overlap=project.settings.overlap,
             people=people,
             items=items,
+            tasks=known["tasks"],
+            heads=HEADS,
             message=message,
             links=links,
         )
@@ -62,6 +72,25 @@ def add_owner_pages(app: FastAPI, pages: Pages) -> None:
     @app.get("/owner", dependencies=[Owned])
     def see(request: Request) -> Response:
         return overview(request)
+
+    @app.get("/owner/item/{number}", dependencies=[Owned])
+    def see_item(request: Request, number: int) -> Response:
+        with project.database.reading() as session:
+            item = session.get(Item, number) if number < 2**31 else None
+            if item is None:
+                raise Denied(404, "There is no such item.")
+            said = session.exec(
+                select(Annotator.name, Answer.content)
+                .join(Answer, col(Answer.annotator_id) == Annotator.id)
+                .join(Slot, col(Slot.id) == Answer.slot_id)
+                .where(Slot.item_id == number, col(Answer.replaced_by).is_(None), col(Answer.content).is_not(None))
+                .order_by(col(Answer.id))
+            ).all()
+        answers = TASKS[item.task].shown(item.content) or [
+            item.content[k] for k in ("completion",) if k in item.content
+        ]
+        told = [(name, told_of(item.task, content or {}), (content or {}).get("comment", "")) for name, content in said]
+        return pages.page("owner-item", request, item=item, answers=answers, said=told)
 
     @app.post("/owner/people", dependencies=[Owned])
     def change(request: Request, form: Form) -> Response:
@@ -79,6 +108,23 @@ def add_owner_pages(app: FastAPI, pages: Pages) -> None:
             return RedirectResponse("/owner", 303)
         base = str(request.base_url)
         return overview(request, links=[(name, f"{base}join/{token}") for name, token in made.items()])
+
+
+def told_of(task: str, content: dict[str, Any]) -> str:
+    """An answer in words, its item's answers by letters in the item's order."""
+    if "flag" in content:
+        return f"flagged as {content['flag']}"
+    if task == "compare":
+        better = content["better"]
+        return content["strength"] if better is None else f"{'AB'[better]} is {content['strength']} better"
+    if task == "rank":
+        ranks = [
+            (rank, letter) for letter, rank in zip("ABCDEFGHI", content["ranks"], strict=False) if rank is not None
+        ]
+        tiers = [" = ".join(x for r, x in ranks if r == rank) for rank in sorted({r for r, _ in ranks})]
+        return " > ".join(tiers) + ("; none will do" if content["none_will_do"] else "")
+    said = {name: value for name, value in content.items() if name != "comment"}
+    return json.dumps(said, ensure_ascii=False)
 
 
 def people_of(session: Session) -> list[dict[str, Any]]:

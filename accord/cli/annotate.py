@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from accord.console import status
+from accord.console import show, status
 from accord.errors import InputError
 from accord.evaluate.options import AnswerOptions, takes
 from accord.files import require_folder
@@ -157,6 +157,25 @@ def people(
     if not links:
         for name, state, count in project.people():
             print(f"{name}: {count} answers{state}")
+
+
+def show_status(database: str) -> None:
+    """Show how far each task is, how far people agree, their speed and bias of order, and what they disagree on most.
+
+    Args:
+        database: the project's file of SQLite, or its postgresql:// URL.
+
+    Raises:
+        InputError: there is no such project.
+    """
+    project = _opened(database, is_new=False)
+    from accord.annotate.statistics import status as status_of
+
+    tasks = status_of(project)
+    if not tasks:
+        status("annotate: there are no items yet")
+    for task in tasks:
+        show(*task.tables())
 
 
 def export(database: str, out: str, *, task: str | None = None, gold: bool = False) -> Path:

@@ -94,6 +94,9 @@ COMMANDS: dict[str, Command] = {
     "annotate people": Command(
         "accord.cli.annotate:people", "make and end the links of people who annotate", says_where=True
     ),
+    "annotate status": Command(
+        "accord.cli.annotate:show_status", "show how far people are and how far they agree", says_where=True
+    ),
     "annotate export": Command(
         "accord.cli.annotate:export", "write what people answered as rows", file="annotations.jsonl", says_where=True
     ),

@@ -252,8 +252,11 @@ def _over_items(statistic: Callable[[NDArray[Any], Floats], float], items: NDArr
     )
 
 
-def agreement(ratings: Ratings, data: str = "") -> AgreementResult:
-    """The agreement of all annotators and of every two, on one item or more, with intervals by bootstrap over items."""
+def agreement(ratings: Ratings, data: str = "", *, pairs: int = PAIRS) -> AgreementResult:
+    """The agreement of all annotators and of every two, on one item or more, with intervals by bootstrap over items.
+
+    Of the pairs of annotators those that share most items are there, at most so many.
+    """
     counts = ratings.counts
     overall = mean(observed_agreement(counts), np.arange(len(counts)))
     assert overall is not None  # there are items
@@ -270,7 +273,7 @@ def agreement(ratings: Ratings, data: str = "") -> AgreementResult:
         data=data,
         annotators=list(ratings.annotators),
         items=len(counts),
-        pairs=between(ratings, PAIRS),
+        pairs=between(ratings, pairs),
         agreement=overall,
         strict=strict,
         fleiss=None if np.ptp(counts.sum(1)) else both_orders(fleiss),
