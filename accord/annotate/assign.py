@@ -11,7 +11,7 @@ import hashlib
 import random
 from typing import Any
 
-from sqlalchemy import Float, Integer, and_, bindparam, exists, func, or_, update
+from sqlalchemy import BigInteger, Float, Integer, and_, bindparam, exists, func, or_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
@@ -82,7 +82,7 @@ NEXT = (
 
 GOLD = (
     select(Item)
-    .where(col(Item.gold).is_not(None), col(Item.position) < bindparam("position", type_=Integer), *NOT_SEEN)
+    .where(col(Item.gold).is_not(None), col(Item.position) < bindparam("position", type_=BigInteger), *NOT_SEEN)
     .order_by(col(Item.position))
     .limit(1)
 )
