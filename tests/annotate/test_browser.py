@@ -114,6 +114,7 @@ def test_two_answers_are_compared(chromium: Any, server: Start) -> None:
     assert [row["annotator"] for row in rows] == ["ann", "ann", "bob"]
 
 
+@pytest.mark.slow
 def test_answers_are_ranked(chromium: Any, server: Start) -> None:
     served = server([*RANKED, {**RANKED[0], "id": "s", "prompt": "Name another."}], "rank")
     with visiting(chromium, served) as page:
@@ -286,6 +287,7 @@ def test_what_is_typed_is_not_lost(chromium: Any, server: Start) -> None:
         assert page.evaluate("sessionStorage.length") == 0
 
 
+@pytest.mark.slow
 def test_keys_of_other_layouts(chromium: Any, server: Start) -> None:
     """A Russian layout has no s, a French one no 1 without shift: their places on the keyboard serve."""
     served = server(PAIRS, "compare")
