@@ -152,21 +152,25 @@ def people(
             print(f"{name}: {count} answers{state}")
 
 
-def export(database: str, out: str, *, task: str | None = None, gold: bool = False) -> Path:
+def export(
+    database: str, out: str, *, task: str | None = None, gold: bool = False,
+    format: Literal["accord", "argilla", "label-studio"] = "accord",
+) -> Path:  # fmt: skip
     """Write what people answered so far as rows that accord reads; also while they go on.
 
     Args:
         database: the project's file of SQLite, or its postgresql:// URL.
-        out: the JSONL file to write.
+        out: the file to write: JSONL, or .json for argilla and label-studio.
         task: the task whose answers are written, where the project has several.
         gold: write the answers to gold questions too.
+        format: rows for accord, records for Argilla 2, or tasks for Label Studio; accord reads all three.
 
     Raises:
-        InputError: there is no such project, or no answer yet.
+        InputError: there is no such project, no answer yet, or the format does not fit the task or the file's name.
     """
     require_folder(Path(out).parent)
-    exported = _opened(database, is_new=False).export(out, task=task, gold=gold)
-    status(f"annotate: {len(exported.rows):,} rows in {out}")
+    exported = _opened(database, is_new=False).export(out, task=task, gold=gold, form=format)
+    status(f"annotate: {len(exported.rows):,} {'rows' if format == 'accord' else 'answers'} in {out}")
     for note in exported.notes:
         status(f"annotate: {note}")
     return Path(out)
