@@ -17,10 +17,12 @@ from accord.errors import InputError
 
 @dataclass(frozen=True)
 class Exported:
-    """The rows, and a line for whatever is not among them."""
+    """The rows of a task, a line for whatever is not among them, and what the rows' items hold, by `item`."""
 
     rows: list[dict[str, Any]]
     notes: tuple[str, ...]
+    task: str
+    contents: dict[str, dict[str, Any]]
 
 
 def rows_of(session: Session, task: str | None = None, *, gold: bool = False) -> Exported:
@@ -46,6 +48,7 @@ def rows_of(session: Session, task: str | None = None, *, gold: bool = False) ->
         .order_by(col(Answer.id))
     )
     rows: list[dict[str, Any]] = []
+    contents: dict[str, dict[str, Any]] = {}
     aside: Counter[str] = Counter()
     withdrawn: set[str] = set()
     for answer, slot, item, person in session.exec(answered).all():
@@ -59,10 +62,11 @@ def rows_of(session: Session, task: str | None = None, *, gold: bool = False) ->
             if not made:
                 aside[f"items flagged as {what}" if what else "items that compare nothing"] += 1
             rows += made
+            contents[item.key] = item.content
     if not rows:
         raise InputError("there is no answer yet that makes a row." + "".join(f" {note}." for note in _notes(aside)))
     gone = f"the answers of {len(withdrawn)} people were withdrawn, and are erased"
-    return Exported(rows, (*_notes(aside), *([gone] if withdrawn else ())))
+    return Exported(rows, (*_notes(aside), *([gone] if withdrawn else ())), task or there[0], contents)
 
 
 def _notes(aside: Counter[str]) -> list[str]:

@@ -31,9 +31,10 @@ def read_items(
     Raises InputError where a row cannot be asked about, or an id comes twice with different content.
     """
     given = _blank(data, task) if isinstance(data, int) else _rows(data, task, columns)
+    sure = [one for one in given if "verdicts" not in one.columns] if gold else given
     items: dict[str, tuple[str, Item]] = {}
     twice = 0
-    for made in task.items(given, gold=gold, **{name: value for name, value in settings.items() if value is not None}):
+    for made in task.items(sure, gold=gold, **{name: value for name, value in settings.items() if value is not None}):
         content = made.content.model_dump(mode="json")
         item = Item(
             key=key_of(made),
@@ -51,8 +52,10 @@ def read_items(
         twice += known is not item
     if not items:
         raise InputError(f"{called(data)} holds nothing to ask about: all answers to a prompt are the same.")  # type: ignore[arg-type]
-    left_out = (f"{twice} rows that come twice are asked about once",) if twice else ()
-    return list(items.values()), left_out
+    left_out = [f"{twice} rows that come twice are asked about once"] if twice else []
+    if len(sure) < len(given):
+        left_out.append(f"{len(given) - len(sure)} rows have verdicts that contradict each other, and no known answer")
+    return list(items.values()), tuple(left_out)
 
 
 def _blank(number: int, task: Task) -> list[Given]:

@@ -24,11 +24,11 @@ from sqlmodel import Session, col, select
 
 from accord.annotate.database import Annotator, Answer, Database, Guideline, Item, Settings, Slot
 from accord.annotate.export import Exported, rows_of
+from accord.annotate.formats import Form, write_exported
 from accord.annotate.items import Added, read_items
 from accord.annotate.tasks import task_named
 from accord.data.load import Source
 from accord.errors import InputError
-from accord.files import write_rows
 
 MINUTES = 20.0
 """How long an item is kept for who was shown it, unless said otherwise."""
@@ -282,18 +282,19 @@ class Project:
                 last_hour=session.exec(counts.where(Answer.created_at > now - 3600, Answer.created_at <= now)).one(),
             )
 
-    def export(self, out: str | Path, *, task: str | None = None, gold: bool = False) -> Exported:
+    def export(
+        self, out: str | Path, *, task: str | None = None, gold: bool = False, form: Form = "accord"
+    ) -> Exported:
         """Write what was answered so far as rows that `accord.load_data` reads, whole or not at all; also meanwhile.
 
         Args:
-            out: the JSONL file to write.
+            out: the file to write: JSONL, or JSON in the forms of other tools.
             task: of which task, where the project has several.
             gold: write the answers to gold questions too.
+            form: accord, argilla or label-studio.
 
         Raises:
-            InputError: there is no such answer yet, or the project has several tasks and none is named.
+            InputError: there is no such answer yet, no task is named of several, or the form does not fit.
         """
         with self.database.reading() as session:
-            exported = rows_of(session, task, gold=gold)
-        write_rows(out, exported.rows)
-        return exported
+            return write_exported(out, rows_of(session, task, gold=gold), form)

@@ -178,26 +178,33 @@ def show_status(database: str) -> None:
         show(*task.tables())
 
 
-def export(database: str, out: str, *, task: str | None = None, gold: bool = False) -> Path:
+def export(
+    database: str, out: str, *, task: str | None = None, gold: bool = False,
+    format: Literal["accord", "argilla", "label-studio"] = "accord",
+) -> Path:  # fmt: skip
     """Write what people answered so far as rows that accord reads; also while they go on.
 
     Args:
         database: the project's file of SQLite, or its postgresql:// URL.
-        out: the JSONL file to write.
+        out: the file to write: JSONL, or .json for argilla and label-studio.
         task: the task whose answers are written, where the project has several.
         gold: write the answers to gold questions too.
+        format: rows for accord, records for Argilla 2, or tasks for Label Studio; accord reads all three.
 
     Raises:
-        InputError: there is no such project, or no answer yet.
+        InputError: there is no such project, no answer yet, or the format does not fit the task or the file's name.
     """
     require_folder(Path(out).parent)
-    _write(_opened(database, is_new=False), out, task, gold=gold)
+    _write(_opened(database, is_new=False), out, task, gold=gold, format=format)
     return Path(out)
 
 
-def _write(project: Project, out: str, task: str | None, *, gold: bool) -> None:
-    exported = project.export(out, task=task, gold=gold)
-    status(f"annotate: {len(exported.rows):,} rows in {out}")
+def _write(
+    project: Project, out: str, task: str | None, *, gold: bool,
+    format: Literal["accord", "argilla", "label-studio"] = "accord",
+) -> None:  # fmt: skip
+    exported = project.export(out, task=task, gold=gold, form=format)
+    status(f"annotate: {len(exported.rows):,} {'rows' if format == 'accord' else 'answers'} in {out}")
     for note in exported.notes:
         status(f"annotate: {note}")
 

@@ -52,8 +52,9 @@ def _absent(path: str, key: str, within: str, holder: Any) -> str:
 def renamed(row: Any, names: Mapping[str, str] | None) -> Any:
     """The row with its columns under the names that are read: `names` has the path of each; "" leaves a column out.
 
-    Of several paths, separated by commas, the text is theirs in that order, an empty line between them. A column that
-    gets another name loses its own; one that a path leads into stays, beside what was in it.
+    Of several paths, separated by commas, the text is theirs in that order, an empty line between them; a list of texts
+    is one paragraph. A column that gets another name loses its own; one that a path leads into stays, beside what was
+    in it.
     Raises InputError where a path leads nowhere, or one of several to no text.
     """
     if not names or not isinstance(row, Mapping):
@@ -66,10 +67,23 @@ def renamed(row: Any, names: Mapping[str, str] | None) -> Any:
 def _joined(row: Mapping[str, Any], path: str) -> Any:
     if path in row or "," not in path:
         return value_at(row, path)
-    texts = {part.strip(): value_at(row, part.strip()) for part in path.split(",")}
-    if wrong := [part for part, text in texts.items() if not isinstance(text, str | None)]:
-        raise InputError(f"{wrong[0]!r} holds no text, so it cannot be joined with others: name a path to one")
-    return "\n\n".join(text for text in texts.values() if text and text.strip())
+    cells = {part.strip(): value_at(row, part.strip()) for part in path.split(",")}
+    texts = [paragraphs(cell, part) for part, cell in cells.items() if cell is not None]
+    return "\n\n".join(text for text in texts if text.strip())
+
+
+def is_listed(value: Any) -> bool:
+    """Whether it is a list of texts, or of such lists, and not one of messages."""
+    return isinstance(value, Sequence) and not isinstance(value, str) and not any(isinstance(v, Mapping) for v in value)
+
+
+def paragraphs(value: Any, column: str) -> str:
+    """A text; a list of texts as one paragraph, a list of those as several. Raises InputError for anything else."""
+    if isinstance(value, str):
+        return value
+    if not is_listed(value):
+        raise InputError(f"{column!r} holds no text, so it cannot be joined with others: name a path to one")
+    return ("\n\n" if any(map(is_listed, value)) else " ").join(paragraphs(item, column) for item in value)
 
 
 def written(names: Mapping[str, str]) -> str:

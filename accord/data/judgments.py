@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from accord.data.columns import value_at
+from accord.data.columns import is_listed, paragraphs, value_at
 from accord.data.conventions import CONVENTIONS, read_completion
 from accord.data.encoding import branches_of
 from accord.data.layouts import CHATS
@@ -100,6 +100,8 @@ def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int
     judgments: list[Judgment] = []
     for number, (row, columns, _) in enumerate(read_rows(data, split, limit, columns=names, keep=True)):
         pairs = compared(row)
+        if "verdicts" in columns:  # they are no ranking, and judgments all the same
+            pairs = [(a, b, label) for (a, b, _), label in zip(pairs, columns["verdicts"], strict=True)]
         if not pairs:
             raise InputError(
                 f"{called(data)} holds no comparisons: rows need chosen and rejected, or completions and ranks, or "
@@ -127,10 +129,10 @@ def _named(
     if absent or all(cells[name] is None for name in judged):
         present = ", ".join(str(name) for name, value in columns.items() if value is not None)
         raise InputError(f"there is no {absent or judged[0]!r}; the columns found are {present}")
-    if len(asked) == 1 and not _is_listed(cells[asked[0]]):
+    if len(asked) == 1 and not is_listed(cells[asked[0]]):
         prompt = read_prompt(cells[asked[0]], asked[0])
     else:
-        prompt = "\n\n".join(_paragraphs(cells[name], name) for name in asked)
+        prompt = "\n\n".join(paragraphs(cells[name], name) for name in asked)
     prompt, texts = align(prompt, *(read_completion(cells[name], name) for name in answers))
     source, annotator = (_said(columns, names, role) for role in ("source", "annotator"))
     group = _said(columns, names, "group") if "group" in names else ""
@@ -164,20 +166,6 @@ def _label(value: Any, column: str, answers: Sequence[str]) -> float:
             "second is, tie (or 0) where neither is"
         )
     return label
-
-
-def _is_listed(value: Any) -> bool:
-    """Whether it is a list of texts, or of such lists, and not one of messages."""
-    return isinstance(value, Sequence) and not isinstance(value, str) and not any(isinstance(v, Mapping) for v in value)
-
-
-def _paragraphs(value: Any, column: str) -> str:
-    """A text; a list of texts as one paragraph, a list of those as several."""
-    if isinstance(value, str):
-        return value
-    if not _is_listed(value):
-        raise InputError(f"{column!r} must be a text or a list of texts to be a part of the prompt")
-    return ("\n\n" if any(map(_is_listed, value)) else " ").join(_paragraphs(item, column) for item in value)
 
 
 def _said(columns: Mapping[str, Any], names: Mapping[str, str], role: str) -> str:

@@ -45,7 +45,7 @@ JUDGING = (
 )  # fmt: skip
 """Columns that may say whether a completion is a good one, in ways of their own."""
 
-PASSAGES = ("options", "choices", "A", "passage", "document", "article", "paragraph", "post")
+PASSAGES = ("options", "choices", "A", "passage", "passages", "document", "article", "paragraph", "post")
 """Columns that a question beside them may be about."""
 
 QUESTION_TEXTS = ("full_text", "text")

@@ -15,10 +15,10 @@ from typing import Any, TypeAlias, get_args
 from accord.data import mix
 from accord.data.columns import renamed
 from accord.data.conventions import Convention, convention_of
+from accord.data.exports import answered, assembled, several
 from accord.data.layouts import standard
 from accord.data.messages import read_prompt, read_text
 from accord.data.readers import GENERATED, READ, from_hub, generated, in_folder, read_jsonl, reader_of
-from accord.data.verdicts import assembled, several
 from accord.errors import InputError, LeftOut, Reason, RowNumber, located
 from accord.records import Message, Prompt, Row, Text, row_to_json
 
@@ -118,7 +118,8 @@ def read_rows(
     """Every row as a record, its columns, and where it is from.
 
     All rows of a file follow the convention of its first, or are records of one kind. With `keep` rows stay that teach
-    nothing: two answers of which neither is better as a ranking of equals, messages without an answer as a prompt.
+    nothing: two answers of which neither is better, and several whose verdicts contradict each other, as a ranking of
+    equals, messages without an answer as a prompt.
     """
     rows: list[tuple[Row, Mapping[str, Any], str]] = []
     numbers: list[int] = []
@@ -159,6 +160,8 @@ class _Tie(InputError):
 
 def _require_lesson(found: Iterable[tuple[Any, Row, Mapping[str, Any]]]) -> None:
     for _, record, columns in found:
+        if "verdicts" in columns:
+            raise _Tie("the verdicts on its answers contradict each other, so they are no ranking")
         if "tied" in columns:
             raise _Tie("neither answer is preferred, so there is nothing to learn from the row")
         if isinstance(record, Prompt) and "messages" in columns:
@@ -202,15 +205,16 @@ def open_rows(
     """
     if limit is not None and limit < 1:
         raise InputError(f"the limit on rows must be at least 1, not {limit}")
-    parts = mix.parts_of(source)
+    parts, told = mix.parts_of(source), [] if left_out is None else left_out.taken
     if len(parts) == 1:
         unit, numbered = _opened(parts[0].source, split)
-        yield from ((number, f"{unit} {number}", row) for number, row in islice(numbered, limit))
+        people = islice(answered(unit, numbered, told), limit)
+        yield from ((number, f"{unit} {number}", row) for number, row in people)
         return
     read = []
     for part in parts:
         unit, numbered = _opened(part.source, split)
-        read.append([(number, f"{unit} {number}", row) for number, row in numbered])
+        read.append([(number, f"{unit} {number}", row) for number, row in answered(unit, numbered, told)])
         require_rows(read[-1], part.source, split)
     taken, before = mix.shares(parts, [len(rows) for rows in read], limit), 0
     for part, rows, some in zip(parts, read, taken, strict=True):

@@ -3,8 +3,7 @@
     completions, responses, answers ...     a list with `scores` (the higher the better), with the index of the best, or
                                             of objects that hold each answer with its score or rank
     response_1, response_2; answer_a ...    an answer a column, with a verdict, or with a score for each: score_1 ...
-    replies, with roles and ranks           a tree of messages (OpenAssistant), nested or a message a row: a ranking for
-                                            every message with two ranked answers or more
+    prediction 1, ... prediction 4          and a verdict on every two of them, in the order 12, 13, 14, 23, 24, 34
 
 Which answer is better is never guessed: a number says it only where the column's meaning is known.
 """
@@ -13,8 +12,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from accord.data.messages import parsed
@@ -29,9 +28,11 @@ SCORE = ("overall_score", "score", "rating", "reward", "pm_score")
 CHOICES = ("choice", "best_index", "chosen_index")
 """The index of the best answer of a list, from 0."""
 
-_ANSWER = re.compile(
-    r"((?:response|answer|completion|conversation|output|summary|candidate|generation|human_ref)_?)([0-9]|[a-zA-Z])"
+ANSWER = re.compile(
+    r"((?:response|answer|completion|conversation|output|summary|candidate|generation|prediction|human_ref)[_ ]?)"
+    r"([0-9]|[a-zA-Z])"
 )
+"""What a column of one answer of several is called: a word, and a digit or a letter."""
 SIGNS = ("preference_strength", "overall_preference")
 """Below 0 the first of two answers is better, above 0 the second (HelpSteer)."""
 INDICES = ("better_response_id",)
@@ -91,19 +92,56 @@ def judged(row: dict[str, Any]) -> dict[str, Any]:
         return _listed(row, name)
     groups: dict[str, list[str]] = {}
     for column in row:
-        if match := _ANSWER.fullmatch(column):
+        if match := ANSWER.fullmatch(column):
             groups.setdefault(match[1], []).append(column)
     for stem, columns in groups.items():
         columns.sort()
+        verdicts = _paired(row, columns)
+        if verdicts is not None:
+            ranks = order_of(len(columns), verdicts)
+            told = _ranked(row, columns, ranks or [0] * len(columns))
+            return told if ranks else told | {"verdicts": verdicts}
         ranks = _ranks(row, stem, columns) if len(columns) > 1 else None
         if ranks is not None:
             return _ranked(row, columns, ranks)
     return row
 
 
+def _paired(row: Columns, columns: Sequence[str]) -> list[float] | None:
+    """The verdicts on every two of more than two answers; None where no column has so many.
+
+    Raises InputError where one of them cannot be read.
+    """
+    pairs = math.comb(len(columns), 2)
+    name = next((n for n in WINNERS if isinstance(row.get(n), list) and len(row[n]) == pairs > 1), None)
+    if name is None:
+        return None
+    verdicts = [verdict(value) for value in row[name]]
+    if None in verdicts:
+        raise InputError(f"{name!r} must say of every two answers 1, 2 or 0 (neither is better), and is {row[name]!r}")
+    return verdicts  # type: ignore[return-value]
+
+
+def order_of(number: int, verdicts: Sequence[float]) -> list[int] | None:
+    """The ranks that give these verdicts on every two of so many answers, in the order 12, 13, ..., 23, ...
+
+    The rank of an answer is how many are better than it, with gaps closed. None where no ranks give all the verdicts:
+    people are not transitive.
+    """
+    worse = [0] * number
+    pairs = list(combinations(range(number), 2))
+    for (i, j), first in zip(pairs, verdicts, strict=True):
+        worse[i] += first == 0
+        worse[j] += first == 1
+    order = sorted(set(worse))
+    ranks = [order.index(count) for count in worse]
+    given = [0.5 + 0.5 * ((ranks[i] < ranks[j]) - (ranks[i] > ranks[j])) for i, j in pairs]
+    return ranks if given == list(verdicts) else None
+
+
 def unjudged(columns: Iterable[str]) -> str:
     """What to do about the answers among columns, where nothing says which is better; "" where there are none."""
-    found = sorted(name for name in columns if _ANSWER.fullmatch(name))
+    found = sorted(name for name in columns if ANSWER.fullmatch(name))
     if len(found) < 2:
         return ""
     first, second = found[:2]
@@ -116,12 +154,12 @@ def _listed(row: dict[str, Any], name: str) -> dict[str, Any]:
     scores: list[Any] | None = None
     choice = next((column for column in CHOICES if column in row), None)
     column = next((column for column in SCORES if isinstance(row.get(column), list)), None)
-    if texts and all(isinstance(item, Mapping) and "role" not in item and _key(item, TEXTS) for item in texts):
-        items, texts = texts, [item[_key(item, TEXTS)] for item in texts]
+    if texts and all(isinstance(item, Mapping) and "role" not in item and key_in(item, TEXTS) for item in texts):
+        items, texts = texts, [item[key_in(item, TEXTS)] for item in texts]
         if all("rank" in item for item in items):
             scores = [-rank if _is_number(rank := item["rank"]) else rank for item in items]
         elif choice is None and column is None:
-            scores = [item[key] if (key := _key(item, SCORE)) else None for item in items]
+            scores = [item[key] if (key := key_in(item, SCORE)) else None for item in items]
     if scores is None and column is not None:
         scores = row[column]
     if scores is None and choice is not None:
@@ -142,7 +180,7 @@ def _listed(row: dict[str, Any], name: str) -> dict[str, Any]:
     return rest | {"completions": texts, "ranks": [order.index(score) for score in scores]}
 
 
-def _key(item: Columns, names: Sequence[str]) -> str:
+def key_in(item: Columns, names: Sequence[str]) -> str:
     return next((name for name in names if item.get(name) is not None), "")
 
 
@@ -220,56 +258,3 @@ def _label(row: Columns, columns: Sequence[str], ends: Sequence[str]) -> float |
             f"{ends[0]}, {ends[1]} or tie, or, where it is their index from 0, name it by --columns {INDICES[0]}={name}"
         )
     return label
-
-
-_SAID, _SPEAKER = ("text", "content", "value"), ("role", "from")
-
-
-def several(row: Any) -> list[Any]:
-    """The row, or the rankings that a tree of messages holds: one for every message with two ranked answers or more."""
-    if not isinstance(row, Mapping):
-        return [row]
-    roots = (message for message in (row.get("prompt"), row.get("tree"), row) if isinstance(message, Mapping))
-    root = next((message for message in roots if "replies" in message), None)
-    if root is None:
-        return [row]
-    rest = {name: value for name, value in row.items() if name not in ("prompt", "tree", *root)}
-    rankings = []
-    waiting: list[tuple[list[Any], Any]] = [([], root)]
-    for before, message in waiting:  # grows meanwhile
-        role = message.get(_key(message, _SPEAKER))
-        said = {"role": {"prompter": "user"}.get(str(role), role), "content": message.get(_key(message, _SAID))}
-        replies = [reply for reply in message.get("replies") or [] if not reply.get("deleted")]
-        waiting += [([*before, said], reply) for reply in replies]
-        ranked = [reply for reply in replies if reply.get("rank") is not None]
-        if len(ranked) > 1 and said["role"] == "user":
-            ranks = sorted({reply["rank"] for reply in ranked})
-            answers = [reply.get(_key(reply, _SAID)) for reply in ranked]
-            found = {"completions": answers, "ranks": [ranks.index(reply["rank"]) for reply in ranked]}
-            rankings.append({**rest, "prompt": [*before, said], **found})
-    return rankings
-
-
-def assembled(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, Any]]:
-    """The rows with their places; where each is one message that names its parent, their trees instead.
-
-    Raises InputError where the row that a message answers is not there.
-    """
-    rows = iter(rows)
-    first = next(rows, None)
-    if first is None:
-        return
-    rows = chain([first], rows)
-    if not isinstance(first[2], Mapping) or not first[2].keys() >= {"message_id", "parent_id", "text", "role"}:
-        yield from rows
-        return
-    messages = {row.get("message_id"): (number, where, {**row, "replies": []}) for number, where, row in rows}
-    for _, where, message in messages.values():
-        parent = message["parent_id"]
-        if parent in messages:
-            messages[parent][2]["replies"].append(message)
-        elif parent is not None:
-            raise InputError(f"{where}: the message answers {parent!r} ('parent_id'), which is in no row that is read")
-    for number, where, message in messages.values():
-        if message["parent_id"] is None:
-            yield number, where, {"tree": message}

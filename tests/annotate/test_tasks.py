@@ -194,3 +194,20 @@ def test_keys_are_single_and_do_not_collide() -> None:
     ]:
         with pytest.raises(Incomplete, match=message):
             changed_keys(form, me)
+
+
+def test_people_who_ranked_before() -> None:
+    """Rows in the layout of FineGrainedRLHF: all are asked about; those that are a ranking are gold questions too."""
+    verdicts = {"one": [1, 0, 1, 2, 0, 1], "around": [1, 2, 1, 1, 1, 1]}  # 1 = 3 > 2 = 4; 1 > 2 > 3 > 1
+    data = [
+        {"id": key, "question": "hi?", "passages": [["T", "Two."]], "preference": said}
+        | {f"prediction {i}": text for i, text in enumerate("abcd", start=1)}
+        for key, said in verdicts.items()
+    ]
+    kind, columns = task_named("rank"), {"prompt": "question,passages"}
+    asked, notes = read_items(data, kind, gold=False, columns=columns, settings={})
+    assert [item.key for _, item in asked] == ["one", "around"] and notes == ()
+    assert asked[0][1].content == {"prompt": "hi?\n\nT Two.", "answers": ["a", "b", "c", "d"]}
+    known, notes = read_items(data, kind, gold=True, columns=columns, settings={})
+    assert [(item.key, item.gold and item.gold["ranks"]) for _, item in known] == [("one", [0, 1, 0, 1])]
+    assert notes == ("1 rows have verdicts that contradict each other, and no known answer",)

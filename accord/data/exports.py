@@ -1,0 +1,279 @@
+"""Objects that hold several rows: what annotation tools export, and trees of messages.
+
+    fields, responses; question.responses       Argilla 2: its records as JSON, nested or flat, and as a data set
+    data, annotations                           Label Studio: its JSON export
+    replies, with roles and ranks               a tree of messages (OpenAssistant), nested or a message a row: a ranking
+                                                for every message with two ranked answers or more
+
+Of an annotation tool each answer of a person is a row: what was asked about, what they answered by the names of the
+questions, and `annotator`. What that says of the answers is left to `accord.data.verdicts`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from accord.data.messages import parsed
+from accord.data.verdicts import ANSWER, TEXTS, key_in
+from accord.errors import InputError, located
+
+Columns = Mapping[str, Any]
+
+OURS = "accord"
+"""The column in which `accord annotate export` writes, as JSON, what a tool has no place for, by its users' names."""
+
+
+def answered(unit: str, rows: Iterator[tuple[int, Any]], told: list[str]) -> Iterator[tuple[int, Any]]:
+    """The rows with their numbers; where they are an annotation tool's, a row for each person who answered instead.
+
+    What nobody answered is left out, and `told` has a line of it; where nobody answered anything the rows are what
+    would be asked about. Raises InputError, by `unit` and number, for an object that is not of the first one's tool.
+    """
+    first = next(rows, None)
+    if first is None:
+        return
+    rows = chain([first], rows)
+    with located(f"{unit} {first[0]}: "):
+        form = next((form for form in (_argilla, _argilla_flat, _label_studio) if form(first[1]) is not None), None)
+    if form is None:
+        yield from rows
+        return
+    read = []
+    for number, row in rows:
+        with located(f"{unit} {number}: "):
+            found = form(row)
+            if found is None:
+                raise InputError("it is not of the annotation tool that the first is an export of")
+            read.append((number, [_row(found[0], *one) for one in found[1]] or found[0]))
+    waiting = sum(not isinstance(made, list) for _, made in read)
+    if 0 < waiting < len(read):
+        told.append(f"{waiting:,} of {len(read):,} items left out, which nobody has answered")
+    for number, made in read:
+        if isinstance(made, list):
+            yield from ((number, row) for row in made)
+        elif waiting == len(read):
+            yield number, made
+
+
+Found = tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]
+"""What was asked about, and by whom it was answered how."""
+
+
+def _argilla(record: Any) -> Found | None:
+    """A record as `Record.to_dict` of Argilla 2 has it; it does not say which responses are drafts."""
+    if not isinstance(record, Mapping) or not all(isinstance(record.get(n), Mapping) for n in ("fields", "responses")):
+        return None
+    said: dict[str, dict[str, Any]] = {}
+    for question, responses in record["responses"].items():
+        for one in responses or ():
+            if not isinstance(one, Mapping) or not {"value", "user_id"} <= one.keys():
+                raise InputError(f"the responses to {question!r} must be objects with value and user_id")
+            if one.get("status") in (None, "submitted"):
+                said.setdefault(str(one["user_id"]), {})[question] = one["value"]
+    known = {name: record[name] for name in ("id",) if record.get(name) is not None}
+    return {**known, **(record.get("metadata") or {}), **record["fields"]}, list(said.items())
+
+
+_OF_ARGILLA = re.compile(r"(.+)\.(responses(\.(users|status))?|suggestion(\.(score|agent))?)")
+
+
+def _argilla_flat(record: Any) -> Found | None:
+    """A record as `to_list(flatten=True)` and `to_datasets` of Argilla 2 have it, in which all names are columns."""
+    if not isinstance(record, Mapping):
+        return None
+    questions = [n.removesuffix(".responses") for n in map(str, record) if f"{n}.users" in record]
+    if not questions:
+        return None
+    said: dict[str, dict[str, Any]] = {}
+    for question in questions:
+        values, users = (record[f"{question}.responses{end}"] or [] for end in ("", ".users"))
+        states = record.get(f"{question}.responses.status") or [None] * len(users)
+        if not len(values) == len(users) == len(states):
+            raise InputError(f"{question}.responses has {len(values)} values of {len(users)} users")
+        for value, user, state in zip(values, users, states, strict=True):
+            if state in (None, "submitted"):
+                said.setdefault(str(user), {})[question] = value
+    rest = {n: v for n, v in record.items() if n != "_server_id" and not _OF_ARGILLA.fullmatch(str(n))}
+    return rest, list(said.items())
+
+
+def _label_studio(task: Any) -> Found | None:
+    """A task of Label Studio's JSON export; annotations that were cancelled are skips."""
+    if not isinstance(task, Mapping) or not isinstance(task.get("data"), Mapping) or "annotations" not in task:
+        return None
+    said = []
+    for one in task["annotations"]:
+        if not isinstance(one, Mapping) or not isinstance(one.get("result"), list):
+            raise InputError("every one of its annotations must be an object with a result, a list")
+        if one.get("was_cancelled"):
+            continue
+        who = one.get("completed_by")
+        who = who.get("id", who.get("email")) if isinstance(who, Mapping) else who
+        answers: dict[str, Any] = {}
+        for result in one["result"]:
+            name, value = _result(result, task["data"])
+            if name in answers:
+                raise InputError(f"an annotation answers {name!r} twice")
+            answers[name] = value
+        seconds = {} if one.get("lead_time") is None else {"seconds": one["lead_time"]}
+        said.append(("" if who is None else str(who), {**answers, **seconds}))
+    known = {"id": task["id"]} if task.get("id") is not None else {}
+    return {**known, **task["data"]}, said
+
+
+def _result(result: Any, data: Columns) -> tuple[str, Any]:
+    """The name of a control and what was answered by it: of pairwise as a verdict on the objects that it compares."""
+    kind = result.get("type") if isinstance(result, Mapping) else None
+    value = result["value"] if kind and isinstance(result.get("value"), Mapping) else {}
+    name = str(result.get("from_name")) if kind else ""
+    match kind, value:
+        case "pairwise", {"selected": "left" | "right" as side}:
+            names = result.get("to_name") or ""
+            pair = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
+            if len(pair) == 2 and all(one in data for one in pair):
+                chosen, rejected = pair if side == "left" else pair[::-1]
+                return name, {"chosen": chosen, "rejected": rejected}
+            return "preference", side
+        case "choices", {"choices": list(chosen)}:
+            return name, chosen[0] if len(chosen) == 1 else chosen
+        case "rating", {"rating": rating}:
+            return name, rating
+        case "number", {"number": number}:
+            return name, number
+        case "textarea", {"text": text}:
+            return name, "\n".join(text) if isinstance(text, list) else text
+        case "ranker", {"ranker": ranked}:
+            return name, {"ranker": ranked}
+    raise InputError(
+        f"the result of {name or 'a control'!r} is of type {kind!r}, and those that can be read are pairwise, choices, "
+        "rating, number, textarea and ranker"
+    )
+
+
+def _row(asked: Columns, who: str, answers: Columns) -> dict[str, Any]:
+    """The row of what one person answered."""
+    row = {name: value for name, value in asked.items() if name != OURS}
+    ours = parsed(asked[OURS]) if isinstance(asked.get(OURS), str) else None
+    twice = next((name for name in answers if name in asked), None)
+    if twice is not None:
+        raise InputError(f"{twice!r} is what is asked about and a question too: rename one")
+    numbers = {n: v for n, v in answers.items() if type(v) in (int, float) and n != "seconds"}
+    for name, value in answers.items():
+        told = _compared(asked, name, value)
+        if told is not None and {"ranks", "chosen"} & row.keys():
+            raise InputError(f"{name!r} is a second comparison of the same answers: leave one out of the export")
+        gone, found = told or ((), {name: value})
+        row = {n: v for n, v in row.items() if n not in gone} | found
+    row |= {"annotator": who} if who else {}
+    row |= {"ratings": numbers} if numbers else {}
+    more = ours.get(who) if isinstance(ours, Mapping) else None
+    return row | dict(more) if isinstance(more, Mapping) else row
+
+
+def _compared(asked: Columns, name: str, value: Any) -> tuple[Sequence[str], dict[str, Any]] | None:
+    """Of an answer that compares, the columns of what it compares, and what it says in accord's; else None."""
+    match value:
+        case {"chosen": chosen, "rejected": rejected}:
+            return (chosen, rejected), {"chosen": asked[chosen], "rejected": asked[rejected]}
+        case {"ranker": ranked}:
+            listed = next((n for n, v in asked.items() if isinstance(v, list) and v and all(map(_has_id, v))), "")
+            names = ("body", *TEXTS, "html", "title")
+            texts = {str(one["id"]): one.get(key_in(one, names)) for one in asked.get(listed, ())}
+            return (listed,), _ranking(name, texts, _buckets(name, ranked, texts))
+        case [_, _, *_]:
+            named = {_plain(column): column for column in asked}
+            options = [one.get("value") if isinstance(one, Mapping) else one for one in value]
+            columns = [named[_plain(option)] for option in options if _plain(option) in named]
+            if len(columns) < len(value):
+                return None
+            stems = {match[1] for column in columns if (match := ANSWER.fullmatch(column))}
+            texts = {n: v for n, v in asked.items() if n in columns or ((m := ANSWER.fullmatch(n)) and m[1] in stems)}
+            places = [one.get("rank", i) if isinstance(one, Mapping) else i for i, one in enumerate(value)]
+            return tuple(texts), _ranking(name, texts, dict(zip(columns, places, strict=True)))
+    return None
+
+
+def _ranking(name: str, texts: Columns, places: Mapping[str, int]) -> dict[str, Any]:
+    """The ranking of texts by their places; InputError where some text has none, or a place no text."""
+    missing = sorted(texts.keys() ^ places.keys())
+    if missing or len(texts) < 2:
+        raise InputError(f"{name!r} must rank each of the answers once: it is about {', '.join(missing) or 'one'}")
+    order = sorted(set(places.values()))
+    return {"completions": list(texts.values()), "ranks": [order.index(places[one]) for one in texts]}
+
+
+def _buckets(name: str, ranked: Any, texts: Columns) -> dict[str, int]:
+    """The place of each id in a ranker's list or numbered buckets; what is in no bucket shares the last."""
+    if isinstance(ranked, list):
+        return {str(one): place for place, one in enumerate(ranked)}
+    numbers = {bucket: re.search(r"\d+$", bucket) for bucket in ranked if bucket != "_"}
+    unordered = [bucket for bucket, number in numbers.items() if number is None]
+    if unordered:
+        which = ", ".join(unordered)
+        raise InputError(f"{name!r} has buckets without an order, {which}: those of ranks end in numbers, as rank_1")
+    places = {str(one): int(number[0]) for bucket, number in numbers.items() if number for one in ranked[bucket]}
+    return {one: max(places.values(), default=0) + 1 for one in texts} | places
+
+
+def _has_id(item: Any) -> bool:
+    return isinstance(item, Mapping) and "id" in item
+
+
+def _plain(name: Any) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", str(name).lower())
+
+
+_SAID, _SPEAKER = ("text", "content", "value"), ("role", "from")
+
+
+def several(row: Any) -> list[Any]:
+    """The row, or the rankings that a tree of messages holds: one for every message with two ranked answers or more."""
+    if not isinstance(row, Mapping):
+        return [row]
+    roots = (message for message in (row.get("prompt"), row.get("tree"), row) if isinstance(message, Mapping))
+    root = next((message for message in roots if "replies" in message), None)
+    if root is None:
+        return [row]
+    rest = {name: value for name, value in row.items() if name not in ("prompt", "tree", *root)}
+    rankings = []
+    waiting: list[tuple[list[Any], Any]] = [([], root)]
+    for before, message in waiting:  # grows meanwhile
+        role = message.get(key_in(message, _SPEAKER))
+        said = {"role": {"prompter": "user"}.get(str(role), role), "content": message.get(key_in(message, _SAID))}
+        replies = [reply for reply in message.get("replies") or [] if not reply.get("deleted")]
+        waiting += [([*before, said], reply) for reply in replies]
+        ranked = [reply for reply in replies if reply.get("rank") is not None]
+        if len(ranked) > 1 and said["role"] == "user":
+            ranks = sorted({reply["rank"] for reply in ranked})
+            answers = [reply.get(key_in(reply, _SAID)) for reply in ranked]
+            found = {"completions": answers, "ranks": [ranks.index(reply["rank"]) for reply in ranked]}
+            rankings.append({**rest, "prompt": [*before, said], **found})
+    return rankings
+
+
+def assembled(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, Any]]:
+    """The rows with their places; where each is one message that names its parent, their trees instead.
+
+    Raises InputError where the row that a message answers is not there.
+    """
+    rows = iter(rows)
+    first = next(rows, None)
+    if first is None:
+        return
+    rows = chain([first], rows)
+    if not isinstance(first[2], Mapping) or not first[2].keys() >= {"message_id", "parent_id", "text", "role"}:
+        yield from rows
+        return
+    messages = {row.get("message_id"): (number, where, {**row, "replies": []}) for number, where, row in rows}
+    for _, where, message in messages.values():
+        parent = message["parent_id"]
+        if parent in messages:
+            messages[parent][2]["replies"].append(message)
+        elif parent is not None:
+            raise InputError(f"{where}: the message answers {parent!r} ('parent_id'), which is in no row that is read")
+    for number, where, message in messages.values():
+        if message["parent_id"] is None:
+            yield number, where, {"tree": message}

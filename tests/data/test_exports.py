@@ -1,0 +1,175 @@
+"""Exports of annotation tools, by hand in the forms that their documents and sources give, as rows of each person's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from accord.data import load_data
+from accord.data.judgments import load_judgments
+from accord.data.load import open_rows, read_rows
+from accord.errors import InputError, LeftOut
+from accord.records import Demonstration, Preference, Ranking
+
+ANN, BOB = "c4a7b6ce-63a4-4c05-9ad1-3d2d2a4f1a00", "0b8ba1a2-2f3f-4f1c-bb5f-9a3b7c1f3e11"
+FIELDS = {"prompt": "Why?", "response_1": "a", "response_2": "b"}
+
+
+def record(responses: dict[str, list[Any]], fields: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    """A record as `to_json` of Argilla 2 writes it: the values of ann and then of bob."""
+    said = {
+        question: [{"value": v, "user_id": user} for v, user in zip(values, (ANN, BOB), strict=False)]
+        for question, values in responses.items()
+    }
+    blank = {"metadata": {}, "suggestions": {}, "vectors": {}, "_server_id": None}
+    return {"id": "r1", "fields": fields or FIELDS, "responses": said, **blank, **more}
+
+
+def task(results: list[list[dict[str, Any]]], data: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    """A task of Label Studio's JSON export, annotated by the users 7, 8, ..."""
+    annotations = [
+        {"id": 1001 + i, "completed_by": 7 + i, "result": result, "was_cancelled": False, "lead_time": 4.288, **more}
+        for i, result in enumerate(results)
+    ]
+    return {"id": 1, "data": data or FIELDS, "annotations": annotations, "predictions": [], "project": 83}
+
+
+def result(kind: str, value: Any, name: str = "q", to_name: str = "prompt") -> dict[str, Any]:
+    key = {"pairwise": "selected", "textarea": "text"}.get(kind, kind)
+    return {"id": "Dx", "from_name": name, "to_name": to_name, "type": kind, "value": {key: value}}
+
+
+def told(rows: Any) -> list[Any]:
+    """The records of the rows, also of those that teach nothing, and who made them."""
+    return [(found, columns["annotator"]) for found, columns, _ in read_rows(rows, "train", None, keep=True)]
+
+
+def test_a_record_of_argilla_is_a_row_for_everybody() -> None:
+    rows = [record({"preference": ["response_2", "tie"], "why": ["short"]}, metadata={"source": "forum"})]
+    assert [row for _, _, row in open_rows(rows)] == [
+        {"id": "r1", "source": "forum", **FIELDS, "preference": "response_2", "why": "short", "annotator": ANN},
+        {"id": "r1", "source": "forum", **FIELDS, "preference": "tie", "annotator": BOB},
+    ]
+    assert told(rows) == [(Preference("Why?", "b", "a"), ANN), (Ranking("Why?", ("a", "b"), (0, 0)), BOB)]
+    judged = load_judgments(rows)
+    assert [(one.label, one.annotator, one.source) for one in judged] == [(1.0, ANN, "forum"), (0.5, BOB, "forum")]
+
+
+def test_the_flat_form_says_which_responses_count() -> None:
+    flat = {
+        "id": "r1", "status": "completed", "_server_id": "x", **FIELDS, "source": "forum",
+        "preference.responses": ["response_1", "response_2", "tie"], "preference.responses.users": [ANN, BOB, "third"],
+        "preference.responses.status": ["submitted", "draft", "discarded"],
+        "preference.suggestion": "response_2", "preference.suggestion.agent": "a model",
+        "preference.suggestion.score": 0.9,
+    }  # fmt: skip
+    assert told([flat]) == [(Preference("Why?", "a", "b"), ANN)]
+    ((_, _, row),) = open_rows([flat])
+    assert row["source"] == "forum" and not any(".suggestion" in name or ".responses" in name for name in row)
+
+
+@pytest.mark.parametrize(
+    ("value", "ranks"),
+    [
+        (["response_3", "response_1", "response_2"], (1, 2, 0)),
+        ([{"value": f"response_{i}", "rank": rank} for i, rank in ((3, 2), (1, 1), (2, 2))], (0, 1, 1)),
+        (["Response 2", "Response 3", "Response 1"], (2, 0, 1)),
+    ],
+)  # fmt: skip
+def test_a_ranking_of_argilla(value: list[Any], ranks: tuple[int, ...]) -> None:
+    fields = {**FIELDS, "response_3": "c"}
+    assert told([record({"order": [value]}, fields)]) == [(Ranking("Why?", ("a", "b", "c"), ranks), ANN)]
+
+
+def test_what_is_written_and_what_is_rated() -> None:
+    assert told([record({"completion": ["because", "so"]}, {"prompt": "Why?"})]) == [
+        (Demonstration("Why?", "because"), ANN), (Demonstration("Why?", "so"), BOB),
+    ]  # fmt: skip
+    rated = [record({"helpful": [4], "polite": [1]}, {"prompt": "Why?", "response": "a"})]
+    ((_, _, row),) = open_rows(rated)
+    assert row["ratings"] == {"helpful": 4, "polite": 1} and row["helpful"] == 4
+    both = [record({"rating_1": [2], "rating_2": [5]})]
+    assert told(both) == [(Preference("Why?", "b", "a"), ANN)]
+
+
+def test_tasks_of_label_studio() -> None:
+    pairwise = [
+        [result("pairwise", "left", "pw", "response_1,response_2")],
+        [result("pairwise", "right", "pw", "t1,t2")],
+    ]
+    assert told([task(pairwise)]) == [(Preference("Why?", "a", "b"), "7"), (Preference("Why?", "b", "a"), "8")]
+    template = {"prompt": "Why?", "text1": "a", "text2": "b"}  # names of which accord has no layout
+    assert told([task([[result("pairwise", "right", "pw", "text1,text2")]], template)]) == [
+        (Preference("Why?", "b", "a"), "7")
+    ]
+    chosen = [[result("choices", ["response_2"], "preference"), result("textarea", ["short", "and dry"], "why")]]
+    ((_, _, row),) = open_rows([task(chosen)])
+    assert (row["preference"], row["why"], row["seconds"]) == ("response_2", "short\nand dry", 4.288)
+    ((_, _, row),) = open_rows([task([[result("rating", 4, "helpful"), result("number", 77, "overall")]])])
+    assert row["ratings"] == {"helpful": 4, "overall": 77}
+    user = task(chosen, completed_by={"id": 12, "email": "ann@example.com"})
+    assert [row["annotator"] for _, _, row in open_rows([user])] == ["12"]
+
+
+ITEMS = [{"id": "blog", "title": "Blog", "body": "a"}, {"id": "mdn", "body": "b"}, {"id": "wiki", "body": "c"}]
+
+
+@pytest.mark.parametrize(
+    ("ranker", "ranks"),
+    [
+        (["mdn", "wiki", "blog"], (2, 0, 1)),
+        ({"rank_2": ["blog"], "rank_1": ["wiki", "mdn"]}, (1, 0, 0)),
+        ({"rank_10": ["mdn"], "rank_9": ["wiki"], "_": ["blog"]}, (2, 1, 0)),
+        ({"rank_1": ["mdn"]}, (1, 0, 1)),  # what is left in the list is not exported
+    ],
+)
+def test_a_ranker_of_label_studio(ranker: Any, ranks: tuple[int, ...]) -> None:
+    rows = [task([[result("ranker", ranker, "rank", "results")]], {"prompt": "Why?", "items": ITEMS})]
+    assert told(rows) == [(Ranking("Why?", ("a", "b", "c"), ranks), "7")]
+
+
+def test_what_nobody_answered(tmp_path: Path) -> None:
+    waiting, skipped = record({}), task([[]], was_cancelled=True)
+    for some, none in (
+        (record({"preference": ["response_1"]}), waiting),
+        (task([[result("pairwise", "left")]]), skipped),
+    ):
+        noted = LeftOut()
+        assert len(load_data([none, some, none], left_out=noted)) == 1
+        assert noted.taken == ["2 of 3 items left out, which nobody has answered"]
+        bare = {name: value for name, value in none.items() if name == "id"} | FIELDS
+        assert [row for _, _, row in open_rows([none])] == [bare]  # what would be asked about
+    path = tmp_path / "records.json"
+    path.write_text(json.dumps([waiting, record({"preference": ["response_1", "response_2"]})]))
+    assert len(load_data(path)) == 2 and len(load_data(path, limit=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([record({"q": ["x"]}), {"prompt": "?"}], "row 2: it is not of the annotation tool that the first is"),
+        ([{**record({}), "responses": {"q": ["x"]}}], "row 1: the responses to 'q' must be objects"),
+        ([record({"prompt": ["x"]})], "row 1: 'prompt' is what is asked about and a question too: rename one"),
+        ([record({"order": [["response_1", "response_2"]]}, {**FIELDS, "response_3": "c"})], "about response_3"),
+        ([record({name: [["response_1", "response_2"]] for name in "ab"})], "'b' is a second comparison"),
+        ([task([[result("labels", ["x"])]])], "row 1: the result of 'q' is of type 'labels', and those"),
+        ([task([[result("choices", ["x"]), result("choices", ["y"])]])], "row 1: an annotation answers 'q' twice"),
+        ([{**task([]), "annotations": [{"completed_by": 1}]}], "must be an object with a result"),
+        (
+            [task([[result("ranker", {"best": ["mdn"], "ads": ["blog"]})]], {"prompt": "?", "items": ITEMS})],
+            "'q' has buckets without an order, best, ads",
+        ),
+        ([task([[result("ranker", ["mdn", "x"])]], {"prompt": "?", "items": ITEMS})], "about blog, wiki, x"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_told(rows: list[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message.replace("(", r"\(")):
+        load_data(rows)
+
+
+def test_a_question_of_another_name_is_named() -> None:
+    rows = [record({"which": ["response_1"]})]
+    assert load_data(rows, columns={"preference": "which"}) == [Preference("Why?", "a", "b")]
