@@ -23,7 +23,9 @@ MAY_IMPORT = {
     "report": ROWS | {"results"},
     "annotate": ROWS | {"results", "data"},
     "data": ROWS | {"engine"},
-    "feedback": ROWS | {"objectives", "data", "engine"},
+    "prompting": ROWS | {"objectives", "data", "engine"},
+    "feedback": ROWS | {"objectives", "data", "engine", "prompting"},
+    "synthesis": TRAINING | {"prompting", "results"},
     "train": TRAINING | {"report", "results"},
     "methods": TRAINING | {"train"},
     "evaluate": TRAINING | {"results"},
@@ -63,7 +65,7 @@ def test_imports_go_one_way(path: Path) -> None:
         assert name[0] != "torch" or room not in NO_TORCH, f"{room} may not import {described}"
 
 
-LAZY = ("annotate", "data", "engine", "feedback", "objectives", "report")
+LAZY = ("annotate", "data", "engine", "feedback", "objectives", "prompting", "report")
 """Packages whose modules are imported when first used, as `engine.fit`."""
 
 

@@ -1,0 +1,58 @@
+"""What a language model is asked, and what it replies: the seam between those who ask and the models that answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from accord.records import Text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One question. A prompt of messages is a chat; a plain text is continued."""
+
+    prompt: Text
+    max_tokens: int
+    """Of the reply."""
+    temperature: float = 0.0
+    """Divides the logits; 0 takes the likeliest token."""
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    """The reply ends before the first of these texts."""
+    seed: int = 0
+    """What is drawn depends on the request alone, this included: the same request has the same reply."""
+    choices: tuple[str, ...] = ()
+    """Texts with which the reply may begin, such as A and B, whose probabilities are wanted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """What came back: a text, or why there is none."""
+
+    text: str | None
+    reason: str = ""
+    """Why there is no text: who could not be reached, or refused."""
+    is_cut: bool = False
+    """Whether the text was ended by `max_tokens`."""
+    choices: dict[str, float] | None = field(default=None)
+    """The probability that the reply begins with each choice, as far as the model tells; None where it does not."""
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+class Prompted(Protocol):
+    """A model that is asked by prompts.
+
+    `name` says which it is, for a reader. `on_reply` is told of every reply when it is there, with its request's
+    place, so that nothing is lost where the work is ended: from one thread at a time, in any order.
+    """
+
+    name: str
+
+    def __call__(
+        self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None = None
+    ) -> list[Reply]:
+        """A reply for each request, in order."""
+        ...
