@@ -9,8 +9,9 @@ demo: .venv/installed
 	$(BIN)/accord demo --out runs/demo
 	@echo "The report: runs/demo/report.html"
 
+# A process a core: tests compute with one thread each.
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # The exact oracles and the known faults, with models and tensors on a CUDA card; says so where there is none.
 test-cuda: .venv/installed-test
