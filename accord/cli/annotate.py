@@ -121,7 +121,7 @@ def serve(
     _add(project, source, asked.gold, task, columns, scales=asked.scales, answers=asked.answers)
     if asked.uncertainty is not None:
         models = [asked.uncertainty] if isinstance(asked.uncertainty, str) else asked.uncertainty
-        _weigh(project, task, models, asked.focus)
+        weigh(project, task, models, asked.focus)
     speaker = _speaker(asked)
     at = listen(asked.host, asked.port)
     host = f"[{asked.host}]" if ":" in asked.host else asked.host
@@ -262,7 +262,7 @@ def _add(
         raise InputError("there is nothing to ask about yet: name a file of rows by --data, or how many by --items.")
 
 
-def _weigh(project: Project, task: str, models: Sequence[str], focus: float) -> None:
+def weigh(project: Project, task: str, models: Sequence[str], focus: float) -> None:
     """Weigh the items that nobody was asked about by how unsure the models are of them: of rankings, of their pairs."""
     if task not in ("compare", "rank"):
         raise InputError(f"--uncertainty is of comparisons and rankings; {task} compares nothing.")
