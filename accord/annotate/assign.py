@@ -16,7 +16,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
-from accord.annotate.database import Annotator, Answer, Item, Skip, Slot
+from accord.annotate.database import Annotator, Answer, Item, Settings, Skip, Slot
+from accord.annotate.order import NOT_DRAWN
 from accord.annotate.project import Project, slots
 from accord.annotate.tasks import TASKS
 
@@ -31,18 +32,17 @@ class Refused(Exception):
 def next_slot(project: Project, person: Annotator) -> Slot | None:
     """The slot that a person goes on with, reserved for them: the one they have, else the next; None where all is done.
 
-    Items come in the project's random order. With probability 1/n the first slot of each of the n items that nobody has
-    begun is next (`chosen_by` "random"); further slots of one that somebody has come with it ("overlap").
+    Items come in the project's order, in which each that was not drawn yet is the next with a probability in proportion
+    to its weight; it is written down when the item is. The slots of one item come together.
     """
     for _ in range(20):
         try:
             with project.database.writing() as session:
                 own = _own(session, person)
-                found = (own, {}) if own else _free(project, session, person)
-                if found is None:
+                slot = own or _free(project, session, person)
+                if slot is None:
                     return None
-                slot, how = found
-                if _reserve(project, session, slot, person, how):
+                if _reserve(project, session, slot, person):
                     session.refresh(slot)
                     return slot
         except IntegrityError:  # this person took the item in another window, or a gold question its number
@@ -87,22 +87,18 @@ GOLD = (
     .limit(1)
 )
 
-FRESH = select(func.count(col(Item.id))).where(
-    col(Item.gold).is_(None),
-    ~exists().where(col(Slot.item_id) == col(Item.id), col(Slot.annotator_id).is_not(None)).correlate(Item),
-)
-"""Items that nobody has begun."""
+TO_DRAW = select(func.sum(col(Item.weight)), func.count(col(Item.id))).where(*NOT_DRAWN)
+ONE_DRAW = select(Settings.id).with_for_update()
+"""Keeps other draws waiting, so that each knows what was drawn before it."""
 
-THIS = FRESH.where(col(Item.id) == bindparam("item", type_=Integer))
 RESERVE = update(Slot).where(
     col(Slot.id) == bindparam("this", type_=Integer),
     or_(and_(col(Slot.annotator_id) == ME, col(Slot.done).is_(False)), IS_FREE),
 )
-FRESH_TO_ME = FRESH.where(~exists().where(col(Skip.item_id) == col(Item.id), col(Skip.annotator_id) == ME))
 
 
-def _free(project: Project, session: Session, person: Annotator) -> tuple[Slot, dict[str, Any]] | None:
-    """The first slot that is free, or a new one where a gold question comes before it, and how it was chosen."""
+def _free(project: Project, session: Session, person: Annotator) -> Slot | None:
+    """The first slot that is free, or a new one where a gold question comes before it."""
     now, me = project.clock(), {"me": person.id}
     free = {**me, "now": now, "furthest": now + project.settings.reserve_seconds}
     found = session.exec(NEXT, params=free).first()
@@ -115,13 +111,14 @@ def _free(project: Project, session: Session, person: Annotator) -> tuple[Slot, 
         (slot,) = slots([asked], [number])
         session.add(slot)
         session.flush()
-        return slot, {"chosen_by": "gold", "probability": 1.0}
-    if not session.exec(THIS, params={"item": item.id}).one():
-        return slot, {"chosen_by": "overlap", "probability": 1.0}
-    return slot, {"chosen_by": "random", "probability": 1 / session.exec(FRESH_TO_ME, params=me).one()}
+    elif item.probability is None:
+        session.exec(ONE_DRAW).one()
+        weights, item.among = session.exec(TO_DRAW).one()
+        item.probability = item.weight / weights
+    return slot
 
 
-def _reserve(project: Project, session: Session, slot: Slot, person: Annotator, how: dict[str, Any]) -> bool:
+def _reserve(project: Project, session: Session, slot: Slot, person: Annotator) -> bool:
     """Reserve a slot, or renew what is reserved; whether it was to be had."""
     now, keep = project.clock(), project.settings.reserve_seconds
     changes: dict[str, Any] = {"annotator_id": person.id, "expires_at": now + keep}
@@ -133,7 +130,6 @@ def _reserve(project: Project, session: Session, slot: Slot, person: Annotator, 
             "shown": shown_order(project.settings.seed, item, slot.number),
             "guideline_id": guideline.id if guideline else None,
             "draft": None,
-            **how,
         }
     free = {"now": now, "furthest": now + keep, "me": person.id, "this": slot.id}
     return session.exec(RESERVE.values(changes), params=free).rowcount == 1

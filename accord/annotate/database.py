@@ -21,6 +21,9 @@ from sqlmodel import Field, Session, SQLModel, create_engine
 from accord.console import said, without_secrets
 from accord.errors import InputError
 
+LAST = 2**63 - 1
+"""The position of an item that was not put in order yet."""
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -50,7 +53,12 @@ class Guideline(SQLModel, table=True):
 
 
 class Item(SQLModel, table=True):
-    """What people are asked about. `position` is its place in the project's random order; `gold` the right answer."""
+    """What people are asked about; `gold` is the right answer.
+
+    `position` is its place in the project's order, `weight` how likely it is the next to be drawn, in proportion, by
+    the way that `chosen_by` names. Once it was drawn `probability` says how likely that was, `among` so many items that
+    had not been drawn; they are what an unbiased estimate needs (`accord.annotate.order`).
+    """
 
     id: int | None = Field(default=None, primary_key=True)
     key: str = Field(unique=True)
@@ -58,6 +66,10 @@ class Item(SQLModel, table=True):
     content: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     gold: dict[str, Any] | None = Field(default=None, sa_column=_json())
     position: int = Field(sa_column=Column(BigInteger, nullable=False, index=True))
+    weight: float = 1.0
+    chosen_by: str = "random"
+    probability: float | None = None
+    among: int | None = None
 
 
 class Annotator(SQLModel, table=True):
@@ -75,9 +87,8 @@ class Annotator(SQLModel, table=True):
 class Slot(SQLModel, table=True):
     """Room for one person's answer to an item, and who has it.
 
-    `shown` is the order in which this person sees the answers (indices into the item's), `probability` that with which
-    the item was drawn by the way that `chosen_by` names, `draft` the form as it was last typed. `position` is the
-    item's, so that an index has the next slot.
+    `shown` is the order in which this person sees the answers (indices into the item's), `draft` the form as it was
+    last typed. `position` is the item's, so that an index has the next slot.
     """
 
     __table_args__ = (
@@ -95,8 +106,6 @@ class Slot(SQLModel, table=True):
     expires_at: float | None = None
     shown: list[int] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     guideline_id: int | None = Field(default=None, foreign_key="guideline.id")
-    chosen_by: str = ""
-    probability: float | None = None
     draft: dict[str, Any] | None = Field(default=None, sa_column=_json())
     done: bool = False
 

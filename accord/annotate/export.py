@@ -10,6 +10,7 @@ from sqlalchemy import and_
 from sqlmodel import Session, col, select
 
 from accord.annotate.database import Annotator, Answer, Item, Slot
+from accord.annotate.order import unbiased
 from accord.annotate.tasks import TASKS
 from accord.annotate.tasks.base import Flagged
 from accord.errors import InputError
@@ -30,7 +31,8 @@ def rows_of(session: Session, task: str | None = None, *, gold: bool = False) ->
 
     Beside what its task makes of it every row has `item`, `annotator` (the pseudonym), `order` (how its
     answers were shown), `seconds`, `guideline` (the version), `chosen_by` and `probability` (how the item was drawn),
-    `comment` where there is one, and `gold` where the answer is to a gold question.
+    where items were drawn unevenly `sampling_weight` (`accord.annotate.order`), `comment` where there is one, and
+    `gold` where the answer is to a gold question.
 
     Raises InputError where there is no such answer, or the project has several tasks and none is named.
     """
@@ -40,7 +42,7 @@ def rows_of(session: Session, task: str | None = None, *, gold: bool = False) ->
     if task is not None and task not in there:
         raise InputError(f"the project has no task {task}: it has {', '.join(there) or 'no items yet'}.")
     answered = (
-        select(Answer, Slot, Item, Annotator)
+        select(Answer, Item, Annotator)
         .join(Slot, and_(col(Slot.id) == Answer.slot_id))
         .join(Item, col(Item.id) == Slot.item_id)
         .join(Annotator, col(Annotator.id) == Answer.annotator_id)
@@ -51,13 +53,14 @@ def rows_of(session: Session, task: str | None = None, *, gold: bool = False) ->
     contents: dict[str, dict[str, Any]] = {}
     aside: Counter[str] = Counter()
     withdrawn: set[str] = set()
-    for answer, slot, item, person in session.exec(answered).all():
+    weights = unbiased(session)
+    for answer, item, person in session.exec(answered).all():
         if person.withdrawn_at is not None:
             withdrawn.add(person.name)
         elif answer.content is not None and item.gold is not None and not gold:
             aside["gold questions, which --gold writes too"] += 1
         elif answer.content is not None:
-            made = _rows(answer, slot, item, person)
+            made = _rows(answer, item, person, weights.get(item.key))
             what = answer.content.get("flag")
             if not made:
                 aside[f"items flagged as {what}" if what else "items that compare nothing"] += 1
@@ -73,7 +76,7 @@ def _notes(aside: Counter[str]) -> list[str]:
     return [f"left out: {count} answers to {what}" for what, count in aside.items()]
 
 
-def _rows(answer: Answer, slot: Slot, item: Item, person: Annotator) -> list[dict[str, Any]]:
+def _rows(answer: Answer, item: Item, person: Annotator, weight: float | None) -> list[dict[str, Any]]:
     task = TASKS[item.task]
     held = answer.content or {}
     said = (Flagged if "flag" in held else task.answer).model_validate(held)
@@ -83,8 +86,9 @@ def _rows(answer: Answer, slot: Slot, item: Item, person: Annotator) -> list[dic
         "order": answer.shown,
         "seconds": round(answer.seconds, 1),
         "guideline": answer.guideline_id,
-        "chosen_by": slot.chosen_by,
-        "probability": slot.probability,
+        "chosen_by": "gold" if item.gold is not None else item.chosen_by,
+        "probability": item.probability,
+        **({} if weight is None else {"sampling_weight": weight}),
         **({"comment": held["comment"]} if held.get("comment") else {}),
         **({"gold": True} if item.gold is not None else {}),
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from accord.annotate.database import Item
+from accord.annotate.database import LAST, Item
 from accord.annotate.tasks.base import Given, Task, key_of
 from accord.data.columns import renamed
 from accord.data.load import Source, called, load_samples, open_rows, read_rows
@@ -41,7 +41,7 @@ def read_items(
             task=task.name,
             content=content,
             gold=made.gold and made.gold.model_dump(mode="json"),
-            position=0,
+            position=LAST,
         )
         where, known = items.setdefault(item.key, (made.given.where, item))
         if known.content != item.content or known.gold != item.gold:

@@ -26,6 +26,7 @@ from accord.annotate.database import Annotator, Answer, Database, Guideline, Ite
 from accord.annotate.export import Exported, rows_of
 from accord.annotate.formats import Form, write_exported
 from accord.annotate.items import Added, read_items
+from accord.annotate.order import NOT_DRAWN, deal, weigh
 from accord.annotate.tasks import task_named
 from accord.data.load import Source
 from accord.errors import InputError
@@ -152,10 +153,6 @@ class Project:
             for where, item in items:
                 known = there.get(item.key)
                 if known is None:
-                    digest = hashlib.sha256(
-                        f"{self.settings.seed}:{item.key}".encode("utf-8", "surrogatepass")
-                    ).digest()
-                    item.position = int.from_bytes(digest[:8], "big") >> 11
                     there[item.key] = item
                     new.append(item)
                 elif (known.content, known.gold, known.task) != (item.content, item.gold, item.task):
@@ -166,7 +163,26 @@ class Project:
             session.add_all(new)
             session.flush()
             session.add_all(slots(new, range(0 if gold else self.settings.overlap)))
+            if new:
+                deal(session, self.settings.seed)
         return Added(len(new), len(items) - len(new), left_out)
+
+    def waiting(self, task: str = "compare") -> dict[str, dict[str, Any]]:
+        """What the items of a task hold that nobody was asked about yet, by key."""
+        with self.database.reading() as session:
+            return dict(session.exec(select(Item.key, Item.content).where(Item.task == task, *NOT_DRAWN)).all())
+
+    def weigh(self, weights: Mapping[str, float], by: str) -> int:
+        """Have items that nobody was asked about yet drawn in proportion to weights, by key; how many have one now.
+
+        `by` is what the weights come from, the `chosen_by` of what is exported; `accord.annotate.order` says how items
+        are drawn. Items of other keys keep the weight that they have, 1 at first. Raises InputError for a weight that
+        is negative or not finite, or where all are 0.
+        """
+        with self.database.writing() as session:
+            weighed = weigh(session, weights, by)
+            deal(session, self.settings.seed)
+        return weighed
 
     def new_owner(self) -> str:
         """The token of a new owner's link; the one before ends."""

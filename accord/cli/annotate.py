@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
@@ -57,6 +59,12 @@ class ServeOptions(SpeakerOptions):
     """For converse, how many answers every turn shows: 2, 3 or 4."""
     items: int | None = None
     """For plain, few-shot and converse, which start from nothing: how many."""
+    uncertainty: str | list[str] | None = None
+    """For compare and rank, a reward or preference model: items that it is least sure of are likelier to come first.
+
+    Of several, an ensemble, those that they disagree on. Started without it, the order stays as it is."""
+    focus: float = 2.0
+    """How much likelier: items are drawn in proportion to the uncertainty to this power."""
     reserve_minutes: float | None = None
     """How long an item is kept for who was shown it; 20 for a new project."""
     host: str = "127.0.0.1"
@@ -69,6 +77,8 @@ class ServeOptions(SpeakerOptions):
     def __post_init__(self) -> None:
         if self.people is not None and self.people < 1:
             raise InputError(f"--people must be at least 1, not {self.people}.")
+        if not 0 <= self.focus <= 10:
+            raise InputError(f"--focus must be between 0 and 10, not {self.focus:g}.")
 
 
 @takes(ServeOptions)
@@ -109,6 +119,9 @@ def serve(
 
     source = data if data is not None else asked.items
     _add(project, source, asked.gold, task, columns, scales=asked.scales, answers=asked.answers)
+    if asked.uncertainty is not None:
+        models = [asked.uncertainty] if isinstance(asked.uncertainty, str) else asked.uncertainty
+        weigh(project, task, models, asked.focus)
     speaker = _speaker(asked)
     at = listen(asked.host, asked.port)
     host = f"[{asked.host}]" if ":" in asked.host else asked.host
@@ -247,6 +260,30 @@ def _add(
             status(f"annotate: {line}")
     if not project.progress().items:
         raise InputError("there is nothing to ask about yet: name a file of rows by --data, or how many by --items.")
+
+
+def weigh(project: Project, task: str, models: Sequence[str], focus: float) -> None:
+    """Weigh the items that nobody was asked about by how unsure the models are of them: of rankings, of their pairs."""
+    if task not in ("compare", "rank"):
+        raise InputError(f"--uncertainty is of comparisons and rankings; {task} compares nothing.")
+    from accord import feedback
+    from accord.data.conventions import read_completion
+    from accord.data.messages import read_prompt
+    from accord.feedback.uncertainty import uncertainty
+    from accord.records import Comparison
+
+    pairs = [
+        (key, Comparison(read_prompt(content["prompt"], "prompt"), *(read_completion(a, "answers") for a in two)))
+        for key, content in project.waiting(task).items()
+        for two in combinations(content["answers"], 2)
+    ]
+    unsure: dict[str, list[float]] = {}
+    judges = [feedback.judge.BothOrders(feedback.named.judge_named(name)) for name in models]
+    for (key, _), value in zip(pairs, uncertainty(judges, [pair for _, pair in pairs]), strict=True):
+        unsure.setdefault(key, []).append(value)
+    if unsure and any(map(any, unsure.values())):
+        count = project.weigh({key: mean(values) ** focus for key, values in unsure.items()}, "uncertainty")
+        status(f"annotate: {count:,} items are drawn by how unsure {', '.join(models)} is of them")
 
 
 def _say_links(project: Project, base: str, links: Mapping[str, str]) -> None:

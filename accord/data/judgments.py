@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import isfinite
 from typing import Any
 
 from accord.data.columns import is_listed, paragraphs, value_at
@@ -35,7 +36,8 @@ class Judgment:
 
     Where the row says how likely its preference is, `label` is the probability that the first is better. `row` is the
     row of the data it comes from, counted from 0: a row may hold several. `source` is what that row says of where it
-    comes from, `annotator` who judged, `group` of whom that is one; they are empty where the row does not say.
+    comes from, `annotator` who judged, `group` of whom that is one; they are empty where the row does not say. `weight`
+    is the row's `sampling_weight`, what makes up for having drawn it sooner or later than others.
     """
 
     prompt: Text
@@ -46,6 +48,7 @@ class Judgment:
     source: str = ""
     annotator: str = ""
     group: str = ""
+    weight: float = 1.0
 
 
 def load_judgments(
@@ -107,8 +110,9 @@ def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int
                 f"{called(data)} holds no comparisons: rows need chosen and rejected, or completions and ranks, or "
                 "columns named by --columns.first, --columns.second and --columns.label"
             )
-        who = [_said(columns, {}, role) for role in ("source", "annotator", *{"group"} & names.keys())]
-        judgments += [Judgment(row.prompt, a, b, label, number, *who) for a, b, label in pairs]
+        who = {role: _said(columns, {}, role) for role in ("source", "annotator", *{"group"} & names.keys())}
+        weight = _weight(columns)
+        judgments += [Judgment(row.prompt, a, b, label, number, **who, weight=weight) for a, b, label in pairs]
     return judgments
 
 
@@ -172,6 +176,15 @@ def _said(columns: Mapping[str, Any], names: Mapping[str, str], role: str) -> st
     """What a row says in a column that it may lack, unless that was named."""
     value = value_at(columns, names[role]) if role in names else columns.get(role)
     return "" if value is None else str(value)
+
+
+def _weight(columns: Mapping[str, Any]) -> float:
+    value = columns.get("sampling_weight")
+    if value is None:
+        return 1.0
+    if type(value) not in (int, float) or not isfinite(value):
+        raise InputError(f"'sampling_weight' must be a number, not {value!r}")
+    return float(value)
 
 
 def _list(names: str) -> list[str]:

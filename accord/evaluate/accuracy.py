@@ -86,9 +86,21 @@ class Trial:
         indices = np.arange(len(self.judgments))[chosen]
         return Trial([self.judgments[i] for i in indices], self.lead[indices])
 
+    @cached_property
+    def weights(self) -> Floats:
+        """What makes up for having drawn some judgments sooner than others; 1 where the data do not say."""
+        return np.array([j.weight for j in self.judgments])
+
     def accuracy(self) -> Interval | None:
-        """The share of strict judgments whose better completion leads, an equal lead counted half; None without any."""
-        return rate(self.strict.right, self.strict.clusters)
+        """The share of strict judgments whose better completion leads, an equal lead counted half; None without any.
+
+        Where judgments have weights it is their weighted mean.
+        """
+        strict = self.strict
+        if (strict.weights == 1).all():
+            return rate(strict.right, strict.clusters)
+        right = strict.weights * strict.right
+        return bootstrap(lambda drawn: drawn @ right / (drawn @ strict.weights), strict.clusters)
 
 
 def by_margin(trial: Trial, parts: int = MARGINS) -> list[Part]:

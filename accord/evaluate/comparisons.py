@@ -218,6 +218,8 @@ def _warnings(trial: Trial, leads: Leads, invalid: int) -> list[str]:
     if clusters < FEW:
         what = f"{pairs} pairs" if pairs == clusters else f"{pairs} pairs of {clusters} prompts"
         lines.append(f"The interval of the accuracy rests on {what}: with fewer than {FEW} it says little.")
+    if (trial.weights != 1).any():
+        lines.append("The accuracy is weighted by sampling_weight; no other number is, and they are of what was drawn.")
     if invalid:
         lines.append(f"{invalid} of {len(leads.lead)} pairs have no valid verdict and are in no number but this one.")
     unread = np.flatnonzero(~leads.read)

@@ -9,4 +9,5 @@ from . import named as named
 from . import people as people
 from . import reasoning as reasoning
 from . import reward as reward
+from . import uncertainty as uncertainty
 from . import verifiers as verifiers

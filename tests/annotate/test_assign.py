@@ -178,8 +178,8 @@ def test_time_on_task_is_no_longer_than_since_the_item_was_given(tmp_path: Path)
     assert project.export(tmp_path / "rows.jsonl").rows[0]["seconds"] == 10.0
 
 
-def test_first_slots_have_the_probability_of_a_draw_and_orders_are_balanced(tmp_path: Path) -> None:
-    """Of n items that nobody has begun each is next with 1/n; the second slot shows the answers the other way round."""
+def test_items_have_the_probability_of_a_draw_and_orders_are_balanced(tmp_path: Path) -> None:
+    """Of n items that are left each is next with 1/n; the second slot shows the answers the other way round."""
     project = made(tmp_path, overlap=2)
     project.add(PAIRS)
     project.add_people(["ann", "bob"])
@@ -191,8 +191,9 @@ def test_first_slots_have_the_probability_of_a_draw_and_orders_are_balanced(tmp_
             assign.store(project, me, slot.id or 0, BETTER, 1.0)
     rows = project.export(tmp_path / "rows.jsonl").rows
     assert [(r["chosen_by"], r["probability"]) for r in rows] == [
-        pair for n in range(6, 0, -1) for pair in (("random", pytest.approx(1 / n)), ("overlap", 1.0))
+        ("random", pytest.approx(1 / n)) for n in range(6, 0, -1) for _ in range(2)
     ]
+    assert not any("sampling_weight" in row for row in rows)
     for first, second in zip(rows[::2], rows[1::2], strict=True):
         assert first["item"] == second["item"] and first["order"] == second["order"][::-1]
 

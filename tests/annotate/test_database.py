@@ -6,20 +6,54 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlmodel import SQLModel
+from sqlalchemy import Connection, inspect
+from sqlmodel import SQLModel, select
 
-from accord.annotate import Project
-from accord.annotate.database import Database
+from accord.annotate import Project, assign
+from accord.annotate.database import MIGRATIONS, Database, Item
 from accord.errors import InputError
-from tests.annotate.conftest import PAIRS, made
+from tests.annotate.conftest import PAIRS, made, person
 
 
 def test_migrations_make_the_tables_that_the_models_describe(tmp_path: Path) -> None:
     database = Database(tmp_path / "labels.db")
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """What slots said of a draw is their item's; answers, and who has what, are as they were."""
+    project = made(tmp_path, overlap=2)
+    project.add(PAIRS[:2])
+    project.add_people(["ann"])
+    ann = person(project, "ann")
+    slot = assign.next_slot(project, ann)
+    assert slot is not None
+    assign.store(project, ann, slot.id or 0, {"better": 0, "strength": "much", "comment": ""}, 1.0)
+    before = project.export(tmp_path / "before.jsonl").rows
+    with project.database.engine.begin() as connection:
+        alembic(connection, "downgrade", "0001")
+        drawn = "UPDATE slot SET chosen_by = 'random', probability = 0.5 WHERE id ="
+        connection.exec_driver_sql(f"{drawn} {slot.id}")
+        columns = {column["name"] for column in inspect(connection).get_columns("item")}
+    assert columns == {"id", "key", "task", "content", "gold", "position"}
+    project.database.close()
+    again = Project.open(tmp_path / "labels.db")
+    assert again.export(tmp_path / "after.jsonl").rows == before
+    with again.database.reading() as session:
+        items = session.exec(select(Item.probability, Item.among, Item.weight, Item.chosen_by)).all()
+    assert sorted(items, key=str) == [(0.5, 2, 1.0, "random"), (None, None, 1.0, "random")]
+
+
+def alembic(connection: Connection, direction: str, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    getattr(command, direction)(config, revision)
 
 
 def test_a_commit_is_written_through_and_foreign_keys_hold(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accord.data.judgments import Judgment
+from accord.data.judgments import Judgment, load_judgments
+from accord.errors import InputError
 from accord.evaluate.accuracy import (
     Trial,
     by_length,
@@ -40,6 +41,16 @@ def test_pairs_by_hand() -> None:
 
 def test_what_was_preferred_counts_not_what_stands_first() -> None:
     assert trial([-1.0], [0.0]).accuracy() == wilson(1, 1)
+
+
+def test_what_was_drawn_unevenly_is_weighted() -> None:
+    """Right on what counts thrice and wrong on what counts once: 3/4; and a pair that ties is in neither sum."""
+    rows = [{"prompt": p, "chosen": "a", "rejected": "b", "sampling_weight": w} for p, w in (("x", 1.5), ("y", 0.5))]
+    judged = [*load_judgments(rows), Judgment("z", "a", "b", 0.5, 2, weight=9.0)]
+    accuracy = Trial(judged, np.array([1.0, -1.0, 1.0])).accuracy()
+    assert accuracy is not None and accuracy.estimate == pytest.approx(0.75) and accuracy.n == 2
+    with pytest.raises(InputError, match="'sampling_weight' must be a number, not 'much'"):
+        load_judgments([{**rows[0], "sampling_weight": "much"}])
 
 
 def test_only_ties_leave_nothing_to_measure() -> None:

@@ -1,0 +1,128 @@
+"""Which items to ask people about: at random, or sooner those that the reward model so far is unsure of.
+
+    python benchmarks/active.py [--seeds 0 1 2] [--arms random entropy] [--out runs/active]
+
+For each seed, benchmarks/overoptimization.yaml makes a fine-tuned model of the café and pairs of its answers, of which
+3,000, of other prompts, are held out. The others are the items of a project of `accord annotate`. A simulated annotator
+agrees with the gold reward nine times in ten. After 125, 250, 500 and 1,000 answers a reward model is fitted to all so
+far with the settings of benchmarks/overoptimization.py, tried on what is held out, and weighs the items for the answers
+to come, as `accord annotate serve --uncertainty` does. What has been run is taken up, not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import random
+import shutil
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from annotators import HELD_OUT, between, judged
+from overoptimization import REWARD
+from rich.console import Console
+from rich.table import Table
+from sqlmodel import select
+
+import accord
+from accord.annotate import Project, assign
+from accord.annotate.database import Annotator, Item
+from accord.cli.annotate import weigh
+from accord.evaluate import evaluate_comparisons
+from accord.files import write_rows
+from accord.methods import RewardModel
+from accord.records import Preference, row_to_json
+
+SIZES = (125, 250, 500, 1000)
+RIGHT = 0.9
+"""How often the annotator agrees with the gold reward."""
+
+ARMS = {"random": (0, 0.0), "entropy": (1, 2.0), "entropy, power 6": (1, 6.0), "ensemble of 3": (3, 2.0)}
+"""How many reward models weigh the items, and the power of their uncertainty."""
+
+
+def main() -> None:
+    """Run what has not been run, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--out", type=Path, default=Path("runs/active"))
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    found: dict[str, list[list[float]]] = {arm: [] for arm in options.arms}
+    for seed in options.seeds:
+        folder = options.out / f"seed-{seed}"
+        accord.run_pipeline(Path(__file__).with_name("overoptimization.yaml"), folder / "shared", {"seed": seed})
+        gold = judged(folder)
+        write_rows(folder / "held-out.jsonl", gold[-HELD_OUT:])
+        for arm in options.arms:
+            found[arm].append(learned(folder, arm, gold[:-HELD_OUT], seed))
+    show(found)
+
+
+def learned(folder: Path, arm: str, pool: list[Preference], seed: int) -> list[float]:
+    """The held-out accuracy of one arm after each number of answers."""
+    out = folder / arm.replace(", ", "-").replace(" ", "-")
+    result = out / "accuracy.json"
+    if not result.exists():
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        with redirect_stdout(io.StringIO()):
+            result.write_text(json.dumps(rounds(folder, out, ARMS[arm], pool, seed)))
+    return list(json.loads(result.read_text()))
+
+
+def rounds(folder: Path, out: Path, how: tuple[int, float], pool: list[Preference], seed: int) -> list[float]:
+    """Ask, learn, and weigh what is left, again and again."""
+    members, focus = how
+    project = Project.open(out / "labels.db", seed=seed)
+    project.add([{"id": f"{i}", **row_to_json(row)} for i, row in enumerate(pool)])
+    project.add_people(["simulated"])
+    with project.database.reading() as session:
+        person = session.exec(select(Annotator)).one()
+    settings = {name: value for name, value in REWARD.items() if name not in ("command", "model", "data")}
+    accuracies = []
+    for size in SIZES:
+        while project.progress().answers < size:
+            answer(project, person, seed)
+        rows = out / f"rows-{size}.jsonl"
+        project.export(rows)
+        for member in range(max(1, members)):
+            start = folder / "shared" / "sft" / "model"
+            RewardModel(**settings, seed=seed + 100 * member).fit(str(start), str(rows), out=out / f"{size}-{member}")
+        models = [str(out / f"{size}-{member}" / "model") for member in range(max(1, members))]
+        evaluate_comparisons(str(folder / "held-out.jsonl"), str(out / f"check-{size}"), reward=models[0], probes=0)
+        accuracies.append(json.loads((out / f"check-{size}" / "evaluation.json").read_text())["accuracy"]["estimate"])
+        if members:
+            weigh(project, "compare", models, focus)
+    return accuracies
+
+
+def answer(project: Project, person: Annotator, seed: int) -> None:
+    """One more answer; of an item it is the same in every arm."""
+    slot = assign.next_slot(project, person)
+    assert slot is not None and slot.id is not None
+    with project.database.reading() as session:
+        key = session.get_one(Item, slot.item_id).key
+    better = int(random.Random(f"{seed}:{key}").random() >= RIGHT)  # the chosen is the first of an item's answers
+    assign.store(project, person, slot.id, {"better": better, "strength": "much", "comment": ""}, 0.0)
+
+
+def show(found: dict[str, list[list[float]]]) -> None:
+    """Mean accuracies over seeds with Student's intervals, and by how much each arm is above the first."""
+    base, *_ = found.values()
+    table: Any = Table("answers", *found)
+    for i, size in enumerate(SIZES):
+        cells = []
+        for runs in found.values():
+            gain = [run[i] - other[i] for run, other in zip(runs, base, strict=True)]
+            cells.append(between([run[i] for run in runs]) + (f"\n{between(gain)}" if any(gain) else ""))
+        table.add_row(f"{size:,}", *cells)
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    main()
