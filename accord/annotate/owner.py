@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hmac
 import json
+import threading
+import time
+from collections.abc import Hashable
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -14,68 +17,102 @@ from sqlmodel import Session, col, select
 from accord.annotate.database import Annotator, Answer, Item, Skip, Slot
 from accord.annotate.guard import Denied
 from accord.annotate.pages import Form, Pages, sign_in
-from accord.annotate.project import hashed
-from accord.annotate.statistics import HEADS
+from accord.annotate.project import Project, hashed
 from accord.annotate.statistics import status as status_of
 from accord.annotate.tasks import TASKS
 from accord.errors import InputError
+from accord.results.people import HEADS, PeopleResult
 
 
-def add_owner_pages(app: FastAPI, pages: Pages) -> None:
+class Newest:
+    """A project's statistics, computed beside the pages: one waits for them a moment, and shows what there is."""
+
+    def __init__(self, project: Project, patience: float = 0.5) -> None:
+        self.project, self.patience = project, patience
+        self.tasks: list[PeopleResult] | None = None
+        self._of: Any = None  # the state of the database that they are of
+        self._rest_until = 0.0
+        self._alone = threading.Lock()
+        self._worker: threading.Thread | None = None
+
+    def get(self, state: Hashable) -> list[PeopleResult]:
+        """The statistics, of `state` if that does not take long; the first ones are waited for."""
+        with self._alone:
+            is_busy = self._worker is not None and self._worker.is_alive()
+            if not is_busy and self._of != state and time.monotonic() >= self._rest_until:
+                self._worker = threading.Thread(target=self._compute, args=(state,), daemon=True)
+                self._worker.start()
+        if self._worker is not None:
+            self._worker.join(None if self.tasks is None else self.patience)
+        return self.tasks or []
+
+    def _compute(self, state: Hashable) -> None:
+        begun = time.monotonic()
+        self.tasks, self._of = status_of(self.project), state
+        self._rest_until = time.monotonic() + 4 * (time.monotonic() - begun)  # a fifth of the time at most
+
+
+class OwnerPages:
     """Progress at /owner; links are made and ended there. The owner's link is of another kind than the annotators'."""
-    project = pages.project
 
-    def is_owner(request: Request, token: str) -> bool:
+    def __init__(self, app: FastAPI, pages: Pages) -> None:
+        self.pages, self.project = pages, pages.project
+        self.newest = Newest(pages.project)
+        owned = [Depends(self.require)]
+        app.get("/owner/join/{token}")(self.join)
+        app.get("/owner", dependencies=owned)(self.see)
+        app.get("/owner/item/{number}", dependencies=owned)(self.see_item)
+        app.post("/owner/people", dependencies=owned)(self.change)
+
+    def is_owner(self, request: Request, token: str) -> bool:
+        """Whether the token is the owner's. Raises Denied where too many were tried."""
         address = request.client.host if request.client else ""
-        if not pages.bad_links.take(address, 0.0):
+        if not self.pages.bad_links.take(address, 0.0):
             raise Denied(429, "Too many links that lead nowhere came from here: wait a few minutes.")
-        known = bool(token) and hmac.compare_digest(hashed(token), project.settings.owner_hash)
+        known = bool(token) and hmac.compare_digest(hashed(token), self.project.settings.owner_hash)
         if not known:
-            pages.bad_links.take(address)
+            self.pages.bad_links.take(address)
         return known
 
-    def owner(request: Request) -> None:
-        if not is_owner(request, request.cookies.get("owner", "")):
+    def require(self, request: Request) -> None:
+        """Raises Denied for anybody else."""
+        if not self.is_owner(request, request.cookies.get("owner", "")):
             raise Denied(401, "Please open the owner's link, which `accord annotate serve` prints.")
 
-    Owned = Depends(owner)
-    known: dict[str, Any] = {}  # the statistics, and the answers that they are of
+    def join(self, request: Request, token: str) -> Response:
+        """Sign the owner in."""
+        if not self.is_owner(request, token):
+            raise Denied(404, "This link leads nowhere: `accord annotate serve` prints a new one each time it starts.")
+        page = self.pages.page("owner-join", request)
+        sign_in(page, request, "owner", token)
+        return page
 
-    def overview(request: Request, *, status: int = 200, message: str = "", links: Any = ()) -> Response:
-        with project.database.reading() as session:
+    def see(self, request: Request) -> Response:
+        """Progress."""
+        return self.overview(request)
+
+    def overview(self, request: Request, *, status: int = 200, message: str = "", links: Any = ()) -> Response:
+        """Progress, with what became of what the owner asked for."""
+        with self.project.database.reading() as session:
             people, items = people_of(session), items_of(session)
             latest = session.exec(select(func.max(Answer.id), func.count(Answer.content))).one()  # type: ignore[arg-type]
-        if known.get("latest") != (key := (tuple(latest), [(row["task"], row["done"], row["items"]) for row in items])):
-            known.update(latest=key, tasks=status_of(project))
-        return pages.page(
+        return self.pages.page(
             "owner",
             request,
             status=status,
-            progress=project.progress(),
-            overlap=project.settings.overlap,
+            progress=self.project.progress(),
+            overlap=self.project.settings.overlap,
             people=people,
             items=items,
-            tasks=known["tasks"],
+            tasks=self.newest.get((*latest, *((row["task"], row["done"], row["items"]) for row in items))),
             heads=HEADS,
             message=message,
             links=links,
         )
 
-    @app.get("/owner/join/{token}")
-    def join(request: Request, token: str) -> Response:
-        if not is_owner(request, token):
-            raise Denied(404, "This link leads nowhere: `accord annotate serve` prints a new one each time it starts.")
-        page = pages.page("owner-join", request)
-        sign_in(page, request, "owner", token)
-        return page
-
-    @app.get("/owner", dependencies=[Owned])
-    def see(request: Request) -> Response:
-        return overview(request)
-
-    @app.get("/owner/item/{number}", dependencies=[Owned])
-    def see_item(request: Request, number: int) -> Response:
-        with project.database.reading() as session:
+    def see_item(self, request: Request, number: int) -> Response:
+        """An item, and what everybody said of it."""
+        with self.project.database.reading() as session:
             item = session.get(Item, number) if number < 2**31 else None
             if item is None:
                 raise Denied(404, "There is no such item.")
@@ -90,24 +127,24 @@ def add_owner_pages(app: FastAPI, pages: Pages) -> None:
             item.content[k] for k in ("completion",) if k in item.content
         ]
         told = [(name, told_of(item.task, content or {}), (content or {}).get("comment", "")) for name, content in said]
-        return pages.page("owner-item", request, item=item, answers=answers, said=told)
+        return self.pages.page("owner-item", request, item=item, answers=answers, said=told)
 
-    @app.post("/owner/people", dependencies=[Owned])
-    def change(request: Request, form: Form) -> Response:
+    def change(self, request: Request, form: Form) -> Response:
+        """Make or end somebody's link."""
         name, made = form.get("name", "").strip(), dict[str, str]()
         try:
             if "add" in form:
-                made = project.add_people([name])
+                made = self.project.add_people([name])
             elif "renew" in form:
-                made = {name: project.renew(name)}
+                made = {name: self.project.renew(name)}
             elif "revoke" in form:
-                project.revoke(name)
+                self.project.revoke(name)
         except InputError as error:
-            return overview(request, status=422, message=str(error))
+            return self.overview(request, status=422, message=str(error))
         if not made:
             return RedirectResponse("/owner", 303)
         base = str(request.base_url)
-        return overview(request, links=[(name, f"{base}join/{token}") for name, token in made.items()])
+        return self.overview(request, links=[(name, f"{base}join/{token}") for name, token in made.items()])
 
 
 def told_of(task: str, content: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from accord.annotate.guard import Headers
-from accord.annotate.owner import add_owner_pages
+from accord.annotate.owner import OwnerPages
 from accord.annotate.pages import HERE, Pages, add_faults, add_joining
 from accord.annotate.project import Progress, Project
 from accord.annotate.tasks.converse import Speaker
@@ -29,7 +29,7 @@ def make_app(project: Project, speaker: Speaker | None = None) -> FastAPI:
     add_faults(app, pages)
     add_joining(app, pages)
     add_work(app, pages)
-    add_owner_pages(app, pages)
+    OwnerPages(app, pages)
     return app
 
 

@@ -7,25 +7,24 @@ is left out (None). `accord.evaluate` computes agreement, and is imported when s
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 from sqlmodel import Session, col, select
 
 from accord.annotate.database import Annotator, Answer, Item, Slot
 from accord.annotate.project import Project
 from accord.results.agreement import AgreementResult
 from accord.results.base import Interval
+from accord.results.people import Disputed, PeopleResult, PersonRow
 
 FEW = 20
 """With fewer observations there is no figure."""
 
-TOO_FEW = "too few to tell"
 MOST_DISPUTED = 10
 
 Verdicts = dict[tuple[int, int], float]
@@ -43,98 +42,12 @@ class Said:
     shown: Sequence[int]
     flagged: bool
     verdicts: Verdicts
+    ratings: Mapping[str, int]
     gold: Verdicts | None
 
 
-@dataclass(frozen=True)
-class PersonStatus:
-    """One annotator, or all of them; None for what too few answers tell."""
-
-    name: str
-    answers: int
-    others: Interval | None
-    """The share of the others' verdicts on the same pairs that were the same."""
-    gold: Interval | None
-    """The share of verdicts on gold questions that were right."""
-    first: Interval | None
-    """The share of decided verdicts that were for what was shown first; 1/2 without a bias of order."""
-    ties: Interval | None
-    """The share of verdicts that were ties."""
-    flags: Interval | None
-    """The share of answers that were flags."""
-    seconds: float | None
-    """The median on an item."""
-    hourly: float | None
-    """Answers in an hour of time on task."""
-
-    def cells(self) -> list[str]:
-        """As a row of a table, shares in percent."""
-        shares = [f"{share:.0%}" if share else TOO_FEW for share in
-                  (self.others, self.gold, self.first, self.ties, self.flags)]  # fmt: skip
-        speed = [TOO_FEW if value is None else f"{value:,.0f}" for value in (self.seconds, self.hourly)]
-        return [self.name, f"{self.answers:,}", *shares, *speed]
-
-
-HEADS = (
-    "", "answers", "agrees with others", "right on gold", "for what was first", "ties", "flags", "median s", "an hour",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Disputed:
-    """An item that people disagree on: `agreement` is the share of pairs of its verdicts that are the same."""
-
-    item: int
-    key: str
-    agreement: float
-    people: int
-
-
-@dataclass(frozen=True)
-class TaskStatus:
-    """One task: how far it is, how far people agree, and each of them, all together last."""
-
-    task: str
-    answers: int
-    asked: int
-    agreement: AgreementResult | None
-    people: list[PersonStatus]
-    disputed: list[Disputed]
-
-    def measures(self) -> dict[str, str]:
-        """The agreement of all, by what it is called."""
-        if self.agreement is None:
-            return {"agreement": TOO_FEW}
-        pairs = self.agreement.pairs if len(self.agreement.annotators) == 2 else []
-        named = {
-            "agreement": self.agreement.agreement,
-            "Cohen's kappa": pairs[0].kappa if pairs else None,
-            "Fleiss' kappa": self.agreement.fleiss,
-            "Krippendorff's alpha": self.agreement.krippendorff,
-        }
-        return {name: f"{interval:.2f}" for name, interval in named.items() if interval}
-
-    def tables(self) -> Iterator[Table]:
-        """The same in a terminal."""
-        together = Table(self.task, f"{self.answers:,} of {self.asked:,} answers")
-        for name, value in self.measures().items():
-            together.add_row(name, value)
-        yield together
-        for some in (range(1, 5), range(5, 9)):  # all at once are too many for a narrow terminal
-            people = Table(*(HEADS[i] for i in (0, *some)))
-            for person in self.people:
-                cells = person.cells()
-                people.add_row(*(cells[i] for i in (0, *some)))
-            yield people
-        if self.disputed:
-            disputed = Table("most disagreed on", "people", "agreement")
-            for one in self.disputed:
-                disputed.add_row(one.key, str(one.people), f"{one.agreement:.0%}")
-            yield disputed
-
-
-def status(project: Project) -> list[TaskStatus]:
-    """What is known of each task of a project so far, by the name of the task."""
+def status(project: Project, hourly_cost: float | None = None) -> list[PeopleResult]:
+    """What is known so far of each task of a project, in the order of their names; an hour of work costs so much."""
     with project.database.reading() as session:
         said = _said(session)
         asked = Counter(
@@ -142,7 +55,7 @@ def status(project: Project) -> list[TaskStatus]:
                 select(Item.task).join(Slot, col(Slot.item_id) == Item.id).where(col(Item.gold).is_(None))
             ).all()
         )
-    return [_task(task, said.get(task, []), asked[task]) for task in sorted({*asked, *said})]
+    return [_task(task, said.get(task, []), asked[task], hourly_cost) for task in sorted({*asked, *said})]
 
 
 def verdicts(task: str, content: Mapping[str, Any] | None) -> Verdicts:
@@ -173,12 +86,13 @@ def _said(session: Session) -> dict[str, list[Said]]:
     by_task: dict[str, list[Said]] = defaultdict(list)
     for item, key, task, gold, name, content, shown, seconds in session.exec(counting).all():
         right = verdicts(task, gold) if gold is not None else None
-        said = Said(item, key, name, seconds, shown, "flag" in content, verdicts(task, content), right)
+        ratings = content.get("ratings", {})
+        said = Said(item, key, name, seconds, shown, "flag" in content, verdicts(task, content), ratings, right)
         by_task[task].append(said)
     return by_task
 
 
-def _task(task: str, said: list[Said], asked: int) -> TaskStatus:
+def _task(task: str, said: list[Said], asked: int, hourly_cost: float | None) -> PeopleResult:
     usual = [one for one in said if one.gold is None]
     by_pair: dict[tuple[int, tuple[int, int]], list[Said]] = defaultdict(list)
     for one in usual:
@@ -187,7 +101,17 @@ def _task(task: str, said: list[Said], asked: int) -> TaskStatus:
     names = sorted({one.name for one in said})
     people = [_person(name, [one for one in said if one.name == name], by_pair) for name in names]
     people += [_person("all", said, by_pair)] if len(names) > 1 else []
-    return TaskStatus(task, len(usual), asked, _agreement(by_pair), people, _disputed(by_pair))
+    return PeopleResult(
+        task=task,
+        answers=len(usual),
+        asked=asked,
+        hours=sum(one.seconds for one in said) / 3600,
+        hourly_cost=hourly_cost,
+        agreement=_agreement(by_pair),
+        scales=_alphas(usual),
+        people=people,
+        disputed=_disputed(by_pair),
+    )
 
 
 def _agreement(by_pair: Mapping[tuple[int, tuple[int, int]], list[Said]]) -> AgreementResult | None:
@@ -205,7 +129,30 @@ def _agreement(by_pair: Mapping[tuple[int, tuple[int, int]], list[Said]]) -> Agr
     return agreement(Ratings(tuple(names), labels, 0), pairs=1)
 
 
-def _person(name: str, said: list[Said], by_pair: Mapping[tuple[int, tuple[int, int]], list[Said]]) -> PersonStatus:
+def _alphas(said: list[Said]) -> dict[str, Interval]:
+    """Krippendorff's alpha of each scale, distances squared; none where too few items were rated by two."""
+    alphas: dict[str, Interval] = {}
+    for scale in dict.fromkeys(scale for one in said for scale in one.ratings):
+        rated: dict[int, list[int]] = defaultdict(list)
+        for one in said:
+            if scale in one.ratings:
+                rated[one.item].append(one.ratings[scale])
+        several = [values for values in rated.values() if len(values) > 1]
+        alpha = _alpha(several) if len(several) >= FEW else None
+        alphas |= {scale: alpha} if alpha is not None else {}
+    return alphas
+
+
+def _alpha(items: list[list[int]]) -> Interval | None:
+    from accord.evaluate.agreement import krippendorff, over_items
+
+    points = np.array(sorted({value for values in items for value in values}))
+    counts = np.array([[values.count(point) for point in points] for values in items], dtype=np.float64)
+    distance = np.asarray((points[:, None] - points) ** 2, dtype=np.float64)
+    return over_items(lambda some, times: krippendorff(some, lambda _: distance, times), counts)
+
+
+def _person(name: str, said: list[Said], by_pair: Mapping[tuple[int, tuple[int, int]], list[Said]]) -> PersonRow:
     others: list[tuple[float, int]] = []
     gold: list[tuple[float, int]] = []
     first: list[tuple[float, int]] = []
@@ -222,7 +169,7 @@ def _person(name: str, said: list[Said], by_pair: Mapping[tuple[int, tuple[int, 
             others += [(sum(same) / len(same), one.item)] if same else []
     seconds = [one.seconds for one in said]
     enough = len(said) >= FEW
-    return PersonStatus(
+    return PersonRow(
         name=name,
         answers=len(said),
         others=_share(others),
@@ -253,7 +200,9 @@ def _disputed(by_pair: Mapping[tuple[int, tuple[int, int]], Iterable[Said]]) -> 
         people[item] |= {one.name: one.key for one in several}
         same[item] += [float(a.verdicts[pair] == b.verdicts[pair]) for a, b in combinations(several, 2)]
     shares = [
-        Disputed(item, next(iter(people[item].values())), float(np.mean(values)), len(people[item]))
+        Disputed(
+            item=item, key=next(iter(people[item].values())), agreement=float(np.mean(values)), people=len(people[item])
+        )
         for item, values in same.items()
         if values and min(values) < 1
     ]

@@ -239,11 +239,11 @@ def _pair(ratings: Ratings, a: int, b: int) -> AnnotatorPair:
         b=ratings.annotators[b],
         items=len(both),
         agreement=agreement,
-        kappa=_over_items(kappa, both),
+        kappa=over_items(kappa, both),
     )
 
 
-def _over_items(statistic: Callable[[NDArray[Any], Floats], float], items: NDArray[Any]) -> Interval | None:
+def over_items(statistic: Callable[[NDArray[Any], Floats], float], items: NDArray[Any]) -> Interval | None:
     """A statistic with its bootstrap interval over items (n, k): of the different ones, and how often each is there."""
     patterns, which = np.unique(items, axis=0, return_inverse=True)
     one = np.eye(len(patterns))[which.ravel()]
@@ -265,7 +265,7 @@ def agreement(ratings: Ratings, data: str = "", *, pairs: int = PAIRS) -> Agreem
     strict = mean(observed_agreement(decided), np.arange(len(decided)))
 
     def both_orders(statistic: Callable[[Floats, Floats], float]) -> Interval | None:
-        return _over_items(
+        return over_items(
             lambda some, times: statistic(np.concatenate([some, some[:, ::-1]]), np.concatenate([times, times])), counts
         )
 

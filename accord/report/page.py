@@ -19,7 +19,7 @@ from accord.report.models import model_tables
 from accord.report.overoptimization import turning
 from accord.report.series import Series
 from accord.report.trial import AgreementSection, trials
-from accord.results import AgreementResult, OveroptimizationResult, PassesResult, TasksResult
+from accord.results import AgreementResult, OveroptimizationResult, PassesResult, PeopleResult, TasksResult
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         tables=tables,
         trials=trials(story),
         agreements=[AgreementSection(stage, result) for stage, result in story.results(AgreementResult)],
+        people=story.results(PeopleResult),
         tasks=[(stage, result, _models(result)) for stage, result in story.results(TasksResult)],
         passes=story.results(PassesResult),
         frontiers=frontiers(story, tables),

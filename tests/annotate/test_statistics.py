@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from sqlmodel import select
 
 from accord.annotate import Project, assign, status
+from accord.annotate.database import LAST, Item
+from accord.annotate.owner import Newest
 from accord.annotate.serve import make_app
 from accord.annotate.statistics import verdicts
 from accord.results.base import wilson
@@ -55,7 +59,7 @@ def test_two_annotators_by_hand(tmp_path: Path) -> None:
 
 def test_few_answers_give_no_figure(tmp_path: Path) -> None:
     (task,) = status(answered(tmp_path, 19))
-    assert task.measures() == {"agreement": "too few to tell"}
+    assert task.measures() == {"hours on task": "0.05", "agreement": "too few to tell"}
     assert set(task.people[0].cells()[2:]) == {"too few to tell"}
 
 
@@ -70,6 +74,65 @@ def test_order_is_counted(tmp_path: Path) -> None:
         said = {"better": slot.shown[int(turn >= 15)], "strength": "much", "comment": ""}
         assign.store(project, person(project, "ann"), slot.id or 0, said, 0.0)
     assert status(project)[0].people[0].first == wilson(15, 20)
+
+
+def test_answers_to_gold_questions_are_right_or_wrong(tmp_path: Path) -> None:
+    """Of 20 questions whose answer is known 17 are answered so; they take time, and are no progress."""
+    project = made(tmp_path)
+    project.add(
+        [{"id": f"g{i}", "prompt": f"Q{i}", "chosen": "good", "rejected": f"bad {i}"} for i in range(20)], gold=True
+    )
+    project.add([{"id": "last", "prompt": "Q", "chosen": "good", "rejected": "bad"}])
+    project.add_people(["ann"])
+    with project.database.writing() as session:
+        last = session.exec(select(Item).where(Item.key == "last")).one()
+        last.position = LAST
+    ann = person(project, "ann")
+    for turn in range(20):
+        slot = assign.next_slot(project, ann)
+        assert slot is not None
+        said = {"better": int(turn >= 17), "strength": "much", "comment": ""}
+        project.clock.now += 100
+        assign.store(project, ann, slot.id or 0, said, 90.0)
+    (task,) = status(project, hourly_cost=12.0)
+    assert (task.answers, task.asked, task.people[0].answers) == (0, 1, 20)
+    assert task.people[0].gold == wilson(17, 20)
+    assert (task.hours, task.cost) == (0.5, 6.0) and task.measures()["cost"] == "6.00"
+
+
+def test_ratings_agree_by_their_distances(tmp_path: Path) -> None:
+    """Two people and every item: 1 - mean squared difference within items / that of any two of all 40 numbers."""
+    project = made(tmp_path, overlap=2)
+    project.add(
+        [{"id": f"r{i}", "prompt": f"Q{i}", "completion": "a"} for i in range(20)],
+        "rate",
+        scales=["help:1-7", "tone:1-5"],
+    )
+    project.add_people(["ann", "bob"])
+    numbers = np.array([[1 + i % 5, 1 + i % 5 + (i % 3)] for i in range(20)], dtype=np.float64)
+    for column, name in enumerate(("ann", "bob")):
+        who = person(project, name)
+        for _ in range(20):
+            slot = assign.next_slot(project, who)
+            assert slot is not None
+            help_ = int(numbers[slot.item_id - 1, column])
+            assign.store(project, who, slot.id or 0, {"ratings": {"help": help_, "tone": 3}, "comment": ""}, 1.0)
+    (task,) = status(project)
+    within = ((numbers[:, 0] - numbers[:, 1]) ** 2).mean()
+    every = numbers.ravel()
+    of_any_two = ((every[:, None] - every) ** 2).sum() / (40 * 39)
+    assert set(task.scales) == {"help"}  # who always says the same cannot be told from chance
+    assert task.scales["help"].estimate == pytest.approx(1 - within / of_any_two)
+    assert task.measures()["alpha of help"] == f"{task.scales['help']:.2f}"
+
+
+def test_a_page_shows_the_newest_statistics_there_are(tmp_path: Path) -> None:
+    newest = Newest(answered(tmp_path), patience=30)
+    first = newest.get("first")
+    assert first[0].answers == 40 and newest.get("first") is first
+    assert newest.get("second") is first  # asked for at once, it is not computed anew again and again
+    newest._rest_until = 0.0
+    assert newest.get("second") is not first
 
 
 def test_rankings_are_pairs() -> None:
