@@ -25,12 +25,11 @@ from annotators import HELD_OUT, between, judged
 from overoptimization import REWARD
 from rich.console import Console
 from rich.table import Table
-from sqlmodel import select
 
 import accord
-from accord.annotate import Project, assign
-from accord.annotate.database import Annotator, Item
-from accord.cli.annotate import weigh
+from accord.annotate import Project
+from accord.annotate.unattended import answer_unattended
+from accord.cli.annotate_models import weigh
 from accord.evaluate import evaluate_comparisons
 from accord.files import write_rows
 from accord.methods import RewardModel
@@ -78,16 +77,17 @@ def learned(folder: Path, arm: str, pool: list[Preference], seed: int) -> list[f
 def rounds(folder: Path, out: Path, how: tuple[int, float], pool: list[Preference], seed: int) -> list[float]:
     """Ask, learn, and weigh what is left, again and again."""
     members, focus = how
+
+    def simulated(key: str) -> dict[str, Any]:  # of an item it is the same in every arm; the first is the better
+        wrong = random.Random(f"{seed}:{key}").random() >= RIGHT
+        return {"better": int(wrong), "strength": "much", "comment": ""}
+
     project = Project.open(out / "labels.db", seed=seed)
     project.add([{"id": f"{i}", **row_to_json(row)} for i, row in enumerate(pool)])
-    project.add_people(["simulated"])
-    with project.database.reading() as session:
-        person = session.exec(select(Annotator)).one()
     settings = {name: value for name, value in REWARD.items() if name not in ("command", "model", "data")}
     accuracies = []
     for size in SIZES:
-        while project.progress().answers < size:
-            answer(project, person, seed)
+        answer_unattended(project, {"simulated": simulated}, lambda n=size: project.progress().answers >= n)
         rows = out / f"rows-{size}.jsonl"
         project.export(rows)
         for member in range(max(1, members)):
@@ -99,16 +99,6 @@ def rounds(folder: Path, out: Path, how: tuple[int, float], pool: list[Preferenc
         if members:
             weigh(project, "compare", models, focus)
     return accuracies
-
-
-def answer(project: Project, person: Annotator, seed: int) -> None:
-    """One more answer; of an item it is the same in every arm."""
-    slot = assign.next_slot(project, person)
-    assert slot is not None and slot.id is not None
-    with project.database.reading() as session:
-        key = session.get_one(Item, slot.item_id).key
-    better = int(random.Random(f"{seed}:{key}").random() >= RIGHT)  # the chosen is the first of an item's answers
-    assign.store(project, person, slot.id, {"better": better, "strength": "much", "comment": ""}, 0.0)
 
 
 def show(found: dict[str, list[list[float]]]) -> None:

@@ -172,6 +172,11 @@ class Project:
         with self.database.reading() as session:
             return dict(session.exec(select(Item.key, Item.content).where(Item.task == task, *NOT_DRAWN)).all())
 
+    def contents(self, task: str = "compare") -> dict[str, dict[str, Any]]:
+        """What the items of a task hold, by key."""
+        with self.database.reading() as session:
+            return dict(session.exec(select(Item.key, Item.content).where(Item.task == task)).all())
+
     def weigh(self, weights: Mapping[str, float], by: str) -> int:
         """Have items that nobody was asked about yet drawn in proportion to weights, by key; how many have one now.
 

@@ -86,7 +86,7 @@ COMMANDS: dict[str, Command] = {
     "ipo-md": _method("IPOMD", "the same by regression on pairs of samples"),
     "distill": _method("Distill", "make a student say what its teacher would, on its own samples"),
     "annotate serve": Command(
-        "accord.cli.annotate:serve",
+        "accord.cli.annotate_serve:serve",
         "serve the pages where people compare, rank, rate and write",
         file="annotations.jsonl",
         says_where=True,

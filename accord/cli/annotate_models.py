@@ -1,0 +1,181 @@
+"""The models in a project of people: what is least sure of an item, who answers in people's place, and who talks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from accord.console import status
+from accord.errors import InputError
+from accord.evaluate.options import AnswerOptions
+
+if TYPE_CHECKING:
+    from accord.annotate.project import Progress, Project
+    from accord.annotate.tasks.converse import Speaker
+    from accord.records import Comparison
+
+
+@dataclass(kw_only=True)
+class SpeakerOptions:
+    """The model of live conversations."""
+
+    server: str | None = None
+    """For converse, the base URL of an OpenAI-compatible server that has the model."""
+    model: str | None = None
+    """For converse, a folder, a Hugging Face Hub name, or smollm2; with a server what the server calls it."""
+    key: str = "OPENAI_API_KEY"
+    """The environment variable that holds the server's key, where it wants one."""
+    temperature: float = 1.0
+    """Divides the model's logits; 0 always takes the most likely token."""
+    max_new_tokens: int = 256
+    """The model's answers are cut after so many tokens."""
+    seed: int = 0
+    """Of the order of items and answers in a new project, and of the model's answers."""
+
+
+def weigh(project: Project, task: str, models: Sequence[str], focus: float) -> None:
+    """Weigh the items that nobody was asked about by how unsure the models are of them: of rankings, of their pairs."""
+    from accord import feedback
+
+    pairs = _pairs("--uncertainty", task, project.waiting(task))
+    judges = [feedback.judge.BothOrders(feedback.named.judge_named(name)) for name in models]
+    unsure: dict[str, list[float]] = {}
+    values = feedback.uncertainty.uncertainty(judges, [pair for _, _, pair in pairs])
+    for (key, _, _), value in zip(pairs, values, strict=True):
+        unsure.setdefault(key, []).append(value)
+    if unsure and any(map(any, unsure.values())):
+        count = project.weigh({key: mean(values) ** focus for key, values in unsure.items()}, "uncertainty")
+        status(f"annotate: {count:,} items are drawn by how unsure {', '.join(models)} is of them")
+
+
+def _pairs(option: str, task: str, contents: Mapping[str, Any]) -> list[tuple[str, tuple[int, int], Comparison]]:
+    """Every two answers of every item: its key, which they are, and the comparison."""
+    if task not in ("compare", "rank"):
+        raise InputError(f"{option} is for the tasks compare and rank; {task} compares nothing.")
+    from accord.data.conventions import read_completion
+    from accord.data.messages import read_prompt
+    from accord.records import Comparison
+
+    return [
+        (key, two, Comparison(prompt, *(read_completion(content["answers"][i], "answers") for i in two)))
+        for key, content in contents.items()
+        for prompt in (read_prompt(content["prompt"], "prompt"),)
+        for two in combinations(range(len(content["answers"])), 2)
+    ]
+
+
+@dataclass(kw_only=True)
+class SimulatedOptions:
+    """Who answers in people's place."""
+
+    simulated: str | None = None
+    """For compare and rank, answer unattended as this judge does: a small world (cafe), or whatever `label` takes."""
+    agreement: list[float] | None = None
+    """How often simulated people agree with the world's gold reward, a number for each; without it one never errs."""
+
+    def __post_init__(self) -> None:
+        if self.agreement is not None and self.simulated is None:
+            raise InputError("--agreement is that of simulated people: name what they go by, as --simulated cafe.")
+
+
+def simulate(
+    project: Project, task: str, asked: SimulatedOptions, seed: int, on_progress: Callable[[Progress], bool]
+) -> None:
+    """Answer as simulated people would, in turns, until nothing is left or `on_progress` is true.
+
+    They are given items, and answer them, as people at the pages are; time on task is 0. What a judge has no verdict
+    on is skipped.
+    """
+    from accord import feedback
+    from accord.annotate.unattended import answer_unattended
+
+    pairs = _pairs("--simulated", task, project.contents(task))
+    judge = str(asked.simulated)
+    people = {}
+    for number, agreement in enumerate(asked.agreement or [None]):
+        if agreement is None:
+            one = feedback.ai.with_progress(feedback.named.judge_named(judge))
+        else:
+            one = feedback.named.labeler_named(judge, agreement, seed + number)
+        verdicts: dict[str, dict[tuple[int, int], float | None]] = {}
+        said = feedback.judge.BothOrders(one)([pair for _, _, pair in pairs])
+        for (key, two, _), verdict in zip(pairs, said, strict=True):
+            verdicts.setdefault(key, {})[two] = verdict.first_wins
+        people[f"simulated-{number + 1}"] = lambda key, verdicts=verdicts: _answer(task, verdicts.get(key, {}))
+    answer_unattended(project, people, lambda: on_progress(project.progress()))
+
+
+def _answer(task: str, verdicts: Mapping[tuple[int, int], float | None]) -> dict[str, Any] | None:
+    """What somebody with these verdicts on an item's pairs would answer; None without one on each.
+
+    Answers are ranked by how many others they beat, ties half.
+    """
+    wins: dict[int, float] = defaultdict(float)
+    for (first, second), chance in verdicts.items():
+        if chance is None:
+            return None
+        won = 0.5 + 0.5 * ((chance > 0.5) - (chance < 0.5))
+        wins[first] += won
+        wins[second] += 1 - won
+    if not wins:
+        return None
+    standings = sorted(set(wins.values()), reverse=True)
+    ranks = [standings.index(wins[i]) for i in sorted(wins)]
+    if task == "rank":
+        return {"ranks": ranks, "none_will_do": False, "comment": ""}
+    better = None if ranks[0] == ranks[1] else ranks.index(0)
+    sure = abs((verdicts[0, 1] or 0.0) - 0.5) >= 0.25
+    strength = "tie" if better is None else "much" if sure else "slightly"
+    return {"better": better, "strength": strength, "comment": ""}
+
+
+def speaker(asked: SpeakerOptions) -> Speaker | None:
+    """A model of a server's, or one at hand; None where none is named."""
+    if asked.server is None and asked.model is None:
+        return None
+    import threading
+
+    from accord.engine.sampling import Sampling
+    from accord.records import Prompt
+
+    def sampling(drawn: int) -> Sampling:
+        return Sampling(asked.max_new_tokens, asked.temperature, seed=asked.seed + drawn)
+
+    if asked.server is not None:
+        from accord.chat.served import Server
+        from accord.chat.speaker import Question
+
+        served = Server(asked.server, asked.key).speaker(asked.model)
+
+        def ask(messages: list[dict[str, Any]], n: int, drawn: int) -> list[str]:
+            said = [
+                served.say(Question(_chat(messages), (), asked.max_new_tokens, 0), sampling(drawn + i))
+                for i in range(n)
+            ]
+            return ["".join(saying) for saying in said]
+
+        return ask
+    from accord import engine
+    from accord.evaluate.answers import encoded, sampled
+
+    policy = engine.load.load_model(asked.model or "")
+    options = AnswerOptions(max_new_tokens=asked.max_new_tokens, temperature=asked.temperature)
+    alone = threading.Lock()
+
+    def draw(messages: list[dict[str, Any]], n: int, drawn: int) -> list[str]:
+        prompt = Prompt(_chat(messages))
+        with alone:
+            samples = sampled(policy, encoded(policy, [prompt], options), n, sampling(drawn))
+        return [sample.text for sample in samples]
+
+    return draw
+
+
+def _chat(messages: list[dict[str, Any]]) -> Any:
+    from accord.records import Message
+
+    return tuple(Message(one["role"], one["content"]) for one in messages)

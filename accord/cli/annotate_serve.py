@@ -1,0 +1,211 @@
+"""`accord annotate serve`: the pages where people answer, or simulated people in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from accord.cli.annotate import opened, write_answers
+from accord.cli.annotate_models import SimulatedOptions, SpeakerOptions, simulate, speaker, weigh
+from accord.console import status
+from accord.errors import InputError
+from accord.evaluate.options import takes
+from accord.files import require_folder
+
+if TYPE_CHECKING:
+    from accord.annotate.project import Progress, Project
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(kw_only=True)
+class ServeOptions(SpeakerOptions, SimulatedOptions):
+    """What is asked of whom, and where the pages are."""
+
+    people: int | None = None
+    """How many people there should be; links are made for those who are missing."""
+    overlap: int | None = None
+    """How many people answer each item; 1 for a new project, and it can be raised later."""
+    guidelines: str | None = None
+    """A Markdown file that everybody can read beside the work."""
+    gold: str | None = None
+    """Rows with the right answers, which everybody is asked."""
+    scales: str | list[str] | None = None
+    """For rate, scales as name:low-high, such as helpful:1-5 overall:1-100."""
+    answers: int | None = None
+    """For converse, how many answers every turn shows: 2, 3 or 4."""
+    items: int | None = None
+    """For plain, few-shot and converse, which start from nothing: how many."""
+    uncertainty: str | list[str] | None = None
+    """For compare and rank, a reward or preference model: items that it is least sure of are likelier to come first.
+
+    Of several, an ensemble, those that they disagree on. Started without it, the order stays as it is."""
+    focus: float = 2.0
+    """How much likelier: items are drawn in proportion to the uncertainty to this power."""
+    reserve_minutes: float | None = None
+    """How long an item is kept for who was shown it; 20 for a new project."""
+    host: str = "127.0.0.1"
+    """The address to listen at; one that others can reach needs a proxy with TLS before it."""
+    port: int = 8080
+    """The port to listen at; 0 for any that is free."""
+    until: int | None = None
+    """End by itself when there are so many answers."""
+    hourly_cost: float | None = None
+    """What an hour of people's time costs, to say what the answers did."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.people is not None and self.people < 1:
+            raise InputError(f"--people must be at least 1, not {self.people}.")
+        if not 0 <= self.focus <= 10:
+            raise InputError(f"--focus must be between 0 and 10, not {self.focus:g}.")
+        if self.hourly_cost is not None and not 0 <= self.hourly_cost < inf:
+            raise InputError(f"--hourly-cost must be 0 or more, not {self.hourly_cost:g}.")
+
+
+@takes(ServeOptions)
+def serve(
+    database: str,
+    data: str | list[str] | None = None,
+    *,
+    task: Literal["compare", "rank", "rate", "write", "plain", "few-shot", "use-case", "edit", "converse"] = "compare",
+    out: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    **options: Any,
+) -> None:
+    """Serve the pages where people answer, until Ctrl-C; the links to them are printed once.
+
+    The same command goes on where it was: items that are there already are not added again. As a stage of a recipe it
+    waits for the answers that the next stages learn from.
+
+    Args:
+        database: a file of SQLite, made where there is none, or a postgresql:// URL: one database, one project.
+        data: what is asked about: what `accord sample` writes, or any rows that accord reads.
+        task: what is asked: which of two is better, all in order, numbers on scales, a text, a mended answer, a talk.
+        out: the JSONL file to write what was answered to at the end, as `annotate export` does; beside it
+            evaluation.json says how far people agree, and how long it took them.
+        columns: names of the rows' columns, as prompt=question,chosen=best.
+        options: the fields of `ServeOptions`.
+
+    Raises:
+        InputError: the database cannot be used, a row cannot be asked about, or the options do not fit each other.
+    """
+    asked = ServeOptions(**options)
+    if out is not None:
+        require_folder(Path(out).parent)
+        _require_place(Path(out).parent)
+    project = opened(
+        database, overlap=asked.overlap, reserve_minutes=asked.reserve_minutes,
+        guidelines=_guidelines(asked.guidelines), seed=asked.seed,
+    )  # fmt: skip
+    source = data if data is not None else asked.items
+    _add(project, source, asked.gold, task, columns, scales=asked.scales, answers=asked.answers)
+    if asked.uncertainty is not None:
+        models = [asked.uncertainty] if isinstance(asked.uncertainty, str) else asked.uncertainty
+        weigh(project, task, models, asked.focus)
+    with _Watch(asked.until) as watch:
+        if asked.simulated is not None:
+            simulate(project, task, asked, asked.seed, watch)
+        else:
+            _serve_pages(project, asked, watch)
+    done = project.progress()
+    status(f"annotate: ended with {done.answers:,} of {done.asked:,} answers in {project.database.name}")
+    if out is not None:
+        write_answers(project, out, task)
+        from accord.annotate.statistics import status as status_of
+
+        (said,) = (one for one in status_of(project, asked.hourly_cost) if one.task == task)
+        said.publish(Path(out).parent)
+    project.database.close()
+
+
+def _require_place(folder: Path) -> None:
+    """Raise InputError where the folder has the result of another question."""
+    from accord import results
+
+    if (folder / results.FILE).exists() and not isinstance(results.load(folder), results.PeopleResult):
+        raise InputError(f"{folder / results.FILE} answers another question, and would be lost: give another --out.")
+
+
+def _serve_pages(project: Project, asked: ServeOptions, watch: _Watch) -> None:
+    from accord.annotate.serve import listen, serve
+
+    talks = speaker(asked)
+    at = listen(asked.host, asked.port)
+    host = f"[{asked.host}]" if ":" in asked.host else asked.host
+    _say_links(project, f"http://{host}:{at.getsockname()[1]}", project.add_people(asked.people or 0))
+    if asked.host not in LOCAL:
+        status(
+            f"annotate: {asked.host} can be reached from other machines, and links and answers travel as plain text: "
+            "put a proxy with TLS (Caddy, nginx) before it, which passes the Host header on and sets X-Forwarded-Proto."
+        )
+    serve(project, at, speaker=talks, on_progress=watch)
+
+
+def _guidelines(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--guidelines {path} cannot be read as a text ({error}).") from None
+
+
+def _add(
+    project: Project, data: Any, gold: str | None, task: str, columns: Mapping[str, str] | None, **settings: Any
+) -> None:
+    for source, is_gold in ((data, False), (gold, True)):
+        if source is None:
+            continue
+        added = project.add(source, task, gold=is_gold, columns=columns, **settings)
+        known = f", {added.known:,} were there already" if added.known else ""
+        status(f"annotate: {added.new:,} new {'gold questions' if is_gold else 'items'}{known}")
+        for line in added.left_out:
+            status(f"annotate: {line}")
+    if not project.progress().items:
+        raise InputError("there is nothing to ask about yet: name a file of rows by --data, or how many by --items.")
+
+
+def _say_links(project: Project, base: str, links: Mapping[str, str]) -> None:
+    """Print the owner's link, new each time, and those of people who are new: of others only hashes are kept."""
+    print(f"owner: {base}/owner/join/{project.new_owner()}")
+    for name, token in links.items():
+        print(f"{name}: {base}/join/{token}")
+    given = [name for name, _, _ in project.people() if name not in links]
+    if given:
+        status(f"annotate: {', '.join(given)} have their links; `accord annotate people --renew NAME` makes another")
+    if not given and not links:
+        status("annotate: nobody can answer yet: --people says how many links to make")
+    print(f"The pages: {base} (Ctrl-C ends)", flush=True)
+
+
+class _Watch:
+    """The bar of answers in a terminal, lines elsewhere; is true when there are enough."""
+
+    def __init__(self, until: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self.until, self.last = until, -1
+        console = Console(stderr=True)
+        columns = (TextColumn("answers"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"))
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.task = self.bar.add_task("answers", total=None, pace="")
+
+    def __enter__(self) -> _Watch:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, done: Progress) -> bool:
+        pace = f"{done.last_hour:,} in the last hour, {done.left:,} left"
+        self.bar.update(self.task, completed=done.answers, total=done.asked, pace=pace)
+        if self.bar.disable and done.answers >= self.last + max(1, done.asked // 20):
+            status(f"annotate: {done.answers:,} of {done.asked:,} answers, {pace}")
+            self.last = done.answers
+        return self.until is not None and done.answers >= self.until
