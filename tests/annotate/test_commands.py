@@ -19,11 +19,13 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
+from accord import feedback, results
 from accord.annotate import Project, assign
 from accord.data import load_data
-from accord.records import Preference
+from accord.records import Comparison, Preference
+from accord.report import write_report
 from tests.annotate.conftest import PAIRS, person
-from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
+from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl
 
 
 @contextmanager
@@ -99,6 +101,52 @@ def test_wrong_use_is_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureF
     ):
         assert accord("annotate", *words) == 2
         assert message in capsys.readouterr().err
+
+
+def test_simulated_people_answer_and_a_model_says_what_they_are_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three answers of two people first, then five more of items drawn by a reward model; all as the judge has it."""
+    pairs = write_jsonl(tmp_path / "pairs.jsonl", PAIRS)
+    (tmp_path / "asked").mkdir()
+    words = ["serve", "--database", tmp_path / "labels.db", "--data", pairs, "--simulated", pairs]
+    assert accord("annotate", *words, "--until", "3") == 0
+    base = save_model(tmp_path / "base")
+    assert accord("reward", "--model", base, "--data", pairs, "--out", tmp_path / "reward", *QUICK) == 0
+    reward, out = tmp_path / "reward" / "model", tmp_path / "asked" / "rows.jsonl"
+    more = ("--uncertainty", reward, "--until", "5", "--hourly-cost", "10", "--out", out)
+    assert accord("annotate", *words, *more) == 0
+    said = capsys.readouterr()
+    assert f"3 items are drawn by how unsure {reward} is of them" in said.err and "hours on task" in said.out
+    rows = read_jsonl(out)
+    assert [row["chosen_by"] for row in rows] == ["random"] * 3 + ["uncertainty"] * 2
+    assert all(row["chosen"].startswith("good") and row["annotator"] == "simulated-1" for row in rows)
+    judge = feedback.named.judge_named(str(reward))
+    by_key = {row["id"]: Comparison(row["prompt"], row["chosen"], row["rejected"]) for row in PAIRS}
+    left = [key for key in by_key if key not in {row["item"] for row in rows[:3]}]
+    unsure = dict(zip(left, feedback.uncertainty.uncertainty([judge], [by_key[key] for key in left]), strict=True))
+    drawn = rows[3]["item"]
+    assert rows[3]["probability"] == pytest.approx(unsure[drawn] ** 2 / sum(value**2 for value in unsure.values()))
+    result = results.load(tmp_path / "asked")
+    assert isinstance(result, results.PeopleResult) and (result.answers, result.asked, result.cost) == (5, 6, 0.0)
+    write_report(tmp_path / "asked")
+    assert "What people said" in (tmp_path / "asked" / "report.html").read_text()
+    words[2] = tmp_path / "other.db"
+    for wrong, message in (
+        (["--task", "write"], "--simulated is for the tasks compare and rank; write compares nothing"),
+        (["--focus", "11"], "--focus must be between 0 and 10, not 11"),
+        (["--agreement", ".9"], "--agreement simulates people who know a world's truth"),
+    ):
+        assert accord("annotate", *words, *wrong) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_rankings_are_simulated_whole(tmp_path: Path) -> None:
+    rows = [{"id": "r", "prompt": "Name a river.", "completions": ["Loire", "Rhine", "Paris"], "ranks": [1, 0, 1]}]
+    words = ["--database", tmp_path / "labels.db", "--data", write_jsonl(tmp_path / "rows.jsonl", rows)]
+    words += ["--task", "rank", "--simulated", tmp_path / "rows.jsonl"]
+    assert accord("annotate", "serve", *words, "--out", tmp_path / "answers.jsonl") == 0
+    assert read_jsonl(tmp_path / "answers.jsonl")[0]["ranks"] == [1, 0, 1]
 
 
 def test_pages_need_no_torch(tmp_path: Path) -> None:
