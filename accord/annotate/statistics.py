@@ -101,7 +101,10 @@ def _task(task: str, said: list[Said], asked: int, hourly_cost: float | None) ->
     names = sorted({one.name for one in said})
     people = [_person(name, [one for one in said if one.name == name], by_pair) for name in names]
     people += [_person("all", said, by_pair)] if len(names) > 1 else []
+    simulated = sum(one.name.startswith("simulated-") for one in said)
+    told = f"{simulated:,} of {len(said):,} answers are simulated people's, whose time on task is 0, and costs nothing."
     return PeopleResult(
+        warnings=[told] if simulated else [],
         task=task,
         answers=len(usual),
         asked=asked,

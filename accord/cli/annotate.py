@@ -33,6 +33,11 @@ def people(
         InputError: there is no such project or person, or a name is taken.
     """
     project = opened(database, is_new=False)
+    from accord.cli.annotate_models import is_simulated
+
+    for name in [add] if isinstance(add, str) else add or ():
+        if is_simulated(name):
+            raise InputError(f"{name} is a simulated person's name, by which answers are told apart: take another.")
     links = project.add_people([add] if isinstance(add, str) else add) if add else {}
     if renew is not None:
         links[renew] = project.renew(renew)
@@ -47,11 +52,12 @@ def people(
             print(f"{name}: {count} answers{state}")
 
 
-def show_status(database: str) -> None:
+def show_status(database: str, *, hourly_cost: float | None = None) -> None:
     """Show how far each task is, how far people agree, their speed and bias of order, and what they disagree on most.
 
     Args:
         database: the project's file of SQLite, or its postgresql:// URL.
+        hourly_cost: what an hour of people's time costs, to say what the answers did.
 
     Raises:
         InputError: there is no such project.
@@ -59,7 +65,7 @@ def show_status(database: str) -> None:
     project = opened(database, is_new=False)
     from accord.annotate.statistics import status as status_of
 
-    tasks = status_of(project)
+    tasks = status_of(project, hourly_cost)
     if not tasks:
         status("annotate: there are no items yet")
     for task in tasks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from accord.annotate.project import Progress, Project
     from accord.annotate.tasks.converse import Speaker
     from accord.records import Comparison
+
+SIMULATED = "simulated-"
+"""How the pseudonyms of simulated people begin."""
 
 
 @dataclass(kw_only=True)
@@ -74,39 +77,102 @@ class SimulatedOptions:
 
     simulated: str | None = None
     """For compare and rank, answer unattended as this judge does: a small world (cafe), or whatever `label` takes."""
-    agreement: list[float] | None = None
-    """How often simulated people agree with the world's gold reward, a number for each; without it one never errs."""
+    agreement: float | list[float] | None = None
+    """How often simulated people agree with the world's gold reward; several, one each. Without it they never err."""
+    people: int | None = None
+    """How many people there should be; links are made for those who are missing."""
 
     def __post_init__(self) -> None:
-        if self.agreement is not None and self.simulated is None:
+        if self.people is not None and self.people < 1:
+            raise InputError(f"--people must be at least 1, not {self.people}.")
+        if self.agreement is None:
+            return
+        if self.simulated is None:
             raise InputError("--agreement is that of simulated people: name what they go by, as --simulated cafe.")
+        given = self.agreement if isinstance(self.agreement, list) else [self.agreement]
+        if len(given) > 1 and self.people not in (None, len(given)):
+            raise InputError(f"--agreement is of {len(given)} people, and --people says {self.people}: leave one out.")
+
+    @property
+    def agreements(self) -> list[float | None]:
+        """Of each simulated person."""
+        if isinstance(self.agreement, list) and len(self.agreement) > 1:
+            return [*self.agreement]
+        return [*(self.agreement if isinstance(self.agreement, list) else [self.agreement])] * (self.people or 1)
 
 
-def simulate(
-    project: Project, task: str, asked: SimulatedOptions, seed: int, on_progress: Callable[[Progress], bool]
-) -> None:
+def simulated_judges(asked: SimulatedOptions, task: str, seed: int) -> list[Any]:
+    """Who answers in the place of each person. Raises InputError for another task, or a judge that there is not."""
+    _pairs("--simulated", task, {})
+    from accord import feedback
+
+    judge = str(asked.simulated)
+    never_errs = feedback.named.judge_named(judge) if None in asked.agreements else None
+    return [
+        never_errs if agreement is None else feedback.named.labeler_named(judge, agreement, seed + number)
+        for number, agreement in enumerate(asked.agreements)
+    ]
+
+
+def simulate(project: Project, task: str, judges: Sequence[Any], on_progress: Callable[[Progress], bool]) -> None:
     """Answer as simulated people would, in turns, until nothing is left or `on_progress` is true.
 
     They are given items, and answer them, as people at the pages are; time on task is 0. What a judge has no verdict
     on is skipped.
     """
-    from accord import feedback
     from accord.annotate.unattended import answer_unattended
 
-    pairs = _pairs("--simulated", task, project.contents(task))
-    judge = str(asked.simulated)
-    people = {}
-    for number, agreement in enumerate(asked.agreement or [None]):
-        if agreement is None:
-            one = feedback.ai.with_progress(feedback.named.judge_named(judge))
-        else:
-            one = feedback.named.labeler_named(judge, agreement, seed + number)
-        verdicts: dict[str, dict[tuple[int, int], float | None]] = {}
-        said = feedback.judge.BothOrders(one)([pair for _, _, pair in pairs])
-        for (key, two, _), verdict in zip(pairs, said, strict=True):
-            verdicts.setdefault(key, {})[two] = verdict.first_wins
-        people[f"simulated-{number + 1}"] = lambda key, verdicts=verdicts: _answer(task, verdicts.get(key, {}))
-    answer_unattended(project, people, lambda: on_progress(project.progress()))
+    by_item: dict[str, list[tuple[tuple[int, int], Comparison]]] = defaultdict(list)
+    for key, two, pair in _pairs("--simulated", task, project.contents(task)):
+        by_item[key].append((two, pair))
+    names = _names(project, len(judges))
+    answer_unattended(
+        project,
+        {name: _answering(task, judge, by_item) for name, judge in zip(names, judges, strict=True)},
+        lambda: on_progress(project.progress()),
+    )
+
+
+def _answering(task: str, judge: Any, by_item: Mapping[str, list[tuple[tuple[int, int], Comparison]]]) -> Any:
+    """Answers by a judge, which is asked about an item when it comes; noise is that of all items together."""
+    from accord import feedback
+
+    both = feedback.judge.BothOrders(judge)
+    known: dict[Comparison, float | None] = {}
+    if isinstance(judge, feedback.people.Simulated):
+        every = [pair for pairs in by_item.values() for _, pair in pairs]
+        known = {pair: verdict.first_wins for pair, verdict in zip(every, both(every), strict=True)}
+
+    def answer(key: str) -> dict[str, Any] | None:
+        asked = [pair for _, pair in by_item[key] if pair not in known]
+        known.update({pair: verdict.first_wins for pair, verdict in zip(asked, both(asked), strict=True)})
+        return _answer(task, {two: known[pair] for two, pair in by_item[key]})
+
+    return answer
+
+
+def _names(project: Project, count: int) -> list[str]:
+    """Pseudonyms of simulated people: those who are there, then new ones; who was withdrawn stays so."""
+    there = {name: state for name, state, _ in project.people()}
+    active = [name for name, state in there.items() if is_simulated(name) and not state]
+    free = (name for number in range(1, 10**6) if (name := f"{SIMULATED}{number}") not in there)
+    return [*active, *islice(free, count)][:count]
+
+
+def is_simulated(name: str) -> bool:
+    """Whether a pseudonym is that of a simulated person."""
+    return name.startswith(SIMULATED)
+
+
+def require_unmixed(project: Project, *, simulated: bool) -> None:
+    """Raise InputError where answers of the other kind are there, of people or of simulated people."""
+    others = [name for name, _, answers in project.people() if answers and is_simulated(name) != simulated]
+    if others:
+        theirs, ours = ("people's", "simulated people's") if simulated else ("simulated people's", "people's")
+        raise InputError(
+            f"{project.database.name} has {theirs} answers ({', '.join(others)}), which would count as {ours}: give "
+            "another --database, or erase them by `accord annotate people --withdraw NAME`."
+        )
 
 
 def _answer(task: str, verdicts: Mapping[tuple[int, int], float | None]) -> dict[str, Any] | None:

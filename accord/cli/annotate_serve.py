@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from accord.cli.annotate import opened, write_answers
-from accord.cli.annotate_models import SimulatedOptions, SpeakerOptions, simulate, speaker, weigh
-from accord.console import status
+from accord.cli.annotate_models import (
+    SimulatedOptions,
+    SpeakerOptions,
+    require_unmixed,
+    simulate,
+    simulated_judges,
+    speaker,
+    weigh,
+)
+from accord.console import show, status
 from accord.errors import InputError
 from accord.evaluate.options import takes
 from accord.files import require_folder
@@ -25,8 +33,6 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 class ServeOptions(SpeakerOptions, SimulatedOptions):
     """What is asked of whom, and where the pages are."""
 
-    people: int | None = None
-    """How many people there should be; links are made for those who are missing."""
     overlap: int | None = None
     """How many people answer each item; 1 for a new project, and it can be raised later."""
     guidelines: str | None = None
@@ -58,8 +64,6 @@ class ServeOptions(SpeakerOptions, SimulatedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.people is not None and self.people < 1:
-            raise InputError(f"--people must be at least 1, not {self.people}.")
         if not 0 <= self.focus <= 10:
             raise InputError(f"--focus must be between 0 and 10, not {self.focus:g}.")
         if self.hourly_cost is not None and not 0 <= self.hourly_cost < inf:
@@ -97,29 +101,39 @@ def serve(
     if out is not None:
         require_folder(Path(out).parent)
         _require_place(Path(out).parent)
+    judges = [] if asked.simulated is None else simulated_judges(asked, task, asked.seed)
     project = opened(
         database, overlap=asked.overlap, reserve_minutes=asked.reserve_minutes,
         guidelines=_guidelines(asked.guidelines), seed=asked.seed,
     )  # fmt: skip
+    require_unmixed(project, simulated=bool(judges))
     source = data if data is not None else asked.items
     _add(project, source, asked.gold, task, columns, scales=asked.scales, answers=asked.answers)
     if asked.uncertainty is not None:
         models = [asked.uncertainty] if isinstance(asked.uncertainty, str) else asked.uncertainty
         weigh(project, task, models, asked.focus)
     with _Watch(asked.until) as watch:
-        if asked.simulated is not None:
-            simulate(project, task, asked, asked.seed, watch)
+        if judges:
+            simulate(project, task, judges, watch)
         else:
             _serve_pages(project, asked, watch)
     done = project.progress()
     status(f"annotate: ended with {done.answers:,} of {done.asked:,} answers in {project.database.name}")
     if out is not None:
         write_answers(project, out, task)
-        from accord.annotate.statistics import status as status_of
-
-        (said,) = (one for one in status_of(project, asked.hourly_cost) if one.task == task)
-        said.publish(Path(out).parent)
+    _show_result(project, task, asked.hourly_cost, out)
     project.database.close()
+
+
+def _show_result(project: Project, task: str, hourly_cost: float | None, out: str | None) -> None:
+    """Print how far people agree and how long it took; write it beside the rows."""
+    from accord.annotate.statistics import status as status_of
+
+    for said in status_of(project, hourly_cost):
+        if said.task == task and said.answers and out is not None:
+            said.publish(Path(out).parent)
+        elif said.answers:
+            show(*said.tables())
 
 
 def _require_place(folder: Path) -> None:
