@@ -7,20 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from accord.data.chat import encode_prompt
+from accord.engine.load import load_model
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
+from accord.errors import InputError
 from accord.prompting.journal import Journal
 from accord.prompting.local import AT_ONCE, Local, before
 from accord.prompting.requests import Reply, Request
 from accord.records import EncodedPrompt, Message, Prompt
-from tests.engine.tiny import tiny_policy
+from tests.commands.small import save_model
 
 CHAT = (Message("user", "Name a color."),)
 
 
 @pytest.fixture(scope="module")
-def model() -> Local:
-    return Local(tiny_policy())
+def model(tmp_path_factory: pytest.TempPathFactory) -> Local:
+    return Local(load_model(save_model(tmp_path_factory.mktemp("model") / "m")))
 
 
 def asked(prompt: str, **more: object) -> Request:
@@ -29,13 +32,12 @@ def asked(prompt: str, **more: object) -> Request:
 
 def test_a_reply_is_the_sample_of_its_seed(model: Local) -> None:
     policy = model.model
+    tokens = encode_prompt(policy.tokenizer, "hi hello")
     for seed in (0, 3):
         [reply] = model([asked("hi hello", seed=seed)])
-        tokens = tuple(policy.tokenizer("hi hello", add_special_tokens=False)["input_ids"])
         [sample] = policy.sample([EncodedPrompt(Prompt("hi hello"), tokens, 0)], 1, Sampling(6, 1.0, seed=seed))
-        if sample.prompt_tokens == tokens:
-            assert reply.text == sample.text and reply.tokens_out == len(sample.completion.tokens)
-        assert reply.is_cut == (sample.completion.stop == "length")
+        assert (reply.text, reply.tokens_out) == (sample.text, len(sample.completion.tokens))
+        assert reply.is_cut == (sample.completion.stop == "length") and reply.tokens_in == len(tokens)
 
 
 def test_a_reply_depends_on_the_request_alone(model: Local) -> None:
@@ -52,7 +54,10 @@ def test_choices_have_the_probabilities_of_all_their_tokens(model: Local) -> Non
     policy = model.model
     [reply] = model([asked("hi", max_tokens=0, choices=("good", "bad day"))])
     assert reply.text == "" and reply.choices is not None and reply.tokens_out == 0
-    tokens = [*model_tokens(policy, "hi"), *policy.tokenizer("bad day", add_special_tokens=False)["input_ids"]]
+    tokens = [
+        *encode_prompt(policy.tokenizer, "hi"),
+        *policy.tokenizer("bad day", add_special_tokens=False)["input_ids"],
+    ]
     with torch.no_grad():
         logp = policy.network(torch.tensor([tokens])).logits[0].double().log_softmax(-1)
     n = reply.tokens_in
@@ -60,12 +65,6 @@ def test_choices_have_the_probabilities_of_all_their_tokens(model: Local) -> Non
     assert reply.choices["good"] == pytest.approx(float(logp[n - 1, good[0]].exp()), rel=1e-4)
     two = sum(logp[n - 1 + i, token] for i, token in enumerate(tokens[n:]))
     assert reply.choices["bad day"] == pytest.approx(float(two.exp()), rel=1e-4)
-
-
-def model_tokens(policy: Policy, text: str) -> tuple[int, ...]:
-    from accord.data.chat import encode_prompt
-
-    return encode_prompt(policy.tokenizer, text)
 
 
 def test_what_does_not_fit_has_a_reason(model: Local) -> None:
@@ -83,15 +82,17 @@ def test_a_reply_ends_before_its_stop() -> None:
 
 
 def test_another_model_of_the_same_name_is_of_other_settings(model: Local, tmp_path: Path) -> None:
-    same, other = Local(tiny_policy()), Local(tiny_policy())
+    folder = save_model(tmp_path / "m")
+    same, other = Local(load_model(folder)), Local(load_model(folder))
     assert same.settings == model.settings
     with torch.no_grad():
         for weight in other.model.network.parameters():
             weight += 1e-3
     assert other.settings["weights"] != model.settings["weights"]
-    journal = Journal(model, tmp_path / "j")
-    [reply] = journal([asked("hi")])
-    assert Journal(same, tmp_path / "j")([asked("hi")]) == [reply]
+    [reply] = Journal(same, tmp_path / "j")([asked("hi")])
+    assert Journal(Local(load_model(folder)), tmp_path / "j")([asked("hi")]) == [reply]
+    with pytest.raises(InputError, match="of other settings .weights: "):
+        Journal(other, tmp_path / "j")([asked("hi")])
 
 
 def test_smollm2_says_what_transformers_says(smollm2: Policy) -> None:
