@@ -109,8 +109,11 @@ def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int
                 f"{called(data)} holds no comparisons: rows need chosen and rejected, or completions and ranks, or "
                 "columns named by --columns.first, --columns.second and --columns.label"
             )
-        who = [_said(columns, {}, role) for role in ("source", "annotator", *{"group"} & names.keys())]
-        judgments += [Judgment(row.prompt, a, b, label, number, *who, columns=columns) for a, b, label in pairs]
+        source, annotator = (_said(columns, {}, role) for role in ("source", "annotator"))
+        group = _said(columns, {}, "group") if "group" in names else ""
+        judgments += [
+            Judgment(row.prompt, a, b, label, number, source, annotator, group, columns) for a, b, label in pairs
+        ]
     return judgments
 
 
