@@ -71,7 +71,7 @@ class Purse:
         """
         while self.budget is not None and self.spent + self._promised + most > self.budget:
             if not self._promised:
-                raise InputError(f"the budget of {self.budget:,.2f} has no room for another request: {self}.")
+                raise InputError(f"the budget of {_money(self.budget)} has no room for another request: {self}.")
             await asyncio.sleep(TICK)
         self._promised += most
 
@@ -86,5 +86,9 @@ class Purse:
                 self._promised = 0.0
 
     def __str__(self) -> str:
-        of = "" if self.budget is None else f" of {self.budget:,.2f}"
+        of = "" if self.budget is None else f" of {_money(self.budget)}"
         return f"{self.spent:,.4f}{of} spent"
+
+
+def _money(amount: float) -> str:
+    return f"{amount:,.2f}" if round(amount, 2) == amount else f"{amount:g}"

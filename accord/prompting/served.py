@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,16 +35,18 @@ FEW = 2
 
 @dataclass
 class _Call:
-    """The requests of one call: whether to go on with them."""
+    """The requests of one call: whether to go on with them, and whether those are asked that failed before."""
 
     client: openai.AsyncOpenAI
     stopped: InputError | None = None
+    is_last: bool = False
 
 
 class Served:
     """A model of a server. Chats go to chat/completions, plain texts to completions.
 
-    A request that the server refuses, or fails on `retries` times more, has a reply without text, with the reason.
+    A request that the server refuses has a reply without text, with the reason. One that it fails on `retries` times
+    more is asked again when all others have been, as the server may have been away; then it has none either.
     `faults` counts the tries that failed, by kind, `reasoning` the replies that began with a block of reasoning, which
     is left out. `purse` knows what was spent.
 
@@ -78,23 +80,28 @@ class Served:
 
     async def _replies(self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None) -> list[Reply]:
         replies: dict[int, Reply] = {}
-        waiting = iter(enumerate(requests))
+        late: list[tuple[int, Request]] = []
+        self._missed = 0
 
-        async def work(call: _Call) -> None:
+        async def work(call: _Call, waiting: Iterator[tuple[int, Request]]) -> None:
             for i, request in waiting:
                 try:
                     replies[i] = await self._reply(request, call)
                 except InputError as error:
                     call.stopped = call.stopped or error
                     return
-                if on_reply:
+                if replies[i].text is None and not call.is_last and not replies[i].reason.startswith(REFUSED):
+                    late.append((i, request))
+                elif on_reply:
                     on_reply(i, replies[i])
                 if call.stopped:
                     return
 
         async with self.server.asking(self.limits.timeout) as client:
-            call = _Call(client)
-            await asyncio.gather(*(work(call) for _ in range(min(self.limits.parallel, len(requests)))))
+            call, count = _Call(client), min(self.limits.parallel, len(requests))
+            for waiting in (iter(list(enumerate(requests))), iter(late)):
+                await asyncio.gather(*(work(call, waiting) for _ in range(count if call.stopped is None else 0)))
+                call.is_last = True
         if call.stopped:
             raise call.stopped
         return [replies[i] for i in range(len(requests))]
@@ -114,7 +121,7 @@ class Served:
                 self._missed += fault.kind != REFUSED
                 if fault.kind == UNREACHED:
                     raise InputError(fault.told) from None
-                if self._missed >= 4 * self.limits.parallel:
+                if self._missed >= 4 * self.limits.parallel and not call.is_last:
                     raise InputError(
                         f"{self.server} answers nothing: {self._missed} requests one after another failed, the last "
                         f"as {fault}."
