@@ -64,10 +64,11 @@ def _pairs(option: str, task: str, contents: Mapping[str, Any]) -> list[tuple[st
     from accord.records import Comparison
 
     return [
-        (key, two, Comparison(prompt, *(read_completion(content["answers"][i], "answers") for i in two)))
+        (key, (i, j), Comparison(prompt, answers[i], answers[j]))
         for key, content in contents.items()
         for prompt in (read_prompt(content["prompt"], "prompt"),)
-        for two in combinations(range(len(content["answers"])), 2)
+        for answers in ([read_completion(answer, "answers") for answer in content["answers"]],)
+        for i, j in combinations(range(len(answers)), 2)
     ]
 
 
@@ -212,10 +213,12 @@ def speaker(asked: SpeakerOptions) -> Speaker | None:
         return Sampling(asked.max_new_tokens, asked.temperature, seed=asked.seed + drawn)
 
     if asked.server is not None:
-        from accord.chat.served import Server
+        from accord.chat.served import ServedSpeaker
         from accord.chat.speaker import Question
+        from accord.prompting.server import Server
 
-        served = Server(asked.server, asked.key).speaker(asked.model)
+        server = Server(asked.server, asked.key)
+        served = ServedSpeaker(server, server.model_named(asked.model))
 
         def ask(messages: list[dict[str, Any]], n: int, drawn: int) -> list[str]:
             said = [

@@ -7,7 +7,7 @@ keeps who judged and where its row comes from. So data on which models of prefer
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from math import isfinite
 from typing import Any
@@ -37,7 +37,8 @@ class Judgment:
     Where the row says how likely its preference is, `label` is the probability that the first is better. `row` is the
     row of the data it comes from, counted from 0: a row may hold several. `source` is what that row says of where it
     comes from, `annotator` who judged, `group` of whom that is one; they are empty where the row does not say. `weight`
-    is the row's `sampling_weight`, what makes up for having drawn it sooner or later than others.
+    is the row's `sampling_weight`, what makes up for having drawn it sooner or later than others. `columns` are the
+    row's, for judges that are shown them.
     """
 
     prompt: Text
@@ -49,6 +50,7 @@ class Judgment:
     annotator: str = ""
     group: str = ""
     weight: float = 1.0
+    columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 def load_judgments(
@@ -112,7 +114,9 @@ def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int
             )
         who = {role: _said(columns, {}, role) for role in ("source", "annotator", *{"group"} & names.keys())}
         weight = _weight(columns)
-        judgments += [Judgment(row.prompt, a, b, label, number, **who, weight=weight) for a, b, label in pairs]
+        judgments += [
+            Judgment(row.prompt, a, b, label, number, **who, weight=weight, columns=columns) for a, b, label in pairs
+        ]
     return judgments
 
 
@@ -154,7 +158,7 @@ def _named(
         said.update(str(label).strip().lower() for label in labels)
         who = annotator if len(judged) == 1 else column
         judgments += [
-            Judgment(prompt, first, second, _label(label, column, answers), row, source, who, group)
+            Judgment(prompt, first, second, _label(label, column, answers), row, source, who, group, columns=columns)
             for (first, second), label in zip(pairs, labels, strict=True)
         ]
     return judgments

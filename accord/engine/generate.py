@@ -36,6 +36,7 @@ def generate(
     end: int | Sequence[int],
     vocabulary: int | None = None,
     spell: Spell | None = None,
+    seeds: Sequence[int] | None = None,
     capacity: int = CAPACITY,
     progress: Callable[[int], None] | None = None,
 ) -> list[list[Completion]]:
@@ -51,6 +52,7 @@ def generate(
         end: the token or tokens that end a turn.
         vocabulary: how many tokens there are, where the model's output layer has more rows: those are never drawn.
         spell: the text of tokens, which texts that end a completion are looked for in.
+        seeds: a seed for each prompt in place of the sampling's; equal prompts of equal seeds have equal completions.
         capacity: samples decoded at once.
         progress: called with the number of samples finished since the last call.
 
@@ -65,7 +67,7 @@ def generate(
         raise ValueError(f"prompt {next(i for i, p in enumerate(prompts) if not p)} has no tokens")
     limits = _Limits(end, sampling, vocabulary, spell)
     device = next(model.parameters()).device
-    uniforms = uniform_numbers(prompts, n, sampling).reshape(-1, sampling.max_new_tokens)
+    uniforms = uniform_numbers(prompts, n, sampling, seeds).reshape(-1, sampling.max_new_tokens)
     written: list[list[tuple[int, float]]] = [[] for _ in uniforms]  # tokens and their log-probabilities
     live: list[int] = []  # the samples in the batch, in its order
     waiting = 0

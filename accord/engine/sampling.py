@@ -90,10 +90,13 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
     return token, logp.gather(1, token[:, None]).squeeze(1)
 
 
-def uniform_numbers(prompts: Sequence[tuple[int, ...]], n: int, sampling: Sampling) -> np.ndarray:
+def uniform_numbers(
+    prompts: Sequence[tuple[int, ...]], n: int, sampling: Sampling, seeds: Sequence[int] | None = None
+) -> np.ndarray:
     """Numbers in [0, 1), (prompts, n, max_new_tokens), each a function of seed, prompt, sample number and position.
 
-    A prompt that stands in the list twice has its samples numbered on, so that repeating it gives new samples.
+    A prompt that stands in the list twice has its samples numbered on, so that repeating it gives new samples; with
+    `seeds`, one a prompt in place of the sampling's, it has the same samples again.
     """
     seed = sampling.seed if isinstance(sampling.seed, tuple) else (sampling.seed,)
     seen: Counter[tuple[int, ...]] = Counter()
@@ -101,8 +104,9 @@ def uniform_numbers(prompts: Sequence[tuple[int, ...]], n: int, sampling: Sampli
     for i, prompt in enumerate(prompts):
         digest = hashlib.blake2b(np.asarray(prompt, dtype=np.int64).tobytes(), digest_size=8).digest()
         for j in range(n):
-            entropy = [*seed, int.from_bytes(digest, "little"), seen[prompt] + j]
+            own = seed if seeds is None else (seeds[i],)
+            entropy = [*own, int.from_bytes(digest, "little"), seen[prompt] + j]
             generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
             table[i, j] = generator.random(sampling.max_new_tokens)
-        seen[prompt] += n
+        seen[prompt] += n if seeds is None else 0
     return table

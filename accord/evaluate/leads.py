@@ -91,7 +91,7 @@ class JudgeLeads:
         forward = self.judge(comparisons)
         if getattr(self.judge, "symmetric", False):
             return Leads.of(_leads(forward))
-        swapped = self.judge([Comparison(c.prompt, c.second, c.first) for c in comparisons])
+        swapped = self.judge([c.swapped for c in comparisons])
         orders = [feedback.judge.Orders(*both) for both in zip(forward, swapped, strict=True)]
         return Leads.of(_leads([o.verdict for o in orders]), orders)
 
@@ -109,7 +109,7 @@ class ChatLeads:
 def _as_chat(pair: Comparison) -> Comparison:
     asked = (Message("user", pair.prompt),) if isinstance(pair.prompt, str) and pair.prompt else pair.prompt
     prompt, (first, second) = data.messages.align(asked, pair.first, pair.second)
-    return Comparison(prompt, first, second)
+    return Comparison(prompt, first, second, pair.columns)
 
 
 @dataclass(frozen=True)
@@ -206,13 +206,14 @@ def probe(judgments: Sequence[Judgment], leader: Leader, *, most: int, seed: int
     Intervals are by bootstrap over prompts where a prompt has several answers.
     """
     answers = _drawn(judgments, most, seed)
+    columns = {(j.prompt, text): j.columns for j in judgments for text in (j.first, j.second)}
     comparisons: list[Comparison] = []
     names: list[str] = []
     for prompt, answer, foreign in answers:
         for alteration in ALTERATIONS:
             altered = _altered(answer, foreign, alteration)
             if altered != answer:
-                comparisons.append(Comparison(prompt, altered, answer))
+                comparisons.append(Comparison(prompt, altered, answer, columns[prompt, answer]))
                 names.append(alteration.name)
     if not comparisons:
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,7 +16,7 @@ class Request:
 
     prompt: Text
     max_tokens: int
-    """Of the reply."""
+    """Of the reply; 0 where only the choices are wanted, and no text."""
     temperature: float = 0.0
     """Divides the logits; 0 takes the likeliest token."""
     top_p: float = 1.0
@@ -56,3 +57,14 @@ class Prompted(Protocol):
     ) -> list[Reply]:
         """A reply for each request, in order."""
         ...
+
+
+def without_reasoning(text: str) -> str:
+    """The text after a block of reasoning that it begins with, <think> ... </think>; empty where that has no end.
+
+    Some chat templates open the block in the prompt, so that a reply only ends it.
+    """
+    head, end, rest = text.rpartition("</think>")
+    if end and (re.match(r"\s*<think>", head) or "<think>" not in head):
+        return rest.lstrip()
+    return "" if re.match(r"\s*<think>", text) else text

@@ -1,0 +1,214 @@
+"""A journal of replies, which asks nothing twice: what was paid for is kept, however the work ends.
+
+A journal is a text file that only grows: a line says what it is of, and then every line is a reply, written at once, as
+replies come. A line that was torn off when the work was killed is taken away when it goes on. Replies are known by a
+digest of the request and of everything else that decides them, so their order means nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+from accord.console import status
+from accord.errors import InputError
+from accord.prompting.requests import Prompted, Reply, Request
+from accord.records import text_to_json
+
+MARK = "accord journal"
+"""What the first line of a journal says that it is, with its version."""
+VERSION = 1
+
+
+class Journal:
+    """A model whose replies are kept in a file, and that is asked only for what is not there.
+
+    Equal requests are asked once. Replies without a text are written down, and asked for again next time. `settings`
+    are the asker's own that a journal is of, beside the model's. The file is one run's alone while it asks.
+
+    Raises InputError where the file is no journal, is of other settings, is in use, or cannot be read or written.
+    """
+
+    def __init__(
+        self, inner: Prompted, path: str | os.PathLike[str], settings: Mapping[str, Any] | None = None
+    ) -> None:
+        self.inner, self.path, self._own = inner, Path(path), dict(settings or {})
+        self.name, self.made_of = inner.name, (inner,)
+        self.replies: dict[str, Reply] = {}
+        self.counts: Counter[str] = Counter()
+        self._file: IO[bytes] | None = None
+        self._size = -1  # of the file as it is known
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What the journal is of: the model, what else decides its replies, and the asker's own."""
+        given = {**self._model, **self._own}
+        return dict(json.loads(json.dumps(given)))
+
+    @cached_property
+    def _model(self) -> dict[str, Any]:
+        return {"model": self.name, **getattr(self.inner, "settings", {})}
+
+    def key(self, request: Request) -> str:
+        """The digest of all that decides the reply to a request."""
+        asked = {f.name: getattr(request, f.name) for f in fields(request)} | {"prompt": text_to_json(request.prompt)}
+        return hashlib.sha256(json.dumps([self._model, asked], sort_keys=True).encode()).hexdigest()[:32]
+
+    def __call__(
+        self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None = None
+    ) -> list[Reply]:
+        """A reply for each request, in order; raises as the model does, and says what is kept."""
+        with self._opened():
+            return self._replies(requests, on_reply or (lambda place, reply: None))
+
+    def _replies(self, requests: Sequence[Request], tell: Callable[[int, Reply], None]) -> list[Reply]:
+        replies: dict[int, Reply] = {}
+        places: dict[str, list[int]] = {}
+        for i, request in enumerate(requests):
+            key = self.key(request)
+            if key in self.replies:
+                replies[i] = self.replies[key]
+                tell(i, replies[i])
+            else:
+                places.setdefault(key, []).append(i)
+        self.counts["kept before"] += len(replies)
+        keys = list(places)
+
+        def keep(place: int, reply: Reply) -> None:
+            self._write(keys[place], reply)
+            for i in places[keys[place]]:
+                replies[i] = reply
+                tell(i, reply)
+
+        try:
+            self.inner([requests[places[key][0]] for key in keys], keep) if keys else None
+        except InputError as error:
+            raise InputError(f"{str(error).rstrip('.')}; {self._left(replies, len(requests))}.") from None
+        except KeyboardInterrupt:
+            status(self._left(replies, len(requests)))
+            raise
+        return [replies[i] for i in range(len(requests))]
+
+    def _left(self, replies: Mapping[int, Reply], total: int) -> str:
+        done = sum(reply.text is not None for reply in replies.values())
+        return (
+            f"{done:,} of {total:,} requests are answered, and kept in {self.path}: the same command goes on with the "
+            f"{total - done:,} that are left"
+        )
+
+    def _write(self, key: str, reply: Reply) -> None:
+        """Adds a reply to the file, in one write, and to what is known."""
+        self.counts["asked" if reply.text is not None else "failed"] += 1
+        line = {"key": key} | {f.name: v for f in fields(reply) if (v := getattr(reply, f.name)) != f.default}
+        self._append(_line({**line, "text": reply.text}))
+        if reply.text is not None:
+            self.replies[key] = reply
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """The file, which is this run's alone within the block; it is read where it has more than is known."""
+        try:
+            if self.path.exists():
+                self._open()
+                self._read()
+            yield
+        finally:
+            if self._file is not None:
+                self._size = self._file.tell()
+                self._file.close()
+                self._file = None
+
+    def _open(self) -> None:
+        try:
+            file = self.path.open("ab")
+        except OSError as error:
+            raise InputError(f"the journal {self.path} cannot be written ({error.strerror}).") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise InputError(f"the journal {self.path} is in use by another run; name another, or wait.") from None
+        self._file = file
+
+    @property
+    def _head(self) -> bytes:
+        return _line({MARK: VERSION, "of": self.settings})
+
+    def _append(self, line: bytes) -> None:
+        try:
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._open()
+                line = self._head + line
+            assert self._file is not None
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            raise InputError(f"the journal {self.path} cannot be written ({error.strerror}).") from None
+
+    def _read(self) -> None:
+        """What is in the file, but for what was torn off."""
+        content = self.path.read_bytes()
+        if len(content) == self._size:
+            return
+        whole, _, torn = content.rpartition(b"\n")
+        lines = [_parsed(line) for line in whole.split(b"\n")] if whole else []
+        if lines or not self._head.startswith(torn):
+            self._check(lines[0] if lines else None)
+        os.truncate(self.path, len(content) - len(torn))
+        for name in ("failed before", "unreadable"):
+            del self.counts[name]
+        for line in lines[1:]:
+            self._take(line)
+        if not lines:
+            self._append(self._head)
+        if self.counts["unreadable"]:
+            status(f"{self.path}: {self.counts['unreadable']} lines cannot be read, and are left out")
+
+    def _take(self, line: Any) -> None:
+        """A reply that was kept; the first of a request counts."""
+        try:
+            reply = Reply(**{name: value for name, value in line.items() if name != "key"})
+            if reply.text is None:
+                self.counts["failed before"] += 1
+            else:
+                self.replies.setdefault(line["key"], reply)
+        except (AttributeError, KeyError, TypeError):
+            self.counts["unreadable"] += 1
+
+    def _check(self, head: Any) -> None:
+        if not isinstance(head, dict) or head.get(MARK) != VERSION or not isinstance(head.get("of"), dict):
+            raise InputError(f"{self.path} is no journal of replies; name another file by --journal.")
+        was, settings = head["of"], self.settings
+        for name in sorted({*was, *settings}):
+            if was.get(name) != settings.get(name):
+                there, here = (_shown(each.get(name)) for each in (was, settings))
+                raise InputError(
+                    f"the journal {self.path} is of other settings ({name}: {there}, and here {here}); name another "
+                    "by --journal, or remove it."
+                )
+
+
+def _line(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content).encode() + b"\n"
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _shown(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

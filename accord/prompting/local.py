@@ -1,0 +1,156 @@
+"""A model at hand that is asked by prompts: its own samples, and the probabilities of what it may begin with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+
+from accord.data.chat import encode_prompt, tokenize
+from accord.engine.generate import evaluating, generate
+from accord.engine.models import Policy
+from accord.engine.sampling import Sampling
+from accord.engine.trees import Branch, Tree, pack
+from accord.objectives.segments import segment_sum
+from accord.prompting.requests import Reply, Request, without_reasoning
+
+AT_ONCE = 32
+"""Requests whose replies are sampled together, and told together."""
+PROBED = 16
+"""Weights of each tensor that a fingerprint is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request and its prompt's tokens."""
+
+    request: Request
+    tokens: tuple[int, ...]
+
+    @property
+    def sampling(self) -> Sampling:
+        """How its reply is drawn, but for the seed."""
+        r = self.request
+        return Sampling(max(r.max_tokens, 1), r.temperature, top_p=r.top_p, stop=r.stop)
+
+
+class Local:
+    """A model at hand. Replies are `engine.generate`'s: of the request alone, up to the rounding of the logits.
+
+    The probability of a choice is that of all its tokens, after the prompt. A request for choices whose `max_tokens` is
+    0 has an empty text, and costs one pass. On a CPU each request is such a pass of its own, so that its probabilities
+    are the same to the last bit whatever else is asked; elsewhere passes have `tokens_per_pass`. Where the tokenizer
+    has no chat template, chats are refused by an InputError.
+
+    The model stays as it is given: where it computes in less than float32, it is asked through a copy that holds
+    rounded weights, made when it is first asked.
+    """
+
+    def __init__(self, model: Policy, *, tokens_per_pass: int = 2048) -> None:
+        self.model, self.tokens_per_pass = model, 1 if model.device.type == "cpu" else tokens_per_pass
+        self.name = model.name
+
+    @cached_property
+    def _reader(self) -> Policy:
+        return self.model if self.model.dtype == torch.float32 else self.model.frozen_copy()
+
+    @property
+    def has_template(self) -> bool:
+        """Whether it can be asked by chats."""
+        return getattr(self.model.tokenizer, "chat_template", None) is not None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What decides its replies besides the request: precision, chat template, and a fingerprint of its weights."""
+        template = str(getattr(self.model.tokenizer, "chat_template", None))
+        weights = hashlib.sha256()
+        for name, weight in self.model.network.state_dict().items():
+            some = weight.detach().flatten()[:: max(weight.numel() // PROBED, 1)].cpu()
+            weights.update(f"{name} {tuple(weight.shape)} {some.double().tolist()}".encode())
+        return {
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "chat template": hashlib.sha256(template.encode()).hexdigest()[:16],
+            "weights": weights.hexdigest()[:16],
+        }
+
+    def __call__(
+        self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None = None
+    ) -> list[Reply]:
+        """A reply for each request, in order; one that does not fit into the context has none, and the reason."""
+        places: dict[Request, list[int]] = {}
+        for i, request in enumerate(requests):
+            places.setdefault(request, []).append(i)
+        replies: dict[int, Reply] = {}
+        for request, reply in self._replies(list(places)):
+            for i in places[request]:
+                replies[i] = reply
+                if on_reply:
+                    on_reply(i, reply)
+        return [replies[i] for i in range(len(requests))]
+
+    def _replies(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Reply]]:
+        alike: dict[Sampling, list[_Asked]] = {}
+        for request in requests:
+            asked = _Asked(request, encode_prompt(self.model.tokenizer, request.prompt))
+            fault = self._fault(asked)
+            if fault:
+                yield request, Reply(text=None, reason=fault)
+            else:
+                alike.setdefault(asked.sampling, []).append(asked)
+        for sampling, group in alike.items():
+            for start in range(0, len(group), AT_ONCE):
+                yield from self._answered(group[start : start + AT_ONCE], sampling)
+
+    def _fault(self, asked: _Asked) -> str:
+        """Why a request cannot be answered, if it cannot."""
+        context, choices = self.model.context, tokenize(self.model.tokenizer, asked.request.choices)
+        if not asked.tokens:
+            return "nothing to read: the prompt is empty, and the tokenizer has no token that begins a text"
+        room = max(asked.request.max_tokens, *map(len, choices), 0)
+        if context is None or len(asked.tokens) + room <= context:
+            return ""
+        return f"too long: {len(asked.tokens)} tokens and {room} of the reply, where {self.name} reads {context}"
+
+    def _answered(self, group: list[_Asked], sampling: Sampling) -> Iterator[tuple[Request, Reply]]:
+        begun = self._choices([asked for asked in group if asked.request.choices])
+        sampled = [asked for asked in group if asked.request.max_tokens > 0]
+        said = dict(zip((a.request for a in sampled), self._sampled(sampled, sampling), strict=True)) if sampled else {}
+        for asked in group:
+            reply = said.get(asked.request, Reply(text="", tokens_in=len(asked.tokens)))
+            yield asked.request, replace(reply, choices=begun.get(asked.request))
+
+    @torch.no_grad()
+    def _choices(self, group: list[_Asked]) -> dict[Request, dict[str, float]]:
+        """The probability that each reply begins with each of its choices."""
+        found: dict[Request, dict[str, float]] = {}
+        trees = [
+            Tree(a.tokens, tuple(Branch(tuple(t)) for t in tokenize(self.model.tokenizer, a.request.choices)), row=i)
+            for i, a in enumerate(group)
+        ]
+        with evaluating(self._reader.network):
+            for batch in pack(trees, self.tokens_per_pass, self.model.device):
+                logp = self._reader.log_probs(batch).double()
+                sums = iter(segment_sum(logp, batch.owner, batch.branches).exp().tolist())
+                for tree in batch.trees:
+                    request = group[tree.row].request
+                    found[request] = {choice: next(sums) for choice in request.choices}
+        return found
+
+    def _sampled(self, group: list[_Asked], sampling: Sampling) -> Iterator[Reply]:
+        reader, seeds = self._reader, [asked.request.seed for asked in group]
+        with reader.autocast():
+            drawn = generate(reader.network, [a.tokens for a in group], 1, sampling, seeds=seeds, **reader.limits)
+        for asked, [completion] in zip(group, drawn, strict=True):
+            text = before(reader.text(completion.tokens), asked.request.stop)
+            if not isinstance(asked.request.prompt, str):
+                text = without_reasoning(text)
+            is_cut, count = completion.stop == "length", len(completion.tokens)
+            yield Reply(text=text, is_cut=is_cut, tokens_in=len(asked.tokens), tokens_out=count)
+
+
+def before(text: str, stop: Sequence[str]) -> str:
+    """The text before the first of the texts that end it."""
+    return text[: min((at for at in map(text.find, stop) if at >= 0), default=None)]

@@ -1,0 +1,136 @@
+"""Which language model is asked, and within which limits: what commands and files of settings share.
+
+Nothing here needs torch until a model is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from accord.engine.config import TemplateOptions, require_positive
+from accord.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from accord.prompting.requests import Prompted
+
+
+@dataclass(kw_only=True)
+class LimitOptions:
+    """How a served model is asked, what that may cost, and where replies are kept."""
+
+    journal: str | None = None
+    """The file that keeps every reply, so that the same command goes on where it was ended and asks nothing twice."""
+    parallel: int = 8
+    """Requests to a server under way at a time."""
+    requests_per_minute: float | None = None
+    """At most so many requests to a server a minute."""
+    tokens_per_minute: float | None = None
+    """At most so many tokens a minute, read and written together."""
+    timeout: float = 120.0
+    """Seconds that a server has for a reply."""
+    retries: int = 6
+    """How often a request is sent again that a server is too busy or too slow for, or answers with what is no reply."""
+    price_in: float | None = None
+    """The price of a million tokens that a served model reads."""
+    price_out: float | None = None
+    """The price of a million tokens that it writes."""
+    budget: float | None = None
+    """What this run may cost at most, at these prices; it stops before, and the next run goes on."""
+
+    def __post_init__(self) -> None:
+        require_positive(parallel=self.parallel, timeout=self.timeout)
+        limits = ("requests_per_minute", "tokens_per_minute", "budget")
+        require_positive(**{name: value for name in limits if (value := getattr(self, name)) is not None})
+        if self.retries < 0:
+            raise InputError(f"retries must not be negative, but is {self.retries}.")
+        if any(price is not None and price < 0 for price in (self.price_in, self.price_out)):
+            raise InputError(f"prices must not be negative, but are {self.price_in} and {self.price_out}.")
+
+
+@dataclass(kw_only=True)
+class AskOptions(TemplateOptions, LimitOptions):
+    """Which language model is asked, and within which limits."""
+
+    model: str
+    """A folder, a Hugging Face Hub name or smollm2; with a server, what the server calls the model."""
+    server: str | None = None
+    """The base URL of an OpenAI-compatible server, such as http://localhost:8000/v1, that has the model."""
+    key: str = "OPENAI_API_KEY"
+    """The environment variable that holds the server's key."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Precision of the matrix products of a model at hand."""
+
+
+def prompted(options: AskOptions, settings: Mapping[str, Any] | None = None) -> Prompted:
+    """The model that the options name, at hand or served, with its journal where there is one.
+
+    `settings` are the asker's own, which a journal is of as well: one of others is refused.
+
+    Raises InputError where there is no such model or server, or the options do not fit each other.
+    """
+    from accord.prompting.journal import Journal
+
+    model = at_hand(options) if options.server is None else _served(options, options.server)
+    return Journal(model, options.journal, settings) if options.journal else model
+
+
+def at_hand(options: AskOptions) -> Prompted:
+    """A model that is loaded. Raises InputError where an option is of served models."""
+    from accord.engine.load import load_model
+    from accord.prompting.local import Local
+
+    for name in ("requests_per_minute", "tokens_per_minute", "price_in", "price_out", "budget"):
+        if getattr(options, name) is not None:
+            raise InputError(f"{name} is of a served model, and {options.model} is at hand: leave it out.")
+    model = load_model(options.model, dtype=options.dtype)
+    return Local(options.templated(model) if options.chat_template or options.system == "fold" else model)
+
+
+def _served(options: AskOptions, url: str) -> Prompted:
+    from accord.prompting.served import Served
+    from accord.prompting.server import Server
+
+    if options.chat_template is not None or options.system == "fold":
+        raise InputError(
+            f"chat_template and system are of a model at hand, and {options.model} is served: leave them out."
+        )
+    if (options.price_in is None) != (options.price_out is None):
+        raise InputError("prices are two numbers: price_in and price_out, of a million tokens each.")
+    if options.budget is not None and options.price_in is None:
+        raise InputError("a budget needs the prices of a million tokens: price_in and price_out.")
+    return Served(Server(url, options.key), options.model, options)
+
+
+def bare(model: Prompted) -> Any:
+    """The model itself, without its journal."""
+    return getattr(model, "inner", model)
+
+
+def account(model: Prompted) -> str:
+    """What a served model has read and written, and what that cost, in a few words; nothing of a model at hand."""
+    served = bare(model)
+    if not hasattr(served, "purse"):
+        return ""
+    return f"{served.tokens:,} tokens" + (f", {served.purse}" if served.limits.price_in is not None else "")
+
+
+def told(model: Prompted) -> Iterator[str]:
+    """Lines that say what became of requests: how many were kept, asked and failed, and what failed on the way."""
+    served, counts = bare(model), getattr(model, "counts", {})
+    if counts:
+        yield (
+            f"{model.name}: {counts['kept before']:,} replies kept before, {counts['asked']:,} more, "
+            f"{counts['failed']:,} requests without one; kept in {model.path}"  # type: ignore[attr-defined]
+        )
+    if not hasattr(served, "faults"):
+        return
+    parts = [f"{count:,} {kind}" for kind, count in sorted(served.faults.items())]
+    if parts:
+        yield f"tries that failed: {', '.join(parts)}"
+    if served.reasoning:
+        yield f"{served.reasoning:,} replies began with a block of reasoning, which is left out"
+    if served.tokens:
+        yield account(model)

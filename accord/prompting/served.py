@@ -1,0 +1,251 @@
+"""A served model that is asked by prompts: many requests at a time, each asked again where the server falters.
+
+A try has `timeout` seconds in all, so that a reply which drips in is too slow as well. How tries can fail, and when
+they are made again: `accord.prompting.faults`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from accord.errors import InputError
+from accord.prompting.faults import BROKEN, BUSY, REFUSED, SLOW, UNREACHED, UNREADABLE, Fault, fault_of, wait_for
+from accord.prompting.limits import Pace, Purse
+from accord.prompting.requests import Reply, Request, without_reasoning
+from accord.prompting.server import Server
+from accord.records import show, text_to_json
+
+if TYPE_CHECKING:
+    import openai
+    from tenacity import RetryCallState
+
+    from accord.prompting.options import LimitOptions
+
+SECRET = 8
+"""Characters of what is taken for a secret where a reply quotes it."""
+FEW = 2
+"""Tries at a server that was never reached."""
+
+
+@dataclass
+class _Call:
+    """The requests of one call: whether to go on with them, and whether those are asked that failed before."""
+
+    client: openai.AsyncOpenAI
+    stopped: InputError | None = None
+    is_last: bool = False
+
+
+class Served:
+    """A model of a server. Chats go to chat/completions, plain texts to completions.
+
+    A request that the server refuses has a reply without text, with the reason. One that it fails on `retries` times
+    more is asked again when all others have been, as the server may have been away; then it has none either.
+    `faults` counts the tries that failed, by kind, `reasoning` the replies that began with a block of reasoning, which
+    is left out. `purse` knows what was spent.
+
+    A reply's `choices` are read off the tokens that the server says it might have begun with, at the first that is one
+    of the choices; None where it says nothing, or where one choice begins with another that is a token.
+    """
+
+    def __init__(self, server: Server, model: str, limits: LimitOptions, *, logprobs: bool = True) -> None:
+        self.server, self.model, self.limits, self.logprobs = server, model, limits, logprobs
+        self.name = f"{model} at {server}"
+        self.pace = Pace(limits.requests_per_minute, limits.tokens_per_minute)
+        self.purse = Purse(limits.price_in or 0.0, limits.price_out or 0.0, limits.budget)
+        self.faults: Counter[str] = Counter()
+        self.answered = self.reasoning = self.tokens = 0
+        self._missed = 0  # one after another
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What decides its replies besides the request."""
+        return {"model": self.model, "server": str(self.server)}
+
+    def __call__(
+        self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None = None
+    ) -> list[Reply]:
+        """A reply for each request, in order.
+
+        Raises InputError, when what is on its way has come, where the server is away, wants another key, has no such
+        model, answers nothing any more, or the budget is spent.
+        """
+        return _run(self._replies(requests, on_reply))
+
+    async def _replies(self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None) -> list[Reply]:
+        replies: dict[int, Reply] = {}
+        late: list[tuple[int, Request]] = []
+        self._missed = 0
+
+        async def work(call: _Call, waiting: Iterator[tuple[int, Request]]) -> None:
+            for i, request in waiting:
+                try:
+                    replies[i] = await self._reply(request, call)
+                except InputError as error:
+                    call.stopped = call.stopped or error
+                    return
+                if replies[i].text is None and not call.is_last and not replies[i].reason.startswith(REFUSED):
+                    late.append((i, request))
+                elif on_reply:
+                    on_reply(i, replies[i])
+                if call.stopped:
+                    return
+
+        async with self.server.asking(self.limits.timeout) as client:
+            call, count = _Call(client), min(self.limits.parallel, len(requests))
+            for waiting in (iter(list(enumerate(requests))), iter(late)):
+                await asyncio.gather(*(work(call, waiting) for _ in range(count if call.stopped is None else 0)))
+                call.is_last = True
+        if call.stopped:
+            raise call.stopped
+        return [replies[i] for i in range(len(requests))]
+
+    async def _reply(self, request: Request, call: _Call) -> Reply:
+        """The reply, after as many tries as it takes; InputError where no request can be answered."""
+        from tenacity import AsyncRetrying, retry_if_exception
+
+        def again(error: BaseException) -> bool:
+            return isinstance(error, Fault) and error.passes and call.stopped is None
+
+        tries = AsyncRetrying(retry=retry_if_exception(again), stop=self._is_enough, wait=wait_for, reraise=True)
+        try:
+            reply: Reply = await tries(self._try, request, call)
+        except Fault as fault:
+            if call.stopped is None:
+                self._missed += fault.kind != REFUSED
+                if fault.kind == UNREACHED:
+                    raise InputError(fault.told) from None
+                if self._missed >= 4 * self.limits.parallel and not call.is_last:
+                    raise InputError(
+                        f"{self.server} answers nothing: {self._missed} requests one after another failed, the last "
+                        f"as {fault}."
+                    ) from None
+                return Reply(text=None, reason=str(fault))
+            raise call.stopped from None
+        self._missed = 0
+        return reply
+
+    def _is_enough(self, state: RetryCallState) -> bool:
+        fault = state.outcome.exception() if state.outcome else None
+        never = isinstance(fault, Fault) and fault.kind == UNREACHED and not self.answered
+        return state.attempt_number > (FEW if never else self.limits.retries)
+
+    async def _try(self, request: Request, call: _Call) -> Reply:
+        """One try, at its turn and within the budget; Fault where it fails."""
+        size = len(show(request.prompt).encode())  # no token is less than a byte, but for the template's
+        most = self.purse.cost(size + 64, request.max_tokens)
+        guess = size / 3 + request.max_tokens
+        await self.purse.promise(most)
+        with self.purse.paying(most):
+            await self.pace.turn(guess)
+            if call.stopped:
+                raise Fault(UNREACHED, "", passes=False)
+            try:
+                reply = await asyncio.wait_for(self._asked(request, call.client), self.limits.timeout)
+            except Exception as error:
+                fault = fault_of(error, self.server, self.model, self.limits.timeout)
+                self.pace.hold(fault.wait or 0.0) if fault.kind == BUSY else None
+                self.faults[fault.kind] += 1
+                if fault.kind in (SLOW, BROKEN, UNREADABLE):  # which the server may have worked for
+                    self.purse.spent += most
+                raise fault from None
+            known = reply.tokens_in + reply.tokens_out
+            self.purse.spent += self.purse.cost(reply.tokens_in, reply.tokens_out) if known else most
+            self.pace.correct(known - guess if known else 0)
+        self.answered += 1
+        self.tokens += known
+        return reply
+
+    async def _asked(self, request: Request, client: openai.AsyncOpenAI) -> Reply:
+        """What the server answers; whatever it raises."""
+        body: dict[str, Any] = {"model": self.model, "max_tokens": max(request.max_tokens, 1)}
+        body |= {"temperature": request.temperature}
+        if request.temperature:
+            body |= {"top_p": request.top_p, "seed": request.seed}
+        if request.stop:
+            body["stop"] = list(request.stop)
+        is_chat, top = not isinstance(request.prompt, str), min(max(5, 2 * len(request.choices)), 20)
+        if request.choices and self.logprobs:
+            body |= {"logprobs": True, "top_logprobs": top} if is_chat else {"logprobs": top}
+        try:
+            if is_chat:
+                messages: Any = text_to_json(request.prompt)
+                return self._read(await client.chat.completions.create(messages=messages, **body), request)
+            return self._read(await client.completions.create(prompt=show(request.prompt), **body), request)
+        except Exception as error:
+            told = f"{error} {getattr(error, 'body', '')}"
+            if "logprobs" not in body or "logprobs" not in told or getattr(error, "status_code", 0) not in (400, 422):
+                raise
+            self.logprobs = False  # it has none, and says so
+            return await self._asked(request, client)
+
+    def _read(self, given: Any, request: Request) -> Reply:
+        """The reply in a response, which may be anything."""
+        try:
+            choice, usage = given.choices[0], given.usage
+            is_chat = not isinstance(request.prompt, str)
+            raw = choice.message.content if is_chat else choice.text
+            if raw is None and is_chat and choice.finish_reason in ("length", "stop"):
+                raw = ""
+            text = without_reasoning(raw) if is_chat else raw
+            counted = [max(int(getattr(usage, f"{name}_tokens", 0) or 0), 0) for name in ("prompt", "completion")]
+            begun = _choices(choice.logprobs, len(raw) - len(text), request.choices)
+            reply = Reply(
+                text=self.server.masked(text, SECRET), is_cut=choice.finish_reason == "length", choices=begun,
+                tokens_in=counted[0], tokens_out=counted[1],
+            )  # fmt: skip
+        except (AttributeError, TypeError, IndexError, KeyError, ValueError) as error:
+            said = getattr(given, "error", None) or given
+            raise Fault(UNREADABLE, self.server.without_key(" ".join(str(said).split()))) from error
+        self.reasoning += text != raw
+        return reply
+
+
+def _choices(logprobs: Any, start: int, choices: Sequence[str]) -> dict[str, float] | None:
+    """The choices' probabilities at the first token that begins one of them, of those after `start` characters."""
+    place = 0
+    for token, tops in _steps(logprobs):
+        place += len(token)
+        if place > start and any(_begun(token, choices)) and tops:
+            break
+    else:
+        return None
+    tokens = {top.strip() for top, _ in tops}
+    found = dict.fromkeys(choices, 0.0)
+    for top, logp in tops:
+        begun = _begun(top, choices)
+        said = begun if len(begun) < 2 else [c for c in begun if c == top.strip() and tokens.issuperset(begun)]
+        if begun and not said:
+            return None
+        for choice in said:
+            found[choice] += math.exp(logp)
+    return found
+
+
+def _begun(token: str, choices: Sequence[str]) -> list[str]:
+    return [choice for choice in choices if token.strip() and choice.startswith(token.strip())]
+
+
+def _steps(logprobs: Any) -> list[tuple[str, list[tuple[str, float]]]]:
+    """Every token of a reply, and those that might have stood there, of a chat's log-probabilities or a text's."""
+    content = getattr(logprobs, "content", None)
+    if content is not None:
+        return [(step.token, [(top.token, top.logprob) for top in step.top_logprobs or ()]) for step in content]
+    tokens, tops = (getattr(logprobs, name, None) or () for name in ("tokens", "top_logprobs"))
+    return [(token, list((top or {}).items())) for token, top in zip(tokens, tops, strict=False)]
+
+
+def _run(work: Coroutine[Any, Any, list[Reply]]) -> list[Reply]:
+    """Waits for the work, in another thread where this one has an event loop already, as in notebooks."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()

@@ -1,0 +1,120 @@
+"""An OpenAI-compatible server, and what its refusals mean: vLLM, SGLang, llama.cpp, Ollama, transformers serve ..."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from accord.console import said, without_secrets
+from accord.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    import openai
+
+EXCERPT = 200
+"""Characters of a server's message that are told."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """An OpenAI-compatible server, by its base URL, whose path is /v1 unless given.
+
+    `key` is the environment variable that holds its key. Raises InputError where the URL is none, or the `judge` extra
+    is not installed.
+    """
+
+    url: str = field(repr=False)
+    key: str = "OPENAI_API_KEY"
+    client: openai.OpenAI = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise InputError(f"a server is reached by http:// or https://, not by {without_secrets(self.url)}.")
+        try:
+            import tenacity  # noqa: F401
+            from openai import OpenAI
+        except ImportError:
+            raise InputError("a served model needs the judge extra: pip install 'accord[judge]'.") from None
+        if urlsplit(self.url).path in ("", "/"):
+            object.__setattr__(self, "url", f"{self.url.rstrip('/')}/v1")
+        try:
+            client = OpenAI(base_url=self.url, api_key=os.environ.get(self.key) or "none")
+        except Exception as error:  # of its HTTP client, which has errors of its own for this
+            raise InputError(f"{self} is no URL of a server ({said(error)}).") from None
+        object.__setattr__(self, "client", client)
+
+    def __str__(self) -> str:
+        return without_secrets(self.url)
+
+    def asking(self, timeout: float) -> openai.AsyncOpenAI:
+        """A client that asks once, and waits so many seconds for each part of a reply."""
+        from openai import AsyncOpenAI
+
+        return AsyncOpenAI(base_url=self.url, api_key=self.client.api_key, max_retries=0, timeout=timeout)
+
+    def models(self, *, needed: bool = False) -> list[str]:
+        """What the server says its models are called; none where it cannot say, unless that is `needed`.
+
+        Raises InputError where it is away or wants another key.
+        """
+        import openai
+
+        try:
+            return [model.id for model in self.client.models.list()]
+        except (openai.APIConnectionError, openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            raise self.refusal(error) from None
+        except openai.APIError as error:  # it has no such list, or cannot make one
+            if needed and not isinstance(error, openai.NotFoundError):
+                raise self.refusal(error) from None
+            return []
+        except (AttributeError, TypeError, ValueError):  # what came is no such list, a page perhaps
+            raise InputError(f"{self} does not speak the OpenAI API; give the URL that ends in /v1.") from None
+
+    def model_named(self, name: str | None) -> str:
+        """The name of a model of the server's, the only one unless named.
+
+        Raises InputError where there is not one to be found.
+        """
+        models = self.models(needed=name is None)
+        if name is None and len(models) != 1:
+            known = (
+                f"has the models {', '.join(models)}: name one" if models else "does not say what it serves: name it"
+            )
+            raise InputError(f"{self} {known} by --model.")
+        return name or models[0]
+
+    def refusal(self, error: openai.APIError, model: str = "") -> InputError:
+        """What the server's error means, and what to do."""
+        import openai
+
+        told = self.without_key(error.message)
+        if isinstance(error, openai.APIConnectionError):
+            cause = f": {self.without_key(str(error.__cause__))}" if error.__cause__ else ""
+            return InputError(f"nothing answers at {self} ({told.rstrip('.')}{cause}); see that the server runs there.")
+        if not isinstance(error, openai.APIStatusError):
+            return InputError(f"{self} broke off ({told}).")
+        told = told.removeprefix(f"Error code: {error.status_code} - ")
+        if error.status_code in (401, 403):
+            what = f"does not take the key in {self.key}" if os.environ.get(self.key) else "wants a key"
+            return InputError(f"{self} {what}: set {self.key} to the server's key.")
+        if error.status_code == 404 and model:
+            models = self.models()
+            known = f"; it has {', '.join(models)}" if models else ""
+            return InputError(f"{self} has no model {model} ({told}){known}{nearest(model, models) or '.'}")
+        return InputError(f"{self} refuses with the status {error.status_code} ({told}).")
+
+    def without_key(self, text: str) -> str:
+        """An excerpt of what came from a server, which may quote the key or the password it was given."""
+        text = self.masked(text)
+        return text if len(text) <= EXCERPT else text[: EXCERPT - 3] + "..."
+
+    def masked(self, text: str, least: int = 1) -> str:
+        """The text without the key, the password and the query of the URL, where they have so many characters."""
+        parts = urlsplit(self.url)
+        password = parts.password or ""
+        for secret in (self.client.api_key, password, unquote(password), parts.query):
+            if len(secret) >= least and secret != "none":
+                text = text.replace(secret, "***")
+        return text
