@@ -63,6 +63,12 @@ COMMANDS: dict[str, Command] = {
         says_where=True,
     ),
     "sample": Command("accord.cli.sample:sample", "sample completions of prompts", file="samples.jsonl"),
+    "instruct": Command(
+        "accord.cli.instruct:instruct",
+        "have a model make instructions and answers from seed tasks",
+        leaves=("demonstrations.jsonl", "candidates.jsonl", "evaluation.json"),
+        result="demonstrations.jsonl",
+    ),
     "label": Command("accord.cli.label:label", "have a judge compare completions", file="comparisons.jsonl"),
     "aggregate": Command(
         "accord.cli.label:aggregate",

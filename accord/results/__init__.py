@@ -19,6 +19,7 @@ from accord.results.frontier import FrontierResult
 from accord.results.models import ModelsResult
 from accord.results.overoptimization import OveroptimizationResult
 from accord.results.passes import PassesResult
+from accord.results.synthesis import SynthesisResult
 from accord.results.tasks import TasksResult
 
 QUESTIONS: dict[str, type[Evaluation]] = {
@@ -29,6 +30,7 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "overoptimization": OveroptimizationResult,
     "tasks": TasksResult,
     "passes": PassesResult,
+    "synthesis": SynthesisResult,
 }
 """The class of the answer to every question."""
 
