@@ -113,9 +113,7 @@ class SynthesisResult(Evaluation):
         grid = Table("filter", "instructions", "share of proposed", "instances", "what it rejects")
         for row in self.filters:
             if row.instructions or row.instances:
-                grid.add_row(
-                    row.name, f"{row.instructions:,}", shown(row.share, ".1%"), f"{row.instances:,}", row.what
-                )
+                grid.add_row(row.name, f"{row.instructions:,}", shown(row.share, ".1%"), f"{row.instances:,}", row.what)
         grid.add_section()
         grid.add_row("accepted", f"{self.accepted:,}", shown(self.rate, ".1%"), f"{self.instances:,}", "nothing")
         yield grid

@@ -24,9 +24,9 @@ EXAMPLES = 4
 
 _INSTRUCTION = "For each answer, write the instruction to which it is the best answer, on one line."
 _RATE = (
-    "How good an answer to its instruction is the text below, as one that a helpful assistant could have written? 1: it "
-    "does not answer the instruction. 2: it answers a part of it. 3: it answers, but not as an assistant would. 4: it "
-    "answers fully, and could be clearer. 5: it could not be better. Write the score alone."
+    "How good an answer to its instruction is the text below, as one that a helpful assistant could have written? 1: "
+    "it does not answer the instruction. 2: it answers a part of it. 3: it answers, but not as an assistant would. 4: "
+    "it answers fully, and could be clearer. 5: it could not be better. Write the score alone."
 )
 _CUE, _SCORE = "Instruction:", "Score:"
 
@@ -77,7 +77,13 @@ class Backtranslate:
             return
         questions = [
             Question(
-                _RATE, f"{_CUE} {c.instruction}\nAnswer: {c.instances[0].output}", _SCORE, "", ("\n",), 8, is_greedy=True
+                _RATE,
+                f"{_CUE} {c.instruction}\nAnswer: {c.instances[0].output}",
+                _SCORE,
+                "",
+                ("\n",),
+                8,
+                is_greedy=True,
             )
             for c in candidates
         ]

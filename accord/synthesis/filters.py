@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from accord.synthesis.parsing import NOTHING
 from accord.synthesis.similarity import Compared, words
 from accord.synthesis.tasks import Candidate, Instance, Task
 
@@ -43,7 +44,7 @@ OF_INSTRUCTIONS = {
 
 OF_INSTANCES = {
     "no instance": "no input and output could be read, or the output was cut off",
-    "empty": "the output is empty",
+    "empty": "the output is empty, or says that there is none",
     "unfinished": "input or output ends with a colon",
     "echo": "input and output, or instruction and output, are equal",
     "refusal": "the output is a short apology, or nothing but punctuation",
@@ -120,7 +121,7 @@ def settle(candidate: Candidate) -> None:
 def fault_of_instance(instruction: str, instance: Instance) -> str:
     """The filter of single instances that rejects it; empty where none does."""
     output = instance.output.strip()
-    if not output:
+    if not output or NOTHING.fullmatch(output):
         return "empty"
     if output.endswith(":") or instance.input.strip().endswith(":"):
         return "unfinished"

@@ -14,7 +14,8 @@ _ITEM = re.compile(r"^[ \t]*(\d{1,4})[.)](?:[ \t]+|$)", re.MULTILINE)
 _LABEL = re.compile(r"^[ \t]*(Input|Output):[ \t]*", re.MULTILINE)
 _YES_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 _SCORE = re.compile(r"\s*(?:Score:)?\s*([1-5])(?![\d.]*\d)", re.IGNORECASE)
-_NOTHING = re.compile(r"[\[(<]?(?:none|no input|n/a)[\])>]?\.?", re.IGNORECASE)
+NOTHING = re.compile(r"[\[(<]?(?:none|no input|n/a)[\])>]?\.?", re.IGNORECASE)
+"""What stands for no text."""
 
 
 def on_one_line(text: str) -> str:
@@ -49,7 +50,8 @@ def instances(text: str, order: Sequence[str] = ("Input", "Output"), is_cut: boo
 
     Nothing but white space may come before the first label. An input that says that there is none is empty. Where the
     first label is Output and the order has Input first, that instance has no input. The text ends where the labels are
-    out of turn; the last block of a text that was cut is left out, and so is a pair without its second block.
+    out of turn, or one follows another at once; the last block of a text that was cut is left out, and so is a pair
+    without its second block.
     """
     marks = list(_LABEL.finditer(text))
     if not marks or text[: marks[0].start()].strip():
@@ -62,10 +64,10 @@ def instances(text: str, order: Sequence[str] = ("Input", "Output"), is_cut: boo
         blocks.insert(0, ("Input", ""))
     found: list[Instance] = []
     for first, second in zip(blocks[::2], blocks[1::2], strict=False):
-        if (first[0], second[0]) != tuple(order):
+        if (first[0], second[0]) != tuple(order) or _LABEL.match(first[1]) or _LABEL.match(second[1]):
             break
         pair = dict((first, second))
-        found.append(Instance("" if _NOTHING.fullmatch(pair["Input"]) else pair["Input"], pair["Output"]))
+        found.append(Instance("" if NOTHING.fullmatch(pair["Input"]) else pair["Input"], pair["Output"]))
     return found
 
 

@@ -13,7 +13,7 @@ from accord.records import Message, Text
 from accord.synthesis.parsing import on_one_line
 from accord.synthesis.tasks import Instance, Task
 
-LONGEST = 120
+LONGEST = 60
 """Words of an instruction, an input or an output that may be shown in a prompt."""
 
 

@@ -42,8 +42,8 @@ _INPUT_FIRST = (
     "input is None."
 )
 _OUTPUT_FIRST = (
-    "Each task sorts inputs into labels. For each task, go through the labels: write a label as the output, and then an "
-    "input that has this label."
+    "Each task sorts inputs into labels. For each task, go through the labels: write a label as the output, and then "
+    "an input that has this label."
 )
 _CUE = "Classification:"
 _BLOCKS = "Write the blocks {blocks} for the last task, and nothing else."
@@ -124,4 +124,3 @@ class SelfInstruct:
         asked = "\n\n".join([*examples, f"Task: {candidate.instruction}"])
         ask = _BLOCKS.format(blocks=" and ".join(f"{label}:" for label in order))
         return Question(_OUTPUT_FIRST if kind else _INPUT_FIRST, asked, f"{order[0]}:", ask, stop=("\nTask:",))
-

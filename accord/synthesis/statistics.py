@@ -20,12 +20,14 @@ EXAMPLES = 8
 OPENINGS, OBJECTS = 20, 4
 """First words that are listed, and what follows each, as many as in the paper's figure."""
 
-FUNCTION_WORDS = frozenset(
-    "a about above after all an and another any are as at be below between both but by can could did do does each "
-    "every few following for from given give has have her his how i if in into is it its many me more most my no not "
-    "of on one or our out over please some such than that the their them then these they this those three to two "
-    "under up us was we were what when where which while who why will with without would you your".split()
+_WORDS = (
+    "a about above after all an and another any are as at be below between both but by can could did do "
+    "does each every few following for from given give has have her his how i if in into is it its many "
+    "me more most my no not of on one or our out over please some such than that the their them then "
+    "these they this those three to two under up us was we were what when where which while who why will "
+    "with without would you your"
 )
+FUNCTION_WORDS = frozenset(_WORDS.split())
 """Words that are passed over before what an instruction is about, and that end it."""
 
 

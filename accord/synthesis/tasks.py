@@ -112,10 +112,11 @@ def _task(row: Mapping[str, Any]) -> Task:
 
 def _instances(given: Iterable[Any]) -> Iterable[Instance]:
     for i, one in enumerate(given):
-        texts = (one.get("input") or "", one.get("output")) if isinstance(one, Mapping) else (None, None)
-        if not all(isinstance(text, str) for text in texts) or not texts[1].strip():
+        columns = one if isinstance(one, Mapping) else {}
+        asked, said = columns.get("input") or "", columns.get("output")
+        if not isinstance(asked, str) or not isinstance(said, str) or not said.strip():
             raise InputError(f"instances[{i}] must be an object with the texts input, which may be empty, and output")
-        yield Instance(*(text.strip() for text in texts))
+        yield Instance(asked.strip(), said.strip())
 
 
 def _of_record(row: Any) -> Task:
