@@ -63,10 +63,19 @@ def show(*tables: RenderableType) -> None:
 
 
 @contextmanager
-def counting(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error while the context lasts; the function it gives is called with how many more are done."""
+def counting(title: str, total: int, note: Callable[[], str] = str) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error while the context lasts; the function it gives is called with how many more are done.
+
+    Behind it stand how many are done a second, and a note.
+    """
     console = Console(stderr=True)
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda more: progress.advance(task, more)
+    behind = (TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, *behind, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=total, note="")
+
+        def done(more: int) -> None:
+            speed = progress.tasks[0].speed
+            progress.update(task, advance=more, note=f"{speed:.2g}/s {note()}" if speed else note())
+
+        yield done

@@ -106,11 +106,20 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A question to a judge: which of two completions of one prompt is better?"""
+    """A question to a judge: which of two completions of one prompt is better?
+
+    `columns` are those of the rows that the two come from in which these agree.
+    """
 
     prompt: Text
     first: Text
     second: Text
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def swapped(self) -> Comparison:
+        """The same, the second completion called the first."""
+        return Comparison(self.prompt, self.second, self.first, self.columns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,12 @@ import pytest
 from rich.console import Console
 
 from accord.chat.screen import Screen
-from accord.chat.served import ServedSaying, Server
+from accord.chat.served import ServedSaying, ServedSpeaker
 from accord.chat.session import Session
 from accord.data import load_data
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
+from accord.prompting.server import Server
 from accord.records import Demonstration, Message, Preference
 from tests.commands.small import accord, save_model
 from tests.engine.test_gguf import policy
@@ -116,7 +117,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
 def heard(server: Server, *lines: str, names: tuple[str, ...] = ("small",), **options: Any) -> tuple[str, Session]:
     file = io.StringIO()
     screen = Screen(Console(file=file, width=80, highlight=False))
-    session = Session([server.speaker(name) for name in names], screen, SAMPLING, **options)
+    session = Session([ServedSpeaker(server, server.model_named(name)) for name in names], screen, SAMPLING, **options)
     session.run(lines)
     return file.getvalue(), session
 
@@ -180,10 +181,10 @@ def test_what_a_server_refuses_is_a_sentence(fake: Fake, monkeypatch: pytest.Mon
     assert shown.endswith(f"\n{url} refuses with the status 400 (the context has 9 tokens).\n")
     fake.key = SECRET
     with pytest.raises(InputError, match=f"^{url} wants a key: set OPENAI_API_KEY to the server's key.$"):
-        Server(url).speaker("small")
+        Server(url).model_named("small")
     monkeypatch.setenv("MY_KEY", "sk-wrong")
     with pytest.raises(InputError, match=f"^{url} does not take the key in MY_KEY: set MY_KEY to the server's key.$"):
-        Server(url, "MY_KEY").speaker("small")
+        Server(url, "MY_KEY").model_named("small")
     monkeypatch.setenv("MY_KEY", SECRET)
     assert "said small" in heard(Server(url, "MY_KEY"), "hi")[0]
     assert SECRET not in repr(Server(url, "MY_KEY"))

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "train": TRAINING | {"report", "results"},
     "methods": TRAINING | {"train"},
     "evaluate": TRAINING | {"results"},
-    "chat": TRAINING,
+    "chat": TRAINING | {"prompting"},
     "worlds": TRAINING,
 }
 FORMULA = ["accord", "feedback", "formula"]

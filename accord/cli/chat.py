@@ -97,14 +97,16 @@ def _served(
 ) -> None:
     """A chat with models of a server; InputError where an option is of models at hand."""
     from accord.chat.screen import Screen
-    from accord.chat.served import Server
+    from accord.chat.served import ServedSpeaker
     from accord.chat.session import Session
+    from accord.prompting.server import Server
 
     for name, given in not_served.items():
         if given:
             raise InputError(f"--{name.replace('_', '-')} is of a model at hand, and this one is served: leave it out.")
     server, screen = Server(url, key), Screen()
-    Session([server.speaker(name) for name in names], screen, sampling, system=system).run(screen.lines())
+    speakers = [ServedSpeaker(server, server.model_named(name)) for name in names]
+    Session(speakers, screen, sampling, system=system).run(screen.lines())
 
 
 def _check(reward: Reward, name: str) -> None:

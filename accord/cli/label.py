@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,14 +19,21 @@ from accord.console import show, status
 from accord.engine.config import TemplateOptions
 from accord.errors import InputError
 from accord.evaluate.options import ChatOptions, RowOptions, takes
+from accord.feedback.formula import kind_of
 from accord.files import write_rows
+from accord.prompting.options import LimitOptions, told
 from accord.records import Comparison, Preference, Prompt, Ranking, Text, Verdict
 
 if TYPE_CHECKING:
     from accord.evaluate.annotators import Beliefs
 
 
-@takes(TemplateOptions)
+@dataclass(kw_only=True)
+class LabelOptions(TemplateOptions, LimitOptions):
+    """By which chat template a model judges, and within which limits a language model is asked."""
+
+
+@takes(LabelOptions)
 def label(
     data: str | list[str],
     out: str,
@@ -40,7 +49,8 @@ def label(
     """Have a judge compare the completions of each prompt, and write what it prefers as rows of chosen and rejected.
 
     A judge who might favor a position is asked in both orders. Ties and answers that cannot be understood are counted
-    and left out.
+    and left out. What a language model replies is kept at once, in --journal or beside --out: a command that was ended,
+    however it was, goes on from there, and asks nothing twice.
 
     Args:
         data: a file of prompts and completions, as `accord sample` writes it, or several; those of one prompt are
@@ -53,36 +63,55 @@ def label(
         pairs: at most so many comparisons of each prompt, in the order of its completions.
         soft: write the judge's probability too, as chosen_probability, and keep ties, as rows of probability .5.
         columns: the data's columns by the names that are read, where they have others: prompt=question,completion=said.
-        options: the fields of `TemplateOptions`, of the model that judges.
+        options: the fields of `LabelOptions`, of the model that judges.
 
     Raises:
-        InputError: no prompt has two different completions, or none is preferred to another.
+        InputError: a server cannot be asked, or the budget is spent, and what was answered is kept; no prompt has two
+            different completions, or none is preferred to another.
     """
     if pairs is not None and pairs < 1:
         raise InputError(f"--pairs must be at least 1, not {pairs}.")
     from accord.data.load import called, load_samples
 
-    comparisons = comparisons_of(((prompt.prompt, text) for prompt, text in load_samples(data, columns)), pairs)
+    comparisons = comparisons_of(load_samples(data, columns), pairs)
     if not comparisons:
         raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
-    named: Any
-    if agreement is None:
-        named = feedback.ai.with_progress(feedback.named.judge_named(judge))
-    else:
-        named = feedback.named.labeler_named(judge, agreement, seed)
-    feedback.named.give_template(named, judge, TemplateOptions(**options))
-    verdicts = feedback.judge.BothOrders(named)(comparisons)
+    named = _judge(judge, agreement, seed, LabelOptions(**options), f"{out}.journal")
+    try:
+        verdicts = feedback.judge.BothOrders(named)(comparisons)
+    finally:
+        for line in told(named.model) if hasattr(named, "model") else ():
+            status(line)
     preferences, counts = feedback.people.labeled(comparisons, verdicts, soft=soft)
+    left_out = f"{counts.ties} ties, {counts.invalid} invalid{_kinds(verdicts)}"
     if counts.ties + counts.invalid == len(comparisons):
-        raise InputError(
-            f"the judge found no completion better than another: {counts.ties} ties, {counts.invalid} invalid."
-        )
+        raise InputError(f"the judge found no completion better than another: {left_out}.")
     write_rows(out, preferences)
-    status(
-        f"label: {len(preferences)} preferences from {len(comparisons)} comparisons, "
-        f"{counts.ties} ties, {counts.invalid} invalid"
-    )
+    status(f"label: {len(preferences)} preferences from {len(comparisons)} comparisons, {left_out}")
     return Path(out)
+
+
+def _judge(name: str, agreement: float | None, seed: int, options: LabelOptions, journal: str) -> Any:
+    """The judge of that name. Raises InputError where options are for others."""
+    if agreement is None and kind_of(name) == "ai":
+        return feedback.ai.with_progress(feedback.ai.ai_judge(name, options=options, journal=journal))
+    for field in fields(LimitOptions):
+        if getattr(options, field.name) != field.default:
+            flag = field.name.replace("_", "-")
+            raise InputError(f"--{flag} is for language models that judge, such as ai:MODEL, and {name} is none.")
+    if agreement is None:
+        named: Any = feedback.named.judge_named(name)
+    else:
+        named = feedback.named.labeler_named(name, agreement, seed)
+    feedback.named.give_template(named, name, options)
+    return named
+
+
+def _kinds(verdicts: Sequence[Verdict]) -> str:
+    """How many verdicts are invalid for which kind of reason, the most frequent first."""
+    reasons = (v.reason.removeprefix(feedback.judge.SWAPPED) for v in verdicts if v.first_wins is None)
+    kinds = Counter(reason.partition(":")[0] for reason in reasons).most_common(9)
+    return f" ({', '.join(f'{count} {kind}' for kind, count in kinds)})" if kinds else ""
 
 
 @takes(RowOptions)
@@ -144,16 +173,19 @@ def aggregate(
     return beliefs
 
 
-def comparisons_of(samples: Iterable[tuple[Text, Text]], most: int | None = None) -> list[Comparison]:
-    """The pairs of different completions of each prompt, at most `most` of them; an empty text is no completion."""
-    grouped: dict[Text, dict[Text, None]] = {}
+def comparisons_of(samples: Iterable[tuple[Prompt, Text]], most: int | None = None) -> list[Comparison]:
+    """The pairs of different completions of each prompt, at most `most` of them; an empty text is no completion.
+
+    A comparison has the columns in which the rows of its two completions agree, of each its first row.
+    """
+    grouped: dict[Text, dict[Text, Mapping[str, Any]]] = {}
     for prompt, completion in samples:
         if completion:
-            grouped.setdefault(prompt, {})[completion] = None
+            grouped.setdefault(prompt.prompt, {}).setdefault(completion, prompt.columns)
     return [
-        Comparison(prompt, first, second)
+        Comparison(prompt, first, second, {k: v for k, v in ours.items() if k in theirs and theirs[k] == v})
         for prompt, completions in grouped.items()
-        for first, second in list(combinations(completions, 2))[:most]
+        for (first, ours), (second, theirs) in list(combinations(completions.items(), 2))[:most]
     ]
 
 

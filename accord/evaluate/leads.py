@@ -91,7 +91,7 @@ class JudgeLeads:
         forward = self.judge(comparisons)
         if getattr(self.judge, "symmetric", False):
             return Leads.of(_leads(forward))
-        swapped = self.judge([Comparison(c.prompt, c.second, c.first) for c in comparisons])
+        swapped = self.judge([c.swapped for c in comparisons])
         orders = [feedback.judge.Orders(*both) for both in zip(forward, swapped, strict=True)]
         return Leads.of(_leads([o.verdict for o in orders]), orders)
 
@@ -109,7 +109,7 @@ class ChatLeads:
 def _as_chat(pair: Comparison) -> Comparison:
     asked = (Message("user", pair.prompt),) if isinstance(pair.prompt, str) and pair.prompt else pair.prompt
     prompt, (first, second) = data.messages.align(asked, pair.first, pair.second)
-    return Comparison(prompt, first, second)
+    return Comparison(prompt, first, second, pair.columns)
 
 
 @dataclass(frozen=True)

@@ -10,51 +10,39 @@ both ways. The answers that they read are untrusted: one that says "choose A" ma
 
 from __future__ import annotations
 
-import math
-import os
+import json
 import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields
-from functools import cached_property
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from string import Formatter
+from typing import Any, TypeAlias
 
-import torch
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from accord.console import counting
-from accord.data.chat import encode_prompt, tokenize
-from accord.engine.generate import evaluating
-from accord.engine.load import load_model
-from accord.engine.models import Policy
-from accord.engine.trees import Branch, Tree, pack
+from accord.engine.config import TemplateOptions
 from accord.errors import InputError
 from accord.feedback.formula import AI
 from accord.feedback.judge import Judge
-from accord.feedback.reward import excerpt, unsampled
-from accord.objectives.segments import segment_sum
-from accord.records import Comparison, Message, Verdict, show
-
-if TYPE_CHECKING:
-    import openai
+from accord.feedback.reward import excerpt, lacking, unsampled
+from accord.prompting.options import AskOptions, LimitOptions, account, bare, prompted
+from accord.prompting.requests import Prompted, Reply, Request
+from accord.records import Comparison, Message, Prompt, Verdict, show
 
 HELPFUL = "Prefer the answer that helps the user more and does no harm."
 """The principle of a judge that is given none."""
 LEAST = 0.01
 """With less probability on the two letters together, the model has not understood that it is to choose."""
-AT_ONCE = 64
-"""Comparisons between two signs of progress."""
+LETTERS = ("A", "B")
 
-Chooser: TypeAlias = Callable[[Sequence[str]], list[Verdict]]
-"""What is asked: one verdict a question, P(the reply is A)."""
-Counting: TypeAlias = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""What shows how far a judge is: a context, given a title and a number, that gives a function of how many are done."""
+Counting: TypeAlias = Callable[..., AbstractContextManager[Callable[[int], None]]]
+"""What shows how far a judge is: `accord.console.counting`, or the like."""
 
-_QUESTION = """\
+QUESTION = """\
 Below is a conversation with an assistant, and two answers that it could give next.
 
 {principle}
@@ -69,189 +57,158 @@ Below is a conversation with an assistant, and two answers that it could give ne
 {second}
 
 Which answer is to be preferred? Reply with the letter A or B, and nothing else."""
+"""What the model is asked, unless a judge has a template of its own."""
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class JudgeConfig:
+@dataclass(kw_only=True, config=ConfigDict(extra="forbid"))
+class JudgeConfig(AskOptions):
     """An AI judge as a YAML file describes it."""
 
-    model: str
-    """A folder, a Hugging Face Hub name or smollm2; with `server`, what the server calls the model."""
     principles: tuple[str, ...] = (HELPFUL,)
-    server: str | None = None
-    """The base URL of an OpenAI-compatible server, such as http://localhost:8000/v1."""
-    key: str = "OPENAI_API_KEY"
-    """The environment variable that holds the server's key."""
+    template: str = QUESTION
+    """What the model is asked: {principle}, {prompt}, {first} and {second} stand for themselves, and any other name for
+    the row's column of that name. It is to reply with A or B."""
     max_tokens: int = 8
-    """Of a reply; reasoning models need more."""
+    """Of a served reply; reasoning models need more."""
     logprobs: bool = True
     """Whether the server is asked for the letters' probabilities; without them a reply counts as 1 or 0."""
-    parallel: int = 8
-    """Questions under way at a time."""
 
 
 class AIJudge:
     """A judge that asks a language model by each of its principles; `counting`, silent at first, shows how far it is.
 
-    Raises InputError where there is no principle, or one is empty.
+    A reply has at most `max_tokens`; 0 where the letters' probabilities are enough, which a model at hand always gives.
+
+    Raises InputError where there is no principle, or one is empty, or the template has no place for what is compared.
     """
 
-    def __init__(self, choose: Chooser, principles: Sequence[str] = (HELPFUL,)) -> None:
+    def __init__(
+        self,
+        model: Prompted,
+        principles: Sequence[str] = (HELPFUL,),
+        *,
+        template: str = QUESTION,
+        max_tokens: int = 0,
+        logprobs: bool = True,
+    ) -> None:
         if not principles or not all(isinstance(p, str) and p.strip() for p in principles):
             raise InputError(f"an AI judge's principles are a list of sentences, not {list(principles)}")
-        self.choose, self.principles = choose, tuple(principles)
-        self.counting: Counting = lambda title, total: nullcontext(lambda more: None)
+        self.model, self.principles, self.max_tokens = model, tuple(principles), max_tokens
+        self.template, self.choices = template, LETTERS if logprobs else ()
+        self.names = _names(template, self.principles)
+        self.made_of = (model,)
+        self.counting: Counting = lambda title, total, note: nullcontext(lambda more: None)
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """One verdict per comparison: the mean over the principles whose answers are valid."""
+        """One verdict per comparison: the mean over the principles whose answers are valid.
+
+        Raises InputError where a comparison lacks a column of the template, or a server answers nothing.
+        """
+        requests = [self.request(p, c) for c in comparisons for p in self.principles]
+        with self.counting("judge", len(requests), lambda: account(self.model)) as done:
+            replies = self.model(requests, lambda place, reply: done(1))
+        if replies and hasattr(bare(self.model), "server") and all(reply.text is None for reply in replies):
+            raise InputError(f"{self.model.name} gave no answer ({replies[0].reason}); see the judge's settings.")
         verdicts: list[Verdict] = []
-        with self.counting("judge", len(comparisons)) as done:
-            for start in range(0, len(comparisons), AT_ONCE):
-                some = comparisons[start : start + AT_ONCE]
-                answers = iter(self.choose([question(p, c) for c in some for p in self.principles]))
-                for _ in some:
-                    said = [next(answers) for _ in self.principles]
-                    valid = [answer.first_wins for answer in said if answer.first_wins is not None]
-                    verdicts.append(Verdict(sum(valid) / len(valid)) if valid else said[0])
-                done(len(some))
+        for start in range(0, len(replies), len(self.principles)):
+            said = [verdict(reply) for reply in replies[start : start + len(self.principles)]]
+            valid = [answer.first_wins for answer in said if answer.first_wins is not None]
+            verdicts.append(Verdict(sum(valid) / len(valid)) if valid else said[0])
         return verdicts
 
+    def request(self, principle: str, pair: Comparison) -> Request:
+        """What the model is asked of one pair by one principle: a chat, or a text where it reads no chats."""
+        first, second = (unsampled(pair.prompt, text).text for text in (pair.first, pair.second))
+        known = {"principle": principle, "prompt": show(pair.prompt), "first": first, "second": second}
+        self.check(Prompt(pair.prompt, pair.columns))
+        text = "".join(head + said for head, said in self._filled({**pair.columns, **known}))
+        is_chat = getattr(bare(self.model), "has_template", True)
+        prompt = (Message("user", text),) if is_chat else f"{text}\n\n"
+        return Request(prompt=prompt, max_tokens=self.max_tokens, choices=self.choices)
 
-def question(principle: str, comparison: Comparison) -> str:
-    """What the model is asked of one pair by one principle."""
-    first, second = (unsampled(comparison.prompt, text).text for text in (comparison.first, comparison.second))
-    return _QUESTION.format(principle=principle, prompt=show(comparison.prompt), first=first, second=second)
+    def _filled(self, known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """The template's texts, each with what stands behind it."""
+        for head, name, _, _ in Formatter().parse(self.template):
+            said = "" if name is None else known[name]
+            yield head, said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
 
-
-class Local:
-    """A model at hand, of which the probabilities of both letters are computed; a question too long has no answer.
-
-    The question is computed once for both letters. The model stays as it is given: where it computes in less than
-    float32, it is asked through a copy that holds rounded weights, made when it is first asked.
-    """
-
-    def __init__(self, model: Policy, *, tokens_per_pass: int = 2048) -> None:
-        self.model, self.tokens_per_pass = model, tokens_per_pass
-        self.letters = [Branch(tuple(tokens)) for tokens in tokenize(model.tokenizer, ["A", "B"])]
-
-    @cached_property
-    def _reader(self) -> Policy:
-        return self.model if self.model.dtype == torch.float32 else self.model.frozen_copy()
-
-    def __call__(self, questions: Sequence[str]) -> list[Verdict]:
-        """One verdict a question."""
-        longest = self.model.context or math.inf
-        chat = getattr(self.model.tokenizer, "chat_template", None) is not None
-        verdicts = [Verdict(None, "")] * len(questions)
-        trees = []
-        for i, text in enumerate(questions):
-            prompt = encode_prompt(self.model.tokenizer, (Message("user", text),) if chat else f"{text}\n\n")
-            tree = Tree(prompt, tuple(self.letters), row=i)
-            if tree.size <= longest:
-                trees.append(tree)
-            else:
-                verdicts[i] = Verdict(None, f"the question has {tree.size} tokens, and the judge reads {longest}")
-        with torch.no_grad(), evaluating(self._reader.network):
-            for batch in pack(trees, self.tokens_per_pass, self.model.device):
-                logp = self._reader.log_probs(batch).double()
-                pairs = segment_sum(logp, batch.owner, batch.branches).exp().view(-1, 2).tolist()
-                for tree, (a, b) in zip(batch.trees, pairs, strict=True):
-                    verdicts[tree.row] = verdict(a, b)
-        return verdicts
+    def check(self, prompt: Prompt, row: int = -1) -> None:
+        """Raise InputError where a row lacks a column that the template has a place for."""
+        for name in self.names:
+            if name not in prompt.columns:
+                raise lacking("the judge's template", name, prompt.columns, row)
 
 
-def verdict(a: float, b: float) -> Verdict:
-    """From the probabilities of the two letters, which need not sum to 1."""
-    if not a + b >= LEAST:
-        return Verdict(None, f"the judge gives the letters A and B a probability of {a + b:.2g} together")
-    return Verdict(a / (a + b))
+def _names(template: str, principles: Sequence[str]) -> list[str]:
+    """The columns that a template has places for; InputError where it lacks a place, or is no template."""
+    try:
+        parts = [(name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template)]
+    except ValueError as error:
+        raise InputError(f"the judge's template is none ({error}); a brace of the text is written twice.") from None
+    places = {name for name, _, _ in parts if name is not None}
+    wrong = next(
+        (n for n, spec, how in parts if n is not None and (spec or how or not re.fullmatch(r"[\w -]+", n))), None
+    )
+    if wrong is not None:
+        raise InputError(
+            f"the judge's template has {{{wrong}}}, which is no name; a brace of the text is written twice."
+        )
+    for name in ("first", "second", *(["principle"] if principles != (HELPFUL,) else [])):
+        if name not in places:
+            raise InputError(f"the judge's template has no place for {{{name}}}.")
+    return sorted(places - {"principle", "prompt", "first", "second"})
 
 
 _LETTER = re.compile(r"[\W_]*(?:[Aa]nswer\W+)?([AB])(?:[^\w\s]|\n|\s*$)")
 """A reply that chooses begins with its letter: A, (B), **A**, Answer: B; but not "A better answer would be ..."."""
-_FAILED = "gave no answer"
 
 
-class Served:
-    """The letter that a served model chooses, or its probability where the server gives that.
+def verdict(reply: Reply) -> Verdict:
+    """From the letters' probabilities, which need not sum to 1, where they are known, or else what was said.
 
-    Each question is a request of its own, with `timeout` seconds for an answer, and is asked again up to `retries`
-    times where the server is busy or too slow; a question that fails even so has an invalid verdict, with the cause.
-
-    Raises InputError where the `judge` extra is not installed.
+    The reason of one that is not valid begins with its kind.
     """
-
-    def __init__(self, settings: JudgeConfig, url: str, *, timeout: float = 60.0, retries: int = 3) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise InputError(f"a judge's server is reached by http:// or https://, not by {url}")
-        if settings.parallel < 1 or settings.max_tokens < 1:
-            numbers = f"{settings.parallel}, {settings.max_tokens}"
-            raise InputError(f"a judge's parallel, max_tokens must be positive, not {numbers}")
-        self.settings, self.url = settings, url
-        try:
-            from openai import OpenAI
-        except ImportError:
-            raise InputError("a served judge needs openai: pip install 'accord[judge]'") from None
-        key = os.environ.get(settings.key) or "none"
-        self.client = OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=retries)
-
-    def __call__(self, questions: Sequence[str]) -> list[Verdict]:
-        """One verdict a question; InputError where the server refuses such requests, or answers none of them."""
-        with ThreadPoolExecutor(self.settings.parallel) as threads:
-            verdicts = list(threads.map(self._ask, questions))
-        if verdicts and all(v.first_wins is None and v.reason.startswith(_FAILED) for v in verdicts):
-            raise InputError(f"{self.url} {verdicts[0].reason}; see that the server runs there")
-        return verdicts
-
-    def _ask(self, text: str) -> Verdict:
-        import openai
-
-        wanted: dict[str, Any] = {"logprobs": True, "top_logprobs": 5} if self.settings.logprobs else {}
-        try:
-            reply = self.client.chat.completions.create(
-                model=self.settings.model, messages=[{"role": "user", "content": text}], temperature=0.0,
-                max_tokens=self.settings.max_tokens, **wanted,
-            )  # fmt: skip
-        except (openai.RateLimitError, openai.InternalServerError, openai.APIConnectionError) as error:
-            return Verdict(None, f"{_FAILED} ({without_key(error, self.client.api_key)})")
-        except openai.APIStatusError as error:
-            raise InputError(
-                f"{self.url} refuses the question with the status {error.status_code} "
-                f"({without_key(error, self.client.api_key)}); see the judge's settings, and that {self.settings.key} "
-                "holds the server's key"
-            ) from None
-        if not reply.choices:
-            return Verdict(None, f"{_FAILED} (no choices)")
-        return _chosen(reply.choices[0])
+    if reply.text is None:
+        return Verdict(None, reply.reason)
+    begun = _LETTER.match(reply.text)
+    if begun is None and (reply.text or reply.choices is None):
+        kind = "cut before a letter" if reply.is_cut else "no letter"
+        return Verdict(None, f"{kind}: the judge replied {excerpt(repr(reply.text))}, and neither A nor B")
+    if reply.choices is None:
+        return Verdict(1.0 if begun and begun[1] == "A" else 0.0)
+    a, b = (reply.choices[letter] for letter in LETTERS)
+    if not a + b >= LEAST:
+        return Verdict(None, f"unclear: the judge gives the letters A and B a probability of {a + b:.2g} together")
+    return Verdict(a / (a + b))
 
 
-def without_key(error: openai.APIError, key: str) -> str:
-    """What a server said, which may quote the key it was given, if it was given one."""
-    return excerpt(error.message if key == "none" else error.message.replace(key, "***"), 200)
-
-
-def _chosen(choice: Any) -> Verdict:
-    """From the probabilities of the reply's first letter where they were given, or else the reply itself."""
-    begun = _LETTER.match(choice.message.content or "")
-    if begun is None:
-        return Verdict(None, f"the judge replied {excerpt(repr(choice.message.content))}, and neither A nor B")
-    said = begun[1]
-    tokens = getattr(choice.logprobs, "content", None) or ()
-    tops = next((token.top_logprobs for token in tokens if token.token.strip() == said), None) or ()
-    a, b = (sum(math.exp(top.logprob) for top in tops if top.token.strip() == letter) for letter in "AB")
-    return Verdict(a / (a + b)) if a + b > 0 else Verdict(1.0 if said == "A" else 0.0)
-
-
-def ai_judge(name: str, *, dtype: str = "float32") -> AIJudge:
+def ai_judge(
+    name: str,
+    *,
+    dtype: str | None = None,
+    options: LimitOptions | TemplateOptions | None = None,
+    journal: str | None = None,
+) -> AIJudge:
     """The judge that `ai:MODEL`, `ai:MODEL@URL` or a YAML file of `JudgeConfig` describes.
 
-    A model that is not served computes in the precision called `dtype`. Raises InputError where the file, the model or
+    `options` that are not at their defaults go before what the file says; `journal` is kept where neither names one. A
+    model that is not served computes in the precision called `dtype`. Raises InputError where the file, the model or
     the `judge` extra is not there, or the file describes no judge.
     """
-    settings = _read(name)
-    if settings.server is None:
-        return AIJudge(Local(load_model(settings.model, dtype=dtype)), settings.principles)
-    return AIJudge(Served(settings, settings.server), settings.principles)
+    config = _read(name)
+    given = {f.name: getattr(options, f.name) for f in fields(options)} if options else {}
+    known = {f.name: f.default for f in fields(config)}
+    given = {name: value for name, value in given.items() if value != known[name]}
+    config = replace(config, **{"journal": config.journal or journal, **({"dtype": dtype} if dtype else {}), **given})
+    settings: Mapping[str, Any] = {name: getattr(config, name) for name in ("principles", "template", "logprobs")}
+    if config.max_tokens < 1:
+        raise InputError(f"a judge's max_tokens must be positive, not {config.max_tokens}")
+    most = config.max_tokens if config.server else 0
+    model = prompted(config, {**settings, "max_tokens": most})
+    return AIJudge(
+        model, config.principles, template=config.template, max_tokens=most,
+        logprobs=config.logprobs or not config.server,
+    )  # fmt: skip
 
 
 def _read(name: str) -> JudgeConfig:

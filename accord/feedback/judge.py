@@ -20,6 +20,9 @@ from torch import Tensor
 from accord.feedback.reward import Reward, score_texts
 from accord.records import Comparison, Sample, Text, Verdict
 
+SWAPPED = "in the swapped order: "
+"""What the reason of an invalid verdict begins with, where the other order has a valid one."""
+
 
 class Judge(Protocol):
     """Anything that compares: people, an AI judge, a verifier, a simulated labeler.
@@ -41,7 +44,9 @@ def judge_samples(judge: Judge, first: Sequence[Sample], second: Sequence[Sample
     samples = getattr(judge, "samples", None)
     if samples is not None:
         return list(samples(first, second))
-    return judge([Comparison(a.prompt.prompt, a.text, b.text) for a, b in zip(first, second, strict=True)])
+    return judge(
+        [Comparison(a.prompt.prompt, a.text, b.text, a.prompt.columns) for a, b in zip(first, second, strict=True)]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,7 @@ class Orders:
         if self.swapped is None or self.forward.first_wins is None:
             return self.forward
         if self.swapped.first_wins is None:
-            return Verdict(None, f"in the swapped order: {self.swapped.reason}")
+            return Verdict(None, f"{SWAPPED}{self.swapped.reason}")
         p, q = self.forward.first_wins, self.swapped.first_wins
         if 0 < p < 1 and 0 < q < 1:
             return Verdict(1 / (1 + exp((log(q) - log(1 - q) - (log(p) - log(1 - p))) / 2)))
@@ -158,7 +163,7 @@ class BothOrders:
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         if getattr(self.judge, "symmetric", False):
             return self.judge(comparisons)
-        swapped = [Comparison(c.prompt, c.second, c.first) for c in comparisons]
+        swapped = [c.swapped for c in comparisons]
         verdicts, n = self.judge([*comparisons, *swapped]), len(comparisons)
         return [Orders(*both).verdict for both in zip(verdicts[:n], verdicts[n:], strict=True)]
 

@@ -20,7 +20,7 @@ from accord.engine.config import TemplateOptions
 from accord.engine.load import load_classifier, load_reward_model
 from accord.engine.models import AnyModel, Model, PreferenceNetwork
 from accord.errors import InputError, nearest
-from accord.feedback.ai import AIJudge, Local, ai_judge
+from accord.feedback.ai import AIJudge, ai_judge
 from accord.feedback.combine import Combined, ensemble, weighted
 from accord.feedback.formula import VERIFIERS, WORLDS, kind_of, terms
 from accord.feedback.functions import FunctionJudge, FunctionReward, RemoteReward
@@ -29,6 +29,7 @@ from accord.feedback.learned import Learned, LearnedJudge, LearnedReward
 from accord.feedback.people import Recorded, Simulated
 from accord.feedback.reward import Reward, TextReward
 from accord.feedback.verifiers import verifier_named
+from accord.prompting.local import Local
 
 
 def reward_named(spec: str, policy: Model | None = None) -> Reward:
@@ -162,8 +163,6 @@ def as_measure(measure: Any, policy: Model | None = None) -> Reward | Judge:
 
 def models_in(judge: Any) -> Iterator[Learned | Local]:
     """What reads texts by a model's chat template, of all that a judge or a reward is made of."""
-    if isinstance(judge, AIJudge):
-        judge = judge.choose
     if isinstance(judge, Learned | Local):
         yield judge
     for part in getattr(judge, "made_of", ()):

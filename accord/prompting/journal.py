@@ -1,8 +1,8 @@
 """A journal of replies, which asks nothing twice: what was paid for is kept, however the work ends.
 
-A journal is a text file that only grows: a line says what it is of, and then every line is a reply, written at once, in
-the order in which replies come. A line that was torn off when the work was killed is taken away when it goes on. Replies
-are known by a digest of the request and of everything else that decides them, so their order means nothing.
+A journal is a text file that only grows: a line says what it is of, and then every line is a reply, written at once, as
+replies come. A line that was torn off when the work was killed is taken away when it goes on. Replies are known by a
+digest of the request and of everything else that decides them, so their order means nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +33,7 @@ class Journal:
     """A model whose replies are kept in a file, and that is asked only for what is not there.
 
     Equal requests are asked once. Replies without a text are written down, and asked for again next time. `settings`
-    are the asker's own that a journal is of, beside the model's; the file is opened when the model is first asked.
+    are the asker's own that a journal is of, beside the model's. The file is one run's alone while it asks.
 
     Raises InputError where the file is no journal, is of other settings, is in use, or cannot be read or written.
     """
@@ -45,7 +46,7 @@ class Journal:
         self.replies: dict[str, Reply] = {}
         self.counts: Counter[str] = Counter()
         self._file: IO[bytes] | None = None
-        self._is_read = False
+        self._size = -1  # of the file as it is known
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -66,9 +67,10 @@ class Journal:
         self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None = None
     ) -> list[Reply]:
         """A reply for each request, in order; raises as the model does, and says what is kept."""
-        if not self._is_read:
-            self._read()
-        tell = on_reply or (lambda place, reply: None)
+        with self._opened():
+            return self._replies(requests, on_reply or (lambda place, reply: None))
+
+    def _replies(self, requests: Sequence[Request], tell: Callable[[int, Reply], None]) -> list[Reply]:
         replies: dict[int, Reply] = {}
         places: dict[str, list[int]] = {}
         for i, request in enumerate(requests):
@@ -82,9 +84,8 @@ class Journal:
         keys = list(places)
 
         def keep(place: int, reply: Reply) -> None:
-            key = keys[place]
-            self._write(key, reply)
-            for i in places[key]:
+            self._write(keys[place], reply)
+            for i in places[keys[place]]:
                 replies[i] = reply
                 tell(i, reply)
 
@@ -112,6 +113,32 @@ class Journal:
         if reply.text is not None:
             self.replies[key] = reply
 
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """The file, which is this run's alone within the block; it is read where it has more than is known."""
+        try:
+            if self.path.exists():
+                self._open()
+                self._read()
+            yield
+        finally:
+            if self._file is not None:
+                self._size = self._file.tell()
+                self._file.close()
+                self._file = None
+
+    def _open(self) -> None:
+        try:
+            file = self.path.open("ab")
+        except OSError as error:
+            raise InputError(f"the journal {self.path} cannot be written ({error.strerror}).") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise InputError(f"the journal {self.path} is in use by another run; name another, or wait.") from None
+        self._file = file
+
     @property
     def _head(self) -> bytes:
         return _line({MARK: VERSION, "of": self.settings})
@@ -128,33 +155,22 @@ class Journal:
         except OSError as error:
             raise InputError(f"the journal {self.path} cannot be written ({error.strerror}).") from None
 
-    def _open(self) -> None:
-        file = self.path.open("ab")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            raise InputError(f"the journal {self.path} is in use by another run; name another, or wait.") from None
-        self._file = file
-
     def _read(self) -> None:
-        """What is known from before, if there is a file."""
-        if self.path.exists():
-            try:
-                self._open()
-                content = self.path.read_bytes()
-            except OSError as error:
-                raise InputError(f"the journal {self.path} cannot be read ({error.strerror}).") from None
-            whole, _, torn = content.rpartition(b"\n")
-            lines = [_parsed(line) for line in whole.split(b"\n")] if whole else []
-            if lines or not self._head.startswith(torn):
-                self._check(lines[0] if lines else None)
-            os.truncate(self.path, len(content) - len(torn))
-            for line in lines[1:]:
-                self._take(line)
-            if not lines:
-                self._append(self._head)
-        self._is_read = True
+        """What is in the file, but for what was torn off."""
+        content = self.path.read_bytes()
+        if len(content) == self._size:
+            return
+        whole, _, torn = content.rpartition(b"\n")
+        lines = [_parsed(line) for line in whole.split(b"\n")] if whole else []
+        if lines or not self._head.startswith(torn):
+            self._check(lines[0] if lines else None)
+        os.truncate(self.path, len(content) - len(torn))
+        for name in ("failed before", "unreadable"):
+            del self.counts[name]
+        for line in lines[1:]:
+            self._take(line)
+        if not lines:
+            self._append(self._head)
         if self.counts["unreadable"]:
             status(f"{self.path}: {self.counts['unreadable']} lines cannot be read, and are left out")
 

@@ -108,11 +108,11 @@ class Local:
         """Why a request cannot be answered, if it cannot."""
         context, choices = self.model.context, tokenize(self.model.tokenizer, asked.request.choices)
         if not asked.tokens:
-            return "the prompt is empty, and the tokenizer has no token that begins a text"
+            return "nothing to read: the prompt is empty, and the tokenizer has no token that begins a text"
         room = max(asked.request.max_tokens, *map(len, choices), 0)
         if context is None or len(asked.tokens) + room <= context:
             return ""
-        return f"the prompt has {len(asked.tokens)} tokens, with {room} of the reply more than the {context} it reads"
+        return f"too long: {len(asked.tokens)} tokens and {room} of the reply, where {self.name} reads {context}"
 
     def _answered(self, group: list[_Asked], sampling: Sampling) -> Iterator[tuple[Request, Reply]]:
         begun = self._choices([asked for asked in group if asked.request.choices])

@@ -12,7 +12,7 @@ from accord.engine.config import TemplateOptions, require_positive
 from accord.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from accord.prompting.requests import Prompted
 
@@ -46,11 +46,8 @@ class LimitOptions:
         require_positive(**{name: value for name in limits if (value := getattr(self, name)) is not None})
         if self.retries < 0:
             raise InputError(f"retries must not be negative, but is {self.retries}.")
-        prices = (self.price_in, self.price_out)
-        if (None in prices and prices != (None, None)) or any(price is not None and price < 0 for price in prices):
-            raise InputError("prices are two numbers that are not negative: price_in and price_out.")
-        if self.budget is not None and self.price_in is None:
-            raise InputError("a budget needs the prices of a million tokens: price_in and price_out.")
+        if any(price is not None and price < 0 for price in (self.price_in, self.price_out)):
+            raise InputError(f"prices must not be negative, but are {self.price_in} and {self.price_out}.")
 
 
 @dataclass(kw_only=True)
@@ -85,7 +82,7 @@ def at_hand(options: AskOptions) -> Prompted:
     from accord.engine.load import load_model
     from accord.prompting.local import Local
 
-    for name in ("requests_per_minute", "tokens_per_minute", "price_in", "budget"):
+    for name in ("requests_per_minute", "tokens_per_minute", "price_in", "price_out", "budget"):
         if getattr(options, name) is not None:
             raise InputError(f"{name} is of a served model, and {options.model} is at hand: leave it out.")
     model = load_model(options.model, dtype=options.dtype)
@@ -100,4 +97,40 @@ def _served(options: AskOptions, url: str) -> Prompted:
         raise InputError(
             f"chat_template and system are of a model at hand, and {options.model} is served: leave them out."
         )
+    if (options.price_in is None) != (options.price_out is None):
+        raise InputError("prices are two numbers: price_in and price_out, of a million tokens each.")
+    if options.budget is not None and options.price_in is None:
+        raise InputError("a budget needs the prices of a million tokens: price_in and price_out.")
     return Served(Server(url, options.key), options.model, options)
+
+
+def bare(model: Prompted) -> Any:
+    """The model itself, without its journal."""
+    return getattr(model, "inner", model)
+
+
+def account(model: Prompted) -> str:
+    """What a served model has read and written, and what that cost, in a few words; nothing of a model at hand."""
+    served = bare(model)
+    if not hasattr(served, "purse"):
+        return ""
+    return f"{served.tokens:,} tokens" + (f", {served.purse}" if served.limits.price_in is not None else "")
+
+
+def told(model: Prompted) -> Iterator[str]:
+    """Lines that say what became of requests: how many were kept, asked and failed, and what failed on the way."""
+    served, counts = bare(model), getattr(model, "counts", {})
+    if counts:
+        yield (
+            f"{model.name}: {counts['kept before']:,} replies kept before, {counts['asked']:,} more, "
+            f"{counts['failed']:,} requests without one; kept in {model.path}"  # type: ignore[attr-defined]
+        )
+    if not hasattr(served, "faults"):
+        return
+    parts = [f"{count:,} {kind}" for kind, count in sorted(served.faults.items())]
+    if parts:
+        yield f"tries that failed: {', '.join(parts)}"
+    if served.reasoning:
+        yield f"{served.reasoning:,} replies began with a block of reasoning, which is left out"
+    if served.tokens:
+        yield account(model)

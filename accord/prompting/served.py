@@ -1,24 +1,21 @@
 """A served model that is asked by prompts: many requests at a time, each asked again where the server falters.
 
-Waits between tries are drawn from [0, min(60, 2^(tries - 1))] seconds ("full jitter", after which many clients do not
-come back together), or are what the server asks for by Retry-After. A try has `timeout` seconds in all, so that a reply
-which drips in is too slow as well.
+A try has `timeout` seconds in all, so that a reply which drips in is too slow as well. How tries can fail, and when
+they are made again: `accord.prompting.faults`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import math
-import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from time import time
 from typing import TYPE_CHECKING, Any
 
 from accord.errors import InputError
+from accord.prompting.faults import BROKEN, BUSY, REFUSED, SLOW, UNREACHED, UNREADABLE, Fault, fault_of, wait_for
 from accord.prompting.limits import Pace, Purse
 from accord.prompting.requests import Reply, Request, without_reasoning
 from accord.prompting.server import Server
@@ -30,26 +27,10 @@ if TYPE_CHECKING:
 
     from accord.prompting.options import LimitOptions
 
-UNREACHED, BUSY, FAILING, SLOW, BROKEN, UNREADABLE, REFUSED = (
-    "no connection", "busy (429)", "server error (5xx)", "too slow", "broken off", "unreadable", "refused",
-)  # fmt: skip
-"""How a try can fail."""
-FEW = 2
-"""Tries at a server that was never reached."""
-LONGEST = 600.0
-"""Seconds that a server can have all requests wait; where it asks for more, the work is ended."""
-BASE = 1.0
-"""Seconds at most before the second try."""
 SECRET = 8
 """Characters of what is taken for a secret where a reply quotes it."""
-
-
-class Fault(Exception):
-    """A try that failed: how, what was said, whether another can do better, and when."""
-
-    def __init__(self, kind: str, told: str, *, passes: bool = True, wait: float | None = None) -> None:
-        super().__init__(f"{kind}: {told}" if told else kind)
-        self.kind, self.told, self.passes, self.wait = kind, told, passes, wait
+FEW = 2
+"""Tries at a server that was never reached."""
 
 
 @dataclass
@@ -95,9 +76,7 @@ class Served:
         """
         return _run(self._replies(requests, on_reply))
 
-    async def _replies(
-        self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None
-    ) -> list[Reply]:
+    async def _replies(self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None) -> list[Reply]:
         replies: dict[int, Reply] = {}
         waiting = iter(enumerate(requests))
 
@@ -127,12 +106,12 @@ class Served:
         def again(error: BaseException) -> bool:
             return isinstance(error, Fault) and error.passes and call.stopped is None
 
-        tries = AsyncRetrying(retry=retry_if_exception(again), stop=self._is_enough, wait=_wait, reraise=True)
+        tries = AsyncRetrying(retry=retry_if_exception(again), stop=self._is_enough, wait=wait_for, reraise=True)
         try:
-            reply = await tries(self._try, request, call)
+            reply: Reply = await tries(self._try, request, call)
         except Fault as fault:
             if call.stopped is None:
-                self._missed += 1
+                self._missed += fault.kind != REFUSED
                 if fault.kind == UNREACHED:
                     raise InputError(fault.told) from None
                 if self._missed >= 4 * self.limits.parallel:
@@ -163,7 +142,8 @@ class Served:
             try:
                 reply = await asyncio.wait_for(self._asked(request, call.client), self.limits.timeout)
             except Exception as error:
-                fault = self._fault(error)
+                fault = fault_of(error, self.server, self.model, self.limits.timeout)
+                self.pace.hold(fault.wait or 0.0) if fault.kind == BUSY else None
                 self.faults[fault.kind] += 1
                 if fault.kind in (SLOW, BROKEN, UNREADABLE):  # which the server may have worked for
                     self.purse.spent += most
@@ -192,10 +172,11 @@ class Served:
                 return self._read(await client.chat.completions.create(messages=messages, **body), request)
             return self._read(await client.completions.create(prompt=show(request.prompt), **body), request)
         except Exception as error:
-            if "logprobs" in body and "logprobs" in str(error) and getattr(error, "status_code", 0) in (400, 422):
-                self.logprobs = False  # it has none, and says so
-                return await self._asked(request, client)
-            raise
+            told = f"{error} {getattr(error, 'body', '')}"
+            if "logprobs" not in body or "logprobs" not in told or getattr(error, "status_code", 0) not in (400, 422):
+                raise
+            self.logprobs = False  # it has none, and says so
+            return await self._asked(request, client)
 
     def _read(self, given: Any, request: Request) -> Reply:
         """The reply in a response, which may be anything."""
@@ -206,72 +187,17 @@ class Served:
             if raw is None and is_chat and choice.finish_reason in ("length", "stop"):
                 raw = ""
             text = without_reasoning(raw) if is_chat else raw
-            counted = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
+            counted = [max(int(getattr(usage, f"{name}_tokens", 0) or 0), 0) for name in ("prompt", "completion")]
             begun = _choices(choice.logprobs, len(raw) - len(text), request.choices)
             reply = Reply(
                 text=self.server.masked(text, SECRET), is_cut=choice.finish_reason == "length", choices=begun,
-                tokens_in=int(counted[0] or 0), tokens_out=int(counted[1] or 0),
+                tokens_in=counted[0], tokens_out=counted[1],
             )  # fmt: skip
         except (AttributeError, TypeError, IndexError, KeyError, ValueError) as error:
             said = getattr(given, "error", None) or given
             raise Fault(UNREADABLE, self.server.without_key(" ".join(str(said).split()))) from error
         self.reasoning += text != raw
         return reply
-
-    def _fault(self, error: Exception) -> Fault:
-        """What an error of a try means. Raises InputError where it is one of all requests."""
-        import openai
-
-        if isinstance(error, Fault):
-            return error
-        if isinstance(error, asyncio.TimeoutError | openai.APITimeoutError):
-            return Fault(SLOW, f"no reply within {self.limits.timeout:g} seconds")
-        if isinstance(error, openai.APIConnectionError):
-            refusal = self.server.refusal(error)
-            if type(error.__cause__).__name__.startswith("Connect"):
-                return Fault(UNREACHED, str(refusal))
-            return Fault(BROKEN, self.server.without_key(str(error.__cause__ or error.message)))
-        if not isinstance(error, openai.APIStatusError):
-            if isinstance(error, openai.APIError | ValueError):
-                return Fault(UNREADABLE, self.server.without_key(str(error)))
-            raise error
-        told = self.server.without_key(error.message)
-        if error.status_code in (401, 402, 403, 404):
-            raise self.server.refusal(error, self.model) from None
-        if error.status_code == 429:
-            if error.code == "insufficient_quota":
-                raise InputError(f"{self.server} says that the quota is spent ({told}).") from None
-            wait = _retry_after(error)
-            if wait is not None and wait > LONGEST:
-                raise InputError(f"{self.server} asks to be left alone for {wait:,.0f} seconds ({told}).") from None
-            self.pace.hold(wait or 0.0)
-            return Fault(BUSY, told, wait=wait)
-        if error.status_code >= 500 or error.status_code in (408, 409, 425):
-            return Fault(FAILING, f"{error.status_code} {told}", wait=_retry_after(error))
-        return Fault(REFUSED, f"{error.status_code} {told}", passes=False)
-
-
-def _wait(state: RetryCallState) -> float:
-    """Seconds before another try."""
-    from tenacity import wait_random_exponential
-
-    fault = state.outcome.exception() if state.outcome else None
-    if isinstance(fault, Fault) and fault.wait is not None:
-        return fault.wait + random.uniform(0, BASE)
-    return wait_random_exponential(multiplier=BASE, max=60)(state)
-
-
-def _retry_after(error: openai.APIStatusError) -> float | None:
-    """The seconds for which the server asks, as a number or a date, if it does."""
-    given = error.response.headers.get("retry-after", "")
-    try:
-        seconds = float(given)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(given).timestamp() - time()
-        except (TypeError, ValueError):
-            return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
 def _choices(logprobs: Any, start: int, choices: Sequence[str]) -> dict[str, float] | None:
@@ -304,8 +230,8 @@ def _steps(logprobs: Any) -> list[tuple[str, list[tuple[str, float]]]]:
     content = getattr(logprobs, "content", None)
     if content is not None:
         return [(step.token, [(top.token, top.logprob) for top in step.top_logprobs or ()]) for step in content]
-    tops = getattr(logprobs, "top_logprobs", None) or ()
-    return [(token, list((top or {}).items())) for token, top in zip(getattr(logprobs, "tokens", None) or (), tops)]
+    tokens, tops = (getattr(logprobs, name, None) or () for name in ("tokens", "top_logprobs"))
+    return [(token, list((top or {}).items())) for token, top in zip(tokens, tops, strict=False)]
 
 
 def _run(work: Coroutine[Any, Any, list[Reply]]) -> list[Reply]:

@@ -54,8 +54,10 @@ def test_at_temperature_0_every_token_is_the_likeliest(base: str, tmp_path: Path
 
 
 def test_pairs_of_different_completions() -> None:
-    samples = [("p", "a"), ("q", "z"), ("p", "b"), ("p", "a"), ("p", ""), ("p", "c")]
-    every = [Comparison("p", "a", "b"), Comparison("p", "a", "c"), Comparison("p", "b", "c")]
+    rows = [("p", "a", 1), ("q", "z", 1), ("p", "b", 2), ("p", "a", 2), ("p", "", 1), ("p", "c", 1)]
+    samples = [(Prompt(prompt, {"right": "x", "n": n}), text) for prompt, text, n in rows]
+    one, both = {"right": "x"}, {"right": "x", "n": 1}
+    every = [Comparison("p", "a", "b", one), Comparison("p", "a", "c", both), Comparison("p", "b", "c", one)]
     assert comparisons_of(samples) == every
     assert comparisons_of(samples, most=2) == every[:2]
 

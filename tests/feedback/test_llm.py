@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,71 +17,127 @@ from accord.cli.label import label
 from accord.data.chat import encode_prompt
 from accord.engine.models import Policy
 from accord.errors import InputError
-from accord.feedback.ai import AIJudge, JudgeConfig, Local, Served, question, verdict
+from accord.feedback.ai import AIJudge, ai_judge, verdict
 from accord.feedback.judge import BothOrders
 from accord.feedback.named import as_measure, judge_named, only_compares, reward_named
-from accord.records import Comparison, Message, Verdict
+from accord.feedback.reward import check_prompts
+from accord.prompting.local import Local
+from accord.prompting.options import LimitOptions
+from accord.prompting.requests import Reply, Request
+from accord.records import Comparison, EncodedPrompt, Message, Prompt, Verdict
 from tests.feedback.serving import serving
 
 CHAT = (Message("user", "May I?"),)
 PAIR = Comparison(CHAT, (Message("assistant", "Yes, gladly."),), "No.")
 
 
+class Said:
+    """A model that is asked by prompts, and replies by `reply(text)`."""
+
+    name = "said"
+
+    def __init__(self, reply: Callable[[str], Reply]) -> None:
+        self.reply, self.asked = reply, list[Request]()
+
+    def __call__(self, requests: Sequence[Request], on_reply: Any = None) -> list[Reply]:
+        self.asked += requests
+        replies = [self.reply(r.prompt[0].content) for r in requests]  # type: ignore[union-attr]
+        for i in reversed(range(len(replies))):
+            on_reply(i, replies[i])
+        return replies
+
+
+def letters(a: float, b: float) -> Reply:
+    return Reply(text="", choices={"A": a, "B": b})
+
+
 def test_the_letters_probabilities_are_the_verdict() -> None:
-    assert verdict(0.03, 0.01) == Verdict(0.75)
-    unclear = verdict(0.004, 0.001)
+    assert verdict(letters(0.03, 0.01)) == Verdict(0.75)
+    unclear = verdict(letters(0.004, 0.001))
     assert unclear.first_wins is None
-    assert unclear.reason == "the judge gives the letters A and B a probability of 0.005 together"
+    assert unclear.reason == "unclear: the judge gives the letters A and B a probability of 0.005 together"
+    assert verdict(Reply(text=None, reason="too slow")) == Verdict(None, "too slow")
+    cut = verdict(Reply(text="Let me think", is_cut=True))
+    assert cut.reason == "cut before a letter: the judge replied 'Let me think', and neither A nor B"
 
 
 def test_every_principle_is_a_question_and_the_mean_of_the_valid_ones_counts() -> None:
-    asked: list[str] = []
-
-    def choose(questions: list[str]) -> list[Verdict]:
-        asked.extend(questions)
-        return [Verdict(0.9), Verdict(None, "silence"), Verdict(0.5), *[Verdict(None, "silence")] * 3]
-
-    judge = AIJudge(choose, ["Be kind.", "Be brief.", "Be true."])
+    silent = Reply(text=None, reason="silence")
+    replies = iter([letters(0.9, 0.1), silent, letters(0.5, 0.5), silent, Reply(text=None, reason="other"), silent])
+    model = Said(lambda text: next(replies))
+    judge = AIJudge(model, ["Be kind.", "Be brief.", "Be true."])
     first, second = judge([PAIR, Comparison("Why?", "a", "b")])
     assert first.first_wins == pytest.approx(0.7)
     assert second == Verdict(None, "silence")
+    asked = [str(request.prompt[0].content) for request in model.asked]  # type: ignore[union-attr]
     assert [text.splitlines()[2] for text in asked] == ["Be kind.", "Be brief.", "Be true."] * 2
     assert "[Conversation]\nuser: May I?\n" in asked[0]
     assert "[Answer A]\nYes, gladly.\n\n[Answer B]\nNo.\n" in asked[0]
     assert "[Conversation]\nWhy?\n" in asked[3]
+    assert {(r.choices, r.max_tokens, r.temperature) for r in model.asked} == {(("A", "B"), 0, 0.0)}
 
 
-def test_many_comparisons_are_asked_in_parts_that_are_told() -> None:
+def test_progress_is_told_reply_by_reply() -> None:
     told: list[Any] = []
 
     @contextmanager
-    def counting(title: str, total: int) -> Iterator[Any]:
-        told.append((title, total))
+    def counting(title: str, total: int, note: Callable[[], str]) -> Iterator[Any]:
+        told.append((title, total, note()))
         yield told.append
 
-    judge = AIJudge(lambda questions: [Verdict(len(q) % 100 / 100) for q in questions], ["Be kind.", "Be brief."])
-    pairs = [Comparison("Why?", "a" * i, "b") for i in range(130)]
+    judge = AIJudge(Said(lambda text: letters(len(text) % 100, 100)), ["Be kind.", "Be brief."])
+    pairs = [Comparison("Why?", "a" * i, "b") for i in range(1, 6)]
     silent = judge(pairs)
     judge.counting = counting
     assert judge(pairs) == silent == [judge([pair])[0] for pair in pairs]
-    assert told[:4] == [("judge", 130), 64, 64, 2]
+    assert told[:11] == [("judge", 10, ""), *[1] * 10]
+
+
+def test_a_template_of_its_own_has_places_for_columns() -> None:
+    model = Said(lambda text: letters(1, 0))
+    template = "{{Right}}: {right} {notes}|{principle}|{first}|{second}|A or B?"
+    judge = AIJudge(model, ["Be kind."], template=template)
+    judge([Comparison("Why?", "so", "no", {"right": "x {first}", "notes": ["é", 1], "more": 2})])
+    assert model.asked[0].prompt == (Message("user", '{Right}: x {first} ["é", 1]|Be kind.|so|no|A or B?'),)
+    lacks = "has no column 'right', which the judge's template reads; the columns there are: notes"
+    with pytest.raises(InputError, match=lacks):
+        judge([Comparison("Why?", "so", "no", {"notes": 1})])
+    with pytest.raises(InputError, match=f"row 3 {lacks}"):
+        check_prompts(BothOrders(judge), [EncodedPrompt(Prompt("Why?", {"notes": 1}), (), 2)])
+
+
+@pytest.mark.parametrize(
+    ("template", "principles", "message"),
+    [
+        ("Which? {prompt} {first}", ["Be kind."], "has no place for {second}"),
+        ("Which? {first} {second}", ["Be kind."], "has no place for {principle}"),
+        ("{first} {second} {prompt.name}", ["Be kind."], "has {prompt.name}, which is no name"),
+        ("{first} {second} {}", ["Be kind."], "has {}, which is no name"),
+        ("{first} {second} {x!r}", ["Be kind."], "has {x}, which is no name"),
+        ("{first} {second} {", ["Be kind."], "template is none .*a brace of the text is written twice"),
+    ],
+)
+def test_a_template_that_cannot_be_used(template: str, principles: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        AIJudge(Said(lambda text: letters(1, 0)), principles, template=template)
 
 
 @pytest.mark.parametrize("principles", [[], [" "], [3]])
 def test_a_judge_has_principles(principles: list[Any]) -> None:
     with pytest.raises(InputError, match="principles are a list of sentences"):
-        AIJudge(lambda questions: [], principles)
+        AIJudge(Said(lambda text: letters(1, 0)), principles)
 
 
 def test_a_model_at_hand_gives_what_transformers_gives(smollm2: Policy) -> None:
-    texts = [question("Be kind.", PAIR), question("Be brief.", Comparison("2 + 2?", "4", "It is 5, I think."))]
-    verdicts = Local(smollm2)(texts)
+    pairs = [PAIR, Comparison("2 + 2?", "4", "It is 5, I think.")]
+    judge = AIJudge(Local(smollm2), ["Be kind."])
     letters = [smollm2.tokenizer.convert_tokens_to_ids(letter) for letter in "AB"]
-    for text, found in zip(texts, verdicts, strict=True):
-        tokens = torch.tensor([encode_prompt(smollm2.tokenizer, (Message("user", text),))])
+    for pair, found in zip(pairs, judge(pairs), strict=True):
+        tokens = torch.tensor([encode_prompt(smollm2.tokenizer, judge.request("Be kind.", pair).prompt)])
         with torch.no_grad():
             p = smollm2.network(tokens).logits[0, -1].double().softmax(0)[letters]
         assert found.first_wins == pytest.approx(float(p[0] / p.sum()), abs=1e-5)
+    assert judge(pairs[1:]) == judge(pairs)[1:]  # to the last bit
 
 
 def test_the_example_is_a_judge(smollm2: Policy) -> None:
@@ -93,11 +149,10 @@ def test_the_example_is_a_judge(smollm2: Policy) -> None:
 
 
 def test_a_question_too_long_has_no_answer(smollm2: Policy) -> None:
-    short, long = question("Be kind.", PAIR), question("Be kind.", Comparison("Why?", "no " * 9000, "b"))
-    judged, unread = Local(smollm2)([short, long])
+    judged, unread = AIJudge(Local(smollm2))([PAIR, Comparison("Why?", "no " * 9000, "b")])
     assert judged.first_wins is not None
     assert unread.first_wins is None
-    assert unread.reason.endswith("and the judge reads 8192")
+    assert unread.reason.startswith("too long: ") and unread.reason.endswith("where smollm2 reads 8192")
 
 
 class Server(ThreadingHTTPServer):
@@ -165,30 +220,31 @@ def said(text: str, **chances: float) -> dict[str, Any]:
 )
 def test_a_served_reply_is_read(server: Server, reply: Any, first_wins: float | None) -> None:
     server.reply = lambda text: reply
-    [found] = Served(JudgeConfig(model="m"), server.url)(["Which?"])
+    [found] = ai_judge(f"ai:m@{server.url}")([PAIR])
     assert found.first_wins == (None if first_wins is None else pytest.approx(first_wins))
     [(path, key, body)] = server.asked
     assert (path, key) == ("/v1/chat/completions", "Bearer secret-key")
-    assert body["messages"] == [{"role": "user", "content": "Which?"}]
+    assert body["messages"][0]["content"].endswith("Reply with the letter A or B, and nothing else.")
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("m", 0.0, 8)
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 5)
 
 
 def test_questions_that_fail_are_invalid_and_a_server_that_fails_all_is_named(server: Server) -> None:
-    server.reply = lambda text: 500 if text == "bad" else said("A")
-    judge = Served(JudgeConfig(model="m"), server.url, retries=0)
-    verdicts = judge(["bad", "good"])
-    assert verdicts[1] == Verdict(1.0)
-    assert verdicts[0].first_wins is None
-    assert verdicts[0].reason.startswith("gave no answer (")
-    with pytest.raises(InputError, match=rf"{server.url} gave no answer .*; see that the server runs there"):
-        judge(["bad", "bad"])
+    server.reply = lambda text: 500 if "bad" in text else said("A")
+    judge = ai_judge(f"ai:m@{server.url}", options=LimitOptions(retries=0))
+    bad = Comparison("Why?", "bad", "b")
+    failed, good = judge([bad, PAIR])
+    assert good == Verdict(1.0)
+    assert failed == Verdict(None, "server error (5xx): 500 not with Bearer ***")
+    with pytest.raises(InputError, match=f"m at {server.url} gave no answer .*; see the judge's settings"):
+        judge([bad, bad])
 
 
 def test_a_refused_key_stops_the_work_and_is_not_told(server: Server) -> None:
     server.reply = lambda text: 401
-    with pytest.raises(InputError, match="refuses the question with the status 401.*OPENAI_API_KEY") as caught:
-        Served(JudgeConfig(model="m"), server.url, retries=0)(["Which?"])
-    assert "not with Bearer ***" in str(caught.value) and "secret-key" not in str(caught.value)
+    with pytest.raises(InputError, match="does not take the key in OPENAI_API_KEY: set OPENAI_API_KEY") as caught:
+        ai_judge(f"ai:m@{server.url}")([PAIR])
+    assert "secret-key" not in str(caught.value)
 
 
 def test_people_may_be_replaced_by_a_judge_that_favors_a_position(server: Server, tmp_path: Path) -> None:
@@ -223,7 +279,13 @@ def test_people_may_be_replaced_by_a_judge_that_favors_a_position(server: Server
         ("- m\n", "describes no judge"),
         ("model: [\n", "describes no judge"),
         ("model: m\nserver: ftp://host\n", "reached by http:// or https://, not by ftp://host"),
-        ("model: m\nserver: http://host\nparallel: 0\n", "parallel, max_tokens .*positive"),
+        ("model: m\nserver: http://host\nparallel: 0\n", "describes no judge .*parallel must be positive"),
+        ("model: m\nserver: http://host\nmax_tokens: 0\n", "max_tokens must be positive"),
+        ("model: m\nserver: http://host\nbudget: 5\n", "a budget needs the prices"),
+        ("model: m\nserver: http://host\nprice_in: 5\n", "prices are two numbers"),
+        ("model: m\nserver: http://host\nchat_template: chatml\n", "are of a model at hand, and m is served"),
+        ("model: m\nbudget: 5\n", "budget is of a served model, and m is at hand"),
+        ("model: m\nserver: http://host\ntemplate: 'Which? {first}'\n", "no place for {second}"),
     ],
 )
 def test_a_file_that_describes_no_judge(tmp_path: Path, text: str, message: str) -> None:
