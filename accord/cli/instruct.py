@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from accord import data, synthesis
+from accord import synthesis
 from accord.console import status
 from accord.engine.config import require_positive
-from accord.errors import InputError
+from accord.errors import InputError, located
 from accord.evaluate.options import takes
 from accord.files import read_yaml, require_folder, write_rows, write_text
-from accord.prompting.options import AskOptions, LimitOptions, prompted
-from accord.records import Demonstration
+from accord.prompting.options import AskOptions, LimitOptions, bare, prompted, told
+from accord.report import write_report
 
 if TYPE_CHECKING:
     from accord.results.synthesis import SynthesisResult
@@ -64,17 +64,13 @@ class InstructOptions(AskOptions):
         if self.least_score is not None and not (self.generator == "backtranslate" and 1 <= self.least_score <= 5):
             raise InputError("--least-score is of --generator backtranslate, and a whole number from 1 to 5.")
 
-    def made_by(self, ask: Asker, seeds: Sequence[Task]) -> Generator:
+    def made_by(self, ask: Asker, seeds: Sequence[Task], answers: Sequence[str]) -> Generator:
         """The generator that is named."""
         if self.generator == "evolve":
             return synthesis.evolve.Evolve(ask, seeds, self.requests)
-        if self.answers is None:
-            return synthesis.self_instruct.SelfInstruct(ask, seeds, self.requests)
-        answers = [row.completion for row in data.load_data(self.answers) if isinstance(row, Demonstration)]
-        texts = [text if isinstance(text, str) else text[-1].content for text in answers]
-        if not texts:
-            raise InputError(f"{self.answers} has no completions and no texts, which would be the answers.")
-        return synthesis.backtranslate.Backtranslate(ask, seeds, texts, self.requests, self.least_score)
+        if self.generator == "backtranslate":
+            return synthesis.backtranslate.Backtranslate(ask, seeds, answers, self.requests, self.least_score)
+        return synthesis.self_instruct.SelfInstruct(ask, seeds, self.requests)
 
 
 @takes(InstructOptions)
@@ -97,49 +93,54 @@ def instruct(seeds: str, out: str, *, count: int = 200, **options: Any) -> Synth
     require_positive(count=count)
     asked = InstructOptions(**options)
     tasks, folder = synthesis.tasks.load_seeds(seeds), require_folder(out)
-    settings = _settings(asked, seeds, tasks)
+    answers = synthesis.tasks.load_answers(asked.answers) if asked.answers else []
+    settings = _settings(asked, seeds, tasks, answers)
     _require_same(folder / "config.yaml", settings)
     if asked.server is not None and asked.journal is None:
         asked.journal = str(folder / "replies.jsonl")
     model = prompted(asked)
-    is_chat = asked.form == "chat" or (asked.form == "auto" and getattr(model, "has_template", True))
+    is_chat = asked.form == "chat" or (asked.form == "auto" and getattr(bare(model), "has_template", True))
     ask = synthesis.questions.Asker(
         model=model, is_chat=is_chat, max_tokens=asked.max_new_tokens, temperature=asked.temperature,
         top_p=asked.top_p, seed=asked.seed,
     )  # fmt: skip
-    generator = asked.made_by(ask, tasks)
-    folder.mkdir(parents=True, exist_ok=True)
+    with located(f"{seeds}: "):
+        generator = asked.made_by(ask, tasks, answers)
     write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
     rounds = synthesis.rounds
     growth = rounds.resume(synthesis.filters.Pool(tasks, asked.similar), folder / rounds.FILE)
     if growth.rounds:
         status(f"instruct: {folder} has {len(growth.pool.accepted):,} accepted in {len(growth.rounds):,} rounds")
     ended = rounds.grow(generator, growth, count, asked.patience, lambda line: status(f"instruct: {line}"))
+    for line in told(model):
+        status(line)
     if not growth.pool.accepted:
-        raise InputError(f"nothing was accepted, and {ended}; {folder / rounds.FILE} says why.")
+        raise InputError(f"nothing was accepted, as {ended}: {rounds.reasons(growth)}; {growth.path} has it all.")
     write_rows(folder / "demonstrations.jsonl", (row for task in growth.pool.accepted for row in task.rows()))
     result = synthesis.statistics.summarize(growth, asked.generator, model.name, ended).publish(folder)
-    from accord.report import write_report
-
     write_report(folder)
     return result
 
 
-def _settings(asked: InstructOptions, seeds: str, tasks: Sequence[Task]) -> dict[str, Any]:
+def _settings(asked: InstructOptions, seeds: str, tasks: Sequence[Task], answers: Sequence[str]) -> dict[str, Any]:
     """All that decides what is made, and what it is made of."""
     limits = {field.name for field in fields(LimitOptions)} | {"key", "patience"}
-    digest = hashlib.sha256(repr(list(tasks)).encode()).hexdigest()[:16]
     chosen = {name: value for name, value in asdict(asked).items() if name not in limits}
-    return {"command": "instruct", "seeds": seeds, "seeds_sha256": digest, **chosen}
+    made_of = {"seeds_sha256": _digest(tasks)} | ({"answers_sha256": _digest(answers)} if answers else {})
+    return {"command": "instruct", "seeds": seeds, **made_of, **chosen}
+
+
+def _digest(rows: Sequence[object]) -> str:
+    return hashlib.sha256(repr(list(rows)).encode()).hexdigest()[:16]
 
 
 def _require_same(file: Path, settings: dict[str, Any]) -> None:
-    """Raise InputError where the folder was begun with other settings; where the seeds lie may differ."""
+    """Raise InputError where the folder was begun with other settings; where seeds and answers lie may differ."""
     before = read_yaml(file, "the settings") if file.is_file() else settings
     if not isinstance(before, dict) or before.get("command") != "instruct":
         raise InputError(f"{file.parent} holds the run of another command; name another --out.")
     for name, value in settings.items():
-        if name != "seeds" and before.get(name) != value:
+        if name not in ("seeds", "answers") and before.get(name) != value:
             raise InputError(
                 f"{file.parent} was begun with {name} {before.get(name)}, and not {value}; give the same, or another "
                 "--out."

@@ -35,6 +35,7 @@ _EVALUATIONS = {
     "overoptimization": "Where more of the reward stops being better.",
     "tasks": "Models on clusters of tasks.",
     "passes": "How often samples are right.",
+    "synthesis": "Instructions that a model made.",
 }
 
 

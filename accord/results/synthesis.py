@@ -110,12 +110,12 @@ class SynthesisResult(Evaluation):
 
     def tables(self) -> Iterator[Table]:
         """What was rejected by which filter; lengths; how new the rest is, and how it begins."""
-        grid = Table("filter", "instructions", "share of proposed", "instances", "what it rejects")
+        grid = Table("rejected by", "instructions", "share of proposed", "instances")
         for row in self.filters:
             if row.instructions or row.instances:
-                grid.add_row(row.name, f"{row.instructions:,}", shown(row.share, ".1%"), f"{row.instances:,}", row.what)
+                grid.add_row(row.name, f"{row.instructions:,}", shown(row.share, ".1%"), f"{row.instances:,}")
         grid.add_section()
-        grid.add_row("accepted", f"{self.accepted:,}", shown(self.rate, ".1%"), f"{self.instances:,}", "nothing")
+        grid.add_row("accepted", f"{self.accepted:,}", shown(self.rate, ".1%"), f"{self.instances:,}")
         yield grid
         words = Table("words", "mean", "a tenth below", "half below", "a tenth above")
         for name, one in self.lengths.items():

@@ -65,7 +65,7 @@ class Backtranslate:
             said = (answer.text or "").strip().removeprefix(_CUE).strip()
             candidate = Candidate(on_one_line(said), instances=[Instance("", text)])
             if answer.text is None:
-                candidate.rejected = "no reply"
+                candidate.rejected, candidate.origin = "no reply", answer.reason
             elif answer.is_cut or not said or "\n" in said:
                 candidate.rejected = "unreadable"
             candidates.append(candidate)

@@ -65,7 +65,7 @@ class Evolve:
             text = (answer.text or "").strip().removeprefix(_NEW).strip()
             candidate = Candidate(on_one_line(text), origin)
             if answer.text is None:
-                candidate.rejected = "no reply"
+                candidate.rejected, candidate.origin = "no reply", answer.reason
             elif answer.is_cut or not text or "\n" in text:
                 candidate.rejected = "unreadable"
             elif any(words in text.lower() for words in LEAKED):

@@ -7,7 +7,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from accord.errors import InputError
 from accord.prompting.requests import Prompted, Reply, Request
 from accord.records import Message, Text
 from accord.synthesis.parsing import on_one_line
@@ -61,14 +60,9 @@ class Asker:
     seed: int = 0
 
     def __call__(self, questions: Sequence[Question], place: str) -> list[Answer]:
-        """An answer for each question. `place` names the step of the run, whose draws are its own.
-
-        Raises InputError, with the reason of the first, where the model answers none.
-        """
+        """An answer for each question. `place` names the step of the run, whose draws are its own."""
         requests = [self._request(question, f"{place} {i}") for i, question in enumerate(questions)]
         replies = self.model(requests) if requests else []
-        if replies and all(reply.text is None for reply in replies):
-            raise InputError(f"{self.model.name} answers nothing: {replies[0].reason.rstrip('.')}.")
         return [self._answer(question, reply) for question, reply in zip(questions, replies, strict=True)]
 
     def draws(self, place: str) -> random.Random:

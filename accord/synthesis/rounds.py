@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,6 +135,13 @@ def grow(
             + (f", {left}" if done < count else "")
         )
     return ""
+
+
+def reasons(growth: Growth) -> str:
+    """How many candidates each filter rejected, the most first, and why there was no reply."""
+    counts = Counter(c.rejected for c in growth.candidates if c.rejected).most_common()
+    why = next((f" ({c.origin})" for c in growth.candidates if c.rejected == "no reply" and c.origin), "")
+    return ", ".join(f"{n:,} by {name}{why if name == 'no reply' else ''}" for name, n in counts) or "nothing proposed"
 
 
 def _minutes(seconds: float) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from accord import data
-from accord.errors import InputError, located
+from accord.errors import InputError, located, row_called
 from accord.records import Demonstration, Prompt, Text
 
 
@@ -94,6 +94,17 @@ def load_seeds(source: str) -> list[Task]:
             tasks.append(_task(row) if is_own else _of_record(row))
     data.load.require_rows(tasks, source, "train")
     return tasks
+
+
+def load_answers(source: str) -> list[str]:
+    """The texts in a file, or the completions of its demonstrations, each of one turn; InputError, naming the row."""
+    answers: list[str] = []
+    for index, row in enumerate(data.load_data(source)):
+        with located(f"{source}, {row_called(index)}: "):
+            if not isinstance(row, Demonstration):
+                raise InputError("an answer is a text or the completion of a demonstration, and this row has neither")
+            answers.append(_one_turn(row.completion, "completion", "assistant"))
+    return answers
 
 
 def _task(row: Mapping[str, Any]) -> Task:
