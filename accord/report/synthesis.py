@@ -44,7 +44,9 @@ def _novelty(result: SynthesisResult) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=ROUND))
     mean = f"On average {number(result.novelty_mean.estimate)}. " if result.novelty_mean else ""
     far = percent(sum(result.novelty[:5]) / result.accepted)
-    caption = f"{mean}{far} lie below 0.5. On the left is what is new; from the dashed line on instructions are rejected."
+    caption = (
+        f"{mean}{far} lie below 0.5. On the left is what is new; from the dashed line on instructions are rejected."
+    )
     return Figure("How like the seeds they are", inline(figure), caption)
 
 
@@ -60,8 +62,8 @@ def _openings(result: SynthesisResult) -> Figure:
             left += count
         axes.barh(row, opening.count - left, left=left, height=0.7, color=SOFT, alpha=0.3)
         axes.annotate(
-            ", ".join(opening.objects), (opening.count, row), (4, 0), textcoords="offset points", color=INK, va="center",
-            fontsize=7, annotation_clip=False,
+            ", ".join(opening.objects), (opening.count, row), (4, 0), textcoords="offset points",
+            color=INK, va="center", fontsize=7, annotation_clip=False,
         ).set_in_layout(False)  # fmt: skip
     axes.set_yticks(range(len(shown)), [opening.word for opening in shown])
     axes.invert_yaxis()

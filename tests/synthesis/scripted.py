@@ -10,7 +10,24 @@ from accord.records import show
 from accord.synthesis.questions import Asker
 from accord.synthesis.tasks import Instance, Task
 
-WORDS = "apple river stone window music lamp garden winter doctor letter bridge engine forest market pencil candle".split()
+WORDS = [
+    "apple",
+    "river",
+    "stone",
+    "window",
+    "music",
+    "lamp",
+    "garden",
+    "winter",
+    "doctor",
+    "letter",
+    "bridge",
+    "engine",
+    "forest",
+    "market",
+    "pencil",
+    "candle",
+]
 
 SEEDS = [
     *(

@@ -53,7 +53,9 @@ def test_one_is_compared_with_those_of_its_round_and_marked_ones_are_passed_over
     assert candidates[2].nearest == by_package(candidates[1].instruction, candidates[2].instruction)
 
 
-@given(st.lists(st.lists(st.sampled_from("abcde"), min_size=4, max_size=9).map(" ".join), max_size=30), st.floats(0.3, 0.9))
+@given(
+    st.lists(st.lists(st.sampled_from("abcde"), min_size=4, max_size=9).map(" ".join), max_size=30), st.floats(0.3, 0.9)
+)
 def test_no_two_that_pass_are_as_alike_as_that(texts: list[str], similar: float) -> None:
     passed = Pool([Task(texts[0])] if texts else [], similar).screen([Candidate(text) for text in texts])
     every = [*texts[:1], *(candidate.instruction for candidate in passed)]
@@ -86,5 +88,3 @@ def test_instances(given_: list[tuple[str, str]], kept: list[tuple[str, str]], d
     assert candidate.instances == [Instance(*pair) for pair in kept]
     assert [name for name, _ in candidate.dropped] == dropped
     assert candidate.rejected == ("" if kept else dropped[0] if dropped else "no instance")
-
-
