@@ -2,9 +2,10 @@
 
     python benchmarks/labelling.py --out /tmp/labelling
 
-500 comparisons, each in both orders, are asked of SmolLM2 behind `transformers serve`, on this machine. Between the two
-stands a proxy that looks, when a request comes, whether its reply is in the journal already. Afterwards the same journal
-makes the file again, and another run that nobody kills makes it anew. Prints what it found as JSON.
+500 comparisons, each in both orders, are asked of SmolLM2 behind `transformers serve`, on this machine. It is asked
+what it can do, to repeat a letter, so that its verdicts differ. Between the two stands a proxy that looks, when a
+request comes, whether its reply is in the journal already. Afterwards the same journal makes the file again, and
+another run that nobody kills makes it anew. Prints what it found as JSON.
 """
 
 from __future__ import annotations
@@ -67,8 +68,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers["Content-Length"]))
         body = json.loads(data)
-        if "logprobs" not in body:
-            self.server.see(body)
+        self.server.see(body)
         try:
             sent = Sent(f"http://127.0.0.1:{REAL}{self.path}", data, {"Content-Type": "application/json"})
             with urlopen(sent, timeout=300) as reply:
@@ -83,23 +83,17 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
-        self.server.counts[f"replies of status {status}"] += 1
+        try:
+            self.wfile.write(content)
+            self.server.counts[f"replies of status {status}"] += 1
+        except OSError:
+            self.server.counts["asked by a run that was killed"] += 1
 
 
 def serve(model: str, log: Path) -> subprocess.Popen[bytes]:
     """The real server, once it answers."""
-    words = [
-        sys.executable,
-        "-m",
-        "transformers.cli.transformers",
-        "serve",
-        model,
-        "--port",
-        str(REAL),
-        "--device",
-        "cpu",
-    ]
+    module = ("-m", "transformers.cli.transformers", "serve")
+    words = [sys.executable, *module, model, "--port", str(REAL), "--device", "cpu"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     with log.open("ab") as file:
         server = subprocess.Popen(words, stdout=file, stderr=file, env=environment, start_new_session=True)
@@ -129,19 +123,29 @@ def main() -> None:
     out, count = (given := parser.parse_args()).out, given.comparisons
     out.mkdir(parents=True)
     model = str(locate(str(smollm2()))[0])
-    answers = ("{}, since it is more.", "It is hard to say which of {} and {} is more.")
+    answers = ("A for the number {}", "B for the number {}")
     write_rows(out / "samples.jsonl", [
-        {"prompt": f"Which is more, {i} or {i + 7}?", "completion": answer.format(i + 7, i)}
+        {"prompt": f"Which number is more, {i} or {i + 7}?", "completion": answer.format(i + 7 * (answer > "B"))}
         for i in range(count)
         for answer in answers
     ])  # fmt: skip
-    settings = {"model": model, "server": f"http://127.0.0.1:{PROXY}/v1", "max_tokens": 2, "retries": 4, "parallel": 4}
+    settings = {"model": model, "server": f"http://127.0.0.1:{PROXY}/v1", "max_tokens": 1, "retries": 4, "parallel": 4}
     (out / "judge.yaml").write_text(json.dumps({**settings, "template": TEMPLATE}))
     known = Journal(prompted(AskOptions(model=model, server=settings["server"])), out / "unused")
     pairs, journal = out / "pairs.jsonl", out / "pairs.jsonl.journal"
-    words = [sys.executable, "-m", "accord", "label", "--data", out / "samples.jsonl", "--judge", out / "judge.yaml"]
+    words = [
+        sys.executable,
+        "-m",
+        "accord",
+        "label",
+        "--data",
+        out / "samples.jsonl",
+        "--judge",
+        out / "judge.yaml",
+        "--soft",
+    ]
     began, runs = time.time(), list[int]()
-    with Proxy(journal, known.key, 2) as proxy, (out / "log").open("ab") as log:
+    with Proxy(journal, known.key, 1) as proxy, (out / "log").open("ab") as log:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
 
         def label(file: Path) -> subprocess.Popen[Any]:
@@ -152,6 +156,9 @@ def main() -> None:
         while (code := run.poll()) != 0:
             if code is not None:
                 runs.append(code)
+                if len(runs) > 40:
+                    kill(server)
+                    raise SystemExit((out / "log").read_text()[-2000:])
                 time.sleep(5)
                 run = label(pairs)
             if goals and lines(journal) >= goals[0][0] * 2 * count:
@@ -174,17 +181,18 @@ def main() -> None:
         proxy.shutdown()
     first = pairs.read_bytes()
     print(json.dumps({
-        "comparisons": count, "verdicts": len(first.splitlines()), "runs that ended otherwise": runs,
+        "comparisons": count, "preferences": len(first.splitlines()), "runs that ended otherwise": runs,
         "labeller killed": runs.count(-9), "server killed": len(SERVER_KILLED), "seconds": round(seconds),
         "replies kept": len({json.loads(x)["key"] for x in journal.read_text().splitlines()[1:]
                              if json.loads(x)["text"] is not None}),
         "proxy": counts, "requests sent more than once": sum(n - 1 for n in times),
-        "asked by the same journal": asked_again, "same journal, same file": (out / "again.jsonl").read_bytes() == first,
+        "asked by the same journal": asked_again,
+        "same journal, same file": (out / "again.jsonl").read_bytes() == first,
         "never killed, same file": (out / "whole.jsonl").read_bytes() == first,
     }, indent=1))  # fmt: skip
 
 
-TEMPLATE = "{prompt}\n\nA: {first}\n\nB: {second}\n\nWhich answer is better? Reply with the letter A or B alone."
+TEMPLATE = "(Another says {second}.)\n\nRepeat after me, one letter: {first}"
 
 if __name__ == "__main__":
     main()

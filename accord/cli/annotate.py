@@ -304,10 +304,12 @@ def _speaker(asked: SpeakerOptions) -> Speaker | None:
         return Sampling(asked.max_new_tokens, asked.temperature, seed=asked.seed + drawn)
 
     if asked.server is not None:
-        from accord.chat.served import Server
+        from accord.chat.served import ServedSpeaker
         from accord.chat.speaker import Question
+        from accord.prompting.server import Server
 
-        served = Server(asked.server, asked.key).speaker(asked.model)
+        server = Server(asked.server, asked.key)
+        served = ServedSpeaker(server, server.model_named(asked.model))
 
         def ask(messages: list[dict[str, Any]], n: int, drawn: int) -> list[str]:
             said = [

@@ -7,7 +7,7 @@ keeps who judged and where its row comes from. So data on which models of prefer
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -36,6 +36,7 @@ class Judgment:
     Where the row says how likely its preference is, `label` is the probability that the first is better. `row` is the
     row of the data it comes from, counted from 0: a row may hold several. `source` is what that row says of where it
     comes from, `annotator` who judged, `group` of whom that is one; they are empty where the row does not say.
+    `columns` are the row's, for judges that are shown them.
     """
 
     prompt: Text
@@ -46,6 +47,7 @@ class Judgment:
     source: str = ""
     annotator: str = ""
     group: str = ""
+    columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 def load_judgments(
@@ -107,8 +109,11 @@ def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int
                 f"{called(data)} holds no comparisons: rows need chosen and rejected, or completions and ranks, or "
                 "columns named by --columns.first, --columns.second and --columns.label"
             )
-        who = [_said(columns, {}, role) for role in ("source", "annotator", *{"group"} & names.keys())]
-        judgments += [Judgment(row.prompt, a, b, label, number, *who) for a, b, label in pairs]
+        source, annotator = (_said(columns, {}, role) for role in ("source", "annotator"))
+        group = _said(columns, {}, "group") if "group" in names else ""
+        judgments += [
+            Judgment(row.prompt, a, b, label, number, source, annotator, group, columns) for a, b, label in pairs
+        ]
     return judgments
 
 
@@ -150,7 +155,7 @@ def _named(
         said.update(str(label).strip().lower() for label in labels)
         who = annotator if len(judged) == 1 else column
         judgments += [
-            Judgment(prompt, first, second, _label(label, column, answers), row, source, who, group)
+            Judgment(prompt, first, second, _label(label, column, answers), row, source, who, group, columns)
             for (first, second), label in zip(pairs, labels, strict=True)
         ]
     return judgments

@@ -130,7 +130,7 @@ def try_on(judgments: Sequence[Judgment], on_trial: OnTrial, *, probes: int = 0,
 
     Raises InputError where there is no verdict on any pair that people did not tie.
     """
-    leads = on_trial.leader([Comparison(j.prompt, j.first, j.second) for j in judgments])
+    leads = on_trial.leader([Comparison(j.prompt, j.first, j.second, j.columns) for j in judgments])
     valid = ~np.isnan(leads.lead)
     trial = Trial(judgments, leads.lead).where(valid)
     accuracy = trial.accuracy()

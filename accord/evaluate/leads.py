@@ -206,13 +206,14 @@ def probe(judgments: Sequence[Judgment], leader: Leader, *, most: int, seed: int
     Intervals are by bootstrap over prompts where a prompt has several answers.
     """
     answers = _drawn(judgments, most, seed)
+    columns = {(j.prompt, text): j.columns for j in judgments for text in (j.first, j.second)}
     comparisons: list[Comparison] = []
     names: list[str] = []
     for prompt, answer, foreign in answers:
         for alteration in ALTERATIONS:
             altered = _altered(answer, foreign, alteration)
             if altered != answer:
-                comparisons.append(Comparison(prompt, altered, answer))
+                comparisons.append(Comparison(prompt, altered, answer, columns[prompt, answer]))
                 names.append(alteration.name)
     if not comparisons:
         return []

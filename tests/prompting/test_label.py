@@ -101,9 +101,9 @@ def test_ctrl_c_says_what_is_kept(faulty: Faulty, rows: str, tmp_path: Path) -> 
 def test_a_budget_ends_the_work_and_the_next_run_goes_on(
     faulty: Faulty, rows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A reply costs 10 * .001 + 2 * .005 = .02, and may cost some .6."""
+    """A reply costs 10 * .001 + 2 * .005 = .02, and may cost some .4."""
     out = tmp_path / "out.jsonl"
-    costs = ("--price-in", 1000, "--price-out", 5000, "--budget", 0.9)
+    costs = ("--price-in", 1000, "--price-out", 5000, "--budget", 0.7)
     codes = []
     for _ in range(4):
         before = len(faulty.asked)
@@ -111,7 +111,7 @@ def test_a_budget_ends_the_work_and_the_next_run_goes_on(
         assert len(faulty.asked) - before < 20
         said = capsys.readouterr().err
         if codes[-1]:
-            assert "the budget of 0.90 has no room for another request" in said
+            assert "the budget of 0.70 has no room for another request" in said
             assert f"of 40 requests are answered, and kept in {out}.journal: the same command goes on" in said
             assert not out.exists()
         else:
@@ -168,6 +168,24 @@ def test_columns_reach_the_judge(faulty: Faulty, rows: str, tmp_path: Path, caps
     assert run("{right} {first} {second}") == 2
     said = capsys.readouterr().err
     assert f"the journal {tmp_path / 'j'} is of other settings (template: Right is {{right}}. {{prompt}}" in said
+
+
+def test_columns_reach_a_judge_on_trial_whose_journal_is_kept(faulty: Faulty, tmp_path: Path) -> None:
+    pairs = [
+        {"prompt": f"{i}?", "chosen": f"{i}. Yes it is {i}.", "rejected": "No.", "right": f"r{i}"} for i in range(3)
+    ]
+    data, judge = write_jsonl(tmp_path / "pairs.jsonl", pairs), tmp_path / "judge.yaml"
+    given = {"model": "small", "server": faulty.url, "template": "{right}|{prompt}|{first}|{second}"}
+    judge.write_text(json.dumps({**given, "journal": str(tmp_path / "j")}))
+    faulty.told = lambda prompt, n: "text:A" if len(prompt.split("|")[2]) > len(prompt.split("|")[3]) else "text:B"
+    words = ("evaluate", "comparisons", "--reward", judge, "--data", data, "--probes", 4, "--out")
+    assert accord(*words, tmp_path / "one") == 0
+    asked = [body["messages"][0]["content"].split("|") for _, _, body in faulty.asked]
+    assert len(asked) > 6 and all(right == f"r{prompt[0]}" for right, prompt, *_ in asked)
+    assert accord(*words, tmp_path / "two") == 0
+    assert len(faulty.asked) == len(asked)
+    results = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two")]
+    assert results[0]["accuracy"] == results[1]["accuracy"] and results[0]["accuracy"]["estimate"] == 1.0
 
 
 def test_options_of_language_models_are_theirs(tmp_path: Path, rows: str, capsys: pytest.CaptureFixture[str]) -> None:
