@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from accord import load_data
@@ -89,6 +90,31 @@ def test_stopped_it_goes_on_bit_for_bit(
     assert [accord(*evolve(model, seeds, stopped)) for _ in range(3)] == [130, 130, 0]
     assert "the same command goes on" in capsys.readouterr().err
     assert_same(stopped, whole)
+
+
+def test_a_recipe_trains_on_what_was_made_and_goes_on(
+    model: str, seeds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = {"model": model, "seeds": seeds, "generator": "evolve", "form": "plain", "temperature": 1, "requests": 6}
+    stages = {
+        "made": {"command": "instruct", **made, "count": 4, "max_new_tokens": 16},
+        "sft": {"command": "sft", "model": model, "data": "${made}/demonstrations.jsonl", "max_steps": 1},
+    }
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"name": "made", "description": "", "variables": {}, "stages": stages}))
+    calls, ask = [0], Local.__call__
+
+    def stop(self: Local, *arguments: Any) -> list[Reply]:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise KeyboardInterrupt
+        return ask(self, *arguments)
+
+    monkeypatch.setattr(Local, "__call__", stop)
+    assert [accord("run", recipe, "--out", tmp_path / "runs") for _ in range(2)] == [130, 0]
+    assert "accepted in 1 rounds" in capsys.readouterr().err
+    assert (tmp_path / "runs" / "sft" / "model").is_dir()
+    assert "Instructions that a model made" in (tmp_path / "runs" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
