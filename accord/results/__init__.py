@@ -81,5 +81,10 @@ def parse(value: Mapping[str, Any], source: str | Path = FILE) -> Evaluation:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(
-            f"{source} cannot be read ({where}: {first['msg']}); run accord evaluate {kind} again to write it anew."
+            f"{source} cannot be read ({where}: {first['msg']}); run accord {_writer(kind)} again to write it anew."
         ) from None
+
+
+def _writer(kind: str) -> str:
+    """The command that writes answers of a kind."""
+    return "instruct" if kind == "synthesis" else f"evaluate {kind}"
