@@ -1,4 +1,5 @@
 from .cli.doctor import doctor as doctor
+from .cli.instruct import instruct as instruct
 from .cli.label import aggregate as aggregate
 from .cli.label import label as label
 from .cli.label import score as score

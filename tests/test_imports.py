@@ -65,7 +65,7 @@ def test_imports_go_one_way(path: Path) -> None:
         assert name[0] != "torch" or room not in NO_TORCH, f"{room} may not import {described}"
 
 
-LAZY = ("annotate", "data", "engine", "feedback", "objectives", "prompting", "report")
+LAZY = ("annotate", "data", "engine", "feedback", "objectives", "prompting", "report", "synthesis")
 """Packages whose modules are imported when first used, as `engine.fit`."""
 
 

@@ -83,6 +83,8 @@ def _way_on(command: str) -> str:
     """How a command that was stopped goes on, where it can."""
     if command == "run" or command == "demo":
         return "; the same command goes on with the stage it was in"
+    if command in COMMANDS and COMMANDS[command].goes_on:
+        return "; the same command goes on"
     if command in COMMANDS and "resume" in options_of(target_of(command)):
         return "; the run goes on with the same command and --resume"
     return ""

@@ -110,8 +110,10 @@ def run_pipeline(recipe: str | Path, out: str | Path, overrides: Mapping[str, An
         if stage.status == "skipped":
             status(f"{stage.name} is as it was")
             continue
-        resume = stage.fingerprint == wanted[stage.name] and goes_on(stage.command)
-        if (folder / stage.name).exists() and not resume:
+        is_same = stage.fingerprint == wanted[stage.name]
+        resume = is_same and goes_on(stage.command)
+        goes_on_itself = is_same and stage.command in COMMANDS and COMMANDS[stage.command].goes_on
+        if (folder / stage.name).exists() and not (resume or goes_on_itself):
             shutil.rmtree(folder / stage.name)
         stage.status, stage.fingerprint = "running", wanted[stage.name]
         _save_state(given, stages, folder)

@@ -37,6 +37,8 @@ class Command:
     """The file in `out`, where that is a folder, that has the result."""
     says_where: bool = False
     """Whether it says itself where its result is."""
+    goes_on: bool = False
+    """Whether the same command goes on with what its folder has, without being told to."""
 
 
 def _method(name: str, what: str) -> Command:
@@ -63,6 +65,13 @@ COMMANDS: dict[str, Command] = {
         says_where=True,
     ),
     "sample": Command("accord.cli.sample:sample", "sample completions of prompts", file="samples.jsonl"),
+    "instruct": Command(
+        "accord.cli.instruct:instruct",
+        "have a model make instructions and answers from seed tasks",
+        leaves=("demonstrations.jsonl", "candidates.jsonl", "evaluation.json"),
+        result="demonstrations.jsonl",
+        goes_on=True,
+    ),
     "label": Command("accord.cli.label:label", "have a judge compare completions", file="comparisons.jsonl"),
     "aggregate": Command(
         "accord.cli.label:aggregate",

@@ -36,6 +36,7 @@ _EVALUATIONS = {
     "tasks": "Models on clusters of tasks.",
     "passes": "How often samples are right.",
     "people": "What people answered.",
+    "synthesis": "Instructions that a model made.",
 }
 
 

@@ -18,8 +18,16 @@ from accord.report.lineage import draw, lineage
 from accord.report.models import model_tables
 from accord.report.overoptimization import turning
 from accord.report.series import Series
+from accord.report.synthesis import synthesized
 from accord.report.trial import AgreementSection, trials
-from accord.results import AgreementResult, OveroptimizationResult, PassesResult, PeopleResult, TasksResult
+from accord.results import (
+    AgreementResult,
+    OveroptimizationResult,
+    PassesResult,
+    PeopleResult,
+    SynthesisResult,
+    TasksResult,
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         people=story.results(PeopleResult),
         tasks=[(stage, result, _models(result)) for stage, result in story.results(TasksResult)],
         passes=story.results(PassesResult),
+        synthesized=[synthesized(stage, result) for stage, result in story.results(SynthesisResult)],
         frontiers=frontiers(story, tables),
         turnings=[turning(result) for _, result in story.results(OveroptimizationResult)],
         chapters=[chapter(stage, shared) for stage in story.stages],

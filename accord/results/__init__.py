@@ -20,6 +20,7 @@ from accord.results.models import ModelsResult
 from accord.results.overoptimization import OveroptimizationResult
 from accord.results.passes import PassesResult
 from accord.results.people import PeopleResult
+from accord.results.synthesis import SynthesisResult
 from accord.results.tasks import TasksResult
 
 QUESTIONS: dict[str, type[Evaluation]] = {
@@ -31,6 +32,7 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "tasks": TasksResult,
     "passes": PassesResult,
     "people": PeopleResult,
+    "synthesis": SynthesisResult,
 }
 """The class of the answer to every question."""
 
@@ -81,5 +83,10 @@ def parse(value: Mapping[str, Any], source: str | Path = FILE) -> Evaluation:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(
-            f"{source} cannot be read ({where}: {first['msg']}); run accord evaluate {kind} again to write it anew."
+            f"{source} cannot be read ({where}: {first['msg']}); run accord {_writer(kind)} again to write it anew."
         ) from None
+
+
+def _writer(kind: str) -> str:
+    """The command that writes answers of a kind."""
+    return "instruct" if kind == "synthesis" else f"evaluate {kind}"

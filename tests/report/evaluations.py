@@ -243,6 +243,33 @@ PASSES = {
     ],
 }
 
+SYNTHESIS = {
+    "kind": "synthesis",
+    "generator": "self-instruct",
+    "model": "base/model",
+    "seeds": 175,
+    "proposed": 400,
+    "accepted": 3,
+    "rounds": 4,
+    "instances": 4,
+    "without_input": 1,
+    "classification": 2,
+    "similar": 0.7,
+    "filters": [
+        {"name": "length", "what": "too short", "instructions": 97, "share": interval(0.2425, 0.04), "instances": 0},
+        {"name": "echo", "what": "all the same", "instructions": 0, "share": interval(0.0, 0.01), "instances": 5},
+        {"name": "empty", "what": "nothing", "instructions": 0, "share": interval(0.0, 0.01), "instances": 0},
+    ],
+    "lengths": {"instruction": {"mean": 11.25, "low": 6, "median": 10, "high": 18}},
+    "novelty": [0, 0, 1, 1, 0, 0, 1, 0, 0, 0],
+    "novelty_mean": interval(0.412, 0.1),
+    "highest": 0.667,
+    "openings": [{"word": "write", "count": 2, "objects": {"story": 1, "$x$<b>": 1}}, {"word": "name", "count": 1}],
+    "different_openings": 2,
+    "examples": [{"instruction": HOSTILE, "input": "", "output": HOSTILE, "novelty": 0.25}],
+    "warnings": ["3 rounds in a row accepted nothing: 3 instructions are accepted, fewer than were asked for."],
+}
+
 EVERYTHING = {
     "verdict": MODELS,
     "trial": TRIAL,
@@ -251,6 +278,7 @@ EVERYTHING = {
     "turn": OVEROPTIMIZATION,
     "clusters": TASKS,
     "passes": PASSES,
+    "made": SYNTHESIS,
 }
 
 ALARMS = [

@@ -35,9 +35,20 @@ def rows(page: Page) -> dict[str, list[str]]:
 
 
 def test_every_kind_of_evaluation_has_its_section(page: Page) -> None:
-    before = ["alarms", "pipeline", "results", "matrix", "comparisons", "agreement", "tasks", "passes", "frontier"]
-    after = ["overoptimization", "answers", "curves", "samples", "settings", "environment"]
+    before = ["alarms", "pipeline", "results", "matrix", "comparisons", "agreement", "tasks", "passes"]
+    after = ["synthesis", "frontier", "overoptimization", "answers", "curves", "samples", "settings", "environment"]
     assert list(page.sections) == before + after
+
+
+def test_instructions_that_a_model_made(page: Page) -> None:
+    table, text = rows(page), words(page, "synthesis")
+    assert table["length too short"] == ["97", "24.2% (20.2%–28.2%)", "0"]
+    assert table["echo all the same"][2] == "5" and not any(row.startswith("empty") for row in table)
+    assert table["instruction"] == ["11.2", "6.00", "10.0", "18.0"]
+    assert "base was asked by self-instruct, from 175 seed tasks, in 4 rounds: 3 of 400 proposed" in text
+    assert "2 are classification, as the model says" in text and "is 0.667" in text
+    assert "On average 0.412. 66.7% lie below 0.5." in text
+    assert "2 different first words" in text and "3 rounds in a row accepted nothing" in text
 
 
 def test_the_matrix_has_each_pair_from_both_sides(page: Page) -> None:
@@ -245,5 +256,6 @@ def test_without_tokens_the_text_is_shown(tmp_path: Path, tokens: Any) -> None:
 @pytest.mark.parametrize("kind", [evaluation["kind"] for evaluation in EVERYTHING.values()])
 def test_an_evaluation_of_which_only_the_kind_is_left(tmp_path: Path, kind: str) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps({"kind": kind}))
-    with pytest.raises(InputError, match=rf"evaluation\.json cannot be read .*; run accord evaluate {kind} again"):
+    command = "instruct" if kind == "synthesis" else f"evaluate {kind}"
+    with pytest.raises(InputError, match=rf"evaluation\.json cannot be read .*; run accord {command} again"):
         write_report(tmp_path)

@@ -1,0 +1,147 @@
+"""`accord instruct`: a few tasks that people wrote, and a model that makes more; demonstrations out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from accord import synthesis
+from accord.console import status
+from accord.engine.config import require_positive
+from accord.errors import InputError, located
+from accord.evaluate.options import takes
+from accord.files import read_yaml, require_folder, write_rows, write_text
+from accord.prompting.options import AskOptions, LimitOptions, bare, prompted, told
+from accord.report import write_report
+
+if TYPE_CHECKING:
+    from accord.results.synthesis import SynthesisResult
+    from accord.synthesis.questions import Asker
+    from accord.synthesis.rounds import Generator
+    from accord.synthesis.tasks import Task
+
+
+@dataclass(kw_only=True)
+class InstructOptions(AskOptions):
+    """How instructions are made, and which are taken."""
+
+    generator: Literal["self-instruct", "evolve", "backtranslate"] = "self-instruct"
+    """New instructions in the manner of others; others made harder or rarer; or one for each of --answers."""
+    form: Literal["auto", "chat", "plain"] = "auto"
+    """Whether the model is asked by a chat or given a text to continue; auto is a chat where it has a template."""
+    answers: str | None = None
+    """The file whose rows are the answers that backtranslate wants instructions for: texts, or completions."""
+    least_score: int | None = None
+    """Of backtranslate: the model rates each pair from 1 to 5, and only such a score or a higher one is good enough."""
+    similar: float = 0.7
+    """An instruction is rejected from this ROUGE-L to a seed or an accepted one on."""
+    requests: int = 8
+    """Requests for instructions in a round; a round is what is lost at most when the command is killed."""
+    patience: int = 20
+    """Stop after so many rounds in a row that accept nothing."""
+    max_new_tokens: int = 256
+    """Replies are cut after so many tokens; what is cut is not taken."""
+    temperature: float = 0.7
+    """Divides the logits that replies are drawn from."""
+    top_p: float = 0.9
+    """Draw only from the most likely tokens that together have this probability (1: all)."""
+    seed: int = 0
+    """One seed makes the same instructions again."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole = {name: getattr(self, name) for name in ("requests", "patience", "max_new_tokens")}
+        require_positive(**whole, similar=self.similar, top_p=self.top_p)
+        if self.top_p > 1 or self.temperature < 0:
+            raise InputError("--top-p must not be over 1, nor --temperature below 0.")
+        if (self.generator == "backtranslate") != (self.answers is not None):
+            raise InputError("--generator backtranslate needs --answers, a file of texts, and no other takes it.")
+        if self.least_score is not None and not (self.generator == "backtranslate" and 1 <= self.least_score <= 5):
+            raise InputError("--least-score is of --generator backtranslate, and a whole number from 1 to 5.")
+
+    def made_by(self, ask: Asker, seeds: Sequence[Task], answers: Sequence[str]) -> Generator:
+        """The generator that is named."""
+        if self.generator == "evolve":
+            return synthesis.evolve.Evolve(ask, seeds, self.requests)
+        if self.generator == "backtranslate":
+            return synthesis.backtranslate.Backtranslate(ask, seeds, answers, self.requests, self.least_score)
+        return synthesis.self_instruct.SelfInstruct(ask, seeds, self.requests)
+
+
+@takes(InstructOptions)
+def instruct(seeds: str, out: str, *, count: int = 200, **options: Any) -> SynthesisResult:
+    """Have a model make instructions and their answers from seed tasks, and write what passes the filters.
+
+    The folder gets candidates.jsonl (all that was proposed, with the filter that rejected it), demonstrations.jsonl
+    (instruction, input and output, for `accord sft`), evaluation.json and report.html. The same command goes on where
+    it was ended, and comes out as if it had not been.
+
+    Args:
+        seeds: a file of tasks: Self-Instruct's layout, instruction, input and output, or prompts or demonstrations.
+        out: the folder to write.
+        count: end with the round in which so many instructions are accepted. A greater one goes on with a folder.
+        options: the fields of `InstructOptions`.
+
+    Raises:
+        InputError: the seeds are too few, or no tasks; the folder is of other settings; the model answers nothing.
+    """
+    require_positive(count=count)
+    asked = InstructOptions(**options)
+    tasks, folder = synthesis.tasks.load_seeds(seeds), require_folder(out)
+    answers = synthesis.tasks.load_answers(asked.answers) if asked.answers else []
+    settings = _settings(asked, seeds, tasks, answers)
+    _require_same(folder / "config.yaml", settings)
+    if asked.server is not None and asked.journal is None:
+        asked.journal = str(folder / "replies.jsonl")
+    model = prompted(asked)
+    is_chat = asked.form == "chat" or (asked.form == "auto" and getattr(bare(model), "has_template", True))
+    ask = synthesis.questions.Asker(
+        model=model, is_chat=is_chat, max_tokens=asked.max_new_tokens, temperature=asked.temperature,
+        top_p=asked.top_p, seed=asked.seed,
+    )  # fmt: skip
+    with located(f"{seeds}: "):
+        generator = asked.made_by(ask, tasks, answers)
+    write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+    rounds = synthesis.rounds
+    growth = rounds.resume(synthesis.filters.Pool(tasks, asked.similar), folder / rounds.FILE)
+    if growth.rounds:
+        status(f"instruct: {folder} has {len(growth.pool.accepted):,} accepted in {len(growth.rounds):,} rounds")
+    ended = rounds.grow(generator, growth, count, asked.patience, lambda line: status(f"instruct: {line}"))
+    for line in told(model):
+        status(line)
+    if not growth.pool.accepted:
+        raise InputError(f"nothing was accepted, as {ended}: {rounds.reasons(growth)}; {growth.path} has it all.")
+    write_rows(folder / "demonstrations.jsonl", (row for task in growth.pool.accepted for row in task.rows()))
+    result = synthesis.statistics.summarize(growth, asked.generator, model.name, ended).publish(folder)
+    write_report(folder)
+    return result
+
+
+def _settings(asked: InstructOptions, seeds: str, tasks: Sequence[Task], answers: Sequence[str]) -> dict[str, Any]:
+    """All that decides what is made, and what it is made of."""
+    limits = {field.name for field in fields(LimitOptions)} | {"key", "patience"}
+    chosen = {name: value for name, value in asdict(asked).items() if name not in limits}
+    made_of = {"seeds_sha256": _digest(tasks)} | ({"answers_sha256": _digest(answers)} if answers else {})
+    return {"command": "instruct", "seeds": seeds, **made_of, **chosen}
+
+
+def _digest(rows: Sequence[object]) -> str:
+    return hashlib.sha256(repr(list(rows)).encode()).hexdigest()[:16]
+
+
+def _require_same(file: Path, settings: dict[str, Any]) -> None:
+    """Raise InputError where the folder was begun with other settings; where seeds and answers lie may differ."""
+    before = read_yaml(file, "the settings") if file.is_file() else settings
+    if not isinstance(before, dict) or before.get("command") != "instruct":
+        raise InputError(f"{file.parent} holds the run of another command; name another --out.")
+    for name, value in settings.items():
+        if name not in ("seeds", "answers") and before.get(name) != value:
+            raise InputError(
+                f"{file.parent} was begun with {name} {before.get(name)}, and not {value}; give the same, or another "
+                "--out."
+            )

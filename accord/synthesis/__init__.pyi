@@ -1,0 +1,10 @@
+from . import backtranslate as backtranslate
+from . import evolve as evolve
+from . import filters as filters
+from . import parsing as parsing
+from . import questions as questions
+from . import rounds as rounds
+from . import self_instruct as self_instruct
+from . import similarity as similarity
+from . import statistics as statistics
+from . import tasks as tasks

@@ -1,0 +1,103 @@
+"""How a language model is asked to make data: a chat that is answered, or a plain text that is continued."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from accord.prompting.requests import Prompted, Reply, Request
+from accord.records import Message, Text
+from accord.synthesis.parsing import on_one_line
+from accord.synthesis.tasks import Instance, Task
+
+LONGEST = 60
+"""Words of an instruction, an input or an output that may be shown in a prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a model is asked: what to do, examples of it, and what a continuation begins with.
+
+    A chat has `ask` after the examples; a plain text has `cue`, which the reply is read with.
+    """
+
+    task: str
+    shown: str
+    cue: str = ""
+    ask: str = ""
+    stop: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    is_greedy: bool = False
+
+    def prompt(self, is_chat: bool) -> Text:
+        """The prompt in one of the two forms."""
+        parts = (self.task, self.shown, self.ask if is_chat else self.cue)
+        if is_chat:
+            return (Message("user", "\n\n".join(filter(None, parts))),)
+        return "\n\n".join(filter(None, parts[:2])) + (f"\n{self.cue}" if self.cue else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is read of a reply: its text, with the cue that it continued; None where there is none, for a reason."""
+
+    text: str | None
+    is_cut: bool = False
+    reason: str = ""
+
+
+@dataclass(kw_only=True)
+class Asker:
+    """A model with how it is asked. What is drawn depends on the seed, the place in the run and the request alone."""
+
+    model: Prompted
+    is_chat: bool
+    max_tokens: int = 256
+    temperature: float = 0.7
+    top_p: float = 0.9
+    seed: int = 0
+
+    def __call__(self, questions: Sequence[Question], place: str) -> list[Answer]:
+        """An answer for each question. `place` names the step of the run, whose draws are its own."""
+        requests = [self._request(question, f"{place} {i}") for i, question in enumerate(questions)]
+        replies = self.model(requests) if requests else []
+        return [self._answer(question, reply) for question, reply in zip(questions, replies, strict=True)]
+
+    def draws(self, place: str) -> random.Random:
+        """What draws for a step of the run: the same for the same seed."""
+        return random.Random(f"{self.seed} {place}")
+
+    def _request(self, question: Question, place: str) -> Request:
+        digest = hashlib.blake2b(f"{self.seed} {place}".encode(), digest_size=4).digest()
+        return Request(
+            prompt=question.prompt(self.is_chat),
+            max_tokens=question.max_tokens or self.max_tokens,
+            temperature=0.0 if question.is_greedy else self.temperature,
+            top_p=1.0 if question.is_greedy else self.top_p,
+            stop=question.stop,
+            seed=0 if question.is_greedy else int.from_bytes(digest, "little"),
+        )
+
+    def _answer(self, question: Question, reply: Reply) -> Answer:
+        if reply.text is None:
+            return Answer(None, reason=reply.reason)
+        has_cue = bool(question.cue) and not self.is_chat
+        return Answer(f"{question.cue} {reply.text.strip()}" if has_cue else reply.text, reply.is_cut)
+
+
+def is_short(*texts: str) -> bool:
+    """Whether texts are short enough to be shown in a prompt."""
+    return all(len(text.split()) <= LONGEST for text in texts)
+
+
+def listed(tasks: Sequence[Task]) -> str:
+    """Instructions as a numbered list, a line each."""
+    return "\n".join(f"{i}. {on_one_line(task.instruction)}" for i, task in enumerate(tasks, start=1))
+
+
+def block(instance: Instance, order: Sequence[str] = ("Input", "Output")) -> str:
+    """An instance as its two blocks, in this order."""
+    parts = {"Input": instance.input or "None", "Output": instance.output}
+    return "\n".join(f"{label}: {parts[label]}" for label in order)

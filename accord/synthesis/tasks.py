@@ -1,0 +1,149 @@
+"""Tasks: an instruction with instances of it, an input and the output that answers it; and the seeds people wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from accord import data
+from accord.errors import InputError, located, row_called
+from accord.records import Demonstration, Prompt, Text
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An input of a task, empty where it needs none, and the output that answers it."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """An instruction with its instances, and whether its outputs are few labels; None where nobody says."""
+
+    instruction: str
+    instances: tuple[Instance, ...] = ()
+    is_classification: bool | None = None
+
+    def rows(self) -> list[dict[str, str]]:
+        """A demonstration for each instance, in the columns instruction, input and output."""
+        return [{"instruction": self.instruction, "input": i.input, "output": i.output} for i in self.instances]
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A task that a model proposed, and what became of it.
+
+    `origin` says what it was made of; `rejected` names the filter that it failed, and is empty where it was accepted;
+    `dropped` has its instances that failed, each with the filter's name.
+    """
+
+    instruction: str
+    origin: str = ""
+    is_classification: bool | None = None
+    instances: list[Instance] = field(default_factory=list)
+    rejected: str = ""
+    nearest: float = 0.0
+    """The highest ROUGE-L to what was in the pool before it."""
+    dropped: list[tuple[str, Instance]] = field(default_factory=list)
+
+    @property
+    def task(self) -> Task:
+        """The task, as the pool has it."""
+        return Task(self.instruction, tuple(self.instances), self.is_classification)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a row of candidates.jsonl."""
+        return {
+            "instruction": self.instruction,
+            "rejected": self.rejected,
+            "nearest": self.nearest,
+            "origin": self.origin,
+            "is_classification": self.is_classification,
+            "instances": [{"input": i.input, "output": i.output} for i in self.instances],
+            "dropped": [{"rejected": by, "input": i.input, "output": i.output} for by, i in self.dropped],
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Candidate:
+        """The candidate in such a row; raises KeyError or TypeError where it is none."""
+        return cls(
+            row["instruction"],
+            row["origin"],
+            row["is_classification"],
+            [Instance(one["input"], one["output"]) for one in row["instances"]],
+            row["rejected"],
+            row["nearest"],
+            [(one["rejected"], Instance(one["input"], one["output"])) for one in row["dropped"]],
+        )
+
+
+def load_seeds(source: str) -> list[Task]:
+    """The tasks in a file.
+
+    Rows in Self-Instruct's layout (`instruction`, `instances` of `input` and `output`, `is_classification`), of
+    instruction, input and output, or whatever prompts and demonstrations accord reads, of one turn. InputError, naming
+    the row, where one is no task.
+    """
+    tasks: list[Task] = []
+    for _, where, row in data.load.open_rows(source):
+        with located(f"{where}: "):
+            is_own = isinstance(row, Mapping) and isinstance(row.get("instruction"), str)
+            tasks.append(_task(row) if is_own else _of_record(row))
+    data.load.require_rows(tasks, source, "train")
+    return tasks
+
+
+def load_answers(source: str) -> list[str]:
+    """The texts in a file, or the completions of its demonstrations, each of one turn; InputError, naming the row."""
+    answers: list[str] = []
+    for index, row in enumerate(data.load_data(source)):
+        with located(f"{source}, {row_called(index)}: "):
+            if not isinstance(row, Demonstration):
+                raise InputError("an answer is a text or the completion of a demonstration, and this row has neither")
+            answers.append(_one_turn(row.completion, "completion", "assistant"))
+    return answers
+
+
+def _task(row: Mapping[str, Any]) -> Task:
+    instruction, is_classification = row["instruction"].strip(), row.get("is_classification")
+    if not instruction:
+        raise InputError("'instruction' is empty")
+    if is_classification is not None and not isinstance(is_classification, bool):
+        raise InputError(f"'is_classification' must be true or false, not {is_classification!r}")
+    given = row.get("instances")
+    if given is None and row.get("output") is not None:
+        given = [{"input": row.get("input"), "output": row["output"]}]
+    if given is not None and not isinstance(given, list):
+        raise InputError("'instances' must be a list of objects with input and output")
+    return Task(instruction, tuple(_instances(given or [])), is_classification)
+
+
+def _instances(given: Iterable[Any]) -> Iterable[Instance]:
+    for i, one in enumerate(given):
+        columns = one if isinstance(one, Mapping) else {}
+        asked, said = columns.get("input") or "", columns.get("output")
+        if not isinstance(asked, str) or not isinstance(said, str) or not said.strip():
+            raise InputError(f"instances[{i}] must be an object with the texts input, which may be empty, and output")
+        yield Instance(asked.strip(), said.strip())
+
+
+def _of_record(row: Any) -> Task:
+    record = data.load_data([row])[0]
+    if not isinstance(record, Prompt | Demonstration):
+        raise InputError("a seed is a prompt or a demonstration, and this row is neither")
+    instruction = _one_turn(record.prompt, "prompt", "user")
+    answer = _one_turn(record.completion, "completion", "assistant") if isinstance(record, Demonstration) else ""
+    if not instruction:
+        raise InputError("the row has no prompt, which would be the instruction")
+    return Task(instruction, (Instance("", answer),) if answer else ())
+
+
+def _one_turn(text: Text, name: str, role: str) -> str:
+    if isinstance(text, str):
+        return text.strip()
+    if len(text) != 1 or text[0].role != role:
+        raise InputError(f"the {name} has {len(text)} turns, and a seed is of one, the {role}'s")
+    return text[0].content.strip()
