@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from accord import synthesis
+from accord import report, synthesis
 from accord.console import status
 from accord.engine.config import require_positive
 from accord.errors import InputError, located
 from accord.evaluate.options import takes
 from accord.files import read_yaml, require_folder, write_rows, write_text
 from accord.prompting.options import AskOptions, LimitOptions, bare, prompted, told
-from accord.report import write_report
 
 if TYPE_CHECKING:
     from accord.results.synthesis import SynthesisResult
@@ -118,7 +117,7 @@ def instruct(seeds: str, out: str, *, count: int = 200, **options: Any) -> Synth
         raise InputError(f"nothing was accepted, as {ended}: {rounds.reasons(growth)}; {growth.path} has it all.")
     write_rows(folder / "demonstrations.jsonl", (row for task in growth.pool.accepted for row in task.rows()))
     result = synthesis.statistics.summarize(growth, asked.generator, model.name, ended).publish(folder)
-    write_report(folder)
+    report.page.write_report(folder)
     return result
 
 
