@@ -28,7 +28,7 @@ from rich.table import Table
 
 import accord
 from accord.annotate import Project
-from accord.annotate.unattended import answer_unattended
+from accord.annotate.simulated import answer_unattended
 from accord.cli.annotate_models import weigh
 from accord.evaluate import evaluate_comparisons
 from accord.files import write_rows

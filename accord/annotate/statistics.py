@@ -18,6 +18,7 @@ from sqlmodel import Session, col, select
 
 from accord.annotate.database import Annotator, Answer, Item, Slot
 from accord.annotate.project import Project
+from accord.annotate.simulated import is_simulated
 from accord.results.agreement import AgreementResult
 from accord.results.base import Interval
 from accord.results.people import Disputed, PeopleResult, PersonRow
@@ -101,7 +102,7 @@ def _task(task: str, said: list[Said], asked: int, hourly_cost: float | None) ->
     names = sorted({one.name for one in said})
     people = [_person(name, [one for one in said if one.name == name], by_pair) for name in names]
     people += [_person("all", said, by_pair)] if len(names) > 1 else []
-    simulated = sum(one.name.startswith("simulated-") for one in said)
+    simulated = sum(is_simulated(one.name) for one in said)
     told = f"{simulated:,} of {len(said):,} answers are simulated people's, whose time on task is 0, and costs nothing."
     return PeopleResult(
         warnings=[told] if simulated else [],

@@ -33,7 +33,7 @@ def people(
         InputError: there is no such project or person, or a name is taken.
     """
     project = opened(database, is_new=False)
-    from accord.cli.annotate_models import is_simulated
+    from accord.annotate.simulated import is_simulated
 
     for name in [add] if isinstance(add, str) else add or ():
         if is_simulated(name):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import combinations
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from accord.annotate.project import Progress, Project
     from accord.annotate.tasks.converse import Speaker
     from accord.records import Comparison
-
-SIMULATED = "simulated-"
-"""How the pseudonyms of simulated people begin."""
 
 
 @dataclass(kw_only=True)
@@ -50,9 +47,12 @@ def weigh(project: Project, task: str, models: Sequence[str], focus: float) -> N
     values = feedback.uncertainty.uncertainty(judges, [pair for _, _, pair in pairs])
     for (key, _, _), value in zip(pairs, values, strict=True):
         unsure.setdefault(key, []).append(value)
-    if unsure and any(map(any, unsure.values())):
-        count = project.weigh({key: mean(values) ** focus for key, values in unsure.items()}, "uncertainty")
-        status(f"annotate: {count:,} items are drawn by how unsure {', '.join(models)} is of them")
+    if not any(map(any, unsure.values())):
+        why = "is sure of every item that is left" if unsure else "would weigh items, and all were asked about already"
+        status(f"annotate: {', '.join(models)} {why}, so the order stays as it is")
+        return
+    count = project.weigh({key: mean(values) ** focus for key, values in unsure.items()}, "uncertainty")
+    status(f"annotate: {count:,} items are drawn by how unsure {', '.join(models)} is of them")
 
 
 def _pairs(option: str, task: str, contents: Mapping[str, Any]) -> list[tuple[str, tuple[int, int], Comparison]]:
@@ -121,12 +121,12 @@ def simulate(project: Project, task: str, judges: Sequence[Any], on_progress: Ca
     They are given items, and answer them, as people at the pages are; time on task is 0. What a judge has no verdict
     on is skipped.
     """
-    from accord.annotate.unattended import answer_unattended
+    from accord.annotate.simulated import answer_unattended, simulated_names
 
     by_item: dict[str, list[tuple[tuple[int, int], Comparison]]] = defaultdict(list)
     for key, two, pair in _pairs("--simulated", task, project.contents(task)):
         by_item[key].append((two, pair))
-    names = _names(project, len(judges))
+    names = simulated_names(project, len(judges))
     answer_unattended(
         project,
         {name: _answering(task, judge, by_item) for name, judge in zip(names, judges, strict=True)},
@@ -150,30 +150,6 @@ def _answering(task: str, judge: Any, by_item: Mapping[str, list[tuple[tuple[int
         return _answer(task, {two: known[pair] for two, pair in by_item[key]})
 
     return answer
-
-
-def _names(project: Project, count: int) -> list[str]:
-    """Pseudonyms of simulated people: those who are there, then new ones; who was withdrawn stays so."""
-    there = {name: state for name, state, _ in project.people()}
-    active = [name for name, state in there.items() if is_simulated(name) and not state]
-    free = (name for number in range(1, 10**6) if (name := f"{SIMULATED}{number}") not in there)
-    return [*active, *islice(free, count)][:count]
-
-
-def is_simulated(name: str) -> bool:
-    """Whether a pseudonym is that of a simulated person."""
-    return name.startswith(SIMULATED)
-
-
-def require_unmixed(project: Project, *, simulated: bool) -> None:
-    """Raise InputError where answers of the other kind are there, of people or of simulated people."""
-    others = [name for name, _, answers in project.people() if answers and is_simulated(name) != simulated]
-    if others:
-        theirs, ours = ("people's", "simulated people's") if simulated else ("simulated people's", "people's")
-        raise InputError(
-            f"{project.database.name} has {theirs} answers ({', '.join(others)}), which would count as {ours}: give "
-            "another --database, or erase them by `accord annotate people --withdraw NAME`."
-        )
 
 
 def _answer(task: str, verdicts: Mapping[tuple[int, int], float | None]) -> dict[str, Any] | None:

@@ -12,7 +12,6 @@ from accord.cli.annotate import opened, write_answers
 from accord.cli.annotate_models import (
     SimulatedOptions,
     SpeakerOptions,
-    require_unmixed,
     simulate,
     simulated_judges,
     speaker,
@@ -106,6 +105,8 @@ def serve(
         database, overlap=asked.overlap, reserve_minutes=asked.reserve_minutes,
         guidelines=_guidelines(asked.guidelines), seed=asked.seed,
     )  # fmt: skip
+    from accord.annotate.simulated import require_unmixed
+
     require_unmixed(project, simulated=bool(judges))
     source = data if data is not None else asked.items
     _add(project, source, asked.gold, task, columns, scales=asked.scales, answers=asked.answers)

@@ -76,7 +76,7 @@ def label(
     comparisons = comparisons_of(load_samples(data, columns), pairs)
     if not comparisons:
         raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
-    named = _judge(judge, agreement, seed, LabelOptions(**options), f"{out}.journal")
+    named = _judge(judge, agreement, seed, options, f"{out}.journal")
     try:
         verdicts = feedback.judge.BothOrders(named)(comparisons)
     finally:
@@ -91,12 +91,13 @@ def label(
     return Path(out)
 
 
-def _judge(name: str, agreement: float | None, seed: int, options: LabelOptions, journal: str) -> Any:
-    """The judge of that name. Raises InputError where options are for others."""
+def _judge(name: str, agreement: float | None, seed: int, given: Mapping[str, Any], journal: str) -> Any:
+    """The judge of that name. Raises InputError where options that are given are for others."""
+    options = LabelOptions(**given)
     if agreement is None and kind_of(name) == "ai":
-        return feedback.ai.with_progress(feedback.ai.ai_judge(name, options=options, journal=journal))
+        return feedback.ai.with_progress(feedback.ai.ai_judge(name, given=given, journal=journal))
     for field in fields(LimitOptions):
-        if getattr(options, field.name) != field.default:
+        if field.name in given:
             flag = field.name.replace("_", "-")
             raise InputError(f"--{flag} is for language models that judge, such as ai:MODEL, and {name} is none.")
     if agreement is None:

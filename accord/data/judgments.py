@@ -144,7 +144,7 @@ def _named(
     prompt, texts = align(prompt, *(read_completion(cells[name], name) for name in answers))
     source, annotator = (_said(columns, names, role) for role in ("source", "annotator"))
     group = _said(columns, names, "group") if "group" in names else ""
-    pairs = list(combinations(texts, 2))
+    pairs, weight = list(combinations(texts, 2)), _weight(columns)
     judgments = []
     for column in judged:
         if cells[column] is None:
@@ -158,7 +158,7 @@ def _named(
         said.update(str(label).strip().lower() for label in labels)
         who = annotator if len(judged) == 1 else column
         judgments += [
-            Judgment(prompt, first, second, _label(label, column, answers), row, source, who, group, columns=columns)
+            Judgment(prompt, first, second, _label(label, column, answers), row, source, who, group, weight, columns)
             for (first, second), label in zip(pairs, labels, strict=True)
         ]
     return judgments

@@ -24,12 +24,11 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from accord.console import counting
-from accord.engine.config import TemplateOptions
 from accord.errors import InputError
 from accord.feedback.formula import AI
 from accord.feedback.judge import Judge
 from accord.feedback.reward import excerpt, lacking, unsampled
-from accord.prompting.options import AskOptions, LimitOptions, account, bare, prompted
+from accord.prompting.options import AskOptions, account, bare, prompted
 from accord.prompting.requests import Prompted, Reply, Request
 from accord.records import Comparison, Message, Prompt, Verdict, show
 
@@ -186,20 +185,19 @@ def ai_judge(
     name: str,
     *,
     dtype: str | None = None,
-    options: LimitOptions | TemplateOptions | None = None,
+    given: Mapping[str, Any] | None = None,
     journal: str | None = None,
 ) -> AIJudge:
     """The judge that `ai:MODEL`, `ai:MODEL@URL` or a YAML file of `JudgeConfig` describes.
 
-    `options` that are not at their defaults go before what the file says; `journal` is kept where neither names one. A
-    model that is not served computes in the precision called `dtype`. Raises InputError where the file, the model or
-    the `judge` extra is not there, or the file describes no judge.
+    What is `given`, by the names of `JudgeConfig`, goes before what the file says; `journal` is kept where neither
+    names one. A model that is not served computes in the precision called `dtype`. Raises InputError where the file,
+    the model or the `judge` extra is not there, or the file describes no judge.
     """
     config = _read(name)
-    given = {f.name: getattr(options, f.name) for f in fields(options)} if options else {}
-    known = {f.name: f.default for f in fields(config)}
-    given = {name: value for name, value in given.items() if value != known[name]}
-    config = replace(config, **{"journal": config.journal or journal, **({"dtype": dtype} if dtype else {}), **given})
+    before: dict[str, Any] = {"dtype": dtype} if dtype else {}
+    config = replace(config, **before, **(given or {}))
+    config.journal = config.journal or journal
     settings: Mapping[str, Any] = {name: getattr(config, name) for name in ("principles", "template", "logprobs")}
     if config.max_tokens < 1:
         raise InputError(f"a judge's max_tokens must be positive, not {config.max_tokens}")

@@ -90,7 +90,8 @@ class Journal:
                 tell(i, reply)
 
         try:
-            self.inner([requests[places[key][0]] for key in keys], keep) if keys else None
+            if keys:
+                self.inner([requests[places[key][0]] for key in keys], keep)
         except InputError as error:
             raise InputError(f"{str(error).rstrip('.')}; {self._left(replies, len(requests))}.") from None
         except KeyboardInterrupt:

@@ -49,6 +49,8 @@ def test_what_was_drawn_unevenly_is_weighted() -> None:
     judged = [*load_judgments(rows), Judgment("z", "a", "b", 0.5, 2, weight=9.0)]
     accuracy = Trial(judged, np.array([1.0, -1.0, 1.0])).accuracy()
     assert accuracy is not None and accuracy.estimate == pytest.approx(0.75) and accuracy.n == 2
+    named = {"prompt": "x", "a": "1", "b": "2", "label": "first", "sampling_weight": 1.5}
+    assert load_judgments([named], columns={"first": "a", "second": "b"})[0].weight == 1.5
     with pytest.raises(InputError, match="'sampling_weight' must be a number, not 'much'"):
         load_judgments([{**rows[0], "sampling_weight": "much"}])
 

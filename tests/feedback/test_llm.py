@@ -22,8 +22,8 @@ from accord.feedback.judge import BothOrders
 from accord.feedback.named import as_measure, judge_named, only_compares, reward_named
 from accord.feedback.reward import check_prompts
 from accord.prompting.local import Local
-from accord.prompting.options import LimitOptions
 from accord.prompting.requests import Reply, Request
+from accord.prompting.served import Served
 from accord.records import Comparison, EncodedPrompt, Message, Prompt, Verdict
 from tests.feedback.serving import serving
 
@@ -231,13 +231,21 @@ def test_a_served_reply_is_read(server: Server, reply: Any, first_wins: float | 
 
 def test_questions_that_fail_are_invalid_and_a_server_that_fails_all_is_named(server: Server) -> None:
     server.reply = lambda text: 500 if "bad" in text else said("A")
-    judge = ai_judge(f"ai:m@{server.url}", options=LimitOptions(retries=0))
+    judge = ai_judge(f"ai:m@{server.url}", given={"retries": 0})
     bad = Comparison("Why?", "bad", "b")
     failed, good = judge([bad, PAIR])
     assert good == Verdict(1.0)
     assert failed == Verdict(None, "server error (5xx): 500 not with Bearer ***")
     with pytest.raises(InputError, match=f"m at {server.url} gave no answer .*; see the judge's settings"):
         judge([bad, bad])
+
+
+def test_what_is_given_goes_before_the_file_though_it_be_the_default(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "judge.yaml"
+    file.write_text(f"model: m\nserver: {server.url}\nretries: 0\nparallel: 2\n")
+    model = ai_judge(str(file), given={"parallel": 8}).model
+    assert isinstance(model, Served)
+    assert (model.limits.parallel, model.limits.retries) == (8, 0)
 
 
 def test_a_refused_key_stops_the_work_and_is_not_told(server: Server) -> None:

@@ -1,8 +1,12 @@
-"""Answers by functions in people's place: given items, and stored, as those of people at the pages are."""
+"""Simulated people: functions that are given items, and whose answers are stored, as those of people at the pages are.
+
+They are told from people by their pseudonyms, and a project has answers of the one kind or the other.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 from sqlmodel import col, select
@@ -10,6 +14,10 @@ from sqlmodel import col, select
 from accord.annotate import assign
 from accord.annotate.database import Annotator, Item
 from accord.annotate.project import Project
+from accord.errors import InputError
+
+SIMULATED = "simulated-"
+"""How the pseudonyms of simulated people begin."""
 
 Answering = Callable[[str], dict[str, Any] | None]
 """From the key of an item to an answer to it, as its task's model has it; None skips the item."""
@@ -39,3 +47,27 @@ def answer_unattended(project: Project, people: Mapping[str, Answering], enough:
                 assign.skip(project, person, slot.id)
             else:
                 assign.store(project, person, slot.id, answer, 0.0)
+
+
+def is_simulated(name: str) -> bool:
+    """Whether a pseudonym is that of a simulated person."""
+    return name.startswith(SIMULATED)
+
+
+def simulated_names(project: Project, count: int) -> list[str]:
+    """Pseudonyms of simulated people: those who are there, then new ones; who was withdrawn stays so."""
+    there = {name: state for name, state, _ in project.people()}
+    active = [name for name, state in there.items() if is_simulated(name) and not state]
+    free = (name for number in range(1, 10**6) if (name := f"{SIMULATED}{number}") not in there)
+    return [*active, *islice(free, count)][:count]
+
+
+def require_unmixed(project: Project, *, simulated: bool) -> None:
+    """Raise InputError where answers of the other kind are there, of people or of simulated people."""
+    others = [name for name, _, answers in project.people() if answers and is_simulated(name) != simulated]
+    if others:
+        theirs, ours = ("people's", "simulated people's") if simulated else ("simulated people's", "people's")
+        raise InputError(
+            f"{project.database.name} has {theirs} answers ({', '.join(others)}), which would count as {ours}: give "
+            "another --database, or erase them by `accord annotate people --withdraw NAME`."
+        )
