@@ -108,7 +108,10 @@ def opened(database: str, *, is_new: bool = True, **settings: Any) -> Project:
     """The project. Raises InputError where the extra is missing, or there must be one and is none."""
     missing = [name for name in ("fastapi", "uvicorn", "sqlmodel", "alembic", "markdown_it", "nh3") if not _has(name)]
     if missing:
-        raise InputError(f"`accord annotate` needs the annotate extra, of which {', '.join(missing)} is not installed.")
+        raise InputError(
+            f"`accord annotate` needs the annotate extra, of which {', '.join(missing)} is not installed: "
+            "pip install 'accord[annotate]'."
+        )
     if not is_new and "://" not in database and not Path(database).is_file():
         raise InputError(f"there is no database {database}; `accord annotate serve` makes one.")
     from accord.annotate.project import Project
