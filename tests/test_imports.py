@@ -96,6 +96,29 @@ def needs(path: Path) -> set[str]:
     return {name for name in wanted if name in NAMES and NAMES[name] != path and name not in packages}
 
 
+@pytest.mark.parametrize("package", LAZY)
+def test_what_is_used_of_a_lazy_package_is_listed(package: str) -> None:
+    """A module that is not listed is there only when something else imported it before."""
+    folder = ROOT / "accord" / package
+    listed = {alias.asname or alias.name for alias in imported_by(folder / "__init__.pyi")}
+    for path in MODULES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if any(a.name == package and a.asname is None for a in imported_by(path, "accord")):
+            used = {
+                node.attr
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == package
+            }
+            assert used <= listed, f"{path.name} uses {used - listed} of {package}"
+
+
+def imported_by(path: Path, module: str | None = None) -> Iterator[ast.alias]:
+    """What a module imports by name, of one other, or of any."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and module in (None, node.module):
+            yield from node.names
+
+
 def test_no_module_needs_itself() -> None:
     graph = networkx.DiGraph((name, other) for name, path in NAMES.items() for other in needs(path))
     assert [circle for circle in networkx.strongly_connected_components(graph) if len(circle) > 1] == []

@@ -117,7 +117,7 @@ def instruct(seeds: str, out: str, *, count: int = 200, **options: Any) -> Synth
         raise InputError(f"nothing was accepted, as {ended}: {rounds.reasons(growth)}; {growth.path} has it all.")
     write_rows(folder / "demonstrations.jsonl", (row for task in growth.pool.accepted for row in task.rows()))
     result = synthesis.statistics.summarize(growth, asked.generator, model.name, ended).publish(folder)
-    report.page.write_report(folder)
+    report.write_report(folder)
     return result
 
 

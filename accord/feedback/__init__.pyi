@@ -1,5 +1,6 @@
 from . import ai as ai
 from . import combine as combine
+from . import constitution as constitution
 from . import formula as formula
 from . import functions as functions
 from . import judge as judge

@@ -1,0 +1,95 @@
+"""A constitution: the principles by which a language model judges, criticizes and revises (Bai et al. 2022).
+
+    # principles.yaml
+    principles:
+      - name: honest
+        prefer: Prefer the answer that says what is true, and says when it does not know.
+        critique: Point out what the answer claims that is false or cannot be known.
+        revision: Rewrite the answer without these claims.
+
+Only `prefer` is needed, and a sentence alone is one. In Constitutional AI (arXiv:2212.08073, sections 3.1 and 4.1) a
+principle is drawn for every critique and for every comparison; `drawn` does so from what is judged alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from accord.errors import InputError, nearest
+from accord.files import read_yaml
+
+FOLDER = Path(__file__).parent / "constitutions"
+"""The project's own constitutions, a file each; their names stand for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principle:
+    """One principle, as the judge, the critic and the reviser are told it."""
+
+    name: str
+    prefer: str
+    """For a judge of two answers."""
+    critique: str
+    """For a critic of one answer."""
+    revision: str
+    """For who rewrites an answer after its critique."""
+
+
+def read_constitution(name: str) -> tuple[Principle, ...]:
+    """The principles of a YAML file, or of one of the project's own constitutions: accord, or hhh.
+
+    Raises InputError where there is none of that name, or it has no principles, or one is not as it should be.
+    """
+    own = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+    path = own.get(name, Path(name))
+    if not path.exists():
+        raise InputError(f"{name} is no constitution: name a YAML file, or {' or '.join(own)}{nearest(name, own)}.")
+    given = read_yaml(path, "the constitution")
+    listed = given.get("principles") if isinstance(given, dict) else given
+    if not isinstance(listed, list) or not listed:
+        raise InputError(f"{name} has no principles; a constitution is a list of them, under the key principles.")
+    principles = tuple(_principle(name, number, one) for number, one in enumerate(listed, start=1))
+    names = [principle.name for principle in principles]
+    twice = next((one for i, one in enumerate(names) if one in names[:i]), None)
+    if twice is not None:
+        raise InputError(f"{name} has two principles that are named {twice}; name each differently.")
+    return principles
+
+
+def _principle(file: str, number: int, given: Any) -> Principle:
+    where, known = f"{file}, principle {number}", [field.name for field in fields(Principle)]
+    parts = {"prefer": given} if isinstance(given, str) else given
+    if not isinstance(parts, dict):
+        raise InputError(f"{where}: it is neither a sentence nor a mapping with {', '.join(known)}.")
+    for key, value in parts.items():
+        if key not in known:
+            raise InputError(f"{where} has {key}, which is none of {', '.join(known)}{nearest(str(key), known)}.")
+        if not isinstance(value, str) or not value.strip():
+            raise InputError(f"{where}: {key} is to be a sentence, not {value!r}.")
+    if "prefer" not in parts:
+        raise InputError(f"{where} lacks prefer: the sentence by which a judge prefers one of two answers.")
+    prefer = parts["prefer"].strip()
+    about = f"A judge of answers is told: {prefer}"
+    return Principle(
+        name=parts.get("name", str(number)).strip(),
+        prefer=prefer,
+        critique=parts.get("critique", f"{about} Point out every way in which the answer falls short of this.").strip(),
+        revision=parts.get("revision", f"{about} Rewrite the answer so that it does not fall short of this.").strip(),
+    )
+
+
+def drawn(principles: Sequence[Principle], count: int, key: str, seed: int = 0) -> list[Principle]:
+    """So many different principles, each set of them as likely as any other: the same for the same seed and key.
+
+    The key is what they are drawn for, such as the prompt and the answers that are compared. All, in their order,
+    where there are no more than `count`.
+    """
+    if count >= len(principles):
+        return list(principles)
+    digest = hashlib.sha256(f"{seed} {key}".encode()).digest()
+    return random.Random(digest).sample(list(principles), count)
