@@ -14,10 +14,9 @@ import pytest
 from sqlmodel import col, select
 
 from accord.annotate.database import Answer, Slot
-from tests.annotate.conftest import PAIRS, Server
+from tests.annotate.conftest import DESKTOP, PAIRS, PHONE, Server
 
 RANKED = [{"id": "r", "prompt": "Name a river.", "completions": ["Loire", "Rhine", "Paris"], "ranks": [0, 1, 2]}]
-DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 800}
 WATCH = """
 window.faults = [];
 window.ran = (what) => window.faults.push(`ran ${what}`);
