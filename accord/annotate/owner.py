@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hmac
 import json
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, wait
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -14,68 +18,83 @@ from sqlmodel import Session, col, select
 from accord.annotate.database import Annotator, Answer, Item, Skip, Slot
 from accord.annotate.guard import Denied
 from accord.annotate.pages import Form, Pages, sign_in
-from accord.annotate.project import hashed
-from accord.annotate.statistics import HEADS
+from accord.annotate.project import Project, hashed
+from accord.annotate.statistics import HEADS, TaskStatus
 from accord.annotate.statistics import status as status_of
 from accord.annotate.tasks import TASKS
 from accord.errors import InputError
 
+MOMENT = 0.1
+"""Seconds that a page waits for newer statistics than those it has."""
 
-def add_owner_pages(app: FastAPI, pages: Pages) -> None:
-    """Progress at /owner; links are made and ended there. The owner's link is of another kind than the annotators'."""
-    project = pages.project
+REST = 4.0
+"""After statistics were computed no newer ones are for so many times as long."""
 
-    def is_owner(request: Request, token: str) -> bool:
+
+class Newest:
+    """The newest statistics of a project; newer ones are computed in a thread of their own when somebody asks."""
+
+    def __init__(self, project: Project) -> None:
+        self.project, self.lock = project, threading.Lock()
+        self.tasks: list[TaskStatus] | None = None
+        self.of: Any = None
+        self.latest: Future[None] | None = None
+        self.next = 0.0
+
+    def get(self, of: Any) -> tuple[list[TaskStatus], bool]:
+        """The statistics, and whether they are `of` what there is now. Waits for the first, and a moment for others."""
+        with self.lock:
+            latest = self.latest
+            if latest is None or (latest.done() and (self.of != of or latest.exception())):
+                self.of, self.latest = of, (latest := Future())
+                threading.Thread(target=self._compute, args=(latest,), daemon=True).start()
+        wait([latest], None if self.tasks is None else MOMENT)
+        if self.tasks is None:
+            latest.result()  # raises what went wrong
+        return self.tasks or [], self.of == of and latest.done()
+
+    def _compute(self, done: Future[None]) -> None:
+        time.sleep(max(0.0, self.next - time.monotonic()))
+        begun = time.monotonic()
+        try:
+            self.tasks = status_of(self.project)
+        except Exception as error:
+            done.set_exception(error)
+        self.next = time.monotonic() + REST * (time.monotonic() - begun)
+        if not done.done():
+            done.set_result(None)
+
+
+class Owner:
+    """Who the owner is, and what they see."""
+
+    def __init__(self, pages: Pages) -> None:
+        self.pages, self.project, self.newest = pages, pages.project, Newest(pages.project)
+
+    def has(self, request: Request, token: str) -> bool:
+        """Whether this is the owner's token; addresses that try many are refused."""
         address = request.client.host if request.client else ""
-        if not pages.bad_links.take(address, 0.0):
+        if not self.pages.bad_links.take(address, 0.0):
             raise Denied(429, "Too many links that lead nowhere came from here: wait a few minutes.")
-        known = bool(token) and hmac.compare_digest(hashed(token), project.settings.owner_hash)
+        known = bool(token) and hmac.compare_digest(hashed(token), self.project.settings.owner_hash)
         if not known:
-            pages.bad_links.take(address)
+            self.pages.bad_links.take(address)
         return known
 
-    def owner(request: Request) -> None:
-        if not is_owner(request, request.cookies.get("owner", "")):
-            raise Denied(401, "Please open the owner's link, which `accord annotate serve` prints.")
-
-    Owned = Depends(owner)
-    known: dict[str, Any] = {}  # the statistics, and the answers that they are of
-
-    def overview(request: Request, *, status: int = 200, message: str = "", links: Any = ()) -> Response:
-        with project.database.reading() as session:
+    def overview(self, request: Request, *, status: int = 200, message: str = "", links: Any = ()) -> Response:
+        """Progress, agreement, and people."""
+        with self.project.database.reading() as session:
             people, items = people_of(session), items_of(session)
             latest = session.exec(select(func.max(Answer.id), func.count(Answer.content))).one()  # type: ignore[arg-type]
-        if known.get("latest") != (key := (tuple(latest), [(row["task"], row["done"], row["items"]) for row in items])):
-            known.update(latest=key, tasks=status_of(project))
-        return pages.page(
-            "owner",
-            request,
-            status=status,
-            progress=project.progress(),
-            overlap=project.settings.overlap,
-            people=people,
-            items=items,
-            tasks=known["tasks"],
-            heads=HEADS,
-            message=message,
-            links=links,
-        )
+        tasks, is_newest = self.newest.get((tuple(latest), [tuple(row.values()) for row in items]))
+        return self.pages.page(
+            "owner", request, status=status, progress=self.project.progress(), overlap=self.project.settings.overlap,
+            people=people, items=items, tasks=tasks, is_newest=is_newest, heads=HEADS, message=message, links=links,
+        )  # fmt: skip
 
-    @app.get("/owner/join/{token}")
-    def join(request: Request, token: str) -> Response:
-        if not is_owner(request, token):
-            raise Denied(404, "This link leads nowhere: `accord annotate serve` prints a new one each time it starts.")
-        page = pages.page("owner-join", request)
-        sign_in(page, request, "owner", token)
-        return page
-
-    @app.get("/owner", dependencies=[Owned])
-    def see(request: Request) -> Response:
-        return overview(request)
-
-    @app.get("/owner/item/{number}", dependencies=[Owned])
-    def see_item(request: Request, number: int) -> Response:
-        with project.database.reading() as session:
+    def item(self, request: Request, number: int) -> Response:
+        """One item, and who said what about it."""
+        with self.project.database.reading() as session:
             item = session.get(Item, number) if number < 2**31 else None
             if item is None:
                 raise Denied(404, "There is no such item.")
@@ -90,24 +109,55 @@ def add_owner_pages(app: FastAPI, pages: Pages) -> None:
             item.content[k] for k in ("completion",) if k in item.content
         ]
         told = [(name, told_of(item.task, content or {}), (content or {}).get("comment", "")) for name, content in said]
-        return pages.page("owner-item", request, item=item, answers=answers, said=told)
+        return self.pages.page("owner-item", request, item=item, answers=answers, said=told)
 
-    @app.post("/owner/people", dependencies=[Owned])
-    def change(request: Request, form: Form) -> Response:
+    def change(self, request: Request, form: Mapping[str, str]) -> Response:
+        """Make or end somebody's link."""
         name, made = form.get("name", "").strip(), dict[str, str]()
         try:
             if "add" in form:
-                made = project.add_people([name])
+                made = self.project.add_people([name])
             elif "renew" in form:
-                made = {name: project.renew(name)}
+                made = {name: self.project.renew(name)}
             elif "revoke" in form:
-                project.revoke(name)
+                self.project.revoke(name)
         except InputError as error:
-            return overview(request, status=422, message=str(error))
+            return self.overview(request, status=422, message=str(error))
         if not made:
             return RedirectResponse("/owner", 303)
         base = str(request.base_url)
-        return overview(request, links=[(name, f"{base}join/{token}") for name, token in made.items()])
+        return self.overview(request, links=[(name, f"{base}join/{token}") for name, token in made.items()])
+
+
+def add_owner_pages(app: FastAPI, pages: Pages) -> None:
+    """Progress at /owner; links are made and ended there. The owner's link is of another kind than the annotators'."""
+    owner = Owner(pages)
+
+    def signed_in(request: Request) -> None:
+        if not owner.has(request, request.cookies.get("owner", "")):
+            raise Denied(401, "Please open the owner's link, which `accord annotate serve` prints.")
+
+    Owned = Depends(signed_in)
+
+    @app.get("/owner/join/{token}")
+    def join(request: Request, token: str) -> Response:
+        if not owner.has(request, token):
+            raise Denied(404, "This link leads nowhere: `accord annotate serve` prints a new one each time it starts.")
+        page = pages.page("owner-join", request)
+        sign_in(page, request, "owner", token)
+        return page
+
+    @app.get("/owner", dependencies=[Owned])
+    def see(request: Request) -> Response:
+        return owner.overview(request)
+
+    @app.get("/owner/item/{number}", dependencies=[Owned])
+    def see_item(request: Request, number: int) -> Response:
+        return owner.item(request, number)
+
+    @app.post("/owner/people", dependencies=[Owned])
+    def change(request: Request, form: Form) -> Response:
+        return owner.change(request, form)
 
 
 def told_of(task: str, content: dict[str, Any]) -> str:

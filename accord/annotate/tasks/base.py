@@ -196,7 +196,7 @@ def each_answer(given: Sequence[Given]) -> Iterator[tuple[Given, str, Said, Text
 
 
 def key_of(task: str, made: Made) -> str:
-    """What an item is known by: its row's `id` and which of the row's items it is, or a digest of its task and content."""
+    """What an item is known by: its row's `id` and which of the row's items it is, or a digest of task and content."""
     named = made.given.columns.get("id")
     if isinstance(named, (str, int)) and not isinstance(named, bool) and str(named).strip():
         return f"{named}{made.part}"
