@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -197,14 +197,16 @@ def test_a_model_of_transformers_serve_is_talked_with(tmp_path: Path) -> None:
     assert {row[name][0]["role"] for name in ("chosen", "rejected")} == {"assistant"}
 
 
-@pytest.mark.parametrize("trained", [["reward"], pytest.param(["reward", "dpo"], marks=pytest.mark.slow)], ids=len)
-def test_a_pipeline_waits_for_people_and_trains_on_what_they_said(tmp_path: Path, trained: list[str]) -> None:
-    database, recipe, base = str(tmp_path / "labels.db"), tmp_path / "recipe.yaml", str(save_model(tmp_path / "base"))
+@pytest.mark.parametrize("trained", [[], pytest.param(["reward", "dpo"], marks=pytest.mark.slow)], ids=len)
+def test_a_pipeline_waits_for_people_and_learns_from_what_they_said(tmp_path: Path, trained: list[str]) -> None:
+    database, recipe = str(tmp_path / "labels.db"), tmp_path / "recipe.yaml"
+    base = str(save_model(tmp_path / "base")) if trained else ""
     stages: dict[str, Any] = {
         "people": {
             "command": "annotate serve", "database": database, "data": write_jsonl(tmp_path / "pairs.jsonl", PAIRS),
-            "until": 6, "port": 0,
+            "until": 12, "overlap": 2, "port": 0,
         },
+        "agreement": {"command": "evaluate agreement", "data": "${people}/annotations.jsonl"},
         **{command: {"command": command, "model": base, "data": "${people}/annotations.jsonl"} for command in trained},
     }  # fmt: skip
     recipe.write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
@@ -212,25 +214,31 @@ def test_a_pipeline_waits_for_people_and_trains_on_what_they_said(tmp_path: Path
     def answer() -> None:
         while not Path(database).exists() or (project := Project.open(database)).progress().items < len(PAIRS):
             time.sleep(0.1)
-        project.add_people(["ann"])
-        me = person(project, "ann")
-        for place in range(len(PAIRS)):
+        project.add_people(["ann", "bob"])
+        for place in range(2 * len(PAIRS)):
+            me = person(project, ("ann", "bob")[place // len(PAIRS)])
             slot = assign.next_slot(project, me)
             assert slot is not None
             said = {"better": None, "strength": "tie"} if place == 0 else {"better": 1, "strength": "much"}
             assign.store(project, me, slot.id or 0, {**said, "comment": ""}, 2.0)
 
-    helper = threading.Thread(target=answer)
-    helper.start()
-    # in a process of its own, as the browser's tests keep an event loop running in this one
-    words = [sys.executable, "-m", "accord", "run", str(recipe), "--out", str(tmp_path / "out")]
-    subprocess.run(words, check=True, timeout=120)
-    helper.join()
+    # in a thread of its own, as the browser's tests keep an event loop running in this one
+    def run(meanwhile: Callable[[], None]) -> list[int]:
+        codes: list[int] = []
+        thread = threading.Thread(target=lambda: codes.append(accord("run", recipe, "--out", tmp_path / "out")))
+        thread.start()
+        meanwhile()
+        thread.join(120)
+        return codes
+
+    assert run(answer) == [0]
     rows = read_jsonl(tmp_path / "out" / "people" / "annotations.jsonl")
-    assert len(rows) == 6 and sum(bool(row.get("tied")) for row in rows) == 1
+    assert len(rows) == 12 and sum(bool(row.get("tied")) for row in rows) == 1
+    found = json.loads((tmp_path / "out" / "agreement" / "evaluation.json").read_text())
+    assert found["agreement"]["estimate"] == pytest.approx(5 / 6)
     assert all((tmp_path / "out" / stage / "model" / "config.json").exists() for stage in trained)
-    if len(trained) == 1:
+    if not trained:
         return
-    subprocess.run(words, check=True, timeout=120)  # what is done is left alone, whatever the database has by now
+    assert run(lambda: None) == [0]  # what is done is left alone, whatever the database has by now
     state = json.loads((tmp_path / "out" / "pipeline.json").read_text())
-    assert [stage["status"] for stage in state["stages"]] == ["skipped"] * 3
+    assert [stage["status"] for stage in state["stages"]] == ["skipped"] * 4
