@@ -41,10 +41,11 @@ def ending(process: subprocess.Popen[str]) -> Iterator[None]:
         process.kill()
 
 
-def test_a_server_is_started_used_and_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize("starts", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_server_is_started_used_and_ended(tmp_path: Path, starts: int) -> None:
     data, database = write_jsonl(tmp_path / "pairs.jsonl", PAIRS), str(tmp_path / "labels.db")
     words = ["annotate", "serve", "--database", database, "--data", data, "--people", "2", "--port", "0"]
-    for again in (False, True):
+    for again in (False, True)[:starts]:
         with subprocess.Popen(
             [sys.executable, "-m", "accord", *words],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ,
