@@ -20,7 +20,6 @@ from sqlmodel import Session, col, select
 
 from accord.annotate.database import Annotator, Answer, Item, Slot
 from accord.annotate.project import Project
-from accord.annotate.tasks import TASKS
 from accord.results.agreement import AgreementResult
 from accord.results.base import Interval
 
@@ -115,7 +114,7 @@ class TaskStatus:
         if self.agreement is None:
             alphas = {f"Krippendorff's alpha, {name}": alpha for name, alpha in self.scales.items()}
             told = {name: TOO_FEW if alpha is None else f"{alpha:.2f}" for name, alpha in alphas.items()}
-            return {"agreement": TOO_FEW} if TASKS[self.task].makes in ("comparisons", "rankings") else told
+            return {"agreement": TOO_FEW} if self.task in ("compare", "rank") else told
         pairs = self.agreement.pairs if len(self.agreement.annotators) == 2 else []
         named = {
             "agreement": self.agreement.agreement,
