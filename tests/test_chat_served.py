@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,33 @@ class Handler(BaseHTTPRequestHandler):
             return
         yield chunk({}, self.server.finish)
         yield "[DONE]"
+
+
+@contextmanager
+def transformers_serve(model: Path) -> Iterator[str]:
+    """The URL of a server of transformers' own, with a model at hand."""
+    for package in ("uvicorn", "fastapi"):
+        pytest.importorskip(package)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["-m", "transformers.cli.transformers", "serve", str(model), "--port", str(port), "--device", "cpu"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    with model.with_suffix(".log").open("w") as log:
+        server = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log, env=environment)
+    try:
+        for _ in range(120):
+            if server.poll() is not None:
+                pytest.fail(model.with_suffix(".log").read_text())
+            try:
+                urlopen(f"http://localhost:{port}/health").close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield f"http://localhost:{port}"
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
 
 
 @pytest.fixture
@@ -225,48 +253,18 @@ def test_the_command(fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_an_exported_model_speaks_through_transformers_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for package in ("uvicorn", "fastapi"):
-        pytest.importorskip(package)
     policy().save(tmp_path / "model")
     assert accord("export", tmp_path / "model", "--out", tmp_path / "out", "--dtype", "float32") == 0
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [
-        "-m",
-        "transformers.cli.transformers",
-        "serve",
-        str(tmp_path / "out"),
-        "--port",
-        str(port),
-        "--device",
-        "cpu",
-    ]
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, *words], stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"}
-        )
-    try:
-        for _ in range(120):
-            if server.poll() is not None:
-                pytest.fail((tmp_path / "log").read_text())
-            try:
-                urlopen(f"http://localhost:{port}/health").close()
-                break
-            except OSError:
-                time.sleep(0.5)
+    with transformers_serve(tmp_path / "out") as url:
         greedy = ("--temperature", 0, "--max-new-tokens", 8)
         said = []
-        for words in (("--server", f"http://localhost:{port}"), ("--dtype", "float32")):
+        for words in (("--server", url), ("--dtype", "float32")):
             monkeypatch.setattr("sys.stdin", io.StringIO("the cat\n"))
             capsys.readouterr()
             assert accord("chat", tmp_path / "out", *words, *greedy) == 0
             said.append(capsys.readouterr().out.split("\n> the cat\n")[1])
         served, at_hand = (text.rsplit("\n", 2)[0] for text in said)
         assert served == at_hand and len(served) > 3
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
 
 
 def test_a_model_at_hand_is_asked_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

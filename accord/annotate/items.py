@@ -37,7 +37,7 @@ def read_items(
     for made in task.items(sure, gold=gold, **{name: value for name, value in settings.items() if value is not None}):
         content = made.content.model_dump(mode="json")
         item = Item(
-            key=key_of(made),
+            key=key_of(task.name, made),
             task=task.name,
             content=content,
             gold=made.gold and made.gold.model_dump(mode="json"),

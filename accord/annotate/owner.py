@@ -6,7 +6,7 @@ import hmac
 import json
 import threading
 import time
-from collections.abc import Hashable
+from concurrent.futures import Future, wait
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -23,33 +23,45 @@ from accord.annotate.tasks import TASKS
 from accord.errors import InputError
 from accord.results.people import HEADS, PeopleResult
 
+MOMENT = 0.1
+"""Seconds that a page waits for newer statistics than those it has."""
+
+REST = 4.0
+"""After statistics were computed no newer ones are for so many times as long."""
+
 
 class Newest:
-    """A project's statistics, computed beside the pages: one waits for them a moment, and shows what there is."""
+    """The newest statistics of a project; newer ones are computed in a thread of their own when somebody asks."""
 
-    def __init__(self, project: Project, patience: float = 0.5) -> None:
-        self.project, self.patience = project, patience
+    def __init__(self, project: Project) -> None:
+        self.project, self.lock = project, threading.Lock()
         self.tasks: list[PeopleResult] | None = None
-        self._of: Any = None  # the state of the database that they are of
-        self._rest_until = 0.0
-        self._alone = threading.Lock()
-        self._worker: threading.Thread | None = None
+        self.of: Any = None
+        self.latest: Future[None] | None = None
+        self.next = 0.0
 
-    def get(self, state: Hashable) -> list[PeopleResult]:
-        """The statistics, of `state` if that does not take long; the first ones are waited for."""
-        with self._alone:
-            is_busy = self._worker is not None and self._worker.is_alive()
-            if not is_busy and self._of != state and time.monotonic() >= self._rest_until:
-                self._worker = threading.Thread(target=self._compute, args=(state,), daemon=True)
-                self._worker.start()
-        if self._worker is not None:
-            self._worker.join(None if self.tasks is None else self.patience)
-        return self.tasks or []
+    def get(self, of: Any) -> tuple[list[PeopleResult], bool]:
+        """The statistics, and whether they are `of` what there is now. Waits for the first, and a moment for others."""
+        with self.lock:
+            latest = self.latest
+            if latest is None or (latest.done() and (self.of != of or latest.exception())):
+                self.of, self.latest = of, (latest := Future())
+                threading.Thread(target=self._compute, args=(latest,), daemon=True).start()
+        wait([latest], None if self.tasks is None else MOMENT)
+        if self.tasks is None:
+            latest.result()  # raises what went wrong
+        return self.tasks or [], self.of == of and latest.done()
 
-    def _compute(self, state: Hashable) -> None:
+    def _compute(self, done: Future[None]) -> None:
+        time.sleep(max(0.0, self.next - time.monotonic()))
         begun = time.monotonic()
-        self.tasks, self._of = status_of(self.project), state
-        self._rest_until = time.monotonic() + 4 * (time.monotonic() - begun)  # a fifth of the time at most
+        try:
+            self.tasks = status_of(self.project)
+        except Exception as error:
+            done.set_exception(error)
+        self.next = time.monotonic() + REST * (time.monotonic() - begun)
+        if not done.done():
+            done.set_result(None)
 
 
 class OwnerPages:
@@ -96,6 +108,7 @@ class OwnerPages:
         with self.project.database.reading() as session:
             people, items = people_of(session), items_of(session)
             latest = session.exec(select(func.max(Answer.id), func.count(Answer.content))).one()  # type: ignore[arg-type]
+        tasks, is_newest = self.newest.get((tuple(latest), [tuple(row.values()) for row in items]))
         return self.pages.page(
             "owner",
             request,
@@ -104,7 +117,8 @@ class OwnerPages:
             overlap=self.project.settings.overlap,
             people=people,
             items=items,
-            tasks=self.newest.get((*latest, *((row["task"], row["done"], row["items"]) for row in items))),
+            tasks=tasks,
+            is_newest=is_newest,
             heads=HEADS,
             message=message,
             links=links,

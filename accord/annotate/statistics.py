@@ -1,7 +1,8 @@
 """The owner's statistics: how far people agree, with each other and with gold questions, how fast, and by what order.
 
-Verdicts are pairs: a comparison is one, a ranking of K answers K (K - 1) / 2. What rests on fewer than 20 observations
-is left out (None). `accord.evaluate` computes agreement, and is imported when somebody asks: serving starts fast.
+Verdicts are pairs: a comparison is one, a ranking of K answers K (K - 1) / 2; a rating is a number on every scale. What
+rests on fewer than 20 observations is left out (None). `accord.evaluate` computes agreement, and is imported when
+somebody asks: serving starts fast.
 """
 
 from __future__ import annotations
@@ -28,8 +29,12 @@ FEW = 20
 
 MOST_DISPUTED = 10
 
-Verdicts = dict[tuple[int, int], float]
-"""By two answers of an item, by their places: 1 where the first is better, 0 where the second is, 1/2 where neither."""
+Pair = tuple[int, int]
+Verdicts = dict[Any, float]
+"""By two answers of an item, by their places: 1 where the first is better, 0 where the second is, 1/2 where neither.
+
+Of ratings the number by the name of its scale.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,6 @@ class Said:
     shown: Sequence[int]
     flagged: bool
     verdicts: Verdicts
-    ratings: Mapping[str, int]
     gold: Verdicts | None
 
 
@@ -60,7 +64,7 @@ def status(project: Project, hourly_cost: float | None = None) -> list[PeopleRes
 
 
 def verdicts(task: str, content: Mapping[str, Any] | None) -> Verdicts:
-    """What an answer says of every two of an item's answers; answers that were not ranked share the last rank."""
+    """What an answer says of every two of an item's answers, those not ranked sharing the last rank; or by scale."""
     if not content or "flag" in content:
         return {}
     if task == "compare":
@@ -72,7 +76,7 @@ def verdicts(task: str, content: Mapping[str, Any] | None) -> Verdicts:
             return {}
         return {(i, j): 0.5 if ranks[i] == ranks[j] else float(ranks[i] < ranks[j])
                 for i, j in combinations(range(len(ranks)), 2)}  # fmt: skip
-    return {}
+    return dict(content["ratings"]) if task == "rate" else {}
 
 
 def _said(session: Session) -> dict[str, list[Said]]:
@@ -87,38 +91,52 @@ def _said(session: Session) -> dict[str, list[Said]]:
     by_task: dict[str, list[Said]] = defaultdict(list)
     for item, key, task, gold, name, content, shown, seconds in session.exec(counting).all():
         right = verdicts(task, gold) if gold is not None else None
-        ratings = content.get("ratings", {})
-        said = Said(item, key, name, seconds, shown, "flag" in content, verdicts(task, content), ratings, right)
+        said = Said(item, key, name, seconds, shown, "flag" in content, verdicts(task, content), right)
         by_task[task].append(said)
     return by_task
 
 
 def _task(task: str, said: list[Said], asked: int, hourly_cost: float | None) -> PeopleResult:
-    usual = [one for one in said if one.gold is None]
-    by_pair: dict[tuple[int, tuple[int, int]], list[Said]] = defaultdict(list)
-    for one in usual:
-        for pair in one.verdicts:
-            by_pair[one.item, pair].append(one)
-    names = sorted({one.name for one in said})
-    people = [_person(name, [one for one in said if one.name == name], by_pair) for name in names]
-    people += [_person("all", said, by_pair)] if len(names) > 1 else []
+    by_pair: dict[tuple[int, Pair], list[Said]] = defaultdict(list)
+    by_scale: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    given: dict[tuple[int, Any], Counter[float]] = defaultdict(Counter)
+    by_name: dict[str, list[Said]] = defaultdict(list)
+    for one in said:
+        by_name[one.name].append(one)
+        for key, label in one.verdicts.items() if one.gold is None else ():
+            given[one.item, key][label] += 1
+            if isinstance(key, tuple):
+                by_pair[one.item, key].append(one)
+            else:
+                by_scale[key][one.item].append(label)
+    people = [_person(name, by_name[name], given) for name in sorted(by_name)]
+    people += [_person("all", said, given)] if len(by_name) > 1 else []
     simulated = sum(is_simulated(one.name) for one in said)
     told = f"{simulated:,} of {len(said):,} answers are simulated people's, whose time on task is 0, and costs nothing."
+    scales = {name: _alpha(list(rated.values())) for name, rated in by_scale.items()}
     return PeopleResult(
         warnings=[told] if simulated else [],
         task=task,
-        answers=len(usual),
+        answers=sum(one.gold is None for one in said),
         asked=asked,
         hours=sum(one.seconds for one in said) / 3600,
         hourly_cost=hourly_cost,
         agreement=_agreement(by_pair),
-        scales=_alphas(usual),
+        scales={name: alpha for name, alpha in scales.items() if alpha is not None},
         people=people,
         disputed=_disputed(by_pair),
     )
 
 
-def _agreement(by_pair: Mapping[tuple[int, tuple[int, int]], list[Said]]) -> AgreementResult | None:
+def _alpha(rated: Sequence[Sequence[float]]) -> Interval | None:
+    """The agreement of the items' numbers on one scale; None where too few items have two, or all numbers are equal."""
+    from accord.evaluate.agreement import agreement_of_numbers
+
+    shared = [numbers for numbers in rated if len(numbers) > 1]
+    return agreement_of_numbers(shared) if len(shared) >= FEW else None
+
+
+def _agreement(by_pair: Mapping[tuple[int, Pair], list[Said]]) -> AgreementResult | None:
     """As `accord evaluate agreement` has it, of pairs that two or more judged; None where too few items have such."""
     from accord.evaluate.agreement import CATEGORIES, Ratings, agreement
 
@@ -126,51 +144,31 @@ def _agreement(by_pair: Mapping[tuple[int, tuple[int, int]], list[Said]]) -> Agr
     if len({item for item, _ in shared}) < FEW:
         return None
     names = sorted({one.name for several in shared.values() for one in several})
+    column = {name: place for place, name in enumerate(names)}
     labels = np.full((len(shared), len(names)), -1)
     for row, ((_, pair), several) in enumerate(shared.items()):
         for one in several:
-            labels[row, names.index(one.name)] = CATEGORIES.index(one.verdicts[pair])
+            labels[row, column[one.name]] = CATEGORIES.index(one.verdicts[pair])
     return agreement(Ratings(tuple(names), labels, 0), pairs=1)
 
 
-def _alphas(said: list[Said]) -> dict[str, Interval]:
-    """Krippendorff's alpha of each scale, distances squared; none where too few items were rated by two."""
-    alphas: dict[str, Interval] = {}
-    for scale in dict.fromkeys(scale for one in said for scale in one.ratings):
-        rated: dict[int, list[int]] = defaultdict(list)
-        for one in said:
-            if scale in one.ratings:
-                rated[one.item].append(one.ratings[scale])
-        several = [values for values in rated.values() if len(values) > 1]
-        alpha = _alpha(several) if len(several) >= FEW else None
-        alphas |= {scale: alpha} if alpha is not None else {}
-    return alphas
-
-
-def _alpha(items: list[list[int]]) -> Interval | None:
-    from accord.evaluate.agreement import krippendorff, over_items
-
-    points = np.array(sorted({value for values in items for value in values}))
-    counts = np.array([[values.count(point) for point in points] for values in items], dtype=np.float64)
-    distance = np.asarray((points[:, None] - points) ** 2, dtype=np.float64)
-    return over_items(lambda some, times: krippendorff(some, lambda _: distance, times), counts)
-
-
-def _person(name: str, said: list[Said], by_pair: Mapping[tuple[int, tuple[int, int]], list[Said]]) -> PersonRow:
+def _person(name: str, said: list[Said], given: Mapping[tuple[int, Any], Mapping[float, int]]) -> PersonRow:
+    """One person's figures; `given` is how often everybody, this person included, said what of what."""
     others: list[tuple[float, int]] = []
     gold: list[tuple[float, int]] = []
     first: list[tuple[float, int]] = []
     ties: list[tuple[float, int]] = []
     for one in said:
-        for pair, label in one.verdicts.items():
-            ties.append((float(label == 0.5), one.item))
-            if label != 0.5:
-                earlier = one.shown.index(pair[0]) < one.shown.index(pair[1])
+        for key, label in one.verdicts.items():
+            if one.gold is not None:
+                gold += [(float(one.gold[key] == label), one.item)] if one.gold else []
+            elif (several := sum(given[one.item, key].values()) - 1) > 0:
+                others.append(((given[one.item, key][label] - 1) / several, one.item))
+            if isinstance(key, tuple):
+                ties.append((float(label == 0.5), one.item))
+            if isinstance(key, tuple) and label != 0.5:
+                earlier = one.shown.index(key[0]) < one.shown.index(key[1])
                 first.append((float((label == 1) == earlier), one.item))
-            if one.gold:
-                gold.append((float(one.gold[pair] == label), one.item))
-            same = [float(o.verdicts[pair] == label) for o in by_pair.get((one.item, pair), ()) if o.name != one.name]
-            others += [(sum(same) / len(same), one.item)] if same else []
     seconds = [one.seconds for one in said]
     enough = len(said) >= FEW
     return PersonRow(
@@ -196,7 +194,7 @@ def _share(outcomes: Sequence[tuple[float, int]]) -> Interval | None:
     return rate(np.array(values), np.array(items))
 
 
-def _disputed(by_pair: Mapping[tuple[int, tuple[int, int]], Iterable[Said]]) -> list[Disputed]:
+def _disputed(by_pair: Mapping[tuple[int, Pair], Iterable[Said]]) -> list[Disputed]:
     """The items whose verdicts differ most, the earliest first where they differ as much."""
     same: dict[int, list[float]] = defaultdict(list)
     people: dict[int, dict[str, str]] = defaultdict(dict)

@@ -34,7 +34,8 @@ def rendered(text: str) -> Markup:
         tags=_ELEMENTS,
         clean_content_tags=set(),
         attributes={"a": {"href", "target"}, "ol": {"start"}},
-        set_tag_attribute_values={"a": {"target": "_blank"}},
+        # What scrolls sideways must be reached by keys.
+        set_tag_attribute_values={"a": {"target": "_blank"}, "pre": {"tabindex": "0"}, "table": {"tabindex": "0"}},
         url_schemes={"http", "https"},
         link_rel="noopener noreferrer nofollow",
     )

@@ -201,7 +201,13 @@ def speaker(asked: SpeakerOptions) -> Speaker | None:
                 served.say(Question(_chat(messages), (), asked.max_new_tokens, 0), sampling(drawn + i))
                 for i in range(n)
             ]
-            return ["".join(saying) for saying in said]
+            texts = ["".join(saying) for saying in said]
+            if asked.temperature and len(set(texts)) == 1 < n:
+                status(
+                    f"annotate: {asked.server} gave the same answer {n} times, so that there is nothing to choose: see "
+                    "that it samples. `transformers serve` does where the model's generation_config.json has do_sample."
+                )
+            return texts
 
         return ask
     from accord import engine

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from accord.data.judgments import Judgment
 
 Metric = Callable[[Floats], Floats]
-"""From how often each category was chosen in all, (V,), to the squared distance of any two, (V, V)."""
+"""From how often each category was chosen in all, (..., V), to the squared distance of any two, ([...,] V, V)."""
 
 CATEGORIES = (0.0, 0.5, 1.0)
 """The labels of judgments: second, tie, first."""
@@ -86,22 +86,21 @@ def read_judged(data: str | None, annotators: Mapping[str, str], options: RowOpt
     return judgments
 
 
-def cohen(table: Floats) -> float:
+def cohen(table: Floats) -> Floats:
     """Cohen's kappa (1960), (a - e) / (1 - e): a the observed agreement, e that of independent raters.
 
     NaN where both raters always choose one and the same category, so that there is nothing beyond chance. `table`
-    (V, V) is how often the first rater chose the row's category and the second the column's.
+    (..., V, V) is how often the first rater chose the row's category and the second the column's.
     """
-    shares = table / table.sum()
-    observed, expected = float(np.trace(shares)), float(shares.sum(1) @ shares.sum(0))
-    return (observed - expected) / (1 - expected) if expected < 1 else float("nan")
+    shares = table / table.sum((-2, -1), keepdims=True)
+    return _beyond_chance(np.einsum("...ii", shares), (shares.sum(-1) * shares.sum(-2)).sum(-1))
 
 
-def fleiss(counts: Floats, times: Floats | None = None) -> float:
+def fleiss(counts: Floats, times: Floats | None = None) -> Floats:
     """Fleiss' kappa (1971): as Cohen's, of any number of raters who need not be the same for every item.
 
     a is the mean over items of the share of pairs of raters who agree, e the sum of squared shares of the categories.
-    `times` (items,) is how often each item counts.
+    `times` (..., items) is how often each item counts.
 
     Raises ValueError where the items have different numbers of raters.
     """
@@ -109,33 +108,37 @@ def fleiss(counts: Floats, times: Floats | None = None) -> float:
     if np.ptp(raters) or raters[0] < 2:
         raise ValueError("Fleiss' kappa needs the same number of raters, two or more, for every item")
     totals = times @ counts
-    expected = float(((totals / totals.sum()) ** 2).sum())
-    observed = float(times @ observed_agreement(counts)) / float(times.sum())
-    return (observed - expected) / (1 - expected) if expected < 1 else float("nan")
+    expected = ((totals / totals.sum(-1, keepdims=True)) ** 2).sum(-1)
+    return _beyond_chance(times @ observed_agreement(counts) / times.sum(-1), expected)
 
 
-def krippendorff(counts: Floats, metric: Metric, times: Floats | None = None) -> float:
+def _beyond_chance(observed: Floats, expected: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(expected < 1, (observed - expected) / (1 - expected), np.nan)[()]
+
+
+def krippendorff(counts: Floats, metric: Metric, times: Floats | None = None) -> Floats:
     """Krippendorff's alpha (2004), 1 - observed / expected disagreement; raters may be missing.
 
     Both are mean squared distances: of the pairs of ratings of one item, an item with m ratings weighing m, and of all
     pairs of ratings. Items with fewer than two ratings are left out. NaN where all ratings are equal. The metric is
-    `nominal` or `ordinal`; `times` (items,) is how often each item counts.
+    `nominal`, `ordinal` or an `interval`; `times` (..., items) is how often each item counts.
     """
     paired = counts.sum(1) > 1
-    times = (np.ones(len(counts)) if times is None else times)[paired]
+    times = (np.ones(len(counts)) if times is None else times)[..., paired]
     counts = counts[paired]
     totals = times @ counts
     distance = metric(totals)
-    # The coincidences of an item with m ratings: its ordered pairs of different ratings, each weighing 1 / (m - 1).
-    weight = times / (counts.sum(1) - 1)
-    coincidences = (counts * weight[:, None]).T @ counts - np.diag(weight @ counts)
-    expected = float((np.outer(totals, totals) * distance).sum()) / (totals.sum() - 1) if len(counts) else 0.0
-    return 1 - float((coincidences * distance).sum()) / expected if expected else float("nan")
+    # An item with m ratings: the distances of its ordered pairs of ratings, each weighing 1 / (m - 1).
+    apart = ((counts @ distance) * counts).sum(-1) / (counts.sum(1) - 1)
+    expected = ((totals[..., None, :] @ distance)[..., 0, :] * totals).sum(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(expected > 0, 1 - (apart * times).sum(-1) * (totals.sum(-1) - 1) / expected, np.nan)[()]
 
 
 def nominal(totals: Floats) -> Floats:
     """1 for any two different categories."""
-    return 1 - np.eye(len(totals))
+    return 1 - np.eye(totals.shape[-1])
 
 
 def ordinal(totals: Floats) -> Floats:
@@ -143,8 +146,25 @@ def ordinal(totals: Floats) -> Floats:
 
     (n_c + ... + n_k - (n_c + n_k) / 2)^2    (Krippendorff 2011, "Computing Krippendorff's alpha-reliability")
     """
-    middle = np.cumsum(totals) - totals / 2
-    return np.asarray((middle[:, None] - middle) ** 2, dtype=np.float64)
+    middle = np.cumsum(totals, -1) - totals / 2
+    return np.asarray((middle[..., :, None] - middle[..., None, :]) ** 2, dtype=np.float64)
+
+
+def interval(values: Floats) -> Metric:
+    """The squared difference of two categories' values (V,), which are numbers on a scale."""
+    return lambda totals: (values[:, None] - values) ** 2
+
+
+def agreement_of_numbers(rated: Sequence[Sequence[float]]) -> Interval | None:
+    """Krippendorff's alpha for numbers, which every item has several of, with an interval by bootstrap over items.
+
+    None where all numbers are equal, or no item has two.
+    """
+    values, which = np.unique([x for numbers in rated for x in numbers], return_inverse=True)
+    counts = np.zeros((len(rated), len(values)))
+    np.add.at(counts, (np.repeat(np.arange(len(rated)), [len(numbers) for numbers in rated]), which), 1)
+    counts = counts[counts.sum(1) > 1]
+    return over_items(lambda some, times: krippendorff(some, interval(values), times), counts)
 
 
 def observed_agreement(counts: Floats) -> Floats:
@@ -228,11 +248,10 @@ def _pair(ratings: Ratings, a: int, b: int) -> AnnotatorPair:
     agreement = mean((both[:, 0] == both[:, 1]).astype(np.float64), np.arange(len(both)))
     assert agreement is not None  # there are items
 
-    def kappa(patterns: NDArray[np.int64], times: Floats) -> float:
-        table = np.zeros((len(CATEGORIES),) * 2)
-        for (one, two), often in zip(patterns, times, strict=True):
-            table[one, two] += often
-        return cohen(table + table[::-1, ::-1])
+    def kappa(patterns: NDArray[np.int64], times: Floats) -> Floats:
+        tables = np.eye(len(CATEGORIES) ** 2)[patterns @ (len(CATEGORIES), 1)]
+        table = (times @ tables).reshape(-1, len(CATEGORIES), len(CATEGORIES))
+        return cohen(table + table[:, ::-1, ::-1])
 
     return AnnotatorPair(
         a=ratings.annotators[a],
@@ -243,13 +262,14 @@ def _pair(ratings: Ratings, a: int, b: int) -> AnnotatorPair:
     )
 
 
-def over_items(statistic: Callable[[NDArray[Any], Floats], float], items: NDArray[Any]) -> Interval | None:
-    """A statistic with its bootstrap interval over items (n, k): of the different ones, and how often each is there."""
+def over_items(statistic: Callable[[NDArray[Any], Floats], Floats], items: NDArray[Any]) -> Interval | None:
+    """A statistic with its bootstrap interval over items (n, k): of the different ones, and how often each is there.
+
+    It makes of how often, (R, different ones), a value a resample.
+    """
     patterns, which = np.unique(items, axis=0, return_inverse=True)
     one = np.eye(len(patterns))[which.ravel()]
-    return bootstrap(
-        lambda weights: np.array([statistic(patterns, times) for times in weights @ one]), np.arange(len(items))
-    )
+    return bootstrap(lambda weights: statistic(patterns, weights @ one), np.arange(len(items)))
 
 
 def agreement(ratings: Ratings, data: str = "", *, pairs: int = PAIRS) -> AgreementResult:
@@ -264,9 +284,10 @@ def agreement(ratings: Ratings, data: str = "", *, pairs: int = PAIRS) -> Agreem
     decided = decided[decided.sum(1) > 1]
     strict = mean(observed_agreement(decided), np.arange(len(decided)))
 
-    def both_orders(statistic: Callable[[Floats, Floats], float]) -> Interval | None:
+    def both_orders(statistic: Callable[[Floats, Floats], Floats]) -> Interval | None:
         return over_items(
-            lambda some, times: statistic(np.concatenate([some, some[:, ::-1]]), np.concatenate([times, times])), counts
+            lambda some, times: statistic(np.concatenate([some, some[:, ::-1]]), np.concatenate([times, times], 1)),
+            counts,
         )
 
     result = AgreementResult(

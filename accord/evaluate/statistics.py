@@ -177,7 +177,10 @@ def rate(outcomes: Floats, clusters: Indices, *, seed: int = 0) -> Interval | No
 
 def mean(values: Floats, clusters: Indices, *, seed: int = 0) -> Interval | None:
     """The mean with its 95% bootstrap interval over clusters; None where there are no values."""
-    return bootstrap(lambda weights: weights @ values / weights.sum(1), clusters, seed=seed)
+    names, cluster = np.unique(clusters, return_inverse=True)
+    sums, sizes = np.bincount(cluster, values), np.bincount(cluster)
+    interval = bootstrap(lambda weights: weights @ sums / (weights @ sizes), np.arange(len(names)), seed=seed)
+    return interval and replace(interval, n=len(values))
 
 
 def fit_logistic(design: Floats, wins: Floats, trials: Floats, *, ridge: float = RIDGE) -> Floats:

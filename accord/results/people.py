@@ -21,9 +21,9 @@ class PersonRow(Record):
     answers: int
     """Answers that count, those to gold questions among them."""
     others: MaybeInterval = None
-    """The share of the others' verdicts on the same pairs that were the same."""
+    """The share of the others' verdicts on the same pairs, or of their numbers on a scale, that were the same."""
     gold: MaybeInterval = None
-    """The share of verdicts on gold questions that were right."""
+    """The share of verdicts on gold questions, or of numbers, that were right."""
     first: MaybeInterval = None
     """The share of decided verdicts that were for what was shown first; 1/2 without a bias of order."""
     ties: MaybeInterval = None
@@ -99,7 +99,9 @@ class PeopleResult(Evaluation):
             named["Cohen's kappa"] = pairs[0].kappa if pairs else None
             named["Fleiss' kappa"] = agreement.fleiss
             named["Krippendorff's alpha"] = agreement.krippendorff
-        shown = {name: f"{interval:.2f}" for name, interval in named.items() if interval} or {"agreement": TOO_FEW}
+        shown = {name: f"{interval:.2f}" for name, interval in named.items() if interval}
+        if not shown and self.task in ("compare", "rank", "rate"):
+            shown = {"agreement": TOO_FEW}
         cost = {} if self.cost is None else {"cost": f"{self.cost:,.2f}"}
         return {"hours on task": f"{self.hours:,.2f}", **cost, **shown}
 

@@ -19,6 +19,7 @@ from accord.annotate.database import Annotator
 
 PAIRS = [{"id": f"p{i}", "prompt": f"Question {i}?", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(6)]
 CHROMIUM = shutil.which("chromium")
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 800}
 
 
 class Clock:

@@ -66,7 +66,7 @@ STEP = st.tuples(st.sampled_from(["next", "answer", "skip", "undo", "late", "dra
 )
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(steps=st.lists(STEP, max_size=40), overlap=st.integers(1, 2))
 def test_whatever_happens_no_item_has_more_answers_than_asked(steps: list[tuple[str, Any]], overlap: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -14,10 +14,9 @@ import pytest
 from sqlmodel import col, select
 
 from accord.annotate.database import Answer, Slot
-from tests.annotate.conftest import PAIRS, Server
+from tests.annotate.conftest import DESKTOP, PAIRS, PHONE, Server
 
 RANKED = [{"id": "r", "prompt": "Name a river.", "completions": ["Loire", "Rhine", "Paris"], "ranks": [0, 1, 2]}]
-DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 800}
 WATCH = """
 window.faults = [];
 window.ran = (what) => window.faults.push(`ran ${what}`);
@@ -313,7 +312,12 @@ HOSTILE = """<script>ran('script')</script><svg onload="ran('svg')"><img src=x o
 """ + "```\n</code></pre><script>ran('fence')</script>\n```\n"  # fmt: skip
 
 
-def test_hostile_texts_do_nothing(chromium: Any, server: Start) -> None:
+@pytest.mark.parametrize(
+    "asked",
+    [{"compare", "rate", "converse"}, pytest.param({"rank", "write", "edit", "use-case"}, marks=pytest.mark.slow)],
+    ids=len,
+)
+def test_hostile_texts_do_nothing(chromium: Any, server: Start, asked: set[str]) -> None:
     chat = [{"role": "system", "content": HOSTILE}, {"role": "user", "content": HOSTILE}]
     row = {"id": HOSTILE[:60], "prompt": chat}
     pair = {**row, "chosen": HOSTILE, "rejected": HOSTILE + "b"}
@@ -322,13 +326,14 @@ def test_hostile_texts_do_nothing(chromium: Any, server: Start) -> None:
     def speaker(messages: list[dict[str, Any]], n: int, seed: int) -> list[str]:
         return [HOSTILE + str(i) for i in range(n)]
 
-    served = server([pair], "compare", speaker)
-    for task, data, more in (
-        ("rank", [{**row, "id": "rank", "completions": [HOSTILE, "b"], "ranks": [0, 1]}], {}),
+    first, *others = [some for some in (
+        ("compare", [pair], {}), ("rank", [{**row, "id": "rank", "completions": [HOSTILE, "b"], "ranks": [0, 1]}], {}),
         ("rate", [{**one, "id": "rate"}], {"scales": [f"{HOSTILE[:40].replace(':', ' ')}:1-5"]}),
         ("write", [{**one, "id": "write"}], {}), ("edit", [{**one, "id": "edit"}], {}),
         ("use-case", [{"use_case": HOSTILE}], {}), ("converse", [{**row, "id": "converse"}], {}),
-    ):  # fmt: skip
+    ) if some[0] in asked]  # fmt: skip
+    served = server(first[1], first[0], speaker, **first[2])
+    for task, data, more in others:
         served.project.add(data, task, **more)
     tasks = []
     with visiting(chromium, served) as page:
@@ -349,4 +354,4 @@ def test_hostile_texts_do_nothing(chromium: Any, server: Start) -> None:
             page.mouse.move(300, 300)
             assert page.evaluate("window.faults") == []
             press(page, "s")
-    assert sorted(tasks) == sorted(["compare", "rank", "rate", "write", "edit", "use-case", "converse"])
+    assert sorted(tasks) == sorted(asked)

@@ -10,22 +10,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import httpx2
 import pytest
 import yaml
 
 from accord import feedback, results
 from accord.annotate import Project, assign
+from accord.cli.annotate_models import SpeakerOptions
+from accord.cli.annotate_models import speaker as speaker_of
 from accord.data import load_data
 from accord.records import Comparison, Preference
 from accord.report import write_report
-from tests.annotate.conftest import PAIRS, person
+from tests.annotate.conftest import PAIRS, person, serving
 from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl
+from tests.engine.test_gguf import policy
+from tests.test_chat_served import Fake, fake, transformers_serve
+
+__all__ = ["fake"]
 
 
 @contextmanager
@@ -37,10 +44,11 @@ def ending(process: subprocess.Popen[str]) -> Iterator[None]:
         process.kill()
 
 
-def test_a_server_is_started_used_and_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize("starts", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_server_is_started_used_and_ended(tmp_path: Path, starts: int) -> None:
     data, database = write_jsonl(tmp_path / "pairs.jsonl", PAIRS), str(tmp_path / "labels.db")
     words = ["annotate", "serve", "--database", database, "--data", data, "--people", "2", "--port", "0"]
-    for again in (False, True):
+    for again in (False, True)[:starts]:
         with subprocess.Popen(
             [sys.executable, "-m", "accord", *words],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ,
@@ -162,39 +170,127 @@ def test_pages_need_no_torch(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
-def test_a_pipeline_waits_for_people_and_trains_on_what_they_said(tmp_path: Path) -> None:
-    database, recipe, base = str(tmp_path / "labels.db"), tmp_path / "recipe.yaml", str(save_model(tmp_path / "base"))
+def talk(link: str, *said: str) -> list[list[str]]:
+    """The answers that somebody with this link is shown, who chooses the first of every turn."""
+    base, answers = link.split("/join/")[0], []
+    client = httpx2.Client(base_url=base, follow_redirects=True, timeout=60)
+    client.get(link)
+    page = client.get("/work").text
+
+    def post(path: str, **fields: str) -> str:
+        token, slot = (re.search(text, page) for text in (r'name="form_token" value="(\w+)"', r'data-slot="(\d+)"'))
+        assert token is not None and slot is not None
+        form = {"form_token": token[1], **fields}
+        answer = client.post(f"/work/{slot[1]}{path}", data=form, headers={"Origin": base})
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    for message in said:
+        page = post("/turn", said=message, say="1")
+        answers.append(re.findall(r'<article class="answer".*?<div class="prose" dir="auto"><p>(.*?)</p>', page, re.S))
+        page = post("/turn", chosen="0")
+    post("", choice="finish")
+    return answers
+
+
+def test_a_served_model_is_talked_with(tmp_path: Path, fake: Fake) -> None:
+    class Numbered:
+        """What differs from answer to answer."""
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(["number ", str(len(fake.asked))])
+
+    fake.pieces = Numbered()  # type: ignore[assignment]
+    project = Project.open(tmp_path / "labels.db")
+    project.add(1, "converse")
+    options = SpeakerOptions(server=fake.url, model="large", max_new_tokens=8)
+    with serving(project, ["ann"], speaker_of(options)) as served:
+        answers = talk(served.join(), "hello", "more")
+    assert [sorted(turn) for turn in answers] == [["number 1", "number 2"], ["number 3", "number 4"]]
+    hello, more = {"role": "user", "content": "hello"}, {"role": "user", "content": "more"}
+    spoken = [{"role": "assistant", "content": turn[0]} for turn in answers]
+    assert [asked["messages"] for asked in fake.asked] == [[hello]] * 2 + [[hello, spoken[0], more]] * 2
+    assert {(a["model"], a["max_tokens"], a["temperature"]) for a in fake.asked} == {("large", 8, 1.0)}
+    assert len({asked["seed"] for asked in fake.asked}) == 4
+    first, second = project.export(tmp_path / "rows.jsonl").rows
+    assert (first["prompt"], first["chosen"]) == ([hello], [spoken[0]])
+    assert first["rejected"] == [{"role": "assistant", "content": answers[0][1]}]
+    assert (second["prompt"], second["chosen"]) == ([hello, spoken[0], more], [spoken[1]])
+
+
+def test_a_server_that_does_not_sample_is_told_of(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    for temperature, told in ((1.0, True), (0.0, False)):
+        speaker = speaker_of(SpeakerOptions(server=fake.url, model="small", temperature=temperature))
+        assert speaker is not None and len(speaker([{"role": "user", "content": "hi"}], 3, 0)) == 3
+        assert ("gave the same answer 3 times" in capsys.readouterr().err) == told
+
+
+@pytest.mark.slow
+def test_a_model_of_transformers_serve_is_talked_with(tmp_path: Path) -> None:
+    policy().save(tmp_path / "model")
+    model, rows = tmp_path / "out", tmp_path / "rows.jsonl"
+    assert accord("export", tmp_path / "model", "--out", model, "--dtype", "float32") == 0
+    (model / "generation_config.json").write_text('{"do_sample": true, "top_k": 0}')
+    with transformers_serve(model) as url:
+        words = ["annotate", "serve", "--database", str(tmp_path / "labels.db"), "--task", "converse", "--items", "1",
+                 "--server", url, "--model", str(model), "--max-new-tokens", "8", "--people", "1", "--port", "0",
+                 "--until", "1", "--out", str(rows)]  # fmt: skip
+        with subprocess.Popen(
+            [sys.executable, "-m", "accord", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as process, ending(process):  # fmt: skip
+            assert process.stdout is not None
+            links = dict(process.stdout.readline().strip().split(": ", 1) for _ in range(3))
+            answers = talk(links["annotator-1"], "the cat")
+            _, told = process.communicate(timeout=60)
+    assert len(answers[0]) == 2 and answers[0][0] != answers[0][1]
+    assert "ended with 1 of 1 answers" in told and "1 rows in" in told
+    (row,) = read_jsonl(rows)
+    assert row["prompt"] == [{"role": "user", "content": "the cat"}]
+    assert {row[name][0]["role"] for name in ("chosen", "rejected")} == {"assistant"}
+
+
+@pytest.mark.parametrize("trained", [[], pytest.param(["reward", "dpo"], marks=pytest.mark.slow)], ids=len)
+def test_a_pipeline_waits_for_people_and_learns_from_what_they_said(tmp_path: Path, trained: list[str]) -> None:
+    database, recipe = str(tmp_path / "labels.db"), tmp_path / "recipe.yaml"
+    base = str(save_model(tmp_path / "base")) if trained else ""
     stages: dict[str, Any] = {
         "people": {
             "command": "annotate serve", "database": database, "data": write_jsonl(tmp_path / "pairs.jsonl", PAIRS),
-            "until": 6, "port": 0,
+            "until": 12, "overlap": 2, "port": 0,
         },
-        "reward": {"command": "reward", "model": base, "data": "${people}/annotations.jsonl"},
-        "dpo": {"command": "dpo", "model": base, "data": "${people}/annotations.jsonl"},
+        "agreement": {"command": "evaluate agreement", "data": "${people}/annotations.jsonl"},
+        **{command: {"command": command, "model": base, "data": "${people}/annotations.jsonl"} for command in trained},
     }  # fmt: skip
     recipe.write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
 
     def answer() -> None:
         while not Path(database).exists() or (project := Project.open(database)).progress().items < len(PAIRS):
             time.sleep(0.1)
-        project.add_people(["ann"])
-        me = person(project, "ann")
-        for place in range(len(PAIRS)):
+        project.add_people(["ann", "bob"])
+        for place in range(2 * len(PAIRS)):
+            me = person(project, ("ann", "bob")[place // len(PAIRS)])
             slot = assign.next_slot(project, me)
             assert slot is not None
             said = {"better": None, "strength": "tie"} if place == 0 else {"better": 1, "strength": "much"}
             assign.store(project, me, slot.id or 0, {**said, "comment": ""}, 2.0)
 
-    helper = threading.Thread(target=answer)
-    helper.start()
-    # in a process of its own, as the browser's tests keep an event loop running in this one
-    words = [sys.executable, "-m", "accord", "run", str(recipe), "--out", str(tmp_path / "out")]
-    subprocess.run(words, check=True, timeout=120)
-    helper.join()
+    # in a thread of its own, as the browser's tests keep an event loop running in this one
+    def run(meanwhile: Callable[[], None]) -> list[int]:
+        codes: list[int] = []
+        thread = threading.Thread(target=lambda: codes.append(accord("run", recipe, "--out", tmp_path / "out")))
+        thread.start()
+        meanwhile()
+        thread.join(120)
+        return codes
+
+    assert run(answer) == [0]
     rows = read_jsonl(tmp_path / "out" / "people" / "annotations.jsonl")
-    assert len(rows) == 6 and sum(bool(row.get("tied")) for row in rows) == 1
-    for stage in ("reward", "dpo"):
-        assert (tmp_path / "out" / stage / "model" / "config.json").exists()
-    subprocess.run(words, check=True, timeout=120)  # what is done is left alone, whatever the database has by now
+    assert len(rows) == 12 and sum(bool(row.get("tied")) for row in rows) == 1
+    found = json.loads((tmp_path / "out" / "agreement" / "evaluation.json").read_text())
+    assert found["agreement"]["estimate"] == pytest.approx(5 / 6)
+    assert all((tmp_path / "out" / stage / "model" / "config.json").exists() for stage in trained)
+    if not trained:
+        return
+    assert run(lambda: None) == [0]  # what is done is left alone, whatever the database has by now
     state = json.loads((tmp_path / "out" / "pipeline.json").read_text())
-    assert [stage["status"] for stage in state["stages"]] == ["skipped"] * 3
+    assert [stage["status"] for stage in state["stages"]] == ["skipped"] * 4

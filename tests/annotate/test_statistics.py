@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import wait
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from sqlmodel import select
+from sqlmodel import col, select
 
-from accord.annotate import Project, assign, status
+from accord.annotate import Project, assign, owner, status
 from accord.annotate.database import LAST, Item
-from accord.annotate.owner import Newest
 from accord.annotate.serve import make_app
 from accord.annotate.statistics import verdicts
 from accord.results.base import wilson
@@ -34,6 +35,13 @@ def answered(path: Path, items: int = 20) -> Project:
             project.clock.now += 10
             assign.store(project, who, slot.id or 0, said, 4.0 if turn % 2 else 6.0)
     return project
+
+
+def gold_first(project: Project) -> None:
+    """Gold questions come before the usual items, of which there must be one: so everybody is asked all of them."""
+    with project.database.writing() as session:
+        for item in session.exec(select(Item).where(col(Item.gold).is_not(None))).all():
+            item.position = item.id or 0
 
 
 def test_two_annotators_by_hand(tmp_path: Path) -> None:
@@ -100,39 +108,108 @@ def test_answers_to_gold_questions_are_right_or_wrong(tmp_path: Path) -> None:
     assert (task.hours, task.cost) == (0.5, 6.0) and task.measures()["cost"] == "6.00"
 
 
-def test_ratings_agree_by_their_distances(tmp_path: Path) -> None:
-    """Two people and every item: 1 - mean squared difference within items / that of any two of all 40 numbers."""
+def test_ratings_by_hand(tmp_path: Path) -> None:
+    """Two scales, two people, 20 items and a gold question; on one scale bob is off by one in five items."""
     project = made(tmp_path, overlap=2)
-    project.add(
-        [{"id": f"r{i}", "prompt": f"Q{i}", "completion": "a"} for i in range(20)],
-        "rate",
-        scales=["help:1-7", "tone:1-5"],
-    )
+    rows = [{"id": f"p{i}", "prompt": f"Q{i}", "completion": f"A{i}"} for i in range(20)]
+    right = {"helpful": 2, "overall": 60}
+    gold = [{"id": f"g{i}", "prompt": f"G{i}", "completion": "A", "ratings": right} for i in range(20)]
+    project.add(rows, "rate", scales=["helpful:1-5", "overall:1-100"])
+    project.add(gold, "rate", gold=True, scales=["helpful:1-5", "overall:1-100"])
+    project.add([{"prompt": "Write"}], "write")
+    gold_first(project)
     project.add_people(["ann", "bob"])
-    numbers = np.array([[1 + i % 5, 1 + i % 5 + (i % 3)] for i in range(20)], dtype=np.float64)
-    for column, name in enumerate(("ann", "bob")):
-        who = person(project, name)
+    pairs: dict[str, list[list[int]]] = {"helpful": [[] for _ in range(20)], "overall": [[] for _ in range(20)]}
+    for name in ("ann", "bob"):
+        while (slot := assign.next_slot(project, person(project, name))) is not None:
+            with project.database.reading() as session:
+                item = session.get_one(Item, slot.item_id)
+            if item.task == "write":
+                assign.skip(project, person(project, name), slot.id or 0)
+                continue
+            number = int(item.key[1:])
+            ratings = {"helpful": 1 + number % 4, "overall": 5 * number}
+            if name == "bob" and number < 5:
+                ratings["helpful"] += 1
+            if item.gold is not None:
+                ratings = right if name == "ann" else {**right, "overall": 61}
+            else:
+                for scale, value in ratings.items():
+                    pairs[scale][number].append(value)
+            said = {"ratings": ratings, "comment": ""}
+            assign.store(project, person(project, name), slot.id or 0, said, 1.0)
+    rated, written = status(project)
+    expected = {}
+    for scale, items in pairs.items():
+        numbers = [x for item in items for x in item]
+        observed = sum((a - b) ** 2 for a, b in items) / len(items)
+        expected[scale] = 1 - observed / (sum((a - b) ** 2 for a in numbers for b in numbers) / (40 * 39))
+    found = {scale: alpha.estimate for scale, alpha in rated.scales.items() if alpha}
+    assert found == pytest.approx(expected) and expected["overall"] == 1
+    assert set(rated.measures()) == {"hours on task", "alpha of helpful", "alpha of overall"}
+    ann, bob, everybody = rated.people
+    assert ann.others is not None and ann.others.estimate == pytest.approx(35 / 40)
+    assert [one.gold and one.gold.estimate for one in rated.people] == pytest.approx([1, 0.5, 0.75])
+    assert (ann.first, ann.ties, rated.disputed, rated.agreement) == (None, None, [], None)
+    assert (rated.answers, rated.asked, everybody.answers, bob.name) == (40, 40, 80, "bob")
+    assert (written.measures(), written.people) == ({"hours on task": "0.00"}, [])
+
+
+def test_gold_questions_are_right_or_wrong(tmp_path: Path) -> None:
+    """Ann says what is known of all 20 rankings; bob ties the first two of three: right about two pairs of three."""
+    project = made(tmp_path)
+    rows = [{"id": i, "prompt": f"Q{i}", "completions": ["a", "b", f"c{i}"], "ranks": [0, 1, 2]} for i in range(20)]
+    project.add(rows, "rank", gold=True)
+    project.add([{"id": "u", "prompt": "Q", "completions": ["a", "b"], "ranks": [0, 1]}], "rank")
+    gold_first(project)
+    project.add_people(["ann", "bob"])
+    for name, ranks in (("ann", [0, 1, 2]), ("bob", [0, 0, 2])):
         for _ in range(20):
-            slot = assign.next_slot(project, who)
+            slot = assign.next_slot(project, person(project, name))
             assert slot is not None
-            help_ = int(numbers[slot.item_id - 1, column])
-            assign.store(project, who, slot.id or 0, {"ratings": {"help": help_, "tone": 3}, "comment": ""}, 1.0)
+            said = {"ranks": ranks, "none_will_do": False, "comment": ""}
+            assign.store(project, person(project, name), slot.id or 0, said, 1.0)
     (task,) = status(project)
-    within = ((numbers[:, 0] - numbers[:, 1]) ** 2).mean()
-    every = numbers.ravel()
-    of_any_two = ((every[:, None] - every) ** 2).sum() / (40 * 39)
-    assert set(task.scales) == {"help"}  # who always says the same cannot be told from chance
-    assert task.scales["help"].estimate == pytest.approx(1 - within / of_any_two)
-    assert task.measures()["alpha of help"] == f"{task.scales['help']:.2f}"
+    assert [one.gold and one.gold.estimate for one in task.people] == pytest.approx([1, 2 / 3, 5 / 6])
+    assert [one.ties and one.ties.estimate for one in task.people] == pytest.approx([0, 1 / 3, 1 / 6])
+    assert (task.answers, task.asked, task.agreement, task.people[0].others) == (0, 1, None, None)
+    client = TestClient(make_app(project))
+    client.cookies.set("owner", project.new_owner())
+    page = client.get("/owner").text
+    assert "67% <span" in page and "100% <span" in page
 
 
-def test_a_page_shows_the_newest_statistics_there_are(tmp_path: Path) -> None:
-    newest = Newest(answered(tmp_path), patience=30)
-    first = newest.get("first")
-    assert first[0].answers == 40 and newest.get("first") is first
-    assert newest.get("second") is first  # asked for at once, it is not computed anew again and again
-    newest._rest_until = 0.0
-    assert newest.get("second") is not first
+def test_pages_show_the_newest_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is waited for; then nobody waits: newer statistics come when they are there, and after a fault too."""
+    project, told, ready = made(tmp_path), iter(["one", "two", OSError("full"), "four"]), threading.Event()
+
+    def compute(_: Project) -> Any:
+        assert ready.wait(10)
+        ready.clear()
+        value = next(told)
+        if isinstance(value, OSError):
+            raise value
+        return value
+
+    monkeypatch.setattr(owner, "status_of", compute)
+    monkeypatch.setattr(owner, "MOMENT", 0.01)
+    newest = owner.Newest(project)
+    ready.set()
+    assert newest.get(1) == ("one", True) and newest.get(1) == ("one", True)
+    assert newest.get(2) == ("one", False) and newest.get(3) == ("one", False)
+    ready.set()
+    wait([newest.latest], 10)  # type: ignore[list-item]
+    assert newest.get(2) == ("two", True)
+    assert newest.get(3) == ("two", False)
+    ready.set()
+    wait([newest.latest], 10)  # type: ignore[list-item]
+    assert newest.get(3) == ("two", False)  # that failed, and begins again
+    ready.set()
+    wait([newest.latest], 10)  # type: ignore[list-item]
+    assert newest.get(3) == ("four", True)
+    monkeypatch.setattr(owner, "status_of", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        owner.Newest(project).get(1)
 
 
 def test_rankings_are_pairs() -> None:

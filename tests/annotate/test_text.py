@@ -21,7 +21,7 @@ LINK = 'target="_blank" rel="noopener noreferrer nofollow"'
         ("![x](http://spy/1.png)", f'<p>!<a href="http://spy/1.png" {LINK}>x</a></p>\n'),
         ('[x](http://a/"onmouseover=alert(1))', f'<p><a href="http://a/%22onmouseover=alert(1)" {LINK}>x</a></p>\n'),
         ("a\u202eb\x1b[31m&#x202e;", "<p>a⟨U+202E⟩b⟨U+001B⟩[31m⟨U+202E⟩</p>\n"),
-        ("```python\n\tx = '<b>'\n```", "<pre><code>    x = '&lt;b&gt;'\n</code></pre>\n"),
+        ("```python\n\tx = <b>\n```", '<pre tabindex="0"><code>    x = &lt;b&gt;\n</code></pre>\n'),
         ("half \ud83d", "<p>half \ufffd</p>\n"),
     ],
 )  # fmt: skip

@@ -13,10 +13,12 @@ from accord.data.judgments import Judgment
 from accord.evaluate.agreement import (
     Ratings,
     agreement,
+    agreement_of_numbers,
     between,
     ceiling,
     cohen,
     fleiss,
+    interval,
     krippendorff,
     nominal,
     observed_agreement,
@@ -31,7 +33,7 @@ FLEISS = """0 0 0 0 14  0 2 6 4 2  0 0 3 5 6  0 3 9 2 0  2 2 8 1 1
             7 7 0 0 0  3 2 6 3 0  2 5 3 2 2  6 5 2 1 0  0 2 2 3 7"""
 
 # Krippendorff 2011, "Computing Krippendorff's alpha-reliability", section C: four observers, twelve units, missing
-# data; alpha is .743 nominal and .815 ordinal.
+# data; alpha is .743 nominal, .815 ordinal and .849 interval (section D).
 KRIPPENDORFF = """1 2 3 3 2 1 4 1 2 . . .
                   1 2 3 3 2 2 4 1 2 5 . 3
                   . 3 3 3 2 3 4 2 2 5 1 .
@@ -58,10 +60,27 @@ def test_krippendorffs_alpha() -> None:
     counts = np.array([[[row[u] for row in rows].count(str(c)) for c in range(1, 6)] for u in range(12)], dtype=float)
     assert krippendorff(counts, nominal) == pytest.approx(0.743, abs=5e-4)
     assert krippendorff(counts, ordinal) == pytest.approx(0.815, abs=5e-4)
+    assert krippendorff(counts, interval(np.arange(1.0, 6.0))) == pytest.approx(0.849, abs=5e-4)
+    numbers = agreement_of_numbers([[float(row[u]) for row in rows if row[u] != "."] for u in range(12)])
+    assert numbers is not None and (numbers.estimate, numbers.n) == (pytest.approx(0.849, abs=5e-4), 11)
+    assert agreement_of_numbers([[2.0, 2.0], [2.0, 2.0]]) is None
     times = np.array([2.0, 1.0, 0.0])
     assert krippendorff(counts[:3], ordinal, times) == pytest.approx(krippendorff(counts[[0, 0, 1]], ordinal))
     assert np.isnan(krippendorff(np.array([[2.0, 0.0]]), nominal))
     assert np.isnan(krippendorff(np.array([[1.0, 0.0]]), nominal))
+
+
+def test_many_resamples_at_once_are_one_after_the_other() -> None:
+    draw = np.random.default_rng(0)
+    counts, times = draw.integers(0, 4, (6, 3)) + np.eye(3)[[0, 1, 2, 0, 1, 2]], draw.integers(0, 3, (5, 6)) + 0.0
+    tables = draw.integers(1, 9, (5, 3, 3)) + 0.0
+    even = np.array(
+        [[2.0, 1.0, 0.0], [0.0, 3.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 3.0], [0.0, 2.0, 1.0], [3.0, 0.0, 0.0]]
+    )
+    for metric in (nominal, ordinal, interval(np.array([1.0, 2.0, 7.0]))):
+        assert krippendorff(counts, metric, times) == pytest.approx([krippendorff(counts, metric, t) for t in times])
+    assert fleiss(even, times) == pytest.approx([fleiss(even, t) for t in times])
+    assert cohen(tables) == pytest.approx([cohen(table) for table in tables])
 
 
 def test_the_share_of_raters_who_agree() -> None:

@@ -195,10 +195,10 @@ def each_answer(given: Sequence[Given]) -> Iterator[tuple[Given, str, Said, Text
             yield one, part, prompt, answer
 
 
-def key_of(made: Made) -> str:
-    """What an item is known by: its row's `id` and which of the row's items it is, or a digest of what it holds."""
+def key_of(task: str, made: Made) -> str:
+    """What an item is known by: its row's `id` and which of the row's items it is, or a digest of task and content."""
     named = made.given.columns.get("id")
     if isinstance(named, (str, int)) and not isinstance(named, bool) and str(named).strip():
         return f"{named}{made.part}"
-    held = json.dumps([type(made.content).__name__, made.content.model_dump(mode="json")], sort_keys=True)
+    held = json.dumps([task, made.content.model_dump(mode="json")], sort_keys=True)
     return hashlib.sha256(held.encode("utf-8", "surrogatepass")).hexdigest()[:20]
