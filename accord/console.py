@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 HIDDEN = (
@@ -52,14 +53,25 @@ def said(error: BaseException) -> str:
 
 
 def status(line: str) -> None:
-    """One line for the person watching, on standard error, as it is."""
-    Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+    """One line for the person watching, on standard error."""
+    Console(stderr=True).print(legible(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def show(*tables: RenderableType) -> None:
-    """Tables on standard output."""
+    """Tables on standard output; a text in them is no markup."""
     for table in tables:
-        Console().print(table)
+        Console(markup=False).print(_Legible(table))
+
+
+@dataclass(frozen=True)
+class _Legible:
+    """What is printed, made legible once it is text."""
+
+    shown: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for part in console.render(self.shown, options):
+            yield part if part.control else part._replace(text=legible(part.text))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from urllib.parse import urlsplit
 
 
 class InputError(ValueError):
@@ -16,6 +17,36 @@ class InputError(ValueError):
 
     The command line prints the message alone, without a traceback, and exits with status 2.
     """
+
+
+class UsersFault(InputError):
+    """A function that the user gave has failed; its own exception is the cause, whose traceback people want to see."""
+
+
+@contextmanager
+def users_code(what: str) -> Iterator[None]:
+    """Raise UsersFault, which names `what`, where the user's code in the block raises anything, or leaves by sys.exit.
+
+    An InputError, and the user's Ctrl-C, are passed on.
+    """
+    try:
+        yield
+    except (InputError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raised = type(error).__name__
+        raise UsersFault(f"{what} raised {raised}{f' ({error})' if str(error) else ''}; mend it") from error
+
+
+def require_address(url: str) -> None:
+    """Raise InputError where a URL is none: its host or port cannot be read."""
+    try:
+        parts = urlsplit(url)
+        known = bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        known = False
+    if not known:
+        raise InputError(f"{url} is no URL of a server: it is to be like http://127.0.0.1:8000/path")
 
 
 class TrainingStopped(RuntimeError):

@@ -20,9 +20,10 @@ from rich.text import Text as Line
 from accord import data as rows_of
 from accord import engine
 from accord.console import legible, show, status
+from accord.engine.config import require_seed
 from accord.errors import InputError, LeftOut
 from accord.evaluate.options import ChatOptions, takes
-from accord.files import write_rows
+from accord.files import require_folder, write_rows
 from accord.records import Preference, Prompt, Row, Text, Tokenization, row_to_json
 from accord.records import show as as_text
 
@@ -46,6 +47,8 @@ def world(out: str, *, name: Literal["cafe", "sums"] = "cafe", seed: int = 0, wi
     """
     if name == "sums" and width is not None:
         raise InputError(f"--width is for the world cafe; the model of {name} has one size.")
+    require_seed(seed)
+    require_folder(out)
     from accord.worlds import cafe, sums
 
     if name == "cafe":

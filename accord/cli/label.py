@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from accord import engine, feedback
 from accord.console import show, status
-from accord.engine.config import TemplateOptions
+from accord.engine.config import TemplateOptions, require_positive
 from accord.errors import InputError
 from accord.evaluate.options import ChatOptions, RowOptions, takes
 from accord.feedback.formula import kind_of
@@ -220,6 +220,7 @@ def score(
     from accord.data.load import called
     from accord.evaluate.answers import branch_log_probs
 
+    require_positive(tokens_per_pass=tokens_per_pass)
     asked = ChatOptions(**options)
     policy = asked.templated(engine.load.load_model(model).in_dtype(dtype))
     rows = asked.rows(data)

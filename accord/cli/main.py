@@ -1,12 +1,15 @@
 """`accord`: the commands, their help, and how a command ends.
 
-Exit status: 0 when it worked, 2 for input that cannot be used, 3 for a run that stopped itself, 130 after Ctrl-C. A
-command is imported when it is called, and its help needs no torch.
+Exit status: 0 when it worked, 2 for what the user can mend (input, files, memory), 3 for a run that stopped itself, 130
+after Ctrl-C, 1 for a fault of accord's. A command is imported when it is called, and its help needs no torch.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,8 @@ from typing import Any
 from accord.cli.call import Call, bind, explained, read_words, target_of
 from accord.cli.options import options_of
 from accord.cli.table import COMMANDS, FAMILIES
-from accord.errors import InputError, TrainingStopped
+from accord.console import legible, said
+from accord.errors import InputError, TrainingStopped, UsersFault
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,16 +39,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 0
             call = bind(command, read_words(command, rest))
             _say_where(call, call.function(**call.arguments))
-    except InputError as error:
-        print(f"accord: {error}", file=sys.stderr)
-        return 2
-    except TrainingStopped as error:
-        print(f"accord: {error}", file=sys.stderr)
-        return 3
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print(f"accord: stopped{_way_on(command)}.", file=sys.stderr)
         return 130
+    except Exception as error:
+        return _told(error)
     return 0
+
+
+def _told(error: Exception) -> int:
+    """Say in a sentence what went wrong; the exit status. DEBUG in the environment asks for the traceback as well."""
+    where = ""
+    if isinstance(error, TrainingStopped):
+        sentence, code = str(error), 3
+    elif isinstance(error, InputError):
+        sentence, code = str(error), 2
+    elif isinstance(error, OSError):
+        named = f"{error.filename}: " if error.filename is not None else ""
+        sentence, code = f"{named}{error.strerror or said(error)}{_WAYS_OUT.get(error.errno or 0, '')}.", 2
+    elif isinstance(error, MemoryError):
+        sentence, code = f"there is not enough memory{f' ({said(error)})' * bool(str(error))}; ask for less at once.", 2
+    elif isinstance(error, RecursionError):
+        sentence, code = "something that was read is nested too deeply.", 2
+    else:
+        sentence, code = f"{type(error).__name__}: {said(error)}; {DEBUG}=1 before the command shows where.", 1
+    print(f"accord: {legible(sentence)}", file=sys.stderr)
+    if os.environ.get(DEBUG):
+        where = "".join(traceback.format_exception(error))
+    elif isinstance(error, UsersFault) and error.__cause__ is not None:
+        where = _own_lines(error.__cause__)
+    print(legible(where), file=sys.stderr, end="")
+    return code
+
+
+DEBUG = "ACCORD_DEBUG"
+
+_WAYS_OUT = {
+    errno.ENOSPC: "; make room, and give the command again",
+    errno.EDQUOT: "; make room, and give the command again",
+    errno.EROFS: "; name a place that can be written to",
+    errno.EACCES: "; name a place that can be written to, or read",
+    errno.EMFILE: "; raise the limit of open files (ulimit -n)",
+}
+"""What to do about errors of the operating system."""
+
+
+def _own_lines(error: BaseException) -> str:
+    """The traceback of what the user's own code raised, from where accord called it, its last lines."""
+    lines = traceback.format_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
+    return "".join(lines[-6:])
 
 
 def overview(family: str = "") -> str:

@@ -29,6 +29,10 @@ from accord.files import read_yaml
 
 REFERENCE = re.compile(r"\$\{([\w*-]+)\}")
 BLOCK = {"repeat", "carry", "stages"}
+
+MOST_ROUNDS = 1000
+"""Rounds of a block, each with stages and folders of its own."""
+
 """The keys of a block of stages."""
 
 ROUND = "round"
@@ -79,7 +83,7 @@ def resolve(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
     things, a stage has no command, or says where its results go.
     """
     given = {key.replace("-", "_"): value for key, value in overrides.items() if "." not in key}
-    variables = {name: given.get(name, value) for name, value in (recipe.get("variables") or {}).items()}
+    variables = {name: given.get(name, value) for name, value in _variables(recipe).items()}
     stages, rounds = written_out(recipe["stages"], variables)
     _override(stages, rounds, variables, overrides)
     resolved: list[Stage] = []
@@ -98,6 +102,13 @@ def resolve(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
                 made.inputs[option] = list(dict.fromkeys(used))
         resolved.append(made)
     return resolved
+
+
+def _variables(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    variables = recipe.get("variables") or {}
+    if not isinstance(variables, Mapping):
+        raise InputError(f"`variables` of the recipe must be names with values, not {variables!r}.")
+    return variables
 
 
 def _override(stages: Stages, rounds: Rounds, variables: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
@@ -160,8 +171,8 @@ def _count(block: str, repeat: Any, variables: Mapping[str, Any]) -> int:
     """How often a block is repeated; options of the command line are text."""
     _require_known(repeat, set(variables), f"{block} repeats")
     given = str(_replaced(repeat, variables))
-    if not given.isdecimal() or int(given) < 1:
-        raise InputError(f"`repeat` of {block} must be a whole number from 1 up, not {given}.")
+    if not given.isdecimal() or not 1 <= int(given) <= MOST_ROUNDS:
+        raise InputError(f"`repeat` of {block} must be a whole number from 1 to {MOST_ROUNDS:,}, not {given}.")
     return int(given)
 
 

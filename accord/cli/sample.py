@@ -114,7 +114,7 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
 
     policy = asked.templated(engine.load.load_model(model, dtype=asked.dtype))
     prompts = encoded(policy, asked.prompts(data), asked)
-    score = feedback.named.reward_named(asked.reward, policy) if asked.reward else None
+    score = feedback.named.reward_named(asked.reward, policy) if asked.reward is not None else None
     if score:
         feedback.reward.check_prompts(score, prompts)
     samples = sampled(policy, prompts, asked.samples, asked.sampling())

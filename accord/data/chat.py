@@ -18,10 +18,14 @@ from accord.data.messages import align, shared
 from accord.engine.trees import Branch
 from accord.engine.turns import turn_end
 from accord.errors import InputError
+from accord.limits import within
 from accord.records import Message, Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+TEMPLATE_SECONDS = 10
+"""A chat template is a program, which may have no end."""
 
 _THOUGHT = re.compile(r"</?think>")
 
@@ -217,7 +221,10 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
     tools = next((turn.more["tools"] for turn in chat if "tools" in turn.more), None)
     messages = [{"role": turn.role, "content": turn.content, **_for_template(turn, str(template))} for turn in chat]
     try:
-        text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=generation)
+        with within(TEMPLATE_SECONDS):
+            text = tokenizer.apply_chat_template(
+                messages, tools=tools, tokenize=False, add_generation_prompt=generation
+            )
     except Exception as error:  # a template is a program of somebody's, and may raise anything
         said = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
         system = "; --system fold puts the system's words into the first question" if chat[0].role == "system" else ""

@@ -74,8 +74,9 @@ def _json(path: Path, line: int | None = None) -> Iterator[None]:
     except json.JSONDecodeError as error:
         where = f"{path}, line {error.lineno if line is None else line}"
         raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
-    except (KeyError, RecursionError) as error:
+    except (KeyError, RecursionError, ValueError) as error:
         why = f"the key {error} twice in an object" if isinstance(error, KeyError) else "nested too deeply"
+        why = "a number of too many digits" if isinstance(error, ValueError) else why
         raise InputError(f"{path}{'' if line is None else f', line {line}'}: {why}") from None
 
 
@@ -102,6 +103,8 @@ def read_csv(path: Path) -> Numbered:
             if twice is not None:
                 raise InputError(f"{path} has two columns of the name {twice!r} in its header: rename one")
             for number, cells in enumerate(filter(None, rows), start=1):
+                if any("\0" in cell for cell in cells):
+                    raise InputError(f"{path}, row {number}: a NUL character, which no text has; save it as UTF-8")
                 if len(cells) != len(header):
                     more = "more" if len(cells) > len(header) else "fewer"
                     raise InputError(f"{path}, row {number}: {more} cells than the header has columns")
@@ -236,6 +239,9 @@ def from_hub(name: str, config: str | None, split: str) -> Iterable[Mapping[str,
     return dataset
 
 
+MOST_GENERATED = 1_000_000
+"""Rows of a data set that is made as it is read."""
+
 GENERATED = "reasoning-gym:"
 """What the name of such a data set begins with."""
 
@@ -268,8 +274,12 @@ def generated(source: str) -> Iterator[Mapping[str, Any]]:
             raise InputError(f"{source} sets {key} to {value!r}, which is no value") from None
     try:
         dataset = create_dataset(name, **settings)
-    except (AssertionError, TypeError, ValueError) as error:
+        dataset = create_dataset(name, **settings)
+        size, _ = len(dataset), dataset[0]
+    except Exception as error:  # a data set checks its settings in any manner, or by failing
         raise InputError(f"{source} has settings that do not fit: {error}") from None
+    if size > MOST_GENERATED:
+        raise InputError(f"{source} is too long: give a size of at most {MOST_GENERATED:,}")
     for entry in dataset:
         asked = [{"role": "user", "content": entry["question"]}]
         yield entry if isinstance(entry["answer"], str) else {"prompt": asked, **entry}

@@ -36,13 +36,15 @@ class OptimizerConfig:
     """The gradient is scaled down to this Euclidean norm where it is longer."""
 
     def __post_init__(self) -> None:
-        require_positive(learning_rate=self.learning_rate, max_grad_norm=self.max_grad_norm)
+        require_positive(learning_rate=self.learning_rate)
+        if not self.max_grad_norm > 0:  # infinity clips nothing
+            raise InputError(f"max_grad_norm must be positive, not {self.max_grad_norm}.")
         if not 0 <= self.warmup <= 1:
             raise InputError(f"warmup is a share of the steps in [0, 1], not {self.warmup}.")
         if not 0 <= self.beta1 < 1:
             raise InputError(f"beta1 lies in [0, 1), not {self.beta1}.")
-        if self.weight_decay < 0:
-            raise InputError(f"weight_decay must not be negative, but is {self.weight_decay}.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"weight_decay must be 0 or more, and finite, not {self.weight_decay}.")
 
     def rate(self, step: int, total: int) -> float:
         """The learning rate of a step counted from 0."""
@@ -171,8 +173,7 @@ class TrainingConfig(TemplateOptions, MemoryConfig):
         require_positive(**{name: getattr(self, name) for name in sizes})
         if self.max_steps is not None and self.max_steps < 1:
             raise InputError(f"max_steps must be at least 1, not {self.max_steps}.")
-        if self.seed < 0:
-            raise InputError(f"seed must not be negative, but is {self.seed}.")
+        require_seed(self.seed)
 
 
 @dataclass(kw_only=True)
@@ -216,7 +217,13 @@ class SamplingConfig(TrainingConfig):
 
 
 def require_positive(**values: float) -> None:
-    """Raise InputError where a value is not above zero."""
+    """Raise InputError where a value is not above zero, or not finite."""
     for name, value in values.items():
-        if not value > 0:
-            raise InputError(f"{name} must be positive, not {value}.")
+        if not 0 < value < math.inf:
+            raise InputError(f"{name} must be positive and finite, not {value}.")
+
+
+def require_seed(seed: int) -> None:
+    """Raise InputError where torch takes no such seed."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed must be from 0 to 2^63 - 1, not {seed}.")

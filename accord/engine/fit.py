@@ -88,6 +88,14 @@ class Optimizer:
         """Those alone."""
         return list(self.named_parameters().values())
 
+    def require_finite(self, step: int) -> None:
+        """Raise TrainingStopped where, after so many steps, a weight is not finite: no such weights are to be kept."""
+        for name, parameter in self.named_parameters().items():
+            if not torch.isfinite(parameter.detach().sum(dtype=torch.float64)):
+                raise TrainingStopped(
+                    f"step {step}: its update has left numbers in {name} that are not finite; lower the learning rate."
+                )
+
     def update(self, step: int, *terms: LossTerm) -> dict[str, float]:
         """One step, counted from 0: gradients of sum(weight * sum(values) / count), clipped, and AdamW's update.
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from safetensors import SafetensorError, safe_open
+
 from accord.errors import InputError
+
+MANY_LAYERS = 1000
+"""No published model has as many."""
 
 
 class Source(NamedTuple):
@@ -80,6 +86,19 @@ def _check_folder(name: str, path: Path) -> None:
     _check_weights(name, path)
 
 
+def _check_layers(name: str, path: Path) -> None:
+    """Raise InputError where a configuration has more layers than there are tensors: to make them may take forever."""
+    layers = (_read(path / "config.json") or {}).get("num_hidden_layers")
+    if not isinstance(layers, int) or layers < MANY_LAYERS:
+        return
+    tensors = 0
+    for file in path.glob("*.safetensors"):
+        with suppress(SafetensorError), safe_open(file, "pt") as opened:
+            tensors += len(opened.keys())
+    if layers > tensors:
+        raise InputError(f"{name}/config.json has {layers:,} layers, and its weights are {tensors:,}: restore it.")
+
+
 def has_tokenizer(path: Path) -> bool:
     """Whether a folder has the files of a tokenizer."""
     return any(any(path.glob(form)) for form in ("tok*", "vocab*", "*.model", "*.tiktoken", "tekken.json"))
@@ -99,6 +118,7 @@ def _check_weights(name: str, path: Path) -> None:
             if opened.read(24) == b"version https://git-lfs.":
                 raise InputError(f"{file} is a pointer of git-lfs in place of the weights: fetch them by git lfs pull.")
     if any(path.glob("*.safetensors")):
+        _check_layers(name, path)
         return
     pickled = sorted(file.name for form in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in path.glob(form))
     if pickled:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import comb, sqrt
+from math import comb, inf, sqrt
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -100,8 +100,10 @@ def evaluate_comparisons(
         InputError: the options do not fit the data.
     """
     require_folder(out)
-    if probes < 0 or (beta is not None and beta <= 0):
+    if probes < 0 or not (beta is None or 0 < beta < inf):
         raise InputError(f"--probes must be 0 or more and --beta above 0, not {probes} and {beta}.")
+    if not (ceiling is None or 0.5 <= ceiling <= 1):
+        raise InputError(f"--ceiling is an accuracy, from .5 to 1, not {ceiling}.")
     if (reward is None) == (policy is None):
         raise InputError(
             "give --reward, or --policy with --reference, to put it on trial, or --models and --judge to compare "

@@ -8,7 +8,7 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from accord.errors import InputError
+from accord.errors import InputError, require_address, users_code
 from accord.feedback.reward import describe, excerpt, finite, lacking, number, unsampled
 from accord.records import Comparison, Prompt, Sample, Text, Verdict, text_to_json
 
@@ -41,7 +41,7 @@ class _Function:
     def __init__(self, function: Callable[..., Any], name: str = "") -> None:
         self.function = function
         self.name = name or getattr(function, "__name__", type(function).__name__)
-        parameters = inspect.signature(function).parameters.values()
+        parameters = signature_of(function, str(self)).values()
         self.takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self.names = {p.name for p in named}
@@ -65,16 +65,26 @@ class _Function:
         for sample in samples:
             self.check(sample.prompt, sample.row)
         every = columns_of(samples) | {"prompts": prompts_of(samples)} | arguments
-        result = self.function(**{name: v for name, v in every.items() if self.takes_all or name in self.names})
-        if inspect.iscoroutine(result):  # awaited in a thread of its own, as a notebook's own loop may be running
-            with ThreadPoolExecutor(1) as thread:
-                result = thread.submit(asyncio.run, result).result()
-        try:
-            return list(result)
-        except TypeError:
+        known = {name: v for name, v in every.items() if self.takes_all or name in self.names}
+        with users_code(f"{self}, for {describe(samples, 0)}{' and others' * (len(samples) > 1)},"):
+            result = self.function(**known)
+            if inspect.iscoroutine(result):  # awaited in a thread of its own, as a notebook's own loop may be running
+                with ThreadPoolExecutor(1) as thread:
+                    result = thread.submit(asyncio.run, result).result()
+            values = list(result) if isinstance(result, Iterable) else None
+        if values is None:
             raise InputError(
                 f"{self} returned {excerpt(repr(result))}; let it return a list of one value for each completion"
-            ) from None
+            )
+        return values
+
+
+def signature_of(function: Callable[..., Any], name: str) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a function; InputError where it does not tell them, as some that are built in do not."""
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        raise InputError(f"{name} does not say which arguments it takes: call it in a function of your own") from None
 
 
 class FunctionReward(_Function):
@@ -168,6 +178,7 @@ class RemoteReward:
     def __init__(self, url: str, timeout: float = 60.0, retries: int = 2) -> None:
         if not url.startswith(("http://", "https://")):
             raise InputError(f"a reward's server is reached by http:// or https://, not by {url}")
+        require_address(url)
         if not timeout > 0 or retries < 0:
             raise InputError(f"timeout must be positive and retries not negative, not {timeout} and {retries}")
         self.url, self.timeout, self.retries = url, timeout, retries

@@ -19,11 +19,11 @@ from accord.data.readers import reader_of
 from accord.engine.config import TemplateOptions
 from accord.engine.load import load_classifier, load_reward_model
 from accord.engine.models import AnyModel, Model, PreferenceNetwork
-from accord.errors import InputError, nearest
+from accord.errors import InputError, UsersFault, nearest, users_code
 from accord.feedback.ai import AIJudge, ai_judge
 from accord.feedback.combine import Combined, ensemble, weighted
 from accord.feedback.formula import VERIFIERS, WORLDS, kind_of, terms
-from accord.feedback.functions import FunctionJudge, FunctionReward, RemoteReward
+from accord.feedback.functions import FunctionJudge, FunctionReward, RemoteReward, signature_of
 from accord.feedback.judge import Judge, RewardJudge, ScoreJudge
 from accord.feedback.learned import Learned, LearnedJudge, LearnedReward
 from accord.feedback.people import Recorded, Simulated
@@ -198,15 +198,22 @@ def imported(name: str) -> Any:
     Raises InputError where the module is not there or cannot be imported, or has nothing of that name that is called.
     """
     module_name, _, attribute = name.partition(":")
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise InputError(f"{name} is of Python's own library, which gives no rewards: write a function that calls it")
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)
+        importlib.invalidate_caches()
     try:
-        module = importlib.import_module(module_name)
-    except (ImportError, SyntaxError) as error:
-        raise InputError(f"{name}: the module {module_name} cannot be imported ({error})") from error
+        with users_code(f"the module {module_name}"):
+            module = importlib.import_module(module_name)
+    except UsersFault as fault:
+        if isinstance(fault.__cause__, ImportError | SyntaxError):
+            raise InputError(f"{name}: the module {module_name} cannot be imported ({fault.__cause__})") from fault
+        raise
     if not callable(getattr(module, attribute, None)):
-        hint = nearest(attribute, dir(module), f"; did you mean {module_name}:{{}}?")
+        functions = [known for known in dir(module) if callable(getattr(module, known))]
+        hint = nearest(attribute, functions, f"; did you mean {module_name}:{{}}?")
         raise InputError(f"the module {module_name} has no function {attribute}{hint}")
     return getattr(module, attribute)
 
@@ -237,4 +244,4 @@ def _is_function(reward: Callable[..., Any]) -> bool:
 
 
 def _names(function: Callable[..., Any], argument: str) -> bool:
-    return argument in inspect.signature(function).parameters
+    return argument in signature_of(function, f"the function {getattr(function, '__name__', function)}")

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import ast
 import re
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 from accord.errors import InputError
+from accord.limits import within
 
 SECONDS = 5
 """A scorer that takes longer gives 0."""
@@ -59,7 +57,7 @@ def score(text: str, entry: Mapping[str, Any]) -> float:
     if answer is not None and name in GUARDS and not GUARDS[name](answer):
         answer = None
     try:
-        with _limit(SECONDS):
+        with within(SECONDS):
             return float(_scorer(name)(answer, entry))
     except Exception:  # scorers raise whatever their parsing of a wrong answer raises
         return 0.0
@@ -119,24 +117,3 @@ _RUN_OF_ROWS: dict[str, tuple[str, Callable[[str], object]]] = {
     "simple_integration": ("integrand", _is_algebra),
 }
 """The data sets whose scorers evaluate a part of the row too, which part that is, and what it may be."""
-
-
-@contextmanager
-def _limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in what takes longer, and again every second, as scorers may catch it.
-
-    Without effect where there are no alarms, as on any thread but the main one.
-    """
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise TimeoutError
-
-    before, left = signal.signal(signal.SIGALRM, stop), signal.setitimer(signal.ITIMER_REAL, seconds, 1)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, *left)
-        signal.signal(signal.SIGALRM, before)

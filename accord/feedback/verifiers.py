@@ -14,12 +14,12 @@ self-consistency (Wang et al. 2023, arXiv:2203.11171).
 
 from __future__ import annotations
 
-import re
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import regex as timed
 import torch
 from torch import Tensor
 
@@ -29,6 +29,9 @@ from accord.feedback import mathematics, reasoning
 from accord.feedback.mathematics import final_number
 from accord.feedback.reward import excerpt, lacking, row_named
 from accord.records import Prompt, Sample
+
+PATTERN_SECONDS = 1
+"""A pattern with repetitions of repetitions may have no end, and the package regex gives up where re does not."""
 
 ANSWER = "answer"
 """The column that holds a row's answer unless another is named."""
@@ -106,16 +109,22 @@ def number(column: str = ANSWER) -> Verifier:
 
 
 def regex(pattern: str, column: str = ANSWER) -> Verifier:
-    """1 where the last match of `pattern`, or its first group if it has one, is the answer, letter for letter."""
+    """1 where the last match of `pattern`, or its first group if it has one, is the answer, letter for letter.
+
+    A text on which the pattern takes longer than a second has no answer.
+    """
     if not pattern:
         raise InputError("the verifier regex needs a pattern: write regex:PATTERN")
     try:
-        compiled = re.compile(pattern)
-    except re.error as error:
+        compiled = timed.compile(pattern)
+    except timed.error as error:
         raise InputError(f"the pattern {pattern!r} is not a regular expression ({error})") from None
 
     def answer(text: str) -> str | None:
-        last = deque(compiled.finditer(text), 1)
+        try:
+            last = deque(compiled.finditer(text, timeout=PATTERN_SECONDS), 1)
+        except TimeoutError:
+            return None
         return last[0][min(compiled.groups, 1)] if last else None
 
     return _compared(f"regex:{pattern}", answer, lambda text: text, column)

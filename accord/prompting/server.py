@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from accord.console import said, without_secrets
-from accord.errors import InputError, nearest
+from accord.errors import InputError, nearest, require_address
 
 if TYPE_CHECKING:
     import openai
@@ -32,6 +32,7 @@ class Server:
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
             raise InputError(f"a server is reached by http:// or https://, not by {without_secrets(self.url)}.")
+        require_address(self.url)
         try:
             import tenacity  # noqa: F401
             from openai import OpenAI

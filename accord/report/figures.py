@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
 
 import matplotlib
 import numpy as np
@@ -15,9 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from accord.console import said
 from accord.report.captions import HELD_OUT, REWARDS, Metric, in_order, metric_for
 from accord.report.html import number, percent
 from accord.report.series import Series, columns, ends, smooth, thin
+
+Given = ParamSpec("Given")
+Drawn = TypeVar("Drawn")
 
 # Each color is drawn as a hexadecimal stand-in, which becomes a variable of the page's style sheet.
 INK, SOFT, GRID = "#000001", "#000002", "#000003"
@@ -62,8 +67,23 @@ _STYLE: dict[Any, object] = {
 }
 
 
-drawing = matplotlib.rc_context(_STYLE)
-"""Decorates what draws: matplotlib has the page's style meanwhile."""
+def drawing(draw: Callable[Given, Drawn]) -> Callable[Given, Drawn]:
+    """Decorates what draws: matplotlib has the page's style meanwhile, and what cannot be drawn is said in its place.
+
+    A page is written when a training has ended, and must not fail for what a file of numbers may hold.
+    """
+    styled = matplotlib.rc_context(_STYLE)(draw)
+
+    @wraps(draw)
+    def drawn(*given: Given.args, **named: Given.kwargs) -> Drawn:
+        try:
+            return styled(*given, **named)
+        except Exception as error:
+            told = Markup("<p class='hint'>This cannot be drawn: {}.</p>").format(said(error))
+            made = Figure("What cannot be drawn", told, "") if draw.__annotations__["return"] == "Figure" else told
+            return cast(Drawn, made)
+
+    return drawn
 
 
 def hue(index: int) -> str:

@@ -141,8 +141,10 @@ def read_pipeline(folder: Path) -> Story:
     """The story of the pipeline in a folder."""
     path = folder / "pipeline.json"
     pipeline = _read_json(path)
-    stages = []
-    for row, stage in enumerate(pipeline.get("stages", []), start=1):
+    listed, stages = pipeline.get("stages", []), []
+    if not isinstance(listed, list):
+        raise InputError(f"{path}: its stages are no list; run the pipeline again to write the file anew.")
+    for row, stage in enumerate(listed, start=1):
         if not isinstance(stage, dict) or not isinstance(stage.get("name"), str):
             raise InputError(f"{path}: stage {row} has no name; run the pipeline again to write the file anew.")
         inside = folder / str(stage.get("folder") or stage["name"])
@@ -155,7 +157,12 @@ def read_pipeline(folder: Path) -> Story:
         }
         stages.append(StageRecord(stage["name"], command, left.run, status, seconds, inputs))
     title = pipeline.get("name") or folder.resolve().name
-    return Story(title, pipeline.get("description") or "", pipeline.get("seconds"), tuple(stages), True, folder)
+    return Story(str(title), str(pipeline.get("description") or ""), _seconds(pipeline), tuple(stages), True, folder)
+
+
+def _seconds(told: Json) -> float | None:
+    seconds = told.get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) else None
 
 
 def _state(stage: Json, run: RunFiles, folder: Path) -> tuple[str, float | None]:
@@ -164,7 +171,7 @@ def _state(stage: Json, run: RunFiles, folder: Path) -> tuple[str, float | None]
     While a command runs, and after a kill, pipeline.json calls its stage running, of 0 seconds; what the stage
     has left in its own folder is newer: the page of a training run is written once its model is.
     """
-    status, seconds = str(stage.get("status", "ran")), stage.get("seconds")
+    status, seconds = str(stage.get("status", "ran")), _seconds(stage)
     if status in ("running", "waiting"):
         seconds = max(seconds or 0.0, run.seconds or 0.0) or None
     if status == "running":
@@ -173,7 +180,12 @@ def _state(stage: Json, run: RunFiles, folder: Path) -> tuple[str, float | None]
 
 
 def _read_json(path: Path) -> Json:
-    return _read_mapping(path, json.loads, "a JSON object")
+    return _read_mapping(path, _parse, "a JSON object")
+
+
+def _parse(text: str) -> Any:
+    """JSON whose numbers are finite or infinite, however many digits they have."""
+    return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 300 else float(digits))
 
 
 def _read_mapping(path: Path, parse: Callable[[str], Any], what: str) -> Json:
@@ -186,7 +198,7 @@ def _read_mapping(path: Path, parse: Callable[[str], Any], what: str) -> Json:
 def _mapping(text: str, parse: Callable[[str], Any]) -> Json | None:
     try:
         value = parse(text)
-    except (ValueError, yaml.YAMLError):
+    except (ValueError, RecursionError, yaml.YAMLError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -198,7 +210,7 @@ def _read_rows(path: Path) -> list[Json]:
     lines = [(row, line) for row, line in enumerate(_read_text(path).split("\n"), start=1) if line.strip()]
     rows = []
     for row, line in lines:
-        value = _mapping(line, json.loads)
+        value = _mapping(line, _parse)
         if value is not None:
             rows.append(value)
         elif row != lines[-1][0]:

@@ -203,7 +203,7 @@ class Evaluation(Record):
 
     def text(self) -> str:
         """The same as plain text."""
-        console = Console(file=io.StringIO(), record=True, width=120)
+        console = Console(file=io.StringIO(), record=True, width=120, markup=False)
         console.print(self.table())
         return console.export_text()
 
@@ -220,14 +220,14 @@ class Evaluation(Record):
         return file
 
     def publish(self, folder: str | Path) -> Self:
-        """Print the numbers, warn on standard error, and `save`."""
+        """`save`, print the numbers, and warn on standard error."""
+        self.save(folder)
         show(self.table())
         for line in self.warnings:
             status(line)
-        self.save(folder)
         return self
 
     def _repr_html_(self) -> str:
-        console = Console(file=io.StringIO(), record=True, width=120)
+        console = Console(file=io.StringIO(), record=True, width=120, markup=False)
         console.print(self.table())
         return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")

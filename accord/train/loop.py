@@ -160,6 +160,7 @@ def train(
         step, watch = restore(run, learner, optimizer), learner.watch
 
         def save(step: int) -> None:
+            optimizer.require_finite(step)
             if watch:
                 watch.save()
             engine.checkpoint.save(run.folder / "checkpoints", step, optimizer, learner.state())
@@ -191,6 +192,7 @@ def train(
                 on_step(step, replace(result, numbers=row))
             if step % options.save_every == 0 and step < learner.total and not run.stopping:
                 save(step)
+        optimizer.require_finite(step)
         if run.stopping:
             run.print(run.stopping)
         if watch:
