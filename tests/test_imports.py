@@ -10,12 +10,14 @@ import networkx
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROWS = {"records", "files", "errors", "console"}
+ROWS = {"records", "files", "errors", "console", "limits", "interrupts"}
 TRAINING = ROWS | {"objectives", "data", "engine", "feedback"}
 MAY_IMPORT = {
     "errors": set(),
     "records": set(),
     "console": set(),
+    "limits": set(),
+    "interrupts": set(),
     "objectives": set(),
     "files": {"records", "errors"},
     "results": ROWS,

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from accord.console import legible
+from accord.interrupts import Interrupted
 
 PROMPT = "> "
 
@@ -40,6 +41,8 @@ class Screen:
                 typed = read(PROMPT if is_typed else "")
             except EOFError:
                 return
+            except Interrupted:
+                raise
             except KeyboardInterrupt:
                 self.console.print()
                 continue

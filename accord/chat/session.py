@@ -24,6 +24,7 @@ from accord.chat.speaker import (
 from accord.engine.sampling import Sampling
 from accord.errors import InputError, nearest
 from accord.feedback.reward import Reward
+from accord.interrupts import Interrupted
 
 
 class Session:
@@ -75,6 +76,8 @@ class Session:
                 self._ask(line)
         except InputError as error:
             self.screen.note(str(error))
+        except Interrupted:
+            raise
         except KeyboardInterrupt:
             self.screen.note("stopped; nothing was said.")
 
@@ -107,8 +110,8 @@ class Session:
         sayings = [speaker.say(q, self._sampling(i, q, retry)) for i, (speaker, q) in asked]
         try:
             self.screen.follow(self.names, sayings)
-        except KeyboardInterrupt:
-            if not all(saying.has_begun for saying in sayings):
+        except KeyboardInterrupt as stopped:
+            if isinstance(stopped, Interrupted) or not all(saying.has_begun for saying in sayings):
                 raise
         answers = tuple(saying.answer for saying in sayings)
         if self.reward is None:

@@ -1,13 +1,15 @@
 """`accord`: the commands, their help, and how a command ends.
 
 Exit status: 0 when it worked, 2 for what the user can mend (input, files, memory), 3 for a run that stopped itself, 130
-after Ctrl-C, 1 for a fault of accord's. A command is imported when it is called, and its help needs no torch.
+after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 1 for a fault of accord's. A command is imported when it is called,
+and its help needs no torch.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ from accord.cli.options import options_of
 from accord.cli.table import COMMANDS, FAMILIES
 from accord.console import legible, said
 from accord.errors import InputError, TrainingStopped, UsersFault
+from accord.interrupts import Interrupted, interruptible
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,14 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(overview(command) if command in FAMILIES else explained(command))
                 return 0
             call = bind(command, read_words(command, rest))
-            _say_where(call, call.function(**call.arguments))
+            with interruptible():
+                result = call.function(**call.arguments)
+            _say_where(call, result)
         sys.stdout.flush()
     except BrokenPipeError:  # who reads has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
-        print(f"accord: stopped{_way_on(command)}.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        by = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
+        print(f"accord: {by}{_way_on(command)}.", file=sys.stderr)
+        return by.status
     except Exception as error:
         return _told(error)
     return 0
@@ -89,9 +95,8 @@ _WAYS_OUT = {
 
 
 def _own_lines(error: BaseException) -> str:
-    """The traceback of what the user's own code raised, from where accord called it, its last lines."""
-    lines = traceback.format_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
-    return "".join(lines[-6:])
+    """Where in the user's own code it was raised: the last lines of its traceback, from where accord called it."""
+    return "".join(traceback.format_tb(error.__traceback__ and error.__traceback__.tb_next)[-3:])
 
 
 def overview(family: str = "") -> str:

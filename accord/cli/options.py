@@ -127,9 +127,11 @@ class Option:
         readings = list(_readings(value))[:: -1 if "list[" in str(self.type) else 1]
         for candidate in readings:
             try:
-                return adapter.validate_python(candidate)
+                read = adapter.validate_python(candidate)
             except ValidationError:
                 continue
+            if read == read:  # no option is NaN
+                return read
         near = nearest(str(value), _choices(self.type)) or "."
         raise InputError(f"{self.flag} must be {_wanted(self)}, not {_shown(value)}{near}")
 

@@ -24,6 +24,9 @@ from accord.records import Message, Text
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+MOST_CHARACTERS = 10_000_000
+"""Of one text; a tokenizer reads about a million a second."""
+
 TEMPLATE_SECONDS = 10
 """A chat template is a program, which may have no end."""
 
@@ -88,7 +91,10 @@ def encoder_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: T
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """The tokens of each text, without added special tokens."""
+    """The tokens of each text, without added special tokens. Raises InputError where one is too long to be read."""
+    longest = max(map(len, texts), default=0)
+    if longest > MOST_CHARACTERS:
+        raise InputError(f"a text of {longest:,} characters is too long to be read; split it at {MOST_CHARACTERS:,}")
     return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
 
 

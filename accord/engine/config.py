@@ -220,7 +220,7 @@ def require_positive(**values: float) -> None:
     """Raise InputError where a value is not above zero, or not finite."""
     for name, value in values.items():
         if not 0 < value < math.inf:
-            raise InputError(f"{name} must be positive and finite, not {value}.")
+            raise InputError(f"{name} must be {'finite' if value > 0 else 'positive'}, not {value}.")
 
 
 def require_seed(seed: int) -> None:

@@ -11,7 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from math import isfinite
 
 import numpy as np
 import torch
@@ -45,8 +45,10 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
-        if not 0 <= self.temperature < inf:
-            raise InputError(f"temperature must be 0 or more, and finite, not {self.temperature}")
+        if self.temperature < 0:
+            raise InputError(f"temperature must not be negative, but is {self.temperature}")
+        if not isfinite(self.temperature):
+            raise InputError(f"temperature must be finite, not {self.temperature}")
         if self.top_k < 0:
             raise InputError(f"top_k must not be negative, but is {self.top_k}")
         if not 0 < self.top_p <= 1:

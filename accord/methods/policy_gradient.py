@@ -6,6 +6,7 @@ of a completion y becomes r(y) - beta log(pi(y) / ref(y)), whose expectation is 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -42,8 +43,8 @@ class PolicyGradient(OnlineMethod, ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("kl_coefficient", "missing_end_penalty"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} must not be negative, but is {getattr(self, name)}.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be 0 or more, and finite, not {getattr(self, name)}.")
 
     @property
     def frozen_copies(self) -> int:

@@ -6,8 +6,10 @@ step has is a function of the seed and the step, so a checkpoint holds weights, 
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from accord import data, engine, report
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, TrainingStopped
+from accord.interrupts import Interrupted, requests
 from accord.records import Sample, text_to_json
 from accord.train.options import RunOptions, SamplingOptions, describe
 from accord.train.run import Run, read_metrics
@@ -158,16 +161,58 @@ def train(
         learner = make_learner(run)
         optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
         step, watch = restore(run, learner, optimizer), learner.watch
-
-        def save(step: int) -> None:
-            optimizer.require_finite(step)
-            if watch:
-                watch.save()
-            engine.checkpoint.save(run.folder / "checkpoints", step, optimizer, learner.state())
-
         run.begin(step, learner.total)
         if watch:
             watch.restore(read_metrics(run.folder))
+        saving = Saving(run, learner, optimizer, options)
+        try:
+            step = steps(run, learner, optimizer, step, options, on_step, saving)
+        except TrainingStopped as stopped:
+            raise TrainingStopped(f"{stopped}{last_good(run, model, optimizer)}") from stopped
+        if run.stopping:
+            run.print(run.stopping)
+        if watch:
+            watch.settle(best=run.stopping is not None)
+        return finish(run, model, method, read_as(learner.items))
+
+
+class Saving:
+    """When a checkpoint is due, and what is in it: every so many steps, and so many minutes after the last one."""
+
+    def __init__(self, run: Run, learner: Learner, optimizer: Optimizer, options: RunOptions) -> None:
+        self.folder, self.learner, self.optimizer = run.folder / "checkpoints", learner, optimizer
+        self.every, self.seconds = options.save_every, 60 * (options.save_minutes or math.inf)
+        self.since = time.monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Whether one is due after a step, counted from 1."""
+        return step % self.every == 0 or time.monotonic() - self.since >= self.seconds
+
+    def __call__(self, step: int) -> None:
+        """Save what there is after so many steps; TrainingStopped where it is not finite."""
+        self.optimizer.require_finite(step)
+        if self.learner.watch:
+            self.learner.watch.save()
+        engine.checkpoint.save(self.folder, step, self.optimizer, self.learner.state())
+        self.since = time.monotonic()
+
+
+def steps(
+    run: Run,
+    learner: Learner,
+    optimizer: Optimizer,
+    step: int,
+    options: RunOptions,
+    on_step: OnStep | None,
+    save: Saving,
+) -> int:
+    """The steps from `step` on, counted from 0, to the run's last or to what stops it; how many there are then.
+
+    Raises TrainingStopped where a step, or its update, is not finite, or there is not enough memory, and Interrupted,
+    the step done and saved, where a signal asked for it.
+    """
+    every = options.sample_every if isinstance(options, SamplingOptions) else 1
+    with requests() as request:
         while step < learner.total and not run.stopping:
             try:
                 if learner.before(step, run, optimizer):
@@ -175,29 +220,43 @@ def train(
                 result = learner.step(step, learner.batch(step), optimizer)
                 step, row = step + 1, dict(result.numbers)
                 try:
-                    row |= watch.after(step, result.samples) if watch else {}
+                    row |= learner.watch.after(step, result.samples) if learner.watch else {}
                 finally:  # the step is done, and its row must not be lost with the measure
                     run.log(step, row, result.tokens)
             except (TrainingStopped, InputError):  # a reward of the user's may fail late too
                 save(step)
                 raise
             except RuntimeError as error:
-                if (remedy := engine.plan.out_of_memory(error, method)) is None:
+                if (remedy := engine.plan.out_of_memory(error, learner.method)) is None:
                     raise
                 raise TrainingStopped(f"step {step + 1}: {remedy}.") from error
-            every = options.sample_every if isinstance(options, SamplingOptions) else 1
             if (step - 1) % every == 0 or step == learner.total or run.stopping:
                 run.sample(step, result.shown())
             if on_step:
                 on_step(step, replace(result, numbers=row))
-            if step % options.save_every == 0 and step < learner.total and not run.stopping:
+            if request:
+                save(step)
+                raise Interrupted(request.number, f" after step {step} of {learner.total}, which is saved")
+            if save.is_due(step) and step < learner.total and not run.stopping:
                 save(step)
         optimizer.require_finite(step)
-        if run.stopping:
-            run.print(run.stopping)
-        if watch:
-            watch.settle(best=run.stopping is not None)
-        return finish(run, model, method, read_as(learner.items))
+    return step
+
+
+LAST_GOOD = "last-good"
+"""The folder of the model that a run leaves which stopped itself."""
+
+
+def last_good(run: Run, model: Model, optimizer: Optimizer) -> str:
+    """Leave the model as it was when all was finite last, as a folder that any command reads; where that is, if so."""
+    try:
+        optimizer.require_finite(0)
+    except TrainingStopped:
+        saved = engine.checkpoint.checkpoints(run.folder / "checkpoints")
+        if not saved:
+            return ""
+        engine.checkpoint.load(saved[-1], optimizer)
+    return f" The model as it was before is {model.save(run.folder / LAST_GOOD, run.save_dtype)}."
 
 
 def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
@@ -221,7 +280,7 @@ def read_as(items: Sequence[Any]) -> str:
 
 
 def finish(run: Run, model: Model, method: TrainingConfig, rows: str = "") -> Result:
-    """Save the model, its card and the report; the checkpoints have served."""
+    """Save the model, its card and the report; checkpoints have served, and what a stop left before it went on."""
     run.close()
     folder = run.folder / "model"
     if run.finished:
@@ -231,6 +290,7 @@ def finish(run: Run, model: Model, method: TrainingConfig, rows: str = "") -> Re
             engine.precision.round_weights(model.network, dtype, engine.adapters.own_state(model.network))
         model.save(folder, dtype)
         model.name = str(folder)
-    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+    for served in ("checkpoints", LAST_GOOD):
+        shutil.rmtree(run.folder / served, ignore_errors=True)
     report.write_card(run.folder, method=sys.modules[type(method).__module__].__doc__ or "", rows=rows)
     return Result(run.folder, read_metrics(run.folder), model, report.write_report(run.folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,6 +27,8 @@ class RunOptions:
     """Go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit."""
     save_every: int = 50
     """Steps between checkpoints."""
+    save_minutes: float | None = None
+    """Minutes after which there is a checkpoint too, however few steps they were."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """What the weights of model/ and best/ are saved in: bfloat16 takes half the space, and rounds them to three
     digits; those held in bfloat16 are saved so. Checkpoints are exact in any case."""
@@ -47,6 +50,8 @@ class RunOptions:
         for name, value in vars(self).items():
             if name.endswith(("_every", "_tokens")) and value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, not {value}.")
+        if self.save_minutes is not None and not 0 < self.save_minutes < math.inf:
+            raise InputError(f"save_minutes must be positive and finite, not {self.save_minutes}.")
         if not 0 <= self.max_bad <= 1:
             raise InputError(f"max_bad is a share of the rows in [0, 1], not {self.max_bad}.")
         services(self.track)

@@ -1,0 +1,74 @@
+"""How work ends early: Ctrl-C, or SIGTERM and SIGHUP, which schedulers, spot machines and closed terminals send."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeAlias
+
+Handler: TypeAlias = Callable[[int, FrameType | None], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """The work was asked to end, by a signal; `when` says how far it was, if that is known."""
+
+    def __init__(self, number: int, when: str = "") -> None:
+        by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+        super().__init__(f"stopped{by}{when}")
+        self.status = 128 + number
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise Interrupted in the block, as Ctrl-C raises KeyboardInterrupt."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    with _handled(stop, "SIGTERM", "SIGHUP"):
+        yield
+
+
+class Request:
+    """Whether the work was asked to end after the step that it is in."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __bool__(self) -> bool:
+        return self.number > 0
+
+    def note(self, number: int, _: FrameType | None) -> None:
+        """Take the first signal as a request; a second one ends the work at once."""
+        if self.number:
+            raise Interrupted(number)
+        self.number = number
+
+
+@contextmanager
+def requests() -> Iterator[Request]:
+    """Ctrl-C, SIGTERM and SIGHUP are requests in the block, which the one that is given notes."""
+    request = Request()
+    with _handled(request.note, "SIGINT", "SIGTERM", "SIGHUP"):
+        yield request
+
+
+@contextmanager
+def _handled(handler: Handler, *names: str) -> Iterator[None]:
+    """The signals of these names are handled so; but not those that are ignored, as `nohup` has it.
+
+    Without effect on any thread but the main one, which alone gets signals.
+    """
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {n: signal.getsignal(n) for n in numbers if is_main and signal.getsignal(n) is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)

@@ -1,0 +1,182 @@
+"""Inputs of which something is wrong, in a folder: data, models, recipes, reports, functions; the table names them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from accord import engine
+from tests.commands.small import save_model, write_jsonl
+
+WEIGHTS = "model.safetensors"
+FUNCTIONS = """
+import sys
+def raises(prompts, completions): raise ValueError("the user's own bug")
+def raises_key(prompts, completions): return {}["x"]
+def exits(prompts, completions): sys.exit(0)
+async def waits(prompts, completions): raise RuntimeError("async bug")
+def recurs(prompts, completions): return recurs(prompts, completions)
+def escapes(prompts, completions): raise ValueError("\\x1b]0;owned\\x07\\x1b[31mred")
+def nan(prompts, completions): return [float("nan")] * len(completions)
+def none(prompts, completions): return None
+def short(prompts, completions): return [1.0]
+def text(prompts, completions): return ["x"] * len(completions)
+def memory(prompts, completions): raise MemoryError
+def base(prompts, completions): raise BaseException("base")
+number = 3
+"""
+JUDGES = 'def raises(prompts, firsts, seconds): raise ValueError("bug")\n'
+DEEP = 100_000
+CONFIG = "command: sft\nmodel: m\n"
+
+
+def write_all(folder: Path) -> None:
+    """Everything that the table names."""
+    (folder / "in").mkdir()
+    model = folder / "m"
+    save_model(model)
+    engine.models.Scorer.on(engine.load.load_model(str(model))).save(folder / "rm")
+    _write_data(folder)
+    _write_models(folder, model)
+    _write_recipes(folder, model)
+    _write_reports(folder)
+    (folder / "rewards_here.py").write_text(FUNCTIONS)
+    (folder / "judges_here.py").write_text(JUDGES)
+    (folder / "fails_at_import.py").write_text('raise RuntimeError("at import")')
+    (folder / "exits_at_import.py").write_text("import sys; sys.exit(0)")
+    (folder / "no_python.py").write_text("def f(:")
+
+
+def _write_data(folder: Path) -> None:
+    pair = {"prompt": "the cat", "chosen": "sat on", "rejected": "ran"}
+    write_jsonl(
+        folder / "d.jsonl", [{"prompt": "the cat", "completion": "sat on"}, {"prompt": "hi", "completion": "a"}]
+    )
+    write_jsonl(folder / "p.jsonl", [{"prompt": "the cat"}, {"prompt": "hi"}])
+    write_jsonl(folder / "cmp.jsonl", [pair] * 4)
+    write_jsonl(folder / "two.jsonl", [{"prompt": "the cat", "completion": said} for said in ("sat on", "ran")])
+    write_jsonl(folder / "zebra.jsonl", [{"prompt": "zebra", "completion": "quagga"}])
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "the cat"}]
+    write_jsonl(folder / "chat.jsonl", [{"messages": turns}])
+    texts = {
+        "deep.jsonl": '{"prompt": "a", "completion": "b", "x": ' + "[" * DEEP + "]" * DEEP + "}\n",
+        "deep.json": "[" * DEEP + "]" * DEEP,
+        "digits.jsonl": '{"prompt": "a", "completion": "b", "x": ' + "1" * 5000 + "}\n",
+        "digits.json": '[{"prompt": "a", "completion": "b", "x": ' + "1" * 5000 + "}]",
+        "twice.jsonl": '{"prompt": "a", "completion": "b", "completion": "c"}\n',
+        "nul.csv": "prompt,completion\na\0b,c\n",
+        "twice.csv": "prompt,completion,completion\na,b,c\n",
+        "long.jsonl": '{"prompt": "a", "completion": "' + "x y " * 2_600_000 + '"}\n',
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    (folder / "utf16.jsonl").write_bytes(b"\xff\xfe{\x00}\x00")
+
+
+def _write_models(folder: Path, model: Path) -> None:
+    def weights(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Path], None]:
+        def made(copy: Path) -> None:
+            save_file(change(load_file(copy / WEIGHTS)), copy / WEIGHTS, metadata={"format": "pt"})
+
+        return made
+
+    def config(**values: Any) -> Callable[[Path], None]:
+        def made(copy: Path) -> None:
+            file = copy / "config.json"
+            file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+        return made
+
+    def file(name: str, content: bytes | None) -> Callable[[Path], None]:
+        return lambda copy: (copy / name).unlink() if content is None else (copy / name).write_bytes(content) and None
+
+    def grown(copy: Path) -> None:
+        tokenizer = engine.load.load_model(str(model)).tokenizer
+        tokenizer.add_tokens(["zebra", "quagga"])
+        tokenizer.save_pretrained(copy)
+
+    def pickled(copy: Path) -> None:
+        (copy / WEIGHTS).rename(copy / "x.bin")
+        (copy / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": {"a": "../../x.bin"}}))
+
+    def not_a_number(tensors: dict[str, Any]) -> dict[str, Any]:
+        tensors[min(tensors)].view(-1)[0] = float("nan")
+        return tensors
+
+    made: Mapping[str, Callable[[Path], None]] = {
+        "config-list": file("config.json", b"[]"),
+        "config-none": file("config.json", None),
+        "config-kind": config(model_type="nothing"),
+        "config-dtype": config(dtype="float7"),
+        "config-text": config(max_position_embeddings="abc"),
+        "config-layers": config(num_hidden_layers=10**6),
+        "config-width": config(hidden_size=32),
+        "config-vocabulary": config(vocab_size=7),
+        "config-quantized": config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
+        "config-kernel": config(_attn_implementation="somebody/attention"),
+        "weights-none": file(WEIGHTS, None),
+        "weights-empty": file(WEIGHTS, b""),
+        "weights-garbage": file(WEIGHTS, b"\xff" * 5000),
+        "weights-cut": lambda copy: (copy / WEIGHTS).write_bytes((copy / WEIGHTS).read_bytes()[:2000]) and None,
+        "weights-missing": weights(lambda tensors: {k: v for k, v in tensors.items() if "mlp.down" not in k}),
+        "weights-renamed": weights(lambda tensors: {f"other.{k}": v for k, v in tensors.items()}),
+        "weights-nan": weights(not_a_number),
+        "weights-pickled": pickled,
+        "adapter-without": file("adapter_config.json", b'{"peft_type": "LORA"}'),
+        "tokenizer-grown": grown,
+        "tokenizer-cut": file("tokenizer.json", b"{"),
+        "tokenizer-none": file("tokenizer.json", None),
+        "tokenizer-list": file("tokenizer_config.json", b"[1]"),
+        "generation-number": file("generation_config.json", b"7"),
+        "template-type": file("chat_template.jinja", b"{{ 1 + messages[0]['content'] }}"),
+        "template-zero": file("chat_template.jinja", b"{{ 1 / 0 }}"),
+        "template-syntax": file("chat_template.jinja", b"{% if %}"),
+    }
+    for name, change in made.items():
+        change(shutil.copytree(model, folder / name))
+
+
+def _write_recipes(folder: Path, model: Path) -> None:
+    own = f"model: {model}\ndata: {folder}/d.jsonl\nmax_steps: 1\n"
+    texts = {
+        "deep.yaml": "model: " + "[" * 3000 + "]" * 3000,
+        "list.yaml": "- a\n",
+        "broken.yaml": "a: [\n",
+        "number.yaml": "7",
+        "unknown.yaml": f"{own}zzz: 3\n",
+        "out-list.yaml": f"{own}out: [a, b]\n",
+        "repeat.yaml": "stages:\n  a:\n    repeat: 1000000000\n    stages:\n      b: {command: world, out: x}\n",
+        "variables.yaml": "variables: [1]\nstages:\n  a: {command: world}\n",
+        "deep-stages.yaml": "stages: " + "{a: " * 3000 + "1" + "}" * 3000,
+        "stages-number.yaml": "stages: 3",
+        "stages-none.yaml": "stages: {}",
+        "stage-nothing.yaml": "stages: {a: {command: nothing}}",
+        "stage-number.yaml": "stages: {a: 3}",
+        "stage-outside.yaml": "stages: {../x: {command: world}}",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+
+
+def _write_reports(folder: Path) -> None:
+    row = '{"step": 1, "loss": 1}\n'
+    made = {
+        "report-stages": {"pipeline.json": '{"stages": 3}'},
+        "report-stage": {"pipeline.json": '{"stages": [3]}'},
+        "report-cut": {"pipeline.json": '{"stages": ['},
+        "report-empty": {"pipeline.json": ""},
+        "report-settings": {"config.yaml": "["},
+        "report-row": {"config.yaml": CONFIG, "metrics.jsonl": f"{row}xx\n{row}"},
+        "report-machine": {"config.yaml": CONFIG, "metrics.jsonl": row, "environment.json": "["},
+        "report-result": {"evaluation.json": '{"kind": "models"}'},
+        "report-list": {"evaluation.json": "[]"},
+    }
+    for name, files in made.items():
+        (folder / name).mkdir()
+        for file, text in files.items():
+            (folder / name / file).write_text(text)

@@ -1,0 +1,148 @@
+"""How a training ends early: signals that ask for it, weights that are not finite, and what is left to go on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from accord import engine
+from accord.engine.checkpoint import checkpoints
+from accord.errors import TrainingStopped
+from accord.interrupts import Interrupted
+from accord.methods import SFT
+from accord.train.loop import StepResult
+from tests.commands.small import accord, save_model, write_jsonl
+
+ROWS = [{"prompt": f"{a} {b}", "completion": "sat on"} for a in ("the", "a", "hi") for b in ("cat", "dog")]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_model(tmp_path_factory.mktemp("models") / "base")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_ends_after_the_step_and_what_goes_on_is_the_same(base: str, tmp_path: Path, name: str) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    method = SFT(batch_size=2, max_steps=5, dtype="float32")
+    whole = method.fit(model=base, data=data, out=tmp_path / "whole")
+
+    def kill(step: int, _: StepResult) -> None:
+        if step == 2:
+            os.kill(os.getpid(), getattr(signal, name))
+
+    with pytest.raises(Interrupted, match=r"after step 2 of 5, which is saved") as stopped:
+        method.fit(model=base, data=data, out=tmp_path / "run", on_step=kill)
+    assert stopped.value.status == 128 + getattr(signal, name)
+    assert [c.name for c in checkpoints(tmp_path / "run" / "checkpoints")] == ["step-0000002"]
+    resumed = method.fit(model=base, data=data, out=tmp_path / "run", resume=True)
+    for run in (whole, resumed):
+        assert [row["step"] for row in run.metrics] == [1, 2, 3, 4, 5]
+    ours, theirs = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("whole", "run"))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_what_a_terminated_command_says(base: str, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    words = ["sft", "--model", base, "--data", data, "--out", str(tmp_path / "run"), "--max-steps", "100000"]
+    with subprocess.Popen([sys.executable, "-m", "accord", *words], stderr=subprocess.PIPE, text=True) as process:
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        while not metrics.exists() or metrics.read_text().count("\n") < 3:
+            assert process.poll() is None
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 143
+    done = json.loads(metrics.read_text().splitlines()[-1])["step"]
+    assert said.splitlines()[-1] == (
+        f"accord: stopped by SIGTERM after step {done} of 100000, which is saved; the run goes on with the "
+        "same command and --resume."
+    )
+    assert [c.name for c in checkpoints(tmp_path / "run" / "checkpoints")][-1] == f"step-{done:07d}"
+
+
+def test_an_ignored_signal_stays_ignored(base: str, tmp_path: Path) -> None:
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        data = write_jsonl(tmp_path / "rows.jsonl", ROWS)
+        run = SFT(batch_size=2, max_steps=2, dtype="float32").fit(
+            model=base, data=data, out=tmp_path / "run", on_step=lambda *_: os.kill(os.getpid(), signal.SIGHUP)
+        )
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert len(run.metrics) == 2
+
+
+def test_weights_that_are_not_finite_are_never_kept(base: str, tmp_path: Path) -> None:
+    """An update of 1e38 times something: step 1's loss is finite, its weights are not. What was before is left."""
+    data = write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    method = SFT(batch_size=2, max_steps=1, dtype="float32", learning_rate=1e38, schedule="constant", warmup=0)
+    with pytest.raises(TrainingStopped, match=r"step 1: its update has left numbers in .* lower the learning rate"):
+        method.fit(model=base, data=data, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists() and not checkpoints(tmp_path / "run" / "checkpoints")
+
+
+def test_a_stop_leaves_the_last_good_model(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third step's loss is not finite: last-good/ is the model after two steps, which any command reads."""
+    data = write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    method = SFT(batch_size=2, max_steps=5, dtype="float32", schedule="constant", warmup=0)
+    two = SFT(batch_size=2, max_steps=2, dtype="float32", schedule="constant", warmup=0)
+    two.fit(model=base, data=data, out=tmp_path / "two")
+    update = engine.Optimizer.update
+
+    def failing(optimizer: engine.Optimizer, step: int, *terms: object) -> dict[str, float]:
+        if step == 2:
+            raise TrainingStopped("step 3: the loss is not finite.")
+        return update(optimizer, step, *terms)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine.Optimizer, "update", failing)
+    run = tmp_path / "run"
+    with pytest.raises(TrainingStopped, match=rf"not finite\. The model as it was before is {run / 'last-good'}\."):
+        method.fit(model=base, data=data, out=run)
+    ours, theirs = (
+        load_file(run / "last-good" / "model.safetensors"),
+        load_file(tmp_path / "two/model/model.safetensors"),
+    )
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+    more = tmp_path / "more"
+    words = (
+        "sft",
+        "--model",
+        run / "last-good",
+        "--data",
+        data,
+        "--out",
+        more,
+        "--max-steps",
+        "1",
+        "--batch-size",
+        "2",
+    )
+    monkeypatch.undo()
+    assert accord(*words) == 0
+    method.fit(model=base, data=data, out=run, resume=True)
+    assert (run / "model").is_dir() and not (run / "last-good").exists()
+
+
+def test_minutes_make_checkpoints_too(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of 40 s by the clock, and a checkpoint after each minute: after steps 2 and 4 of 5."""
+    now, saved = [0.0], []
+    monkeypatch.setattr("accord.train.loop.time.monotonic", lambda: now[0])
+    save = engine.checkpoint.save
+    monkeypatch.setattr(engine.checkpoint, "save", lambda *given: saved.append(given[1]) or save(*given))
+
+    def tick(*_: object) -> None:
+        now[0] += 40
+
+    data = write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    method = SFT(batch_size=2, max_steps=5, dtype="float32")
+    method.fit(model=base, data=data, out=tmp_path / "run", save_minutes=1, on_step=tick)
+    assert saved == [2, 4]
