@@ -132,11 +132,11 @@ def test_a_block_repeats_as_often_as_a_variable_says() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"repeat": 0}, "`repeat` of block block of the recipe must be a whole number from 1 up, not 0"),
-        ({"repeat": "-1"}, "from 1 up, not -1"),
-        ({"repeat": 1.5}, "from 1 up, not 1.5"),
-        ({"repeat": True}, "from 1 up, not True"),
-        ({"repeat": None}, "from 1 up, not None"),
+        ({"repeat": 0}, "`repeat` of block block of the recipe must be a whole number from 1 to 1,000, not 0"),
+        ({"repeat": "-1"}, "from 1 to 1,000, not -1"),
+        ({"repeat": 1.5}, "from 1 to 1,000, not 1.5"),
+        ({"repeat": True}, "from 1 to 1,000, not True"),
+        ({"repeat": None}, "from 1 to 1,000, not None"),
         ({"repeat": "${often}"}, "block block of the recipe repeats often, which is neither a variable nor"),
         ({"times": 3}, "block block of the recipe has an unknown key times; it takes repeat, carry, stages"),
         ({"stages": None}, "block block of the recipe has no `stages`"),

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +20,9 @@ from torch import Tensor
 from accord.errors import InputError, require_address, users_code
 from accord.feedback.reward import describe, excerpt, finite, lacking, number, unsampled
 from accord.records import Comparison, Prompt, Sample, Text, Verdict, text_to_json
+
+MOST_ANSWERED = 2**26
+"""Bytes of a server's answer."""
 
 _TAKEN = (
     "prompt", "prompts", "completion", "completions", "completion_ids", "firsts", "seconds", "trainer_state",
@@ -206,19 +209,38 @@ class RemoteReward:
                 time.sleep(2 ** (attempt - 1))
             try:
                 with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                    text: bytes = response.read()
+                    text = self._read(response)
             except urllib.error.HTTPError as error:
-                fault = f"answered with the status {error.code} ({error.reason})"
+                fault = f"answered with the status {error.code} ({on_a_line(error.reason)})"
                 if error.code < 500:
                     break
             except (OSError, HTTPException) as error:  # unreachable, too slow, or cut off
-                fault = f"cannot be reached ({getattr(error, 'reason', None) or error})"
+                fault = f"cannot be reached ({on_a_line(getattr(error, 'reason', None) or error)})"
             else:
                 try:
                     return json.loads(text)
-                except ValueError:
+                except (ValueError, RecursionError):
                     raise InputError(f"{self.url} answered {excerpt(repr(text))}, which is not JSON") from None
         raise InputError(f"{self.url} {fault}; see that the server runs there and takes such requests")
+
+    def _read(self, response: HTTPResponse) -> bytes:
+        """The answer, as long as it comes in time and has an end: TimeoutError, or InputError, where not."""
+        begun, parts, size = time.monotonic(), list[bytes](), 0
+        while part := response.read1(2**16):
+            parts.append(part)
+            size += len(part)
+            if size > MOST_ANSWERED:
+                raise InputError(f"{self.url} answered more than {MOST_ANSWERED:,} bytes, which are no rewards")
+            if time.monotonic() - begun > self.timeout:
+                raise TimeoutError(f"the answer takes more than {self.timeout:g} seconds")
+        if response.length:  # read1 does not say that what was announced is missing
+            raise IncompleteRead(b"".join(parts), response.length)
+        return b"".join(parts)
+
+
+def on_a_line(said: object) -> str:
+    """What a server says, without its line ends."""
+    return " ".join(str(said).split())
 
 
 def prompts_of(samples: Sequence[Sample]) -> list[Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -29,6 +31,14 @@ class Server(HTTPServer):
         self.asked: list[Any] = []
 
 
+@dataclass
+class Drip:
+    """A byte, and then a wait."""
+
+    text: bytes
+    seconds: float
+
+
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
@@ -40,8 +50,13 @@ class Handler(BaseHTTPRequestHandler):
             answer = answer()
         self.send_response(answer if isinstance(answer, int) else 200)
         self.end_headers()
-        if not isinstance(answer, int):
-            self.wfile.write(answer if isinstance(answer, bytes) else json.dumps(answer).encode())
+        with suppress(ConnectionError):  # who asked has had enough
+            if isinstance(answer, Drip):
+                for byte in answer.text:
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(answer.seconds)
+            elif not isinstance(answer, int):
+                self.wfile.write(answer if isinstance(answer, bytes) else json.dumps(answer).encode())
 
     def log_message(self, *_: Any) -> None:
         """Nothing on the tests' output."""
@@ -115,9 +130,28 @@ def test_a_slow_server_is_given_up(server: Server) -> None:
         RemoteReward(server.url, timeout=0.05, retries=0)(SAMPLES)
 
 
+def test_an_answer_that_drips_is_given_up(server: Server) -> None:
+    """Each byte comes in time, and all of them would take 20 s."""
+    server.answers = [Drip(b'{"rewards": [1, 2]} ' * 10, 0.1)]
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=r"/score cannot be reached \(the answer takes more than 0\.3 seconds\)"):
+        RemoteReward(server.url, timeout=0.3, retries=0)(SAMPLES)
+    assert time.monotonic() - begun < 5
+
+
+def test_an_answer_without_end_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("accord.feedback.functions.MOST_ANSWERED", 10_000)
+    server.answers = [b" " * 20_000]
+    with pytest.raises(InputError, match=r"/score answered more than 10,000 bytes, which are no rewards"):
+        RemoteReward(server.url)(SAMPLES)
+    server.answers = [b" " * 5_000 + b'{"rewards": [1, 2]}']
+    assert RemoteReward(server.url)(SAMPLES).tolist() == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
+        (b"[" * 100_000, r"answered b'\[.*, which is not JSON$"),
         (b"<html>", "answered b'<html>', which is not JSON$"),
         (b"\xff", r"answered b'\\xff', which is not JSON$"),
         ({"scores": [1, 2]}, r'must answer {"rewards": \[...\]}, not {"scores": \[1, 2\]}$'),

@@ -119,7 +119,7 @@ def test_prompts_are_checked_before_anything_is_sampled() -> None:
         ("number:x", "the verifier number takes no pattern, so 'number:x' means nothing"),
         ("regex", "the verifier regex needs a pattern: write regex:PATTERN"),
         ("regex:", "the verifier regex needs a pattern"),
-        ("regex:(", "the pattern '(' is not a regular expression (missing ), unterminated subpattern at position 0)"),
+        ("regex:(", "the pattern '(' is not a regular expression (missing ) at position 1)"),
         ("reasoning-gym@x", "the verifier reasoning-gym reads the columns that its rows come with, so name none"),
     ],
 )
