@@ -38,15 +38,15 @@ def users_code(what: str) -> Iterator[None]:
         raise UsersFault(f"{what} raised {raised}{f' ({error})' if str(error) else ''}; mend it") from error
 
 
-def require_address(url: str) -> None:
-    """Raise InputError where a URL is none: its host or port cannot be read."""
+def require_address(url: str, called: str) -> None:
+    """Raise InputError where a URL, `called` so in messages, is none: its host or port cannot be read."""
     try:
         parts = urlsplit(url)
         known = bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         known = False
     if not known:
-        raise InputError(f"{url} is no URL of a server: it is to be like http://127.0.0.1:8000/path")
+        raise InputError(f"{called} is no URL of a server: it is to be like http://127.0.0.1:8000/path")
 
 
 class TrainingStopped(RuntimeError):

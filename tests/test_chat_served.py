@@ -201,6 +201,29 @@ def test_ctrl_c_keeps_what_was_said(fake: Fake, monkeypatch: pytest.MonkeyPatch)
     assert shown == "stopped\n" and session.conversation.turns[0].answers[0].text == "well"
 
 
+def test_keys_go_where_they_belong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenAI's to OpenAI alone, unnamed; others by name; none as plain text to other machines unless that is said."""
+    monkeypatch.setenv("OPENAI_API_KEY", "of-openai")
+    monkeypatch.setenv("MY_KEY", "mine")
+    here, there, safe = "http://127.0.0.1:1/v1", "http://example.org/v1", "https://example.org/v1"
+    openai = "https://api.openai.com/v1"
+    sent = [Server(*given).client.api_key for given in (
+        (openai,), (here,), (there,), (safe,), (here, "MY_KEY"), (safe, "MY_KEY"), (there, "MY_KEY", True),
+        (openai, "MY_KEY"), ("http://localhost:1", "MY_KEY"), ("http://[::1]:1/v1", "MY_KEY"),
+    )]  # fmt: skip
+    assert sent == ["of-openai", "none", "none", "none", *["mine"] * 6]
+    for given, said in (
+        ((there, "MY_KEY"), f"{there} would be sent the key in MY_KEY as plain text, for all to read: use https"),
+        (("http://api.openai.com/v1",), "would be sent the key in OPENAI_API_KEY as plain text"),
+        (("http://127.0.0.1.example.org/v1", "MY_KEY"), "would be sent the key in MY_KEY as plain text"),
+        ((safe, "OPENAI_API_KEY"), "OPENAI_API_KEY is for api.openai.com, and"),
+        (("https://api.openai.com.example.org/v1", "OPENAI_API_KEY"), "OPENAI_API_KEY is for api.openai.com"),
+        ((safe, "NO_SUCH_KEY"), "there is no environment variable NO_SUCH_KEY, which --key names"),
+    ):
+        with pytest.raises(InputError, match=said):
+            Server(*given)
+
+
 def test_what_a_server_refuses_is_a_sentence(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"{fake.url}/v1"
     shown, _ = heard(Server(url), "hi", names=("smal",))
@@ -208,10 +231,10 @@ def test_what_a_server_refuses_is_a_sentence(fake: Fake, monkeypatch: pytest.Mon
     shown, _ = heard(Server(url), "a", "b", "c", "d")
     assert shown.endswith(f"\n{url} refuses with the status 400 (the context has 9 tokens).\n")
     fake.key = SECRET
-    with pytest.raises(InputError, match=f"^{url} wants a key: set OPENAI_API_KEY to the server's key.$"):
+    with pytest.raises(InputError, match=f"^{url} wants a key: name the environment variable that holds it by --key.$"):
         Server(url).model_named("small")
     monkeypatch.setenv("MY_KEY", "sk-wrong")
-    with pytest.raises(InputError, match=f"^{url} does not take the key in MY_KEY: set MY_KEY to the server's key.$"):
+    with pytest.raises(InputError, match=f"^{url} does not take the key in MY_KEY: set it to the server's.$"):
         Server(url, "MY_KEY").model_named("small")
     monkeypatch.setenv("MY_KEY", SECRET)
     assert "said small" in heard(Server(url, "MY_KEY"), "hi")[0]
@@ -238,7 +261,7 @@ def test_the_command(fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "said loading\n" in told("--server", url, "--model", "loading")
     fake.names = ["page"]
     assert told("--server", url) == f"accord: {url} does not speak the OpenAI API; give the URL that ends in /v1.\n"
-    assert "http://h:abc/v1 is no URL of a server (Invalid port: 'abc')" in told("--server", "http://me:pass@h:abc")
+    assert "http://h:abc is no URL of a server" in told("--server", "http://me:pass@h:abc")
     left_out = "is of a model at hand, and this one is served: leave it out."
     for words in (("--reward", "cafe"), ("--best-of", 2), ("--chat-template", "chatml"), ("--dtype", "float32")):
         assert told("--server", url, *words) == f"accord: {words[0]} {left_out}\n"

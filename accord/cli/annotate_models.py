@@ -27,8 +27,10 @@ class SpeakerOptions:
     """For converse, the base URL of an OpenAI-compatible server that has the model."""
     model: str | None = None
     """For converse, a folder, a Hugging Face Hub name, or smollm2; with a server what the server calls it."""
-    key: str = "OPENAI_API_KEY"
-    """The environment variable that holds the server's key, where it wants one."""
+    key: str | None = None
+    """The environment variable that holds the server's key; OPENAI_API_KEY for api.openai.com, and none for others."""
+    insecure: bool = False
+    """Send the key as plain text (http) to another machine."""
     temperature: float = 1.0
     """Divides the model's logits; 0 always takes the most likely token."""
     max_new_tokens: int = 256
@@ -193,7 +195,7 @@ def speaker(asked: SpeakerOptions) -> Speaker | None:
         from accord.chat.speaker import Question
         from accord.prompting.server import Server
 
-        server = Server(asked.server, asked.key)
+        server = Server(asked.server, asked.key, asked.insecure)
         served = ServedSpeaker(server, server.model_named(asked.model))
 
         def ask(messages: list[dict[str, Any]], n: int, drawn: int) -> list[str]:

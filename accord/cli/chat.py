@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from accord.engine.models import Policy
     from accord.engine.sampling import Sampling
     from accord.feedback.reward import Reward
+    from accord.prompting.server import Server
 
 
 def chat(
     model: str | None = None,
     *,
     server: str | None = None,
-    key: str = "OPENAI_API_KEY",
+    key: str | None = None,
+    insecure: bool = False,
     other: str | None = None,
     reward: str | None = None,
     best_of: int = 1,
@@ -39,7 +41,8 @@ def chat(
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2; with `server` what the server calls it, if it has several.
         server: the base URL of an OpenAI-compatible server, such as http://localhost:8000/v1, that has the model.
-        key: the environment variable that holds the server's key, where it wants one.
+        key: the environment variable that holds the server's key; OPENAI_API_KEY for api.openai.com, none for others.
+        insecure: send the key as plain text (http) to another machine.
         other: another model that answers the same messages; the model itself, for two samples of it.
         reward: a reward whose score of every answer is shown: a reward model, module:function, a URL, cafe, or a sum.
         best_of: of so many answers show the one with the highest reward.
@@ -57,8 +60,10 @@ def chat(
     sampling = engine.sampling.Sampling(max_new_tokens, temperature, top_p=top_p, seed=seed)
     own = {"reward": reward, "best_of": best_of > 1, "chat_template": chat_template, "dtype": dtype != "auto"}
     if server is not None:
-        return _served(server, key, [model, *([other] if other else [])], sampling, system, own)
-    if model is None or key != "OPENAI_API_KEY":
+        from accord.prompting.server import Server
+
+        return _served(Server(server, key, insecure), [model, *([other] if other else [])], sampling, system, own)
+    if model is None or key is not None or insecure:
         raise InputError("`accord chat` needs --model, or --server, whose key --key names.")
     folds = TemplateOptions(chat_template=chat_template, system="fold")
     policies = [policy := _loaded(model, dtype, folds)]
@@ -93,18 +98,17 @@ def _local(policies: list[Policy], reward: str | None, best_of: int, sampling: S
 
 
 def _served(
-    url: str, key: str, names: list[str | None], sampling: Sampling, system: str, not_served: Mapping[str, object]
+    server: Server, names: list[str | None], sampling: Sampling, system: str, not_served: Mapping[str, object]
 ) -> None:
     """A chat with models of a server; InputError where an option is of models at hand."""
     from accord.chat.screen import Screen
     from accord.chat.served import ServedSpeaker
     from accord.chat.session import Session
-    from accord.prompting.server import Server
 
     for name, given in not_served.items():
         if given:
             raise InputError(f"--{name.replace('_', '-')} is of a model at hand, and this one is served: leave it out.")
-    server, screen = Server(url, key), Screen()
+    screen = Screen()
     speakers = [ServedSpeaker(server, server.model_named(name)) for name in names]
     Session(speakers, screen, sampling, system=system).run(screen.lines())
 

@@ -28,7 +28,7 @@ from accord.errors import InputError
 from accord.feedback.formula import AI
 from accord.feedback.judge import Judge
 from accord.feedback.reward import excerpt, lacking, unsampled
-from accord.prompting.options import AskOptions, account, bare, prompted
+from accord.prompting.options import AskOptions, account, bare, prompted, require_keys_allowed
 from accord.prompting.requests import Prompted, Reply, Request
 from accord.records import Comparison, Message, Prompt, Verdict, show
 
@@ -196,6 +196,8 @@ def ai_judge(
     """
     config = _read(name)
     before: dict[str, Any] = {"dtype": dtype} if dtype else {}
+    if not name.startswith(AI):
+        require_keys_allowed(name, config, given or {})
     config = replace(config, **before, **(given or {}))
     config.journal = config.journal or journal
     settings: Mapping[str, Any] = {name: getattr(config, name) for name in ("principles", "template", "logprobs")}

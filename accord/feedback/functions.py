@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from accord.console import without_secrets
 from accord.errors import InputError, require_address, users_code
 from accord.feedback.reward import describe, excerpt, finite, lacking, number, unsampled
 from accord.records import Comparison, Prompt, Sample, Text, Verdict, text_to_json
@@ -181,7 +182,7 @@ class RemoteReward:
     def __init__(self, url: str, timeout: float = 60.0, retries: int = 2) -> None:
         if not url.startswith(("http://", "https://")):
             raise InputError(f"a reward's server is reached by http:// or https://, not by {url}")
-        require_address(url)
+        require_address(url, without_secrets(url))
         if not timeout > 0 or retries < 0:
             raise InputError(f"timeout must be positive and retries not negative, not {timeout} and {retries}")
         self.url, self.timeout, self.retries = url, timeout, retries

@@ -5,6 +5,7 @@ Nothing here needs torch until a model is made.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,8 +59,10 @@ class AskOptions(TemplateOptions, LimitOptions):
     """A folder, a Hugging Face Hub name or smollm2; with a server, what the server calls the model."""
     server: str | None = None
     """The base URL of an OpenAI-compatible server, such as http://localhost:8000/v1, that has the model."""
-    key: str = "OPENAI_API_KEY"
-    """The environment variable that holds the server's key."""
+    key: str | None = None
+    """The environment variable that holds the server's key; OPENAI_API_KEY for api.openai.com, and none for others."""
+    insecure: bool = False
+    """Send the key as plain text (http) to another machine."""
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
     """Precision of the matrix products of a model at hand."""
 
@@ -101,7 +104,19 @@ def _served(options: AskOptions, url: str) -> Prompted:
         raise InputError("prices are two numbers: price_in and price_out, of a million tokens each.")
     if options.budget is not None and options.price_in is None:
         raise InputError("a budget needs the prices of a million tokens: price_in and price_out.")
-    return Served(Server(url, options.key), options.model, options)
+    return Served(Server(url, options.key, options.insecure), options.model, options)
+
+
+def require_keys_allowed(file: str, options: AskOptions, given: Mapping[str, Any]) -> None:
+    """Raise InputError where a file, perhaps somebody's, names a key that the command line does not allow.
+
+    A server that a file names would be sent whatever the environment holds; what begins with ACCORD_ is meant for that.
+    """
+    key = options.key
+    if key is not None and not key.startswith("ACCORD_") and given.get("key") != key:
+        raise InputError(f"{file} asks for the key in {key}: say --key {key} to allow that, or call it ACCORD_{key}.")
+    if options.insecure and not given.get("insecure"):
+        raise InputError(f"{file} asks for insecure, which only the command line allows: say --insecure.")
 
 
 def bare(model: Prompted) -> Any:

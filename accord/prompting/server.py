@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -13,6 +14,8 @@ from accord.errors import InputError, nearest, require_address
 if TYPE_CHECKING:
     import openai
 
+OPENAI_KEY = "OPENAI_API_KEY"
+
 EXCERPT = 200
 """Characters of a server's message that are told."""
 
@@ -21,18 +24,22 @@ EXCERPT = 200
 class Server:
     """An OpenAI-compatible server, by its base URL, whose path is /v1 unless given.
 
-    `key` is the environment variable that holds its key. Raises InputError where the URL is none, or the `judge` extra
-    is not installed.
+    `key` is the environment variable that holds its key; that of api.openai.com is OPENAI_API_KEY, which no other
+    server is sent. A key goes to other machines by https alone, unless that is said to be `insecure`.
+
+    Raises InputError where the URL is none, the key is for another server or not there, or the `judge` extra is not
+    installed.
     """
 
     url: str = field(repr=False)
-    key: str = "OPENAI_API_KEY"
+    key: str | None = None
+    insecure: bool = False
     client: openai.OpenAI = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
             raise InputError(f"a server is reached by http:// or https://, not by {without_secrets(self.url)}.")
-        require_address(self.url)
+        require_address(self.url, str(self))
         try:
             import tenacity  # noqa: F401
             from openai import OpenAI
@@ -41,10 +48,30 @@ class Server:
         if urlsplit(self.url).path in ("", "/"):
             object.__setattr__(self, "url", f"{self.url.rstrip('/')}/v1")
         try:
-            client = OpenAI(base_url=self.url, api_key=os.environ.get(self.key) or "none")
+            client = OpenAI(base_url=self.url, api_key=self._key())
         except Exception as error:  # of its HTTP client, which has errors of its own for this
             raise InputError(f"{self} is no URL of a server ({said(error)}).") from None
         object.__setattr__(self, "client", client)
+
+    def _key(self) -> str:
+        """The key that the server is sent."""
+        parts = urlsplit(self.url)
+        is_openai = parts.hostname == "api.openai.com"
+        if self.key is None and not is_openai:
+            return "none"
+        name = self.key or OPENAI_KEY
+        if name == OPENAI_KEY and not is_openai:
+            raise InputError(
+                f"{OPENAI_KEY} is for api.openai.com, and {self} is another server: name its own by --key."
+            )
+        if self.key is not None and not os.environ.get(name):
+            raise InputError(f"there is no environment variable {name}, which --key names: set it to the server's key.")
+        is_here = parts.hostname in ("localhost", "::1") or re.fullmatch(r"127(\.\d+){3}", str(parts.hostname))
+        if parts.scheme == "http" and not (is_here or self.insecure):
+            raise InputError(
+                f"{self} would be sent the key in {name} as plain text, for all to read: use https, or --insecure."
+            )
+        return os.environ.get(name) or "none"
 
     def __str__(self) -> str:
         return without_secrets(self.url)
@@ -98,8 +125,9 @@ class Server:
             return InputError(f"{self} broke off ({told}).")
         told = told.removeprefix(f"Error code: {error.status_code} - ")
         if error.status_code in (401, 403):
-            what = f"does not take the key in {self.key}" if os.environ.get(self.key) else "wants a key"
-            return InputError(f"{self} {what}: set {self.key} to the server's key.")
+            if self.client.api_key != "none":
+                return InputError(f"{self} does not take the key in {self.key or OPENAI_KEY}: set it to the server's.")
+            return InputError(f"{self} wants a key: name the environment variable that holds it by --key.")
         if error.status_code == 404 and model:
             models = self.models()
             known = f"; it has {', '.join(models)}" if models else ""

@@ -33,7 +33,7 @@ def kind(prompt: str, n: int) -> str:
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    monkeypatch.setenv("SERVER_KEY", CANARY)
     monkeypatch.setattr("accord.prompting.faults.BASE", 0.01)
     with serving(Faulty(kind)) as running:
         yield running
@@ -50,7 +50,9 @@ def rows(tmp_path: Path) -> str:
 
 
 def label(faulty: Faulty, rows: str, out: Path, *more: object) -> int:
-    return accord("label", "--data", rows, "--out", out, "--judge", f"ai:small@{faulty.url}", *more)
+    return accord(
+        "label", "--data", rows, "--out", out, "--judge", f"ai:small@{faulty.url}", "--key", "SERVER_KEY", *more
+    )
 
 
 def test_what_was_killed_goes_on_bit_for_bit(faulty: Faulty, rows: str, tmp_path: Path) -> None:
@@ -60,7 +62,19 @@ def test_what_was_killed_goes_on_bit_for_bit(faulty: Faulty, rows: str, tmp_path
     faulty.answered.clear()
     faulty.told = lambda prompt, n: time.sleep(0.05) or kind(prompt, n)  # type: ignore[func-returns-value]
     out = tmp_path / "out.jsonl"
-    words = ["label", "--data", rows, "--out", str(out), "--judge", f"ai:small@{faulty.url}", "--parallel", "2"]
+    words = [
+        "label",
+        "--data",
+        rows,
+        "--out",
+        str(out),
+        "--judge",
+        f"ai:small@{faulty.url}",
+        "--key",
+        "SERVER_KEY",
+        "--parallel",
+        "2",
+    ]
     for goal in (16,):
         run = subprocess.Popen([sys.executable, "-m", "accord", *words], env=os.environ, stderr=subprocess.DEVNULL)
         while len(faulty.answered) < goal:
@@ -87,7 +101,19 @@ def test_what_was_killed_goes_on_bit_for_bit(faulty: Faulty, rows: str, tmp_path
 def test_ctrl_c_says_what_is_kept(faulty: Faulty, rows: str, tmp_path: Path) -> None:
     faulty.told = lambda prompt, n: time.sleep(0.05) or kind(prompt, n)  # type: ignore[func-returns-value]
     out = tmp_path / "out.jsonl"
-    words = ["label", "--data", rows, "--out", str(out), "--judge", f"ai:small@{faulty.url}", "--parallel", "2"]
+    words = [
+        "label",
+        "--data",
+        rows,
+        "--out",
+        str(out),
+        "--judge",
+        f"ai:small@{faulty.url}",
+        "--key",
+        "SERVER_KEY",
+        "--parallel",
+        "2",
+    ]
     run = subprocess.Popen([sys.executable, "-m", "accord", *words], stderr=subprocess.PIPE, text=True)
     while len(faulty.answered) < 5:
         time.sleep(0.01)

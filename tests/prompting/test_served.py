@@ -32,14 +32,16 @@ def asked(text: str, **more: Any) -> Request:
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    monkeypatch.setenv("SERVER_KEY", CANARY)
     monkeypatch.setattr("accord.prompting.faults.BASE", 0.01)
     with serving(Faulty()) as running:
         yield running
 
 
 def served(faulty: Faulty, **more: Any) -> Served:
-    model = prompted(AskOptions(model="small", server=faulty.url, **{"timeout": 1.5, "retries": 2, **more}))
+    model = prompted(
+        AskOptions(model="small", server=faulty.url, key="SERVER_KEY", **{"timeout": 1.5, "retries": 2, **more})
+    )
     assert isinstance(model, Served)
     return model
 
@@ -120,7 +122,7 @@ def test_a_wait_of_hours_or_a_spent_quota_ends_the_work(faulty: Faulty) -> None:
 
 def test_refusals_say_what_to_do(faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
     faulty.told = always
-    with pytest.raises(InputError, match="does not take the key in OPENAI_API_KEY: set OPENAI_API_KEY"):
+    with pytest.raises(InputError, match="does not take the key in SERVER_KEY: set it to the server's"):
         served(faulty)([asked("401")])
     with pytest.raises(InputError, match="has no model small .*; it has small, large"):
         served(faulty)([asked("404")])
@@ -227,7 +229,7 @@ def test_secrets_are_told_to_nobody(
     password = "canary-of-the-url"
     url = faulty.url.replace("http://", f"http://me:{password}@") + f"?token={password}"
     journal = tmp_path / "j"
-    options = AskOptions(model="small", server=url, retries=0, journal=str(journal))
+    options = AskOptions(model="small", server=url, key="SERVER_KEY", retries=0, journal=str(journal))
     model = prompted(options)
     faulty.told = lambda prompt, time: f"text:the key is {CANARY} {password}" if prompt == "say" else prompt
     texts = [reply.text or reply.reason for reply in model([asked("say"), asked("422"), asked("500"), asked("html")])]
@@ -237,7 +239,14 @@ def test_secrets_are_told_to_nobody(
             model([asked(prompt)])
         except InputError:
             texts.append(traceback.format_exc())
-    texts += [repr(model), repr(options.model), str(Server(url)), repr(Server(url)), model.name, journal.read_text()]
+    texts += [
+        repr(model),
+        repr(options.model),
+        str(Server(url, "SERVER_KEY")),
+        repr(Server(url, "SERVER_KEY")),
+        model.name,
+        journal.read_text(),
+    ]
     texts += [*told(model), *capfd.readouterr()]
     assert len(texts) > 12 and not any(CANARY in text or password in text for text in texts)
 

@@ -22,7 +22,7 @@ def test_a_server_that_refuses_midway(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    monkeypatch.setenv("SERVER_KEY", CANARY)
     refused = [7, 20]
 
     def told(prompt: str, n: int) -> str:
@@ -33,7 +33,19 @@ def test_a_server_that_refuses_midway(
     seeds = write_jsonl(tmp_path / "seeds.jsonl", [{"instruction": seed.instruction} for seed in SEEDS])
     out = tmp_path / "out"
     with serving(Faulty(told)) as server:
-        words = ["instruct", "--server", server.url, "--model", "small", "--seeds", seeds, "--out", out]
+        words = [
+            "instruct",
+            "--server",
+            server.url,
+            "--key",
+            "SERVER_KEY",
+            "--model",
+            "small",
+            "--seeds",
+            seeds,
+            "--out",
+            out,
+        ]
         words += ["--generator", "evolve", "--requests", 4, "--count", 10, "--parallel", 1]
         assert [accord(*words) for _ in range(3)] == [2, 2, 0]
         asked = [json.dumps(body, sort_keys=True) for _, _, body in server.asked]
