@@ -1,0 +1,191 @@
+"""What more labels would buy: held-out accuracy by the number of labels that models learned from, and its curve.
+
+    accuracy(n) = a - b n^(-c),      a <= 1,  b >= 0
+
+A power law on the way to what infinitely many labels would give (Cortes et al. 1994, "Learning curves: asymptotic
+values and rate of convergence"). c is 1/2, at which errors of estimation fall; where the points reject that, and there
+are four sizes or more, c is fitted too, between 1/16 and 2. Curves that have not this form exist, as those that rise
+late (Viering and Loog 2021, arXiv:2103.10948): where the points reject it nothing is foretold.
+
+R repeats train models on nested subsets of K sizes, each repeat on its own, and all are tried on the same P prompts. The
+accuracies scatter for two reasons: other prompts might have been held out, and a repeat draws its subsets and the start
+of its models. `scatter` draws both; every draw is fitted as the data are, and 95% of the draws make an interval. All
+repeats end with the same labels, so what other labels of the same number would give is seen at the smaller sizes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from accord.evaluate.accuracy import Trial
+from accord.evaluate.statistics import Floats, bootstrap_values
+from accord.results.base import Interval
+from accord.results.learning_curve import Buys, CurveFit, CurvePoint, Form, LearningCurveResult, Reached
+
+POWER, POWERS = 0.5, np.geomspace(1 / 16, 2, 41)
+"""The c of a curve, and those tried where that does not fit."""
+
+FREE = 4
+"""With fewer sizes c is not fitted."""
+
+REJECTED = 0.05
+"""A form is rejected where so few draws about it lie as far off it as the points do."""
+
+FARTHEST = 10
+"""Nothing is said of more than so many times the labels that there are."""
+
+MORE = 200
+"""Beside twice the labels, what so many more would buy is told."""
+
+RESAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What models of K sizes, R of each, got right on P prompts held out.
+
+    `labels` (K,) are the sizes, growing; `right` (R, K, P) the weights of a prompt's comparisons that a model agrees
+    with, a tie counted half, `weight` (P,) the weights of all.
+    """
+
+    labels: Floats
+    right: Floats
+    weight: Floats
+
+    @cached_property
+    def accuracy(self) -> Floats:
+        """Of each model, (R, K)."""
+        return np.asarray(self.right.sum(-1) / self.weight.sum())
+
+
+def by_prompt(trial: Trial) -> tuple[Floats, Floats]:
+    """What is right, and what there is, of each prompt's strict comparisons, by their weights, (P,) each."""
+    strict = trial.strict
+    _, prompt = np.unique(strict.clusters, return_inverse=True)
+    return np.bincount(prompt, strict.weights * strict.right), np.bincount(prompt, strict.weights)
+
+
+def learning_curve(
+    tried: Tried, target: float | None = None, *, resamples: int = RESAMPLES, seed: int = 0
+) -> LearningCurveResult:
+    """The curve, what more labels would buy by it, and how many are wanted for an accuracy of `target`.
+
+    Without a target it is the next multiple of 5% above what all labels give. Raises ValueError for fewer than two
+    repeats, or three sizes, which leave nothing to tell a curve from its scatter by.
+    """
+    labels, mean = tried.labels, tried.accuracy.mean(0)
+    if len(tried.accuracy) < 2 or len(labels) < 3:
+        raise ValueError(f"a curve needs 2 repeats of 3 sizes, not {len(tried.accuracy)} of {len(labels)}")
+    noise, prompts = scatter(tried, resamples, seed), len(tried.weight)
+    points = [
+        CurvePoint(labels=int(n), accuracy=_interval(mean[k], mean[k] + noise[:, k], prompts, 0, 1),
+                   runs=tried.accuracy[:, k].tolist())
+        for k, n in enumerate(labels)
+    ]  # fmt: skip
+    bought = _interval(mean[-1] - mean[-2], mean[-1] - mean[-2] + noise[:, -1] - noise[:, -2], prompts, -1, 1)
+    known = {"labels": int(labels[-1]), "prompts": prompts, "repeats": len(tried.right), "points": points}
+    draws = _fitting(labels, mean, noise)
+    begun = points[-1].accuracy.low > 0.5 and np.ptp(mean + noise) > 0
+    if draws is None or not begun:
+        verdict: Form = "not this form" if begun else "not begun"
+        return LearningCurveResult(verdict=verdict, bought=bought, **known)
+    fit = CurveFit(**{name: _interval(draws[0, i], draws[1:, i], prompts) for i, name in enumerate("abc")})
+    most = float(labels[-1])
+    if target is None:
+        target = (np.floor(20 * predicted(draws[:1], most)[0, 0]) + 1) / 20
+    along = np.geomspace(labels[0], 2 * most, 40)
+    return LearningCurveResult(
+        verdict="rises" if fit.b.low > 0 else "flat",
+        bought=bought,
+        fit=fit,
+        line=[CurvePoint(labels=n, accuracy=accuracy)
+              for n, accuracy in zip(along, _predicted(draws, along, prompts), strict=True)],
+        buys=[_buys(draws, most, more, prompts) for more in (most, MORE) if more <= (FARTHEST - 1) * most],
+        reached=_reached(draws, most, float(target)) if target < 1 else None,
+        **known,
+    )  # fmt: skip
+
+
+def scatter(tried: Tried, resamples: int, seed: int = 0) -> Floats:
+    """By how much the mean accuracy of each size might be off, (resamples, K).
+
+    Prompts are drawn with replacement. Of R repeats, which are few, d (R, K) are the differences from their mean: normal
+    multipliers z (R,) and a chi-squared with R - 1 degrees of freedom make z d / sqrt(R (R - 1) chi2 / (R - 1)), whose
+    variance is theirs and whose tails are Student's. The sizes keep their correlations.
+    """
+    repeats, _, prompts = tried.right.shape
+    generator = np.random.default_rng(seed)
+    shared = tried.right.mean(0)  # (K, P)
+    drawn = bootstrap_values(lambda w: w @ shared.T / (w @ tried.weight)[:, None], prompts, resamples=resamples, seed=seed)
+    apart = tried.accuracy - tried.accuracy.mean(0)
+    normal = generator.normal(size=(resamples, repeats)) @ apart / np.sqrt(repeats * (repeats - 1))
+    tails = np.sqrt(generator.chisquare(repeats - 1, size=(resamples, 1)) / (repeats - 1))
+    return np.asarray((drawn - tried.accuracy.mean(0)) * np.sqrt(prompts / max(1, prompts - 1)) + normal / tails)
+
+
+def fitted(labels: Floats, accuracy: Floats, powers: Sequence[float] | Floats) -> Floats:
+    """a, b and c of least squares, of many curves (B, K) at once, (B, 3); c is the best of `powers`."""
+    tried = np.stack([_bounded(labels, accuracy, power) for power in powers])  # (G, B, 3)
+    missed = np.stack([_missed(curves, labels, accuracy) for curves in tried])  # (G, B)
+    return np.asarray(tried[missed.argmin(0), np.arange(len(accuracy))])
+
+
+def predicted(curves: Floats, labels: Floats | float) -> Floats:
+    """The accuracy of curves (B, 3) at numbers of labels (M,), (B, M)."""
+    a, b, c = curves.T[:, :, None]
+    return np.asarray(a - b * np.atleast_1d(labels) ** -c)
+
+
+def _bounded(labels: Floats, accuracy: Floats, power: float) -> Floats:
+    """Least squares with a <= 1 and b >= 0. Where one bound is broken the solution lies on it, as the squares are convex
+    and no data of shares break both."""
+    x = labels**-power
+    spread = x - x.mean()
+    b = np.maximum(0, -(accuracy @ spread) / (spread @ spread))
+    a = accuracy.mean(-1) + b * x.mean()
+    b = np.where(a > 1, np.maximum(0, (1 - accuracy) @ x / (x @ x)), b)
+    return np.stack([np.minimum(a, 1), b, np.full(len(accuracy), power)], -1)
+
+
+def _missed(curves: Floats, labels: Floats, accuracy: Floats) -> Floats:
+    return np.asarray(np.square(predicted(curves, labels) - accuracy).sum(-1))
+
+
+def _fitting(labels: Floats, mean: Floats, noise: Floats) -> Floats | None:
+    """The curve of the points, and of every draw, (1 + B, 3), in the first form that is not rejected; None without."""
+    for powers in ([POWER], POWERS) if len(labels) >= FREE else ([POWER],):
+        curve = fitted(labels, mean[None], powers)
+        about = predicted(curve, labels) + noise
+        as_far = _missed(fitted(labels, about, powers), labels, about) >= _missed(curve, labels, mean[None]) * (1 - 1e-9)
+        if as_far.mean() >= REJECTED or _missed(curve, labels, mean[None])[0] < 1e-12:
+            return np.concatenate([curve, fitted(labels, mean + noise, powers)])
+    return None
+
+
+def _predicted(draws: Floats, labels: Floats, prompts: int) -> list[Interval]:
+    values = predicted(draws, labels)
+    return [_interval(column[0], column[1:], prompts, 0, 1) for column in values.T]
+
+
+def _buys(draws: Floats, most: float, more: float, prompts: int) -> Buys:
+    now, then = predicted(draws, np.array([most, most + more])).T
+    return Buys(more=int(more), gain=_interval(then[0] - now[0], (then - now)[1:], prompts))
+
+
+def _reached(draws: Floats, most: float, target: float) -> Reached:
+    """How many labels an accuracy takes: (b / (a - accuracy))^(1 / c), never where a is no more."""
+    a, b, c = draws.T
+    with np.errstate(divide="ignore", over="ignore"):
+        needed = np.where(a > target, (b / np.maximum(a - target, 1e-300)) ** (1 / c), np.inf)
+    low, high = np.quantile(needed[1:], [0.025, 0.975], method="inverted_cdf")
+    near = [None if n > FARTHEST * most else float(np.ceil(n)) for n in (needed[0], low, high)]
+    return Reached(accuracy=target, labels=near[0], low=near[1], high=near[2], farthest=int(FARTHEST * most))
+
+
+def _interval(estimate: float, draws: Floats, n: int, low: float = -np.inf, high: float = np.inf) -> Interval:
+    ends = np.quantile(draws, [0.025, 0.975]).clip(low, high)
+    return Interval(float(estimate), float(ends[0]), float(ends[1]), n)
