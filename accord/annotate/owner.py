@@ -21,7 +21,7 @@ from accord.annotate.project import Project, hashed
 from accord.annotate.statistics import status as status_of
 from accord.annotate.tasks import TASKS
 from accord.errors import InputError
-from accord.results.people import HEADS, PeopleResult
+from accord.results.people import PeopleResult
 
 
 class Newest:
@@ -105,7 +105,7 @@ class OwnerPages:
             people=people,
             items=items,
             tasks=self.newest.get((*latest, *((row["task"], row["done"], row["items"]) for row in items))),
-            heads=HEADS,
+            curves=self.project.curves(),
             message=message,
             links=links,
         )

@@ -3,9 +3,9 @@
     accuracy(n) = a - b n^(-c),      a <= 1,  b >= 0
 
 A power law on the way to what infinitely many labels would give (Cortes et al. 1994, "Learning curves: asymptotic
-values and rate of convergence"). c is 1/2, at which errors of estimation fall; where the points reject that, and there
-are four sizes or more, c is fitted too, between 1/16 and 2. Curves that have not this form exist, as those that rise
-late (Viering and Loog 2021, arXiv:2103.10948): where the points reject it nothing is foretold.
+values and rate of convergence"). c is 1/2, at which errors of estimation fall, unless the points reject that; intervals
+leave it open between 1/8 and 2. There are curves of other forms, such as those that rise late (Viering and Loog 2021,
+arXiv:2103.10948): where the points reject every c nothing is foretold.
 
 R repeats train models on nested subsets of K sizes, each repeat on its own, and all are tried on the same P prompts. The
 accuracies scatter for two reasons: other prompts might have been held out, and a repeat draws its subsets and the start
@@ -26,11 +26,8 @@ from accord.evaluate.statistics import Floats, bootstrap_values
 from accord.results.base import Interval
 from accord.results.learning_curve import Buys, CurveFit, CurvePoint, Form, LearningCurveResult, Reached
 
-POWER, POWERS = 0.5, np.geomspace(1 / 16, 2, 41)
-"""The c of a curve, and those tried where that does not fit."""
-
-FREE = 4
-"""With fewer sizes c is not fitted."""
+POWER, POWERS = 0.5, np.geomspace(1 / 8, 2, 17)
+"""The c of a curve, and those that it may have."""
 
 REJECTED = 0.05
 """A form is rejected where so few draws about it lie as far off it as the points do."""
@@ -40,6 +37,9 @@ FARTHEST = 10
 
 MORE = 200
 """Beside twice the labels, what so many more would buy is told."""
+
+LEAST = 0.001
+"""The curve rises where twice the labels would buy this much at least."""
 
 RESAMPLES = 4000
 
@@ -95,16 +95,17 @@ def learning_curve(
         return LearningCurveResult(verdict=verdict, bought=bought, **known)
     fit = CurveFit(**{name: _interval(draws[0, i], draws[1:, i], prompts) for i, name in enumerate("abc")})
     most = float(labels[-1])
+    buys = [_buys(draws, most, more, prompts) for more in (most, MORE) if more <= (FARTHEST - 1) * most]
     if target is None:
         target = (np.floor(20 * predicted(draws[:1], most)[0, 0]) + 1) / 20
     along = np.geomspace(labels[0], 2 * most, 40)
     return LearningCurveResult(
-        verdict="rises" if fit.b.low > 0 else "flat",
+        verdict="rises" if buys[0].gain.low >= LEAST else "flat",
         bought=bought,
         fit=fit,
         line=[CurvePoint(labels=n, accuracy=accuracy)
               for n, accuracy in zip(along, _predicted(draws, along, prompts), strict=True)],
-        buys=[_buys(draws, most, more, prompts) for more in (most, MORE) if more <= (FARTHEST - 1) * most],
+        buys=buys,
         reached=_reached(draws, most, float(target)) if target < 1 else None,
         **known,
     )  # fmt: skip
@@ -120,7 +121,9 @@ def scatter(tried: Tried, resamples: int, seed: int = 0) -> Floats:
     repeats, _, prompts = tried.right.shape
     generator = np.random.default_rng(seed)
     shared = tried.right.mean(0)  # (K, P)
-    drawn = bootstrap_values(lambda w: w @ shared.T / (w @ tried.weight)[:, None], prompts, resamples=resamples, seed=seed)
+    drawn = bootstrap_values(
+        lambda w: w @ shared.T / (w @ tried.weight)[:, None], prompts, resamples=resamples, seed=seed
+    )
     apart = tried.accuracy - tried.accuracy.mean(0)
     normal = generator.normal(size=(resamples, repeats)) @ apart / np.sqrt(repeats * (repeats - 1))
     tails = np.sqrt(generator.chisquare(repeats - 1, size=(resamples, 1)) / (repeats - 1))
@@ -156,13 +159,13 @@ def _missed(curves: Floats, labels: Floats, accuracy: Floats) -> Floats:
 
 
 def _fitting(labels: Floats, mean: Floats, noise: Floats) -> Floats | None:
-    """The curve of the points, and of every draw, (1 + B, 3), in the first form that is not rejected; None without."""
-    for powers in ([POWER], POWERS) if len(labels) >= FREE else ([POWER],):
+    """The curve of the points, and of every draw, (1 + B, 3); None where the points reject the form, whatever c."""
+    for powers in ([POWER], POWERS):
         curve = fitted(labels, mean[None], powers)
         about = predicted(curve, labels) + noise
-        as_far = _missed(fitted(labels, about, powers), labels, about) >= _missed(curve, labels, mean[None]) * (1 - 1e-9)
-        if as_far.mean() >= REJECTED or _missed(curve, labels, mean[None])[0] < 1e-12:
-            return np.concatenate([curve, fitted(labels, mean + noise, powers)])
+        missed = _missed(curve, labels, mean[None])
+        if missed[0] < 1e-12 or (_missed(fitted(labels, about, powers), labels, about) >= missed).mean() >= REJECTED:
+            return np.concatenate([curve, fitted(labels, mean + noise, POWERS)])
     return None
 
 

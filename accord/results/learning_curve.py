@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, Record
+from accord.results.base import Evaluation, Interval, Record, called
 
 Form = Literal["rises", "flat", "not begun", "not this form"]
 """What the points say: the fitted curve rises; it may be flat; the models are no better than chance, so that no curve
@@ -34,7 +34,7 @@ class CurveFit(Record):
     b: Interval
     """How far a single label is from it."""
     c: Interval
-    """How fast that falls; 1/2, unless the points reject it."""
+    """How fast that falls: 1/2 unless the points reject it, and open in the intervals."""
 
 
 class Buys(Record):
@@ -115,14 +115,24 @@ class LearningCurveResult(Evaluation):
                 f"{', as they rise the faster the more labels there are' if self._is_late else ''}."
             )
         doubled, *others = self.buys
+        late = (
+            " The last doubling bought more than the one before; if that is no chance, more buys more." * self._is_late
+        )
         if self.verdict == "flat":
             return said + (
                 "Too few to tell whether more would buy anything: twice as many, "
-                f"{_points(doubled.gain)}, which may be nothing and is hardly more than {100 * doubled.gain.high:.1f}."
+                f"{_points(doubled.gain)}, which may be nothing and is hardly more than {100 * doubled.gain.high:.1f}.{late}"
             )
         further = "".join(f", {more.more:,} more {_points(more.gain)}" for more in others)
         wanted = f" An accuracy of {self.reached.accuracy:.0%} takes {self.reached} labels." if self.reached else ""
-        return f"{said}Twice as many would buy {_points(doubled.gain)}{further}.{wanted}"
+        return f"{said}Twice as many would buy {_points(doubled.gain)}{further}.{wanted}{late}"
+
+    def note(self) -> str:
+        """What it rests on."""
+        return (
+            f"{self.prompts:,} prompts are held out; {self.repeats} models of each size start from {called(self.model)}. "
+            "In brackets: 95% intervals."
+        )
 
     @property
     def _is_late(self) -> bool:
@@ -180,7 +190,9 @@ class LearningCurveResult(Evaluation):
             parts.append(f'<text x="{x(point.labels):.1f}" y="200" text-anchor="middle">{point.labels:,.0f}</text>')
         color = "var(--accent, var(--hue-1))"
         if self.line:
-            band = [(p.labels, p.accuracy.high) for p in self.line] + [(p.labels, p.accuracy.low) for p in self.line[::-1]]
+            band = [(p.labels, p.accuracy.high) for p in self.line] + [
+                (p.labels, p.accuracy.low) for p in self.line[::-1]
+            ]
             parts.append(f'<path d="{path(band)}Z" fill="{color}" opacity=".15"/>')
             for some, dashes in ((True, ""), (False, ' stroke-dasharray="4 3"')):
                 part = [(p.labels, p.accuracy.estimate) for p in self.line if (p.labels <= self.labels) == some]
@@ -189,7 +201,11 @@ class LearningCurveResult(Evaluation):
         for point in self.points:
             at, ends = x(point.labels), point.accuracy
             parts.append(f'<path d="M{at:.1f} {y(ends.low):.1f}V{y(ends.high):.1f}" stroke="currentColor"/>')
-            parts += [f'<circle cx="{at:.1f}" cy="{y(run):.1f}" r="2" opacity=".4"/>' for run in point.runs if low <= run <= high]
+            parts += [
+                f'<circle cx="{at:.1f}" cy="{y(run):.1f}" r="2" opacity=".4"/>'
+                for run in point.runs
+                if low <= run <= high
+            ]
             parts.append(f'<circle cx="{at:.1f}" cy="{y(ends.estimate):.1f}" r="4" fill="{color}"/>')
         return (
             '<svg viewBox="0 0 400 208" role="img" aria-label="Held-out accuracy by the number of labels" '
