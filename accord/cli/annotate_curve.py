@@ -191,7 +191,7 @@ def _trial(
 
     with tempfile.TemporaryDirectory() as folder:
         run = method.fit(model, rows, out=folder, columns=columns, track="none", save_every=10**9)
-    scorer = run.model
+    scorer: Any = run.model
     leads = ModelLeads(scorer, feedback.learned.Learned(scorer).of_trees, method.max_length)(
         [Comparison(j.prompt, j.first, j.second, j.columns) for j in held]
     )

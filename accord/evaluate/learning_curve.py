@@ -7,10 +7,10 @@ values and rate of convergence"). c is 1/2, at which errors of estimation fall, 
 leave it open between 1/8 and 2. There are curves of other forms, such as those that rise late (Viering and Loog 2021,
 arXiv:2103.10948): where the points reject every c nothing is foretold.
 
-R repeats train models on nested subsets of K sizes, each repeat on its own, and all are tried on the same P prompts. The
-accuracies scatter for two reasons: other prompts might have been held out, and a repeat draws its subsets and the start
-of its models. `scatter` draws both; every draw is fitted as the data are, and 95% of the draws make an interval. All
-repeats end with the same labels, so what other labels of the same number would give is seen at the smaller sizes alone.
+R repeats train models on nested subsets of K sizes, each repeat on its own, and all are tried on the same P prompts.
+The accuracies scatter for two reasons: other prompts might have been held out, and a repeat draws its subsets and the
+start of its models. `scatter` draws both; every draw is fitted as the data are, and 95% of the draws make an interval.
+All repeats end with the same labels, so what other labels of their number would give is seen at smaller sizes alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from accord.evaluate.accuracy import Trial
 from accord.evaluate.statistics import Floats, bootstrap_values
 from accord.results.base import Interval
-from accord.results.learning_curve import Buys, CurveFit, CurvePoint, Form, LearningCurveResult, Reached
+from accord.results.learning_curve import Buys, CurveFit, CurvePoint, LearningCurveResult, Reached
 
 POWER, POWERS = 0.5, np.geomspace(1 / 8, 2, 17)
 """The c of a curve, and those that it may have."""
@@ -66,7 +66,8 @@ def by_prompt(trial: Trial) -> tuple[Floats, Floats]:
     """What is right, and what there is, of each prompt's strict comparisons, by their weights, (P,) each."""
     strict = trial.strict
     _, prompt = np.unique(strict.clusters, return_inverse=True)
-    return np.bincount(prompt, strict.weights * strict.right), np.bincount(prompt, strict.weights)
+    right, weight = (np.bincount(prompt, values) for values in (strict.weights * strict.right, strict.weights))
+    return np.asarray(right, np.float64), np.asarray(weight, np.float64)
 
 
 def learning_curve(
@@ -87,36 +88,36 @@ def learning_curve(
         for k, n in enumerate(labels)
     ]  # fmt: skip
     bought = _interval(mean[-1] - mean[-2], mean[-1] - mean[-2] + noise[:, -1] - noise[:, -2], prompts, -1, 1)
-    known = {"labels": int(labels[-1]), "prompts": prompts, "repeats": len(tried.right), "points": points}
     draws = _fitting(labels, mean, noise)
-    begun = points[-1].accuracy.low > 0.5 and np.ptp(mean + noise) > 0
-    if draws is None or not begun:
-        verdict: Form = "not this form" if begun else "not begun"
-        return LearningCurveResult(verdict=verdict, bought=bought, **known)
-    fit = CurveFit(**{name: _interval(draws[0, i], draws[1:, i], prompts) for i, name in enumerate("abc")})
+    has_begun = points[-1].accuracy.low > 0.5 and bool(np.ptp(mean + noise))
+    result = LearningCurveResult(
+        verdict="not this form" if has_begun else "not begun", labels=int(labels[-1]), prompts=prompts,
+        repeats=len(tried.right), points=points, bought=bought,
+    )  # fmt: skip
+    if draws is None or not has_begun:
+        return result
     most = float(labels[-1])
     buys = [_buys(draws, most, more, prompts) for more in (most, MORE) if more <= (FARTHEST - 1) * most]
     if target is None:
-        target = (np.floor(20 * predicted(draws[:1], most)[0, 0]) + 1) / 20
+        target = float(np.floor(20 * predicted(draws[:1], most)[0, 0]) + 1) / 20
     along = np.geomspace(labels[0], 2 * most, 40)
-    return LearningCurveResult(
-        verdict="rises" if buys[0].gain.low >= LEAST else "flat",
-        bought=bought,
-        fit=fit,
-        line=[CurvePoint(labels=n, accuracy=accuracy)
-              for n, accuracy in zip(along, _predicted(draws, along, prompts), strict=True)],
-        buys=buys,
-        reached=_reached(draws, most, float(target)) if target < 1 else None,
-        **known,
-    )  # fmt: skip
+    curve = [_interval(values[0], values[1:], prompts, 0, 1) for values in predicted(draws, along).T]
+    found = {
+        "verdict": "rises" if buys[0].gain.low >= LEAST else "flat",
+        "fit": CurveFit(**{name: _interval(draws[0, i], draws[1:, i], prompts) for i, name in enumerate("abc")}),
+        "line": [CurvePoint(labels=n, accuracy=accuracy) for n, accuracy in zip(along.tolist(), curve, strict=True)],
+        "buys": buys,
+        "reached": _reached(draws, most, target) if target < 1 else None,
+    }
+    return result.model_copy(update=found)
 
 
 def scatter(tried: Tried, resamples: int, seed: int = 0) -> Floats:
     """By how much the mean accuracy of each size might be off, (resamples, K).
 
-    Prompts are drawn with replacement. Of R repeats, which are few, d (R, K) are the differences from their mean: normal
-    multipliers z (R,) and a chi-squared with R - 1 degrees of freedom make z d / sqrt(R (R - 1) chi2 / (R - 1)), whose
-    variance is theirs and whose tails are Student's. The sizes keep their correlations.
+    Prompts are drawn with replacement. Of R repeats, which are few, d (R, K) are the differences from their mean:
+    normal multipliers z (R,) and a chi-squared with R - 1 degrees of freedom make z d / sqrt(R chi2), whose variance is
+    theirs and whose tails are Student's. The sizes keep their correlations.
     """
     repeats, _, prompts = tried.right.shape
     generator = np.random.default_rng(seed)
@@ -125,8 +126,8 @@ def scatter(tried: Tried, resamples: int, seed: int = 0) -> Floats:
         lambda w: w @ shared.T / (w @ tried.weight)[:, None], prompts, resamples=resamples, seed=seed
     )
     apart = tried.accuracy - tried.accuracy.mean(0)
-    normal = generator.normal(size=(resamples, repeats)) @ apart / np.sqrt(repeats * (repeats - 1))
-    tails = np.sqrt(generator.chisquare(repeats - 1, size=(resamples, 1)) / (repeats - 1))
+    normal = generator.normal(size=(resamples, repeats)) @ apart
+    tails = np.sqrt(repeats * generator.chisquare(repeats - 1, size=(resamples, 1)))
     return np.asarray((drawn - tried.accuracy.mean(0)) * np.sqrt(prompts / max(1, prompts - 1)) + normal / tails)
 
 
@@ -144,8 +145,10 @@ def predicted(curves: Floats, labels: Floats | float) -> Floats:
 
 
 def _bounded(labels: Floats, accuracy: Floats, power: float) -> Floats:
-    """Least squares with a <= 1 and b >= 0. Where one bound is broken the solution lies on it, as the squares are convex
-    and no data of shares break both."""
+    """Least squares with a <= 1 and b >= 0.
+
+    Where one bound is broken the solution lies on it, as the squares are convex, and shares never break both.
+    """
     x = labels**-power
     spread = x - x.mean()
     b = np.maximum(0, -(accuracy @ spread) / (spread @ spread))
@@ -169,11 +172,6 @@ def _fitting(labels: Floats, mean: Floats, noise: Floats) -> Floats | None:
     return None
 
 
-def _predicted(draws: Floats, labels: Floats, prompts: int) -> list[Interval]:
-    values = predicted(draws, labels)
-    return [_interval(column[0], column[1:], prompts, 0, 1) for column in values.T]
-
-
 def _buys(draws: Floats, most: float, more: float, prompts: int) -> Buys:
     now, then = predicted(draws, np.array([most, most + more])).T
     return Buys(more=int(more), gain=_interval(then[0] - now[0], (then - now)[1:], prompts))
@@ -191,4 +189,4 @@ def _reached(draws: Floats, most: float, target: float) -> Reached:
 
 def _interval(estimate: float, draws: Floats, n: int, low: float = -np.inf, high: float = np.inf) -> Interval:
     ends = np.quantile(draws, [0.025, 0.975]).clip(low, high)
-    return Interval(float(estimate), float(ends[0]), float(ends[1]), n)
+    return Interval(float(estimate), min(float(estimate), float(ends[0])), max(float(estimate), float(ends[1])), n)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from math import log
+from math import ceil, floor, log
 from typing import Any, Literal
 
 from rich.table import Table
@@ -115,13 +115,13 @@ class LearningCurveResult(Evaluation):
                 f"{', as they rise the faster the more labels there are' if self._is_late else ''}."
             )
         doubled, *others = self.buys
-        late = (
-            " The last doubling bought more than the one before; if that is no chance, more buys more." * self._is_late
-        )
+        late = ""
+        if self._is_late:
+            late = " The last doubling bought more than the one before; if that is no chance, more buys more."
         if self.verdict == "flat":
             return said + (
-                "Too few to tell whether more would buy anything: twice as many, "
-                f"{_points(doubled.gain)}, which may be nothing and is hardly more than {100 * doubled.gain.high:.1f}.{late}"
+                f"Too few to tell whether more would buy anything: twice as many, {_points(doubled.gain)}, which may "
+                f"be nothing and is hardly more than {100 * doubled.gain.high:.1f}.{late}"
             )
         further = "".join(f", {more.more:,} more {_points(more.gain)}" for more in others)
         wanted = f" An accuracy of {self.reached.accuracy:.0%} takes {self.reached} labels." if self.reached else ""
@@ -130,8 +130,8 @@ class LearningCurveResult(Evaluation):
     def note(self) -> str:
         """What it rests on."""
         return (
-            f"{self.prompts:,} prompts are held out; {self.repeats} models of each size start from {called(self.model)}. "
-            "In brackets: 95% intervals."
+            f"{self.prompts:,} prompts are held out; {self.repeats} models of each size start from "
+            f"{called(self.model)}. In brackets: 95% intervals."
         )
 
     @property
@@ -161,56 +161,56 @@ class LearningCurveResult(Evaluation):
         yield told
 
     def svg(self) -> str:
-        """The curve as an `<svg>` element in the colors of the page that it stands in, with the sentence for readers.
+        """The curve as an `<svg>` element in the colors of the page that it stands in; labels double to the right.
 
-        Labels double from left to right. Nothing in it but numbers.
+        Nothing in it but numbers. Dots are the repeats; beyond what was measured the curve is dashed.
         """
         shown = [*self.points, *self.line]
-        ends = [end for point in shown for end in (point.accuracy.low, point.accuracy.high)]
-        low, high = min(ends), max(ends)
-        first, last = self.points[0].labels, max(point.labels for point in shown)
-        step = next(step for step in (0.02, 0.05, 0.1, 0.2) if high - low <= 6 * step or step == 0.2)
+        low = min(value for p in shown for value in (p.accuracy.low, *p.runs))
+        high = max(value for p in shown for value in (p.accuracy.high, *p.runs))
+        first, last = self.points[0].labels, max(p.labels for p in shown)
 
-        def x(labels: float) -> float:
-            return 44 + 340 * log(labels / first) / log(last / first)
+        def at(labels: float, accuracy: float) -> str:
+            across = log(labels / first) / log(last / first)
+            return f"{44 + 340 * across:.1f} {180 - 170 * (accuracy - low) / (high - low or 1):.1f}"
 
-        def y(accuracy: float) -> float:
-            return 180 - 170 * (accuracy - low) / ((high - low) or 1)
-
-        def path(some: list[tuple[float, float]]) -> str:
-            return "M" + "L".join(f"{x(labels):.1f} {y(value):.1f}" for labels, value in some)
-
-        parts = []
-        for tick in range(int(low / step), int(high / step) + 2):
-            if low <= (at := tick * step) <= high:
-                dashes = ' stroke-dasharray="4 3" opacity=".6"' if abs(at - 0.5) < 1e-9 else ' opacity=".15"'
-                parts.append(f'<path d="M44 {y(at):.1f}H384" stroke="currentColor"{dashes}/>')
-                parts.append(f'<text x="38" y="{y(at) + 4:.1f}" text-anchor="end">{at:.0%}</text>')
-        for point in [*self.points, *self.line[-1:]]:
-            parts.append(f'<text x="{x(point.labels):.1f}" y="200" text-anchor="middle">{point.labels:,.0f}</text>')
         color = "var(--accent, var(--hue-1))"
+        drawn = f'fill="none" stroke="{color}" stroke-width="2"'
+        step = next((step for step in (0.02, 0.05, 0.1) if high - low <= 6 * step), 0.2)
+        parts = []
+        for tick in (n * step for n in range(ceil(low / step), floor(high / step) + 1)):
+            parts.append(_path([at(first, tick), at(last, tick)], 'stroke="currentColor" opacity=".2"'))
+            parts.append(_text(at(first, tick), f"{tick:.0%}", 'dx="-8" dy="4" text-anchor="end"'))
+        for point in [*self.points, *self.line[-1:]]:
+            parts.append(_text(at(point.labels, low), f"{point.labels:,.0f}", 'dy="20" text-anchor="middle"'))
         if self.line:
-            band = [(p.labels, p.accuracy.high) for p in self.line] + [
-                (p.labels, p.accuracy.low) for p in self.line[::-1]
-            ]
-            parts.append(f'<path d="{path(band)}Z" fill="{color}" opacity=".15"/>')
-            for some, dashes in ((True, ""), (False, ' stroke-dasharray="4 3"')):
-                part = [(p.labels, p.accuracy.estimate) for p in self.line if (p.labels <= self.labels) == some]
-                if part:
-                    parts.append(f'<path d="{path(part)}" fill="none" stroke="{color}" stroke-width="2"{dashes}/>')
+            edges = [at(p.labels, p.accuracy.high) for p in self.line]
+            edges += [at(p.labels, p.accuracy.low) for p in self.line[::-1]]
+            known = [at(p.labels, p.accuracy.estimate) for p in self.line if p.labels <= self.labels]
+            rest = [at(p.labels, p.accuracy.estimate) for p in self.line[len(known) - 1 :]]
+            parts.append(_path(edges, f'fill="{color}" opacity=".15"'))
+            parts += [_path(known, drawn), _path(rest, f'{drawn} stroke-dasharray="4 3"')]
         for point in self.points:
-            at, ends = x(point.labels), point.accuracy
-            parts.append(f'<path d="M{at:.1f} {y(ends.low):.1f}V{y(ends.high):.1f}" stroke="currentColor"/>')
-            parts += [
-                f'<circle cx="{at:.1f}" cy="{y(run):.1f}" r="2" opacity=".4"/>'
-                for run in point.runs
-                if low <= run <= high
-            ]
-            parts.append(f'<circle cx="{at:.1f}" cy="{y(ends.estimate):.1f}" r="4" fill="{color}"/>')
+            ends = [at(point.labels, point.accuracy.low), at(point.labels, point.accuracy.high)]
+            parts.append(_path(ends, 'stroke="currentColor"'))
+            parts += [_dot(at(point.labels, run), 'r="2" opacity=".4"') for run in point.runs]
+            parts.append(_dot(at(point.labels, point.accuracy.estimate), f'r="4" fill="{color}"'))
         return (
             '<svg viewBox="0 0 400 208" role="img" aria-label="Held-out accuracy by the number of labels" '
             f'fill="currentColor" font-size="11">{"".join(parts)}</svg>'
         )
+
+
+def _path(places: Iterable[str], more: str) -> str:
+    return f'<path d="M{"L".join(places)}" {more}/>'
+
+
+def _dot(place: str, more: str) -> str:
+    return '<circle cx="{}" cy="{}" {}/>'.format(*place.split(), more)
+
+
+def _text(place: str, text: str, more: str) -> str:
+    return '<text x="{}" y="{}" {}>{}</text>'.format(*place.split(), more, text)
 
 
 def _points(gain: Interval) -> str:
