@@ -99,7 +99,7 @@ def learning_curve(
     most = float(labels[-1])
     buys = [_buys(draws, most, more, prompts) for more in (most, MORE) if more <= (FARTHEST - 1) * most]
     if target is None:
-        target = float(np.floor(20 * predicted(draws[:1], most)[0, 0]) + 1) / 20
+        target = float(np.floor(20 * predicted(draws[:1], most)[0, 0] + 1e-9) + 1) / 20
     along = np.geomspace(labels[0], 2 * most, 40)
     curve = [_interval(values[0], values[1:], prompts, 0, 1) for values in predicted(draws, along).T]
     found = {
@@ -183,7 +183,7 @@ def _reached(draws: Floats, most: float, target: float) -> Reached:
     with np.errstate(divide="ignore", over="ignore"):
         needed = np.where(a > target, (b / np.maximum(a - target, 1e-300)) ** (1 / c), np.inf)
     low, high = np.quantile(needed[1:], [0.025, 0.975], method="inverted_cdf")
-    near = [None if n > FARTHEST * most else float(np.ceil(n)) for n in (needed[0], low, high)]
+    near = [None if n > FARTHEST * most else float(np.rint(n)) for n in (needed[0], low, high)]
     return Reached(accuracy=target, labels=near[0], low=near[1], high=near[2], farthest=int(FARTHEST * most))
 
 

@@ -60,7 +60,7 @@ def test_two_annotators_by_hand(tmp_path: Path) -> None:
 def test_few_answers_give_no_figure(tmp_path: Path) -> None:
     (task,) = status(answered(tmp_path, 19))
     assert task.measures() == {"hours on task": "0.05", "agreement": "too few to tell"}
-    assert set(task.people[0].cells()[2:]) == {"too few to tell"}
+    assert set(list(task.people[0].cells().values())[2:]) == {"too few to tell"}
 
 
 def test_order_is_counted(tmp_path: Path) -> None:
@@ -98,6 +98,7 @@ def test_answers_to_gold_questions_are_right_or_wrong(tmp_path: Path) -> None:
     assert (task.answers, task.asked, task.people[0].answers) == (0, 1, 20)
     assert task.people[0].gold == wilson(17, 20)
     assert (task.hours, task.cost) == (0.5, 6.0) and task.measures()["cost"] == "6.00"
+    assert task.rows()[0]["right on gold"] == f"{wilson(17, 20):.0%}"
 
 
 def test_ratings_agree_by_their_distances(tmp_path: Path) -> None:
@@ -124,6 +125,8 @@ def test_ratings_agree_by_their_distances(tmp_path: Path) -> None:
     assert set(task.scales) == {"help"}  # who always says the same cannot be told from chance
     assert task.scales["help"].estimate == pytest.approx(1 - within / of_any_two)
     assert task.measures()["alpha of help"] == f"{task.scales['help']:.2f}"
+    assert list(task.rows()[0]) == ["", "answers", "flags", "median s", "an hour"]  # who rates gives no verdicts
+    assert "ties" not in task.text() and "right on gold" not in task.text()
 
 
 def test_a_page_shows_the_newest_statistics_there_are(tmp_path: Path) -> None:
