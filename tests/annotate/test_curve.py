@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +40,15 @@ def test_prompts_are_held_out_by_their_digest_alone() -> None:
 
 
 def test_subsets_are_nested_and_ties_are_left_out() -> None:
-    rows = [*PAIRS, *PAIRS[:30], {"prompt": "hi", "completions": ["good", "bad"], "ranks": [0, 0]}]
-    labels = divided([row if "ranks" in row else {**row, "completions": [row["chosen"], row["rejected"]], "ranks": [0, 1]}
-                      for row in rows], None, 0.3, "rows")  # fmt: skip
+    ranked = [{"prompt": row["prompt"], "completions": [row["chosen"], row["rejected"]], "ranks": [0, 1]}
+              for row in [*PAIRS, *PAIRS[:30]]]  # fmt: skip
+    rows = [*ranked, {"prompt": "hi", "completions": ["good", "bad"], "ranks": [0, 0]}]
+    labels = divided(rows, None, 0.3, "rows")
     assert labels.warnings == ["1 rows that prefer no answer are left out."]
     first, again, other = labels.nested(0), labels.nested(0), labels.nested(1)
     assert first == again != other and sorted(map(str, first)) == sorted(map(str, other))
     asked = [row["prompt"] for row in first]
-    assert len(dict.fromkeys(asked)) == 1 + sum(a != b for a, b in zip(asked, asked[1:], strict=False))  # in runs
+    assert len(dict.fromkeys(asked)) == 1 + sum(a != b for a, b in pairwise(asked))  # in runs
 
 
 def foretold(target: float | None = None) -> LearningCurveResult:
