@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accord.cli.annotate import opened
@@ -21,8 +23,10 @@ from accord.methods import RewardModel
 from accord.records import Comparison, Text, text_to_json
 
 if TYPE_CHECKING:
+    from accord.annotate.project import Project
     from accord.data.judgments import Judgment
     from accord.evaluate.accuracy import Trial
+    from accord.evaluate.learning_curve import Tried
     from accord.results.learning_curve import LearningCurveResult
 
 PARTS = (8, 4, 2, 1)
@@ -69,6 +73,31 @@ def learning_curve(
         InputError: there are too few labels or prompts, the data cannot be learned from, or an option makes no sense.
         TrainingStopped: a training stopped itself.
     """
+    _check(database, data, held_out, repeats, target)
+    method = RewardModel(**options)
+    if out is not None:
+        require_folder(out)
+    project = None if database is None else opened(database, is_new=False)
+    source, asked = (data, "") if project is None else _answers(project, task)
+    name = data if project is None else project.database.name
+    labels = divided(source, columns, held_out, str(name))
+    from accord.evaluate import learning_curve as curves
+
+    tried = _tried(labels, model, method, repeats, columns)
+    result = curves.learning_curve(tried, target, seed=method.seed)
+    result = result.model_copy(update={"data": name, "model": model, "warnings": labels.warnings})
+    if out is not None:
+        result.save(out)
+    if project is not None:
+        project.keep_curve(asked, result)
+        project.database.close()
+    show(*result.tables(), result.sentence())
+    for line in result.warnings:
+        status(line)
+    return result
+
+
+def _check(database: str | None, data: str | None, held_out: float, repeats: int, target: float | None) -> None:
     if (database is None) == (data is None):
         raise InputError("give --database, a project, or --data, a file of preferences or rankings.")
     if not 0 < held_out < 1:
@@ -77,33 +106,17 @@ def learning_curve(
         raise InputError(f"--repeats must be at least 2, not {repeats}: by their scatter a curve is told from chance.")
     if target is not None and not 0.5 < target < 1:
         raise InputError(f"--target is an accuracy between .5, which is chance, and 1, not {target:g}.")
-    method = RewardModel(**options)
-    if out is not None:
-        require_folder(out)
-    project = None if database is None else opened(database, is_new=False)
-    source: Any = data
-    if project is not None:
-        with project.database.reading() as session:
-            from accord.annotate.export import rows_of
 
-            exported = rows_of(session, task)
-        source, task = exported.rows, exported.task
-    labels = divided(source, columns, held_out, data or f"the answers in {database}")
-    from accord.evaluate import learning_curve as curves
 
-    tried = _tried(labels, model, method, repeats, columns)
-    result = curves.learning_curve(tried, target, seed=method.seed)
-    name = data or project.database.name  # type: ignore[union-attr]
-    result = result.model_copy(update={"data": name, "model": model, "warnings": labels.warnings})
-    if out is not None:
-        result.save(out)
-    if project is not None:
-        project.keep_curve(str(task), result)
-        project.database.close()
-    show(*result.tables(), result.sentence())
-    for line in result.warnings:
-        status(line)
-    return result
+def _answers(project: Project, task: str | None) -> tuple[list[dict[str, Any]], str]:
+    """The rows of a project's answers to a task, and the task."""
+    from accord.annotate.export import rows_of
+
+    with project.database.reading() as session:
+        exported = rows_of(session, task)
+    if not {"chosen", "completions"} & exported.rows[0].keys():
+        raise InputError(f"the answers to {exported.task} compare nothing, so that no reward model learns from them.")
+    return exported.rows, exported.task
 
 
 @dataclass(frozen=True)
@@ -146,12 +159,13 @@ def divided(source: Any, columns: Mapping[str, str] | None, share: float, name: 
             f"{name}: too few to tell anything: {count} labels to learn from and {prompts} prompts held out, where a "
             f"curve needs {LEAST} and {HELD} (of {len({*strict.values()})} prompts a share of {share:g} is held out)."
         )
+    status(f"annotate: {count:,} labels to learn from, in random order; {len(held):,} of {prompts:,} prompts held out")
     ties = len({j.row for j in judgments}) - len(strict)
     return Labels(learned, held, [f"{ties:,} rows that prefer no answer are left out."] if ties else [])
 
 
-def _tried(labels: Labels, model: str, method: RewardModel, repeats: int, columns: Mapping[str, str] | None) -> Any:
-    """What models of each size get right, the largest of the first repeat trained first, and seen to be."""
+def _tried(labels: Labels, model: str, method: RewardModel, repeats: int, columns: Mapping[str, str] | None) -> Tried:
+    """What models of each size get right. One sees the first of them train."""
     import numpy as np
 
     from accord.evaluate.learning_curve import Tried, by_prompt
@@ -161,38 +175,54 @@ def _tried(labels: Labels, model: str, method: RewardModel, repeats: int, column
     right: dict[tuple[int, int], Any] = {}
     weight: Any = None
     with counting("models", repeats * len(sizes)) as done:
-        for repeat in range(repeats):
-            rows = labels.nested(method.seed + repeat)
-            for size in sizes[::-1]:
-                is_first = not right
-                with nullcontext() if is_first else redirect_stderr(io.StringIO()):
-                    trial = _trial(replace(method, seed=method.seed + repeat), model, rows[:size], labels.held, columns)
-                right[repeat, size], weight = by_prompt(trial)
-                accuracy = right[repeat, size].sum() / weight.sum()
-                status(f"annotate: {size:,} labels, repeat {repeat + 1} of {repeats}: accuracy {accuracy:.3f}")
-                done(1)
-    return Tried(
-        np.array(sizes, dtype=np.float64),
-        np.array([[right[repeat, size] for size in sizes] for repeat in range(repeats)]),
-        weight,
-    )
+        for repeat, size in product(range(repeats), sizes[::-1]):
+            trained, rows = replace(method, seed=method.seed + repeat), labels.nested(method.seed + repeat)
+            with redirect_stderr(io.StringIO()) if right else nullcontext():
+                trial, left_out = _trial(trained, model, rows[:size], labels.held, columns)
+            if not right:
+                _warn(labels, trial, left_out, total)
+            right[repeat, size], weight = by_prompt(trial)
+            accuracy = right[repeat, size].sum() / weight.sum()
+            status(f"annotate: {size:,} labels, repeat {repeat + 1} of {repeats}: accuracy {accuracy:.3f}")
+            done(1)
+    outcomes = np.array([[right[repeat, size] for size in sizes] for repeat in range(repeats)])
+    return Tried(np.array(sizes, dtype=np.float64), outcomes, weight)
 
 
 def _trial(
     method: RewardModel, model: str, rows: Sequence[Mapping[str, Any]], held: Sequence[Judgment],
     columns: Mapping[str, str] | None,
-) -> Trial:  # fmt: skip
-    """A reward model of some rows, tried on what is held out."""
-    import numpy as np
-
+) -> tuple[Trial, list[str]]:  # fmt: skip
+    """A reward model of some rows, tried on what is held out; and why rows were not learned from, a line each."""
     from accord import feedback
     from accord.evaluate.accuracy import Trial
     from accord.evaluate.leads import ModelLeads
 
     with tempfile.TemporaryDirectory() as folder:
         run = method.fit(model, rows, out=folder, columns=columns, track="none", save_every=10**9)
+        file = Path(folder) / "left_out.jsonl"
+        left_out = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     scorer: Any = run.model
     leads = ModelLeads(scorer, feedback.learned.Learned(scorer).of_trees, method.max_length)(
         [Comparison(j.prompt, j.first, j.second, j.columns) for j in held]
     )
-    return Trial(held, leads.lead).where(~np.isnan(leads.lead))
+    return Trial(held, leads.lead).where(leads.read), [json.loads(line)["why"] for line in left_out]
+
+
+def _warn(labels: Labels, trial: Trial, left_out: Sequence[str], total: int) -> None:
+    """Note what could not be read. Raises InputError where too few prompts are left."""
+    prompts = len({judgment.prompt for judgment in trial.judgments})
+    if prompts < HELD:
+        raise InputError(
+            f"only {prompts} of the prompts held out leave room for an answer within --max-length and the model's "
+            f"context, and a curve needs {HELD}."
+        )
+    if left_out:
+        labels.warnings.append(
+            f"{len(left_out):,} of {total:,} labels are counted, and were not learned from: {left_out[0]}."
+        )
+    if unread := len(labels.held) - len(trial.lead):
+        labels.warnings.append(
+            f"{unread:,} of {len(labels.held):,} comparisons held out could not be read: their prompts leave no room "
+            "for an answer, or both answers begin alike."
+        )

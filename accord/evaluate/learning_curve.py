@@ -22,9 +22,9 @@ from functools import cached_property
 import numpy as np
 
 from accord.evaluate.accuracy import Trial
-from accord.evaluate.statistics import Floats, bootstrap_values
+from accord.evaluate.statistics import Floats, bootstrap_values, wilson
 from accord.results.base import Interval
-from accord.results.learning_curve import Buys, CurveFit, CurvePoint, LearningCurveResult, Reached
+from accord.results.learning_curve import Buys, CurveFit, CurvePoint, Form, LearningCurveResult, Reached
 
 POWER, POWERS = 0.5, np.geomspace(1 / 8, 2, 17)
 """The c of a curve, and those that it may have."""
@@ -83,18 +83,26 @@ def learning_curve(
         raise ValueError(f"a curve needs 2 repeats of 3 sizes, not {len(tried.accuracy)} of {len(labels)}")
     noise, prompts = scatter(tried, resamples, seed), len(tried.weight)
     points = [
-        CurvePoint(labels=int(n), accuracy=_interval(mean[k], mean[k] + noise[:, k], prompts, 0, 1),
-                   runs=tried.accuracy[:, k].tolist())
+        CurvePoint(
+            labels=int(n),
+            accuracy=_interval(mean[k], mean[k] + noise[:, k], prompts, 0, 1)
+            if np.ptp(noise[:, k])
+            else wilson(float(mean[k]) * prompts, prompts),
+            runs=tried.accuracy[:, k].tolist(),
+        )
         for k, n in enumerate(labels)
-    ]  # fmt: skip
+    ]
     bought = _interval(mean[-1] - mean[-2], mean[-1] - mean[-2] + noise[:, -1] - noise[:, -2], prompts, -1, 1)
     draws = _fitting(labels, mean, noise)
-    has_begun = points[-1].accuracy.low > 0.5 and bool(np.ptp(mean + noise))
+    untold: Form = "not this form"
+    if not np.ptp(mean + noise):
+        untold, draws = "all alike", None
+    elif points[-1].accuracy.low <= 0.5:
+        untold, draws = "not begun", None
     result = LearningCurveResult(
-        verdict="not this form" if has_begun else "not begun", labels=int(labels[-1]), prompts=prompts,
-        repeats=len(tried.right), points=points, bought=bought,
-    )  # fmt: skip
-    if draws is None or not has_begun:
+        verdict=untold, labels=int(labels[-1]), prompts=prompts, repeats=len(tried.right), points=points, bought=bought
+    )
+    if draws is None:
         return result
     most = float(labels[-1])
     buys = [_buys(draws, most, more, prompts) for more in (most, MORE) if more <= (FARTHEST - 1) * most]

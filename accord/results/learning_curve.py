@@ -10,9 +10,9 @@ from rich.table import Table
 
 from accord.results.base import Evaluation, Interval, Record, called
 
-Form = Literal["rises", "flat", "not begun", "not this form"]
-"""What the points say: the fitted curve rises; it may be flat; the models are no better than chance, so that no curve
-has begun; or the points reject the form of the curve."""
+Form = Literal["rises", "flat", "not begun", "all alike", "not this form"]
+"""What the points say: the fitted curve rises; it may be flat; the models may be no better than chance, so that no
+curve has begun; they get the same right, all of them; or the points reject the form of the curve."""
 
 
 class CurvePoint(Record):
@@ -109,6 +109,8 @@ class LearningCurveResult(Evaluation):
                 "Too few to tell what more would buy: that may be chance, and a curve that has not begun to rise says "
                 "nothing of where it goes."
             )
+        if self.verdict == "all alike":
+            return said + "Too few to tell what more would buy: nothing that is held out tells the models apart."
         if self.verdict == "not this form":
             return said + (
                 "What more would buy cannot be told: the points lie on no curve a − b n^(−c)"

@@ -16,6 +16,7 @@ from accord.data.judgments import Judgment
 from accord.evaluate.accuracy import Trial
 from accord.evaluate.learning_curve import POWERS, Tried, by_prompt, fitted, learning_curve, predicted, scatter
 from accord.results import LearningCurveResult, parse
+from accord.results.base import wilson
 
 SIZES = np.array([50.0, 100.0, 200.0, 400.0])
 
@@ -81,7 +82,7 @@ def test_what_cannot_be_told_is_not_foretold() -> None:
     chance = learning_curve(drawn(lambda n: np.full(4, 0.5), seed=1))
     assert chance.verdict == "not begun" and not chance.buys and "Too few to tell" in chance.sentence()
     right = learning_curve(exact(np.ones(4)))
-    assert right.verdict == "not begun"  # nothing held out tells one model from another
+    assert right.verdict == "all alike" and right.points[-1].accuracy == wilson(100, 100)
     flat = learning_curve(drawn(lambda n: np.full(4, 0.75), seed=2))
     assert flat.verdict == "flat" and flat.buys[0].gain.low == 0
     assert f"hardly more than {100 * flat.buys[0].gain.high:.1f}" in flat.sentence()
