@@ -5,7 +5,8 @@
 A power law on the way to what infinitely many labels would give (Cortes et al. 1994, "Learning curves: asymptotic
 values and rate of convergence"). c is 1/2, at which errors of estimation fall, unless the points reject that; intervals
 leave it open between 1/8 and 2. There are curves of other forms, such as those that rise late (Viering and Loog 2021,
-arXiv:2103.10948): where the points reject every c nothing is foretold.
+arXiv:2103.10948). So the curve is fitted to the sizes from which on models are better than chance, and where these are
+fewer than three, or reject every c, nothing is foretold.
 
 R repeats train models on nested subsets of K sizes, each repeat on its own, and all are tried on the same P prompts.
 The accuracies scatter for two reasons: other prompts might have been held out, and a repeat draws its subsets and the
@@ -31,6 +32,9 @@ POWER, POWERS = 0.5, np.geomspace(1 / 8, 2, 17)
 
 REJECTED = 0.05
 """A form is rejected where so few draws about it lie as far off it as the points do."""
+
+LEAST_SIZES = 3
+"""With fewer sizes above chance, without a break up to all labels, a curve has hardly begun."""
 
 FARTHEST = 10
 """Nothing is said of more than so many times the labels that there are."""
@@ -93,12 +97,11 @@ def learning_curve(
         for k, n in enumerate(labels)
     ]
     bought = _interval(mean[-1] - mean[-2], mean[-1] - mean[-2] + noise[:, -1] - noise[:, -2], prompts, -1, 1)
-    draws = _fitting(labels, mean, noise)
-    untold: Form = "not this form"
+    begun = [k for k in range(len(labels)) if all(point.accuracy.low > 0.5 for point in points[k:])]
+    draws = _fitting(labels[begun], mean[begun], noise[:, begun]) if len(begun) >= LEAST_SIZES else None
+    untold: Form = "not begun" if len(begun) < LEAST_SIZES else "not this form"
     if not np.ptp(mean + noise):
         untold, draws = "all alike", None
-    elif points[-1].accuracy.low <= 0.5:
-        untold, draws = "not begun", None
     result = LearningCurveResult(
         verdict=untold, labels=int(labels[-1]), prompts=prompts, repeats=len(tried.right), points=points, bought=bought
     )
@@ -108,7 +111,7 @@ def learning_curve(
     buys = [_buys(draws, most, more, prompts) for more in (most, MORE) if more <= (FARTHEST - 1) * most]
     if target is None:
         target = float(np.floor(20 * predicted(draws[:1], most)[0, 0] + 1e-9) + 1) / 20
-    along = np.geomspace(labels[0], 2 * most, 40)
+    along = np.geomspace(labels[begun[0]], 2 * most, 40)
     curve = [_interval(values[0], values[1:], prompts, 0, 1) for values in predicted(draws, along).T]
     found = {
         "verdict": "rises" if buys[0].gain.low >= LEAST else "flat",
@@ -139,10 +142,14 @@ def scatter(tried: Tried, resamples: int, seed: int = 0) -> Floats:
     return np.asarray((drawn - tried.accuracy.mean(0)) * np.sqrt(prompts / max(1, prompts - 1)) + normal / tails)
 
 
-def fitted(labels: Floats, accuracy: Floats, powers: Sequence[float] | Floats) -> Floats:
-    """a, b and c of least squares, of many curves (B, K) at once, (B, 3); c is the best of `powers`."""
-    tried = np.stack([_bounded(labels, accuracy, power) for power in powers])  # (G, B, 3)
-    missed = np.stack([_missed(curves, labels, accuracy) for curves in tried])  # (G, B)
+def fitted(labels: Floats, accuracy: Floats, powers: Sequence[float] | Floats, weight: Floats | None = None) -> Floats:
+    """a, b and c of least squares, of many curves (B, K) at once, (B, 3); c is the best of `powers`.
+
+    Squares have the `weight` (K,) of their size, the same one unless given.
+    """
+    weight = np.ones(len(labels)) if weight is None else weight
+    tried = np.stack([_bounded(labels, accuracy, power, weight) for power in powers])  # (G, B, 3)
+    missed = np.stack([_missed(curves, labels, accuracy, weight) for curves in tried])  # (G, B)
     return np.asarray(tried[missed.argmin(0), np.arange(len(accuracy))])
 
 
@@ -152,32 +159,41 @@ def predicted(curves: Floats, labels: Floats | float) -> Floats:
     return np.asarray(a - b * np.atleast_1d(labels) ** -c)
 
 
-def _bounded(labels: Floats, accuracy: Floats, power: float) -> Floats:
+def _bounded(labels: Floats, accuracy: Floats, power: float, weight: Floats) -> Floats:
     """Least squares with a <= 1 and b >= 0.
 
     Where one bound is broken the solution lies on it, as the squares are convex, and shares never break both.
     """
-    x = labels**-power
-    spread = x - x.mean()
-    b = np.maximum(0, -(accuracy @ spread) / (spread @ spread))
-    a = accuracy.mean(-1) + b * x.mean()
-    b = np.where(a > 1, np.maximum(0, (1 - accuracy) @ x / (x @ x)), b)
+    x, share = labels**-power, weight / weight.sum()
+    spread = share * (x - share @ x)
+    b = np.maximum(0, -(accuracy @ spread) / (x @ spread))
+    a = accuracy @ share + b * (share @ x)
+    b = np.where(a > 1, np.maximum(0, (1 - accuracy) @ (share * x) / (x @ (share * x))), b)
     return np.stack([np.minimum(a, 1), b, np.full(len(accuracy), power)], -1)
 
 
-def _missed(curves: Floats, labels: Floats, accuracy: Floats) -> Floats:
-    return np.asarray(np.square(predicted(curves, labels) - accuracy).sum(-1))
+def _missed(curves: Floats, labels: Floats, accuracy: Floats, weight: Floats) -> Floats:
+    return np.asarray(np.square(predicted(curves, labels) - accuracy) @ weight)
 
 
 def _fitting(labels: Floats, mean: Floats, noise: Floats) -> Floats | None:
-    """The curve of the points, and of every draw, (1 + B, 3); None where the points reject the form, whatever c."""
-    for powers in ([POWER], POWERS):
-        curve = fitted(labels, mean[None], powers)
-        about = predicted(curve, labels) + noise
-        missed = _missed(curve, labels, mean[None])
-        if missed[0] < 1e-12 or (_missed(fitted(labels, about, powers), labels, about) >= missed).mean() >= REJECTED:
-            return np.concatenate([curve, fitted(labels, mean + noise, POWERS)])
-    return None
+    """The curve of the points, and of every draw, (1 + B, 3); None where the points reject the form, whatever c.
+
+    Sizes weigh as the inverse square of their interval's width. c is 1/2 where the middle 95% of the draws' hold that.
+    """
+    widths = np.ptp(np.quantile(noise, [0.025, 0.975], axis=0), axis=0)
+    weight = 1 / np.square(np.maximum(widths, 1e-3))
+    curve = fitted(labels, mean[None], POWERS, weight)
+    about = predicted(curve, labels) + noise
+    missed = _missed(curve, labels, mean[None], weight)
+    as_far = _missed(fitted(labels, about, POWERS, weight), labels, about, weight) >= missed
+    if missed[0] > 1e-9 and as_far.mean() < REJECTED:
+        return None
+    draws = fitted(labels, mean + noise, POWERS, weight)
+    low, high = np.quantile(draws[:, 2], [0.025, 0.975])
+    if low <= POWER <= high:
+        curve = fitted(labels, mean[None], [POWER], weight)
+    return np.concatenate([curve, draws])
 
 
 def _buys(draws: Floats, most: float, more: float, prompts: int) -> Buys:

@@ -11,8 +11,8 @@ from rich.table import Table
 from accord.results.base import Evaluation, Interval, Record, called
 
 Form = Literal["rises", "flat", "not begun", "all alike", "not this form"]
-"""What the points say: the fitted curve rises; it may be flat; the models may be no better than chance, so that no
-curve has begun; they get the same right, all of them; or the points reject the form of the curve."""
+"""What the points say: the fitted curve rises; it may be flat; at fewer than three sizes models are better than chance,
+so that no curve has begun; they get the same right, all of them; or the points reject the form of the curve."""
 
 
 class CurvePoint(Record):
@@ -105,9 +105,9 @@ class LearningCurveResult(Evaluation):
             f"{_points(self.bought)} more than those of {before.labels:,.0f}. "
         )
         if self.verdict == "not begun":
-            return said + (
-                "Too few to tell what more would buy: that may be chance, and a curve that has not begun to rise says "
-                "nothing of where it goes."
+            begun = "has hardly begun" if last.accuracy.low > 0.5 else "may be chance, and has not begun"
+            return (
+                f"{said}Too few to tell what more would buy: that {begun} to rise, and says nothing of where it ends."
             )
         if self.verdict == "all alike":
             return said + "Too few to tell what more would buy: nothing that is held out tells the models apart."
