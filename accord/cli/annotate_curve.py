@@ -159,7 +159,10 @@ def divided(source: Any, columns: Mapping[str, str] | None, share: float, name: 
             f"{name}: too few to tell anything: {count} labels to learn from and {prompts} prompts held out, where a "
             f"curve needs {LEAST} and {HELD} (of {len({*strict.values()})} prompts a share of {share:g} is held out)."
         )
-    status(f"annotate: {count:,} labels to learn from, in random order; {len(held):,} of {prompts:,} prompts held out")
+    status(
+        f"annotate: {count:,} labels to learn from, in random order; held out are {len(held):,} comparisons of "
+        f"{prompts:,} prompts"
+    )
     ties = len({j.row for j in judgments}) - len(strict)
     return Labels(learned, held, [f"{ties:,} rows that prefer no answer are left out."] if ties else [])
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -22,6 +23,7 @@ ITEMS = [
 ]
 
 
+@pytest.mark.slow
 def test_answers_in_the_browser_become_the_accuracy_on_the_page(
     chromium: Any, server: Callable[..., Server], tmp_path: Path
 ) -> None:
