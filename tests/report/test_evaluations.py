@@ -275,6 +275,6 @@ def test_without_tokens_the_text_is_shown(tmp_path: Path, tokens: Any) -> None:
 @pytest.mark.parametrize("kind", [evaluation["kind"] for evaluation in EVERYTHING.values()])
 def test_an_evaluation_of_which_only_the_kind_is_left(tmp_path: Path, kind: str) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps({"kind": kind}))
-    command = "instruct" if kind == "synthesis" else f"evaluate {kind}"
+    command = {"synthesis": "instruct", "learning_curve": "annotate curve"}.get(kind, f"evaluate {kind}")
     with pytest.raises(InputError, match=rf"evaluation\.json cannot be read .*; run accord {command} again"):
         write_report(tmp_path)
