@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from accord.cli.annotate import opened
 from accord.console import counting, show, status
-from accord.errors import InputError
+from accord.errors import InputError, located
 from accord.evaluate.options import takes
 from accord.files import require_folder
 from accord.methods import RewardModel
-from accord.records import Comparison, Text, text_to_json
+from accord.records import Comparison, Row, Text, text_to_json
 
 if TYPE_CHECKING:
     from accord.annotate.project import Project
@@ -83,7 +83,7 @@ def learning_curve(
     labels = divided(source, columns, held_out, str(name))
     from accord.evaluate import learning_curve as curves
 
-    tried = _tried(labels, model, method, repeats, columns)
+    tried = _tried(labels, model, method, repeats)
     result = curves.learning_curve(tried, target, seed=method.seed)
     result = result.model_copy(update={"data": name, "model": model, "warnings": labels.warnings})
     if out is not None:
@@ -123,11 +123,11 @@ def _answers(project: Project, task: str | None) -> tuple[list[dict[str, Any]], 
 class Labels:
     """Rows to learn from, by prompt, and the judgments of prompts held out."""
 
-    rows: Mapping[Text, Sequence[Mapping[str, Any]]]
+    rows: Mapping[Text, Sequence[Row]]
     held: Sequence[Judgment]
     warnings: list[str]
 
-    def nested(self, seed: int) -> list[Mapping[str, Any]]:
+    def nested(self, seed: int) -> list[Row]:
         """All rows, the first of which are a subset of any size: prompts in random order, those of one together."""
         prompts = list(self.rows)
         random.Random(seed).shuffle(prompts)
@@ -142,32 +142,34 @@ def is_held_out(prompt: Text, share: float) -> bool:
 
 def divided(source: Any, columns: Mapping[str, str] | None, share: float, name: str) -> Labels:
     """The rows of a source, those of some prompts held out. Raises InputError where either are too few."""
-    from accord.data.judgments import load_judgments
-    from accord.data.load import open_rows
+    from accord.data.judgments import Judgment, compared, weight_of
+    from accord.data.load import read_rows
 
-    rows = [row for _, _, row in open_rows(source)]
-    judgments = load_judgments(source if isinstance(source, str) else rows, columns=columns)
-    strict = {j.row: j.prompt for j in judgments if j.label != 0.5}
-    held = [j for j in judgments if j.row in strict and is_held_out(j.prompt, share)]
-    learned: dict[Text, list[Mapping[str, Any]]] = {}
-    for row, prompt in strict.items():
-        if not is_held_out(prompt, share):
-            learned.setdefault(prompt, []).append(rows[row])
-    count, prompts = sum(map(len, learned.values())), len({j.prompt for j in held})
+    held: list[Judgment] = []
+    learned: dict[Text, list[Row]] = {}
+    ties = 0
+    for number, (row, cells, _) in enumerate(read_rows(source, "train", None, columns=columns, keep=True)):
+        pairs = [pair for pair in compared(row) if pair[2] != 0.5]
+        ties += not pairs
+        if not is_held_out(row.prompt, share):
+            learned.setdefault(row.prompt, []).extend([row] if pairs else [])
+            continue
+        with located(f"row {number + 1}: "):
+            held += [Judgment(row.prompt, *pair, number, weight=weight_of(cells)) for pair in pairs]
+    count, prompts = sum(map(len, learned.values())), len({judgment.prompt for judgment in held})
     if count < LEAST or prompts < HELD:
         raise InputError(
             f"{name}: too few to tell anything: {count} labels to learn from and {prompts} prompts held out, where a "
-            f"curve needs {LEAST} and {HELD} (of {len({*strict.values()})} prompts a share of {share:g} is held out)."
+            f"curve needs {LEAST} and {HELD} (a share of {share:g} of the prompts is held out)."
         )
     status(
         f"annotate: {count:,} labels to learn from, in random order; held out are {len(held):,} comparisons of "
         f"{prompts:,} prompts"
     )
-    ties = len({j.row for j in judgments}) - len(strict)
     return Labels(learned, held, [f"{ties:,} rows that prefer no answer are left out."] if ties else [])
 
 
-def _tried(labels: Labels, model: str, method: RewardModel, repeats: int, columns: Mapping[str, str] | None) -> Tried:
+def _tried(labels: Labels, model: str, method: RewardModel, repeats: int) -> Tried:
     """What models of each size get right. One sees the first of them train."""
     import numpy as np
 
@@ -181,7 +183,7 @@ def _tried(labels: Labels, model: str, method: RewardModel, repeats: int, column
         for repeat, size in product(range(repeats), sizes[::-1]):
             trained, rows = replace(method, seed=method.seed + repeat), labels.nested(method.seed + repeat)
             with redirect_stderr(io.StringIO()) if right else nullcontext():
-                trial, left_out = _trial(trained, model, rows[:size], labels.held, columns)
+                trial, left_out = _trial(trained, model, rows[:size], labels.held)
             if not right:
                 _warn(labels, trial, left_out, total)
             right[repeat, size], weight = by_prompt(trial)
@@ -192,17 +194,14 @@ def _tried(labels: Labels, model: str, method: RewardModel, repeats: int, column
     return Tried(np.array(sizes, dtype=np.float64), outcomes, weight)
 
 
-def _trial(
-    method: RewardModel, model: str, rows: Sequence[Mapping[str, Any]], held: Sequence[Judgment],
-    columns: Mapping[str, str] | None,
-) -> tuple[Trial, list[str]]:  # fmt: skip
+def _trial(method: RewardModel, model: str, rows: list[Row], held: Sequence[Judgment]) -> tuple[Trial, list[str]]:
     """A reward model of some rows, tried on what is held out; and why rows were not learned from, a line each."""
     from accord import feedback
     from accord.evaluate.accuracy import Trial
     from accord.evaluate.leads import ModelLeads
 
     with tempfile.TemporaryDirectory() as folder:
-        run = method.fit(model, rows, out=folder, columns=columns, track="none", save_every=10**9)
+        run = method.fit(model, rows, out=folder, track="none", save_every=10**9)
         file = Path(folder) / "left_out.jsonl"
         left_out = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     scorer: Any = run.model

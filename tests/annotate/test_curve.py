@@ -47,7 +47,7 @@ def test_subsets_are_nested_and_ties_are_left_out() -> None:
     assert labels.warnings == ["1 rows that prefer no answer are left out."]
     first, again, other = labels.nested(0), labels.nested(0), labels.nested(1)
     assert first == again != other and sorted(map(str, first)) == sorted(map(str, other))
-    asked = [row["prompt"] for row in first]
+    asked = [row.prompt for row in first]
     assert len(dict.fromkeys(asked)) == 1 + sum(a != b for a, b in pairwise(asked))  # in runs
 
 
@@ -123,7 +123,7 @@ def test_each_accuracy_is_that_of_a_reward_model_of_its_labels(tmp_path: Path) -
             "few.jsonl: too few to tell anything: 37 labels to learn from and 13 prompts held out",
         ),
         (("--data", "tied.jsonl"), "tied.jsonl: too few to tell anything: 0 labels"),
-        (("--data", "written.jsonl"), "written.jsonl holds no comparisons"),
+        (("--data", "written.jsonl"), "written.jsonl: too few to tell anything: 0 labels"),
         (("--database", "no.db"), "there is no database no.db"),
     ],
 )
