@@ -20,7 +20,7 @@ from accord.errors import InputError, located
 from accord.evaluate.options import takes
 from accord.files import require_folder
 from accord.methods import RewardModel
-from accord.records import Comparison, Row, Text, text_to_json
+from accord.records import Comparison, Preference, Ranking, Row, Text, text_to_json
 
 if TYPE_CHECKING:
     from accord.annotate.project import Project
@@ -150,13 +150,15 @@ def divided(source: Any, columns: Mapping[str, str] | None, share: float, name: 
     ties = 0
     for number, (row, cells, _) in enumerate(read_rows(source, "train", None, columns=columns, keep=True)):
         pairs = [pair for pair in compared(row) if pair[2] != 0.5]
-        ties += not pairs
+        ties += isinstance(row, Preference | Ranking) and not pairs
         if not is_held_out(row.prompt, share):
             learned.setdefault(row.prompt, []).extend([row] if pairs else [])
             continue
-        with located(f"row {number + 1}: "):
+        with located(f"{name}, row {number + 1}: "):
             held += [Judgment(row.prompt, *pair, number, weight=weight_of(cells)) for pair in pairs]
     count, prompts = sum(map(len, learned.values())), len({judgment.prompt for judgment in held})
+    if not (held or count or ties):
+        raise InputError(f"{name} holds no comparisons: rows need chosen and rejected, or completions and ranks.")
     if count < LEAST or prompts < HELD:
         raise InputError(
             f"{name}: too few to tell anything: {count} labels to learn from and {prompts} prompts held out, where a "

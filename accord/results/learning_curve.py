@@ -105,10 +105,8 @@ class LearningCurveResult(Evaluation):
             f"{_points(self.bought)} more than those of {before.labels:,.0f}. "
         )
         if self.verdict == "not begun":
-            begun = "has hardly begun" if last.accuracy.low > 0.5 else "may be chance, and has not begun"
-            return (
-                f"{said}Too few to tell what more would buy: that {begun} to rise, and says nothing of where it ends."
-            )
+            begun = "the curve has hardly" if last.accuracy.low > 0.5 else "that may be chance, and no curve has"
+            return f"{said}Too few to tell what more would buy: {begun} begun to rise."
         if self.verdict == "all alike":
             return said + "Too few to tell what more would buy: nothing that is held out tells the models apart."
         if self.verdict == "not this form":

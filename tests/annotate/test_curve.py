@@ -123,7 +123,7 @@ def test_each_accuracy_is_that_of_a_reward_model_of_its_labels(tmp_path: Path) -
             "few.jsonl: too few to tell anything: 37 labels to learn from and 13 prompts held out",
         ),
         (("--data", "tied.jsonl"), "tied.jsonl: too few to tell anything: 0 labels"),
-        (("--data", "written.jsonl"), "written.jsonl: too few to tell anything: 0 labels"),
+        (("--data", "written.jsonl"), "written.jsonl holds no comparisons"),
         (("--database", "no.db"), "there is no database no.db"),
     ],
 )
