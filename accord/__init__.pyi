@@ -1,3 +1,4 @@
+from .cli.annotate_curve import learning_curve as learning_curve
 from .cli.doctor import doctor as doctor
 from .cli.instruct import instruct as instruct
 from .cli.label import aggregate as aggregate

@@ -137,6 +137,13 @@ class Answer(SQLModel, table=True):
     replaced_by: int | None = Field(default=None, foreign_key="answer.id")
 
 
+class Curve(SQLModel, table=True):
+    """The newest learning curve of a task's labels, as `accord.results` reads it."""
+
+    task: str = Field(primary_key=True)
+    content: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+
+
 class Database:
     """An open database, up to date.
 

@@ -21,7 +21,7 @@ from accord.annotate.project import Project, hashed
 from accord.annotate.statistics import status as status_of
 from accord.annotate.tasks import TASKS
 from accord.errors import InputError
-from accord.results.people import HEADS, PeopleResult
+from accord.results.people import PeopleResult
 
 MOMENT = 0.1
 """Seconds that a page waits for newer statistics than those it has."""
@@ -119,7 +119,7 @@ class OwnerPages:
             items=items,
             tasks=tasks,
             is_newest=is_newest,
-            heads=HEADS,
+            curves=self.project.curves(),
             message=message,
             links=links,
         )

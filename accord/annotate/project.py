@@ -22,7 +22,7 @@ from sqlalchemy import func
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
-from accord.annotate.database import Annotator, Answer, Database, Guideline, Item, Settings, Slot
+from accord.annotate.database import Annotator, Answer, Curve, Database, Guideline, Item, Settings, Slot
 from accord.annotate.export import Exported, rows_of
 from accord.annotate.formats import Form, write_exported
 from accord.annotate.items import Added, read_items
@@ -30,6 +30,7 @@ from accord.annotate.order import NOT_DRAWN, deal, weigh
 from accord.annotate.tasks import task_named
 from accord.data.load import Source
 from accord.errors import InputError
+from accord.results.learning_curve import LearningCurveResult
 
 MINUTES = 20.0
 """How long an item is kept for who was shown it, unless said otherwise."""
@@ -302,6 +303,17 @@ class Project:
                 items=session.exec(select(func.count(col(Item.id)))).one(),
                 last_hour=session.exec(counts.where(Answer.created_at > now - 3600, Answer.created_at <= now)).one(),
             )
+
+    def curves(self) -> dict[str, LearningCurveResult]:
+        """The newest learning curve of each task that has one."""
+        with self.database.reading() as session:
+            kept = session.exec(select(Curve)).all()
+        return {curve.task: LearningCurveResult.model_validate(curve.content) for curve in kept}
+
+    def keep_curve(self, task: str, curve: LearningCurveResult) -> None:
+        """Keep a task's learning curve for the owner's page, in place of the one before."""
+        with self.database.writing() as session:
+            session.merge(Curve(task=task, content=curve.model_dump(mode="json")))
 
     def export(
         self, out: str | Path, *, task: str | None = None, gold: bool = False, form: Form = "accord"

@@ -55,6 +55,8 @@ def people(
 def show_status(database: str, *, hourly_cost: float | None = None) -> None:
     """Show how far each task is, how far people agree, their speed and bias of order, and what they disagree on most.
 
+    Where `accord annotate curve` has measured it, also what more labels would buy.
+
     Args:
         database: the project's file of SQLite, or its postgresql:// URL.
         hourly_cost: what an hour of people's time costs, to say what the answers did.
@@ -68,8 +70,11 @@ def show_status(database: str, *, hourly_cost: float | None = None) -> None:
     tasks = status_of(project, hourly_cost)
     if not tasks:
         status("annotate: there are no items yet")
+    curves = project.curves()
     for task in tasks:
         show(*task.tables())
+        if task.task in curves:
+            show(*curves[task.task].tables(), curves[task.task].sentence())
 
 
 def export(

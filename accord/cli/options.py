@@ -180,7 +180,8 @@ def _of_function(function: Callable[..., Any]) -> Iterator[Option]:
         group = OF_FUNCTIONS.get(parameter.name, "reads and writes" if is_read else "the command's own")
         yield Option(parameter.name, kind, parameter.default, text, group)
     if hasattr(function, "options"):
-        yield from _of_fields(function.options, lambda name, owner: OF_FUNCTIONS.get(name, "the command's own"))
+        own: Group = "the command's own"
+        yield from _of_fields(function.options, lambda n, owner: OF_FUNCTIONS.get(n) or OF_CLASSES.get(owner, own))
 
 
 def _of_method(method: Any) -> Iterator[Option]:

@@ -109,6 +109,12 @@ COMMANDS: dict[str, Command] = {
     "annotate export": Command(
         "accord.cli.annotate:export", "write what people answered as rows", file="annotations.jsonl", says_where=True
     ),
+    "annotate curve": Command(
+        "accord.cli.annotate_curve:learning_curve",
+        "measure what the labels so far have bought, and what more would",
+        leaves=("evaluation.json",),
+        result="evaluation.json",
+    ),
     "score": Command("accord.cli.label:score", "the log-probability a model gives to completions", file="scores.jsonl"),
     "evaluate models": _question("models", "win rates, scores and KL of models on held-out prompts", "wins.jsonl"),
     "evaluate comparisons": _question("comparisons", "how well a reward model agrees with held-out judgments"),

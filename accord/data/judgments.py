@@ -113,7 +113,7 @@ def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int
                 "columns named by --columns.first, --columns.second and --columns.label"
             )
         who = {role: _said(columns, {}, role) for role in ("source", "annotator", *{"group"} & names.keys())}
-        weight = _weight(columns)
+        weight = weight_of(columns)
         judgments += [
             Judgment(row.prompt, a, b, label, number, **who, weight=weight, columns=columns) for a, b, label in pairs
         ]
@@ -144,7 +144,7 @@ def _named(
     prompt, texts = align(prompt, *(read_completion(cells[name], name) for name in answers))
     source, annotator = (_said(columns, names, role) for role in ("source", "annotator"))
     group = _said(columns, names, "group") if "group" in names else ""
-    pairs, weight = list(combinations(texts, 2)), _weight(columns)
+    pairs, weight = list(combinations(texts, 2)), weight_of(columns)
     judgments = []
     for column in judged:
         if cells[column] is None:
@@ -182,7 +182,8 @@ def _said(columns: Mapping[str, Any], names: Mapping[str, str], role: str) -> st
     return "" if value is None else str(value)
 
 
-def _weight(columns: Mapping[str, Any]) -> float:
+def weight_of(columns: Mapping[str, Any]) -> float:
+    """A row's `sampling_weight`, 1 unless it has one."""
     value = columns.get("sampling_weight")
     if value is None:
         return 1.0

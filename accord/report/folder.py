@@ -37,6 +37,7 @@ _EVALUATIONS = {
     "passes": "How often samples are right.",
     "people": "What people answered.",
     "synthesis": "Instructions that a model made.",
+    "learning_curve": "What the labels so far have bought, and what more would.",
 }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 
 from accord.files import write_text
 from accord.report import captions, figures, html, series
@@ -22,6 +23,7 @@ from accord.report.synthesis import synthesized
 from accord.report.trial import AgreementSection, trials
 from accord.results import (
     AgreementResult,
+    LearningCurveResult,
     OveroptimizationResult,
     PassesResult,
     PeopleResult,
@@ -73,6 +75,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         trials=trials(story),
         agreements=[AgreementSection(stage, result) for stage, result in story.results(AgreementResult)],
         people=story.results(PeopleResult),
+        learning=[(stage, result, _drawn(result)) for stage, result in story.results(LearningCurveResult)],
         tasks=[(stage, result, _models(result)) for stage, result in story.results(TasksResult)],
         passes=story.results(PassesResult),
         synthesized=[synthesized(stage, result) for stage, result in story.results(SynthesisResult)],
@@ -83,6 +86,12 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     )
     write_text(path, page)
     return path
+
+
+def _drawn(result: LearningCurveResult) -> Figure:
+    """The picture of a learning curve; dashed where it is foretold."""
+    caption = f"{result.sentence()} {result.note()} Dots are single models; dashed is what the curve foretells."
+    return Figure("Held-out accuracy by the number of labels", Markup(result.svg()), caption)
 
 
 def _models(result: TasksResult) -> list[str]:

@@ -16,6 +16,7 @@ from accord.results.base import FILE, Evaluation
 from accord.results.base import Interval as Interval
 from accord.results.comparisons import ComparisonsResult
 from accord.results.frontier import FrontierResult
+from accord.results.learning_curve import LearningCurveResult
 from accord.results.models import ModelsResult
 from accord.results.overoptimization import OveroptimizationResult
 from accord.results.passes import PassesResult
@@ -33,6 +34,7 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "passes": PassesResult,
     "people": PeopleResult,
     "synthesis": SynthesisResult,
+    "learning_curve": LearningCurveResult,
 }
 """The class of the answer to every question."""
 
@@ -89,4 +91,5 @@ def parse(value: Mapping[str, Any], source: str | Path = FILE) -> Evaluation:
 
 def _writer(kind: str) -> str:
     """The command that writes answers of a kind."""
-    return "instruct" if kind == "synthesis" else f"evaluate {kind}"
+    others = {"synthesis": "instruct", "people": "annotate serve", "learning_curve": "annotate curve"}
+    return others.get(kind, f"evaluate {kind}")

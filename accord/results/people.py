@@ -35,17 +35,20 @@ class PersonRow(Record):
     hourly: float | None = None
     """Answers in an hour of time on task."""
 
-    def cells(self) -> list[str]:
-        """As a row of a table, shares in percent."""
-        shares = [f"{share:.0%}" if share else TOO_FEW for share in
-                  (self.others, self.gold, self.first, self.ties, self.flags)]  # fmt: skip
+    def cells(self) -> dict[str, str]:
+        """As a row of a table, by the heads of its columns, shares in percent."""
+        verdicts = (self.others, self.gold, self.first, self.ties)
+        shares = [f"{share:.0%}" if share else TOO_FEW for share in (*verdicts, self.flags)]
         speed = [TOO_FEW if value is None else f"{value:,.0f}" for value in (self.seconds, self.hourly)]
-        return [self.name, f"{self.answers:,}", *shares, *speed]
+        heads = ("", "answers", *OF_VERDICTS, "flags", "median s", "an hour")
+        return dict(zip(heads, (self.name, f"{self.answers:,}", *shares, *speed), strict=True))
 
 
-HEADS = (
-    "", "answers", "agrees with others", "right on gold", "for what was first", "ties", "flags", "median s", "an hour",
-)  # fmt: skip
+OF_ORDER = ("for what was first", "ties")
+"""What means something where answers are compared alone."""
+
+OF_VERDICTS = ("agrees with others", "right on gold", *OF_ORDER)
+"""What means something where answers are compared or rated."""
 
 
 class Disputed(Record):
@@ -105,6 +108,18 @@ class PeopleResult(Evaluation):
         cost = {} if self.cost is None else {"cost": f"{self.cost:,.2f}"}
         return {"hours on task": f"{self.hours:,.2f}", **cost, **shown}
 
+    @property
+    def compares(self) -> bool:
+        """Whether people say which answer is better, so that there are verdicts."""
+        return self.task in ("compare", "rank")
+
+    def rows(self) -> list[dict[str, str]]:
+        """The table of people: what means something for the task, and of gold where somebody was asked such."""
+        absent = set() if self.compares else {*OF_ORDER} if self.task == "rate" else {*OF_VERDICTS}
+        if sum(person.answers for person in self.people if person.name != "all") == self.answers:
+            absent |= {"right on gold"}
+        return [{head: cell for head, cell in person.cells().items() if head not in absent} for person in self.people]
+
     def _rows(self) -> Iterable[Mapping[str, Any]]:
         return self.model_dump(mode="json")["people"]
 
@@ -114,12 +129,14 @@ class PeopleResult(Evaluation):
         for name, value in self.measures().items():
             together.add_row(name, value)
         yield together
-        for some in (range(1, 5), range(5, 9)):  # all at once are too many for a narrow terminal
-            people = Table(*(HEADS[i] for i in (0, *some)))
-            for person in self.people:
-                cells = person.cells()
-                people.add_row(*(cells[i] for i in (0, *some)))
-            yield people
+        rows = self.rows()
+        heads = [*rows[0]][1:] if rows else []
+        for some in (heads[:4], heads[4:]):  # all at once are too many for a narrow terminal
+            people = Table("", *some)
+            for cells in rows:
+                people.add_row(cells[""], *(cells[head] for head in some))
+            if some:
+                yield people
         if self.disputed:
             disputed = Table("most disagreed on", "people", "agreement")
             for one in self.disputed:

@@ -68,7 +68,7 @@ def test_two_annotators_by_hand(tmp_path: Path) -> None:
 def test_few_answers_give_no_figure(tmp_path: Path) -> None:
     (task,) = status(answered(tmp_path, 19))
     assert task.measures() == {"hours on task": "0.05", "agreement": "too few to tell"}
-    assert set(task.people[0].cells()[2:]) == {"too few to tell"}
+    assert set(list(task.people[0].cells().values())[2:]) == {"too few to tell"}
 
 
 def test_order_is_counted(tmp_path: Path) -> None:
@@ -106,6 +106,7 @@ def test_answers_to_gold_questions_are_right_or_wrong(tmp_path: Path) -> None:
     assert (task.answers, task.asked, task.people[0].answers) == (0, 1, 20)
     assert task.people[0].gold == wilson(17, 20)
     assert (task.hours, task.cost) == (0.5, 6.0) and task.measures()["cost"] == "6.00"
+    assert task.rows()[0]["right on gold"] == f"{wilson(17, 20):.0%}"
 
 
 def test_ratings_by_hand(tmp_path: Path) -> None:
@@ -152,6 +153,9 @@ def test_ratings_by_hand(tmp_path: Path) -> None:
     assert [one.gold and one.gold.estimate for one in rated.people] == pytest.approx([1, 0.5, 0.75])
     assert (ann.first, ann.ties, rated.disputed, rated.agreement) == (None, None, [], None)
     assert (rated.answers, rated.asked, everybody.answers, bob.name) == (40, 40, 80, "bob")
+    assert not {"for what was first", "ties"} & set(rated.rows()[0]) and rated.rows()[1]["right on gold"].startswith(
+        "50%"
+    )
     assert (written.measures(), written.people) == ({"hours on task": "0.00"}, [])
 
 

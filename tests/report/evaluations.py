@@ -270,6 +270,29 @@ SYNTHESIS = {
     "warnings": ["3 rounds in a row accepted nothing: 3 instructions are accepted, fewer than were asked for."],
 }
 
+LEARNING = {
+    "kind": "learning_curve",
+    "model": "runs/sft/model",
+    "verdict": "rises",
+    "labels": 400,
+    "prompts": 256,
+    "repeats": 2,
+    "points": [
+        {"labels": 100, "accuracy": interval(0.65, 0.04), "runs": [0.64, 0.66]},
+        {"labels": 200, "accuracy": interval(0.68, 0.03), "runs": [0.67, 0.69]},
+        {"labels": 400, "accuracy": interval(0.7, 0.03), "runs": [0.7, 0.7]},
+    ],
+    "bought": interval(0.02, 0.01),
+    "fit": {"a": interval(0.75, 0.04), "b": interval(1.0, 0.2), "c": interval(0.5, 0.2)},
+    "line": [
+        {"labels": 100, "accuracy": interval(0.65, 0.03)},
+        {"labels": 800, "accuracy": interval(0.714645, 0.04)},
+    ],
+    "buys": [{"more": 400, "gain": interval(0.014, 0.008)}, {"more": 200, "gain": interval(0.009, 0.004)}],
+    "reached": {"accuracy": 0.72, "labels": 1111, "low": 612, "high": None, "farthest": 4000},
+    "warnings": ["3 rows that prefer no answer are left out."],
+}
+
 EVERYTHING = {
     "verdict": MODELS,
     "trial": TRIAL,
@@ -279,6 +302,7 @@ EVERYTHING = {
     "clusters": TASKS,
     "passes": PASSES,
     "made": SYNTHESIS,
+    "learned": LEARNING,
 }
 
 ALARMS = [

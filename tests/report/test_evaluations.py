@@ -35,8 +35,18 @@ def rows(page: Page) -> dict[str, list[str]]:
 
 
 def test_every_kind_of_evaluation_has_its_section(page: Page) -> None:
-    before = ["alarms", "pipeline", "results", "matrix", "comparisons", "agreement", "tasks", "passes"]
-    after = ["synthesis", "frontier", "overoptimization", "answers", "curves", "samples", "settings", "environment"]
+    before = ["alarms", "pipeline", "results", "matrix", "comparisons", "learning-curve", "agreement", "tasks"]
+    after = [
+        "passes",
+        "synthesis",
+        "frontier",
+        "overoptimization",
+        "answers",
+        "curves",
+        "samples",
+        "settings",
+        "environment",
+    ]
     assert list(page.sections) == before + after
 
 
@@ -49,6 +59,15 @@ def test_instructions_that_a_model_made(page: Page) -> None:
     assert "2 are classification, as the model says" in text and "is 0.667" in text
     assert "On average 0.412. 66.7% lie below 0.5." in text
     assert "2 different first words" in text and "3 rounds in a row accepted nothing" in text
+
+
+def test_what_more_labels_would_buy(page: Page) -> None:
+    text = words(page, "learning-curve")
+    assert "Reward models of 400 labels agree with 70.0% [67.0, 73.0] of what is held out" in text
+    assert "Twice as many would buy 1.4 points [0.6, 2.2], 200 more 0.9 points [0.5, 1.3]." in text
+    assert "An accuracy of 72% takes 1,111 [612, more than 4,000] labels." in text
+    assert "start from sft" in text and "3 rows that prefer no answer" in text
+    assert "100200400800" in text  # under the picture
 
 
 def test_the_matrix_has_each_pair_from_both_sides(page: Page) -> None:
@@ -256,6 +275,6 @@ def test_without_tokens_the_text_is_shown(tmp_path: Path, tokens: Any) -> None:
 @pytest.mark.parametrize("kind", [evaluation["kind"] for evaluation in EVERYTHING.values()])
 def test_an_evaluation_of_which_only_the_kind_is_left(tmp_path: Path, kind: str) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps({"kind": kind}))
-    command = "instruct" if kind == "synthesis" else f"evaluate {kind}"
+    command = {"synthesis": "instruct", "learning_curve": "annotate curve"}.get(kind, f"evaluate {kind}")
     with pytest.raises(InputError, match=rf"evaluation\.json cannot be read .*; run accord {command} again"):
         write_report(tmp_path)

@@ -1,0 +1,216 @@
+"""What more labels would buy: held-out accuracy by the number of labels that models learned from, and its curve.
+
+    accuracy(n) = a - b n^(-c),      a <= 1,  b >= 0
+
+A power law on the way to what infinitely many labels would give (Cortes et al. 1994, "Learning curves: asymptotic
+values and rate of convergence"). c is 1/2, at which errors of estimation fall, unless the points reject that; intervals
+leave it open between 1/8 and 2. There are curves of other forms, such as those that rise late (Viering and Loog 2021,
+arXiv:2103.10948). So the curve is fitted to the sizes from which on models are better than chance, and where these are
+fewer than three, or reject every c, nothing is foretold.
+
+R repeats train models on nested subsets of K sizes, each repeat on its own, and all are tried on the same P prompts.
+The accuracies scatter for two reasons: other prompts might have been held out, and a repeat draws its subsets and the
+start of its models. `scatter` draws both; every draw is fitted as the data are, and 95% of the draws make an interval.
+All repeats end with the same labels, so what other labels of their number would give is seen at smaller sizes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from accord.evaluate.accuracy import Trial
+from accord.evaluate.statistics import Floats, bootstrap_values, wilson
+from accord.results.base import Interval
+from accord.results.learning_curve import Buys, CurveFit, CurvePoint, Form, LearningCurveResult, Reached
+
+POWER, POWERS = 0.5, np.geomspace(1 / 8, 2, 17)
+"""The c of a curve, and those that it may have."""
+
+REJECTED = 0.05
+"""A form is rejected where so few draws about it lie as far off it as the points do."""
+
+LEAST_SIZES = 3
+"""With fewer sizes above chance, without a break up to all labels, a curve has hardly begun."""
+
+FARTHEST = 10
+"""Nothing is said of more than so many times the labels that there are."""
+
+MORE = 200
+"""Beside twice the labels, what so many more would buy is told."""
+
+LEAST = 0.001
+"""The curve rises where twice the labels would buy this much at least."""
+
+RESAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What models of K sizes, R of each, got right on P prompts held out.
+
+    `labels` (K,) are the sizes, growing; `right` (R, K, P) the weights of a prompt's comparisons that a model agrees
+    with, a tie counted half, `weight` (P,) the weights of all.
+    """
+
+    labels: Floats
+    right: Floats
+    weight: Floats
+
+    @cached_property
+    def accuracy(self) -> Floats:
+        """Of each model, (R, K)."""
+        return np.asarray(self.right.sum(-1) / self.weight.sum())
+
+
+def by_prompt(trial: Trial) -> tuple[Floats, Floats]:
+    """What is right, and what there is, of each prompt's strict comparisons, by their weights, (P,) each."""
+    strict = trial.strict
+    _, prompt = np.unique(strict.clusters, return_inverse=True)
+    right, weight = (np.bincount(prompt, values) for values in (strict.weights * strict.right, strict.weights))
+    return np.asarray(right, np.float64), np.asarray(weight, np.float64)
+
+
+def learning_curve(
+    tried: Tried, target: float | None = None, *, resamples: int = RESAMPLES, seed: int = 0
+) -> LearningCurveResult:
+    """The curve, what more labels would buy by it, and how many are wanted for an accuracy of `target`.
+
+    Without a target it is the next multiple of 5% above what all labels give. Raises ValueError for fewer than two
+    repeats, or three sizes, which leave nothing to tell a curve from its scatter by.
+    """
+    labels, mean = tried.labels, tried.accuracy.mean(0)
+    if len(tried.accuracy) < 2 or len(labels) < 3:
+        raise ValueError(f"a curve needs 2 repeats of 3 sizes, not {len(tried.accuracy)} of {len(labels)}")
+    noise, prompts = scatter(tried, resamples, seed), len(tried.weight)
+    points = [
+        CurvePoint(
+            labels=int(n),
+            accuracy=_interval(mean[k], mean[k] + noise[:, k], prompts, 0, 1)
+            if np.ptp(noise[:, k])
+            else wilson(float(mean[k]) * prompts, prompts),
+            runs=tried.accuracy[:, k].tolist(),
+        )
+        for k, n in enumerate(labels)
+    ]
+    bought = _interval(mean[-1] - mean[-2], mean[-1] - mean[-2] + noise[:, -1] - noise[:, -2], prompts, -1, 1)
+    begun = [k for k in range(len(labels)) if all(point.accuracy.low > 0.5 for point in points[k:])]
+    draws = _fitting(labels[begun], mean[begun], noise[:, begun]) if len(begun) >= LEAST_SIZES else None
+    untold: Form = "not begun" if len(begun) < LEAST_SIZES else "not this form"
+    if not np.ptp(mean + noise):
+        untold, draws = "all alike", None
+    result = LearningCurveResult(
+        verdict=untold, labels=int(labels[-1]), prompts=prompts, repeats=len(tried.right), points=points, bought=bought
+    )
+    if draws is None:
+        return result
+    most = float(labels[-1])
+    buys = [_buys(draws, most, more, prompts) for more in (most, MORE) if more <= (FARTHEST - 1) * most]
+    if target is None:
+        target = float(np.floor(20 * predicted(draws[:1], most)[0, 0] + 1e-9) + 1) / 20
+    along = np.geomspace(labels[begun[0]], 2 * most, 40)
+    curve = [_interval(values[0], values[1:], prompts, 0, 1) for values in predicted(draws, along).T]
+    found = {
+        "verdict": "rises" if buys[0].gain.low >= LEAST else "flat",
+        "fit": CurveFit(**{name: _interval(draws[0, i], draws[1:, i], prompts) for i, name in enumerate("abc")}),
+        "line": [CurvePoint(labels=n, accuracy=accuracy) for n, accuracy in zip(along.tolist(), curve, strict=True)],
+        "buys": buys,
+        "reached": _reached(draws, most, target) if target < 1 else None,
+    }
+    return result.model_copy(update=found)
+
+
+def scatter(tried: Tried, resamples: int, seed: int = 0) -> Floats:
+    """By how much the mean accuracy of each size might be off, (resamples, K).
+
+    Prompts are drawn with replacement. Of R repeats, which are few, d (R, K) are the differences from their mean:
+    normal multipliers z (R,) and a chi-squared with R - 1 degrees of freedom make z d / sqrt(R chi2), whose variance is
+    theirs and whose tails are Student's. The sizes keep their correlations.
+    """
+    repeats, _, prompts = tried.right.shape
+    generator = np.random.default_rng(seed)
+    shared = tried.right.mean(0)  # (K, P)
+    drawn = bootstrap_values(
+        lambda w: w @ shared.T / (w @ tried.weight)[:, None], prompts, resamples=resamples, seed=seed
+    )
+    apart = tried.accuracy - tried.accuracy.mean(0)
+    normal = generator.normal(size=(resamples, repeats)) @ apart
+    tails = np.sqrt(repeats * generator.chisquare(repeats - 1, size=(resamples, 1)))
+    return np.asarray((drawn - tried.accuracy.mean(0)) * np.sqrt(prompts / max(1, prompts - 1)) + normal / tails)
+
+
+def fitted(labels: Floats, accuracy: Floats, powers: Sequence[float] | Floats, weight: Floats | None = None) -> Floats:
+    """a, b and c of least squares, of many curves (B, K) at once, (B, 3); c is the best of `powers`.
+
+    Squares have the `weight` (K,) of their size, the same one unless given.
+    """
+    weight = np.ones(len(labels)) if weight is None else weight
+    tried = np.stack([_bounded(labels, accuracy, power, weight) for power in powers])  # (G, B, 3)
+    missed = np.stack([_missed(curves, labels, accuracy, weight) for curves in tried])  # (G, B)
+    return np.asarray(tried[missed.argmin(0), np.arange(len(accuracy))])
+
+
+def predicted(curves: Floats, labels: Floats | float) -> Floats:
+    """The accuracy of curves (B, 3) at numbers of labels (M,), (B, M)."""
+    a, b, c = curves.T[:, :, None]
+    return np.asarray(a - b * np.atleast_1d(labels) ** -c)
+
+
+def _bounded(labels: Floats, accuracy: Floats, power: float, weight: Floats) -> Floats:
+    """Least squares with a <= 1 and b >= 0.
+
+    Where one bound is broken the solution lies on it, as the squares are convex, and shares never break both.
+    """
+    x, share = labels**-power, weight / weight.sum()
+    spread = share * (x - share @ x)
+    b = np.maximum(0, -(accuracy @ spread) / (x @ spread))
+    a = accuracy @ share + b * (share @ x)
+    b = np.where(a > 1, np.maximum(0, (1 - accuracy) @ (share * x) / (x @ (share * x))), b)
+    return np.stack([np.minimum(a, 1), b, np.full(len(accuracy), power)], -1)
+
+
+def _missed(curves: Floats, labels: Floats, accuracy: Floats, weight: Floats) -> Floats:
+    return np.asarray(np.square(predicted(curves, labels) - accuracy) @ weight)
+
+
+def _fitting(labels: Floats, mean: Floats, noise: Floats) -> Floats | None:
+    """The curve of the points, and of every draw, (1 + B, 3); None where the points reject the form, whatever c.
+
+    Sizes weigh as the inverse square of their interval's width. c is 1/2 where the middle 95% of the draws' hold that.
+    """
+    widths = np.ptp(np.quantile(noise, [0.025, 0.975], axis=0), axis=0)
+    weight = 1 / np.square(np.maximum(widths, 1e-3))
+    curve = fitted(labels, mean[None], POWERS, weight)
+    about = predicted(curve, labels) + noise
+    missed = _missed(curve, labels, mean[None], weight)
+    as_far = _missed(fitted(labels, about, POWERS, weight), labels, about, weight) >= missed
+    if missed[0] > 1e-9 and as_far.mean() < REJECTED:
+        return None
+    draws = fitted(labels, mean + noise, POWERS, weight)
+    low, high = np.quantile(draws[:, 2], [0.025, 0.975])
+    if low <= POWER <= high:
+        curve = fitted(labels, mean[None], [POWER], weight)
+    return np.concatenate([curve, draws])
+
+
+def _buys(draws: Floats, most: float, more: float, prompts: int) -> Buys:
+    now, then = predicted(draws, np.array([most, most + more])).T
+    return Buys(more=int(more), gain=_interval(then[0] - now[0], (then - now)[1:], prompts))
+
+
+def _reached(draws: Floats, most: float, target: float) -> Reached:
+    """How many labels an accuracy takes: (b / (a - accuracy))^(1 / c), never where a is no more."""
+    a, b, c = draws.T
+    with np.errstate(divide="ignore", over="ignore"):
+        needed = np.where(a > target, (b / np.maximum(a - target, 1e-300)) ** (1 / c), np.inf)
+    low, high = np.quantile(needed[1:], [0.025, 0.975], method="inverted_cdf")
+    near = [None if n > FARTHEST * most else float(np.rint(n)) for n in (needed[0], low, high)]
+    return Reached(accuracy=target, labels=near[0], low=near[1], high=near[2], farthest=int(FARTHEST * most))
+
+
+def _interval(estimate: float, draws: Floats, n: int, low: float = -np.inf, high: float = np.inf) -> Interval:
+    ends = np.quantile(draws, [0.025, 0.975]).clip(low, high)
+    return Interval(float(estimate), min(float(estimate), float(ends[0])), max(float(estimate), float(ends[1])), n)

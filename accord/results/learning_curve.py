@@ -1,0 +1,218 @@
+"""A learning curve: held-out accuracy by the number of labels, and what more of them would buy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from math import ceil, floor, log
+from typing import Any, Literal
+
+from rich.table import Table
+
+from accord.results.base import Evaluation, Interval, Record, called
+
+Form = Literal["rises", "flat", "not begun", "all alike", "not this form"]
+"""What the points say: the fitted curve rises; it may be flat; at fewer than three sizes models are better than chance,
+so that no curve has begun; they get the same right, all of them; or the points reject the form of the curve."""
+
+
+class CurvePoint(Record):
+    """The accuracy at a number of labels."""
+
+    labels: float
+    """How many labels were learned from."""
+    accuracy: Interval
+    """The share of held-out comparisons that are agreed with: the mean of the repeats, or what the curve says."""
+    runs: list[float] = []
+    """That of each repeat."""
+
+
+class CurveFit(Record):
+    """The fitted accuracy(n) = a - b n^(-c)."""
+
+    a: Interval
+    """What infinitely many labels would give."""
+    b: Interval
+    """How far a single label is from it."""
+    c: Interval
+    """How fast that falls: 1/2 unless the points reject it, and open in the intervals."""
+
+
+class Buys(Record):
+    """What more labels would buy, by the curve."""
+
+    more: int
+    """How many more."""
+    gain: Interval
+    """The accuracy gained."""
+
+
+class Reached(Record):
+    """How many labels an accuracy takes, by the curve; None for more than `farthest`, or never."""
+
+    accuracy: float
+    """The accuracy."""
+    labels: float | None = None
+    """How many in all."""
+    low: float | None = None
+    """The lower end of the 95% interval."""
+    high: float | None = None
+    """The upper end."""
+    farthest: int
+    """Of more labels nothing is said."""
+
+    def __str__(self) -> str:
+        if self.low is None:
+            return f"more than {self.farthest:,}"
+        far = f"more than {self.farthest:,}"
+        labels, high = (far if n is None else f"{n:,.0f}" for n in (self.labels, self.high))
+        return f"{labels} [{self.low:,.0f}, {high}]"
+
+
+class LearningCurveResult(Evaluation):
+    """What the labels so far have bought, and what more would buy."""
+
+    kind: Literal["learning_curve"] = "learning_curve"
+    data: str = ""
+    """Where the labels come from."""
+    model: str = ""
+    """What the reward models start from."""
+    verdict: Form
+    """What the points say."""
+    labels: int
+    """Labels that are learned from, those held out aside."""
+    prompts: int
+    """Prompts held out."""
+    repeats: int
+    """Models of each size."""
+    points: list[CurvePoint]
+    """What was measured, from the fewest labels to all."""
+    bought: Interval
+    """By how much all labels are better than the size before."""
+    fit: CurveFit | None = None
+    """The curve, where its form is not rejected and it has begun."""
+    line: list[CurvePoint] = []
+    """The curve at numbers of labels up to twice as many, with its intervals."""
+    buys: list[Buys] = []
+    """What more labels would buy."""
+    reached: Reached | None = None
+    """How many an accuracy takes."""
+
+    def sentence(self) -> str:
+        """What it says, in words."""
+        last, before = self.points[-1], self.points[-2]
+        said = (
+            f"Reward models of {last.labels:,.0f} labels agree with {last.accuracy:.1%} of what is held out, "
+            f"{_points(self.bought)} more than those of {before.labels:,.0f}. "
+        )
+        if self.verdict == "not begun":
+            begun = "the curve has hardly" if last.accuracy.low > 0.5 else "that may be chance, and no curve has"
+            return f"{said}Too few to tell what more would buy: {begun} begun to rise."
+        if self.verdict == "all alike":
+            return said + "Too few to tell what more would buy: nothing that is held out tells the models apart."
+        if self.verdict == "not this form":
+            return said + (
+                "What more would buy cannot be told: the points lie on no curve a − b n^(−c)"
+                f"{', as they rise the faster the more labels there are' if self._is_late else ''}."
+            )
+        doubled, *others = self.buys
+        late = ""
+        if self._is_late:
+            late = " The last doubling bought more than the one before; if that is no chance, more buys more."
+        if self.verdict == "flat":
+            return said + (
+                f"Too few to tell whether more would buy anything: twice as many, {_points(doubled.gain)}, which may "
+                f"be nothing and is hardly more than {100 * doubled.gain.high:.1f}.{late}"
+            )
+        further = "".join(f", {more.more:,} more {_points(more.gain)}" for more in others)
+        wanted = f" An accuracy of {self.reached.accuracy:.0%} takes {self.reached} labels." if self.reached else ""
+        return f"{said}Twice as many would buy {_points(doubled.gain)}{further}.{wanted}{late}"
+
+    def note(self) -> str:
+        """What it rests on."""
+        return (
+            f"{self.prompts:,} prompts are held out; {self.repeats} models of each size start from "
+            f"{called(self.model)}. In brackets: 95% intervals."
+        )
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether the last doubling bought more than the one before."""
+        first, middle, last = (point.accuracy.estimate for point in self.points[-3:])
+        return last - middle > middle - first
+
+    def _rows(self) -> Iterable[Mapping[str, Any]]:
+        return self.model_dump(mode="json")["points"]
+
+    def tables(self) -> Iterator[Table]:
+        """What was measured, and what more would buy."""
+        measured = Table("labels", "accuracy", "each repeat", title=f"{self.prompts:,} prompts held out")
+        for point in self.points:
+            measured.add_row(f"{point.labels:,.0f}", f"{point.accuracy}", "  ".join(f"{run:.3f}" for run in point.runs))
+        yield measured
+        told = Table("learning curve", "")
+        told.add_row("bought by the last doubling", f"{self.bought}")
+        if self.fit:
+            for name in "abc":
+                told.add_row(name, f"{getattr(self.fit, name)}")
+        for more in self.buys:
+            told.add_row(f"{more.more:,} more labels would buy", f"{more.gain}")
+        if self.reached:
+            told.add_row(f"labels for {self.reached.accuracy:.0%}", f"{self.reached}")
+        yield told
+
+    def svg(self) -> str:
+        """The curve as an `<svg>` element in the colors of the page that it stands in; labels double to the right.
+
+        Nothing in it but numbers. Dots are the repeats; beyond what was measured the curve is dashed.
+        """
+        shown = [*self.points, *self.line]
+        low = min(value for p in shown for value in (p.accuracy.low, *p.runs))
+        high = max(value for p in shown for value in (p.accuracy.high, *p.runs))
+        first, last = self.points[0].labels, max(p.labels for p in shown)
+
+        def at(labels: float, accuracy: float) -> str:
+            across = log(labels / first) / log(last / first)
+            return f"{44 + 340 * across:.1f} {180 - 170 * (accuracy - low) / (high - low or 1):.1f}"
+
+        color = "var(--accent, var(--hue-1))"
+        drawn = f'fill="none" stroke="{color}" stroke-width="2"'
+        step = next((step for step in (0.02, 0.05, 0.1) if high - low <= 6 * step), 0.2)
+        parts = []
+        for tick in (n * step for n in range(ceil(low / step), floor(high / step) + 1)):
+            parts.append(_path([at(first, tick), at(last, tick)], 'stroke="currentColor" opacity=".2"'))
+            parts.append(_text(at(first, tick), f"{tick:.0%}", 'dx="-8" dy="4" text-anchor="end"'))
+        for point in [*self.points, *self.line[-1:]]:
+            parts.append(_text(at(point.labels, low), f"{point.labels:,.0f}", 'dy="20" text-anchor="middle"'))
+        if self.line:
+            edges = [at(p.labels, p.accuracy.high) for p in self.line]
+            edges += [at(p.labels, p.accuracy.low) for p in self.line[::-1]]
+            known = [at(p.labels, p.accuracy.estimate) for p in self.line if p.labels <= self.labels]
+            rest = [at(p.labels, p.accuracy.estimate) for p in self.line[len(known) - 1 :]]
+            parts.append(_path(edges, f'fill="{color}" opacity=".15"'))
+            parts += [_path(known, drawn), _path(rest, f'{drawn} stroke-dasharray="4 3"')]
+        for point in self.points:
+            ends = [at(point.labels, point.accuracy.low), at(point.labels, point.accuracy.high)]
+            parts.append(_path(ends, 'stroke="currentColor"'))
+            parts += [_dot(at(point.labels, run), 'r="2" opacity=".4"') for run in point.runs]
+            parts.append(_dot(at(point.labels, point.accuracy.estimate), f'r="4" fill="{color}"'))
+        return (
+            '<svg viewBox="0 0 400 208" role="img" aria-label="Held-out accuracy by the number of labels" '
+            f'fill="currentColor" font-size="11">{"".join(parts)}</svg>'
+        )
+
+
+def _path(places: Iterable[str], more: str) -> str:
+    return f'<path d="M{"L".join(places)}" {more}/>'
+
+
+def _dot(place: str, more: str) -> str:
+    return '<circle cx="{}" cy="{}" {}/>'.format(*place.split(), more)
+
+
+def _text(place: str, text: str, more: str) -> str:
+    return '<text x="{}" y="{}" {}>{}</text>'.format(*place.split(), more, text)
+
+
+def _points(gain: Interval) -> str:
+    """A difference of accuracies in percentage points."""
+    return f"{100 * gain.estimate:.1f} points [{100 * gain.low:.1f}, {100 * gain.high:.1f}]"
