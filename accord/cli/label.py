@@ -1,52 +1,51 @@
 """`accord label`: which of two completions is better? Samples in, preferences out.
 
 `accord aggregate`: the same, as several annotators said it of whom some are careless.
-
-`accord score`: the log-probability a model gives to every completion of every row.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from accord import engine, feedback
+from accord import feedback
 from accord.console import show, status
 from accord.engine.config import TemplateOptions
 from accord.errors import InputError
-from accord.evaluate.options import ChatOptions, RowOptions, takes
+from accord.evaluate.options import RowOptions, takes
 from accord.feedback.formula import kind_of
+from accord.feedback.options import JudgeOptions
 from accord.files import write_rows
-from accord.prompting.options import LimitOptions, told
-from accord.records import Comparison, Preference, Prompt, Ranking, Text, Verdict
+from accord.records import Comparison, Prompt, Text, Verdict
 
 if TYPE_CHECKING:
+    from accord.evaluate.agreement import Ratings
     from accord.evaluate.annotators import Beliefs
+    from accord.feedback.judge import Judge
 
 
-@dataclass(kw_only=True)
-class LabelOptions(TemplateOptions, LimitOptions):
-    """By which chat template a model judges, and within which limits a language model is asked."""
+By: TypeAlias = Literal["mean", "dawid-skene", "bradley-terry", "majority"]
 
 
-@takes(LabelOptions)
+@takes(JudgeOptions)
 def label(
     data: str | list[str],
     out: str,
     *,
-    judge: str,
+    judge: str | list[str],
+    by: Literal["mean", "dawid-skene", "bradley-terry", "majority"] | None = None,
     agreement: float | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     pairs: int | None = None,
     soft: bool = False,
     columns: dict[str, str] | None = None,
     **options: Any,
 ) -> Path:
-    """Have a judge compare the completions of each prompt, and write what it prefers as rows of chosen and rejected.
+    """Have judges compare the completions of each prompt, and write what they prefer as rows of chosen and rejected.
 
     A judge who might favor a position is asked in both orders. Ties and answers that cannot be understood are counted
     and left out. What a language model replies is kept at once, in --journal or beside --out: a command that was ended,
@@ -57,13 +56,15 @@ def label(
             compared.
         out: the JSONL file of preferences to write.
         judge: the folder of a reward or preference model, ai:MODEL or the YAML file of an AI judge, a small world
-            (cafe) whose gold reward judges, module:function, or anything that can be a reward.
+            (cafe) whose gold reward judges, module:function, or anything that can be a reward; or several of them.
+        by: what several judges' verdicts make together: the mean of their log-odds (the default), or as in `accord
+            aggregate` what dawid-skene, bradley-terry or majority make of their sides, with how reliable each is.
         agreement: how often a simulated labeler agrees with the world's gold reward; without it the judge never errs.
-        seed: decides where the simulated labeler errs.
+        seed: decides where the simulated labeler errs, and which principles are drawn (default: 0).
         pairs: at most so many comparisons of each prompt, in the order of its completions.
         soft: write the judge's probability too, as chosen_probability, and keep ties, as rows of probability .5.
         columns: the data's columns by the names that are read, where they have others: prompt=question,completion=said.
-        options: the fields of `LabelOptions`, of the model that judges.
+        options: the fields of `JudgeOptions`, of the models that judge.
 
     Raises:
         InputError: a server cannot be asked, or the budget is spent, and what was answered is kept; no prompt has two
@@ -76,12 +77,12 @@ def label(
     comparisons = comparisons_of(load_samples(data, columns), pairs)
     if not comparisons:
         raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
-    named = _judge(judge, agreement, seed, options, f"{out}.journal")
-    try:
-        verdicts = feedback.judge.BothOrders(named)(comparisons)
-    finally:
-        for line in told(named.model) if hasattr(named, "model") else ():
-            status(line)
+    given = options if seed is None else {**options, "seed": seed}
+    judges = judges_named([judge] if isinstance(judge, str) else judge, agreement, given, f"{out}.journal")
+    if by is not None and len(judges) == 1:
+        raise InputError(f"--by {by} is for several judges, and there is one: name more, or leave it out.")
+    said = {name: _verdicts(name, one, comparisons, alone=len(judges) == 1) for name, one in judges.items()}
+    verdicts = next(iter(said.values())) if len(said) == 1 else together(said, comparisons, by or "mean", seed or 0)
     preferences, counts = feedback.people.labeled(comparisons, verdicts, soft=soft)
     left_out = f"{counts.ties} ties, {counts.invalid} invalid{_kinds(verdicts)}"
     if counts.ties + counts.invalid == len(comparisons):
@@ -91,21 +92,91 @@ def label(
     return Path(out)
 
 
-def _judge(name: str, agreement: float | None, seed: int, given: Mapping[str, Any], journal: str) -> Any:
-    """The judge of that name. Raises InputError where options that are given are for others."""
-    options = LabelOptions(**given)
-    if agreement is None and kind_of(name) == "ai":
-        return feedback.ai.with_progress(feedback.ai.ai_judge(name, given=given, journal=journal))
-    for field in fields(LimitOptions):
-        if field.name in given:
-            flag = field.name.replace("_", "-")
-            raise InputError(f"--{flag} is for language models that judge, such as ai:MODEL, and {name} is none.")
-    if agreement is None:
-        named: Any = feedback.named.judge_named(name)
+def _verdicts(name: str, judge: Judge, comparisons: Sequence[Comparison], *, alone: bool) -> list[Verdict]:
+    """What a judge says in both orders; one of several has its ties and invalid verdicts told."""
+    try:
+        verdicts = feedback.judge.BothOrders(judge)(comparisons)
+    finally:
+        for asker in feedback.asking.askers_in(judge):
+            for line in asker.told():
+                status(line)
+    if not alone:
+        counts = feedback.people.labeled(comparisons, verdicts)[1]
+        status(f"{name}: {counts.ties} ties, {counts.invalid} invalid{_kinds(verdicts)}")
+    return verdicts
+
+
+def judges_named(
+    names: Sequence[str], agreement: float | None, given: Mapping[str, Any], journal: str
+) -> dict[str, Judge]:
+    """The judges of these names. Raises InputError where options that are given are for others, or one stands twice.
+
+    The journals of several are numbered as they are named.
+    """
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise InputError(f"the judge {twice} is named twice; name each once.")
+    options = JudgeOptions(**{name: value for name, value in given.items() if name != "seed"})
+    ai = [name for name in names if agreement is None and kind_of(name) == "ai"]
+    of_ai = {field.name for field in fields(JudgeOptions)} - {field.name for field in fields(TemplateOptions)}
+    for name in given:
+        if name in of_ai and not ai:
+            flag = name.replace("_", "-")
+            raise InputError(
+                f"--{flag} is for language models that judge, such as ai:MODEL, and {' and '.join(names)} is none."
+            )
+    judges: dict[str, Judge] = {}
+    for number, name in enumerate(names, start=1):
+        if name in ai:
+            own = dict(given)
+            end = f".{number}" if len(names) > 1 else ""
+            if "journal" in given:
+                own["journal"] = f"{given['journal']}{end}"
+            judges[name] = feedback.ai.ai_judge(name, given=own, journal=f"{journal}{end}")
+        elif agreement is None:
+            judges[name] = feedback.named.judge_named(name)
+        else:
+            judges[name] = feedback.named.labeler_named(name, agreement, given.get("seed", 0))
+        if name not in ai:
+            feedback.named.give_template(judges[name], name, options)
+    return {name: feedback.asking.with_progress(judge) for name, judge in judges.items()}
+
+
+def together(
+    said: Mapping[str, Sequence[Verdict]], comparisons: Sequence[Comparison], by: By, seed: int
+) -> list[Verdict]:
+    """What several judges' verdicts make; invalid on a pair on which none of them has a valid one."""
+    every = list(zip(*said.values(), strict=True))
+    mean = [feedback.judge.pooled(verdicts) for verdicts in every]
+    if by == "mean":
+        return mean
+    import numpy as np
+
+    from accord.evaluate.agreement import Ratings
+
+    sides = [[-1 if v.first_wins is None else _side(v.first_wins) for v in verdicts] for verdicts in every]
+    beliefs = _believed(Ratings(tuple(said), np.array(sides), 0, tuple(comparisons)), by, seed)
+    beliefs_of = zip(mean, beliefs.first_better.tolist(), strict=True)
+    return [one if one.first_wins is None else Verdict(p) for one, p in beliefs_of]
+
+
+def _side(first_wins: float) -> int:
+    """The index into `accord.evaluate.agreement.CATEGORIES`."""
+    return 1 + (first_wins > 0.5) - (first_wins < 0.5)
+
+
+def _believed(ratings: Ratings, by: By, seed: int) -> Beliefs:
+    """What the annotators or judges amount to, shown with how reliable each of them is."""
+    from accord.evaluate import annotators as models
+
+    if by == "majority":
+        beliefs = models.majority(ratings)
     else:
-        named = feedback.named.labeler_named(name, agreement, seed)
-    feedback.named.give_template(named, name, options)
-    return named
+        beliefs = (models.dawid_skene if by == "dawid-skene" else models.bradley_terry)(ratings, seed=seed)
+    show(*beliefs.tables())
+    for line in models.warnings_of(ratings, beliefs):
+        status(line)
+    return beliefs
 
 
 def _kinds(verdicts: Sequence[Verdict]) -> str:
@@ -147,30 +218,23 @@ def aggregate(
     Raises:
         InputError: the options do not fit each other or the data, or nobody preferred any completion to another.
     """
-    from accord.evaluate import annotators as models
     from accord.evaluate.agreement import rate_items, read_judged
 
     judged = read_judged(data, annotators or {}, RowOptions(**options))
     ratings = rate_items(judged)
     if (ratings.labels % 2 != 0).all():  # neither the first, 2, nor the second, 0
         raise InputError("every judgment is a tie, so nothing says which completion is better.")
-    if by == "majority":
-        beliefs = models.majority(ratings)
-    else:
-        beliefs = (models.dawid_skene if by == "dawid-skene" else models.bradley_terry)(ratings, seed=seed)
+    beliefs = _believed(ratings, by, seed)
     verdicts = [Verdict(p) for p in beliefs.first_better.tolist()]
     rows, counts = feedback.people.labeled(ratings.items, verdicts, soft=not hard)
     if not rows:
         raise InputError("every comparison is even, so --hard leaves no row; leave it out.")
     write_rows(out, rows)
-    show(*beliefs.tables())
     even = "left out" if hard else "kept"
     status(
         f"aggregate: {len(rows)} preferences from {len(judged)} judgments by {len(ratings.annotators)} annotators; "
         f"{counts.ties} even, and {even}; {ratings.repeated} repeat an annotator's own, and are left out"
     )
-    for line in models.warnings_of(ratings, beliefs):
-        status(line)
     return beliefs
 
 
@@ -188,62 +252,3 @@ def comparisons_of(samples: Iterable[tuple[Prompt, Text]], most: int | None = No
         for prompt, completions in grouped.items()
         for (first, ours), (second, theirs) in list(combinations(completions.items(), 2))[:most]
     ]
-
-
-@takes(ChatOptions)
-def score(
-    model: str,
-    data: str | list[str],
-    out: str,
-    *,
-    dtype: Literal["auto", "float32", "bfloat16"] = "float32",
-    tokens_per_pass: int = 4096,
-    **options: Any,
-) -> Path:
-    """Write for every row the log-probability of its completions, in nats, summed over tokens, end of turn included.
-
-    Preferences get chosen_logp, chosen_tokens, rejected_logp and rejected_tokens; single completions completion_logp
-    and completion_tokens; rankings the lists completions_logp and completions_tokens.
-
-    Args:
-        model: a folder, a Hugging Face Hub name, or smollm2.
-        data: a file or Hub name of preferences, demonstrations or rankings, or several.
-        out: the JSONL file to write, a row for each row of the data.
-        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
-        tokens_per_pass: tokens computed at once; fewer need less memory.
-        options: the fields of `ChatOptions`.
-
-    Raises:
-        InputError: a row has no completion, or does not fit into the model's context.
-    """
-    from accord.data.encoding import to_tree
-    from accord.data.load import called
-    from accord.evaluate.answers import branch_log_probs
-
-    asked = ChatOptions(**options)
-    policy = asked.templated(engine.load.load_model(model).in_dtype(dtype))
-    rows = asked.rows(data)
-    trees = []
-    for i, row in enumerate(rows):
-        if isinstance(row, Prompt):
-            raise InputError(f"{called(data)}, row {i + 1}: there is no completion to score.")
-        trees.append(to_tree(policy.tokenizer, row, i))
-        longest = len(trees[-1].prompt) + max(len(b.tokens) for b in trees[-1].branches)
-        if policy.context is not None and longest > policy.context:
-            raise InputError(
-                f"{called(data)}, row {i + 1}: {longest} tokens do not fit into the model's context of "
-                f"{policy.context}."
-            )
-    sums = branch_log_probs(policy, trees, tokens_per_pass)
-    counts = [[len(b.tokens) if b.trained is None else sum(b.trained) for b in tree.branches] for tree in trees]
-    write_rows(out, map(_row, rows, sums, counts))
-    return Path(out)
-
-
-def _row(row: object, logps: list[float], tokens: list[int]) -> dict[str, Any]:
-    if isinstance(row, Ranking):
-        return {"completions_logp": logps, "completions_tokens": tokens}
-    names = ("chosen", "rejected") if isinstance(row, Preference) else ("completion",)
-    return {
-        f"{n}_{k}": v for n, lp, t in zip(names, logps, tokens, strict=True) for k, v in (("logp", lp), ("tokens", t))
-    }

@@ -109,7 +109,7 @@ COMMANDS: dict[str, Command] = {
     "annotate export": Command(
         "accord.cli.annotate:export", "write what people answered as rows", file="annotations.jsonl", says_where=True
     ),
-    "score": Command("accord.cli.label:score", "the log-probability a model gives to completions", file="scores.jsonl"),
+    "score": Command("accord.cli.score:score", "the log-probability a model gives to completions", file="scores.jsonl"),
     "evaluate models": _question("models", "win rates, scores and KL of models on held-out prompts", "wins.jsonl"),
     "evaluate comparisons": _question("comparisons", "how well a reward model agrees with held-out judgments"),
     "evaluate agreement": _question("agreement", "how far annotators agree, and the ceiling this sets for a model"),

@@ -18,10 +18,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from accord.errors import InputError, nearest
 from accord.files import read_yaml
+
+Told = TypeVar("Told")
 
 FOLDER = Path(__file__).parent / "constitutions"
 """The project's own constitutions, a file each; their names stand for them."""
@@ -83,7 +85,7 @@ def _principle(file: str, number: int, given: Any) -> Principle:
     )
 
 
-def drawn(principles: Sequence[Principle], count: int, key: str, seed: int = 0) -> list[Principle]:
+def drawn(principles: Sequence[Told], count: int, key: str, seed: int = 0) -> list[Told]:
     """So many different principles, each set of them as likely as any other: the same for the same seed and key.
 
     The key is what they are drawn for, such as the prompt and the answers that are compared. All, in their order,

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import exp, isfinite, log
+from math import exp, isfinite, isnan, log
 from typing import ClassVar, Protocol
 
-import torch
 from torch import Tensor
 
 from accord.feedback.reward import Reward, score_texts
@@ -98,9 +97,10 @@ class RewardJudge:
 
 
 def _higher(scores: Tensor) -> list[Verdict]:
-    """From the rewards (2P,) of all firsts and then all seconds."""
+    """From the rewards (2P,) of all firsts and then all seconds; NaN has no verdict, and is no tie."""
     first, second = scores.tensor_split(2)
-    return [Verdict(0.5 + 0.5 * sign) for sign in torch.sign(first - second).tolist()]
+    gaps = (first - second).tolist()
+    return [invalid_gap(gap) if isnan(gap) else Verdict(outcome(gap)) for gap in gaps]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,20 @@ class Orders:
             return Orders(self.swapped, self.forward)
         p = self.forward.first_wins
         return Orders(Verdict(None if p is None else 1 - p, self.forward.reason))
+
+
+def pooled(verdicts: Sequence[Verdict]) -> Verdict:
+    """Several judges' verdicts on one pair: the mean of the log-odds of those that are valid.
+
+    Verdicts of 0 and 1 have no log-odds; where one of them is among the valid, it is the mean of the probabilities.
+    Invalid, for the first one's reason, where all are.
+    """
+    known = [v.first_wins for v in verdicts if v.first_wins is not None]
+    if not known:
+        return verdicts[0]
+    if not all(0 < p < 1 for p in known):
+        return Verdict(sum(known) / len(known))
+    return Verdict(1 / (1 + exp(sum(log(1 - p) - log(p) for p in known) / len(known))))
 
 
 class BothOrders:

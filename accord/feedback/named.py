@@ -20,7 +20,7 @@ from accord.engine.config import TemplateOptions
 from accord.engine.load import load_classifier, load_reward_model
 from accord.engine.models import AnyModel, Model, PreferenceNetwork
 from accord.errors import InputError, nearest
-from accord.feedback.ai import AIJudge, ai_judge
+from accord.feedback.ai import AIJudge, ai_judge, ai_reward
 from accord.feedback.combine import Combined, ensemble, weighted
 from accord.feedback.formula import VERIFIERS, WORLDS, kind_of, terms
 from accord.feedback.functions import FunctionJudge, FunctionReward, RemoteReward
@@ -28,6 +28,7 @@ from accord.feedback.judge import Judge, RewardJudge, ScoreJudge
 from accord.feedback.learned import Learned, LearnedJudge, LearnedReward
 from accord.feedback.people import Recorded, Simulated
 from accord.feedback.reward import Reward, TextReward
+from accord.feedback.rubric import RubricJudge
 from accord.feedback.verifiers import verifier_named
 from accord.prompting.local import Local
 
@@ -59,7 +60,7 @@ def one_named(name: str, policy: Model | None = None) -> Reward:
         case "verifier":
             return verifier_named(name)
         case "ai":
-            raise InputError(f"{name} compares two answers, and scores none; name it as a judge")
+            return ai_reward(name, dtype=_dtype(policy))
         case "server":
             return RemoteReward(name)
         case "ensemble":
@@ -158,6 +159,7 @@ def as_measure(measure: Any, policy: Model | None = None) -> Reward | Judge:
                 measure = imported(measure)
             case "ai":
                 measure = ai_judge(measure, dtype=_dtype(policy))
+                measure = measure.rubric if isinstance(measure, RubricJudge) else measure
     return (as_judge if only_compares(measure) else as_reward)(measure, policy)
 
 
