@@ -5,19 +5,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from accord import feedback
 from accord.console import show, status
-from accord.engine.config import TemplateOptions
 from accord.errors import InputError
 from accord.evaluate.options import RowOptions, takes
-from accord.feedback.formula import kind_of
 from accord.feedback.options import JudgeOptions
 from accord.files import write_rows
 from accord.records import Comparison, Prompt, Text, Verdict
@@ -78,7 +74,8 @@ def label(
     if not comparisons:
         raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
     given = options if seed is None else {**options, "seed": seed}
-    judges = judges_named([judge] if isinstance(judge, str) else judge, agreement, given, f"{out}.journal")
+    names = [judge] if isinstance(judge, str) else judge
+    judges = feedback.named.judges_named(names, given, journal=f"{out}.journal", agreement=agreement)
     if by is not None and len(judges) == 1:
         raise InputError(f"--by {by} is for several judges, and there is one: name more, or leave it out.")
     said = {name: _verdicts(name, one, comparisons, alone=len(judges) == 1) for name, one in judges.items()}
@@ -104,42 +101,6 @@ def _verdicts(name: str, judge: Judge, comparisons: Sequence[Comparison], *, alo
         counts = feedback.people.labeled(comparisons, verdicts)[1]
         status(f"{name}: {counts.ties} ties, {counts.invalid} invalid{_kinds(verdicts)}")
     return verdicts
-
-
-def judges_named(
-    names: Sequence[str], agreement: float | None, given: Mapping[str, Any], journal: str
-) -> dict[str, Judge]:
-    """The judges of these names. Raises InputError where options that are given are for others, or one stands twice.
-
-    The journals of several are numbered as they are named.
-    """
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
-        raise InputError(f"the judge {twice} is named twice; name each once.")
-    options = JudgeOptions(**{name: value for name, value in given.items() if name != "seed"})
-    ai = [name for name in names if agreement is None and kind_of(name) == "ai"]
-    of_ai = {field.name for field in fields(JudgeOptions)} - {field.name for field in fields(TemplateOptions)}
-    for name in given:
-        if name in of_ai and not ai:
-            flag = name.replace("_", "-")
-            raise InputError(
-                f"--{flag} is for language models that judge, such as ai:MODEL, and {' and '.join(names)} is none."
-            )
-    judges: dict[str, Judge] = {}
-    for number, name in enumerate(names, start=1):
-        if name in ai:
-            own = dict(given)
-            end = f".{number}" if len(names) > 1 else ""
-            if "journal" in given:
-                own["journal"] = f"{given['journal']}{end}"
-            judges[name] = feedback.ai.ai_judge(name, given=own, journal=f"{journal}{end}")
-        elif agreement is None:
-            judges[name] = feedback.named.judge_named(name)
-        else:
-            judges[name] = feedback.named.labeler_named(name, agreement, given.get("seed", 0))
-        if name not in ai:
-            feedback.named.give_template(judges[name], name, options)
-    return {name: feedback.asking.with_progress(judge) for name, judge in judges.items()}
 
 
 def together(
@@ -181,8 +142,7 @@ def _believed(ratings: Ratings, by: By, seed: int) -> Beliefs:
 
 def _kinds(verdicts: Sequence[Verdict]) -> str:
     """How many verdicts are invalid for which kind of reason, the most frequent first."""
-    reasons = (v.reason.removeprefix(feedback.judge.SWAPPED) for v in verdicts if v.first_wins is None)
-    kinds = Counter(reason.partition(":")[0] for reason in reasons).most_common(9)
+    kinds = feedback.judge.faults(verdicts).most_common(9)
     return f" ({', '.join(f'{count} {kind}' for kind, count in kinds)})" if kinds else ""
 
 

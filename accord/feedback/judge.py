@@ -9,7 +9,8 @@ orders count for their winner, agreement is the verdict and disagreement a tie.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, isfinite, isnan, log
 from typing import ClassVar, Protocol
@@ -148,6 +149,12 @@ class Orders:
         return Orders(Verdict(None if p is None else 1 - p, self.forward.reason))
 
 
+def faults(verdicts: Iterable[Verdict]) -> Counter[str]:
+    """How many verdicts are invalid for which kind of reason, which is what it begins with."""
+    reasons = (v.reason.removeprefix(SWAPPED) for v in verdicts if v.first_wins is None)
+    return Counter(reason.partition(":")[0] for reason in reasons)
+
+
 def pooled(verdicts: Sequence[Verdict]) -> Verdict:
     """Several judges' verdicts on one pair: the mean of the log-odds of those that are valid.
 
@@ -175,11 +182,14 @@ class BothOrders:
         self.made_of = (judge,)
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        return [orders.verdict for orders in self.of_texts(comparisons)]
+
+    def of_texts(self, comparisons: Sequence[Comparison]) -> list[Orders]:
+        """What the judge says of every pair of texts, order by order; it is called once."""
         if getattr(self.judge, "symmetric", False):
-            return self.judge(comparisons)
-        swapped = [c.swapped for c in comparisons]
-        verdicts, n = self.judge([*comparisons, *swapped]), len(comparisons)
-        return [Orders(*both).verdict for both in zip(verdicts[:n], verdicts[n:], strict=True)]
+            return [Orders(verdict) for verdict in self.judge(comparisons)]
+        verdicts, n = self.judge([*comparisons, *(c.swapped for c in comparisons)]), len(comparisons)
+        return [Orders(*both) for both in zip(verdicts[:n], verdicts[n:], strict=True)]
 
     def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
         return [orders.verdict for orders in self.orders(first, second)]

@@ -22,6 +22,7 @@ from accord.report.synthesis import synthesized
 from accord.report.trial import AgreementSection, trials
 from accord.results import (
     AgreementResult,
+    JudgeResult,
     OveroptimizationResult,
     PassesResult,
     PeopleResult,
@@ -72,6 +73,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         tables=tables,
         trials=trials(story),
         agreements=[AgreementSection(stage, result) for stage, result in story.results(AgreementResult)],
+        judges=[result for _, result in story.results(JudgeResult)],
         people=story.results(PeopleResult),
         tasks=[(stage, result, _models(result)) for stage, result in story.results(TasksResult)],
         passes=story.results(PassesResult),
