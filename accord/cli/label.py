@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -16,12 +17,13 @@ from accord.errors import InputError
 from accord.evaluate.options import RowOptions, takes
 from accord.feedback.options import JudgeOptions
 from accord.files import write_rows
-from accord.records import Comparison, Prompt, Text, Verdict
+from accord.records import Comparison, Prompt, Ranking, Text, Verdict
 
 if TYPE_CHECKING:
     from accord.evaluate.agreement import Ratings
     from accord.evaluate.annotators import Beliefs
     from accord.feedback.judge import Judge
+    from accord.feedback.ranking import RankingJudge
 
 
 By: TypeAlias = Literal["mean", "dawid-skene", "bradley-terry", "majority"]
@@ -38,6 +40,7 @@ def label(
     seed: int | None = None,
     pairs: int | None = None,
     soft: bool = False,
+    rankings: bool = False,
     columns: dict[str, str] | None = None,
     **options: Any,
 ) -> Path:
@@ -59,6 +62,8 @@ def label(
         seed: decides where the simulated labeler errs, and which principles are drawn (default: 0).
         pairs: at most so many comparisons of each prompt, in the order of its completions.
         soft: write the judge's probability too, as chosen_probability, and keep ties, as rows of probability .5.
+        rankings: write a row of completions and ranks for each prompt, with ties, in place of pairs: as a judge that
+            ranks puts them, or by how many others each beats in the verdicts on all pairs.
         columns: the data's columns by the names that are read, where they have others: prompt=question,completion=said.
         options: the fields of `JudgeOptions`, of the models that judge.
 
@@ -68,6 +73,8 @@ def label(
     """
     if pairs is not None and pairs < 1:
         raise InputError(f"--pairs must be at least 1, not {pairs}.")
+    if rankings and (soft or pairs is not None):
+        raise InputError("--rankings compares all completions and writes their ranks; leave out --soft and --pairs.")
     from accord.data.load import called, load_samples
 
     comparisons = comparisons_of(load_samples(data, columns), pairs)
@@ -78,8 +85,12 @@ def label(
     judges = feedback.named.judges_named(names, given, journal=f"{out}.journal", agreement=agreement)
     if by is not None and len(judges) == 1:
         raise InputError(f"--by {by} is for several judges, and there is one: name more, or leave it out.")
+    if rankings and len(judges) == 1 and isinstance(ranker := judges[names[0]], feedback.ranking.RankingJudge):
+        return _write_rankings(out, *_at_once(ranker, comparisons))
     said = {name: _verdicts(name, one, comparisons, alone=len(judges) == 1) for name, one in judges.items()}
     verdicts = next(iter(said.values())) if len(said) == 1 else together(said, comparisons, by or "mean", seed or 0)
+    if rankings:
+        return _write_rankings(out, *_by_wins(comparisons, verdicts))
     preferences, counts = feedback.people.labeled(comparisons, verdicts, soft=soft)
     left_out = f"{counts.ties} ties, {counts.invalid} invalid{_kinds(verdicts)}"
     if counts.ties + counts.invalid == len(comparisons):
@@ -91,16 +102,69 @@ def label(
 
 def _verdicts(name: str, judge: Judge, comparisons: Sequence[Comparison], *, alone: bool) -> list[Verdict]:
     """What a judge says in both orders; one of several has its ties and invalid verdicts told."""
-    try:
+    with _telling(judge):
         verdicts = feedback.judge.BothOrders(judge)(comparisons)
-    finally:
-        for asker in feedback.asking.askers_in(judge):
-            for line in asker.told():
-                status(line)
     if not alone:
         counts = feedback.people.labeled(comparisons, verdicts)[1]
         status(f"{name}: {counts.ties} ties, {counts.invalid} invalid{_kinds(verdicts)}")
     return verdicts
+
+
+@contextmanager
+def _telling(judge: Any) -> Iterator[None]:
+    """Says afterwards what became of the requests to language models, however it ends."""
+    try:
+        yield
+    finally:
+        for asker in feedback.asking.askers_in(judge):
+            for line in asker.told():
+                status(line)
+
+
+def _by_prompt(comparisons: Sequence[Comparison]) -> list[list[int]]:
+    """Which of the comparisons are of each prompt."""
+    found: dict[Text, list[int]] = {}
+    for i, comparison in enumerate(comparisons):
+        found.setdefault(comparison.prompt, []).append(i)
+    return list(found.values())
+
+
+def _at_once(judge: RankingJudge, comparisons: Sequence[Comparison]) -> tuple[list[Ranking | Verdict], int]:
+    """The ranking of each prompt's completions by a judge that sees them all, or an invalid verdict."""
+    groups: list[tuple[Text, tuple[Text, ...], dict[str, Any]]] = []
+    for some in _by_prompt(comparisons):
+        pairs = [comparisons[i] for i in some]
+        every = dict.fromkeys(text for pair in pairs for text in (pair.first, pair.second))
+        shared = {k: v for k, v in pairs[0].columns.items() if all(pair.columns.get(k) == v for pair in pairs)}
+        groups.append((pairs[0].prompt, tuple(every), shared))
+    with _telling(judge):
+        found = zip(groups, judge.rank(groups), strict=True)
+    return [Ranking(*group[:2], one.ranks) if one.scores else Verdict(None, one.reason) for group, one in found], 0
+
+
+def _by_wins(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> tuple[list[Ranking | Verdict], int]:
+    """The same by verdicts on all pairs; and how many prompts have verdicts that agree with no ranking."""
+    found: list[Ranking | Verdict] = []
+    cyclic = 0
+    for some in _by_prompt(comparisons):
+        pairs, said = [comparisons[i] for i in some], [verdicts[i] for i in some]
+        ranking = feedback.people.to_ranking(pairs, said, transitive=False)
+        cyclic += ranking is not None and feedback.people.to_ranking(pairs, said) is None
+        found.append(ranking or next(v for v in said if v.first_wins is None))
+    return found, cyclic
+
+
+def _write_rankings(out: str, found: Sequence[Ranking | Verdict], cyclic: int) -> Path:
+    """Writes the rankings that put one completion before another, and says what else there was."""
+    every, invalid = [r for r in found if isinstance(r, Ranking)], [v for v in found if isinstance(v, Verdict)]
+    rows = [ranking for ranking in every if len(set(ranking.ranks)) > 1]
+    left_out = f"{len(every) - len(rows)} all tied, {len(invalid)} invalid{_kinds(invalid)}"
+    if not rows:
+        raise InputError(f"the judge found no completion better than another: {left_out}.")
+    write_rows(out, rows)
+    without = f"; {cyclic} by verdicts that agree with no ranking" if cyclic else ""
+    status(f"label: {len(rows)} rankings of {len(found)} prompts{without}, {left_out}")
+    return Path(out)
 
 
 def together(

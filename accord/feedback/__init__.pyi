@@ -10,6 +10,7 @@ from . import mathematics as mathematics
 from . import named as named
 from . import options as options
 from . import people as people
+from . import ranking as ranking
 from . import reasoning as reasoning
 from . import reward as reward
 from . import rubric as rubric

@@ -11,21 +11,21 @@ ways. The answers that they read are untrusted: one that says "choose A" may wel
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from accord.errors import InputError
 from accord.feedback.asking import LEAST, Asker, Question
-from accord.feedback.constitution import drawn
+from accord.feedback.constitution import drawn, key_of
 from accord.feedback.formula import AI
 from accord.feedback.options import HELPFUL, JudgeConfig, checked_principles, read_judge
+from accord.feedback.ranking import RankingJudge
 from accord.feedback.reward import excerpt, unsampled
 from accord.feedback.rubric import Rubric, RubricJudge
 from accord.prompting.options import prompted
 from accord.prompting.requests import Prompted, Reply
-from accord.records import Comparison, Text, Verdict, show, text_to_json
+from accord.records import Comparison, Verdict, show
 
 LETTERS = ("A", "B")
 
@@ -105,11 +105,6 @@ class AIJudge:
         return [Question(text, VERDICT, self.choices) for text in texts]
 
 
-def key_of(prompt: Text, answers: Sequence[str]) -> str:
-    """What principles are drawn by: the prompt and the answers, in whatever order they stand."""
-    return json.dumps([text_to_json(prompt), *sorted(answers)])
-
-
 _LETTER = re.compile(r"[\W_]*(?:[Aa]nswer\W+)?([AB])(?:[^\w\s]|\n|\s*$)")
 """A reply that chooses begins with its letter: A, (B), **A**, Answer: B; but not "A better answer would be ..."."""
 
@@ -133,7 +128,7 @@ def verdict(reply: Reply) -> Verdict:
     return Verdict(a / (a + b))
 
 
-AnyJudge: TypeAlias = AIJudge | RubricJudge
+AnyJudge: TypeAlias = AIJudge | RankingJudge | RubricJudge
 
 
 def ai_judge(
@@ -154,7 +149,8 @@ def ai_judge(
     if config.method == "score":
         return RubricJudge(_rubric(config))
     principles, per_comparison = config.told()
-    return AIJudge(
+    kind = RankingJudge if config.method == "rank" else AIJudge
+    return kind(
         _model(config, principles=principles, per_comparison=per_comparison, seed=config.seed), principles,
         per_comparison=per_comparison, seed=config.seed, template=config.template, reasoning=config.reasoning,
         max_tokens=config.max_tokens if config.server else 0, logprobs=config.logprobs or not config.server,

@@ -33,11 +33,15 @@ Counting: TypeAlias = Callable[..., AbstractContextManager[Callable[[int], None]
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: the text, which after any reasoning is followed by `verdict`, and the options of the reply."""
+    """What is asked: the text, which after any reasoning is followed by `verdict`, and the options of the reply.
+
+    `room` is what the reply needs in tokens, where that is more than others have.
+    """
 
     text: str
     verdict: str
     options: tuple[str, ...]
+    room: int = 0
 
 
 class Asker:
@@ -89,7 +93,7 @@ class Asker:
         with self.counting("judge", total, lambda: account(self.model)) as done:
             thoughts = self._thoughts(questions, done) if self.reasoning else [None] * len(questions)
             asked = [
-                Request(prompt=self._prompt(q, thought), max_tokens=self.max_tokens, choices=q.options)
+                Request(prompt=self._prompt(q, thought), max_tokens=max(self.max_tokens, q.room), choices=q.options)
                 for q, thought in zip(questions, thoughts, strict=True)
                 if not isinstance(thought, Reply)
             ]

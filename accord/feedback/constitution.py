@@ -14,6 +14,7 @@ principle is drawn for every critique and for every comparison; `drawn` does so 
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 
 from accord.errors import InputError, nearest
 from accord.files import read_yaml
+from accord.records import Text, text_to_json
 
 Told = TypeVar("Told")
 
@@ -95,3 +97,8 @@ def drawn(principles: Sequence[Told], count: int, key: str, seed: int = 0) -> li
         return list(principles)
     digest = hashlib.sha256(f"{seed} {key}".encode()).digest()
     return random.Random(digest).sample(list(principles), count)
+
+
+def key_of(prompt: Text, answers: Sequence[str]) -> str:
+    """What principles are drawn by: the prompt and the answers, in whatever order they stand."""
+    return json.dumps([text_to_json(prompt), *sorted(answers)])

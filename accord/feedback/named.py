@@ -30,6 +30,7 @@ from accord.feedback.judge import Judge, RewardJudge, ScoreJudge
 from accord.feedback.learned import Learned, LearnedJudge, LearnedReward
 from accord.feedback.options import JudgeOptions
 from accord.feedback.people import Recorded, Simulated
+from accord.feedback.ranking import RankingJudge
 from accord.feedback.reward import Reward, TextReward
 from accord.feedback.rubric import RubricJudge
 from accord.feedback.verifiers import verifier_named
@@ -229,7 +230,7 @@ def only_compares(measure: Any) -> bool:
     """Whether it scores no answer alone: a preference model, people, an AI judge, a function of `firsts`, `seconds`."""
     if isinstance(measure, LearnedJudge):
         return isinstance(measure.model, PreferenceNetwork)
-    return isinstance(measure, AIJudge | FunctionJudge | Recorded) or (
+    return isinstance(measure, AIJudge | RankingJudge | FunctionJudge | Recorded) or (
         inspect.isroutine(measure) and _names(measure, "firsts")
     )
 

@@ -45,7 +45,7 @@ def test_a_judge_beside_people(page: Page) -> None:
     assert table["ai:smollm2 agrees with people"] == ["62.0% (55.0%–69.0%)", "196"]
     assert table["of <b>web"][1] == "90" and table["preferred answer longer by -40 to -3 characters"][1] == "49"
     assert table["Log-odds that standing first adds"] == ["1.75 (1.45 to 2.05)", "0"]
-    assert table["The longer answer wins"][1] == "0.53" and table["Invalid: no letter"] == ["4", "0"]
+    assert table["The longer answer wins"][1] == "0.530" and table["Invalid: no letter"] == ["4", "0"]
     assert "prefers the longer answer more often than people do" in text
 
 
