@@ -3,11 +3,11 @@ from .cli.doctor import doctor as doctor
 from .cli.instruct import instruct as instruct
 from .cli.label import aggregate as aggregate
 from .cli.label import label as label
-from .cli.label import score as score
 from .cli.pipeline import run_pipeline as run_pipeline
 from .cli.push import export as export
 from .cli.push import push as push
 from .cli.sample import sample as sample
+from .cli.score import score as score
 from .data.load import load_data as load_data
 from .engine.load import load_model as load_model
 from .engine.load import load_preference_model as load_preference_model

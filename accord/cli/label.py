@@ -1,52 +1,50 @@
 """`accord label`: which of two completions is better? Samples in, preferences out.
 
 `accord aggregate`: the same, as several annotators said it of whom some are careless.
-
-`accord score`: the log-probability a model gives to every completion of every row.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from accord import engine, feedback
+from accord import feedback
 from accord.console import show, status
-from accord.engine.config import TemplateOptions, require_positive
 from accord.errors import InputError
-from accord.evaluate.options import ChatOptions, RowOptions, takes
-from accord.feedback.formula import kind_of
+from accord.evaluate.options import RowOptions, takes
+from accord.feedback.options import JudgeOptions
 from accord.files import write_rows
-from accord.prompting.options import LimitOptions, told
-from accord.records import Comparison, Preference, Prompt, Ranking, Text, Verdict
+from accord.records import Comparison, Prompt, Ranking, Text, Verdict
 
 if TYPE_CHECKING:
+    from accord.evaluate.agreement import Ratings
     from accord.evaluate.annotators import Beliefs
+    from accord.feedback.judge import Judge
+    from accord.feedback.ranking import RankingJudge
 
 
-@dataclass(kw_only=True)
-class LabelOptions(TemplateOptions, LimitOptions):
-    """By which chat template a model judges, and within which limits a language model is asked."""
+By: TypeAlias = Literal["mean", "dawid-skene", "bradley-terry", "majority"]
 
 
-@takes(LabelOptions)
+@takes(JudgeOptions)
 def label(
     data: str | list[str],
     out: str,
     *,
-    judge: str,
+    judge: str | list[str],
+    by: Literal["mean", "dawid-skene", "bradley-terry", "majority"] | None = None,
     agreement: float | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     pairs: int | None = None,
     soft: bool = False,
+    rankings: bool = False,
     columns: dict[str, str] | None = None,
     **options: Any,
 ) -> Path:
-    """Have a judge compare the completions of each prompt, and write what it prefers as rows of chosen and rejected.
+    """Have judges compare the completions of each prompt, and write what they prefer as rows of chosen and rejected.
 
     A judge who might favor a position is asked in both orders. Ties and answers that cannot be understood are counted
     and left out. What a language model replies is kept at once, in --journal or beside --out: a command that was ended,
@@ -57,13 +55,17 @@ def label(
             compared.
         out: the JSONL file of preferences to write.
         judge: the folder of a reward or preference model, ai:MODEL or the YAML file of an AI judge, a small world
-            (cafe) whose gold reward judges, module:function, or anything that can be a reward.
+            (cafe) whose gold reward judges, module:function, or anything that can be a reward; or several of them.
+        by: what several judges' verdicts make together: the mean of their log-odds (the default), or as in `accord
+            aggregate` what dawid-skene, bradley-terry or majority make of their sides, with how reliable each is.
         agreement: how often a simulated labeler agrees with the world's gold reward; without it the judge never errs.
-        seed: decides where the simulated labeler errs.
+        seed: decides where the simulated labeler errs, and which principles are drawn (default: 0).
         pairs: at most so many comparisons of each prompt, in the order of its completions.
         soft: write the judge's probability too, as chosen_probability, and keep ties, as rows of probability .5.
+        rankings: write a row of completions and ranks for each prompt, with ties, in place of pairs: as a judge that
+            ranks puts them, or by how many others each beats in the verdicts on all pairs.
         columns: the data's columns by the names that are read, where they have others: prompt=question,completion=said.
-        options: the fields of `LabelOptions`, of the model that judges.
+        options: the fields of `JudgeOptions`, of the models that judge.
 
     Raises:
         InputError: a server cannot be asked, or the budget is spent, and what was answered is kept; no prompt has two
@@ -71,17 +73,24 @@ def label(
     """
     if pairs is not None and pairs < 1:
         raise InputError(f"--pairs must be at least 1, not {pairs}.")
+    if rankings and (soft or pairs is not None):
+        raise InputError("--rankings compares all completions and writes their ranks; leave out --soft and --pairs.")
     from accord.data.load import called, load_samples
 
     comparisons = comparisons_of(load_samples(data, columns), pairs)
     if not comparisons:
         raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
-    named = _judge(judge, agreement, seed, options, f"{out}.journal")
-    try:
-        verdicts = feedback.judge.BothOrders(named)(comparisons)
-    finally:
-        for line in told(named.model) if hasattr(named, "model") else ():
-            status(line)
+    given = options if seed is None else {**options, "seed": seed}
+    names = [judge] if isinstance(judge, str) else judge
+    judges = feedback.named.judges_named(names, given, journal=f"{out}.journal", agreement=agreement)
+    if by is not None and len(judges) == 1:
+        raise InputError(f"--by {by} is for several judges, and there is one: name more, or leave it out.")
+    if rankings and len(judges) == 1 and isinstance(ranker := judges[names[0]], feedback.ranking.RankingJudge):
+        return _write_rankings(out, *_at_once(ranker, comparisons))
+    said = {name: _verdicts(name, one, comparisons, alone=len(judges) == 1) for name, one in judges.items()}
+    verdicts = next(iter(said.values())) if len(said) == 1 else together(said, comparisons, by or "mean", seed or 0)
+    if rankings:
+        return _write_rankings(out, *_by_wins(comparisons, verdicts))
     preferences, counts = feedback.people.labeled(comparisons, verdicts, soft=soft)
     left_out = f"{counts.ties} ties, {counts.invalid} invalid{_kinds(verdicts)}"
     if counts.ties + counts.invalid == len(comparisons):
@@ -91,27 +100,113 @@ def label(
     return Path(out)
 
 
-def _judge(name: str, agreement: float | None, seed: int, given: Mapping[str, Any], journal: str) -> Any:
-    """The judge of that name. Raises InputError where options that are given are for others."""
-    options = LabelOptions(**given)
-    if agreement is None and kind_of(name) == "ai":
-        return feedback.ai.with_progress(feedback.ai.ai_judge(name, given=given, journal=journal))
-    for field in fields(LimitOptions):
-        if field.name in given:
-            flag = field.name.replace("_", "-")
-            raise InputError(f"--{flag} is for language models that judge, such as ai:MODEL, and {name} is none.")
-    if agreement is None:
-        named: Any = feedback.named.judge_named(name)
+def _verdicts(name: str, judge: Judge, comparisons: Sequence[Comparison], *, alone: bool) -> list[Verdict]:
+    """What a judge says in both orders; one of several has its ties and invalid verdicts told."""
+    with _telling(judge):
+        verdicts = feedback.judge.BothOrders(judge)(comparisons)
+    if not alone:
+        counts = feedback.people.labeled(comparisons, verdicts)[1]
+        status(f"{name}: {counts.ties} ties, {counts.invalid} invalid{_kinds(verdicts)}")
+    return verdicts
+
+
+@contextmanager
+def _telling(judge: Any) -> Iterator[None]:
+    """Says afterwards what became of the requests to language models, however it ends."""
+    try:
+        yield
+    finally:
+        for asker in feedback.asking.askers_in(judge):
+            for line in asker.told():
+                status(line)
+
+
+def _by_prompt(comparisons: Sequence[Comparison]) -> list[list[int]]:
+    """Which of the comparisons are of each prompt."""
+    found: dict[Text, list[int]] = {}
+    for i, comparison in enumerate(comparisons):
+        found.setdefault(comparison.prompt, []).append(i)
+    return list(found.values())
+
+
+def _at_once(judge: RankingJudge, comparisons: Sequence[Comparison]) -> tuple[list[Ranking | Verdict], int]:
+    """The ranking of each prompt's completions by a judge that sees them all, or an invalid verdict."""
+    groups: list[tuple[Text, tuple[Text, ...], dict[str, Any]]] = []
+    for some in _by_prompt(comparisons):
+        pairs = [comparisons[i] for i in some]
+        every = dict.fromkeys(text for pair in pairs for text in (pair.first, pair.second))
+        shared = {k: v for k, v in pairs[0].columns.items() if all(pair.columns.get(k) == v for pair in pairs)}
+        groups.append((pairs[0].prompt, tuple(every), shared))
+    with _telling(judge):
+        found = zip(groups, judge.rank(groups), strict=True)
+    return [Ranking(*group[:2], one.ranks) if one.scores else Verdict(None, one.reason) for group, one in found], 0
+
+
+def _by_wins(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> tuple[list[Ranking | Verdict], int]:
+    """The same by verdicts on all pairs; and how many prompts have verdicts that agree with no ranking."""
+    found: list[Ranking | Verdict] = []
+    cyclic = 0
+    for some in _by_prompt(comparisons):
+        pairs, said = [comparisons[i] for i in some], [verdicts[i] for i in some]
+        ranking = feedback.people.to_ranking(pairs, said, transitive=False)
+        cyclic += ranking is not None and feedback.people.to_ranking(pairs, said) is None
+        found.append(ranking or next(v for v in said if v.first_wins is None))
+    return found, cyclic
+
+
+def _write_rankings(out: str, found: Sequence[Ranking | Verdict], cyclic: int) -> Path:
+    """Writes the rankings that put one completion before another, and says what else there was."""
+    every, invalid = [r for r in found if isinstance(r, Ranking)], [v for v in found if isinstance(v, Verdict)]
+    rows = [ranking for ranking in every if len(set(ranking.ranks)) > 1]
+    left_out = f"{len(every) - len(rows)} all tied, {len(invalid)} invalid{_kinds(invalid)}"
+    if not rows:
+        raise InputError(f"the judge found no completion better than another: {left_out}.")
+    write_rows(out, rows)
+    without = f"; {cyclic} by verdicts that agree with no ranking" if cyclic else ""
+    status(f"label: {len(rows)} rankings of {len(found)} prompts{without}, {left_out}")
+    return Path(out)
+
+
+def together(
+    said: Mapping[str, Sequence[Verdict]], comparisons: Sequence[Comparison], by: By, seed: int
+) -> list[Verdict]:
+    """What several judges' verdicts make; invalid on a pair on which none of them has a valid one."""
+    every = list(zip(*said.values(), strict=True))
+    mean = [feedback.judge.pooled(verdicts) for verdicts in every]
+    if by == "mean":
+        return mean
+    import numpy as np
+
+    from accord.evaluate.agreement import Ratings
+
+    sides = [[-1 if v.first_wins is None else _side(v.first_wins) for v in verdicts] for verdicts in every]
+    beliefs = _believed(Ratings(tuple(said), np.array(sides), 0, tuple(comparisons)), by, seed)
+    beliefs_of = zip(mean, beliefs.first_better.tolist(), strict=True)
+    return [one if one.first_wins is None else Verdict(p) for one, p in beliefs_of]
+
+
+def _side(first_wins: float) -> int:
+    """The index into `accord.evaluate.agreement.CATEGORIES`."""
+    return 1 + (first_wins > 0.5) - (first_wins < 0.5)
+
+
+def _believed(ratings: Ratings, by: By, seed: int) -> Beliefs:
+    """What the annotators or judges amount to, shown with how reliable each of them is."""
+    from accord.evaluate import annotators as models
+
+    if by == "majority":
+        beliefs = models.majority(ratings)
     else:
-        named = feedback.named.labeler_named(name, agreement, seed)
-    feedback.named.give_template(named, name, options)
-    return named
+        beliefs = (models.dawid_skene if by == "dawid-skene" else models.bradley_terry)(ratings, seed=seed)
+    show(*beliefs.tables())
+    for line in models.warnings_of(ratings, beliefs):
+        status(line)
+    return beliefs
 
 
 def _kinds(verdicts: Sequence[Verdict]) -> str:
     """How many verdicts are invalid for which kind of reason, the most frequent first."""
-    reasons = (v.reason.removeprefix(feedback.judge.SWAPPED) for v in verdicts if v.first_wins is None)
-    kinds = Counter(reason.partition(":")[0] for reason in reasons).most_common(9)
+    kinds = feedback.judge.faults(verdicts).most_common(9)
     return f" ({', '.join(f'{count} {kind}' for kind, count in kinds)})" if kinds else ""
 
 
@@ -147,30 +242,23 @@ def aggregate(
     Raises:
         InputError: the options do not fit each other or the data, or nobody preferred any completion to another.
     """
-    from accord.evaluate import annotators as models
     from accord.evaluate.agreement import rate_items, read_judged
 
     judged = read_judged(data, annotators or {}, RowOptions(**options))
     ratings = rate_items(judged)
     if (ratings.labels % 2 != 0).all():  # neither the first, 2, nor the second, 0
         raise InputError("every judgment is a tie, so nothing says which completion is better.")
-    if by == "majority":
-        beliefs = models.majority(ratings)
-    else:
-        beliefs = (models.dawid_skene if by == "dawid-skene" else models.bradley_terry)(ratings, seed=seed)
+    beliefs = _believed(ratings, by, seed)
     verdicts = [Verdict(p) for p in beliefs.first_better.tolist()]
     rows, counts = feedback.people.labeled(ratings.items, verdicts, soft=not hard)
     if not rows:
         raise InputError("every comparison is even, so --hard leaves no row; leave it out.")
     write_rows(out, rows)
-    show(*beliefs.tables())
     even = "left out" if hard else "kept"
     status(
         f"aggregate: {len(rows)} preferences from {len(judged)} judgments by {len(ratings.annotators)} annotators; "
         f"{counts.ties} even, and {even}; {ratings.repeated} repeat an annotator's own, and are left out"
     )
-    for line in models.warnings_of(ratings, beliefs):
-        status(line)
     return beliefs
 
 
@@ -188,63 +276,3 @@ def comparisons_of(samples: Iterable[tuple[Prompt, Text]], most: int | None = No
         for prompt, completions in grouped.items()
         for (first, ours), (second, theirs) in list(combinations(completions.items(), 2))[:most]
     ]
-
-
-@takes(ChatOptions)
-def score(
-    model: str,
-    data: str | list[str],
-    out: str,
-    *,
-    dtype: Literal["auto", "float32", "bfloat16"] = "float32",
-    tokens_per_pass: int = 4096,
-    **options: Any,
-) -> Path:
-    """Write for every row the log-probability of its completions, in nats, summed over tokens, end of turn included.
-
-    Preferences get chosen_logp, chosen_tokens, rejected_logp and rejected_tokens; single completions completion_logp
-    and completion_tokens; rankings the lists completions_logp and completions_tokens.
-
-    Args:
-        model: a folder, a Hugging Face Hub name, or smollm2.
-        data: a file or Hub name of preferences, demonstrations or rankings, or several.
-        out: the JSONL file to write, a row for each row of the data.
-        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
-        tokens_per_pass: tokens computed at once; fewer need less memory.
-        options: the fields of `ChatOptions`.
-
-    Raises:
-        InputError: a row has no completion, or does not fit into the model's context.
-    """
-    from accord.data.encoding import to_tree
-    from accord.data.load import called
-    from accord.evaluate.answers import branch_log_probs
-
-    require_positive(tokens_per_pass=tokens_per_pass)
-    asked = ChatOptions(**options)
-    policy = asked.templated(engine.load.load_model(model).in_dtype(dtype))
-    rows = asked.rows(data)
-    trees = []
-    for i, row in enumerate(rows):
-        if isinstance(row, Prompt):
-            raise InputError(f"{called(data)}, row {i + 1}: there is no completion to score.")
-        trees.append(to_tree(policy.tokenizer, row, i))
-        longest = len(trees[-1].prompt) + max(len(b.tokens) for b in trees[-1].branches)
-        if policy.context is not None and longest > policy.context:
-            raise InputError(
-                f"{called(data)}, row {i + 1}: {longest} tokens do not fit into the model's context of "
-                f"{policy.context}."
-            )
-    sums = branch_log_probs(policy, trees, tokens_per_pass)
-    counts = [[len(b.tokens) if b.trained is None else sum(b.trained) for b in tree.branches] for tree in trees]
-    write_rows(out, map(_row, rows, sums, counts))
-    return Path(out)
-
-
-def _row(row: object, logps: list[float], tokens: list[int]) -> dict[str, Any]:
-    if isinstance(row, Ranking):
-        return {"completions_logp": logps, "completions_tokens": tokens}
-    names = ("chosen", "rejected") if isinstance(row, Preference) else ("completion",)
-    return {
-        f"{n}_{k}": v for n, lp, t in zip(names, logps, tokens, strict=True) for k, v in (("logp", lp), ("tokens", t))
-    }

@@ -115,10 +115,11 @@ COMMANDS: dict[str, Command] = {
         leaves=("evaluation.json",),
         result="evaluation.json",
     ),
-    "score": Command("accord.cli.label:score", "the log-probability a model gives to completions", file="scores.jsonl"),
+    "score": Command("accord.cli.score:score", "the log-probability a model gives to completions", file="scores.jsonl"),
     "evaluate models": _question("models", "win rates, scores and KL of models on held-out prompts", "wins.jsonl"),
     "evaluate comparisons": _question("comparisons", "how well a reward model agrees with held-out judgments"),
     "evaluate agreement": _question("agreement", "how far annotators agree, and the ceiling this sets for a model"),
+    "evaluate judge": _question("judge", "how far a judge agrees with people, and its biases of position and length"),
     "evaluate frontier": _question("frontier", "reward against divergence, over methods and prices"),
     "evaluate overoptimization": _question(
         "overoptimization", "where the true reward turns over while the optimized one rises"

@@ -166,7 +166,7 @@ def try_on(judgments: Sequence[Judgment], on_trial: OnTrial, *, probes: int = 0,
 
 
 def _judging(reward: str, asked: ChatOptions, beta: float | None, max_length: int, dtype: str) -> OnTrial:
-    judge = feedback.ai.with_progress(feedback.named.judge_named(reward))
+    judge = feedback.asking.with_progress(feedback.named.judge_named(reward))
     feedback.named.give_template(judge, reward, asked)
     models = [m.model for m in feedback.named.models_in(judge) if isinstance(m, feedback.learned.Learned)]
     has_template = any(model.tokenizer.chat_template is not None for model in models)
@@ -186,6 +186,8 @@ def _judging(reward: str, asked: ChatOptions, beta: float | None, max_length: in
         learned = feedback.learned.Learned(model)
         kind = "preference model" if isinstance(model, engine.models.PreferenceNetwork) else "reward model"
         return OnTrial(kind, "log-odds", ModelLeads(model, learned.of_trees, max_length), has_template)
+    if isinstance(judge, feedback.rubric.RubricJudge):
+        return OnTrial("judge", "score", lambda pairs: Leads.of(np.array(judge.gaps(pairs))))
     return OnTrial("judge", "probability", JudgeLeads(judge))
 
 

@@ -161,7 +161,7 @@ class Competitors:
 
 def _feedback(judge: str, reward: str | None, rows: Sequence[Prompt]) -> tuple[Judge, dict[str, Reward]]:
     """The judge, and the rewards whose scores are shown: the judge's own where it has any, and --reward."""
-    referee = feedback.ai.with_progress(feedback.named.judge_named(judge))
+    referee = feedback.asking.with_progress(feedback.named.judge_named(judge))
     rewards = (
         {} if judge == reward or feedback.named.only_compares(referee) else {judge: feedback.named.reward_named(judge)}
     )

@@ -1,4 +1,5 @@
 from . import ai as ai
+from . import asking as asking
 from . import combine as combine
 from . import constitution as constitution
 from . import formula as formula
@@ -7,8 +8,11 @@ from . import judge as judge
 from . import learned as learned
 from . import mathematics as mathematics
 from . import named as named
+from . import options as options
 from . import people as people
+from . import ranking as ranking
 from . import reasoning as reasoning
 from . import reward as reward
+from . import rubric as rubric
 from . import uncertainty as uncertainty
 from . import verifiers as verifiers

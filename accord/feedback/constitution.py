@@ -14,14 +14,18 @@ principle is drawn for every critique and for every comparison; `drawn` does so 
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from accord.errors import InputError, nearest
 from accord.files import read_yaml
+from accord.records import Text, text_to_json
+
+Told = TypeVar("Told")
 
 FOLDER = Path(__file__).parent / "constitutions"
 """The project's own constitutions, a file each; their names stand for them."""
@@ -83,7 +87,7 @@ def _principle(file: str, number: int, given: Any) -> Principle:
     )
 
 
-def drawn(principles: Sequence[Principle], count: int, key: str, seed: int = 0) -> list[Principle]:
+def drawn(principles: Sequence[Told], count: int, key: str, seed: int = 0) -> list[Told]:
     """So many different principles, each set of them as likely as any other: the same for the same seed and key.
 
     The key is what they are drawn for, such as the prompt and the answers that are compared. All, in their order,
@@ -93,3 +97,8 @@ def drawn(principles: Sequence[Principle], count: int, key: str, seed: int = 0) 
         return list(principles)
     digest = hashlib.sha256(f"{seed} {key}".encode()).digest()
     return random.Random(digest).sample(list(principles), count)
+
+
+def key_of(prompt: Text, answers: Sequence[str]) -> str:
+    """What principles are drawn by: the prompt and the answers, in whatever order they stand."""
+    return json.dumps([text_to_json(prompt), *sorted(answers)])

@@ -9,12 +9,12 @@ orders count for their winner, agreement is the verdict and disagreement a tie.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import exp, isfinite, log
+from math import exp, isfinite, isnan, log
 from typing import ClassVar, Protocol
 
-import torch
 from torch import Tensor
 
 from accord.feedback.reward import Reward, score_texts
@@ -98,9 +98,10 @@ class RewardJudge:
 
 
 def _higher(scores: Tensor) -> list[Verdict]:
-    """From the rewards (2P,) of all firsts and then all seconds."""
+    """From the rewards (2P,) of all firsts and then all seconds; NaN has no verdict, and is no tie."""
     first, second = scores.tensor_split(2)
-    return [Verdict(0.5 + 0.5 * sign) for sign in torch.sign(first - second).tolist()]
+    gaps = (first - second).tolist()
+    return [invalid_gap(gap) if isnan(gap) else Verdict(outcome(gap)) for gap in gaps]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,26 @@ class Orders:
         return Orders(Verdict(None if p is None else 1 - p, self.forward.reason))
 
 
+def faults(verdicts: Iterable[Verdict]) -> Counter[str]:
+    """How many verdicts are invalid for which kind of reason, which is what it begins with."""
+    reasons = (v.reason.removeprefix(SWAPPED) for v in verdicts if v.first_wins is None)
+    return Counter(reason.partition(":")[0] for reason in reasons)
+
+
+def pooled(verdicts: Sequence[Verdict]) -> Verdict:
+    """Several judges' verdicts on one pair: the mean of the log-odds of those that are valid.
+
+    Verdicts of 0 and 1 have no log-odds; where one of them is among the valid, it is the mean of the probabilities.
+    Invalid, for the first one's reason, where all are.
+    """
+    known = [v.first_wins for v in verdicts if v.first_wins is not None]
+    if not known:
+        return verdicts[0]
+    if not all(0 < p < 1 for p in known):
+        return Verdict(sum(known) / len(known))
+    return Verdict(1 / (1 + exp(sum(log(1 - p) - log(p) for p in known) / len(known))))
+
+
 class BothOrders:
     """A judge that asks another for every pair in both orders, and combines them (`Orders.verdict`).
 
@@ -161,11 +182,14 @@ class BothOrders:
         self.made_of = (judge,)
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        return [orders.verdict for orders in self.of_texts(comparisons)]
+
+    def of_texts(self, comparisons: Sequence[Comparison]) -> list[Orders]:
+        """What the judge says of every pair of texts, order by order; it is called once."""
         if getattr(self.judge, "symmetric", False):
-            return self.judge(comparisons)
-        swapped = [c.swapped for c in comparisons]
-        verdicts, n = self.judge([*comparisons, *swapped]), len(comparisons)
-        return [Orders(*both).verdict for both in zip(verdicts[:n], verdicts[n:], strict=True)]
+            return [Orders(verdict) for verdict in self.judge(comparisons)]
+        verdicts, n = self.judge([*comparisons, *(c.swapped for c in comparisons)]), len(comparisons)
+        return [Orders(*both) for both in zip(verdicts[:n], verdicts[n:], strict=True)]
 
     def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
         return [orders.verdict for orders in self.orders(first, second)]

@@ -10,6 +10,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,18 @@ from accord.engine.config import TemplateOptions
 from accord.engine.load import load_classifier, load_reward_model
 from accord.engine.models import AnyModel, Model, PreferenceNetwork
 from accord.errors import InputError, UsersFault, nearest, users_code
-from accord.feedback.ai import AIJudge, ai_judge
+from accord.feedback.ai import AIJudge, ai_judge, ai_reward
+from accord.feedback.asking import with_progress
 from accord.feedback.combine import Combined, ensemble, weighted
 from accord.feedback.formula import VERIFIERS, WORLDS, kind_of, terms
 from accord.feedback.functions import FunctionJudge, FunctionReward, RemoteReward, signature_of
 from accord.feedback.judge import Judge, RewardJudge, ScoreJudge
 from accord.feedback.learned import Learned, LearnedJudge, LearnedReward
+from accord.feedback.options import JudgeOptions
 from accord.feedback.people import Recorded, Simulated
+from accord.feedback.ranking import RankingJudge
 from accord.feedback.reward import Reward, TextReward
+from accord.feedback.rubric import RubricJudge
 from accord.feedback.verifiers import verifier_named
 from accord.prompting.local import Local
 
@@ -59,7 +64,7 @@ def one_named(name: str, policy: Model | None = None) -> Reward:
         case "verifier":
             return verifier_named(name)
         case "ai":
-            raise InputError(f"{name} compares two answers, and scores none; name it as a judge")
+            return ai_reward(name, dtype=_dtype(policy))
         case "server":
             return RemoteReward(name)
         case "ensemble":
@@ -118,6 +123,43 @@ def judge_named(name: str, policy: Model | None = None) -> Judge:
     return RewardJudge(reward_named(name, policy))
 
 
+def judges_named(
+    names: Sequence[str], given: Mapping[str, Any], *, journal: str, agreement: float | None = None
+) -> dict[str, Judge]:
+    """The judges that a command names, with what it gives of `JudgeOptions`, and a seed; they show how far they are.
+
+    Language models keep journals, which of several judges are numbered as they are named. With an `agreement` they are
+    simulated labelers. Raises InputError where what is given is for others, or a judge is named twice.
+    """
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise InputError(f"the judge {twice} is named twice; name each once.")
+    options = JudgeOptions(**{name: value for name, value in given.items() if name != "seed"})
+    ai = [name for name in names if agreement is None and kind_of(name) == "ai"]
+    of_ai = {field.name for field in fields(JudgeOptions)} - {field.name for field in fields(TemplateOptions)}
+    for name in given:
+        if name in of_ai and not ai:
+            flag = name.replace("_", "-")
+            raise InputError(
+                f"--{flag} is for language models that judge, such as ai:MODEL, and {' and '.join(names)} is none."
+            )
+    judges: dict[str, Judge] = {}
+    for number, name in enumerate(names, start=1):
+        if name in ai:
+            own = dict(given)
+            end = f".{number}" if len(names) > 1 else ""
+            if "journal" in given:
+                own["journal"] = f"{given['journal']}{end}"
+            judges[name] = ai_judge(name, given=own, journal=f"{journal}{end}")
+        elif agreement is None:
+            judges[name] = judge_named(name)
+        else:
+            judges[name] = labeler_named(name, agreement, given.get("seed", 0))
+        if name not in ai:
+            give_template(judges[name], name, options)
+    return {name: with_progress(judge) for name, judge in judges.items()}
+
+
 def labeler_named(name: str, agreement: float, seed: int = 0) -> Simulated:
     """A simulated labeler who agrees with the gold reward of a small world only so often.
 
@@ -158,6 +200,7 @@ def as_measure(measure: Any, policy: Model | None = None) -> Reward | Judge:
                 measure = imported(measure)
             case "ai":
                 measure = ai_judge(measure, dtype=_dtype(policy))
+                measure = measure.rubric if isinstance(measure, RubricJudge) else measure
     return (as_judge if only_compares(measure) else as_reward)(measure, policy)
 
 
@@ -187,7 +230,7 @@ def only_compares(measure: Any) -> bool:
     """Whether it scores no answer alone: a preference model, people, an AI judge, a function of `firsts`, `seconds`."""
     if isinstance(measure, LearnedJudge):
         return isinstance(measure.model, PreferenceNetwork)
-    return isinstance(measure, AIJudge | FunctionJudge | Recorded) or (
+    return isinstance(measure, AIJudge | RankingJudge | FunctionJudge | Recorded) or (
         inspect.isroutine(measure) and _names(measure, "firsts")
     )
 

@@ -166,12 +166,14 @@ def labeled(
     return preferences, Counts(ties=outcomes.count(0.5), invalid=outcomes.count(None))
 
 
-def to_ranking(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> Ranking | None:
+def to_ranking(
+    comparisons: Sequence[Comparison], verdicts: Sequence[Verdict], *, transitive: bool = True
+) -> Ranking | None:
     """The ranking of one prompt's K completions that agrees with the verdict on every pair, or None if there is none.
 
     A completion's standing is its wins, ties half (Copeland's score). If any ranking agrees with all verdicts,
-    ties included, the order of standings is it; people are not always transitive, and then it agrees with none. An
-    invalid verdict leaves the order open, so it gives None too.
+    ties included, the order of standings is it; people are not always transitive, and then it agrees with none, but is
+    given all the same unless `transitive`. An invalid verdict leaves the order open, so it gives None too.
 
     `InputError` unless the comparisons are of one prompt and hold each pair of its completions exactly once.
     """
@@ -184,7 +186,8 @@ def to_ranking(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -
         standing[second] += 1 - won
     order = sorted(set(standing.values()), reverse=True)
     rank = {completion: order.index(score) for completion, score in standing.items()}
-    if None in outcomes or any(outcome(rank[second] - rank[first]) != won for first, second, won in known):
+    differs = any(outcome(rank[second] - rank[first]) != won for first, second, won in known)
+    if None in outcomes or (differs and transitive):
         return None
     return Ranking(comparisons[0].prompt, completions, tuple(rank[completion] for completion in completions))
 

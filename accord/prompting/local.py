@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -40,7 +40,8 @@ class _Asked:
 class Local:
     """A model at hand. Replies are `engine.generate`'s: of the request alone, up to the rounding of the logits.
 
-    The probability of a choice is that of all its tokens, after the prompt. A request for choices whose `max_tokens` is
+    The probability of a choice is that of all its tokens, after the prompt, less that of the choices that it begins, as
+    1 does 10: their tokens follow its own. A request for choices whose `max_tokens` is
     0 has an empty text, and costs one pass. On a CPU each request is such a pass of its own, so that its probabilities
     are the same to the last bit whatever else is asked; elsewhere passes have `tokens_per_pass`. Where the tokenizer
     has no chat template, chats are refused by an InputError.
@@ -136,7 +137,9 @@ class Local:
                 sums = iter(segment_sum(logp, batch.owner, batch.branches).exp().tolist())
                 for tree in batch.trees:
                     request = group[tree.row].request
-                    found[request] = {choice: next(sums) for choice in request.choices}
+                    begun = {branch.tokens: next(sums) for branch in tree.branches}
+                    alone = [_alone(branch.tokens, begun) for branch in tree.branches]
+                    found[request] = dict(zip(request.choices, alone, strict=True))
         return found
 
     def _sampled(self, group: list[_Asked], sampling: Sampling) -> Iterator[Reply]:
@@ -149,6 +152,12 @@ class Local:
                 text = without_reasoning(text)
             is_cut, count = completion.stop == "length", len(completion.tokens)
             yield Reply(text=text, is_cut=is_cut, tokens_in=len(asked.tokens), tokens_out=count)
+
+
+def _alone(tokens: tuple[int, ...], begun: Mapping[tuple[int, ...], float]) -> float:
+    """P(a text begins with these tokens, and with no longer ones of `begun`), from P(it begins with each)."""
+    longer = [other for other in begun if len(other) > len(tokens) and other[: len(tokens)] == tokens]
+    return max(begun[tokens] - sum(_alone(other, begun) for other in longer), 0.0)
 
 
 def before(text: str, stop: Sequence[str]) -> str:

@@ -107,15 +107,15 @@ def _served(options: AskOptions, url: str) -> Prompted:
     return Served(Server(url, options.key, options.insecure), options.model, options)
 
 
-def require_keys_allowed(file: str, options: AskOptions, given: Mapping[str, Any]) -> None:
+def require_keys_allowed(file: str, said: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise InputError where a file, perhaps somebody's, names a key that the command line does not allow.
 
     A server that a file names would be sent whatever the environment holds; what begins with ACCORD_ is meant for that.
     """
-    key = options.key
-    if key is not None and not key.startswith("ACCORD_") and given.get("key") != key:
+    key = said.get("key")
+    if isinstance(key, str) and not key.startswith("ACCORD_") and given.get("key") != key:
         raise InputError(f"{file} asks for the key in {key}: say --key {key} to allow that, or call it ACCORD_{key}.")
-    if options.insecure and not given.get("insecure"):
+    if said.get("insecure") and not given.get("insecure"):
         raise InputError(f"{file} asks for insecure, which only the command line allows: say --insecure.")
 
 

@@ -38,7 +38,9 @@ class Reply:
     is_cut: bool = False
     """Whether the text was ended by `max_tokens`."""
     choices: dict[str, float] | None = field(default=None)
-    """The probability that the reply begins with each choice, as far as the model tells; None where it does not."""
+    """The probability that the reply begins with each choice, as far as the model tells; None where it does not.
+
+    Of one choice that begins another, such as 1 and 10, it is that of the shorter one and not the longer."""
     tokens_in: int = 0
     tokens_out: int = 0
 

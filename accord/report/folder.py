@@ -31,6 +31,7 @@ _EVALUATIONS = {
     "models": "Models side by side, on the same prompts.",
     "comparisons": "A model of preferences on trial.",
     "agreement": "How far annotators agree.",
+    "judge": "A judge beside people.",
     "frontier": "What a nat of distance buys.",
     "overoptimization": "Where more of the reward stops being better.",
     "tasks": "Models on clusters of tasks.",

@@ -23,6 +23,7 @@ from accord.report.synthesis import synthesized
 from accord.report.trial import AgreementSection, trials
 from accord.results import (
     AgreementResult,
+    JudgeResult,
     LearningCurveResult,
     OveroptimizationResult,
     PassesResult,
@@ -74,6 +75,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         tables=tables,
         trials=trials(story),
         agreements=[AgreementSection(stage, result) for stage, result in story.results(AgreementResult)],
+        judges=[result for _, result in story.results(JudgeResult)],
         people=story.results(PeopleResult),
         learning=[(stage, result, _drawn(result)) for stage, result in story.results(LearningCurveResult)],
         tasks=[(stage, result, _models(result)) for stage, result in story.results(TasksResult)],

@@ -16,6 +16,7 @@ from accord.results.base import FILE, Evaluation
 from accord.results.base import Interval as Interval
 from accord.results.comparisons import ComparisonsResult
 from accord.results.frontier import FrontierResult
+from accord.results.judge import JudgeResult
 from accord.results.learning_curve import LearningCurveResult
 from accord.results.models import ModelsResult
 from accord.results.overoptimization import OveroptimizationResult
@@ -28,6 +29,7 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "models": ModelsResult,
     "comparisons": ComparisonsResult,
     "agreement": AgreementResult,
+    "judge": JudgeResult,
     "frontier": FrontierResult,
     "overoptimization": OveroptimizationResult,
     "tasks": TasksResult,

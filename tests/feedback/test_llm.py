@@ -88,7 +88,7 @@ def test_progress_is_told_reply_by_reply() -> None:
     judge = AIJudge(Said(lambda text: letters(len(text) % 100, 100)), ["Be kind.", "Be brief."])
     pairs = [Comparison("Why?", "a" * i, "b") for i in range(1, 6)]
     silent = judge(pairs)
-    judge.counting = counting
+    judge.asker.counting = counting
     assert judge(pairs) == silent == [judge([pair])[0] for pair in pairs]
     assert told[:11] == [("judge", 10, ""), *[1] * 10]
 
@@ -133,7 +133,8 @@ def test_a_model_at_hand_gives_what_transformers_gives(smollm2: Policy) -> None:
     judge = AIJudge(Local(smollm2), ["Be kind."])
     letters = [smollm2.tokenizer.convert_tokens_to_ids(letter) for letter in "AB"]
     for pair, found in zip(pairs, judge(pairs), strict=True):
-        tokens = torch.tensor([encode_prompt(smollm2.tokenizer, judge.request("Be kind.", pair).prompt)])
+        [question] = judge.questions(pair)
+        tokens = torch.tensor([encode_prompt(smollm2.tokenizer, (Message("user", question.text),))])
         with torch.no_grad():
             p = smollm2.network(tokens).logits[0, -1].double().softmax(0)[letters]
         assert found.first_wins == pytest.approx(float(p[0] / p.sum()), abs=1e-5)
@@ -324,5 +325,7 @@ def test_names_that_mean_no_judge(tmp_path: Path) -> None:
         judge_named(str(tmp_path / "none.yaml"))
     with pytest.raises(InputError, match="names no model; write ai:MODEL"):
         judge_named("ai:")
-    with pytest.raises(InputError, match="compares two answers, and scores none; name it as a judge"):
-        reward_named("ai:smollm2 + number")
+    judge = tmp_path / "judge.yaml"
+    judge.write_text("model: smollm2\n")
+    with pytest.raises(InputError, match="compares answers, and scores none: name it as a judge, or give it method"):
+        reward_named(f"{judge} + number")

@@ -140,6 +140,26 @@ AGREEMENT = {
     "warnings": ["bob has labeled fewer than 20 items with cyd."],
 }
 
+JUDGE = {
+    "kind": "judge",
+    "name": "ai:smollm2",
+    "data": "held_out.jsonl",
+    "pairs": 200,
+    "agreement": interval(0.62, 0.07, n=196),
+    "by_source": [{"label": "<b>web", "accuracy": interval(0.7, 0.1, n=90)}],
+    "by_length": [{"label": "-40 to -3", "accuracy": interval(0.41, 0.12, n=49)}],
+    "invalid": interval(0.02, 0.015, n=200),
+    "faults": {"no letter": 4},
+    "first_wins": interval(0.91, 0.04),
+    "order_bias": interval(1.75, 0.3),
+    "inconsistent": interval(0.82, 0.06),
+    "longer": interval(0.66, 0.07),
+    "people_longer": interval(0.53, 0.07),
+    "longer_more": interval(0.13, 0.08),
+    "length_slope": interval(0.22, 0.1),
+    "warnings": ["It prefers the longer answer more often than people do."],
+}
+
 
 def _point(coefficient: float, kl: float, score: float) -> dict[str, Any]:
     return {
@@ -297,6 +317,7 @@ EVERYTHING = {
     "verdict": MODELS,
     "trial": TRIAL,
     "labels": AGREEMENT,
+    "beside": JUDGE,
     "frontier": FRONTIER,
     "turn": OVEROPTIMIZATION,
     "clusters": TASKS,

@@ -35,19 +35,19 @@ def rows(page: Page) -> dict[str, list[str]]:
 
 
 def test_every_kind_of_evaluation_has_its_section(page: Page) -> None:
-    before = ["alarms", "pipeline", "results", "matrix", "comparisons", "learning-curve", "agreement", "tasks"]
-    after = [
-        "passes",
-        "synthesis",
-        "frontier",
-        "overoptimization",
-        "answers",
-        "curves",
-        "samples",
-        "settings",
-        "environment",
-    ]
+    before = ["alarms", "pipeline", "results", "matrix", "comparisons", "judge", "learning-curve", "agreement", "tasks"]
+    after = ["passes", "synthesis", "frontier", "overoptimization", "answers", "curves", "samples", "settings"]
+    after += ["environment"]
     assert list(page.sections) == before + after
+
+
+def test_a_judge_beside_people(page: Page) -> None:
+    table, text = rows(page), words(page, "judge")
+    assert table["ai:smollm2 agrees with people"] == ["62.0% (55.0%–69.0%)", "196"]
+    assert table["of <b>web"][1] == "90" and table["preferred answer longer by -40 to -3 characters"][1] == "49"
+    assert table["Log-odds that standing first adds"] == ["1.75 (1.45 to 2.05)", "0"]
+    assert table["The longer answer wins"][1] == "0.530" and table["Invalid: no letter"] == ["4", "0"]
+    assert "prefers the longer answer more often than people do" in text
 
 
 def test_instructions_that_a_model_made(page: Page) -> None:

@@ -1,0 +1,168 @@
+"""How a language model is asked to judge: by a template, at once or after it has reasoned, with all that it replies.
+
+With reasoning (Lee et al. 2023, arXiv:2309.00267, section 2.1; Wei et al. 2022, arXiv:2201.11903) a question is two
+requests. The first draws the reasoning, bounded in tokens; the second gives it back as the model's own turn and asks
+for the verdict alone, so that the verdict is still read off the probabilities of the options. Reasoning that the bound
+cuts is used as far as it goes, and counted; a model that gives none has an invalid verdict.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any, TypeAlias, TypeVar
+
+from accord.console import counting
+from accord.errors import InputError
+from accord.feedback.reward import lacking
+from accord.prompting.options import account, bare, told
+from accord.prompting.requests import Prompted, Reply, Request
+from accord.records import Message, Prompt, Text
+
+LEAST = 0.01
+"""With less probability on all options together, the model has not understood what it is to choose from."""
+
+Judging = TypeVar("Judging")
+Counting: TypeAlias = Callable[..., AbstractContextManager[Callable[[int], None]]]
+"""What shows how far a judge is: `accord.console.counting`, or the like."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: the text, which after any reasoning is followed by `verdict`, and the options of the reply.
+
+    `room` is what the reply needs in tokens, where that is more than others have.
+    """
+
+    text: str
+    verdict: str
+    options: tuple[str, ...]
+    room: int = 0
+
+
+class Asker:
+    """A language model that is asked by a template; `counting`, silent at first, shows how far it is.
+
+    The template must have a place for each of `needs`, and may have one for each of `knows`; any other is for the row's
+    column of that name. A reply has at most `max_tokens`: 0 where the options' probabilities are enough, which a model
+    at hand always gives. `reasoning` tokens are drawn before it; `cut` of them, of `reasoned`, were cut.
+
+    Raises InputError where the template is none, or lacks a place.
+    """
+
+    def __init__(
+        self,
+        model: Prompted,
+        template: str,
+        *,
+        needs: Sequence[str],
+        knows: Sequence[str] = ("prompt",),
+        max_tokens: int = 0,
+        reasoning: int = 0,
+    ) -> None:
+        self.model, self.template, self.max_tokens, self.reasoning = model, template, max_tokens, reasoning
+        self.names = sorted(set(_places(template, needs)) - {*needs, *knows})
+        self.made_of = (model,)
+        self.counting: Counting = lambda title, total, note: nullcontext(lambda more: None)
+        self.reasoned = self.cut = 0
+
+    def filled(self, columns: Mapping[str, Any], **known: str) -> str:
+        """The template with what is known and the row's columns in its places."""
+        self.check(Prompt("", columns))
+        return "".join(head + said for head, said in self._filled({**columns, **known}))
+
+    def _filled(self, known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """The template's texts, each with what stands behind it."""
+        for head, name, _, _ in Formatter().parse(self.template):
+            said = "" if name is None else known[name]
+            yield head, said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+
+    def check(self, prompt: Prompt, row: int = -1) -> None:
+        """Raise InputError where a row lacks a column that the template has a place for."""
+        for name in self.names:
+            if name not in prompt.columns:
+                raise lacking("the judge's template", name, prompt.columns, row)
+
+    def replies(self, questions: Sequence[Question]) -> list[Reply]:
+        """A reply for each question, in order; InputError where a server answers none."""
+        total = len(questions) * (2 if self.reasoning else 1)
+        with self.counting("judge", total, lambda: account(self.model)) as done:
+            thoughts = self._thoughts(questions, done) if self.reasoning else [None] * len(questions)
+            asked = [
+                Request(prompt=self._prompt(q, thought), max_tokens=max(self.max_tokens, q.room), choices=q.options)
+                for q, thought in zip(questions, thoughts, strict=True)
+                if not isinstance(thought, Reply)
+            ]
+            given = iter(self.model(asked, lambda place, reply: done(1)) if asked else ())
+        replies = [thought if isinstance(thought, Reply) else next(given) for thought in thoughts]
+        if replies and hasattr(bare(self.model), "server") and all(reply.text is None for reply in replies):
+            raise InputError(f"{self.model.name} gave no answer ({replies[0].reason}); see the judge's settings.")
+        return replies
+
+    def _thoughts(self, questions: Sequence[Question], done: Callable[[int], None]) -> list[str | Reply]:
+        """The reasoning on each question, or the reply without a text that stands for its verdict."""
+        requests = [Request(prompt=self._prompt(q), max_tokens=self.reasoning) for q in questions]
+        thoughts: list[str | Reply] = []
+        for reply in self.model(requests, lambda place, reply: done(1)):
+            if reply.text is not None and reply.text.strip():
+                self.reasoned, self.cut = self.reasoned + 1, self.cut + reply.is_cut
+                thoughts.append(reply.text.strip())
+            else:
+                reason = reply.reason or f"no reasoning: the judge gave none within {self.reasoning} tokens"
+                thoughts.append(Reply(text=None, reason=reason))
+        return thoughts
+
+    def _prompt(self, question: Question, thought: str | Reply | None = None) -> Text:
+        """A chat, or a text where the model reads no chats: the question, and its reasoning where there is one."""
+        turns = [question.text] if thought is None else [question.text, str(thought), question.verdict]
+        if not getattr(bare(self.model), "has_template", True):
+            return "".join(f"{turn}\n\n" for turn in turns)
+        return tuple(Message("assistant" if i % 2 else "user", turn) for i, turn in enumerate(turns))
+
+    def told(self) -> Iterator[str]:
+        """Lines that say what became of the requests."""
+        if self.cut:
+            yield (
+                f"{self.cut:,} of {self.reasoned:,} reasonings were cut at {self.reasoning} tokens, and used as far as "
+                "they go"
+            )
+        yield from told(self.model)
+
+
+def _places(template: str, needs: Sequence[str]) -> set[str]:
+    """The names of a template's places; InputError where it lacks one, or is no template."""
+    try:
+        parts = [(name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template)]
+    except ValueError as error:
+        raise InputError(f"the judge's template is none ({error}); a brace of the text is written twice.") from None
+    places = {name for name, _, _ in parts if name is not None}
+    wrong = next(
+        (n for n, spec, how in parts if n is not None and (spec or how or not re.fullmatch(r"[\w -]+", n))), None
+    )
+    if wrong is not None:
+        raise InputError(
+            f"the judge's template has {{{wrong}}}, which is no name; a brace of the text is written twice."
+        )
+    for name in needs:
+        if name not in places:
+            raise InputError(f"the judge's template has no place for {{{name}}}.")
+    return places
+
+
+def askers_in(judge: Any) -> Iterator[Asker]:
+    """The language models that are asked, of all that a judge or a reward is made of."""
+    if isinstance(judge, Asker):
+        yield judge
+    for part in getattr(judge, "made_of", ()):
+        yield from askers_in(part)
+
+
+def with_progress(judge: Judging) -> Judging:
+    """The judge; one that takes its time, of a language model, shows from now on how far it is."""
+    for asker in askers_in(judge):
+        asker.counting = counting
+    return judge
