@@ -1,3 +1,4 @@
+from .cli.critique import critique as critique
 from .cli.doctor import doctor as doctor
 from .cli.instruct import instruct as instruct
 from .cli.label import aggregate as aggregate

@@ -72,6 +72,13 @@ COMMANDS: dict[str, Command] = {
         result="demonstrations.jsonl",
         goes_on=True,
     ),
+    "critique": Command(
+        "accord.cli.critique:critique",
+        "have a model criticize and revise its answers by a constitution",
+        leaves=("demonstrations.jsonl", "preferences.jsonl", "critiques.jsonl", "evaluation.json"),
+        result="demonstrations.jsonl",
+        goes_on=True,
+    ),
     "label": Command("accord.cli.label:label", "have a judge compare completions", file="comparisons.jsonl"),
     "aggregate": Command(
         "accord.cli.label:aggregate",

@@ -37,6 +37,7 @@ _EVALUATIONS = {
     "passes": "How often samples are right.",
     "people": "What people answered.",
     "synthesis": "Instructions that a model made.",
+    "critique": "Answers that a model revised by a constitution.",
 }
 
 

@@ -15,6 +15,7 @@ from accord.results.agreement import AgreementResult
 from accord.results.base import FILE, Evaluation
 from accord.results.base import Interval as Interval
 from accord.results.comparisons import ComparisonsResult
+from accord.results.critique import CritiqueResult
 from accord.results.frontier import FrontierResult
 from accord.results.models import ModelsResult
 from accord.results.overoptimization import OveroptimizationResult
@@ -33,6 +34,7 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "passes": PassesResult,
     "people": PeopleResult,
     "synthesis": SynthesisResult,
+    "critique": CritiqueResult,
 }
 """The class of the answer to every question."""
 
@@ -89,4 +91,4 @@ def parse(value: Mapping[str, Any], source: str | Path = FILE) -> Evaluation:
 
 def _writer(kind: str) -> str:
     """The command that writes answers of a kind."""
-    return "instruct" if kind == "synthesis" else f"evaluate {kind}"
+    return {"synthesis": "instruct", "critique": "critique"}.get(kind, f"evaluate {kind}")

@@ -30,12 +30,14 @@ class Question:
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     is_greedy: bool = False
+    chat: tuple[Message, ...] = ()
+    """The chat that is asked, where it is more than one message."""
 
     def prompt(self, is_chat: bool) -> Text:
         """The prompt in one of the two forms."""
         parts = (self.task, self.shown, self.ask if is_chat else self.cue)
         if is_chat:
-            return (Message("user", "\n\n".join(filter(None, parts))),)
+            return self.chat or (Message("user", "\n\n".join(filter(None, parts))),)
         return "\n\n".join(filter(None, parts[:2])) + (f"\n{self.cue}" if self.cue else "")
 
 
