@@ -12,7 +12,7 @@ RUN = (
 
 WORLD = (
     "init", "corpus.jsonl", "demonstrations.jsonl", "prompts.jsonl", "train.jsonl", "heldout.jsonl", "heldout-?.jsonl",
-    "tasks",
+    "critiques.jsonl", "constitution.yaml", "tasks",
 )  # fmt: skip
 """What a small world leaves."""
 

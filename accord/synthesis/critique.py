@@ -22,13 +22,16 @@ from typing import Any
 from accord.data.messages import read_text
 from accord.feedback.constitution import Principle, drawn
 from accord.records import Demonstration, Message, Preference, Text, show, text_to_json
+from accord.synthesis.filters import SIMILAR
 from accord.synthesis.questions import Answer, Asker, Question
+from accord.synthesis.similarity import Compared, words
 
 FAULTS = {
     "no reply": "there is none: the prompt is too long, or the server gives none",
     "cut": "it was cut off",
     "empty": "it has no letter and no digit",
     "echo": "it repeats the prompt, the principle or the critique",
+    "copied": "its ROUGE-L to an example that the text began with is .7 or more",
     "no critique": "the critique has one of the faults above, but for being cut off, and no revision was asked for",
     "no answer": "there is no first answer to revise",
 }
@@ -76,6 +79,7 @@ EXAMPLES = (
 )
 """What a text that is to be continued begins with."""
 
+_SHOWN = [words(text) for one in EXAMPLES for text in (one.answer, one.said, one.revised)]
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "Note", "developer": "Note", "tool": "Tool"}
 _ASKED = {"critique": ("Critique request", "Critique"), "revision": ("Revision request", "Revision")}
 _END = "\n\n---\n\n"
@@ -150,7 +154,7 @@ class Critic:
         questions = [Question("", _text(prompt, ()), "Assistant:", chat=_chat(prompt), stop=STOP) for prompt in prompts]
         for chain, said in zip(chains, self._asked(questions, f"{number} answers"), strict=True):
             fault, text = _fault(said, _last(chain.prompt)), said.text or ""
-            is_there = fault in ("", "cut", "echo")
+            is_there = fault in ("", "cut", "echo", "copied")
             chain.add(text if is_there else "", fault, "" if is_there else text or said.reason)
         for i in range(1, self.rounds + 1):
             self._revise(chains, i, number)
@@ -208,6 +212,8 @@ def _fault(said: Answer, *texts: str) -> str:
         return "empty"
     if _plain(said.text) in map(_plain, texts):
         return "echo"
+    if Compared(said.text).nearest(_SHOWN) >= SIMILAR:
+        return "copied"
     return "cut" if said.is_cut else ""
 
 
