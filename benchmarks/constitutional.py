@@ -3,7 +3,7 @@
     python benchmarks/constitutional.py [--seeds 0 1 2] [--out runs/constitutional]
 
 For each seed, benchmarks/constitutional.yaml makes a small model of the café that answers, criticizes and revises, has
-it revise its answers to 2,000 prompts by the café's constitution, and tunes it on the last revisions (SL-CAI). That
+it revise its answers to 1,000 prompts by the café's constitution, and tunes it on the last revisions (SL-CAI). That
 model's samples are compared by the one that it began as: a principle is drawn for each comparison, and of each answer
 it is asked what it says by that principle. A reward model learns from these verdicts, and PPO optimizes SL-CAI against
 it (RL-CAI). No stage sees the gold reward, which scores all answers to 400 prompts held out. What has been run is taken

@@ -21,7 +21,7 @@ class RevisionRow(Record):
     unchanged: int = 0
     """Revisions that say the same again."""
     faults: dict[str, int] = {}
-    """Replies that could not be used, by what was wrong with them."""
+    """Replies by what was wrong with them."""
     cut_critiques: int = 0
     """Critiques that were cut off, and used all the same."""
     words: MaybeInterval = None
@@ -75,7 +75,7 @@ class CritiqueResult(Evaluation):
     demonstrations: int
     """Prompts whose last answer had no fault, and is a demonstration."""
     pairs: int
-    """Of these, those whose last answer differs from the first, and is preferred to it."""
+    """Of these, those whose first answer had none either and differs from the last, which is preferred to it."""
     compared: list[str] = []
     """The scores that are the share of answers that a judge prefers to the first."""
     revisions: list[RevisionRow]
@@ -87,7 +87,7 @@ class CritiqueResult(Evaluation):
         """Every revision's faults, length and scores; what revisions by each principle gained."""
         names = list(self.revisions[0].scores)
         heads = [head for name in names for head in (escape(called(name)), "over the first")]
-        grid = Table("revision", "changed", "unchanged", "cannot be used", "words", *heads)
+        grid = Table("revision", "changed", "unchanged", "with a fault", "words", *heads)
         for row in self.revisions:
             faults = ", ".join(f"{count:,} {fault}" for fault, count in row.faults.items())
             cells = [shown(of.get(name)) for name in names for of in (row.scores, row.gains)]

@@ -35,7 +35,7 @@ FAULTS = {
     "no critique": "the critique has one of the faults above, but for being cut off, and no revision was asked for",
     "no answer": "there is no first answer to revise",
 }
-"""What may be wrong with a reply; the answer before it is kept then."""
+"""What may be wrong with a reply. The answer before it is kept then; a first answer is revised all the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from accord.synthesis.statistics import mean
 
 EXAMPLES = 8
 HALF = 0.5
-"""With a larger share of replies that cannot be used, numbers are of the faults as much as of the revisions."""
+"""With a larger share of replies that have a fault, numbers are of the faults as much as of the revisions."""
 
 Scores = list[list[float | None]]
 """For every chain, the score of each of its answers; None where it has none."""
@@ -91,8 +91,8 @@ def summarize(
 
 
 def is_pair(chain: Chain) -> bool:
-    """Whether its last answer is a revision that differs from its first."""
-    return bool(chain.answers[0]) and chain.is_usable and is_changed(chain.answers[0], chain.answers[-1])
+    """Whether its last answer is a revision that differs from its first, and neither had a fault."""
+    return not chain.faults[0] and is_changed(chain.answers[0], chain.answers[-1])
 
 
 def _revision(number: int, chains: Sequence[Chain], scores: Mapping[str, Scores]) -> RevisionRow:
@@ -146,6 +146,6 @@ def _warnings(rows: Sequence[RevisionRow], prompts: int) -> list[str]:
         bad = sum(row.faults.values())
         if bad > HALF * prompts:
             kinds = ", ".join(f"{count:,} {name}" for name, count in row.faults.items())
-            what = f"revision {row.number}" if row.number else "the first answers"
-            lines.append(f"{bad:,} of {prompts:,} replies of {what} cannot be used: {kinds}.")
+            what = f"replies of revision {row.number}" if row.number else "first answers"
+            lines.append(f"{bad:,} of {prompts:,} {what} have a fault: {kinds}.")
     return lines
