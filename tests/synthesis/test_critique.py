@@ -35,7 +35,7 @@ def in_turn(*replies: Reply | str) -> Script:
 
 
 def test_a_chat_is_asked_in_turns_of_nothing_but_the_principle() -> None:
-    of = critic(in_turn("Go away.", "It is rude.", "Hello!", "Nothing.", "Hello, dear!"), rounds=2)
+    of = critic(in_turn("Go away.", "It is rude.", "Hello!", "Nothing.", "Revision: Hello, dear!"), rounds=2)
     [chain] = of(["hi"], 0)
     turns = [[(m.role, m.content) for m in request.prompt] for request in requests(of)]  # type: ignore[union-attr]
     asked = [("user", "hi")]
@@ -65,7 +65,7 @@ def test_without_critiques_it_is_asked_for_the_revision_at_once() -> None:
 
 
 def test_a_text_is_continued_after_examples() -> None:
-    of = critic(in_turn(" Go away.", " It is rude.\n", "Revision: Hello!"), is_chat=False)
+    of = critic(in_turn(" Go away.", " It is rude.\n", " Hello!"), is_chat=False)
     prompt = (Message("user", "hi"), Message("assistant", "Yes?"), Message("user", "who are you"))
     [chain] = of([prompt], 0)
     answer, critique, revision = (show(request.prompt) for request in requests(of))
