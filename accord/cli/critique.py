@@ -40,7 +40,7 @@ class CritiqueOptions(RowOptions, AskerOptions):
     """Revisions of each answer, each by a principle drawn for it."""
     direct: bool = False
     """Ask for revisions at once, without critiques."""
-    score: list[str] | None = None
+    score: str | list[str] | None = None
     """What scores every answer: any reward (a model's folder, cafe, module:function ...); of a judge, such as ai:MODEL,
     it is how likely an answer is better than the first. Scores may differ when a folder is gone on with."""
     requests: int = 32
@@ -51,8 +51,13 @@ class CritiqueOptions(RowOptions, AskerOptions):
         require_positive(rounds=self.rounds, requests=self.requests)
         if self.principles is not None:
             require_positive(principles=self.principles)
-        if self.score and len(set(self.score)) < len(self.score):
+        if len(set(self.scores)) < len(self.scores):
             raise InputError("--score names one score twice.")
+
+    @property
+    def scores(self) -> list[str]:
+        """The names of the scores."""
+        return [self.score] if isinstance(self.score, str) else list(self.score or [])
 
     def principled(self) -> list[feedback.constitution.Principle]:
         """The principles. Raises InputError where the constitution is none, or has fewer."""
@@ -84,7 +89,7 @@ def critique(data: str | list[str], out: str, **options: Any) -> CritiqueResult:
     principles, prompts, folder = asked.principled(), asked.prompts(data), require_folder(out)
     settings = _settings(asked, data, principles, prompts)
     require_same(folder, settings, places=("data", "constitution"))
-    scores = [synthesis.revisions.Score(name) for name in asked.score or ()]
+    scores = [synthesis.revisions.Score(name) for name in asked.scores]
     for score in scores:
         score.check(prompts)
     critic = synthesis.critique.Critic(

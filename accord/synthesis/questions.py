@@ -85,8 +85,9 @@ class Asker:
     def _answer(self, question: Question, reply: Reply) -> Answer:
         if reply.text is None:
             return Answer(None, reason=reply.reason)
+        text = reply.text.encode("utf-8", "replace").decode()  # a server may send half a character
         has_cue = bool(question.cue) and not self.is_chat
-        return Answer(f"{question.cue} {reply.text.strip()}" if has_cue else reply.text, reply.is_cut)
+        return Answer(f"{question.cue} {text.strip()}" if has_cue else text, reply.is_cut)
 
 
 def is_short(*texts: str) -> bool:
