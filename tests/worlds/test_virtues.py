@@ -66,7 +66,8 @@ def test_which_words_are_against_a_virtue(virtue: Virtue, text: str, places: lis
 
 def test_a_good_answer_is_called_good() -> None:
     soup = Topic("soup")
-    assert KIND.goodness(["the", "soup", "is", "fresh", "and", "bland", "and", "tasty", "."], soup) == 1 / (
+    said = ["the", "soup", "is", "fresh", "and", "bland", "and", "tasty", "."]
+    assert KIND.goodness(said, soup) == 1 / (1 + math.exp(-1))
         1 + math.exp(-1)
     )
     assert TOPIC.goodness(["the", "soup", "."], soup) == 1 / (1 + math.exp(-3))
