@@ -68,8 +68,6 @@ def test_a_good_answer_is_called_good() -> None:
     soup = Topic("soup")
     said = ["the", "soup", "is", "fresh", "and", "bland", "and", "tasty", "."]
     assert KIND.goodness(said, soup) == 1 / (1 + math.exp(-1))
-        1 + math.exp(-1)
-    )
     assert TOPIC.goodness(["the", "soup", "."], soup) == 1 / (1 + math.exp(-3))
     assert TOPIC.goodness(["the", "pie", "."], soup) == 1 / (1 + math.exp(3))
 
