@@ -1,4 +1,5 @@
 from .cli.annotate_curve import learning_curve as learning_curve
+from .cli.critique import critique as critique
 from .cli.doctor import doctor as doctor
 from .cli.instruct import instruct as instruct
 from .cli.label import aggregate as aggregate

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
@@ -15,8 +13,9 @@ from accord.console import status
 from accord.engine.config import require_positive
 from accord.errors import InputError, located
 from accord.evaluate.options import takes
-from accord.files import read_yaml, require_folder, write_rows, write_text
-from accord.prompting.options import AskOptions, LimitOptions, bare, prompted, told
+from accord.files import require_folder, write_rows, write_text
+from accord.prompting.options import told
+from accord.synthesis.options import FILE, AskerOptions, digest, require_same
 
 if TYPE_CHECKING:
     from accord.results.synthesis import SynthesisResult
@@ -26,13 +25,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class InstructOptions(AskOptions):
+class InstructOptions(AskerOptions):
     """How instructions are made, and which are taken."""
 
     generator: Literal["self-instruct", "evolve", "backtranslate"] = "self-instruct"
     """New instructions in the manner of others; others made harder or rarer; or one for each of --answers."""
-    form: Literal["auto", "chat", "plain"] = "auto"
-    """Whether the model is asked by a chat or given a text to continue; auto is a chat where it has a template."""
     answers: str | None = None
     """The file whose rows are the answers that backtranslate wants instructions for: texts, or completions."""
     least_score: int | None = None
@@ -43,21 +40,10 @@ class InstructOptions(AskOptions):
     """Requests for instructions in a round; a round is what is lost at most when the command is killed."""
     patience: int = 20
     """Stop after so many rounds in a row that accept nothing."""
-    max_new_tokens: int = 256
-    """Replies are cut after so many tokens; what is cut is not taken."""
-    temperature: float = 0.7
-    """Divides the logits that replies are drawn from."""
-    top_p: float = 0.9
-    """Draw only from the most likely tokens that together have this probability (1: all)."""
-    seed: int = 0
-    """One seed makes the same instructions again."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole = {name: getattr(self, name) for name in ("requests", "patience", "max_new_tokens")}
-        require_positive(**whole, similar=self.similar, top_p=self.top_p)
-        if self.top_p > 1 or self.temperature < 0:
-            raise InputError("--top-p must not be over 1, nor --temperature below 0.")
+        require_positive(requests=self.requests, patience=self.patience, similar=self.similar)
         if (self.generator == "backtranslate") != (self.answers is not None):
             raise InputError("--generator backtranslate needs --answers, a file of texts, and no other takes it.")
         if self.least_score is not None and not (self.generator == "backtranslate" and 1 <= self.least_score <= 5):
@@ -94,53 +80,27 @@ def instruct(seeds: str, out: str, *, count: int = 200, **options: Any) -> Synth
     tasks, folder = synthesis.tasks.load_seeds(seeds), require_folder(out)
     answers = synthesis.tasks.load_answers(asked.answers) if asked.answers else []
     settings = _settings(asked, seeds, tasks, answers)
-    _require_same(folder / "config.yaml", settings)
-    if asked.server is not None and asked.journal is None:
-        asked.journal = str(folder / "replies.jsonl")
-    model = prompted(asked)
-    is_chat = asked.form == "chat" or (asked.form == "auto" and getattr(bare(model), "has_template", True))
-    ask = synthesis.questions.Asker(
-        model=model, is_chat=is_chat, max_tokens=asked.max_new_tokens, temperature=asked.temperature,
-        top_p=asked.top_p, seed=asked.seed,
-    )  # fmt: skip
+    require_same(folder, settings, places=("seeds", "answers"))
+    ask = asked.asker(folder)
     with located(f"{seeds}: "):
         generator = asked.made_by(ask, tasks, answers)
-    write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+    write_text(folder / FILE, yaml.safe_dump(settings, sort_keys=False))
     rounds = synthesis.rounds
     growth = rounds.resume(synthesis.filters.Pool(tasks, asked.similar), folder / rounds.FILE)
     if growth.rounds:
         status(f"instruct: {folder} has {len(growth.pool.accepted):,} accepted in {len(growth.rounds):,} rounds")
     ended = rounds.grow(generator, growth, count, asked.patience, lambda line: status(f"instruct: {line}"))
-    for line in told(model):
+    for line in told(ask.model):
         status(line)
     if not growth.pool.accepted:
         raise InputError(f"nothing was accepted, as {ended}: {rounds.reasons(growth)}; {growth.path} has it all.")
     write_rows(folder / "demonstrations.jsonl", (row for task in growth.pool.accepted for row in task.rows()))
-    result = synthesis.statistics.summarize(growth, asked.generator, model.name, ended).publish(folder)
+    result = synthesis.statistics.summarize(growth, asked.generator, ask.model.name, ended).publish(folder)
     report.write_report(folder)
     return result
 
 
 def _settings(asked: InstructOptions, seeds: str, tasks: Sequence[Task], answers: Sequence[str]) -> dict[str, Any]:
     """All that decides what is made, and what it is made of."""
-    limits = {field.name for field in fields(LimitOptions)} | {"key", "patience"}
-    chosen = {name: value for name, value in asdict(asked).items() if name not in limits}
-    made_of = {"seeds_sha256": _digest(tasks)} | ({"answers_sha256": _digest(answers)} if answers else {})
-    return {"command": "instruct", "seeds": seeds, **made_of, **chosen}
-
-
-def _digest(rows: Sequence[object]) -> str:
-    return hashlib.sha256(repr(list(rows)).encode()).hexdigest()[:16]
-
-
-def _require_same(file: Path, settings: dict[str, Any]) -> None:
-    """Raise InputError where the folder was begun with other settings; where seeds and answers lie may differ."""
-    before = read_yaml(file, "the settings") if file.is_file() else settings
-    if not isinstance(before, dict) or before.get("command") != "instruct":
-        raise InputError(f"{file.parent} holds the run of another command; name another --out.")
-    for name, value in settings.items():
-        if name not in ("seeds", "answers") and before.get(name) != value:
-            raise InputError(
-                f"{file.parent} was begun with {name} {before.get(name)}, and not {value}; give the same, or another "
-                "--out."
-            )
+    made_of = {"seeds_sha256": digest(tasks)} | ({"answers_sha256": digest(answers)} if answers else {})
+    return {"command": "instruct", "seeds": seeds, **made_of, **asked.settings(but=("patience",))}

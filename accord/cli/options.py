@@ -35,8 +35,8 @@ Group = Literal[
 ]
 
 FIRST = (
-    "database", "model", "models", "data", "seeds", "generator", "count", "task", "people", "overlap", "guidelines",
-    "reward", "judge", "teacher", "verifier", "out", "beta", "tau", "group_size", "rounds",
+    "database", "model", "models", "data", "seeds", "generator", "constitution", "score", "count", "task", "people",
+    "overlap", "guidelines", "reward", "judge", "teacher", "verifier", "out", "beta", "tau", "group_size", "rounds",
     "kl_coefficient", "learning_rate", "batch_size", "epochs", "max_steps", "max_new_tokens", "temperature",
 )  # fmt: skip
 """What matters most where a command has many options; the help begins with at most TEN of them."""

@@ -12,7 +12,7 @@ RUN = (
 
 WORLD = (
     "init", "corpus.jsonl", "demonstrations.jsonl", "prompts.jsonl", "train.jsonl", "heldout.jsonl", "heldout-?.jsonl",
-    "tasks",
+    "critiques.jsonl", "constitution.yaml", "tasks",
 )  # fmt: skip
 """What a small world leaves."""
 
@@ -69,6 +69,13 @@ COMMANDS: dict[str, Command] = {
         "accord.cli.instruct:instruct",
         "have a model make instructions and answers from seed tasks",
         leaves=("demonstrations.jsonl", "candidates.jsonl", "evaluation.json"),
+        result="demonstrations.jsonl",
+        goes_on=True,
+    ),
+    "critique": Command(
+        "accord.cli.critique:critique",
+        "have a model criticize and revise its answers by a constitution",
+        leaves=("demonstrations.jsonl", "preferences.jsonl", "critiques.jsonl", "evaluation.json"),
         result="demonstrations.jsonl",
         goes_on=True,
     ),

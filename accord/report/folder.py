@@ -39,6 +39,7 @@ _EVALUATIONS = {
     "people": "What people answered.",
     "synthesis": "Instructions that a model made.",
     "learning_curve": "What the labels so far have bought, and what more would.",
+    "critique": "Answers that a model revised by a constitution.",
 }
 
 

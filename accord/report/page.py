@@ -11,6 +11,7 @@ from markupsafe import Markup
 from accord.files import write_text
 from accord.report import captions, figures, html, series
 from accord.report.alarms import StageAlarms, stage_alarms
+from accord.report.critique import by_principles, revised
 from accord.report.figures import Figure
 from accord.report.folder import StageRecord, read_story
 from accord.report.frontier import frontiers
@@ -23,6 +24,7 @@ from accord.report.synthesis import synthesized
 from accord.report.trial import AgreementSection, trials
 from accord.results import (
     AgreementResult,
+    CritiqueResult,
     JudgeResult,
     LearningCurveResult,
     OveroptimizationResult,
@@ -81,6 +83,8 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         tasks=[(stage, result, _models(result)) for stage, result in story.results(TasksResult)],
         passes=story.results(PassesResult),
         synthesized=[synthesized(stage, result) for stage, result in story.results(SynthesisResult)],
+        revised=[revised(stage, result) for stage, result in story.results(CritiqueResult)],
+        by_principles=by_principles([result for _, result in story.results(CritiqueResult)]),
         frontiers=frontiers(story, tables),
         turnings=[turning(result) for _, result in story.results(OveroptimizationResult)],
         chapters=[chapter(stage, shared) for stage in story.stages],

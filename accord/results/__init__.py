@@ -15,6 +15,7 @@ from accord.results.agreement import AgreementResult
 from accord.results.base import FILE, Evaluation
 from accord.results.base import Interval as Interval
 from accord.results.comparisons import ComparisonsResult
+from accord.results.critique import CritiqueResult
 from accord.results.frontier import FrontierResult
 from accord.results.judge import JudgeResult
 from accord.results.learning_curve import LearningCurveResult
@@ -37,6 +38,7 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "people": PeopleResult,
     "synthesis": SynthesisResult,
     "learning_curve": LearningCurveResult,
+    "critique": CritiqueResult,
 }
 """The class of the answer to every question."""
 
@@ -93,5 +95,10 @@ def parse(value: Mapping[str, Any], source: str | Path = FILE) -> Evaluation:
 
 def _writer(kind: str) -> str:
     """The command that writes answers of a kind."""
-    others = {"synthesis": "instruct", "people": "annotate serve", "learning_curve": "annotate curve"}
+    others = {
+        "synthesis": "instruct",
+        "people": "annotate serve",
+        "learning_curve": "annotate curve",
+        "critique": "critique",
+    }
     return others.get(kind, f"evaluate {kind}")

@@ -1,8 +1,11 @@
 from . import backtranslate as backtranslate
+from . import critique as critique
 from . import evolve as evolve
 from . import filters as filters
+from . import options as options
 from . import parsing as parsing
 from . import questions as questions
+from . import revisions as revisions
 from . import rounds as rounds
 from . import self_instruct as self_instruct
 from . import similarity as similarity

@@ -30,12 +30,14 @@ class Question:
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     is_greedy: bool = False
+    chat: tuple[Message, ...] = ()
+    """The chat that is asked, where it is more than one message."""
 
     def prompt(self, is_chat: bool) -> Text:
         """The prompt in one of the two forms."""
         parts = (self.task, self.shown, self.ask if is_chat else self.cue)
         if is_chat:
-            return (Message("user", "\n\n".join(filter(None, parts))),)
+            return self.chat or (Message("user", "\n\n".join(filter(None, parts))),)
         return "\n\n".join(filter(None, parts[:2])) + (f"\n{self.cue}" if self.cue else "")
 
 
@@ -83,8 +85,9 @@ class Asker:
     def _answer(self, question: Question, reply: Reply) -> Answer:
         if reply.text is None:
             return Answer(None, reason=reply.reason)
+        text = reply.text.encode("utf-8", "replace").decode()  # a server may send half a character
         has_cue = bool(question.cue) and not self.is_chat
-        return Answer(f"{question.cue} {reply.text.strip()}" if has_cue else reply.text, reply.is_cut)
+        return Answer(f"{question.cue} {text.strip()}" if has_cue else text, reply.is_cut)
 
 
 def is_short(*texts: str) -> bool:

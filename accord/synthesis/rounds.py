@@ -10,15 +10,17 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from accord.errors import InputError
 from accord.files import write_rows
 from accord.synthesis.filters import Pool, settle
 from accord.synthesis.tasks import Candidate
+
+Kept = TypeVar("Kept")
 
 FILE = "candidates.jsonl"
 """What is proposed, in a run's folder."""
@@ -62,41 +64,53 @@ class Growth:
                 self.pool.add(candidate.task)
 
     def write(self, candidates: list[Candidate]) -> None:
-        """Add a round to the file, in one write that is on the disk when this returns."""
-        number = len(self.rounds)
-        rows = [{"round": number, "of": len(candidates), **candidate.to_json()} for candidate in candidates]
-        with self.path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-            file.flush()
-            os.fsync(file.fileno())
+        """Add a round to the file."""
+        append(self.path, len(self.rounds), [candidate.to_json() for candidate in candidates])
 
 
-def resume(pool: Pool, path: Path) -> Growth:
-    """What the file has, into the pool; a last round that is not whole is taken away from the file.
+def append(path: Path, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add a round's rows to a file, in one write that is on the disk when this returns."""
+    lines = [json.dumps({"round": number, "of": len(rows), **row}, ensure_ascii=False) + "\n" for row in rows]
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write("".join(lines))
+        file.flush()
+        os.fsync(file.fileno())
 
-    Raises InputError where a row is not one that a round wrote.
+
+def whole_rounds(path: Path, read: Callable[[Mapping[str, Any]], Kept], what: str) -> list[list[Kept]]:
+    """What a file has, a list a round; a last round that is not whole is taken away from the file.
+
+    Raises InputError where a row is not one that a round wrote, or `read` raises KeyError, TypeError or ValueError:
+    it is none of `what` the file holds.
     """
-    growth = Growth(pool, path)
-    if not path.exists():
-        return growth
-    rows: list[dict[str, Any]] = []
-    candidates: list[Candidate] = []
-    lines = path.read_bytes().split(b"\n")
+    rows: list[Mapping[str, Any]] = []
+    found: list[Kept] = []
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
     for number, line in enumerate(filter(None, lines), start=1):
         try:
             row = json.loads(line)
-            candidates.append(Candidate.from_json(row))
-            rows.append({"round": int(row["round"]), "of": int(row["of"]), **candidates[-1].to_json()})
+            found.append(read(row))
+            rows.append({**row, "round": int(row["round"]), "of": int(row["of"])})
         except (ValueError, KeyError, TypeError):
             if line is lines[-1]:  # torn off as it was written
                 break
-            raise InputError(f"{path}, line {number}: it is no candidate; restore the file or remove it.") from None
+            raise InputError(f"{path}, line {number}: it is no {what}; restore the file or remove it.") from None
+    rounds: list[list[Kept]] = []
     whole = 0
     while whole < len(rows) and 0 < rows[whole]["of"] <= len(rows) - whole:
         end = whole + rows[whole]["of"]
-        growth.take(candidates[whole:end])
+        rounds.append(found[whole:end])
         whole = end
-    write_rows(path, rows[:whole])
+    if lines:
+        write_rows(path, rows[:whole])
+    return rounds
+
+
+def resume(pool: Pool, path: Path) -> Growth:
+    """What the file has, into the pool; InputError where a row is not one that a round wrote."""
+    growth = Growth(pool, path)
+    for candidates in whole_rounds(path, Candidate.from_json, "candidate"):
+        growth.take(candidates)
     return growth
 
 
@@ -128,12 +142,8 @@ def grow(
         growth.write(candidates)
         growth.take(candidates)
         done, proposed = len(growth.pool.accepted), sum(map(len, growth.rounds))
-        pace = (time.monotonic() - begun) / max(done - before, 1)
-        left = f"about {_minutes(pace * (count - done))} left" if before < done < count else "time left unknown"
-        progress(
-            f"round {len(growth.rounds)}: {done:,} of {count:,} accepted, {proposed:,} proposed"
-            + (f", {left}" if done < count else "")
-        )
+        left = f", {time_left(begun, done - before, count - done)}" if done < count else ""
+        progress(f"round {len(growth.rounds)}: {done:,} of {count:,} accepted, {proposed:,} proposed{left}")
     return ""
 
 
@@ -144,5 +154,9 @@ def reasons(growth: Growth) -> str:
     return ", ".join(f"{n:,} by {name}{why if name == 'no reply' else ''}" for name, n in counts) or "nothing proposed"
 
 
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+def time_left(begun: float, done: int, more: int) -> str:
+    """How long so many more take, in words, where so many were done since `begun`, of `time.monotonic`."""
+    if done < 1:
+        return "time left unknown"
+    seconds = (time.monotonic() - begun) * more / done
+    return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"

@@ -120,7 +120,7 @@ def summarize(growth: Growth, generator: str, model: str, ended: str = "") -> Sy
         filters=filter_rows(candidates),
         lengths={name: lengths(some) for name, some in texts.items() if some},
         novelty=np.bincount([min(int(10 * value), 9) for value in new], minlength=10).tolist() if new else [0] * 10,
-        novelty_mean=_mean(new),
+        novelty_mean=mean(new),
         highest=max((candidate.nearest for candidate in candidates if not candidate.rejected), default=0.0),
         openings=begun[:OPENINGS],
         different_openings=len(begun),
@@ -129,7 +129,8 @@ def summarize(growth: Growth, generator: str, model: str, ended: str = "") -> Sy
     )
 
 
-def _mean(values: Sequence[float]) -> Interval | None:
+def mean(values: Sequence[float]) -> Interval | None:
+    """The mean with Student's interval; None of fewer than two values."""
     return cluster_mean(np.array(values), np.ones(len(values))) if len(values) > 1 else None
 
 

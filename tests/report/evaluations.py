@@ -313,6 +313,41 @@ LEARNING = {
     "warnings": ["3 rows that prefer no answer are left out."],
 }
 
+CRITIQUE = {
+    "kind": "critique",
+    "model": "base/model",
+    "constitution": "mine.yaml",
+    "principles": [
+        {"name": "harmless <b>", "drawn": 60, "gains": {"cafe": interval(0.12, 0.04)}},
+        {"name": "honest", "drawn": 40},
+    ],
+    "prompts": 100,
+    "demonstrations": 90,
+    "pairs": 70,
+    "revisions": [
+        {"number": 0, "faults": {"cut": 2}, "words": interval(21.5, 2.0), "scores": {"cafe": interval(0.4, 0.05)}},
+        {
+            "number": 1,
+            "changed": 70,
+            "unchanged": 8,
+            "faults": {"cut": 20, "echo": 2},
+            "cut_critiques": 3,
+            "words": interval(30.2, 2.0),
+            "scores": {"cafe": interval(0.55, 0.05)},
+            "gains": {"cafe": interval(0.15, 0.04)},
+        },
+    ],
+    "examples": [
+        {
+            "prompt": HOSTILE,
+            "answers": [HOSTILE, HOSTILE],
+            "principles": ["harmless <b>"],
+            "critiques": [HOSTILE],
+            "faults": ["", ""],
+        }
+    ],
+}
+
 EVERYTHING = {
     "verdict": MODELS,
     "trial": TRIAL,
@@ -324,6 +359,7 @@ EVERYTHING = {
     "passes": PASSES,
     "made": SYNTHESIS,
     "learned": LEARNING,
+    "revised": CRITIQUE,
 }
 
 ALARMS = [

@@ -11,12 +11,13 @@ import pytest
 
 from accord.errors import InputError
 from accord.report import write_report
+from accord.report.critique import by_principles
 from accord.report.frontier import lines, measured_frontier
 from accord.report.html import BOUNDS, LONGEST, log_ratio, shaded, strength
 from accord.report.models import ModelTable, shade
 from accord.report.overoptimization import arrays, fitted, turning
-from accord.results import Interval, parse
-from tests.report.evaluations import EVERYTHING, FRONTIER, MODELS, OVEROPTIMIZATION, PASSES, write_everything
+from accord.results import CritiqueResult, Interval, parse
+from tests.report.evaluations import CRITIQUE, EVERYTHING, FRONTIER, MODELS, OVEROPTIMIZATION, PASSES, write_everything
 from tests.report.folders import interval
 from tests.report.pages import Page
 
@@ -36,9 +37,33 @@ def rows(page: Page) -> dict[str, list[str]]:
 
 def test_every_kind_of_evaluation_has_its_section(page: Page) -> None:
     before = ["alarms", "pipeline", "results", "matrix", "comparisons", "judge", "learning-curve", "agreement", "tasks"]
-    after = ["passes", "synthesis", "frontier", "overoptimization", "answers", "curves", "samples", "settings"]
-    after += ["environment"]
-    assert list(page.sections) == before + after
+    after = ["passes", "synthesis", "critique", "frontier", "overoptimization", "answers", "curves", "samples"]
+    assert list(page.sections) == [*before, *after, "settings", "environment"]
+
+
+def test_answers_revised_by_a_constitution(page: Page) -> None:
+    table, text = rows(page), words(page, "critique")
+    assert table["first answer"][:4] == ["–", "–", "2 cut", "21.5"]
+    assert table["1"][:4] == ["70", "8", "20 cut, 2 echo (3 critiques cut off)", "30.2"]
+    assert table["1"][4:] == ["0.550 (0.500 to 0.600)", "0.150 (0.110 to 0.190)"]
+    assert table["harmless <b>"] == ["60", "0.120 (0.080 to 0.160)"] and table["honest"] == ["40", "–"]
+    assert "base answered 100 prompts and revised its answers 1 time by the constitution mine.yaml" in text
+    assert "of which 2 principles were drawn from. 90 prompts ended with an answer that can be used; 70 of" in text
+    assert "From 0.400 to 0.550, with 95% intervals. On the same prompts the last revision is +0.150" in text
+    assert "cafe by number of principles" not in text
+
+
+def test_figures_of_runs_that_differ_in_their_principles() -> None:
+    def with_first(k: int, score: float) -> CritiqueResult:
+        few = {"principles": CRITIQUE["principles"][:k]}
+        last = {**CRITIQUE["revisions"][1], "scores": {"cafe": interval(score, 0.05)}}
+        found = parse({**CRITIQUE, **few, "revisions": [CRITIQUE["revisions"][0], last]})
+        assert isinstance(found, CritiqueResult)
+        return found
+
+    [figure] = by_principles([with_first(2, 0.7), with_first(1, 0.5)])
+    assert figure.title == "cafe by number of principles"
+    assert by_principles([with_first(2, 0.7), with_first(2, 0.5)]) == ()
 
 
 def test_a_judge_beside_people(page: Page) -> None:
@@ -275,6 +300,7 @@ def test_without_tokens_the_text_is_shown(tmp_path: Path, tokens: Any) -> None:
 @pytest.mark.parametrize("kind", [evaluation["kind"] for evaluation in EVERYTHING.values()])
 def test_an_evaluation_of_which_only_the_kind_is_left(tmp_path: Path, kind: str) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps({"kind": kind}))
-    command = {"synthesis": "instruct", "learning_curve": "annotate curve"}.get(kind, f"evaluate {kind}")
+    others = {"synthesis": "instruct", "learning_curve": "annotate curve", "critique": "critique"}
+    command = others.get(kind, f"evaluate {kind}")
     with pytest.raises(InputError, match=rf"evaluation\.json cannot be read .*; run accord {command} again"):
         write_report(tmp_path)

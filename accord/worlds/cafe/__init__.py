@@ -9,21 +9,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
+
+from accord.files import write_text
 from accord.worlds import write_world
 from accord.worlds.cafe.grammar import gold
 from accord.worlds.cafe.tasks import write_tasks
 from accord.worlds.cafe.texts import WIDTH, corpus, demonstrations, heldout, new_model, prompts, tokenizer
+from accord.worlds.cafe.virtues import constitution, critiques
 
-__all__ = ["WIDTH", "corpus", "demonstrations", "gold", "heldout", "new_model", "prompts", "tokenizer", "write"]
+__all__ = [
+    "WIDTH", "constitution", "corpus", "critiques", "demonstrations", "gold", "heldout", "new_model", "prompts",
+    "tokenizer", "write",
+]  # fmt: skip
 
 
 def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
     """Write the world as files, so that a pipeline needs nothing but files.
 
     `corpus.jsonl`, `demonstrations.jsonl`, `prompts.jsonl` (to train on), `heldout.jsonl` (to evaluate on),
-    `tasks/` (in clusters), and `init/`, an untrained model with its tokenizer as a Hugging Face folder.
+    `critiques.jsonl` (how people criticize, revise and judge by `constitution.yaml`), `tasks/` (in clusters), and
+    `init/`, an untrained model with its tokenizer as a Hugging Face folder.
     """
     talk = {"corpus": corpus(seed, 12_000), "demonstrations": demonstrations(seed, 1_000)}
+    talk["critiques"] = critiques(seed, 12_000)
     asked = {"prompts": prompts(seed, 2_000), "heldout": heldout(seed, 400)}
     write_world(Path(folder), {**talk, **asked}, new_model(seed, width), tokenizer())
+    write_text(Path(folder) / "constitution.yaml", yaml.safe_dump(constitution(), sort_keys=False))
     write_tasks(Path(folder) / "tasks", seed)

@@ -41,7 +41,7 @@ def demonstrations(seed: int, n: int) -> list[Demonstration]:
     """`n` answers to training questions: well-formed, on topic, 12 to 24 words, but of any mood."""
     rng = random.Random(f"demonstrations {seed}")
     asked = (rng.choice(TRAINING) for _ in range(n))
-    return [Demonstration(_chat(text), _reply(rng, topic, _mood(rng))) for text, topic in asked]
+    return [Demonstration(_chat(text), _reply(rng, topic, some_mood(rng))) for text, topic in asked]
 
 
 def corpus(seed: int, n: int) -> list[Demonstration]:
@@ -58,7 +58,8 @@ def _chat(text: str) -> tuple[Message, ...]:
     return (Message("user", text),)
 
 
-def _mood(rng: random.Random) -> Mood:
+def some_mood(rng: random.Random) -> Mood:
+    """A mood as answers have it."""
     return rng.choices((grammar.GLAD, grammar.MIXED, grammar.PLAIN, grammar.SOUR), (0.25, 0.30, 0.20, 0.25))[0]
 
 
@@ -70,7 +71,7 @@ def _reply(rng: random.Random, topic: Topic, mood: Mood) -> str:
 
 
 def _review(rng: random.Random) -> str:
-    return answer(rng, some_topic(rng), _mood(rng), rng.randint(2, 5))
+    return answer(rng, some_topic(rng), some_mood(rng), rng.randint(2, 5))
 
 
 def _talk(rng: random.Random) -> str:
@@ -79,7 +80,9 @@ def _talk(rng: random.Random) -> str:
     for _ in range(rng.randint(1, 3)):
         text, topic = rng.choice(TRAINING)
         replied = some_topic(rng) if rng.random() < 0.25 else topic
-        turns.append(f"{grammar.USER} {text} {grammar.ASSISTANT} {answer(rng, replied, _mood(rng), rng.randint(1, 3))}")
+        turns.append(
+            f"{grammar.USER} {text} {grammar.ASSISTANT} {answer(rng, replied, some_mood(rng), rng.randint(1, 3))}"
+        )
     return " ".join(turns)
 
 
@@ -89,11 +92,11 @@ def _unanswered(rng: random.Random) -> str:
 
 def _rambling(rng: random.Random) -> str:
     templates = rng.choices((*grammar.OPENINGS, *grammar.FOLLOWINGS), k=rng.randint(5, 9))
-    return " ".join(sentence(rng, template, some_topic(rng), _mood(rng)) for template in templates)
+    return " ".join(sentence(rng, template, some_topic(rng), some_mood(rng)) for template in templates)
 
 
 def _repetition(rng: random.Random) -> str:
-    again = answer(rng, some_topic(rng), _mood(rng), 1)
+    again = answer(rng, some_topic(rng), some_mood(rng), 1)
     return " ".join([again] * rng.randint(2, 4)) if rng.random() < 0.5 else " ".join([rng.choice(grammar.WORDS)] * 12)
 
 

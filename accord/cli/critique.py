@@ -1,0 +1,153 @@
+"""`accord critique`: a model's answers, and its own critiques and revisions of them by a constitution."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from accord import feedback, report, synthesis
+from accord.console import status
+from accord.engine.config import require_positive
+from accord.errors import InputError
+from accord.evaluate.options import RowOptions, takes
+from accord.files import require_folder, write_rows, write_text
+from accord.prompting.options import told
+from accord.synthesis.options import FILE, AskerOptions, digest, require_same
+
+if TYPE_CHECKING:
+    from accord.records import Prompt
+    from accord.results.critique import CritiqueResult
+    from accord.synthesis.critique import Chain, Critic
+
+CHAINS = "critiques.jsonl"
+"""All that was said, in a run's folder."""
+
+
+@dataclass(kw_only=True)
+class CritiqueOptions(RowOptions, AskerOptions):
+    """By which principles answers are revised, how often, and what scores them."""
+
+    constitution: str = "accord"
+    """A YAML file of principles, or one of the project's own: accord, hhh."""
+    principles: int | None = None
+    """Only the first so many principles of the constitution."""
+    rounds: int = 2
+    """Revisions of each answer, each by a principle drawn for it."""
+    direct: bool = False
+    """Ask for revisions at once, without critiques."""
+    score: str | list[str] | None = None
+    """What scores every answer: any reward (a model's folder, cafe, module:function ...); of a judge, such as ai:MODEL,
+    it is how likely an answer is better than the first. Scores may differ when a folder is gone on with."""
+    requests: int = 32
+    """Prompts that are gone through together, which are what is lost at most when the command is killed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(rounds=self.rounds, requests=self.requests)
+        if self.principles is not None:
+            require_positive(principles=self.principles)
+        if len(set(self.scores)) < len(self.scores):
+            raise InputError("--score names one score twice.")
+
+    @property
+    def scores(self) -> list[str]:
+        """The names of the scores."""
+        return [self.score] if isinstance(self.score, str) else list(self.score or [])
+
+    def principled(self) -> list[feedback.constitution.Principle]:
+        """The principles. Raises InputError where the constitution is none, or has fewer."""
+        every = feedback.constitution.read_constitution(self.constitution)
+        if self.principles is not None and self.principles > len(every):
+            raise InputError(f"--principles {self.principles}: {self.constitution} has only {len(every)}.")
+        return list(every[: self.principles])
+
+
+@takes(CritiqueOptions)
+def critique(data: str | list[str], out: str, **options: Any) -> CritiqueResult:
+    """Have a model answer prompts, then criticize and revise its answers by the principles of a constitution.
+
+    The folder gets critiques.jsonl (a row a prompt: all answers, critiques and principles, and what was wrong with
+    replies that could not be used), demonstrations.jsonl (the last revisions, for `accord sft`), preferences.jsonl
+    (these over the first answers, where they differ), evaluation.json and report.html. The same command goes on where
+    it was ended, and comes out as if it had not been.
+
+    Args:
+        data: a file or Hub name of prompts, or of rows that have prompts, or several.
+        out: the folder to write.
+        options: the fields of `CritiqueOptions`.
+
+    Raises:
+        InputError: the data, the constitution or a score cannot be used; the folder is of other settings; the model
+            answers nothing.
+    """
+    asked = CritiqueOptions(**options)
+    principles, prompts, folder = asked.principled(), asked.prompts(data), require_folder(out)
+    settings = _settings(asked, data, principles, prompts)
+    require_same(folder, settings, places=("data", "constitution"))
+    scores = [synthesis.revisions.Score(name) for name in asked.scores]
+    for score in scores:
+        score.check(prompts)
+    critic = synthesis.critique.Critic(
+        ask=asked.asker(folder), principles=principles, rounds=asked.rounds, is_direct=asked.direct
+    )
+    write_text(folder / FILE, yaml.safe_dump(settings, sort_keys=False))
+    chains = _chains(critic, prompts, folder / CHAINS, asked.requests)
+    for line in told(critic.ask.model):
+        status(line)
+    if not any(chain.is_usable for chain in chains):
+        faults = sorted({fault for chain in chains for fault in chain.faults if fault})
+        why = next((chain.refused[0] for chain in chains if chain.faults[0] == "no reply"), "")
+        raise InputError(f"no answer can be used ({', '.join(faults)}){why and f': {why}'}; {folder / CHAINS} has all.")
+    found = {score.name: score(prompts, chains) for score in scores}
+    _write(folder, chains, found, asked.requests)
+    result = synthesis.revisions.summarize(
+        chains, found, model=critic.ask.model.name, constitution=asked.constitution,
+        principles=[principle.name for principle in principles], is_direct=asked.direct,
+        compared=[score.name for score in scores if score.compares],
+    ).publish(folder)  # fmt: skip
+    report.write_report(folder)
+    return result
+
+
+def _chains(critic: Critic, prompts: Sequence[Prompt], file: Path, size: int) -> list[Chain]:
+    """The chains of all prompts: those that the file has, and those that are made now and added to it."""
+    rounds = synthesis.rounds
+    batches = rounds.whole_rounds(file, synthesis.critique.Chain.from_json, "chain of revisions")
+    chains = [chain for batch in batches for chain in batch]
+    if chains:
+        status(f"critique: {file} has {len(chains):,} of {len(prompts):,} prompts")
+    begun, before = time.monotonic(), len(chains)
+    while len(chains) < len(prompts):
+        number = len(chains) // size
+        made = critic([prompt.prompt for prompt in prompts[len(chains) : len(chains) + size]], number)
+        rounds.append(file, number, [chain.to_json() for chain in made])
+        chains += made
+        left = rounds.time_left(begun, len(chains) - before, len(prompts) - len(chains))
+        status(f"critique: {len(chains):,} of {len(prompts):,} prompts, {left}")
+    return chains
+
+
+def _write(folder: Path, chains: Sequence[Chain], scores: Any, size: int) -> None:
+    """Write what is trained on, and the chains anew, with their scores."""
+    usable = [chain for chain in chains if chain.is_usable]
+    pairs = [chain.preference() for chain in usable if synthesis.revisions.is_pair(chain)]
+    write_rows(folder / "demonstrations.jsonl", (chain.demonstration() for chain in usable))
+    write_rows(folder / "preferences.jsonl", pairs)
+    rows = []
+    for i, chain in enumerate(chains):
+        of = min(size, len(chains) - i // size * size)
+        own = {name: values[i] for name, values in scores.items()}
+        rows.append({"round": i // size, "of": of, **chain.to_json(), "scores": own})
+    write_rows(folder / CHAINS, rows)
+
+
+def _settings(asked: CritiqueOptions, data: Any, principles: Sequence[object], prompts: Sequence[object]) -> Any:
+    """All that decides what is said, and what it is said of."""
+    made_of = {"data_sha256": digest(prompts), "principles_sha256": digest(principles)}
+    rows = ("split", "limit", "columns")
+    return {"command": "critique", "data": data, **made_of, **asked.settings(but=("score", *rows))}

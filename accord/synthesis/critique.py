@@ -1,0 +1,262 @@
+"""Critiques and revisions by a constitution (Constitutional AI, Bai et al. 2022, arXiv:2212.08073, section 3).
+
+A model answers a prompt. In each round a principle is drawn; the model is asked to criticize its answer by it, and then
+to revise the answer, with the critique before its eyes. What a round makes is what the next one begins with:
+
+    answer 0  ->  critique 1, answer 1  ->  critique 2, answer 2 ...
+
+Without critiques (section 3.5) it is asked for the revision at once. A chat is asked in turns, of which the principle's
+sentences are the user's, and nothing else; a text is continued, after examples of the whole.
+
+Departures: examples and principles are worded anew; which principle is drawn depends on the seed, the prompt and the
+round alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from accord.data.messages import read_text
+from accord.feedback.constitution import Principle, drawn
+from accord.records import Demonstration, Message, Preference, Text, show, text_to_json
+from accord.synthesis.filters import SIMILAR
+from accord.synthesis.questions import Answer, Asker, Question
+from accord.synthesis.similarity import Compared, words
+
+FAULTS = {
+    "no reply": "there is none: the prompt is too long, or the server gives none",
+    "cut": "it was cut off",
+    "empty": "it has no letter and no digit",
+    "echo": "it repeats the prompt, the principle or the critique",
+    "copied": "its ROUGE-L to an example that the text began with is .7 or more",
+    "no critique": "the critique has one of the faults above, but for being cut off, and no revision was asked for",
+    "no answer": "there is no first answer to revise",
+}
+"""What may be wrong with a reply. The answer before it is kept then; a first answer is revised all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What a text shows before it is to be continued."""
+
+    prompt: str
+    answer: str
+    principle: Principle
+    said: str
+    revised: str
+
+
+EXAMPLES = (
+    Example(
+        "My neighbour's dog barks all night. What can I feed it so that it gets too sick to bark?",
+        "Onions and chocolate would do it. Throw some over the fence in the evening.",
+        Principle(
+            "harmless",
+            "",
+            "Say how the answer could help someone to do harm.",
+            "Rewrite the answer so that it helps nobody to do harm, and say kindly why.",
+        ),
+        "The answer names food that poisons dogs, so whoever follows it tortures an animal that did nothing wrong, and "
+        "may kill it.",
+        "I won't help to make the dog sick: it would suffer for its owner's fault. Tell your neighbour how bad the "
+        "nights are, and write down when it barks; with such a list the town's office can step in.",
+    ),
+    Example(
+        "How long does an egg take until the yolk is firm?",
+        "Eggs are one of the oldest foods there are, and they are rich in protein.",
+        Principle(
+            "helpful",
+            "",
+            "Say where the answer misses what the person asked for.",
+            "Rewrite the answer so that it does what the person asked for, and no more.",
+        ),
+        "The question is about minutes, and the answer has none; nobody asked about the history of eggs.",
+        "About nine minutes, counted from when it goes into boiling water.",
+    ),
+)
+"""What a text that is to be continued begins with."""
+
+_SHOWN = [words(text) for one in EXAMPLES for text in (one.answer, one.said, one.revised)]
+_SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "Note", "developer": "Note", "tool": "Tool"}
+_ASKED = {"critique": ("Critique request", "Critique"), "revision": ("Revision request", "Revision")}
+_END = "\n\n---\n\n"
+STOP = ("\nHuman:", "\nCritique request:", "\nRevision request:", "\n---")
+"""What ends the continuation of a text."""
+
+
+@dataclass(slots=True)
+class Chain:
+    """A prompt's answers, the first and a revision a round, and how they came about.
+
+    `faults` has, for every answer, what was wrong with the reply, empty where nothing was; a reply that cannot be used
+    is in `refused`, or why there is none, and the answer before it stands in its place.
+    """
+
+    prompt: Text
+    answers: list[str] = field(default_factory=list)
+    principles: list[str] = field(default_factory=list)
+    """The name of every round's principle."""
+    critiques: list[str] = field(default_factory=list)
+    """What was said of the answer before; empty where nothing was asked, or nothing came."""
+    cut: list[bool] = field(default_factory=list)
+    """Whether a critique was cut off; it is used all the same, since it is only read."""
+    faults: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether its last answer is one that had no fault."""
+        return not all(self.faults)
+
+    def add(self, answer: str, fault: str = "", refused: str = "") -> None:
+        """Add an answer, or what stands in its place."""
+        self.answers.append(answer)
+        self.faults.append(fault)
+        self.refused.append(refused)
+
+    def demonstration(self) -> Demonstration:
+        """The prompt with its last revision."""
+        return Demonstration(self.prompt, _said(self.prompt, self.answers[-1]))
+
+    def preference(self) -> Preference:
+        """The last revision over the first answer."""
+        return Preference(self.prompt, _said(self.prompt, self.answers[-1]), _said(self.prompt, self.answers[0]))
+
+    def to_json(self) -> dict[str, Any]:
+        """As a row of critiques.jsonl."""
+        return {**asdict(self), "prompt": text_to_json(self.prompt)}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Chain:
+        """The chain in such a row; raises KeyError, TypeError or ValueError where it is none."""
+        lists = [list(row[name]) for name in ("answers", "principles", "critiques", "cut", "faults", "refused")]
+        if {len(one) - i for one, i in zip(lists, (1, 0, 0, 0, 1, 1), strict=True)} != {len(lists[1])}:
+            raise ValueError("its lists do not fit each other")
+        return cls(read_text(row["prompt"], "prompt"), *lists)
+
+
+@dataclass(kw_only=True)
+class Critic:
+    """A model that answers, criticizes and revises by the principles of a constitution, round after round."""
+
+    ask: Asker
+    principles: Sequence[Principle]
+    rounds: int
+    is_direct: bool = False
+    """Whether it is asked for revisions without critiques."""
+
+    def __call__(self, prompts: Sequence[Text], number: int) -> list[Chain]:
+        """A chain for each prompt; what is drawn depends on the number of this batch of prompts, and the seed."""
+        chains = [Chain(prompt) for prompt in prompts]
+        questions = [Question("", _text(prompt, ()), "Assistant:", chat=_chat(prompt), stop=STOP) for prompt in prompts]
+        for chain, said in zip(chains, self._asked(questions, f"{number} answers"), strict=True):
+            fault, text = _fault(said, _last(chain.prompt)), said.text or ""
+            is_there = fault in ("", "cut", "echo", "copied")
+            chain.add(text if is_there else "", fault, "" if is_there else text or said.reason)
+        for i in range(1, self.rounds + 1):
+            self._revise(chains, i, number)
+        return chains
+
+    def _revise(self, chains: Sequence[Chain], number: int, batch: int) -> None:
+        for chain in chains:
+            principle = drawn(self.principles, 1, f"{show(chain.prompt)} {number}", self.ask.seed)[0]
+            chain.principles.append(principle.name)
+        by_name = {principle.name: principle for principle in self.principles}
+        answered = [(c, by_name[c.principles[-1]]) for c in chains if c.answers[-1]]
+        critiques = [Answer("")] * len(answered)
+        if not self.is_direct:
+            questions = [_question(c, "critique", p) for c, p in answered]
+            critiques = self._asked(questions, f"{batch} critiques {number}")
+        open_, asked = [], []
+        for (chain, principle), said in zip(answered, critiques, strict=True):
+            fault = "" if self.is_direct else _fault(said, principle.critique, chain.answers[-1], _last(chain.prompt))
+            chain.cut.append(said.is_cut)
+            chain.critiques.append("" if fault not in ("", "cut") else said.text or "")
+            if fault in ("", "cut"):
+                open_.append((chain, principle))
+                asked.append(_question(chain, "revision", principle, chain.critiques[-1]))
+            else:
+                chain.add(chain.answers[-1], "no critique", said.text or said.reason or fault)
+        for (chain, principle), said in zip(open_, self._asked(asked, f"{batch} revisions {number}"), strict=True):
+            texts = (principle.critique, principle.revision, chain.critiques[-1], _last(chain.prompt))
+            fault, text = _fault(said, *texts), said.text or ""
+            chain.add(chain.answers[-1] if fault else text, fault, (text or said.reason) if fault else "")
+        for chain in chains:
+            if len(chain.answers) == number:
+                chain.add("", "no answer")
+                chain.critiques.append("")
+                chain.cut.append(False)
+
+    def _asked(self, questions: Sequence[Question], place: str) -> list[Answer]:
+        """The replies, without the label that a text's continuation was begun with."""
+        said = self.ask(questions, place)
+        return [
+            Answer(a.text and a.text.strip().removeprefix(q.cue.strip()).strip(), a.is_cut, a.reason)
+            for q, a in zip(questions, said, strict=True)
+        ]
+
+
+def is_changed(before: str, after: str) -> bool:
+    """Whether two answers differ in more than spaces and the case of letters."""
+    return _plain(before) != _plain(after)
+
+
+def _fault(said: Answer, *texts: str) -> str:
+    """What is wrong with a reply to such texts; empty where nothing is."""
+    if said.text is None:
+        return "no reply"
+    if not re.search(r"\w", said.text):
+        return "empty"
+    if _plain(said.text) in map(_plain, texts):
+        return "echo"
+    if Compared(said.text).nearest(_SHOWN) >= SIMILAR:
+        return "copied"
+    return "cut" if said.is_cut else ""
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def _question(chain: Chain, what: str, principle: Principle, critique: str = "") -> Question:
+    """Asks for the critique or the revision of the last answer."""
+    turns = [chain.answers[-1]]
+    if critique:
+        turns += [principle.critique, critique]
+    turns.append(principle.critique if what == "critique" else principle.revision)
+    said = (Message("user" if i % 2 else "assistant", text) for i, text in enumerate(turns))
+    chat = (*_chat(chain.prompt), *said)
+    parts = [f"Assistant: {turns[0]}"]
+    if critique:
+        parts += [f"{label}: {text}" for label, text in zip(_ASKED["critique"], turns[1:3], strict=True)]
+    label, cue = _ASKED[what]
+    return Question("", _text(chain.prompt, [*parts, f"{label}: {turns[-1]}"]), f"\n{cue}:", chat=chat, stop=STOP)
+
+
+def _text(prompt: Text, turns: Sequence[str]) -> str:
+    """A text to be continued: the examples, the prompt, and what was said since."""
+    shown = []
+    for one in EXAMPLES:
+        said = [f"Human: {one.prompt}", f"Assistant: {one.answer if turns else one.revised}"]
+        if turns:
+            given = (one.principle.critique, one.said, one.principle.revision, one.revised)
+            labels = (*_ASKED["critique"], *_ASKED["revision"])
+            said += [f"{label}: {text}" for label, text in zip(labels, given, strict=True)]
+        shown.append("\n\n".join(said))
+    asked = [f"{_SPEAKERS[message.role]}: {message.content}" for message in _chat(prompt)]
+    return _END.join([*shown, "\n\n".join([*asked, *turns])])
+
+
+def _chat(prompt: Text) -> tuple[Message, ...]:
+    return (Message("user", prompt),) if isinstance(prompt, str) else prompt
+
+
+def _last(prompt: Text) -> str:
+    return _chat(prompt)[-1].content
+
+
+def _said(prompt: Text, answer: str) -> Text:
+    return answer if isinstance(prompt, str) else (Message("assistant", answer),)

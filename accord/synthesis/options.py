@@ -1,0 +1,81 @@
+"""What commands that have a model make data share: how it is asked, and a folder that the same command goes on with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from accord.engine.config import require_positive
+from accord.errors import InputError
+from accord.files import read_yaml
+from accord.prompting.options import AskOptions, LimitOptions, bare, prompted
+
+if TYPE_CHECKING:
+    from accord.synthesis.questions import Asker
+
+FILE = "config.yaml"
+"""The settings, in a run's folder."""
+
+
+@dataclass(kw_only=True)
+class AskerOptions(AskOptions):
+    """Which model is asked, in which form, and how its replies are drawn."""
+
+    form: Literal["auto", "chat", "plain"] = "auto"
+    """Whether the model is asked by a chat or given a text to continue; auto is a chat where it has a template."""
+    max_new_tokens: int = 256
+    """Replies are cut after so many tokens; what is cut is not taken."""
+    temperature: float = 0.7
+    """Divides the logits that replies are drawn from."""
+    top_p: float = 0.9
+    """Draw only from the most likely tokens that together have this probability (1: all)."""
+    seed: int = 0
+    """One seed makes the same again."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(max_new_tokens=self.max_new_tokens, top_p=self.top_p)
+        if self.top_p > 1 or self.temperature < 0:
+            raise InputError("--top-p must not be over 1, nor --temperature below 0.")
+
+    def asker(self, folder: Path) -> Asker:
+        """The model with how it is asked; replies of a served one are kept in the folder, unless a journal is named."""
+        from accord.synthesis.questions import Asker
+
+        if self.server is not None and self.journal is None:
+            self.journal = str(folder / "replies.jsonl")
+        model = prompted(self)
+        is_chat = self.form == "chat" or (self.form == "auto" and getattr(bare(model), "has_template", True))
+        return Asker(
+            model=model, is_chat=is_chat, max_tokens=self.max_new_tokens, temperature=self.temperature,
+            top_p=self.top_p, seed=self.seed,
+        )  # fmt: skip
+
+    def settings(self, but: Collection[str] = ()) -> dict[str, Any]:
+        """The options that decide what is made: all but limits, the key, and those named."""
+        left_out = {field.name for field in fields(LimitOptions)} | {"key", *but}
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+
+def digest(rows: Sequence[object]) -> str:
+    """What tells rows from others."""
+    return hashlib.sha256(repr(list(rows)).encode()).hexdigest()[:16]
+
+
+def require_same(folder: Path, settings: Mapping[str, Any], places: Collection[str]) -> None:
+    """Raise InputError where the folder was begun by another command, or with other settings.
+
+    Those called `places` say where files lie, and may differ.
+    """
+    file = folder / FILE
+    before = read_yaml(file, "the settings") if file.is_file() else settings
+    if not isinstance(before, Mapping) or before.get("command") != settings["command"]:
+        raise InputError(f"{folder} holds the run of another command; name another --out.")
+    for name, value in settings.items():
+        if name not in places and before.get(name) != value:
+            raise InputError(
+                f"{folder} was begun with {name} {before.get(name)}, and not {value}; give the same, or another --out."
+            )

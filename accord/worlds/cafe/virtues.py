@@ -1,0 +1,160 @@
+"""What a good answer is in the café, as a constitution, and people who criticize, revise and judge by it.
+
+    <user> how is the soup now ?        <assistant> the pie is bland and fresh .
+    <user> what is awful about it ?     <assistant> bland .
+    <user> what would you love ?        <assistant> the pie is superb and fresh .
+
+A virtue knows which words of an answer are against it. Who criticizes names each of them with probability `SKILL`; who
+revises puts another word in the place of each that was named, or, where nobody criticized, of each that he finds
+himself, again with probability `SKILL`; one revision in `SLIPS` has another word changed by mistake. A model that is
+trained on such rows criticizes and revises as imperfectly. The virtues are three factors of the gold reward
+(`grammar.gold`): sentiment, topic, variety.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import exp
+from typing import Any
+
+import accord.worlds.cafe.grammar as grammar
+from accord.records import Demonstration, Message
+from accord.worlds.cafe.grammar import Topic, answer, some_topic
+from accord.worlds.cafe.texts import TRAINING, some_mood
+
+SKILL, SLIPS = 0.8, 10
+"""How likely a word that is against a virtue is found; of how many revisions one has a slip."""
+
+GOOD, BAD = "lovely", "awful"
+"""What is said of an answer that is judged alone."""
+
+NOTHING = "it is right ."
+"""What is said where nothing is found."""
+
+OFF_TOPIC, REPEATS = 0.2, 0.3
+"""How many answers to criticize are about another dish, and in how many a word is said again."""
+
+Words = Sequence[str]
+
+
+def _unkind(words: Words, topic: Topic) -> list[int]:
+    return [i for i, w in enumerate(words) if grammar.slot(w) in grammar.POSITIVE and w not in grammar.POSITIVE_WORDS]
+
+
+def _other_dishes(words: Words, topic: Topic) -> list[int]:
+    return [i for i, word in enumerate(words) if grammar.slot(word) == "DISH" and word != topic.dish]
+
+
+def _again(words: Words, topic: Topic) -> list[int]:
+    return [i for i, word in enumerate(words) if word not in {*grammar.FUNCTION_WORDS, "."} and word in words[:i]]
+
+
+@dataclass(frozen=True, slots=True)
+class Virtue:
+    """One principle, in words of the café, which has few: they are as odd as they are fixed.
+
+    `faults` has the places of the words that are against it.
+    """
+
+    name: str
+    prefer: str
+    critique: str
+    revision: str
+    faults: Callable[[Words, Topic], list[int]]
+
+    def principle(self) -> dict[str, str]:
+        """As a constitution's file has it."""
+        return {name: getattr(self, name) for name in ("name", "prefer", "critique", "revision")}
+
+    def goodness(self, words: Words, topic: Topic) -> float:
+        """How likely a person calls the answer good: the logistic function of kind minus unkind words, or of faults."""
+        count = 3.0 - 6.0 * len(self.faults(words, topic))
+        if self.name == "kind":
+            count = sum(w in grammar.POSITIVE_WORDS for w in words) - sum(w in grammar.NEGATIVE_WORDS for w in words)
+        return 1 / (1 + exp(-count))
+
+
+VIRTUES = (
+    Virtue("kind", "is it lovely ?", "what is awful about it ?", "what would you love ?", _unkind),
+    Virtue("on topic", "is it about it ?", "what is it about ?", "what about it ?", _other_dishes),
+    Virtue("varied", "is it fresh ?", "what comes two and three ?", "what comes fresh ?", _again),
+)
+
+
+def critiques(seed: int, n: int) -> list[Demonstration]:
+    """`n` rows: of each virtue in turn a critique, a revision after it, one without it, and a verdict on one answer."""
+    rng = random.Random(f"critiques {seed}")
+    kinds = (_critique, _revision, _direct, _verdict)
+    return [kinds[i // len(VIRTUES) % len(kinds)](rng, VIRTUES[i % len(VIRTUES)]) for i in range(n)]
+
+
+def constitution() -> dict[str, Any]:
+    """The virtues as `accord.feedback.constitution` reads them."""
+    return {"principles": [virtue.principle() for virtue in VIRTUES]}
+
+
+def _drawn(rng: random.Random) -> tuple[str, Topic, list[str]]:
+    """A question, what it is about, and the words of an answer to criticize."""
+    text, topic = rng.choice(TRAINING)
+    about = some_topic(rng) if rng.random() < OFF_TOPIC else topic
+    words = answer(rng, about, some_mood(rng), rng.randint(2, 4)).split()
+    if rng.random() < REPEATS:
+        place = rng.randrange(len(words))
+        same = [w for w in words[:place] if grammar.slot(w) == grammar.slot(words[place])]
+        words[place] = rng.choice(same or [words[place]])
+    return text, topic, words[:36]
+
+
+def _found(rng: random.Random, faults: Sequence[int]) -> list[int]:
+    return [place for place in faults if rng.random() < SKILL]
+
+
+def _said(words: Words, found: Sequence[int]) -> str:
+    named = list(dict.fromkeys(words[place] for place in found))
+    return f"{' and '.join(named)} ." if named else NOTHING
+
+
+def _revised(rng: random.Random, words: list[str], places: Sequence[int], topic: Topic) -> str:
+    """The words with others at these places, that are of the same slot, kind, and not there yet; or with a slip."""
+    words = list(words)
+    for place in places:
+        slot = grammar.slot(words[place])
+        choices = (grammar.POSITIVE if slot in grammar.POSITIVE else grammar.OTHERS).get(slot, words[place]).split()
+        left = [word for word in choices if word not in words]
+        words[place] = topic.dish if slot == "DISH" and words[place] != topic.dish else rng.choice(left or choices)
+    if rng.random() < 1 / SLIPS:
+        place = rng.randrange(len(words))
+        same = [word for word in grammar.SLOT if grammar.slot(word) == grammar.slot(words[place])]
+        words[place] = rng.choice(same or [words[place]])
+    return " ".join(words)
+
+
+def _chat(*texts: str) -> tuple[Message, ...]:
+    return tuple(Message("assistant" if i % 2 else "user", text) for i, text in enumerate(texts))
+
+
+def _critique(rng: random.Random, virtue: Virtue) -> Demonstration:
+    text, topic, words = _drawn(rng)
+    said = _said(words, _found(rng, virtue.faults(words, topic)))
+    return Demonstration(_chat(text, " ".join(words), virtue.critique), said)
+
+
+def _revision(rng: random.Random, virtue: Virtue) -> Demonstration:
+    text, topic, words = _drawn(rng)
+    found = _found(rng, virtue.faults(words, topic))
+    turns = (text, " ".join(words), virtue.critique, _said(words, found), virtue.revision)
+    return Demonstration(_chat(*turns), _revised(rng, words, found, topic))
+
+
+def _direct(rng: random.Random, virtue: Virtue) -> Demonstration:
+    text, topic, words = _drawn(rng)
+    found = _found(rng, virtue.faults(words, topic))
+    return Demonstration(_chat(text, " ".join(words), virtue.revision), _revised(rng, words, found, topic))
+
+
+def _verdict(rng: random.Random, virtue: Virtue) -> Demonstration:
+    text, topic, words = _drawn(rng)
+    said = GOOD if rng.random() < virtue.goodness(words, topic) else BAD
+    return Demonstration(_chat(text, " ".join(words), virtue.prefer), said)
