@@ -28,12 +28,16 @@ def revised(stage: str, result: CritiqueResult) -> CritiqueSection:
 
 
 def by_principles(results: Sequence[CritiqueResult]) -> tuple[Figure, ...]:
-    """A figure a score of the last revisions of runs that differ in how many principles they draw from, if any do."""
-    found: dict[str, dict[int, Interval]] = {}
+    """A figure a score of the last revisions of runs that differ in how many principles they draw from, if any do.
+
+    Runs of another model, constitution or number of revisions, and those without critiques, are not mixed with others.
+    """
+    found: dict[tuple[object, ...], list[tuple[int, CritiqueResult]]] = {}
     for result in results:
-        for name, interval in result.revisions[-1].scores.items():
-            found.setdefault(name, {})[len(result.principles)] = interval
-    return tuple(_by_count(name, dict(sorted(of.items()))) for name, of in found.items() if len(of) > 1)
+        for name in result.revisions[-1].scores:
+            alike = (name, result.model, result.constitution, len(result.revisions), result.is_direct)
+            found.setdefault(alike, []).append((len(result.principles), result))
+    return tuple(_by_count(str(name), of) for (name, *_), of in found.items() if len({k for k, _ in of}) > 1)
 
 
 def _title(name: str, result: CritiqueResult) -> str:
@@ -50,9 +54,18 @@ def _by_revision(result: CritiqueResult, name: str) -> Figure:
     return _line(_title(name, result), "revision", {row.number: row.scores[name] for row in rows}, caption)
 
 
-def _by_count(name: str, of: dict[int, Interval]) -> Figure:
-    caption = "The last revision's score, of runs with so many principles to draw from, with 95% intervals."
-    return _line(f"{called(name)} by number of principles", "principles", of, caption)
+@drawing
+def _by_count(name: str, of: Sequence[tuple[int, CritiqueResult]]) -> Figure:
+    figure, axes = blank(3.5, 2.1, "principles")
+    for count, result in of:
+        one = result.revisions[-1].scores[name]
+        reach = [[one.estimate - one.low], [one.high - one.estimate]]
+        axes.errorbar(count, one.estimate, reach, color=HUES[0], marker="o", markersize=4, linewidth=1.4)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=ROUND))
+    without = ", without critiques" if of[0][1].is_direct else ""
+    numbers = " or ".join(f"{n:,}" for n in sorted({result.prompts for _, result in of}))
+    caption = f"The last revision's score{without} by how many principles there were, over {numbers} prompts each."
+    return Figure(f"{_title(name, of[0][1])} by number of principles", inline(figure), caption)
 
 
 @drawing

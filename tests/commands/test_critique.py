@@ -191,14 +191,15 @@ def test_a_hostile_server_is_escaped_and_the_key_stays_secret(
 ) -> None:
     pytest.importorskip("openai")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    monkeypatch.setenv("SERVER_KEY", CANARY)
 
     def told(prompt: str, n: int) -> str:
         return "401" if len(server.asked) == 9 else f"text:{HOSTILE} {prompt} \ud83d {n}"
 
     out = tmp_path / "out"
     with serving(Faulty(told)) as server:
-        words = [*critique("small", data, constitution, out), "--server", server.url, "--parallel", 1]
+        words = [*critique("small", data, constitution, out), "--server", server.url, "--key", "SERVER_KEY"]
+        words += ["--parallel", 1]
         assert [accord(*words), accord(*words)] == [2, 0]
         asked = [json.dumps(body, sort_keys=True) for _, _, body in server.asked]
     assert len(asked) - len(set(asked)) == 1  # only what was refused

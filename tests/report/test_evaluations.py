@@ -54,15 +54,23 @@ def test_answers_revised_by_a_constitution(page: Page) -> None:
 
 
 def test_figures_of_runs_that_differ_in_their_principles() -> None:
-    def with_first(k: int, score: float) -> CritiqueResult:
+    def with_first(k: int, score: float, **more: object) -> CritiqueResult:
         few = {"principles": CRITIQUE["principles"][:k]}
         last = {**CRITIQUE["revisions"][1], "scores": {"cafe": interval(score, 0.05)}}
-        found = parse({**CRITIQUE, **few, "revisions": [CRITIQUE["revisions"][0], last]})
+        found = parse({**CRITIQUE, **few, **more, "revisions": [CRITIQUE["revisions"][0], last]})
         assert isinstance(found, CritiqueResult)
         return found
 
-    [figure] = by_principles([with_first(2, 0.7), with_first(1, 0.5)])
-    assert figure.title == "cafe by number of principles"
+    critiqued, direct = [with_first(2, 0.7), with_first(1, 0.5)], with_first(2, 0.9, is_direct=True)
+    [figure] = by_principles([*critiqued, direct])
+    assert figure == by_principles(critiqued)[0] and figure.title == "cafe by number of principles"
+    assert "over 100 prompts" in figure.caption
+    others = [
+        with_first(1, 0.5, is_direct=True),
+        with_first(1, 0.5, constitution="other"),
+        with_first(1, 0.5, model="m"),
+    ]
+    assert len(by_principles([*critiqued, direct, *others])) == 2
     assert by_principles([with_first(2, 0.7), with_first(2, 0.5)]) == ()
 
 
