@@ -142,6 +142,7 @@ def read_judge(name: str, **given: Any) -> JudgeConfig:
     A constitution that is given takes the place of the file's principles. Raises InputError where the name names no
     model, or the file is not there or describes no judge.
     """
+    known = f"; it may have {', '.join(field.name for field in fields(JudgeConfig))}"
     try:
         said = _named(name) if name.startswith(AI) else yaml.safe_load(Path(name).read_text(encoding="utf-8"))
         if isinstance(said, dict):
@@ -155,10 +156,10 @@ def read_judge(name: str, **given: Any) -> JudgeConfig:
     except ValidationError as error:
         causes = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors())
         cause = "; ".join(cause.removeprefix("Value error, ") for cause in causes)
+        known = "" if all(e["type"] == "value_error" for e in error.errors()) else known
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        cause = " ".join(str(error).split())
-    known = ", ".join(field.name for field in fields(JudgeConfig))
-    raise InputError(f"{name} describes no judge ({cause}); it may have {known}")
+        cause, known = " ".join(str(error).split()), ""
+    raise InputError(f"{name} describes no judge ({cause}){known}")
 
 
 def _named(name: str) -> dict[str, Any]:

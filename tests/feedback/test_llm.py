@@ -20,7 +20,7 @@ from accord.errors import InputError
 from accord.feedback.ai import AIJudge, ai_judge, verdict
 from accord.feedback.judge import BothOrders
 from accord.feedback.named import as_measure, judge_named, only_compares, reward_named
-from accord.feedback.reward import check_prompts
+from accord.feedback.reward import check_prompts, score_texts
 from accord.prompting.local import Local
 from accord.prompting.requests import Reply, Request
 from accord.prompting.served import Served
@@ -228,6 +228,25 @@ def test_a_served_reply_is_read(server: Server, reply: Any, first_wins: float | 
     assert body["messages"][0]["content"].endswith("Reply with the letter A or B, and nothing else.")
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("m", 0.0, 8)
     assert (body["logprobs"], body["top_logprobs"]) == (True, 5)
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        (said("7", **{"7": 0.6, "8": 0.2, "The": 0.2}), 7.25),
+        (said("7", **{"7": 0.5, "1": 0.3, "10": 0.2}), (3.5 + 0.3 + 2) / 1.0),
+        (said("7", **{"7": 0.6, "1": 0.4}), 7.0),  # 1, or 10 in two tokens: what it says counts
+        (said("7/10"), 7.0),
+        (said("a 7"), None),
+    ],
+)
+def test_a_served_mark_is_read(server: Server, tmp_path: Path, reply: Any, score: float | None) -> None:
+    server.reply = lambda text: reply
+    file = tmp_path / "judge.yaml"
+    file.write_text(f"model: m\nserver: {server.url}\nmethod: score\n")
+    found = score_texts(reward_named(str(file)), [("Why?", "so")])
+    assert found.tolist() == pytest.approx([float("nan") if score is None else score], nan_ok=True)
+    assert server.asked[0][2]["messages"][0]["content"].endswith("from 1 to 10, and nothing else.")
 
 
 def test_questions_that_fail_are_invalid_and_a_server_that_fails_all_is_named(server: Server) -> None:
