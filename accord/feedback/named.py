@@ -22,9 +22,9 @@ from accord.engine.models import AnyModel, Model, PreferenceNetwork
 from accord.errors import InputError, nearest
 from accord.feedback.ai import AIJudge, ai_judge
 from accord.feedback.combine import Combined, ensemble, weighted
-from accord.feedback.formula import VERIFIERS, WORLDS, kind_of, terms
+from accord.feedback.formula import VERIFIERS, WORLDS, beats_of, kind_of, terms
 from accord.feedback.functions import FunctionJudge, FunctionReward, RemoteReward
-from accord.feedback.judge import Judge, RewardJudge, ScoreJudge
+from accord.feedback.judge import Judge, JudgeReward, RewardJudge, ScoreJudge
 from accord.feedback.learned import Learned, LearnedJudge, LearnedReward
 from accord.feedback.people import Recorded, Simulated
 from accord.feedback.reward import Reward, TextReward
@@ -59,7 +59,13 @@ def one_named(name: str, policy: Model | None = None) -> Reward:
         case "verifier":
             return verifier_named(name)
         case "ai":
-            raise InputError(f"{name} compares two answers, and scores none; name it as a judge")
+            raise InputError(
+                f"{name} compares two answers, and scores none; name it as a judge, or beats:{name} as the reward, which "
+                "compares with the row's completion"
+            )
+        case "beats":
+            column, judge = beats_of(name)
+            return JudgeReward(judge_named(judge, policy), column)
         case "server":
             return RemoteReward(name)
         case "ensemble":
