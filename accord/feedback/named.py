@@ -60,8 +60,8 @@ def one_named(name: str, policy: Model | None = None) -> Reward:
             return verifier_named(name)
         case "ai":
             raise InputError(
-                f"{name} compares two answers, and scores none; name it as a judge, or beats:{name} as the reward, which "
-                "compares with the row's completion"
+                f"{name} compares two answers, and scores none; name it as a judge, or as the reward beats:{name}, "
+                "which compares with the row's completion"
             )
         case "beats":
             column, judge = beats_of(name)

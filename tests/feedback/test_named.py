@@ -102,7 +102,11 @@ def test_a_reward_model_s_judgment_as_a_reward_is_its_score_less_that_of_the_row
 def test_a_reward_by_a_judge_names_the_judge_and_the_column(functions: str) -> None:
     assert formulas.beats_of("beats:ai:http://a/b.yaml") == ("completion", "ai:http://a/b.yaml")
     assert formulas.beats_of("beats@gold:judge.yaml") == ("gold", "judge.yaml")
-    assert [formulas.kind_of(name) for name in ("beats:judge.yaml", "beats@a:b", "beats")] == ["beats", "beats", "model"]
+    assert [formulas.kind_of(name) for name in ("beats:judge.yaml", "beats@a:b", "beats")] == [
+        "beats",
+        "beats",
+        "model",
+    ]
     spec = "0.5 * beats:ai:runs/judge + mean(beats@gold:runs/pm, number)"
     assert list(formulas.names_in(spec)) == ["ai:runs/judge", "runs/pm", "number"]
     judged = reward_named(f"2 * beats:{functions}:shorter + exact")

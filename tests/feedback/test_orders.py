@@ -168,6 +168,8 @@ def test_the_row_s_columns_reach_the_judge_in_both_orders_and_chats_are_read() -
 def test_a_row_without_the_completion_is_refused_before_anything_is_sampled() -> None:
     reward = JudgeReward(Leaning(0), "gold")
     prompts = [EncodedPrompt(sample("", **columns).prompt, (1,), 4) for columns in ({"answer": 1}, {"gold": 3})]
-    for prompt, message in zip(prompts, ("row 5 has no column 'gold'.*there are: answer", "row 5: 'gold' must be a string"), strict=True):
+    for prompt, message in zip(
+        prompts, ("row 5 has no column 'gold'.*there are: answer", "row 5: 'gold' must be a string"), strict=True
+    ):
         with pytest.raises(InputError, match=message):
             check_prompts(reward, [prompt])
