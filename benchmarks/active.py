@@ -21,18 +21,14 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from annotators import HELD_OUT, between, judged
-from overoptimization import REWARD
+from cafe import HELD_OUT, between, fitted, judged, on_trial, started
 from rich.console import Console
 from rich.table import Table
 
-import accord
 from accord.annotate import Project
 from accord.annotate.simulated import answer_unattended
 from accord.cli.annotate_models import weigh
-from accord.evaluate import evaluate_comparisons
 from accord.files import write_rows
-from accord.methods import RewardModel
 from accord.records import Preference, row_to_json
 
 SIZES = (125, 250, 500, 1000)
@@ -53,8 +49,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     found: dict[str, list[list[float]]] = {arm: [] for arm in options.arms}
     for seed in options.seeds:
-        folder = options.out / f"seed-{seed}"
-        accord.run_pipeline(Path(__file__).with_name("overoptimization.yaml"), folder / "shared", {"seed": seed})
+        folder = started(options.out, seed)
         gold = judged(folder)
         write_rows(folder / "held-out.jsonl", gold[-HELD_OUT:])
         for arm in options.arms:
@@ -84,20 +79,18 @@ def rounds(folder: Path, out: Path, how: tuple[int, float], pool: list[Preferenc
 
     project = Project.open(out / "labels.db", seed=seed)
     project.add([{"id": f"{i}", **row_to_json(row)} for i, row in enumerate(pool)])
-    settings = {name: value for name, value in REWARD.items() if name not in ("command", "model", "data")}
     accuracies = []
     for size in SIZES:
         answer_unattended(project, {"simulated": simulated}, lambda n=size: project.progress().answers >= n)
         rows = out / f"rows-{size}.jsonl"
         project.export(rows)
-        for member in range(max(1, members)):
-            start = folder / "shared" / "sft" / "model"
-            RewardModel(**settings, seed=seed + 100 * member).fit(str(start), str(rows), out=out / f"{size}-{member}")
-        models = [str(out / f"{size}-{member}" / "model") for member in range(max(1, members))]
-        evaluate_comparisons(str(folder / "held-out.jsonl"), str(out / f"check-{size}"), reward=models[0], probes=0)
-        accuracies.append(json.loads((out / f"check-{size}" / "evaluation.json").read_text())["accuracy"]["estimate"])
+        models = [
+            fitted(folder, rows, out / f"{size}-{member}", seed + 100 * member) for member in range(max(1, members))
+        ]
+        found = on_trial(models[0], folder / "held-out.jsonl", out / f"check-{size}")
+        accuracies.append(found["accuracy"]["estimate"])
         if members:
-            weigh(project, "compare", models, focus)
+            weigh(project, "compare", [str(model) for model in models], focus)
     return accuracies
 
 

@@ -13,30 +13,25 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
-import shutil
 from contextlib import redirect_stdout
 from math import log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from overoptimization import REWARD
+from cafe import HELD_OUT, between, fitted, judged, on_trial, started
 from rich.console import Console
 from rich.table import Table
 
 import accord
 from accord.data import load_data
-from accord.evaluate import evaluate_comparisons
-from accord.evaluate.statistics import mean_interval
 from accord.files import write_rows
-from accord.methods import RewardModel
 from accord.records import Preference, row_to_json
 
 RIGHT = (0.9,) * 7 + (0.55,) * 3
 """How often each annotator agrees with the gold reward."""
-LABELS, HELD_OUT = 3, 3000
+LABELS = 3
 
 ARMS: dict[str, dict[str, Any]] = {
     "majority vote": {"by": "majority", "hard": True},
@@ -60,8 +55,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     found = {(size, arm): [] for size in options.sizes for arm in ARMS}
     for seed in options.seeds:
-        folder = options.out / f"seed-{seed}"
-        accord.run_pipeline(Path(__file__).with_name("overoptimization.yaml"), folder / "shared", {"seed": seed})
+        folder = started(options.out, seed)
         gold = judged(folder)
         for size, arm in found:
             found[size, arm].append(tried(folder / f"{size}", arm, gold[-HELD_OUT:], gold[:size], seed))
@@ -69,36 +63,19 @@ def main() -> None:
         show(size, {arm: found[size, arm] for arm in ARMS})
 
 
-def judged(folder: Path) -> list[Preference]:
-    """The gold reward's preferences, those held out the last; others of their prompts are left out."""
-    file = folder / "gold.jsonl"
-    if not file.exists():
-        samples = folder / "shared" / "samples" / "samples.jsonl"
-        accord.label(str(samples), str(file), judge="cafe", pairs=4)
-    rows = load_data(str(file))
-    prompts = {row.prompt for row in rows[-HELD_OUT:]}
-    return [row for row in rows[:-HELD_OUT] if row.prompt not in prompts] + rows[-HELD_OUT:]
-
-
 def tried(folder: Path, arm: str, held_out: list[Preference], gold: list[Preference], seed: int) -> dict[str, float]:
     """The accuracy of the reward model of one arm and of its labels, and the log-loss of both."""
     out = folder / arm.replace(" ", "-")
     data = out / "comparisons.jsonl" if ARMS[arm] else folder / "gold.jsonl"
-    model, held = out / "reward" / "model", folder / "held-out.jsonl"
+    held = folder / "held-out.jsonl"
     with redirect_stdout(io.StringIO()):
-        if not model.exists():
+        if not (out / "reward" / "model").exists():
             write_rows(folder / "gold.jsonl", gold)
             write_rows(folder / "verdicts.jsonl", verdicts(gold, seed))
             if ARMS[arm]:
                 accord.aggregate(str(data), data=str(folder / "verdicts.jsonl"), **ARMS[arm])
-            shutil.rmtree(out / "reward", ignore_errors=True)
-            settings = {name: value for name, value in REWARD.items() if name not in ("command", "model", "data")}
-            start = folder.parent / "shared" / "sft" / "model"
-            RewardModel(**settings, seed=seed).fit(str(start), str(data), out=out / "reward")
-        if not (out / "check" / "evaluation.json").exists():
             write_rows(held, held_out)
-            evaluate_comparisons(str(held), str(out / "check"), reward=str(model), probes=0)
-    found = json.loads((out / "check" / "evaluation.json").read_text())
+        found = on_trial(fitted(folder.parent, data, out / "reward", seed), held, out / "check")
     chosen = {(row.prompt, row.chosen, row.rejected) for row in gold}
     labels = load_data(str(data))
     right = [(row.prompt, row.chosen, row.rejected) in chosen for row in labels]
@@ -141,11 +118,6 @@ def show(size: int, found: dict[str, list[dict[str, float]]]) -> None:
             between(numbers["log-loss"]),
         )
     Console(width=130).print(table)
-
-
-def between(values: list[float]) -> str:
-    """The mean with Student's interval, where there are seeds to tell."""
-    return f"{mean_interval(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"
 
 
 if __name__ == "__main__":

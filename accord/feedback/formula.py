@@ -3,7 +3,8 @@
 SPEC = TERM [ + TERM ...]      TERM = [WEIGHT * ]NAME or [WEIGHT * ]mean(NAME, NAME ...) or min(NAME, NAME ...)
 NAME = a verifier (exact, number, regex:PATTERN, math, reasoning-gym), a Python function (module:function),
        a server (http://...), a small world (cafe), whose gold reward it is, or a reward model (a folder, or its name on
-       the Hugging Face Hub)
+       the Hugging Face Hub), or beats:JUDGE, a judge's comparison with the row's completion (beats@COLUMN:JUDGE with
+       the row's column of that name)
 
 A judge is named by any of these, by a file of people's comparisons, or as a language model that is asked: ai:MODEL,
 ai:MODEL@URL, or a YAML file (`accord.feedback.ai`). Nothing is loaded here; `accord.feedback.named` does that.
@@ -19,7 +20,7 @@ from typing import Literal, TypeAlias
 
 from accord.errors import InputError
 
-Kind: TypeAlias = Literal["verifier", "function", "server", "world", "ensemble", "ai", "model"]
+Kind: TypeAlias = Literal["verifier", "function", "server", "world", "ensemble", "beats", "ai", "model"]
 
 VERIFIERS = ("exact", "number", "regex", "math", "reasoning-gym")
 """What verifiers are called."""
@@ -30,6 +31,7 @@ AI = "ai:"
 
 _TERM = re.compile(r"(?:(?P<weight>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*\*\s*)?(?P<name>.+)", re.DOTALL)
 _ENSEMBLE = re.compile(r"(?P<kind>mean|min)\((?P<members>.*)\)", re.DOTALL)
+_BEATS = re.compile(r"beats(?:@(?P<column>[^:]*))?:(?P<judge>.*)", re.DOTALL)
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -60,19 +62,33 @@ def ensemble_of(name: str) -> tuple[str, list[str]]:
     return match["kind"], members
 
 
+def beats_of(name: str) -> tuple[str, str]:
+    """The column and the judge of `beats:JUDGE` or `beats@COLUMN:JUDGE`; the column is completion where none is named.
+
+    Raises InputError where the column or the judge has no name, and ValueError where the name is no such reward.
+    """
+    match = _BEATS.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{name!r} is no reward by a judge")
+    column, judge = match["column"], match["judge"].strip()
+    if column == "" or not judge:
+        raise InputError(f"{name!r} names no {'judge' if column != '' else 'column'}; write beats@COLUMN:JUDGE.")
+    return column or "completion", judge
+
+
 def names_in(spec: str) -> Iterator[str]:
-    """Every single reward that a formula refers to, an ensemble's members among them; raises as the others do."""
-    for _, name in terms(spec):
-        if kind_of(name) == "ensemble":
-            yield from ensemble_of(name)[1]
-        else:
-            yield name
+    """All that a formula refers to, an ensemble's members and a reward's judge among them; raises as the others do."""
+    for _, term in terms(spec):
+        for name in ensemble_of(term)[1] if kind_of(term) == "ensemble" else [term]:
+            yield beats_of(name)[1] if kind_of(name) == "beats" else name
 
 
 def kind_of(name: str) -> Kind:
     """What sort of thing a single name stands for; what looks like nothing else is taken for a model."""
     if _ENSEMBLE.fullmatch(name):
         return "ensemble"
+    if _BEATS.fullmatch(name) and not os.path.exists(name):
+        return "beats"
     if name.startswith(AI) or Path(name).suffix in {".yaml", ".yml"}:
         return "ai"
     if name in WORLDS:

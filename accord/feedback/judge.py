@@ -1,4 +1,4 @@
-"""The judge seam: what says which of two completions is better, in one order or in both.
+"""The judge seam: what says which of two completions is better, in one order or in both; a judge as a reward.
 
 A judge that prefers whichever answer stands first, or last, decides nothing by that where both orders are asked.
 A verdict p on (a, b) and q on (b, a) are two measurements of one thing. Where both are strictly between 0 and 1 their
@@ -11,17 +11,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from math import exp, isfinite, isnan, log
+from dataclasses import dataclass, replace
+from math import exp, isfinite, isnan, log, nan
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
-from accord.feedback.reward import Reward, score_texts
-from accord.records import Comparison, Sample, Text, Verdict
+from accord.data.messages import read_text
+from accord.errors import located
+from accord.feedback.reward import Reward, lacking, row_named, score_texts, unsampled
+from accord.records import Comparison, Prompt, Sample, Text, Verdict
 
 SWAPPED = "in the swapped order: "
 """What the reason of an invalid verdict begins with, where the other order has a valid one."""
+SURE = 1e-6
+"""How close to 0 or 1 a probability counts at most where its log-odds are a reward."""
 
 
 class Judge(Protocol):
@@ -200,3 +205,42 @@ class BothOrders:
             return [Orders(verdict) for verdict in judge_samples(self.judge, first, second)]
         verdicts, n = judge_samples(self.judge, [*first, *second], [*second, *first]), len(first)
         return [Orders(*both) for both in zip(verdicts[:n], verdicts[n:], strict=True)]
+
+
+class JudgeReward:
+    """A judge as a reward: the log-odds that a sample beats the completion that its row has.
+
+        r(x, y) = log P(y beats y' | x) - log P(y' beats y | x),  y' the row's `column`, both orders together
+
+    Where a judge follows a Bradley-Terry reward that is its reward less that of y', which is constant for a prompt: so
+    nothing is lost by learning from the judge directly, without a reward model (RLAIF without one: Lee et al. 2023,
+    arXiv:2309.00267, section 2.3, whose judge gives marks instead of comparing). Probabilities count as no closer to 0
+    or 1 than `SURE`, so a judge that only says which wins gives 13.8, 0 or -13.8. A sample without a valid verdict has
+    the reward NaN: it abstains. `logged` has the mean P(y beats y') of the last call, as `beats`.
+
+    Raises InputError where a row lacks the column, or it holds no text.
+    """
+
+    abstains = True
+
+    def __init__(self, judge: Judge, column: str = "completion") -> None:
+        self.judge, self.column = BothOrders(judge), column
+        self.made_of = (self.judge,)
+        self.logged: dict[str, float] = {}
+
+    def __call__(self, samples: Sequence[Sample]) -> Tensor:
+        """The reward of every sample, (C,) float32, NaN where the judge has no valid verdict."""
+        rows = {id(s.prompt): s for s in samples}
+        against = {key: self.check(s.prompt, s.row) for key, s in rows.items()}
+        others = [replace(unsampled(s.prompt.prompt, against[id(s.prompt)]), prompt=s.prompt) for s in samples]
+        verdicts = self.judge.samples(samples, others)
+        chances = torch.tensor([nan if v.first_wins is None else v.first_wins for v in verdicts], dtype=torch.float64)
+        self.logged = {} if chances.isnan().all() else {"beats": float(chances.nanmean())}
+        return chances.logit(eps=SURE).float()
+
+    def check(self, prompt: Prompt, row: int = -1) -> Text:
+        """What the row's column holds; InputError where it holds nothing to compare with."""
+        if prompt.columns.get(self.column) is None:
+            raise lacking("the reward by a judge", self.column, prompt.columns, row)
+        with located(f"{row_named(row)}: "):
+            return read_text(prompt.columns[self.column], self.column)

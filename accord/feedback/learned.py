@@ -76,12 +76,17 @@ class Learned:
 
     def of_samples(self, samples: Sequence[Sample]) -> Tensor:
         """The labels of every sample, (C, L) float32; one that is known by its text alone is read by that."""
-        if self.shares_tokens and all(s.completion.tokens for s in samples):
-            return self.of_tokens([(s.prompt_tokens, self._said(s)) for s in samples])
         if isinstance(self.model, Encoder):
             return self.of_texts([(s.prompt.prompt, s.text) for s in samples])
-        texts = [(s.prompt.prompt, s.text, s.completion.stop == "length") for s in samples]
-        return self.of_tokens(self._encoded(texts))
+        by_tokens = [self.shares_tokens and bool(s.completion.tokens) for s in samples]
+        rest = [s for s, known in zip(samples, by_tokens, strict=True) if not known]
+        texts = iter(self._encoded([(s.prompt.prompt, s.text, s.completion.stop == "length") for s in rest]))
+        return self.of_tokens(
+            [
+                (s.prompt_tokens, self._said(s)) if known else next(texts)
+                for s, known in zip(samples, by_tokens, strict=True)
+            ]
+        )
 
     def _said(self, sample: Sample) -> Tokens:
         """A sample's tokens, with what the template writes after the end of a turn."""

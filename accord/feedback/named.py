@@ -24,9 +24,9 @@ from accord.errors import InputError, UsersFault, nearest, users_code
 from accord.feedback.ai import AIJudge, ai_judge, ai_reward
 from accord.feedback.asking import with_progress
 from accord.feedback.combine import Combined, ensemble, weighted
-from accord.feedback.formula import VERIFIERS, WORLDS, kind_of, terms
+from accord.feedback.formula import VERIFIERS, WORLDS, beats_of, kind_of, terms
 from accord.feedback.functions import FunctionJudge, FunctionReward, RemoteReward, signature_of
-from accord.feedback.judge import Judge, RewardJudge, ScoreJudge
+from accord.feedback.judge import Judge, JudgeReward, RewardJudge, ScoreJudge
 from accord.feedback.learned import Learned, LearnedJudge, LearnedReward
 from accord.feedback.options import JudgeOptions
 from accord.feedback.people import Recorded, Simulated
@@ -65,6 +65,9 @@ def one_named(name: str, policy: Model | None = None) -> Reward:
             return verifier_named(name)
         case "ai":
             return ai_reward(name, dtype=_dtype(policy))
+        case "beats":
+            column, judge = beats_of(name)
+            return JudgeReward(judge_named(judge, policy), column)
         case "server":
             return RemoteReward(name)
         case "ensemble":

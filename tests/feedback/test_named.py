@@ -21,7 +21,7 @@ from accord.errors import InputError
 from accord.feedback import formula as formulas
 from accord.feedback.combine import Combined, weighted
 from accord.feedback.functions import FunctionJudge, FunctionReward, RemoteReward
-from accord.feedback.judge import RewardJudge, judge_samples
+from accord.feedback.judge import JudgeReward, RewardJudge, judge_samples
 from accord.feedback.learned import LearnedJudge, LearnedReward
 from accord.feedback.named import (
     as_measure,
@@ -37,7 +37,7 @@ from accord.feedback.reward import TextReward, check_prompts, listen, score_text
 from accord.feedback.verifiers import VERIFIERS, Verifier, exact, number
 from accord.records import Comparison, EncodedPrompt, Sample, Text
 from accord.worlds.cafe import gold
-from tests.commands.small import save_model
+from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.feedback.samples import sample
 
 MODULE = """
@@ -86,6 +86,53 @@ def test_names_stand_for_what_they_say(functions: str, reward_model: str) -> Non
     }
     for name, kind in kinds.items():
         assert type(reward_named(name)) is kind, name
+
+
+def test_a_reward_model_s_judgment_as_a_reward_is_its_score_less_that_of_the_row_s_completion(
+    reward_model: str,
+) -> None:
+    texts, scores = ["a", "b c", "", "c"], reward_named(reward_model)
+    against = reward_named(f"beats@gold:{reward_model}")
+    assert isinstance(against, JudgeReward)
+    known = score_texts(scores, [("how much ?", text) for text in (*texts, "b")])
+    found = against([sample(text, gold="b", tokens=()) for text in texts])
+    assert found.tolist() == pytest.approx((known[:-1] - known[-1]).tolist(), abs=1e-5)
+
+
+def test_a_policy_learns_the_same_from_a_reward_model_and_from_it_as_a_judge(reward_model: str, tmp_path: Path) -> None:
+    # The two rewards differ by a number for each prompt, which RLOO's baseline takes away.
+    rows = [{"prompt": prompt, "completion": "b a"} for prompt in ("a b", "c", "b c a", "a")]
+    data, base = write_jsonl(tmp_path / "rows.jsonl", rows), reward_model.replace("reward", "base")
+    steps = {}
+    for name, reward in (("scored", reward_model), ("judged", f"beats:{reward_model}")):
+        given = ("--group-size", 4, "--batch-size", 2, "--max-steps", 3, "--max-new-tokens", 4, "--learning-rate", 1e-2)
+        status = accord("rloo", "--model", base, "--data", data, "--reward", reward, *given, "--out", tmp_path / name)
+        assert status == 0
+        steps[name] = read_jsonl(tmp_path / name / "metrics.jsonl")
+    for key in ("loss", "gradient_norm", "length"):
+        found, expected = ([row[key] for row in steps[name]] for name in ("judged", "scored"))
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-5), key
+    assert all(0 < row["beats"] < 1 for row in steps["judged"])
+    assert steps["judged"][0]["reward"] != pytest.approx(steps["scored"][0]["reward"], abs=1e-3)
+
+
+def test_a_reward_by_a_judge_names_the_judge_and_the_column(functions: str) -> None:
+    assert formulas.beats_of("beats:ai:http://a/b.yaml") == ("completion", "ai:http://a/b.yaml")
+    assert formulas.beats_of("beats@gold:judge.yaml") == ("gold", "judge.yaml")
+    assert [formulas.kind_of(name) for name in ("beats:judge.yaml", "beats@a:b", "beats")] == [
+        "beats",
+        "beats",
+        "model",
+    ]
+    spec = "0.5 * beats:ai:runs/judge + mean(beats@gold:runs/pm, number)"
+    assert list(formulas.names_in(spec)) == ["ai:runs/judge", "runs/pm", "number"]
+    judged = reward_named(f"2 * beats:{functions}:shorter + exact")
+    # The shorter of 1 and 2 letters wins in both orders, that of 2 and 2 in neither: a tie.
+    found = judged([sample("x", completion="yy", answer="x"), sample("zz", completion="yy", answer="x")])
+    assert found.tolist() == pytest.approx([2 * 13.815510 + 1, 0.0])
+    for wrong, lacking in (("beats:", "judge"), ("beats@:cafe", "column"), ("beats@gold: ", "judge")):
+        with pytest.raises(InputError, match=f"names no {lacking}"):
+            reward_named(wrong)
 
 
 def test_a_function_is_named_by_its_module_too(functions: str) -> None:

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.feedback.judge import BothOrders, Orders, RewardJudge, ScoreJudge
+from accord.errors import InputError
+from accord.feedback.judge import BothOrders, JudgeReward, Orders, RewardJudge, ScoreJudge
 from accord.feedback.reward import check_prompts, listen
 from accord.records import Comparison, EncodedPrompt, Sample, Verdict
-from tests.feedback.samples import sample
+from tests.feedback.samples import CHAT, sample
 
 PAIR = Comparison("q", "a", "b")
 
@@ -117,3 +118,58 @@ def test_what_the_judge_needs_to_hear_reaches_it() -> None:
     check_prompts(judge, [EncodedPrompt(sample("a").prompt, (), 3)])
     check_prompts(judge, [])
     assert reader.heard == ["policy", 3]
+
+
+class Leaning:
+    """A judge whose log-odds are the difference in length, and `bias` for whichever stands first."""
+
+    def __init__(self, bias: float) -> None:
+        self.bias = bias
+
+    def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        return [Verdict(sigmoid(len(c.first) - len(c.second) + self.bias)) for c in comparisons]
+
+
+@given(st.lists(st.text("ab", max_size=6), min_size=1, max_size=5), st.text("ab", max_size=6), st.floats(-8, 8))
+def test_as_a_reward_a_judge_gives_the_log_odds_over_the_row_s_completion(
+    said: list[str], reference: str, bias: float
+) -> None:
+    reward = JudgeReward(Leaning(bias))
+    leads = [len(text) - len(reference) for text in said]
+    assert reward([sample(text, completion=reference) for text in said]).tolist() == pytest.approx(leads, abs=1e-5)
+    assert reward.logged["beats"] == pytest.approx(sum(map(sigmoid, leads)) / len(leads), abs=1e-6)
+
+
+def test_verdicts_without_odds_are_as_sure_as_can_be_and_invalid_ones_abstain() -> None:
+    class Says:
+        def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+            known = {("good", "it"): 1.0, ("it", "good"): 0.0, ("bad", "it"): 0.0, ("it", "bad"): 1.0}
+            return [Verdict(known.get((str(c.first), str(c.second)))) for c in comparisons]
+
+    reward = JudgeReward(Says(), "gold")
+    scores = reward([sample(text, gold="it") for text in ("good", "bad", "new")]).tolist()
+    assert scores[:2] == pytest.approx([log(999_999), -log(999_999)], rel=1e-6)
+    assert scores[2] != scores[2] and reward.abstains and reward.logged == {"beats": 0.5}
+
+
+def test_the_row_s_columns_reach_the_judge_in_both_orders_and_chats_are_read() -> None:
+    seen: list[Comparison] = []
+
+    def judge(comparisons: Sequence[Comparison]) -> list[Verdict]:
+        seen.extend(comparisons)
+        return [Verdict(0.5) for _ in comparisons]
+
+    answer = [{"role": "assistant", "content": "two coins"}]
+    assert JudgeReward(judge)([sample("three", prompt=CHAT, completion=answer, price=2)]).tolist() == [0.0]
+    assert [(c.prompt, c.first, c.second) for c in seen] == [(CHAT, "three", "two coins"), (CHAT, "two coins", "three")]
+    assert all(c.columns["price"] == 2 for c in seen)
+
+
+def test_a_row_without_the_completion_is_refused_before_anything_is_sampled() -> None:
+    reward = JudgeReward(Leaning(0), "gold")
+    prompts = [EncodedPrompt(sample("", **columns).prompt, (1,), 4) for columns in ({"answer": 1}, {"gold": 3})]
+    for prompt, message in zip(
+        prompts, ("row 5 has no column 'gold'.*there are: answer", "row 5: 'gold' must be a string"), strict=True
+    ):
+        with pytest.raises(InputError, match=message):
+            check_prompts(reward, [prompt])
