@@ -10,7 +10,7 @@ import networkx
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROWS = {"records", "files", "errors", "console"}
+ROWS = {"records", "files", "locks", "errors", "console"}
 TRAINING = ROWS | {"objectives", "data", "engine", "feedback"}
 MAY_IMPORT = {
     "errors": set(),
@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "console": set(),
     "objectives": set(),
     "files": {"records", "errors"},
+    "locks": {"files", "errors", "console"},
     "results": ROWS,
     "engine": ROWS | {"objectives"},
     "report": ROWS | {"results"},
