@@ -70,6 +70,10 @@ def dead() -> int:
     return process.pid
 
 
+def below(folder, pattern="*"):
+    return sorted(str(path.relative_to(folder)) for path in folder.glob(pattern))
+
+
 @pytest.fixture
 def synced(monkeypatch):
     """What is on the disk, in order: the files and folders that were synced, and renames."""
@@ -77,9 +81,7 @@ def synced(monkeypatch):
 
     def note(opened):
         path = Path(f"/proc/self/fd/{opened}").resolve()
-        events.append(
-            ("sync", path.name, sorted(p.name for p in path.iterdir()) if path.is_dir() else path.read_text())
-        )
+        events.append(("sync", path.name, below(path) if path.is_dir() else path.read_text()))
 
     def renamed(kind):
         def act(source, target, **_):
@@ -120,11 +122,7 @@ def test_a_folder_is_whole_on_the_disk_before_the_old_one_goes(tmp_path, synced)
         ("rename", mine, "model"),
         ("sync", tmp_path.name, [aside, "model"]),  # the old one is still there
     ]
-    assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == [
-        "model",
-        "model/inside",
-        "model/inside/w",
-    ]
+    assert below(tmp_path, "**/*") == ["model", "model/inside", "model/inside/w"]
 
 
 def test_a_folder_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
@@ -143,7 +141,7 @@ def test_a_folder_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatc
     monkeypatch.setattr(Path, "rename", fails_second)
     with pytest.raises(OSError, match="No space"), replacing_folder(tmp_path / "model"):
         pass
-    assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == ["model", "model/old.txt"]
+    assert below(tmp_path, "**/*") == ["model", "model/old.txt"]
 
 
 def test_what_dead_processes_left_goes_when_the_same_is_written_again(tmp_path, dead):

@@ -59,9 +59,9 @@ def test_the_lock_ends_with_its_process_however_that_ends(tmp_path: Path) -> Non
 
 def test_where_nothing_can_be_written_that_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match=r"file/run cannot be made \(Not a directory\); choose another --out"):
-        with alone_in(tmp_path / "file" / "run"):
-            pass
+    told = r"file/run cannot be made \(Not a directory\); choose another --out"
+    with pytest.raises(InputError, match=told), alone_in(tmp_path / "file" / "run"):
+        pass
     (tmp_path / ".lock").mkdir()
     with pytest.raises(InputError, match=r"cannot be written \(Is a directory\)"), alone_in(tmp_path):
         pass

@@ -153,7 +153,7 @@ class Run:
         for name in ROWS:
             lines, torn = rows_until(file := self.folder / f"{name}.jsonl", step)
             if torn:
-                self.print(f"{file}: {torn} lines cannot be read, and are left out")
+                self.print(f"{file}: lines that cannot be read are left out ({torn})")
             write_text(file, text := "".join(lines))
             self._written[name] = hashlib.sha256(text.encode())
             self._files[name] = self._open.enter_context(file.open("a", encoding="utf-8"))
@@ -229,7 +229,7 @@ class Run:
 
     def print(self, line: str) -> None:
         """One line for the person watching."""
-        self.console.print(line, markup=False, highlight=False)
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """End the progress bar and close the files."""
