@@ -1,12 +1,20 @@
-"""Files written whole: to a temporary name beside the path, then renamed, so a kill leaves no half-written file."""
+"""Files written whole, and on the disk: under another name beside the path, synced, then renamed.
+
+So neither a kill nor a power cut leaves half of one. What a process that died had begun is cleared by the next that
+writes there: its names are `.NAME.PID.partial`, and `.NAME.PID.old` of a folder that was being replaced.
+"""
 
 from __future__ import annotations
 
+import errno
 import gzip
+import hashlib
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,24 +23,139 @@ import yaml
 from accord.errors import InputError
 from accord.records import Row, row_to_json
 
+LEFT = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<kind>partial|old)|\.(model|best)-\w{8}|\.step-\d+")
+"""What a killed process leaves; the last two are names of before they had the number of the process."""
+
+OWN = {".lock", ".accord-stage", ".accord-wrote"}
+"""Files that accord keeps in a folder for itself: its lock, and what it made there."""
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
     """An open UTF-8 text file that becomes `path` when the block ends, and vanishes when the block raises.
 
-    Missing folders are made; a path that ends in `.gz` is compressed.
+    It is on the disk when this returns. Missing folders are made; a path that ends in `.gz` is compressed. InputError
+    where something else than a file is there.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    if target.exists() and not target.is_file():
+        raise InputError(
+            f"{target} is {'a folder' if target.is_dir() else 'no file'}, so no file can be written there."
+        )
+    partial = _beside(target)
     opener: Any = gzip.open if target.suffix == ".gz" else open
     try:
         with opener(partial, "wt", encoding="utf-8", newline="\n") as file:
             yield file
+        sync(partial)
         os.replace(partial, target)
+        sync(target.parent, inside=False)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the first failure is the one to tell
+            partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """An empty folder that becomes `path` when the block ends, and vanishes when the block raises.
+
+    It is on the disk when this returns, and only then what was there before goes. Missing folders above it are made.
+    """
+    target = Path(path)
+    partial = _beside(target)
+    old = partial.with_suffix(".old")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        yield partial
+        sync(partial)
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
+        sync(target.parent, inside=False)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    """The name under which a path is written, in its folder, which is made, and cleared of what the dead left of it."""
+    make_folder(target.parent)
+    tidy(target.parent, target.name)
+    return target.with_name(f".{target.name}.{os.getpid()}.partial")
+
+
+def make_folder(folder: Path) -> list[Path]:
+    """Make a folder and those above it that are missing, on the disk; those that were made, the innermost first."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync(made.parent, inside=False)
+    return missing
+
+
+def sync(path: Path, *, inside: bool = True) -> None:
+    """Have a file on the disk when this returns, or a folder, with all that is `inside`, or as its list of names."""
+    is_folder = path.is_dir()
+    if is_folder and inside:
+        for one in path.iterdir():
+            sync(one)
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if not (is_folder and error.errno in (errno.EINVAL, errno.ENOTSUP, errno.EBADF)):  # some mounts cannot
+            raise
+    finally:
+        os.close(opened)
+
+
+def tidy(folder: Path, name: str = "") -> None:
+    """Clear what processes that died left half-done, of the one file or folder of that `name`; without it, all.
+
+    A folder that was put aside goes back to its place where nothing has taken it. Without a name the caller holds the
+    folder's lock, so that whoever began anything there is dead.
+    """
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        match = LEFT.fullmatch(path.name)
+        if match is None or (name and (match["name"] != name or _is_alive(int(match["pid"])))):
+            continue
+        with suppress(FileNotFoundError):  # another did it meanwhile
+            if match["kind"] == "old" and not path.with_name(match["name"]).exists():
+                path.rename(path.with_name(match["name"]))
+            elif path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def others(folder: Path) -> list[str]:
+    """The names in a folder of what is neither half-done nor kept there by accord for itself."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return [name for name in names if name not in OWN and LEFT.fullmatch(name) is None]
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file."""
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            digest.update(buffer[:size])
+    return digest.hexdigest()
 
 
 def require_folder(path: str | os.PathLike[str]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -17,6 +18,7 @@ from accord.engine.models import Policy
 from tests import on_device
 
 torch.set_num_threads(1)  # the tests' tensors are too small to share among threads
+os.fsync = lambda opened: None  # milliseconds each on a disk; the tests of what is synced watch it themselves
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 settings.register_profile("accord", deadline=None)

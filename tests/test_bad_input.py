@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -13,7 +12,6 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from accord.engine.fit import Optimizer
 from accord.records import Demonstration, Preference, Prompt
 from tests.commands.small import QUICK, accord, save_model, write_jsonl
 
@@ -213,36 +211,6 @@ def test_a_verifier_without_an_answer_column(command: str, option: str, base: Pa
     data = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "hi", "gold": "4"}])
     said = told(command, base, data, option, "number", "--max-new-tokens", 4)
     assert said.startswith("row 1 has no column 'answer', which the verifier number reads; the columns there are: gold")
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
-def test_a_checkpoint_cut_short(
-    name: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data, out = write_jsonl(tmp_path / "rows.jsonl", [Demonstration("hi", "bye")]), tmp_path / "run"
-    run = ("sft", "--model", base, "--data", data, "--out", out, *QUICK, "--max-steps", "4", "--save-every", "1")
-    update = Optimizer.update
-
-    def stopped(self: Optimizer, step: int, *work: Any) -> dict[str, float]:
-        if step == 3:
-            raise KeyboardInterrupt
-        return update(self, step, *work)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Optimizer, "update", stopped)
-        assert accord(*run) == 130
-    file = out / "checkpoints" / "step-0000003" / name
-    file.write_bytes(file.read_bytes()[:-10])
-    capsys.readouterr()
-    before = tree(out)
-    assert accord(*run, "--resume") == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "step-0000003" in error
-    assert "delete that folder to go on from the one before, or from the start" in error
-    assert tree(out) == before
-    shutil.rmtree(file.parent)  # as it says
-    assert accord(*run, "--resume") == 0
-    assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("command", ["sft", "dpo", "reward", "pretrain"])

@@ -1,12 +1,27 @@
 """Files appear whole or not at all."""
 
 import gzip
+import hashlib
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from accord.errors import InputError
-from accord.files import replacing, require_folder, write_rows, write_text
+from accord.files import (
+    others,
+    replacing,
+    replacing_folder,
+    require_folder,
+    sha256_of,
+    sync,
+    tidy,
+    write_rows,
+    write_text,
+)  # fmt: skip
 from accord.records import Message, Preference
 
 
@@ -45,3 +60,136 @@ def test_a_folder_may_be_new_but_no_file(tmp_path):
     assert require_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b" and not (tmp_path / "a").exists()
     with pytest.raises(InputError, match=f"file/b cannot be a folder, since {file} is a file; name another"):
         require_folder(file / "b")
+
+
+@pytest.fixture
+def dead() -> int:
+    """The number of a process that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def below(folder, pattern="*"):
+    return sorted(str(path.relative_to(folder)) for path in folder.glob(pattern))
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """What is on the disk, in order: the files and folders that were synced, and renames."""
+    events, rename = [], os.rename
+
+    def note(opened):
+        path = Path(f"/proc/self/fd/{opened}").resolve()
+        events.append(("sync", path.name, below(path) if path.is_dir() else path.read_text()))
+
+    def renamed(kind):
+        def act(source, target, **_):
+            events.append(("rename", Path(source).name, Path(target).name))
+            rename(source, target)
+
+        return act
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "replace", renamed("replace"))
+    monkeypatch.setattr(os, "rename", renamed("rename"))
+    return events
+
+
+def test_a_file_is_synced_then_renamed_then_its_folder_is(tmp_path, synced):
+    write_text(tmp_path / "new" / "x.txt", "hello")
+    mine = f".x.txt.{os.getpid()}.partial"
+    assert synced == [
+        ("sync", tmp_path.name, ["new"]),
+        ("sync", mine, "hello"),
+        ("rename", mine, "x.txt"),
+        ("sync", "new", ["x.txt"]),
+    ]
+
+
+def test_a_folder_is_whole_on_the_disk_before_the_old_one_goes(tmp_path, synced):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old.txt").write_text("old")
+    with replacing_folder(tmp_path / "model") as partial:
+        (partial / "inside").mkdir()
+        (partial / "inside" / "w").write_text("new")
+    mine, aside = (f".model.{os.getpid()}.{kind}" for kind in ("partial", "old"))
+    assert synced == [
+        ("sync", "w", "new"),
+        ("sync", "inside", ["w"]),
+        ("sync", mine, ["inside"]),
+        ("rename", "model", aside),
+        ("rename", mine, "model"),
+        ("sync", tmp_path.name, [aside, "model"]),  # the old one is still there
+    ]
+    assert below(tmp_path, "**/*") == ["model", "model/inside", "model/inside/w"]
+
+
+def test_a_folder_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old.txt").write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing_folder(tmp_path / "model"):
+        raise ZeroDivisionError
+    rename, calls = Path.rename, []
+
+    def fails_second(self, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails_second)
+    with pytest.raises(OSError, match="No space"), replacing_folder(tmp_path / "model"):
+        pass
+    assert below(tmp_path, "**/*") == ["model", "model/old.txt"]
+
+
+def test_what_dead_processes_left_goes_when_the_same_is_written_again(tmp_path, dead):
+    left = [f".x.txt.{dead}.partial", f".x.txt.{os.getppid()}.partial", f".y.txt.{dead}.partial"]
+    for name in left:
+        (tmp_path / name).write_text("half")
+    write_text(tmp_path / "x.txt", "whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*left[1:], "x.txt"])  # a living one's, another file's
+    (tmp_path / f".m.{dead}.old").mkdir()
+    (tmp_path / f".m.{dead}.old" / "w").write_text("the only one")
+    (tmp_path / f".m.{dead}.partial").mkdir()
+    tidy(tmp_path, "m")
+    assert (tmp_path / "m" / "w").read_text() == "the only one"  # killed between its two renames
+    (tmp_path / f".m.{dead}.old").mkdir()
+    tidy(tmp_path, "m")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*left[1:], "x.txt", "m"])
+
+
+def test_leftovers_are_no_other_files(tmp_path):
+    for name in (".config.yaml.12.partial", ".lock", ".accord-wrote", ".best.7.old", ".model-a1b2c3d4"):
+        (tmp_path / name).write_text("")
+    assert others(tmp_path) == [] and others(tmp_path / "none") == []
+    (tmp_path / ".notes.partial").write_text("mine")
+    assert others(tmp_path) == [".notes.partial"]
+    tidy(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".accord-wrote", ".lock", ".notes.partial", "best"]
+
+
+@pytest.mark.parametrize(("make", "said"), [(Path.mkdir, "is a folder"), (os.mkfifo, "is no file")])
+def test_only_a_file_is_replaced_by_one(make, said, tmp_path):
+    make(tmp_path / "x")
+    with pytest.raises(InputError, match=said):
+        write_text(tmp_path / "x", "")
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_mount_that_cannot_sync_folders_is_forgiven_and_one_that_loses_files_is_not(tmp_path, monkeypatch):
+    def fails(opened):
+        raise OSError(22 if Path(f"/proc/self/fd/{opened}").resolve().is_dir() else 5, "no")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    sync(tmp_path)
+    (tmp_path / "a").write_text("")
+    with pytest.raises(OSError, match="Errno 5"):
+        sync(tmp_path)
+
+
+def test_a_file_s_digest(tmp_path):
+    content = bytes(range(256)) * 9000
+    (tmp_path / "x").write_bytes(content)
+    assert sha256_of(tmp_path / "x") == hashlib.sha256(content).hexdigest()

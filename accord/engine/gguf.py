@@ -24,6 +24,7 @@ from torch import Tensor
 from accord.engine.adapters import own_state
 from accord.engine.precision import held_in
 from accord.errors import InputError
+from accord.files import make_folder, sync
 
 if TYPE_CHECKING:
     from accord.engine.models import Policy
@@ -65,8 +66,10 @@ def write_gguf(model: Policy, file: Path, dtype: torch.dtype) -> str:
                 _write(model, written, dtype)
             except InputError as error:
                 raise InputError(f"{refused}; {error}" if refused else str(error)) from None
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
+        sync(written)
         os.replace(written, file)
+        sync(file.parent, inside=False)
     return f"accord, as {refused}" if refused else f"llama.cpp's {CONVERTER}" if converter else "accord"
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -28,6 +26,7 @@ from accord.engine.sampling import Sampling
 from accord.engine.trees import Trees
 from accord.engine.turns import FOLD, turn_end
 from accord.errors import InputError
+from accord.files import replacing_folder
 from accord.objectives.segments import segment_sum
 from accord.records import EncodedPrompt, Sample
 
@@ -140,31 +139,21 @@ class Model:
         return mine == others
 
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
-        """Write network, tokenizer and chat template in Hugging Face format: whole under another name, then renamed.
+        """Write network, tokenizer and chat template in Hugging Face format, whole and on the disk when this returns.
 
         Of a network with adapters these are written, as peft does. The file holds the weights as the network does, or
-        in `dtype`, which `precision.held_in` says more of.
+        in `dtype`, which `precision.held_in` says more of. What was there before goes last.
         """
-        folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         if self.network.can_generate():  # so that other software stops where this does
             self.network.generation_config.eos_token_id = list(self.ends) if len(self.ends) > 1 else self.end
-        try:
-            with quiet(), held_in(self.network, dtype, own_state(self.network)) if dtype else nullcontext():
-                if adapted(self.network):
-                    save_adapters(self.network, partial)
-                else:
-                    self.network.save_pretrained(partial, max_shard_size=SHARD)
-                self.tokenizer.save_pretrained(partial)
-        except BaseException:
-            shutil.rmtree(partial)
-            raise
-        partial.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-        return folder
+        rounded = held_in(self.network, dtype, own_state(self.network)) if dtype else nullcontext()
+        with replacing_folder(folder) as partial, quiet(), rounded:
+            if adapted(self.network):
+                save_adapters(self.network, partial)
+            else:
+                self.network.save_pretrained(partial, max_shard_size=SHARD)
+            self.tokenizer.save_pretrained(partial)
+        return Path(folder)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Within it matrix products are computed in the model's precision; entered anew around each pass."""

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from accord import data, engine, feedback
 from accord.engine.config import require_positive
 from accord.errors import InputError, TrainingStopped
-from accord.files import write_rows
+from accord.files import sha256_of, write_rows
 from accord.methods.offline import maximum_likelihood
 from accord.methods.online import OnlineMethod
 from accord.methods.rollouts import lengths
@@ -143,6 +143,7 @@ class RoundsLearner(Learner):
         self.base = copy.deepcopy(engine.adapters.own_state(policy.network)) if more else None
         self.objective = maximum_likelihood(policy, method.temperature)
         self.number = self.first = 0
+        self.digest = ""
         self.numbers: dict[str, float] = {}
         self.rows: list[dict[str, Any]] = []
         self.trees: list[Tree] = []
@@ -190,17 +191,19 @@ class RoundsLearner(Learner):
         return StepResult(row, sum(tree.size for tree in items))
 
     def state(self) -> dict[str, Any]:
-        return {"round": self.number, "first": self.first, "numbers": self.numbers}
+        return {"round": self.number, "first": self.first, "numbers": self.numbers, "sha256": self.digest}
 
     def restore(self, state: Mapping[str, Any], run: Run, optimizer: Optimizer) -> None:
         if state["round"]:
             self._take(run, state["round"], state["first"], state["numbers"])
+            if self.digest != state["sha256"]:
+                raise InputError(f"{run.folder}/round-{self.number}.jsonl is not as it was written: restore it.")
             optimizer.total = self.method.steps(len(self.trees), self.number)
 
     def _take(self, run: Run, number: int, first: int, numbers: dict[str, float]) -> None:
         """Learn from the rows of a round's file from now on."""
         file = run.folder / f"round-{number}.jsonl"
-        self.number, self.first, self.numbers = number, first, numbers
+        self.number, self.first, self.numbers, self.digest = number, first, numbers, sha256_of(file)
         self.rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
         self.trees = as_trees(self.rows)
         self.order = self.method.order(len(self.trees))

@@ -27,6 +27,7 @@ import numpy as np
 from accord.data.mix import IN_MEMORY, called
 from accord.errors import InputError, LeftOut, TrainingStopped, located
 from accord.records import Prompt, Row, Sample
+from accord.train import inputs
 from accord.train.loop import Learner
 from accord.train.options import HeldOutOptions, RunOptions
 from accord.train.run import Run
@@ -201,6 +202,9 @@ class RunData(Generic[AnyRow]):
 
         What it makes has a `row`, its row's number among those given. Raises InputError where no row of either is left.
         """
+        run.made_of(data=inputs.of_rows(self.rows))
+        if self.held and not self.drawn:
+            run.made_of(eval_data=inputs.of_rows(self.held))
         items, most = encode(self.rows, self.left_out), self.options.max_bad
         run.leave_out(self.left_out, most)
         if not self.held:

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from accord import data, engine, report
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, TrainingStopped
+from accord.files import sync
 from accord.interrupts import Interrupted, requests
 from accord.records import Sample, text_to_json
+from accord.train import inputs
 from accord.train.options import RunOptions, SamplingOptions, describe
 from accord.train.run import Run, read_metrics
 
@@ -158,6 +160,7 @@ def train(
         if run.finished:
             run.print(f"{run.folder} is finished already.")
             return finish(run, model, method)
+        run.made_of(**{"model": inputs.of_model(model), **inputs.of_files(run.settings)})
         learner = make_learner(run)
         optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
         step, watch = restore(run, learner, optimizer), learner.watch
@@ -180,7 +183,7 @@ class Saving:
     """When a checkpoint is due, and what is in it: every so many steps, and so many minutes after the last one."""
 
     def __init__(self, run: Run, learner: Learner, optimizer: Optimizer, options: RunOptions) -> None:
-        self.folder, self.learner, self.optimizer = run.folder / "checkpoints", learner, optimizer
+        self.run, self.learner, self.optimizer = run, learner, optimizer
         self.every, self.seconds = options.save_every, 60 * (options.save_minutes or math.inf)
         self.since = time.monotonic()
 
@@ -193,7 +196,8 @@ class Saving:
         self.optimizer.require_finite(step)
         if self.learner.watch:
             self.learner.watch.save()
-        engine.checkpoint.save(self.folder, step, self.optimizer, self.learner.state())
+        state = self.learner.state() | {"rows": self.run.keep_rows()}
+        engine.checkpoint.save(self.run.folder / "checkpoints", step, self.optimizer, state)
         self.since = time.monotonic()
 
 
@@ -260,13 +264,29 @@ def last_good(run: Run, model: Model, optimizer: Optimizer) -> str:
 
 
 def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
-    """The steps that are done already, with everything as it was after them; 0 where there is nothing to go on from."""
+    """The steps that are done already, with everything as it was after them; 0 where there is nothing to go on from.
+
+    What is damaged is stepped over. Raises InputError where nothing before it is whole.
+    """
     saved = engine.checkpoint.checkpoints(run.folder / "checkpoints") if run.resumed else []
-    if not saved:
-        return 0
-    step, state = engine.checkpoint.load(saved[-1], optimizer)
-    learner.restore(state, run, optimizer)
-    return step
+    why = ""
+    for checkpoint in reversed(saved):
+        try:
+            known = engine.checkpoint.verified(checkpoint)
+            run.require_rows(known["step"], known["state"].pop("rows", {}), needed=learner.watch is not None)
+        except engine.checkpoint.Damaged as error:
+            run.print(f"{error}: {checkpoint.name} is stepped over.")
+            why = why or str(error)
+            continue
+        step, state = engine.checkpoint.load(checkpoint, optimizer, known)
+        learner.restore(state, run, optimizer)
+        return step
+    if saved:
+        raise InputError(
+            f"{why}, and nothing before it can be gone on from: restore it, delete {run.folder / 'checkpoints'} to "
+            "begin anew, or choose another --out."
+        )
+    return 0
 
 
 def read_as(items: Sequence[Any]) -> str:
@@ -290,6 +310,7 @@ def finish(run: Run, model: Model, method: TrainingConfig, rows: str = "") -> Re
             engine.precision.round_weights(model.network, dtype, engine.adapters.own_state(model.network))
         model.save(folder, dtype)
         model.name = str(folder)
+    sync(run.folder)  # and only then:
     for served in ("checkpoints", LAST_GOOD):
         shutil.rmtree(run.folder / served, ignore_errors=True)
     report.write_card(run.folder, method=sys.modules[type(method).__module__].__doc__ or "", rows=rows)

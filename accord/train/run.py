@@ -16,14 +16,12 @@ report.html         all of it for people
 
 from __future__ import annotations
 
+import hashlib
 import json
-import platform
-import subprocess
-import sys
+import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,16 +31,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from accord import engine
 from accord.errors import InputError, LeftOut, RowNumber
-from accord.files import write_rows, write_text
+from accord.files import others, read_yaml, sync, tidy, write_rows, write_text
+from accord.locks import alone_in
 from accord.train.alarms import Alarms, chosen
+from accord.train.inputs import environment
 from accord.train.track import DEFAULT, Tracking, services
 
 if TYPE_CHECKING:
     import torch
 
-PACKAGES = ("accord", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy")
 MAY_CHANGE = {"tokens_per_pass", "activation_checkpointing", "return_freed_memory", "offload_reference"}
 """Settings that need less memory and change no number but by rounding: a run may go on with others."""
+DIGEST = "_sha256"
+"""What the name of a setting's digest ends with."""
+MEASURED = ("metrics", "alarms")
+"""Files of rows that are written with their step."""
+ROWS = (*MEASURED, "samples")
 SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "reward", "kl", "eval_teacher_kl")
 
 
@@ -68,24 +72,34 @@ class Run:
         self.folder = Path(folder)
         self.name = name or self.folder.resolve().name
         self.console = Console(stderr=True)
-        settings = json.loads(json.dumps(settings, default=str))
-        config = self.folder / "config.yaml"
-        self.resumed = resume and config.exists()
-        if self.resumed:
-            _same(config, settings)
-        elif self.folder.exists() and any(self.folder.iterdir()):
-            remedy = "another run; choose another --out, or go on with that run by --resume"
-            raise InputError(
-                f"{self.folder} holds {remedy if config.exists() else 'other files; choose another --out'}."
-            )
-        self.settings = settings
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings, default=str))
         self.stop_when = chosen(settings.get("stop_when"))
         self.stopping: str | None = None
         self._left_out: list[dict[str, Any]] = []
         self._taken: list[str] = []
         self._held_out: dict[str, float] = {}
+        self._written: dict[str, Any] = {}
         self._open = ExitStack()
         self._tracking = Tracking(services(track), self.print)
+        with ExitStack() as lock:
+            lock.enter_context(alone_in(self.folder))
+            self._look(resume)
+            self._lock = lock.pop_all()
+
+    def _look(self, resume: bool) -> None:
+        """Whether the folder is this run's to begin or to go on with; what a killed process left of it is cleared."""
+        for name in ("", "checkpoints", "model", "best"):
+            tidy(self.folder / name)
+        config = self.folder / "config.yaml"
+        self.resumed = resume and config.exists()
+        self._before = _settings_of(self.folder) if self.resumed else {}
+        if self.resumed:
+            _same(self.folder, self._before, self.settings)
+        elif others(self.folder):
+            remedy = "another run; choose another --out, or go on with that run by --resume"
+            raise InputError(
+                f"{self.folder} holds {remedy if config.exists() else 'other files; choose another --out'}."
+            )
 
     @property
     def save_dtype(self) -> torch.dtype | None:
@@ -96,6 +110,19 @@ class Run:
     def finished(self) -> bool:
         """Whether an earlier session brought the run to its end."""
         return (self.folder / "model").is_dir()
+
+    def made_of(self, **digests: str) -> None:
+        """Note the digests of what the run is made of, by the settings that name it, for its config.yaml.
+
+        Raises InputError where a run that goes on was begun with something else under the same names.
+        """
+        for name, digest in digests.items():
+            self.settings[name + DIGEST] = digest
+            if self._before.get(name + DIGEST, digest) != digest:
+                raise InputError(
+                    f"{self.folder} was begun with another content of {name} ({self.settings.get(name)}): restore it, "
+                    "or choose another --out."
+                )
 
     def leave_out(self, left_out: LeftOut, most: float, data: str = "") -> None:
         """Say which rows are left out, and keep the list; InputError where more than a share of `most` are bad.
@@ -113,7 +140,7 @@ class Run:
 
     def begin(self, step: int, total: int) -> None:
         """Open the folder for steps after `step`, dropping rows that an earlier session wrote past its checkpoint."""
-        before = read_metrics(self.folder)
+        before = read_metrics(self.folder)  # those past the checkpoint too
         self._tracking.begin(self.folder, self.name, self.settings, step, int(before[-1]["step"]) if before else -1)
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.resumed:
@@ -123,8 +150,12 @@ class Run:
         if self._left_out:
             write_rows(self.folder / "left_out.jsonl", self._left_out)
         self._files = {}
-        for name in ("metrics", "samples", "alarms"):
-            _keep_until(file := self.folder / f"{name}.jsonl", step)
+        for name in ROWS:
+            lines, torn = rows_until(file := self.folder / f"{name}.jsonl", step)
+            if torn:
+                self.print(f"{file}: lines that cannot be read are left out ({torn})")
+            write_text(file, text := "".join(lines))
+            self._written[name] = hashlib.sha256(text.encode())
             self._files[name] = self._open.enter_context(file.open("a", encoding="utf-8"))
         self._alarms = Alarms()
         for row in (kept := read_metrics(self.folder)):
@@ -172,12 +203,33 @@ class Run:
 
     def _write(self, name: str, *rows: Mapping[str, Any]) -> None:
         """Append rows to one of the folder's files."""
-        self._files[name].writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        self._files[name].write(text)
         self._files[name].flush()
+        self._written[name].update(text.encode())
+
+    def keep_rows(self) -> dict[str, str]:
+        """Have the rows so far on the disk; their digests, by which a checkpoint knows them."""
+        for file in self._files.values():
+            os.fsync(file.fileno())
+        sync(self.folder, inside=False)
+        return {name: self._written[name].hexdigest() for name in MEASURED}
+
+    def require_rows(self, step: int, digests: Mapping[str, str], *, needed: bool) -> None:
+        """Raise Damaged where rows up to a step are not those that a checkpoint knows.
+
+        Rows of numbers that were taken away are missed in a line, unless they are `needed` to choose the best model.
+        """
+        for name, digest in digests.items():
+            kept, _ = rows_until(file := self.folder / f"{name}.jsonl", step)
+            if not file.exists() and not needed:
+                self.print(f"{file} is gone, and with it the rows up to step {step}.")
+            elif hashlib.sha256("".join(kept).encode()).hexdigest() != digest:
+                raise engine.checkpoint.Damaged(f"{file} is not as it was written up to step {step}")
 
     def print(self, line: str) -> None:
         """One line for the person watching."""
-        self.console.print(line, markup=False, highlight=False)
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """End the progress bar and close the files."""
@@ -187,67 +239,50 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.close()
-        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-        self._tracking.close("finished" if kind is None else "interrupted" if interrupted else "failed")
+        with self._lock:
+            self.close()
+            interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+            self._tracking.close("finished" if kind is None else "interrupted" if interrupted else "failed")
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, float]]:
-    """The rows of metrics.jsonl, without a last line that a kill cut short."""
-    file = Path(folder) / "metrics.jsonl"
-    lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
-    return [json.loads(line) for line in lines]
+    """The rows of metrics.jsonl, without what a kill cut short."""
+    return [row for _, row in _lines(Path(folder) / "metrics.jsonl") if row is not None]
 
 
-def environment(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a reader needs to repeat the run: versions, seed, command line, git commit."""
-    versions = {}
-    for package in PACKAGES:
+def rows_until(file: Path, step: int) -> tuple[list[str], int]:
+    """The lines of a run's file that are rows of steps up to this, and how many before the last cannot be read."""
+    lines = _lines(file)
+    kept = [line for line, row in lines if row is not None and row["step"] <= step]
+    return kept, sum(row is None for _, row in lines[:-1])
+
+
+def _lines(file: Path) -> list[tuple[str, Any]]:
+    """A file's lines, and the row that each is, None for one that is no row of a step."""
+    found = []
+    for line in file.read_bytes().splitlines(keepends=True) if file.exists() else ():
         try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "versions": versions,
-        "seed": settings.get("seed"),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "git": _commit(),
-    }
+            row = json.loads(line)
+            is_row = line.endswith(b"\n") and isinstance(row["step"], int)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            is_row = False
+        found.append((line.decode(errors="replace"), row if is_row else None))
+    return found
 
 
-def _commit() -> str | None:
-    """The commit of the working folder's git repository, where there are such."""
-    try:
-        git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return git.stdout.strip() if git.returncode == 0 else None
+def _settings_of(folder: Path) -> dict[str, Any]:
+    """What a run was begun with. Raises InputError where its config.yaml is damaged."""
+    settings = read_yaml(folder / "config.yaml", "the settings")
+    if not isinstance(settings, dict):
+        raise InputError(f"{folder}/config.yaml holds no settings: restore it, or choose another --out.")
+    return settings
 
 
-def _same(config: Path, settings: Mapping[str, Any]) -> None:
-    before = yaml.safe_load(config.read_text(encoding="utf-8"))
+def _same(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     for key in sorted({**before, **settings}.keys() - MAY_CHANGE):
-        if before.get(key) != settings.get(key):
-            remedy = "resume it with the same settings, or choose another --out"
-            if key in ("epochs", "max_steps") and (config.parent / "model").is_dir():
-                remedy = f"it is finished: train on from --model {config.parent / 'model'} in another --out"
-            raise InputError(
-                f"{config.parent} was run with {key} = {before.get(key)}, not {settings.get(key)}; {remedy}."
-            )
-
-
-def _keep_until(file: Path, step: int) -> None:
-    """Drop rows of later steps, and a last line cut short by a kill."""
-    if not file.exists():
-        return
-    kept = []
-    for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except ValueError:
-            break
-    write_text(file, "".join(kept))
+        if key.endswith(DIGEST) or before.get(key) == settings.get(key):
+            continue
+        remedy = "resume it with the same settings, or choose another --out"
+        if key in ("epochs", "max_steps") and (folder / "model").is_dir():
+            remedy = f"it is finished: train on from --model {folder / 'model'} in another --out"
+        raise InputError(f"{folder} was run with {key} = {before.get(key)}, not {settings.get(key)}; {remedy}.")

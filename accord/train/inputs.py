@@ -1,0 +1,108 @@
+"""What a run is made of: versions, and the digests of the models, rewards and rows that its settings name.
+
+A run that goes on must find those that it was begun with; a name does not say that they are still the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accord.files import sha256_of
+from accord.records import Row, row_to_json
+
+if TYPE_CHECKING:
+    from accord.engine import Model
+
+PACKAGES = ("accord", "torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy")
+NAMED = (
+    "model", "teacher", "reference", "reward", "judge", "verifier", "watch", "pretraining_data", "chat_template",
+)  # fmt: skip
+"""Settings that may name folders and files."""
+
+
+def of_rows(rows: Iterable[Row]) -> str:
+    """Of rows as they were read, wherever they are from."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row_to_json(row), default=lambda value: type(value).__name__).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def of_files(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Of the files, and of those directly in the folders, that settings name, by setting: weights, tokenizers, data.
+
+    A card (README.md) does not count, nor does what begins with a dot.
+    """
+    found = {name: list(_files(str(settings[name]))) for name in NAMED if settings.get(name) is not None}
+    return {name: _joined(f"{file.name} {sha256_of(file)}" for file in files) for name, files in found.items() if files}
+
+
+def of_model(model: Model) -> str:
+    """Of a model that lies in no folder of that name: its commit on the Hub, or its weights as they are."""
+    import torch
+
+    commit = getattr(model.network.config, "_commit_hash", None)
+    if commit:
+        return str(commit)[:16]
+    digest = hashlib.sha256()
+    for name, weight in model.network.named_parameters():
+        digest.update(name.encode())
+        if type(weight.data) is torch.Tensor:
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _files(text: str) -> Iterator[Path]:
+    """What a setting's text names: one path, or those in a formula or a list, each perhaps with its weight."""
+    names = [text] if Path(text).exists() else re.split(r"[\s+*,()]+", text)
+    for name in names:
+        path = Path(re.sub(r":[\d.]+$", "", name)).expanduser()
+        if name and path.is_file():
+            yield path
+        elif name and path.is_dir():
+            yield from sorted(
+                file
+                for file in path.iterdir()
+                if file.is_file() and file.name != "README.md" and not file.name.startswith(".")
+            )
+
+
+def _joined(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def environment(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader needs to repeat the run: versions, seed, command line, git commit."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "versions": versions,
+        "seed": settings.get("seed"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "git": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the working folder's git repository, where there are such."""
+    try:
+        git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return git.stdout.strip() if git.returncode == 0 else None
