@@ -40,6 +40,10 @@ class LimitOptions:
     """The price of a million tokens that it writes."""
     budget: float | None = None
     """What this run may cost at most, at these prices; it stops before, and the next run goes on."""
+    key: str | None = None
+    """The environment variable that holds the server's key; OPENAI_API_KEY for api.openai.com, and none for others."""
+    insecure: bool = False
+    """Send the key as plain text (http) to another machine."""
 
     def __post_init__(self) -> None:
         require_positive(parallel=self.parallel, timeout=self.timeout)
@@ -59,10 +63,6 @@ class AskOptions(TemplateOptions, LimitOptions):
     """A folder, a Hugging Face Hub name or smollm2; with a server, what the server calls the model."""
     server: str | None = None
     """The base URL of an OpenAI-compatible server, such as http://localhost:8000/v1, that has the model."""
-    key: str | None = None
-    """The environment variable that holds the server's key; OPENAI_API_KEY for api.openai.com, and none for others."""
-    insecure: bool = False
-    """Send the key as plain text (http) to another machine."""
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
     """Precision of the matrix products of a model at hand."""
 

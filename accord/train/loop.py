@@ -11,7 +11,8 @@ import shutil
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -167,11 +168,30 @@ def train(
         run.begin(step, learner.total)
         if watch:
             watch.restore(read_metrics(run.folder))
-        saving = Saving(run, learner, optimizer, options)
-        try:
-            step = steps(run, learner, optimizer, step, options, on_step, saving)
-        except TrainingStopped as stopped:
-            raise TrainingStopped(f"{stopped}{last_good(run, model, optimizer)}") from stopped
+        save = Saving(run, learner, optimizer, options, step)
+        every = options.sample_every if isinstance(options, SamplingOptions) else 1
+        with leaving_last_good(run, model, optimizer), requests() as request:
+            while step < learner.total and not run.stopping:
+                with save.before_it_fails():
+                    if learner.before(step, run, optimizer):
+                        save(step)
+                    result = learner.step(step, learner.batch(step), optimizer)
+                    step = save.step = step + 1
+                    row = dict(result.numbers)
+                    try:
+                        row |= watch.after(step, result.samples) if watch else {}
+                    finally:  # the step is done, and its row must not be lost with the measure
+                        run.log(step, row, result.tokens)
+                if (step - 1) % every == 0 or step == learner.total or run.stopping:
+                    run.sample(step, result.shown())
+                if on_step:
+                    on_step(step, replace(result, numbers=row))
+                if request:
+                    save(step)
+                    raise Interrupted(request.number, f" after step {step} of {learner.total}, which is saved")
+                if save.is_due(step) and step < learner.total and not run.stopping:
+                    save(step)
+            optimizer.require_finite(step)
         if run.stopping:
             run.print(run.stopping)
         if watch:
@@ -182,8 +202,8 @@ def train(
 class Saving:
     """When a checkpoint is due, and what is in it: every so many steps, and so many minutes after the last one."""
 
-    def __init__(self, run: Run, learner: Learner, optimizer: Optimizer, options: RunOptions) -> None:
-        self.run, self.learner, self.optimizer = run, learner, optimizer
+    def __init__(self, run: Run, learner: Learner, optimizer: Optimizer, options: RunOptions, step: int) -> None:
+        self.run, self.learner, self.optimizer, self.step = run, learner, optimizer, step
         self.every, self.seconds = options.save_every, 60 * (options.save_minutes or math.inf)
         self.since = time.monotonic()
 
@@ -200,67 +220,40 @@ class Saving:
         engine.checkpoint.save(self.run.folder / "checkpoints", step, self.optimizer, state)
         self.since = time.monotonic()
 
-
-def steps(
-    run: Run,
-    learner: Learner,
-    optimizer: Optimizer,
-    step: int,
-    options: RunOptions,
-    on_step: OnStep | None,
-    save: Saving,
-) -> int:
-    """The steps from `step` on, counted from 0, to the run's last or to what stops it; how many there are then.
-
-    Raises TrainingStopped where a step, or its update, is not finite, or there is not enough memory, and Interrupted,
-    the step done and saved, where a signal asked for it.
-    """
-    every = options.sample_every if isinstance(options, SamplingOptions) else 1
-    with requests() as request:
-        while step < learner.total and not run.stopping:
-            try:
-                if learner.before(step, run, optimizer):
-                    save(step)
-                result = learner.step(step, learner.batch(step), optimizer)
-                step, row = step + 1, dict(result.numbers)
-                try:
-                    row |= learner.watch.after(step, result.samples) if learner.watch else {}
-                finally:  # the step is done, and its row must not be lost with the measure
-                    run.log(step, row, result.tokens)
-            except (TrainingStopped, InputError):  # a reward of the user's may fail late too
-                save(step)
+    @contextmanager
+    def before_it_fails(self) -> Iterator[None]:
+        """A step that stops itself is saved as it was before; TrainingStopped where there is not enough memory."""
+        try:
+            yield
+        except (TrainingStopped, InputError):  # a reward of the user's may fail late too
+            with suppress(TrainingStopped):  # there is nothing finite to save, and that is why
+                self(self.step)
+            raise
+        except RuntimeError as error:
+            if (remedy := engine.plan.out_of_memory(error, self.learner.method)) is None:
                 raise
-            except RuntimeError as error:
-                if (remedy := engine.plan.out_of_memory(error, learner.method)) is None:
-                    raise
-                raise TrainingStopped(f"step {step + 1}: {remedy}.") from error
-            if (step - 1) % every == 0 or step == learner.total or run.stopping:
-                run.sample(step, result.shown())
-            if on_step:
-                on_step(step, replace(result, numbers=row))
-            if request:
-                save(step)
-                raise Interrupted(request.number, f" after step {step} of {learner.total}, which is saved")
-            if save.is_due(step) and step < learner.total and not run.stopping:
-                save(step)
-        optimizer.require_finite(step)
-    return step
+            raise TrainingStopped(f"step {self.step + 1}: {remedy}.") from error
 
 
 LAST_GOOD = "last-good"
 """The folder of the model that a run leaves which stopped itself."""
 
 
-def last_good(run: Run, model: Model, optimizer: Optimizer) -> str:
-    """Leave the model as it was when all was finite last, as a folder that any command reads; where that is, if so."""
+@contextmanager
+def leaving_last_good(run: Run, model: Model, optimizer: Optimizer) -> Iterator[None]:
+    """Where a run stops itself, leave the model as it was when all was finite last, as a folder that commands read."""
     try:
-        optimizer.require_finite(0)
-    except TrainingStopped:
-        saved = engine.checkpoint.checkpoints(run.folder / "checkpoints")
-        if not saved:
-            return ""
-        engine.checkpoint.load(saved[-1], optimizer)
-    return f" The model as it was before is {model.save(run.folder / LAST_GOOD, run.save_dtype)}."
+        yield
+    except TrainingStopped as stopped:
+        try:
+            optimizer.require_finite(0)
+        except TrainingStopped:
+            saved = engine.checkpoint.checkpoints(run.folder / "checkpoints")
+            if not saved:
+                raise stopped from None
+            engine.checkpoint.load(saved[-1], optimizer)
+        left = model.save(run.folder / LAST_GOOD, run.save_dtype)
+        raise TrainingStopped(f"{stopped} The model as it was before is {left}.") from stopped
 
 
 def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:

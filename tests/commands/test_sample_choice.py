@@ -137,7 +137,7 @@ def test_reasoning_gym_is_sampled_and_scored_by_name(base: str) -> None:
     "reward", ["regex:Answer: (\\w+)", "regex:#### (\\d+) {2}", "regex:[a-z]+", "0.5 * exact + 2*number@id", "[x]/y"]
 )
 def test_any_spec_arrives_as_it_was_written(reward: str, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Seen(Exception):
+    class Seen(KeyboardInterrupt):
         pass
 
     def named(spec: str, *_: object, **__: object) -> None:
@@ -161,7 +161,7 @@ def test_any_spec_arrives_as_it_was_written(reward: str, base: str, monkeypatch:
         (("--best-of", 0, "--reward", "exact"), "--best-of must be at least 1, not 0."),
         (("--keep", 0, "--reward", "exact"), "--keep must be at least 1, not 0."),
         (("--n", 0), "--n must be at least 1, not 0."),
-        (("--at-least", ".nan", "--reward", "exact"), "--at-least must be a number."),
+        (("--at-least", ".nan", "--reward", "exact"), "--at-least must be a number, not .nan."),
         (("--best-of", 4, "--reward", "exact", "--temperature", 0), "--best-of has nothing to choose from at --temp"),
         (("--at-least", 2, "--reward", "exact"), "no sample has a reward of at least 2: the highest is 0; lower --at"),
     ],

@@ -23,7 +23,7 @@ from tests.data.conftest import WORDS, word_tokenizer
 from tests.engine.tiny import SIZES, policy_of
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """What a measure raises to end a run."""
 
 

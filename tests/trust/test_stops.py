@@ -30,7 +30,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
-def test_a_signal_ends_after_the_step_and_what_goes_on_is_the_same(base: str, tmp_path: Path, name: str) -> None:
+def test_a_signal_ends_after_the_step_and_what_goes_on_is_the_same(
+    base: str, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)  # whatever the tests were started by
     data = write_jsonl(tmp_path / "rows.jsonl", ROWS)
     method = SFT(batch_size=2, max_steps=5, dtype="float32")
     whole = method.fit(model=base, data=data, out=tmp_path / "whole")
