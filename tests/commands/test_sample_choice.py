@@ -137,7 +137,7 @@ def test_reasoning_gym_is_sampled_and_scored_by_name(base: str) -> None:
     "reward", ["regex:Answer: (\\w+)", "regex:#### (\\d+) {2}", "regex:[a-z]+", "0.5 * exact + 2*number@id", "[x]/y"]
 )
 def test_any_spec_arrives_as_it_was_written(reward: str, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Seen(KeyboardInterrupt):
+    class Seen(BaseException):
         pass
 
     def named(spec: str, *_: object, **__: object) -> None:

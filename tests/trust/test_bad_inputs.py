@@ -36,7 +36,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     ("command", "said"),
-    [pytest.param(*row, marks=() if i % 6 == 0 else pytest.mark.slow) for i, row in enumerate(TABLE)],
+    [pytest.param(*row, marks=() if i % 12 == 0 else pytest.mark.slow) for i, row in enumerate(TABLE)],
 )
 def test_what_cannot_be_used_is_told(command: str, said: str, inputs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = inputs / "in" / "out"
