@@ -152,8 +152,9 @@ class LearningCurveResult(Evaluation):
         told = Table("learning curve", "")
         told.add_row("bought by the last doubling", f"{self.bought}")
         if self.fit:
-            for name in "abc":
-                told.add_row(name, f"{getattr(self.fit, name)}")
+            a, b, c = (interval.estimate for interval in (self.fit.a, self.fit.b, self.fit.c))
+            told.add_row("fitted", f"{a:.3f} − {b:.2f} n^(−{c:.2f})")
+            told.add_row("infinitely many labels would give", f"{self.fit.a}")
         for more in self.buys:
             told.add_row(f"{more.more:,} more labels would buy", f"{more.gain}")
         if self.reached:
