@@ -12,6 +12,7 @@ import pytest
 
 from tests.annotate.conftest import PAIRS
 from tests.annotate.test_browser import DESKTOP, PHONE, RANKED, Start, visiting
+from tests.annotate.test_curve import foretold
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -82,6 +83,7 @@ def test_tasks(chromium: Any, server: Start, task: str) -> None:
 @pytest.mark.slow
 def test_the_other_pages(chromium: Any, server: Start) -> None:
     served = server(PAIRS, "compare")
+    served.project.keep_curve("compare", foretold())
     found = []
     for viewport in (PHONE, DESKTOP):
         context = chromium.new_context(viewport=viewport)
