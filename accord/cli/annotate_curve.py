@@ -86,14 +86,14 @@ def learning_curve(
     tried = _tried(labels, model, method, repeats)
     result = curves.learning_curve(tried, target, seed=method.seed)
     result = result.model_copy(update={"data": name, "model": model, "warnings": labels.warnings})
+    show(*result.tables(), result.sentence())
+    for line in result.warnings:
+        status(line)
     if out is not None:
         result.save(out)
     if project is not None:
         project.keep_curve(asked, result)
         project.database.close()
-    show(*result.tables(), result.sentence())
-    for line in result.warnings:
-        status(line)
     return result
 
 

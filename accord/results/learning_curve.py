@@ -105,8 +105,10 @@ class LearningCurveResult(Evaluation):
             f"{_points(self.bought)} more than those of {before.labels:,.0f}. "
         )
         if self.verdict == "not begun":
-            begun = "the curve has hardly" if last.accuracy.low > 0.5 else "that may be chance, and no curve has"
-            return f"{said}Too few to tell what more would buy: {begun} begun to rise."
+            begun = "at fewer than three sizes models are surely better than chance"
+            if last.accuracy.low <= 0.5:
+                begun = "that may be chance, and no curve has begun to rise"
+            return f"{said}Too few to tell what more would buy: {begun}."
         if self.verdict == "all alike":
             return said + "Too few to tell what more would buy: nothing that is held out tells the models apart."
         if self.verdict == "not this form":
