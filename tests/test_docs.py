@@ -190,6 +190,12 @@ def test_the_method_shown_is_the_example() -> None:
     assert len(example.splitlines()) <= 60
 
 
+def test_no_page_waits_for_its_figures() -> None:
+    """A line that is one word in capitals stands for what was to be measured."""
+    for page in sorted(ROOT.glob("docs/*.md")):
+        assert re.findall(r"^[A-Z][A-Z-]{3,}$", page.read_text(encoding="utf-8"), re.MULTILINE) == [], page.name
+
+
 def test_every_page_is_in_the_navigation_of_the_site() -> None:
     listed = re.findall(r"^ +- ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
     assert {page.name for page in ROOT.glob("docs/*.md")} <= set(listed) and len(listed) == len(set(listed))

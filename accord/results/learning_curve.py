@@ -105,8 +105,10 @@ class LearningCurveResult(Evaluation):
             f"{_points(self.bought)} more than those of {before.labels:,.0f}. "
         )
         if self.verdict == "not begun":
-            begun = "the curve has hardly" if last.accuracy.low > 0.5 else "that may be chance, and no curve has"
-            return f"{said}Too few to tell what more would buy: {begun} begun to rise."
+            begun = "at fewer than three sizes models are surely better than chance"
+            if last.accuracy.low <= 0.5:
+                begun = "that may be chance, and no curve has begun to rise"
+            return f"{said}Too few to tell what more would buy: {begun}."
         if self.verdict == "all alike":
             return said + "Too few to tell what more would buy: nothing that is held out tells the models apart."
         if self.verdict == "not this form":
@@ -152,8 +154,9 @@ class LearningCurveResult(Evaluation):
         told = Table("learning curve", "")
         told.add_row("bought by the last doubling", f"{self.bought}")
         if self.fit:
-            for name in "abc":
-                told.add_row(name, f"{getattr(self.fit, name)}")
+            a, b, c = (interval.estimate for interval in (self.fit.a, self.fit.b, self.fit.c))
+            told.add_row("fitted", f"{a:.3f} − {b:.2f} n^(−{c:.2f})")
+            told.add_row("infinitely many labels would give", f"{self.fit.a}")
         for more in self.buys:
             told.add_row(f"{more.more:,} more labels would buy", f"{more.gain}")
         if self.reached:

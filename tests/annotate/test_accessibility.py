@@ -16,6 +16,7 @@ from accord.annotate import Project, assign
 from accord.annotate.database import Item
 from accord.annotate.tasks import TASKS
 from tests.annotate.conftest import DESKTOP, PHONE, Server, person, serving
+from tests.annotate.test_curve import foretold
 
 LONG = "x" * 300
 PROSE = f"""# A heading
@@ -64,6 +65,8 @@ def served(tmp_path: Path) -> Iterator[Server]:
     project.add([{"use_case": "Letters to a landlord"}], "use-case")
     for task in ("plain", "few-shot", "converse"):
         project.add(1, task)
+
+    project.keep_curve("compare", foretold())
 
     def speaker(messages: list[dict[str, Any]], n: int, seed: int) -> list[str]:
         return [f"{PROSE}{i}" for i in range(n)]
