@@ -271,6 +271,8 @@ def draw(found: dict[tuple[str, float], list[Arm]], file: Path) -> None:
                     axes.errorbar(list(marks), heights, reach, fmt=style, color=color, ms=5, lw=1.2, label=label)
         axes.axhline(0.5, color=SOFT, lw=0.6, ls=":")
         axes.set_xscale("log")
+        axes.set_xticks(BUDGETS["people"], [f"{dollars:,}" for dollars in BUDGETS["people"]])
+        axes.minorticks_off()
         axes.set_ylim(0, 1)
         axes.set_xlabel("dollars for labels")
         axes.set_ylabel("win rate over the start, by the gold reward")
