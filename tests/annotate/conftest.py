@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
+import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -32,11 +35,47 @@ class Clock:
         return self.now
 
 
-def made(path: Path, **settings: Any) -> Project:
-    """A project with a clock of its own."""
-    project = Project.open(path / "labels.db", **settings)
+def made(path: Path, database: str | None = None, **settings: Any) -> Project:
+    """A project with a clock of its own, in a file of that folder where no other database is named."""
+    project = Project.open(database or path / "labels.db", **settings)
     project.clock = Clock()
     return project
+
+
+def free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return int(opened.getsockname()[1])
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where a project can be made: a file, or a server of PostgreSQL that lives for the test."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "labels.db")
+        return
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    initdb = shutil.which("initdb") or (str(found[-1] / "initdb") if found else "")
+    if not initdb:
+        pytest.skip("needs PostgreSQL: apt-get install postgresql")
+    bin_, folder, port = Path(initdb).resolve().parent, tmp_path / "postgres", free_port()
+    folder.mkdir()
+    unprivileged: list[str] = []
+    if os.geteuid() == 0:  # which PostgreSQL refuses
+        shutil.chown(folder, "nobody")
+        for above in folder.parents:
+            if above.is_relative_to("/tmp") and above != Path("/tmp"):
+                above.chmod(0o755)
+        unprivileged = ["runuser", "-u", "nobody", "--"]
+    data = folder / "data"
+    subprocess.run([*unprivileged, str(bin_ / "initdb"), "-D", data, "-U", "postgres", "-A", "trust"], check=True)
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+    control = [*unprivileged, str(bin_ / "pg_ctl"), "-D", str(data), "-w"]
+    subprocess.run([*control, "-o", options, "-l", str(folder / "log"), "start"], check=True)
+    try:
+        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], check=True)
 
 
 def person(project: Project, name: str) -> Annotator:

@@ -25,9 +25,9 @@ def test_migrations_make_the_tables_that_the_models_describe(tmp_path: Path) -> 
         assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
 
 
-def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+def test_a_database_of_the_first_version_is_brought_up_to_date(database: str, tmp_path: Path) -> None:
     """What slots said of a draw is their item's; answers, and who has what, are as they were."""
-    project = made(tmp_path, overlap=2)
+    project = made(tmp_path, database, overlap=2)
     project.add(PAIRS[:2])
     project.add_people(["ann"])
     ann = person(project, "ann")
@@ -42,7 +42,7 @@ def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -
         columns = {column["name"] for column in inspect(connection).get_columns("item")}
     assert columns == {"id", "key", "task", "content", "gold", "position"}
     project.database.close()
-    again = Project.open(tmp_path / "labels.db")
+    again = Project.open(database)
     assert again.export(tmp_path / "after.jsonl").rows == before
     with again.database.reading() as session:
         items = session.exec(select(Item.probability, Item.among, Item.weight, Item.chosen_by)).all()
