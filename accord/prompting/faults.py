@@ -52,7 +52,7 @@ def fault_of(error: Exception, server: Server, model: str, timeout: float) -> Fa
             return Fault(UNREACHED, str(refusal))
         return Fault(BROKEN, server.without_key(str(error.__cause__ or error.message)))
     if not isinstance(error, openai.APIStatusError):
-        if isinstance(error, openai.APIError | ValueError):
+        if isinstance(error, openai.APIError | ValueError | RecursionError):
             return Fault(UNREADABLE, server.without_key(str(error)))
         raise error
     told = server.without_key(error.message).removeprefix(f"Error code: {error.status_code} - ")

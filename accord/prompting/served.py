@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from accord.errors import InputError
@@ -29,8 +30,14 @@ if TYPE_CHECKING:
 
 SECRET = 8
 """Characters of what is taken for a secret where a reply quotes it."""
+FUTILE = (UNREACHED, BROKEN, UNREADABLE, SLOW)
+"""How tries fail at what may be no server of a language model at all ..."""
 FEW = 2
-"""Tries at a server that was never reached."""
+"""... and how many more are made as long as it has answered nothing."""
+ROUNDING = 1e-3
+"""What a log-probability may be above 0, of servers that compute in few bits."""
+SHOWN = 200
+"""Characters shown of what cannot be read."""
 
 
 @dataclass
@@ -121,6 +128,8 @@ class Served:
                 self._missed += fault.kind != REFUSED
                 if fault.kind == UNREACHED:
                     raise InputError(fault.told) from None
+                if fault.kind in FUTILE and not self.answered:
+                    raise InputError(f"{self.server} has given no reply so far ({fault}); see its address.") from None
                 if self._missed >= 4 * self.limits.parallel and not call.is_last:
                     raise InputError(
                         f"{self.server} answers nothing: {self._missed} requests one after another failed, the last "
@@ -133,7 +142,7 @@ class Served:
 
     def _is_enough(self, state: RetryCallState) -> bool:
         fault = state.outcome.exception() if state.outcome else None
-        never = isinstance(fault, Fault) and fault.kind == UNREACHED and not self.answered
+        never = isinstance(fault, Fault) and fault.kind in FUTILE and not self.answered
         return state.attempt_number > (FEW if never else self.limits.retries)
 
     async def _try(self, request: Request, call: _Call) -> Reply:
@@ -202,13 +211,17 @@ class Served:
             )  # fmt: skip
         except (AttributeError, TypeError, IndexError, KeyError, ValueError) as error:
             said = getattr(given, "error", None) or given
-            raise Fault(UNREADABLE, self.server.without_key(" ".join(str(said).split()))) from error
+            said = said.model_dump(exclude_none=True, warnings=False) if hasattr(said, "model_dump") else said
+            raise Fault(UNREADABLE, shorten(self.server.without_key(str(said)), SHOWN, placeholder=" ...")) from error
         self.reasoning += text != raw
         return reply
 
 
 def _choices(logprobs: Any, start: int, choices: Sequence[str]) -> dict[str, float] | None:
-    """The choices' probabilities at the first token that begins one of them, of those after `start` characters."""
+    """The choices' probabilities at the first token that begins one of them, of those after `start` characters.
+
+    Raises ValueError where a log-probability is none.
+    """
     place = 0
     for token, tops in _steps(logprobs):
         place += len(token)
@@ -223,8 +236,10 @@ def _choices(logprobs: Any, start: int, choices: Sequence[str]) -> dict[str, flo
         said = begun if len(begun) < 2 else [c for c in begun if c == top.strip() and tokens.issuperset(begun)]
         if begun and not said:
             return None
+        if not logp <= ROUNDING:
+            raise ValueError(f"a log-probability of {logp}")
         for choice in said:
-            found[choice] += math.exp(logp)
+            found[choice] += math.exp(min(logp, 0.0))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -18,6 +19,8 @@ OPENAI_KEY = "OPENAI_API_KEY"
 
 EXCERPT = 200
 """Characters of a server's message that are told."""
+LARGEST = 64 << 20
+"""Bytes of a reply."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,31 @@ class Server:
         return without_secrets(self.url)
 
     def asking(self, timeout: float) -> openai.AsyncOpenAI:
-        """A client that asks once, and waits so many seconds for each part of a reply."""
-        from openai import AsyncOpenAI
+        """A client that asks once, waits so many seconds for each part of a reply, and reads none beyond `LARGEST`."""
+        from httpx import AsyncByteStream, Response
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        return AsyncOpenAI(base_url=self.url, api_key=self.client.api_key, max_retries=0, timeout=timeout)
+        class Limited(AsyncByteStream):
+            def __init__(self, stream: AsyncByteStream) -> None:
+                self.stream, self.size = stream, 0
+
+            async def __aiter__(self) -> AsyncIterator[bytes]:
+                async for part in self.stream:
+                    self.size += len(part)
+                    if self.size > LARGEST:
+                        raise ValueError(f"the reply is of more than {LARGEST >> 20} MB")
+                    yield part
+
+            async def aclose(self) -> None:
+                await self.stream.aclose()
+
+        async def limit(response: Response) -> None:
+            if isinstance(response.stream, AsyncByteStream):
+                response.stream = Limited(response.stream)
+
+        http = DefaultAsyncHttpxClient(event_hooks={"response": [limit]})
+        key = self.client.api_key
+        return AsyncOpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=timeout, http_client=http)
 
     def models(self, *, needed: bool = False) -> list[str]:
         """What the server says its models are called; none where it cannot say, unless that is `needed`.
