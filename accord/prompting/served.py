@@ -142,8 +142,10 @@ class Served:
 
     def _is_enough(self, state: RetryCallState) -> bool:
         fault = state.outcome.exception() if state.outcome else None
-        never = isinstance(fault, Fault) and fault.kind in FUTILE and not self.answered
-        return state.attempt_number > (FEW if never else self.limits.retries)
+        tries = self.limits.retries
+        if isinstance(fault, Fault) and fault.kind in FUTILE and not self.answered:
+            tries = min(tries, 0 if fault.kind == SLOW else FEW)
+        return state.attempt_number > tries
 
     async def _try(self, request: Request, call: _Call) -> Reply:
         """One try, at its turn and within the budget; Fault where it fails."""

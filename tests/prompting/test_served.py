@@ -76,13 +76,22 @@ def test_every_fault_that_passes_is_asked_again_and_counted(faulty: Faulty) -> N
 
 
 def test_a_fault_that_stays_is_a_reply_without_text(faulty: Faulty) -> None:
-    faulty.told = always
     model = served(faulty, retries=1)
+    model([asked("good")])
+    faulty.told = always
     for (fault, kind), reply in zip(KINDS.items(), model([asked(fault) for fault in KINDS]), strict=True):
         assert reply.text is None and reply.reason.startswith(kind) and CANARY not in reply.reason
         assert faulty.seen[fault] == 4  # and so again when all others had been asked
     [refused] = model([asked("422")])
     assert refused == Reply(text=None, reason="refused: 422 no, Bearer ***") and faulty.seen["422"] == 1
+
+
+@pytest.mark.parametrize(("fault", "tries"), [("silent", 1), ("garbage", 3)])
+def test_a_server_that_never_answered_is_not_asked_for_long(faulty: Faulty, fault: str, tries: int) -> None:
+    faulty.told = always
+    with pytest.raises(InputError, match=f"has given no reply so far \\({KINDS[fault]}"):
+        served(faulty, retries=9)([asked(fault)])
+    assert faulty.seen[fault] == tries
 
 
 def test_what_failed_while_the_server_was_away_is_asked_once_more(faulty: Faulty) -> None:
