@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -26,15 +26,18 @@ from accord.records import Row, row_to_json
 LEFT = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<kind>partial|old)|\.(model|best)-\w{8}|\.step-\d+")
 """What a killed process leaves; the last two are names of before they had the number of the process."""
 
-OWN = {".lock", ".accord-stage", ".accord-wrote"}
-"""Files that accord keeps in a folder for itself: its lock, and what it made there."""
+OWN = re.compile(r"(\..+)?\.lock|\.accord-(stage|wrote)")
+"""Files that accord keeps in a folder for itself: locks, and what it made there."""
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
+def replacing(
+    path: str | os.PathLike[str], written: Callable[[Path], None] = lambda partial: None
+) -> Iterator[IO[str]]:
     """An open UTF-8 text file that becomes `path` when the block ends, and vanishes when the block raises.
 
-    It is on the disk when this returns. Missing folders are made; a path that ends in `.gz` is compressed. InputError
+    It is on the disk when this returns. Missing folders are made; a path that ends in `.gz` is compressed; the
+    permissions of a file that is there stay. `written` is called with the file before it takes its name. InputError
     where something else than a file is there.
     """
     target = Path(path)
@@ -42,12 +45,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
         raise InputError(
             f"{target} is {'a folder' if target.is_dir() else 'no file'}, so no file can be written there."
         )
-    partial = _beside(target)
+    partial = _beginning(target)
     opener: Any = gzip.open if target.suffix == ".gz" else open
     try:
         with opener(partial, "wt", encoding="utf-8", newline="\n") as file:
             yield file
+        if target.exists():
+            shutil.copymode(target, partial)
         sync(partial)
+        written(partial)
         os.replace(partial, target)
         sync(target.parent, inside=False)
     except BaseException:
@@ -57,19 +63,23 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing_folder(
+    path: str | os.PathLike[str], written: Callable[[Path], None] = lambda partial: None
+) -> Iterator[Path]:
     """An empty folder that becomes `path` when the block ends, and vanishes when the block raises.
 
     It is on the disk when this returns, and only then what was there before goes. Missing folders above it are made.
+    `written` is called with the folder before it takes its name.
     """
     target = Path(path)
-    partial = _beside(target)
+    partial = _beginning(target)
     old = partial.with_suffix(".old")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir()
         yield partial
         sync(partial)
+        written(partial)
         if target.exists():
             target.rename(old)
         partial.rename(target)
@@ -82,11 +92,16 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _beside(target: Path) -> Path:
-    """The name under which a path is written, in its folder, which is made, and cleared of what the dead left of it."""
+def beside(target: Path) -> Path:
+    """The name under which a path is written until it is whole."""
+    return target.with_name(f".{target.name}.{os.getpid()}.partial")
+
+
+def _beginning(target: Path) -> Path:
+    """The same, in its folder, which is made, and cleared of what the dead left of it."""
     make_folder(target.parent)
     tidy(target.parent, target.name)
-    return target.with_name(f".{target.name}.{os.getpid()}.partial")
+    return beside(target)
 
 
 def make_folder(folder: Path) -> list[Path]:
@@ -146,7 +161,7 @@ def _is_alive(pid: int) -> bool:
 def others(folder: Path) -> list[str]:
     """The names in a folder of what is neither half-done nor kept there by accord for itself."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    return [name for name in names if name not in OWN and LEFT.fullmatch(name) is None]
+    return [name for name in names if OWN.fullmatch(name) is None and LEFT.fullmatch(name) is None]
 
 
 def sha256_of(path: Path) -> str:
@@ -156,18 +171,6 @@ def sha256_of(path: Path) -> str:
         while size := file.readinto(buffer):
             digest.update(buffer[:size])
     return digest.hexdigest()
-
-
-def require_folder(path: str | os.PathLike[str]) -> Path:
-    """The path, where it is a folder or can become one; `InputError` where it, or a folder it would lie in, is a file.
-
-    Asked before long work whose result goes there.
-    """
-    folder = Path(path)
-    there = next(one for one in (folder, *folder.parents) if one.exists())
-    if not there.is_dir():
-        raise InputError(f"{folder} cannot be a folder, since {there} is a file; name another.")
-    return folder
 
 
 def read_yaml(path: str | os.PathLike[str], called: str) -> Any:
@@ -189,6 +192,10 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_rows(path: str | os.PathLike[str], rows: Iterable[Row | Mapping[str, Any]]) -> None:
     """Write records or JSON objects to `path`, one a line, whole or not at all; `load_data` reads them back."""
     with replacing(path) as file:
-        for row in rows:
-            columns = row if isinstance(row, Mapping) else row_to_json(row)
-            file.write(json.dumps(columns, ensure_ascii=False, allow_nan=False) + "\n")
+        file.writelines(map(line_of, rows))
+
+
+def line_of(row: Row | Mapping[str, Any]) -> str:
+    """A record or a JSON object as a line."""
+    columns = row if isinstance(row, Mapping) else row_to_json(row)
+    return json.dumps(columns, ensure_ascii=False, allow_nan=False) + "\n"

@@ -18,9 +18,9 @@ from accord.errors import InputError
 from accord.evaluate.curves import best_of_n_divergence, best_of_n_selection, best_of_n_sizes
 from accord.evaluate.options import HeldOutOptions, takes
 from accord.evaluate.statistics import FEW, Floats, bootstrap_mean
-from accord.files import require_folder
+from accord.outputs import require_folder
 from accord.records import EncodedPrompt, Prompt
-from accord.results.base import called
+from accord.results.base import FILE, called
 from accord.results.frontier import BestOfNPoint, Family, FrontierPoint, FrontierResult
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def evaluate_frontier(
     """
     from accord.evaluate.answers import Answering, encoded, require_many, sample_pool
 
-    require_folder(out)
+    require_folder(out, data, families, reference, options, leaves=(FILE,))
     asked = HeldOutOptions(**options)
     named = _named(families)
     if bool(best_of_n) != (reward is not None):

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from accord.files import write_rows
+from accord.outputs import save_rows, writing_folder
 from accord.records import Row
 
 PAD, END, UNKNOWN = "<pad>", "<eos>", "<unk>"
@@ -78,6 +78,7 @@ def write_world(
 ) -> None:
     """Write a JSONL file for each name's rows, and `init/`, the model with its tokenizer as a Hugging Face folder."""
     for name, drawn in rows.items():
-        write_rows(folder / f"{name}.jsonl", drawn)
-    model.save_pretrained(folder / "init")
-    tokenizer.save_pretrained(folder / "init")
+        save_rows(folder / f"{name}.jsonl", drawn)
+    with writing_folder(folder / "init") as init:
+        model.save_pretrained(init)
+        tokenizer.save_pretrained(init)

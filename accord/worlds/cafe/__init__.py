@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from accord.files import write_text
+from accord.outputs import save_text
 from accord.worlds import write_world
 from accord.worlds.cafe.grammar import gold
 from accord.worlds.cafe.tasks import write_tasks
@@ -35,5 +35,5 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
     talk["critiques"] = critiques(seed, 12_000)
     asked = {"prompts": prompts(seed, 2_000), "heldout": heldout(seed, 400)}
     write_world(Path(folder), {**talk, **asked}, new_model(seed, width), tokenizer())
-    write_text(Path(folder) / "constitution.yaml", yaml.safe_dump(constitution(), sort_keys=False))
+    save_text(Path(folder) / "constitution.yaml", yaml.safe_dump(constitution(), sort_keys=False))
     write_tasks(Path(folder) / "tasks", seed)
