@@ -15,7 +15,6 @@ from accord.files import (
     others,
     replacing,
     replacing_folder,
-    require_folder,
     sha256_of,
     sync,
     tidy,
@@ -52,14 +51,6 @@ def test_a_failure_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path):
         raise ZeroDivisionError
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
-
-
-def test_a_folder_may_be_new_but_no_file(tmp_path):
-    file = tmp_path / "file"
-    file.write_text("x")
-    assert require_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b" and not (tmp_path / "a").exists()
-    with pytest.raises(InputError, match=f"file/b cannot be a folder, since {file} is a file; name another"):
-        require_folder(file / "b")
 
 
 @pytest.fixture
