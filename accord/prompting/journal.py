@@ -117,7 +117,7 @@ class Journal:
     @contextmanager
     def _opened(self) -> Iterator[None]:
         """The file, which is this run's alone within the block; it is read where it has more than is known."""
-        with alone_with(self.path, "the journal", "wait for it to end, or name another by --journal"):
+        with alone_with(self.path, "the journal", "name another by --journal"):
             try:
                 if self.path.exists():
                     self._open()
