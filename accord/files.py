@@ -88,6 +88,10 @@ def replacing_folder(
     try:
         partial.mkdir()
         yield partial
+        mode = partial.stat().st_mode & 0o666  # as umask has it; safetensors writes for the owner alone
+        for file in partial.rglob("*"):
+            if file.is_file():
+                file.chmod(mode)
         sync(partial)
         written(partial)
         if target.exists():
