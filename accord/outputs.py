@@ -92,6 +92,13 @@ def require_model_folder(path: str | os.PathLike[str], *read: Any) -> Path:
     return folder
 
 
+def require_whole(path: str | os.PathLike[str]) -> Path:
+    """The same of a folder that a command may have written whole before, by `writing_folder`."""
+    folder = Path(path)
+    is_ours = folder.is_dir() and _digest(folder) in _noted(folder)
+    return folder if is_ours else require_model_folder(folder)
+
+
 def require_outside(folder: Path, *read: Any) -> None:
     """Raise InputError where something that is read is the folder, or lies in it, so that it cannot be cleared."""
     for name in _names(read):
@@ -112,9 +119,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
 @contextmanager
 def writing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """`files.replacing_folder` for a folder that a command writes whole; the same."""
-    folder = Path(path)
-    if not (folder.is_dir() and _digest(folder) in _noted(folder)):
-        require_model_folder(folder)
+    folder = require_whole(path)
     with replacing_folder(folder, written=lambda partial: _note(folder, _digest(partial))) as partial:
         yield partial
 

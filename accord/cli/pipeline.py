@@ -129,7 +129,7 @@ def _run(given: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
         resume = stage.fingerprint == wanted[stage.name] and goes_on(stage.command)
         if stage in anew and (folder / stage.name).exists():
             _require_own(folder / stage.name)
-            shutil.rmtree(folder / stage.name)
+            _remove(folder / stage.name)
         write_text(folder / stage.name / MARK, "A stage of accord run, which takes this folder away to run it anew.\n")
         stage.status, stage.fingerprint = "running", wanted[stage.name]
         _save_state(given, stages, folder)
@@ -163,6 +163,16 @@ def _require_own(folder: Path) -> None:
     if others(folder) and not (folder / MARK).is_file():
         raise InputError(f"{folder} was not made by `accord run`, and a stage needs the place: move it.")
     require_unchanged(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Take a stage's folder away, its mark last, so that what a kill leaves of it is still known."""
+    for path in [*folder.iterdir()]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != MARK:
+            path.unlink()
+    shutil.rmtree(folder)
 
 
 def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any]) -> list[Stage]:
@@ -235,7 +245,7 @@ def _recognize(stages: list[Stage], folder: Path) -> dict[str, str]:
     for stage in stages:
         wanted[stage.name] = _fingerprint(stage, wanted, folder)
         last = before.get(stage.name, {})
-        if last.get("fingerprint") == wanted[stage.name] and (folder / stage.name).exists():
+        if last.get("fingerprint") == wanted[stage.name] and (folder / stage.name / MARK).is_file():
             stage.fingerprint, stage.seconds = last["fingerprint"], last["seconds"]
             stage.status = "skipped" if last["status"] in ("ran", "skipped") else "waiting"
     return wanted
