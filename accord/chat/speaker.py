@@ -269,4 +269,4 @@ def append(file: Path, rows: Sequence[dict[str, Any]]) -> None:
     except InputError as error:
         raise InputError(f"{file} would not read back ({error}), so nothing is appended to it.") from error
     except ValueError as error:
-        raise InputError(f"{file} is not JSONL, so nothing is appended to it.") from error
+        raise InputError(f"{file} is not JSONL ({error}), so nothing is appended to it.") from error
