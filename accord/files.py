@@ -2,6 +2,9 @@
 
 So neither a kill nor a power cut leaves half of one. What a process that died had begun is cleared by the next that
 writes there: its names are `.NAME.PID.partial`, and `.NAME.PID.old` of a folder that was being replaced.
+
+And YAML and JSON as people write them, read whole or refused: a key that stands twice, of which the usual parsers keep
+the last, and YAML whose aliases (`&a`, `*a`) unfold without end, which is counted before it is made.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -26,15 +29,25 @@ from accord.records import Row, row_to_json
 LEFT = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<kind>partial|old)|\.(model|best)-\w{8}|\.step-\d+")
 """What a killed process leaves; the last two are names of before they had the number of the process."""
 
-OWN = {".lock", ".accord-stage", ".accord-wrote"}
-"""Files that accord keeps in a folder for itself: its lock, and what it made there."""
+OWN = re.compile(r"(\..+)?\.lock|\.accord-(stage|wrote)")
+"""Files that accord keeps in a folder for itself: locks, and what it made there."""
+
+
+MOST = 100_000
+"""Values that a YAML with aliases may unfold to."""
+
+DEEPEST = 100
+"""Lists and mappings within each other."""
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
+def replacing(
+    path: str | os.PathLike[str], written: Callable[[Path], None] = lambda partial: None
+) -> Iterator[IO[str]]:
     """An open UTF-8 text file that becomes `path` when the block ends, and vanishes when the block raises.
 
-    It is on the disk when this returns. Missing folders are made; a path that ends in `.gz` is compressed. InputError
+    It is on the disk when this returns. Missing folders are made; a path that ends in `.gz` is compressed; the
+    permissions of a file that is there stay. `written` is called with the file before it takes its name. InputError
     where something else than a file is there.
     """
     target = Path(path)
@@ -42,12 +55,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
         raise InputError(
             f"{target} is {'a folder' if target.is_dir() else 'no file'}, so no file can be written there."
         )
-    partial = _beside(target)
+    partial = _beginning(target)
     opener: Any = gzip.open if target.suffix == ".gz" else open
     try:
         with opener(partial, "wt", encoding="utf-8", newline="\n") as file:
             yield file
+        if target.exists():
+            shutil.copymode(target, partial)
         sync(partial)
+        written(partial)
         os.replace(partial, target)
         sync(target.parent, inside=False)
     except BaseException:
@@ -57,19 +73,27 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing_folder(
+    path: str | os.PathLike[str], written: Callable[[Path], None] = lambda partial: None
+) -> Iterator[Path]:
     """An empty folder that becomes `path` when the block ends, and vanishes when the block raises.
 
     It is on the disk when this returns, and only then what was there before goes. Missing folders above it are made.
+    `written` is called with the folder before it takes its name.
     """
     target = Path(path)
-    partial = _beside(target)
+    partial = _beginning(target)
     old = partial.with_suffix(".old")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir()
         yield partial
+        mode = partial.stat().st_mode & 0o666  # as umask has it; safetensors writes for the owner alone
+        for file in partial.rglob("*"):
+            if file.is_file():
+                file.chmod(mode)
         sync(partial)
+        written(partial)
         if target.exists():
             target.rename(old)
         partial.rename(target)
@@ -82,11 +106,16 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _beside(target: Path) -> Path:
-    """The name under which a path is written, in its folder, which is made, and cleared of what the dead left of it."""
+def beside(target: Path) -> Path:
+    """The name under which a path is written until it is whole."""
+    return target.with_name(f".{target.name}.{os.getpid()}.partial")
+
+
+def _beginning(target: Path) -> Path:
+    """The same, in its folder, which is made, and cleared of what the dead left of it."""
     make_folder(target.parent)
     tidy(target.parent, target.name)
-    return target.with_name(f".{target.name}.{os.getpid()}.partial")
+    return beside(target)
 
 
 def make_folder(folder: Path) -> list[Path]:
@@ -146,7 +175,7 @@ def _is_alive(pid: int) -> bool:
 def others(folder: Path) -> list[str]:
     """The names in a folder of what is neither half-done nor kept there by accord for itself."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    return [name for name in names if name not in OWN and LEFT.fullmatch(name) is None]
+    return [name for name in names if OWN.fullmatch(name) is None and LEFT.fullmatch(name) is None]
 
 
 def sha256_of(path: Path) -> str:
@@ -158,28 +187,6 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def require_folder(path: str | os.PathLike[str]) -> Path:
-    """The path, where it is a folder or can become one; `InputError` where it, or a folder it would lie in, is a file.
-
-    Asked before long work whose result goes there.
-    """
-    folder = Path(path)
-    there = next(one for one in (folder, *folder.parents) if one.exists())
-    if not there.is_dir():
-        raise InputError(f"{folder} cannot be a folder, since {there} is a file; name another.")
-    return folder
-
-
-def read_yaml(path: str | os.PathLike[str], called: str) -> Any:
-    """What a YAML file holds; InputError, by what the file is `called`, where it cannot be read or is none."""
-    try:
-        return yaml.safe_load(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"{called} {path} cannot be read: {error.strerror}.") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{called} {path} is not YAML: {' '.join(str(error).split())}.") from None
-
-
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     with replacing(path) as file:
@@ -189,6 +196,103 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_rows(path: str | os.PathLike[str], rows: Iterable[Row | Mapping[str, Any]]) -> None:
     """Write records or JSON objects to `path`, one a line, whole or not at all; `load_data` reads them back."""
     with replacing(path) as file:
-        for row in rows:
-            columns = row if isinstance(row, Mapping) else row_to_json(row)
-            file.write(json.dumps(columns, ensure_ascii=False, allow_nan=False) + "\n")
+        file.writelines(map(line_of, rows))
+
+
+def line_of(row: Row | Mapping[str, Any]) -> str:
+    """A record or a JSON object as a line."""
+    columns = row if isinstance(row, Mapping) else row_to_json(row)
+    return json.dumps(columns, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+class Repeated(ValueError):
+    """A key stands twice in an object."""
+
+
+def parse_json(text: str | bytes, **given: Any) -> Any:
+    """What a JSON text holds, as `json.loads` with what is given reads it; Repeated where a key stands twice."""
+    return json.loads(text, object_pairs_hook=_unique, **given)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise Repeated(f"the key {next(key for key in keys if keys.count(key) > 1)!r} twice in an object")
+    return found
+
+
+def read_yaml(path: str | os.PathLike[str], called: str) -> Any:
+    """What a YAML file holds; InputError, by what the file is `called`, where it cannot be read or used."""
+    try:
+        return parse_yaml(Path(path).read_bytes())
+    except OSError as error:
+        raise InputError(f"{called} {path} cannot be read: {error.strerror}.") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{called} {path} is not YAML that can be used: {error}.") from None
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """What a YAML text holds; `yaml.YAMLError`, a line that says where and why, where it cannot be used."""
+    try:
+        loader = _Loader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise yaml.YAMLError(f"{where}{error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise yaml.YAMLError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+    except (ValueError, OverflowError) as error:  # a date or a number that there is not
+        raise yaml.YAMLError(f"a value cannot be read ({error})") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which refuses keys that stand twice, and what unfolds or nests beyond measure."""
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        size, depth = (0, 0) if node is None else _measure(node, {})
+        if self.is_aliased and size > MOST:
+            raise yaml.YAMLError(f"its aliases unfold to {size:,} values, of which {MOST:,} are allowed")
+        if depth > DEEPEST:
+            raise yaml.YAMLError(f"it is nested {depth:,} deep, and {DEEPEST} is allowed")
+        return node
+
+    is_aliased = False
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.is_aliased |= bool(self.check_event(yaml.AliasEvent))
+        return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):  # others are refused, as they cannot be looked up
+                is_merge = key.tag == "tag:yaml.org,2002:merge"
+                known = (is_merge, key.value if is_merge else self.construct_object(key))
+                if known in seen:
+                    raise yaml.MarkedYAMLError(None, None, f"the key {key.value!r} twice in a mapping", key.start_mark)
+                seen.add(known)
+        return node
+
+
+def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """How many values a node unfolds to, and how deep they nest; `known` has those of nodes that were measured."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1, 0
+    if id(node) in known:
+        measured = known[id(node)]
+        if measured is None:
+            raise yaml.MarkedYAMLError(None, None, "a part that holds itself", node.start_mark)
+        return measured
+    known[id(node)] = None
+    inside = [one for pair in node.value for one in (pair if isinstance(pair, tuple) else (pair,))]
+    sizes = [_measure(one, known) for one in inside]
+    known[id(node)] = found = 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
+    return found

@@ -22,6 +22,8 @@ try:
 except ImportError:  # not on POSIX: nothing is locked
     fcntl = None  # type: ignore[assignment]
 
+OTHER = "choose another --out"
+
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
@@ -29,13 +31,27 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     Raises InputError where another process does, saying who, or nothing can be written there.
     """
+    with _made(folder, OTHER), locked(folder / ".lock", str(folder), f"wait for it to end, or {OTHER}"):
+        yield
+
+
+@contextmanager
+def alone_with(file: Path, what: str = "", other: str = OTHER) -> Iterator[None]:
+    """The same of one file, which is called `what` in messages: the lock lies beside it."""
+    lock, called = file.with_name(f".{file.name}.lock"), f"{what} {file}".strip()
+    with _made(file.parent, other), locked(lock, called, f"wait for it to end, or {other}"):
+        yield
+
+
+@contextmanager
+def _made(folder: Path, other: str) -> Iterator[None]:
+    """Within it the folder is there."""
     try:
         made = make_folder(folder)
     except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}); choose another --out.") from None
+        raise InputError(f"{folder} cannot be made ({error.strerror}); {other}.") from None
     try:
-        with locked(folder / ".lock", str(folder), "wait for it to end, or choose another --out"):
-            yield
+        yield
     finally:
         with suppress(OSError):  # one that has something in it stays
             for one in made:

@@ -333,8 +333,11 @@ def test_a_file_that_would_not_read_back_is_left_as_it_was(tmp_path: Path) -> No
     assert file.read_bytes() == before
     with pytest.raises(InputError, match=r"give a file whose name ends in \.jsonl"):
         append(tmp_path / "rows.csv", [])
+    file.write_text('{"prompt": "hi", "completion": "a", "completion": "b"}\n')
+    with pytest.raises(InputError, match="is not JSONL .the key 'completion' twice in an object., so nothing"):
+        append(file, [{"prompt": "hi", "completion": "c"}])
     file.write_text("no json\n")
-    with pytest.raises(InputError, match="is not JSONL"):
+    with pytest.raises(InputError, match="is not JSONL .Expecting value"):
         append(file, [{"prompt": "hi", "completion": "a"}])
 
 

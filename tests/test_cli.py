@@ -8,7 +8,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import types
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -336,7 +335,7 @@ def test_what_is_said_on_ctrl_c(
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("accord.cli.main.bind", lambda *_: types.SimpleNamespace(function=stopped, arguments={}))
+    monkeypatch.setattr("accord.cli.main.bind", lambda *_: stopped)
     assert accord(command, "--model", "m", "--data", "d", "--out", "o") == 130
     onward = "; the run goes on with the same command and --resume" if resumes else ""
     assert capsys.readouterr().err == f"accord: stopped{onward}.\n"

@@ -18,9 +18,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from accord import methods
-from accord.cli.call import target_of
+from accord.cli.call import taken_by, target_of
 from accord.cli.main import split_command
-from accord.cli.options import options_of
 from accord.cli.table import COMMANDS, FAMILIES
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +62,7 @@ def in_backticks(text: str) -> Iterator[list[str]]:
 
 
 def known(command: str) -> set[str]:
-    options = options_of(target_of(command))
+    options = taken_by(target_of(command))
     return {"help", "config"} | {n.replace("_", "-") for n in options} | {f"no-{n.replace('_', '-')}" for n in options}
 
 

@@ -10,7 +10,7 @@ import networkx
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROWS = {"records", "files", "locks", "errors", "console", "limits", "interrupts"}
+ROWS = {"records", "files", "outputs", "locks", "errors", "console", "limits", "interrupts"}
 TRAINING = ROWS | {"objectives", "data", "engine", "feedback"}
 MAY_IMPORT = {
     "errors": set(),
@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "interrupts": set(),
     "objectives": set(),
     "files": {"records", "errors"},
+    "outputs": {"files", "records", "errors"},
     "locks": {"files", "errors", "console"},
     "results": ROWS,
     "engine": ROWS | {"objectives"},

@@ -15,6 +15,7 @@ from accord.cli.recipe import read_recipe
 from accord.cli.table import COMMANDS
 from accord.engine.fit import Optimizer
 from accord.errors import InputError
+from accord.locks import alone_in
 from accord.records import Demonstration, Preference
 from accord.train.run import read_metrics
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
@@ -233,3 +234,53 @@ def test_methods_go_on_and_other_commands_start_again() -> None:
     going_on = {command for command in COMMANDS if goes_on(command)}
     assert going_on == {getattr(methods, name).command for name in methods.__all__}
     assert {"pretrain", "sft", "ppo"} <= going_on and not {"sample", "label", "evaluate", "world"} & going_on
+
+
+def test_only_folders_that_the_pipeline_made_are_taken_away(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline.write({"scores": {"command": "score", "model": "${base}", "data": "${pairs}"}})
+    assert pipeline.run() == {"scores": "ran"}
+    folder = pipeline.out / "scores"
+    rows = folder / "scores.jsonl"
+    rows.write_text(rows.read_text() + "\n")
+    again = ("run", pipeline.recipe, "--out", pipeline.out, "--scores.tokens-per-pass", "64")
+    assert accord(*again) == 2
+    assert f"{rows} was changed since accord wrote it, and {folder} is to be made anew" in capsys.readouterr().err
+    assert accord(*again, "--overwrite") == 0 and pipeline.status() == {"scores": "ran"}
+    (folder / ".accord-stage").unlink()  # somebody's own folder, in the place of the stage's
+    for words in (again, (*again, "--overwrite")):
+        assert accord(*words) == 2
+        assert f"{folder} was not made by `accord run`, and a stage needs the place" in capsys.readouterr().err
+    assert len(read_jsonl(rows)) == 2
+
+
+def test_a_kill_while_a_stage_s_folder_goes_leaves_it_the_pipeline_s(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.write({"scores": {"command": "score", "model": "${base}", "data": "${pairs}"}})
+    pipeline.run()
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    again = ("run", pipeline.recipe, "--out", pipeline.out, "--scores.tokens-per-pass", "64")
+    with monkeypatch.context() as patch:
+        patch.setattr("accord.cli.pipeline.shutil.rmtree", killed)
+        assert accord(*again) == 130
+    assert [path.name for path in (pipeline.out / "scores").iterdir()] == [".accord-stage"]
+    assert accord(*again) == 0
+
+
+def test_a_pipeline_s_folder_is_one_process_s(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline.write({"scores": {"command": "score", "model": "${base}", "data": "${pairs}"}})
+    with alone_in(pipeline.out):
+        assert accord("run", pipeline.recipe, "--out", pipeline.out) == 2
+        assert f"{pipeline.out} is in use by process " in capsys.readouterr().err
+    assert pipeline.run() == {"scores": "ran"}
+
+
+def test_overwrite_is_the_pipeline_s_and_no_stage_s(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline.write({"scores": {"command": "score", "model": "${base}", "data": "${pairs}", "overwrite": True}})
+    assert accord("run", pipeline.recipe, "--out", pipeline.out) == 2
+    assert "stage scores of the recipe has `overwrite`; give `accord run` --overwrite" in capsys.readouterr().err

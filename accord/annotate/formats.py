@@ -24,7 +24,7 @@ from uuid import NAMESPACE_OID, uuid5
 from accord.annotate.export import Exported
 from accord.data.exports import OURS
 from accord.errors import InputError
-from accord.files import write_rows, write_text
+from accord.outputs import save_rows, save_text
 
 Form = Literal["accord", "argilla", "label-studio"]
 ROWS: Form = "accord"
@@ -178,10 +178,10 @@ def write_exported(out: str | Path, exported: Exported, form: Form) -> Exported:
     Raises InputError where a form of JSON has a file that is not called so, or does not fit the task.
     """
     if form == ROWS:
-        write_rows(out, exported.rows)
+        save_rows(out, exported.rows)
         return exported
     if Path(out).suffix != ".json":
         raise InputError(f"--format {form} writes JSON: --out must end in .json, and {out} does not.")
     made = argilla(exported) if form == "argilla" else label_studio(exported)
-    write_text(out, json.dumps(made, ensure_ascii=False, indent=1) + "\n")
+    save_text(out, json.dumps(made, ensure_ascii=False, indent=1) + "\n")
     return exported

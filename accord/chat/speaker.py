@@ -5,7 +5,6 @@ What was said: turns with the answers of one model or two, and the rows that the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
 from accord.feedback.reward import Reward
-from accord.files import write_rows
+from accord.files import parse_json, write_rows
 from accord.records import (
     Completion,
     Demonstration,
@@ -262,12 +261,12 @@ def append(file: Path, rows: Sequence[dict[str, Any]]) -> None:
         raise InputError(f"{file} cannot be appended to: give a file whose name ends in .jsonl.")
     try:
         lines = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
-        old = [json.loads(line) for line in lines if line.strip()]
+        old = [parse_json(line) for line in lines if line.strip()]
         load_data([*old, *rows])
         write_rows(file, [*old, *rows])
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}.") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file} is not JSONL, so nothing is appended to it.") from error
     except InputError as error:
         raise InputError(f"{file} would not read back ({error}), so nothing is appended to it.") from error
+    except ValueError as error:
+        raise InputError(f"{file} is not JSONL ({error}), so nothing is appended to it.") from error

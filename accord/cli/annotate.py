@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from accord.console import show, status
 from accord.errors import InputError
-from accord.files import require_folder
+from accord.outputs import require_file
 
 if TYPE_CHECKING:
     from accord.annotate.project import Project
@@ -93,7 +93,7 @@ def export(
     Raises:
         InputError: there is no such project, no answer yet, or the format does not fit the task or the file's name.
     """
-    require_folder(Path(out).parent)
+    require_file(out, database)
     write_answers(opened(database, is_new=False), out, task, gold=gold, format=format)
     return Path(out)
 

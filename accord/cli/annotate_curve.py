@@ -18,9 +18,10 @@ from accord.cli.annotate import opened
 from accord.console import counting, show, status
 from accord.errors import InputError, located
 from accord.evaluate.options import takes
-from accord.files import require_folder
 from accord.methods import RewardModel
+from accord.outputs import require_folder
 from accord.records import Comparison, Preference, Ranking, Row, Text, text_to_json
+from accord.results.base import FILE
 
 if TYPE_CHECKING:
     from accord.annotate.project import Project
@@ -76,7 +77,7 @@ def learning_curve(
     _check(database, data, held_out, repeats, target)
     method = RewardModel(**options)
     if out is not None:
-        require_folder(out)
+        require_folder(out, model, data, options, leaves=(FILE,))
     project = None if database is None else opened(database, is_new=False)
     source, asked = (data, "") if project is None else _answers(project, task)
     name = data if project is None else project.database.name

@@ -17,10 +17,10 @@ from accord.cli.annotate_models import (
     speaker,
     weigh,
 )
-from accord.console import show, status
+from accord.console import status
 from accord.errors import InputError
 from accord.evaluate.options import takes
-from accord.files import require_folder
+from accord.outputs import require_file
 
 if TYPE_CHECKING:
     from accord.annotate.project import Progress, Project
@@ -98,7 +98,7 @@ def serve(
     """
     asked = ServeOptions(**options)
     if out is not None:
-        require_folder(Path(out).parent)
+        require_file(out, database, data, options)
         _require_place(Path(out).parent)
     judges = [] if asked.simulated is None else simulated_judges(asked, task, asked.seed)
     project = opened(
@@ -127,14 +127,15 @@ def serve(
 
 
 def _show_result(project: Project, task: str, hourly_cost: float | None, out: str | None) -> None:
-    """Print how far people agree and how long it took; write it beside the rows."""
+    """Write how far people agree and how long it took beside the rows; print it."""
     from accord.annotate.statistics import status as status_of
 
-    for said in status_of(project, hourly_cost):
-        if said.task == task and said.answers and out is not None:
-            said.publish(Path(out).parent)
-        elif said.answers:
-            show(*said.tables())
+    every = [said for said in status_of(project, hourly_cost) if said.answers]
+    for said in every:
+        if said.task == task and out is not None:
+            said.save(Path(out).parent)
+    for said in every:
+        said.announce()
 
 
 def _require_place(folder: Path) -> None:
@@ -143,6 +144,7 @@ def _require_place(folder: Path) -> None:
 
     if (folder / results.FILE).exists() and not isinstance(results.load(folder), results.PeopleResult):
         raise InputError(f"{folder / results.FILE} answers another question, and would be lost: give another --out.")
+    require_file(folder / results.FILE)
 
 
 def _serve_pages(project: Project, asked: ServeOptions, watch: _Watch) -> None:

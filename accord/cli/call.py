@@ -17,18 +17,29 @@ from accord.cli.options import REQUIRED, Option, help_text, options_of
 from accord.cli.table import COMMANDS, FAMILIES
 from accord.errors import InputError, nearest
 from accord.files import read_yaml
+from accord.outputs import overwriting
 
 CONFIG = Option("config", str, None, "A YAML file of options; those given here override it.", "reads and writes")
+OVERWRITE = Option(
+    "overwrite", bool, False, "Write over what accord did not write, or was changed since.", "reads and writes"
+)
+"""What every command that has --out takes."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A command with the options it was given, in their types: `function(**arguments)` does it."""
+    """A command with the options it was given, in their types, ready to be called."""
 
     command: str
     options: Mapping[str, Any]
     function: Callable[..., Any]
     arguments: Mapping[str, Any]
+    overwrites: bool = False
+
+    def __call__(self) -> Any:
+        """Do it."""
+        with overwriting(self.overwrites):
+            return self.function(**self.arguments)
 
 
 def bind(command: str, values: Mapping[str, Any]) -> Call:
@@ -37,7 +48,7 @@ def bind(command: str, values: Mapping[str, Any]) -> Call:
     Raises InputError where there is no such command or option, a value does not fit, or one is missing.
     """
     target: Any = target_of(command)
-    options = options_of(target)
+    options = taken_by(target)
     given: dict[str, Any] = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
@@ -47,13 +58,20 @@ def bind(command: str, values: Mapping[str, Any]) -> Call:
     absent = [option.flag for option in options.values() if option.default is REQUIRED and option.name not in given]
     if absent:
         raise InputError(f"`accord {command}` needs {' and '.join(absent)}.")
+    overwrites = given.pop(OVERWRITE.name, False)
     if not hasattr(target, "fit"):
-        return Call(command, given, target, given)
+        return Call(command, given, target, given, overwrites)
     own, of_run = ({field.name for field in fields(kind)} for kind in (target, target.options))
     method = target(**{name: value for name, value in given.items() if name in own})
     target.options(**{name: value for name, value in given.items() if name in of_run})
     rest = {name: value for name, value in given.items() if name not in own}
-    return Call(command, given, method.fit, rest)
+    return Call(command, given, method.fit, rest, overwrites)
+
+
+def taken_by(target: Callable[..., Any]) -> Mapping[str, Option]:
+    """The options of what a command calls, and --overwrite where it writes something."""
+    options = options_of(target)
+    return {**options, OVERWRITE.name: OVERWRITE} if "out" in options else options
 
 
 def target_of(command: str) -> Callable[..., Any]:
@@ -76,7 +94,7 @@ def explained(command: str) -> str:
     """The help of a command."""
     target = target_of(command)
     entry = COMMANDS[command]
-    options = [option for option in options_of(target).values() if option.name != entry.further]
+    options = [option for option in taken_by(target).values() if option.name != entry.further]
     words = [name.upper() + " ..." * entry.takes_all for name in entry.positional]
     words += [f"{o.flag} {o.name.upper()}" for o in options if o.default is REQUIRED and o.name not in entry.positional]
     return help_text(f"usage: accord {' '.join([command, *words])} [options]", target, [*options, CONFIG])
@@ -97,7 +115,7 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
 
     Raises InputError where there is no such command or option, one has no value, or the file cannot be read.
     """
-    options, entry = options_of(target_of(command)), COMMANDS[command]
+    options, entry = taken_by(target_of(command)), COMMANDS[command]
     leading = list(takewhile(lambda word: not word.startswith("-"), words))
     given: dict[str, Any] = _positional(command, leading)
     from_file: dict[str, Any] = {}

@@ -15,17 +15,23 @@ from accord.console import status
 from accord.engine.config import require_positive
 from accord.errors import InputError
 from accord.evaluate.options import RowOptions, takes
-from accord.files import require_folder, write_rows, write_text
+from accord.files import write_rows, write_text
+from accord.locks import alone_in
+from accord.outputs import require_folder, save_rows
 from accord.prompting.options import told
 from accord.synthesis.options import FILE, AskerOptions, digest, require_same
 
 if TYPE_CHECKING:
+    from accord.feedback.constitution import Principle
     from accord.records import Prompt
     from accord.results.critique import CritiqueResult
     from accord.synthesis.critique import Chain, Critic
 
 CHAINS = "critiques.jsonl"
 """All that was said, in a run's folder."""
+
+LEAVES = ("demonstrations.jsonl", "preferences.jsonl", "evaluation.json")
+"""What comes of it there."""
 
 
 @dataclass(kw_only=True)
@@ -86,7 +92,18 @@ def critique(data: str | list[str], out: str, **options: Any) -> CritiqueResult:
             answers nothing.
     """
     asked = CritiqueOptions(**options)
-    principles, prompts, folder = asked.principled(), asked.prompts(data), require_folder(out)
+    folder = require_folder(out, data, options, leaves=LEAVES)
+    principles, prompts = asked.principled(), asked.prompts(data)
+    with alone_in(folder):
+        result = _made(asked, folder, data, principles, prompts)
+    result.announce()
+    return result
+
+
+def _made(
+    asked: CritiqueOptions, folder: Path, data: Any, principles: Sequence[Principle], prompts: Sequence[Prompt]
+) -> CritiqueResult:
+    """What comes of it, with everything written."""
     settings = _settings(asked, data, principles, prompts)
     require_same(folder, settings, places=("data", "constitution"))
     scores = [synthesis.revisions.Score(name) for name in asked.scores]
@@ -109,8 +126,9 @@ def critique(data: str | list[str], out: str, **options: Any) -> CritiqueResult:
         chains, found, model=critic.ask.model.name, constitution=asked.constitution,
         principles=[principle.name for principle in principles], is_direct=asked.direct,
         compared=[score.name for score in scores if score.compares],
-    ).publish(folder)  # fmt: skip
-    report.write_report(folder)
+    )  # fmt: skip
+    result.save(folder)
+    report.refresh_report(folder)
     return result
 
 
@@ -136,8 +154,8 @@ def _write(folder: Path, chains: Sequence[Chain], scores: Any, size: int) -> Non
     """Write what is trained on, and the chains anew, with their scores."""
     usable = [chain for chain in chains if chain.is_usable]
     pairs = [chain.preference() for chain in usable if synthesis.revisions.is_pair(chain)]
-    write_rows(folder / "demonstrations.jsonl", (chain.demonstration() for chain in usable))
-    write_rows(folder / "preferences.jsonl", pairs)
+    save_rows(folder / "demonstrations.jsonl", (chain.demonstration() for chain in usable))
+    save_rows(folder / "preferences.jsonl", pairs)
     rows = []
     for i, chain in enumerate(chains):
         of = min(size, len(chains) - i // size * size)

@@ -23,7 +23,7 @@ from accord.console import legible, show, status
 from accord.engine.config import require_seed
 from accord.errors import InputError, LeftOut
 from accord.evaluate.options import ChatOptions, takes
-from accord.files import require_folder, write_rows
+from accord.outputs import require_file, require_folder, save_rows
 from accord.records import Preference, Prompt, Row, Text, Tokenization, row_to_json
 from accord.records import show as as_text
 
@@ -98,6 +98,7 @@ def tasks(
     from accord.data.tasks import clusters_named, read_tasks
 
     known = read_tasks(tasks, data)
+    require_file(out, tasks, [task.data for task in known])
     left = clusters_named(leave_out, known)
     mixed, notes = mixture(
         known, left, per_task=per_task, temperature=mixing_temperature, total=rows, form=form, seed=seed
@@ -107,8 +108,8 @@ def tasks(
     for task in known:
         if task.cluster not in left and (n := overlapping(task)):
             status(f"{task.label}: {n} rows are evaluated on too; set split and train_split")
+    save_rows(out, ({**row_to_json(m.demonstration), "cluster": m.task.cluster, "task": m.task.name} for m in mixed))
     show(rows_of_tasks(known, mixed))
-    write_rows(out, ({**row_to_json(m.demonstration), "cluster": m.task.cluster, "task": m.task.name} for m in mixed))
     return Path(out)
 
 

@@ -74,8 +74,8 @@ def inspect(
         problem = "is empty" if not text or not tokens else f"has {len(tokens)} tokens"
         raise InputError(f"the text {problem}; give one of 1 to {longest} tokens.")
     read = reading(policy, text, chat, engine.inside.look(policy.network, tokens), top, layer, head)
-    show(*tables(read))
     write_inside(read, path)
+    show(*tables(read))
     print(f"The pictures: {path}")
     return path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
@@ -13,7 +14,9 @@ from accord.console import status
 from accord.engine.config import require_positive
 from accord.errors import InputError, located
 from accord.evaluate.options import takes
-from accord.files import require_folder, write_rows, write_text
+from accord.files import write_text
+from accord.locks import alone_in
+from accord.outputs import require_folder, save_rows
 from accord.prompting.options import told
 from accord.synthesis.options import FILE, AskerOptions, digest, require_same
 
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from accord.synthesis.questions import Asker
     from accord.synthesis.rounds import Generator
     from accord.synthesis.tasks import Task
+
+LEAVES = ("demonstrations.jsonl", "evaluation.json")
+"""What comes of it, in a run's folder."""
 
 
 @dataclass(kw_only=True)
@@ -77,8 +83,19 @@ def instruct(seeds: str, out: str, *, count: int = 200, **options: Any) -> Synth
     """
     require_positive(count=count)
     asked = InstructOptions(**options)
-    tasks, folder = synthesis.tasks.load_seeds(seeds), require_folder(out)
+    folder = require_folder(out, seeds, options, leaves=LEAVES)
+    tasks = synthesis.tasks.load_seeds(seeds)
     answers = synthesis.tasks.load_answers(asked.answers) if asked.answers else []
+    with alone_in(folder):
+        result = _made(asked, folder, count, seeds, tasks, answers)
+    result.announce()
+    return result
+
+
+def _made(
+    asked: InstructOptions, folder: Path, count: int, seeds: str, tasks: Sequence[Task], answers: Sequence[str]
+) -> SynthesisResult:
+    """What comes of it, with everything written."""
     settings = _settings(asked, seeds, tasks, answers)
     require_same(folder, settings, places=("seeds", "answers"))
     ask = asked.asker(folder)
@@ -94,9 +111,10 @@ def instruct(seeds: str, out: str, *, count: int = 200, **options: Any) -> Synth
         status(line)
     if not growth.pool.accepted:
         raise InputError(f"nothing was accepted, as {ended}: {rounds.reasons(growth)}; {growth.path} has it all.")
-    write_rows(folder / "demonstrations.jsonl", (row for task in growth.pool.accepted for row in task.rows()))
-    result = synthesis.statistics.summarize(growth, asked.generator, ask.model.name, ended).publish(folder)
-    report.write_report(folder)
+    save_rows(folder / "demonstrations.jsonl", (row for task in growth.pool.accepted for row in task.rows()))
+    result = synthesis.statistics.summarize(growth, asked.generator, ask.model.name, ended)
+    result.save(folder)
+    report.refresh_report(folder)
     return result
 
 

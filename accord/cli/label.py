@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -16,7 +17,8 @@ from accord.console import show, status
 from accord.errors import InputError
 from accord.evaluate.options import RowOptions, takes
 from accord.feedback.options import JudgeOptions
-from accord.files import write_rows
+from accord.locks import alone_with
+from accord.outputs import require_file, save_rows
 from accord.records import Comparison, Prompt, Ranking, Text, Verdict
 
 if TYPE_CHECKING:
@@ -75,29 +77,40 @@ def label(
         raise InputError(f"--pairs must be at least 1, not {pairs}.")
     if rankings and (soft or pairs is not None):
         raise InputError("--rankings compares all completions and writes their ranks; leave out --soft and --pairs.")
+    require_file(out, data, judge, options)
     from accord.data.load import called, load_samples
 
-    comparisons = comparisons_of(load_samples(data, columns), pairs)
-    if not comparisons:
-        raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
-    given = options if seed is None else {**options, "seed": seed}
-    names = [judge] if isinstance(judge, str) else judge
-    judges = feedback.named.judges_named(names, given, journal=f"{out}.journal", agreement=agreement)
-    if by is not None and len(judges) == 1:
-        raise InputError(f"--by {by} is for several judges, and there is one: name more, or leave it out.")
-    if rankings and len(judges) == 1 and isinstance(ranker := judges[names[0]], feedback.ranking.RankingJudge):
-        return _write_rankings(out, *_at_once(ranker, comparisons))
-    said = {name: _verdicts(name, one, comparisons, alone=len(judges) == 1) for name, one in judges.items()}
-    verdicts = next(iter(said.values())) if len(said) == 1 else together(said, comparisons, by or "mean", seed or 0)
-    if rankings:
-        return _write_rankings(out, *_by_wins(comparisons, verdicts))
+    with alone_with(Path(out)):
+        comparisons = comparisons_of(load_samples(data, columns), pairs)
+        if not comparisons:
+            raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
+        given = options if seed is None else {**options, "seed": seed}
+        names = [judge] if isinstance(judge, str) else judge
+        judges = feedback.named.judges_named(names, given, journal=f"{out}.journal", agreement=agreement)
+        if by is not None and len(judges) == 1:
+            raise InputError(f"--by {by} is for several judges, and there is one: name more, or leave it out.")
+        if rankings and len(judges) == 1 and isinstance(ranker := judges[names[0]], feedback.ranking.RankingJudge):
+            return _write_rankings(out, *_at_once(ranker, comparisons))
+        said = {name: _verdicts(name, one, comparisons, alone=len(judges) == 1) for name, one in judges.items()}
+        alone = next(iter(said.values())) if len(said) == 1 else None
+        verdicts, believed = (alone, None) if alone else together(said, comparisons, by or "mean", seed or 0)
+        if rankings:
+            _write_rankings(out, *_by_wins(comparisons, verdicts))
+        else:
+            _write_preferences(out, comparisons, verdicts, soft)
+    if believed:
+        believed.show()
+    return Path(out)
+
+
+def _write_preferences(out: str, comparisons: Sequence[Comparison], verdicts: Sequence[Verdict], soft: bool) -> None:
+    """Writes the preferences, and says what else there was."""
     preferences, counts = feedback.people.labeled(comparisons, verdicts, soft=soft)
     left_out = f"{counts.ties} ties, {counts.invalid} invalid{_kinds(verdicts)}"
     if counts.ties + counts.invalid == len(comparisons):
         raise InputError(f"the judge found no completion better than another: {left_out}.")
-    write_rows(out, preferences)
+    save_rows(out, preferences)
     status(f"label: {len(preferences)} preferences from {len(comparisons)} comparisons, {left_out}")
-    return Path(out)
 
 
 def _verdicts(name: str, judge: Judge, comparisons: Sequence[Comparison], *, alone: bool) -> list[Verdict]:
@@ -161,7 +174,7 @@ def _write_rankings(out: str, found: Sequence[Ranking | Verdict], cyclic: int) -
     left_out = f"{len(every) - len(rows)} all tied, {len(invalid)} invalid{_kinds(invalid)}"
     if not rows:
         raise InputError(f"the judge found no completion better than another: {left_out}.")
-    write_rows(out, rows)
+    save_rows(out, rows)
     without = f"; {cyclic} by verdicts that agree with no ranking" if cyclic else ""
     status(f"label: {len(rows)} rankings of {len(found)} prompts{without}, {left_out}")
     return Path(out)
@@ -169,20 +182,20 @@ def _write_rankings(out: str, found: Sequence[Ranking | Verdict], cyclic: int) -
 
 def together(
     said: Mapping[str, Sequence[Verdict]], comparisons: Sequence[Comparison], by: By, seed: int
-) -> list[Verdict]:
-    """What several judges' verdicts make; invalid on a pair on which none of them has a valid one."""
+) -> tuple[list[Verdict], Believed | None]:
+    """What several judges' verdicts make, and by which beliefs; invalid where none of them has a valid verdict."""
     every = list(zip(*said.values(), strict=True))
     mean = [feedback.judge.pooled(verdicts) for verdicts in every]
     if by == "mean":
-        return mean
+        return mean, None
     import numpy as np
 
     from accord.evaluate.agreement import Ratings
 
     sides = [[-1 if v.first_wins is None else _side(v.first_wins) for v in verdicts] for verdicts in every]
-    beliefs = _believed(Ratings(tuple(said), np.array(sides), 0, tuple(comparisons)), by, seed)
-    beliefs_of = zip(mean, beliefs.first_better.tolist(), strict=True)
-    return [one if one.first_wins is None else Verdict(p) for one, p in beliefs_of]
+    believed = _believed(Ratings(tuple(said), np.array(sides), 0, tuple(comparisons)), by, seed)
+    beliefs_of = zip(mean, believed.beliefs.first_better.tolist(), strict=True)
+    return [one if one.first_wins is None else Verdict(p) for one, p in beliefs_of], believed
 
 
 def _side(first_wins: float) -> int:
@@ -190,18 +203,28 @@ def _side(first_wins: float) -> int:
     return 1 + (first_wins > 0.5) - (first_wins < 0.5)
 
 
-def _believed(ratings: Ratings, by: By, seed: int) -> Beliefs:
-    """What the annotators or judges amount to, shown with how reliable each of them is."""
+@dataclass(frozen=True)
+class Believed:
+    """What several annotators or judges amount to, and who said what."""
+
+    ratings: Ratings
+    beliefs: Beliefs
+
+    def show(self) -> None:
+        """Print how reliable each of them is."""
+        from accord.evaluate.annotators import warnings_of
+
+        show(*self.beliefs.tables())
+        for line in warnings_of(self.ratings, self.beliefs):
+            status(line)
+
+
+def _believed(ratings: Ratings, by: By, seed: int) -> Believed:
     from accord.evaluate import annotators as models
 
     if by == "majority":
-        beliefs = models.majority(ratings)
-    else:
-        beliefs = (models.dawid_skene if by == "dawid-skene" else models.bradley_terry)(ratings, seed=seed)
-    show(*beliefs.tables())
-    for line in models.warnings_of(ratings, beliefs):
-        status(line)
-    return beliefs
+        return Believed(ratings, models.majority(ratings))
+    return Believed(ratings, (models.dawid_skene if by == "dawid-skene" else models.bradley_terry)(ratings, seed=seed))
 
 
 def _kinds(verdicts: Sequence[Verdict]) -> str:
@@ -244,22 +267,24 @@ def aggregate(
     """
     from accord.evaluate.agreement import rate_items, read_judged
 
+    require_file(out, data, annotators, options)
     judged = read_judged(data, annotators or {}, RowOptions(**options))
     ratings = rate_items(judged)
     if (ratings.labels % 2 != 0).all():  # neither the first, 2, nor the second, 0
         raise InputError("every judgment is a tie, so nothing says which completion is better.")
-    beliefs = _believed(ratings, by, seed)
-    verdicts = [Verdict(p) for p in beliefs.first_better.tolist()]
+    believed = _believed(ratings, by, seed)
+    verdicts = [Verdict(p) for p in believed.beliefs.first_better.tolist()]
     rows, counts = feedback.people.labeled(ratings.items, verdicts, soft=not hard)
     if not rows:
         raise InputError("every comparison is even, so --hard leaves no row; leave it out.")
-    write_rows(out, rows)
+    save_rows(out, rows)
     even = "left out" if hard else "kept"
     status(
         f"aggregate: {len(rows)} preferences from {len(judged)} judgments by {len(ratings.annotators)} annotators; "
         f"{counts.ties} even, and {even}; {ratings.repeated} repeat an annotator's own, and are left out"
     )
-    return beliefs
+    believed.show()
+    return believed.beliefs
 
 
 def comparisons_of(samples: Iterable[tuple[Prompt, Text]], most: int | None = None) -> list[Comparison]:

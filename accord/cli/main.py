@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 0
             call = bind(command, read_words(command, rest))
             with interruptible():
-                result = call.function(**call.arguments)
+                result = call()
             _say_where(call, result)
         sys.stdout.flush()
     except BrokenPipeError:  # who reads has seen enough, as `head` does

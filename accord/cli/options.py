@@ -19,6 +19,7 @@ import docstring_parser
 import yaml
 
 from accord.errors import InputError, nearest
+from accord.files import parse_yaml
 
 REQUIRED = inspect.Parameter.empty
 
@@ -254,9 +255,9 @@ def _readings(value: Any) -> Iterator[Any]:
     yield value
     try:
         if isinstance(value, str):
-            yield yaml.safe_load(value)
+            yield parse_yaml(value)
         elif isinstance(value, Mapping):
-            yield {k: yaml.safe_load(v) if isinstance(v, str) else v for k, v in value.items()}
+            yield {k: parse_yaml(v) if isinstance(v, str) else v for k, v in value.items()}
     except yaml.YAMLError:
         return
 

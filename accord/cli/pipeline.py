@@ -24,7 +24,9 @@ from accord.cli.recipe import Stage, read_recipe, resolve
 from accord.cli.table import COMMANDS
 from accord.console import status
 from accord.errors import InputError
-from accord.files import write_text
+from accord.files import others, write_text
+from accord.locks import alone_in
+from accord.outputs import may_overwrite, require_unchanged
 
 
 def demo(*, out: str = "runs/demo", seed: int = 0) -> Path:
@@ -105,33 +107,72 @@ def run_pipeline(recipe: str | Path, out: str | Path, overrides: Mapping[str, An
     folder, begun = Path(out), time.perf_counter()
     given = read_recipe(Path(recipe))
     stages = checked(given, folder, overrides or {})
+    with alone_in(folder):
+        _run(given, stages, folder)
+        from accord.report import refresh_report
+
+        page = refresh_report(folder)
+    status(f"{given['name']} took {time.perf_counter() - begun:.0f} s; report: {page}")
+    return page
+
+
+def _run(given: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
+    """Run the stages that are not as they were, in a folder in which no other process works."""
     wanted = _recognize(stages, folder)
+    anew = [stage for stage in stages if _is_anew(stage, wanted)]
+    for stage in anew:
+        _require_own(folder / stage.name)
     for stage in stages:
         if stage.status == "skipped":
             status(f"{stage.name} is as it was")
             continue
-        is_same = stage.fingerprint == wanted[stage.name]
-        resume = is_same and goes_on(stage.command)
-        goes_on_itself = is_same and stage.command in COMMANDS and COMMANDS[stage.command].goes_on
-        if (folder / stage.name).exists() and not (resume or goes_on_itself):
-            shutil.rmtree(folder / stage.name)
+        resume = stage.fingerprint == wanted[stage.name] and goes_on(stage.command)
+        if stage in anew and (folder / stage.name).exists():
+            _require_own(folder / stage.name)
+            _remove(folder / stage.name)
+        write_text(folder / stage.name / MARK, "A stage of accord run, which takes this folder away to run it anew.\n")
         stage.status, stage.fingerprint = "running", wanted[stage.name]
         _save_state(given, stages, folder)
         status(f"{stage.name} ({stage.command})")
         clock = time.perf_counter()
         try:
             call = _call(stage, folder, resume=resume)
-            call.function(**call.arguments)
+            call()
             stage.status = "ran"
         finally:
             stage.seconds = time.perf_counter() - clock + (stage.seconds if resume else 0.0)
             _save_state(given, stages, folder)
     _save_state(given, stages, folder)
-    from accord.report import write_report
 
-    page = write_report(folder)
-    status(f"{given['name']} took {time.perf_counter() - begun:.0f} s; report: {page}")
-    return page
+
+MARK = ".accord-stage"
+"""The file by which a stage's folder is known as one that `accord run` made."""
+
+
+def _is_anew(stage: Stage, wanted: Mapping[str, str]) -> bool:
+    """Whether a stage runs from its beginning, in a new folder."""
+    is_same = stage.fingerprint == wanted[stage.name]
+    goes_on_itself = stage.command in COMMANDS and COMMANDS[stage.command].goes_on
+    return stage.status != "skipped" and not (is_same and (goes_on(stage.command) or goes_on_itself))
+
+
+def _require_own(folder: Path) -> None:
+    """Raise InputError where a folder that a stage needs anew is not one of a stage, or was changed by somebody."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file, and a stage's folder is to be there: move it, or choose another --out.")
+    if others(folder) and not (folder / MARK).is_file():
+        raise InputError(f"{folder} was not made by `accord run`, and a stage needs the place: move it.")
+    require_unchanged(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Take a stage's folder away, its mark last, so that what a kill leaves of it is still known."""
+    for path in [*folder.iterdir()]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != MARK:
+            path.unlink()
+    shutil.rmtree(folder)
 
 
 def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any]) -> list[Stage]:
@@ -204,7 +245,7 @@ def _recognize(stages: list[Stage], folder: Path) -> dict[str, str]:
     for stage in stages:
         wanted[stage.name] = _fingerprint(stage, wanted, folder)
         last = before.get(stage.name, {})
-        if last.get("fingerprint") == wanted[stage.name] and (folder / stage.name).exists():
+        if last.get("fingerprint") == wanted[stage.name] and (folder / stage.name / MARK).is_file():
             stage.fingerprint, stage.seconds = last["fingerprint"], last["seconds"]
             stage.status = "skipped" if last["status"] in ("ran", "skipped") else "waiting"
     return wanted
@@ -257,7 +298,7 @@ def _leaves(options: Any) -> list[str]:
 def _before(folder: Path) -> dict[str, dict[str, Any]]:
     file = folder / "pipeline.json"
     if not file.exists():
-        if folder.exists() and any(folder.iterdir()):
+        if others(folder) and not may_overwrite():
             raise InputError(f"{folder} holds something else than a pipeline's run; choose another --out.")
         return {}
     return {s["name"]: s for s in json.loads(file.read_text())["stages"]}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from accord import engine
 from accord.console import legible, said, status
 from accord.errors import InputError
-from accord.files import require_folder
+from accord.outputs import require_file, require_model_folder
 from accord.report.card import add_evaluation
 
 if TYPE_CHECKING:
@@ -94,17 +94,22 @@ def export(
 
     Raises:
         InputError: there is no such model, it is quantized, a weight does not fit, it cannot be written as GGUF, or
-            there is something at `out`.
+            there is something else at `out`.
     """
     as_gguf = format == "gguf" or (format is None and out.endswith(".gguf"))
-    whole = _whole(model, out, "export")
+    file = Path(out) if out.endswith(".gguf") else Path(out) / "model.gguf"
+    read = [model, engine.folders.locate(model).base or ""]
+    if as_gguf:
+        require_file(file, read)
+    else:
+        require_model_folder(out, read)
+    whole = _whole(model, "export")
     precision = engine.precision.STORED[dtype]
     if not as_gguf:
         print(f"export: the model is {whole.save(out, precision)}, in {dtype}")
         return out
     if not isinstance(whole, engine.Policy):
         raise InputError(f"export: {model} scores texts and writes none, and GGUF files are of models that write.")
-    file = Path(out) if out.endswith(".gguf") else Path(out) / "model.gguf"
     writer = engine.gguf.write_gguf(whole, file, precision)
     print(f"export: the model is {file}, in {dtype}, written by {writer}")
     return str(file)
@@ -120,19 +125,19 @@ def merge(model: str, out: str) -> str:
         out: the new folder.
 
     Raises:
-        InputError: the folder holds no adapter, or its base is not found or quantized, or there is something at `out`.
+        InputError: the folder holds no adapter, or its base is not found or quantized, or there is something else at
+            `out`.
     """
-    if engine.folders.locate(model).base is None:
+    base = engine.folders.locate(model).base
+    if base is None:
         raise InputError(f"merge: {model} holds no adapter, so it is a whole model already.")
-    print(f"merge: the model is {_whole(model, out, 'merge').save(out)}")
+    require_model_folder(out, model, base)
+    print(f"merge: the model is {_whole(model, 'merge').save(out)}")
     return out
 
 
-def _whole(model: str, out: str, command: str) -> Model:
-    """The model, of whichever kind, to be written to `out`; InputError where it is quantized, or `out` is taken."""
-    if Path(out).exists():
-        raise InputError(f"{command}: there is something at {out}; choose another --out.")
-    require_folder(Path(out).parent)
+def _whole(model: str, command: str) -> Model:
+    """The model, of whichever kind, to be written; InputError where it is quantized."""
     try:
         whole: Model = engine.load.load_model(model)
     except engine.load.WritesNoText:

@@ -92,6 +92,8 @@ def resolve(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
             raise InputError(f"stage {name} of the recipe has no command.")
         if "out" in options:
             raise InputError(f"stage {name} of the recipe has an `out`; its results go to a folder of its name.")
+        if "overwrite" in options:
+            raise InputError(f"stage {name} of the recipe has `overwrite`; give `accord run` --overwrite.")
         folders = {s.name: str(folder / s.name) for s in resolved}
         made = Stage(name, str(options.pop("command")), {})
         for option, value in options.items():

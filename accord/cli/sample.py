@@ -13,7 +13,7 @@ from accord import engine, feedback
 from accord.console import status
 from accord.errors import InputError
 from accord.evaluate.options import AnswerOptions, takes
-from accord.files import write_rows
+from accord.outputs import require_file, save_rows
 from accord.records import Sample, text_to_json
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
         InputError: the options contradict each other, a row lacks what the reward reads, or no sample is good enough.
     """
     asked = SampleOptions(**options)
+    require_file(out, model, data, options)
     from accord.evaluate.answers import encoded, sampled
 
     policy = asked.templated(engine.load.load_model(model, dtype=asked.dtype))
@@ -119,7 +120,7 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
         feedback.reward.check_prompts(score, prompts)
     samples = sampled(policy, prompts, asked.samples, asked.sampling())
     kept = asked.kept(samples, score(samples).tolist()) if score else [(s, None) for s in samples]
-    write_rows(out, (_row(s, r) for s, r in kept))
+    save_rows(out, (_row(s, r) for s, r in kept))
     return Path(out)
 
 

@@ -9,7 +9,7 @@ from accord import engine
 from accord.engine.config import require_positive
 from accord.errors import InputError
 from accord.evaluate.options import ChatOptions, takes
-from accord.files import write_rows
+from accord.outputs import require_file, save_rows
 from accord.records import Preference, Prompt, Ranking
 
 
@@ -44,6 +44,7 @@ def score(
     from accord.evaluate.answers import branch_log_probs
 
     require_positive(tokens_per_pass=tokens_per_pass)
+    require_file(out, model, data, options)
     asked = ChatOptions(**options)
     policy = asked.templated(engine.load.load_model(model).in_dtype(dtype))
     rows = asked.rows(data)
@@ -60,7 +61,7 @@ def score(
             )
     sums = branch_log_probs(policy, trees, tokens_per_pass)
     counts = [[len(b.tokens) if b.trained is None else sum(b.trained) for b in tree.branches] for tree in trees]
-    write_rows(out, map(_row, rows, sums, counts))
+    save_rows(out, map(_row, rows, sums, counts))
     return Path(out)
 
 

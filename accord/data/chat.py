@@ -6,7 +6,6 @@ sees them, and the only way in which all branches of a tree have exactly the sam
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from accord.data.messages import align, shared
 from accord.engine.trees import Branch
 from accord.engine.turns import turn_end
 from accord.errors import InputError
+from accord.files import parse_json
 from accord.limits import within
 from accord.records import Message, Text
 
@@ -271,7 +271,7 @@ def _call(call: Any) -> Any:
         return call
     function = dict(call["function"])
     try:
-        function["arguments"] = json.loads(function["arguments"])
+        function["arguments"] = parse_json(function["arguments"])
     except (KeyError, TypeError, ValueError):
         return call
     return {**call, "function": function}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from accord.errors import InputError
+from accord.files import Repeated, parse_json
 from accord.records import Message, Role, Text
 
 TRANSCRIPT = "\n\nHuman:"
@@ -61,9 +61,14 @@ def _chat_in(text: str) -> Any:
 
 
 def parsed(text: str) -> Any:
-    """What a text says as JSON, or as Python prints lists and mappings; None where it is neither."""
+    """What a text says as JSON, or as Python prints lists and mappings; None where it is neither.
+
+    Raises InputError where it is JSON with a key that stands twice.
+    """
     try:
-        return json.loads(text)
+        return parse_json(text)
+    except Repeated as error:
+        raise InputError(f"a text that is JSON has {error}") from None
     except (ValueError, RecursionError):
         pass
     try:

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 import yaml
 
 from accord.errors import InputError, nearest
+from accord.files import Repeated, parse_json, parse_yaml
 
 Numbered: TypeAlias = Iterator[tuple[int, Mapping[str, Any]]]
 """The columns of each row, with its number (from 1) in its file: of its line where a row is a line."""
@@ -39,7 +40,7 @@ def read_jsonl(path: Path) -> Numbered:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 with _json(path, number):
-                    columns = _parse(line)
+                    columns = parse_json(line)
                 yield number, _object(columns, f"{path}, line {number}")
 
 
@@ -52,7 +53,7 @@ def read_json(path: Path) -> Numbered:
     are_lines = False
     with _json(path):
         try:
-            rows = _parse(text)
+            rows = parse_json(text)
         except json.JSONDecodeError as error:
             are_lines = error.msg == "Extra data"
             if not are_lines:
@@ -74,22 +75,10 @@ def _json(path: Path, line: int | None = None) -> Iterator[None]:
     except json.JSONDecodeError as error:
         where = f"{path}, line {error.lineno if line is None else line}"
         raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
-    except (KeyError, RecursionError, ValueError) as error:
-        why = f"the key {error} twice in an object" if isinstance(error, KeyError) else "nested too deeply"
-        why = "a number of too many digits" if isinstance(error, ValueError) else why
+    except (RecursionError, ValueError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
+        why = str(error) if isinstance(error, Repeated) else why
         raise InputError(f"{path}{'' if line is None else f', line {line}'}: {why}") from None
-
-
-def _parse(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_unique)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise KeyError(next(key for key in keys if keys.count(key) > 1))
-    return found
 
 
 def read_csv(path: Path) -> Numbered:
@@ -99,9 +88,7 @@ def read_csv(path: Path) -> Numbered:
         rows = csv.reader(file, strict=True, delimiter="\t" if ".tsv" in path.suffixes else ",")
         try:
             header = next(rows, [])
-            twice = next((name for name in header if header.count(name) > 1), None)
-            if twice is not None:
-                raise InputError(f"{path} has two columns of the name {twice!r} in its header: rename one")
+            _require_unique(path, header)
             for number, cells in enumerate(filter(None, rows), start=1):
                 if any("\0" in cell for cell in cells):
                     raise InputError(f"{path}, row {number}: a NUL character, which no text has; save it as UTF-8")
@@ -113,11 +100,18 @@ def read_csv(path: Path) -> Numbered:
             raise InputError(f"{path}, line {rows.line_num}: not CSV ({error})") from None
 
 
+def _require_unique(path: Path, header: list[str]) -> None:
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{path} has two columns of the name {twice!r} in its header: rename one")
+
+
 def read_parquet(path: Path) -> Numbered:
     """The rows of a Parquet file, a batch at a time."""
     import pyarrow.parquet
 
     with _arrow(path, "Parquet"), pyarrow.parquet.ParquetFile(path) as file:
+        _require_unique(path, file.schema_arrow.names)
         yield from enumerate((row for batch in file.iter_batches() for row in batch.to_pylist()), start=1)
 
 
@@ -129,6 +123,7 @@ def read_arrow(path: Path) -> Numbered:
         is_file = file.read(6) == b"ARROW1"
         file.seek(0)
         reader = pyarrow.ipc.open_file(file) if is_file else pyarrow.ipc.open_stream(file)
+        _require_unique(path, reader.schema.names)
         batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if is_file else reader
         yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
 
@@ -269,7 +264,7 @@ def generated(source: str) -> Iterator[Mapping[str, Any]]:
             hint = nearest(key, known, " (did you mean {}?)")
             raise InputError(f"{source} has no setting {key!r}{hint}: it has {', '.join(known)}")
         try:
-            settings[key] = yaml.safe_load(value)
+            settings[key] = parse_yaml(value)
         except yaml.YAMLError:
             raise InputError(f"{source} sets {key} to {value!r}, which is no value") from None
     try:

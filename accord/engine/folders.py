@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from accord.errors import InputError
+from accord.files import parse_json
 
 MANY_LAYERS = 1000
 """No published model has as many."""
@@ -132,7 +132,7 @@ def _check_weights(name: str, path: Path) -> None:
 def _read(file: Path) -> dict[str, Any] | None:
     """The JSON object in a file; None where there is no file."""
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = parse_json(file.read_text(encoding="utf-8"))
     except OSError:
         return None
     except ValueError as error:

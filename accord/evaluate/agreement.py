@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from accord.errors import InputError
 from accord.evaluate.options import RowOptions, takes
 from accord.evaluate.statistics import FEW, Floats, bootstrap, mean
-from accord.files import require_folder
+from accord.outputs import require_folder
 from accord.records import Comparison, Text
 from accord.results.agreement import AgreementResult, AnnotatorPair
-from accord.results.base import Interval
+from accord.results.base import FILE, Interval
 
 if TYPE_CHECKING:
     from accord.data.judgments import Judgment
@@ -60,7 +60,7 @@ def evaluate_agreement(
     Raises:
         InputError: the options do not fit each other or the data, or no item was judged by two annotators.
     """
-    require_folder(out)
+    require_folder(out, data, annotators, options, leaves=(FILE,))
     ratings = rate_items(read_judged(data, annotators or {}, RowOptions(**options)))
     if len(ratings.annotators) < 2:
         raise InputError(f"only {ratings.annotators[0]} judged; agreement needs two annotators.")

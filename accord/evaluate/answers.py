@@ -25,9 +25,9 @@ from accord.evaluate.options import AnswerOptions, HeldOutOptions
 from accord.evaluate.statistics import Floats
 from accord.feedback.named import reward_named
 from accord.feedback.reward import Reward, check_prompts, excerpt, listen, score_texts, unsampled
-from accord.files import write_rows
 from accord.objectives.segments import segment_sum
 from accord.objectives.selection import best_of_n_kl_bound
+from accord.outputs import save_rows
 from accord.records import Completion, EncodedPrompt, Prompt, Sample, Text, show, text_to_json
 
 TOKENS_PER_PASS = 4096
@@ -257,7 +257,7 @@ class Pool:
         rows = (
             {"prompt": text_to_json(p), "completion": text_to_json(c), proxy: r, gold: g} for (p, c), r, g in scores
         )
-        write_rows(file, rows)
+        save_rows(file, rows)
 
 
 def sample_pool(

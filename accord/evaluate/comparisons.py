@@ -25,8 +25,9 @@ from accord.evaluate.accuracy import (
 from accord.evaluate.leads import ChatLeads, JudgeLeads, Leader, Leads, ModelLeads, ScoreLeads, probe, probe_position
 from accord.evaluate.options import ChatOptions, takes
 from accord.evaluate.statistics import FEW, Floats, bootstrap_mean, mean
-from accord.files import require_folder
+from accord.outputs import require_folder
 from accord.records import Comparison, Text, Verdict
+from accord.results.base import FILE
 from accord.results.comparisons import ComparisonsResult, OnTies, RankingAgreement, Unit
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def evaluate_comparisons(
     Raises:
         InputError: the options do not fit the data.
     """
-    require_folder(out)
+    require_folder(out, data, reward, policy, reference, options, leaves=(FILE,))
     if probes < 0 or not (beta is None or 0 < beta < inf):
         raise InputError(f"--probes must be 0 or more and --beta above 0, not {probes} and {beta}.")
     if not (ceiling is None or 0.5 <= ceiling <= 1):

@@ -11,16 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from accord import engine, feedback, objectives
 from accord.errors import InputError
 from accord.evaluate.curves import best_of_n_divergence, best_of_n_selection, best_of_n_sizes
 from accord.evaluate.options import HeldOutOptions, takes
 from accord.evaluate.statistics import FEW, Floats, bootstrap_mean
-from accord.files import require_folder
+from accord.files import read_yaml
+from accord.outputs import require_folder
 from accord.records import EncodedPrompt, Prompt
-from accord.results.base import called
+from accord.results.base import FILE, called
 from accord.results.frontier import BestOfNPoint, Family, FrontierPoint, FrontierResult
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def evaluate_frontier(
     """
     from accord.evaluate.answers import Answering, encoded, require_many, sample_pool
 
-    require_folder(out)
+    require_folder(out, data, families, reference, options, leaves=(FILE,))
     asked = HeldOutOptions(**options)
     named = _named(families)
     if bool(best_of_n) != (reward is not None):
@@ -115,8 +114,8 @@ def _point(folder: str, answering: Answering, rows: Sequence[Prompt], score: Rew
 def coefficient(folder: str) -> float | None:
     """What a nat of divergence cost a model in training, by the config.yaml of its run; None where it has none."""
     try:
-        settings = yaml.safe_load((Path(folder).parent / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+        settings = read_yaml(Path(folder).parent / "config.yaml", "the settings")
+    except InputError:
         return None
     values = [settings[name] for name in COEFFICIENTS if name in settings] if isinstance(settings, Mapping) else []
     return float(values[0]) if values and isinstance(values[0], int | float) else None

@@ -37,9 +37,9 @@ from accord.evaluate.leads import probe_position
 from accord.evaluate.options import RowOptions, takes
 from accord.evaluate.statistics import FEW, Floats, bootstrap, fit_logistic, mean, rate
 from accord.feedback.options import JudgeOptions
-from accord.files import require_folder
+from accord.outputs import require_folder
 from accord.records import Comparison
-from accord.results.base import Interval
+from accord.results.base import FILE, Interval
 from accord.results.comparisons import Part
 from accord.results.judge import JudgeResult
 
@@ -75,7 +75,7 @@ def evaluate_judge(data: str, out: str, *, judge: str, seed: int | None = None, 
     Raises:
         InputError: the options do not fit the data, people preferred nothing, or the judge has no valid verdict.
     """
-    require_folder(out)
+    require_folder(out, data, judge, options, leaves=(FILE,))
     rows = {field.name for field in fields(RowOptions)}
     judgments = RowOptions(**{name: value for name, value in options.items() if name in rows}).judgments(data)
     if all(j.label == 0.5 for j in judgments):

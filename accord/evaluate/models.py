@@ -12,8 +12,9 @@ from accord.errors import InputError
 from accord.evaluate.options import HeldOutOptions, takes
 from accord.evaluate.statistics import bootstrap_mean
 from accord.evaluate.wins import Duels, held_against, judged, standings, warnings
-from accord.files import require_folder, write_rows
+from accord.outputs import require_folder, save_rows
 from accord.records import EncodedPrompt, Prompt, show
+from accord.results.base import FILE
 from accord.results.models import Answer, Divergence, ModelRow, ModelsResult, SideBySide
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def evaluate_models(
     """
     from accord.evaluate.answers import Answering, Written
 
-    require_folder(out)
+    require_folder(out, data, models, samples, options, leaves=(FILE, "wins.jsonl"))
     asked = HeldOutOptions(**options)
     if best_of_n and (reward is None or against is None):
         raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
@@ -78,7 +79,7 @@ def evaluate_models(
     for answers in answered:
         answers.scores.update((name, score(answers.samples)) for name, score in rewards.items())
     duels = judged(referee, answered)
-    write_rows(Path(out) / "wins.jsonl", (row for d in duels for row in d.rows()))
+    save_rows(Path(out) / "wins.jsonl", (row for d in duels for row in d.rows()))
     result = _result("reward" if judge == reward else judge, competitors, answered, duels)
     return result.model_copy(update={"sampling": asked.drawing() if models else None}).publish(out)
 

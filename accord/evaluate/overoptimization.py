@@ -20,7 +20,8 @@ from accord.evaluate import curves
 from accord.evaluate.curves import BEST_OF_N, RL, over_prompts, over_steps
 from accord.evaluate.options import HeldOutOptions, takes
 from accord.evaluate.statistics import Floats, bootstrap_mean
-from accord.files import require_folder
+from accord.outputs import require_folder
+from accord.results.base import FILE
 from accord.results.overoptimization import Curve, CurvePoint, Fit, OveroptimizationResult, Source
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def evaluate_overoptimization(
     """
     from accord.evaluate.answers import read_pool
 
-    require_folder(out)
+    require_folder(out, runs, samples, model, data, options, leaves=(FILE, SCORED) if model else (FILE,))
     asked = HeldOutOptions(**options)
     given = {"model": model, "data": data, "reward": reward, "judge": judge}
     _check(runs, samples, given)

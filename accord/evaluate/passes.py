@@ -11,9 +11,9 @@ from accord import engine, feedback
 from accord.errors import InputError
 from accord.evaluate.options import AnswerOptions, takes
 from accord.evaluate.statistics import mean_of
-from accord.files import require_folder
+from accord.outputs import require_folder
 from accord.records import Prompt
-from accord.results.base import Interval
+from accord.results.base import FILE, Interval
 from accord.results.passes import PassesResult, PassRow
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ def evaluate_passes(
     Raises:
         InputError: no model is given, or a row lacks what the verifier reads.
     """
-    require_folder(out)
+    require_folder(out, data, model, models, options, leaves=(FILE,))
     asked = LongAnswerOptions(**options)
     if (model is None) == (models is None):
         raise InputError("`accord evaluate passes` needs --model, or several by --models.NAME, and not both.")

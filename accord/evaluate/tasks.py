@@ -19,9 +19,9 @@ from accord.errors import InputError
 from accord.evaluate.options import takes
 from accord.evaluate.statistics import FEW, bootstrap_mean, mean_of
 from accord.evaluate.task_scores import metric_named, option_scores
-from accord.files import require_folder, write_rows
+from accord.outputs import require_folder, save_rows
 from accord.records import EncodedPrompt, Prompt, Ranking
-from accord.results.base import Interval
+from accord.results.base import FILE, Interval
 from accord.results.tasks import ClusterRow, TaskRow, TaskSettings, TasksResult
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def evaluate_tasks(
     from accord.data.tasks import clusters_named, read_tasks
 
     asked = TaskOptions(**options)
-    require_folder(out)
+    require_folder(out, tasks, models, data, options, leaves=(FILE, "predictions.jsonl"))
     given = read_tasks(tasks, data)
     left_out = clusters_named(held_out, given)
     dtype = str(engine.precision.compute_dtype(asked.dtype)).removeprefix("torch.")
@@ -107,7 +107,7 @@ def evaluate_tasks(
         name: answer(asked.templated(engine.load.load_model(folder, dtype=asked.dtype)), questions, settings)
         for name, folder in models.items()
     }
-    write_rows(Path(out) / "predictions.jsonl", _predictions(questions, answered))
+    save_rows(Path(out) / "predictions.jsonl", _predictions(questions, answered))
     return summary(questions, answered, left_out, settings).publish(out)
 
 

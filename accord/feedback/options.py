@@ -28,6 +28,7 @@ from accord.engine.config import TemplateOptions
 from accord.errors import InputError
 from accord.feedback.constitution import read_constitution
 from accord.feedback.formula import AI
+from accord.files import parse_yaml
 from accord.prompting.options import AskOptions, LimitOptions, require_keys_allowed
 
 HELPFUL = "Prefer the answer that helps the user more and does no harm."
@@ -144,7 +145,7 @@ def read_judge(name: str, **given: Any) -> JudgeConfig:
     """
     known = f"; it may have {', '.join(field.name for field in fields(JudgeConfig))}"
     try:
-        said = _named(name) if name.startswith(AI) else yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        said = _named(name) if name.startswith(AI) else parse_yaml(Path(name).read_bytes())
         if isinstance(said, dict):
             if not name.startswith(AI):
                 require_keys_allowed(name, said, given)
@@ -157,8 +158,8 @@ def read_judge(name: str, **given: Any) -> JudgeConfig:
         causes = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors())
         cause = "; ".join(cause.removeprefix("Value error, ") for cause in causes)
         known = "" if all(e["type"] == "value_error" for e in error.errors()) else known
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        cause, known = " ".join(str(error).split()), ""
+    except yaml.YAMLError as error:
+        cause, known = str(error), ""
     raise InputError(f"{name} describes no judge ({cause}){known}")
 
 

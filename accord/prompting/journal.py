@@ -7,7 +7,6 @@ digest of the request and of everything else that decides them, so their order m
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from typing import IO, Any
 
 from accord.console import status
 from accord.errors import InputError
+from accord.locks import alone_with
 from accord.prompting.requests import Prompted, Reply, Request
 from accord.records import text_to_json
 
@@ -117,28 +117,23 @@ class Journal:
     @contextmanager
     def _opened(self) -> Iterator[None]:
         """The file, which is this run's alone within the block; it is read where it has more than is known."""
-        try:
-            if self.path.exists():
-                self._open()
-                self._read()
-            yield
-        finally:
-            if self._file is not None:
-                self._size = self._file.tell()
-                self._file.close()
-                self._file = None
+        with alone_with(self.path, "the journal", "name another by --journal"):
+            try:
+                if self.path.exists():
+                    self._open()
+                    self._read()
+                yield
+            finally:
+                if self._file is not None:
+                    self._size = self._file.tell()
+                    self._file.close()
+                    self._file = None
 
     def _open(self) -> None:
         try:
-            file = self.path.open("ab")
+            self._file = self.path.open("ab")
         except OSError as error:
             raise InputError(f"the journal {self.path} cannot be written ({error.strerror}).") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            raise InputError(f"the journal {self.path} is in use by another run; name another, or wait.") from None
-        self._file = file
 
     @property
     def _head(self) -> bytes:
@@ -147,7 +142,6 @@ class Journal:
     def _append(self, line: bytes) -> None:
         try:
             if self._file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._open()
                 line = self._head + line
             assert self._file is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from accord.errors import InputError
-from accord.files import write_text
+from accord.outputs import save_text
 from accord.report import captions, html, series
 from accord.report.alarms import StageAlarms, stage_alarms
 from accord.report.figures import Figure
@@ -62,7 +62,7 @@ def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
         asked=_asked(names, tables, together),
         environment=differing(environments),
     )
-    write_text(path, page)
+    save_text(path, page)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import yaml
 
 from accord import results
 from accord.errors import InputError
+from accord.files import parse_json, parse_yaml
 from accord.report.captions import HELD_OUT
 from accord.report.html import Json
 from accord.results import Evaluation
@@ -129,7 +129,7 @@ def read_story(folder: Path) -> Story:
 def read_stage(folder: Path) -> StageRecord:
     """What one run left in its folder, called as the folder is."""
     run = RunFiles(
-        settings=_read_mapping(folder / "config.yaml", yaml.safe_load, "a YAML mapping of settings"),
+        settings=_read_mapping(folder / "config.yaml", parse_yaml, "a YAML mapping of settings"),
         environment=_read_json(folder / "environment.json"),
         metrics=_latest(_read_rows(folder / "metrics.jsonl")),
         samples=_read_rows(folder / "samples.jsonl"),
@@ -188,7 +188,7 @@ def _read_json(path: Path) -> Json:
 
 def _parse(text: str) -> Any:
     """JSON whose numbers are finite or infinite, however many digits they have."""
-    return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 300 else float(digits))
+    return parse_json(text, parse_int=lambda digits: int(digits) if len(digits) < 300 else float(digits))
 
 
 def _read_mapping(path: Path, parse: Callable[[str], Any], what: str) -> Json:

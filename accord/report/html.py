@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from accord.console import HIDDEN, sign
 from accord.errors import InputError
-from accord.files import require_folder
+from accord.outputs import require_file
 from accord.records import Message, show
 from accord.results import Interval
 from accord.results.base import called
@@ -56,10 +56,9 @@ def page_file(out: str | Path, name: str) -> Path:
     """
     path = Path(out)
     path = path if path.suffix == ".html" else path / name
-    require_folder(path.parent)
     if path.is_dir():
         raise InputError(f"{path} is a folder; name the page's file, such as {path / name}.")
-    return path
+    return require_file(path)
 
 
 def facts(values: Json) -> list[tuple[str, str]]:

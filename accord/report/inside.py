@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup, escape
 
-from accord.files import write_text
+from accord.outputs import save_text
 from accord.report.html import fill
 
 Weights = npt.NDArray[np.float64]
@@ -113,7 +113,7 @@ def write_inside(reading: Reading, path: Path) -> None:
         surprises=SURPRISES,
         shares=SHARES,
     )
-    write_text(path, page)
+    save_text(path, page)
 
 
 def small_map(weights: Weights) -> Markup:

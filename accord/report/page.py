@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from accord.files import write_text
+from accord.console import status
+from accord.outputs import NotOurs, save_text
 from accord.report import captions, figures, html, series
 from accord.report.alarms import StageAlarms, stage_alarms
 from accord.report.critique import by_principles, revised
@@ -90,8 +91,17 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         chapters=[chapter(stage, shared) for stage in story.stages],
         environment=html.facts(shared),
     )
-    write_text(path, page)
+    save_text(path, page)
     return path
+
+
+def refresh_report(folder: str | Path) -> Path:
+    """Write the page of a folder anew after work in it; a page that somebody has changed stays, and a line says so."""
+    try:
+        return write_report(folder)
+    except NotOurs as error:
+        status(f"the page is left as it is: {error}")
+        return Path(folder) / "report.html"
 
 
 def _drawn(result: LearningCurveResult) -> Figure:

@@ -3,7 +3,6 @@ and reports draw. Nothing here needs torch."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from accord.errors import InputError
+from accord.files import parse_json
 from accord.results.agreement import AgreementResult
 from accord.results.base import FILE, Evaluation
 from accord.results.base import Interval as Interval
@@ -57,7 +57,7 @@ def load(path: str | Path) -> Evaluation:
     path = Path(path)
     file = next((path / name for name in FILES if (path / name).is_file()), path / FILE) if path.is_dir() else path
     try:
-        value = json.loads(file.read_text(encoding="utf-8", errors="replace"))
+        value = parse_json(file.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         raise InputError(f"there is no file {file}; give the folder that was --out of accord evaluate.") from None
     except ValueError:

@@ -18,7 +18,7 @@ from rich.table import Table
 from typing_extensions import Self
 
 from accord.console import show, status
-from accord.files import write_text
+from accord.outputs import save_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -216,16 +216,20 @@ class Evaluation(Record):
     def save(self, folder: str | Path) -> Path:
         """Write evaluation.json into the folder, whole, from which reports take it; the file's path."""
         file = Path(folder) / FILE
-        write_text(file, self.model_dump_json(indent=1))
+        save_text(file, self.model_dump_json(indent=1))
         return file
 
     def publish(self, folder: str | Path) -> Self:
-        """`save`, print the numbers, and warn on standard error."""
+        """`save`, then `announce`."""
         self.save(folder)
+        self.announce()
+        return self
+
+    def announce(self) -> None:
+        """Print the numbers, and warn on standard error."""
         show(self.table())
         for line in self.warnings:
             status(line)
-        return self
 
     def _repr_html_(self) -> str:
         console = Console(file=io.StringIO(), record=True, width=120, markup=False)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from accord.engine.config import require_positive
 from accord.errors import InputError
-from accord.files import read_yaml
+from accord.files import others, read_yaml
+from accord.outputs import may_overwrite
 from accord.prompting.options import AskOptions, LimitOptions, bare, prompted
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def require_same(folder: Path, settings: Mapping[str, Any], places: Collection[s
     Those called `places` say where files lie, and may differ.
     """
     file = folder / FILE
+    if not file.is_file() and (there := others(folder)) and not may_overwrite():
+        raise InputError(f"{folder} holds other files, such as {there[0]}; name another --out, or give --overwrite.")
     before = read_yaml(file, "the settings") if file.is_file() else settings
     if not isinstance(before, Mapping) or before.get("command") != settings["command"]:
         raise InputError(f"{folder} holds the run of another command; name another --out.")

@@ -307,4 +307,4 @@ def finish(run: Run, model: Model, method: TrainingConfig, rows: str = "") -> Re
     for served in ("checkpoints", LAST_GOOD):
         shutil.rmtree(run.folder / served, ignore_errors=True)
     report.write_card(run.folder, method=sys.modules[type(method).__module__].__doc__ or "", rows=rows)
-    return Result(run.folder, read_metrics(run.folder), model, report.write_report(run.folder))
+    return Result(run.folder, read_metrics(run.folder), model, report.refresh_report(run.folder))

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -33,6 +34,7 @@ from accord import engine
 from accord.errors import InputError, LeftOut, RowNumber
 from accord.files import others, read_yaml, sync, tidy, write_rows, write_text
 from accord.locks import alone_in
+from accord.outputs import may_overwrite, require_outside
 from accord.train.alarms import Alarms, chosen
 from accord.train.inputs import environment
 from accord.train.track import DEFAULT, Tracking, services
@@ -42,6 +44,11 @@ if TYPE_CHECKING:
 
 MAY_CHANGE = {"tokens_per_pass", "activation_checkpointing", "return_freed_memory", "offload_reference"}
 """Settings that need less memory and change no number but by rounding: a run may go on with others."""
+FILES = (
+    "model", "best", "best.json", "last-good", "checkpoints", "metrics.jsonl", "samples.jsonl", "alarms.jsonl",
+    "left_out.jsonl", "round-*.jsonl", "environment.json", "report.html", "tensorboard", "tracking.json", "config.yaml",
+)  # fmt: skip
+"""What a run has in its folder; config.yaml, by which it is known, last."""
 DIGEST = "_sha256"
 """What the name of a setting's digest ends with."""
 MEASURED = ("metrics", "alarms")
@@ -95,11 +102,25 @@ class Run:
         self._before = _settings_of(self.folder) if self.resumed else {}
         if self.resumed:
             _same(self.folder, self._before, self.settings)
+        elif others(self.folder) and may_overwrite() and config.exists():
+            self._clear()
         elif others(self.folder):
             remedy = "another run; choose another --out, or go on with that run by --resume"
             raise InputError(
                 f"{self.folder} holds {remedy if config.exists() else 'other files; choose another --out'}."
             )
+
+    def _clear(self) -> None:
+        """Take away another run that was here, which --overwrite gives up; what is none of its files stays."""
+        if "command" not in _settings_of(self.folder):
+            raise InputError(f"{self.folder} holds config.yaml, which is no run's; choose another --out.")
+        require_outside(self.folder, self.settings)
+        for pattern in FILES:
+            for path in self.folder.glob(pattern):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
     @property
     def save_dtype(self) -> torch.dtype | None:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from accord.files import write_rows
+from accord.outputs import require_folder, require_whole, save_rows, writing_folder
 from accord.records import Row
 
 PAD, END, UNKNOWN = "<pad>", "<eos>", "<unk>"
@@ -74,10 +74,20 @@ def untrained_llama(
 
 
 def write_world(
-    folder: Path, rows: Mapping[str, Iterable[Row | Mapping[str, Any]]], model: LlamaForCausalLM, tokenizer: Any
+    folder: Path,
+    rows: Mapping[str, Iterable[Row | Mapping[str, Any]]],
+    model: LlamaForCausalLM,
+    tokenizer: Any,
+    further: Iterable[str] = (),
 ) -> None:
-    """Write a JSONL file for each name's rows, and `init/`, the model with its tokenizer as a Hugging Face folder."""
+    """Write a JSONL file for each name's rows, and `init/`, the model with its tokenizer as a Hugging Face folder.
+
+    Raises InputError, before anything is written, where one of these, or a `further` file of the world, is somebody's.
+    """
+    require_folder(folder, leaves=[*(f"{name}.jsonl" for name in rows), *further])
+    require_whole(folder / "init")
     for name, drawn in rows.items():
-        write_rows(folder / f"{name}.jsonl", drawn)
-    model.save_pretrained(folder / "init")
-    tokenizer.save_pretrained(folder / "init")
+        save_rows(folder / f"{name}.jsonl", drawn)
+    with writing_folder(folder / "init") as init:
+        model.save_pretrained(init)
+        tokenizer.save_pretrained(init)

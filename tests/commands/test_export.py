@@ -112,7 +112,8 @@ def test_what_cannot_be_exported_is_a_sentence(base: str, tmp_path: Path, capsys
 
     taken, out = tmp_path / "taken", tmp_path / "out"
     taken.mkdir()
-    assert refused(base, "--out", taken) == f"accord: export: there is something at {taken}; choose another --out."
+    (taken / "notes.txt").write_text("mine")
+    assert refused(base, "--out", taken) == f"accord: {taken} holds notes.txt; choose another --out."
     assert "there is no model folder" in refused(tmp_path / "none", "--out", out)
     assert "--dtype must be one of bfloat16, float16, float32, not int8" in refused(
         base, "--out", out, "--dtype", "int8"

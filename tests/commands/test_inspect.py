@@ -84,7 +84,7 @@ def test_what_cannot_be_shown_is_a_sentence(
 
 def test_a_page_may_go_to_a_folder(base: str, tmp_path: Path) -> None:
     assert accord("inspect", base, "hi", "--out", tmp_path / "new") == 0
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["inspect.html"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [".accord-wrote", "inspect.html"]
 
 
 @pytest.mark.parametrize("text", ["null", "true", "1e5", "[1, 2]", "a: b", "hi=hello", "{x}"])

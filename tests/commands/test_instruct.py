@@ -17,6 +17,7 @@ import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from accord import load_data
+from accord.locks import alone_in
 from accord.prompting.local import Local
 from accord.prompting.requests import Reply
 from accord.records import Demonstration
@@ -199,3 +200,19 @@ def test_with_smollm2(tmp_path: Path) -> None:
     assert len(made) >= 5
     assert all(by_package(a, b) < 0.7 for a, b in combinations(made, 2))
     assert all(by_package(a, b) < 0.7 for a in made for b in known)
+
+
+def test_a_folder_of_others_or_of_another_process_is_left(
+    model: str, seeds: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    with alone_in(out):
+        assert accord(*evolve(model, seeds, out)) == 2
+        assert f"{out} is in use by process " in capsys.readouterr().err
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    assert accord(*evolve(model, seeds, out)) == 2
+    assert f"{out} holds other files, such as notes.txt; name another --out" in capsys.readouterr().err
+    (out / "notes.txt").rename(out / "demonstrations.jsonl")
+    assert accord(*evolve(model, seeds, out)) == 2 and (out / "demonstrations.jsonl").read_text() == "mine"
+    assert accord(*evolve(model, seeds, out, "--overwrite")) == 0 == accord(*evolve(model, seeds, out))

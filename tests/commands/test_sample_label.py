@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from accord.cli.label import comparisons_of
 from accord.engine.load import load_reward_model
 from accord.feedback.learned import LearnedReward
+from accord.locks import alone_with
 from accord.records import Comparison, Preference, Prompt
 from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl
 
@@ -185,3 +186,18 @@ def test_what_cannot_be_labeled(
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not out.exists()
+
+
+def test_one_process_labels_into_a_file(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_jsonl(tmp_path / "s.jsonl", [{"prompt": "hi", "completion": text} for text in ("hello", "bad")])
+    out = tmp_path / "out.jsonl"
+    words = ("label", "--data", data, "--judge", "tests.commands.test_sample_label:first", "--out", out)
+    with alone_with(out):
+        assert accord(*words) == 2
+        assert f"{out} is in use by process " in capsys.readouterr().err
+    assert accord(*words) == 0 == accord(*words)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".accord-wrote", "out.jsonl", "s.jsonl"]
+
+
+def first(prompts: list[str], firsts: list[str], seconds: list[str]) -> list[float]:
+    return [1.0 if one < other else 0.0 for one, other in zip(firsts, seconds, strict=True)]

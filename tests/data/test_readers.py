@@ -81,6 +81,20 @@ def test_the_limit_stops_before_later_faults(tmp_path):
     assert load_data(tmp_path / "a.jsonl", limit=1) == [Demonstration("", "a")]
 
 
+def twice(form: str) -> bytes:
+    """A table of two columns of one name, as a file."""
+    import pyarrow.parquet
+
+    table = pyarrow.table([["a"], ["b"]], names=["text", "text"])
+    sink = pyarrow.BufferOutputStream()
+    if form == "parquet":
+        pyarrow.parquet.write_table(table, sink)
+    else:
+        with pyarrow.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
 FAULTS = [
     ("a.jsonl", b'{"text": "a"}\n\n{"text": }\n', "line 3: not JSON (Expecting value at column 10)"),
     ("a.jsonl", b"[1]\n", "line 1: a row must be a JSON object, not a list"),
@@ -98,6 +112,9 @@ FAULTS = [
     ("a.jsonl", b'{"text": "a", "x": {"y": 1, "y": 2}}\n', "line 1: the key 'y' twice in an object"),
     ("a.json", b'[{"text": "a", "text": "b"}]', "the key 'text' twice in an object"),
     ("a.csv", b"text,label,text\na,1,b\n", "has two columns of the name 'text' in its header"),
+    ("a.parquet", twice("parquet"), "has two columns of the name 'text' in its header"),
+    ("a.arrow", twice("arrow"), "has two columns of the name 'text' in its header"),
+    ("a.csv", b'prompt,completion\n"[{""role"": ""user"", ""role"": ""x""}]",b\n', "the key 'role' twice in an object"),
     ("a.csv", b"text,label\na\n", "row 1: fewer cells than the header has columns"),
     ("a.json", b'{"text": "a"}\n{"text": }\n', "line 2: not JSON (Expecting value at column 10)"),
     ("a.jsonl.zst", b"plain", "cannot be read to its end"),

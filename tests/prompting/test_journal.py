@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -151,7 +153,7 @@ def test_what_cannot_be_a_journal_is_left_as_it_is(tmp_path: Path) -> None:
         assert file.read_text() == content
     with pytest.raises(InputError, match="cannot be written"):
         Journal(Scripted(), tmp_path)([asked("a")])
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match=r"rows.jsonl cannot be made \(File exists\); name another by --journal"):
         Journal(Scripted(), tmp_path / "rows.jsonl" / "j")([asked("a")])
 
 
@@ -173,10 +175,45 @@ def test_two_may_ask_in_turn_and_not_at_once(tmp_path: Path) -> None:
     second([asked("a"), asked("b")])
     assert first([asked("a"), asked("b")]) == [reply(asked("a")), reply(asked("b"))]
     assert [r.prompt for r in model.asked] == ["a", "b"]
-    with pytest.raises(InputError, match="is in use by another run; name another, or wait"):
+    with pytest.raises(
+        InputError, match="is in use by process \\d+ on .*; wait for it to end, or name another by --journal"
+    ):
         first([asked("c")], lambda i, r: second([asked("d")]) and None)
     assert second([asked("c"), asked("d")])[0] == reply(asked("c"))
     assert [r.prompt for r in model.asked] == ["a", "b", "c", "d"]
+
+
+# Each waits until all are there, so that they begin at one moment, and asks for its own; who is told tries again.
+ASKS = """
+import sys, time
+from pathlib import Path
+from accord.errors import InputError
+from accord.prompting.journal import Journal
+from tests.prompting.test_journal import Scripted, asked
+
+folder, mine = Path(sys.argv[1]), sys.argv[2]
+(folder / mine).touch()
+while len(list(folder.glob("[abc]"))) < 3:
+    time.sleep(0.001)
+for number in range(20):
+    while True:
+        try:
+            Journal(Scripted(), folder / f"j{number}")([asked(mine)])
+            break
+        except InputError as error:
+            assert " is in use by process " in str(error), error
+"""
+
+
+def test_begun_at_the_same_moment_a_journal_has_one_head_and_all_replies(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", ASKS, str(tmp_path)]
+    processes = [subprocess.Popen([*words, mine], cwd=Path(__file__).parents[2]) for mine in "abc"]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    for number in range(20):
+        head, *replies = (tmp_path / f"j{number}").read_text().splitlines()
+        assert json.loads(head)["of"] == {"model": "m"}
+        assert sorted(json.loads(line)["text"][0] for line in replies) == ["a", "b", "c"]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_ctrl_c_says_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

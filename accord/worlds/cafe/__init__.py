@@ -11,10 +11,10 @@ from pathlib import Path
 
 import yaml
 
-from accord.files import write_text
+from accord.outputs import save_text
 from accord.worlds import write_world
 from accord.worlds.cafe.grammar import gold
-from accord.worlds.cafe.tasks import write_tasks
+from accord.worlds.cafe.tasks import TASKS, write_tasks
 from accord.worlds.cafe.texts import WIDTH, corpus, demonstrations, heldout, new_model, prompts, tokenizer
 from accord.worlds.cafe.virtues import constitution, critiques
 
@@ -22,6 +22,8 @@ __all__ = [
     "WIDTH", "constitution", "corpus", "critiques", "demonstrations", "gold", "heldout", "new_model", "prompts",
     "tokenizer", "write",
 ]  # fmt: skip
+
+CONSTITUTION = "constitution.yaml"
 
 
 def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
@@ -34,6 +36,7 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
     talk = {"corpus": corpus(seed, 12_000), "demonstrations": demonstrations(seed, 1_000)}
     talk["critiques"] = critiques(seed, 12_000)
     asked = {"prompts": prompts(seed, 2_000), "heldout": heldout(seed, 400)}
-    write_world(Path(folder), {**talk, **asked}, new_model(seed, width), tokenizer())
-    write_text(Path(folder) / "constitution.yaml", yaml.safe_dump(constitution(), sort_keys=False))
+    more = [CONSTITUTION, "tasks/tasks.yaml", *(f"tasks/{name}.jsonl" for name in TASKS)]
+    write_world(Path(folder), {**talk, **asked}, new_model(seed, width), tokenizer(), more)
+    save_text(Path(folder) / CONSTITUTION, yaml.safe_dump(constitution(), sort_keys=False))
     write_tasks(Path(folder) / "tasks", seed)

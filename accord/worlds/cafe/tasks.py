@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 import accord.worlds.cafe.grammar as grammar
-from accord.files import write_rows, write_text
+from accord.outputs import save_rows, save_text
 from accord.worlds.cafe.grammar import GLAD, SOUR, Mood, Topic, answer, question, sentence, some_topic
 
 TEST_ROWS, TRAIN_ROWS = 100, 400
@@ -34,7 +34,7 @@ def write_tasks(folder: Path, seed: int = 0) -> None:
     """Write `tasks.yaml`, and for each task a file of `TRAIN_ROWS` to train on, then `TEST_ROWS` to evaluate on."""
     clusters: dict[str, dict[str, Row]] = {}
     for name, task in TASKS.items():
-        write_rows(folder / f"{name}.jsonl", rows(name, seed))
+        save_rows(folder / f"{name}.jsonl", rows(name, seed))
         clusters.setdefault(task.cluster, {})[name] = {
             "data": f"{name}.jsonl",
             "metric": task.metric,
@@ -44,7 +44,7 @@ def write_tasks(folder: Path, seed: int = 0) -> None:
             "split": f"train[{TRAIN_ROWS}:]",
             "train_split": f"train[:{TRAIN_ROWS}]",
         }
-    write_text(folder / "tasks.yaml", yaml.safe_dump({"clusters": clusters}, sort_keys=False, width=120))
+    save_text(folder / "tasks.yaml", yaml.safe_dump({"clusters": clusters}, sort_keys=False, width=120))
 
 
 def rows(name: str, seed: int) -> list[Row]:
