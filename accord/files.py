@@ -158,6 +158,35 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+SUMS = "SHA256SUMS"
+"""The file of a folder that has the SHA-256 of the others, as `sha256sum --check` reads it."""
+
+
+def write_sums(folder: Path) -> None:
+    """Write the digests of the files that are directly in a folder."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != SUMS)
+    (folder / SUMS).write_text("".join(f"{sha256_of(file)}  {file.name}\n" for file in files), encoding="utf-8")
+
+
+def changed(folder: Path) -> str | None:
+    """The first file of a folder that is not as its `SUMS` say, or is gone; None where all are, or there are none."""
+    for name, digest in read_sums(folder).items():
+        file = folder / name
+        if not file.is_file() or sha256_of(file) != digest:
+            return name
+    return None
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """The digests that a folder's `SUMS` have, by file; of itself one that cannot be, where it is damaged."""
+    sums = folder / SUMS
+    found = {}
+    for line in sums.read_bytes().splitlines() if sums.is_file() else ():
+        match = re.fullmatch(rb"([0-9a-f]{64})  ([^/]+)", line)
+        found |= {os.fsdecode(match[2]): match[1].decode()} if match else {SUMS: ""}
+    return found
+
+
 def require_folder(path: str | os.PathLike[str]) -> Path:
     """The path, where it is a folder or can become one; `InputError` where it, or a folder it would lie in, is a file.
 

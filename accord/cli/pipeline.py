@@ -24,7 +24,7 @@ from accord.cli.recipe import Stage, read_recipe, resolve
 from accord.cli.table import COMMANDS
 from accord.console import status
 from accord.errors import InputError
-from accord.files import write_text
+from accord.files import others, write_text
 
 
 def demo(*, out: str = "runs/demo", seed: int = 0) -> Path:
@@ -257,7 +257,7 @@ def _leaves(options: Any) -> list[str]:
 def _before(folder: Path) -> dict[str, dict[str, Any]]:
     file = folder / "pipeline.json"
     if not file.exists():
-        if folder.exists() and any(folder.iterdir()):
+        if others(folder):
             raise InputError(f"{folder} holds something else than a pipeline's run; choose another --out.")
         return {}
     return {s["name"]: s for s in json.loads(file.read_text())["stages"]}

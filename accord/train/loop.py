@@ -165,7 +165,7 @@ def train(
         learner = make_learner(run)
         optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
         step, watch = restore(run, learner, optimizer), learner.watch
-        run.begin(step, learner.total)
+        run.begin(step, learner.total, read_as(learner.items))
         if watch:
             watch.restore(read_metrics(run.folder))
         save = Saving(run, learner, optimizer, options, step)
@@ -196,7 +196,7 @@ def train(
             run.print(run.stopping)
         if watch:
             watch.settle(best=run.stopping is not None)
-        return finish(run, model, method, read_as(learner.items))
+        return finish(run, model, method)
 
 
 class Saving:
@@ -292,19 +292,19 @@ def read_as(items: Sequence[Any]) -> str:
     return f"read as {len(items):,} {kind}"
 
 
-def finish(run: Run, model: Model, method: TrainingConfig, rows: str = "") -> Result:
+def finish(run: Run, model: Model, method: TrainingConfig) -> Result:
     """Save the model, its card and the report; checkpoints have served, and what a stop left before it went on."""
     run.close()
     folder = run.folder / "model"
     if run.finished:
         model = engine.load.reload(model, folder)
     else:
+        sync(run.folder)  # before there is a model, which says that the run is finished
         if dtype := run.save_dtype:  # the model is what is saved
             engine.precision.round_weights(model.network, dtype, engine.adapters.own_state(model.network))
         model.save(folder, dtype)
         model.name = str(folder)
-    sync(run.folder)  # and only then:
     for served in ("checkpoints", LAST_GOOD):
         shutil.rmtree(run.folder / served, ignore_errors=True)
-    report.write_card(run.folder, method=sys.modules[type(method).__module__].__doc__ or "", rows=rows)
+    report.write_card(run.folder, method=sys.modules[type(method).__module__].__doc__ or "")
     return Result(run.folder, read_metrics(run.folder), model, report.write_report(run.folder))

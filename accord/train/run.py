@@ -138,15 +138,19 @@ class Run:
             row = str(r.row) if isinstance(r.row, RowNumber) else r.row
             self._left_out.append({"row": row, "why": r.why, **of})
 
-    def begin(self, step: int, total: int) -> None:
-        """Open the folder for steps after `step`, dropping rows that an earlier session wrote past its checkpoint."""
+    def begin(self, step: int, total: int, read_as: str = "") -> None:
+        """Open the folder for steps after `step`, dropping rows that an earlier session wrote past its checkpoint.
+
+        `read_as` says as what the data were read, for the model's card.
+        """
         before = read_metrics(self.folder)  # those past the checkpoint too
         self._tracking.begin(self.folder, self.name, self.settings, step, int(before[-1]["step"]) if before else -1)
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.resumed:
             write_text(self.folder / "config.yaml", yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
-        taken = {"rows": "; ".join(self._taken)} if self._taken else {}
-        write_text(self.folder / "environment.json", json.dumps(environment(self.settings) | taken, indent=1))
+        said = {"rows": "; ".join(self._taken), "read_as": read_as}
+        noted = environment(self.settings) | {name: text for name, text in said.items() if text}
+        write_text(self.folder / "environment.json", json.dumps(noted, indent=1))
         if self._left_out:
             write_rows(self.folder / "left_out.jsonl", self._left_out)
         self._files = {}

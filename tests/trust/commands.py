@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from accord import engine
 from accord.files import LEFT
@@ -37,11 +37,13 @@ WORDS_OF: dict[str, list[str]] = {
     "ppo": ["--model", "IN/base", "--data", "IN/prompts.jsonl", "--reward", "IN/rm", "--watch", "cafe",
             *SMALL, *STEPS, *SAMPLED, "--out", "OUT/run"],
     "star": ["--model", "IN/base", "--data", "IN/answers.jsonl", "--verifier", "regex:(good|bad)", "--rounds", "2",
-             "--group-size", "16", "--hint", "{prompt} {answer}", *SMALL, "--max-steps", "1", *SAMPLED, "--out", "OUT/run"],
-    "sample": ["--model", "IN/base", "--data", "IN/prompts.jsonl", "--n", "2", *SAMPLED, "--out", "OUT/a/samples.jsonl"],
+             "--group-size", "16", "--hint", "{prompt} {answer}", *SMALL, "--max-steps", "1", *SAMPLED,
+             "--out", "OUT/run"],
+    "sample": ["--model", "IN/base", "--data", "IN/prompts.jsonl", "--n", "2", *SAMPLED,
+               "--out", "OUT/a/samples.jsonl"],
     "label": ["--data", "IN/samples.jsonl", "--judge", "ai:IN/judge", "--soft", "--out", "OUT/a/pairs.jsonl"],
-    "evaluate models": ["--models.base", "IN/base", "--models.other", "IN/other", "--data", "IN/prompts.jsonl", "--judge",
-                        "cafe", "--reference", "base", *SAMPLED, "--dtype", "float32", "--out", "OUT/a/trial"],
+    "evaluate models": ["--models.base", "IN/base", "--models.other", "IN/other", "--data", "IN/prompts.jsonl",
+                        "--judge", "cafe", "--reference", "base", *SAMPLED, "--dtype", "float32", "--out", "OUT/a/trial"],
     "evaluate comparisons": ["--reward", "IN/rm", "--data", "IN/pairs.jsonl", "--out", "OUT/a/trial"],
     "run": ["IN/recipe.yaml", "--out", "OUT/runs"],
 }  # fmt: skip
@@ -167,4 +169,9 @@ def _without(row: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def is_litter(name: str) -> bool:
     """Whether a name is that of something half-done, which the next that writes there clears."""
-    return any(LEFT.fullmatch(part) or part == ".lock" for part in name.split("/"))
+    return any(LEFT.fullmatch(part) for part in name.split("/"))
+
+
+def is_harmless(name: str) -> bool:
+    """Whether it is what only takes room: checkpoints of a run that has its model, and a lock that nobody holds."""
+    return bool({"checkpoints", ".lock"} & {*name.split("/")})

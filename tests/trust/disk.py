@@ -31,7 +31,12 @@ MAKES = frozenset({"create", "write", "mkdir", "rename", "truncate", "fsync"})
 CHANGES = MAKES | {"unlink", "rmdir"}
 OPENS = frozenset({"create", "open", "list"})
 """Calls that need a number for an open file."""
-FAULTS = {errno.ENOSPC: MAKES, errno.EROFS: CHANGES - {"fsync"}, errno.EMFILE: OPENS, errno.EIO: CHANGES | OPENS | {"read"}}
+FAULTS = {
+    errno.ENOSPC: MAKES,
+    errno.EROFS: CHANGES - {"fsync"},
+    errno.EMFILE: OPENS,
+    errno.EIO: CHANGES | OPENS | {"read"},
+}
 """Which calls can fail how."""
 LASTING = {errno.ENOSPC, errno.EROFS}
 """A disk stays full, and a mount read-only; the other two pass."""
@@ -101,10 +106,18 @@ class Durable:
         else:
             self.content[self.id_of(path)] = _read(path)
 
-    def forget(self, path: Path) -> None:
-        """It is about to be unlinked."""
-        if path.exists():
-            self.ids.pop(path.lstat().st_ino, None)
+    def about_to(self, what: str, path: Path) -> None:
+        """Note what goes by a call, so that another that is given its inode is another."""
+        goes = what in ("unlink", "rmdir", "rename") and path.exists()
+        self.going = path.lstat().st_ino if goes else None
+
+    def did(self, what: str, path: Path) -> None:
+        if self.going is not None:
+            self.ids.pop(self.going, None)
+        if what == "mkdir":
+            self.folders.add(self.id_of(path))
+        if what == "fsync":
+            self.sync(path)
 
     def trees(self) -> Iterator[Tree]:
         """What may be there after a power cut: nothing unsynced; or all names, and of contents nothing, or zeros."""
@@ -182,7 +195,7 @@ class Disk:
             self.events.append(Event(what, os.path.relpath(path, self.home)))
             if self.durable:
                 self.quiet = True
-                self._about_to(what, path)
+                self.durable.about_to(what, Path(path))
                 self.quiet = False
             self._fail(number, what, path)
             if number == plan.at and plan.kill == "before":
@@ -201,17 +214,9 @@ class Disk:
             self.failing = True
             raise OSError(error, os.strerror(error), path)
 
-    def _about_to(self, what: str, path: str) -> None:
-        assert self.durable
-        if what in ("unlink", "rmdir"):
-            self.durable.forget(Path(path))
-
     def _done(self, what: str, path: str) -> None:
         assert self.durable and self.plan.cut
-        if what == "fsync":
-            self.durable.sync(Path(path))
-        if what == "mkdir":
-            self.durable.folders.add(self.durable.id_of(Path(path)))
+        self.durable.did(what, Path(path))
         if what in CHANGES and path.startswith(f"{self.plan.cut}"):
             self.cuts += self.durable.trees()
 
@@ -290,8 +295,6 @@ def _of_os(disk: Disk) -> dict[str, Callable[..., Any]]:
     def renamed(name: str) -> Callable[..., Any]:
         def called(source: Any, target: Any, **folders: Any) -> None:
             with disk.call("rename", disk.path_of(target, folders.get("dst_dir_fd"))):
-                if disk.durable:
-                    disk.durable.forget(Path(target)) if Path(target).is_file() else None
                 REAL[name](source, target, **folders)
 
         return called

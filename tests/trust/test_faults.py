@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from accord.files import write_text
 from tests.commands.small import accord
-from tests.trust.commands import WORDS_OF, Command, is_litter, write_inputs
+from tests.trust.commands import WORDS_OF, Command, is_harmless, is_litter, write_inputs
 from tests.trust.disk import CHANGES, FAULTS, Event, Plan, Tree
 
 SHARE = float(os.environ.get("ACCORD_FAULTS", "1"))
@@ -78,7 +78,7 @@ def goes_on(command: Command) -> str:
 
 
 def difference(command: Command, left: dict[str, object], when: str) -> str:
-    names = {**left, **command.whole}
+    names = [name for name in {**left, **command.whole} if not is_harmless(name)]
     other = [name for name in names if left.get(name, "") != command.whole.get(name, "")]
     return f"{when}other than it should be: {', '.join(other[:5])}" if other else ""
 
@@ -96,7 +96,9 @@ def errors_at(events: Sequence[Event]) -> list[Plan]:
 def kills_at(events: Sequence[Event]) -> list[Plan]:
     """Before the first call, after each that changes something, and in the middle of each write."""
     changes = [(i, event.what) for i, event in enumerate(events) if event.what in CHANGES]
-    after = [Plan(i, kill=kill) for i, what in changes for kill in ("within", "after") if kill == "after" or what == "write"]
+    after = [
+        Plan(i, kill=kill) for i, what in changes for kill in ("within", "after") if kill == "after" or what == "write"
+    ]
     return [Plan(0, kill="before"), *after]
 
 
@@ -105,10 +107,15 @@ def told(plan: Plan, events: Sequence[Event]) -> str:
     return f"{plan.at} {' '.join(events[plan.at])}, {how}"
 
 
-def tried(command: Command, plans: Sequence[Plan], events: Sequence[Event], kind: Callable[[Command, Plan], str]) -> int:
+def tried(
+    command: Command, plans: Sequence[Plan], events: Sequence[Event], kind: Callable[[Command, Plan], str]
+) -> int:
     """How many plans are carried out; fails with those that went wrong."""
     wrong = [f"{told(plan, events)}: {found}" for plan in plans if (found := kind(command, plan))]
-    print(f"{command.name}: {len(events)} calls, {len(plans)} faults ({kind.__name__}), {len(wrong)} went wrong", flush=True)
+    print(
+        f"{command.name}: {len(events)} calls, {len(plans)} faults ({kind.__name__}), {len(wrong)} went wrong",
+        flush=True,
+    )
     assert not wrong, "\n".join([f"{len(wrong)} of {len(plans)}", *wrong])
     return len(plans)
 
