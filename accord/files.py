@@ -180,7 +180,7 @@ def changed(folder: Path) -> str | None:
 def read_sums(folder: Path) -> dict[str, str]:
     """The digests that a folder's `SUMS` have, by file; of itself one that cannot be, where it is damaged."""
     sums = folder / SUMS
-    found = {}
+    found: dict[str, str] = {}
     for line in sums.read_bytes().splitlines() if sums.is_file() else ():
         match = re.fullmatch(rb"([0-9a-f]{64})  ([^/]+)", line)
         found |= {os.fsdecode(match[2]): match[1].decode()} if match else {SUMS: ""}

@@ -43,7 +43,8 @@ WORDS_OF: dict[str, list[str]] = {
                "--out", "OUT/a/samples.jsonl"],
     "label": ["--data", "IN/samples.jsonl", "--judge", "ai:IN/judge", "--soft", "--out", "OUT/a/pairs.jsonl"],
     "evaluate models": ["--models.base", "IN/base", "--models.other", "IN/other", "--data", "IN/prompts.jsonl",
-                        "--judge", "cafe", "--reference", "base", *SAMPLED, "--dtype", "float32", "--out", "OUT/a/trial"],
+                        "--judge", "cafe", "--reference", "base", *SAMPLED, "--dtype", "float32",
+                        "--out", "OUT/a/trial"],
     "evaluate comparisons": ["--reward", "IN/rm", "--data", "IN/pairs.jsonl", "--out", "OUT/a/trial"],
     "run": ["IN/recipe.yaml", "--out", "OUT/runs"],
 }  # fmt: skip
