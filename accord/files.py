@@ -162,10 +162,10 @@ SUMS = "SHA256SUMS"
 """The file of a folder that has the SHA-256 of the others, as `sha256sum --check` reads it."""
 
 
-def write_sums(folder: Path) -> None:
-    """Write the digests of the files that are directly in a folder."""
-    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != SUMS)
-    (folder / SUMS).write_text("".join(f"{sha256_of(file)}  {file.name}\n" for file in files), encoding="utf-8")
+def write_sums(folder: Path, *patterns: str) -> None:
+    """Write the digests of the files that are directly in a folder, or of those whose names are like the patterns."""
+    files = sorted({file for pattern in patterns or ("*",) for file in folder.glob(pattern) if file.is_file()})
+    write_text(folder / SUMS, "".join(f"{sha256_of(file)}  {file.name}\n" for file in files if file.name != SUMS))
 
 
 def changed(folder: Path) -> str | None:

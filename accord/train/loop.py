@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from accord import data, engine, report
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, TrainingStopped
-from accord.files import sync
+from accord.files import changed, sync, write_sums
 from accord.interrupts import Interrupted, requests
 from accord.records import Sample, text_to_json
 from accord.train import inputs
 from accord.train.options import RunOptions, SamplingOptions, describe
-from accord.train.run import Run, read_metrics
+from accord.train.run import SEALED, Run, read_metrics
 
 if TYPE_CHECKING:
     import pandas
@@ -216,7 +216,7 @@ class Saving:
         self.optimizer.require_finite(step)
         if self.learner.watch:
             self.learner.watch.save()
-        state = self.learner.state() | {"rows": self.run.keep_rows()}
+        state = self.learner.state() | {"rows": self.run.keep_rows(step)}
         engine.checkpoint.save(self.run.folder / "checkpoints", step, self.optimizer, state)
         self.since = time.monotonic()
 
@@ -297,8 +297,11 @@ def finish(run: Run, model: Model, method: TrainingConfig) -> Result:
     run.close()
     folder = run.folder / "model"
     if run.finished:
+        if file := changed(run.folder):
+            run.print(f"{run.folder / file} is not as it was when the run ended: its numbers may be others.")
         model = engine.load.reload(model, folder)
     else:
+        write_sums(run.folder, *SEALED)
         sync(run.folder)  # before there is a model, which says that the run is finished
         if dtype := run.save_dtype:  # the model is what is saved
             engine.precision.round_weights(model.network, dtype, engine.adapters.own_state(model.network))
