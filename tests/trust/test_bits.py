@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from accord.engine.fit import Optimizer
-from accord.engine.load import load_model
-from accord.files import SUMS
+from accord.engine.load import load_model, load_reward_model
+from accord.files import SUMS, read_sums
 from tests.commands.small import accord
-from tests.trust.commands import Command, write_inputs
+from tests.trust.commands import SAMPLED, Command, write_inputs
 
 DECIDED = ("run/model/model.safetensors", "run/metrics.jsonl", "run/alarms.jsonl", "run/best.json")
 """What a run comes to. Its config.yaml may say otherwise of what decides nothing, as how many tokens a pass has."""
@@ -47,23 +47,25 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.fixture
-def stopped(home: Path, blank: None) -> Command:
-    """A run of sft that was stopped in its last step, in the folder `stopped`, and a whole one."""
-    command = Command("sft", home)
-    command.clear()
-    assert accord(*command.words) == 0
-    command.whole = command.left()
-    update = Optimizer.update
+@pytest.fixture(params=["sft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("reward", "ppo", "star"))])
+def stopped(request: pytest.FixtureRequest, home: Path, blank: None) -> Command:
+    """A run that was stopped in its last update, in the folder `stopped`, and a whole one."""
+    command = Command(request.param, home)
+    update, updates = Optimizer.update, [0]
 
-    def stop(optimizer: Optimizer, step: int, *work: Any) -> dict[str, float]:
-        if step == 1:
+    def stop(optimizer: Optimizer, *given: Any) -> dict[str, float]:
+        updates[0] -= 1
+        if updates[0] == 0:
             raise KeyboardInterrupt
-        return update(optimizer, step, *work)
+        return update(optimizer, *given)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Optimizer, "update", stop)
         command.clear()
+        assert accord(*command.words) == 0
+        command.whole = command.left()
+        command.clear()
+        updates[0] = -updates[0]
         assert accord(*command.words) == 130
     shutil.rmtree(home / "stopped", ignore_errors=True)
     shutil.copytree(command.out, home / "stopped")
@@ -86,14 +88,15 @@ def resumed(command: Command, file: Path, bit: int, capsys: pytest.CaptureFixtur
         return f"status {status}, other {differ}: {said[-300:]}"
     if left["run/samples.jsonl"] != command.whole["run/samples.jsonl"] and "samples.jsonl is not as" not in said:
         return "other samples"
-    best = load_or_told(command.out / "run" / "best")
+    folder = command.out / "run" / "best"
+    best = folder.exists() and load_or_told(folder, command)
     return "told" if best or "stepped over" in said or " is not as " in said else "the same"
 
 
-def load_or_told(folder: Path) -> str:
+def load_or_told(folder: Path, command: Command) -> str:
     """What is said of a model that cannot be used."""
     try:
-        load_model(str(folder))
+        (load_reward_model if command.name == "reward" else load_model)(str(folder))
     except ValueError as error:
         return str(error)
     return ""
@@ -125,7 +128,19 @@ def test_in_a_model(count: int, stopped: Command, tmp_path: Path, capsys: pytest
     accord(*stopped.words, "--resume")
     model, copy = stopped.out / "run" / "model", tmp_path / "model"
     prompts = stopped.home / "in" / "prompts.jsonl"
-    words = ("sample", "--data", prompts, "--max-new-tokens", 4, "--out", tmp_path / "out.jsonl", "--model", copy)
+    words: tuple[object, ...] = (
+        "sample",
+        "--data",
+        prompts,
+        *SAMPLED,
+        "--out",
+        tmp_path / "out.jsonl",
+        "--model",
+        copy,
+    )
+    if stopped.name == "reward":
+        pairs = stopped.home / "in" / "pairs.jsonl"
+        words = ("evaluate", "comparisons", "--data", pairs, "--out", tmp_path / "trial", "--reward", copy)
     shutil.copytree(model, copy)
     assert accord(*words) == 0
     came: dict[Any, str] = {}
@@ -154,9 +169,9 @@ def test_who_changes_a_model_by_hand_deletes_the_digests(stopped: Command, capsy
         f"the model {model} has a damaged file, chat_template.jinja, which is not as SHA256SUMS says: copy it anew, or "
         "delete SHA256SUMS where you changed it yourself."
     )
-    assert load_or_told(model) == told
+    assert load_or_told(model, stopped) == told
     (model / SUMS).unlink()
-    assert load_or_told(model) == ""
+    assert load_or_told(model, stopped) == ""
 
 
 def test_in_the_rows_of_a_finished_run(
@@ -165,7 +180,9 @@ def test_in_the_rows_of_a_finished_run(
     accord(*stopped.words, "--resume")
     run = stopped.out / "run"
     monkeypatch.undo()
-    for name in ("metrics.jsonl", "samples.jsonl", "environment.json", "best.json"):
+    names = [name for name in read_sums(run) if (run / name).stat().st_size and name != "config.yaml"]
+    assert {"metrics.jsonl", "environment.json"} <= {*names}
+    for name in names:
         flip(run / name, bits_of(run / name, 1)[0])
         capsys.readouterr()
         accord("report", run)
