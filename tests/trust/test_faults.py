@@ -111,7 +111,11 @@ def tried(
     command: Command, plans: Sequence[Plan], events: Sequence[Event], kind: Callable[[Command, Plan], str]
 ) -> int:
     """How many plans are carried out; fails with those that went wrong."""
-    wrong = [f"{told(plan, events)}: {found}" for plan in plans if (found := kind(command, plan))]
+    wrong = []
+    for plan in plans:
+        if found := kind(command, plan):
+            wrong.append(f"{told(plan, events)}: {found}")
+            print(wrong[-1], flush=True)
     print(
         f"{command.name}: {len(events)} calls, {len(plans)} faults ({kind.__name__}), {len(wrong)} went wrong",
         flush=True,
