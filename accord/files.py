@@ -146,7 +146,7 @@ def _is_alive(pid: int) -> bool:
 def others(folder: Path) -> list[str]:
     """The names in a folder of what is neither half-done nor kept there by accord for itself."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    return [name for name in names if name not in OWN and LEFT.fullmatch(name) is None]
+    return [name for name in names if name not in OWN and not re.fullmatch(rf"{LEFT.pattern}|\..+\.lock", name)]
 
 
 def sha256_of(path: Path) -> str:

@@ -29,12 +29,25 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     Raises InputError where another process does, saying who, or nothing can be written there.
     """
+    with _alone(folder, ".lock", folder):
+        yield
+
+
+@contextmanager
+def alone_at(file: Path) -> Iterator[None]:
+    """Within it this process alone works on what is to become a file; else as `alone_in` its folder."""
+    with _alone(file.parent, f".{file.name}.lock", file):
+        yield
+
+
+@contextmanager
+def _alone(folder: Path, name: str, what: Path) -> Iterator[None]:
     try:
         made = make_folder(folder)
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror}); choose another --out.") from None
     try:
-        with locked(folder / ".lock", str(folder), "wait for it to end, or choose another --out"):
+        with locked(folder / name, str(what), "wait for it to end, or choose another --out"):
             yield
     finally:
         with suppress(OSError):  # one that has something in it stays

@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from accord.cli.table import COMMANDS, FAMILIES
 from accord.console import legible, said
 from accord.errors import InputError, TrainingStopped, UsersFault
 from accord.interrupts import Interrupted, interruptible
+from accord.locks import alone_at
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(overview(command) if command in FAMILIES else explained(command))
                 return 0
             call = bind(command, read_words(command, rest))
-            with interruptible():
+            with interruptible(), _alone(call):
                 result = call.function(**call.arguments)
             _say_where(call, result)
         sys.stdout.flush()
@@ -55,6 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _told(error)
     return 0
+
+
+def _alone(call: Call) -> AbstractContextManager[None]:
+    """Within it this process alone works on the one file that a command writes, if it does and can."""
+    file = Path(str(call.options.get("out", "")))
+    there = next(one for one in (file, *file.parents) if one.exists())
+    can = file.is_file() or (there != file and there.is_dir())
+    return alone_at(file) if COMMANDS[call.command].file and can else nullcontext()
 
 
 def _told(error: Exception) -> int:

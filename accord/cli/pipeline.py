@@ -25,6 +25,7 @@ from accord.cli.table import COMMANDS
 from accord.console import status
 from accord.errors import InputError
 from accord.files import others, write_text
+from accord.locks import alone_in
 
 
 def demo(*, out: str = "runs/demo", seed: int = 0) -> Path:
@@ -105,6 +106,17 @@ def run_pipeline(recipe: str | Path, out: str | Path, overrides: Mapping[str, An
     folder, begun = Path(out), time.perf_counter()
     given = read_recipe(Path(recipe))
     stages = checked(given, folder, overrides or {})
+    with alone_in(folder):
+        _run_stages(given, stages, folder)
+        from accord.report import write_report
+
+        page = write_report(folder)
+    status(f"{given['name']} took {time.perf_counter() - begun:.0f} s; report: {page}")
+    return page
+
+
+def _run_stages(given: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
+    """Run the stages that are not as they were, in order."""
     wanted = _recognize(stages, folder)
     for stage in stages:
         if stage.status == "skipped":
@@ -127,11 +139,6 @@ def run_pipeline(recipe: str | Path, out: str | Path, overrides: Mapping[str, An
             stage.seconds = time.perf_counter() - clock + (stage.seconds if resume else 0.0)
             _save_state(given, stages, folder)
     _save_state(given, stages, folder)
-    from accord.report import write_report
-
-    page = write_report(folder)
-    status(f"{given['name']} took {time.perf_counter() - begun:.0f} s; report: {page}")
-    return page
 
 
 def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any]) -> list[Stage]:
