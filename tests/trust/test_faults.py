@@ -145,8 +145,8 @@ def test_any_call_may_be_the_last(command: Command) -> None:
     tried(command, [plans[i] for i in spread(plans, SHARE)], events, dies)
 
 
-@pytest.mark.slow
-def test_the_power_may_go_at_any_call(command: Command) -> None:
+def states_of(command: Command) -> tuple[list[Tree], list[Tree]]:
+    """What may be there after a power cut at each call, each once; and after the last."""
     command.clear()
     ended = command.run(Plan(cut=command.out))
     assert ended.status == 0
@@ -154,14 +154,36 @@ def test_the_power_may_go_at_any_call(command: Command) -> None:
     for tree in ended.cuts:
         if tree not in states:
             states.append(tree)
+    return states, ended.cuts[-3:]
+
+
+def cut(command: Command, states: Sequence[Tree], ends: Sequence[Tree]) -> None:
+    """The command goes on from each state, and from its end on there is all of its result."""
     wrong = []
-    for i in spread(states, SHARE):
-        command.clear(states[i])
+    for state in states:
+        command.clear(state)
         if found := goes_on(command):
-            wrong.append(f"{found}; there was {sorted(states[i])}")
-    for kind, tree in zip(("nothing", "no content", "zeros"), ended.cuts[-3:], strict=True):
+            wrong.append(f"{found}; there was {sorted(state)}")
+            print(wrong[-1], flush=True)
+    for kind, tree in zip(("nothing", "no content", "zeros"), ends, strict=True):
         command.clear(tree)
         if found := difference(command, command.left(), f"after its end, where {kind} that is unsynced is kept: "):
             wrong.append(found)
-    print(f"{command.name}: {len(ended.cuts)} cuts, {len(states)} states, {len(wrong)} went wrong", flush=True)
+    print(f"{command.name}: {len(states)} power cuts, {len(wrong)} went wrong", flush=True)
     assert not wrong, "\n".join([f"{len(wrong)} of {len(states)}", *wrong])
+
+
+@pytest.mark.slow
+def test_the_power_may_go_at_any_call(command: Command) -> None:
+    states, ends = states_of(command)
+    cut(command, [states[i] for i in spread(states, SHARE)], ends)
+
+
+@pytest.mark.parametrize("command", ["sft", "label"], indirect=True)
+def test_a_few_faults(command: Command) -> None:
+    """Of each kind two, spread over the run."""
+    events = counted(command)
+    for kind, plans in ((fails, errors_at(events)), (dies, kills_at(events))):
+        tried(command, [plans[i] for i in spread(plans, 2 / len(plans))], events, kind)
+    states, ends = states_of(command)
+    cut(command, [states[i] for i in spread(states, 2 / len(states))], ends)
