@@ -102,6 +102,7 @@ def load_or_told(folder: Path, command: Command) -> str:
     return ""
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("count", [pytest.param(1, id="few"), pytest.param(12, id="all", marks=pytest.mark.slow)])
 def test_in_a_run_that_goes_on(count: int, stopped: Command, capsys: pytest.CaptureFixture[str]) -> None:
     files = [stopped.out / path.relative_to(stopped.home / "stopped") for path in files_of(stopped.home / "stopped")]

@@ -132,6 +132,7 @@ def counted(command: Command) -> list[Event]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(0)
 def test_any_call_may_fail(command: Command) -> None:
     events = counted(command)
     plans = errors_at(events)
@@ -139,6 +140,7 @@ def test_any_call_may_fail(command: Command) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(0)
 def test_any_call_may_be_the_last(command: Command) -> None:
     events = counted(command)
     plans = kills_at(events)
@@ -174,6 +176,7 @@ def cut(command: Command, states: Sequence[Tree], ends: Sequence[Tree]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(0)
 def test_the_power_may_go_at_any_call(command: Command) -> None:
     states, ends = states_of(command)
     cut(command, [states[i] for i in spread(states, SHARE)], ends)
