@@ -187,6 +187,35 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+SUMS = "SHA256SUMS"
+"""The file of a folder that has the SHA-256 of the others, as `sha256sum --check` reads it."""
+
+
+def write_sums(folder: Path, *patterns: str) -> None:
+    """Write the digests of the files that are directly in a folder, or of those whose names are like the patterns."""
+    files = sorted({file for pattern in patterns or ("*",) for file in folder.glob(pattern) if file.is_file()})
+    write_text(folder / SUMS, "".join(f"{sha256_of(file)}  {file.name}\n" for file in files if file.name != SUMS))
+
+
+def changed(folder: Path) -> str | None:
+    """The first file of a folder that is not as its `SUMS` say, or is gone; None where all are, or there are none."""
+    for name, digest in read_sums(folder).items():
+        file = folder / name
+        if not file.is_file() or sha256_of(file) != digest:
+            return name
+    return None
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """The digests that a folder's `SUMS` have, by file; of itself one that cannot be, where it is damaged."""
+    sums = folder / SUMS
+    found: dict[str, str] = {}
+    for line in sums.read_bytes().splitlines() if sums.is_file() else ():
+        match = re.fullmatch(rb"([0-9a-f]{64})  ([^/]+)", line)
+        found |= {os.fsdecode(match[2]): match[1].decode()} if match else {SUMS: ""}
+    return found
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     with replacing(path) as file:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from itertools import takewhile
 from pathlib import Path
@@ -17,6 +18,7 @@ from accord.cli.options import REQUIRED, Option, help_text, options_of
 from accord.cli.table import COMMANDS, FAMILIES
 from accord.errors import InputError, nearest
 from accord.files import read_yaml
+from accord.locks import alone_with
 from accord.outputs import overwriting
 
 CONFIG = Option("config", str, None, "A YAML file of options; those given here override it.", "reads and writes")
@@ -37,9 +39,15 @@ class Call:
     overwrites: bool = False
 
     def __call__(self) -> Any:
-        """Do it."""
-        with overwriting(self.overwrites):
+        """Do it; where it writes one file, as the only process that does."""
+        with overwriting(self.overwrites), self._alone():
             return self.function(**self.arguments)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        file = Path(str(self.options.get("out", "")))
+        there = next(one for one in (file, *file.parents) if one.exists())
+        can = file.is_file() or (there != file and there.is_dir())
+        return alone_with(file) if COMMANDS[self.command].file and can else nullcontext()
 
 
 def bind(command: str, values: Mapping[str, Any]) -> Call:

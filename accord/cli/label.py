@@ -17,7 +17,6 @@ from accord.console import show, status
 from accord.errors import InputError
 from accord.evaluate.options import RowOptions, takes
 from accord.feedback.options import JudgeOptions
-from accord.locks import alone_with
 from accord.outputs import require_file, save_rows
 from accord.records import Comparison, Prompt, Ranking, Text, Verdict
 
@@ -80,24 +79,23 @@ def label(
     require_file(out, data, judge, options)
     from accord.data.load import called, load_samples
 
-    with alone_with(Path(out)):
-        comparisons = comparisons_of(load_samples(data, columns), pairs)
-        if not comparisons:
-            raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
-        given = options if seed is None else {**options, "seed": seed}
-        names = [judge] if isinstance(judge, str) else judge
-        judges = feedback.named.judges_named(names, given, journal=f"{out}.journal", agreement=agreement)
-        if by is not None and len(judges) == 1:
-            raise InputError(f"--by {by} is for several judges, and there is one: name more, or leave it out.")
-        if rankings and len(judges) == 1 and isinstance(ranker := judges[names[0]], feedback.ranking.RankingJudge):
-            return _write_rankings(out, *_at_once(ranker, comparisons))
-        said = {name: _verdicts(name, one, comparisons, alone=len(judges) == 1) for name, one in judges.items()}
-        alone = next(iter(said.values())) if len(said) == 1 else None
-        verdicts, believed = (alone, None) if alone else together(said, comparisons, by or "mean", seed or 0)
-        if rankings:
-            _write_rankings(out, *_by_wins(comparisons, verdicts))
-        else:
-            _write_preferences(out, comparisons, verdicts, soft)
+    comparisons = comparisons_of(load_samples(data, columns), pairs)
+    if not comparisons:
+        raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
+    given = options if seed is None else {**options, "seed": seed}
+    names = [judge] if isinstance(judge, str) else judge
+    judges = feedback.named.judges_named(names, given, journal=f"{out}.journal", agreement=agreement)
+    if by is not None and len(judges) == 1:
+        raise InputError(f"--by {by} is for several judges, and there is one: name more, or leave it out.")
+    if rankings and len(judges) == 1 and isinstance(ranker := judges[names[0]], feedback.ranking.RankingJudge):
+        return _write_rankings(out, *_at_once(ranker, comparisons))
+    said = {name: _verdicts(name, one, comparisons, alone=len(judges) == 1) for name, one in judges.items()}
+    alone = next(iter(said.values())) if len(said) == 1 else None
+    verdicts, believed = (alone, None) if alone else together(said, comparisons, by or "mean", seed or 0)
+    if rankings:
+        _write_rankings(out, *_by_wins(comparisons, verdicts))
+    else:
+        _write_preferences(out, comparisons, verdicts, soft)
     if believed:
         believed.show()
     return Path(out)

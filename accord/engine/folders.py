@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from accord.errors import InputError
-from accord.files import parse_json
+from accord.files import SUMS, changed, parse_json
 
 MANY_LAYERS = 1000
 """No published model has as many."""
@@ -44,11 +44,21 @@ def locate(name: str) -> Source:
         base = _base(name, path)
         if base is None:
             _check_folder(name, path)
+        require_as_written(name, path)
         return Source(str(path), base=base)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name.split("/")[0]).is_dir()
     if looks_local:
         raise InputError(f"there is no model folder {name}.")
     return Source(name)
+
+
+def require_as_written(name: str, path: Path) -> None:
+    """Raise InputError where a file of a model's folder is not as its SHA256SUMS says, if it has one."""
+    if file := changed(path):
+        raise InputError(
+            f"the model {name} has a damaged file, {file}, which is not as {SUMS} says: copy it anew, or delete {SUMS} "
+            "where you changed it yourself."
+        )
 
 
 def _base(name: str, path: Path) -> str | None:

@@ -18,7 +18,14 @@ from transformers.quantizers import AutoHfQuantizer
 
 from accord.engine.adapters import adapted, labels_in, merged, read_adapters, read_config
 from accord.engine.encoders import Encoder, reads_last_token
-from accord.engine.folders import check_trainable, has_tokenizer, in_4_bits, locate, quantization
+from accord.engine.folders import (
+    check_trainable,
+    has_tokenizer,
+    in_4_bits,
+    locate,
+    quantization,
+    require_as_written,
+)
 from accord.engine.memory import hold_for, holds_few_bits
 from accord.engine.models import (
     AnyModel,
@@ -136,6 +143,7 @@ def reload(model: AnyModel, folder: str | Path) -> AnyModel:
 def read_weights(model: Model, folder: str | Path) -> None:
     """Give a model, in place, the weights that `Model.save` wrote of it, or of its adapters."""
     if adapted(model.network):
+        require_as_written(str(folder), Path(folder))
         read_adapters(model.network, Path(folder))
     else:
         model.network.load_state_dict(reload(model, folder).network.state_dict())
@@ -207,6 +215,8 @@ def _read(
             elif gguf_file and hasattr(transformers, "GgufConfig"):
                 how["quantization_config"] = transformers.GgufConfig(dequantize=True)
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **given)
+            if (Path(source) / "generation_config.json").exists():  # where it is unreadable, transformers does without
+                how["generation_config"] = transformers.GenerationConfig.from_pretrained(source)
             network, info = kind.from_pretrained(source, **how, **given)
     except InputError:
         raise

@@ -26,7 +26,7 @@ from accord.engine.sampling import Sampling
 from accord.engine.trees import Trees
 from accord.engine.turns import FOLD, turn_end
 from accord.errors import InputError
-from accord.files import replacing_folder
+from accord.files import replacing_folder, write_sums
 from accord.objectives.segments import segment_sum
 from accord.records import EncodedPrompt, Sample
 
@@ -142,7 +142,8 @@ class Model:
         """Write network, tokenizer and chat template in Hugging Face format, whole and on the disk when this returns.
 
         Of a network with adapters these are written, as peft does. The file holds the weights as the network does, or
-        in `dtype`, which `precision.held_in` says more of. What was there before goes last.
+        in `dtype`, which `precision.held_in` says more of. SHA256SUMS has the digests of the files, by which a damaged
+        one is known when they are read. What was there before goes last.
         """
         if self.network.can_generate():  # so that other software stops where this does
             self.network.generation_config.eos_token_id = list(self.ends) if len(self.ends) > 1 else self.end
@@ -153,6 +154,7 @@ class Model:
             else:
                 self.network.save_pretrained(partial, max_shard_size=SHARD)
             self.tokenizer.save_pretrained(partial)
+            write_sums(partial)
         return Path(folder)
 
     def autocast(self) -> AbstractContextManager[object]:

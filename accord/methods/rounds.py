@@ -195,9 +195,10 @@ class RoundsLearner(Learner):
 
     def restore(self, state: Mapping[str, Any], run: Run, optimizer: Optimizer) -> None:
         if state["round"]:
+            file = run.folder / f"round-{state['round']}.jsonl"
+            if sha256_of(file) != state["sha256"]:
+                raise InputError(f"{file} is not as it was written: restore it.")
             self._take(run, state["round"], state["first"], state["numbers"])
-            if self.digest != state["sha256"]:
-                raise InputError(f"{run.folder}/round-{self.number}.jsonl is not as it was written: restore it.")
             optimizer.total = self.method.steps(len(self.trees), self.number)
 
     def _take(self, run: Run, number: int, first: int, numbers: dict[str, float]) -> None:

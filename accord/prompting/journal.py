@@ -1,8 +1,9 @@
 """A journal of replies, which asks nothing twice: what was paid for is kept, however the work ends.
 
 A journal is a text file that only grows: a line says what it is of, and then every line is a reply, written at once, as
-replies come. A line that was torn off when the work was killed is taken away when it goes on. Replies are known by a
-digest of the request and of everything else that decides them, so their order means nothing.
+replies come, and synced each second, so that a power cut costs no more than that. A line that was torn off when the
+work was killed is taken away when it goes on. Replies are known by a digest of the request and of everything else that
+decides them, so their order means nothing.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import IO, Any
 
 from accord.console import status
 from accord.errors import InputError
+from accord.files import sync
 from accord.locks import alone_with
 from accord.prompting.requests import Prompted, Reply, Request
 from accord.records import text_to_json
@@ -27,6 +30,8 @@ from accord.records import text_to_json
 MARK = "accord journal"
 """What the first line of a journal says that it is, with its version."""
 VERSION = 1
+SECONDS = 1.0
+"""Between two times that what was written is synced."""
 
 
 class Journal:
@@ -47,6 +52,7 @@ class Journal:
         self.counts: Counter[str] = Counter()
         self._file: IO[bytes] | None = None
         self._size = -1  # of the file as it is known
+        self._synced = -SECONDS
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -126,6 +132,8 @@ class Journal:
             finally:
                 if self._file is not None:
                     self._size = self._file.tell()
+                    with suppress(OSError):  # the replies are there, and the first failure is the one to tell
+                        os.fsync(self._file.fileno())
                     self._file.close()
                     self._file = None
 
@@ -143,10 +151,14 @@ class Journal:
         try:
             if self._file is None:
                 self._open()
+                sync(self.path.parent, inside=False)
                 line = self._head + line
             assert self._file is not None
             self._file.write(line)
             self._file.flush()
+            if time.monotonic() - self._synced >= SECONDS:
+                os.fsync(self._file.fileno())
+                self._synced = time.monotonic()
         except OSError as error:
             raise InputError(f"the journal {self.path} cannot be written ({error.strerror}).") from None
 
@@ -157,7 +169,7 @@ class Journal:
             return
         whole, _, torn = content.rpartition(b"\n")
         lines = [_parsed(line) for line in whole.split(b"\n")] if whole else []
-        if lines or not self._head.startswith(torn):
+        if lines or not self._head.startswith(torn.rstrip(b"\0")):  # NUL: what a power cut leaves of a write
             self._check(lines[0] if lines else None)
         os.truncate(self.path, len(content) - len(torn))
         for name in ("failed before", "unreadable"):

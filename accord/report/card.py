@@ -78,11 +78,11 @@ probability = float(log_odds.sigmoid())  # that the first answer is the better o
 """
 
 
-def write_card(folder: str | Path, *, method: str = "", rows: str = "") -> list[Path]:
+def write_card(folder: str | Path, *, method: str = "") -> list[Path]:
     """Write README.md into `model/` and `best/` of a run's folder, where they are and have none; the files written.
 
-    `method` is what is said of how it was trained, a formula and its source; `rows` as what the
-    data were read, and how many. The rest is taken from the folder: settings, metrics, alarms, versions.
+    `method` is what is said of how it was trained, a formula and its source. The rest is taken from the folder:
+    settings, metrics, alarms, versions, as what the data were read.
 
     Training measures are means over the last n steps, a tenth of the run or `LAST` steps, with Student's 95% interval
     over these steps, `mean -+ t s / sqrt(n)`, and of shares Wilson's over their rows. What has an interval of its own
@@ -96,7 +96,7 @@ def write_card(folder: str | Path, *, method: str = "", rows: str = "") -> list[
     cards = [model / "README.md" for model in there if not (model / "README.md").exists()]
     files = read_stage(run).run if cards else RunFiles()
     for card in cards:
-        write_text(card, _card(run, card.parent, files, method, rows))
+        write_text(card, _card(run, card.parent, files, method))
     return cards
 
 
@@ -116,15 +116,16 @@ def add_evaluation(model: str | Path, folder: str | Path) -> Path:
     return card
 
 
-def _card(run: Path, model: Path, files: RunFiles, method: str, rows: str) -> str:
+def _card(run: Path, model: Path, files: RunFiles, method: str) -> str:
     labels = _labels(model)
     what = {0: "A language model", 1: "A reward model"}.get(labels, "A preference model")
     command = str(files.settings.get("command") or "run")
     lines = [f"# {code(run.resolve().name)}", f"{what}, trained by `accord {command}`."]
     if model.name == "best" and files.best:
         lines.append(f"It is the model after step {files.best.get('step')}, the best one measured as it was trained.")
+    read = files.environment.get("read_as")
     sections = {
-        "Data": [*_data(run, files.settings), *([f"- {rows}"] if rows else []), *_left_out(run)],
+        "Data": [*_data(run, files.settings), *([f"- {read}"] if read else []), *_left_out(run)],
         "Method": [fenced(method.strip(), "text")] if method.strip() else [],
         "Settings": [fenced(_settings(files.settings), "yaml")],
         "Results": list(_results(files)),

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import yaml
 
 from accord import results
+from accord.console import status
 from accord.errors import InputError
-from accord.files import parse_json, parse_yaml
+from accord.files import changed, parse_json, parse_yaml
 from accord.report.captions import HELD_OUT
 from accord.report.html import Json
 from accord.results import Evaluation
@@ -127,7 +128,9 @@ def read_story(folder: Path) -> Story:
 
 
 def read_stage(folder: Path) -> StageRecord:
-    """What one run left in its folder, called as the folder is."""
+    """What one run left in its folder, called as the folder is; a line says where it is not as it was at its end."""
+    if file := changed(folder):
+        status(f"{folder / file} is not as it was when the run ended: what is shown of it may be wrong.")
     run = RunFiles(
         settings=_read_mapping(folder / "config.yaml", parse_yaml, "a YAML mapping of settings"),
         environment=_read_json(folder / "environment.json"),

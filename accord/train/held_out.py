@@ -111,8 +111,8 @@ class HeldOut(BestModel):
             self.start = self.start or self._measured(0)
             self._is_best(0, self.start)
             self.run.log(0, self.start, 0)
-        elif rows[-1]["step"]:  # there is a checkpoint, and with it the best model is in the run's folder
-            self.written = self.best
+        elif rows[-1]["step"]:
+            self.is_saved()
 
     def after(self, step: int, samples: Sequence[Sample] = ()) -> dict[str, float]:
         """What is measured after a step, counted from 1; TrainingStopped where it is not finite."""

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accord.files import sha256_of
+from accord.files import read_sums, sha256_of
 from accord.records import Row, row_to_json
 
 if TYPE_CHECKING:
@@ -40,10 +40,17 @@ def of_rows(rows: Iterable[Row]) -> str:
 def of_files(settings: Mapping[str, Any]) -> dict[str, str]:
     """Of the files, and of those directly in the folders, that settings name, by setting: weights, tokenizers, data.
 
-    A card (README.md) does not count, nor does what begins with a dot.
+    A card (README.md) does not count, nor does what begins with a dot. Files that their folder has digests of are not
+    read again: that they are right was seen, or will be, when the model is loaded.
     """
+    known: dict[Path, dict[str, str]] = {}
+
+    def digest_of(file: Path) -> str:
+        sums = known.setdefault(file.parent, read_sums(file.parent))
+        return sums.get(file.name) or sha256_of(file)
+
     found = {name: list(_files(str(settings[name]))) for name in NAMED if settings.get(name) is not None}
-    return {name: _joined(f"{file.name} {sha256_of(file)}" for file in files) for name, files in found.items() if files}
+    return {name: _joined(f"{file.name} {digest_of(file)}" for file in files) for name, files in found.items() if files}
 
 
 def of_model(model: Model) -> str:

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from accord import data, engine, report
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, TrainingStopped
-from accord.files import sync
+from accord.files import changed, sync, write_sums
 from accord.interrupts import Interrupted, requests
 from accord.records import Sample, text_to_json
 from accord.train import inputs
 from accord.train.options import RunOptions, SamplingOptions, describe
-from accord.train.run import Run, read_metrics
+from accord.train.run import SEALED, Run, read_metrics
 
 if TYPE_CHECKING:
     import pandas
@@ -165,7 +165,7 @@ def train(
         learner = make_learner(run)
         optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
         step, watch = restore(run, learner, optimizer), learner.watch
-        run.begin(step, learner.total)
+        run.begin(step, learner.total, read_as(learner.items))
         if watch:
             watch.restore(read_metrics(run.folder))
         save = Saving(run, learner, optimizer, options, step)
@@ -196,7 +196,7 @@ def train(
             run.print(run.stopping)
         if watch:
             watch.settle(best=run.stopping is not None)
-        return finish(run, model, method, read_as(learner.items))
+        return finish(run, model, method)
 
 
 class Saving:
@@ -216,7 +216,7 @@ class Saving:
         self.optimizer.require_finite(step)
         if self.learner.watch:
             self.learner.watch.save()
-        state = self.learner.state() | {"rows": self.run.keep_rows()}
+        state = self.learner.state() | {"rows": self.run.keep_rows(step)}
         engine.checkpoint.save(self.run.folder / "checkpoints", step, self.optimizer, state)
         self.since = time.monotonic()
 
@@ -292,19 +292,22 @@ def read_as(items: Sequence[Any]) -> str:
     return f"read as {len(items):,} {kind}"
 
 
-def finish(run: Run, model: Model, method: TrainingConfig, rows: str = "") -> Result:
+def finish(run: Run, model: Model, method: TrainingConfig) -> Result:
     """Save the model, its card and the report; checkpoints have served, and what a stop left before it went on."""
     run.close()
     folder = run.folder / "model"
     if run.finished:
+        if file := changed(run.folder):
+            run.print(f"{run.folder / file} is not as it was when the run ended: its numbers may be others.")
         model = engine.load.reload(model, folder)
     else:
+        write_sums(run.folder, *SEALED)
+        sync(run.folder)  # before there is a model, which says that the run is finished
         if dtype := run.save_dtype:  # the model is what is saved
             engine.precision.round_weights(model.network, dtype, engine.adapters.own_state(model.network))
         model.save(folder, dtype)
         model.name = str(folder)
-    sync(run.folder)  # and only then:
     for served in ("checkpoints", LAST_GOOD):
         shutil.rmtree(run.folder / served, ignore_errors=True)
-    report.write_card(run.folder, method=sys.modules[type(method).__module__].__doc__ or "", rows=rows)
+    report.write_card(run.folder, method=sys.modules[type(method).__module__].__doc__ or "")
     return Result(run.folder, read_metrics(run.folder), model, report.refresh_report(run.folder))

@@ -12,6 +12,7 @@ best/, best.json    the model that was best on rows held out, or by an independe
 tensorboard/        the same numbers for TensorBoard
 tracking.json       by what the services that track the run know it
 report.html         all of it for people
+SHA256SUMS          the digests of the finished run's settings, rows and best.json
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from accord import engine
 from accord.errors import InputError, LeftOut, RowNumber
-from accord.files import others, read_yaml, sync, tidy, write_rows, write_text
+from accord.files import SUMS, others, read_yaml, sync, tidy, write_rows, write_text
 from accord.locks import alone_in
 from accord.outputs import may_overwrite, require_outside
 from accord.train.alarms import Alarms, chosen
@@ -54,6 +55,15 @@ DIGEST = "_sha256"
 MEASURED = ("metrics", "alarms")
 """Files of rows that are written with their step."""
 ROWS = (*MEASURED, "samples")
+SEALED = (
+    "config.yaml",
+    "environment.json",
+    "best.json",
+    "left_out.jsonl",
+    "round-*.jsonl",
+    *(f"{n}.jsonl" for n in ROWS),
+)
+"""Files of a finished run that nothing changes any more."""
 SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "reward", "kl", "eval_teacher_kl")
 
 
@@ -159,15 +169,20 @@ class Run:
             row = str(r.row) if isinstance(r.row, RowNumber) else r.row
             self._left_out.append({"row": row, "why": r.why, **of})
 
-    def begin(self, step: int, total: int) -> None:
-        """Open the folder for steps after `step`, dropping rows that an earlier session wrote past its checkpoint."""
+    def begin(self, step: int, total: int, read_as: str = "") -> None:
+        """Open the folder for steps after `step`, dropping rows that an earlier session wrote past its checkpoint.
+
+        `read_as` says as what the data were read, for the model's card.
+        """
         before = read_metrics(self.folder)  # those past the checkpoint too
         self._tracking.begin(self.folder, self.name, self.settings, step, int(before[-1]["step"]) if before else -1)
         self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / SUMS).unlink(missing_ok=True)
         if not self.resumed:
             write_text(self.folder / "config.yaml", yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
-        taken = {"rows": "; ".join(self._taken)} if self._taken else {}
-        write_text(self.folder / "environment.json", json.dumps(environment(self.settings) | taken, indent=1))
+        said = {"rows": "; ".join(self._taken), "read_as": read_as}
+        noted = environment(self.settings) | {name: text for name, text in said.items() if text}
+        write_text(self.folder / "environment.json", json.dumps(noted, indent=1))
         if self._left_out:
             write_rows(self.folder / "left_out.jsonl", self._left_out)
         self._files = {}
@@ -229,23 +244,27 @@ class Run:
         self._files[name].flush()
         self._written[name].update(text.encode())
 
-    def keep_rows(self) -> dict[str, str]:
-        """Have the rows so far on the disk; their digests, by which a checkpoint knows them."""
+    def keep_rows(self, step: int) -> dict[str, str]:
+        """Have the rows so far on the disk; the digests of those up to a step, by which its checkpoint knows them."""
         for file in self._files.values():
             os.fsync(file.fileno())
         sync(self.folder, inside=False)
-        return {name: self._written[name].hexdigest() for name in MEASURED}
+        samples, _ = rows_until(self.folder / "samples.jsonl", step)  # there may be later ones, of a round that begins
+        return {name: self._written[name].hexdigest() for name in MEASURED} | {"samples": _digest(samples)}
 
     def require_rows(self, step: int, digests: Mapping[str, str], *, needed: bool) -> None:
         """Raise Damaged where rows up to a step are not those that a checkpoint knows.
 
-        Rows of numbers that were taken away are missed in a line, unless they are `needed` to choose the best model.
+        Rows of numbers that were taken away are missed in a line, unless they are `needed` to choose the best model;
+        so are samples, which nothing depends on.
         """
         for name, digest in digests.items():
             kept, _ = rows_until(file := self.folder / f"{name}.jsonl", step)
             if not file.exists() and not needed:
                 self.print(f"{file} is gone, and with it the rows up to step {step}.")
-            elif hashlib.sha256("".join(kept).encode()).hexdigest() != digest:
+            elif _digest(kept) != digest and name == "samples":
+                self.print(f"{file} is not as it was written up to step {step}, and is kept as it is.")
+            elif _digest(kept) != digest:
                 raise engine.checkpoint.Damaged(f"{file} is not as it was written up to step {step}")
 
     def print(self, line: str) -> None:
@@ -276,6 +295,10 @@ def rows_until(file: Path, step: int) -> tuple[list[str], int]:
     lines = _lines(file)
     kept = [line for line, row in lines if row is not None and row["step"] <= step]
     return kept, sum(row is None for _, row in lines[:-1])
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _lines(file: Path) -> list[tuple[str, Any]]:

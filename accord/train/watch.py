@@ -109,6 +109,12 @@ class BestModel:
             write_text(self.run.folder / "best.json", json.dumps(self.best))
             self.written = self.best
 
+    def is_saved(self) -> None:
+        """The best model is in the run's folder, with which a checkpoint is; best.json is written anew."""
+        self.written = self.best
+        if self.best:
+            write_text(self.run.folder / "best.json", json.dumps(self.best))
+
     def settle(self, *, best: bool) -> None:
         """The last `save`; where the run ends with the `best` model, make the model that, if any was rated."""
         self.save()
@@ -146,7 +152,7 @@ class Watch(BestModel):
         for row in rows:
             if "watched" in row:
                 self._is_best(int(row["step"]), row["watched"])
-        self.written = self.best  # it is in the run's folder
+        self.is_saved()
 
     def after(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
         """What is measured after a step, counted from 1, with these samples; TrainingStopped where it is not finite."""

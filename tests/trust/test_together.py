@@ -1,0 +1,77 @@
+"""Two of one command at once, with one --out: one wins, as if it had been alone, and the other is told.
+
+`tests/methods/test_damage.py` has the same of a training run.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from tests.commands.small import accord
+from tests.trust.commands import Command, write_inputs
+
+NAMES = ("sample", "label", "run")
+
+
+@pytest.fixture(autouse=True)
+def blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports are blank pages here, which are sooner written."""
+
+    def page(folder: Path, *_: object) -> Path:
+        (folder / "report.html").write_text("a page")
+        return folder / "report.html"
+
+    monkeypatch.setattr("accord.report.write_report", page)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("together") / "home"
+    write_inputs(folder / "in")
+    return folder
+
+
+def race(command: Command, trial: int) -> str:
+    """Which of two won; the second begins up to 50 ms after the first."""
+    command.clear()
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(2)
+    said = [command.home / f"said-{number}" for number in (0, 1)]
+
+    def child(number: int) -> None:
+        with said[number].open("w") as file, redirect_stderr(file), redirect_stdout(file):
+            start.wait()
+            time.sleep(0.05 * number * (trial % 5) / 4)
+            status = accord(*command.words)
+        os._exit(status)
+
+    both = [context.Process(target=child, args=(number,)) for number in (0, 1)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    codes, texts = [process.exitcode for process in both], [" ".join(path.read_text().split()) for path in said]
+    assert sorted(codes, key=str) == [0, 2], f"{command.name}, trial {trial}: {codes} {texts}"
+    loser = codes.index(2)
+    assert f"is in use by process {both[1 - loser].pid} on " in texts[loser], texts[loser]
+    assert command.left() == command.whole, f"{command.name}, trial {trial}"
+    return f"the {'first' if loser else 'second'} won"
+
+
+@pytest.mark.parametrize("trials", [pytest.param(1, id="once"), pytest.param(20, id="often", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", NAMES)
+def test_one_wins_and_the_other_is_told(name: str, trials: int, home: Path) -> None:
+    command = Command(name, home)
+    command.clear()
+    assert accord(*command.words) == 0
+    command.whole = command.left()
+    won = [race(command, trial) for trial in range(trials)]
+    print(f"{name}: {trials} trials, {won.count('the first won')} won by the first")
+    shutil.rmtree(command.out)
