@@ -47,7 +47,7 @@ DIGEST = "_sha256"
 MEASURED = ("metrics", "alarms")
 """Files of rows that are written with their step."""
 ROWS = (*MEASURED, "samples")
-SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "reward", "kl", "eval_teacher_kl")
+SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "reward", "kl", "eval_teacher_kl", "watched")
 
 
 class Run:
@@ -77,7 +77,7 @@ class Run:
         self.stopping: str | None = None
         self._left_out: list[dict[str, Any]] = []
         self._taken: list[str] = []
-        self._held_out: dict[str, float] = {}
+        self._measured: dict[str, float] = {}
         self._written: dict[str, Any] = {}
         self._open = ExitStack()
         self._tracking = Tracking(services(track), self.print)
@@ -182,8 +182,8 @@ class Run:
         full = {"step": step, **row, **(timed if step else {})}
         self._write("metrics", full)
         self._tracking.log(step, full)
-        self._held_out |= {name: value for name, value in row.items() if name.startswith("eval_")}
-        shown = {**self._held_out, **row}
+        self._measured |= {name: value for name, value in row.items() if name.startswith(("eval_", "watched"))}
+        shown = {**self._measured, **row}
         numbers = "  ".join(f"{name} {shown[name]:.3f}" for name in SHOWN if name in shown)
         numbers += f"  {tokens / seconds:,.0f} tokens/s" if step else ""
         self._progress.update(self._task, completed=step, numbers=numbers)
