@@ -114,7 +114,9 @@ def test_a_divergence_that_no_step_can_justify_rings_in_that_step() -> None:
     assert told(kl=[0.003, 13.8, 28.8]) == [
         (2, "kl-burst", "the divergence jumped to 13.8 nats from at most 0.003 at the start")
     ]
-    assert [step for step, *_ in told(kl=[0.0, 5.0, 8.0, 16.0, 30.0])] == [4]  # by 16 in the three steps since the first
+    assert [step for step, *_ in told(kl=[0.0, 5.0, 8.0, 16.0, 30.0])] == [
+        4
+    ]  # by 16 in the three steps since the first
     assert told(kl=[0.0, 2.0, 5.0, 8.0, 11.0, 14.0, 17.0]) == []  # nine nats in three steps
     assert told(kl=[20.0, 29.0, 39.0]) == []  # held to another model than its start, and not twice as far
     assert told(teacher_kl=[5.0, 50.0]) == []  # of no known start: prompts may be shorter and longer
@@ -155,7 +157,9 @@ def test_a_loss_that_rises_and_stays() -> None:
     assert told(loss=late) == [
         (30, "loss-rise", "the loss rose from 1.05 at the start to 1.5, the mean of 10 steps, and stays there")
     ]
-    assert told(loss=[2.0, *late]) == [(31, "loss-rise", "the loss rose from 1 to 1.5, means of 10 steps, and stays there")]
+    assert told(loss=[2.0, *late]) == [
+        (31, "loss-rise", "the loss rose from 1 to 1.5, means of 10 steps, and stays there")
+    ]
     assert told(loss=up, reward=np.zeros(15)) == []  # of samples that are rewarded
     assert told(loss=late, round=[1] * 20 + [2] * 12) == []  # the next round begins anew
     assert told(loss=wobbling(np.full(40, 1.0), 0.9)) == []  # noise alone

@@ -45,9 +45,13 @@ _EVALUATIONS = {
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of one run's folder; `alarms` is None where none were listening."""
+    """The files of one run's folder; `alarms` is None where none were listening.
+
+    `history` says which settings were others up to which step.
+    """
 
     settings: Json = field(default_factory=dict)
+    history: list[Json] = field(default_factory=list)
     environment: Json = field(default_factory=dict)
     metrics: list[Json] = field(default_factory=list)
     samples: list[Json] = field(default_factory=list)
@@ -57,9 +61,19 @@ class RunFiles:
 
     @property
     def steps(self) -> int:
-        """How many steps have a row; what rows held out were measured before the first is none."""
-        before = (row["step"] == 0 and any(name.startswith(HELD_OUT) for name in row) for row in self.metrics)
+        """How many steps have a row; what was measured before the first is none."""
+        known = (HELD_OUT, "watched")
+        before = (row["step"] == 0 and any(name.startswith(known) for name in row) for row in self.metrics)
         return len(self.metrics) - sum(before)
+
+    @property
+    def changes(self) -> list[tuple[str, str, Any, Any]]:
+        """The settings that were changed as the run went on: after how many steps, which, from what and to what."""
+        found = []
+        for entry in self.history:
+            before, after = (part if isinstance(part := entry.get(end), dict) else {} for end in ("from", "to"))
+            found += [(f"{entry.get('step')}", str(name), before.get(name), after[name]) for name in after]
+        return found
 
     @property
     def seconds(self) -> float | None:
@@ -128,8 +142,11 @@ def read_story(folder: Path) -> Story:
 
 def read_stage(folder: Path) -> StageRecord:
     """What one run left in its folder, called as the folder is."""
+    settings = _read_mapping(folder / "config.yaml", yaml.safe_load, "a YAML mapping of settings")
+    history = settings.pop("history", None)
     run = RunFiles(
-        settings=_read_mapping(folder / "config.yaml", yaml.safe_load, "a YAML mapping of settings"),
+        settings=settings,
+        history=[entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else [],
         environment=_read_json(folder / "environment.json"),
         metrics=_latest(_read_rows(folder / "metrics.jsonl")),
         samples=_read_rows(folder / "samples.jsonl"),

@@ -164,7 +164,7 @@ def entropy_collapse(history: History) -> str | None:
     (entropy,) = history.of("entropy")
     before, after, _ = grown(entropy)
     fallen = before > 0 and after <= 0.2 * before
-    if not fallen and SOON <= len(entropy):
+    if not fallen and len(entropy) >= SOON:
         before, after = float(entropy[: -SOON + 1][:ENDS].mean()), float(entropy[-SOON + 1 :].max())
         fallen = before > 0 and after <= 0.05 * before
     if not fallen:

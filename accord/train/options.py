@@ -24,7 +24,8 @@ class RunOptions:
     columns: dict[str, str] | None = None
     """The data's columns by the names that are read, where they have others: prompt=question,chosen=best.text."""
     resume: bool = False
-    """Go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit."""
+    """Go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit, unless settings
+    that may change (docs/trust.md), such as the learning rate, are others now."""
     save_every: int = 50
     """Steps between checkpoints."""
     save_minutes: float | None = None

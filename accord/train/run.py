@@ -1,6 +1,6 @@
 """A run's folder: what was asked, every step as it happened, samples, checkpoints, the model, the report.
 
-config.yaml         every setting, resolved
+config.yaml         every setting, resolved, and those that were changed as the run went on
 metrics.jsonl       a row a step
 left_out.jsonl      rows that were not trained on, and why
 samples.jsonl       prompts and completions as training went on
@@ -40,8 +40,16 @@ from accord.train.track import DEFAULT, Tracking, services
 if TYPE_CHECKING:
     import torch
 
-MAY_CHANGE = {"tokens_per_pass", "activation_checkpointing", "return_freed_memory", "offload_reference"}
+SMALLER = {"tokens_per_pass", "activation_checkpointing", "return_freed_memory", "offload_reference"}
 """Settings that need less memory and change no number but by rounding: a run may go on with others."""
+STEPPED = {"learning_rate", "max_grad_norm", "kl_coefficient"}
+"""Settings of a step that a stop or an alarm says to change: a run may go on with others too."""
+TUNED = STEPPED | {"max_steps", "epochs", "stop_when", "eval_every", "patience", "watch_every"}
+"""And what ends or measures it."""
+SAMPLED = {"group_size", "max_new_tokens"}
+"""What a round that selects nothing says to raise."""
+HISTORY = "history"
+"""The part of config.yaml that says which settings were changed as the run went on, after which step."""
 DIGEST = "_sha256"
 """What the name of a setting's digest ends with."""
 MEASURED = ("metrics", "alarms")
@@ -93,8 +101,10 @@ class Run:
         config = self.folder / "config.yaml"
         self.resumed = resume and config.exists()
         self._before = _settings_of(self.folder) if self.resumed else {}
+        self._history = self._before.pop(HISTORY, [])
+        self._changed: dict[str, Any] = {}
         if self.resumed:
-            _same(self.folder, self._before, self.settings)
+            self._changed = _changed(self.folder, self._before, self.settings)
         elif others(self.folder):
             remedy = "another run; choose another --out, or go on with that run by --resume"
             raise InputError(
@@ -110,6 +120,11 @@ class Run:
     def finished(self) -> bool:
         """Whether an earlier session brought the run to its end."""
         return (self.folder / "model").is_dir()
+
+    @property
+    def is_retuned(self) -> bool:
+        """Whether a run that goes on makes its steps by other settings than before."""
+        return not self._changed.keys().isdisjoint(STEPPED)
 
     def made_of(self, **digests: str) -> None:
         """Note the digests of what the run is made of, by the settings that name it, for its config.yaml.
@@ -143,8 +158,7 @@ class Run:
         before = read_metrics(self.folder)  # those past the checkpoint too
         self._tracking.begin(self.folder, self.name, self.settings, step, int(before[-1]["step"]) if before else -1)
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.resumed:
-            write_text(self.folder / "config.yaml", yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
+        self._write_settings(step)
         taken = {"rows": "; ".join(self._taken)} if self._taken else {}
         write_text(self.folder / "environment.json", json.dumps(environment(self.settings) | taken, indent=1))
         if self._left_out:
@@ -168,6 +182,18 @@ class Run:
         self._task = progress.add_task(str(self.settings.get("command", "run")), completed=step, numbers="")
         self._progress = self._open.enter_context(progress)
         self.expect(total)
+
+    def _write_settings(self, step: int) -> None:
+        """Write config.yaml where there is none, or settings are others after so many steps than they were before."""
+        history = [{**entry, "step": min(step, entry["step"])} for entry in self._history]  # later steps are done again
+        if changed := self._changed:
+            before = {name: self._before.get(name) for name in changed}
+            history.append({"step": step, "from": before, "to": changed})
+            said = ", ".join(f"{name} {changed[name]} (it was {before[name]})" for name in changed)
+            self.print(f"From step {step + 1} on: {said}.")
+        if not self.resumed or history != self._history:
+            settings = {**self._before, **self.settings, **({HISTORY: history} if history else {})}
+            write_text(self.folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
     def expect(self, total: int) -> None:
         """There will be so many steps, as far as is known by now."""
@@ -278,11 +304,23 @@ def _settings_of(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _same(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    for key in sorted({**before, **settings}.keys() - MAY_CHANGE):
+def _changed(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a run which goes on has others of; InputError for the first that may not change."""
+    finished = (folder / "model").is_dir()
+    may = SMALLER if finished else SMALLER | TUNED
+    if "rounds" in settings:  # whose steps say where a round ends
+        may = may - {"max_steps", "epochs"} | (set() if finished else SAMPLED)
+    if settings.get("kl_target") is not None:  # by which the coefficient moves
+        may = may - {"kl_coefficient"}
+    changed = {}
+    for key in sorted({**before, **settings}.keys()):
         if key.endswith(DIGEST) or before.get(key) == settings.get(key):
             continue
+        if key in may:
+            changed[key] = settings.get(key)
+            continue
         remedy = "resume it with the same settings, or choose another --out"
-        if key in ("epochs", "max_steps") and (folder / "model").is_dir():
+        if key in TUNED and finished:
             remedy = f"it is finished: train on from --model {folder / 'model'} in another --out"
         raise InputError(f"{folder} was run with {key} = {before.get(key)}, not {settings.get(key)}; {remedy}.")
+    return changed
