@@ -35,6 +35,7 @@ from accord.files import others, read_yaml, sync, tidy, write_rows, write_text
 from accord.locks import alone_in
 from accord.train.alarms import Alarms, chosen
 from accord.train.inputs import environment
+from accord.train.options import URL_DIGEST, redacted
 from accord.train.track import DEFAULT, Tracking, services
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Run:
             tidy(self.folder / name)
         config = self.folder / "config.yaml"
         self.resumed = resume and config.exists()
-        self._before = _settings_of(self.folder) if self.resumed else {}
+        self._before = redacted(_settings_of(self.folder)) if self.resumed else {}
         self._history = self._before.pop(HISTORY, [])
         self._changed: dict[str, Any] = {}
         if self.resumed:
@@ -314,7 +315,14 @@ def _changed(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any
         may = may - {"kl_coefficient"}
     changed = {}
     for key in sorted({**before, **settings}.keys()):
-        if key.endswith(DIGEST) or before.get(key) == settings.get(key):
+        if before.get(key) == settings.get(key):
+            continue
+        if key.endswith(URL_DIGEST):
+            raise InputError(
+                f"{folder} was run with a URL of {key.removesuffix(URL_DIGEST)} of another user, password or query; "
+                "resume it with the same, or choose another --out."
+            )
+        if key.endswith(DIGEST):
             continue
         if key in may:
             changed[key] = settings.get(key)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from accord import data, engine, feedback
+from accord.console import without_secrets
 from accord.engine.config import SamplingConfig, TrainingConfig
 from accord.errors import InputError
 from accord.files import write_text
@@ -44,16 +45,20 @@ def make_watch(
     *,
     trained: Iterable[tuple[int, ...]],
     prompts: Sequence[EncodedPrompt] = (),
+    is_rewarded: bool = False,
 ) -> Watch | None:
     """What watches a run, as its options say, made before the model is trained; InputError where they cannot be used.
 
     Args:
         trained: the prompts trained on, of which those held out should be none.
         prompts: those that the steps' own samples answer, where there are such.
+        is_rewarded: whether the key of a server is for a reward, and not for the measure.
     """
     if not (isinstance(options, PolicyOptions) and options.watch is not None and isinstance(model, engine.Policy)):
         return None
     measure = feedback.named.as_measure(options.watch, model)
+    key = None if is_rewarded else options.reward_key
+    feedback.reward.allow([measure], options.reward_timeout, key, insecure=options.reward_insecure)
     sampling = method.sampling() if isinstance(method, SamplingConfig) else engine.Sampling(seed=method.seed)
     held_out: list[EncodedPrompt] = []
     if options.watch_data is not None:
@@ -84,8 +89,8 @@ def check_independent(watch: Any, reward: Any) -> None:
         same = not {*feedback.formula.names_in(watch)}.isdisjoint(feedback.formula.names_in(reward))
     if watch is not None and same:
         raise InputError(
-            f"watch {watch} is part of the reward that is trained on, and so no independent measure; every part of the "
-            "reward is logged anyway: watch something else."
+            f"watch {without_secrets(str(watch))} is part of the reward that is trained on, and so no independent "
+            "measure; every part of the reward is logged anyway: watch something else."
         )
 
 
