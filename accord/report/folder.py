@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from accord import results
+from accord.console import legible
 from accord.errors import InputError
 from accord.report.captions import HELD_OUT
 from accord.report.html import Json
@@ -154,7 +155,7 @@ def read_stage(folder: Path) -> StageRecord:
         alarms=_read_rows(folder / "alarms.jsonl") if (folder / "alarms.jsonl").is_file() else None,
         best=_read_json(folder / "best.json"),
     )
-    return StageRecord(folder.resolve().name, str(run.settings.get("command") or ""), run)
+    return StageRecord(legible(folder.resolve().name), legible(str(run.settings.get("command") or "")), run)
 
 
 def read_pipeline(folder: Path) -> Story:
@@ -175,9 +176,11 @@ def read_pipeline(folder: Path) -> Story:
             option: tuple(map(str, value)) if isinstance(value, list) else (str(value),)
             for option, value in stage.get("inputs", {}).items()
         }
-        stages.append(StageRecord(stage["name"], command, left.run, status, seconds, inputs))
+        stages.append(StageRecord(legible(stage["name"]), legible(command), left.run, status, seconds, inputs))
     title = pipeline.get("name") or folder.resolve().name
-    return Story(str(title), str(pipeline.get("description") or ""), _seconds(pipeline), tuple(stages), True, folder)
+    return Story(
+        legible(str(title)), str(pipeline.get("description") or ""), _seconds(pipeline), tuple(stages), True, folder
+    )
 
 
 def _seconds(told: Json) -> float | None:
@@ -216,11 +219,12 @@ def _read_mapping(path: Path, parse: Callable[[str], Any], what: str) -> Json:
 
 
 def _mapping(text: str, parse: Callable[[str], Any]) -> Json | None:
+    """What a text says by names, whose characters are all to be seen; None where it says nothing by names."""
     try:
         value = parse(text)
     except (ValueError, RecursionError, yaml.YAMLError):
         return None
-    return value if isinstance(value, dict) else None
+    return {legible(str(name)): inner for name, inner in value.items()} if isinstance(value, dict) else None
 
 
 def _read_rows(path: Path) -> list[Json]:
