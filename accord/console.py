@@ -44,7 +44,7 @@ def on_one_line(text: str) -> str:
 
 def without_secrets(text: str) -> str:
     """The text with its URLs as far as their path: no user, no password, and no query, which may hold a key."""
-    return re.sub(r"(\w://)(?:[^/\s@]*@)?([^\s?#]*)(?:[?#]\S*)?", r"\1\2", text)
+    return re.sub(r"(\w://)(?:[^/\s]*@)?([^\s?#]*)(?:[?#][^\s,)]*)?", r"\1\2", text)
 
 
 def said(error: BaseException) -> str:

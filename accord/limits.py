@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+class OutOfTime(TimeoutError):
+    """What takes longer than it may."""
+
+
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in what takes longer, and again every second, as it may be caught.
+    """Raise OutOfTime in what takes longer, and again every second, as it may be caught.
 
     Without effect where there are no alarms, as on any thread but the main one.
     """
@@ -19,7 +23,7 @@ def within(seconds: float) -> Iterator[None]:
         return
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"it takes more than {seconds:g} seconds")
+        raise OutOfTime(f"it takes more than {seconds:g} seconds")
 
     before, left = signal.signal(signal.SIGALRM, stop), signal.setitimer(signal.ITIMER_REAL, seconds, 1)
     try:

@@ -109,6 +109,74 @@ def test_repetition_and_entropy_are_measured_from_the_start() -> None:
     assert told(entropy=[1.0] * 5 + [0.3] * 30) == []
 
 
+def test_a_divergence_that_no_step_can_justify_rings_in_that_step() -> None:
+    """Of a run that begins, and so of fewer rows than ten."""
+    assert told(kl=[0.003, 13.8, 28.8]) == [
+        (2, "kl-burst", "the divergence jumped to 13.8 nats from at most 0.003 at the start")
+    ]
+    assert [step for step, *_ in told(kl=[0.0, 5.0, 8.0, 16.0, 30.0])] == [
+        4
+    ]  # by 16 in the three steps since the first
+    assert told(kl=[0.0, 2.0, 5.0, 8.0, 11.0, 14.0, 17.0]) == []  # nine nats in three steps
+    assert told(kl=[20.0, 29.0, 39.0]) == []  # held to another model than its start, and not twice as far
+    assert told(teacher_kl=[5.0, 50.0]) == []  # of no known start: prompts may be shorter and longer
+
+
+def test_an_entropy_that_is_gone_within_three_steps() -> None:
+    assert told(entropy=[1.39, 1.33, 0.0004, 0.0001]) == [
+        (4, "entropy-collapse", "the entropy fell from 1.36 to 0.0004 nats a token: the samples become alike")
+    ]
+    assert [step for step, *_ in told(entropy=[1.4, 0.01, 0.002])] == [3]
+    assert told(entropy=[1.4, 0.01, 1.4, 0.1, 0.1]) == []  # once, or a fourteenth
+
+
+def test_samples_that_are_no_answers_any_more() -> None:
+    assert told(ended=[1.0, 0.0]) == [(2, "collapse", "0% of the samples end, where 100% did: the others are cut")]
+    assert told(ended=[0.7, 0.0]) == []  # of eight samples none ends in one row of 15,000
+    # 18 tokens, then the mean of those and 5: four rows on, three are below a fifth of it
+    shrunk = told(length=[18.0, 3.0, 2.0, 2.0], reward=[0.5] * 4)
+    assert shrunk == [(4, "collapse", "the samples shrank from 18 to 3 tokens, and their reward did not rise")]
+    assert told(length=[18.0, 3.0, 2.0, 2.0], reward=[0.5, 0.6, 0.7, 0.8]) == []  # brevity is what is paid
+    assert told(length=[18.0, 3.0, 9.0, 2.0], reward=[0.5] * 4) == []
+    good = wobbling(np.full(12, 0.6), 0.02).tolist()
+    assert told(reward=[*good, 0.1, 0.05], reward_std=[0.25] * 14) == [
+        (14, "collapse", "the reward fell from 0.6, the mean of 10 steps, to 0.1 at most in the two since")
+    ]
+    assert told(reward=[*good, 0.1, 0.6], reward_std=[0.25] * 14) == []
+    assert told(reward=[*good, 0.4, 0.4], reward_std=[0.25] * 14) == []  # samples of one step are as far apart
+
+
+def test_a_loss_that_rises_and_stays() -> None:
+    """1.3 and then 4, alternately more and less by .1: noise .2 / sqrt 2, z = 2.7 / (noise sqrt 1.1), which is 18."""
+    up = [1.3, *wobbling(np.full(14, 4.0), 0.1)]
+    assert told(loss=up) == [
+        (11, "loss-rise", "the loss rose from 1.3 at the start to 4, the mean of 10 steps, and stays there")
+    ]
+    assert told(loss=[*up[:6], 1.2, *up[6:]]) == []  # it is back in between
+    late = [*wobbling(np.full(20, 1.0), 0.05), *wobbling(np.full(12, 1.5), 0.05)]
+    assert told(loss=late) == [
+        (30, "loss-rise", "the loss rose from 1.05 at the start to 1.5, the mean of 10 steps, and stays there")
+    ]
+    assert told(loss=[2.0, *late]) == [
+        (31, "loss-rise", "the loss rose from 1 to 1.5, means of 10 steps, and stays there")
+    ]
+    assert told(loss=up, reward=np.zeros(15)) == []  # of samples that are rewarded
+    assert told(loss=late, round=[1] * 20 + [2] * 12) == []  # the next round begins anew
+    assert told(loss=wobbling(np.full(40, 1.0), 0.9)) == []  # noise alone
+
+
+def test_a_loss_of_pairs_is_compared_with_knowing_nothing() -> None:
+    wild = [0.693, 2.5, 3.7, 1.8, 4.2, 1.9, 2.0, 6.3, 1.6, 1.9, 5.1]
+    (seen,) = told(loss=wild, accuracy=[0.5] * 11, margin=np.arange(11.0))
+    assert seen[:2] == (11, "loss-rise") and seen[2].startswith("the loss rose from 0.693 at the start to 3.1,")
+    labeled = told(loss=[0.5, *[0.8] * 10], chosen_reward=np.arange(11.0))
+    assert [step for step, *_ in labeled] == [11]
+    # a head that is drawn at random says .3 by luck; log 2 is what it would cost to know nothing, and 1.5 times is more
+    lucky = {"accuracy": [0.5] * 11, "margin": [0.4] * 11}
+    assert told(loss=[0.3, *[0.8] * 10], **lucky) == []
+    assert [step for step, *_ in told(loss=[0.3, *[0.1, 2.9] * 5], **lucky)] == [11]  # 1.5 is twice as much
+
+
 def test_a_divergence_that_buys_nothing_runs_away() -> None:
     kl, flat = np.arange(60) / 4, wobbling(np.zeros(60), 0.1)
     (seen,) = [alarm for alarm in told(kl=kl, reward=flat) if alarm[1] != "kl-burst"]

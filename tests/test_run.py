@@ -69,7 +69,7 @@ def test_to_resume_what_never_began_is_to_begin(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"batch_size": 5}, "was run with batch_size = 4, not 5; resume it with the same settings"),
-        ({"max_steps": 7}, "was run with max_steps = None, not 7"),
+        ({"seed": 7}, "was run with seed = 3, not 7"),
         ({"beta": 0.1}, "was run with beta = None, not 0.1"),
     ],
 )

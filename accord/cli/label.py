@@ -16,7 +16,7 @@ from accord import feedback
 from accord.console import show, status
 from accord.errors import InputError
 from accord.evaluate.options import RowOptions, takes
-from accord.feedback.options import JudgeOptions
+from accord.feedback.options import JudgeOptions, RewardOptions
 from accord.outputs import require_file, save_rows
 from accord.records import Comparison, Prompt, Ranking, Text, Verdict
 
@@ -30,7 +30,16 @@ if TYPE_CHECKING:
 By: TypeAlias = Literal["mean", "dawid-skene", "bradley-terry", "majority"]
 
 
-@takes(JudgeOptions)
+@dataclass(kw_only=True)
+class LabelOptions(RewardOptions, JudgeOptions):
+    """What models that judge are asked, and what functions and servers may take."""
+
+    def __post_init__(self) -> None:
+        RewardOptions.__post_init__(self)
+        JudgeOptions.__post_init__(self)
+
+
+@takes(LabelOptions)
 def label(
     data: str | list[str],
     out: str,
@@ -66,7 +75,7 @@ def label(
         rankings: write a row of completions and ranks for each prompt, with ties, in place of pairs: as a judge that
             ranks puts them, or by how many others each beats in the verdicts on all pairs.
         columns: the data's columns by the names that are read, where they have others: prompt=question,completion=said.
-        options: the fields of `JudgeOptions`, of the models that judge.
+        options: the fields of `LabelOptions`.
 
     Raises:
         InputError: a server cannot be asked, or the budget is spent, and what was answered is kept; no prompt has two
@@ -82,9 +91,13 @@ def label(
     comparisons = comparisons_of(load_samples(data, columns), pairs)
     if not comparisons:
         raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
-    given = options if seed is None else {**options, "seed": seed}
+    asked = LabelOptions(**options)
+    given = {name: value for name, value in options.items() if not name.startswith("reward_")}
+    given |= {} if seed is None else {"seed": seed}
     names = [judge] if isinstance(judge, str) else judge
     judges = feedback.named.judges_named(names, given, journal=f"{out}.journal", agreement=agreement)
+    allowed = list(judges.values())
+    feedback.reward.allow(allowed, asked.reward_timeout, asked.reward_key, insecure=asked.reward_insecure)
     if by is not None and len(judges) == 1:
         raise InputError(f"--by {by} is for several judges, and there is one: name more, or leave it out.")
     if rankings and len(judges) == 1 and isinstance(ranker := judges[names[0]], feedback.ranking.RankingJudge):

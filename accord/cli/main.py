@@ -19,7 +19,7 @@ from typing import Any
 from accord.cli.call import Call, bind, explained, read_words, target_of
 from accord.cli.options import options_of
 from accord.cli.table import COMMANDS, FAMILIES
-from accord.console import legible, said
+from accord.console import legible, said, without_secrets
 from accord.errors import InputError, TrainingStopped, UsersFault
 from accord.interrupts import Interrupted, interruptible
 
@@ -73,12 +73,12 @@ def _told(error: Exception) -> int:
         sentence, code = "something that was read is nested too deeply.", 2
     else:
         sentence, code = f"{type(error).__name__}: {said(error)}; {DEBUG}=1 before the command shows where.", 1
-    print(f"accord: {legible(sentence)}", file=sys.stderr)
+    print(f"accord: {legible(without_secrets(sentence))}", file=sys.stderr)
     if os.environ.get(DEBUG):
         where = "".join(traceback.format_exception(error))
     elif isinstance(error, UsersFault) and error.__cause__ is not None:
         where = _own_lines(error.__cause__)
-    print(legible(where), file=sys.stderr, end="")
+    print(legible(without_secrets(where)), file=sys.stderr, end="")
     return code
 
 

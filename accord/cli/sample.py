@@ -13,6 +13,7 @@ from accord import engine, feedback
 from accord.console import status
 from accord.errors import InputError
 from accord.evaluate.options import AnswerOptions, takes
+from accord.feedback.options import RewardOptions
 from accord.outputs import require_file, save_rows
 from accord.records import Sample, text_to_json
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class SampleOptions(AnswerOptions):
+class SampleOptions(RewardOptions, AnswerOptions):
     """How many samples of each prompt are drawn, and which of them are kept."""
 
     n: int = 1
@@ -40,6 +41,7 @@ class SampleOptions(AnswerOptions):
     """Draw only from the most likely tokens that together have this probability (1: all)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for option, count in (("n", self.n), ("best-of", self.best_of), ("keep", self.keep)):
             if count is not None and count < 1:
                 raise InputError(f"--{option} must be at least 1, not {count}.")
@@ -117,6 +119,7 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
     prompts = encoded(policy, asked.prompts(data), asked)
     score = feedback.named.reward_named(asked.reward, policy) if asked.reward is not None else None
     if score:
+        feedback.reward.allow([score], asked.reward_timeout, asked.reward_key, insecure=asked.reward_insecure)
         feedback.reward.check_prompts(score, prompts)
     samples = sampled(policy, prompts, asked.samples, asked.sampling())
     kept = asked.kept(samples, score(samples).tolist()) if score else [(s, None) for s in samples]

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accord import engine, feedback
+from accord.console import without_secrets
 from accord.errors import InputError
 from accord.evaluate.options import HeldOutOptions, takes
 from accord.evaluate.statistics import bootstrap_mean
 from accord.evaluate.wins import Duels, held_against, judged, standings, warnings
+from accord.feedback.options import RewardOptions
 from accord.outputs import require_folder, save_rows
 from accord.records import EncodedPrompt, Prompt, show
 from accord.results.base import FILE
@@ -26,7 +28,12 @@ SIDE_BY_SIDE = 12
 """Prompts whose answers are kept for people to read."""
 
 
-@takes(HeldOutOptions)
+@dataclass(kw_only=True)
+class ComparedOptions(RewardOptions, HeldOutOptions):
+    """How models answer, and what a judge or a reward may take."""
+
+
+@takes(ComparedOptions)
 def evaluate_models(
     out: str,
     *,
@@ -58,7 +65,7 @@ def evaluate_models(
         reference: the model, of those named, that divergence is measured from.
         reward: a reward whose score of every answer is shown.
         best_of_n: also judge the best of so many answers of the model named by --against, chosen by --reward.
-        options: the fields of `HeldOutOptions`.
+        options: the fields of `ComparedOptions`.
 
     Raises:
         InputError: the options do not fit each other or the data, or files answer different prompts.
@@ -66,13 +73,13 @@ def evaluate_models(
     from accord.evaluate.answers import Answering, Written
 
     require_folder(out, data, models, samples, options, leaves=(FILE, "wins.jsonl"))
-    asked = HeldOutOptions(**options)
+    asked = ComparedOptions(**options)
     if best_of_n and (reward is None or against is None):
         raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
     files = {name: Written(path) for name, path in (samples or {}).items()}
     competitors = Competitors(models or {}, files, against, reference, best_of_n)
     rows = competitors.prompts(data, asked)
-    referee, rewards = _feedback(judge, reward, rows)
+    referee, rewards = _feedback(judge, reward, rows, asked)
     origin = engine.load.load_model(competitors.models[reference], dtype=asked.dtype) if reference else None
     answering = Answering(asked, origin, (referee, *rewards.values()), SIDE_BY_SIDE)
     answered = competitors.answers(answering, rows, rewards.get("reward"))
@@ -80,7 +87,7 @@ def evaluate_models(
         answers.scores.update((name, score(answers.samples)) for name, score in rewards.items())
     duels = judged(referee, answered)
     save_rows(Path(out) / "wins.jsonl", (row for d in duels for row in d.rows()))
-    result = _result("reward" if judge == reward else judge, competitors, answered, duels)
+    result = _result("reward" if judge == reward else without_secrets(judge), competitors, answered, duels)
     return result.model_copy(update={"sampling": asked.drawing() if models else None}).publish(out)
 
 
@@ -160,15 +167,20 @@ class Competitors:
         return answered + [file.answers(name, rows) for name, file in self.files.items()]
 
 
-def _feedback(judge: str, reward: str | None, rows: Sequence[Prompt]) -> tuple[Judge, dict[str, Reward]]:
+def _feedback(
+    judge: str, reward: str | None, rows: Sequence[Prompt], asked: ComparedOptions
+) -> tuple[Judge, dict[str, Reward]]:
     """The judge, and the rewards whose scores are shown: the judge's own where it has any, and --reward."""
     referee = feedback.asking.with_progress(feedback.named.judge_named(judge))
     rewards = (
-        {} if judge == reward or feedback.named.only_compares(referee) else {judge: feedback.named.reward_named(judge)}
+        {}
+        if judge == reward or feedback.named.only_compares(referee)
+        else {without_secrets(judge): feedback.named.reward_named(judge)}
     )
     if reward:
         rewards["reward"] = feedback.named.reward_named(reward)
     readers: list[Judge | Reward] = [referee, *rewards.values()]
+    feedback.reward.allow(readers, asked.reward_timeout, asked.reward_key, insecure=asked.reward_insecure)
     for reader in readers:
         feedback.reward.check_prompts(reader, [EncodedPrompt(row, (), i) for i, row in enumerate(rows)])
     return referee, rewards

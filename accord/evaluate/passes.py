@@ -11,6 +11,7 @@ from accord import engine, feedback
 from accord.errors import InputError
 from accord.evaluate.options import AnswerOptions, takes
 from accord.evaluate.statistics import mean_of
+from accord.feedback.options import RewardOptions
 from accord.outputs import require_folder
 from accord.records import Prompt
 from accord.results.base import FILE, Interval
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
-class LongAnswerOptions(AnswerOptions):
+class LongAnswerOptions(RewardOptions, AnswerOptions):
     """How models answer where they think first."""
 
     max_new_tokens: int = 256
@@ -51,7 +52,7 @@ def evaluate_passes(
         model: a folder, a Hugging Face Hub name, or smollm2.
         models: several models by name, as --models.before base --models.after runs/star/model, or a mapping in YAML.
         n: samples of each prompt.
-        options: the fields of `AnswerOptions`.
+        options: the fields of `LongAnswerOptions`.
 
     Raises:
         InputError: no model is given, or a row lacks what the verifier reads.
@@ -73,12 +74,13 @@ def evaluate_passes(
     return result.publish(out)
 
 
-def _measured(name: str, source: str, rows: list[Prompt], verifier: str, n: int, asked: AnswerOptions) -> PassRow:
+def _measured(name: str, source: str, rows: list[Prompt], verifier: str, n: int, asked: LongAnswerOptions) -> PassRow:
     from accord.evaluate.answers import Answers, encoded, sampled
 
     policy = asked.templated(engine.load.load_model(source, dtype=asked.dtype))
     prompts = encoded(policy, rows, asked)
     reward = feedback.named.reward_named(verifier, policy)
+    feedback.reward.allow([reward], asked.reward_timeout, asked.reward_key, insecure=asked.reward_insecure)
     feedback.reward.check_prompts(reward, prompts)
     answers = Answers(name, sampled(policy, prompts, n, asked.sampling()))
     right = _groups([score >= 1 for score in reward(answers.samples).tolist()], n)

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import inspect
 import json
+import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import torch
 from torch import Tensor
 
 from accord.console import without_secrets
-from accord.errors import InputError, require_address, users_code
+from accord.errors import InputError, UsersFault, require_address, users_code
 from accord.feedback.reward import describe, excerpt, finite, lacking, number, unsampled
+from accord.limits import OutOfTime, within
+from accord.prompting.server import key_for, require_private
 from accord.records import Comparison, Prompt, Sample, Text, Verdict, text_to_json
 
 MOST_ANSWERED = 2**26
 """Bytes of a server's answer."""
+LONGEST = 600.0
+"""Seconds that a call of a function may take, unless more are given."""
 
 _TAKEN = (
     "prompt", "prompts", "completion", "completions", "completion_ids", "firsts", "seconds", "trainer_state",
@@ -44,6 +52,7 @@ class _Function:
 
     def __init__(self, function: Callable[..., Any], name: str = "") -> None:
         self.function = function
+        self.timeout = LONGEST
         self.name = name or getattr(function, "__name__", type(function).__name__)
         parameters = signature_of(function, str(self)).values()
         self.takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -70,17 +79,57 @@ class _Function:
             self.check(sample.prompt, sample.row)
         every = columns_of(samples) | {"prompts": prompts_of(samples)} | arguments
         known = {name: v for name, v in every.items() if self.takes_all or name in self.names}
-        with users_code(f"{self}, for {describe(samples, 0)}{' and others' * (len(samples) > 1)},"):
+        what = f"{self}, for {describe(samples, 0)}{' and others' * (len(samples) > 1)},"
+        # What it prints is for the person watching: standard output may be read by a program.
+        with in_time(what, self.timeout), users_code(what), redirect_stdout(sys.stderr), within(self.timeout):
             result = self.function(**known)
-            if inspect.iscoroutine(result):  # awaited in a thread of its own, as a notebook's own loop may be running
-                with ThreadPoolExecutor(1) as thread:
-                    result = thread.submit(asyncio.run, result).result()
+            if inspect.iscoroutine(result):
+                result = awaited(result, self.timeout)
             values = list(result) if isinstance(result, Iterable) else None
         if values is None:
             raise InputError(
                 f"{self} returned {excerpt(repr(result))}; let it return a list of one value for each completion"
             )
         return values
+
+
+@contextmanager
+def in_time(what: str, seconds: float) -> Iterator[None]:
+    """Raise UsersFault, which says so, where the user's code in the block failed for want of time."""
+    try:
+        yield
+    except UsersFault as fault:
+        if not isinstance(fault.__cause__, OutOfTime):
+            raise
+        remedy = "mend it, or give it longer by --reward-timeout"
+        raise UsersFault(f"{what} takes more than {seconds:g} seconds; {remedy}") from fault.__cause__
+
+
+def awaited(coroutine: Coroutine[Any, Any, Any], seconds: float) -> Any:
+    """What a coroutine returns, in a thread of its own, as a notebook's own loop may be running; OutOfTime if late.
+
+    The thread is left behind then, as one that never awaits cannot be ended.
+    """
+    ended: list[tuple[bool, Any]] = []
+
+    async def limited() -> Any:
+        return await asyncio.wait_for(coroutine, seconds)
+
+    def run() -> None:
+        try:
+            ended.append((True, asyncio.run(limited())))
+        except BaseException as error:
+            ended.append((False, error))
+
+    begun = time.monotonic()
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds + 1)
+    if ended and ended[0][0]:
+        return ended[0][1]
+    if time.monotonic() - begun >= seconds:
+        raise OutOfTime(f"it takes more than {seconds:g} seconds") from (ended[0][1] if ended else None)
+    raise ended[0][1]
 
 
 def signature_of(function: Callable[..., Any], name: str) -> Mapping[str, inspect.Parameter]:
@@ -174,19 +223,44 @@ class RemoteReward:
     It is sent `{"prompts": [...], "completions": [...], "columns": {name: [...]}}` by POST, with the lists that
     `FunctionReward` gives a function, and answers `{"rewards": [...]}`, a number for each completion. A server that
     cannot be reached, takes longer than `timeout` seconds, or answers with a status of 5xx is asked again up to
-    `retries` times, after 1, 2, 4, ... seconds.
+    `retries` times, after 1, 2, 4, ... seconds. A user and a password in the URL are sent as HTTP's basic
+    authentication has it, and neither they nor the query are in any message.
 
     Raises InputError, naming the server, where it gives no such answer, and the row where that is not a finite number.
     """
 
     def __init__(self, url: str, timeout: float = 60.0, retries: int = 2) -> None:
         if not url.startswith(("http://", "https://")):
-            raise InputError(f"a reward's server is reached by http:// or https://, not by {url}")
+            raise InputError(f"a reward's server is reached by http:// or https://, not by {without_secrets(url)}")
         require_address(url, without_secrets(url))
         if not timeout > 0 or retries < 0:
             raise InputError(f"timeout must be positive and retries not negative, not {timeout} and {retries}")
-        self.url, self.timeout, self.retries = url, timeout, retries
-        self.name = url
+        parts = urlsplit(url)
+        self.url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        self.timeout, self.retries = timeout, retries
+        self.name = without_secrets(url)
+        self.secret = ""
+        """What it is sent as its authorization."""
+        if "@" in parts.netloc:
+            user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+            self.secret = f"Basic {base64.b64encode(user.encode()).decode()}"
+
+    def authorize(self, key: str | None, *, insecure: bool) -> None:
+        """Send the key that an environment variable holds; InputError where it may not be sent there."""
+        if key is not None:
+            options = ("--reward-key", "--reward-insecure")
+            self.secret = f"Bearer {key_for(self.url, key, insecure=insecure, options=options)}"
+        elif self.secret:
+            require_private(self.url, "the password", insecure=insecure, option="--reward-insecure")
+
+    def __str__(self) -> str:
+        return self.name
+
+    def masked(self, text: str) -> str:
+        """A text that may quote what the server was sent, without its secrets."""
+        for secret in (self.secret.partition(" ")[2], urlsplit(self.url).query):
+            text = text.replace(secret, "***") if secret else text
+        return text
 
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
         if not samples:
@@ -195,16 +269,18 @@ class RemoteReward:
         try:
             sent = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         except (TypeError, ValueError) as error:
-            raise InputError(f"a column cannot be sent to {self.url} as JSON ({error}); remove it") from None
+            raise InputError(f"a column cannot be sent to {self} as JSON ({error}); remove it") from None
         answer = self._asked(sent)
         rewards = answer.get("rewards") if isinstance(answer, dict) else None
         if not isinstance(rewards, list):
-            raise InputError(f'{self.url} must answer {{"rewards": [...]}}, not {excerpt(json.dumps(answer))}')
-        return finite(rewards, samples, self.url)
+            raise InputError(f'{self} must answer {{"rewards": [...]}}, not {excerpt(self.masked(json.dumps(answer)))}')
+        return finite(rewards, samples, str(self))
 
     def _asked(self, sent: bytes) -> Any:
         """What the server answers, as JSON has it, after as many attempts as that takes."""
         request = urllib.request.Request(self.url, sent, {"Content-Type": "application/json"}, method="POST")
+        if self.secret:
+            request.add_unredirected_header("Authorization", self.secret)  # for this server alone
         for attempt in range(self.retries + 1):
             if attempt:
                 time.sleep(2 ** (attempt - 1))
@@ -221,8 +297,8 @@ class RemoteReward:
                 try:
                     return json.loads(text)
                 except (ValueError, RecursionError):
-                    raise InputError(f"{self.url} answered {excerpt(repr(text))}, which is not JSON") from None
-        raise InputError(f"{self.url} {fault}; see that the server runs there and takes such requests")
+                    raise InputError(f"{self} answered {excerpt(self.masked(repr(text)))}, which is not JSON") from None
+        raise InputError(f"{self} {self.masked(fault)}; see that the server runs there and takes such requests")
 
     def _read(self, response: HTTPResponse) -> bytes:
         """The answer, as long as it comes in time and has an end: TimeoutError, or InputError, where not."""
@@ -231,7 +307,7 @@ class RemoteReward:
             parts.append(part)
             size += len(part)
             if size > MOST_ANSWERED:
-                raise InputError(f"{self.url} answered more than {MOST_ANSWERED:,} bytes, which are no rewards")
+                raise InputError(f"{self} answered more than {MOST_ANSWERED:,} bytes, which are no rewards")
             if time.monotonic() - begun > self.timeout:
                 raise TimeoutError(f"the answer takes more than {self.timeout:g} seconds")
         if response.length:  # read1 does not say that what was announced is missing

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from accord.console import without_secrets
 from accord.data.load import load_data
 from accord.data.readers import reader_of
 from accord.engine.config import TemplateOptions
@@ -265,9 +266,10 @@ def imported(name: str) -> Any:
 
 
 def _weighted(names: Sequence[str], weights: Sequence[tuple[float, Reward]], where: str) -> Combined:
+    names = [without_secrets(name) for name in names]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise InputError(f"{twice} stands twice in {where}; give it one weight")
+        raise InputError(f"{twice} stands twice in {without_secrets(where)}; give it one weight")
     return weighted(dict(zip(names, weights, strict=True)))
 
 

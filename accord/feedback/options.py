@@ -24,7 +24,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic import dataclasses as checked
 
-from accord.engine.config import TemplateOptions
+from accord.engine.config import TemplateOptions, require_positive
 from accord.errors import InputError
 from accord.feedback.constitution import read_constitution
 from accord.feedback.formula import AI
@@ -55,6 +55,23 @@ class JudgeOptions(TemplateOptions, LimitOptions):
             raise InputError(f"a judge's reasoning is so many tokens, 0 for none, not {self.reasoning}")
         if self.principles_per_comparison is not None and self.principles_per_comparison < 1:
             raise InputError(f"principles_per_comparison must be positive, not {self.principles_per_comparison}")
+
+
+@dataclass(kw_only=True)
+class RewardOptions:
+    """What functions of one's own and servers that give rewards may take, and be sent."""
+
+    reward_timeout: float | None = None
+    """Seconds that a function of your own, or a server, has for a call; 600 for functions and 60 for servers unless
+    given."""
+    reward_key: str | None = None
+    """The environment variable that holds the key of the server that gives rewards."""
+    reward_insecure: bool = False
+    """Send that key, or the password in a URL, as plain text (http) to another machine."""
+
+    def __post_init__(self) -> None:
+        if self.reward_timeout is not None:
+            require_positive(reward_timeout=self.reward_timeout)
 
 
 @checked.dataclass(kw_only=True, frozen=True, config=ConfigDict(extra="forbid"))

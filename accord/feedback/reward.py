@@ -56,6 +56,22 @@ def at_step(feedback: object, step: int) -> None:
             part.step = step
 
 
+def allow(feedback: Sequence[object], seconds: float | None, key: str | None = None, *, insecure: bool = False) -> None:
+    """Give functions and servers so many seconds for a call, and the server the key in an environment variable.
+
+    Raises InputError where the key may not be sent there, or there is no server, or more than one, to send it to.
+    """
+    parts = [part for each in feedback for part in _parts(each)]
+    for part in parts:
+        if seconds is not None and hasattr(part, "timeout"):
+            part.timeout = seconds
+    servers = [part for part in parts if hasattr(part, "authorize")]
+    if key is not None and (count := len({server.name for server in servers})) != 1:
+        raise InputError(f"--reward-key {key} is for the server that gives rewards, and here are {count or 'none'}")
+    for server in servers:
+        server.authorize(key, insecure=insecure)
+
+
 def logged(feedback: object) -> dict[str, float]:
     """What functions logged in their last call, by name."""
     return {name: value for part in _parts(feedback) for name, value in getattr(part, "logged", {}).items()}

@@ -88,12 +88,14 @@ class OnlineMethod(Method, SamplingConfig, ABC):
         def learner(run: Run) -> Learner:
             prompts, held_out = asked.divide(run, encode)
             scorer = scorer_for(policy)
+            feedback.reward.allow([scorer], given.reward_timeout, given.reward_key, insecure=given.reward_insecure)
             self.check(scorer, prompts)
             made = self.learner(policy, scorer)
             if held_out:
                 return made.learn_from(prompts, asked.hold_out(run, made, policy, held_out))
             answered = prompts if steps_sample else ()
-            watch = make_watch(run, given, self, policy, trained=(p.tokens for p in prompts), prompts=answered)
+            trained = (p.tokens for p in prompts)
+            watch = make_watch(run, given, self, policy, trained=trained, prompts=answered, is_rewarded=True)
             return made.learn_from(prompts, watch)
 
         return train(learner, self, policy, out, given, on_step, data=rows, **source)

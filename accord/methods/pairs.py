@@ -230,6 +230,8 @@ class PairwiseLearner(Learner):
         if pairs:
             packs = engine.pack(pairs, method.tokens_per_pass, self.policy.device)
             numbers |= optimizer.update(step, engine.LossTerm(self.objective, packs, "tree"))
+            if self.speaker is self.policy:  # whose samples then have log(pi / ref) of mean KL
+                numbers["kl"] = (numbers["chosen_reward"] + numbers["rejected_reward"]) / 2 / method.strength
         return rollout.result(numbers)
 
 

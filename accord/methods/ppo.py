@@ -113,7 +113,8 @@ class PPOLearner(GradientLearner):
         return {"kl_coefficient": self.kl_coefficient}
 
     def restore(self, state: Mapping[str, Any], *_: Any) -> None:
-        self.kl_coefficient = state.get("kl_coefficient", self.kl_coefficient)
+        if self.method.kl_target is not None:  # else it may have been changed
+            self.kl_coefficient = state.get("kl_coefficient", self.kl_coefficient)
 
     def learn(self, step: int, rollout: Rollout, optimizer: Optimizer) -> dict[str, float]:
         row = {"kl_coefficient": self.kl_coefficient} | super().learn(step, rollout, optimizer)

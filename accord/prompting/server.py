@@ -23,6 +23,35 @@ LARGEST = 64 << 20
 """Bytes of a reply."""
 
 
+def key_for(url: str, name: str, *, insecure: bool, options: tuple[str, str] = ("--key", "--insecure")) -> str:
+    """The key that the server at a URL is sent: what the environment variable of that name holds.
+
+    Raises InputError, which names the options, where it is OpenAI's and the server another, or not set, or would go to
+    another machine as plain text.
+    """
+    shown = without_secrets(url)
+    if name == OPENAI_KEY and urlsplit(url).hostname != "api.openai.com":
+        raise InputError(
+            f"{OPENAI_KEY} is for api.openai.com, and {shown} is another server: name its own by {options[0]}."
+        )
+    if not os.environ.get(name):
+        raise InputError(
+            f"there is no environment variable {name}, which {options[0]} names: set it to the server's key."
+        )
+    require_private(url, f"the key in {name}", insecure=insecure, option=options[1])
+    return os.environ[name]
+
+
+def require_private(url: str, secret: str, *, insecure: bool, option: str = "--insecure") -> None:
+    """Raise InputError where a secret would go to another machine as plain text, unless that is said to be wanted."""
+    parts = urlsplit(url)
+    is_here = parts.hostname in ("localhost", "::1") or re.fullmatch(r"127(\.\d+){3}", str(parts.hostname))
+    if parts.scheme == "http" and not (is_here or insecure):
+        raise InputError(
+            f"{without_secrets(url)} would be sent {secret} as plain text, for all to read: use https, or {option}."
+        )
+
+
 @dataclass(frozen=True)
 class Server:
     """An OpenAI-compatible server, by its base URL, whose path is /v1 unless given.
@@ -62,19 +91,9 @@ class Server:
         is_openai = parts.hostname == "api.openai.com"
         if self.key is None and not is_openai:
             return "none"
-        name = self.key or OPENAI_KEY
-        if name == OPENAI_KEY and not is_openai:
-            raise InputError(
-                f"{OPENAI_KEY} is for api.openai.com, and {self} is another server: name its own by --key."
-            )
-        if self.key is not None and not os.environ.get(name):
-            raise InputError(f"there is no environment variable {name}, which --key names: set it to the server's key.")
-        is_here = parts.hostname in ("localhost", "::1") or re.fullmatch(r"127(\.\d+){3}", str(parts.hostname))
-        if parts.scheme == "http" and not (is_here or self.insecure):
-            raise InputError(
-                f"{self} would be sent the key in {name} as plain text, for all to read: use https, or --insecure."
-            )
-        return os.environ.get(name) or "none"
+        if self.key is None and not os.environ.get(OPENAI_KEY):
+            return "none"
+        return key_for(self.url, self.key or OPENAI_KEY, insecure=self.insecure)
 
     def __str__(self) -> str:
         return without_secrets(self.url)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from accord.console import legible
 from accord.report.captions import in_a_sentence, metric_for
 from accord.report.figures import Mark
 from accord.report.folder import RunFiles
@@ -49,7 +50,7 @@ def stage_alarms(stage: str, run: RunFiles, measured: Collection[str]) -> StageA
         return None
     kinds: dict[str, list[Json]] = {}
     for row in run.alarms:
-        kinds.setdefault(str(row.get("alarm") or "alarm"), []).append(row)
+        kinds.setdefault(legible(str(row.get("alarm") or "alarm")), []).append(row)
     alarms = []
     for index, (name, rows) in enumerate(kinds.items(), start=1):
         steps = [_finite(row.get("step")) or 0.0 for row in rows]

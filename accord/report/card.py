@@ -127,7 +127,7 @@ def _card(run: Path, model: Path, files: RunFiles, method: str) -> str:
     sections = {
         "Data": [*_data(run, files.settings), *([f"- {read}"] if read else []), *_left_out(run)],
         "Method": [fenced(method.strip(), "text")] if method.strip() else [],
-        "Settings": [fenced(_settings(files.settings), "yaml")],
+        "Settings": [fenced(_settings(files.settings), "yaml"), *_changes(files)],
         "Results": list(_results(files)),
         "Alarms": [_alarm(row) for row in files.alarms or []] or ["None."],
         "Use": [fenced(_use(model, labels).rstrip(), "python")],
@@ -190,6 +190,11 @@ def _left_out(run: Path) -> Iterator[str]:
 def _settings(settings: Json) -> str:
     kept = {name: public(value) for name, value in settings.items() if name != "command" and value is not None}
     return yaml.safe_dump(kept, sort_keys=False, width=100).rstrip()
+
+
+def _changes(files: RunFiles) -> Iterator[str]:
+    for step, name, before, after in files.changes:
+        yield f"\nAfter step {step} {code(name)} was changed from {code(public(before))} to {code(public(after))}."
 
 
 def _results(files: RunFiles) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 
 from accord import results
-from accord.console import status
+from accord.console import legible, status
 from accord.errors import InputError
 from accord.files import changed, parse_json, parse_yaml
 from accord.report.captions import HELD_OUT
@@ -46,9 +46,13 @@ _EVALUATIONS = {
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of one run's folder; `alarms` is None where none were listening."""
+    """The files of one run's folder; `alarms` is None where none were listening.
+
+    `history` says which settings were others up to which step.
+    """
 
     settings: Json = field(default_factory=dict)
+    history: list[Json] = field(default_factory=list)
     environment: Json = field(default_factory=dict)
     metrics: list[Json] = field(default_factory=list)
     samples: list[Json] = field(default_factory=list)
@@ -58,9 +62,19 @@ class RunFiles:
 
     @property
     def steps(self) -> int:
-        """How many steps have a row; what rows held out were measured before the first is none."""
-        before = (row["step"] == 0 and any(name.startswith(HELD_OUT) for name in row) for row in self.metrics)
+        """How many steps have a row; what was measured before the first is none."""
+        known = (HELD_OUT, "watched")
+        before = (row["step"] == 0 and any(name.startswith(known) for name in row) for row in self.metrics)
         return len(self.metrics) - sum(before)
+
+    @property
+    def changes(self) -> list[tuple[str, str, Any, Any]]:
+        """The settings that were changed as the run went on: after how many steps, which, from what and to what."""
+        found = []
+        for entry in self.history:
+            before, after = (part if isinstance(part := entry.get(end), dict) else {} for end in ("from", "to"))
+            found += [(f"{entry.get('step')}", str(name), before.get(name), after[name]) for name in after]
+        return found
 
     @property
     def seconds(self) -> float | None:
@@ -131,8 +145,11 @@ def read_stage(folder: Path) -> StageRecord:
     """What one run left in its folder, called as the folder is; a line says where it is not as it was at its end."""
     if file := changed(folder):
         status(f"{folder / file} is not as it was when the run ended: what is shown of it may be wrong.")
+    settings = _read_mapping(folder / "config.yaml", parse_yaml, "a YAML mapping of settings")
+    history = settings.pop("history", None)
     run = RunFiles(
-        settings=_read_mapping(folder / "config.yaml", parse_yaml, "a YAML mapping of settings"),
+        settings=settings,
+        history=[entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else [],
         environment=_read_json(folder / "environment.json"),
         metrics=_latest(_read_rows(folder / "metrics.jsonl")),
         samples=_read_rows(folder / "samples.jsonl"),
@@ -140,7 +157,7 @@ def read_stage(folder: Path) -> StageRecord:
         alarms=_read_rows(folder / "alarms.jsonl") if (folder / "alarms.jsonl").is_file() else None,
         best=_read_json(folder / "best.json"),
     )
-    return StageRecord(folder.resolve().name, str(run.settings.get("command") or ""), run)
+    return StageRecord(legible(folder.resolve().name), legible(str(run.settings.get("command") or "")), run)
 
 
 def read_pipeline(folder: Path) -> Story:
@@ -161,9 +178,11 @@ def read_pipeline(folder: Path) -> Story:
             option: tuple(map(str, value)) if isinstance(value, list) else (str(value),)
             for option, value in stage.get("inputs", {}).items()
         }
-        stages.append(StageRecord(stage["name"], command, left.run, status, seconds, inputs))
+        stages.append(StageRecord(legible(stage["name"]), legible(command), left.run, status, seconds, inputs))
     title = pipeline.get("name") or folder.resolve().name
-    return Story(str(title), str(pipeline.get("description") or ""), _seconds(pipeline), tuple(stages), True, folder)
+    return Story(
+        legible(str(title)), str(pipeline.get("description") or ""), _seconds(pipeline), tuple(stages), True, folder
+    )
 
 
 def _seconds(told: Json) -> float | None:
@@ -202,11 +221,12 @@ def _read_mapping(path: Path, parse: Callable[[str], Any], what: str) -> Json:
 
 
 def _mapping(text: str, parse: Callable[[str], Any]) -> Json | None:
+    """What a text says by names, whose characters are all to be seen; None where it says nothing by names."""
     try:
         value = parse(text)
     except (ValueError, RecursionError, yaml.YAMLError):
         return None
-    return value if isinstance(value, dict) else None
+    return {legible(str(name)): inner for name, inner in value.items()} if isinstance(value, dict) else None
 
 
 def _read_rows(path: Path) -> list[Json]:

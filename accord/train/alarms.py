@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import log
 from typing import Any, TypeAlias
 
 from accord.errors import InputError, nearest
@@ -73,7 +74,11 @@ def chosen(names: str | None) -> tuple[str, ...]:
 WINDOWS = (4, 8, 16, 32)
 """Measurements in the means that a peak of the watched measure is looked for in."""
 RECENT = 10
-"""Rows that a jump stands out from, and in which nothing told samples apart."""
+"""Rows that a jump stands out from, in which nothing told samples apart, and through which a loss that rose stays."""
+SOON = 3
+"""Rows in which a young run may go wrong: what it was before them is its start."""
+FAR = 10.0
+"""Nats within so few rows that no step can justify: the best of n samples is log n - 1 + 1/n away, of 60,000 as far."""
 BEYOND, CLEARLY = 3.0, 5.5
 """z of a change that is beyond noise, and of one that is beyond the noise of a whole run's search."""
 
@@ -155,24 +160,102 @@ def repetition(history: History) -> str | None:
 
 @advising("raise the KL coefficient, lower the learning rate, or stop earlier")
 def entropy_collapse(history: History) -> str | None:
-    """The policy's entropy is a fifth of what it was."""
-    before, after, _ = grown(history.of("entropy")[0])
-    if before > 0 and after <= 0.2 * before:
-        return f"the entropy fell from {before:.3g} to {after:.3g} nats a token: the samples become alike"
-    return None
+    """The policy's entropy is a fifth of what it was; in a young run, twice on end a twentieth."""
+    (entropy,) = history.of("entropy")
+    before, after, _ = grown(entropy)
+    fallen = before > 0 and after <= 0.2 * before
+    if not fallen and len(entropy) >= SOON:
+        before, after = float(entropy[: -SOON + 1][:ENDS].mean()), float(entropy[-SOON + 1 :].max())
+        fallen = before > 0 and after <= 0.05 * before
+    if not fallen:
+        return None
+    return f"the entropy fell from {before:.3g} to {after:.3g} nats a token: the samples become alike"
+
+
+@advising("lower the learning rate, or warm up longer; where something is watched, best/ is the model from before")
+def collapse(history: History) -> str | None:
+    """Samples are no answers any more: they do not end, are a fifth as long, or are worth far less, all of a sudden.
+
+    Lengths count three times on end, and where the reward did not rise; what samples are worth counts twice, and by
+    more than the most that samples of one step were apart.
+    """
+    (ended,), (spread,) = history.of("ended"), history.of("reward_std")
+    if len(ended) > 1 and (before := float(ended[:-1][:ENDS].mean())) >= 0.8 and ended[-1] <= 0.1:
+        return f"{ended[-1]:.0%} of the samples end, where {before:.0%} did: the others are cut"
+    paid, length = history.of("reward", "length")
+    if len(length) > SOON:
+        before, after = float(length[:-SOON][:ENDS].mean()), float(length[-SOON:].max())
+        if after <= 0.2 * before and paid[-SOON:].mean() <= paid[:-SOON][:ENDS].mean():
+            return f"the samples shrank from {before:.3g} to {after:.3g} tokens, and their reward did not rise"
+    (reward,) = history.of("reward")
+    if len(reward) < RECENT + 2 or not len(spread):
+        return None
+    good, now = reward[-RECENT - 2 : -2], float(reward[-2:].max())
+    fall = float(good.mean()) - now
+    if z(fall, noise(good), RECENT, 1) < CLEARLY or fall < spread.max():
+        return None
+    return f"the reward fell from {good.mean():.3g}, the mean of {RECENT} steps, to {now:.3g} at most in the two since"
 
 
 @advising("lower the learning rate, the updates of a step or max_grad_norm; go on from a checkpoint before it")
 def kl_burst(history: History) -> str | None:
-    """The divergence is twice the most of the ten steps before, by more than a nat and beyond noise."""
-    (kl,) = history.of("kl")
-    if len(kl) <= RECENT:
+    """The divergence is twice the most of the ten steps before, by more than a nat and beyond noise.
+
+    In a young run it is twice what it was three steps ago, by more nats than any step can justify.
+    """
+    name = "kl" if "kl" in history else "teacher_kl"
+    (kl,) = history.of(name)
+    if len(kl) > RECENT:
+        before, least = kl[-1 - RECENT : -1], max(1.0, CLEARLY * noise(kl[-1 - RECENT : -1]))
+        when = f"in the {RECENT} steps before"
+    elif len(kl) > 1 and name == "kl":  # which is 0 at the start, so that even the first step stands out from it
+        before, least, when = kl[: max(1, len(kl) - SOON)], FAR, "at the start"
+    else:
         return None
-    before, now = kl[-1 - RECENT : -1], kl[-1]
     most = float(before.max())
-    if now - most < max(most, 1.0, CLEARLY * noise(before)):
+    if kl[-1] - most < max(most, least):
         return None
-    return f"the divergence jumped to {now:.3g} nats from at most {most:.3g} in the {RECENT} steps before"
+    return f"the divergence jumped to {kl[-1]:.3g} nats from at most {most:.3g} {when}"
+
+
+@advising("lower the learning rate, or max_grad_norm; warm up longer; go on from a checkpoint before it")
+def loss_rise(history: History) -> str | None:
+    """What is learned costs more than it did, in each of ten rows: by a quarter, and beyond noise.
+
+    It is compared with the first row, before any update, and with the lowest mean of ten rows. Where samples are
+    rewarded a loss need not fall, and each round of a method has a start of its own.
+    """
+    if "reward" in history:
+        return None
+    rounds, loss = history.of("round", "loss")
+    loss = loss[rounds == rounds[-1]] if len(rounds) else history.of("loss")[0]
+    if len(loss) <= RECENT:
+        return None
+    start, now, mean = float(loss[0]), loss[-RECENT:], float(loss[-RECENT:].mean())
+    if "accuracy" in history or "chosen_reward" in history:
+        start = max(start, knowing_nothing(history))
+        risen = mean >= 2 * start or (mean >= 1.5 * start and now.min() > start)
+    else:
+        risen = now.min() > start and mean >= 1.25 * start and z(mean - start, noise(now), RECENT, 1) >= CLEARLY
+    if start > 0 and risen:
+        return f"the loss rose from {start:.3g} at the start to {mean:.3g}, the mean of {RECENT} steps, and stays there"
+    lowest = moving(loss[:-RECENT], RECENT)
+    if not len(lowest):
+        return None
+    at = int(lowest.argmin())
+    low, spread = float(lowest[at]), max(noise(now), noise(loss[at : at + RECENT]))
+    if now.min() <= low or mean < 1.25 * low or z(mean - low, spread, RECENT, RECENT) < CLEARLY:
+        return None
+    return f"the loss rose from {low:.3g} to {mean:.3g}, means of {RECENT} steps, and stays there"
+
+
+def knowing_nothing(history: History) -> float:
+    """What a model that knows nothing yet costs, without noise: in pairs log 2; 0 where the first row says it.
+
+    A policy that is its own reference has margins, or implicit rewards, of exactly 0 there.
+    """
+    known = [column[0] for column in history.of("margin") + history.of("chosen_reward") if len(column)]
+    return 0.0 if 0 in known else log(2)
 
 
 @advising("stop: the distance buys nothing more; raise the KL coefficient, or give a kl_target where there is one")

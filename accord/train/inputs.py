@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accord.console import without_secrets
 from accord.files import read_sums, sha256_of
 from accord.records import Row, row_to_json
 
@@ -101,7 +102,7 @@ def environment(settings: Mapping[str, Any]) -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "versions": versions,
         "seed": settings.get("seed"),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *map(without_secrets, sys.argv[1:])],
         "git": _commit(),
     }
 

@@ -165,6 +165,10 @@ def train(
         learner = make_learner(run)
         optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
         step, watch = restore(run, learner, optimizer), learner.watch
+        if step > learner.total:
+            raise InputError(
+                f"{run.folder} has gone {step} steps already, and is to end after {learner.total}: let it go further."
+            )
         run.begin(step, learner.total, read_as(learner.items))
         if watch:
             watch.restore(read_metrics(run.folder))
@@ -211,12 +215,12 @@ class Saving:
         """Whether one is due after a step, counted from 1."""
         return step % self.every == 0 or time.monotonic() - self.since >= self.seconds
 
-    def __call__(self, step: int) -> None:
-        """Save what there is after so many steps; TrainingStopped where it is not finite."""
+    def __call__(self, step: int, *, is_stop: bool = False) -> None:
+        """Save what there is after so many steps, perhaps as the run stops itself; TrainingStopped if not finite."""
         self.optimizer.require_finite(step)
         if self.learner.watch:
             self.learner.watch.save()
-        state = self.learner.state() | {"rows": self.run.keep_rows(step)}
+        state = self.learner.state() | {"rows": self.run.keep_rows(step), STOP: is_stop}
         engine.checkpoint.save(self.run.folder / "checkpoints", step, self.optimizer, state)
         self.since = time.monotonic()
 
@@ -225,9 +229,9 @@ class Saving:
         """A step that stops itself is saved as it was before; TrainingStopped where there is not enough memory."""
         try:
             yield
-        except (TrainingStopped, InputError):  # a reward of the user's may fail late too
+        except (TrainingStopped, InputError) as error:  # a reward of the user's may fail late too
             with suppress(TrainingStopped):  # there is nothing finite to save, and that is why
-                self(self.step)
+                self(self.step, is_stop=isinstance(error, TrainingStopped))
             raise
         except RuntimeError as error:
             if (remedy := engine.plan.out_of_memory(error, self.learner.method)) is None:
@@ -235,6 +239,8 @@ class Saving:
             raise TrainingStopped(f"step {self.step + 1}: {remedy}.") from error
 
 
+STOP = "stopped"
+"""The part of a checkpoint's state that says whether it was saved as the run stopped itself."""
 LAST_GOOD = "last-good"
 """The folder of the model that a run leaves which stopped itself."""
 
@@ -253,13 +259,15 @@ def leaving_last_good(run: Run, model: Model, optimizer: Optimizer) -> Iterator[
                 raise stopped from None
             engine.checkpoint.load(saved[-1], optimizer)
         left = model.save(run.folder / LAST_GOOD, run.save_dtype)
-        raise TrainingStopped(f"{stopped} The model as it was before is {left}.") from stopped
+        on = "--resume goes on, from before that with a lower --learning-rate"
+        raise TrainingStopped(f"{stopped} The model as it was before is {left}. {on}.") from stopped
 
 
 def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
     """The steps that are done already, with everything as it was after them; 0 where there is nothing to go on from.
 
-    What is damaged is stepped over. Raises InputError where nothing before it is whole.
+    What is damaged is stepped over. So is what was saved as the run stopped itself, where its steps are others now: it
+    is finite, but what the steps until then had made of it. Raises InputError where nothing before is whole.
     """
     saved = engine.checkpoint.checkpoints(run.folder / "checkpoints") if run.resumed else []
     why = ""
@@ -271,10 +279,14 @@ def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
             run.print(f"{error}: {checkpoint.name} is stepped over.")
             why = why or str(error)
             continue
+        if known["state"].pop(STOP, False) and run.is_retuned:
+            run.print(f"{checkpoint.name} is of when the run stopped itself: it goes on from before that.")
+            shutil.rmtree(checkpoint)
+            continue
         step, state = engine.checkpoint.load(checkpoint, optimizer, known)
         learner.restore(state, run, optimizer)
         return step
-    if saved:
+    if why:
         raise InputError(
             f"{why}, and nothing before it can be gone on from: restore it, delete {run.folder / 'checkpoints'} to "
             "begin anew, or choose another --out."

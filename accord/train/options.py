@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from accord.console import without_secrets
 from accord.data.columns import written
 from accord.data.mix import called
 from accord.engine.config import TrainingConfig
@@ -24,7 +26,8 @@ class RunOptions:
     columns: dict[str, str] | None = None
     """The data's columns by the names that are read, where they have others: prompt=question,chosen=best.text."""
     resume: bool = False
-    """Go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit."""
+    """Go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit, unless settings
+    that may change (docs/trust.md), such as the learning rate, are others now."""
     save_every: int = 50
     """Steps between checkpoints."""
     save_minutes: float | None = None
@@ -77,6 +80,18 @@ class PolicyOptions(RunOptions):
     """Steps between measurements; 5 unless given, and 1 for methods whose steps have samples."""
     watch_tokens: int | None = None
     """An answer for the measure is cut after so many tokens; 64 unless given, or the method's max_new_tokens."""
+    reward_timeout: float | None = None
+    """Seconds that a function of your own, or a server, has for a call, as reward, judge or watch; 600 for functions
+    and 60 for servers unless given."""
+    reward_key: str | None = None
+    """The environment variable that holds the key of the server that gives rewards, or of one that watches rows."""
+    reward_insecure: bool = False
+    """Send that key, or the password in a URL, as plain text (http) to another machine."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reward_timeout is not None and not 0 < self.reward_timeout < math.inf:
+            raise InputError(f"reward_timeout must be positive and finite, not {self.reward_timeout}.")
 
     def settings(self) -> dict[str, Any]:
         watched = {name: value for name, value in vars(self).items() if name.startswith("watch")}
@@ -174,7 +189,25 @@ def describe(method: TrainingConfig, options: RunOptions, **given: Any) -> dict[
     """Every setting of a run, for its folder; data given as rows are named by their number and type."""
     command = {"command": getattr(method, "command", "") or type(method).__name__}
     own = {field.name: getattr(method, field.name) for field in fields(method)}
-    return command | {k: named(v) for k, v in (given | options.settings()).items()} | own
+    return command | redacted({k: named(v) for k, v in (given | options.settings()).items()} | own)
+
+
+URL_DIGEST = "_url_sha256"
+"""What the name of the digest of a setting's URLs ends with, where some of them is not to be written down."""
+
+
+def redacted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without the users, passwords and queries of URLs; of such a setting the beginning of a digest.
+
+    By it a run that goes on tells whether they are the same; 32 bits are too few to find them by.
+    """
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        shown = without_secrets(value) if isinstance(value, str) else value
+        found[name] = shown
+        if shown != value:
+            found[name + URL_DIGEST] = hashlib.sha256(value.encode()).hexdigest()[:8]
+    return found
 
 
 def named(value: Any) -> str | int | float | None:

@@ -1,6 +1,6 @@
 """A run's folder: what was asked, every step as it happened, samples, checkpoints, the model, the report.
 
-config.yaml         every setting, resolved
+config.yaml         every setting, resolved, and those that were changed as the run went on
 metrics.jsonl       a row a step
 left_out.jsonl      rows that were not trained on, and why
 samples.jsonl       prompts and completions as training went on
@@ -38,13 +38,22 @@ from accord.locks import alone_in
 from accord.outputs import may_overwrite, require_outside
 from accord.train.alarms import Alarms, chosen
 from accord.train.inputs import environment
+from accord.train.options import URL_DIGEST, redacted
 from accord.train.track import DEFAULT, Tracking, services
 
 if TYPE_CHECKING:
     import torch
 
-MAY_CHANGE = {"tokens_per_pass", "activation_checkpointing", "return_freed_memory", "offload_reference"}
+SMALLER = {"tokens_per_pass", "activation_checkpointing", "return_freed_memory", "offload_reference"}
 """Settings that need less memory and change no number but by rounding: a run may go on with others."""
+STEPPED = {"learning_rate", "max_grad_norm", "kl_coefficient"}
+"""Settings of a step that a stop or an alarm says to change: a run may go on with others too."""
+TUNED = STEPPED | {"max_steps", "epochs", "stop_when", "eval_every", "patience", "watch_every"}
+"""And what ends or measures it."""
+SAMPLED = {"group_size", "max_new_tokens"}
+"""What a round that selects nothing says to raise."""
+HISTORY = "history"
+"""The part of config.yaml that says which settings were changed as the run went on, after which step."""
 FILES = (
     "model", "best", "best.json", "last-good", "checkpoints", "metrics.jsonl", "samples.jsonl", "alarms.jsonl",
     "left_out.jsonl", "round-*.jsonl", "environment.json", "report.html", "tensorboard", "tracking.json", "config.yaml",
@@ -64,7 +73,7 @@ SEALED = (
     *(f"{n}.jsonl" for n in ROWS),
 )
 """Files of a finished run that nothing changes any more."""
-SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "reward", "kl", "eval_teacher_kl")
+SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "reward", "kl", "eval_teacher_kl", "watched")
 
 
 class Run:
@@ -94,7 +103,7 @@ class Run:
         self.stopping: str | None = None
         self._left_out: list[dict[str, Any]] = []
         self._taken: list[str] = []
-        self._held_out: dict[str, float] = {}
+        self._measured: dict[str, float] = {}
         self._written: dict[str, Any] = {}
         self._open = ExitStack()
         self._tracking = Tracking(services(track), self.print)
@@ -109,9 +118,11 @@ class Run:
             tidy(self.folder / name)
         config = self.folder / "config.yaml"
         self.resumed = resume and config.exists()
-        self._before = _settings_of(self.folder) if self.resumed else {}
+        self._before = redacted(_settings_of(self.folder)) if self.resumed else {}
+        self._history = self._before.pop(HISTORY, [])
+        self._changed: dict[str, Any] = {}
         if self.resumed:
-            _same(self.folder, self._before, self.settings)
+            self._changed = _changed(self.folder, self._before, self.settings)
         elif others(self.folder) and may_overwrite() and config.exists():
             self._clear()
         elif others(self.folder):
@@ -141,6 +152,11 @@ class Run:
     def finished(self) -> bool:
         """Whether an earlier session brought the run to its end."""
         return (self.folder / "model").is_dir()
+
+    @property
+    def is_retuned(self) -> bool:
+        """Whether a run that goes on makes its steps by other settings than before."""
+        return not self._changed.keys().isdisjoint(STEPPED)
 
     def made_of(self, **digests: str) -> None:
         """Note the digests of what the run is made of, by the settings that name it, for its config.yaml.
@@ -178,8 +194,7 @@ class Run:
         self._tracking.begin(self.folder, self.name, self.settings, step, int(before[-1]["step"]) if before else -1)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / SUMS).unlink(missing_ok=True)
-        if not self.resumed:
-            write_text(self.folder / "config.yaml", yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
+        self._write_settings(step)
         said = {"rows": "; ".join(self._taken), "read_as": read_as}
         noted = environment(self.settings) | {name: text for name, text in said.items() if text}
         write_text(self.folder / "environment.json", json.dumps(noted, indent=1))
@@ -205,6 +220,18 @@ class Run:
         self._progress = self._open.enter_context(progress)
         self.expect(total)
 
+    def _write_settings(self, step: int) -> None:
+        """Write config.yaml where there is none, or settings are others after so many steps than they were before."""
+        history = [{**entry, "step": min(step, entry["step"])} for entry in self._history]  # later steps are done again
+        if changed := self._changed:
+            before = {name: self._before.get(name) for name in changed}
+            history.append({"step": step, "from": before, "to": changed})
+            said = ", ".join(f"{name} {changed[name]} (it was {before[name]})" for name in changed)
+            self.print(f"From step {step + 1} on: {said}.")
+        if not self.resumed or history != self._history:
+            settings = {**self._before, **self.settings, **({HISTORY: history} if history else {})}
+            write_text(self.folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+
     def expect(self, total: int) -> None:
         """There will be so many steps, as far as is known by now."""
         self._every, self.total = max(1, total // 10), total
@@ -218,8 +245,8 @@ class Run:
         full = {"step": step, **row, **(timed if step else {})}
         self._write("metrics", full)
         self._tracking.log(step, full)
-        self._held_out |= {name: value for name, value in row.items() if name.startswith("eval_")}
-        shown = {**self._held_out, **row}
+        self._measured |= {name: value for name, value in row.items() if name.startswith(("eval_", "watched"))}
+        shown = {**self._measured, **row}
         numbers = "  ".join(f"{name} {shown[name]:.3f}" for name in SHOWN if name in shown)
         numbers += f"  {tokens / seconds:,.0f} tokens/s" if step else ""
         self._progress.update(self._task, completed=step, numbers=numbers)
@@ -322,11 +349,30 @@ def _settings_of(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _same(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    for key in sorted({**before, **settings}.keys() - MAY_CHANGE):
-        if key.endswith(DIGEST) or before.get(key) == settings.get(key):
+def _changed(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a run which goes on has others of; InputError for the first that may not change."""
+    finished = (folder / "model").is_dir()
+    may = SMALLER if finished else SMALLER | TUNED
+    if "rounds" in settings:  # whose steps say where a round ends
+        may = may - {"max_steps", "epochs"} | (set() if finished else SAMPLED)
+    if settings.get("kl_target") is not None:  # by which the coefficient moves
+        may = may - {"kl_coefficient"}
+    changed = {}
+    for key in sorted({**before, **settings}.keys()):
+        if before.get(key) == settings.get(key):
+            continue
+        if key.endswith(URL_DIGEST):
+            raise InputError(
+                f"{folder} was run with a URL of {key.removesuffix(URL_DIGEST)} of another user, password or query; "
+                "resume it with the same, or choose another --out."
+            )
+        if key.endswith(DIGEST):
+            continue
+        if key in may:
+            changed[key] = settings.get(key)
             continue
         remedy = "resume it with the same settings, or choose another --out"
-        if key in ("epochs", "max_steps") and (folder / "model").is_dir():
+        if key in TUNED and finished:
             remedy = f"it is finished: train on from --model {folder / 'model'} in another --out"
         raise InputError(f"{folder} was run with {key} = {before.get(key)}, not {settings.get(key)}; {remedy}.")
+    return changed

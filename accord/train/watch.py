@@ -3,7 +3,8 @@
 A reward that is optimized stops being a measure (Goodhart). Another one, that no gradient comes from, stays one: the
 gold reward of a small world, a reward model of other data, a verifier, or a judge, for which the measure is the mean
 P(win) over what the starting policy says to the same prompts. It is taken of the step's own samples, which the policy
-gave before the step's update; or, where there are prompts held out for it, of fresh answers to them after the update.
+gave before the step's update; or, where there are prompts held out for it, of fresh answers to them before the first
+step and after the update. Either way it is known of the starting policy, and the best policy is never worse than that.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from accord import data, engine, feedback
+from accord.console import without_secrets
 from accord.engine.config import SamplingConfig, TrainingConfig
 from accord.errors import InputError
 from accord.files import write_text
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     from accord.feedback.reward import Reward
 
 SMOOTHED = 5
-"""Measurements in the mean by which the best policy is chosen."""
+"""Measurements, at most, in the mean by which the best policy is chosen."""
+EVEN = 0.5
+"""P(win) of the starting policy over itself."""
 AT_START, HELD_OUT = 2, 3
 """What the seeds of samples taken for the measure alone end with: the starting policy's, and held-out prompts'."""
 
@@ -41,16 +45,20 @@ def make_watch(
     *,
     trained: Iterable[tuple[int, ...]],
     prompts: Sequence[EncodedPrompt] = (),
+    is_rewarded: bool = False,
 ) -> Watch | None:
     """What watches a run, as its options say, made before the model is trained; InputError where they cannot be used.
 
     Args:
         trained: the prompts trained on, of which those held out should be none.
         prompts: those that the steps' own samples answer, where there are such.
+        is_rewarded: whether the key of a server is for a reward, and not for the measure.
     """
     if not (isinstance(options, PolicyOptions) and options.watch is not None and isinstance(model, engine.Policy)):
         return None
     measure = feedback.named.as_measure(options.watch, model)
+    key = None if is_rewarded else options.reward_key
+    feedback.reward.allow([measure], options.reward_timeout, key, insecure=options.reward_insecure)
     sampling = method.sampling() if isinstance(method, SamplingConfig) else engine.Sampling(seed=method.seed)
     held_out: list[EncodedPrompt] = []
     if options.watch_data is not None:
@@ -81,15 +89,15 @@ def check_independent(watch: Any, reward: Any) -> None:
         same = not {*feedback.formula.names_in(watch)}.isdisjoint(feedback.formula.names_in(reward))
     if watch is not None and same:
         raise InputError(
-            f"watch {watch} is part of the reward that is trained on, and so no independent measure; every part of the "
-            "reward is logged anyway: watch something else."
+            f"watch {without_secrets(str(watch))} is part of the reward that is trained on, and so no independent "
+            "measure; every part of the reward is logged anyway: watch something else."
         )
 
 
 class BestModel:
-    """The best model of a run so far, in memory, and with each checkpoint in the run's folder.
+    """The best model of a run so far, at first the one it starts from: in memory, and with each checkpoint on disk.
 
-    `best` says of which step it is and what it was rated, and is empty while nothing was.
+    `best` says after which step it is the model and what it was rated, and is empty while nothing was.
     """
 
     def __init__(self, model: Model, run: Run) -> None:
@@ -144,36 +152,62 @@ class Watch(BestModel):
         super().__init__(policy, run)
         self.policy, self.measure, self.sampling = policy, measure, sampling
         self.held_out, self.every = held_out, every
+        self.lag = 0 if held_out else 1
+        """The steps by which the policy that is measured is behind the update."""
         self.recent: list[float] = []
+        self.before = self.kept if held_out else policy.with_network(engine.adapters.twin(policy.network))
         self.start = policy.frozen_copy() if feedback.named.only_compares(measure) else None
 
     def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take over the rows of a run that goes on."""
+        """Take over the rows of a run that goes on; of one that begins, write what was measured before it."""
         for row in rows:
             if "watched" in row:
-                self._is_best(int(row["step"]), row["watched"])
-        self.is_saved()
+                self._is_best(int(row["step"]) - self.lag, row["watched"])
+        if self.held_out and not rows:
+            self.run.log(0, self._measured(0, ()), 0)
+        elif rows and rows[-1]["step"]:  # there is a checkpoint, and with it the best model is in the run's folder
+            self.is_saved()
+        if self.lag:
+            engine.adapters.take(self.before.network, engine.adapters.own_state(self.model.network))
 
     def after(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
         """What is measured after a step, counted from 1, with these samples; TrainingStopped where it is not finite."""
-        if (step - 1) % self.every:
-            return {}
+        row = {} if (step - 1) % self.every else self._measured(step, samples)
+        if self.lag and step % self.every == 0:  # the next step's samples will be this policy's
+            engine.adapters.take(self.before.network, engine.adapters.own_state(self.model.network))
+        return row
+
+    def settle(self, *, best: bool) -> None:
+        super().settle(best=best)
+        if self.best.get("step") == 0:
+            at = f"was better than at the start ({self.best['watched']:.4g})"
+            kept = "best/ and model/ are the model as it was then" if best else "best/ is the model as it was then"
+            self.run.print(f"By the measure watched nothing {at}: {kept}.")
+
+    def _measured(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
+        """The measure after a step as a row, empty where no verdict is valid; the policy it is of is kept if best."""
         if self.held_out:  # fresh answers, so that the noise of two steps is independent
             samples = self.policy.sample(self.held_out, 1, self._seeded(step, HELD_OUT))
         value = self._value(step, samples)
         if value is None:
             return {}
-        if self._is_best(step, value):  # and so is kept
-            self.keep()
+        if self._is_best(step - self.lag, value):
+            if self.lag:
+                self.kept, self.before = self.before, self.kept
+            else:
+                self.keep()
         return {"watched": value}
 
     def _is_best(self, step: int, value: float) -> bool:
-        """Whether the mean of the last measurements is the highest so far; until there are enough, the latest is."""
-        self.recent.append(value)
-        few = len(self.recent) <= SMOOTHED
-        self.recent = self.recent[-SMOOTHED:]
+        """Whether the policy after so many steps is the best: this measurement and the mean of the last ones say so.
+
+        The mean alone would count what the policy was worth before it fell.
+        """
+        if not self.best:
+            self.best = {"step": 0, "watched": EVEN if self.start is not None else value}
+        self.recent = [*self.recent, value][-SMOOTHED:]
         mean = sum(self.recent) / len(self.recent)
-        if not few and mean <= self.best["watched"]:
+        if step == 0 or min(value, mean) <= self.best["watched"]:
             return False
         self.best = {"step": step, "watched": mean}
         return True

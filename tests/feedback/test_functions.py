@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
 from decimal import Decimal
 from math import isnan
 from typing import Any
@@ -12,10 +15,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.errors import InputError
+from accord.errors import InputError, UsersFault
 from accord.feedback.combine import weighted
 from accord.feedback.functions import FunctionJudge, FunctionReward
-from accord.feedback.reward import at_step, extra, logged
+from accord.feedback.reward import allow, at_step, extra, logged
 from accord.records import Comparison, Message
 from tests.feedback.samples import CHAT, sample
 
@@ -256,3 +259,80 @@ def test_a_judge_of_chats_gets_messages_and_of_samples_columns() -> None:
 def test_what_is_no_probability_names_judge_and_row(result: Any, said: str) -> None:
     with pytest.raises(InputError, match=f"^the judge judges:j {said}"):
         FunctionJudge(lambda **_: result, "judges:j").samples([sample("a", 2)], [sample("b", 2)])
+
+
+def sleeping(completions: list[str]) -> list[float]:
+    time.sleep(20)
+    return [0.0] * len(completions)
+
+
+async def awaiting(completions: list[str]) -> list[float]:
+    await asyncio.sleep(20)
+    return [0.0] * len(completions)
+
+
+async def blocking(completions: list[str]) -> list[float]:
+    return sleeping(completions)
+
+
+def persistent(completions: list[str]) -> list[float]:
+    try:
+        time.sleep(20)
+    except TimeoutError:
+        return sleeping(completions)
+    return []
+
+
+@pytest.mark.parametrize("function", [sleeping, awaiting, blocking, persistent])
+def test_a_function_that_hangs_is_named_with_its_row(function: Any) -> None:
+    reward, begun = FunctionReward(function), time.monotonic()
+    allow([reward], 0.2)
+    said = f"the reward function {function.__name__}, for row 1 \\(.*completion 'six'\\) and others, takes more than"
+    with pytest.raises(UsersFault, match=said + " 0.2 seconds; mend it, or give it longer by --reward-timeout"):
+        reward(SAMPLES)
+    assert time.monotonic() - begun < 4
+
+
+def test_a_judge_that_hangs_and_one_that_says_so_itself() -> None:
+    judge = FunctionJudge(lambda firsts, seconds: sleeping(firsts))
+    allow([judge], 0.2)
+    with pytest.raises(UsersFault, match="the judge <lambda>, for .* takes more than 0.2 seconds"):
+        judge([Comparison("q", "a", "b")])
+
+    def own(completions: list[str]) -> list[float]:
+        raise TimeoutError("the database is away")
+
+    with pytest.raises(UsersFault, match=r"raised TimeoutError \(the database is away\); mend it"):
+        FunctionReward(own)(SAMPLES)
+    assert FunctionReward(own).timeout == 600
+
+
+def test_on_another_thread_coroutines_alone_have_a_limit() -> None:
+    faults: list[BaseException] = []
+
+    def call() -> None:
+        reward = FunctionReward(awaiting)
+        allow([reward], 0.2)
+        try:
+            reward(SAMPLES)
+        except UsersFault as fault:
+            faults.append(fault)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join(10)
+    assert "takes more than 0.2 seconds" in str(faults[0])
+
+
+def test_what_a_function_prints_is_no_output(capsys: pytest.CaptureFixture[str]) -> None:
+    async def awaited(completions: list[str]) -> list[float]:
+        print("from afar")
+        return [1.0] * len(completions)
+
+    def printing(completions: list[str]) -> list[float]:
+        print("scored", len(completions))
+        return [1.0] * len(completions)
+
+    assert FunctionReward(printing)(SAMPLES).tolist() == FunctionReward(awaited)(SAMPLES).tolist() == [1, 1]
+    said = capsys.readouterr()
+    assert said.out == "" and said.err == "scored 2\nfrom afar\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,6 +16,8 @@ import torch
 
 from accord.errors import InputError
 from accord.feedback.functions import RemoteReward
+from accord.feedback.named import reward_named
+from accord.feedback.reward import allow
 from tests.feedback.samples import CHAT, sample
 from tests.feedback.serving import serving
 
@@ -196,3 +199,81 @@ def test_a_column_that_json_cannot_hold_is_told(value: object, server: Server) -
 def test_what_cannot_be_asked(make: Callable[[], RemoteReward], said: str) -> None:
     with pytest.raises(InputError, match=said):
         make()
+
+
+class Locked(BaseHTTPRequestHandler):
+    """Notes what authorization it is sent, and refuses in words that quote it; its path says what else it does."""
+
+    server: Any
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.sent.append((self.path, self.headers["Authorization"]))
+        self.send_response(302 if self.path == "/elsewhere" else 200)
+        self.send_header("Location", f"http://localhost:{self.server.server_port}/ok")
+        self.end_headers()
+        if self.path != "/elsewhere":
+            quoted = f"no {self.headers['Authorization']} {self.path}".encode()
+            self.wfile.write(quoted if "bad" in self.path else b'{"rewards": [1, 2]}')
+
+    def do_GET(self) -> None:
+        self.server.sent.append((self.path, self.headers["Authorization"]))
+        self.send_response(404)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def locked() -> Iterator[Any]:
+    server = HTTPServer(("127.0.0.1", 0), Locked)
+    server.sent = []  # type: ignore[attr-defined]
+    with serving(server):
+        yield server
+
+
+def test_a_server_is_sent_the_key_that_a_variable_holds_and_nobody_else_is(
+    locked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "SECRET")
+    at = f"http://127.0.0.1:{locked.server_port}"
+    reward = reward_named(f"0.5 * {at}/ok")
+    allow([reward], None, "MY_KEY")
+    assert reward(SAMPLES).tolist() == [0.5, 1.0] and locked.sent == [("/ok", "Bearer SECRET")]
+    moved = RemoteReward(f"{at}/elsewhere", retries=0)
+    allow([moved], None, "MY_KEY")
+    with pytest.raises(InputError, match="answered with the status 404"):
+        moved(SAMPLES)
+    assert locked.sent[1:] == [("/elsewhere", "Bearer SECRET"), ("/ok", None)]
+
+
+def test_users_passwords_and_queries_are_in_no_message(locked: Any) -> None:
+    at = f"127.0.0.1:{locked.server_port}"
+    reward = RemoteReward(f"http://bob:p%40w@{at}/bad?api_key=HIDDEN")
+    with pytest.raises(InputError) as refused:
+        reward(SAMPLES)
+    assert locked.sent == [("/bad?api_key=HIDDEN", "Basic Ym9iOnBAdw==")]  # of bob:p@w
+    assert str(refused.value) == f"http://{at}/bad answered b'no Basic *** /bad?***', which is not JSON"
+    both = reward_named(f"http://bob:pw@{at}/ok?api_key=HIDDEN + number")
+    assert list(both.members) == [f"http://{at}/ok", "number"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "said"),
+    [
+        ("http://h.example/ok", "MY_KEY", "http://h.example/ok would be sent the key in MY_KEY as plain text"),
+        ("http://bob:pw@h.example/ok", None, "http://h.example/ok would be sent the password as plain text"),
+        ("https://h.example/ok", "NONE", "no environment variable NONE, which --reward-key names"),
+        ("https://h.example/ok", "OPENAI_API_KEY", "for api.openai.com, and https://h.example/ok is another server"),
+        ("number", "MY_KEY", "--reward-key MY_KEY is for the server that gives rewards, and here are none"),
+        ("https://a.example/x + https://b.example/x", "MY_KEY", "and here are 2"),
+    ],
+)
+def test_keys_that_are_not_sent(url: str, key: str | None, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "SECRET")
+    monkeypatch.delenv("NONE", raising=False)
+    with pytest.raises(InputError, match=re.escape(said)):
+        allow([reward_named(url)], None, key)
+    if "plain" in said:
+        allow([reward_named(url)], None, key, insecure=True)

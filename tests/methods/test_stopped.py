@@ -179,9 +179,9 @@ def test_rounds_are_watched_by_answers_to_prompts_held_out(name: str, base: str,
     rows = [{**row, "answer": "good"} for row in ROWS]
     given: dict[str, Any] = {"watch": watch, "watch_data": held_out, "watch_every": 2, "watch_tokens": 3}
     run = ROUNDS[name].fit(load_model(base), rows, verifier="regex:(good|bad|day)", out=tmp_path / "run", **given)
-    assert asked == [row["prompt"] for row in held_out] * 2
+    assert asked == [row["prompt"] for row in held_out] * 3
     watched = {row["step"]: row["watched"] for row in run.metrics if "watched" in row}
-    assert list(watched) == [1, 3] and all(-3 <= value <= -1 for value in watched.values())
+    assert list(watched) == [0, 1, 3] and all(-3 <= value <= -1 for value in watched.values())
     assert (tmp_path / "run" / "best" / "model.safetensors").exists()
     with pytest.raises(InputError, match="watch and watch_data go together"):
         ROUNDS[name].fit(load_model(base), rows, verifier="exact", out=tmp_path / "other", watch=watch)

@@ -75,9 +75,7 @@ def best_of(folder: Path) -> dict[str, float]:
 def test_the_measure_is_the_mean_over_the_steps_own_samples(base: str, tmp_path: Path) -> None:
     rows = train(base, tmp_path / "run", watch=short).metrics
     assert [row["watched"] for row in rows] == pytest.approx([-row["length"] for row in rows])
-    means = [sum(row["watched"] for row in rows[i - 5 : i]) / 5 for i in range(5, 13)]
-    best = best_of(tmp_path / "run")
-    assert best["watched"] == pytest.approx(max(means)) and best["step"] == 5 + means.index(max(means))
+    assert best_of(tmp_path / "run") == pytest.approx(chosen([row["watched"] for row in rows]))
     every = train(base, tmp_path / "every", watch=short, watch_every=5).metrics
     assert [row["step"] for row in every if "watched" in row] == [1, 6, 11]
     assert [row["reward"] for row in every] == [row["reward"] for row in rows]  # looking changes nothing
@@ -85,13 +83,75 @@ def test_the_measure_is_the_mean_over_the_steps_own_samples(base: str, tmp_path:
     assert (settings["watch"], settings["watch_data"], settings["watch_every"]) == ("short", None, 5)
 
 
-def test_the_best_is_by_the_mean_of_five(base: str, tmp_path: Path) -> None:
-    with Run(tmp_path / "run", {}) as run:
+def chosen(values: list[float]) -> dict[str, float]:
+    """What best.json says of a run whose own samples were worth so much: row i + 1 is of the model after i steps."""
+    best = {"step": 0, "watched": values[0]}
+    for i in range(1, len(values)):
+        mean = sum(values[max(0, i - 4) : i + 1]) / min(5, i + 1)
+        if min(values[i], mean) > best["watched"]:
+            best = {"step": i, "watched": mean}
+    return best
+
+
+def watching(folder: Path, values: list[float], *, held_out: bool = False) -> dict[str, float]:
+    """The best of a run in which so much was measured."""
+    with Run(folder, {}) as run:
         policy = policy_of(LlamaForCausalLM(LlamaConfig(**SIZES, vocab_size=8)))
-        watch = Watch(policy, run, None, REINFORCE().sampling())
-        watch.restore([{"step": i + 1, "watched": v} for i, v in enumerate([9.0, 1, 1, 1, 1, 5, 1, 1])])
-    # the means of five are 13 / 5, then 9, 9, 9 of 5: the first five stand, as soon as there are five
-    assert SMOOTHED == 5 and watch.best == {"step": 5, "watched": 2.6}
+        watch = Watch(policy, run, None, REINFORCE().sampling(), [None] if held_out else [])  # type: ignore
+        watch.restore([{"step": i + (not held_out), "watched": v} for i, v in enumerate(values)])
+    return watch.best
+
+
+def test_the_best_is_by_the_mean_of_five_and_the_last_of_them(tmp_path: Path) -> None:
+    # the means are 1, 2, 8/3, 11/4, 12/5 ...: the third is better by itself too, and the fourth, of 3, is as well
+    assert SMOOTHED == 5
+    assert watching(tmp_path / "a", [1.0, 3, 4, 3, 1, 1]) == {"step": 3, "watched": 2.75}
+    # .1 .2 .9 .9 .9 are worth .6; with .3 in place of .1 they would be worth .64, and the model is worth .3
+    assert watching(tmp_path / "b", [0.1, 0.2, 0.9, 0.9, 0.9, 0.3]) == {"step": 4, "watched": pytest.approx(0.6)}
+    assert watching(tmp_path / "c", [0.1, 0.2, 0.3], held_out=True) == {"step": 2, "watched": pytest.approx(0.2)}
+
+
+def test_the_best_is_never_worse_than_the_start(tmp_path: Path) -> None:
+    for held_out in (False, True):
+        start = watching(tmp_path / f"dead-{held_out}", [0.44, 0.002, 0.0, 0.0, 0.0, 0.1, 0.3], held_out=held_out)
+        assert start == {"step": 0, "watched": 0.44}
+
+
+def test_a_model_that_its_first_update_kills_is_not_the_best(
+    base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Samples are worth 1 until the first update, and nothing from then on: best/ holds the weights of the start."""
+    calls = 0
+
+    def dying(completions: list[str], **_: Any) -> list[float]:
+        nonlocal calls
+        calls += 1
+        return [float(calls == 1)] * len(completions)
+
+    for number, given in enumerate(({}, {"watch_data": HELD_OUT})):
+        calls, out = 0, tmp_path / f"run-{number}"
+        train(base, out, steps=3, watch=dying, **given)
+        assert best_of(out) == {"step": 0, "watched": 1.0}
+        start, best = (load_file(Path(folder) / "model.safetensors") for folder in (base, out / "best"))
+        assert all(torch.equal(start[name], best[name]) for name in start)
+        said = " ".join(capsys.readouterr().err.split())
+        assert "nothing was better than at the start (1): best/ is the model as it was then." in said
+
+
+def test_the_best_is_the_model_whose_samples_were_the_best(base: str, tmp_path: Path) -> None:
+    """The third step's samples are the best. They are of the model after two steps, which is best/."""
+    calls = 0
+
+    def third(completions: list[str], **_: Any) -> list[float]:
+        nonlocal calls
+        calls += 1
+        return [float(calls == 3)] * len(completions)
+
+    train(base, tmp_path / "run", steps=6, watch=third)
+    assert best_of(tmp_path / "run") == {"step": 2, "watched": pytest.approx(1 / 3)}
+    two = load_file(train(base, tmp_path / "two", steps=2).folder / "model/model.safetensors")
+    best = load_file(tmp_path / "run/best/model.safetensors")
+    assert all(torch.equal(best[name], two[name]) for name in best)
 
 
 def test_a_judge_compares_with_the_starting_policy(base: str, tmp_path: Path) -> None:
@@ -116,7 +176,8 @@ def test_prompts_held_out_are_answered_instead(base: str, tmp_path: Path, capsys
         return [float(len(prompts))] * len(completions)
 
     rows = train(base, tmp_path / "run", steps=2, watch=measure, watch_data=HELD_OUT).metrics
-    assert [row["watched"] for row in rows] == [3.0, 3.0] and seen == [row["prompt"] for row in HELD_OUT] * 2
+    assert [(row["step"], row["watched"]) for row in rows] == [(0, 3.0), (1, 3.0), (2, 3.0)]
+    assert seen == [row["prompt"] for row in HELD_OUT] * 3
     assert "trained on too" not in capsys.readouterr().err
     train(base, tmp_path / "same", steps=1, watch=measure, watch_data=PROMPTS[:2])
     assert "2 prompts of watch_data are trained on too" in " ".join(capsys.readouterr().err.split())
@@ -190,17 +251,17 @@ def test_a_policy_tuned_on_rows_answers_prompts_held_out(base: str, tmp_path: Pa
 
     rows = tune(base, tmp_path / "run", watch=measure, watch_every=4).metrics
     looked = [row for row in rows if "watched" in row]
-    assert [row["step"] for row in looked] == [1, 5, 9]
-    assert [prompt for prompt, _ in seen] == [row["prompt"] for row in HELD_OUT] * 3
+    assert [row["step"] for row in looked] == [0, 1, 5, 9]
+    assert [prompt for prompt, _ in seen] == [row["prompt"] for row in HELD_OUT] * 4
     lengths = [length for _, length in seen]
     assert max(lengths) == 6 and [row["watched"] for row in looked] == pytest.approx(
-        [-sum(lengths[i : i + 3]) / 3 for i in (0, 3, 6)]
+        [-sum(lengths[i : i + 3]) / 3 for i in (0, 3, 6, 9)]
     )
     settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (settings["watch"], settings["watch_every"], settings["watch_tokens"]) == ("measure", 4, 6)
     assert settings["watch_data"] == "3 rows"
     plain = DPO(learning_rate=1e-3, batch_size=4, max_steps=12, dtype="float32").fit(base, PAIRS, out=tmp_path / "no")
-    assert [row["margin"] for row in plain.metrics] == [row["margin"] for row in rows]  # looking changes nothing
+    assert [row["margin"] for row in plain.metrics] == [row["margin"] for row in rows[1:]]  # looking changes nothing
 
 
 def test_over_optimized_pairs_stop_the_run_at_its_best_also_when_it_was_killed(base: str, tmp_path: Path) -> None:
@@ -217,9 +278,10 @@ def test_over_optimized_pairs_stop_the_run_at_its_best_also_when_it_was_killed(b
     given = {"steps": 60, "watch": turning, "watch_every": 1, "stop_when": "overoptimization"}
     result = tune(base, straight, **given)
     (alarm,) = [json.loads(line) for line in (straight / "alarms.jsonl").read_text().splitlines()]
-    assert (alarm["alarm"], alarm["step"]) == ("overoptimization", len(result.metrics))
-    assert alarm["saw"].startswith("the margin rose from ") and 12 < len(result.metrics) < 60
-    assert best_of(straight) == {"step": 12, "watched": pytest.approx((8 + 9 + 10 + 9 + 8) / 5)}
+    assert (alarm["alarm"], alarm["step"]) == ("overoptimization", result.metrics[-1]["step"])
+    assert alarm["saw"].startswith("the margin rose from ") and 11 < len(result.metrics) < 60
+    # after step 11 the mean is 8.8, and the model itself worth 8
+    assert best_of(straight) == {"step": 10, "watched": pytest.approx((7 + 8 + 9 + 10 + 9) / 5)}
     out, fails = killed, 14
     with pytest.raises(Interrupted):
         tune(base, killed, **given)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from accord.errors import InputError
-from accord.report.folder import read_story
+from accord.report.folder import read_stage, read_story
+from accord.report.page import write_report
 
 
 def test_a_last_line_cut_short_is_ignored(tmp_path: Path) -> None:
@@ -53,3 +54,19 @@ def test_an_input_may_be_one_name_or_several(tmp_path: Path) -> None:
     stages = [{"name": "v", "inputs": {"models": ["sft", "ppo"], "data": "x.jsonl"}}]
     (tmp_path / "pipeline.json").write_text(json.dumps({"stages": stages}))
     assert read_story(tmp_path).stages[0].inputs == {"models": ("sft", "ppo"), "data": ("x.jsonl",)}
+
+
+def test_names_of_settings_and_measures_hide_nothing(tmp_path: Path) -> None:
+    """An escape sequence, a NUL, and a change of direction, as names in every file that is shown by them."""
+    hostile = "a\x1b[31m\x00\u202e"
+    (tmp_path / "config.yaml").write_text(json.dumps({"command": hostile, hostile: 1}))
+    (tmp_path / "environment.json").write_text(json.dumps({hostile: "x"}))
+    rows = [json.dumps({"step": step, "loss": 1.0, hostile: step}) + "\n" for step in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("".join(rows))
+    (tmp_path / "alarms.jsonl").write_text(
+        json.dumps({"step": 1, "alarm": hostile, "saw": hostile, "try": "no"}) + "\n"
+    )
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    shown = "a⟨U+001B⟩[31m⟨U+0000⟩⟨U+202E⟩"
+    assert read_stage(tmp_path).run.metrics[0][shown] == 1 and shown in page
+    assert not set(page) & {"\x1b", "\x00", "\u202e"}

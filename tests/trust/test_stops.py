@@ -7,15 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from accord import engine
 from accord.engine.checkpoint import checkpoints
-from accord.errors import TrainingStopped
+from accord.errors import InputError, TrainingStopped
 from accord.interrupts import Interrupted
 from accord.methods import SFT
 from accord.train.loop import StepResult
@@ -108,7 +110,9 @@ def test_a_stop_leaves_the_last_good_model(base: str, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(engine.Optimizer, "update", failing)
     run = tmp_path / "run"
-    with pytest.raises(TrainingStopped, match=rf"not finite\. The model as it was before is {run / 'last-good'}\."):
+    with pytest.raises(
+        TrainingStopped, match=rf"not finite\. The model as it was before is {run / 'last-good'}\. --res"
+    ):
         method.fit(model=base, data=data, out=run)
     ours, theirs = (
         load_file(run / "last-good" / "model.safetensors"),
@@ -133,6 +137,90 @@ def test_a_stop_leaves_the_last_good_model(base: str, tmp_path: Path, monkeypatc
     assert accord(*words) == 0
     method.fit(model=base, data=data, out=run, resume=True)
     assert (run / "model").is_dir() and not (run / "last-good").exists()
+
+
+class Killed(KeyboardInterrupt):
+    """What ends a run between two checkpoints."""
+
+
+def killing(at: int) -> Callable[[int, StepResult], None]:
+    """Ends a run after so many steps."""
+
+    def kill(step: int, _: StepResult) -> None:
+        if step == at:
+            raise Killed
+
+    return kill
+
+
+def test_a_run_goes_on_with_a_lower_learning_rate_which_its_folder_and_report_say(base: str, tmp_path: Path) -> None:
+    """After step 3 of 6, at a checkpoint; killed once more at step 5, it comes out the same."""
+    data = write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    common = {"batch_size": 2, "max_steps": 6, "dtype": "float32", "schedule": "constant", "warmup": 0}
+    high, low = SFT(**common, learning_rate=1e-2), SFT(**common, learning_rate=1e-4)
+    models = []
+    for name in ("once", "twice"):
+        run = tmp_path / name
+        with pytest.raises(Killed):
+            high.fit(model=base, data=data, out=run, save_every=3, on_step=killing(4))
+        if name == "twice":
+            with pytest.raises(Killed):
+                low.fit(model=base, data=data, out=run, save_every=3, resume=True, on_step=killing(5))
+        result = low.fit(model=base, data=data, out=run, save_every=3, resume=True)
+        assert [row["learning_rate"] for row in result.metrics] == [1e-2] * 3 + [1e-4] * 3
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        assert config["learning_rate"] == 1e-4 and config["history"] == [
+            {"step": 3, "from": {"learning_rate": 0.01}, "to": {"learning_rate": 0.0001}}
+        ]
+        assert "<dt>learning_rate, changed after step 3</dt>" in result.report.read_text()
+        assert (
+            "After step 3 `learning_rate` was changed from `0.01` to `0.0001`." in (run / "model/README.md").read_text()
+        )
+        models.append((run / "model/model.safetensors").read_bytes())
+    assert models[0] == models[1]
+    with pytest.raises(InputError, match=r"learning_rate = 0\.0001, not 0\.01; it is finished: train on from --model"):
+        high.fit(model=base, data=data, out=tmp_path / "once", resume=True)
+
+
+def test_after_a_stop_a_lower_learning_rate_goes_on_from_before_it(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A rate of 1e30 leaves finite weights after a step, of which no gradient is finite; there is nothing before."""
+    data, run = write_jsonl(tmp_path / "rows.jsonl", ROWS), tmp_path / "run"
+    common = {"batch_size": 2, "max_steps": 3, "dtype": "float32", "schedule": "constant", "warmup": 0}
+    with pytest.raises(TrainingStopped, match="--resume goes on, from before that with a lower --learning-rate"):
+        SFT(**common, learning_rate=1e30).fit(model=base, data=data, out=run)
+    assert [c.name for c in checkpoints(run / "checkpoints")] == ["step-0000001"]
+    low = SFT(**common, learning_rate=1e-4)
+    rows = low.fit(model=base, data=data, out=run, resume=True).metrics
+    said = " ".join(capsys.readouterr().err.split())
+    assert "step-0000001 is of when the run stopped itself: it goes on from before that. From step 1 on:" in said
+    plain = low.fit(model=base, data=data, out=tmp_path / "plain").metrics
+    assert [row["loss"] for row in rows] == [row["loss"] for row in plain]
+    assert yaml.safe_load((run / "config.yaml").read_text())["history"][0]["step"] == 0
+
+
+def test_a_run_goes_on_for_longer_but_not_with_other_rows_in_a_step(base: str, tmp_path: Path) -> None:
+    data, run = write_jsonl(tmp_path / "rows.jsonl", ROWS), tmp_path / "run"
+    common = {"dtype": "float32", "learning_rate": 1e-3}
+    with pytest.raises(Killed):
+        SFT(**common, batch_size=2, max_steps=4).fit(model=base, data=data, out=run, save_every=2, on_step=killing(3))
+    settings = (run / "config.yaml").read_text()
+    for method, said in (
+        (
+            SFT(**common, batch_size=1, max_steps=4),
+            "was run with batch_size = 2, not 1; resume it with the same settings",
+        ),
+        (
+            SFT(**common, batch_size=2, max_steps=1),
+            "has gone 2 steps already, and is to end after 1: let it go further",
+        ),
+    ):
+        with pytest.raises(InputError, match=said):
+            method.fit(model=base, data=data, out=run, resume=True)
+    assert (run / "config.yaml").read_text() == settings
+    rows = SFT(**common, batch_size=2, max_steps=6).fit(model=base, data=data, out=run, resume=True).metrics
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
 def test_minutes_make_checkpoints_too(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
