@@ -47,14 +47,15 @@ def train(demo: Path, out: Path, reward: Any, kl: float, rate: float, seed: int,
             learning_rate=rate, batch_size=64, max_steps=steps, max_new_tokens=40, max_length=128, kl_coefficient=kl,
             seed=seed, missing_end_penalty=0.0,
         )  # fmt: skip
-        given = {"reward": reward, "watch": "cafe", "resume": out.exists(), "save_every": 25}
+        watched = {} if reward == "cafe" else {"watch": "cafe"}
+        given = {"reward": reward, **watched, "resume": out.exists(), "save_every": 25}
         method.fit(str(demo / "sft" / "model"), str(demo / "world" / "prompts.jsonl"), out=out, **given)
     return out
 
 
 def told(folder: Path) -> dict[str, Any]:
     """Gold's peak, and for every alarm of a run its step and gold's fall from the peak so far, as a share of it."""
-    gold = np.array([row["watched"] for row in read_metrics(folder)])
+    gold = np.array([row.get("watched", row["reward"]) for row in read_metrics(folder)])
     half = SMOOTH // 2
     smooth = np.array([gold[max(0, i - half) : i + half + 1].mean() for i in range(len(gold))])
     peak = np.maximum.accumulate(smooth)
