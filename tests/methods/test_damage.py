@@ -134,7 +134,7 @@ def test_strays_and_leftovers_are_in_nobody_s_way(run: Stopped, tmp_path: Path) 
     (out / ".lock").write_text("process 1 on elsewhere since long ago")
     assert run.resume(out) == 0
     run.require_whole(out)
-    assert not [path for path in out.rglob("*") if path.name.startswith(".")]
+    assert [path.name for path in out.rglob("*") if path.name.startswith(".")] == [".accord-wrote"]
 
 
 def test_a_run_that_was_killed_as_it_began_begins(run: Stopped, tmp_path: Path) -> None:
