@@ -13,7 +13,9 @@ import yaml
 
 from accord.errors import InputError
 from accord.files import (
+    SUMS,
     Repeated,
+    changed,
     others,
     parse_json,
     parse_yaml,
@@ -24,6 +26,7 @@ from accord.files import (
     sync,
     tidy,
     write_rows,
+    write_sums,
     write_text,
 )  # fmt: skip
 from accord.records import Message, Preference
@@ -243,3 +246,26 @@ def test_json_with_a_key_twice_is_refused():
 def test_yaml_has_one_loader():
     sources = (Path(__file__).parents[1] / "accord").rglob("*.py")
     assert [p.name for p in sources if "yaml.safe_load" in p.read_text() or "yaml.load" in p.read_text()] == []
+
+
+def test_sums_are_those_of_sha256sum_and_tell_what_is_changed(tmp_path):
+    for name in ("a.txt", "b c.json"):
+        (tmp_path / name).write_text("hello")
+    (tmp_path / "folder").mkdir()
+    assert changed(tmp_path) is None  # nothing is known
+    write_sums(tmp_path)
+    write_sums(tmp_path)
+    digest = hashlib.sha256(b"hello").hexdigest()
+    whole = f"{digest}  a.txt\n{digest}  b c.json\n"
+    assert (tmp_path / SUMS).read_text() == whole and changed(tmp_path) is None
+    (tmp_path / "c").write_text("made later")
+    assert changed(tmp_path) is None
+    (tmp_path / "b c.json").write_text("hellp")
+    assert changed(tmp_path) == "b c.json"
+    (tmp_path / "b c.json").unlink()
+    assert changed(tmp_path) == "b c.json"
+    for torn in ("x" + whole, whole.replace("  ", " ", 1), "\0" * 80):
+        (tmp_path / SUMS).write_text(torn)
+        assert changed(tmp_path) == SUMS
+    write_sums(tmp_path, "a*", "c")
+    assert [line.split("  ")[1] for line in (tmp_path / SUMS).read_text().splitlines()] == ["a.txt", "c"]

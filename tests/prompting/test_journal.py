@@ -223,3 +223,14 @@ def test_ctrl_c_says_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[
         Journal(model, tmp_path / "j")([asked("a"), asked("b")])
     said = "1 of 2 requests are answered, and kept in {}: the same command goes on with the 1 that are left\n"
     assert capsys.readouterr().err == said.format(tmp_path / "j")
+
+
+def test_zeros_that_a_power_cut_left_are_taken_away(tmp_path: Path) -> None:
+    """A write whose length reached the disk and whose content did not, at the beginning or at the end."""
+    whole, requests = tmp_path / "whole", [asked("a"), asked("bb")]
+    expected = Journal(Scripted(), whole)(requests)
+    content = whole.read_bytes()
+    for left in (bytes(40), content[:30] + bytes(10), content + bytes(25)):
+        file = tmp_path / "j"
+        file.write_bytes(left)
+        assert Journal(Scripted(), file)(requests) == expected and file.read_bytes() == content
