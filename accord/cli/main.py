@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(overview(command) if command in FAMILIES else explained(command))
                 return 0
             call = bind(command, read_words(command, rest))
-            with interruptible():
-                result = call()
+            with interruptible(), call.place():
+                result = call.function(**call.arguments)
             _say_where(call, result)
         sys.stdout.flush()
     except BrokenPipeError:  # who reads has seen enough, as `head` does

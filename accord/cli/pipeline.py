@@ -137,7 +137,8 @@ def _run(given: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
         clock = time.perf_counter()
         try:
             call = _call(stage, folder, resume=resume)
-            call()
+            with call.place():
+                call.function(**call.arguments)
             stage.status = "ran"
         finally:
             stage.seconds = time.perf_counter() - clock + (stage.seconds if resume else 0.0)

@@ -38,7 +38,7 @@ from accord.engine.models import (
     quiet,
 )
 from accord.engine.precision import compute_dtype, device_called
-from accord.engine.quantize import quantize
+from accord.engine.quantize import keep_order, quantize
 from accord.errors import InputError
 
 if TYPE_CHECKING:
@@ -225,6 +225,7 @@ def _read(
     if "config" in how:
         info["missing_keys"] = [key for key in info["missing_keys"] if not key.startswith("score.")]
     check_loaded(name, network, tokenizer, info)
+    keep_order(network)
     return network.requires_grad_(False).eval() if method else network.to(target).eval(), tokenizer
 
 

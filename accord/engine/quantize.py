@@ -126,6 +126,17 @@ def _of_bitsandbytes(module: nn.Module) -> FewBits | None:
     return FewBits(module.weight.data, module.weight.quant_state, module.bias)  # type: ignore
 
 
+def keep_order(network: nn.Module) -> None:
+    """Have layers of bitsandbytes leave their codes in order where it cannot pack them, as it does on some processors.
+
+    Those with bfloat16 (AVX-512) take 32 rows at a time, and it fails at layers of another number of rows.
+    """
+    module: Any
+    for module in network.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False) and module.out_features % 32:
+            module.support_avx512bf16_for_cpu = False
+
+
 def check(kind: str) -> None:
     """Raise InputError where weights cannot be held so on this machine."""
     if kind == "nf4" and importlib.util.find_spec("bitsandbytes") is None:

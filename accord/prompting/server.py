@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from accord.console import said, without_secrets
@@ -100,28 +101,9 @@ class Server:
 
     def asking(self, timeout: float) -> openai.AsyncOpenAI:
         """A client that asks once, waits so many seconds for each part of a reply, and reads none beyond `LARGEST`."""
-        from httpx import AsyncByteStream, Response
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        class Limited(AsyncByteStream):
-            def __init__(self, stream: AsyncByteStream) -> None:
-                self.stream, self.size = stream, 0
-
-            async def __aiter__(self) -> AsyncIterator[bytes]:
-                async for part in self.stream:
-                    self.size += len(part)
-                    if self.size > LARGEST:
-                        raise ValueError(f"the reply is of more than {LARGEST >> 20} MB")
-                    yield part
-
-            async def aclose(self) -> None:
-                await self.stream.aclose()
-
-        async def limit(response: Response) -> None:
-            if isinstance(response.stream, AsyncByteStream):
-                response.stream = Limited(response.stream)
-
-        http = DefaultAsyncHttpxClient(event_hooks={"response": [limit]})
+        http = DefaultAsyncHttpxClient(event_hooks={"response": [_limit]})
         key = self.client.api_key
         return AsyncOpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=timeout, http_client=http)
 
@@ -190,3 +172,23 @@ class Server:
             if len(secret) >= least and secret != "none":
                 text = text.replace(secret, "***")
         return text
+
+
+async def _limit(response: Any) -> None:
+    """Have the reading of a response end at `LARGEST` bytes."""
+    library = importlib.import_module(type(response).__module__.partition(".")[0])  # httpx or httpx2, as openai has it
+    stream = response.stream
+
+    class Limited(library.AsyncByteStream):  # type: ignore[misc,name-defined]
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            size = 0
+            async for part in stream:
+                size += len(part)
+                if size > LARGEST:
+                    raise ValueError(f"the reply is of more than {LARGEST:,} bytes")
+                yield part
+
+        async def aclose(self) -> None:
+            await stream.aclose()
+
+    response.stream = Limited()

@@ -98,7 +98,7 @@ class Run:
         self.folder = Path(folder)
         self.name = name or self.folder.resolve().name
         self.console = Console(stderr=True)
-        self.settings: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+        self.settings: dict[str, Any] = redacted(json.loads(json.dumps(settings, default=str)))
         self.stop_when = chosen(settings.get("stop_when"))
         self.stopping: str | None = None
         self._left_out: list[dict[str, Any]] = []

@@ -94,6 +94,15 @@ def test_a_server_that_never_answered_is_not_asked_for_long(faulty: Faulty, faul
     assert faulty.seen[fault] == tries
 
 
+def test_a_reply_without_end_is_not_read(faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = served(faulty, retries=0)
+    [known] = model([asked("good")])
+    assert known.text == "A"
+    monkeypatch.setattr("accord.prompting.server.LARGEST", 100)
+    [reply] = model([asked("good")])
+    assert reply.text is None and reply.reason == "unreadable: the reply is of more than 100 bytes"
+
+
 def test_what_failed_while_the_server_was_away_is_asked_once_more(faulty: Faulty) -> None:
     faulty.told = lambda prompt, time: "500" if prompt == "early" and len(faulty.seen) < 3 else ""
     told: list[int] = []
