@@ -34,8 +34,7 @@ from accord.errors import InputError, LeftOut, RowNumber
 from accord.files import others, read_yaml, sync, tidy, write_rows, write_text
 from accord.locks import alone_in
 from accord.train.alarms import Alarms, chosen
-from accord.train.inputs import environment
-from accord.train.options import URL_DIGEST, redacted
+from accord.train.inputs import URL_DIGEST, environment, redacted
 from accord.train.track import DEFAULT, Tracking, services
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class Run:
         self.folder = Path(folder)
         self.name = name or self.folder.resolve().name
         self.console = Console(stderr=True)
-        self.settings: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+        self.settings = redacted(json.loads(json.dumps(settings, default=str)))
         self.stop_when = chosen(settings.get("stop_when"))
         self.stopping: str | None = None
         self._left_out: list[dict[str, Any]] = []
@@ -157,7 +156,8 @@ class Run:
     def begin(self, step: int, total: int) -> None:
         """Open the folder for steps after `step`, dropping rows that an earlier session wrote past its checkpoint."""
         before = read_metrics(self.folder)  # those past the checkpoint too
-        self._tracking.begin(self.folder, self.name, self.settings, step, int(before[-1]["step"]) if before else -1)
+        told = {name: value for name, value in self.settings.items() if not name.endswith(URL_DIGEST)}
+        self._tracking.begin(self.folder, self.name, told, step, int(before[-1]["step"]) if before else -1)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_settings(step)
         taken = {"rows": "; ".join(self._taken)} if self._taken else {}
