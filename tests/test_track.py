@@ -20,7 +20,7 @@ from tests.commands.small import QUICK, accord, save_model, write_jsonl
 
 SETTINGS = {"command": "sft", "seed": 3, "model": "m"}
 ASKED = SETTINGS | {"reward": "2 * https://me:hunter2@host/score?key=abc + cafe"}
-TOLD = SETTINGS | {"reward": "2 * https://host/score + cafe", "reward_url_sha256": "527c34b9"}
+TOLD = SETTINGS | {"reward": "2 * https://host/score + cafe"}
 """Settings as the user gave them, and as others are told of them."""
 
 
@@ -275,7 +275,5 @@ def test_a_logger_of_the_users_gets_what_is_measured_beside_the_step(tmp_path: P
         **watch,
     )
     times = ("step", "seconds", "tokens", "tokens_per_second")
-    at_start, *steps = run.metrics
-    assert (at_start["step"], at_start["watched"]) == (0, 12.0)
-    assert told == [(r["step"], {k: v for k, v in r.items() if k not in times}) for r in steps]
+    assert told == [(r["step"], {k: v for k, v in r.items() if k not in times}) for r in run.metrics[1:]]
     assert all("watched" in numbers for _, numbers in told)

@@ -40,7 +40,7 @@ class Call:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Within it the command may write over what --overwrite lets it, and nobody else writes its one file, if any."""
+        """Within it the command may write over what --overwrite lets it, and no other process its one file."""
         with overwriting(self.overwrites), self._alone():
             yield
 

@@ -28,6 +28,8 @@ NAMED = (
     "model", "teacher", "reference", "reward", "judge", "verifier", "watch", "pretraining_data", "chat_template",
 )  # fmt: skip
 """Settings that may name folders and files."""
+URL_DIGEST = "_url_sha256"
+"""What the name of the digest of a setting's URLs ends with, where some of them is not to be written down."""
 
 
 def of_rows(rows: Iterable[Row]) -> str:
@@ -86,6 +88,20 @@ def _files(text: str) -> Iterator[Path]:
 
 def _joined(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def redacted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without the users, passwords and queries of URLs; of such a setting the beginning of a digest.
+
+    By it a run that goes on tells whether they are the same; 32 bits are too few to find them by.
+    """
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        shown = without_secrets(value) if isinstance(value, str) else value
+        found[name] = shown
+        if shown != value:
+            found[name + URL_DIGEST] = hashlib.sha256(value.encode()).hexdigest()[:8]
+    return found
 
 
 def environment(settings: Mapping[str, Any]) -> dict[str, Any]:

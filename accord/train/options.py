@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from accord.console import without_secrets
 from accord.data.columns import written
 from accord.data.mix import called
 from accord.engine.config import TrainingConfig
@@ -189,25 +187,7 @@ def describe(method: TrainingConfig, options: RunOptions, **given: Any) -> dict[
     """Every setting of a run, for its folder; data given as rows are named by their number and type."""
     command = {"command": getattr(method, "command", "") or type(method).__name__}
     own = {field.name: getattr(method, field.name) for field in fields(method)}
-    return command | redacted({k: named(v) for k, v in (given | options.settings()).items()} | own)
-
-
-URL_DIGEST = "_url_sha256"
-"""What the name of the digest of a setting's URLs ends with, where some of them is not to be written down."""
-
-
-def redacted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without the users, passwords and queries of URLs; of such a setting the beginning of a digest.
-
-    By it a run that goes on tells whether they are the same; 32 bits are too few to find them by.
-    """
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        shown = without_secrets(value) if isinstance(value, str) else value
-        found[name] = shown
-        if shown != value:
-            found[name + URL_DIGEST] = hashlib.sha256(value.encode()).hexdigest()[:8]
-    return found
+    return command | {k: named(v) for k, v in (given | options.settings()).items()} | own
 
 
 def named(value: Any) -> str | int | float | None:

@@ -37,8 +37,7 @@ from accord.files import SUMS, others, read_yaml, sync, tidy, write_rows, write_
 from accord.locks import alone_in
 from accord.outputs import may_overwrite, require_outside
 from accord.train.alarms import Alarms, chosen
-from accord.train.inputs import environment
-from accord.train.options import URL_DIGEST, redacted
+from accord.train.inputs import URL_DIGEST, environment, redacted
 from accord.train.track import DEFAULT, Tracking, services
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class Run:
         self.folder = Path(folder)
         self.name = name or self.folder.resolve().name
         self.console = Console(stderr=True)
-        self.settings: dict[str, Any] = redacted(json.loads(json.dumps(settings, default=str)))
+        self.settings = redacted(json.loads(json.dumps(settings, default=str)))
         self.stop_when = chosen(settings.get("stop_when"))
         self.stopping: str | None = None
         self._left_out: list[dict[str, Any]] = []
@@ -191,7 +190,8 @@ class Run:
         `read_as` says as what the data were read, for the model's card.
         """
         before = read_metrics(self.folder)  # those past the checkpoint too
-        self._tracking.begin(self.folder, self.name, self.settings, step, int(before[-1]["step"]) if before else -1)
+        told = {name: value for name, value in self.settings.items() if not name.endswith(URL_DIGEST)}
+        self._tracking.begin(self.folder, self.name, told, step, int(before[-1]["step"]) if before else -1)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / SUMS).unlink(missing_ok=True)
         self._write_settings(step)
