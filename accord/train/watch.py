@@ -109,7 +109,7 @@ class BestModel:
             write_text(self.run.folder / "best.json", json.dumps(self.best))
             self.written = self.best
 
-    def is_saved(self) -> None:
+    def found_saved(self) -> None:
         """The best model is in the run's folder, with which a checkpoint is; best.json is written anew."""
         self.written = self.best
         if self.best:
@@ -152,7 +152,7 @@ class Watch(BestModel):
         for row in rows:
             if "watched" in row:
                 self._is_best(int(row["step"]), row["watched"])
-        self.is_saved()
+        self.found_saved()
 
     def after(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
         """What is measured after a step, counted from 1, with these samples; TrainingStopped where it is not finite."""
