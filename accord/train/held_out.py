@@ -112,7 +112,7 @@ class HeldOut(BestModel):
             self._is_best(0, self.start)
             self.run.log(0, self.start, 0)
         elif rows[-1]["step"]:
-            self.is_saved()
+            self.found_saved()
 
     def after(self, step: int, samples: Sequence[Sample] = ()) -> dict[str, float]:
         """What is measured after a step, counted from 1; TrainingStopped where it is not finite."""

@@ -63,14 +63,7 @@ DIGEST = "_sha256"
 MEASURED = ("metrics", "alarms")
 """Files of rows that are written with their step."""
 ROWS = (*MEASURED, "samples")
-SEALED = (
-    "config.yaml",
-    "environment.json",
-    "best.json",
-    "left_out.jsonl",
-    "round-*.jsonl",
-    *(f"{n}.jsonl" for n in ROWS),
-)
+SEALED = ("config.yaml", "environment.json", "best.json", "*.jsonl")
 """Files of a finished run that nothing changes any more."""
 SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "reward", "kl", "eval_teacher_kl", "watched")
 

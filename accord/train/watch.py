@@ -117,7 +117,7 @@ class BestModel:
             write_text(self.run.folder / "best.json", json.dumps(self.best))
             self.written = self.best
 
-    def is_saved(self) -> None:
+    def found_saved(self) -> None:
         """The best model is in the run's folder, with which a checkpoint is; best.json is written anew."""
         self.written = self.best
         if self.best:
@@ -166,7 +166,7 @@ class Watch(BestModel):
         if self.held_out and not rows:
             self.run.log(0, self._measured(0, ()), 0)
         elif rows and rows[-1]["step"]:  # there is a checkpoint, and with it the best model is in the run's folder
-            self.is_saved()
+            self.found_saved()
         if self.lag:
             engine.adapters.take(self.before.network, engine.adapters.own_state(self.model.network))
 

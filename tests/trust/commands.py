@@ -19,7 +19,8 @@ from accord.files import LEFT, SUMS
 from tests.commands.small import save_model, write_jsonl
 from tests.data.conftest import TEMPLATE, WORDS
 from tests.engine.tiny import SIZES, policy_of
-from tests.trust.disk import Outcome, Plan, Tree, run
+from tests.trust.disk import Outcome, Plan, run
+from tests.trust.power import Tree
 
 PAIRS = [("hi", "bye", "bad"), ("good", "day", "bye"), ("bye", "hello good", "day day")]
 SMALL = ["--batch-size", "2", "--dtype", "float32", "--track", "none", "--save-every", "1"]

@@ -15,7 +15,8 @@ import pytest
 from accord.files import write_text
 from tests.commands.small import accord
 from tests.trust.commands import WORDS_OF, Command, is_harmless, is_litter, write_inputs
-from tests.trust.disk import CHANGES, FAULTS, Event, Plan, Tree
+from tests.trust.disk import CHANGES, FAULTS, Event, Plan
+from tests.trust.power import Tree
 
 SHARE = float(os.environ.get("ACCORD_FAULTS", "1"))
 """The share of all faults that the long tests go through."""
