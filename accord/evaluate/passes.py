@@ -8,6 +8,7 @@ from math import comb
 from typing import Any, TypeVar
 
 from accord import engine, feedback
+from accord.console import without_secrets
 from accord.errors import InputError
 from accord.evaluate.options import AnswerOptions, takes
 from accord.evaluate.statistics import mean_of
@@ -69,7 +70,12 @@ def evaluate_passes(
     named = models or {str(model): str(model)}
     measured = [_measured(name, source, rows, verifier, n, asked) for name, source in named.items()]
     result = PassesResult(
-        data=data, verifier=verifier, prompts=len(rows), samples=n, sampling=asked.drawing(), models=measured
+        data=data,
+        verifier=without_secrets(verifier),
+        prompts=len(rows),
+        samples=n,
+        sampling=asked.drawing(),
+        models=measured,
     )
     return result.publish(out)
 
