@@ -241,7 +241,7 @@ def choosing(fact: str, one: str, other: str) -> Task:
     return Task("choose", f"choose-{fact}-{one}-{other}", "options", prompts, said, questions)
 
 
-def leaving_out(selector: str) -> Task:
+def removing(selector: str) -> Task:
     """The row without the thing that is picked."""
     it = SELECTORS[selector].phrase
 
@@ -257,7 +257,7 @@ def leaving_out(selector: str) -> Task:
         f"of {{things}} which are left without {it} ?",
     )
     said = (f"without {it} there are {{answer}} .", f"when {it} goes it is {{answer}} .", f"all without {it} : {{answer}} .")
-    return Task("leave-out", f"leave-out-{selector}", "exact", prompts, said, questions)
+    return Task("remove", f"remove-{selector}", "exact", prompts, said, questions)
 
 
 def replacing(selector: str) -> Task:
@@ -341,7 +341,7 @@ def _all() -> Iterator[Task]:
     yield comparing("kind", "first", "second")
     yield from (choosing(fact, *ends) for fact in FACTS)
     yield choosing("color", "second", "last")
-    yield from map(leaving_out, SELECTORS)
+    yield from map(removing, SELECTORS)
     yield from map(replacing, SELECTORS)
     yield from map(ordering, ORDERS)
 
