@@ -1,4 +1,4 @@
-"""Instruction tuning on the shelf: what a model tuned on some clusters of tasks does on those that only text told it of.
+"""Instruction tuning on the shelf: what a model tuned on some clusters does on those that only text told it of.
 
     python benchmarks/instruction_tuning.py [--seeds 0 1 2] [--widths 48 96 192] [--out runs/instruction-tuning]
 
@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.table import Table
 
 from accord.worlds import shelf
-from accord.worlds.shelf.operations import TASKS
 
 HELD_OUT = ("color", "check", "remove")
 LEARNING = {"batch_size": 32, "max_length": 128, "save_every": 1000, "track": "none"}
@@ -60,7 +59,7 @@ def run(seed: int, width: int, folder: Path) -> dict[str, Any]:
     evaluation = folder / f"evaluation-{width}"
     if not (evaluation / "evaluation.json").exists():
         models = {"base": base / "model", "tuned": tuned / "model"}
-        given = {"tasks": tasks, "models": models, "held_out": held_out, "templates": 2, "max_new_tokens": 8}
+        given = {"tasks": tasks, "models": models, "held_out": held_out, "templates": 2, "max_new_tokens": 16}
         accord("evaluate tasks", given | {"out": evaluation, "seed": seed})
     clusters = json.loads((evaluation / "evaluation.json").read_text())["clusters"]
     return {cluster["name"]: cluster for cluster in clusters if cluster["held_out"]}
@@ -69,7 +68,11 @@ def run(seed: int, width: int, folder: Path) -> dict[str, Any]:
 def cells(seeds: list[dict[str, Any]]) -> list[str]:
     """Chance, and the base model's score, the tuned one's and the gain: an interval, or the range over seeds."""
     chances = [shelf.chance(task["name"]) for task in seeds[0]["tasks"]]
-    columns = [[s["mean"]["base"] for s in seeds], [s["mean"]["tuned"] for s in seeds], [s["gains"]["tuned"] for s in seeds]]
+    columns = [
+        [s["mean"]["base"] for s in seeds],
+        [s["mean"]["tuned"] for s in seeds],
+        [s["gains"]["tuned"] for s in seeds],
+    ]
     if len(seeds) > 1:
         return [f"{float(sum(chances)) / len(chances):.2f}", *(spread([s["estimate"] for s in c], 2) for c in columns)]
     shown = [f"{c[0]['estimate']:.2f} [{c[0]['low']:.2f}, {c[0]['high']:.2f}]" for c in columns]

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from accord.engine import Branch, Policy, Tree
 
 
-def world(out: str, *, name: Literal["cafe", "shelf", "sums"] = "cafe", seed: int = 0, width: int | None = None) -> Path:
+def world(
+    out: str, *, name: Literal["cafe", "shelf", "sums"] = "cafe", seed: int = 0, width: int | None = None
+) -> Path:
     """Write a small world: demonstrations, prompts to train on and to evaluate on, and an untrained model.
 
     Args:

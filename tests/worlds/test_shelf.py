@@ -11,13 +11,16 @@ from itertools import combinations, permutations, product
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
+from accord.cli.datasets import world
 from accord.data.examples import examples_of, mixture, overlapping
 from accord.data.tasks import Task, read_tasks
 from accord.errors import InputError
 from accord.worlds import shelf
-from accord.worlds.shelf.operations import TASKS, Row
-from accord.worlds.shelf.tasks import TEST_ROWS, TRAIN_ROWS, rows, write_tasks
+from accord.worlds.shelf.operations import Row
+from accord.worlds.shelf.tasks import TASKS, TEST_ROWS, TRAIN_ROWS, rows, write_tasks
 from accord.worlds.shelf.things import FACTS, THINGS
 
 NUMBERS = {"zero": 0, "one": 1, "two": 2, "three": 3, "four": 4}
@@ -136,6 +139,16 @@ def test_a_chat_is_the_same_as_text() -> None:
 def test_the_seed_decides_what_is_drawn() -> None:
     assert rows("count-color", 0) == rows("count-color", 0) != rows("count-color", 1)
     assert list(shelf.corpus(0, 20)) == list(shelf.corpus(0, 20)) != list(shelf.corpus(1, 20))
+
+
+def test_the_command_writes_text_tasks_and_an_untrained_model_of_a_width(tmp_path: Path) -> None:
+    world(str(tmp_path / "world"), name="shelf", seed=3, width=48)
+    assert sorted(path.name for path in (tmp_path / "world").iterdir()) == ["corpus.jsonl", "init", "tasks"]
+    texts = [json.loads(line) for line in (tmp_path / "world" / "corpus.jsonl").read_text().splitlines()]
+    assert len(texts) == 40_000 and all(text["prompt"] == "" and text["completion"] for text in texts)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "world" / "init")
+    assert torch.equal(model.lm_head.weight, shelf.new_model(3, 48).lm_head.weight)
+    assert len(read_tasks(tmp_path / "world" / "tasks" / "tasks.yaml")) == 80
 
 
 def test_widths_are_0_1_to_1_9_million_parameters() -> None:

@@ -1,6 +1,6 @@
 """A small world with known truth: things stand in a row on a shelf, and are picked, counted, compared, reordered.
 
-Text describes rows of things by every operation, in statements; tasks (`operations`) ask for the same operations, in
+Text describes rows of things by every operation, in statements; tasks (`tasks`) ask for the same operations, in
 instructions. A model that is tuned on some clusters of tasks has met the others in text only: whether it does them is
 what instruction tuning is about (Wei et al. 2021, arXiv:2109.01652). Every answer follows from a table (`things`).
 """

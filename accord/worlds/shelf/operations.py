@@ -1,17 +1,12 @@
-"""The operations that are asked for on the shelf: what each one makes of a row of things, and the words for it.
-
-A task is an operation on a thing that a selector picks, or on the whole row: 14 clusters by operation, 81 tasks. Each
-selector and each fact occurs in several clusters, so that the tasks of one are new compositions of what others hold.
-"""
+"""The operations that ask something about a row of things: what each one answers, and the words for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from typing import Any, TypeAlias
 
-from accord.worlds.shelf.things import FACTS, SELECTORS, THINGS, Columns, Things, price
+from accord.worlds.shelf.things import FACTS, SELECTORS, THINGS, Columns, Things
 
 Row: TypeAlias = dict[str, Any]
 
@@ -21,7 +16,7 @@ COUNTS = ("zero", "one", "two", "three")
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task: how it is asked (`prompts`), how text tells its answers (`said`), and its questions about a row of things.
+    """A task: how it is asked (`prompts`), how text tells its answers (`said`), and its questions about some things.
 
     `answers` are the options of every question, or nothing where each question has its own.
     """
@@ -35,18 +30,20 @@ class Task:
     answers: tuple[str, ...] = ()
 
 
-def _row(things: Things, columns: Columns, answer: str, options: Sequence[str], rationale: str) -> Row:
+def row_of(things: Things, columns: Columns, answer: str, options: Sequence[str], rationale: str) -> Row:
+    """A question about the things, with the columns that its words need, every answer of its form, and the reasons."""
     row = {"things": " ".join(things), **columns, "answer": answer, "options": list(options)}
     return row | {"rationale": rationale}
 
 
-def _picked(selector: str, things: Things) -> Iterator[tuple[int, Columns, str]]:
+def picked(selector: str, things: Things) -> Iterator[tuple[int, Columns, str]]:
     """Each thing that can be picked: its place, the words said for it, and the sentence that says which it is."""
     for place, columns in SELECTORS[selector].picks(things):
         yield place, columns, f"{SELECTORS[selector].phrase.format(**columns)} is the {things[place]}"
 
 
-def _known(fact: str, thing: str) -> str:
+def known(fact: str, thing: str) -> str:
+    """The sentence that says a thing's fact."""
     return f"the {fact} of the {thing} is {THINGS[thing][fact]}"
 
 
@@ -55,7 +52,7 @@ def naming(selector: str) -> Task:
     it = SELECTORS[selector].phrase
 
     def questions(things: Things) -> list[Row]:
-        return [_row(things, words, things[i], things, why) for i, words, why in _picked(selector, things)]
+        return [row_of(things, words, things[i], things, why) for i, words, why in picked(selector, things)]
 
     prompts = (
         f"{{things}} . what is {it} ?",
@@ -74,8 +71,8 @@ def telling(fact: str, selector: str) -> Task:
 
     def questions(things: Things) -> list[Row]:
         return [
-            _row(things, words, THINGS[things[i]][fact], FACTS[fact], f"{why} and {_known(fact, things[i])}")
-            for i, words, why in _picked(selector, things)
+            row_of(things, words, THINGS[things[i]][fact], FACTS[fact], f"{why} and {known(fact, things[i])}")
+            for i, words, why in picked(selector, things)
         ]
 
     prompts = (
@@ -85,7 +82,11 @@ def telling(fact: str, selector: str) -> Task:
         f"say what {fact} {it} has : {{things}} .",
         f"of {{things}} which {fact} has {it} ?",
     )
-    said = (f"the {fact} of {it} is {{answer}} .", f"{it} has the {fact} {{answer}} .", f"{{answer}} is the {fact} of {it} .")
+    said = (
+        f"the {fact} of {it} is {{answer}} .",
+        f"{it} has the {fact} {{answer}} .",
+        f"{{answer}} is the {fact} of {it} .",
+    )
     return Task(fact, f"{fact}-{selector}", "options", prompts, said, questions, FACTS[fact])
 
 
@@ -98,14 +99,14 @@ def explaining(fact: str, selector: str) -> Task:
 
     def questions(things: Things) -> list[Row]:
         return [
-            _row(
+            row_of(
                 things,
                 words,
                 sentence(words, things[i], THINGS[things[i]][fact]),
                 [sentence(words, thing, value) for thing in things for value in FACTS[fact]],
-                f"{why} and {_known(fact, things[i])}",
+                f"{why} and {known(fact, things[i])}",
             )
-            for i, words, why in _picked(selector, things)
+            for i, words, why in picked(selector, things)
         ]
 
     prompts = (
@@ -125,14 +126,14 @@ def checking(fact: str, selector: str) -> Task:
 
     def questions(things: Things) -> list[Row]:
         return [
-            _row(
+            row_of(
                 things,
                 words | {"word": value},
                 TRUTH[THINGS[things[i]][fact] != value],
                 TRUTH,
-                f"{why} and {_known(fact, things[i])}",
+                f"{why} and {known(fact, things[i])}",
             )
-            for i, words, why in _picked(selector, things)
+            for i, words, why in picked(selector, things)
             for value in FACTS[fact]
         ]
 
@@ -160,7 +161,7 @@ def counting(fact: str) -> Task:
             having = [thing for thing in things if THINGS[thing][fact] == value]
             if len(having) < len(COUNTS):
                 why = f"of the {fact} {value} : {' '.join(having) or 'no thing'}"
-                rows.append(_row(things, {"word": value}, COUNTS[len(having)], COUNTS, why))
+                rows.append(row_of(things, {"word": value}, COUNTS[len(having)], COUNTS, why))
         return rows
 
     prompts = (
@@ -184,15 +185,15 @@ def comparing(fact: str, one: str, other: str) -> Task:
 
     def questions(things: Things) -> list[Row]:
         return [
-            _row(
+            row_of(
                 things,
                 {},
                 TRUTH[THINGS[things[i]][fact] != THINGS[things[j]][fact]],
                 TRUTH,
-                f"{_known(fact, things[i])} and {_known(fact, things[j])}",
+                f"{known(fact, things[i])} and {known(fact, things[j])}",
             )
-            for i, _, _ in _picked(one, things)
-            for j, _, _ in _picked(other, things)
+            for i, _, _ in picked(one, things)
+            for j, _, _ in picked(other, things)
         ]
 
     prompts = (
@@ -215,14 +216,14 @@ def choosing(fact: str, one: str, other: str) -> Task:
     a, b = SELECTORS[one].phrase, SELECTORS[other].phrase
 
     def questions(things: Things) -> list[Row]:
-        (i, *_), *_ = _picked(one, things)
-        (j, *_), *_ = _picked(other, things)
+        (i, *_), *_ = picked(one, things)
+        (j, *_), *_ = picked(other, things)
         pair = (things[i], things[j])
         values = [THINGS[thing][fact] for thing in pair]
         if values[0] == values[1]:
             return []
         return [
-            _row(things, {"word": value}, thing, pair, _known(fact, thing))
+            row_of(things, {"word": value}, thing, pair, known(fact, thing))
             for thing, value in zip(pair, values, strict=True)
         ]
 
@@ -239,112 +240,3 @@ def choosing(fact: str, one: str, other: str) -> Task:
         f"by the {fact} {{word}} of {a} and {b} it is the {{answer}} .",
     )
     return Task("choose", f"choose-{fact}-{one}-{other}", "options", prompts, said, questions)
-
-
-def removing(selector: str) -> Task:
-    """The row without the thing that is picked."""
-    it = SELECTORS[selector].phrase
-
-    def questions(things: Things) -> list[Row]:
-        left = [" ".join(things[:i] + things[i + 1 :]) for i in range(len(things))]
-        return [_row(things, words, left[i], left, f"{why} and it goes") for i, words, why in _picked(selector, things)]
-
-    prompts = (
-        f"{{things}} . what is left without {it} ?",
-        f"leave out {it} : {{things}} .",
-        f"{{things}} . tell all without {it} .",
-        f"say what is left when {it} goes : {{things}} .",
-        f"of {{things}} which are left without {it} ?",
-    )
-    said = (f"without {it} there are {{answer}} .", f"when {it} goes it is {{answer}} .", f"all without {it} : {{answer}} .")
-    return Task("remove", f"remove-{selector}", "exact", prompts, said, questions)
-
-
-def replacing(selector: str) -> Task:
-    """The row with another thing in the place of the one that is picked."""
-    it = SELECTORS[selector].phrase
-
-    def questions(things: Things) -> list[Row]:
-        rows = []
-        for new in (thing for thing in THINGS if thing not in things):
-            changed = [" ".join((*things[:i], new, *things[i + 1 :])) for i in range(len(things))]
-            for i, words, why in _picked(selector, things):
-                rows.append(_row(things, words | {"new": new}, changed[i], changed, f"{why} and the {new} is new"))
-        return rows
-
-    prompts = (
-        f"{{things}} . what is it with the {{new}} for {it} ?",
-        f"replace {it} by the {{new}} : {{things}} .",
-        f"{{things}} . tell all with the {{new}} for {it} .",
-        f"say what it is when the {{new}} is new for {it} : {{things}} .",
-        f"of {{things}} replace {it} by the {{new}} .",
-    )
-    said = (
-        f"with the {{new}} for {it} there are {{answer}} .",
-        f"when the {{new}} is new for {it} it is {{answer}} .",
-        f"all with the {{new}} for {it} : {{answer}} .",
-    )
-    return Task("replace", f"replace-{selector}", "exact", prompts, said, questions)
-
-
-def _by_price(things: Things) -> Things | None:
-    """From the cheapest to the dearest; None where two cost the same."""
-    ordered = tuple(sorted(things, key=price))
-    return ordered if len({price(thing) for thing in things}) == len(things) else None
-
-
-ORDERS: dict[str, tuple[str, Callable[[Things], Things | None]]] = {
-    "reversed": ("from last to first", lambda t: t[::-1]),
-    "first-to-end": ("with the first at the end", lambda t: (*t[1:], t[0])),
-    "last-to-start": ("with the last at the start", lambda t: (t[-1], *t[:-1])),
-    "ends-changed": ("with the first and the last changed", lambda t: (t[-1], *t[1:-1], t[0])),
-    "start-changed": ("with the first and the second changed", lambda t: (t[1], t[0], *t[2:])),
-    "by-price": ("by price", _by_price),
-}
-"""Ways to put a row in another order: how they are said, and the row that they make, if they make one."""
-
-
-def ordering(name: str) -> Task:
-    """The row in another order."""
-    said_so, order = ORDERS[name]
-
-    def questions(things: Things) -> list[Row]:
-        ordered = order(things)
-        if ordered is None:
-            return []
-        orders = [" ".join(some) for some in permutations(things)]
-        return [_row(things, {}, " ".join(ordered), orders, f"the first is the {ordered[0]} and it goes on")]
-
-    prompts = (
-        f"{{things}} . what is it {said_so} ?",
-        f"order {said_so} : {{things}} .",
-        f"{{things}} . tell all {said_so} .",
-        f"say what it is {said_so} : {{things}} .",
-        f"of {{things}} what is the order {said_so} ?",
-    )
-    said = (f"{said_so} there are {{answer}} .", f"{said_so} it is {{answer}} .", f"all {said_so} : {{answer}} .")
-    return Task("order", f"order-{name}", "exact", prompts, said, questions)
-
-
-def _all() -> Iterator[Task]:
-    yield from map(naming, SELECTORS)
-    for fact in FACTS:
-        # What picks a thing by a fact gives that fact away.
-        given_away = {"kind": "by-kind", "color": "by-color", "price": "dearest"}.get(fact)
-        yield from (telling(fact, selector) for selector in SELECTORS if selector != given_away)
-    pairs = [("color", "first"), ("kind", "last"), ("room", "second"), ("material", "dearest"), ("price", "by-kind")]
-    yield from (explaining(*pair) for pair in [*pairs, ("room", "by-color")])
-    yield from (checking(*pair) for pair in [*pairs, ("material", "by-color")])
-    yield from map(counting, FACTS)
-    ends = ("first", "last")
-    yield from (comparing(fact, *ends) for fact in FACTS)
-    yield comparing("kind", "first", "second")
-    yield from (choosing(fact, *ends) for fact in FACTS)
-    yield choosing("color", "second", "last")
-    yield from map(removing, SELECTORS)
-    yield from map(replacing, SELECTORS)
-    yield from map(ordering, ORDERS)
-
-
-TASKS = {task.name: task for task in _all()}
-"""The tasks by name, cluster after cluster."""

@@ -12,7 +12,8 @@ from accord.data.tasks import fill
 from accord.errors import InputError
 from accord.records import Demonstration
 from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, untrained_llama, word_level
-from accord.worlds.shelf.operations import TASKS, Task
+from accord.worlds.shelf.operations import Task
+from accord.worlds.shelf.tasks import TASKS
 from accord.worlds.shelf.things import FACTS, LENGTHS, THINGS, Things, some_things
 
 CLUSTERS: dict[str, list[Task]] = {}
@@ -53,16 +54,14 @@ def _filled(rng: random.Random, things: Things, *, asked: bool) -> str:
 def _facts(rng: random.Random) -> str:
     said = ("the {fact} of the {thing} is {value} .", "the {thing} has the {fact} {value} .")
     pairs = [(rng.choice(list(THINGS)), rng.choice(list(FACTS))) for _ in range(rng.randint(5, 8))]
-    return " ".join(
-        rng.choice(said).format(fact=fact, thing=thing, value=THINGS[thing][fact]) for thing, fact in pairs
-    )
+    return " ".join(rng.choice(said).format(fact=fact, thing=thing, value=THINGS[thing][fact]) for thing, fact in pairs)
 
 
 def _words() -> list[str]:
     """Every word that can occur, in the order of the alphabet."""
     templates = chain.from_iterable((*task.prompts, *task.said) for task in TASKS.values())
     fixed = [word for template in templates for word in template.split() if "{" not in word]
-    reasons = "and it goes on no thing new explain its is".split()
+    reasons = ["and", "it", "goes", "on", "no", "thing", "new", "its", "is"]
     answers = chain.from_iterable(task.answers for task in TASKS.values())
     return sorted({*fixed, *reasons, *answers, *THINGS, *chain(*FACTS.values()), *FACTS})
 
