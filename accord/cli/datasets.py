@@ -33,28 +33,33 @@ if TYPE_CHECKING:
     from accord.engine import Branch, Policy, Tree
 
 
-def world(out: str, *, name: Literal["cafe", "sums"] = "cafe", seed: int = 0, width: int | None = None) -> Path:
+def world(
+    out: str, *, name: Literal["cafe", "shelf", "sums"] = "cafe", seed: int = 0, width: int | None = None
+) -> Path:
     """Write a small world: demonstrations, prompts to train on and to evaluate on, and an untrained model.
 
     Args:
         out: the folder to write.
-        name: which world: cafe (questions about dishes, with a gold reward) or sums (addition on a scratchpad).
+        name: which world: cafe (questions about dishes, with a gold reward), shelf (80 tasks on rows of things, in 14
+            clusters) or sums (addition on a scratchpad).
         seed: decides everything that is drawn at random.
-        width: of the café's untrained model, a multiple of 12; 192 (1.1 M parameters) unless given.
+        width: of the untrained model; of the café a multiple of 12, 192 (1.1 M parameters) unless given, of the shelf
+            a multiple of 8, 96 (0.5 M parameters) unless given.
 
     Raises:
         InputError: no model has that width.
     """
     if name == "sums" and width is not None:
-        raise InputError(f"--width is for the world cafe; the model of {name} has one size.")
+        raise InputError(f"--width is for the worlds cafe and shelf; the model of {name} has one size.")
     require_seed(seed)
     require_folder(out)
-    from accord.worlds import cafe, sums
+    from accord.worlds import cafe, shelf, sums
 
-    if name == "cafe":
-        cafe.write(Path(out), seed, cafe.WIDTH if width is None else width)
-    else:
+    if name == "sums":
         sums.write(Path(out), seed)
+    else:
+        drawn = cafe if name == "cafe" else shelf
+        drawn.write(Path(out), seed, drawn.WIDTH if width is None else width)
     return Path(out)
 
 

@@ -1,0 +1,26 @@
+"""A small world with known truth: things stand in a row on a shelf, and are picked, counted, compared, reordered.
+
+Text describes rows of things by every operation, in statements; tasks (`tasks`) ask for the same operations, in
+instructions. A model that is tuned on some clusters of tasks has met the others in text only: whether it does them is
+what instruction tuning is about (Wei et al. 2021, arXiv:2109.01652). Every answer follows from a table (`things`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accord.worlds import write_world
+from accord.worlds.shelf.tasks import chance, write_tasks
+from accord.worlds.shelf.texts import WIDTH, corpus, new_model, tokenizer
+
+__all__ = ["WIDTH", "chance", "corpus", "new_model", "tokenizer", "write"]
+
+
+def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
+    """Write the world as files, so that a pipeline needs nothing but files.
+
+    `corpus.jsonl`, `tasks/` (in clusters, each row with its rationale), and `init/`, an untrained model with its
+    tokenizer as a Hugging Face folder.
+    """
+    write_world(Path(folder), {"corpus": corpus(seed, 40_000)}, new_model(seed, width), tokenizer())
+    write_tasks(Path(folder) / "tasks", seed)

@@ -1,0 +1,102 @@
+"""The shelf's tasks: 80 in 14 clusters, their rows to train on and to be asked about, and what guessing scores.
+
+A task is an operation on a thing that a selector picks, or on the whole row. Each selector and each fact occurs in
+several clusters, so that the tasks of a cluster are new compositions of what the others hold.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from accord.data.tasks import fill
+from accord.files import write_rows, write_text
+from accord.worlds.shelf.operations import (
+    Row,
+    Task,
+    checking,
+    choosing,
+    comparing,
+    counting,
+    explaining,
+    naming,
+    telling,
+)
+from accord.worlds.shelf.rearranging import ORDERS, ordering, removing, replacing
+from accord.worlds.shelf.things import FACTS, LENGTHS, SELECTORS, some_things
+
+TEST_ROWS, TRAIN_ROWS = 100, 200
+"""Rows of each task to evaluate on, and to train on."""
+
+
+def _every() -> Iterator[Task]:
+    yield from map(naming, SELECTORS)
+    for fact in FACTS:
+        # What picks a thing by a fact gives that fact away.
+        given_away = {"kind": "by-kind", "color": "by-color", "price": "dearest"}.get(fact)
+        yield from (telling(fact, selector) for selector in SELECTORS if selector != given_away)
+    pairs = [("color", "first"), ("kind", "last"), ("room", "second"), ("material", "dearest"), ("price", "by-kind")]
+    yield from (explaining(*pair) for pair in [*pairs, ("room", "by-color")])
+    yield from (checking(*pair) for pair in [*pairs, ("material", "by-color")])
+    yield from map(counting, FACTS)
+    ends = ("first", "last")
+    yield from (comparing(fact, *ends) for fact in FACTS)
+    yield comparing("kind", "first", "second")
+    yield from (choosing(fact, *ends) for fact in FACTS)
+    yield choosing("color", "second", "last")
+    yield from map(removing, SELECTORS)
+    yield from map(replacing, SELECTORS)
+    yield from map(ordering, ORDERS)
+
+
+TASKS = {task.name: task for task in _every()}
+"""The tasks by name, cluster after cluster."""
+
+
+def write_tasks(folder: Path, seed: int = 0) -> None:
+    """Write `tasks.yaml`, and for each task a file of `TRAIN_ROWS` to train on, then `TEST_ROWS` to evaluate on."""
+    clusters: dict[str, dict[str, Any]] = {}
+    for name, task in TASKS.items():
+        write_rows(folder / f"{name}.jsonl", rows(name, seed))
+        clusters.setdefault(task.cluster, {})[name] = {
+            "data": f"{name}.jsonl",
+            "metric": task.metric,
+            "prompt": list(task.prompts),
+            "output": "answer",
+            **({"options": list(task.answers) or "options"} if task.metric == "options" else {}),
+            "split": f"train[{TRAIN_ROWS}:]",
+            "train_split": f"train[:{TRAIN_ROWS}]",
+        }
+    write_text(folder / "tasks.yaml", yaml.safe_dump({"clusters": clusters}, sort_keys=False, width=120))
+
+
+def rows(name: str, seed: int) -> list[Row]:
+    """`TRAIN_ROWS` + `TEST_ROWS` different rows of a task; the last are about things held out."""
+    rng, task = random.Random(f"{name} {seed}"), TASKS[name]
+    drawn: dict[str, Row] = {}
+    while len(drawn) < TRAIN_ROWS + TEST_ROWS:
+        row = _draw(rng, task, LENGTHS[len(drawn) % len(LENGTHS)], held_out=len(drawn) >= TRAIN_ROWS)
+        drawn.setdefault(fill(task.prompts[0], row), row)
+    return list(drawn.values())
+
+
+def _draw(rng: random.Random, task: Task, length: int, *, held_out: bool) -> Row:
+    """A question about so many things; where all questions have the same options, each is right equally often."""
+    wanted = rng.choice(task.answers) if task.answers else None
+    while True:
+        asked = task.questions(some_things(rng, length, held_out=held_out))
+        fitting = [row for row in asked if wanted in (None, row["answer"])]
+        if fitting:
+            return rng.choice(fitting)
+
+
+def chance(name: str) -> Fraction:
+    """The share of rows that guessing gets right: among options, or where answers are written, all of their form."""
+    rng, task = random.Random(0), TASKS[name]
+    options = [_draw(rng, task, length, held_out=False)["options"] for length in LENGTHS]
+    return sum((Fraction(1, len(some)) for some in options), Fraction(0)) / len(LENGTHS)

@@ -1,0 +1,105 @@
+"""What is written about the shelf, drawn from a seed, and who reads it: small Llamas with one token a word."""
+
+from __future__ import annotations
+
+import random
+from itertools import chain
+
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from accord.data.tasks import fill
+from accord.errors import InputError
+from accord.records import Demonstration
+from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, untrained_llama, word_level
+from accord.worlds.shelf.operations import Task
+from accord.worlds.shelf.tasks import TASKS
+from accord.worlds.shelf.things import FACTS, LENGTHS, THINGS, Things, some_things
+
+CLUSTERS: dict[str, list[Task]] = {}
+for _task in TASKS.values():
+    CLUSTERS.setdefault(_task.cluster, []).append(_task)
+
+
+def corpus(seed: int, n: int) -> list[Demonstration]:
+    """`n` raw documents with empty prompts, none about a row of things that is held out.
+
+    Most describe a row of things, by any of the operations, in statements. Some tell facts, and some are sheets of
+    questions that nobody answers: a model of this text knows what the tasks are about, and that after a question comes
+    another one.
+    """
+    rng = random.Random(f"corpus {seed}")
+    kinds = rng.choices([_description, _facts, _questions], [0.75, 0.1, 0.15], k=n)
+    return [Demonstration("", document(rng)) for document in kinds]
+
+
+def _description(rng: random.Random) -> str:
+    things = some_things(rng, rng.choice(LENGTHS), held_out=False)
+    return " ".join([*things, ".", *(_filled(rng, things, asked=False) for _ in range(rng.randint(5, 7)))])
+
+
+def _questions(rng: random.Random) -> str:
+    rows = (some_things(rng, rng.choice(LENGTHS), held_out=False) for _ in range(rng.randint(3, 4)))
+    return " ".join(_filled(rng, things, asked=True) for things in rows)
+
+
+def _filled(rng: random.Random, things: Things, *, asked: bool) -> str:
+    """A question about the things, or a statement, or its reasons; of any cluster, each as often."""
+    while True:
+        task = rng.choice(CLUSTERS[rng.choice(list(CLUSTERS))])
+        if rows := task.questions(things):
+            return fill(rng.choice(task.prompts if asked else (*task.said, "{rationale} .")), rng.choice(rows))
+
+
+def _facts(rng: random.Random) -> str:
+    said = ("the {fact} of the {thing} is {value} .", "the {thing} has the {fact} {value} .")
+    pairs = [(rng.choice(list(THINGS)), rng.choice(list(FACTS))) for _ in range(rng.randint(5, 8))]
+    return " ".join(rng.choice(said).format(fact=fact, thing=thing, value=THINGS[thing][fact]) for thing, fact in pairs)
+
+
+def _words() -> list[str]:
+    """Every word that can occur, in the order of the alphabet."""
+    templates = chain.from_iterable((*task.prompts, *task.said) for task in TASKS.values())
+    fixed = [word for template in templates for word in template.split() if "{" not in word]
+    reasons = ["and", "it", "goes", "on", "no", "thing", "new", "its", "is"]
+    answers = chain.from_iterable(task.answers for task in TASKS.values())
+    return sorted({*fixed, *reasons, *answers, *THINGS, *chain(*FACTS.values()), *FACTS})
+
+
+VOCABULARY = (PAD, END, UNKNOWN, *_words())
+CONTEXT = 128
+
+WIDTH, HEADS, LAYERS = 96, 4, 4
+
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+  {%- if message.role == "user" -%}
+    {{- message.content + " " -}}
+  {%- elif message.role == "assistant" -%}
+    {{- message.content + " <eos> " -}}
+  {%- else -%}
+    {{- raise_exception("this model knows the roles user and assistant, not " + message.role) -}}
+  {%- endif -%}
+{%- endfor -%}"""
+"""`ball saw cup . what is the first ? ball <eos>`: a chat has no marks that text has not, so it is the same as text."""
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer over `VOCABULARY`, between white space."""
+    words = word_level(VOCABULARY)
+    words.pre_tokenizer = WhitespaceSplit()
+    made = fast_tokenizer(words, CONTEXT)
+    made.chat_template = CHAT_TEMPLATE
+    return made
+
+
+def new_model(seed: int, width: int = WIDTH) -> LlamaForCausalLM:
+    """An untrained Llama of four layers in float32, whose weights the seed decides.
+
+    Width 48 has 0.1 M parameters, 96 has 0.5 M, 192 has 1.9 M. Raises InputError where the width does not divide into
+    heads of an even width.
+    """
+    if width < 1 or width % (2 * HEADS):
+        raise InputError(f"the width of the shelf's model must be a multiple of {2 * HEADS}, not {width}.")
+    sizes = {"width": width, "inner_width": 3 * width, "layers": LAYERS, "heads": HEADS, "key_value_heads": HEADS}
+    return untrained_llama(seed, VOCABULARY, CONTEXT, **sizes)
