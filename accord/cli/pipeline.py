@@ -122,6 +122,8 @@ def _run(given: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
     anew = [stage for stage in stages if _is_anew(stage, wanted)]
     for stage in anew:
         _require_own(folder / stage.name)
+    if not (folder / "pipeline.json").exists():  # by which the folder is known, before anything else is in it
+        _save_state(given, stages, folder)
     for stage in stages:
         if stage.status == "skipped":
             status(f"{stage.name} is as it was")
