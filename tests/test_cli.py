@@ -335,7 +335,7 @@ def test_what_is_said_on_ctrl_c(
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("accord.cli.main.bind", lambda *_: stopped)
+    monkeypatch.setattr("accord.cli.main.bind", stopped)
     assert accord(command, "--model", "m", "--data", "d", "--out", "o") == 130
     onward = "; the run goes on with the same command and --resume" if resumes else ""
     assert capsys.readouterr().err == f"accord: stopped{onward}.\n"

@@ -143,7 +143,12 @@ def test_the_seed_decides_what_is_drawn() -> None:
 
 def test_the_command_writes_text_tasks_and_an_untrained_model_of_a_width(tmp_path: Path) -> None:
     world(str(tmp_path / "world"), name="shelf", seed=3, width=48)
-    assert sorted(path.name for path in (tmp_path / "world").iterdir()) == ["corpus.jsonl", "init", "tasks"]
+    assert sorted(path.name for path in (tmp_path / "world").iterdir()) == [
+        ".accord-wrote",
+        "corpus.jsonl",
+        "init",
+        "tasks",
+    ]
     texts = [json.loads(line) for line in (tmp_path / "world" / "corpus.jsonl").read_text().splitlines()]
     assert len(texts) == 40_000 and all(text["prompt"] == "" and text["completion"] for text in texts)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "world" / "init")
