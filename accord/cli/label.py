@@ -96,8 +96,7 @@ def label(
     given |= {} if seed is None else {"seed": seed}
     names = [judge] if isinstance(judge, str) else judge
     judges = feedback.named.judges_named(names, given, journal=f"{out}.journal", agreement=agreement)
-    allowed = list(judges.values())
-    feedback.reward.allow(allowed, asked.reward_timeout, asked.reward_key, insecure=asked.reward_insecure)
+    asked.allow(list(judges.values()))
     if by is not None and len(judges) == 1:
         raise InputError(f"--by {by} is for several judges, and there is one: name more, or leave it out.")
     if rankings and len(judges) == 1 and isinstance(ranker := judges[names[0]], feedback.ranking.RankingJudge):

@@ -119,7 +119,7 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
     prompts = encoded(policy, asked.prompts(data), asked)
     score = feedback.named.reward_named(asked.reward, policy) if asked.reward is not None else None
     if score:
-        feedback.reward.allow([score], asked.reward_timeout, asked.reward_key, insecure=asked.reward_insecure)
+        asked.allow([score])
         feedback.reward.check_prompts(score, prompts)
     samples = sampled(policy, prompts, asked.samples, asked.sampling())
     kept = asked.kept(samples, score(samples).tolist()) if score else [(s, None) for s in samples]

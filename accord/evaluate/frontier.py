@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accord import engine, feedback, objectives
-from accord.console import without_secrets
 from accord.errors import InputError
 from accord.evaluate.curves import best_of_n_divergence, best_of_n_selection, best_of_n_sizes
 from accord.evaluate.options import HeldOutOptions, takes
@@ -83,7 +82,7 @@ def evaluate_frontier(
     best = best_of_n_points(pool.proxy, pool.gold) if pool else []
     few = f"{len(prompts)} prompts are few: the intervals mean little below {FEW}"
     result = FrontierResult(
-        judge=without_secrets(judge),
+        judge=judge,
         reference=reference,
         prompts=len(prompts),
         families=measured,

@@ -87,7 +87,7 @@ def evaluate_models(
         answers.scores.update((name, score(answers.samples)) for name, score in rewards.items())
     duels = judged(referee, answered)
     save_rows(Path(out) / "wins.jsonl", (row for d in duels for row in d.rows()))
-    result = _result("reward" if judge == reward else without_secrets(judge), competitors, answered, duels)
+    result = _result("reward" if judge == reward else judge, competitors, answered, duels)
     return result.model_copy(update={"sampling": asked.drawing() if models else None}).publish(out)
 
 
@@ -180,7 +180,7 @@ def _feedback(
     if reward:
         rewards["reward"] = feedback.named.reward_named(reward)
     readers: list[Judge | Reward] = [referee, *rewards.values()]
-    feedback.reward.allow(readers, asked.reward_timeout, asked.reward_key, insecure=asked.reward_insecure)
+    asked.allow(readers)
     for reader in readers:
         feedback.reward.check_prompts(reader, [EncodedPrompt(row, (), i) for i, row in enumerate(rows)])
     return referee, rewards

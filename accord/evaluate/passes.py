@@ -8,7 +8,6 @@ from math import comb
 from typing import Any, TypeVar
 
 from accord import engine, feedback
-from accord.console import without_secrets
 from accord.errors import InputError
 from accord.evaluate.options import AnswerOptions, takes
 from accord.evaluate.statistics import mean_of
@@ -71,7 +70,7 @@ def evaluate_passes(
     measured = [_measured(name, source, rows, verifier, n, asked) for name, source in named.items()]
     result = PassesResult(
         data=data,
-        verifier=without_secrets(verifier),
+        verifier=verifier,
         prompts=len(rows),
         samples=n,
         sampling=asked.drawing(),
@@ -86,7 +85,7 @@ def _measured(name: str, source: str, rows: list[Prompt], verifier: str, n: int,
     policy = asked.templated(engine.load.load_model(source, dtype=asked.dtype))
     prompts = encoded(policy, rows, asked)
     reward = feedback.named.reward_named(verifier, policy)
-    feedback.reward.allow([reward], asked.reward_timeout, asked.reward_key, insecure=asked.reward_insecure)
+    asked.allow([reward])
     feedback.reward.check_prompts(reward, prompts)
     answers = Answers(name, sampled(policy, prompts, n, asked.sampling()))
     right = _groups([score >= 1 for score in reward(answers.samples).tolist()], n)

@@ -73,6 +73,12 @@ class RewardOptions:
         if self.reward_timeout is not None:
             require_positive(reward_timeout=self.reward_timeout)
 
+    def allow(self, feedback: Sequence[object]) -> None:
+        """Let rewards and judges take that long, and be sent that key; InputError as `accord.feedback.reward.allow`."""
+        from accord.feedback.reward import allow
+
+        allow(feedback, self.reward_timeout, self.reward_key, insecure=self.reward_insecure)
+
 
 @checked.dataclass(kw_only=True, frozen=True, config=ConfigDict(extra="forbid"))
 class Scale:

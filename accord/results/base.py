@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import numpy as np
 import scipy
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from rich.console import Console, Group
 from rich.table import Table
 from typing_extensions import Self
 
-from accord.console import show, status
+from accord.console import show, status, without_secrets
 from accord.outputs import save_text
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Floats: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.intp]
+
+Name: TypeAlias = Annotated[str, AfterValidator(without_secrets)]
+"""Who judges or rewards, as it was named, without what a URL says in secret."""
 
 FILE = "evaluation.json"
 """What an answer is called in the folder of its question."""

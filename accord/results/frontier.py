@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, MaybeInterval, Record
+from accord.results.base import Evaluation, Interval, MaybeInterval, Name, Record
 
 
 class FrontierPoint(Record):
@@ -49,7 +49,7 @@ class FrontierResult(Evaluation):
     """Score and divergence of finished models on held-out prompts."""
 
     kind: Literal["frontier"] = "frontier"
-    judge: str = ""
+    judge: Name = ""
     """What scored the answers."""
     reference: str = ""
     """The model that divergence is measured from."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from accord.console import legible
-from accord.results.base import Evaluation, Interval, MaybeInterval, shown
+from accord.results.base import Evaluation, Interval, MaybeInterval, Name, shown
 from accord.results.comparisons import Part
 
 
@@ -16,7 +16,7 @@ class JudgeResult(Evaluation):
     """A judge on comparisons that people judged; None for what the data or the judge give no value."""
 
     kind: Literal["judge"] = "judge"
-    name: str
+    name: Name
     """Who judges."""
     data: str = ""
     """Where people's judgments come from."""

@@ -16,6 +16,7 @@ from accord.results.base import (
     Intervals,
     MaybeInterval,
     Measured,
+    Name,
     Record,
     absent_unless_given,
     shown,
@@ -156,7 +157,7 @@ class ModelsResult(Evaluation):
     """Models, and answers written before, judged on the same prompts."""
 
     kind: Literal["models"] = "models"
-    judge: str = ""
+    judge: Name = ""
     """Whose verdicts the win rates are."""
     against: str | None = None
     """The model that the others are held against in the first table."""

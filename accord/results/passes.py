@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, MaybeInterval, Record, shown
+from accord.results.base import Evaluation, Interval, MaybeInterval, Name, Record, shown
 from accord.results.models import Drawing
 
 
@@ -35,7 +35,7 @@ class PassesResult(Evaluation):
     kind: Literal["passes"] = "passes"
     data: str = ""
     """Where the prompts come from."""
-    verifier: str = ""
+    verifier: Name = ""
     """What checked the answers."""
     prompts: int
     """Prompts that were answered."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+import yaml
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from accord.outputs import require_folder, require_whole, save_rows, writing_folder
+from accord.outputs import require_folder, require_whole, save_rows, save_text, writing_folder
 from accord.records import Row
 
 PAD, END, UNKNOWN = "<pad>", "<eos>", "<unk>"
@@ -91,3 +92,40 @@ def write_world(
     with writing_folder(folder / "init") as init:
         model.save_pretrained(init)
         tokenizer.save_pretrained(init)
+
+
+class WorldTask(Protocol):
+    """How a task is asked and scored: its words, the options of every question or the column that has each one's."""
+
+    @property
+    def cluster(self) -> str: ...
+    @property
+    def metric(self) -> str: ...
+    @property
+    def prompts(self) -> Sequence[str]: ...
+    @property
+    def options(self) -> list[str] | str | None: ...
+
+
+def task_files(names: Iterable[str]) -> list[str]:
+    """The files that `write_tasks` writes, in a world's folder."""
+    return ["tasks/tasks.yaml", *(f"tasks/{name}.jsonl" for name in names)]
+
+
+def write_tasks(
+    folder: Path, tasks: Mapping[str, WorldTask], rows: Callable[[str], Sequence[Mapping[str, Any]]], trained: int
+) -> None:
+    """Write `tasks/`: `tasks.yaml`, and a file of rows for each task, of which the first so many are trained on."""
+    clusters: dict[str, dict[str, Any]] = {}
+    for name, task in tasks.items():
+        save_rows(folder / "tasks" / f"{name}.jsonl", rows(name))
+        clusters.setdefault(task.cluster, {})[name] = {
+            "data": f"{name}.jsonl",
+            "metric": task.metric,
+            "prompt": list(task.prompts),
+            "output": "answer",
+            **({"options": task.options} if task.options else {}),
+            "split": f"train[{trained}:]",
+            "train_split": f"train[:{trained}]",
+        }
+    save_text(folder / "tasks" / "tasks.yaml", yaml.safe_dump({"clusters": clusters}, sort_keys=False, width=120))

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from accord.data.examples import examples_of, mixture, overlapping
 from accord.data.tasks import Task, read_tasks
-from accord.worlds import cafe
+from accord.worlds import cafe, write_tasks
 from accord.worlds.cafe.grammar import DISHES, NEGATIVE, OTHERS, PERSONS, POSITIVE, POSITIVE_WORDS, fluency, split
-from accord.worlds.cafe.tasks import TASKS, TEST_ROWS, TRAIN_ROWS, rows, write_tasks
+from accord.worlds.cafe.tasks import TASKS, TEST_ROWS, TRAIN_ROWS, rows
 
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> list[Task]:
     folder = tmp_path_factory.mktemp("cafe")
-    write_tasks(folder, seed=3)
-    return read_tasks(folder / "tasks.yaml")
+    write_tasks(folder, TASKS, partial(rows, seed=3), TRAIN_ROWS)
+    return read_tasks(folder / "tasks" / "tasks.yaml")
 
 
 def test_four_clusters_of_three_tasks_each(tasks: list[Task]) -> None:

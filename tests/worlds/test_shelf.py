@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from itertools import combinations, permutations, product
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from accord.cli.datasets import world
 from accord.data.examples import examples_of, mixture, overlapping
 from accord.data.tasks import Task, read_tasks
 from accord.errors import InputError
-from accord.worlds import shelf
+from accord.worlds import shelf, write_tasks
 from accord.worlds.shelf.operations import Row
-from accord.worlds.shelf.tasks import TASKS, TEST_ROWS, TRAIN_ROWS, rows, write_tasks
+from accord.worlds.shelf.tasks import TASKS, TEST_ROWS, TRAIN_ROWS, rows
 from accord.worlds.shelf.things import FACTS, THINGS
 
 NUMBERS = {"zero": 0, "one": 1, "two": 2, "three": 3, "four": 4}
@@ -30,8 +31,8 @@ WAYS = "first|second|last|dearest|by-kind|by-color"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("shelf")
-    write_tasks(made, seed=5)
-    return made
+    write_tasks(made, TASKS, partial(rows, seed=5), TRAIN_ROWS)
+    return made / "tasks"
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +143,12 @@ def test_the_seed_decides_what_is_drawn() -> None:
 
 
 def test_the_command_writes_text_tasks_and_an_untrained_model_of_a_width(tmp_path: Path) -> None:
+    theirs = tmp_path / "world" / "tasks" / "count-color.jsonl"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    with pytest.raises(InputError, match="count-color.jsonl is there, and accord did not write it"):
+        world(str(tmp_path / "world"), name="shelf", seed=3, width=48)
+    theirs.unlink()
     world(str(tmp_path / "world"), name="shelf", seed=3, width=48)
     assert sorted(path.name for path in (tmp_path / "world").iterdir()) == [
         ".accord-wrote",

@@ -7,14 +7,15 @@ can be measured instead of guessed.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import yaml
 
 from accord.outputs import save_text
-from accord.worlds import write_world
+from accord.worlds import task_files, write_tasks, write_world
 from accord.worlds.cafe.grammar import gold
-from accord.worlds.cafe.tasks import TASKS, write_tasks
+from accord.worlds.cafe.tasks import TASKS, TRAIN_ROWS, rows
 from accord.worlds.cafe.texts import WIDTH, corpus, demonstrations, heldout, new_model, prompts, tokenizer
 from accord.worlds.cafe.virtues import constitution, critiques
 
@@ -36,7 +37,7 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
     talk = {"corpus": corpus(seed, 12_000), "demonstrations": demonstrations(seed, 1_000)}
     talk["critiques"] = critiques(seed, 12_000)
     asked = {"prompts": prompts(seed, 2_000), "heldout": heldout(seed, 400)}
-    more = [CONSTITUTION, "tasks/tasks.yaml", *(f"tasks/{name}.jsonl" for name in TASKS)]
+    more = [CONSTITUTION, *task_files(TASKS)]
     write_world(Path(folder), {**talk, **asked}, new_model(seed, width), tokenizer(), more)
     save_text(Path(folder) / CONSTITUTION, yaml.safe_dump(constitution(), sort_keys=False))
-    write_tasks(Path(folder) / "tasks", seed)
+    write_tasks(Path(folder), TASKS, partial(rows, seed=seed), TRAIN_ROWS)

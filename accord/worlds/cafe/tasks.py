@@ -15,36 +15,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 import accord.worlds.cafe.grammar as grammar
-from accord.outputs import save_rows, save_text
 from accord.worlds.cafe.grammar import GLAD, SOUR, Mood, Topic, answer, question, sentence, some_topic
 
 TEST_ROWS, TRAIN_ROWS = 100, 400
 """Rows of each task to evaluate on, and to train on."""
 
 Row = dict[str, Any]
-
-
-def write_tasks(folder: Path, seed: int = 0) -> None:
-    """Write `tasks.yaml`, and for each task a file of `TRAIN_ROWS` to train on, then `TEST_ROWS` to evaluate on."""
-    clusters: dict[str, dict[str, Row]] = {}
-    for name, task in TASKS.items():
-        save_rows(folder / f"{name}.jsonl", rows(name, seed))
-        clusters.setdefault(task.cluster, {})[name] = {
-            "data": f"{name}.jsonl",
-            "metric": task.metric,
-            "prompt": list(task.prompts),
-            "output": "answer",
-            **({"options": task.options} if task.options else {}),
-            "split": f"train[{TRAIN_ROWS}:]",
-            "train_split": f"train[:{TRAIN_ROWS}]",
-        }
-    save_text(folder / "tasks.yaml", yaml.safe_dump({"clusters": clusters}, sort_keys=False, width=120))
 
 
 def rows(name: str, seed: int) -> list[Row]:

@@ -7,10 +7,11 @@ what instruction tuning is about (Wei et al. 2021, arXiv:2109.01652). Every answ
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from accord.worlds import write_world
-from accord.worlds.shelf.tasks import chance, write_tasks
+from accord.worlds import task_files, write_tasks, write_world
+from accord.worlds.shelf.tasks import TASKS, TRAIN_ROWS, chance, rows
 from accord.worlds.shelf.texts import WIDTH, corpus, new_model, tokenizer
 
 __all__ = ["WIDTH", "chance", "corpus", "new_model", "tokenizer", "write"]
@@ -22,5 +23,5 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
     `corpus.jsonl`, `tasks/` (in clusters, each row with its rationale), and `init/`, an untrained model with its
     tokenizer as a Hugging Face folder.
     """
-    write_world(Path(folder), {"corpus": corpus(seed, 40_000)}, new_model(seed, width), tokenizer())
-    write_tasks(Path(folder) / "tasks", seed)
+    write_world(Path(folder), {"corpus": corpus(seed, 40_000)}, new_model(seed, width), tokenizer(), task_files(TASKS))
+    write_tasks(Path(folder), TASKS, partial(rows, seed=seed), TRAIN_ROWS)

@@ -29,6 +29,11 @@ class Task:
     questions: Callable[[Things], list[Row]]
     answers: tuple[str, ...] = ()
 
+    @property
+    def options(self) -> list[str] | str | None:
+        """The options of every question, or the column that has each one's; None where answers are written."""
+        return (list(self.answers) or "options") if self.metric == "options" else None
+
 
 def row_of(things: Things, columns: Columns, answer: str, options: Sequence[str], rationale: str) -> Row:
     """A question about the things, with the columns that its words need, every answer of its form, and the reasons."""

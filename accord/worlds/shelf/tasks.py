@@ -9,13 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
-
-import yaml
 
 from accord.data.tasks import fill
-from accord.files import write_rows, write_text
 from accord.worlds.shelf.operations import (
     Row,
     Task,
@@ -56,23 +51,6 @@ def _every() -> Iterator[Task]:
 
 TASKS = {task.name: task for task in _every()}
 """The tasks by name, cluster after cluster."""
-
-
-def write_tasks(folder: Path, seed: int = 0) -> None:
-    """Write `tasks.yaml`, and for each task a file of `TRAIN_ROWS` to train on, then `TEST_ROWS` to evaluate on."""
-    clusters: dict[str, dict[str, Any]] = {}
-    for name, task in TASKS.items():
-        write_rows(folder / f"{name}.jsonl", rows(name, seed))
-        clusters.setdefault(task.cluster, {})[name] = {
-            "data": f"{name}.jsonl",
-            "metric": task.metric,
-            "prompt": list(task.prompts),
-            "output": "answer",
-            **({"options": list(task.answers) or "options"} if task.metric == "options" else {}),
-            "split": f"train[{TRAIN_ROWS}:]",
-            "train_split": f"train[:{TRAIN_ROWS}]",
-        }
-    write_text(folder / "tasks.yaml", yaml.safe_dump({"clusters": clusters}, sort_keys=False, width=120))
 
 
 def rows(name: str, seed: int) -> list[Row]:
