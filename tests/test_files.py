@@ -9,17 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from accord.errors import InputError
 from accord.files import (
     SUMS,
-    Repeated,
     changed,
     others,
-    parse_json,
-    parse_yaml,
-    read_yaml,
     replacing,
     replacing_folder,
     sha256_of,
@@ -192,60 +187,6 @@ def test_a_file_s_digest(tmp_path):
     content = bytes(range(256)) * 9000
     (tmp_path / "x").write_bytes(content)
     assert sha256_of(tmp_path / "x") == hashlib.sha256(content).hexdigest()
-
-
-def bomb(lists, of):
-    """YAML that unfolds to about `of` to the power of `lists` values."""
-    lines = [f"l0: &l0 [{', '.join('x' * of)}]"]
-    lines += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * of)}]" for i in range(1, lists)]
-    return "\n".join(lines)
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("a: 1\nb:\n  c: 2\n  c: 3", "line 4: the key 'c' twice in a mapping"),
-        ("{a: {b: 1, 'b': 2}}", "line 1: the key 'b' twice"),
-        ("1: a\n0x1: b", "line 2: the key '0x1' twice"),
-        ("<<: {a: 1}\n<<: {a: 2}", "line 2: the key '<<' twice"),
-        (bomb(9, 10), "its aliases unfold to 1,234,567,[0-9]+ values, of which 100,000 are allowed"),
-        (bomb(3, 60) + "\nm: {<<: *l0}", "its aliases unfold to"),
-        ("a: &a [*a]", "line 1: a part that holds itself"),
-        ("a: " + "[" * 101 + "]" * 101, "it is nested 102 deep, and 100 is allowed"),
-        ("a: " + "[" * 5000 + "]" * 5000, "it is nested too deeply"),
-        ("a: 2020-13-45", r"a value cannot be read \(month must be in 1..12"),
-        ("a: [1", "line 1: expected ',' or ']'"),
-        ("a: !!python/object:os.system x", "line 1: could not determine a constructor"),
-        ("[a]: 1", "line 1: found unhashable key"),
-    ],
-)
-def test_yaml_that_loses_something_or_unfolds_is_told_by_its_line(text, told, tmp_path):
-    (tmp_path / "x.yaml").write_text(text)
-    with pytest.raises(InputError, match=rf"the recipe .*x.yaml is not YAML that can be used: {told}"):
-        read_yaml(tmp_path / "x.yaml", "the recipe")
-
-
-def test_yaml_is_read_as_the_safe_loader_reads_it(monkeypatch):
-    text = "a: &a {b: 1, c: [1.5, ~, yes, 2020-01-02]}\nd: {<<: *a, b: 2}\n1: x\ntrue: y\n'1': z\n"
-    text = text.replace("true", "false")  # which no key equals
-    assert parse_yaml(text) == yaml.safe_load(text) and parse_yaml("") is None
-    assert parse_yaml(text.encode()) == yaml.safe_load(text)
-    with pytest.raises(yaml.YAMLError, match="line 2: the key 'true' twice"):  # Python has one key for both
-        parse_yaml("1: x\ntrue: y")
-    assert len(parse_yaml(bomb(2, 60))["l1"]) == 60
-    monkeypatch.setattr("accord.files.MOST", 1000)
-    assert len(parse_yaml("[" + "1, " * 1000 + "1]")) == 1001  # long, and nothing unfolds
-
-
-def test_json_with_a_key_twice_is_refused():
-    assert parse_json('{"a": {"b": 1}, "b": [{"a": 1}, {"a": 2}]}') == {"a": {"b": 1}, "b": [{"a": 1}, {"a": 2}]}
-    with pytest.raises(Repeated, match="the key 'b' twice in an object"):
-        parse_json('{"a": [{"b": 1, "c": 2, "b": 1}]}')
-
-
-def test_yaml_has_one_loader():
-    sources = (Path(__file__).parents[1] / "accord").rglob("*.py")
-    assert [p.name for p in sources if "yaml.safe_load" in p.read_text() or "yaml.load" in p.read_text()] == []
 
 
 def test_sums_are_those_of_sha256sum_and_tell_what_is_changed(tmp_path):

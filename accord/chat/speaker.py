@@ -17,7 +17,8 @@ from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
 from accord.feedback.reward import Reward
-from accord.files import parse_json, write_rows
+from accord.files import write_rows
+from accord.parsing import parse_json
 from accord.records import (
     Completion,
     Demonstration,

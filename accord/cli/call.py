@@ -17,9 +17,9 @@ from typing import Any
 from accord.cli.options import REQUIRED, Option, help_text, options_of
 from accord.cli.table import COMMANDS, FAMILIES
 from accord.errors import InputError, nearest
-from accord.files import read_yaml
 from accord.locks import alone_with
 from accord.outputs import overwriting
+from accord.parsing import read_yaml
 
 CONFIG = Option("config", str, None, "A YAML file of options; those given here override it.", "reads and writes")
 OVERWRITE = Option(

@@ -19,7 +19,7 @@ import docstring_parser
 import yaml
 
 from accord.errors import InputError, nearest
-from accord.files import parse_yaml
+from accord.parsing import parse_yaml
 
 REQUIRED = inspect.Parameter.empty
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from accord.errors import InputError
-from accord.files import read_yaml
+from accord.parsing import read_yaml
 
 REFERENCE = re.compile(r"\$\{([\w*-]+)\}")
 BLOCK = {"repeat", "carry", "stages"}

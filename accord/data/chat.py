@@ -17,8 +17,8 @@ from accord.data.messages import align, shared
 from accord.engine.trees import Branch
 from accord.engine.turns import turn_end
 from accord.errors import InputError
-from accord.files import parse_json
 from accord.limits import within
+from accord.parsing import parse_json
 from accord.records import Message, Text
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from accord.errors import InputError
-from accord.files import Repeated, parse_json
+from accord.parsing import Repeated, parse_json
 from accord.records import Message, Role, Text
 
 TRANSCRIPT = "\n\nHuman:"

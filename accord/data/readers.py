@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 import yaml
 
 from accord.errors import InputError, nearest
-from accord.files import Repeated, parse_json, parse_yaml
+from accord.parsing import Repeated, parse_json, parse_yaml
 
 Numbered: TypeAlias = Iterator[tuple[int, Mapping[str, Any]]]
 """The columns of each row, with its number (from 1) in its file: of its line where a row is a line."""

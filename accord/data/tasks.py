@@ -28,7 +28,7 @@ from typing import Any
 
 from accord.data.columns import value_at
 from accord.errors import InputError, located, nearest
-from accord.files import read_yaml
+from accord.parsing import read_yaml
 
 METRICS = ("exact", "number", "options", "rouge-1", "rouge-2", "rouge-l")
 """How the answers of a task are scored; `options` chooses among given answers, the others read what is written."""

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from accord.errors import InputError
-from accord.files import SUMS, changed, parse_json
+from accord.files import SUMS, changed
+from accord.parsing import parse_json
 
 MANY_LAYERS = 1000
 """No published model has as many."""

@@ -16,8 +16,8 @@ from accord.errors import InputError
 from accord.evaluate.curves import best_of_n_divergence, best_of_n_selection, best_of_n_sizes
 from accord.evaluate.options import HeldOutOptions, takes
 from accord.evaluate.statistics import FEW, Floats, bootstrap_mean
-from accord.files import read_yaml
 from accord.outputs import require_folder
+from accord.parsing import read_yaml
 from accord.records import EncodedPrompt, Prompt
 from accord.results.base import FILE, called
 from accord.results.frontier import BestOfNPoint, Family, FrontierPoint, FrontierResult

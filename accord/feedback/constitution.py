@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from accord.errors import InputError, nearest
-from accord.files import read_yaml
+from accord.parsing import read_yaml
 from accord.records import Text, text_to_json
 
 Told = TypeVar("Told")

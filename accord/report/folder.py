@@ -13,7 +13,8 @@ import yaml
 from accord import results
 from accord.console import legible, status
 from accord.errors import InputError
-from accord.files import changed, parse_json, parse_yaml
+from accord.files import changed
+from accord.parsing import parse_json, parse_yaml
 from accord.report.captions import HELD_OUT
 from accord.report.html import Json
 from accord.results import Evaluation

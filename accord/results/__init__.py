@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from accord.errors import InputError
-from accord.files import parse_json
+from accord.parsing import parse_json
 from accord.results.agreement import AgreementResult
 from accord.results.base import FILE, Evaluation
 from accord.results.base import Interval as Interval

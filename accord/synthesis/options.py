@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from accord.engine.config import require_positive
 from accord.errors import InputError
-from accord.files import others, read_yaml
+from accord.files import others
 from accord.outputs import may_overwrite
+from accord.parsing import read_yaml
 from accord.prompting.options import AskOptions, LimitOptions, bare, prompted
 
 if TYPE_CHECKING:

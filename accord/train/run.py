@@ -33,9 +33,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from accord import engine
 from accord.errors import InputError, LeftOut, RowNumber
-from accord.files import SUMS, others, read_yaml, sync, tidy, write_rows, write_text
+from accord.files import SUMS, others, sync, tidy, write_rows, write_text
 from accord.locks import alone_in
 from accord.outputs import may_overwrite, require_outside
+from accord.parsing import read_yaml
 from accord.train.alarms import Alarms, chosen
 from accord.train.inputs import URL_DIGEST, environment, redacted
 from accord.train.track import DEFAULT, Tracking, services
