@@ -10,13 +10,14 @@ import networkx
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROWS = {"records", "files", "outputs", "locks", "errors", "console", "limits", "interrupts"}
+ROWS = {"records", "files", "parsing", "outputs", "locks", "errors", "console", "limits", "interrupts"}
 TRAINING = ROWS | {"objectives", "data", "engine", "feedback"}
 MAY_IMPORT = {
     "errors": set(),
     "records": set(),
     "console": set(),
     "limits": set(),
+    "parsing": {"errors"},
     "interrupts": set(),
     "objectives": set(),
     "files": {"records", "errors"},
