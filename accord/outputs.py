@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from accord.errors import InputError
-from accord.files import beside, line_of, others, replacing, replacing_folder, sha256_of
+from accord.files import beside, line_of, others, replacing, replacing_folder, sha256_of, tidy
 from accord.records import Row
 
 WROTE = ".accord-wrote"
@@ -173,6 +173,7 @@ def _require_possible(file: Path) -> None:
         for one in missing:  # a name that is too long is told by the folder that it is looked up in
             with suppress(FileNotFoundError):
                 os.lstat(there / one.name)
+        tidy(there, file.name)  # what a kill left of such a try
         tried = there / beside(file).name
         os.close(os.open(tried, os.O_WRONLY | os.O_CREAT, 0o600))
         tried.unlink()

@@ -138,6 +138,13 @@ def test_a_disk_that_takes_nothing_is_told_before_any_work(tmp_path: Path, monke
         require_folder(tmp_path / "out")
 
 
+def test_what_a_kill_left_of_a_try_goes_with_the_next(tmp_path: Path) -> None:
+    left = tmp_path / ".rows.jsonl.999999999.partial"
+    left.touch()
+    require_file(tmp_path / "new" / "rows.jsonl")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_may_be_new_and_of_its_files_those_named_are_tried(tmp_path: Path) -> None:
     assert require_folder(tmp_path / "a" / "b", leaves=("x",)) == tmp_path / "a" / "b" and names(tmp_path) == []
     (tmp_path / "x").write_text("mine")
