@@ -154,7 +154,7 @@ def _result(path: Path) -> Any:
         if path.name == "metrics.jsonl":
             return [_without(json.loads(line), "seconds", "tokens_per_second") for line in content.splitlines()]
         if path.name == "environment.json":
-            return _without(json.loads(content), "command")
+            return _without(json.loads(content), "command", "git")
         if path.name == "pipeline.json":
             state = json.loads(content)
             return [_without(stage, "seconds", "status") for stage in state["stages"]]
