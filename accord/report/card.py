@@ -18,7 +18,7 @@ import scipy
 import yaml
 
 from accord import results
-from accord.console import legible, without_secrets
+from accord.console import legible, said, status, without_secrets
 from accord.files import write_text
 from accord.report.captions import metric_for
 from accord.report.folder import RunFiles, read_stage
@@ -81,6 +81,8 @@ probability = float(log_odds.sigmoid())  # that the first answer is the better o
 def write_card(folder: str | Path, *, method: str = "") -> list[Path]:
     """Write README.md into `model/` and `best/` of a run's folder, where they are and have none; the files written.
 
+    A model whose configuration is damaged gets none, and a line says so.
+
     `method` is what is said of how it was trained, a formula and its source. The rest is taken from the folder:
     settings, metrics, alarms, versions, as what the data were read.
 
@@ -95,9 +97,16 @@ def write_card(folder: str | Path, *, method: str = "") -> list[Path]:
     there = [run / name for name in ("model", "best") if any((run / name / kind).is_file() for kind in kinds)]
     cards = [model / "README.md" for model in there if not (model / "README.md").exists()]
     files = read_stage(run).run if cards else RunFiles()
+    written = []
     for card in cards:
-        write_text(card, _card(run, card.parent, files, method))
-    return cards
+        try:
+            text = _card(run, card.parent, files, method)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:  # best/ may have lain there for long
+            status(f"{card.parent} gets no card: its configuration is damaged ({said(error)}).")
+            continue
+        write_text(card, text)
+        written.append(card)
+    return written
 
 
 def add_evaluation(model: str | Path, folder: str | Path) -> Path:
