@@ -12,23 +12,10 @@ from accord.engine.fit import Optimizer
 from accord.engine.load import load_model, load_reward_model
 from accord.files import SUMS, read_sums
 from tests.commands.small import accord
-from tests.trust.commands import SAMPLED, Command, write_inputs
+from tests.trust.commands import SAMPLED, Command
 
 DECIDED = ("run/model/model.safetensors", "run/metrics.jsonl", "run/alarms.jsonl", "run/best.json")
 """What a run comes to. Its config.yaml may say otherwise of what decides nothing, as how many tokens a pass has."""
-
-
-@pytest.fixture(autouse=True)
-def blank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports are blank pages here, which are sooner written."""
-    monkeypatch.setattr("accord.report.write_report", lambda folder: folder / "report.html")
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bits") / "home"
-    write_inputs(folder / "in")
-    return folder
 
 
 def flip(file: Path, bit: int) -> None:
@@ -48,7 +35,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 @pytest.fixture(params=["sft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("reward", "ppo", "star"))])
-def stopped(request: pytest.FixtureRequest, home: Path, blank: None) -> Command:
+def stopped(request: pytest.FixtureRequest, home: Path) -> Command:
     """A run that was stopped in its last update, in the folder `stopped`, and a whole one."""
     command = Command(request.param, home)
     update, updates = Optimizer.update, [0]

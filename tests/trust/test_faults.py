@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from accord.files import write_text
 from tests.commands.small import accord
-from tests.trust.commands import WORDS_OF, Command, is_harmless, is_litter, write_inputs
+from tests.trust.commands import WORDS_OF, Command, is_harmless, is_litter
 from tests.trust.disk import CHANGES, FAULTS, Event, Plan
 from tests.trust.power import Tree
 
@@ -24,26 +23,8 @@ SHARE = float(os.environ.get("ACCORD_FAULTS", "1"))
 HUNG = f"status {-signal.SIGALRM}"
 
 
-@pytest.fixture(autouse=True)
-def blank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports are blank pages here, which are sooner written."""
-
-    def page(folder: Path, *_: object) -> Path:
-        write_text(folder / "report.html", "a page")
-        return folder / "report.html"
-
-    monkeypatch.setattr("accord.report.write_report", page)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("faults") / "home"
-    write_inputs(folder / "in")
-    return folder
-
-
 @pytest.fixture(params=WORDS_OF)
-def command(request: pytest.FixtureRequest, home: Path, blank: None) -> Command:
+def command(request: pytest.FixtureRequest, home: Path) -> Command:
     """A command that has done its work in this process, which has imported what it needs."""
     made = Command(request.param, home)
     made.clear()

@@ -15,27 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.commands.small import accord
-from tests.trust.commands import Command, write_inputs
+from tests.trust.commands import Command
 
 NAMES = ("sample", "label", "run")
-
-
-@pytest.fixture(autouse=True)
-def blank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports are blank pages here, which are sooner written."""
-
-    def page(folder: Path, *_: object) -> Path:
-        (folder / "report.html").write_text("a page")
-        return folder / "report.html"
-
-    monkeypatch.setattr("accord.report.write_report", page)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("together") / "home"
-    write_inputs(folder / "in")
-    return folder
 
 
 def race(command: Command, trial: int, late: float) -> str:
