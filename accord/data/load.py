@@ -20,6 +20,7 @@ from accord.data.layouts import standard
 from accord.data.messages import read_prompt, read_text
 from accord.data.readers import GENERATED, READ, from_hub, generated, in_folder, read_jsonl, read_plain, reader_of
 from accord.errors import InputError, LeftOut, Reason, RowNumber, located
+from accord.outputs import tell_changed
 from accord.records import Message, Prompt, Row, Text, row_to_json
 
 Source: TypeAlias = (
@@ -249,6 +250,7 @@ def _opened(source: Source, split: str) -> tuple[str, Iterator[tuple[int, Any]]]
         return f"{name}, row", _pick(enumerate(generated(name), start=1), split)
     reader = reader_of(path)
     if path.is_file() and reader is not None:
+        tell_changed(path)
         return f"{name}, {'line' if reader in (read_jsonl, read_plain) else 'row'}", _pick(reader(path), split)
     if path.is_dir():
         return f"{name}, row", _pick(enumerate(in_folder(path), start=1), split)

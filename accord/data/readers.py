@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl
 import yaml
 
 from accord.errors import InputError, nearest
+from accord.outputs import tell_changed
 from accord.parsing import Repeated, parse_json, parse_yaml
 
 Numbered: TypeAlias = Iterator[tuple[int, Mapping[str, Any]]]
@@ -258,6 +259,7 @@ def in_folder(path: Path) -> Iterator[Mapping[str, Any]]:
     for file in training:
         reader = reader_of(file)
         assert reader is not None  # they were chosen by that
+        tell_changed(file)
         yield from (columns for _, columns in reader(file))
 
 
