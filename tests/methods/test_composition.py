@@ -61,7 +61,7 @@ def test_it_is_printed_at_the_start(folder: Path, capsys: pytest.CaptureFixture[
     given = ("pretrain", "--model", "m", "--data", "a.jsonl:3", "b.jsonl:1", *QUICK, "--track", "none", "--out", "said")
     assert accord(*given) == 0
     table, _, after = capsys.readouterr().err.partition("pretrain 1/2")
-    assert "│ a.jsonl │ 3      │ 6 of 6    │ 12    │ 12     │ 75.0% │ 0.50   │" in table and after
+    assert "│ a.jsonl │ 3      │ 6 of 6    │ 12    │ 12     │ 60.0% │ 0.50   │" in table and after
     assert "│ b.jsonl │ 1      │ 2 of 2    │ 24    │ 8      │ 40.0% │ 0.50   │" in table
 
 
