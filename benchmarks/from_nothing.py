@@ -3,10 +3,10 @@
     python benchmarks/from_nothing.py [--seeds 0 1 2] [--rows 1000] [--out runs/from-nothing]
 
 For each seed a tokenizer is trained on the shelf's text, and an untrained model is made that reads by it. It is
-fine-tuned on demonstrations of all the shelf's tasks, after pretraining on the text and as it is: for 226 steps, and for
-as long as the loss of those held out falls. The table has that loss, in nats a token, the lowest that a run came to:
-its mean over seeds with a 95% interval (Student's t), and how much more it is from scratch, seed by seed. What has been
-run is taken up, not run again.
+fine-tuned on demonstrations of all the shelf's tasks, after pretraining on the text and as it is: for 226 steps, and
+for as long as the loss of those held out falls. The table has that loss, in nats a token, the lowest that a run came
+to: its mean over seeds with a 95% interval (Student's t), and how much more it is from scratch, seed by seed. What has
+been run is taken up, not run again.
 """
 
 from __future__ import annotations

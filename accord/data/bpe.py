@@ -87,8 +87,8 @@ def _said(row: Row, where: str) -> Iterator[str]:
 def train(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
     """A tokenizer of so many tokens, or fewer where the texts have no more pairs that are there twice.
 
-    It has an end and a padding token and ChatML for a chat template. One order of texts or another, and one machine or
-    another, give the same. Raises InputError for a vocabulary that is too large, or too small for the bytes and the special tokens.
+    It has an end and a padding token and ChatML for a chat template. The same texts, in any order, give the same.
+    Raises InputError for a vocabulary that is too large, or too small for the bytes and the special tokens.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.ticker import PercentFormatter
 
+from accord.console import legible
 from accord.report.figures import HUES, INK, Figure, blank, drawing, inline
 from accord.report.html import Json, number, percent
 
@@ -27,7 +28,8 @@ class Composition:
 
 def composed(rows: Sequence[Json]) -> Composition | None:
     """What rows of composition.jsonl say; None where none says anything."""
-    known = [row for row in rows if "file" in row and all(isinstance(row.get(n), int | float) for n in NUMBERS)]
+    known = [{**row, "file": legible(str(row["file"]))} for row in rows if "file" in row]
+    known = [row for row in known if all(isinstance(row.get(n), int | float) for n in NUMBERS)]
     files = sorted(({"weight": None, "bytes": None, **row} for row in known), key=lambda row: -row["share"])
     return Composition(files, _drawn(files) if len(files) > 1 else None) if files else None
 
@@ -43,7 +45,7 @@ def _drawn(files: Sequence[Json]) -> Figure:
             f"{row['tokens']:,} tokens, read {often}", (row["share"], place), (4, 0), textcoords="offset points",
             color=INK, va="center", fontsize=7.5, annotation_clip=False,
         ).set_in_layout(False)  # fmt: skip
-    names = [str(row["file"]) for row in files]
+    names = [row["file"] for row in files]
     shown = [name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}" for name in names]
     axes.set_yticks(range(len(files)), shown)
     axes.invert_yaxis()
