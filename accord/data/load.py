@@ -19,7 +19,7 @@ from accord.data.exports import answered, assembled, several
 from accord.data.layouts import standard
 from accord.data.messages import read_prompt, read_text
 from accord.data.readers import GENERATED, READ, from_hub, generated, in_folder, read_jsonl, read_plain, reader_of
-from accord.errors import InputError, LeftOut, Reason, RowNumber, located
+from accord.errors import InputError, LeftOut, Reason, RowNumber, Taken, located
 from accord.outputs import tell_changed
 from accord.records import Message, Prompt, Row, Text, row_to_json
 
@@ -224,8 +224,12 @@ def open_rows(
     parts, told = mix.parts_of(source), [] if left_out is None else left_out.taken
     if len(parts) == 1:
         unit, numbered = _opened(parts[0].source, split)
-        people = islice(answered(unit, numbered, told), limit)
-        yield from ((number, f"{unit} {number}", row) for number, row in people)
+        count = last = 0
+        for number, row in islice(answered(unit, numbered, told), limit):
+            count, last = count + 1, number
+            yield number, f"{unit} {number}", row
+        if left_out is not None:
+            left_out.sources.append(Taken(called(source), None, count, count, last))
         return
     read = []
     for part in parts:
@@ -236,6 +240,8 @@ def open_rows(
     for part, rows, some in zip(parts, read, taken, strict=True):
         if left_out is not None:
             left_out.taken.append(f"{part.name}: {len(some):,} of {len(rows):,} rows")
+            last = before + rows[-1][0]
+            left_out.sources.append(Taken(part.name, part.weight, len(some), len(rows), last))
         for number, where, row in (rows[i] for i in some):
             yield RowNumber(before + number, f"{number} of {part.name}"), where, row
         before += rows[-1][0]
