@@ -81,7 +81,7 @@ def tasks(
     instructions, drawn at random.
 
     Args:
-        tasks: a YAML file of tasks in clusters.
+        tasks: a YAML file of tasks in clusters, a file or folder in one of the field's own layouts, or probes.
         out: the JSONL file to write.
         leave_out: the cluster, or several with commas, to hold out for evaluation.
         data: the folder of the tasks' data files, where they are not beside the tasks file.

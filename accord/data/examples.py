@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from accord.data.columns import value_at
-from accord.data.load import open_rows
 from accord.data.mix import apportioned
+from accord.data.task_files import rows_of
 from accord.data.tasks import Task, checked_options, fill
 from accord.errors import InputError, located
 from accord.records import Demonstration, Message, Text
@@ -41,7 +41,7 @@ def examples_of(task: Task, *, training: bool = False, limit: int | None = None)
     """
     most = None if training else min((n for n in (limit, task.limit) if n is not None), default=None)
     examples = []
-    for number, where, columns in open_rows(task.data, task.train_split if training else task.split):
+    for number, where, columns in rows_of(task.data, task.layout, task.train_split if training else task.split):
         with located(f"{where}, for the task {task.label}: "):
             if all(_holds(columns, *condition) for condition in task.where.items()):
                 examples.append(_example(task, number, columns))
@@ -55,10 +55,10 @@ def examples_of(task: Task, *, training: bool = False, limit: int | None = None)
 
 
 def dialogue(prompt: str, answer: str, form: Form) -> Demonstration:
-    """An instruction and its answer: a chat of two turns, or plain text with a space between the two."""
+    """An instruction and its answer: a chat of two turns, or plain text, with a space between the two."""
     if form == "chat":
         return Demonstration((Message("user", prompt),), (Message("assistant", answer),))
-    return Demonstration(prompt, f" {answer}")
+    return Demonstration(prompt, f" {answer}" if prompt else answer)
 
 
 def asked(prompt: str, form: Form) -> Text:
@@ -68,7 +68,7 @@ def asked(prompt: str, form: Form) -> Text:
 
 def _example(task: Task, number: int, columns: Mapping[str, Any]) -> Example:
     prompts = tuple(fill(template, columns) for template in task.prompts)
-    if not all(prompts):
+    if not all(prompts) and task.metric != "options":
         raise InputError("a prompt is empty.")
     value = value_at(columns, task.output)
     values = value if isinstance(value, list) else [value]

@@ -14,7 +14,8 @@
 A column may be a path into a row: `instances[0].input`. A task may also choose its rows by what they hold
 (`where: {language: en}`), and limit their number and the length of answers (`limit`, `max_new_tokens`).
 
-Instruction templates: text with `{column}` where a row's column goes, `{{` and `}}` where a brace is meant.
+Instruction templates: text with `{column}` where a row's column goes, `{{` and `}}` where a brace is meant. An empty
+one asks for an option without a word before it, such as the right one of two sentences.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from accord.data.columns import value_at
+from accord.data.task_files import LAYOUTS, are_tasks, clusters_in
 from accord.errors import InputError, located, nearest
 from accord.parsing import read_yaml
 
@@ -34,14 +36,18 @@ METRICS = ("exact", "number", "options", "rouge-1", "rouge-2", "rouge-l")
 """How the answers of a task are scored; `options` chooses among given answers, the others read what is written."""
 
 NEEDED = ("data", "metric", "prompt", "output")
-TAKEN = (*NEEDED, "options", "where", "split", "train_split", "limit", "max_new_tokens")
+TAKEN = (*NEEDED, "layout", "options", "where", "split", "train_split", "limit", "max_new_tokens")
+
+OWN = {"probes": Path(__file__).parent / "probes" / "tasks.yaml"}
+"""The project's own files of tasks; their names stand for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """One task of a cluster: where its rows are, how they are asked, and how answers are scored.
 
-    `prompts` are its instruction templates; `options` are the answers to choose from, or the column that lists them.
+    `prompts` are its instruction templates; `options` are the answers to choose from, or the column that lists them;
+    `layout` is how its rows are read, where the name of their file does not tell (`accord.data.task_files`).
     """
 
     cluster: str
@@ -50,6 +56,7 @@ class Task:
     metric: str
     prompts: tuple[str, ...]
     output: str
+    layout: str | None = None
     options: tuple[str, ...] | str = ()
     where: Mapping[str, Any] = field(default_factory=dict)
     split: str = "train"
@@ -66,16 +73,23 @@ class Task:
 def read_tasks(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> list[Task]:
     """The tasks in a YAML file, cluster after cluster; `folder` holds their data files, if they are not beside it.
 
+    `path` may also be the name of one of the project's own files (`OWN`), or a file or folder whose rows tell their
+    tasks (`accord.data.task_files`).
+
     Raises InputError where the file cannot be read, is no file of tasks, or a task has an unknown, missing or unfit
     key, or data that are not there.
     """
+    name, path = os.fspath(path), OWN.get(os.fspath(path), Path(path))
+    if folder is not None and (name in OWN or are_tasks(path)):
+        raise InputError(f"{name} holds the rows of its tasks itself: leave --data out.")
+    beside = path if path.is_dir() else path.parent
     tasks = []
-    for cluster, members in _clusters(Path(path)).items():
+    for cluster, members in (clusters_in(path) if are_tasks(path) else _clusters(path)).items():
         if not isinstance(members, Mapping) or not members:
             raise InputError(f"{path}: the cluster {cluster} must hold tasks by name.")
         for name, given in members.items():
             with located(f"{path}, task {cluster}/{name}: "):
-                tasks.append(_task(str(cluster), str(name), given, Path(folder or Path(path).parent)))
+                tasks.append(_task(str(cluster), str(name), given, Path(folder or beside)))
     return tasks
 
 
@@ -119,21 +133,25 @@ def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
         raise InputError("'options' are given where the metric is options, and only there.")
     if not data.is_file():
         raise InputError(f"there is no file {data}.")
+    if (layout := given.get("layout")) is not None and layout not in LAYOUTS:
+        raise InputError(f"there is no layout {layout!r}; the layouts are {', '.join(LAYOUTS)}.")
     if not isinstance(where, Mapping):
         raise InputError("'where' must be a mapping from columns to the values that rows must have there.")
     for key in ("limit", "max_new_tokens"):
         value = given.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise InputError(f"{key!r} must be a whole number from 1 up, not {value!r}.")
-    read = {"data": data, "prompts": _prompts(given["prompt"])}
+    read = {"data": data, "prompts": _prompts(given["prompt"], may_be_empty=metric == "options")}
     if metric == "options":
         read["options"] = _options(given["options"])
     return Task(cluster, name, **{key: value for key, value in given.items() if key != "prompt"} | read)
 
 
-def _prompts(given: Any) -> tuple[str, ...]:
+def _prompts(given: Any, *, may_be_empty: bool) -> tuple[str, ...]:
     templates = [given] if isinstance(given, str) else given
-    if not isinstance(templates, list) or not templates or not all(isinstance(t, str) and t.strip() for t in templates):
+    if not isinstance(templates, list) or not templates or not all(isinstance(t, str) for t in templates):
+        raise InputError("'prompt' must be an instruction template, or a list of them.")
+    if not may_be_empty and not all(t.strip() for t in templates):
         raise InputError("'prompt' must be an instruction template, or a list of them.")
     for template in templates:
         check_template(template)
@@ -186,6 +204,11 @@ def fill(template: str, columns: Mapping[str, Any]) -> str:
 def blank(template: str) -> str:
     """The template with nothing in the place of its columns: what an answer is likely to be before the row is read."""
     return _replaced(template, lambda path: "")
+
+
+def names_columns(template: str) -> bool:
+    """Whether anything of a row goes into the template."""
+    return any(part[1] for part in _PART.finditer(template))
 
 
 def _replaced(template: str, value: Any) -> str:

@@ -76,7 +76,7 @@ def evaluate_tasks(
     their tasks, models with their gain over the first; predictions.jsonl has every answer.
 
     Args:
-        tasks: a YAML file of tasks in clusters.
+        tasks: a YAML file of tasks in clusters, a file or folder in one of the field's own layouts, or probes.
         out: the folder to write evaluation.json and predictions.jsonl to.
         models: models by name, as --models.base runs/base/model, or a mapping in YAML.
         held_out: the cluster, or several with commas, that a model was not trained on, to be marked as such.
@@ -169,8 +169,8 @@ def choose(policy: Policy, questions: Questions, settings: TaskSettings) -> Answ
     """The option of each question that the model finds most likely; every question is one tree, an option a branch."""
     from accord.evaluate.answers import branch_log_probs
 
-    priors = _priors(policy, questions, settings) if settings.option_score == "pmi" else None
-    trees = [_tree(policy, e.prompts[t], e, questions.task, settings) for e, t in questions.asked]
+    trees = [_tree(policy, e, t, questions.task, settings) for e, t in questions.asked]
+    priors = _priors(policy, questions, trees, settings) if settings.option_score == "pmi" else None
     answers = []
     for (example, t), tree, logps in zip(questions.asked, trees, branch_log_probs(policy, trees), strict=True):
         prior = priors[example.options, t] if priors else None
@@ -181,32 +181,51 @@ def choose(policy: Policy, questions: Questions, settings: TaskSettings) -> Answ
 
 
 def _priors(
-    policy: Policy, questions: Questions, settings: TaskSettings
+    policy: Policy, questions: Questions, trees: Sequence[Tree], settings: TaskSettings
 ) -> dict[tuple[tuple[str, ...], int], list[float]]:
-    """log pi of the options after an instruction without its row, each instruction and set of options asked once."""
-    from accord.data.tasks import blank
+    """log pi of the options after an instruction without its row, each instruction and set of options asked once.
+
+    The tokens of the options are those of the question. An instruction that holds nothing of the row has nothing to be
+    compared with: its priors are 0.
+    """
+    from accord.data.tasks import blank, names_columns
     from accord.evaluate.answers import branch_log_probs
 
-    once = {(e.options, t): e for e, t in questions.asked}
-    texts = [blank(template) for template in questions.task.prompts]
-    trees = [_tree(policy, texts[t], e, questions.task, settings) for (_, t), e in once.items()]
-    return dict(zip(once, branch_log_probs(policy, trees), strict=True))
+    once = {(e.options, t): tree for (e, t), tree in zip(questions.asked, trees, strict=True)}
+    prompts = questions.task.prompts
+    without = {
+        (options, t): dataclasses.replace(tree, prompt=_prompt_tokens(policy, blank(prompts[t]), settings))
+        for (options, t), tree in once.items()
+        if names_columns(prompts[t])
+    }
+    found = dict(zip(without, branch_log_probs(policy, list(without.values())), strict=True))
+    return {key: found.get(key, [0.0] * len(tree.branches)) for key, tree in once.items()}
 
 
-def _tree(policy: Policy, prompt: str, example: Example, task: Task, settings: TaskSettings) -> Tree:
+def _tree(policy: Policy, example: Example, t: int, task: Task, settings: TaskSettings) -> Tree:
     from accord.data.encoding import to_tree
     from accord.data.examples import dialogue
 
-    rows = [dialogue(prompt, option, settings.form) for option in example.options]
+    rows = [dialogue(example.prompts[t], option, settings.form) for option in example.options]
     ranking = Ranking(rows[0].prompt, tuple(row.completion for row in rows), tuple(range(len(rows))))
     tree = to_tree(policy.tokenizer, ranking, example.row - 1)
-    where = f"{task.data}, row {example.row}, for the task {task.label}"
-    if not tree.prompt:
-        raise InputError(f"{where}: {policy.name} reads no token before the options; add words to the instruction.")
+    tree = dataclasses.replace(tree, prompt=_prompt_tokens(policy, example.prompts[t], settings))
     if len({branch.tokens for branch in tree.branches}) < len(rows):
+        where = f"{task.data}, row {example.row}, for the task {task.label}"
         raise InputError(f"{where}: {policy.name} reads two of the options as the same tokens.")
     _require_room(policy, len(tree.prompt) + max(len(b.tokens) for b in tree.branches), task, example)
     return tree
+
+
+def _prompt_tokens(policy: Policy, prompt: str, settings: TaskSettings) -> tuple[int, ...]:
+    """What a model reads before an option: an empty text is the token that a text begins after.
+
+    That is the beginning of text, or where a tokenizer has none the end of the text before.
+    """
+    from accord.data.chat import encode_prompt
+    from accord.data.examples import asked
+
+    return encode_prompt(policy.tokenizer, asked(prompt, settings.form)) or (policy.tokenizer.eos_token_id,)
 
 
 def _require_room(policy: Policy, tokens: int, task: Task, example: Example) -> None:

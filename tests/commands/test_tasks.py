@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from accord.cli.call import bind
 from accord.cli.recipe import read_recipe, resolve
 from accord.data.encoding import to_tree
 from accord.data.examples import dialogue
-from accord.engine.trees import Tree
+from accord.engine.trees import Branch, Tree
 from accord.records import Prompt, Ranking
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.data.conftest import word_tokenizer
@@ -89,6 +90,39 @@ def test_the_option_chosen_has_the_highest_exact_log_probability(
     task = found["clusters"][0]["tasks"][0]
     assert task["scores"]["base"]["estimate"] == pytest.approx(sum(r["scores"]["base"] for r in rows) / 12)
     assert (task["n"], task["templates"], task["chance"]) == (6, 2, pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize(("special", "first"), [({}, "<s>"), ({"bos_token": None}, "</s>")])
+def test_sentences_after_nothing_begin_where_a_text_begins(
+    special: dict[str, None], first: str, home: Path, tmp_path: Path
+) -> None:
+    model, tokenizer = shutil.copytree(home / "base", tmp_path / "model"), word_tokenizer(**special)
+    tokenizer.save_pretrained(model)
+    rows = [{"text": text, "ways": [text, f"{text} bad bye"], "right": text} for text in TEXTS]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    task = {"data": "rows.jsonl", "metric": "options", "output": "right", "options": "ways"}
+    given = {"alone": {"whole": task | {"prompt": ""}}, "read": {"whole": task | {"prompt": "{text}"}}}
+    (tmp_path / "tasks.yaml").write_text(yaml.safe_dump({"clusters": given}))
+    network = AutoModelForCausalLM.from_pretrained(model, attn_implementation="eager").double()
+    start = (tokenizer.convert_tokens_to_ids(first),)
+
+    def logps(prompt: tuple[int, ...], options: list[str]) -> list[float]:
+        branches = [
+            Branch((*tokenizer(o, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)) for o in options
+        ]
+        return [plain_log_probabilities(network, [Tree(prompt, (b,))]).sum().item() for b in branches]
+
+    for score in ("sum", "pmi"):
+        asked = ("--tasks", tmp_path / "tasks.yaml", "--models.base", model, "--form", "plain", "--dtype", "float32")
+        assert accord("evaluate", "tasks", *asked, "--option-score", score, "--out", tmp_path / score) == 0
+        found = read_jsonl(tmp_path / score / "predictions.jsonl")
+        for said, row in zip(found, rows * 2, strict=True):
+            # Without a row in it an instruction has nothing to be compared with: pmi is the sum there.
+            alone, values = logps(start, row["ways"]), logps(start, row["ways"])
+            if said["cluster"] == "read":
+                after = logps(tuple(tokenizer(row["text"], add_special_tokens=False)["input_ids"]), row["ways"])
+                values = [a - b for a, b in zip(after, alone, strict=True)] if score == "pmi" else after
+            assert said["answers"]["base"] == row["ways"][values.index(max(values))]
 
 
 def test_answers_are_written_greedily_and_settings_are_noted(home: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from accord.data.examples import Example, asked, dialogue, examples_of, normalized
-from accord.data.tasks import Task, blank, check_template, clusters_named, fill, read_tasks
+from accord.data.tasks import Task, blank, check_template, clusters_named, fill, names_columns, read_tasks
 from accord.errors import InputError
 from accord.records import Demonstration, Message
 from tests.commands.small import write_jsonl
@@ -187,6 +187,23 @@ def test_both_forms_of_a_question() -> None:
     assert dialogue("hi ?", "yes", "chat") == chat
     assert dialogue("hi ?", "yes", "plain") == Demonstration("hi ?", " yes")
     assert (asked("hi ?", "chat"), asked("hi ?", "plain")) == (chat.prompt, "hi ?")
+    assert dialogue("", "Hi there.", "plain") == Demonstration("", "Hi there.")  # a text begins with no space
+
+
+def test_only_options_may_be_asked_for_by_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'prompt' must be an instruction template, or a list of them"):
+        only(tmp_path, GOOD | {"prompt": ""})
+    with pytest.raises(InputError, match="line 1, for the task mood/day: a prompt is empty."):
+        examples_of(
+            only(
+                tmp_path,
+                GOOD
+                | {"prompt": "{text}"}
+                | {"data": write_jsonl(tmp_path / "b.jsonl", [{"text": " ", "label": "x"}])},
+            )
+        )
+    assert [e.prompts for e in examples_of(only(tmp_path, CHOICE | {"prompt": ""}))] == [("",)] * 3
+    assert [names_columns(t) for t in ("", "{{text}}", "say {text}")] == [False, False, True]
 
 
 @pytest.mark.parametrize(
