@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from accord.data.examples import Example, asked, dialogue, examples_of, normalized
-from accord.data.tasks import Task, blank, check_template, clusters_named, fill, read_tasks
+from accord.data.examples import Example, examples_of, normalized
+from accord.data.formats import asked, dialogue
+from accord.data.tasks import Task, clusters_named, read_tasks
+from accord.data.templates import blank, check_template, fill
 from accord.errors import InputError
 from accord.records import Demonstration, Message
 from tests.commands.small import write_jsonl
@@ -115,6 +117,9 @@ def test_a_faulty_task_is_named(task: Any, said: str, tmp_path: Path) -> None:
         ("clusters: {}", "has no clusters"),
         ("clusters: {mood: {}}", "the cluster mood must hold tasks by name"),
         ("clusters: {}\nmore: 1", "and nothing else"),
+        ("formats: 3\nclusters: {a: {}}", "tasks.yaml, formats: it must be a mapping with some of separator"),
+        ("formats: {seperator: x}\nclusters: {a: {}}", "unknown key 'seperator'; did you mean separator?"),
+        ("formats: {separator: 3}\nclusters: {a: {}}", "'separator' must be text that is not empty, not 3"),
     ],
 )
 def test_a_faulty_file_is_named(text: str, said: str, tmp_path: Path) -> None:
