@@ -113,9 +113,16 @@ def task_files(names: Iterable[str]) -> list[str]:
 
 
 def write_tasks(
-    folder: Path, tasks: Mapping[str, WorldTask], rows: Callable[[str], Sequence[Mapping[str, Any]]], trained: int
+    folder: Path,
+    tasks: Mapping[str, WorldTask],
+    rows: Callable[[str], Sequence[Mapping[str, Any]]],
+    trained: int,
+    further: Callable[[str], Mapping[str, Any]] = lambda name: {},
 ) -> None:
-    """Write `tasks/`: `tasks.yaml`, and a file of rows for each task, of which the first so many are trained on."""
+    """Write `tasks/`: `tasks.yaml`, and a file of rows for each task, of which the first so many are trained on.
+
+    `further` has what else the tasks file says of the task of a name.
+    """
     clusters: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():
         save_rows(folder / "tasks" / f"{name}.jsonl", rows(name))
@@ -125,6 +132,7 @@ def write_tasks(
             "prompt": list(task.prompts),
             "output": "answer",
             **({"options": task.options} if task.options else {}),
+            **further(name),
             "split": f"train[{trained}:]",
             "train_split": f"train[:{trained}]",
         }

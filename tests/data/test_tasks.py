@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from accord.data.examples import Example, asked, dialogue, examples_of, normalized
-from accord.data.tasks import Task, blank, check_template, clusters_named, fill, names_columns, read_tasks
+from accord.data.examples import Example, examples_of, normalized
+from accord.data.formats import asked, dialogue
+from accord.data.tasks import Task, clusters_named, read_tasks
+from accord.data.templates import blank, check_template, fill
 from accord.errors import InputError
 from accord.records import Demonstration, Message
 from tests.commands.small import write_jsonl
@@ -52,8 +54,17 @@ def test_a_task_is_read_as_it_is_written(tmp_path: Path) -> None:
         limit=2,
         max_new_tokens=5,
     )
+    assert only(tmp_path, GOOD | {"chance": 0.25}).chance == 0.25
     assert only(tmp_path, CHOICE | {"options": [1, 2.5]}).options == ("1", "2.5")
     assert only(tmp_path, CHOICE | {"options": "ways"}).options == "ways"
+
+
+def test_only_so_many_instructions_are_taken(tmp_path: Path) -> None:
+    file = written(tmp_path, GOOD | {"prompt": ["{text} ?", "say {text}", "{text}"]})
+    assert read_tasks(file, templates=2)[0].prompts == ("{text} ?", "say {text}")
+    assert len(read_tasks(file, templates=9)[0].prompts) == 3
+    with pytest.raises(InputError, match="--templates must be at least 1, not 0"):
+        read_tasks(file, templates=0)
 
 
 def test_data_may_lie_in_another_folder(tmp_path: Path) -> None:
@@ -88,6 +99,8 @@ def test_data_may_lie_in_another_folder(tmp_path: Path) -> None:
         (GOOD | {"limit": 0}, "'limit' must be a whole number from 1 up, not 0"),
         (GOOD | {"max_new_tokens": True}, "'max_new_tokens' must be a whole number from 1 up, not True"),
         (GOOD | {"where": "kind"}, "'where' must be a mapping"),
+        (GOOD | {"chance": 1}, "'chance' is the share that guessing gets right, from 0 to below 1, not 1"),
+        (GOOD | {"chance": ".25"}, "from 0 to below 1, not '.25'"),
     ],
 )
 def test_a_faulty_task_is_named(task: Any, said: str, tmp_path: Path) -> None:
@@ -104,6 +117,9 @@ def test_a_faulty_task_is_named(task: Any, said: str, tmp_path: Path) -> None:
         ("clusters: {}", "has no clusters"),
         ("clusters: {mood: {}}", "the cluster mood must hold tasks by name"),
         ("clusters: {}\nmore: 1", "and nothing else"),
+        ("formats: 3\nclusters: {a: {}}", "tasks.yaml, formats: it must be a mapping with some of separator"),
+        ("formats: {seperator: x}\nclusters: {a: {}}", "unknown key 'seperator'; did you mean separator?"),
+        ("formats: {separator: 3}\nclusters: {a: {}}", "'separator' must be text that is not empty, not 3"),
     ],
 )
 def test_a_faulty_file_is_named(text: str, said: str, tmp_path: Path) -> None:
@@ -203,7 +219,6 @@ def test_only_options_may_be_asked_for_by_nothing(tmp_path: Path) -> None:
             )
         )
     assert [e.prompts for e in examples_of(only(tmp_path, CHOICE | {"prompt": ""}))] == [("",)] * 3
-    assert [names_columns(t) for t in ("", "{{text}}", "say {text}")] == [False, False, True]
 
 
 @pytest.mark.parametrize(
