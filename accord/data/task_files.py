@@ -157,7 +157,8 @@ def _flan(file: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
 def _chains(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     r"""A question, its answer and a rationale a line, with `\n` for the end of a line in them, and no header.
 
-    Where a question lists its options, the lines after "Options:" without their dashes, they are a column too.
+    Where a question lists its options, the lines after "Options:" without their dashes, they are a column too, each
+    once.
     """
     with open_text(path, newline="\n") as file:
         for number, line in enumerate(file, start=1):
@@ -172,7 +173,8 @@ def _chains(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             row: dict[str, Any] = dict(zip(("question", "answer", "rationale"), cells, strict=True))
             _, has_options, listed = cells[0].partition("Options:\n")
             if has_options:
-                row["options"] = [option.removeprefix("- ").strip() for option in listed.splitlines()]
+                lines = [option.removeprefix("- ").strip() for option in listed.splitlines()]
+                row["options"] = list(dict.fromkeys(line for line in lines if line))
             yield number, row
 
 

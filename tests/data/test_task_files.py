@@ -101,7 +101,7 @@ def test_rows_that_name_their_task(
 
 
 CHAINS = (
-    "What barks?\\nOptions:\\n- a dog\\n- a cat\ta dog\tDogs bark.\\nCats do not.\n"
+    "What barks?\\nOptions:\\n- a dog\\n- a cat\\n- a dog\ta dog\tDogs bark.\\nCats do not.\n"
     '"Snow is white." True?\tyes\tSnow reflects all light: \\frac{1}{1}.\n'
 )
 
@@ -114,7 +114,7 @@ def test_chains_of_thought_are_tasks(tmp_path: Path) -> None:
     assert read_tasks(file) == [task]
     # A quotation mark is one, and `\n` the end of a line; other backslashes stand.
     assert examples_of(task) == [
-        Example(1, ("What barks?\nOptions:\n- a dog\n- a cat",), ("a dog",)),
+        Example(1, ("What barks?\nOptions:\n- a dog\n- a cat\n- a dog",), ("a dog",)),
         Example(2, ('"Snow is white." True?',), ("yes",)),
     ]
     given = {"data": file.name, "layout": "cot", "metric": "options", "options": "options", "output": "answer"}
