@@ -250,16 +250,16 @@ def open_rows(
 def _opened(source: Source, split: str) -> tuple[str, Iterator[tuple[int, Any]]]:
     """What the numbers of the rows count, and the rows."""
     if not isinstance(source, (str, os.PathLike)):
-        return "row", _pick(enumerate(source, start=1), split)
+        return "row", pick(enumerate(source, start=1), split)
     path, name = Path(source), os.fspath(source)
     if name.startswith(GENERATED):
-        return f"{name}, row", _pick(enumerate(generated(name), start=1), split)
+        return f"{name}, row", pick(enumerate(generated(name), start=1), split)
     reader = reader_of(path)
     if path.is_file() and reader is not None:
         tell_changed(path)
-        return f"{name}, {'line' if reader in (read_jsonl, read_plain) else 'row'}", _pick(reader(path), split)
+        return f"{name}, {'line' if reader in (read_jsonl, read_plain) else 'row'}", pick(reader(path), split)
     if path.is_dir():
-        return f"{name}, row", _pick(enumerate(in_folder(path), start=1), split)
+        return f"{name}, row", pick(enumerate(in_folder(path), start=1), split)
     if path.exists():
         raise InputError(f"{name} is none of the formats that can be read: {READ}")
     hub = _HUB_NAME.fullmatch(name)
@@ -268,7 +268,7 @@ def _opened(source: Source, split: str) -> tuple[str, Iterator[tuple[int, Any]]]
     return f"{name}, row", enumerate(from_hub(hub["name"], hub["config"], split), start=1)
 
 
-def _pick(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int, Any]]:
+def pick(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int, Any]]:
     """The rows of a source that has a single split, by position where the split says so."""
     match = _SPLIT.fullmatch(split)
     if match is None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from accord.data.tasks import fill
+from accord.data.templates import fill
 from accord.worlds.shelf.operations import (
     Row,
     Task,
