@@ -118,10 +118,11 @@ def write_tasks(
     rows: Callable[[str], Sequence[Mapping[str, Any]]],
     trained: int,
     further: Callable[[str], Mapping[str, Any]] = lambda name: {},
+    formats: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `tasks/`: `tasks.yaml`, and a file of rows for each task, of which the first so many are trained on.
 
-    `further` has what else the tasks file says of the task of a name.
+    `further` has what else the tasks file says of the task of a name, `formats` what it says of all their prompts.
     """
     clusters: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():
@@ -136,4 +137,5 @@ def write_tasks(
             "split": f"train[{trained}:]",
             "train_split": f"train[:{trained}]",
         }
-    save_text(folder / "tasks" / "tasks.yaml", yaml.safe_dump({"clusters": clusters}, sort_keys=False, width=120))
+    given = {**({"formats": dict(formats)} if formats else {}), "clusters": clusters}
+    save_text(folder / "tasks" / "tasks.yaml", yaml.safe_dump(given, sort_keys=False, width=120))

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from accord.worlds import task_files, write_tasks, write_world
-from accord.worlds.shelf.tasks import TASKS, TRAIN_ROWS, chance, described, rows
+from accord.worlds.shelf.tasks import FORMATS, TASKS, TRAIN_ROWS, chance, described, rows
 from accord.worlds.shelf.texts import WIDTH, corpus, new_model, tokenizer
 
 __all__ = ["WIDTH", "chance", "corpus", "new_model", "tokenizer", "write"]
@@ -24,4 +24,4 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
     tokenizer as a Hugging Face folder.
     """
     write_world(Path(folder), {"corpus": corpus(seed, 40_000)}, new_model(seed, width), tokenizer(), task_files(TASKS))
-    write_tasks(Path(folder), TASKS, partial(rows, seed=seed), TRAIN_ROWS, described)
+    write_tasks(Path(folder), TASKS, partial(rows, seed=seed), TRAIN_ROWS, described, FORMATS)
