@@ -105,7 +105,7 @@ def read_tasks(
     if folder is not None and (name in OWN or are_tasks(path)):
         raise InputError(f"{name} holds the rows of its tasks itself: leave --data out.")
     beside = path if path.is_dir() else path.parent
-    clusters, wording = (clusters_in(path), Wording()) if are_tasks(path) else _contents(path)
+    clusters, wording = (clusters_in(path), USUAL) if are_tasks(path) else _contents(path)
     tasks = []
     for cluster, members in clusters.items():
         if not isinstance(members, Mapping) or not members:
@@ -172,7 +172,7 @@ def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
     chance = given.get("chance")
     if chance is not None and (isinstance(chance, bool) or not isinstance(chance, int | float) or not 0 <= chance < 1):
         raise InputError(f"'chance' is the share that guessing gets right, from 0 to below 1, not {chance!r}.")
-    read = {"data": data, "prompts": checked_templates(given["prompt"], "prompt", may_say_nothing=metric == "options")}
+    read = {"data": data, "prompts": checked_templates(given["prompt"], "prompt", may_be_empty=metric == "options")}
     if "prefix" in given:
         read["prefix"], *_ = checked_templates(given["prefix"], "prefix")
     if metric == "options":

@@ -17,17 +17,19 @@ from accord.errors import InputError, located, nearest
 _PART = re.compile(r"\{\{|\}\}|\{([\w. -]+)\}|[{}]")
 
 
-def checked_templates(given: Any, key: str, *, may_say_nothing: bool = False) -> tuple[str, ...]:
-    """A template, or several, as a file has them under a key.
+def checked_templates(given: Any, key: str, *, may_be_empty: bool = False) -> tuple[str, ...]:
+    """A template, or several, as a file has them under a key; one may be empty with `may_be_empty`.
 
-    Raises InputError where they are no texts, hold a stray brace, or are empty or name no column and must not be so.
+    Raises InputError where they are no texts, hold a stray brace, or name no column.
     """
     templates = [given] if isinstance(given, str) else given
     if not isinstance(templates, list) or not templates or not all(isinstance(t, str) for t in templates):
         raise InputError(f"{key!r} must be an instruction template, or a list of them.")
+    if not may_be_empty and not all(t.strip() for t in templates):
+        raise InputError(f"{key!r} must be an instruction template, or a list of them.")
     for template in templates:
         check_template(template)
-        if not columns_of(template) and not may_say_nothing:
+        if template.strip() and not columns_of(template):
             raise InputError(f"{key!r} has a template without a {{column}}, which says nothing of a row: {template!r}.")
     return tuple(templates)
 
