@@ -94,7 +94,7 @@ FORMATS = {
 }
 """What the prompts of all tasks are put together with, in words of the shelf."""
 
-OPERATIONS = {"check": "if", "remove": "leave out"}
+OPERATIONS = {"check": "if", "remove": "leave out", "add": "put after"}
 """The first words of prefixes that are not the cluster's name, as text does not know that."""
 
 
