@@ -126,8 +126,8 @@ def test_everything_is_in_the_vocabulary_and_fits(written: dict[str, list[Row]],
     asked = [p for task in tasks for e in examples_of(task, limit=3) for p in e.prompts]
     answered = [row[key] for some in written.values() for row in some[:20] for key in ("answer", "rationale")]
     for ids in tokenizer([*texts, *asked, *answered])["input_ids"]:
-        assert tokenizer.unk_token_id not in ids and len(ids) <= 120
-    assert len(tokenizer) == len(set(shelf.tokenizer().get_vocab())) == 105
+        assert tokenizer.unk_token_id not in ids and len(ids) <= 150
+    assert len(tokenizer) == len(set(shelf.tokenizer().get_vocab())) == 104
 
 
 def test_a_chat_is_the_same_as_text() -> None:
@@ -165,7 +165,7 @@ def test_the_command_writes_text_tasks_and_an_untrained_model_of_a_width(tmp_pat
 
 def test_widths_are_0_1_to_1_9_million_parameters() -> None:
     sizes = {width: sum(p.numel() for p in shelf.new_model(0, width).parameters()) for width in (48, 96, 192)}
-    assert sizes == {48: 125_280, 96: 490_176, 192: 1_938_816}
+    assert sizes == {48: 125_232, 96: 490_080, 192: 1_938_624}
     with pytest.raises(InputError, match="the width of the shelf's model must be a multiple of 8, not 50"):
         shelf.new_model(0, 50)
 

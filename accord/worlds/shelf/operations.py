@@ -66,7 +66,7 @@ def naming(selector: str) -> Task:
         f"say what is {it} of {{things}} .",
         f"of {{things}} which is {it} ?",
     )
-    said = (f"{it} is the {{answer}} .", f"the {{answer}} is {it} .", f"as {it} there is the {{answer}} .")
+    said = (f"{it} is the {{answer}} .", f"the {{answer}} is {it} .", f"name {it} and it is the {{answer}} .")
     return Task("name", f"name-{selector}", "options", prompts, said, questions)
 
 
@@ -90,7 +90,7 @@ def telling(fact: str, selector: str) -> Task:
     said = (
         f"the {fact} of {it} is {{answer}} .",
         f"{it} has the {fact} {{answer}} .",
-        f"{{answer}} is the {fact} of {it} .",
+        f"name the {fact} of {it} and it is {{answer}} .",
     )
     return Task(fact, f"{fact}-{selector}", "options", prompts, said, questions, FACTS[fact])
 
@@ -121,7 +121,7 @@ def explaining(fact: str, selector: str) -> Task:
         f"say what is {it} and what {fact} it has : {{things}} .",
         f"of {{things}} explain which {fact} has {it} .",
     )
-    said = ("{answer} .", f"now the {fact} of {it} : {{answer}} .")
+    said = ("{answer} .", f"explain the {fact} of {it} and {{answer}} .")
     return Task("explain", f"explain-{fact}-{selector}", "exact", prompts, said, questions)
 
 
@@ -152,7 +152,7 @@ def checking(fact: str, selector: str) -> Task:
     said = (
         f"that the {fact} of {it} is {{word}} is {{answer}} .",
         f"that {it} has the {fact} {{word}} is {{answer}} .",
-        f"{{word}} as the {fact} of {it} is {{answer}} .",
+        f"of {it} the {fact} {{word}} is {{answer}} .",
     )
     return Task("check", f"check-{fact}-{selector}", "options", prompts, said, questions, TRUTH)
 
@@ -178,7 +178,7 @@ def counting(fact: str) -> Task:
     )
     said = (
         f"{{answer}} have the {fact} {{word}} .",
-        f"those of the {fact} {{word}} are {{answer}} .",
+        f"count those of the {fact} {{word}} and there are {{answer}} .",
         f"of the {fact} {{word}} there are {{answer}} .",
     )
     return Task("count", f"count-{fact}", "options", prompts, said, questions, COUNTS)
@@ -211,7 +211,7 @@ def comparing(fact: str, one: str, other: str) -> Task:
     said = (
         f"that {a} and {b} have the same {fact} is {{answer}} .",
         f"that the {fact} of {a} and of {b} is the same is {{answer}} .",
-        f"the same {fact} of {a} and of {b} is {{answer}} .",
+        f"compare the {fact} of {a} and of {b} and the same is {{answer}} .",
     )
     return Task("compare", f"compare-{fact}-{one}-{other}", "options", prompts, said, questions, TRUTH)
 
@@ -242,6 +242,6 @@ def choosing(fact: str, one: str, other: str) -> Task:
     said = (
         f"of {a} and {b} the {{answer}} has the {fact} {{word}} .",
         f"the one of the {fact} {{word}} of {a} and {b} is the {{answer}} .",
-        f"by the {fact} {{word}} of {a} and {b} it is the {{answer}} .",
+        f"choose by the {fact} {{word}} of {a} and {b} and it is the {{answer}} .",
     )
     return Task("choose", f"choose-{fact}-{one}-{other}", "options", prompts, said, questions)

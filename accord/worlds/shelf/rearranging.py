@@ -29,7 +29,7 @@ def removing(selector: str) -> Task:
     said = (
         f"without {it} there are {{answer}} .",
         f"when {it} goes it is {{answer}} .",
-        f"all without {it} : {{answer}} .",
+        f"leave out {it} and there are {{answer}} .",
     )
     return Task("remove", f"remove-{selector}", "exact", prompts, said, questions)
 
@@ -56,7 +56,7 @@ def replacing(selector: str) -> Task:
     said = (
         f"with the {{new}} for {it} there are {{answer}} .",
         f"when the {{new}} is new for {it} it is {{answer}} .",
-        f"all with the {{new}} for {it} : {{answer}} .",
+        f"replace {it} by the {{new}} and there are {{answer}} .",
     )
     return Task("replace", f"replace-{selector}", "exact", prompts, said, questions)
 
@@ -96,5 +96,9 @@ def ordering(name: str) -> Task:
         f"say what it is {said_so} : {{things}} .",
         f"of {{things}} what is the order {said_so} ?",
     )
-    said = (f"{said_so} there are {{answer}} .", f"{said_so} it is {{answer}} .", f"all {said_so} : {{answer}} .")
+    said = (
+        f"{said_so} there are {{answer}} .",
+        f"{said_so} it is {{answer}} .",
+        f"order {said_so} and there are {{answer}} .",
+    )
     return Task("order", f"order-{name}", "exact", prompts, said, questions)

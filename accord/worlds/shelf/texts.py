@@ -35,7 +35,7 @@ def corpus(seed: int, n: int) -> list[Demonstration]:
 
 def _description(rng: random.Random) -> str:
     things = some_things(rng, rng.choice(LENGTHS), held_out=False)
-    return " ".join([*things, ".", *(_filled(rng, things, asked=False) for _ in range(rng.randint(5, 7)))])
+    return " ".join([*things, ".", *(_filled(rng, things, asked=False) for _ in range(rng.randint(4, 6)))])
 
 
 def _questions(rng: random.Random) -> str:
@@ -44,11 +44,15 @@ def _questions(rng: random.Random) -> str:
 
 
 def _filled(rng: random.Random, things: Things, *, asked: bool) -> str:
-    """A question about the things, or a statement, or its reasons; of any cluster, each as often."""
+    """A question about the things, or a statement, one in four after its reasons; of any cluster, each as often."""
     while True:
         task = rng.choice(CLUSTERS[rng.choice(list(CLUSTERS))])
         if rows := task.questions(things):
-            return fill(rng.choice(task.prompts if asked else (*task.said, "{rationale} .")), rng.choice(rows))
+            # Of the answers that these things allow each is as likely, or nearly all that text checks would be false.
+            answer = rng.choice(sorted({row["answer"] for row in rows}))
+            row = rng.choice([row for row in rows if row["answer"] == answer])
+            reasons = "{rationale} , so " if not asked and rng.random() < 0.25 else ""
+            return fill(reasons + rng.choice(task.prompts if asked else task.said), row)
 
 
 def _facts(rng: random.Random) -> str:
@@ -61,13 +65,13 @@ def _words() -> list[str]:
     """Every word that can occur, in the order of the alphabet."""
     templates = chain.from_iterable((*task.prompts, *task.said) for task in TASKS.values())
     fixed = [word for template in templates for word in template.split() if "{" not in word]
-    reasons = ["and", "it", "goes", "on", "no", "thing", "new", "its", "is"]
+    reasons = ["and", "it", "goes", "on", "no", "thing", "new", "its", "is", "so"]
     answers = chain.from_iterable(task.answers for task in TASKS.values())
     return sorted({*fixed, *reasons, *answers, *THINGS, *chain(*FACTS.values()), *FACTS})
 
 
 VOCABULARY = (PAD, END, UNKNOWN, *_words())
-CONTEXT = 128
+CONTEXT = 160
 
 WIDTH, HEADS, LAYERS = 96, 4, 4
 
