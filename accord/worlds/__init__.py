@@ -116,9 +116,15 @@ def write_tasks(
     folder: Path, tasks: Mapping[str, WorldTask], rows: Callable[[str], Sequence[Mapping[str, Any]]], trained: int
 ) -> None:
     """Write `tasks/`: `tasks.yaml`, and a file of rows for each task, of which the first so many are trained on."""
+    for name in tasks:
+        save_rows(folder / "tasks" / f"{name}.jsonl", rows(name))
+    save_tasks_file(folder / "tasks" / "tasks.yaml", tasks, trained)
+
+
+def save_tasks_file(path: Path, tasks: Mapping[str, WorldTask], trained: int) -> None:
+    """Save a file of tasks whose rows are beside it, in files of their names."""
     clusters: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():
-        save_rows(folder / "tasks" / f"{name}.jsonl", rows(name))
         clusters.setdefault(task.cluster, {})[name] = {
             "data": f"{name}.jsonl",
             "metric": task.metric,
@@ -128,4 +134,4 @@ def write_tasks(
             "split": f"train[{trained}:]",
             "train_split": f"train[:{trained}]",
         }
-    save_text(folder / "tasks" / "tasks.yaml", yaml.safe_dump({"clusters": clusters}, sort_keys=False, width=120))
+    save_text(path, yaml.safe_dump({"clusters": clusters}, sort_keys=False, width=120))

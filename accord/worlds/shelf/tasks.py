@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 from accord.data.tasks import fill
@@ -61,6 +62,19 @@ def rows(name: str, seed: int) -> list[Row]:
         row = _draw(rng, task, LENGTHS[len(drawn) % len(LENGTHS)], held_out=len(drawn) >= TRAIN_ROWS)
         drawn.setdefault(fill(task.prompts[0], row), row)
     return list(drawn.values())
+
+
+def statements() -> dict[str, Task]:
+    """The tasks as text tells them: a statement about the row up to its answer, which is chosen among all of its form.
+
+    What a model of text knows without any instruction, for a base model's scores in the form that it has read.
+    """
+    ending = " {answer} ."
+    starts = {
+        name: tuple("{things} . " + said.removesuffix(ending) for said in task.said if said.endswith(ending))
+        for name, task in TASKS.items()
+    }
+    return {name: replace(task, metric="options", prompts=starts[name]) for name, task in TASKS.items()}
 
 
 def _draw(rng: random.Random, task: Task, length: int, *, held_out: bool) -> Row:

@@ -20,16 +20,23 @@ CLUSTERS: dict[str, list[Task]] = {}
 for _task in TASKS.values():
     CLUSTERS.setdefault(_task.cluster, []).append(_task)
 
+_WORDLESS = {
+    cluster: found
+    for cluster, tasks in CLUSTERS.items()
+    if (found := [task for task in tasks if not any("{" in p.replace("{things}", "") for p in task.prompts)])
+}
+"""The tasks whose questions are about the row alone."""
+
 
 def corpus(seed: int, n: int) -> list[Demonstration]:
     """`n` raw documents with empty prompts, none about a row of things that is held out.
 
-    Most describe a row of things, by any of the operations, in statements. Some tell facts, and some are sheets of
-    questions that nobody answers: a model of this text knows what the tasks are about, and that after a question comes
-    another one.
+    Most describe a row of things, by any of the operations, in statements. Some tell facts, some are lists of rows with
+    one operation's answers and no words for it, and some are sheets of questions that nobody answers: a model of this
+    text knows what the tasks are about, and that after a question comes another one.
     """
     rng = random.Random(f"corpus {seed}")
-    kinds = rng.choices([_description, _facts, _questions], [0.75, 0.1, 0.15], k=n)
+    kinds = rng.choices([_description, _facts, _lists, _questions], [0.7, 0.1, 0.1, 0.1], k=n)
     return [Demonstration("", document(rng)) for document in kinds]
 
 
@@ -41,6 +48,15 @@ def _description(rng: random.Random) -> str:
 def _questions(rng: random.Random) -> str:
     rows = (some_things(rng, rng.choice(LENGTHS), held_out=False) for _ in range(rng.randint(3, 4)))
     return " ".join(_filled(rng, things, asked=True) for things in rows)
+
+
+def _lists(rng: random.Random) -> str:
+    """Rows of things, each with its answer to the same question, which is not said."""
+    task, lines = rng.choice(_WORDLESS[rng.choice(list(_WORDLESS))]), []
+    while len(lines) < 6:
+        if rows := task.questions(some_things(rng, rng.choice(LENGTHS), held_out=False)):
+            lines.append(fill("{things} : {answer} .", rows[0]))
+    return " ".join(lines)
 
 
 def _filled(rng: random.Random, things: Things, *, asked: bool) -> str:
