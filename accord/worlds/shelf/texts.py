@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from itertools import chain
 
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -12,9 +13,9 @@ from accord.data.tasks import fill
 from accord.errors import InputError
 from accord.records import Demonstration
 from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, untrained_llama, word_level
-from accord.worlds.shelf.operations import Task
+from accord.worlds.shelf.operations import Row, Task
 from accord.worlds.shelf.tasks import TASKS
-from accord.worlds.shelf.things import FACTS, LENGTHS, THINGS, Things, some_things
+from accord.worlds.shelf.things import FACTS, LENGTHS, SELECTORS, THINGS, Things, some_things
 
 CLUSTERS: dict[str, list[Task]] = {}
 for _task in TASKS.values():
@@ -26,28 +27,55 @@ _WORDLESS = {
     if (found := [task for task in tasks if not any("{" in p.replace("{things}", "") for p in task.prompts)])
 }
 """The tasks whose questions are about the row alone."""
+_DRAWN = [*CLUSTERS, "check", "count", "compare", "choose"]
+"""What statements are drawn from: those that tell the least are made twice as often."""
+
+_WAYS = (re.sub(r"{(\w+)}", lambda name: f"(?:{'|'.join(FACTS[name[1]])})", way.phrase) for way in SELECTORS.values())
+_PICKING = re.compile(rf"\b(?:{'|'.join(_WAYS)})\b")
+"""The words that say which thing is meant."""
 
 
 def corpus(seed: int, n: int) -> list[Demonstration]:
     """`n` raw documents with empty prompts, none about a row of things that is held out.
 
-    Most describe a row of things, by any of the operations, in statements. Some tell facts, some are lists of rows with
-    one operation's answers and no words for it, and some are sheets of questions that nobody answers: a model of this
-    text knows what the tasks are about, and that after a question comes another one.
+    Most describe rows of things, by any of the operations, in statements: one row after another, or each statement
+    with a row of its own. Some tell facts, some are lists of rows with one operation's answers and no words for it, and
+    some are sheets of questions that nobody answers: a model of this text knows what the tasks are about, and that
+    after a question comes another one.
     """
     rng = random.Random(f"corpus {seed}")
-    kinds = rng.choices([_description, _facts, _lists, _questions], [0.7, 0.1, 0.1, 0.1], k=n)
+    kinds = rng.choices([_description, _remarks, _facts, _lists, _questions], [0.45, 0.3, 0.05, 0.1, 0.1], k=n)
     return [Demonstration("", document(rng)) for document in kinds]
 
 
 def _description(rng: random.Random) -> str:
-    things = some_things(rng, rng.choice(LENGTHS), held_out=False)
-    return " ".join([*things, ".", *(_filled(rng, things, asked=False) for _ in range(rng.randint(4, 6)))])
+    sentences = []
+    for _ in range(2):
+        things = some_things(rng, rng.choice(LENGTHS), held_out=False)
+        sentences += [*things, ".", *(_statement(rng, things) for _ in range(rng.randint(2, 3)))]
+    return " ".join(sentences)
+
+
+def _remarks(rng: random.Random) -> str:
+    """Statements, each about a row that it names: before all else, or where it says which thing it means."""
+    sentences = []
+    for _ in range(rng.randint(3, 5)):
+        things = some_things(rng, rng.choice(LENGTHS), held_out=False)
+        row, said = " ".join(things), _statement(rng, things)
+        meant = _PICKING.search(said)
+        if meant and rng.random() < 0.5:
+            sentences.append(f"{said[: meant.end()]} of {row}{said[meant.end() :]}")
+        else:
+            sentences.append(f"of {row} {said}")
+    return " ".join(sentences)
 
 
 def _questions(rng: random.Random) -> str:
-    rows = (some_things(rng, rng.choice(LENGTHS), held_out=False) for _ in range(rng.randint(3, 4)))
-    return " ".join(_filled(rng, things, asked=True) for things in rows)
+    asked = []
+    for _ in range(rng.randint(3, 4)):
+        task, row = _question(rng, some_things(rng, rng.choice(LENGTHS), held_out=False))
+        asked.append(fill(rng.choice(task.prompts), row))
+    return " ".join(asked)
 
 
 def _lists(rng: random.Random) -> str:
@@ -59,16 +87,21 @@ def _lists(rng: random.Random) -> str:
     return " ".join(lines)
 
 
-def _filled(rng: random.Random, things: Things, *, asked: bool) -> str:
-    """A question about the things, or a statement, one in four after its reasons; of any cluster, each as often."""
+def _statement(rng: random.Random, things: Things) -> str:
+    """What is so of the things, one time in four after its reasons."""
+    task, row = _question(rng, things)
+    reasons = "{rationale} , so " if rng.random() < 0.25 else ""
+    return fill(reasons + rng.choice(task.said), row)
+
+
+def _question(rng: random.Random, things: Things) -> tuple[Task, Row]:
+    """A question about the things, and its task; of any cluster."""
     while True:
-        task = rng.choice(CLUSTERS[rng.choice(list(CLUSTERS))])
+        task = rng.choice(CLUSTERS[rng.choice(_DRAWN)])
         if rows := task.questions(things):
             # Of the answers that these things allow each is as likely, or nearly all that text checks would be false.
             answer = rng.choice(sorted({row["answer"] for row in rows}))
-            row = rng.choice([row for row in rows if row["answer"] == answer])
-            reasons = "{rationale} , so " if not asked and rng.random() < 0.25 else ""
-            return fill(reasons + rng.choice(task.prompts if asked else task.said), row)
+            return task, rng.choice([row for row in rows if row["answer"] == answer])
 
 
 def _facts(rng: random.Random) -> str:
