@@ -80,7 +80,8 @@ def _questions(rng: random.Random) -> str:
 
 def _lists(rng: random.Random) -> str:
     """Rows of things, each with its answer to the same question, which is not said."""
-    task, lines = rng.choice(_WORDLESS[rng.choice(list(_WORDLESS))]), []
+    task = rng.choice(_WORDLESS[rng.choice(list(_WORDLESS))])
+    lines: list[str] = []
     while len(lines) < 6:
         if rows := task.questions(some_things(rng, rng.choice(LENGTHS), held_out=False)):
             lines.append(fill("{things} : {answer} .", rows[0]))
