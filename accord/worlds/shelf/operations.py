@@ -61,9 +61,9 @@ def naming(selector: str) -> Task:
 
     prompts = (
         f"{{things}} . what is {it} ?",
-        f"name {it} : {{things}} .",
+        f"{{things}} . name {it} .",
         f"{{things}} . tell {it} .",
-        f"say what is {it} of {{things}} .",
+        f"{{things}} . say what is {it} .",
         f"of {{things}} which is {it} ?",
     )
     said = (f"{it} is the {{answer}} .", f"the {{answer}} is {it} .", f"name {it} and it is the {{answer}} .")
@@ -82,9 +82,9 @@ def telling(fact: str, selector: str) -> Task:
 
     prompts = (
         f"{{things}} . what is the {fact} of {it} ?",
-        f"name the {fact} of {it} : {{things}} .",
+        f"{{things}} . name the {fact} of {it} .",
         f"{{things}} . tell the {fact} of {it} .",
-        f"say what {fact} {it} has : {{things}} .",
+        f"{{things}} . say what {fact} {it} has .",
         f"of {{things}} which {fact} has {it} ?",
     )
     said = (
@@ -116,9 +116,9 @@ def explaining(fact: str, selector: str) -> Task:
 
     prompts = (
         f"{{things}} . explain the {fact} of {it} .",
-        f"explain what {fact} {it} has : {{things}} .",
+        f"{{things}} . explain what {fact} {it} has .",
         f"{{things}} . what is {it} and what is its {fact} ?",
-        f"say what is {it} and what {fact} it has : {{things}} .",
+        f"{{things}} . say what is {it} and what {fact} it has .",
         f"of {{things}} explain which {fact} has {it} .",
     )
     said = ("{answer} .", f"explain the {fact} of {it} and {{answer}} .")
@@ -144,9 +144,9 @@ def checking(fact: str, selector: str) -> Task:
 
     prompts = (
         f"{{things}} . has {it} the {fact} {{word}} ?",
-        f"is the {fact} of {it} {{word}} : {{things}} ?",
+        f"{{things}} . is the {fact} of {it} {{word}} ?",
         f"{{things}} . tell if the {fact} of {it} is {{word}} .",
-        f"say if {it} has the {fact} {{word}} : {{things}} .",
+        f"{{things}} . say if {it} has the {fact} {{word}} .",
         f"of {{things}} has {it} the {fact} {{word}} ?",
     )
     said = (
@@ -171,9 +171,9 @@ def counting(fact: str) -> Task:
 
     prompts = (
         f"{{things}} . how many have the {fact} {{word}} ?",
-        f"count those of the {fact} {{word}} : {{things}} .",
+        f"{{things}} . count those of the {fact} {{word}} .",
         f"{{things}} . tell how many are of the {fact} {{word}} .",
-        f"say how many have the {fact} {{word}} : {{things}} .",
+        f"{{things}} . say how many have the {fact} {{word}} .",
         f"of {{things}} how many are of the {fact} {{word}} ?",
     )
     said = (
@@ -203,9 +203,9 @@ def comparing(fact: str, one: str, other: str) -> Task:
 
     prompts = (
         f"{{things}} . have {a} and {b} the same {fact} ?",
-        f"compare the {fact} of {a} and of {b} : {{things}} .",
+        f"{{things}} . compare the {fact} of {a} and of {b} .",
         f"{{things}} . tell if the {fact} of {a} and of {b} is the same .",
-        f"say if {a} and {b} have the same {fact} : {{things}} .",
+        f"{{things}} . say if {a} and {b} have the same {fact} .",
         f"of {{things}} is the {fact} of {a} that of {b} ?",
     )
     said = (
@@ -234,9 +234,9 @@ def choosing(fact: str, one: str, other: str) -> Task:
 
     prompts = (
         f"{{things}} . which of {a} and {b} has the {fact} {{word}} ?",
-        f"choose by the {fact} {{word}} of {a} and {b} : {{things}} .",
+        f"{{things}} . choose by the {fact} {{word}} of {a} and {b} .",
         f"{{things}} . tell which of {a} and {b} has the {fact} {{word}} .",
-        f"say which has the {fact} {{word}} , {a} or {b} : {{things}} .",
+        f"{{things}} . say which has the {fact} {{word}} , {a} or {b} .",
         f"of {{things}} which is of the {fact} {{word}} , {a} or {b} ?",
     )
     said = (

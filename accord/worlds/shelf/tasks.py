@@ -1,4 +1,4 @@
-"""The shelf's tasks: 80 in 14 clusters, their rows to train on and to be asked about, and what guessing scores.
+"""The shelf's tasks: 92 in 16 clusters, their rows to train on and to be asked about, and what guessing scores.
 
 A task is an operation on a thing that a selector picks, or on the whole row. Each selector and each fact occurs in
 several clusters, so that the tasks of a cluster are new compositions of what the others hold.
@@ -23,7 +23,7 @@ from accord.worlds.shelf.operations import (
     naming,
     telling,
 )
-from accord.worlds.shelf.rearranging import ORDERS, ordering, removing, replacing
+from accord.worlds.shelf.rearranging import ORDERS, adding, ordering, removing, repeating, replacing
 from accord.worlds.shelf.things import FACTS, LENGTHS, SELECTORS, some_things
 
 TEST_ROWS, TRAIN_ROWS = 100, 200
@@ -46,7 +46,9 @@ def _every() -> Iterator[Task]:
     yield from (choosing(fact, *ends) for fact in FACTS)
     yield choosing("color", "second", "last")
     yield from map(removing, SELECTORS)
+    yield from map(repeating, SELECTORS)
     yield from map(replacing, SELECTORS)
+    yield from map(adding, SELECTORS)
     yield from map(ordering, ORDERS)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from itertools import chain
 
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -15,7 +14,7 @@ from accord.records import Demonstration
 from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, untrained_llama, word_level
 from accord.worlds.shelf.operations import Row, Task
 from accord.worlds.shelf.tasks import TASKS
-from accord.worlds.shelf.things import FACTS, LENGTHS, SELECTORS, THINGS, Things, some_things
+from accord.worlds.shelf.things import FACTS, LENGTHS, THINGS, Things, some_things
 
 CLUSTERS: dict[str, list[Task]] = {}
 for _task in TASKS.values():
@@ -30,44 +29,22 @@ _WORDLESS = {
 _DRAWN = [*CLUSTERS, "check", "count", "compare", "choose"]
 """What statements are drawn from: those that tell the least are made twice as often."""
 
-_WAYS = (re.sub(r"{(\w+)}", lambda name: f"(?:{'|'.join(FACTS[name[1]])})", way.phrase) for way in SELECTORS.values())
-_PICKING = re.compile(rf"\b(?:{'|'.join(_WAYS)})\b")
-"""The words that say which thing is meant."""
-
 
 def corpus(seed: int, n: int) -> list[Demonstration]:
     """`n` raw documents with empty prompts, none about a row of things that is held out.
 
-    Most describe rows of things, by any of the operations, in statements: one row after another, or each statement
-    with a row of its own. Some tell facts, some are lists of rows with one operation's answers and no words for it, and
-    some are sheets of questions that nobody answers: a model of this text knows what the tasks are about, and that
-    after a question comes another one.
+    Most describe a row of things, by any of the operations, in statements. Some tell facts, some are lists of rows with
+    one operation's answers and no words for it, and some are sheets of questions that nobody answers: a model of this
+    text knows what the tasks are about, and that after a question comes another one.
     """
     rng = random.Random(f"corpus {seed}")
-    kinds = rng.choices([_description, _remarks, _facts, _lists, _questions], [0.45, 0.3, 0.05, 0.1, 0.1], k=n)
+    kinds = rng.choices([_description, _facts, _lists, _questions], [0.75, 0.05, 0.1, 0.1], k=n)
     return [Demonstration("", document(rng)) for document in kinds]
 
 
 def _description(rng: random.Random) -> str:
-    sentences = []
-    for _ in range(2):
-        things = some_things(rng, rng.choice(LENGTHS), held_out=False)
-        sentences += [*things, ".", *(_statement(rng, things) for _ in range(rng.randint(2, 3)))]
-    return " ".join(sentences)
-
-
-def _remarks(rng: random.Random) -> str:
-    """Statements, each about a row that it names: before all else, or where it says which thing it means."""
-    sentences = []
-    for _ in range(rng.randint(3, 5)):
-        things = some_things(rng, rng.choice(LENGTHS), held_out=False)
-        row, said = " ".join(things), _statement(rng, things)
-        meant = _PICKING.search(said)
-        if meant and rng.random() < 0.5:
-            sentences.append(f"{said[: meant.end()]} of {row}{said[meant.end() :]}")
-        else:
-            sentences.append(f"of {row} {said}")
-    return " ".join(sentences)
+    things = some_things(rng, rng.choice(LENGTHS), held_out=False)
+    return " ".join([*things, ".", *(_statement(rng, things) for _ in range(rng.randint(4, 6)))])
 
 
 def _questions(rng: random.Random) -> str:
@@ -115,7 +92,7 @@ def _words() -> list[str]:
     """Every word that can occur, in the order of the alphabet."""
     templates = chain.from_iterable((*task.prompts, *task.said) for task in TASKS.values())
     fixed = [word for template in templates for word in template.split() if "{" not in word]
-    reasons = ["and", "it", "goes", "on", "no", "thing", "new", "its", "is", "so"]
+    reasons = ["and", "it", "goes", "on", "no", "thing", "new", "its", "is", "so", "comes", "after", "twice"]
     answers = chain.from_iterable(task.answers for task in TASKS.values())
     return sorted({*fixed, *reasons, *answers, *THINGS, *chain(*FACTS.values()), *FACTS})
 
