@@ -4,6 +4,8 @@ from .cli.doctor import doctor as doctor
 from .cli.instruct import instruct as instruct
 from .cli.label import aggregate as aggregate
 from .cli.label import label as label
+from .cli.new import new_model as new_model
+from .cli.new import tokenizer as tokenizer
 from .cli.pipeline import run_pipeline as run_pipeline
 from .cli.push import export as export
 from .cli.push import push as push

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from accord import engine, feedback
 from accord.engine.config import TemplateOptions
 from accord.errors import InputError
+from accord.evaluate.options import takes
+from accord.feedback.options import RewardOptions
 from accord.records import EncodedPrompt, Prompt
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from accord.prompting.server import Server
 
 
+@takes(RewardOptions)
 def chat(
     model: str | None = None,
     *,
@@ -33,6 +36,7 @@ def chat(
     max_new_tokens: int = 256,
     seed: int = 0,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    **options: Any,
 ) -> None:
     """Talk with a model in the terminal, or with two side by side; /help lists what can be done meanwhile.
 
@@ -53,12 +57,15 @@ def chat(
         max_new_tokens: an answer is cut after so many tokens, or half the model's context where that is less.
         seed: one seed gives the same answers again.
         dtype: precision of matrix products; auto is bfloat16 where the processor has it.
+        options: the fields of `RewardOptions`.
 
     Raises:
         InputError: there is no such model, server or reward, or the options do not fit each other.
     """
     sampling = engine.sampling.Sampling(max_new_tokens, temperature, top_p=top_p, seed=seed)
+    asked = RewardOptions(**options)
     own = {"reward": reward, "best_of": best_of > 1, "chat_template": chat_template, "dtype": dtype != "auto"}
+    own |= vars(asked)
     if server is not None:
         from accord.prompting.server import Server
 
@@ -69,7 +76,9 @@ def chat(
     policies = [policy := _loaded(model, dtype, folds)]
     if other is not None:
         policies.append(policy if other == model else _loaded(other, dtype, folds))
-    _local(policies, reward, best_of, sampling, system)
+    scored = None if reward is None else _scoring(reward, policies)
+    asked.allow([] if scored is None else [scored])
+    _local(policies, scored, best_of, sampling, system)
 
 
 def _loaded(name: str, dtype: str, template: TemplateOptions) -> Policy:
@@ -78,18 +87,20 @@ def _loaded(name: str, dtype: str, template: TemplateOptions) -> Policy:
     return template.templated(policy) if has_template else policy
 
 
-def _local(policies: list[Policy], reward: str | None, best_of: int, sampling: Sampling, system: str) -> None:
+def _scoring(name: str, policies: list[Policy]) -> Reward:
+    scored = feedback.named.reward_named(name, policies[0])
+    _check(scored, name)
+    for policy_heard in policies[1:]:
+        feedback.reward.listen(scored, policy_heard)
+    return scored
+
+
+def _local(policies: list[Policy], scored: Reward | None, best_of: int, sampling: Sampling, system: str) -> None:
     from accord.chat.screen import Screen
     from accord.chat.session import Session
     from accord.chat.speaker import Speaker
     from accord.results.base import called
 
-    scored: Reward | None = None
-    if reward is not None:
-        scored = feedback.named.reward_named(reward, policies[0])
-        _check(scored, reward)
-        for policy_heard in policies[1:]:
-            feedback.reward.listen(scored, policy_heard)
     screen = Screen()
     speakers = [Speaker(p, called(p.name)) for p in policies]
     session = Session(speakers, screen, sampling, reward=scored, best_of=best_of, system=system)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from accord.console import status
 from accord.engine.config import require_positive
 from accord.errors import InputError
 from accord.evaluate.options import RowOptions, takes
+from accord.feedback.options import RewardOptions
 from accord.files import write_rows, write_text
 from accord.locks import alone_in
 from accord.outputs import require_folder, save_rows
@@ -35,7 +36,7 @@ LEAVES = ("demonstrations.jsonl", "preferences.jsonl", "evaluation.json")
 
 
 @dataclass(kw_only=True)
-class CritiqueOptions(RowOptions, AskerOptions):
+class CritiqueOptions(RewardOptions, RowOptions, AskerOptions):
     """By which principles answers are revised, how often, and what scores them."""
 
     constitution: str = "accord"
@@ -53,7 +54,8 @@ class CritiqueOptions(RowOptions, AskerOptions):
     """Prompts that are gone through together, which are what is lost at most when the command is killed."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        RewardOptions.__post_init__(self)
+        AskerOptions.__post_init__(self)
         require_positive(rounds=self.rounds, requests=self.requests)
         if self.principles is not None:
             require_positive(principles=self.principles)
@@ -107,6 +109,7 @@ def _made(
     settings = _settings(asked, data, principles, prompts)
     require_same(folder, settings, places=("data", "constitution"))
     scores = [synthesis.revisions.Score(name) for name in asked.scores]
+    asked.allow([score.measure for score in scores])
     for score in scores:
         score.check(prompts)
     critic = synthesis.critique.Critic(
@@ -167,5 +170,5 @@ def _write(folder: Path, chains: Sequence[Chain], scores: Any, size: int) -> Non
 def _settings(asked: CritiqueOptions, data: Any, principles: Sequence[object], prompts: Sequence[object]) -> Any:
     """All that decides what is said, and what it is said of."""
     made_of = {"data_sha256": digest(prompts), "principles_sha256": digest(principles)}
-    rows = ("split", "limit", "columns")
-    return {"command": "critique", "data": data, **made_of, **asked.settings(but=("score", *rows))}
+    others = [field.name for options in (RowOptions, RewardOptions) for field in fields(options)]
+    return {"command": "critique", "data": data, **made_of, **asked.settings(but=("score", *others))}

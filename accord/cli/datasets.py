@@ -72,6 +72,7 @@ def tasks(
     per_task: int = 3000,
     mixing_temperature: float = 1.0,
     rows: int | None = None,
+    templates: int | None = None,
     form: Literal["chat", "plain"] = "chat",
     seed: int = 0,
 ) -> Path:
@@ -88,6 +89,7 @@ def tasks(
         per_task: rows beyond which a task gets no larger share.
         mixing_temperature: 1 mixes in proportion, higher ones bring all tasks' shares nearer to equal.
         rows: rows to write; all there are, up to --per-task of each task, unless given.
+        templates: only so many instructions of each task, the first.
         form: chat writes chats of two turns, plain texts for models without a chat template.
         seed: decides which rows, which instructions and their order.
 
@@ -102,7 +104,7 @@ def tasks(
     from accord.data.examples import mixture, overlapping
     from accord.data.tasks import clusters_named, read_tasks
 
-    known = read_tasks(tasks, data)
+    known = read_tasks(tasks, data, templates)
     require_file(out, tasks, [task.data for task in known])
     left = clusters_named(leave_out, known)
     mixed, notes = mixture(

@@ -16,7 +16,7 @@ from accord import feedback
 from accord.console import show, status
 from accord.errors import InputError
 from accord.evaluate.options import RowOptions, takes
-from accord.feedback.options import JudgeOptions, RewardOptions
+from accord.feedback.options import JudgesOptions
 from accord.outputs import require_file, save_rows
 from accord.records import Comparison, Prompt, Ranking, Text, Verdict
 
@@ -30,16 +30,7 @@ if TYPE_CHECKING:
 By: TypeAlias = Literal["mean", "dawid-skene", "bradley-terry", "majority"]
 
 
-@dataclass(kw_only=True)
-class LabelOptions(RewardOptions, JudgeOptions):
-    """What models that judge are asked, and what functions and servers may take."""
-
-    def __post_init__(self) -> None:
-        RewardOptions.__post_init__(self)
-        JudgeOptions.__post_init__(self)
-
-
-@takes(LabelOptions)
+@takes(JudgesOptions)
 def label(
     data: str | list[str],
     out: str,
@@ -75,7 +66,7 @@ def label(
         rankings: write a row of completions and ranks for each prompt, with ties, in place of pairs: as a judge that
             ranks puts them, or by how many others each beats in the verdicts on all pairs.
         columns: the data's columns by the names that are read, where they have others: prompt=question,completion=said.
-        options: the fields of `LabelOptions`.
+        options: the fields of `JudgesOptions`.
 
     Raises:
         InputError: a server cannot be asked, or the budget is spent, and what was answered is kept; no prompt has two
@@ -91,9 +82,8 @@ def label(
     comparisons = comparisons_of(load_samples(data, columns), pairs)
     if not comparisons:
         raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
-    asked = LabelOptions(**options)
-    given = {name: value for name, value in options.items() if not name.startswith("reward_")}
-    given |= {} if seed is None else {"seed": seed}
+    asked = JudgesOptions(**options)
+    given = asked.of_models(options) | ({} if seed is None else {"seed": seed})
     names = [judge] if isinstance(judge, str) else judge
     judges = feedback.named.judges_named(names, given, journal=f"{out}.journal", agreement=agreement)
     asked.allow(list(judges.values()))

@@ -62,7 +62,7 @@ OF_FUNCTIONS: dict[str, Group] = {
 OF_CLASSES: dict[str, Group] = {
     "OptimizerConfig": "training", "AdapterConfig": "adapters", "MemoryConfig": "memory", "TemplateOptions": "training",
     "TrainingConfig": "training", "SamplingConfig": "sampling", "PolicyOptions": "watching",
-    "HeldOutOptions": "watching",
+    "HeldOutOptions": "watching", "RewardOptions": "watching",
 }  # fmt: skip
 """The groups of fields that methods, and what their `fit` takes, inherit, by the class that declares them first."""
 

@@ -132,7 +132,7 @@ def _run(given: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
         if stage in anew and (folder / stage.name).exists():
             _require_own(folder / stage.name)
             _remove(folder / stage.name)
-        write_text(folder / stage.name / MARK, "A stage of accord run, which takes this folder away to run it anew.\n")
+        _mark(folder / stage.name)
         stage.status, stage.fingerprint = "running", wanted[stage.name]
         _save_state(given, stages, folder)
         status(f"{stage.name} ({stage.command})")
@@ -141,6 +141,7 @@ def _run(given: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
             call = _call(stage, folder, resume=resume)
             with call.place():
                 call.function(**call.arguments)
+            _mark(folder / stage.name)  # again where the command wrote the folder whole
             stage.status = "ran"
         finally:
             stage.seconds = time.perf_counter() - clock + (stage.seconds if resume else 0.0)
@@ -150,6 +151,11 @@ def _run(given: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
 
 MARK = ".accord-stage"
 """The file by which a stage's folder is known as one that `accord run` made."""
+
+
+def _mark(folder: Path) -> None:
+    if not (folder / MARK).is_file():
+        write_text(folder / MARK, "A stage of accord run, which takes this folder away to run it anew.\n")
 
 
 def _is_anew(stage: Stage, wanted: Mapping[str, str]) -> bool:

@@ -55,6 +55,10 @@ COMMANDS: dict[str, Command] = {
     "demo": Command(
         "accord.cli.pipeline:demo", "from nothing to an aligned model and a report, in a small world", says_where=True
     ),
+    "tokenizer": Command("accord.cli.new:tokenizer", "train a tokenizer on text", leaves=("tokenizer*.json",)),
+    "new-model": Command(
+        "accord.cli.new:new_model", "make an untrained model that reads by a tokenizer", leaves=("config.json",)
+    ),
     "pretrain": _method("Pretrain", "teach a model to continue text"),
     "sft": _method("SFT", "fine-tune a model on demonstrations"),
     "data": Command(

@@ -1,3 +1,4 @@
+from . import bpe as bpe
 from . import chat as chat
 from . import columns as columns
 from . import conventions as conventions

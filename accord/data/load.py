@@ -18,7 +18,7 @@ from accord.data.conventions import Convention, convention_of
 from accord.data.exports import answered, assembled, several
 from accord.data.layouts import standard
 from accord.data.messages import read_prompt, read_text
-from accord.data.readers import GENERATED, READ, from_hub, generated, in_folder, read_jsonl, reader_of
+from accord.data.readers import GENERATED, READ, from_hub, generated, in_folder, read_jsonl, read_plain, reader_of
 from accord.errors import InputError, LeftOut, Reason, RowNumber, located
 from accord.records import Message, Prompt, Row, Text, row_to_json
 
@@ -121,10 +121,32 @@ def read_rows(
     nothing: two answers of which neither is better, and several whose verdicts contradict each other, as a ranking of
     equals, messages without an answer as a prompt.
     """
-    rows: list[tuple[Row, Mapping[str, Any], str]] = []
-    numbers: list[int] = []
-    firsts: dict[str, Convention | type] = {}
     noted = LeftOut() if left_out is None else left_out
+    read = list(stream_rows(source, split, limit, left_out, columns, keep=keep, noted=noted))
+    if noted.reasons and not read:
+        bad = noted.reasons[0]
+        raise InputError(f"{bad.where}: {bad.why} (and no other row of {called(source)} can be used)")
+    noted.numbers = [number for number, *_ in read]
+    require_rows(read, source, split)
+    return [(record, found, name) for _, record, found, name in read]
+
+
+def stream_rows(
+    source: Source,
+    split: str = "train",
+    limit: int | None = None,
+    left_out: LeftOut | None = None,
+    columns: Mapping[str, str] | None = None,
+    *,
+    keep: bool = False,
+    noted: LeftOut | None = None,
+) -> Iterator[tuple[int, Row, Mapping[str, Any], str]]:
+    """The same, one after the other as they are read, each with its number, and also where there are none.
+
+    Of one file a few rows are held at once, of several all; what is left out is `noted`.
+    """
+    firsts: dict[str, Convention | type] = {}
+    noted = LeftOut() if noted is None else noted
     for number, where, row in assembled(open_rows(source, split, limit, left_out)):
         name = where.rpartition(", ")[0]
         try:
@@ -141,14 +163,7 @@ def read_rows(
             continue
         if not found:
             noted.reasons.append(Reason(number, NOT_RANKED, NOT_RANKED, False, where))
-        rows += [(record, read, name) for _, record, read in found]
-        numbers += [number] * len(found)
-    if noted.reasons and not rows:
-        bad = noted.reasons[0]
-        raise InputError(f"{bad.where}: {bad.why} (and no other row of {called(source)} can be used)")
-    noted.numbers = numbers
-    require_rows(rows, source, split)
-    return rows
+        yield from ((number, record, read, name) for _, record, read in found)
 
 
 NOT_RANKED = "no message of the tree has two ranked answers"
@@ -234,7 +249,7 @@ def _opened(source: Source, split: str) -> tuple[str, Iterator[tuple[int, Any]]]
         return f"{name}, row", _pick(enumerate(generated(name), start=1), split)
     reader = reader_of(path)
     if path.is_file() and reader is not None:
-        return f"{name}, {'line' if reader is read_jsonl else 'row'}", _pick(reader(path), split)
+        return f"{name}, {'line' if reader in (read_jsonl, read_plain) else 'row'}", _pick(reader(path), split)
     if path.is_dir():
         return f"{name}, row", _pick(enumerate(in_folder(path), start=1), split)
     if path.exists():

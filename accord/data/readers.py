@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 from urllib.parse import parse_qsl
@@ -106,6 +107,41 @@ def _require_unique(path: Path, header: list[str]) -> None:
         raise InputError(f"{path} has two columns of the name {twice!r} in its header: rename one")
 
 
+def read_plain(path: Path) -> Numbered:
+    """A text in passages: whole paragraphs, up to an empty line after `PASSAGE` characters, or a line after twice that.
+
+    A passage has the number of its first line. A line `DOCUMENT_END` ends a document, is in no passage, and one ends
+    there. So of a file of any size no more than a passage is held at once, and passages joined are the text.
+    """
+    with _open_text(path) as file:
+        held: list[str] = []
+        first, size, is_after_blank = 1, 0, False
+        for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE + 1), ""), start=1):
+            if len(line) > LONGEST_LINE:
+                raise InputError(f"{path}, line {number}: a line of more than {LONGEST_LINE:,} characters; break it")
+            is_end, is_blank = line.strip() == DOCUMENT_END, not line.strip()
+            is_full = (size >= PASSAGE and is_after_blank) or size >= 2 * PASSAGE
+            if is_end or (is_full and not is_blank):
+                yield from _passage(first, held)
+                held, first, size = [], number + is_end, 0
+            if not is_end:
+                held.append(line)
+                size += len(line)
+            is_after_blank = is_blank
+        yield from _passage(first, held)
+
+
+def _passage(first: int, lines: list[str]) -> Numbered:
+    """The lines as a row, unless there is nothing in them to read."""
+    if any(map(str.strip, lines)):
+        yield first, {"text": "".join(lines)}
+
+
+PASSAGE = 2_000
+LONGEST_LINE = 10_000_000
+DOCUMENT_END = "<|endoftext|>"
+
+
 def read_parquet(path: Path) -> Numbered:
     """The rows of a Parquet file, a batch at a time."""
     import pyarrow.parquet
@@ -144,7 +180,11 @@ def _open_zstandard(path: Path) -> IO[bytes]:
     return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"))
 
 
-TEXT = {".jsonl": read_jsonl, ".ndjson": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_csv}
+PLAIN = {".txt": read_plain, ".md": read_plain}
+"""Files that are a text, and no rows."""
+TEXT = {
+    ".jsonl": read_jsonl, ".ndjson": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_csv, **PLAIN,
+}  # fmt: skip
 """Files of text, which may be compressed."""
 FORMATS = {**TEXT, ".parquet": read_parquet, ".arrow": read_arrow, ".feather": read_arrow}
 OPENERS: dict[str, Callable[[Path], Any]] = {
@@ -209,6 +249,7 @@ def in_folder(path: Path) -> Iterator[Mapping[str, Any]]:
         yield from saved
         return
     files = sorted(file for file in path.rglob("*") if file.is_file() and reader_of(file))
+    files = [file for file in files if reader_of(file) is not read_plain] or files  # beside rows a text is about them
     training = [file for file in files if file.name.startswith("train")] or files
     if not training:
         raise InputError(f"{path} is a folder without data: it holds none of {READ}")

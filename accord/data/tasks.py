@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,15 @@ METRICS = ("exact", "number", "options", "rouge-1", "rouge-2", "rouge-l")
 """How the answers of a task are scored; `options` chooses among given answers, the others read what is written."""
 
 NEEDED = ("data", "metric", "prompt", "output")
-TAKEN = (*NEEDED, "options", "where", "split", "train_split", "limit", "max_new_tokens")
+TAKEN = (*NEEDED, "options", "chance", "where", "split", "train_split", "limit", "max_new_tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """One task of a cluster: where its rows are, how they are asked, and how answers are scored.
 
-    `prompts` are its instruction templates; `options` are the answers to choose from, or the column that lists them.
+    `prompts` are its instruction templates; `options` are the answers to choose from, or the column that lists them;
+    `chance` is what guessing scores, where it is not one in the options.
     """
 
     cluster: str
@@ -51,6 +52,7 @@ class Task:
     prompts: tuple[str, ...]
     output: str
     options: tuple[str, ...] | str = ()
+    chance: float | None = None
     where: Mapping[str, Any] = field(default_factory=dict)
     split: str = "train"
     train_split: str = "train"
@@ -63,19 +65,24 @@ class Task:
         return f"{self.cluster}/{self.name}"
 
 
-def read_tasks(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> list[Task]:
+def read_tasks(
+    path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None, templates: int | None = None
+) -> list[Task]:
     """The tasks in a YAML file, cluster after cluster; `folder` holds their data files, if they are not beside it.
 
-    Raises InputError where the file cannot be read, is no file of tasks, or a task has an unknown, missing or unfit
-    key, or data that are not there.
+    Of each task's instruction templates the first `templates` are taken, all unless given. Raises InputError where the
+    file cannot be read, is no file of tasks, or a task has an unknown, missing or unfit key, or data that are not there.
     """
+    if templates is not None and templates < 1:
+        raise InputError(f"--templates must be at least 1, not {templates}.")
     tasks = []
     for cluster, members in _clusters(Path(path)).items():
         if not isinstance(members, Mapping) or not members:
             raise InputError(f"{path}: the cluster {cluster} must hold tasks by name.")
         for name, given in members.items():
             with located(f"{path}, task {cluster}/{name}: "):
-                tasks.append(_task(str(cluster), str(name), given, Path(folder or Path(path).parent)))
+                task = _task(str(cluster), str(name), given, Path(folder or Path(path).parent))
+            tasks.append(replace(task, prompts=task.prompts[:templates]))
     return tasks
 
 
@@ -125,6 +132,9 @@ def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
         value = given.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise InputError(f"{key!r} must be a whole number from 1 up, not {value!r}.")
+    chance = given.get("chance")
+    if chance is not None and (isinstance(chance, bool) or not isinstance(chance, int | float) or not 0 <= chance < 1):
+        raise InputError(f"'chance' is the share that guessing gets right, from 0 to below 1, not {chance!r}.")
     read = {"data": data, "prompts": _prompts(given["prompt"])}
     if metric == "options":
         read["options"] = _options(given["options"])

@@ -10,6 +10,7 @@ from . import forward as forward
 from . import generate as generate
 from . import gguf as gguf
 from . import inside as inside
+from . import llama as llama
 from . import load as load
 from . import memory as memory
 from . import models as models

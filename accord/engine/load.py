@@ -134,6 +134,26 @@ def _no_classifier(name: str, config: transformers.PreTrainedConfig) -> InputErr
     )
 
 
+def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
+    """The tokenizer in a folder, a model's or its own, or of a model by name; InputError where there is none."""
+    where = str(smollm2()) if name == "smollm2" else name
+    folder = Path(where).expanduser()
+    if folder.exists():
+        if not (folder.is_dir() and has_tokenizer(folder)):
+            raise InputError(f"{name} holds no tokenizer (tokenizer.json and others): name a folder that does.")
+        require_as_written(name, folder)
+    elif where.startswith((".", "/", "~")) or where.count("/") != 1 or Path(where.split("/")[0]).is_dir():
+        raise InputError(f"there is no folder {name}, where a tokenizer was to be.")
+    try:
+        with quiet():
+            found: transformers.PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(
+                folder if folder.exists() else where
+            )
+    except Exception as error:  # files that others wrote fail in any manner
+        raise InputError(f"the tokenizer {name} cannot be loaded: {_cause(error)}") from error
+    return found
+
+
 def reload(model: AnyModel, folder: str | Path) -> AnyModel:
     """The model of the same kind, device and precision that a folder holds."""
     network, tokenizer = read_network(type(model.network), str(folder), str(model.device))

@@ -65,6 +65,11 @@ def prepare_network(network: PreTrainedModel, name: str = "") -> PreTrainedModel
     return network
 
 
+def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many tokens a tokenizer has, with those that were added, beyond which it knows none."""
+    return max(len(tokenizer), *(index + 1 for index in tokenizer.added_tokens_decoder), 0)
+
+
 @dataclass
 class Model:
     """A network of transformers that `prepare_network` has prepared, its tokenizer, and the precision it computes in.
@@ -121,7 +126,7 @@ class Model:
     @property
     def vocabulary(self) -> int:
         """How many tokens there are; an embedding may have more rows."""
-        return max(len(self.tokenizer), *(index + 1 for index in self.tokenizer.added_tokens_decoder), 0)
+        return vocabulary_of(self.tokenizer)
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of a completion's tokens, without special tokens such as the one that ends a turn."""

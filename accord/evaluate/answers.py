@@ -21,9 +21,8 @@ from accord.data.load import load_samples, open_rows
 from accord.engine import Branch, Policy, Sampling, Tree, pack
 from accord.engine.load import load_model
 from accord.errors import InputError
-from accord.evaluate.options import AnswerOptions, HeldOutOptions
+from accord.evaluate.options import AnswerOptions, HeldOutOptions, ScoredOptions
 from accord.evaluate.statistics import Floats
-from accord.feedback.named import reward_named
 from accord.feedback.reward import Reward, check_prompts, excerpt, listen, score_texts, unsampled
 from accord.objectives.segments import segment_sum
 from accord.objectives.selection import best_of_n_kl_bound
@@ -261,18 +260,22 @@ class Pool:
 
 
 def sample_pool(
-    policy: Policy, prompts: Sequence[EncodedPrompt], n: int, sampling: Sampling, reward: str, judge: str
+    policy: Policy,
+    prompts: Sequence[EncodedPrompt],
+    n: int,
+    sampling: Sampling,
+    proxy: tuple[str, Reward],
+    gold: tuple[str, Reward],
 ) -> Pool:
-    """n samples of every prompt, scored by `reward` and by `judge`."""
-    scorers = {name: reward_named(name, policy.in_dtype("float32")) for name in (reward, judge)}
-    for scorer in scorers.values():
+    """n samples of every prompt, scored by two rewards, each with what it is called."""
+    for _, scorer in (proxy, gold):
         check_prompts(scorer, prompts)
     samples = sampled(policy, prompts, n, sampling)
-    proxy, gold = (_finite(scorers[name](samples), name).reshape(-1, n) for name in (reward, judge))
-    return Pool([(s.prompt.prompt, s.text) for s in samples], proxy, gold)
+    scores = [_finite(scorer(samples), name).reshape(-1, n) for name, scorer in (proxy, gold)]
+    return Pool([(s.prompt.prompt, s.text) for s in samples], *scores)
 
 
-def read_pool(file: str, reward: str | None, judge: str | None, proxy: str, gold: str) -> Pool:
+def read_pool(file: str, asked: ScoredOptions, reward: str | None, judge: str | None, proxy: str, gold: str) -> Pool:
     """The samples in a file, scored by `reward` and `judge`, or else by their columns `proxy` and `gold`.
 
     Prompts of which there are more samples than of others keep their first.
@@ -282,10 +285,11 @@ def read_pool(file: str, reward: str | None, judge: str | None, proxy: str, gold
     texts = [(prompt.prompt, completion) for prompt, completion in load_samples(file)]
     if not texts:
         raise InputError(f"{file} has no rows; give samples, many of each prompt.")
+    scorers = asked.scorers(*(name for name in (reward, judge) if name is not None))
     proxies, golds = (
         _column(file, column, f"--{option}", f"--{scorer}")
         if name is None
-        else _finite(score_texts(reward_named(name), texts), f"--{scorer}")
+        else _finite(score_texts(scorers[name], texts), f"--{scorer}")
         for name, column, option, scorer in ((reward, proxy, "proxy", "reward"), (judge, gold, "gold", "judge"))
     )
     groups: dict[Text, list[int]] = {}

@@ -25,6 +25,7 @@ from accord.evaluate.accuracy import (
 from accord.evaluate.leads import ChatLeads, JudgeLeads, Leader, Leads, ModelLeads, ScoreLeads, probe, probe_position
 from accord.evaluate.options import ChatOptions, takes
 from accord.evaluate.statistics import FEW, Floats, bootstrap_mean, mean
+from accord.feedback.options import RewardOptions
 from accord.outputs import require_folder
 from accord.records import Comparison, Text, Verdict
 from accord.results.base import FILE
@@ -54,7 +55,12 @@ class OnTrial:
         return lead + 0.5 if self.unit == "probability" else np.asarray(scipy.special.expit(lead))
 
 
-@takes(ChatOptions)
+@dataclass(kw_only=True)
+class TrialOptions(RewardOptions, ChatOptions):
+    """Which judgments are read, by which chat template, and what a reward or judge may take."""
+
+
+@takes(TrialOptions)
 def evaluate_comparisons(
     data: str,
     out: str,
@@ -95,7 +101,7 @@ def evaluate_comparisons(
         dtype: precision of matrix products; auto is bfloat16 where the processor has it.
         name: what the report calls what is measured.
         ceiling: the accuracy that noise in the judgments allows, where it is known.
-        options: the fields of `ChatOptions`.
+        options: the fields of `TrialOptions`.
 
     Raises:
         InputError: the options do not fit the data.
@@ -110,7 +116,7 @@ def evaluate_comparisons(
             "give --reward, or --policy with --reference, to put it on trial, or --models and --judge to compare "
             "models' answers."
         )
-    asked = ChatOptions(**options)
+    asked = TrialOptions(**options)
     if form is not None and not asked.columns:
         raise InputError("--form says how the texts in --columns are read; rows in the usual columns are as they are.")
     judgments = asked.judgments(data)
@@ -166,14 +172,16 @@ def try_on(judgments: Sequence[Judgment], on_trial: OnTrial, *, probes: int = 0,
     )
 
 
-def _judging(reward: str, asked: ChatOptions, beta: float | None, max_length: int, dtype: str) -> OnTrial:
+def _judging(reward: str, asked: TrialOptions, beta: float | None, max_length: int, dtype: str) -> OnTrial:
     judge = feedback.asking.with_progress(feedback.named.judge_named(reward))
     feedback.named.give_template(judge, reward, asked)
+    asked.allow([judge])
     models = [m.model for m in feedback.named.models_in(judge) if isinstance(m, feedback.learned.Learned)]
     has_template = any(model.tokenizer.chat_template is not None for model in models)
     RewardJudge, ScoreJudge, score = feedback.judge.RewardJudge, feedback.judge.ScoreJudge, feedback.reward.score_texts
     if isinstance(judge, RewardJudge | ScoreJudge):
         scorer = judge.reward if isinstance(judge, RewardJudge) else feedback.named.reward_named(reward)
+        asked.allow([scorer])
         unit: Unit = "score" if beta is None else "log-odds"
         return OnTrial("reward", unit, ScoreLeads(lambda texts: (beta or 1.0) * score(scorer, texts)), has_template)
     if beta is not None:
@@ -193,12 +201,13 @@ def _judging(reward: str, asked: ChatOptions, beta: float | None, max_length: in
 
 
 def _implicit(
-    policy: str, reference: str | None, asked: ChatOptions, beta: float | None, max_length: int, dtype: str
+    policy: str, reference: str | None, asked: TrialOptions, beta: float | None, max_length: int, dtype: str
 ) -> OnTrial:
     import torch
 
     from accord.evaluate.answers import branch_log_probs, require_same_vocabulary
 
+    asked.allow([])
     pi = asked.templated(engine.load.load_model(policy, dtype=dtype))
     ref = engine.load.load_model(reference, dtype=dtype) if reference else None
     require_same_vocabulary(pi, ref)

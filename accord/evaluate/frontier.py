@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from accord import engine, feedback, objectives
 from accord.errors import InputError
 from accord.evaluate.curves import best_of_n_divergence, best_of_n_selection, best_of_n_sizes
-from accord.evaluate.options import HeldOutOptions, takes
+from accord.evaluate.options import ScoredOptions, takes
 from accord.evaluate.statistics import FEW, Floats, bootstrap_mean
 from accord.outputs import require_folder
 from accord.parsing import read_yaml
@@ -30,7 +30,7 @@ COEFFICIENTS = ("kl_coefficient", "beta", "tau")
 """What a run's config.yaml calls the coefficient of its method's divergence."""
 
 
-@takes(HeldOutOptions)
+@takes(ScoredOptions)
 def evaluate_frontier(
     data: str,
     out: str,
@@ -53,7 +53,7 @@ def evaluate_frontier(
         judge: what scores the answers: a small world (cafe), or anything that can be a reward, trained on by none.
         reward: what --best-of-n chooses by, as the models' training did.
         best_of_n: also the best of 1, 2, 3, ... so many answers of the reference.
-        options: the fields of `HeldOutOptions`.
+        options: the fields of `ScoredOptions`.
 
     Raises:
         InputError: the options do not fit each other or the data.
@@ -61,14 +61,15 @@ def evaluate_frontier(
     from accord.evaluate.answers import Answering, encoded, require_many, sample_pool
 
     require_folder(out, data, families, reference, options, leaves=(FILE,))
-    asked = HeldOutOptions(**options)
+    asked = ScoredOptions(**options)
     named = _named(families)
     if bool(best_of_n) != (reward is not None):
         raise InputError("--best-of-n and --reward go together: how many are drawn, and what the best is chosen by.")
     if best_of_n:
         require_many(best_of_n, asked.temperature, "best-of-n")
     rows = asked.prompts(data)
-    score = feedback.named.reward_named(judge)
+    scorers = asked.scorers(judge, *([reward] if reward else []))
+    score = scorers[judge]
     feedback.reward.check_prompts(score, [EncodedPrompt(row, (), i) for i, row in enumerate(rows)])
     origin = asked.templated(engine.load.load_model(reference, dtype=asked.dtype))
     answering = Answering(asked, origin, (score,))
@@ -78,7 +79,10 @@ def evaluate_frontier(
     for name, folders in ({called(reference): [reference]} | named).items():
         points = [_point(folder, answering, kept, score) for folder in folders]
         measured.append(Family(name=name, points=sorted(points, key=lambda point: point.kl.estimate)))
-    pool = sample_pool(origin, prompts, best_of_n, asked.sampling(), reward, judge) if reward is not None else None
+    pool = None
+    if reward is not None:
+        feedback.reward.listen(scorers[reward], origin)
+        pool = sample_pool(origin, prompts, best_of_n, asked.sampling(), (reward, scorers[reward]), (judge, score))
     best = best_of_n_points(pool.proxy, pool.gold) if pool else []
     few = f"{len(prompts)} prompts are few: the intervals mean little below {FEW}"
     result = FrontierResult(

@@ -21,7 +21,7 @@ orders.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ from accord.evaluate.accuracy import Trial, by_source
 from accord.evaluate.leads import probe_position
 from accord.evaluate.options import RowOptions, takes
 from accord.evaluate.statistics import FEW, Floats, bootstrap, fit_logistic, mean, rate
-from accord.feedback.options import JudgeOptions
+from accord.feedback.options import JudgesOptions
 from accord.outputs import require_folder
 from accord.records import Comparison
 from accord.results.base import FILE, Interval
@@ -52,8 +52,8 @@ LENGTHS = 4
 
 
 @dataclass(kw_only=True)
-class JudgedOptions(JudgeOptions, RowOptions):
-    """Which judgments of people are read, and how a language model judges."""
+class JudgedOptions(JudgesOptions, RowOptions):
+    """Which judgments of people are read, and what may be said of the judge."""
 
 
 @takes(JudgedOptions)
@@ -76,13 +76,13 @@ def evaluate_judge(data: str, out: str, *, judge: str, seed: int | None = None, 
         InputError: the options do not fit the data, people preferred nothing, or the judge has no valid verdict.
     """
     require_folder(out, data, judge, options, leaves=(FILE,))
-    rows = {field.name for field in fields(RowOptions)}
-    judgments = RowOptions(**{name: value for name, value in options.items() if name in rows}).judgments(data)
+    asked = JudgedOptions(**options)
+    judgments = asked.judgments(data)
     if all(j.label == 0.5 for j in judgments):
         raise InputError(f"{data} prefers no completion to another, so there is nothing to agree with.")
-    given = {name: value for name, value in options.items() if name not in rows}
-    given |= {} if seed is None else {"seed": seed}
+    given = asked.of_models(options) | ({} if seed is None else {"seed": seed})
     [named] = feedback.named.judges_named([judge], given, journal=str(Path(out) / "journal")).values()
+    asked.allow([named])
     try:
         result = measured(judgments, named, judge)
     finally:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from accord import engine, feedback
 from accord.console import without_secrets
 from accord.errors import InputError
-from accord.evaluate.options import HeldOutOptions, takes
+from accord.evaluate.options import HeldOutOptions, ScoredOptions, takes
 from accord.evaluate.statistics import bootstrap_mean
 from accord.evaluate.wins import Duels, held_against, judged, standings, warnings
-from accord.feedback.options import RewardOptions
 from accord.outputs import require_folder, save_rows
 from accord.records import EncodedPrompt, Prompt, show
 from accord.results.base import FILE
@@ -28,12 +27,7 @@ SIDE_BY_SIDE = 12
 """Prompts whose answers are kept for people to read."""
 
 
-@dataclass(kw_only=True)
-class ComparedOptions(RewardOptions, HeldOutOptions):
-    """How models answer, and what a judge or a reward may take."""
-
-
-@takes(ComparedOptions)
+@takes(ScoredOptions)
 def evaluate_models(
     out: str,
     *,
@@ -65,7 +59,7 @@ def evaluate_models(
         reference: the model, of those named, that divergence is measured from.
         reward: a reward whose score of every answer is shown.
         best_of_n: also judge the best of so many answers of the model named by --against, chosen by --reward.
-        options: the fields of `ComparedOptions`.
+        options: the fields of `ScoredOptions`.
 
     Raises:
         InputError: the options do not fit each other or the data, or files answer different prompts.
@@ -73,7 +67,7 @@ def evaluate_models(
     from accord.evaluate.answers import Answering, Written
 
     require_folder(out, data, models, samples, options, leaves=(FILE, "wins.jsonl"))
-    asked = ComparedOptions(**options)
+    asked = ScoredOptions(**options)
     if best_of_n and (reward is None or against is None):
         raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
     files = {name: Written(path) for name, path in (samples or {}).items()}
@@ -168,7 +162,7 @@ class Competitors:
 
 
 def _feedback(
-    judge: str, reward: str | None, rows: Sequence[Prompt], asked: ComparedOptions
+    judge: str, reward: str | None, rows: Sequence[Prompt], asked: ScoredOptions
 ) -> tuple[Judge, dict[str, Reward]]:
     """The judge, and the rewards whose scores are shown: the judge's own where it has any, and --reward."""
     referee = feedback.asking.with_progress(feedback.named.judge_named(judge))

@@ -6,16 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from accord import data, engine
+from accord import data, engine, feedback
 from accord.console import status
 from accord.engine.config import TemplateOptions
 from accord.errors import LeftOut
+from accord.feedback.options import RewardOptions
 from accord.results.models import Drawing
 
 if TYPE_CHECKING:
     from accord.data.judgments import Judgment
     from accord.data.load import Source
-    from accord.engine import Sampling
+    from accord.engine import Model, Sampling
+    from accord.feedback.reward import Reward
     from accord.records import Prompt, Row
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -93,6 +95,17 @@ class HeldOutOptions(AnswerOptions):
 
     max_length: int = 512
     """Rows whose prompts leave no room for an answer within so many tokens are left out."""
+
+
+@dataclass(kw_only=True)
+class ScoredOptions(RewardOptions, HeldOutOptions):
+    """The same of questions whose answers are scored or judged, and what a reward or judge may take."""
+
+    def scorers(self, *names: str, policy: Model | None = None) -> dict[str, Reward]:
+        """The rewards of these names, made for a policy; InputError as of `reward_named`, and of `allow`."""
+        found = {name: feedback.named.reward_named(name, policy) for name in names}
+        self.allow(list(found.values()))
+        return found
 
 
 def takes(options: type[Any]) -> Callable[[Function], Function]:

@@ -18,7 +18,7 @@ from accord import engine
 from accord.errors import InputError
 from accord.evaluate import curves
 from accord.evaluate.curves import BEST_OF_N, RL, over_prompts, over_steps
-from accord.evaluate.options import HeldOutOptions, takes
+from accord.evaluate.options import ScoredOptions, takes
 from accord.evaluate.statistics import Floats, bootstrap_mean
 from accord.outputs import require_folder
 from accord.results.base import FILE
@@ -37,7 +37,7 @@ SHOWN = 40
 """Points kept of a training curve, each a mean over neighboring steps; the fit takes every step."""
 
 
-@takes(HeldOutOptions)
+@takes(ScoredOptions)
 def evaluate_overoptimization(
     out: str,
     *,
@@ -68,7 +68,7 @@ def evaluate_overoptimization(
         proxy: the column with the optimized reward, of metrics and of --samples.
         gold: the column with the independent measure, of metrics (as --watch writes it) and of --samples.
         n: samples drawn of each prompt; 256 unless given.
-        options: the fields of `HeldOutOptions`.
+        options: the fields of `ScoredOptions`.
 
     Raises:
         InputError: there is nothing to trace, or the options do not fit each other or the data.
@@ -76,7 +76,7 @@ def evaluate_overoptimization(
     from accord.evaluate.answers import read_pool
 
     require_folder(out, runs, samples, model, data, options, leaves=(FILE, SCORED) if model else (FILE,))
-    asked = HeldOutOptions(**options)
+    asked = ScoredOptions(**options)
     given = {"model": model, "data": data, "reward": reward, "judge": judge}
     _check(runs, samples, given)
     if model is None and (n, asked.limit) != (None, None):
@@ -86,10 +86,12 @@ def evaluate_overoptimization(
     traced = [of_training(name, _metrics(folder), proxy=proxy, gold=gold) for name, folder in (runs or {}).items()]
     pool = None
     if samples is not None:
-        pool = read_pool(samples, reward, judge, proxy, gold)
+        pool = read_pool(samples, asked, reward, judge, proxy, gold)
     elif model is not None and data is not None and reward is not None and judge is not None:
         pool = _drawn(model, data, 256 if n is None else n, asked, reward, judge)
         pool.write(Path(out) / SCORED, proxy, gold)
+    else:
+        asked.allow([])
     if pool is not None:
         traced += [
             _of_trace("best of n", "best of n", best_of_n_path(pool.proxy, pool.gold), ()),
@@ -100,13 +102,15 @@ def evaluate_overoptimization(
     return result.publish(out)
 
 
-def _drawn(model: str, data: str, n: int, asked: HeldOutOptions, reward: str, judge: str) -> Pool:
+def _drawn(model: str, data: str, n: int, asked: ScoredOptions, reward: str, judge: str) -> Pool:
     from accord.evaluate.answers import encoded, require_many, sample_pool
 
     require_many(n, asked.temperature)
     rows = asked.prompts(data)
     policy = asked.templated(engine.load.load_model(model, dtype=asked.dtype))
-    return sample_pool(policy, encoded(policy, rows, asked, asked.max_length), n, asked.sampling(), reward, judge)
+    prompts = encoded(policy, rows, asked, asked.max_length)
+    proxy, gold = asked.scorers(reward, judge, policy=policy.in_dtype("float32")).items()
+    return sample_pool(policy, prompts, n, asked.sampling(), proxy, gold)
 
 
 def _check(runs: dict[str, str] | None, samples: str | None, given: Mapping[str, str | None]) -> None:

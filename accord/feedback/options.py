@@ -15,7 +15,7 @@ Nothing here needs torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -62,10 +62,10 @@ class RewardOptions:
     """What functions of one's own and servers that give rewards may take, and be sent."""
 
     reward_timeout: float | None = None
-    """Seconds that a function of your own, or a server, has for a call; 600 for functions and 60 for servers unless
-    given."""
+    """Seconds that a function of your own, or a server, has for a call, as reward, judge or measure; 600 for functions
+    and 60 for servers unless given."""
     reward_key: str | None = None
-    """The environment variable that holds the key of the server that gives rewards."""
+    """The environment variable that holds the key of the server that gives rewards, or of one that watches rows."""
     reward_insecure: bool = False
     """Send that key, or the password in a URL, as plain text (http) to another machine."""
 
@@ -78,6 +78,21 @@ class RewardOptions:
         from accord.feedback.reward import allow
 
         allow(feedback, self.reward_timeout, self.reward_key, insecure=self.reward_insecure)
+
+
+@dataclass(kw_only=True)
+class JudgesOptions(RewardOptions, JudgeOptions):
+    """What may be said of judges of every kind: language models, functions and servers."""
+
+    def __post_init__(self) -> None:
+        RewardOptions.__post_init__(self)
+        JudgeOptions.__post_init__(self)
+
+    @staticmethod
+    def of_models(given: Mapping[str, Any]) -> dict[str, Any]:
+        """Of the options that are given those of language models that judge."""
+        names = {field.name for field in fields(JudgeOptions)}
+        return {name: value for name, value in given.items() if name in names}
 
 
 @checked.dataclass(kw_only=True, frozen=True, config=ConfigDict(extra="forbid"))

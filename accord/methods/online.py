@@ -88,7 +88,7 @@ class OnlineMethod(Method, SamplingConfig, ABC):
         def learner(run: Run) -> Learner:
             prompts, held_out = asked.divide(run, encode)
             scorer = scorer_for(policy)
-            feedback.reward.allow([scorer], given.reward_timeout, given.reward_key, insecure=given.reward_insecure)
+            given.allow([scorer])
             self.check(scorer, prompts)
             made = self.learner(policy, scorer)
             if held_out:

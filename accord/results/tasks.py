@@ -52,11 +52,15 @@ class TaskRow(Record):
     templates: int = 1
     """Instructions that every row was asked under."""
     chance: float | None = None
-    """The score of a choice by lot, of options; None of answers that are written."""
+    """The score of a choice by lot: one in the options, or what the tasks file says; None where nobody says it."""
     scores: Intervals
     """Each model's mean over the rows."""
     gains: Intervals = {}
     """What each model but the first scores above the first, row by row."""
+    normalized: Intervals = {}
+    """Each model's (score - chance) / (1 - chance), where chance is known."""
+    normalized_gains: Intervals = {}
+    """The gains, divided by 1 - chance."""
     ended: dict[str, float | None] | None = None
     """The share of each model's written answers that ended by themselves; None of options."""
 
@@ -74,6 +78,27 @@ class ClusterRow(Record):
     """Each model's mean over the tasks, with the interval that follows from theirs."""
     gains: Intervals = {}
     """The mean gain of each model but the first."""
+    normalized: Intervals = {}
+    """Each model's mean of the tasks' (score - chance) / (1 - chance), where the chance of all is known."""
+    normalized_gains: Intervals = {}
+    """The mean of the tasks' gains, each divided by its 1 - chance."""
+
+
+class AverageRow(Record):
+    """The mean over clusters: those held out, the others, or all where none is."""
+
+    name: str
+    """Which clusters: held out, held in, or all."""
+    clusters: int
+    """How many."""
+    mean: Intervals
+    """Each model's mean over the clusters."""
+    gains: Intervals = {}
+    """The mean gain of each model but the first."""
+    normalized: Intervals = {}
+    """Each model's mean of (score - chance) / (1 - chance), where the chance of all their tasks is known."""
+    normalized_gains: Intervals = {}
+    """The mean of the gains, each divided by its task's 1 - chance."""
 
 
 class TasksResult(Evaluation):
@@ -86,28 +111,43 @@ class TasksResult(Evaluation):
     """Their names, the one that gains are counted from first."""
     clusters: list[ClusterRow]
     """A row a cluster."""
+    averages: list[AverageRow] = []
+    """The means over clusters."""
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
         clusters = self.model_dump(mode="json")["clusters"]
         return [task | {"cluster": cluster["name"]} for cluster in clusters for task in cluster["tasks"]]
 
+    @property
+    def has_normalized(self) -> bool:
+        """Whether the chance of some task is known."""
+        return any(task.normalized for cluster in self.clusters for task in cluster.tasks)
+
     def tables(self) -> Iterator[Table]:
-        """Clusters with their tasks: scores, and gains over the first model."""
-        first = self.models[:1]
-        gains = [f"{model} - {first[0]}" for model in self.models[1:]]
-        grid = Table("cluster, task", "metric", "rows", "chance", *self.models, *gains)
+        """Clusters with their tasks: scores, and gains over the first model; then the same above chance."""
+        yield self._grid("", normalized=False)
+        if self.has_normalized:
+            yield self._grid("(score - chance) / (1 - chance)", normalized=True)
+
+    def _grid(self, title: str, *, normalized: bool) -> Table:
+        gains = [f"{model} - {first}" for first in self.models[:1] for model in self.models[1:]]
+        grid = Table("cluster, task", "metric", "rows", "chance", *self.models, *gains, title=title or None)
         for cluster in self.clusters:
             mark = " (held out)" if cluster.held_out else ""
             n = str(sum(task.n for task in cluster.tasks))
-            cells = self._cells(cluster.mean, cluster.gains)
-            grid.add_row(cluster.name + mark, "mean", n, "", *cells, style="bold")
+            grid.add_row(cluster.name + mark, "mean", n, "", *self._cells(cluster, normalized), style="bold")
             for task in cluster.tasks:
                 chance = "" if task.chance is None else f"{task.chance:.2f}"
-                cells = self._cells(task.scores, task.gains)
-                grid.add_row(f"  {task.name}", task.metric, str(task.n), chance, *cells)
+                grid.add_row(f"  {task.name}", task.metric, str(task.n), chance, *self._cells(task, normalized))
             grid.add_section()
-        yield grid
+        for average in self.averages if len(self.clusters) > 1 else ():
+            cells = self._cells(average, normalized)
+            grid.add_row(f"clusters, {average.name}", f"mean of {average.clusters}", "", "", *cells, style="bold")
+        return grid
 
-    def _cells(self, scores: Intervals, gains: Intervals) -> list[str]:
+    def _cells(self, row: TaskRow | ClusterRow | AverageRow, normalized: bool) -> list[str]:
+        scores, gains = (row.scores if isinstance(row, TaskRow) else row.mean), row.gains
+        if normalized:
+            scores, gains = row.normalized, row.normalized_gains
         cells = [f"{scores[model]:.2f}" if model in scores else "" for model in self.models]
         return cells + [f"{gains[model]:+.2f}" if model in gains else "" for model in self.models[1:]]

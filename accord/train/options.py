@@ -12,10 +12,11 @@ from accord.data.columns import written
 from accord.data.mix import called
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError
+from accord.feedback.options import RewardOptions
 from accord.train.track import DEFAULT, services
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class RunOptions:
     """What every `fit` takes besides its model, its data and its folder."""
 
@@ -64,8 +65,8 @@ class RunOptions:
         return {"split": self.split, **columns, "stop_when": self.stop_when, **rounded}
 
 
-@dataclass(frozen=True, kw_only=True)
-class PolicyOptions(RunOptions):
+@dataclass(kw_only=True)
+class PolicyOptions(RewardOptions, RunOptions):
     """The same for methods that train a policy, which can be watched as it learns."""
 
     watch: Any = None
@@ -78,18 +79,10 @@ class PolicyOptions(RunOptions):
     """Steps between measurements; 5 unless given, and 1 for methods whose steps have samples."""
     watch_tokens: int | None = None
     """An answer for the measure is cut after so many tokens; 64 unless given, or the method's max_new_tokens."""
-    reward_timeout: float | None = None
-    """Seconds that a function of your own, or a server, has for a call, as reward, judge or watch; 600 for functions
-    and 60 for servers unless given."""
-    reward_key: str | None = None
-    """The environment variable that holds the key of the server that gives rewards, or of one that watches rows."""
-    reward_insecure: bool = False
-    """Send that key, or the password in a URL, as plain text (http) to another machine."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.reward_timeout is not None and not 0 < self.reward_timeout < math.inf:
-            raise InputError(f"reward_timeout must be positive and finite, not {self.reward_timeout}.")
+        RewardOptions.__post_init__(self)
+        RunOptions.__post_init__(self)
 
     def settings(self) -> dict[str, Any]:
         watched = {name: value for name, value in vars(self).items() if name.startswith("watch")}
@@ -103,7 +96,7 @@ class PolicyOptions(RunOptions):
             raise InputError("watch_data is answered for a measure; say which by watch.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class SamplingOptions(PolicyOptions):
     """The same for methods whose steps have samples."""
 
@@ -111,7 +104,7 @@ class SamplingOptions(PolicyOptions):
     """Steps between samples written to `samples.jsonl`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class HeldOutOptions(RunOptions):
     """The same for methods whose loss can be measured on rows held out, as the model learns."""
 
@@ -173,12 +166,12 @@ class HeldOutOptions(RunOptions):
         return super().settings() | (own if self.holds_out else {})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class RowsOptions(HeldOutOptions, PolicyOptions):
     """The same for methods that train a policy on rows."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class DistillOptions(HeldOutOptions, SamplingOptions):
     """The same for what learns from a teacher, whose divergence can be measured on prompts held out."""
 

@@ -57,8 +57,7 @@ def make_watch(
     if not (isinstance(options, PolicyOptions) and options.watch is not None and isinstance(model, engine.Policy)):
         return None
     measure = feedback.named.as_measure(options.watch, model)
-    key = None if is_rewarded else options.reward_key
-    feedback.reward.allow([measure], options.reward_timeout, key, insecure=options.reward_insecure)
+    (replace(options, reward_key=None) if is_rewarded else options).allow([measure])
     sampling = method.sampling() if isinstance(method, SamplingConfig) else engine.Sampling(seed=method.seed)
     held_out: list[EncodedPrompt] = []
     if options.watch_data is not None:

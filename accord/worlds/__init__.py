@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 import yaml
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from accord.engine import llama
 from accord.outputs import require_folder, require_whole, save_rows, save_text, writing_folder
 from accord.records import Row
 
@@ -42,7 +42,7 @@ def fast_tokenizer(words: Tokenizer, context: int, **more: Any) -> PreTrainedTok
     )
 
 
-def untrained_llama(
+def untrained(
     seed: int,
     vocabulary: Sequence[str],
     context: int,
@@ -53,25 +53,13 @@ def untrained_llama(
     heads: int,
     key_value_heads: int,
 ) -> LlamaForCausalLM:
-    """A Llama in float32, its embeddings tied; the seed decides its weights, the caller's random state stays."""
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=width,
-        intermediate_size=inner_width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=key_value_heads,
-        head_dim=width // heads,
-        max_position_embeddings=context,
-        tie_word_embeddings=True,
-        initializer_range=0.05,
-        pad_token_id=vocabulary.index(PAD),
-        bos_token_id=None,
-        eos_token_id=vocabulary.index(END),
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
+    """A small Llama in float32 that reads these words, its embeddings tied; the seed decides its weights."""
+    sizes = llama.LlamaSizes(
+        vocabulary=len(vocabulary), layers=layers, width=width, heads=heads, kv_heads=key_value_heads,
+        inner_width=inner_width, context=context,
+    )  # fmt: skip
+    pad, end = vocabulary.index(PAD), vocabulary.index(END)
+    return llama.untrained_llama(seed, sizes, pad=pad, end=end, deviation=0.05)
 
 
 def write_world(
@@ -113,15 +101,27 @@ def task_files(names: Iterable[str]) -> list[str]:
 
 
 def write_tasks(
-    folder: Path, tasks: Mapping[str, WorldTask], rows: Callable[[str], Sequence[Mapping[str, Any]]], trained: int
+    folder: Path,
+    tasks: Mapping[str, WorldTask],
+    rows: Callable[[str], Sequence[Mapping[str, Any]]],
+    trained: int,
+    further: Callable[[str], Mapping[str, Any]] = lambda name: {},
 ) -> None:
-    """Write `tasks/`: `tasks.yaml`, and a file of rows for each task, of which the first so many are trained on."""
+    """Write `tasks/`: `tasks.yaml`, and a file of rows for each task, of which the first so many are trained on.
+
+    `further` has what else the tasks file says of the task of a name.
+    """
     for name in tasks:
         save_rows(folder / "tasks" / f"{name}.jsonl", rows(name))
-    save_tasks_file(folder / "tasks" / "tasks.yaml", tasks, trained)
+    save_tasks_file(folder / "tasks" / "tasks.yaml", tasks, trained, further)
 
 
-def save_tasks_file(path: Path, tasks: Mapping[str, WorldTask], trained: int) -> None:
+def save_tasks_file(
+    path: Path,
+    tasks: Mapping[str, WorldTask],
+    trained: int,
+    further: Callable[[str], Mapping[str, Any]] = lambda name: {},
+) -> None:
     """Save a file of tasks whose rows are beside it, in files of their names."""
     clusters: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():
@@ -131,6 +131,7 @@ def save_tasks_file(path: Path, tasks: Mapping[str, WorldTask], trained: int) ->
             "prompt": list(task.prompts),
             "output": "answer",
             **({"options": task.options} if task.options else {}),
+            **further(name),
             "split": f"train[{trained}:]",
             "train_split": f"train[:{trained}]",
         }

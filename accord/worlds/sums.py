@@ -28,7 +28,7 @@ from tokenizers.pre_tokenizers import Split
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from accord.records import Prompt
-from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, in_held_out_fifth, untrained_llama, word_level, write_world
+from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, in_held_out_fifth, untrained, word_level, write_world
 
 STEP, ANSWER = ", ", " #### "
 """What stands between two columns, and before the answer."""
@@ -166,7 +166,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def new_model(seed: int) -> LlamaForCausalLM:
     """An untrained Llama of 0.4 M parameters in float32, whose weights the seed decides."""
-    return untrained_llama(seed, VOCABULARY, CONTEXT, width=128, inner_width=320, layers=2, heads=4, key_value_heads=4)
+    return untrained(seed, VOCABULARY, CONTEXT, width=128, inner_width=320, layers=2, heads=4, key_value_heads=4)
 
 
 def write(folder: str | Path, seed: int = 0) -> None:

@@ -126,6 +126,40 @@ def test_fewer_rows_and_instructions(home: Path, tmp_path: Path) -> None:
     assert len(read_jsonl(tmp_path / "predictions.jsonl")) == 9
 
 
+def test_some_clusters_are_asked_about(home: Path, tmp_path: Path) -> None:
+    found = evaluated(home, tmp_path, "--clusters", "words", "--held-out", "mood")
+    assert [(c["name"], c["held_out"]) for c in found["clusters"]] == [("words", False)]
+    assert {row["cluster"] for row in read_jsonl(tmp_path / "predictions.jsonl")} == {"words"}
+
+
+def test_scores_are_told_above_chance_too(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = yaml.safe_load((home / "tasks.yaml").read_text())
+    given["clusters"]["words"]["own"]["chance"] = 0.25
+    file = tmp_path / "tasks.yaml"
+    file.write_text(yaml.safe_dump(given, sort_keys=False))
+    found = evaluated(home, tmp_path, "--tasks", file, "--data", home, "--held-out", "mood")
+    mood, words = found["clusters"]
+    (which,), (own, others) = mood["tasks"], words["tasks"]
+    for task, chance in ((which, 1 / 3), (own, 0.25)):
+        for end in ("estimate", "low", "high"):
+            above = (task["scores"]["base"][end] - chance) / (1 - chance)
+            assert task["normalized"]["base"][end] == pytest.approx(above)
+    assert mood["normalized"]["base"]["estimate"] == which["normalized"]["base"]["estimate"]
+    assert others["normalized"] == {} == words["normalized"]  # the chance of others is not known
+    held_out, held_in = found["averages"]
+    assert held_out["normalized"] == mood["normalized"] and held_in["mean"] == words["mean"]
+    assert "(score - chance) / (1 - chance)" in capsys.readouterr().out
+
+
+def test_the_first_instructions_are_trained_on(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "train.jsonl"
+    given = ("--tasks", home / "tasks.yaml", "--out", out, "--leave-out", "words", "--rows", "20")
+    assert accord("tasks", *given) == 0
+    assert {row["prompt"][0]["content"].startswith("bye ") for row in read_jsonl(out)} == {True, False}
+    assert accord("tasks", *given, "--templates", "1") == 0
+    assert {row["prompt"][0]["content"] for row in read_jsonl(out)} == {"hi hello", "good day hello"}
+
+
 def test_rows_that_were_trained_on_are_told(home: Path, tmp_path: Path) -> None:
     given = yaml.safe_load((home / "tasks.yaml").read_text())
     given["clusters"]["mood"]["which"]["train_split"] = "train[:3]"
@@ -155,6 +189,8 @@ def test_the_mix_is_what_sft_trains_on(home: Path, tmp_path: Path, capsys: pytes
     ("command", "options", "said"),
     [
         ("evaluate", ("--held-out", "moods"), "there is no cluster 'moods'; did you mean mood?"),
+        ("evaluate", ("--clusters", "mod"), "there is no cluster 'mod'; did you mean mood?"),
+        ("tasks", ("--templates", "0"), "--templates must be at least 1, not 0."),
         ("evaluate", ("--limit", "0"), "--limit must be at least 1, not 0."),
         ("evaluate", ("--templates", "0"), "--templates must be at least 1, not 0."),
         ("evaluate", ("--tasks", "HOME/none.yaml"), "none.yaml cannot be read"),

@@ -4,10 +4,12 @@ import bz2
 import gzip
 import json
 import lzma
+import tracemalloc
 
 import pytest
 
 from accord.data import load_data
+from accord.data.readers import reader_of
 from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Prompt, Ranking
 
@@ -124,7 +126,7 @@ FAULTS = [
     ("a.csv", b'text\n"a\n', "not CSV"),
     ("a.csv", b"text\na,b\n", "row 1: more cells than the header has columns"),
     ("a.parquet", b"PAR1", "is not a readable Parquet file"),
-    ("a.txt", b"a", "is none of the formats that can be read: .jsonl"),
+    ("a.doc", b"a", "is none of the formats that can be read: .jsonl"),
 ]
 
 
@@ -206,3 +208,47 @@ def test_a_dataset_and_records_in_memory():
 def test_objects_that_are_not_rows(source, message):
     with pytest.raises(InputError, match=message):
         load_data(source)
+
+
+def test_a_text_is_read_in_passages_that_joined_are_the_text(tmp_path):
+    """Paragraphs of 900 characters: after the third there are 2,000 and more, and the next one begins a passage."""
+    paragraphs = ["word " * 179 + "end.\n\n\n" for _ in range(7)]
+    (tmp_path / "a.txt").write_text("\n" + "".join(paragraphs))
+    rows = load_data(tmp_path / "a.txt")
+    assert [row.completion for row in rows] == ["\n" + "".join(paragraphs[:3]), "".join(paragraphs[3:6]), paragraphs[6]]
+    lines = "a line of a poem without end\n" * 300
+    (tmp_path / "b.md").write_text(lines)
+    passages = [str(row.completion) for row in load_data(tmp_path / "b.md")]
+    assert "".join(passages) == lines and [len(p) for p in passages] == [4002, 4002, 696]
+
+
+def test_a_line_that_ends_a_document_is_in_no_passage(tmp_path):
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"one\n\n<|endoftext|>\n<|endoftext|>\n  two <|endoftext|>\n"))
+    assert [row.completion for row in load_data(tmp_path / "a.txt.gz")] == ["one\n\n", "  two <|endoftext|>\n"]
+
+
+def test_of_a_long_text_a_passage_is_held_at_once(tmp_path):
+    (tmp_path / "a.txt").write_text(("0123456789 " * 9 + "\n") * 40_000)
+    tracemalloc.start()
+    characters = sum(len(columns["text"]) for _, columns in reader_of(tmp_path / "a.txt")(tmp_path / "a.txt"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert characters == 4_000_000 and peak < 200_000
+
+
+def test_a_folder_of_texts_is_read_and_beside_rows_texts_are_not(tmp_path):
+    (tmp_path / "b.md").write_text("second")
+    (tmp_path / "a.txt").write_text("first")
+    (tmp_path / "c.py").write_text("no text")
+    assert [row.completion for row in load_data(tmp_path)] == ["first", "second"]
+    (tmp_path / "rows.jsonl").write_text(JSONL)
+    assert load_data(tmp_path) == RECORDS
+
+
+def test_faults_of_texts_are_told(tmp_path):
+    (tmp_path / "a.txt").write_text(" \n\n")
+    with pytest.raises(InputError, match=r"a\.txt holds no rows$"):
+        load_data(tmp_path / "a.txt")
+    (tmp_path / "b.txt").write_text("short\n" + "x" * 10_000_001)
+    with pytest.raises(InputError, match=r"b\.txt, line 2: a line of more than 10,000,000 characters; break it$"):
+        load_data(tmp_path / "b.txt")

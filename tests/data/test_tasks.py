@@ -52,8 +52,17 @@ def test_a_task_is_read_as_it_is_written(tmp_path: Path) -> None:
         limit=2,
         max_new_tokens=5,
     )
+    assert only(tmp_path, GOOD | {"chance": 0.25}).chance == 0.25
     assert only(tmp_path, CHOICE | {"options": [1, 2.5]}).options == ("1", "2.5")
     assert only(tmp_path, CHOICE | {"options": "ways"}).options == "ways"
+
+
+def test_only_so_many_instructions_are_taken(tmp_path: Path) -> None:
+    file = written(tmp_path, GOOD | {"prompt": ["{text} ?", "say {text}", "{text}"]})
+    assert read_tasks(file, templates=2)[0].prompts == ("{text} ?", "say {text}")
+    assert len(read_tasks(file, templates=9)[0].prompts) == 3
+    with pytest.raises(InputError, match="--templates must be at least 1, not 0"):
+        read_tasks(file, templates=0)
 
 
 def test_data_may_lie_in_another_folder(tmp_path: Path) -> None:
@@ -88,6 +97,8 @@ def test_data_may_lie_in_another_folder(tmp_path: Path) -> None:
         (GOOD | {"limit": 0}, "'limit' must be a whole number from 1 up, not 0"),
         (GOOD | {"max_new_tokens": True}, "'max_new_tokens' must be a whole number from 1 up, not True"),
         (GOOD | {"where": "kind"}, "'where' must be a mapping"),
+        (GOOD | {"chance": 1}, "'chance' is the share that guessing gets right, from 0 to below 1, not 1"),
+        (GOOD | {"chance": ".25"}, "from 0 to below 1, not '.25'"),
     ],
 )
 def test_a_faulty_task_is_named(task: Any, said: str, tmp_path: Path) -> None:

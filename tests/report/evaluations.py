@@ -236,11 +236,23 @@ TASKS = {
                     "name": "letters",
                     "metric": "rank classification",
                     "n": 150,
+                    "chance": 0.25,
                     "scores": {"base": interval(0.2, 0.04), "flan": interval(0.4, 0.05)},
+                    "normalized": {"base": interval(-0.0667, 0.0533), "flan": interval(0.2, 0.0667)},
                 }
             ],
             "mean": {"base": interval(0.2, 0.04), "flan": interval(0.4, 0.05)},
+            "normalized": {"base": interval(-0.0667, 0.0533), "flan": interval(0.2, 0.0667)},
         },
+    ],
+    "averages": [
+        {
+            "name": "held out",
+            "clusters": 1,
+            "mean": {"base": interval(0.2, 0.04), "flan": interval(0.4, 0.05)},
+            "normalized": {"base": interval(-0.0667, 0.0533), "flan": interval(0.2, 0.0667)},
+        },
+        {"name": "held in", "clusters": 1, "mean": {"base": interval(0.1, 0.04), "flan": interval(0.8, 0.05)}},
     ],
 }
 

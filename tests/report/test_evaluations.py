@@ -157,9 +157,19 @@ def test_agreement_of_annotators(page: Page) -> None:
 
 
 def test_clusters_of_tasks(page: Page) -> None:
-    table = rows(page)
-    assert table["sorting held out"] == ["mean of 1", "20.0% (16.0%–24.0%)", "40.0% (35.0%–45.0%)"]
-    assert table["letters"][0] == "rank classification, 150 rows"
+    scores = ["20.0% (16.0%–24.0%)", "40.0% (35.0%–45.0%)"]
+    above = ["-6.7% (-12.0%–-1.3%)", "20.0% (13.3%–26.7%)"]
+    assert [row[1:] for row in page.tables if row[0] == "sorting held out"] == [
+        ["mean of 1", *scores],
+        ["mean of 1", *above],
+    ]
+    measure = "rank classification, 150 rows, chance 25.0%"
+    assert [row[1:] for row in page.tables if row[0] == "letters"] == [[measure, *scores], [measure, *above]]
+    assert [row[1:] for row in page.tables if row[0] == "Clusters, held out"] == [
+        ["mean of 1", *scores],
+        ["mean of 1", *above],
+    ]
+    assert [row[2:] for row in page.tables if row[0] == "Clusters, held in"][1] == ["–", "–"]
     assert "Generated with max_new_tokens 16, temperature 0.0." in words(page, "tasks")
 
 

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from accord import engine
+from accord.cli.table import COMMANDS
 from accord.files import LEFT, SUMS
 from tests.commands.small import save_model, write_jsonl
 from tests.data.conftest import TEMPLATE, WORDS
@@ -26,7 +27,7 @@ PAIRS = [("hi", "bye", "bad"), ("good", "day", "bye"), ("bye", "hello good", "da
 SMALL = ["--batch-size", "2", "--dtype", "float32", "--track", "none", "--save-every", "1"]
 STEPS = ["--max-steps", "2"]
 SAMPLED = ["--max-new-tokens", "4"]
-TRAINS = ("sft", "dpo", "reward", "ppo", "star")
+TRAINS = [name for name, command in COMMANDS.items() if command.target.startswith("accord.methods:")]
 """Commands that go on by --resume."""
 
 WORDS_OF: dict[str, list[str]] = {
@@ -51,12 +52,51 @@ WORDS_OF: dict[str, list[str]] = {
 }  # fmt: skip
 """IN is the folder of the inputs, OUT an empty one."""
 
+WATCHED = ["--watch", "measures:letters", "--watch-data", "IN/prompts.jsonl", "--watch-every", "1",
+           "--watch-tokens", "4"]  # fmt: skip
+HELD_OUT = ["--eval-data", "IN/pairs.jsonl", "--eval-every", "1"]
+REWARDED = ["--data", "IN/prompts.jsonl", "--reward", "IN/rm", "--group-size", "2", *SAMPLED, *WATCHED]
+JUDGED = ["--data", "IN/prompts.jsonl", "--judge", "cafe", "--group-size", "2", *SAMPLED, *WATCHED]
+ROUNDS = ["--data", "IN/answers.jsonl", "--verifier", "regex:(good|bad)", "--rounds", "2", "--group-size", "16",
+          *SAMPLED, *WATCHED]  # fmt: skip
+TRAININGS: dict[str, list[str]] = {
+    "sft": ["--data", "IN/rows.jsonl", *WATCHED],
+    "pretrain": ["--data", "IN/texts.jsonl", *WATCHED],
+    "reward": ["--data", "IN/pairs.jsonl", *HELD_OUT],
+    "preference": ["--data", "IN/pairs.jsonl", *HELD_OUT],
+    "dpo": ["--data", "IN/pairs.jsonl", *WATCHED],
+    "ipo": ["--data", "IN/pairs.jsonl", *WATCHED],
+    "kto": ["--data", "IN/pairs.jsonl", *WATCHED],
+    "reinforce": REWARDED,
+    "rloo": REWARDED,
+    "grpo": REWARDED,
+    "ppo": REWARDED,
+    "raft": [*REWARDED, "--keep-truncated"],
+    "online-dpo": JUDGED,
+    "nash-md": JUDGED,
+    "ipo-md": JUDGED,
+    "star": [*ROUNDS, "--hint", "{prompt} {answer}"],
+    "self-consistency": ROUNDS,
+    "distill": ["--data", "IN/prompts.jsonl", "--teacher", "IN/other", *SAMPLED, *WATCHED],
+}
+"""Every method, with something that is measured as it trains, and so a best/."""
+
+MEASURE = """
+from pathlib import Path
+
+def letters(completions):
+    Path(__file__).with_name("measured").read_bytes()  # a call by which it is known that it measures
+    return [float(sum(map(len, text.split()))) for text in completions]
+"""
+
 
 def write_inputs(folder: Path) -> None:
     """Models, rows and a recipe that the commands name."""
     folder.mkdir(parents=True)
     save_model(folder / "base")
     engine.models.Scorer.on(engine.load.load_model(str(folder / "base"))).save(folder / "rm")
+    (folder / "measures.py").write_text(MEASURE)
+    (folder / "measured").write_text("")
     write_judge(folder / "judge")
     model = engine.load.load_model(str(folder / "base"))
     model.network.lm_head.weight.data *= 1.5
@@ -67,6 +107,7 @@ def write_inputs(folder: Path) -> None:
         "prompts": [{"prompt": p} for p in ("hi", "good", "bye day")],
         "answers": [{"prompt": p, "answer": a} for p, a in (("hi", "good"), ("hello", "bad"), ("bye day", "bad"))],
         "samples": [{"prompt": p, "completion": c} for p, *both in PAIRS for c in both],
+        "texts": [{"text": " ".join(words)} for words in PAIRS],
     }
     for name, some in rows.items():
         write_jsonl(folder / f"{name}.jsonl", some)
@@ -105,6 +146,8 @@ class Command:
     name: str
     home: Path
     before: Callable[[], object] | None = None
+    given: list[str] | None = None
+    """Its words, where they are others than `WORDS_OF` has."""
     whole: dict[str, Any] = field(default_factory=dict)
     """What it leaves where nothing happens."""
 
@@ -114,8 +157,11 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        given = [w.replace("IN/", f"{self.home}/in/").replace("OUT/", f"{self.out}/") for w in WORDS_OF[self.name]]
-        return [*self.name.split(), *given]
+        places = {"IN/": f"{self.home}/in/", "OUT/": f"{self.out}/"}
+        words = self.given or WORDS_OF[self.name]
+        for name, folder in places.items():
+            words = [word.replace(name, folder) for word in words]
+        return [*self.name.split(), *words]
 
     def clear(self, tree: Tree | None = None) -> None:
         """Empty the folder of results, or have in it what a disk has."""

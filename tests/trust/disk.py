@@ -122,9 +122,11 @@ class Disk:
             self._fail(number, what, path)
             if number == plan.at and plan.kill == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
-            yield number == plan.at and plan.kill == "within"
-            if number == plan.at and plan.kill:
-                os.kill(os.getpid(), signal.SIGKILL)
+            try:
+                yield number == plan.at and plan.kill == "within"
+            finally:  # after a call that fails by itself, too
+                if number == plan.at and plan.kill:
+                    os.kill(os.getpid(), signal.SIGKILL)
             if self.durable:
                 self.quiet = True
                 self._done(what, path)

@@ -21,7 +21,7 @@ from accord.data.tasks import Task, read_tasks
 from accord.errors import InputError
 from accord.worlds import shelf, write_tasks
 from accord.worlds.shelf.operations import Row
-from accord.worlds.shelf.tasks import TASKS, TEST_ROWS, TRAIN_ROWS, rows
+from accord.worlds.shelf.tasks import TASKS, TEST_ROWS, TRAIN_ROWS, described, rows
 from accord.worlds.shelf.things import FACTS, THINGS
 
 NUMBERS = {"zero": 0, "one": 1, "two": 2, "three": 3, "four": 4}
@@ -31,7 +31,7 @@ WAYS = "first|second|last|dearest|by-kind|by-color"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("shelf")
-    write_tasks(made, TASKS, partial(rows, seed=5), TRAIN_ROWS)
+    write_tasks(made, TASKS, partial(rows, seed=5), TRAIN_ROWS, described)
     return made / "tasks"
 
 
@@ -71,11 +71,12 @@ def test_every_answer_is_what_another_implementation_says(written: dict[str, lis
             assert row["answer"] == right(name, row), (name, row)
 
 
-def test_chance_is_one_in_all_answers_of_the_form(written: dict[str, list[Row]]) -> None:
+def test_chance_is_one_in_all_answers_of_the_form(tasks: list[Task], written: dict[str, list[Row]]) -> None:
     for name, some in written.items():
         assert all(sorted(row["options"]) == sorted(possible(name, row)) for row in some), name
         assert shelf.chance(name) == sum(Fraction(1, len(row["options"])) for row in some) / len(some)
     expected = {"color-first": (1, 4), "name-last": (7, 24), "check-kind-last": (1, 2), "order-by-price": (5, 48)}
+    assert all(task.chance == (None if task.options else float(shelf.chance(task.name))) for task in tasks)
     assert {name: shelf.chance(name) for name in expected} == {name: Fraction(*of) for name, of in expected.items()}
 
 

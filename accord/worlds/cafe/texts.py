@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 import accord.worlds.cafe.grammar as grammar
 from accord.errors import InputError
 from accord.records import Demonstration, Message, Prompt
-from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, in_held_out_fifth, untrained_llama, word_level
+from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, in_held_out_fifth, untrained, word_level
 from accord.worlds.cafe.grammar import Mood, Topic, answer, question, sentence, some_topic
 
 _QUESTIONS = [
@@ -145,4 +145,4 @@ def new_model(seed: int, width: int = WIDTH) -> LlamaForCausalLM:
     if width < 1 or width % (2 * HEADS):
         raise InputError(f"the width of the café's model must be a multiple of {2 * HEADS}, not {width}.")
     sizes = {"width": width, "inner_width": width * 7 // 3, "layers": 3, "heads": HEADS, "key_value_heads": 2}
-    return untrained_llama(seed, VOCABULARY, CONTEXT, **sizes)
+    return untrained(seed, VOCABULARY, CONTEXT, **sizes)

@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 from accord.data.tasks import fill
 from accord.worlds.shelf.operations import (
@@ -94,3 +95,8 @@ def chance(name: str) -> Fraction:
     rng, task = random.Random(0), TASKS[name]
     options = [_draw(rng, task, length, held_out=False)["options"] for length in LENGTHS]
     return sum((Fraction(1, len(some)) for some in options), Fraction(0)) / len(LENGTHS)
+
+
+def described(name: str) -> dict[str, Any]:
+    """What the tasks file says of a task beside its data and instructions: the chance of written answers."""
+    return {} if TASKS[name].options else {"chance": float(chance(name))}

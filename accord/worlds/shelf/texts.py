@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from accord.data.tasks import fill
 from accord.errors import InputError
 from accord.records import Demonstration
-from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, untrained_llama, word_level
+from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, untrained, word_level
 from accord.worlds.shelf.operations import Row, Task
 from accord.worlds.shelf.tasks import TASKS
 from accord.worlds.shelf.things import FACTS, LENGTHS, THINGS, Things, some_things
@@ -133,4 +133,4 @@ def new_model(seed: int, width: int = WIDTH) -> LlamaForCausalLM:
     if width < 1 or width % (2 * HEADS):
         raise InputError(f"the width of the shelf's model must be a multiple of {2 * HEADS}, not {width}.")
     sizes = {"width": width, "inner_width": 3 * width, "layers": LAYERS, "heads": HEADS, "key_value_heads": HEADS}
-    return untrained_llama(seed, VOCABULARY, CONTEXT, **sizes)
+    return untrained(seed, VOCABULARY, CONTEXT, **sizes)

@@ -1,0 +1,124 @@
+"""From nothing but text: `accord tokenizer` trains a tokenizer, `accord new-model` makes a model that reads by it."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from accord import data as rows_of
+from accord import engine
+from accord.console import show, status
+from accord.data.mix import called
+from accord.engine.config import require_seed
+from accord.errors import InputError
+from accord.evaluate.options import RowOptions, takes
+from accord.files import write_sums
+from accord.outputs import require_model_folder, require_outside, require_whole, writing_folder
+
+if TYPE_CHECKING:
+    from accord.data.bpe import Compression
+    from accord.data.load import Source
+
+
+@takes(RowOptions)
+def tokenizer(data: Source, out: str, *, vocab_size: int, eval_data: Source | None = None, **options: Any) -> Path:
+    """Train a tokenizer on text, a byte-level BPE with end and padding tokens and a chat template; its folder.
+
+    It reads every text and gives it back as it was. Said in the end is how far it compresses: the bytes of UTF-8 that a
+    token stands for, in the text that it was trained on and in other text.
+
+    Args:
+        data: a file, a folder or a Hub name, or several, each with :WEIGHT for a mix: text, or rows of any kind.
+        out: the folder to write, which AutoTokenizer of transformers reads.
+        vocab_size: how many tokens there are, of which 256 are the bytes and 4 are special.
+        eval_data: text that it is not trained on, to see how far it compresses that.
+        options: the fields of `RowOptions`, of the data.
+
+    Raises:
+        InputError: the data cannot be read or hold no text, the vocabulary is too small, or there is something else at
+            `out`.
+    """
+    asked = RowOptions(**options)
+    require_outside(Path(out), data, eval_data)
+    require_whole(out)
+    if eval_data is not None:  # before long work
+        list(islice(rows_of.bpe.texts_of(eval_data), 1))
+    given = (data, asked.split, asked.limit, asked.columns)
+    made = rows_of.bpe.train(rows_of.bpe.texts_of(*given), vocab_size)
+    with writing_folder(out) as partial:
+        made.save_pretrained(partial)
+        write_sums(partial)
+    if len(made) < vocab_size:
+        status(f"the vocabulary has {len(made):,} tokens, not {vocab_size:,}: no other pair is there twice in the text")
+    found = {called(data): rows_of.bpe.compression(made, rows_of.bpe.texts_of(*given))}
+    if eval_data is not None:
+        found[called(eval_data)] = rows_of.bpe.compression(made, rows_of.bpe.texts_of(eval_data))
+    show(compressed(found))
+    return Path(out)
+
+
+def compressed(found: dict[str, Compression]) -> Table:
+    """How far texts are compressed, by what they are called."""
+    grid = Table("text", "texts", "bytes", "tokens", "bytes a token")
+    for name, one in found.items():
+        grid.add_row(name, f"{one.texts:,}", f"{one.bytes:,}", f"{one.tokens:,}", f"{one.bytes_per_token:.2f}")
+    return grid
+
+
+def new_model(
+    tokenizer: str,
+    out: str,
+    *,
+    layers: int,
+    width: int,
+    heads: int,
+    kv_heads: int | None = None,
+    inner_width: int | None = None,
+    context: int = 512,
+    tie_embeddings: bool = True,
+    seed: int = 0,
+) -> Path:
+    """Make an untrained model of Llama's architecture that reads by a tokenizer, in float32; its folder.
+
+    Args:
+        tokenizer: a folder, such as `accord tokenizer` writes, or a model's; a Hub name, or smollm2.
+        out: the new folder.
+        layers: blocks of attention and feed-forward.
+        width: of what passes between layers, an even multiple of the heads.
+        heads: of attention.
+        kv_heads: heads of keys and values, which several heads share; as many as heads unless given.
+        inner_width: of the feed-forward; 8/3 of the width, rounded up to a multiple of 8, unless given.
+        context: tokens that it reads at once.
+        tie_embeddings: let the embeddings be the output head too.
+        seed: draws the weights.
+
+    Raises:
+        InputError: the tokenizer cannot be read or has no end token, no model has these sizes, or there is something
+            else at `out`.
+    """
+    require_seed(seed)
+    require_model_folder(out, tokenizer)
+    reads = engine.load.load_tokenizer(tokenizer)
+    sizes = engine.llama.LlamaSizes(
+        vocabulary=engine.models.vocabulary_of(reads),
+        layers=layers,
+        width=width,
+        heads=heads,
+        kv_heads=heads if kv_heads is None else kv_heads,
+        inner_width=8 * -(-width // 3) if inner_width is None else inner_width,
+        context=context,
+        tie_embeddings=tie_embeddings,
+    )
+    if reads.eos_token_id is None:
+        raise InputError(f"the tokenizer {tokenizer} has no eos_token, the end of every text: set one and save it.")
+    reads.model_max_length = context
+    network = engine.llama.untrained_llama(seed, sizes, pad=reads.pad_token_id, end=reads.eos_token_id)
+    engine.Policy(engine.models.prepare_network(network), reads, out).save(out)
+    grid = Table("part", "parameters")
+    for part, count in {**sizes.parameters, "all": sum(sizes.parameters.values())}.items():
+        grid.add_row(part, f"{count:,}")
+    show(grid)
+    return Path(out)
