@@ -22,7 +22,7 @@ from rich.table import Table
 from accord.worlds import shelf
 
 HELD_OUT = ("color", "remove", "name")
-LEARNING = {"batch_size": 32, "max_length": 160, "save_every": 1000, "track": "none"}
+LEARNING = {"batch_size": 32, "max_length": 192, "save_every": 1000, "track": "none"}
 BASE = LEARNING | {"epochs": 2, "learning_rate": 3e-3}
 TUNED = LEARNING | {"epochs": 1, "learning_rate": 5e-4, "warmup": 0.1, "schedule": "linear"}
 

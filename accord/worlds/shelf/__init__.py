@@ -14,7 +14,7 @@ from accord.worlds import save_tasks_file, task_files, write_tasks, write_world
 from accord.worlds.shelf.tasks import TASKS, TRAIN_ROWS, chance, described, rows, statements
 from accord.worlds.shelf.texts import WIDTH, corpus, new_model, tokenizer
 
-__all__ = ["WIDTH", "chance", "corpus", "new_model", "tokenizer", "write"]
+__all__ = ["STATEMENTS", "WIDTH", "chance", "corpus", "new_model", "tokenizer", "write"]
 
 STATEMENTS = "tasks/statements.yaml"
 

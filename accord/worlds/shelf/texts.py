@@ -92,13 +92,14 @@ def _words() -> list[str]:
     """Every word that can occur, in the order of the alphabet."""
     templates = chain.from_iterable((*task.prompts, *task.said) for task in TASKS.values())
     fixed = [word for template in templates for word in template.split() if "{" not in word]
-    reasons = ["and", "it", "goes", "on", "no", "thing", "new", "its", "is", "so", "comes", "after", "twice"]
+    reasons = ["and", "it", "goes", "on", "no", "thing", "new", "its", "is", "comes", "after", "twice", ":", "so", ","]
+    formats = ["answer", "ask", "because", "explain", "question"]
     answers = chain.from_iterable(task.answers for task in TASKS.values())
-    return sorted({*fixed, *reasons, *answers, *THINGS, *chain(*FACTS.values()), *FACTS})
+    return sorted({*fixed, *reasons, *formats, *answers, *THINGS, *chain(*FACTS.values()), *FACTS})
 
 
 VOCABULARY = (PAD, END, UNKNOWN, *_words())
-CONTEXT = 160
+CONTEXT = 256
 
 WIDTH, HEADS, LAYERS = 96, 4, 4
 
