@@ -104,17 +104,33 @@ class Reason:
     where: str
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A source of data: its name, its weight in a mix, how many rows are taken of how many, and its last row's number.
+
+    Numbers of rows go on from source to source, so that by the last ones it is known where a row is from.
+    """
+
+    name: str
+    weight: float | None
+    rows: int
+    of: int
+    last: int
+
+
 @dataclass
 class LeftOut:
     """What is left out of some data.
 
     `numbers` are those, in the data, of the rows that are still there; without them rows are numbered from 1. Where it
-    is strict, a row that cannot be used ends the reading. `taken` has a line for each file of a mix.
+    is strict, a row that cannot be used ends the reading. `taken` has a line for each file of a mix,
+    `sources` what was read of each source, in order.
     """
 
     strict: bool = False
     numbers: Sequence[int] = ()
     taken: list[str] = field(default_factory=list)
+    sources: list[Taken] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
 
     def add(

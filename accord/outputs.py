@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any
 
+from accord.console import status
 from accord.errors import InputError
 from accord.files import beside, line_of, others, replacing, replacing_folder, sha256_of, tidy
 from accord.records import Row
@@ -134,6 +135,12 @@ def save_rows(path: str | os.PathLike[str], rows: Iterable[Row | Mapping[str, An
     """Write a command's records or JSON objects to `path`, one a line, whole or not at all."""
     with writing(path) as file:
         file.writelines(map(line_of, rows))
+
+
+def tell_changed(file: Path) -> None:
+    """Say in a line where a file that is read is another than accord wrote there: a person may have changed it."""
+    if (noted := _noted(file)) and sha256_of(file) not in noted:
+        status(f"{file} is not as accord wrote it: somebody has changed it since, or it is damaged.")
 
 
 def require_unchanged(folder: Path) -> None:

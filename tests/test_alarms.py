@@ -10,7 +10,7 @@ import pytest
 
 from accord.errors import InputError
 from accord.train.alarms import RULES, SILENCE, Alarm, Alarms, chosen, raised
-from accord.train.history import History, bent_noise, grown, noise, z
+from accord.train.history import History, grown, noise, z
 
 ADVICE = {rule.name: rule.advice for rule in RULES}
 
@@ -146,37 +146,6 @@ def test_samples_that_are_no_answers_any_more() -> None:
     assert told(reward=[*good, 0.4, 0.4], reward_std=[0.25] * 14) == []  # samples of one step are as far apart
 
 
-def test_a_loss_that_rises_and_stays() -> None:
-    """1.3 and then 4, alternately more and less by .1: noise .2 / sqrt 2, z = 2.7 / (noise sqrt 1.1), which is 18."""
-    up = [1.3, *wobbling(np.full(14, 4.0), 0.1)]
-    assert told(loss=up) == [
-        (11, "loss-rise", "the loss rose from 1.3 at the start to 4, the mean of 10 steps, and stays there")
-    ]
-    assert told(loss=[*up[:6], 1.2, *up[6:]]) == []  # it is back in between
-    late = [*wobbling(np.full(20, 1.0), 0.05), *wobbling(np.full(12, 1.5), 0.05)]
-    assert told(loss=late) == [
-        (30, "loss-rise", "the loss rose from 1.05 at the start to 1.5, the mean of 10 steps, and stays there")
-    ]
-    assert told(loss=[2.0, *late]) == [
-        (31, "loss-rise", "the loss rose from 1 to 1.5, means of 10 steps, and stays there")
-    ]
-    assert told(loss=up, reward=np.zeros(15)) == []  # of samples that are rewarded
-    assert told(loss=late, round=[1] * 20 + [2] * 12) == []  # the next round begins anew
-    assert told(loss=wobbling(np.full(40, 1.0), 0.9)) == []  # noise alone
-
-
-def test_a_loss_of_pairs_is_compared_with_knowing_nothing() -> None:
-    wild = [0.693, 2.5, 3.7, 1.8, 4.2, 1.9, 2.0, 6.3, 1.6, 1.9, 5.1]
-    (seen,) = told(loss=wild, accuracy=[0.5] * 11, margin=np.arange(11.0))
-    assert seen[:2] == (11, "loss-rise") and seen[2].startswith("the loss rose from 0.693 at the start to 3.1,")
-    labeled = told(loss=[0.5, *[0.8] * 10], chosen_reward=np.arange(11.0))
-    assert [step for step, *_ in labeled] == [11]
-    # a head that is drawn at random says .3 by luck; log 2 is what it would cost to know nothing, and 1.5 times is more
-    lucky = {"accuracy": [0.5] * 11, "margin": [0.4] * 11}
-    assert told(loss=[0.3, *[0.8] * 10], **lucky) == []
-    assert [step for step, *_ in told(loss=[0.3, *[0.1, 2.9] * 5], **lucky)] == [11]  # 1.5 is twice as much
-
-
 def test_a_divergence_that_buys_nothing_runs_away() -> None:
     kl, flat = np.arange(60) / 4, wobbling(np.zeros(60), 0.1)
     (seen,) = [alarm for alarm in told(kl=kl, reward=flat) if alarm[1] != "kl-burst"]
@@ -207,46 +176,6 @@ def test_sampler_and_trainer_must_agree() -> None:
     )
     assert [name for _, name, _ in growing] == ["sampler-drift"]
     assert told(sampler_drift=[0.012] * 40) == []
-
-
-def test_rows_held_out_cost_more_while_those_trained_on_cost_less() -> None:
-    """What is held out falls to 1 at step 5 and rises by 1 a step, with no noise around that; training falls by 0.1.
-
-    The fall of training since step 5 is that from step 6 to the last. Its noise is .1 / sqrt 2, but for a first step of
-    .2, so that at step 9 z = .3 / (sqrt 2 s) with s^2 = (.04 + 7 * .01) / 16, which is 2.6, and at step 10 it is 3.5.
-    """
-    held = np.abs(np.arange(16.0) - 4) + 1
-    trained = np.array([1.1, *(1 - np.arange(1, 16) / 10)])
-    given = {"loss": trained, "eval_loss": held, "eval_loss_high": held + 0.5}
-    assert told(**given) == [
-        (
-            10,
-            "overfitting",
-            "what rows held out cost rose from 1 at step 5, its lowest, to 6, while what is trained on fell from 0.5 "
-            "to 0.1",
-        )
-    ]
-    renamed = {"teacher_kl": trained, "eval_teacher_kl": held, "eval_teacher_kl_high": held + 0.5}
-    assert [(step, name) for step, name, _ in told(**renamed)] == [(10, "overfitting")]
-    assert told(**{**given, "eval_loss_high": held + 20}) == []  # still within the interval
-    assert told(**{**given, "loss": -trained}) == []  # training must fall
-    assert told(**{**given, "eval_loss": held[::-1]}) == []  # what falls is no alarm
-    assert bent_noise(np.arange(9.0) ** 2) == pytest.approx(2 / 0.6745 / 6**0.5)  # second differences of 2
-    assert bent_noise(3 * np.arange(9.0)) == 0 == bent_noise(np.arange(2.0))
-
-
-def test_pairs_that_both_become_unlikely_and_pairs_learned_by_heart() -> None:
-    down = -np.arange(30.0) / 10
-    (seen,) = told(chosen_reward=down, rejected_reward=1.2 * down)
-    assert seen[1] == "likelihood-displacement" and seen[0] == 10  # the mean of 5 ... 9 is -0.7, the margin 0.14
-    assert "fell to -0.7, more than their margin of 0.14" in seen[2]
-    assert told(chosen_reward=down, rejected_reward=3 * down) == []
-    once = {"accuracy": np.ones(60), "margin": np.arange(60.0)}
-    (heart,) = told(**once, epoch=np.arange(60) / 20)
-    # the last twenty rows must lie past the first pass, epoch > 1: rows 22 ... 41 with epochs 21/20 ... 40/20
-    assert heart[:2] == (41, "memorizing")
-    assert heart[2] == "100.0% of the pairs are ordered rightly, and their margin grew from 10.5 to 30.5"
-    assert told(**once, epoch=np.arange(60) / 60) == []
 
 
 def test_names_of_alarms() -> None:

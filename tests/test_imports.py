@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "interrupts": set(),
     "objectives": set(),
     "files": {"records", "errors"},
-    "outputs": {"files", "records", "errors"},
+    "outputs": {"files", "records", "errors", "console"},
     "locks": {"files", "errors", "console"},
     "results": ROWS,
     "engine": ROWS | {"objectives"},

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from accord.data import load_data
 from accord.errors import InputError
 from accord.files import replacing_folder, sha256_of, write_text
 from accord.outputs import (
@@ -23,6 +24,9 @@ from accord.outputs import (
     save_text,
     writing_folder,
 )
+from accord.results import load
+from accord.results.models import Drawing
+from accord.results.passes import PassesResult
 from tests.commands.small import accord, save_model, write_jsonl
 
 JUDGED = [
@@ -52,6 +56,33 @@ def test_a_file_of_accord_s_is_written_again_and_one_that_was_changed_is_not(tmp
         save_text(file, "three")
     save_text(file, "four")
     assert file.read_text() == "four" and names(tmp_path) == [WROTE, "rows.jsonl"]
+
+
+def test_a_file_that_is_read_is_told_where_it_is_not_as_accord_wrote_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One bit of rows, of rows in a folder, and of an evaluation; each is read as it is."""
+    rows, folder = tmp_path / "rows.jsonl", tmp_path / "folder"
+    folder.mkdir()
+    for file in (rows, folder / "train.jsonl"):
+        save_rows(file, [{"prompt": "p", "completion": "a"}])
+    drawn = Drawing(temperature=1, max_new_tokens=4, seed=0)
+    evaluation = PassesResult(verifier="number", prompts=1, samples=1, sampling=drawn, models=[]).save(tmp_path)
+
+    def told() -> list[str]:
+        rows_read = [load_data(str(source)) for source in (rows, folder)]
+        assert [len(found) for found in rows_read] == [1, 1] and load(tmp_path).kind == "passes"
+        return capsys.readouterr().err.splitlines()
+
+    assert told() == []
+    for file, word in ((rows, b"a"), (folder / "train.jsonl", b"a"), (evaluation, b"number")):
+        content = bytearray(file.read_bytes())
+        content[content.rindex(word)] ^= 1
+        file.write_bytes(content)
+    why = "is not as accord wrote it: somebody has changed it since, or it is damaged."
+    assert told() == [f"{file} {why}" for file in (rows, folder / "train.jsonl", evaluation)]
+    (tmp_path / WROTE).unlink()  # it is not known any more
+    assert told() == [f"{folder / 'train.jsonl'} {why}"]
 
 
 def test_the_same_content_under_another_name_is_somebody_s(tmp_path: Path) -> None:

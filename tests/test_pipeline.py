@@ -284,3 +284,26 @@ def test_overwrite_is_the_pipeline_s_and_no_stage_s(pipeline: Pipeline, capsys: 
     pipeline.write({"scores": {"command": "score", "model": "${base}", "data": "${pairs}", "overwrite": True}})
     assert accord("run", pipeline.recipe, "--out", pipeline.out) == 2
     assert "stage scores of the recipe has `overwrite`; give `accord run` --overwrite" in capsys.readouterr().err
+
+
+def test_a_pipeline_from_text_alone_makes_its_tokenizer_and_model_anew_where_they_change(tmp_path: Path) -> None:
+    """Both commands write their folder whole, in which the mark of a stage then stands as before."""
+    (tmp_path / "a.txt").write_text("the cat sat on the mat .\n" * 9)
+    sizes = {"layers": 1, "width": 8, "heads": 2, "context": 32}
+    recipe = {
+        "variables": {"tokens": 264},
+        "stages": {
+            "words": {"command": "tokenizer", "data": str(tmp_path / "a.txt"), "vocab_size": "${tokens}"},
+            "init": {"command": "new-model", "tokenizer": "${words}", **sizes},
+            "base": {"command": "pretrain", "model": "${init}", "data": str(tmp_path / "a.txt"), "max_steps": 1},
+        },
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+    def statuses(*options: object) -> list[str]:
+        assert accord("run", tmp_path / "recipe.yaml", "--out", tmp_path / "out", *options) == 0
+        return [stage["status"] for stage in json.loads((tmp_path / "out" / "pipeline.json").read_text())["stages"]]
+
+    assert statuses() == ["ran"] * 3 and statuses() == ["skipped"] * 3
+    assert statuses("--tokens", 266) == ["ran"] * 3
+    assert json.loads((tmp_path / "out" / "init" / "config.json").read_text())["vocab_size"] == 266

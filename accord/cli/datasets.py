@@ -28,7 +28,7 @@ from accord.records import Preference, Prompt, Row, Text, Tokenization, row_to_j
 from accord.records import show as as_text
 
 if TYPE_CHECKING:
-    from accord.data.examples import Mixed
+    from accord.data.task_mix import Mixed
     from accord.data.tasks import Task
     from accord.engine import Branch, Policy, Tree
 
@@ -73,6 +73,7 @@ def tasks(
     mixing_temperature: float = 1.0,
     rows: int | None = None,
     templates: int | None = None,
+    shots: int | None = None,
     form: Literal["chat", "plain"] = "chat",
     seed: int = 0,
 ) -> Path:
@@ -82,7 +83,7 @@ def tasks(
     instructions, drawn at random.
 
     Args:
-        tasks: a YAML file of tasks in clusters.
+        tasks: a YAML file of tasks in clusters, a file or folder in one of the field's own layouts, or probes.
         out: the JSONL file to write.
         leave_out: the cluster, or several with commas, to hold out for evaluation.
         data: the folder of the tasks' data files, where they are not beside the tasks file.
@@ -90,34 +91,44 @@ def tasks(
         mixing_temperature: 1 mixes in proportion, higher ones bring all tasks' shares nearer to equal.
         rows: rows to write; all there are, up to --per-task of each task, unless given.
         templates: only so many instructions of each task, the first.
+        shots: exemplars shown before each row: so many other rows of its task, with their answers.
         form: chat writes chats of two turns, plain texts for models without a chat template.
         seed: decides which rows, which instructions and their order.
 
     Raises:
         InputError: the tasks, their rows or an option cannot be used, or nothing is left to train on.
     """
-    for option, count in (("per-task", per_task), ("rows", rows)):
+    for option, count in (("per-task", per_task), ("rows", rows), ("shots", shots)):
         if count is not None and count < 1:
             raise InputError(f"--{option} must be at least 1, not {count}.")
     if mixing_temperature <= 0:
         raise InputError(f"--mixing-temperature must be positive, not {mixing_temperature:g}.")
-    from accord.data.examples import mixture, overlapping
+    from accord.data.examples import overlapping
+    from accord.data.formats import Format
+    from accord.data.task_mix import mixture
     from accord.data.tasks import clusters_named, read_tasks
 
     known = read_tasks(tasks, data, templates)
     require_file(out, tasks, [task.data for task in known])
     left = clusters_named(leave_out, known)
+    format = Format(form, shots or 0, seed)
     mixed, notes = mixture(
-        known, left, per_task=per_task, temperature=mixing_temperature, total=rows, form=form, seed=seed
+        known, left, per_task=per_task, temperature=mixing_temperature, total=rows, format=format, seed=seed
     )
     for line in notes:
         status(line)
     for task in known:
         if task.cluster not in left and (n := overlapping(task)):
             status(f"{task.label}: {n} rows are evaluated on too; set split and train_split")
-    save_rows(out, ({**row_to_json(m.demonstration), "cluster": m.task.cluster, "task": m.task.name} for m in mixed))
+    save_rows(out, map(row_of_task, mixed))
     show(rows_of_tasks(known, mixed))
     return Path(out)
+
+
+def row_of_task(mixed: Mixed) -> dict[str, Any]:
+    """A demonstration with where it is from, how it is written, and its answer alone, as verifiers read it."""
+    more = {"cluster": mixed.task.cluster, "task": mixed.task.name, "format": mixed.format.name}
+    return {**row_to_json(mixed.demonstration), **more, "answer": mixed.answer}
 
 
 def rows_of_tasks(tasks: Sequence[Task], mixed: Sequence[Mixed]) -> Table:

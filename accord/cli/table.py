@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 RUN = (
-    "model", "best", "best.json", "metrics.jsonl", "samples.jsonl", "alarms.jsonl", "round-*.jsonl", "config.yaml",
-    "environment.json", "report.html", "tensorboard", "tracking.json",
+    "model", "best", "best.json", "metrics.jsonl", "samples.jsonl", "alarms.jsonl", "composition.jsonl",
+    "round-*.jsonl", "config.yaml", "environment.json", "report.html", "tensorboard", "tracking.json",
 )  # fmt: skip
 """What a method leaves in its folder."""
 

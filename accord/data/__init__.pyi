@@ -4,12 +4,15 @@ from . import columns as columns
 from . import conventions as conventions
 from . import encoding as encoding
 from . import examples as examples
+from . import formats as formats
 from . import judgments as judgments
 from . import load as load
 from . import messages as messages
 from . import mix as mix
 from . import readers as readers
+from . import task_mix as task_mix
 from . import tasks as tasks
+from . import templates as templates
 from . import verdicts as verdicts
 from .load import load_data as load_data
 from .load import load_prompts as load_prompts

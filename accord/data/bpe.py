@@ -26,8 +26,8 @@ PAD = "<|pad|>"
 SPECIAL = (DOCUMENT_END, PAD, "<|im_start|>", "<|im_end|>")
 """The end of a text, padding, and what ChatML puts around a turn."""
 
-LEAST = 256 + len(SPECIAL)
-"""Tokens of the smallest vocabulary."""
+LEAST, MOST = 256 + len(SPECIAL), 1_000_000
+"""Tokens of the smallest vocabulary, and of the largest, which no published model comes near."""
 
 SEEN = 2
 """How often a pair must be there to become a token."""
@@ -87,12 +87,14 @@ def _said(row: Row, where: str) -> Iterator[str]:
 def train(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
     """A tokenizer of so many tokens, or fewer where the texts have no more pairs that are there twice.
 
-    It has an end and a padding token and ChatML for a chat template. One order of texts or another, and one machine or
-    another, give the same. Raises InputError for a vocabulary too small for the bytes and the special tokens.
+    It has an end and a padding token and ChatML for a chat template. The same texts, in any order, give the same.
+    Raises InputError for a vocabulary that is too large, or too small for the bytes and the special tokens.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
+    if size > MOST:
+        raise InputError(f"vocab_size must be at most {MOST:,}, not {size:,}")
     if size < LEAST:
         raise InputError(
             f"vocab_size must be at least {LEAST}, the 256 bytes and {len(SPECIAL)} special tokens, not {size}"

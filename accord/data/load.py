@@ -19,7 +19,8 @@ from accord.data.exports import answered, assembled, several
 from accord.data.layouts import standard
 from accord.data.messages import read_prompt, read_text
 from accord.data.readers import GENERATED, READ, from_hub, generated, in_folder, read_jsonl, read_plain, reader_of
-from accord.errors import InputError, LeftOut, Reason, RowNumber, located
+from accord.errors import InputError, LeftOut, Reason, RowNumber, Taken, located
+from accord.outputs import tell_changed
 from accord.records import Message, Prompt, Row, Text, row_to_json
 
 Source: TypeAlias = (
@@ -223,8 +224,12 @@ def open_rows(
     parts, told = mix.parts_of(source), [] if left_out is None else left_out.taken
     if len(parts) == 1:
         unit, numbered = _opened(parts[0].source, split)
-        people = islice(answered(unit, numbered, told), limit)
-        yield from ((number, f"{unit} {number}", row) for number, row in people)
+        count = last = 0
+        for number, row in islice(answered(unit, numbered, told), limit):
+            count, last = count + 1, number
+            yield number, f"{unit} {number}", row
+        if left_out is not None:
+            left_out.sources.append(Taken(called(source), None, count, count, last))
         return
     read = []
     for part in parts:
@@ -235,6 +240,8 @@ def open_rows(
     for part, rows, some in zip(parts, read, taken, strict=True):
         if left_out is not None:
             left_out.taken.append(f"{part.name}: {len(some):,} of {len(rows):,} rows")
+            last = before + rows[-1][0]
+            left_out.sources.append(Taken(part.name, part.weight, len(some), len(rows), last))
         for number, where, row in (rows[i] for i in some):
             yield RowNumber(before + number, f"{number} of {part.name}"), where, row
         before += rows[-1][0]
@@ -243,15 +250,16 @@ def open_rows(
 def _opened(source: Source, split: str) -> tuple[str, Iterator[tuple[int, Any]]]:
     """What the numbers of the rows count, and the rows."""
     if not isinstance(source, (str, os.PathLike)):
-        return "row", _pick(enumerate(source, start=1), split)
+        return "row", pick(enumerate(source, start=1), split)
     path, name = Path(source), os.fspath(source)
     if name.startswith(GENERATED):
-        return f"{name}, row", _pick(enumerate(generated(name), start=1), split)
+        return f"{name}, row", pick(enumerate(generated(name), start=1), split)
     reader = reader_of(path)
     if path.is_file() and reader is not None:
-        return f"{name}, {'line' if reader in (read_jsonl, read_plain) else 'row'}", _pick(reader(path), split)
+        tell_changed(path)
+        return f"{name}, {'line' if reader in (read_jsonl, read_plain) else 'row'}", pick(reader(path), split)
     if path.is_dir():
-        return f"{name}, row", _pick(enumerate(in_folder(path), start=1), split)
+        return f"{name}, row", pick(enumerate(in_folder(path), start=1), split)
     if path.exists():
         raise InputError(f"{name} is none of the formats that can be read: {READ}")
     hub = _HUB_NAME.fullmatch(name)
@@ -260,7 +268,7 @@ def _opened(source: Source, split: str) -> tuple[str, Iterator[tuple[int, Any]]]
     return f"{name}, row", enumerate(from_hub(hub["name"], hub["config"], split), start=1)
 
 
-def _pick(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int, Any]]:
+def pick(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int, Any]]:
     """The rows of a source that has a single split, by position where the split says so."""
     match = _SPLIT.fullmatch(split)
     if match is None:

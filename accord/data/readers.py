@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl
 import yaml
 
 from accord.errors import InputError, nearest
+from accord.outputs import tell_changed
 from accord.parsing import Repeated, parse_json, parse_yaml
 
 Numbered: TypeAlias = Iterator[tuple[int, Mapping[str, Any]]]
@@ -37,22 +38,22 @@ def reader_of(path: Path) -> Callable[[Path], Numbered] | None:
 
 def read_jsonl(path: Path) -> Numbered:
     """One JSON object a line; empty lines are skipped."""
-    with _open_text(path) as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                with _json(path, number):
+                with where_json(path, number):
                     columns = parse_json(line)
                 yield number, _object(columns, f"{path}, line {number}")
 
 
 def read_json(path: Path) -> Numbered:
     """A JSON list of objects, or one object a line."""
-    with _open_text(path) as file:
+    with open_text(path) as file:
         text = file.read()
     if not text.strip():
         return
     are_lines = False
-    with _json(path):
+    with where_json(path):
         try:
             rows = parse_json(text)
         except json.JSONDecodeError as error:
@@ -69,7 +70,7 @@ def read_json(path: Path) -> Numbered:
 
 
 @contextmanager
-def _json(path: Path, line: int | None = None) -> Iterator[None]:
+def where_json(path: Path, line: int | None = None) -> Iterator[None]:
     """Say where a text is not JSON."""
     try:
         yield
@@ -84,7 +85,7 @@ def _json(path: Path, line: int | None = None) -> Iterator[None]:
 
 def read_csv(path: Path) -> Numbered:
     """A header, then a row of cells each, which are text; separated by tabs in a .tsv, else by commas."""
-    with _open_text(path, newline="") as file:
+    with open_text(path, newline="") as file:
         csv.field_size_limit(CELL)
         rows = csv.reader(file, strict=True, delimiter="\t" if ".tsv" in path.suffixes else ",")
         try:
@@ -201,7 +202,7 @@ CELL = 2**30
 
 
 @contextmanager
-def _open_text(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
+def open_text(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
     """The file, open; InputError where it cannot be read, is not UTF-8, or its compression is damaged."""
     try:
         file = io.TextIOWrapper(
@@ -258,6 +259,7 @@ def in_folder(path: Path) -> Iterator[Mapping[str, Any]]:
     for file in training:
         reader = reader_of(file)
         assert reader is not None  # they were chosen by that
+        tell_changed(file)
         yield from (columns for _, columns in reader(file))
 
 

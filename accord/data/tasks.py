@@ -14,27 +14,38 @@
 A column may be a path into a row: `instances[0].input`. A task may also choose its rows by what they hold
 (`where: {language: en}`), and limit their number and the length of answers (`limit`, `max_new_tokens`).
 
-Instruction templates: text with `{column}` where a row's column goes, `{{` and `}}` where a brace is meant.
+`formats:` beside `clusters:` has what prompts are put together with (`accord.data.formats`), where it is not the usual.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from accord.data.columns import value_at
+from accord.data.task_files import LAYOUTS, are_tasks, clusters_in
+from accord.data.templates import blank, check_template
 from accord.errors import InputError, located, nearest
 from accord.parsing import read_yaml
 
 METRICS = ("exact", "number", "options", "rouge-1", "rouge-2", "rouge-l")
 """How the answers of a task are scored; `options` chooses among given answers, the others read what is written."""
 
+TOP = ("clusters", "formats")
 NEEDED = ("data", "metric", "prompt", "output")
-TAKEN = (*NEEDED, "options", "chance", "where", "split", "train_split", "limit", "max_new_tokens")
+TAKEN = (*NEEDED, "layout", "options", "chance", "where", "split", "train_split", "limit", "max_new_tokens")
+
+OWN = {"probes": Path(__file__).parent / "probes" / "tasks.yaml"}
+"""The project's own files of tasks; their names stand for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """What the prompts of all tasks of a file have in common: `separator` stands between exemplars."""
+
+    separator: str = "\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +53,8 @@ class Task:
     """One task of a cluster: where its rows are, how they are asked, and how answers are scored.
 
     `prompts` are its instruction templates; `options` are the answers to choose from, or the column that lists them;
-    `chance` is what guessing scores, where it is not one in the options.
+    `chance` is what guessing scores, where it is not one in the options; `layout` is how its rows are read, where the
+    name of their file does not tell (`accord.data.task_files`).
     """
 
     cluster: str
@@ -51,6 +63,7 @@ class Task:
     metric: str
     prompts: tuple[str, ...]
     output: str
+    layout: str | None = None
     options: tuple[str, ...] | str = ()
     chance: float | None = None
     where: Mapping[str, Any] = field(default_factory=dict)
@@ -58,6 +71,12 @@ class Task:
     train_split: str = "train"
     limit: int | None = None
     max_new_tokens: int | None = None
+    wording: Wording = Wording()
+
+    @property
+    def blanks(self) -> tuple[str, ...]:
+        """The instructions with nothing in the place of a row's columns."""
+        return tuple(map(blank, self.prompts))
 
     @property
     def label(self) -> str:
@@ -70,19 +89,28 @@ def read_tasks(
 ) -> list[Task]:
     """The tasks in a YAML file, cluster after cluster; `folder` holds their data files, if they are not beside it.
 
-    Of each task's instruction templates the first `templates` are taken, all unless given. Raises InputError where the
-    file cannot be read, is no file of tasks, or a task has an unknown, missing or unfit key, or data that are not there.
+    `path` may also be the name of one of the project's own files (`OWN`), or a file or folder whose rows tell their
+    tasks (`accord.data.task_files`). Of each task's instruction templates the first `templates` are taken, all unless
+    given.
+
+    Raises InputError where the file cannot be read, is no file of tasks, or a task has an unknown, missing or unfit
+    key, or data that are not there.
     """
     if templates is not None and templates < 1:
         raise InputError(f"--templates must be at least 1, not {templates}.")
+    name, path = os.fspath(path), OWN.get(os.fspath(path), Path(path))
+    if folder is not None and (name in OWN or are_tasks(path)):
+        raise InputError(f"{name} holds the rows of its tasks itself: leave --data out.")
+    beside = path if path.is_dir() else path.parent
+    clusters, wording = (clusters_in(path), Wording()) if are_tasks(path) else _contents(path)
     tasks = []
-    for cluster, members in _clusters(Path(path)).items():
+    for cluster, members in clusters.items():
         if not isinstance(members, Mapping) or not members:
             raise InputError(f"{path}: the cluster {cluster} must hold tasks by name.")
         for name, given in members.items():
             with located(f"{path}, task {cluster}/{name}: "):
-                task = _task(str(cluster), str(name), given, Path(folder or Path(path).parent))
-            tasks.append(replace(task, prompts=task.prompts[:templates]))
+                task = _task(str(cluster), str(name), given, Path(folder or beside))
+            tasks.append(replace(task, prompts=task.prompts[:templates], wording=wording))
     return tasks
 
 
@@ -97,13 +125,29 @@ def clusters_named(names: str | None, tasks: Sequence[Task]) -> list[str]:
     return wanted
 
 
-def _clusters(path: Path) -> Mapping[str, Any]:
+def _contents(path: Path) -> tuple[Mapping[str, Any], Wording]:
+    """The clusters in a file, and the wording of its prompts."""
     given = read_yaml(path, "the tasks file")
-    if not isinstance(given, Mapping) or set(given) != {"clusters"} or not isinstance(given["clusters"], Mapping):
-        raise InputError(f"{path} must hold `clusters`, each a name with its tasks, and nothing else.")
+    if not isinstance(given, Mapping) or not isinstance(given.get("clusters"), Mapping) or set(given) - {*TOP}:
+        raise InputError(
+            f"{path} must hold `clusters`, each a name with its tasks, perhaps `formats`, and nothing else."
+        )
     if not given["clusters"]:
         raise InputError(f"{path} has no clusters.")
-    return given["clusters"]
+    with located(f"{path}, formats: "):
+        return given["clusters"], _wording(given.get("formats", {}))
+
+
+def _wording(given: Any) -> Wording:
+    known = [each.name for each in fields(Wording)]
+    if not isinstance(given, Mapping):
+        raise InputError(f"it must be a mapping with some of {', '.join(known)}.")
+    for key, value in given.items():
+        if key not in known:
+            raise InputError(f"unknown key {key!r}{nearest(str(key), known)}; there are {', '.join(known)}.")
+        if not isinstance(value, str) or not value:
+            raise InputError(f"{key!r} must be text that is not empty, not {value!r}.")
+    return Wording(**given)
 
 
 def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
@@ -126,6 +170,8 @@ def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
         raise InputError("'options' are given where the metric is options, and only there.")
     if not data.is_file():
         raise InputError(f"there is no file {data}.")
+    if (layout := given.get("layout")) is not None and layout not in LAYOUTS:
+        raise InputError(f"there is no layout {layout!r}; the layouts are {', '.join(LAYOUTS)}.")
     if not isinstance(where, Mapping):
         raise InputError("'where' must be a mapping from columns to the values that rows must have there.")
     for key in ("limit", "max_new_tokens"):
@@ -135,15 +181,17 @@ def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
     chance = given.get("chance")
     if chance is not None and (isinstance(chance, bool) or not isinstance(chance, int | float) or not 0 <= chance < 1):
         raise InputError(f"'chance' is the share that guessing gets right, from 0 to below 1, not {chance!r}.")
-    read = {"data": data, "prompts": _prompts(given["prompt"])}
+    read = {"data": data, "prompts": _prompts(given["prompt"], may_be_empty=metric == "options")}
     if metric == "options":
         read["options"] = _options(given["options"])
     return Task(cluster, name, **{key: value for key, value in given.items() if key != "prompt"} | read)
 
 
-def _prompts(given: Any) -> tuple[str, ...]:
+def _prompts(given: Any, *, may_be_empty: bool) -> tuple[str, ...]:
     templates = [given] if isinstance(given, str) else given
-    if not isinstance(templates, list) or not templates or not all(isinstance(t, str) and t.strip() for t in templates):
+    if not isinstance(templates, list) or not templates or not all(isinstance(t, str) for t in templates):
+        raise InputError("'prompt' must be an instruction template, or a list of them.")
+    if not may_be_empty and not all(t.strip() for t in templates):
         raise InputError("'prompt' must be an instruction template, or a list of them.")
     for template in templates:
         check_template(template)
@@ -169,34 +217,3 @@ def checked_options(given: Sequence[Any]) -> tuple[str, ...]:
     if len(options) < 2 or len(set(options)) != len(options):
         raise InputError(f"options must be two or more different texts, not {', '.join(options) or 'none'}.")
     return tuple(options)
-
-
-_PART = re.compile(r"\{\{|\}\}|\{([\w. -]+)\}|[{}]")
-
-
-def check_template(template: str) -> None:
-    """Raise InputError where a brace of the template neither names a column nor is doubled."""
-    for sign in (part[0] for part in _PART.finditer(template)):
-        if sign in "{}":
-            raise InputError(f"the template {template!r} has a stray {sign}: write {sign * 2} for the sign itself.")
-
-
-def fill(template: str, columns: Mapping[str, Any]) -> str:
-    """The template with the row's columns in it, stripped; InputError where one is not there, or no text or number."""
-
-    def text(path: str) -> str:
-        value = value_at(columns, path)
-        if not isinstance(value, str | int | float):
-            raise InputError(f"the column {path!r} must hold text or a number, not {type(value).__name__}.")
-        return str(value)
-
-    return _replaced(template, text)
-
-
-def blank(template: str) -> str:
-    """The template with nothing in the place of its columns: what an answer is likely to be before the row is read."""
-    return _replaced(template, lambda path: "")
-
-
-def _replaced(template: str, value: Any) -> str:
-    return _PART.sub(lambda part: part[0][0] if part[1] is None else value(part[1]), template).strip()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from accord import engine
@@ -14,28 +14,60 @@ from accord.results.tasks import TaskSettings
 
 if TYPE_CHECKING:
     from accord.data.examples import Example
+    from accord.data.formats import Exemplars, Format
     from accord.data.tasks import Task
     from accord.engine import Policy, Sampling, Tree
 
 
 @dataclass(frozen=True)
+class Question:
+    """A row under one of its task's instructions: the prompt, also without the row, and the rows of its exemplars."""
+
+    example: Example
+    template: int
+    prompt: str
+    without_row: str
+    exemplars: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Questions:
-    """A task with the rows it is asked about."""
+    """A task with the rows that it is asked about, every row under every instruction, row after row."""
 
     task: Task
-    examples: list[Example]
+    format: Format
+    asked: list[Question]
 
     @property
-    def asked(self) -> list[tuple[Example, int]]:
-        """Every row under every instruction: the row, and the instruction's number."""
-        return [(example, t) for example in self.examples for t in range(len(example.prompts))]
+    def templates(self) -> int:
+        """The instructions that every row is asked under."""
+        return len(self.asked[0].example.prompts)
+
+    @property
+    def rows(self) -> int:
+        """How many rows are asked about."""
+        return len(self.asked) // self.templates
 
     @property
     def chance(self) -> float | None:
         """What guessing scores, as the task says, or else one in a row's options; None where nobody says it."""
-        if self.task.chance is not None or not self.examples[0].options:
+        if self.task.chance is not None or not self.asked[0].example.options:
             return self.task.chance
-        return sum(1 / len(example.options) for example in self.examples) / len(self.examples)
+        return sum(1 / len(one.example.options) for one in self.asked) / len(self.asked)
+
+
+def questions_of(task: Task, format: Format, exemplars: Exemplars, limit: int | None = None) -> Questions:
+    """The questions of a task's rows, at most `limit` of them, in a format."""
+    from accord.data.examples import examples_of
+    from accord.data.formats import question
+
+    asked = []
+    for example in examples_of(task, limit=limit):
+        shown = exemplars.of(task, example, format)
+        for template in range(len(example.prompts)):
+            prompt, without_row = (question(task, example, template, format, shown, blank=b) for b in (False, True))
+            asked.append(Question(example, template, prompt, without_row, tuple(e.row for e in shown)))
+    return Questions(task, format, asked)
 
 
 @dataclass(frozen=True)
@@ -62,75 +94,100 @@ def answer(policy: Policy, questions: Sequence[Questions], settings: TaskSetting
 def write(policy: Policy, questions: Questions, settings: TaskSettings) -> Answered:
     """Answers that the model writes, scored by the task's metric."""
     from accord.data.chat import encode_prompt
-    from accord.data.examples import asked
+    from accord.data.formats import asked
     from accord.evaluate.answers import sampled
 
     task = questions.task
-    sampling, metric = sampling_for(task, settings), metric_named(task.metric)
+    sampling, metric = sampling_for(questions, settings), metric_named(task.metric)
     prompts = []
-    for example, t in questions.asked:
-        prompt = Prompt(asked(example.prompts[t], settings.form))
+    for one in questions.asked:
+        prompt = Prompt(asked(one.prompt, settings.form))
         tokens = encode_prompt(policy.tokenizer, prompt.prompt)
-        _require_room(policy, len(tokens) + sampling.max_new_tokens, task, example)
-        prompts.append(EncodedPrompt(prompt, tokens, example.row - 1))
+        _require_room(policy, len(tokens) + sampling.max_new_tokens, questions, one.example)
+        prompts.append(EncodedPrompt(prompt, tokens, one.example.row - 1))
     samples = sampled(policy, prompts, 1, sampling)
-    texts = [s.text.strip() for s in samples]
-    scores = [metric(text, example.references) for text, (example, _) in zip(texts, questions.asked, strict=True)]
+    texts = [before(sampling.stop, s.text).strip() for s in samples]
+    scores = [metric(text, one.example.references) for text, one in zip(texts, questions.asked, strict=True)]
     return Answered(texts, scores, sum(s.completion.stop == "end" for s in samples) / len(samples))
+
+
+def before(stop: Sequence[str], text: str) -> str:
+    """The text up to the first of the texts that end it."""
+    return min((text.partition(end)[0] for end in stop), key=len, default=text)
+
+
+def sampling_for(questions: Questions, settings: TaskSettings) -> Sampling:
+    """How the answers to a task are drawn: after exemplars they end where these would, too."""
+    separator = questions.task.wording.separator
+    stop = (separator.strip() or separator,) if questions.format.shots else ()
+    tokens = questions.task.max_new_tokens or settings.max_new_tokens
+    return engine.sampling.Sampling(tokens, settings.temperature, seed=settings.seed, stop=stop)
 
 
 def choose(policy: Policy, questions: Questions, settings: TaskSettings) -> Answered:
     """The option of each question that the model finds most likely; every question is one tree, an option a branch."""
     from accord.evaluate.answers import branch_log_probs
 
-    priors = _priors(policy, questions, settings) if settings.option_score == "pmi" else None
-    trees = [_tree(policy, e.prompts[t], e, questions.task, settings) for e, t in questions.asked]
+    trees = [_tree(policy, one.prompt, one.example, questions) for one in questions.asked]
+    priors = _priors(policy, questions, trees) if settings.option_score == "pmi" else None
     answers = []
-    for (example, t), tree, logps in zip(questions.asked, trees, branch_log_probs(policy, trees), strict=True):
-        prior = priors[example.options, t] if priors else None
+    for i, (one, tree, logps) in enumerate(zip(questions.asked, trees, branch_log_probs(policy, trees), strict=True)):
+        prior = priors[i] if priors else None
         scores = option_scores(logps, [len(b.tokens) for b in tree.branches], prior, settings.option_score)
-        answers.append(example.options[scores.index(max(scores))])
-    right = [float(a in example.references) for a, (example, _) in zip(answers, questions.asked, strict=True)]
+        answers.append(one.example.options[scores.index(max(scores))])
+    right = [float(a in one.example.references) for a, one in zip(answers, questions.asked, strict=True)]
     return Answered(answers, right)
 
 
-def _priors(
-    policy: Policy, questions: Questions, settings: TaskSettings
-) -> dict[tuple[tuple[str, ...], int], list[float]]:
-    """log pi of the options after an instruction without its row, each instruction and set of options asked once."""
-    from accord.data.tasks import blank
+def _priors(policy: Policy, questions: Questions, trees: Sequence[Tree]) -> list[list[float]]:
+    """log pi of each question's options after its prompt without the row, each prompt and set of options asked once.
+
+    The options are the same tokens as after the prompt. A prompt that holds nothing of the row has nothing to be
+    compared with: its priors are 0.
+    """
     from accord.evaluate.answers import branch_log_probs
 
-    once = {(e.options, t): e for e, t in questions.asked}
-    texts = [blank(template) for template in questions.task.prompts]
-    trees = [_tree(policy, texts[t], e, questions.task, settings) for (_, t), e in once.items()]
-    return dict(zip(once, branch_log_probs(policy, trees), strict=True))
+    keys = [(one.without_row, tree.branches) for one, tree in zip(questions.asked, trees, strict=True)]
+    once = {
+        key: replace(tree, prompt=_prompt_tokens(policy, one.without_row, questions))
+        for key, one, tree in zip(keys, questions.asked, trees, strict=True)
+        if one.prompt != one.without_row
+    }
+    found = dict(zip(once, branch_log_probs(policy, list(once.values())), strict=True))
+    return [found.get(key, [0.0] * len(tree.branches)) for key, tree in zip(keys, trees, strict=True)]
 
 
-def _tree(policy: Policy, prompt: str, example: Example, task: Task, settings: TaskSettings) -> Tree:
+def _tree(policy: Policy, prompt: str, example: Example, questions: Questions) -> Tree:
     from accord.data.encoding import to_tree
-    from accord.data.examples import dialogue
+    from accord.data.formats import dialogue
 
-    rows = [dialogue(prompt, option, settings.form) for option in example.options]
+    rows = [dialogue(prompt, option, questions.format.form) for option in example.options]
     ranking = Ranking(rows[0].prompt, tuple(row.completion for row in rows), tuple(range(len(rows))))
     tree = to_tree(policy.tokenizer, ranking, example.row - 1)
-    where = f"{task.data}, row {example.row}, for the task {task.label}"
-    if not tree.prompt:
-        raise InputError(f"{where}: {policy.name} reads no token before the options; add words to the instruction.")
+    tree = replace(tree, prompt=_prompt_tokens(policy, prompt, questions))
     if len({branch.tokens for branch in tree.branches}) < len(rows):
+        where = f"{questions.task.data}, row {example.row}, for the task {questions.task.label}"
         raise InputError(f"{where}: {policy.name} reads two of the options as the same tokens.")
-    _require_room(policy, len(tree.prompt) + max(len(b.tokens) for b in tree.branches), task, example)
+    _require_room(policy, len(tree.prompt) + max(len(b.tokens) for b in tree.branches), questions, example)
     return tree
 
 
-def _require_room(policy: Policy, tokens: int, task: Task, example: Example) -> None:
+def _prompt_tokens(policy: Policy, prompt: str, questions: Questions) -> tuple[int, ...]:
+    """What a model reads before an option; of an empty text the token that a text begins after.
+
+    That is the beginning of text, or where a tokenizer has none the end of the text before.
+    """
+    from accord.data.chat import encode_prompt
+    from accord.data.formats import asked
+
+    tokens = encode_prompt(policy.tokenizer, asked(prompt, questions.format.form))
+    return tokens or (policy.tokenizer.eos_token_id,)
+
+
+def _require_room(policy: Policy, tokens: int, questions: Questions, example: Example) -> None:
     if policy.context is not None and tokens > policy.context:
+        task, shots = questions.task, questions.format.shots
         raise InputError(
             f"{task.data}, row {example.row}, for the task {task.label}: prompt and answer of {tokens} tokens do not "
-            f"fit into the context of {policy.name}, {policy.context}."
+            f"fit into the context of {policy.name}, {policy.context}{'; ask with fewer --shots' if shots else ''}."
         )
-
-
-def sampling_for(task: Task, settings: TaskSettings) -> Sampling:
-    tokens = task.max_new_tokens or settings.max_new_tokens
-    return engine.sampling.Sampling(tokens, settings.temperature, seed=settings.seed)

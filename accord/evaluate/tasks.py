@@ -10,19 +10,22 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from accord import engine
 from accord.engine.config import TemplateOptions
 from accord.errors import InputError
 from accord.evaluate.options import takes
 from accord.evaluate.statistics import FEW
-from accord.evaluate.task_answers import Answered, Questions, answer, sampling_for
+from accord.evaluate.task_answers import Answered, Questions, answer, questions_of, sampling_for
 from accord.evaluate.task_rows import average_rows, cluster_row, task_row
 from accord.evaluate.task_scores import metric_named
 from accord.outputs import require_folder, save_rows
 from accord.results.base import FILE
 from accord.results.tasks import TaskRow, TaskSettings, TasksResult
+
+if TYPE_CHECKING:
+    from accord.data.formats import Format
 
 
 @dataclass(kw_only=True)
@@ -33,6 +36,8 @@ class TaskOptions(TemplateOptions):
     """Chat asks by a user's message, plain by text to go on from, as suits a model without a chat template."""
     option_score: Literal["sum", "mean", "pmi"] = "sum"
     """An option's log-probability as it is (sum), a token (mean), or less what it is without the row (pmi)."""
+    shots: int = 0
+    """Exemplars shown before each row: so many rows that its task is trained on, with their answers."""
     templates: int | None = None
     """Only so many instructions of each task, the first."""
     limit: int | None = None
@@ -49,6 +54,15 @@ class TaskOptions(TemplateOptions):
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise InputError(f"--limit must be at least 1, not {self.limit}.")
+        if self.shots < 0:
+            raise InputError(f"--shots must be 0 or more, not {self.shots}.")
+
+    @property
+    def format(self) -> Format:
+        """How rows are put into prompts."""
+        from accord.data.formats import Format
+
+        return Format(self.form, self.shots, self.seed)
 
 
 @takes(TaskOptions)
@@ -69,7 +83,7 @@ def evaluate_tasks(
     known; predictions.jsonl has every answer.
 
     Args:
-        tasks: a YAML file of tasks in clusters.
+        tasks: a YAML file of tasks in clusters, a file or folder in one of the field's own layouts, or probes.
         out: the folder to write evaluation.json and predictions.jsonl to.
         models: models by name, as --models.base runs/base/model, or a mapping in YAML.
         clusters: the cluster, or several with commas, to ask about; all unless given.
@@ -80,7 +94,7 @@ def evaluate_tasks(
     Raises:
         InputError: the tasks, their rows or an option cannot be used.
     """
-    from accord.data.examples import examples_of
+    from accord.data.formats import Exemplars
     from accord.data.tasks import clusters_named, read_tasks
 
     asked = TaskOptions(**options)
@@ -89,10 +103,10 @@ def evaluate_tasks(
     wanted, left_out = clusters_named(clusters, known), clusters_named(held_out, known)
     dtype = str(engine.precision.compute_dtype(asked.dtype)).removeprefix("torch.")
     settings = TaskSettings(**{**dataclasses.asdict(asked), "tasks": tasks, "dtype": dtype})
-    questions = []
+    exemplars, questions = Exemplars(known), []
     for task in (task for task in known if not wanted or task.cluster in wanted):
-        questions.append(Questions(task, examples_of(task, limit=asked.limit)))
-        sampling_for(task, settings)
+        questions.append(questions_of(task, asked.format, exemplars, asked.limit))
+        sampling_for(questions[-1], settings)
         if task.metric != "options":
             metric_named(task.metric)
     answered = {
@@ -112,10 +126,9 @@ def summary(
     """Everything measured, cluster by cluster."""
     clusters: dict[str, list[TaskRow]] = {}
     for i, q in enumerate(questions):
-        templates = len(q.examples[0].prompts)
-        scores = {model: answers[i].by_row(templates) for model, answers in answered.items()}
+        scores = {model: answers[i].by_row(q.templates) for model, answers in answered.items()}
         ended = None if q.task.metric == "options" else {m: answers[i].ended for m, answers in answered.items()}
-        row = task_row(q.task.name, q.task.metric, templates, scores, q.chance, ended)
+        row = task_row(q.task.name, q.task.metric, q.templates, scores, q.chance, ended)
         clusters.setdefault(q.task.cluster, []).append(row)
     rows = [cluster_row(name, name in held_out, tasks) for name, tasks in clusters.items()]
     return TasksResult(
@@ -134,10 +147,8 @@ def _warnings(
 
     lines = []
     for i, q in enumerate(questions):
-        if len(q.examples) < FEW:
-            lines.append(
-                f"{q.task.label} has {len(q.examples)} rows: its intervals are rough, ask about {FEW} or more."
-            )
+        if q.rows < FEW:
+            lines.append(f"{q.task.label} has {q.rows} rows: its intervals are rough, ask about {FEW} or more.")
         if held_out and q.task.cluster not in held_out and (shared := overlapping(q.task)):
             lines.append(
                 f"{q.task.label}: {shared} of the rows asked about are trained on too; set split and train_split."
@@ -155,13 +166,14 @@ def _predictions(questions: Sequence[Questions], answered: Mapping[str, list[Ans
         {
             "cluster": q.task.cluster,
             "task": q.task.name,
-            "row": example.row,
-            "template": t + 1,
-            "prompt": example.prompts[t],
-            "right": list(example.references),
+            "row": one.example.row,
+            "template": one.template + 1,
+            "exemplars": list(one.exemplars),
+            "prompt": one.prompt,
+            "right": list(one.example.references),
             "answers": {model: answers[i].answers[k] for model, answers in answered.items()},
             "scores": {model: answers[i].scores[k] for model, answers in answered.items()},
         }
         for i, q in enumerate(questions)
-        for k, (example, t) in enumerate(q.asked)
+        for k, one in enumerate(q.asked)
     ]

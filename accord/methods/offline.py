@@ -96,6 +96,9 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         )
         return encoded.trees
 
+    def begun(self, run: Run, rows: RunData[Row], trees: Sequence[Tree]) -> None:
+        """Called once it is known what of which rows is trained on; there may be more to say of that."""
+
     def visited(self, trees: Sequence[Tree]) -> list[Tree]:
         """Those trees that a run comes to, in the order in which it does first."""
         order = data.Order(len(trees), self.batch_size, self.seed)
@@ -129,6 +132,7 @@ class OfflineMethod(Method, TrainingConfig, ABC):
 
         def learner(run: Run) -> Learner:
             trees, held_out = rows.divide(run, partial(self.encode, trained))
+            self.begun(run, rows, trees)
             made = OfflineLearner(self, trained, [*self.visited(trees), *held_out])
             if held_out:
                 return made.learn_from(trees, rows.hold_out(run, made, trained, held_out))

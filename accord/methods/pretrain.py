@@ -2,7 +2,7 @@
 
 The loss is that of supervised fine-tuning with nothing to condition on. Texts end with the end-of-turn token; those
 longer than `max_length`, or than the model's context, are cut into pieces, each with the token before it as its prompt:
-every token is learned once.
+every token is learned once. Of which files the text is, and in which shares, is said before it begins.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from accord import data, engine
 from accord.errors import InputError, LeftOut
 from accord.methods.offline import OfflineMethod, Per, maximum_likelihood
 from accord.records import Demonstration, Row, Tokenization
+from accord.train.composition import composition
 
 if TYPE_CHECKING:
     from accord.engine import Model, Objective, Policy, Tree
+    from accord.train.held_out import RunData
+    from accord.train.run import Run
 
 
 @dataclass(kw_only=True)
@@ -61,6 +64,12 @@ class Pretrain(OfflineMethod):
         longest = self.max_length if model.context is None else min(self.max_length, model.context)
         trees = [data.encoding.to_tree(model.tokenizer, row, left_out.index(i)) for i, row in enumerate(rows)]
         return [piece for tree in trees for piece in pieces(tree, longest)]
+
+    def begun(self, run: Run, rows: RunData[Row], trees: Sequence[Tree]) -> None:
+        """Say of which files, in which shares, the text is, and keep that in the run."""
+        order = data.Order(len(trees), self.batch_size, self.seed)
+        steps = self.max_steps or order.steps(self.epochs)
+        run.compose(composition(rows, trees, order.epoch(steps)))
 
     def objective(self, model: Policy) -> Objective:
         return maximum_likelihood(model)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from accord.errors import InputError
 from accord.prompting.faults import BROKEN, BUSY, REFUSED, SLOW, UNREACHED, UNREADABLE, Fault, fault_of, wait_for
 from accord.prompting.limits import Pace, Purse
 from accord.prompting.requests import Reply, Request, without_reasoning
-from accord.prompting.server import Server
+from accord.prompting.server import Server, completed
 from accord.records import show, text_to_json
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class Served:
         Raises InputError, when what is on its way has come, where the server is away, wants another key, has no such
         model, answers nothing any more, or the budget is spent.
         """
-        return _run(self._replies(requests, on_reply))
+        return completed(self._replies(requests, on_reply))
 
     async def _replies(self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None) -> list[Reply]:
         replies: dict[int, Reply] = {}
@@ -256,13 +255,3 @@ def _steps(logprobs: Any) -> list[tuple[str, list[tuple[str, float]]]]:
         return [(step.token, [(top.token, top.logprob) for top in step.top_logprobs or ()]) for step in content]
     tokens, tops = (getattr(logprobs, name, None) or () for name in ("tokens", "top_logprobs"))
     return [(token, list((top or {}).items())) for token, top in zip(tokens, tops, strict=False)]
-
-
-def _run(work: Coroutine[Any, Any, list[Reply]]) -> list[Reply]:
-    """Waits for the work, in another thread where this one has an event loop already, as in notebooks."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from accord.console import said, without_secrets
@@ -16,12 +18,16 @@ from accord.errors import InputError, nearest, require_address
 if TYPE_CHECKING:
     import openai
 
+T = TypeVar("T")
+
 OPENAI_KEY = "OPENAI_API_KEY"
 
 EXCERPT = 200
 """Characters of a server's message that are told."""
 LARGEST = 64 << 20
-"""Bytes of a reply."""
+"""Bytes of a reply, or of a list of models."""
+LONGEST = 60.0
+"""Seconds for a list of models."""
 
 
 def key_for(url: str, name: str, *, insecure: bool, options: tuple[str, str] = ("--key", "--insecure")) -> str:
@@ -110,12 +116,16 @@ class Server:
     def models(self, *, needed: bool = False) -> list[str]:
         """What the server says its models are called; none where it cannot say, unless that is `needed`.
 
-        Raises InputError where it is away or wants another key.
+        Raises InputError where it is away or wants another key, or its list comes too slowly or has no end.
         """
         import openai
 
         try:
-            return [model.id for model in self.client.models.list()]
+            return completed(self._listed())
+        except asyncio.TimeoutError:
+            raise InputError(
+                f"{self} does not say within {LONGEST:g} seconds what its models are called; see its address."
+            ) from None
         except (openai.APIConnectionError, openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise self.refusal(error) from None
         except openai.APIError as error:  # it has no such list, or cannot make one
@@ -124,6 +134,13 @@ class Server:
             return []
         except (AttributeError, TypeError, ValueError):  # what came is no such list, a page perhaps
             raise InputError(f"{self} does not speak the OpenAI API; give the URL that ends in /v1.") from None
+
+    async def _listed(self) -> list[str]:
+        async def read(client: openai.AsyncOpenAI) -> list[str]:
+            return [model.id async for model in client.models.list()]
+
+        async with self.asking(LONGEST) as client:
+            return await asyncio.wait_for(read(client.with_options(max_retries=2)), LONGEST)
 
     def model_named(self, name: str | None) -> str:
         """The name of a model of the server's, the only one unless named.
@@ -172,6 +189,16 @@ class Server:
             if len(secret) >= least and secret != "none":
                 text = text.replace(secret, "***")
         return text
+
+
+def completed(work: Coroutine[Any, Any, T]) -> T:
+    """Waits for the work, in another thread where this one has an event loop already, as in notebooks."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 async def _limit(response: Any) -> None:

@@ -60,6 +60,7 @@ class RunFiles:
     evaluation: Evaluation | None = None
     alarms: list[Json] | None = None
     best: Json = field(default_factory=dict)
+    composition: list[Json] = field(default_factory=list)
 
     @property
     def steps(self) -> int:
@@ -157,6 +158,7 @@ def read_stage(folder: Path) -> StageRecord:
         evaluation=results.load(folder) if any((folder / name).is_file() for name in results.FILES) else None,
         alarms=_read_rows(folder / "alarms.jsonl") if (folder / "alarms.jsonl").is_file() else None,
         best=_read_json(folder / "best.json"),
+        composition=_read_rows(folder / "composition.jsonl"),
     )
     return StageRecord(legible(folder.resolve().name), legible(str(run.settings.get("command") or "")), run)
 

@@ -12,6 +12,7 @@ from accord.console import status
 from accord.outputs import NotOurs, save_text
 from accord.report import captions, figures, html, series
 from accord.report.alarms import StageAlarms, stage_alarms
+from accord.report.composition import Composition, composed
 from accord.report.critique import by_principles, revised
 from accord.report.figures import Figure
 from accord.report.folder import StageRecord, read_story
@@ -38,7 +39,7 @@ from accord.results import (
 
 @dataclass(frozen=True)
 class Chapter:
-    """One stage: the figure of reward and watch, its other curves, samples, alarms."""
+    """One stage: the figure of reward and watch, its other curves, samples, alarms, of which files its text is."""
 
     stage: StageRecord
     steps: int
@@ -49,6 +50,7 @@ class Chapter:
     score: str
     alarms: StageAlarms | None
     environment: list[tuple[str, str]]
+    composition: Composition | None
 
     @property
     def has_more(self) -> bool:
@@ -144,6 +146,7 @@ def chapter(stage: StageRecord, shared: Json) -> Chapter:
         score=captions.score_of(metrics),
         alarms=alarms,
         environment=html.facts({k: v for k, v in stage.run.environment.items() if k not in shared}),
+        composition=composed(stage.run.composition),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from accord.errors import InputError
+from accord.outputs import tell_changed
 from accord.parsing import parse_json
 from accord.results.agreement import AgreementResult
 from accord.results.base import FILE, Evaluation
@@ -57,7 +58,9 @@ def load(path: str | Path) -> Evaluation:
     path = Path(path)
     file = next((path / name for name in FILES if (path / name).is_file()), path / FILE) if path.is_dir() else path
     try:
-        value = parse_json(file.read_text(encoding="utf-8", errors="replace"))
+        text = file.read_text(encoding="utf-8", errors="replace")
+        tell_changed(file)
+        value = parse_json(text)
     except OSError:
         raise InputError(f"there is no file {file}; give the folder that was --out of accord evaluate.") from None
     except ValueError:

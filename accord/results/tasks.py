@@ -26,6 +26,8 @@ class TaskSettings(Record):
     """The chat template that the models were given, where they were given one."""
     system: Literal["refuse", "fold"] = "refuse"
     """Whether system messages were folded into the first question."""
+    shots: int = 0
+    """Exemplars shown before each row."""
     templates: int | None = None
     """Only so many instructions of each task."""
     limit: int | None = None

@@ -1,4 +1,4 @@
-"""The numbers of a run so far, and what counts as a change of them.
+"""What the rules of alarms are made of: the numbers of a run so far, and what counts as a change of them.
 
 The noise of a column is that of its successive differences d,
 
@@ -9,15 +9,22 @@ which a slow trend does not enlarge, and z = (difference of the means of k and m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import inf, isfinite, nan, sqrt
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 ENDS = 5
 """Rows whose mean is a run's beginning, and those whose mean is its present."""
+RECENT = 10
+"""Rows that a jump stands out from, in which nothing told samples apart, and through which a loss that rose stays."""
+SOON = 3
+"""Rows in which a young run may go wrong: what it was before them is its start."""
+BEYOND, CLEARLY = 3.0, 5.5
+"""z of a change that is beyond noise, and of one that is beyond the noise of a whole run's search."""
 
 Values = NDArray[np.float64]
 
@@ -78,3 +85,24 @@ def moving(values: Values, size: int) -> Values:
     """The means of every `size` values in a row."""
     sums = np.concatenate([[0.0], values.cumsum()])
     return (sums[size:] - sums[:-size]) / size
+
+
+Look: TypeAlias = Callable[[History], str | None]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an alarm is raised by, and what it advises."""
+
+    name: str
+    look: Look
+    advice: str
+
+
+def advising(advice: str) -> Callable[[Look], Rule]:
+    """Makes a function the rule of the alarm of its name, with what is to be tried then."""
+
+    def rule(look: Look) -> Rule:
+        return Rule(look.__name__.replace("_", "-"), look, advice)
+
+    return rule

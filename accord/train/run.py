@@ -3,6 +3,7 @@
 config.yaml         every setting, resolved, and those that were changed as the run went on
 metrics.jsonl       a row a step
 left_out.jsonl      rows that were not trained on, and why
+composition.jsonl   of pretraining: the files that the text is of, and their shares
 samples.jsonl       prompts and completions as training went on
 alarms.jsonl        what was wrong with the numbers, as it was seen
 environment.json    versions, seed, command, git commit
@@ -38,6 +39,7 @@ from accord.locks import alone_in
 from accord.outputs import may_overwrite, require_outside
 from accord.parsing import read_yaml
 from accord.train.alarms import Alarms, chosen
+from accord.train.composition import composition_table
 from accord.train.inputs import URL_DIGEST, environment, redacted
 from accord.train.track import DEFAULT, Tracking, services
 
@@ -56,7 +58,8 @@ HISTORY = "history"
 """The part of config.yaml that says which settings were changed as the run went on, after which step."""
 FILES = (
     "model", "best", "best.json", "last-good", "checkpoints", "metrics.jsonl", "samples.jsonl", "alarms.jsonl",
-    "left_out.jsonl", "round-*.jsonl", "environment.json", "report.html", "tensorboard", "tracking.json", "config.yaml",
+    "left_out.jsonl", "composition.jsonl", "round-*.jsonl", "environment.json", "report.html", "tensorboard",
+    "tracking.json", "config.yaml",
 )  # fmt: skip
 """What a run has in its folder; config.yaml, by which it is known, last."""
 DIGEST = "_sha256"
@@ -96,6 +99,7 @@ class Run:
         self.stopping: str | None = None
         self._left_out: list[dict[str, Any]] = []
         self._taken: list[str] = []
+        self._composition: list[dict[str, Any]] = []
         self._measured: dict[str, float] = {}
         self._written: dict[str, Any] = {}
         self._open = ExitStack()
@@ -178,6 +182,11 @@ class Run:
             row = str(r.row) if isinstance(r.row, RowNumber) else r.row
             self._left_out.append({"row": row, "why": r.why, **of})
 
+    def compose(self, rows: list[dict[str, Any]]) -> None:
+        """Show of which files the data are, and in which shares, and keep it."""
+        self._composition = rows
+        self.console.print(composition_table(rows))
+
     def begin(self, step: int, total: int, read_as: str = "") -> None:
         """Open the folder for steps after `step`, dropping rows that an earlier session wrote past its checkpoint.
 
@@ -194,6 +203,8 @@ class Run:
         write_text(self.folder / "environment.json", json.dumps(noted, indent=1))
         if self._left_out:
             write_rows(self.folder / "left_out.jsonl", self._left_out)
+        if self._composition:
+            write_rows(self.folder / "composition.jsonl", self._composition)
         self._files = {}
         for name in ROWS:
             lines, torn = rows_until(file := self.folder / f"{name}.jsonl", step)

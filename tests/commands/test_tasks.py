@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from transformers import AutoModelForCausalLM
 from accord.cli.call import bind
 from accord.cli.recipe import read_recipe, resolve
 from accord.data.encoding import to_tree
-from accord.data.examples import dialogue
-from accord.engine.trees import Tree
+from accord.data.formats import dialogue
+from accord.engine.trees import Branch, Tree
 from accord.records import Prompt, Ranking
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.data.conftest import word_tokenizer
@@ -91,6 +92,39 @@ def test_the_option_chosen_has_the_highest_exact_log_probability(
     assert (task["n"], task["templates"], task["chance"]) == (6, 2, pytest.approx(1 / 3))
 
 
+@pytest.mark.parametrize(("special", "first"), [({}, "<s>"), ({"bos_token": None}, "</s>")])
+def test_sentences_after_nothing_begin_where_a_text_begins(
+    special: dict[str, None], first: str, home: Path, tmp_path: Path
+) -> None:
+    model, tokenizer = shutil.copytree(home / "base", tmp_path / "model"), word_tokenizer(**special)
+    tokenizer.save_pretrained(model)
+    rows = [{"text": text, "ways": [text, f"{text} bad bye"], "right": text} for text in TEXTS]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    task = {"data": "rows.jsonl", "metric": "options", "output": "right", "options": "ways"}
+    given = {"alone": {"whole": task | {"prompt": ""}}, "read": {"whole": task | {"prompt": "{text}"}}}
+    (tmp_path / "tasks.yaml").write_text(yaml.safe_dump({"clusters": given}))
+    network = AutoModelForCausalLM.from_pretrained(model, attn_implementation="eager").double()
+    start = (tokenizer.convert_tokens_to_ids(first),)
+
+    def logps(prompt: tuple[int, ...], options: list[str]) -> list[float]:
+        branches = [
+            Branch((*tokenizer(o, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)) for o in options
+        ]
+        return [plain_log_probabilities(network, [Tree(prompt, (b,))]).sum().item() for b in branches]
+
+    for score in ("sum", "pmi"):
+        asked = ("--tasks", tmp_path / "tasks.yaml", "--models.base", model, "--form", "plain", "--dtype", "float32")
+        assert accord("evaluate", "tasks", *asked, "--option-score", score, "--out", tmp_path / score) == 0
+        found = read_jsonl(tmp_path / score / "predictions.jsonl")
+        for said, row in zip(found, rows * 2, strict=True):
+            # Without a row in it an instruction has nothing to be compared with: pmi is the sum there.
+            alone, values = logps(start, row["ways"]), logps(start, row["ways"])
+            if said["cluster"] == "read":
+                after = logps(tuple(tokenizer(row["text"], add_special_tokens=False)["input_ids"]), row["ways"])
+                values = [a - b for a, b in zip(after, alone, strict=True)] if score == "pmi" else after
+            assert said["answers"]["base"] == row["ways"][values.index(max(values))]
+
+
 def test_answers_are_written_greedily_and_settings_are_noted(home: Path, tmp_path: Path) -> None:
     found = evaluated(home, tmp_path, "--held-out", "words", "--models.twin", home / "base")
     mood, words = found["clusters"]
@@ -108,6 +142,7 @@ def test_answers_are_written_greedily_and_settings_are_noted(home: Path, tmp_pat
         "tasks": str(home / "tasks.yaml"),
         "form": "chat",
         "option_score": "sum",
+        "shots": 0,
         "chat_template": None,
         "system": "refuse",
         "templates": None,
@@ -160,6 +195,93 @@ def test_the_first_instructions_are_trained_on(home: Path, tmp_path: Path) -> No
     assert {row["prompt"][0]["content"] for row in read_jsonl(out)} == {"hi hello", "good day hello"}
 
 
+def by_number(folder: Path) -> Path:
+    """Rows that say their number in words that the model reads, of which the first ten are trained on."""
+    rows = [{"text": numeral(i), "mood": OPTIONS[i % 3], "said": numeral(i)} for i in range(1, 17)]
+    write_jsonl(folder / "rows.jsonl", rows)
+    shared = {"data": "rows.jsonl", "split": "train[10:]", "train_split": "train[:10]", "prompt": PROMPTS}
+    clusters = {
+        "mood": {"which": shared | {"metric": "options", "output": "mood", "options": OPTIONS}},
+        "words": {"own": shared | {"metric": "exact", "output": "said"}},
+    }
+    file = folder / "tasks.yaml"
+    given = {"formats": {"separator": " day bye day "}, "clusters": clusters}
+    file.write_text(yaml.safe_dump(given, sort_keys=False))
+    return file
+
+
+def numeral(i: int) -> str:
+    return " ".join("good" if bit == "1" else "bad" for bit in f"{i:04b}")
+
+
+def numbers_in(prompt: str, template: int) -> list[int]:
+    """The numbers of the rows in a prompt, the one asked about last."""
+    parts = prompt.split(" day bye day ")
+    words = [part.split()[template - 1 :][:4] for part in parts]
+    return [int("".join("1" if word == "good" else "0" for word in four), 2) for four in words]
+
+
+@pytest.mark.parametrize("form", ["chat", "plain"])
+def test_exemplars_in_what_is_written_are_trained_on_and_never_asked_about(
+    form: str, home: Path, tmp_path: Path
+) -> None:
+    """From the files that the two commands write, by the numbers that the prompts say in words."""
+    given = ("--tasks", by_number(tmp_path), "--shots", "2", "--form", form)
+    evaluated(home, tmp_path / "out", *given, "--models.twin", home / "base")
+    predictions = read_jsonl(tmp_path / "out" / "predictions.jsonl")
+    assert len(predictions) == 2 * 6 * 2
+    for row in predictions:
+        *shown, last = numbers_in(row["prompt"], row["template"])
+        assert shown == row["exemplars"] and len(set(shown)) == 2 and set(shown) <= set(range(1, 11))
+        assert last == row["row"] > 10
+        assert row["answers"]["base"] == row["answers"]["twin"]
+        answered = {"which": OPTIONS[shown[0] % 3], "own": numeral(shown[0])}[row["task"]]
+        first = row["prompt"].split(" day bye day ")[0]
+        assert first == f"{PROMPTS[row['template'] - 1].format(text=numeral(shown[0]))} {answered}"
+    out = tmp_path / "train.jsonl"
+    assert accord("tasks", *given, "--out", out, "--templates", "1") == 0
+    rows = read_jsonl(out)
+    assert len(rows) == 2 * 10 and {row["format"] for row in rows} == {"few"}
+    for row in rows:
+        prompt = row["prompt"] if form == "plain" else row["prompt"][0]["content"]
+        numbers = numbers_in(prompt, 1)
+        assert len(set(numbers)) == 3 and set(numbers) <= set(range(1, 11))
+        said = row["completion"] if form == "plain" else row["completion"][0]["content"]
+        assert (
+            said.strip() == row["answer"] == {"which": OPTIONS[numbers[-1] % 3]}.get(row["task"], numeral(numbers[-1]))
+        )
+
+
+@pytest.mark.parametrize("score", ["sum", "pmi"])
+def test_options_after_exemplars_have_exact_log_probabilities(score: str, home: Path, tmp_path: Path) -> None:
+    given = ("--tasks", by_number(tmp_path), "--clusters", "mood", "--shots", "1", "--form", "plain", "--limit", "2")
+    evaluated(home, tmp_path / "out", *given, "--option-score", score)
+    for row in read_jsonl(tmp_path / "out" / "predictions.jsonl"):
+        sums, _ = exactly(home, row["prompt"], "plain")
+        if score == "pmi":
+            before, separator, _ = row["prompt"].rpartition(" day bye day ")
+            without_row = before + separator + ("hello", "bye")[row["template"] - 1]
+            sums = [s - p for s, p in zip(sums, exactly(home, without_row, "plain")[0], strict=True)]
+        assert row["answers"]["base"] == OPTIONS[sums.index(max(sums))]
+
+
+def test_after_exemplars_an_answer_ends_where_theirs_do(home: Path, tmp_path: Path) -> None:
+    file = by_number(tmp_path)
+    given = yaml.safe_load(file.read_text())
+    free = ("--clusters", "words", "--shots", "1", "--max-new-tokens", "12")
+    given["formats"]["separator"] = " hello hi bad "  # which the model does not say
+    file.write_text(yaml.safe_dump(given))
+    evaluated(home, tmp_path / "free", "--tasks", file, *free)
+    said = [row["answers"]["base"] for row in read_jsonl(tmp_path / "free" / "predictions.jsonl")]
+    word = max(set(" ".join(said).split()), key=" ".join(said).count)
+    given["formats"]["separator"] = f" {word} "
+    file.write_text(yaml.safe_dump(given))
+    found = evaluated(home, tmp_path / "ends", "--tasks", file, *free)
+    ended = [row["answers"]["base"] for row in read_jsonl(tmp_path / "ends" / "predictions.jsonl")]
+    assert not any(word in answer for answer in ended)
+    assert found["clusters"][0]["tasks"][0]["ended"]["base"] > 0
+
+
 def test_rows_that_were_trained_on_are_told(home: Path, tmp_path: Path) -> None:
     given = yaml.safe_load((home / "tasks.yaml").read_text())
     given["clusters"]["mood"]["which"]["train_split"] = "train[:3]"
@@ -189,6 +311,14 @@ def test_the_mix_is_what_sft_trains_on(home: Path, tmp_path: Path, capsys: pytes
     ("command", "options", "said"),
     [
         ("evaluate", ("--held-out", "moods"), "there is no cluster 'moods'; did you mean mood?"),
+        ("evaluate", ("--shots", "-1"), "--shots must be 0 or more, not -1."),
+        (
+            "evaluate",
+            ("--shots", "3"),
+            "rows.jsonl has 2 rows to show as exemplars of the task mood/which, beside row 3",
+        ),
+        ("tasks", ("--shots", "2"), "rows.jsonl has 1 row to show as exemplars of the task mood/which, beside row "),
+        ("tasks", ("--shots", "0"), "--shots must be at least 1, not 0."),
         ("evaluate", ("--clusters", "mod"), "there is no cluster 'mod'; did you mean mood?"),
         ("tasks", ("--templates", "0"), "--templates must be at least 1, not 0."),
         ("evaluate", ("--limit", "0"), "--limit must be at least 1, not 0."),

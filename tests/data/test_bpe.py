@@ -1,4 +1,4 @@
-"""A tokenizer trained on text: what comes back of any text, the same again, how it ends turns, how far it compresses."""
+"""A tokenizer trained on text: any text comes back, one text gives one tokenizer, turns end, how far it compresses."""
 
 from __future__ import annotations
 

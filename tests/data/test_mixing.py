@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.data.examples import examples_of, mixture, overlapping, quotas
+from accord.data.examples import examples_of, overlapping
+from accord.data.formats import Format
+from accord.data.task_mix import mixture, quotas
 from accord.data.tasks import Task
 from accord.errors import InputError
 from accord.records import Message
@@ -85,7 +87,7 @@ def test_a_longer_mix_repeats_rows_only_when_all_were_taken(three: list[Task]) -
 
 
 def test_plain_text(three: list[Task]) -> None:
-    mixed, _ = mixture(three[1:2], [], per_task=1, form="plain")
+    mixed, _ = mixture(three[1:2], [], per_task=1, format=Format("plain"))
     row = mixed[0].demonstration
     assert isinstance(row.prompt, str) and row.completion == f" {row.prompt.split()[1]}"
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from accord.data.examples import Example, asked, dialogue, examples_of, normalized
-from accord.data.tasks import Task, blank, check_template, clusters_named, fill, read_tasks
+from accord.data.examples import Example, examples_of, normalized
+from accord.data.formats import asked, dialogue
+from accord.data.tasks import Task, clusters_named, read_tasks
+from accord.data.templates import blank, check_template, fill
 from accord.errors import InputError
 from accord.records import Demonstration, Message
 from tests.commands.small import write_jsonl
@@ -115,6 +117,9 @@ def test_a_faulty_task_is_named(task: Any, said: str, tmp_path: Path) -> None:
         ("clusters: {}", "has no clusters"),
         ("clusters: {mood: {}}", "the cluster mood must hold tasks by name"),
         ("clusters: {}\nmore: 1", "and nothing else"),
+        ("formats: 3\nclusters: {a: {}}", "tasks.yaml, formats: it must be a mapping with some of separator"),
+        ("formats: {seperator: x}\nclusters: {a: {}}", "unknown key 'seperator'; did you mean separator?"),
+        ("formats: {separator: 3}\nclusters: {a: {}}", "'separator' must be text that is not empty, not 3"),
     ],
 )
 def test_a_faulty_file_is_named(text: str, said: str, tmp_path: Path) -> None:
@@ -198,6 +203,22 @@ def test_both_forms_of_a_question() -> None:
     assert dialogue("hi ?", "yes", "chat") == chat
     assert dialogue("hi ?", "yes", "plain") == Demonstration("hi ?", " yes")
     assert (asked("hi ?", "chat"), asked("hi ?", "plain")) == (chat.prompt, "hi ?")
+    assert dialogue("", "Hi there.", "plain") == Demonstration("", "Hi there.")  # a text begins with no space
+
+
+def test_only_options_may_be_asked_for_by_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'prompt' must be an instruction template, or a list of them"):
+        only(tmp_path, GOOD | {"prompt": ""})
+    with pytest.raises(InputError, match="line 1, for the task mood/day: a prompt is empty."):
+        examples_of(
+            only(
+                tmp_path,
+                GOOD
+                | {"prompt": "{text}"}
+                | {"data": write_jsonl(tmp_path / "b.jsonl", [{"text": " ", "label": "x"}])},
+            )
+        )
+    assert [e.prompts for e in examples_of(only(tmp_path, CHOICE | {"prompt": ""}))] == [("",)] * 3
 
 
 @pytest.mark.parametrize(

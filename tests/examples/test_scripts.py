@@ -66,3 +66,20 @@ def test_tasks_file(tmp_path: Path) -> None:
     ]
     assert tasks[1].options == ("yes", "no") and tasks[3].options == ("1", "2", "3", "4")
     assert len(tasks[1].prompts) == 2 and tasks[-1].limit == 60
+
+
+def test_tasks_file_of_chains_of_thought(tmp_path: Path) -> None:
+    (tmp_path / "flan_cot").mkdir()
+    chains = [f"flan_cot/{name}.tsv.gz" for name in ("creak", "strategyqa", "ecqa", "sensemaking", "qasc", "aqua")]
+    for name in (*chains, "gsm8k_train.jsonl.gz", "self_instruct_seed_tasks.jsonl.gz"):
+        (tmp_path / name).touch()
+    tasks = read_tasks(Path(__file__).parents[2] / "examples/flan_cot.yaml", tmp_path)
+    assert [(task.label, task.metric, len(task.options)) for task in tasks if task.layout == "cot"] == [
+        ("commonsense/creak", "options", 2),
+        ("commonsense/strategyqa", "options", 2),
+        ("commonsense/ecqa", "options", len("options")),
+        ("commonsense/sensemaking", "options", 2),
+        ("science/qasc", "options", 8),
+        ("arithmetic/aqua", "options", 5),
+    ]
+    assert [task.label for task in tasks if task.layout is None] == ["arithmetic/gsm8k", "writing/instructions"]

@@ -33,6 +33,7 @@ class Faulty(ThreadingHTTPServer):
         self.usage: dict[str, int] | None = {"prompt_tokens": 10, "completion_tokens": 2}
         self.tops: dict[str, float] = {}
         self.now = self.most = 0
+        self.lists_slowly = False
 
     def handle_error(self, *_: Any) -> None:
         """Nothing on the tests' output of a client that went away."""
@@ -52,6 +53,13 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self) -> None:
+        if self.server.lists_slowly:
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(100):
+                self.wfile.write(b" ")
+                time.sleep(0.05)
+            return
         self.send(200, json.dumps({"data": [{"id": name} for name in ("small", "large")]}).encode())
 
     def do_POST(self) -> None:

@@ -103,6 +103,21 @@ def test_a_reply_without_end_is_not_read(faulty: Faulty, monkeypatch: pytest.Mon
     assert reply.text is None and reply.reason == "unreadable: the reply is of more than 100 bytes"
 
 
+def test_a_list_of_models_without_end_is_not_read(faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(faulty.url)
+    assert server.models() == ["small", "large"]
+    monkeypatch.setattr("accord.prompting.server.LARGEST", 20)
+    with pytest.raises(InputError, match=f"{faulty.url} does not speak the OpenAI API"):
+        server.models()
+    faulty.lists_slowly = True
+    monkeypatch.setattr("accord.prompting.server.LARGEST", 1000)
+    monkeypatch.setattr("accord.prompting.server.LONGEST", 0.3)
+    begun = time.monotonic()
+    with pytest.raises(InputError, match="does not say within 0.3 seconds what its models are called"):
+        server.models()
+    assert time.monotonic() - begun < 2
+
+
 def test_what_failed_while_the_server_was_away_is_asked_once_more(faulty: Faulty) -> None:
     faulty.told = lambda prompt, time: "500" if prompt == "early" and len(faulty.seen) < 3 else ""
     told: list[int] = []
@@ -250,6 +265,7 @@ def test_secrets_are_told_to_nobody(
     options = AskOptions(model="small", server=url, key="SERVER_KEY", retries=0, journal=str(journal))
     model = prompted(options)
     faulty.told = lambda prompt, time: f"text:the key is {CANARY} {password}" if prompt == "say" else prompt
+    model([asked("say")])  # first, as a server that has answered nothing is not asked for long
     texts = [reply.text or reply.reason for reply in model([asked("say"), asked("422"), asked("500"), asked("html")])]
     assert texts[0] == "the key is *** ***"
     for prompt in ("401", "429;-;insufficient_quota", "404"):

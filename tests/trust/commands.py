@@ -48,6 +48,11 @@ WORDS_OF: dict[str, list[str]] = {
                         "--judge", "cafe", "--reference", "base", *SAMPLED, "--dtype", "float32",
                         "--out", "OUT/a/trial"],
     "evaluate comparisons": ["--reward", "IN/rm", "--data", "IN/pairs.jsonl", "--out", "OUT/a/trial"],
+    "evaluate overoptimization": ["--model", "IN/base", "--data", "IN/prompts.jsonl", "--n", "4", "--reward", "IN/rm",
+                                  "--judge", "cafe", *SAMPLED, "--out", "OUT/a/trial"],
+    "score": ["--model", "IN/base", "--data", "IN/pairs.jsonl", "--out", "OUT/a/scores.jsonl"],
+    "critique": ["--model", "IN/judge", "--data", "IN/prompts.jsonl", "--rounds", "1", "--direct", "--requests", "2",
+                 "--score", "cafe", "--max-new-tokens", "64", "--out", "OUT/a/critique"],
     "run": ["IN/recipe.yaml", "--out", "OUT/runs"],
 }  # fmt: skip
 """IN is the folder of the inputs, OUT an empty one."""

@@ -69,6 +69,7 @@ def _write_data(folder: Path) -> None:
         "digits.jsonl": '{"prompt": "a", "completion": "b", "x": ' + "1" * 5000 + "}\n",
         "digits.json": '[{"prompt": "a", "completion": "b", "x": ' + "1" * 5000 + "}]",
         "twice.jsonl": '{"prompt": "a", "completion": "b", "completion": "c"}\n',
+        "empty.txt": "",
         "nul.csv": "prompt,completion\na\0b,c\n",
         "twice.csv": "prompt,completion,completion\na,b,c\n",
         "long.jsonl": '{"prompt": "a", "completion": "' + "x y " * 2_600_000 + '"}\n',
@@ -76,6 +77,7 @@ def _write_data(folder: Path) -> None:
     for name, text in texts.items():
         (folder / name).write_text(text)
     (folder / "utf16.jsonl").write_bytes(b"\xff\xfe{\x00}\x00")
+    (folder / "latin.txt").write_bytes(b"caf\xe9\n")
 
 
 def _write_models(folder: Path, model: Path) -> None:

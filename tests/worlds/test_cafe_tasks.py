@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 
-from accord.data.examples import examples_of, mixture, overlapping
+from accord.data.examples import examples_of, overlapping
+from accord.data.task_mix import mixture
 from accord.data.tasks import Task, read_tasks
 from accord.worlds import cafe, write_tasks
 from accord.worlds.cafe.grammar import DISHES, NEGATIVE, OTHERS, PERSONS, POSITIVE, POSITIVE_WORDS, fluency, split

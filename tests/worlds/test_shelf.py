@@ -16,7 +16,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from accord.cli.datasets import world
-from accord.data.examples import examples_of, mixture, overlapping
+from accord.data.examples import examples_of, overlapping
+from accord.data.task_mix import mixture
 from accord.data.tasks import Task, read_tasks
 from accord.errors import InputError
 from accord.worlds import shelf, write_tasks

@@ -12,7 +12,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from accord.data.tasks import fill
+from accord.data.templates import fill
 from accord.worlds.shelf.operations import (
     Row,
     Task,

@@ -8,7 +8,7 @@ from itertools import chain
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from accord.data.tasks import fill
+from accord.data.templates import fill
 from accord.errors import InputError
 from accord.records import Demonstration
 from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, untrained, word_level
