@@ -1,6 +1,6 @@
 """From nothing: what pretraining on text is worth to a fine-tuning, in a model that begins from text alone.
 
-    python benchmarks/from_nothing.py [--seeds 0 1 2] [--rows 1000] [--out runs/from-nothing]
+    python benchmarks/from_nothing.py [--seeds 0 1 2] [--rows 4000] [--out runs/from-nothing]
 
 For each seed a tokenizer is trained on the shelf's text, and an untrained model is made that reads by it. It is
 fine-tuned on demonstrations of all the shelf's tasks, after pretraining on the text and as it is: for 226 steps, and
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/from-nothing"))
-    parser.add_argument("--rows", type=int, default=1000, help="demonstrations, 4,000 at most; a tenth is held out")
+    parser.add_argument("--rows", type=int, default=4000, help="demonstrations, 4,000 at most; a tenth is held out")
     options = parser.parse_args()
     found = [run(seed, options.rows, options.out / f"seed-{seed}") for seed in options.seeds]
     title = f"{options.rows:,} demonstrations, a tenth held out; seeds {options.seeds}"

@@ -298,7 +298,7 @@ def test_a_pipeline_from_text_alone_makes_its_tokenizer_and_model_anew_where_the
             "base": {"command": "pretrain", "model": "${init}", "data": str(tmp_path / "a.txt"), "max_steps": 1},
         },
     }
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
 
     def statuses(*options: object) -> list[str]:
         assert accord("run", tmp_path / "recipe.yaml", "--out", tmp_path / "out", *options) == 0

@@ -28,6 +28,7 @@ from accord.records import Preference, Prompt, Row, Text, Tokenization, row_to_j
 from accord.records import show as as_text
 
 if TYPE_CHECKING:
+    from accord.data.formats import Format
     from accord.data.task_mix import Mixed
     from accord.data.tasks import Task
     from accord.engine import Branch, Policy, Tree
@@ -73,6 +74,7 @@ def tasks(
     mixing_temperature: float = 1.0,
     rows: int | None = None,
     templates: int | None = None,
+    formats: str | None = None,
     shots: int | None = None,
     form: Literal["chat", "plain"] = "chat",
     seed: int = 0,
@@ -91,7 +93,10 @@ def tasks(
         mixing_temperature: 1 mixes in proportion, higher ones bring all tasks' shares nearer to equal.
         rows: rows to write; all there are, up to --per-task of each task, unless given.
         templates: only so many instructions of each task, the first.
-        shots: exemplars shown before each row: so many other rows of its task, with their answers.
+        formats: how rows are written, each in one format drawn by its weight: zero:2,few:1,cot:1,few-cot:1,inverse:1,
+            inverse-cot:1, or prefix; zero, or few where --shots are given, unless given.
+        shots: exemplars before each row of few and few-cot: so many other rows of its task, with their answers; 3
+            unless given.
         form: chat writes chats of two turns, plain texts for models without a chat template.
         seed: decides which rows, which instructions and their order.
 
@@ -104,16 +109,16 @@ def tasks(
     if mixing_temperature <= 0:
         raise InputError(f"--mixing-temperature must be positive, not {mixing_temperature:g}.")
     from accord.data.examples import overlapping
-    from accord.data.formats import Format
+    from accord.data.formats import weighted_formats
     from accord.data.task_mix import mixture
     from accord.data.tasks import clusters_named, read_tasks
 
+    written = weighted_formats(formats, shots, form, seed)
     known = read_tasks(tasks, data, templates)
     require_file(out, tasks, [task.data for task in known])
     left = clusters_named(leave_out, known)
-    format = Format(form, shots or 0, seed)
     mixed, notes = mixture(
-        known, left, per_task=per_task, temperature=mixing_temperature, total=rows, format=format, seed=seed
+        known, left, per_task=per_task, temperature=mixing_temperature, total=rows, formats=written, seed=seed
     )
     for line in notes:
         status(line)
@@ -121,14 +126,15 @@ def tasks(
         if task.cluster not in left and (n := overlapping(task)):
             status(f"{task.label}: {n} rows are evaluated on too; set split and train_split")
     save_rows(out, map(row_of_task, mixed))
-    show(rows_of_tasks(known, mixed))
+    show(rows_of_tasks(known, mixed), rows_of_formats(written, mixed))
     return Path(out)
 
 
 def row_of_task(mixed: Mixed) -> dict[str, Any]:
     """A demonstration with where it is from, how it is written, and its answer alone, as verifiers read it."""
     more = {"cluster": mixed.task.cluster, "task": mixed.task.name, "format": mixed.format.name}
-    return {**row_to_json(mixed.demonstration), **more, "answer": mixed.answer}
+    answer = {} if mixed.answer is None else {"answer": mixed.answer}
+    return {**row_to_json(mixed.demonstration), **more, **answer}
 
 
 def rows_of_tasks(tasks: Sequence[Task], mixed: Sequence[Mixed]) -> Table:
@@ -138,6 +144,15 @@ def rows_of_tasks(tasks: Sequence[Task], mixed: Sequence[Mixed]) -> Table:
     for task in tasks:
         n = counts[task.label]
         grid.add_row(task.cluster, task.name, str(n), f"{n / len(mixed):.1%}")
+    return grid
+
+
+def rows_of_formats(formats: Iterable[Format], mixed: Sequence[Mixed]) -> Table:
+    """How many rows of the mix are written in each format."""
+    counts = Counter(row.format for row in mixed)
+    grid = Table("format", "rows", "share")
+    for format in formats:
+        grid.add_row(format.name, str(counts[format]), f"{counts[format] / len(mixed):.1%}")
     return grid
 
 

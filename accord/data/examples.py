@@ -18,12 +18,17 @@ from accord.errors import InputError, located
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A row of a task: its number in its file (from 1), the prompt of each template, right answers, and options."""
+    """A row of a task: its number in its file (from 1), the prompt of each template, right answers, and options.
+
+    `prefix` is the row in the task's prefix, `rationale` how its answer is found, which is read of rows to train on.
+    """
 
     row: int
     prompts: tuple[str, ...]
     references: tuple[str, ...]
     options: tuple[str, ...] = ()
+    prefix: str = ""
+    rationale: str = ""
 
 
 def examples_of(task: Task, *, training: bool = False, limit: int | None = None) -> list[Example]:
@@ -38,7 +43,7 @@ def examples_of(task: Task, *, training: bool = False, limit: int | None = None)
     for number, where, columns in rows_of(task.data, task.layout, task.train_split if training else task.split):
         with located(f"{where}, for the task {task.label}: "):
             if all(_holds(columns, *condition) for condition in task.where.items()):
-                examples.append(_example(task, number, columns))
+                examples.append(_example(task, number, columns, training))
         if len(examples) == most:
             break
     if not examples:
@@ -53,7 +58,7 @@ def overlapping(task: Task) -> int:
     return len({e.row for e in examples_of(task)} & {e.row for e in examples_of(task, training=True)})
 
 
-def _example(task: Task, number: int, columns: Mapping[str, Any]) -> Example:
+def _example(task: Task, number: int, columns: Mapping[str, Any], training: bool) -> Example:
     prompts = tuple(fill(template, columns) for template in task.prompts)
     if not all(prompts) and task.metric != "options":
         raise InputError("a prompt is empty.")
@@ -66,7 +71,16 @@ def _example(task: Task, number: int, columns: Mapping[str, Any]) -> Example:
     if task.metric == "options":
         options = task.options if isinstance(task.options, tuple) else _row_options(columns, task.options)
         references = tuple(_option(answer, options) for answer in references)
-    return Example(number, prompts, references, options)
+    prefix = fill(task.prefix, columns) if task.prefix else ""
+    rationale = _rationale(columns, task.rationale) if task.rationale and training else ""
+    return Example(number, prompts, references, options, prefix, rationale)
+
+
+def _rationale(columns: Mapping[str, Any], column: str) -> str:
+    value = value_at(columns, column)
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"the column {column!r} must hold the rationale as text, not {value!r}.")
+    return value.strip()
 
 
 def _option(answer: str, options: Sequence[str]) -> str:

@@ -114,7 +114,7 @@ def read_plain(path: Path) -> Numbered:
     A passage has the number of its first line. A line `DOCUMENT_END` ends a document, is in no passage, and one ends
     there. So of a file of any size no more than a passage is held at once, and passages joined are the text.
     """
-    with _open_text(path) as file:
+    with open_text(path) as file:
         held: list[str] = []
         first, size, is_after_blank = 1, 0, False
         for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE + 1), ""), start=1):

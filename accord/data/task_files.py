@@ -62,7 +62,8 @@ def _tasks(file: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """The tasks of a file: cluster, name, and keys, of which `data` is the file."""
     name = (file.with_suffix("") if file.suffix.lower() in OPENERS else file).stem
     if ".tsv" in file.suffixes:
-        yield name, name, {"layout": "cot", "metric": "exact", "prompt": "{question}", "output": "answer"}
+        columns = {"prompt": "{question}", "output": "answer", "rationale": "rationale"}
+        yield name, name, {"layout": "cot", "metric": "exact", **columns}
     elif ".json" in file.suffixes and isinstance(given := _json(file), Mapping):
         task = _instructions(file, given)
         yield task["Categories"][0], name, _natural(task)

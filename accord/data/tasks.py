@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from accord.data.task_files import LAYOUTS, are_tasks, clusters_in
-from accord.data.templates import blank, check_template
+from accord.data.templates import USUAL, Wording, checked_templates, read_wording
 from accord.errors import InputError, located, nearest
 from accord.parsing import read_yaml
 
@@ -35,17 +35,22 @@ METRICS = ("exact", "number", "options", "rouge-1", "rouge-2", "rouge-l")
 
 TOP = ("clusters", "formats")
 NEEDED = ("data", "metric", "prompt", "output")
-TAKEN = (*NEEDED, "layout", "options", "chance", "where", "split", "train_split", "limit", "max_new_tokens")
+TAKEN = (
+    *NEEDED,
+    "layout",
+    "options",
+    "rationale",
+    "prefix",
+    "chance",
+    "where",
+    "split",
+    "train_split",
+    "limit",
+    "max_new_tokens",
+)
 
 OWN = {"probes": Path(__file__).parent / "probes" / "tasks.yaml"}
 """The project's own files of tasks; their names stand for them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wording:
-    """What the prompts of all tasks of a file have in common: `separator` stands between exemplars."""
-
-    separator: str = "\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +58,9 @@ class Task:
     """One task of a cluster: where its rows are, how they are asked, and how answers are scored.
 
     `prompts` are its instruction templates; `options` are the answers to choose from, or the column that lists them;
-    `chance` is what guessing scores, where it is not one in the options; `layout` is how its rows are read, where the
-    name of their file does not tell (`accord.data.task_files`).
+    `rationale` is the column that tells how a row's answer is found, `prefix` the template of T5's kind, `chance` what
+    guessing scores, where it is not one in the options; `layout` is how its rows are read, where the name of their file
+    does not tell (`accord.data.task_files`).
     """
 
     cluster: str
@@ -65,18 +71,15 @@ class Task:
     output: str
     layout: str | None = None
     options: tuple[str, ...] | str = ()
+    rationale: str | None = None
+    prefix: str = ""
     chance: float | None = None
     where: Mapping[str, Any] = field(default_factory=dict)
     split: str = "train"
     train_split: str = "train"
     limit: int | None = None
     max_new_tokens: int | None = None
-    wording: Wording = Wording()
-
-    @property
-    def blanks(self) -> tuple[str, ...]:
-        """The instructions with nothing in the place of a row's columns."""
-        return tuple(map(blank, self.prompts))
+    wording: Wording = USUAL
 
     @property
     def label(self) -> str:
@@ -102,7 +105,7 @@ def read_tasks(
     if folder is not None and (name in OWN or are_tasks(path)):
         raise InputError(f"{name} holds the rows of its tasks itself: leave --data out.")
     beside = path if path.is_dir() else path.parent
-    clusters, wording = (clusters_in(path), Wording()) if are_tasks(path) else _contents(path)
+    clusters, wording = (clusters_in(path), USUAL) if are_tasks(path) else _contents(path)
     tasks = []
     for cluster, members in clusters.items():
         if not isinstance(members, Mapping) or not members:
@@ -135,19 +138,7 @@ def _contents(path: Path) -> tuple[Mapping[str, Any], Wording]:
     if not given["clusters"]:
         raise InputError(f"{path} has no clusters.")
     with located(f"{path}, formats: "):
-        return given["clusters"], _wording(given.get("formats", {}))
-
-
-def _wording(given: Any) -> Wording:
-    known = [each.name for each in fields(Wording)]
-    if not isinstance(given, Mapping):
-        raise InputError(f"it must be a mapping with some of {', '.join(known)}.")
-    for key, value in given.items():
-        if key not in known:
-            raise InputError(f"unknown key {key!r}{nearest(str(key), known)}; there are {', '.join(known)}.")
-        if not isinstance(value, str) or not value:
-            raise InputError(f"{key!r} must be text that is not empty, not {value!r}.")
-    return Wording(**given)
+        return given["clusters"], read_wording(given.get("formats", {}))
 
 
 def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
@@ -159,7 +150,7 @@ def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
     for key in NEEDED:
         if given.get(key) is None:
             raise InputError(f"the key {key!r} is missing.")
-    for key in ("data", "metric", "output", "split", "train_split"):
+    for key in ("data", "metric", "output", "rationale", "prefix", "split", "train_split"):
         if not isinstance(given.get(key, ""), str):
             raise InputError(f"{key!r} must be text, not {given[key]!r}.")
     metric, data, where = given["metric"], folder / given["data"], given.get("where", {})
@@ -181,21 +172,12 @@ def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
     chance = given.get("chance")
     if chance is not None and (isinstance(chance, bool) or not isinstance(chance, int | float) or not 0 <= chance < 1):
         raise InputError(f"'chance' is the share that guessing gets right, from 0 to below 1, not {chance!r}.")
-    read = {"data": data, "prompts": _prompts(given["prompt"], may_be_empty=metric == "options")}
+    read = {"data": data, "prompts": checked_templates(given["prompt"], "prompt", may_be_empty=metric == "options")}
+    if "prefix" in given:
+        read["prefix"], *_ = checked_templates(given["prefix"], "prefix")
     if metric == "options":
         read["options"] = _options(given["options"])
     return Task(cluster, name, **{key: value for key, value in given.items() if key != "prompt"} | read)
-
-
-def _prompts(given: Any, *, may_be_empty: bool) -> tuple[str, ...]:
-    templates = [given] if isinstance(given, str) else given
-    if not isinstance(templates, list) or not templates or not all(isinstance(t, str) for t in templates):
-        raise InputError("'prompt' must be an instruction template, or a list of them.")
-    if not may_be_empty and not all(t.strip() for t in templates):
-        raise InputError("'prompt' must be an instruction template, or a list of them.")
-    for template in templates:
-        check_template(template)
-    return tuple(templates)
 
 
 def _options(given: Any) -> tuple[str, ...] | str:

@@ -1,4 +1,7 @@
-"""How a model answers the questions of a task: it writes, or the most likely of the options is its choice."""
+"""How a model answers the questions of a task.
+
+It writes the answer, or a chain of thought that the answer is read out of; or the most likely option is its choice.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from accord import engine
 from accord.errors import InputError
-from accord.evaluate.task_scores import metric_named, option_scores
+from accord.evaluate.task_scores import metric_named, option_scores, spoken, voted
 from accord.records import EncodedPrompt, Prompt, Ranking
 from accord.results.tasks import TaskSettings
 
@@ -41,7 +44,7 @@ class Questions:
     @property
     def templates(self) -> int:
         """The instructions that every row is asked under."""
-        return len(self.asked[0].example.prompts)
+        return len(self.format.instructions(self.asked[0].example))
 
     @property
     def rows(self) -> int:
@@ -57,14 +60,21 @@ class Questions:
 
 
 def questions_of(task: Task, format: Format, exemplars: Exemplars, limit: int | None = None) -> Questions:
-    """The questions of a task's rows, at most `limit` of them, in a format."""
+    """The questions of a task's rows, at most `limit` of them, in a format.
+
+    Raises InputError where the task cannot be asked in it: without exemplars a chain of thought needs no rationale.
+    """
     from accord.data.examples import examples_of
     from accord.data.formats import question
 
+    key = format.lacking(task)
+    if key and (format.shots or key == "prefix"):
+        what = "--instructions prefix needs" if key == "prefix" else "exemplars with a chain of thought need"
+        raise InputError(f"the task {task.label} has no {key!r} in the tasks file, which {what}.")
     asked = []
     for example in examples_of(task, limit=limit):
         shown = exemplars.of(task, example, format)
-        for template in range(len(example.prompts)):
+        for template in range(len(format.instructions(example))):
             prompt, without_row = (question(task, example, template, format, shown, blank=b) for b in (False, True))
             asked.append(Question(example, template, prompt, without_row, tuple(e.row for e in shown)))
     return Questions(task, format, asked)
@@ -72,11 +82,17 @@ def questions_of(task: Task, format: Format, exemplars: Exemplars, limit: int | 
 
 @dataclass(frozen=True)
 class Answered:
-    """A model's answer to each question of a task, its scores, and the share of written answers that ended."""
+    """A model's answer to each question of a task, None where none could be read, and its scores.
 
-    answers: list[str]
+    Of what it wrote: the share that ended by itself, the share of chains of thought that an answer was read out of, and
+    all chains of each question.
+    """
+
+    answers: list[str | None]
     scores: list[float]
     ended: float | None = None
+    readable: float | None = None
+    written: list[list[str]] | None = None
 
     def by_row(self, templates: int) -> list[float]:
         """Each row's mean over its instructions."""
@@ -88,27 +104,54 @@ def answer(policy: Policy, questions: Sequence[Questions], settings: TaskSetting
     """A model's answers to every task."""
     if settings.form == "chat" and policy.tokenizer.chat_template is None:
         raise InputError(f"{policy.name} has no chat template; ask it with --form plain.")
-    return [(choose if q.task.metric == "options" else write)(policy, q, settings) for q in questions]
+    return [
+        (reason if q.format.cot else choose if q.task.metric == "options" else write)(policy, q, settings)
+        for q in questions
+    ]
 
 
 def write(policy: Policy, questions: Questions, settings: TaskSettings) -> Answered:
     """Answers that the model writes, scored by the task's metric."""
+    metric = metric_named(questions.task.metric)
+    texts, ended = _written(policy, questions, settings)
+    scores = [metric(text, one.example.references) for text, one in zip(texts, questions.asked, strict=True)]
+    return Answered([*texts], scores, ended)
+
+
+def reason(policy: Policy, questions: Questions, settings: TaskSettings) -> Answered:
+    """Answers that most of a question's chains of thought end with, scored by the task's metric."""
+    from accord.data.formats import answer_in
+
+    task, n = questions.task, settings.samples
+    metric = metric_named(task.metric)
+    texts, ended = _written(policy, questions, settings)
+    written = [texts[i : i + n] for i in range(0, len(texts), n)]
+    votes: list[tuple[str | None, float]] = []
+    read = 0
+    for one, chains in zip(questions.asked, written, strict=True):
+        found = [answer_in(chain, task.wording.answer_phrase) for chain in chains]
+        said = [None if text is None else spoken(task.metric, text, one.example.options) for text in found]
+        read += sum(answer is not None for answer in said)
+        votes.append(voted(said, metric, one.example.references))
+    return Answered([a for a, _ in votes], [score for _, score in votes], ended, read / len(texts), written)
+
+
+def _written(policy: Policy, questions: Questions, settings: TaskSettings) -> tuple[list[str], float]:
+    """What the model writes, so many texts to each question, and the share of them that ended by itself."""
     from accord.data.chat import encode_prompt
     from accord.data.formats import asked
     from accord.evaluate.answers import sampled
 
-    task = questions.task
-    sampling, metric = sampling_for(questions, settings), metric_named(task.metric)
+    sampling = sampling_for(questions, settings)
     prompts = []
     for one in questions.asked:
         prompt = Prompt(asked(one.prompt, settings.form))
         tokens = encode_prompt(policy.tokenizer, prompt.prompt)
         _require_room(policy, len(tokens) + sampling.max_new_tokens, questions, one.example)
         prompts.append(EncodedPrompt(prompt, tokens, one.example.row - 1))
-    samples = sampled(policy, prompts, 1, sampling)
+    samples = sampled(policy, prompts, settings.samples, sampling)
     texts = [before(sampling.stop, s.text).strip() for s in samples]
-    scores = [metric(text, one.example.references) for text, one in zip(texts, questions.asked, strict=True)]
-    return Answered(texts, scores, sum(s.completion.stop == "end" for s in samples) / len(samples))
+    return texts, sum(s.completion.stop == "end" for s in samples) / len(samples)
 
 
 def before(stop: Sequence[str], text: str) -> str:
@@ -117,10 +160,14 @@ def before(stop: Sequence[str], text: str) -> str:
 
 
 def sampling_for(questions: Questions, settings: TaskSettings) -> Sampling:
-    """How the answers to a task are drawn: after exemplars they end where these would, too."""
+    """How the answers to a task are drawn: after exemplars they end where these would, too.
+
+    The tokens that a task has for an answer may be too few for a chain of thought, which has the command's then.
+    """
     separator = questions.task.wording.separator
     stop = (separator.strip() or separator,) if questions.format.shots else ()
-    tokens = questions.task.max_new_tokens or settings.max_new_tokens
+    own, common = questions.task.max_new_tokens, settings.max_new_tokens
+    tokens = max(own or common, common) if questions.format.cot else own or common
     return engine.sampling.Sampling(tokens, settings.temperature, seed=settings.seed, stop=stop)
 
 
@@ -130,7 +177,7 @@ def choose(policy: Policy, questions: Questions, settings: TaskSettings) -> Answ
 
     trees = [_tree(policy, one.prompt, one.example, questions) for one in questions.asked]
     priors = _priors(policy, questions, trees) if settings.option_score == "pmi" else None
-    answers = []
+    answers: list[str | None] = []
     for i, (one, tree, logps) in enumerate(zip(questions.asked, trees, branch_log_probs(policy, trees), strict=True)):
         prior = priors[i] if priors else None
         scores = option_scores(logps, [len(b.tokens) for b in tree.branches], prior, settings.option_score)

@@ -55,6 +55,7 @@ def task_row(
     scores: Scores,
     chance: float | None,
     ended: Mapping[str, float | None] | None,
+    readable: Mapping[str, float | None] | None = None,
 ) -> TaskRow:
     """A task in numbers: each model's score, and its gain over the first model; see the fields of `TaskRow`."""
     first, *others = scores
@@ -72,6 +73,7 @@ def task_row(
         normalized={} if chance is None else {m: above_chance(mean, chance) for m, mean in means.items()},
         normalized_gains={} if chance is None else {m: _scaled(gain, 0, 1 - chance) for m, gain in gained.items()},
         ended=None if ended is None else dict(ended),
+        readable=None if readable is None else dict(readable),
     )
 
 

@@ -1,6 +1,7 @@
 """How one answer to a task is scored: options by a model's log-probabilities, a written answer by the right ones.
 
-A written answer agrees with the right ones exactly, in its number, or by overlap with them (ROUGE).
+A written answer agrees with the right ones exactly, in its number, or by overlap with them (ROUGE). Several answers to
+one question are one by vote: self-consistency (Wang et al. 2023, arXiv:2203.11171).
 """
 
 from __future__ import annotations
@@ -74,9 +75,37 @@ def _scorer(name: str) -> Any:
     return RougeScorer([name])
 
 
+def spoken(metric: str, answer: str, options: Sequence[str]) -> tuple[str, str] | None:
+    """An answer that was read out of a text, and the string in which it equals others; None where it is none.
+
+    Of `options` it is the one that is written, `normalized`; of `number` it must have a number.
+    """
+    from accord.data.examples import normalized
+
+    if metric == "options":
+        return next(((option, option) for option in options if normalized(option) == normalized(answer)), None)
+    key = feedback.mathematics.final_number(answer) if metric == "number" else normalized(answer)
+    return None if key is None else (answer, key)
+
+
+def voted(
+    answers: Sequence[tuple[str, str] | None], metric: Metric, references: Sequence[str]
+) -> tuple[str | None, float]:
+    """What most of the answers to one question say, and its score: 0 where none could be read.
+
+    `answers` are those that `spoken` gives. Of several that lead the first is told, and the score is their mean, which
+    is what drawing one of them by lot scores.
+    """
+    first = {key: answer for answer, key in reversed([a for a in answers if a is not None])}
+    ahead, _ = feedback.verifiers.leaders([None if a is None else a[1] for a in answers])
+    if not ahead:
+        return None, 0.0
+    return first[ahead[0]], sum(metric(first[key], references) for key in ahead) / len(ahead)
+
+
 def metric_named(name: str) -> Metric:
-    """The metric of written answers that a task names.
+    """The metric of written answers that a task names; options are right or wrong where they are written out.
 
     Raises InputError where it is ROUGE, and the `tasks` extra is not installed.
     """
-    return {"exact": exact, "number": number}.get(name) or rouge(name)
+    return {"exact": exact, "number": number, "options": exact}.get(name) or rouge(name)

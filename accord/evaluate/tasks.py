@@ -36,6 +36,12 @@ class TaskOptions(TemplateOptions):
     """Chat asks by a user's message, plain by text to go on from, as suits a model without a chat template."""
     option_score: Literal["sum", "mean", "pmi"] = "sum"
     """An option's log-probability as it is (sum), a token (mean), or less what it is without the row (pmi)."""
+    answers: Literal["direct", "cot"] = "direct"
+    """Direct answers at once, cot by a chain of thought, behind whose answer phrase the answer is read."""
+    samples: int = 1
+    """Self-consistency: the answer that most of so many chains of thought give, drawn at a --temperature above 0."""
+    instructions: Literal["natural", "prefix"] = "natural"
+    """Natural asks in every instruction of a task, prefix in its one prefix."""
     shots: int = 0
     """Exemplars shown before each row: so many rows that its task is trained on, with their answers."""
     templates: int | None = None
@@ -56,13 +62,20 @@ class TaskOptions(TemplateOptions):
             raise InputError(f"--limit must be at least 1, not {self.limit}.")
         if self.shots < 0:
             raise InputError(f"--shots must be 0 or more, not {self.shots}.")
+        if self.samples < 1:
+            raise InputError(f"--samples must be at least 1, not {self.samples}.")
+        if self.samples > 1 and self.temperature == 0:
+            raise InputError("--samples needs a --temperature above 0, or all chains of thought are the same.")
+        if self.samples > 1 and self.answers == "direct":
+            raise InputError("--samples is for chains of thought: give --answers cot.")
 
     @property
     def format(self) -> Format:
         """How rows are put into prompts."""
         from accord.data.formats import Format
 
-        return Format(self.form, self.shots, self.seed)
+        is_cot, is_prefix = self.answers == "cot", self.instructions == "prefix"
+        return Format(self.form, self.shots, cot=is_cot, prefix=is_prefix, seed=self.seed)
 
 
 @takes(TaskOptions)
@@ -78,7 +91,8 @@ def evaluate_tasks(
 ) -> TasksResult:
     """Let models do tasks: written answers by exact match, number or ROUGE, options by their log-probability.
 
-    Every row is asked under every instruction of its task. Scores come with 95% intervals, clusters with the mean over
+    Every row is asked under every instruction of its task, alone or after exemplars; models answer at once, or by a
+    chain of thought, or by the majority of several. Scores come with 95% intervals, clusters with the mean over
     their tasks, models with their gain over the first, all of them also as what they are above chance, where that is
     known; predictions.jsonl has every answer.
 
@@ -127,8 +141,10 @@ def summary(
     clusters: dict[str, list[TaskRow]] = {}
     for i, q in enumerate(questions):
         scores = {model: answers[i].by_row(q.templates) for model, answers in answered.items()}
-        ended = None if q.task.metric == "options" else {m: answers[i].ended for m, answers in answered.items()}
-        row = task_row(q.task.name, q.task.metric, q.templates, scores, q.chance, ended)
+        chosen = q.task.metric == "options" and not q.format.cot
+        ended = None if chosen else {m: answers[i].ended for m, answers in answered.items()}
+        readable = {m: answers[i].readable for m, answers in answered.items()} if q.format.cot else None
+        row = task_row(q.task.name, q.task.metric, q.templates, scores, q.chance, ended, readable)
         clusters.setdefault(q.task.cluster, []).append(row)
     rows = [cluster_row(name, name in held_out, tasks) for name, tasks in clusters.items()]
     return TasksResult(
@@ -158,7 +174,16 @@ def _warnings(
                 lines.append(
                     f"{q.task.label}: {1 - ended:.0%} of what {model} wrote was cut, which its score suffers from."
                 )
+            if (readable := answers[i].readable) is not None and readable < 0.9:
+                lines.append(
+                    f"{q.task.label}: no answer stands behind {q.task.wording.answer_phrase!r} in {1 - readable:.0%} "
+                    f"of what {model} wrote, which counts as wrong."
+                )
     return lines
+
+
+def _chains(answered: Answered, question: int) -> list[str]:
+    return answered.written[question] if answered.written else []
 
 
 def _predictions(questions: Sequence[Questions], answered: Mapping[str, list[Answered]]) -> list[dict[str, Any]]:
@@ -173,6 +198,7 @@ def _predictions(questions: Sequence[Questions], answered: Mapping[str, list[Ans
             "right": list(one.example.references),
             "answers": {model: answers[i].answers[k] for model, answers in answered.items()},
             "scores": {model: answers[i].scores[k] for model, answers in answered.items()},
+            **({"written": {m: _chains(answers[i], k) for m, answers in answered.items()}} if q.format.cot else {}),
         }
         for i, q in enumerate(questions)
         for k, one in enumerate(q.asked)

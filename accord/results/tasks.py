@@ -26,6 +26,12 @@ class TaskSettings(Record):
     """The chat template that the models were given, where they were given one."""
     system: Literal["refuse", "fold"] = "refuse"
     """Whether system messages were folded into the first question."""
+    answers: Literal["direct", "cot"] = "direct"
+    """Whether models answered at once or, by a chain of thought, wrote what the answer was read out of."""
+    samples: int = 1
+    """Chains of thought of each question, of whose answers the majority's counts."""
+    instructions: Literal["natural", "prefix"] = "natural"
+    """Whether rows were asked in instructions, or in their task's prefix."""
     shots: int = 0
     """Exemplars shown before each row."""
     templates: int | None = None
@@ -65,6 +71,8 @@ class TaskRow(Record):
     """The gains, divided by 1 - chance."""
     ended: dict[str, float | None] | None = None
     """The share of each model's written answers that ended by themselves; None of options."""
+    readable: dict[str, float | None] | None = None
+    """The share of each model's chains of thought out of which an answer could be read; None of direct answers."""
 
 
 class ClusterRow(Record):
@@ -133,17 +141,21 @@ class TasksResult(Evaluation):
 
     def _grid(self, title: str, *, normalized: bool) -> Table:
         gains = [f"{model} - {first}" for first in self.models[:1] for model in self.models[1:]]
-        grid = Table("cluster, task", "metric", "rows", "chance", *self.models, *gains, title=title or None)
+        read = ["answer read"] if any(task.readable for cluster in self.clusters for task in cluster.tasks) else []
+        grid = Table("cluster, task", "metric", "rows", "chance", *read, *self.models, *gains, title=title or None)
         for cluster in self.clusters:
             mark = " (held out)" if cluster.held_out else ""
             n = str(sum(task.n for task in cluster.tasks))
-            grid.add_row(cluster.name + mark, "mean", n, "", *self._cells(cluster, normalized), style="bold")
+            cells = self._cells(cluster, normalized)
+            grid.add_row(cluster.name + mark, "mean", n, "", *("" for _ in read), *cells, style="bold")
             for task in cluster.tasks:
                 chance = "" if task.chance is None else f"{task.chance:.2f}"
-                grid.add_row(f"  {task.name}", task.metric, str(task.n), chance, *self._cells(task, normalized))
+                cells = [" ".join(f"{share or 0:.2f}" for share in (task.readable or {}).values()) for _ in read]
+                cells += self._cells(task, normalized)
+                grid.add_row(f"  {task.name}", task.metric, str(task.n), chance, *cells)
             grid.add_section()
         for average in self.averages if len(self.clusters) > 1 else ():
-            cells = self._cells(average, normalized)
+            cells = [*("" for _ in read), *self._cells(average, normalized)]
             grid.add_row(f"clusters, {average.name}", f"mean of {average.clusters}", "", "", *cells, style="bold")
         return grid
 

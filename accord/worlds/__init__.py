@@ -106,14 +106,15 @@ def write_tasks(
     rows: Callable[[str], Sequence[Mapping[str, Any]]],
     trained: int,
     further: Callable[[str], Mapping[str, Any]] = lambda name: {},
+    formats: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `tasks/`: `tasks.yaml`, and a file of rows for each task, of which the first so many are trained on.
 
-    `further` has what else the tasks file says of the task of a name.
+    `further` has what else the tasks file says of the task of a name, `formats` what it says of all their prompts.
     """
     for name in tasks:
         save_rows(folder / "tasks" / f"{name}.jsonl", rows(name))
-    save_tasks_file(folder / "tasks" / "tasks.yaml", tasks, trained, further)
+    save_tasks_file(folder / "tasks" / "tasks.yaml", tasks, trained, further, formats)
 
 
 def save_tasks_file(
@@ -121,6 +122,7 @@ def save_tasks_file(
     tasks: Mapping[str, WorldTask],
     trained: int,
     further: Callable[[str], Mapping[str, Any]] = lambda name: {},
+    formats: Mapping[str, Any] | None = None,
 ) -> None:
     """Save a file of tasks whose rows are beside it, in files of their names."""
     clusters: dict[str, dict[str, Any]] = {}
@@ -135,4 +137,5 @@ def save_tasks_file(
             "split": f"train[{trained}:]",
             "train_split": f"train[:{trained}]",
         }
-    save_text(path, yaml.safe_dump({"clusters": clusters}, sort_keys=False, width=120))
+    given = {**({"formats": dict(formats)} if formats else {}), "clusters": clusters}
+    save_text(path, yaml.safe_dump(given, sort_keys=False, width=120))

@@ -87,7 +87,7 @@ def test_a_longer_mix_repeats_rows_only_when_all_were_taken(three: list[Task]) -
 
 
 def test_plain_text(three: list[Task]) -> None:
-    mixed, _ = mixture(three[1:2], [], per_task=1, format=Format("plain"))
+    mixed, _ = mixture(three[1:2], [], per_task=1, formats={Format("plain"): 1.0})
     row = mixed[0].demonstration
     assert isinstance(row.prompt, str) and row.completion == f" {row.prompt.split()[1]}"
 

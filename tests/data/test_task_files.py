@@ -110,7 +110,9 @@ def test_chains_of_thought_are_tasks(tmp_path: Path) -> None:
     file = tmp_path / "animals.tsv.gz"
     file.write_bytes(gzip.compress(CHAINS.encode()))
     (task,) = read_tasks(tmp_path)
-    assert task == Task("animals", "animals", file, "exact", ("{question}",), "answer", layout="cot")
+    assert task == Task(
+        "animals", "animals", file, "exact", ("{question}",), "answer", layout="cot", rationale="rationale"
+    )
     assert read_tasks(file) == [task]
     # A quotation mark is one, and `\n` the end of a line; other backslashes stand.
     assert examples_of(task) == [

@@ -99,6 +99,14 @@ def test_data_may_lie_in_another_folder(tmp_path: Path) -> None:
         (GOOD | {"limit": 0}, "'limit' must be a whole number from 1 up, not 0"),
         (GOOD | {"max_new_tokens": True}, "'max_new_tokens' must be a whole number from 1 up, not True"),
         (GOOD | {"where": "kind"}, "'where' must be a mapping"),
+        (GOOD | {"prompt": ["{text} ?", "what ?"]}, "'prompt' has a template without a {column}"),
+        (
+            GOOD | {"prefix": "mood :"},
+            "'prefix' has a template without a {column}, which says nothing of a row: 'mood :'",
+        ),
+        (GOOD | {"prefix": ["{text}"]}, "'prefix' must be text, not ['{text}']"),
+        (GOOD | {"prefix": ""}, "'prefix' must be an instruction template"),
+        (GOOD | {"rationale": 3}, "'rationale' must be text, not 3"),
         (GOOD | {"chance": 1}, "'chance' is the share that guessing gets right, from 0 to below 1, not 1"),
         (GOOD | {"chance": ".25"}, "from 0 to below 1, not '.25'"),
     ],
@@ -119,6 +127,11 @@ def test_a_faulty_task_is_named(task: Any, said: str, tmp_path: Path) -> None:
         ("clusters: {}\nmore: 1", "and nothing else"),
         ("formats: 3\nclusters: {a: {}}", "tasks.yaml, formats: it must be a mapping with some of separator"),
         ("formats: {seperator: x}\nclusters: {a: {}}", "unknown key 'seperator'; did you mean separator?"),
+        ("formats: {inverse: x}\nclusters: {a: {}}", "'inverse' has a template without a {column}"),
+        ("formats: {inverse: '{rationale}'}\nclusters: {a: {}}", "the template '{rationale}' lacks {answer}."),
+        ("formats: {inverse_cot: '{answer}'}\nclusters: {a: {}}", "the template '{answer}' lacks {rationale}."),
+        ("formats: {inverse: '{answer} {x}'}\nclusters: {a: {}}", "may name {answer}, and not 'x'."),
+        ("formats: {answer_phrase: ' '}\nclusters: {a: {}}", "'answer_phrase' must be text that is not empty, not ' '"),
         ("formats: {separator: 3}\nclusters: {a: {}}", "'separator' must be text that is not empty, not 3"),
     ],
 )
@@ -166,6 +179,14 @@ def test_rows_become_examples(tmp_path: Path) -> None:
     assert [e.row for e in examples_of(either)] == [2]
 
 
+def test_reasons_are_read_of_rows_to_train_on(tmp_path: Path) -> None:
+    task = only(tmp_path, GOOD | {"rationale": "kind", "prefix": "mood : {text}"})
+    assert [(e.prefix, e.rationale) for e in examples_of(task, training=True)][1] == ("mood : bad day", "b")
+    # To be asked about a row needs no reasons.
+    task = only(tmp_path, GOOD | {"rationale": "none"})
+    assert [e.rationale for e in examples_of(task)] == ["", "", ""]
+
+
 def test_an_answer_is_the_option_it_means(tmp_path: Path) -> None:
     rows = examples_of(only(tmp_path, CHOICE))
     assert [e.references for e in rows] == [("yes",), ("no",), ("yes",)]  # "No." is the option no
@@ -183,11 +204,14 @@ def test_an_answer_is_the_option_it_means(tmp_path: Path) -> None:
         (CHOICE | {"options": "text"}, 1, "'text' must hold a list of options, not 'good day'"),
         (CHOICE | {"options": "instances"}, 1, "the column 'instances': every option must be a text"),
         (GOOD | {"where": {"size": 1}}, 1, "there is no column 'size'"),
+        (GOOD | {"prefix": "mood: {txt}"}, 1, "there is no column 'txt'"),
+        (GOOD | {"rationale": "why"}, 1, "there is no column 'why'"),
+        (GOOD | {"rationale": "ways"}, 1, "the column 'ways' must hold the rationale as text, not ['yes', 'no']"),
     ],
 )
 def test_a_faulty_row_is_named(task: Any, row: int, said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
-        examples_of(only(tmp_path, task))
+        examples_of(only(tmp_path, task), training=True)
     assert f"rows.jsonl, line {row}, for the task mood/day: " in str(error.value) and said in str(error.value)
 
 

@@ -9,7 +9,7 @@ import pytest
 from accord.data.tasks import METRICS
 from accord.errors import InputError
 from accord.evaluate import task_scores
-from accord.evaluate.task_scores import exact, metric_named, number
+from accord.evaluate.task_scores import exact, metric_named, number, spoken, voted
 
 
 def test_every_metric_of_a_tasks_file_is_there() -> None:
@@ -59,3 +59,24 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(InputError, match="ROUGE needs the tasks extra: pip install rouge-score"):
         metric_named("rouge-l")
     task_scores._scorer.cache_clear()
+
+
+def test_what_is_read_out_of_a_text_is_an_answer_of_its_kind() -> None:
+    assert spoken("exact", "The Soup.", ()) == ("The Soup.", "the soup")
+    assert spoken("number", "it is 1,200 coins", ()) == ("it is 1,200 coins", "1200")
+    assert spoken("number", "twelve", ()) is None
+    assert spoken("options", "Yes.", ["yes", "no"]) == ("yes", "yes")
+    assert spoken("options", "perhaps", ["yes", "no"]) is None
+
+
+def test_the_majority_answers() -> None:
+    def of(*answers: str | None) -> list[tuple[str, str] | None]:
+        return [None if answer is None else spoken("exact", answer, ()) for answer in answers]
+
+    assert voted(of("stew", "Soup.", "soup"), exact, ["soup"]) == ("Soup.", 1.0)
+    assert voted(of("stew", "stew", "soup"), exact, ["soup"]) == ("stew", 0.0)
+    # What cannot be read does not vote; of several that lead one is drawn by lot, so that half of the lots are right.
+    assert voted(of(None, None, "soup"), exact, ["soup"]) == ("soup", 1.0)
+    assert voted(of("stew", "soup", None), exact, ["soup"]) == ("stew", 0.5)
+    assert voted(of(None, None), exact, ["soup"]) == (None, 0.0)
+    assert voted([("12.0 coins", "12"), ("12", "12"), ("3", "3")], number, ["12"]) == ("12.0 coins", 1.0)

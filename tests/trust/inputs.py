@@ -57,6 +57,10 @@ def _write_data(folder: Path) -> None:
     write_jsonl(
         folder / "d.jsonl", [{"prompt": "the cat", "completion": "sat on"}, {"prompt": "hi", "completion": "a"}]
     )
+    write_jsonl(folder / "greet.jsonl", [{"said": f"hi {word}", "answer": word} for word in ("a", "b", "c", "d")])
+    splits = "split: 'train[2:]', train_split: 'train[:2]'"
+    task = f"{{data: greet.jsonl, metric: exact, prompt: '{{said}}', output: answer, {splits}}}"
+    (folder / "tasks.yaml").write_text(f"clusters: {{greet: {{say: {task}}}}}\n")
     write_jsonl(folder / "p.jsonl", [{"prompt": "the cat"}, {"prompt": "hi"}])
     write_jsonl(folder / "cmp.jsonl", [pair] * 4)
     write_jsonl(folder / "two.jsonl", [{"prompt": "the cat", "completion": said} for said in ("sat on", "ran")])

@@ -17,12 +17,13 @@ from transformers import AutoModelForCausalLM
 
 from accord.cli.datasets import world
 from accord.data.examples import examples_of, overlapping
+from accord.data.formats import weighted_formats
 from accord.data.task_mix import mixture
 from accord.data.tasks import Task, read_tasks
 from accord.errors import InputError
 from accord.worlds import shelf, write_tasks
 from accord.worlds.shelf.operations import Row
-from accord.worlds.shelf.tasks import TASKS, TEST_ROWS, TRAIN_ROWS, described, rows
+from accord.worlds.shelf.tasks import FORMATS, TASKS, TEST_ROWS, TRAIN_ROWS, described, prefix, rows
 from accord.worlds.shelf.things import FACTS, THINGS
 
 NUMBERS = {"zero": 0, "one": 1, "two": 2, "three": 3, "four": 4}
@@ -32,7 +33,7 @@ WAYS = "first|second|last|dearest|by-kind|by-color"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("shelf")
-    write_tasks(made, TASKS, partial(rows, seed=5), TRAIN_ROWS, described)
+    write_tasks(made, TASKS, partial(rows, seed=5), TRAIN_ROWS, described, FORMATS)
     return made / "tasks"
 
 
@@ -146,6 +147,32 @@ def test_everything_is_in_the_vocabulary_and_fits(written: dict[str, list[Row]],
     for ids in tokenizer([*texts, *asked, *answered])["input_ids"]:
         assert tokenizer.unk_token_id not in ids and len(ids) <= 180
     assert len(tokenizer) == len(set(shelf.tokenizer().get_vocab())) == 113
+
+
+def test_every_format_is_in_the_vocabulary(tasks: list[Task]) -> None:
+    formats = weighted_formats("zero,few,cot,few-cot,inverse,inverse-cot,prefix", 2, "plain", 0)
+    mixed, notes = mixture(tasks, [], per_task=40, formats=formats)
+    assert notes == [] and {row.format.name for row in mixed} == {format.name for format in formats}
+    texts = [f"{row.demonstration.prompt}{row.demonstration.completion}" for row in mixed]
+    tokenizer = shelf.tokenizer()
+    assert not any(tokenizer.unk_token_id in ids for ids in tokenizer(texts)["input_ids"])
+    assert all(", so it is " in str(row.demonstration.completion) for row in mixed if row.format.name == "cot")
+
+
+def test_prefixes_name_the_parts_of_a_task_and_no_more() -> None:
+    assert len({prefix(name) for name in TASKS}) == len(TASKS)
+    expected = {
+        "color-first": "color first : {things} .",
+        "kind-by-color": "kind {color} one : {things} .",
+        "check-price-by-kind": "if price {kind} {word} : {things} .",
+        "count-room": "count room {word} : {things} .",
+        "compare-kind-first-second": "compare kind first second : {things} .",
+        "choose-color-second-last": "choose color second last {word} : {things} .",
+        "remove-dearest": "leave out dearest : {things} .",
+        "replace-last": "replace last {new} : {things} .",
+        "order-first-to-end": "order with the first at the end : {things} .",
+    }
+    assert {name: prefix(name) for name in expected} == expected
 
 
 def test_a_chat_is_the_same_as_text() -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from accord.worlds import save_tasks_file, task_files, write_tasks, write_world
-from accord.worlds.shelf.tasks import TASKS, TRAIN_ROWS, chance, described, rows, statements
+from accord.worlds.shelf.tasks import FORMATS, TASKS, TRAIN_ROWS, chance, described, rows, statements
 from accord.worlds.shelf.texts import WIDTH, corpus, new_model, tokenizer
 
 __all__ = ["STATEMENTS", "WIDTH", "chance", "corpus", "new_model", "tokenizer", "write"]
@@ -27,5 +27,5 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
     """
     further = [*task_files(TASKS), STATEMENTS]
     write_world(Path(folder), {"corpus": corpus(seed, 40_000)}, new_model(seed, width), tokenizer(), further)
-    write_tasks(Path(folder), TASKS, partial(rows, seed=seed), TRAIN_ROWS, described)
+    write_tasks(Path(folder), TASKS, partial(rows, seed=seed), TRAIN_ROWS, described, FORMATS)
     save_tasks_file(Path(folder) / STATEMENTS, statements(), TRAIN_ROWS)

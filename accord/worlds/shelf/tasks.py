@@ -7,12 +7,13 @@ several clusters, so that the tasks of a cluster are new compositions of what th
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from accord.data.templates import fill
+from accord.data.templates import columns_of, fill
 from accord.worlds.shelf.operations import (
     Row,
     Task,
@@ -97,6 +98,39 @@ def chance(name: str) -> Fraction:
     return sum((Fraction(1, len(some)) for some in options), Fraction(0)) / len(LENGTHS)
 
 
+FORMATS = {
+    "separator": " . ",
+    "trigger": "explain it .",
+    "answer_phrase": ", so it is",
+    "inverse": ["it is {answer} . say of what .", "say of what it is {answer} ."],
+    "inverse_cot": ["{rationale} , so it is {answer} . say of what .", "say of what {rationale} , so it is {answer} ."],
+}
+"""What the prompts of all tasks are put together with, in words of the shelf."""
+
+OPERATIONS = {"check": "if", "remove": "leave out"}
+"""The first words of prefixes that are not the cluster's name, as text does not know that."""
+
+
+def prefix(name: str) -> str:
+    """The task as T5 would name it: its operation, what is picked, what else the question has, and the things.
+
+    Nothing but these parts, in this order: `color first : {things} .`, `count color {word} : {things} .`.
+    """
+    operation, *parts = re.findall("by-kind|by-color|(?<=order-).+|[a-z]+", name)
+    said = [OPERATIONS.get(operation, operation), *map(_part, parts)]
+    named = set(columns_of(" ".join(said)))
+    rest = [column for column in columns_of(TASKS[name].prompts[0]) if column not in named | {"things"}]
+    return f"{' '.join([*said, *(f'{{{column}}}' for column in rest)])} : {{things}} ."
+
+
+def _part(word: str) -> str:
+    """A part of a task's name in the words that text has for it."""
+    if word in ORDERS:
+        return ORDERS[word][0]
+    return SELECTORS[word].phrase.removeprefix("the ") if word in SELECTORS else word
+
+
 def described(name: str) -> dict[str, Any]:
-    """What the tasks file says of a task beside its data and instructions: the chance of written answers."""
-    return {} if TASKS[name].options else {"chance": float(chance(name))}
+    """What the tasks file says of a task beside its data and instructions."""
+    written = {} if TASKS[name].options else {"chance": float(chance(name))}
+    return {"rationale": "rationale", "prefix": prefix(name), **written}
