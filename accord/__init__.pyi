@@ -1,8 +1,8 @@
+from .cli.aggregate import aggregate as aggregate
 from .cli.annotate_curve import learning_curve as learning_curve
 from .cli.critique import critique as critique
 from .cli.doctor import doctor as doctor
 from .cli.instruct import instruct as instruct
-from .cli.label import aggregate as aggregate
 from .cli.label import label as label
 from .cli.new import new_model as new_model
 from .cli.new import tokenizer as tokenizer

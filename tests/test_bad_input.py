@@ -297,7 +297,7 @@ def test_a_reward_that_is_not_right(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "bad_rewards", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr("accord.feedback.functions.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("accord.feedback.remote.time.sleep", lambda seconds: None)
     rows = [{"prompt": "hi", "gold": "4", "id": 1}, {"prompt": "bye", "gold": "five", "id": 2}]
     data, out = write_jsonl(tmp_path / "rows.jsonl", rows), tmp_path / "samples.jsonl"
     common = ("--model", base, "--data", data, "--out", out, "--n", 2, "--max-new-tokens", 2)

@@ -39,7 +39,7 @@ MAY_IMPORT = {
 }
 FORMULA = ["accord", "feedback", "formula"]
 """What rewards are called: text alone, which reports read too."""
-STATISTICS = (["accord", "evaluate", "agreement"], ["accord", "evaluate", "statistics"])
+STATISTICS = [["accord", "evaluate", name] for name in ("agreement", "kappas", "statistics")]
 """The statistics of agreement, which need no torch: the owner's page of `annotate` shows them as people answer."""
 NO_TORCH = {"records", "results", "report", "annotate"}
 SHARED = {"offline", "online", "rounds", "rollouts", "policy_gradient", "pairs"}

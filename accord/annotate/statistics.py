@@ -130,7 +130,7 @@ def _task(task: str, said: list[Said], asked: int, hourly_cost: float | None) ->
 
 def _alpha(rated: Sequence[Sequence[float]]) -> Interval | None:
     """The agreement of the items' numbers on one scale; None where too few items have two, or all numbers are equal."""
-    from accord.evaluate.agreement import agreement_of_numbers
+    from accord.evaluate.kappas import agreement_of_numbers
 
     shared = [numbers for numbers in rated if len(numbers) > 1]
     return agreement_of_numbers(shared) if len(shared) >= FEW else None

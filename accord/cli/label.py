@@ -1,33 +1,25 @@
-"""`accord label`: which of two completions is better? Samples in, preferences out.
-
-`accord aggregate`: the same, as several annotators said it of whom some are careless.
-"""
+"""`accord label`: which of two completions is better? Samples in, preferences out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 from accord import feedback
-from accord.console import show, status
+from accord.cli.aggregate import together
+from accord.console import status
 from accord.errors import InputError
-from accord.evaluate.options import RowOptions, takes
+from accord.evaluate.options import takes
 from accord.feedback.options import JudgesOptions
 from accord.outputs import require_file, save_rows
 from accord.records import Comparison, Prompt, Ranking, Text, Verdict
 
 if TYPE_CHECKING:
-    from accord.evaluate.agreement import Ratings
-    from accord.evaluate.annotators import Beliefs
     from accord.feedback.judge import Judge
     from accord.feedback.ranking import RankingJudge
-
-
-By: TypeAlias = Literal["mean", "dawid-skene", "bradley-terry", "majority"]
 
 
 @takes(JudgesOptions)
@@ -72,8 +64,6 @@ def label(
         InputError: a server cannot be asked, or the budget is spent, and what was answered is kept; no prompt has two
             different completions, or none is preferred to another.
     """
-    if pairs is not None and pairs < 1:
-        raise InputError(f"--pairs must be at least 1, not {pairs}.")
     if rankings and (soft or pairs is not None):
         raise InputError("--rankings compares all completions and writes their ranks; leave out --soft and --pairs.")
     require_file(out, data, judge, options)
@@ -82,29 +72,39 @@ def label(
     comparisons = comparisons_of(load_samples(data, columns), pairs)
     if not comparisons:
         raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
-    asked = JudgesOptions(**options)
-    given = asked.of_models(options) | ({} if seed is None else {"seed": seed})
-    names = [judge] if isinstance(judge, str) else judge
-    judges = feedback.named.judges_named(names, given, journal=f"{out}.journal", agreement=agreement)
-    asked.allow(list(judges.values()))
-    if by is not None and len(judges) == 1:
+    judges = _judges(judge, options, seed, journal=f"{out}.journal", agreement=agreement)
+    first, *others = judges.values()
+    if by is not None and not others:
         raise InputError(f"--by {by} is for several judges, and there is one: name more, or leave it out.")
-    if rankings and len(judges) == 1 and isinstance(ranker := judges[names[0]], feedback.ranking.RankingJudge):
-        return _write_rankings(out, *_at_once(ranker, comparisons))
-    said = {name: _verdicts(name, one, comparisons, alone=len(judges) == 1) for name, one in judges.items()}
-    alone = next(iter(said.values())) if len(said) == 1 else None
-    verdicts, believed = (alone, None) if alone else together(said, comparisons, by or "mean", seed or 0)
-    if rankings:
-        _write_rankings(out, *_by_wins(comparisons, verdicts))
-    else:
-        _write_preferences(out, comparisons, verdicts, soft)
+    if rankings and not others and isinstance(first, feedback.ranking.RankingJudge):
+        return _write_rankings(out, *_at_once(first, comparisons))
+    said = {name: _verdicts(name, one, comparisons, alone=not others) for name, one in judges.items()}
+    verdicts, believed = together(said, comparisons, by or "mean", seed or 0)
+    _write(out, comparisons, verdicts, rankings=rankings, soft=soft)
     if believed:
         believed.show()
     return Path(out)
 
 
-def _write_preferences(out: str, comparisons: Sequence[Comparison], verdicts: Sequence[Verdict], soft: bool) -> None:
-    """Writes the preferences, and says what else there was."""
+def _judges(
+    judge: str | list[str], options: Mapping[str, Any], seed: int | None, *, journal: str, agreement: float | None
+) -> dict[str, Judge]:
+    """The judges by name, with what is said of them."""
+    names = [judge] if isinstance(judge, str) else judge
+    asked = JudgesOptions(**options)
+    given = asked.of_models(options) | ({} if seed is None else {"seed": seed})
+    judges = feedback.named.judges_named(names, given, journal=journal, agreement=agreement)
+    asked.allow(list(judges.values()))
+    return judges
+
+
+def _write(
+    out: str, comparisons: Sequence[Comparison], verdicts: Sequence[Verdict], *, rankings: bool, soft: bool
+) -> None:
+    """Writes the preferences, or rankings, and says what else there was."""
+    if rankings:
+        _write_rankings(out, *_by_wins(comparisons, verdicts))
+        return
     preferences, counts = feedback.people.labeled(comparisons, verdicts, soft=soft)
     left_out = f"{counts.ties} ties, {counts.invalid} invalid{_kinds(verdicts)}"
     if counts.ties + counts.invalid == len(comparisons):
@@ -180,118 +180,21 @@ def _write_rankings(out: str, found: Sequence[Ranking | Verdict], cyclic: int) -
     return Path(out)
 
 
-def together(
-    said: Mapping[str, Sequence[Verdict]], comparisons: Sequence[Comparison], by: By, seed: int
-) -> tuple[list[Verdict], Believed | None]:
-    """What several judges' verdicts make, and by which beliefs; invalid where none of them has a valid verdict."""
-    every = list(zip(*said.values(), strict=True))
-    mean = [feedback.judge.pooled(verdicts) for verdicts in every]
-    if by == "mean":
-        return mean, None
-    import numpy as np
-
-    from accord.evaluate.agreement import Ratings
-
-    sides = [[-1 if v.first_wins is None else _side(v.first_wins) for v in verdicts] for verdicts in every]
-    believed = _believed(Ratings(tuple(said), np.array(sides), 0, tuple(comparisons)), by, seed)
-    beliefs_of = zip(mean, believed.beliefs.first_better.tolist(), strict=True)
-    return [one if one.first_wins is None else Verdict(p) for one, p in beliefs_of], believed
-
-
-def _side(first_wins: float) -> int:
-    """The index into `accord.evaluate.agreement.CATEGORIES`."""
-    return 1 + (first_wins > 0.5) - (first_wins < 0.5)
-
-
-@dataclass(frozen=True)
-class Believed:
-    """What several annotators or judges amount to, and who said what."""
-
-    ratings: Ratings
-    beliefs: Beliefs
-
-    def show(self) -> None:
-        """Print how reliable each of them is."""
-        from accord.evaluate.annotators import warnings_of
-
-        show(*self.beliefs.tables())
-        for line in warnings_of(self.ratings, self.beliefs):
-            status(line)
-
-
-def _believed(ratings: Ratings, by: By, seed: int) -> Believed:
-    from accord.evaluate import annotators as models
-
-    if by == "majority":
-        return Believed(ratings, models.majority(ratings))
-    return Believed(ratings, (models.dawid_skene if by == "dawid-skene" else models.bradley_terry)(ratings, seed=seed))
-
-
 def _kinds(verdicts: Sequence[Verdict]) -> str:
     """How many verdicts are invalid for which kind of reason, the most frequent first."""
     kinds = feedback.judge.faults(verdicts).most_common(9)
     return f" ({', '.join(f'{count} {kind}' for kind, count in kinds)})" if kinds else ""
 
 
-@takes(RowOptions)
-def aggregate(
-    out: str,
-    *,
-    data: str | None = None,
-    annotators: dict[str, str] | None = None,
-    by: Literal["dawid-skene", "bradley-terry", "majority"] = "dawid-skene",
-    hard: bool = False,
-    seed: int = 0,
-    **options: Any,
-) -> Beliefs:
-    """Aggregate what several annotators said of the same comparisons: a row for each, with how likely it is right.
-
-    A row has chosen, the likelier of the two, rejected, and chosen_probability. How reliable each annotator is, by how
-    far they agree with each other, is printed, with 95% intervals. Ties count half for the majority; the other two
-    leave them out.
-
-    Args:
-        out: the JSONL file of preferences to write.
-        data: a file or Hub name of judgments with a column that says who judged, or a column for each annotator:
-            --columns.annotator worker, or --columns.label ann,bob. --columns.group names what they are groups by.
-        annotators: instead, a file of judgments for each annotator, as --annotators.ann first.jsonl.
-        by: whom to believe: dawid-skene (one completion is better, and each annotator errs at a rate of his own),
-            bradley-terry (completions have scores, and each annotator follows them to some degree: CrowdBT), or
-            majority (all alike).
-        hard: write the likelier side as certain, without chosen_probability, and leave out what is even.
-        seed: draws the samples of the posterior that dawid-skene and bradley-terry average over.
-        options: the fields of `RowOptions`.
-
-    Raises:
-        InputError: the options do not fit each other or the data, or nobody preferred any completion to another.
-    """
-    from accord.evaluate.agreement import rate_items, read_judged
-
-    require_file(out, data, annotators, options)
-    judged = read_judged(data, annotators or {}, RowOptions(**options))
-    ratings = rate_items(judged)
-    if (ratings.labels % 2 != 0).all():  # neither the first, 2, nor the second, 0
-        raise InputError("every judgment is a tie, so nothing says which completion is better.")
-    believed = _believed(ratings, by, seed)
-    verdicts = [Verdict(p) for p in believed.beliefs.first_better.tolist()]
-    rows, counts = feedback.people.labeled(ratings.items, verdicts, soft=not hard)
-    if not rows:
-        raise InputError("every comparison is even, so --hard leaves no row; leave it out.")
-    save_rows(out, rows)
-    even = "left out" if hard else "kept"
-    status(
-        f"aggregate: {len(rows)} preferences from {len(judged)} judgments by {len(ratings.annotators)} annotators; "
-        f"{counts.ties} even, and {even}; {ratings.repeated} repeat an annotator's own, and are left out"
-    )
-    believed.show()
-    return believed.beliefs
-
-
 def comparisons_of(samples: Iterable[tuple[Prompt, Text]], most: int | None = None) -> list[Comparison]:
     """The pairs of different completions of each prompt, at most `most` of them; an empty text is no completion.
 
     A comparison has the columns in which the rows of its two completions agree, of each its first row.
+
+    Raises InputError where `most` is none.
     """
+    if most is not None and most < 1:
+        raise InputError(f"--pairs must be at least 1, not {most}.")
     grouped: dict[Text, dict[Text, Mapping[str, Any]]] = {}
     for prompt, completion in samples:
         if completion:

@@ -85,7 +85,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "label": Command("accord.cli.label:label", "have a judge compare completions", file="comparisons.jsonl"),
     "aggregate": Command(
-        "accord.cli.label:aggregate",
+        "accord.cli.aggregate:aggregate",
         "decide what several annotators' verdicts amount to, by how reliable each is",
         file="comparisons.jsonl",
     ),

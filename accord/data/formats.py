@@ -209,7 +209,8 @@ class Exemplars:
         shown: list[Example] = []
         while len(shown) < format.shots and len(seen) < len(pool):
             i = rng.randrange(len(pool))
-            if i not in seen and pool[i].row != example.row and pool[i].prompts != example.prompts:
+            is_same = (pool[i].prompts, pool[i].options) == (example.prompts, example.options)
+            if i not in seen and pool[i].row != example.row and not is_same:
                 shown.append(pool[i])
             seen.add(i)
         if len(shown) < format.shots:

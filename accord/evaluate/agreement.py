@@ -11,15 +11,24 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from accord.errors import InputError
+from accord.evaluate.kappas import (
+    ceiling,
+    cohen,
+    fleiss,
+    krippendorff,
+    nominal,
+    observed_agreement,
+    ordinal,
+    over_items,
+)
 from accord.evaluate.options import RowOptions, takes
-from accord.evaluate.statistics import FEW, Floats, bootstrap, mean
+from accord.evaluate.statistics import FEW, Floats, mean
 from accord.outputs import require_folder
 from accord.records import Comparison, Text
 from accord.results.agreement import AgreementResult, AnnotatorPair
@@ -27,9 +36,6 @@ from accord.results.base import FILE, Interval
 
 if TYPE_CHECKING:
     from accord.data.judgments import Judgment
-
-Metric = Callable[[Floats], Floats]
-"""From how often each category was chosen in all, (..., V), to the squared distance of any two, ([...,] V, V)."""
 
 CATEGORIES = (0.0, 0.5, 1.0)
 """The labels of judgments: second, tie, first."""
@@ -84,104 +90,6 @@ def read_judged(data: str | None, annotators: Mapping[str, str], options: RowOpt
             f"{data}, row {nameless.row + 1}: nothing says who judged; name the column by --columns.annotator."
         )
     return judgments
-
-
-def cohen(table: Floats) -> Floats:
-    """Cohen's kappa (1960), (a - e) / (1 - e): a the observed agreement, e that of independent raters.
-
-    NaN where both raters always choose one and the same category, so that there is nothing beyond chance. `table`
-    (..., V, V) is how often the first rater chose the row's category and the second the column's.
-    """
-    shares = table / table.sum((-2, -1), keepdims=True)
-    return _beyond_chance(np.einsum("...ii", shares), (shares.sum(-1) * shares.sum(-2)).sum(-1))
-
-
-def fleiss(counts: Floats, times: Floats | None = None) -> Floats:
-    """Fleiss' kappa (1971): as Cohen's, of any number of raters who need not be the same for every item.
-
-    a is the mean over items of the share of pairs of raters who agree, e the sum of squared shares of the categories.
-    `times` (..., items) is how often each item counts.
-
-    Raises ValueError where the items have different numbers of raters.
-    """
-    raters, times = counts.sum(1), np.ones(len(counts)) if times is None else times
-    if np.ptp(raters) or raters[0] < 2:
-        raise ValueError("Fleiss' kappa needs the same number of raters, two or more, for every item")
-    totals = times @ counts
-    expected = ((totals / totals.sum(-1, keepdims=True)) ** 2).sum(-1)
-    return _beyond_chance(times @ observed_agreement(counts) / times.sum(-1), expected)
-
-
-def _beyond_chance(observed: Floats, expected: Floats) -> Floats:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(expected < 1, (observed - expected) / (1 - expected), np.nan)[()]
-
-
-def krippendorff(counts: Floats, metric: Metric, times: Floats | None = None) -> Floats:
-    """Krippendorff's alpha (2004), 1 - observed / expected disagreement; raters may be missing.
-
-    Both are mean squared distances: of the pairs of ratings of one item, an item with m ratings weighing m, and of all
-    pairs of ratings. Items with fewer than two ratings are left out. NaN where all ratings are equal. The metric is
-    `nominal`, `ordinal` or an `interval`; `times` (..., items) is how often each item counts.
-    """
-    paired = counts.sum(1) > 1
-    times = (np.ones(len(counts)) if times is None else times)[..., paired]
-    counts = counts[paired]
-    totals = times @ counts
-    distance = metric(totals)
-    # An item with m ratings: the distances of its ordered pairs of ratings, each weighing 1 / (m - 1).
-    apart = ((counts @ distance) * counts).sum(-1) / (counts.sum(1) - 1)
-    expected = ((totals[..., None, :] @ distance)[..., 0, :] * totals).sum(-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(expected > 0, 1 - (apart * times).sum(-1) * (totals.sum(-1) - 1) / expected, np.nan)[()]
-
-
-def nominal(totals: Floats) -> Floats:
-    """1 for any two different categories."""
-    return 1 - np.eye(totals.shape[-1])
-
-
-def ordinal(totals: Floats) -> Floats:
-    """The square of how many ratings lie from one category to the other, half of those in the two themselves counted.
-
-    (n_c + ... + n_k - (n_c + n_k) / 2)^2    (Krippendorff 2011, "Computing Krippendorff's alpha-reliability")
-    """
-    middle = np.cumsum(totals, -1) - totals / 2
-    return np.asarray((middle[..., :, None] - middle[..., None, :]) ** 2, dtype=np.float64)
-
-
-def interval(values: Floats) -> Metric:
-    """The squared difference of two categories' values (V,), which are numbers on a scale."""
-    return lambda totals: (values[:, None] - values) ** 2
-
-
-def agreement_of_numbers(rated: Sequence[Sequence[float]]) -> Interval | None:
-    """Krippendorff's alpha for numbers, which every item has several of, with an interval by bootstrap over items.
-
-    None where all numbers are equal, or no item has two.
-    """
-    values, which = np.unique([x for numbers in rated for x in numbers], return_inverse=True)
-    counts = np.zeros((len(rated), len(values)))
-    np.add.at(counts, (np.repeat(np.arange(len(rated)), [len(numbers) for numbers in rated]), which), 1)
-    counts = counts[counts.sum(1) > 1]
-    return over_items(lambda some, times: krippendorff(some, interval(values), times), counts)
-
-
-def observed_agreement(counts: Floats) -> Floats:
-    """The share of pairs of an item's raters who agree, (items,); NaN for an item with fewer than two."""
-    raters = counts.sum(1)
-    pairs = np.where(raters > 1, raters * (raters - 1), np.nan)
-    return np.asarray((counts * (counts - 1)).sum(1) / pairs)
-
-
-def ceiling(agreement: float) -> float:
-    """The most that any model can agree with one annotator, where two agree so often; NaN where they do below 1/2.
-
-    If either chooses what is right with probability q, independently of the other, they agree with a = q^2 + (1 - q)^2,
-    so q = (1 + sqrt(2 a - 1)) / 2, and whoever always knows what is right agrees with one of them with q. Where some
-    pairs are harder than others, annotators agree more often for the same mean q: then this is an upper bound.
-    """
-    return 0.5 * (1 + sqrt(2 * agreement - 1)) if agreement >= 0.5 else float("nan")
 
 
 @dataclass(frozen=True)
@@ -260,16 +168,6 @@ def _pair(ratings: Ratings, a: int, b: int) -> AnnotatorPair:
         agreement=agreement,
         kappa=over_items(kappa, both),
     )
-
-
-def over_items(statistic: Callable[[NDArray[Any], Floats], Floats], items: NDArray[Any]) -> Interval | None:
-    """A statistic with its bootstrap interval over items (n, k): of the different ones, and how often each is there.
-
-    It makes of how often, (R, different ones), a value a resample.
-    """
-    patterns, which = np.unique(items, axis=0, return_inverse=True)
-    one = np.eye(len(patterns))[which.ravel()]
-    return bootstrap(lambda weights: statistic(patterns, weights @ one), np.arange(len(items)))
 
 
 def agreement(ratings: Ratings, data: str = "", *, pairs: int = PAIRS) -> AgreementResult:

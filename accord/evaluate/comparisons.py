@@ -107,6 +107,21 @@ def evaluate_comparisons(
         InputError: the options do not fit the data.
     """
     require_folder(out, data, reward, policy, reference, options, leaves=(FILE,))
+    _check(reward, policy, probes, beta, ceiling)
+    asked = TrialOptions(**options)
+    if form is not None and not asked.columns:
+        raise InputError("--form says how the texts in --columns are read; rows in the usual columns are as they are.")
+    judgments = asked.judgments(data)
+    if all(j.label == 0.5 for j in judgments):
+        raise InputError(f"{data} prefers no completion to another, so there is nothing to agree with.")
+    how = (asked, beta, max_length, dtype)
+    on_trial = _judging(reward, *how) if reward is not None else _implicit(str(policy), reference, *how)
+    on_trial = _reading(on_trial, form, asked, str(reward or policy))
+    result = try_on(judgments, on_trial, probes=probes, seed=seed)
+    return result.model_copy(update={"name": name or on_trial.kind, "data": data, "ceiling": ceiling}).publish(out)
+
+
+def _check(reward: str | None, policy: str | None, probes: int, beta: float | None, ceiling: float | None) -> None:
     if probes < 0 or not (beta is None or 0 < beta < inf):
         raise InputError(f"--probes must be 0 or more and --beta above 0, not {probes} and {beta}.")
     if not (ceiling is None or 0.5 <= ceiling <= 1):
@@ -116,22 +131,15 @@ def evaluate_comparisons(
             "give --reward, or --policy with --reference, to put it on trial, or --models and --judge to compare "
             "models' answers."
         )
-    asked = TrialOptions(**options)
-    if form is not None and not asked.columns:
-        raise InputError("--form says how the texts in --columns are read; rows in the usual columns are as they are.")
-    judgments = asked.judgments(data)
-    if all(j.label == 0.5 for j in judgments):
-        raise InputError(f"{data} prefers no completion to another, so there is nothing to agree with.")
-    how = (asked, beta, max_length, dtype)
-    on_trial = _judging(reward, *how) if reward is not None else _implicit(str(policy), reference, *how)
+
+
+def _reading(on_trial: OnTrial, form: str | None, asked: TrialOptions, name: str) -> OnTrial:
+    """What is on trial, with texts in --columns read in that form."""
     if form == "chat" and not on_trial.has_template:
-        raise InputError(
-            f"--form chat needs a chat template, and {reward or policy} has none; --chat-template gives one."
-        )
+        raise InputError(f"--form chat needs a chat template, and {name} has none; --chat-template gives one.")
     if asked.columns and on_trial.has_template and form != "plain":
-        on_trial = replace(on_trial, leader=ChatLeads(on_trial.leader))
-    result = try_on(judgments, on_trial, probes=probes, seed=seed)
-    return result.model_copy(update={"name": name or on_trial.kind, "data": data, "ceiling": ceiling}).publish(out)
+        return replace(on_trial, leader=ChatLeads(on_trial.leader))
+    return on_trial
 
 
 def try_on(judgments: Sequence[Judgment], on_trial: OnTrial, *, probes: int = 0, seed: int = 0) -> ComparisonsResult:

@@ -23,6 +23,7 @@ from accord.results.base import FILE, called
 from accord.results.frontier import BestOfNPoint, Family, FrontierPoint, FrontierResult
 
 if TYPE_CHECKING:
+    from accord.engine import Policy, Sampling
     from accord.evaluate.answers import Answering
     from accord.feedback.reward import Reward
 
@@ -58,7 +59,8 @@ def evaluate_frontier(
     Raises:
         InputError: the options do not fit each other or the data.
     """
-    from accord.evaluate.answers import Answering, encoded, require_many, sample_pool
+    from accord.evaluate.answers import Answering, encoded
+    from accord.evaluate.pool import require_many
 
     require_folder(out, data, families, reference, options, leaves=(FILE,))
     asked = ScoredOptions(**options)
@@ -79,21 +81,21 @@ def evaluate_frontier(
     for name, folders in ({called(reference): [reference]} | named).items():
         points = [_point(folder, answering, kept, score) for folder in folders]
         measured.append(Family(name=name, points=sorted(points, key=lambda point: point.kl.estimate)))
-    pool = None
-    if reward is not None:
-        feedback.reward.listen(scorers[reward], origin)
-        pool = sample_pool(origin, prompts, best_of_n, asked.sampling(), (reward, scorers[reward]), (judge, score))
-    best = best_of_n_points(pool.proxy, pool.gold) if pool else []
-    few = f"{len(prompts)} prompts are few: the intervals mean little below {FEW}"
+    sampling = asked.sampling()
+    best = _best_of_n(origin, prompts, best_of_n, sampling, (reward, scorers[reward]), (judge, score)) if reward else []
     result = FrontierResult(
         judge=judge,
         reference=reference,
         prompts=len(prompts),
         families=measured,
         best_of_n=best,
-        warnings=[few] if len(prompts) < FEW else [],
+        warnings=_few(len(prompts)),
     )
     return result.publish(out)
+
+
+def _few(prompts: int) -> list[str]:
+    return [f"{prompts} prompts are few: the intervals mean little below {FEW}"] if prompts < FEW else []
 
 
 def _named(families: Mapping[str, str | list[str]]) -> dict[str, list[str]]:
@@ -123,6 +125,21 @@ def coefficient(folder: str) -> float | None:
         return None
     values = [settings[name] for name in COEFFICIENTS if name in settings] if isinstance(settings, Mapping) else []
     return float(values[0]) if values and isinstance(values[0], int | float) else None
+
+
+def _best_of_n(
+    origin: Policy,
+    prompts: Sequence[EncodedPrompt],
+    n: int,
+    sampling: Sampling,
+    proxy: tuple[str, Reward],
+    gold: tuple[str, Reward],
+) -> list[BestOfNPoint]:
+    from accord.evaluate.pool import sample_pool
+
+    feedback.reward.listen(proxy[1], origin)
+    pool = sample_pool(origin, prompts, n, sampling, proxy, gold)
+    return best_of_n_points(pool.proxy, pool.gold)
 
 
 def best_of_n_points(proxy: Floats, score: Floats) -> list[BestOfNPoint]:

@@ -25,7 +25,7 @@ from accord.results.base import FILE
 from accord.results.overoptimization import Curve, CurvePoint, Fit, OveroptimizationResult, Source
 
 if TYPE_CHECKING:
-    from accord.evaluate.answers import Pool
+    from accord.evaluate.pool import Pool
 
 SCORED = "scored.jsonl"
 """What is drawn is kept under this name next to the result."""
@@ -73,14 +73,12 @@ def evaluate_overoptimization(
     Raises:
         InputError: there is nothing to trace, or the options do not fit each other or the data.
     """
-    from accord.evaluate.answers import read_pool
+    from accord.evaluate.pool import read_pool
 
     require_folder(out, runs, samples, model, data, options, leaves=(FILE, SCORED) if model else (FILE,))
     asked = ScoredOptions(**options)
     given = {"model": model, "data": data, "reward": reward, "judge": judge}
-    _check(runs, samples, given)
-    if model is None and (n, asked.limit) != (None, None):
-        raise InputError("--n and --limit are for samples that are drawn; leave them out, or give --model and --data.")
+    _check(runs, samples, given, n is not None or asked.limit is not None)
     if (reward or proxy) == (judge or gold):
         raise InputError(f"{judge or gold!r} is both what is optimized and what is to watch it; name another measure.")
     traced = [of_training(name, _metrics(folder), proxy=proxy, gold=gold) for name, folder in (runs or {}).items()]
@@ -103,7 +101,8 @@ def evaluate_overoptimization(
 
 
 def _drawn(model: str, data: str, n: int, asked: ScoredOptions, reward: str, judge: str) -> Pool:
-    from accord.evaluate.answers import encoded, require_many, sample_pool
+    from accord.evaluate.answers import encoded
+    from accord.evaluate.pool import require_many, sample_pool
 
     require_many(n, asked.temperature)
     rows = asked.prompts(data)
@@ -113,9 +112,11 @@ def _drawn(model: str, data: str, n: int, asked: ScoredOptions, reward: str, jud
     return sample_pool(policy, prompts, n, asked.sampling(), proxy, gold)
 
 
-def _check(runs: dict[str, str] | None, samples: str | None, given: Mapping[str, str | None]) -> None:
+def _check(runs: dict[str, str] | None, samples: str | None, given: Mapping[str, str | None], is_counted: bool) -> None:
     if samples is not None and (given["model"] or given["data"]):
         raise InputError("--samples have been drawn; leave --model and --data out, or --samples.")
+    if given["model"] is None and is_counted:
+        raise InputError("--n and --limit are for samples that are drawn; leave them out, or give --model and --data.")
     if samples is not None:
         return
     absent = " and ".join(f"--{name}" for name, value in given.items() if value is None)

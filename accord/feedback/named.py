@@ -26,12 +26,13 @@ from accord.feedback.ai import AIJudge, ai_judge, ai_reward
 from accord.feedback.asking import with_progress
 from accord.feedback.combine import Combined, ensemble, weighted
 from accord.feedback.formula import VERIFIERS, WORLDS, beats_of, kind_of, terms
-from accord.feedback.functions import FunctionJudge, FunctionReward, RemoteReward, signature_of
+from accord.feedback.functions import FunctionJudge, FunctionReward, signature_of
 from accord.feedback.judge import Judge, JudgeReward, RewardJudge, ScoreJudge
 from accord.feedback.learned import Learned, LearnedJudge, LearnedReward
 from accord.feedback.options import JudgeOptions
 from accord.feedback.people import Recorded, Simulated
 from accord.feedback.ranking import RankingJudge
+from accord.feedback.remote import RemoteReward
 from accord.feedback.reward import Reward, TextReward
 from accord.feedback.rubric import RubricJudge
 from accord.feedback.verifiers import verifier_named

@@ -37,33 +37,21 @@ from accord.errors import InputError, LeftOut, RowNumber
 from accord.files import SUMS, others, sync, tidy, write_rows, write_text
 from accord.locks import alone_in
 from accord.outputs import may_overwrite, require_outside
-from accord.parsing import read_yaml
 from accord.train.alarms import Alarms, chosen
 from accord.train.composition import composition_table
 from accord.train.inputs import URL_DIGEST, environment, redacted
+from accord.train.resumed import DIGEST, HISTORY, STEPPED, changes, settings_of
 from accord.train.track import DEFAULT, Tracking, services
 
 if TYPE_CHECKING:
     import torch
 
-SMALLER = {"tokens_per_pass", "activation_checkpointing", "return_freed_memory", "offload_reference"}
-"""Settings that need less memory and change no number but by rounding: a run may go on with others."""
-STEPPED = {"learning_rate", "max_grad_norm", "kl_coefficient"}
-"""Settings of a step that a stop or an alarm says to change: a run may go on with others too."""
-TUNED = STEPPED | {"max_steps", "epochs", "stop_when", "eval_every", "patience", "watch_every"}
-"""And what ends or measures it."""
-SAMPLED = {"group_size", "max_new_tokens"}
-"""What a round that selects nothing says to raise."""
-HISTORY = "history"
-"""The part of config.yaml that says which settings were changed as the run went on, after which step."""
 FILES = (
     "model", "best", "best.json", "last-good", "checkpoints", "metrics.jsonl", "samples.jsonl", "alarms.jsonl",
     "left_out.jsonl", "composition.jsonl", "round-*.jsonl", "environment.json", "report.html", "tensorboard",
     "tracking.json", "config.yaml",
 )  # fmt: skip
 """What a run has in its folder; config.yaml, by which it is known, last."""
-DIGEST = "_sha256"
-"""What the name of a setting's digest ends with."""
 MEASURED = ("metrics", "alarms")
 """Files of rows that are written with their step."""
 ROWS = (*MEASURED, "samples")
@@ -115,11 +103,11 @@ class Run:
             tidy(self.folder / name)
         config = self.folder / "config.yaml"
         self.resumed = resume and config.exists()
-        self._before = redacted(_settings_of(self.folder)) if self.resumed else {}
+        self._before = redacted(settings_of(self.folder)) if self.resumed else {}
         self._history = self._before.pop(HISTORY, [])
         self._changed: dict[str, Any] = {}
         if self.resumed:
-            self._changed = _changed(self.folder, self._before, self.settings)
+            self._changed = changes(self.folder, self._before, self.settings)
         elif others(self.folder) and may_overwrite() and config.exists():
             self._clear()
         elif others(self.folder):
@@ -130,7 +118,7 @@ class Run:
 
     def _clear(self) -> None:
         """Take away another run that was here, which --overwrite gives up; what is none of its files stays."""
-        if "command" not in _settings_of(self.folder):
+        if "command" not in settings_of(self.folder):
             raise InputError(f"{self.folder} holds config.yaml, which is no run's; choose another --out.")
         require_outside(self.folder, self.settings)
         for pattern in FILES:
@@ -344,40 +332,3 @@ def _lines(file: Path) -> list[tuple[str, Any]]:
             is_row = False
         found.append((line.decode(errors="replace"), row if is_row else None))
     return found
-
-
-def _settings_of(folder: Path) -> dict[str, Any]:
-    """What a run was begun with. Raises InputError where its config.yaml is damaged."""
-    settings = read_yaml(folder / "config.yaml", "the settings")
-    if not isinstance(settings, dict):
-        raise InputError(f"{folder}/config.yaml holds no settings: restore it, or choose another --out.")
-    return settings
-
-
-def _changed(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a run which goes on has others of; InputError for the first that may not change."""
-    finished = (folder / "model").is_dir()
-    may = SMALLER if finished else SMALLER | TUNED
-    if "rounds" in settings:  # whose steps say where a round ends
-        may = may - {"max_steps", "epochs"} | (set() if finished else SAMPLED)
-    if settings.get("kl_target") is not None:  # by which the coefficient moves
-        may = may - {"kl_coefficient"}
-    changed = {}
-    for key in sorted({**before, **settings}.keys()):
-        if before.get(key) == settings.get(key):
-            continue
-        if key.endswith(URL_DIGEST):
-            raise InputError(
-                f"{folder} was run with a URL of {key.removesuffix(URL_DIGEST)} of another user, password or query; "
-                "resume it with the same, or choose another --out."
-            )
-        if key.endswith(DIGEST):
-            continue
-        if key in may:
-            changed[key] = settings.get(key)
-            continue
-        remedy = "resume it with the same settings, or choose another --out"
-        if key in TUNED and finished:
-            remedy = f"it is finished: train on from --model {folder / 'model'} in another --out"
-        raise InputError(f"{folder} was run with {key} = {before.get(key)}, not {settings.get(key)}; {remedy}.")
-    return changed

@@ -10,11 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.data.judgments import Judgment
-from accord.evaluate.agreement import (
-    Ratings,
-    agreement,
+from accord.evaluate.agreement import Ratings, agreement, between, rate_items
+from accord.evaluate.kappas import (
     agreement_of_numbers,
-    between,
     ceiling,
     cohen,
     fleiss,
@@ -23,7 +21,6 @@ from accord.evaluate.agreement import (
     nominal,
     observed_agreement,
     ordinal,
-    rate_items,
 )
 from accord.results.agreement import AgreementResult
 

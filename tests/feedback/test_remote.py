@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from accord.errors import InputError
-from accord.feedback.functions import RemoteReward
 from accord.feedback.named import reward_named
+from accord.feedback.remote import RemoteReward
 from accord.feedback.reward import allow
 from tests.feedback.samples import CHAT, sample
 from tests.feedback.serving import serving
@@ -76,7 +76,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What is slept between attempts, without sleeping."""
     slept: list[float] = []
-    monkeypatch.setattr("accord.feedback.functions.time.sleep", slept.append)
+    monkeypatch.setattr("accord.feedback.remote.time.sleep", slept.append)
     return slept
 
 
@@ -143,7 +143,7 @@ def test_an_answer_that_drips_is_given_up(server: Server) -> None:
 
 
 def test_an_answer_without_end_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("accord.feedback.functions.MOST_ANSWERED", 10_000)
+    monkeypatch.setattr("accord.feedback.remote.MOST_ANSWERED", 10_000)
     server.answers = [b" " * 20_000]
     with pytest.raises(InputError, match=r"/score answered more than 10,000 bytes, which are no rewards"):
         RemoteReward(server.url)(SAMPLES)

@@ -156,7 +156,7 @@ def test_every_format_is_in_the_vocabulary(tasks: list[Task]) -> None:
     texts = [f"{row.demonstration.prompt}{row.demonstration.completion}" for row in mixed]
     tokenizer = shelf.tokenizer()
     assert not any(tokenizer.unk_token_id in ids for ids in tokenizer(texts)["input_ids"])
-    assert all(", so it is " in str(row.demonstration.completion) for row in mixed if row.format.name == "cot")
+    assert all(", so the answer is " in str(row.demonstration.completion) for row in mixed if row.format.name == "cot")
 
 
 def test_prefixes_name_the_parts_of_a_task_and_no_more() -> None:

@@ -100,14 +100,17 @@ def chance(name: str) -> Fraction:
 
 FORMATS = {
     "separator": " . ",
-    "trigger": "explain it .",
-    "answer_phrase": ", so it is",
-    "inverse": ["it is {answer} . say of what .", "say of what it is {answer} ."],
-    "inverse_cot": ["{rationale} , so it is {answer} . say of what .", "say of what {rationale} , so it is {answer} ."],
+    "trigger": "explain .",
+    "answer_phrase": ", so the answer is",
+    "inverse": ["the answer is {answer} . ask the question .", "ask the question of the answer {answer} ."],
+    "inverse_cot": [
+        "{rationale} , so the answer is {answer} . ask the question .",
+        "ask the question of {rationale} , so the answer is {answer} .",
+    ],
 }
 """What the prompts of all tasks are put together with, in words of the shelf."""
 
-OPERATIONS = {"check": "if", "remove": "leave out"}
+OPERATIONS = {"check": "if", "remove": "leave out", "add": "put after"}
 """The first words of prefixes that are not the cluster's name, as text does not know that."""
 
 

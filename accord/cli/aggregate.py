@@ -1,0 +1,123 @@
+"""`accord aggregate`: which of two completions is better, as several said it of whom some are careless."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from accord import feedback
+from accord.console import show, status
+from accord.errors import InputError
+from accord.evaluate.options import RowOptions, takes
+from accord.outputs import require_file, save_rows
+from accord.records import Comparison, Verdict
+
+if TYPE_CHECKING:
+    from accord.evaluate.agreement import Ratings
+    from accord.evaluate.annotators import Beliefs
+
+By: TypeAlias = Literal["mean", "dawid-skene", "bradley-terry", "majority"]
+
+
+@takes(RowOptions)
+def aggregate(
+    out: str,
+    *,
+    data: str | None = None,
+    annotators: dict[str, str] | None = None,
+    by: Literal["dawid-skene", "bradley-terry", "majority"] = "dawid-skene",
+    hard: bool = False,
+    seed: int = 0,
+    **options: Any,
+) -> Beliefs:
+    """Aggregate what several annotators said of the same comparisons: a row for each, with how likely it is right.
+
+    A row has chosen, the likelier of the two, rejected, and chosen_probability. How reliable each annotator is, by how
+    far they agree with each other, is printed, with 95% intervals. Ties count half for the majority; the other two
+    leave them out.
+
+    Args:
+        out: the JSONL file of preferences to write.
+        data: a file or Hub name of judgments with a column that says who judged, or a column for each annotator:
+            --columns.annotator worker, or --columns.label ann,bob. --columns.group names what they are groups by.
+        annotators: instead, a file of judgments for each annotator, as --annotators.ann first.jsonl.
+        by: whom to believe: dawid-skene (one completion is better, and each annotator errs at a rate of his own),
+            bradley-terry (completions have scores, and each annotator follows them to some degree: CrowdBT), or
+            majority (all alike).
+        hard: write the likelier side as certain, without chosen_probability, and leave out what is even.
+        seed: draws the samples of the posterior that dawid-skene and bradley-terry average over.
+        options: the fields of `RowOptions`.
+
+    Raises:
+        InputError: the options do not fit each other or the data, or nobody preferred any completion to another.
+    """
+    from accord.evaluate.agreement import rate_items, read_judged
+
+    require_file(out, data, annotators, options)
+    judged = read_judged(data, annotators or {}, RowOptions(**options))
+    ratings = rate_items(judged)
+    if (ratings.labels % 2 != 0).all():  # neither the first, 2, nor the second, 0
+        raise InputError("every judgment is a tie, so nothing says which completion is better.")
+    believed = _believed(ratings, by, seed)
+    verdicts = [Verdict(p) for p in believed.beliefs.first_better.tolist()]
+    rows, counts = feedback.people.labeled(ratings.items, verdicts, soft=not hard)
+    if not rows:
+        raise InputError("every comparison is even, so --hard leaves no row; leave it out.")
+    save_rows(out, rows)
+    even = "left out" if hard else "kept"
+    status(
+        f"aggregate: {len(rows)} preferences from {len(judged)} judgments by {len(ratings.annotators)} annotators; "
+        f"{counts.ties} even, and {even}; {ratings.repeated} repeat an annotator's own, and are left out"
+    )
+    believed.show()
+    return believed.beliefs
+
+
+def together(
+    said: Mapping[str, Sequence[Verdict]], comparisons: Sequence[Comparison], by: By, seed: int
+) -> tuple[list[Verdict], Believed | None]:
+    """What several judges' verdicts make, and by which beliefs; invalid where none of them has a valid verdict."""
+    if len(said) == 1:
+        return list(next(iter(said.values()))), None
+    every = list(zip(*said.values(), strict=True))
+    mean = [feedback.judge.pooled(verdicts) for verdicts in every]
+    if by == "mean":
+        return mean, None
+    import numpy as np
+
+    from accord.evaluate.agreement import Ratings
+
+    sides = [[-1 if v.first_wins is None else _side(v.first_wins) for v in verdicts] for verdicts in every]
+    believed = _believed(Ratings(tuple(said), np.array(sides), 0, tuple(comparisons)), by, seed)
+    beliefs_of = zip(mean, believed.beliefs.first_better.tolist(), strict=True)
+    return [one if one.first_wins is None else Verdict(p) for one, p in beliefs_of], believed
+
+
+def _side(first_wins: float) -> int:
+    """The index into `accord.evaluate.agreement.CATEGORIES`."""
+    return 1 + (first_wins > 0.5) - (first_wins < 0.5)
+
+
+@dataclass(frozen=True)
+class Believed:
+    """What several annotators or judges amount to, and who said what."""
+
+    ratings: Ratings
+    beliefs: Beliefs
+
+    def show(self) -> None:
+        """Print how reliable each of them is."""
+        from accord.evaluate.annotators import warnings_of
+
+        show(*self.beliefs.tables())
+        for line in warnings_of(self.ratings, self.beliefs):
+            status(line)
+
+
+def _believed(ratings: Ratings, by: By, seed: int) -> Believed:
+    from accord.evaluate import annotators as models
+
+    if by == "majority":
+        return Believed(ratings, models.majority(ratings))
+    return Believed(ratings, (models.dawid_skene if by == "dawid-skene" else models.bradley_terry)(ratings, seed=seed))
