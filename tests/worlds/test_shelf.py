@@ -162,15 +162,15 @@ def test_every_format_is_in_the_vocabulary(tasks: list[Task]) -> None:
 def test_prefixes_name_the_parts_of_a_task_and_no_more() -> None:
     assert len({prefix(name) for name in TASKS}) == len(TASKS)
     expected = {
-        "color-first": "color first : {things} .",
-        "kind-by-color": "kind {color} one : {things} .",
-        "check-price-by-kind": "if price {kind} {word} : {things} .",
-        "count-room": "count room {word} : {things} .",
-        "compare-kind-first-second": "compare kind first second : {things} .",
-        "choose-color-second-last": "choose color second last {word} : {things} .",
-        "remove-dearest": "leave out dearest : {things} .",
-        "replace-last": "replace last {new} : {things} .",
-        "order-first-to-end": "order with the first at the end : {things} .",
+        "color-first": "{things} : color first .",
+        "kind-by-color": "{things} : kind {color} one .",
+        "check-price-by-kind": "{things} : if price {kind} {word} .",
+        "count-room": "{things} : count room {word} .",
+        "compare-kind-first-second": "{things} : compare kind first second .",
+        "choose-color-second-last": "{things} : choose color second last {word} .",
+        "remove-dearest": "{things} : leave out dearest .",
+        "replace-last": "{things} : replace last {new} .",
+        "order-first-to-end": "{things} : order with the first at the end .",
     }
     assert {name: prefix(name) for name in expected} == expected
 

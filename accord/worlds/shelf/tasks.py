@@ -115,15 +115,16 @@ OPERATIONS = {"check": "if", "remove": "leave out", "add": "put after"}
 
 
 def prefix(name: str) -> str:
-    """The task as T5 would name it: its operation, what is picked, what else the question has, and the things.
+    """The task as T5 would name it: the things, its operation, what is picked, and what else the question has.
 
-    Nothing but these parts, in this order: `color first : {things} .`, `count color {word} : {things} .`.
+    Nothing but these parts: `{things} : color first .`, `{things} : count color {word} .`. The things come first, as in
+    all text about the shelf.
     """
     operation, *parts = re.findall("by-kind|by-color|(?<=order-).+|[a-z]+", name)
     said = [OPERATIONS.get(operation, operation), *map(_part, parts)]
     named = set(columns_of(" ".join(said)))
     rest = [column for column in columns_of(TASKS[name].prompts[0]) if column not in named | {"things"}]
-    return f"{' '.join([*said, *(f'{{{column}}}' for column in rest)])} : {{things}} ."
+    return f"{{things}} : {' '.join([*said, *(f'{{{column}}}' for column in rest)])} ."
 
 
 def _part(word: str) -> str:
