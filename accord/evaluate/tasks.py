@@ -176,8 +176,8 @@ def _warnings(
                 )
             if (readable := answers[i].readable) is not None and readable < 0.9:
                 lines.append(
-                    f"{q.task.label}: no answer stands behind {q.task.wording.answer_phrase!r} in {1 - readable:.0%} "
-                    f"of what {model} wrote, which counts as wrong."
+                    f"{q.task.label}: no answer could be read behind {q.task.wording.answer_phrase!r} in "
+                    f"{1 - readable:.0%} of what {model} wrote, which counts as wrong."
                 )
     return lines
 
