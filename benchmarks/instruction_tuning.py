@@ -1,11 +1,13 @@
-"""Instruction tuning on the shelf: what a model tuned on some clusters does on those that only text told it of.
+"""Instruction tuning on the shelf: what models do of clusters of tasks that only text told them of.
 
-    python benchmarks/instruction_tuning.py [--seeds 0 1 2] [--widths 48 96 192] [--out runs/instruction-tuning]
+    python benchmarks/instruction_tuning.py [STUDY ...] [--seeds 0 1 2] [--widths 48 96 192] [--out runs/instruction]
 
-For each seed a model of each width learns the shelf's text, and is tuned on all clusters but those held out; both then
-do the held-out clusters' tasks. The table has, of each size and cluster, chance, the base model, the tuned one and the
-gain, with 95% intervals for one seed, and the lowest and highest for several. What has been run is taken up, not run
-again.
+For each seed a model of each width learns the shelf's text. Models tuned from it on some clusters of tasks, in some
+formats, then do the clusters *color*, *remove* and *name*, which none was tuned on. The studies (all unless some are
+named) are listed in `instruction_studies.py`; those over something else than size have models of the largest width.
+Each prints a table of (score - chance) / (1 - chance), the mean over the three clusters: the mean over seeds with
+Student's 95% interval. All but the demonstrations' are tuned for equally many steps. What has been run is taken up, not
+run again; `--picture` draws the studies.
 """
 
 from __future__ import annotations
@@ -15,68 +17,104 @@ import json
 from pathlib import Path
 from typing import Any
 
-from processes import accord, spread
+from instruction_studies import HELD_OUT, SHOWN, STUDIES, Condition, spoiled
+from processes import accord
 from rich.console import Console
 from rich.table import Table
 
+from accord.evaluate.statistics import mean_interval
+from accord.results.base import Interval
 from accord.worlds import shelf
 
-HELD_OUT = ("color", "check", "remove")
-LEARNING = {"batch_size": 32, "max_length": 128, "save_every": 1000, "track": "none"}
+LEARNING = {"batch_size": 32, "max_length": 256, "save_every": 1000, "track": "none"}
 BASE = LEARNING | {"epochs": 2, "learning_rate": 3e-3}
-TUNED = LEARNING | {"epochs": 1, "learning_rate": 5e-4, "warmup": 0.1, "schedule": "linear"}
+TUNED = LEARNING | {"max_steps": 450, "learning_rate": 5e-4, "warmup": 0.1, "schedule": "linear"}
+ASKED = {"limit": 40, "max_new_tokens": 16}
 
 
 def main() -> None:
-    """Run what has not been run, and print the table."""
+    """Run what has not been run, print the tables and draw the picture."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("studies", nargs="*", help=f"of {', '.join(STUDIES)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--widths", type=int, nargs="+", default=[48, 96, 192])
-    parser.add_argument("--out", type=Path, default=Path("runs/instruction-tuning"))
+    parser.add_argument("--out", type=Path, default=Path("runs/instruction"))
+    parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
-    table = Table("parameters", "cluster", "chance", "base", "tuned", "gain", title=f"seeds {options.seeds}")
-    for width in options.widths:
-        found = [run(seed, width, options.out / f"seed-{seed}") for seed in options.seeds]
-        parameters = sum(p.numel() for p in shelf.new_model(0, width).parameters())
-        for i, name in enumerate(HELD_OUT):
-            table.add_row(f"{parameters:,}" if i == 0 else "", name, *cells([clusters[name] for clusters in found]))
-        table.add_section()
-    Console(width=120).print(table)
+    if unknown := set(options.studies) - set(STUDIES):
+        parser.error(f"there is no study {', '.join(unknown)}; the studies are {', '.join(STUDIES)}.")
+    found = {}
+    for study in options.studies or STUDIES:
+        widths = options.widths if study == "sizes" else options.widths[-1:]
+        for width in widths:
+            for condition in STUDIES[study]:
+                seeds = [run(condition, seed, width, options.out / f"seed-{seed}") for seed in options.seeds]
+                found[study, width, condition.name] = seeds
+        show(study, {(width, name): seeds for (s, width, name), seeds in found.items() if s == study})
+    if options.picture:
+        from instruction_picture import draw
+
+        draw(found, options.picture)
 
 
-def run(seed: int, width: int, folder: Path) -> dict[str, Any]:
-    """A base model of this width, the model tuned from it, and the held-out clusters of their evaluation by name."""
-    world, base, tuned = folder / f"world-{width}", folder / f"base-{width}", folder / f"tuned-{width}"
-    tasks, mix, held_out = world / "tasks" / "tasks.yaml", folder / f"mix-{width}.jsonl", ",".join(HELD_OUT)
-    if not tasks.exists():
+def run(condition: Condition, seed: int, width: int, folder: Path) -> dict[str, float]:
+    """What a model did, above chance: the mean over the held-out clusters, and each cluster shown by its name."""
+    out = folder / f"{width}-{condition.name.replace(' ', '-').replace(',', '')}"
+    tasks = folder / "world" / "tasks" / "tasks.yaml"
+    if not (out / "evaluation.json").exists():
+        if not tasks.exists():
+            accord("world", {"name": "shelf", "out": folder / "world", "seed": seed})
+        model = trained(condition, seed, width, folder)
+        clusters = {"clusters": ",".join(SHOWN), "held_out": ",".join(HELD_OUT)}
+        asked = ASKED | clusters | condition.asked
+        file = tasks.with_name("statements.yaml") if condition.statements else tasks
+        accord("evaluate tasks", asked | {"tasks": file, "models": {"it": model}, "out": out, "seed": seed})
+    result = json.loads((out / "evaluation.json").read_text())
+    scores = {cluster["name"]: cluster["normalized"]["it"]["estimate"] for cluster in result["clusters"]}
+    return scores | {"held out": sum(scores[name] for name in HELD_OUT) / len(HELD_OUT)}
+
+
+def trained(condition: Condition, seed: int, width: int, folder: Path) -> Path:
+    """The model of a condition: tuned from the base model of a width, or from no pretraining; or the base model."""
+    world, base = folder / f"world-{width}", folder / f"base-{width}"
+    if not (world / "init").exists():
         accord("world", {"name": "shelf", "out": world, "seed": seed, "width": width})
-    if not (base / "model").exists():
+    if condition.pretrained and not (base / "model").exists():
         given = {"model": world / "init", "data": world / "corpus.jsonl", "out": base, "seed": seed}
         accord("pretrain", BASE | given)
+    start = base / "model" if condition.pretrained else world / "init"
+    if condition.mix is None:
+        return start
+    tuned = folder / f"tuned-{width}-{condition.recipe}"
     if not (tuned / "model").exists():
-        accord("tasks", {"tasks": tasks, "leave_out": held_out, "out": mix, "seed": seed})
-        accord("sft", TUNED | {"model": base / "model", "data": mix, "out": tuned, "seed": seed})
-    evaluation = folder / f"evaluation-{width}"
-    if not (evaluation / "evaluation.json").exists():
-        models = {"base": base / "model", "tuned": tuned / "model"}
-        given = {"tasks": tasks, "models": models, "held_out": held_out, "templates": 2, "max_new_tokens": 16}
-        accord("evaluate tasks", given | {"out": evaluation, "seed": seed})
-    clusters = json.loads((evaluation / "evaluation.json").read_text())["clusters"]
-    return {cluster["name"]: cluster for cluster in clusters if cluster["held_out"]}
+        mix = folder / f"mix-{condition.recipe}.jsonl"
+        given = {"tasks": folder / "world" / "tasks" / "tasks.yaml", "leave_out": ",".join(HELD_OUT), "out": mix}
+        accord("tasks", given | condition.mix | {"seed": seed})
+        if condition.wrong:
+            spoiled(mix, condition.wrong, seed)
+        given = {"model": start, "data": mix, "out": tuned, "seed": seed}
+        accord("sft", TUNED | condition.tuning | given)
+    return tuned / "model"
 
 
-def cells(seeds: list[dict[str, Any]]) -> list[str]:
-    """Chance, and the base model's score, the tuned one's and the gain: an interval, or the range over seeds."""
-    chances = [shelf.chance(task["name"]) for task in seeds[0]["tasks"]]
-    columns = [
-        [s["mean"]["base"] for s in seeds],
-        [s["mean"]["tuned"] for s in seeds],
-        [s["gains"]["tuned"] for s in seeds],
-    ]
-    if len(seeds) > 1:
-        return [f"{float(sum(chances)) / len(chances):.2f}", *(spread([s["estimate"] for s in c], 2) for c in columns)]
-    shown = [f"{c[0]['estimate']:.2f} [{c[0]['low']:.2f}, {c[0]['high']:.2f}]" for c in columns]
-    return [f"{float(sum(chances)) / len(chances):.2f}", *shown]
+def over_seeds(values: list[float]) -> Interval:
+    """The mean over seeds with Student's interval; of one seed, itself."""
+    return mean_interval(values) if len(values) > 1 else Interval(values[0], values[0], values[0], 1)
+
+
+def show(study: str, found: dict[tuple[int, str], list[dict[str, float]]]) -> None:
+    """A row a condition: the mean over the held-out clusters, then each cluster."""
+    table = Table("parameters", "model", "held out", *SHOWN, title=study)
+    for (width, name), seeds in found.items():
+        cells = [f"{over_seeds([seed[key] for seed in seeds]):.2f}" for key in ("held out", *SHOWN)]
+        parameters = sum(p.numel() for p in shelf.new_model(0, width).parameters())
+        table.add_row(f"{parameters / 1e6:.2f} M", name, *cells)
+    Console(width=170).print(table)
+
+
+def gains(found: dict[Any, list[dict[str, float]]], one: Any, other: Any) -> Interval:
+    """How far a condition is above another, seed by seed."""
+    return over_seeds([a["held out"] - b["held out"] for a, b in zip(found[one], found[other], strict=True)])
 
 
 if __name__ == "__main__":

@@ -112,9 +112,21 @@ def write_tasks(
 
     `further` has what else the tasks file says of the task of a name, `formats` what it says of all their prompts.
     """
+    for name in tasks:
+        save_rows(folder / "tasks" / f"{name}.jsonl", rows(name))
+    save_tasks_file(folder / "tasks" / "tasks.yaml", tasks, trained, further, formats)
+
+
+def save_tasks_file(
+    path: Path,
+    tasks: Mapping[str, WorldTask],
+    trained: int,
+    further: Callable[[str], Mapping[str, Any]] = lambda name: {},
+    formats: Mapping[str, Any] | None = None,
+) -> None:
+    """Save a file of tasks whose rows are beside it, in files of their names."""
     clusters: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():
-        save_rows(folder / "tasks" / f"{name}.jsonl", rows(name))
         clusters.setdefault(task.cluster, {})[name] = {
             "data": f"{name}.jsonl",
             "metric": task.metric,
@@ -126,4 +138,4 @@ def write_tasks(
             "train_split": f"train[:{trained}]",
         }
     given = {**({"formats": dict(formats)} if formats else {}), "clusters": clusters}
-    save_text(folder / "tasks" / "tasks.yaml", yaml.safe_dump(given, sort_keys=False, width=120))
+    save_text(path, yaml.safe_dump(given, sort_keys=False, width=120))

@@ -47,10 +47,10 @@ def written(folder: Path) -> dict[str, list[Row]]:
     return {path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in folder.glob("*.jsonl")}
 
 
-def test_80_tasks_in_14_clusters_of_five_instructions_each(tasks: list[Task], written: dict[str, list[Row]]) -> None:
+def test_92_tasks_in_16_clusters_of_five_instructions_each(tasks: list[Task], written: dict[str, list[Row]]) -> None:
     assert Counter(task.cluster for task in tasks) == {
         **dict.fromkeys(["name", "room", "material", "explain", "check", "compare", "choose"], 6),
-        **dict.fromkeys(["remove", "replace", "order"], 6),
+        **dict.fromkeys(["remove", "repeat", "replace", "add", "order"], 6),
         **dict.fromkeys(["kind", "color", "price", "count"], 5),
     }
     for task in tasks:
@@ -105,7 +105,7 @@ def test_the_things_asked_about_are_in_no_other_row_and_in_no_text(
 def test_a_cluster_left_out_is_in_no_row_of_the_mix(tasks: list[Task]) -> None:
     left_out = ["color", "check"]
     mixed, notes = mixture(tasks, left_out, per_task=20, seed=1)
-    assert len(mixed) == 20 * (80 - 5 - 6) and notes == []
+    assert len(mixed) == 20 * (92 - 5 - 6) and notes == []
     assert {row.task.cluster for row in mixed} == {task.cluster for task in tasks} - set(left_out)
     both = [examples_of(t, training=training) for t in tasks if t.cluster in left_out for training in (True, False)]
     asked = {prompt for some in both for example in some for prompt in example.prompts}
@@ -120,7 +120,23 @@ def test_a_text_is_of_questions_alone_or_has_none() -> None:
     asked, only = re.compile(question), re.compile(f"(?:(?:{question})(?: |$))+")
     texts = [text.completion for text in shelf.corpus(2, 300)]
     sheets = [text for text in texts if only.fullmatch(text)]
-    assert 30 < len(sheets) < 60 and not any(asked.search(text) for text in texts if text not in sheets)
+    assert 15 < len(sheets) < 45 and not any(asked.search(text) for text in texts if text not in sheets)
+
+
+def test_statements_are_the_tasks_as_text_tells_them(tmp_path: Path) -> None:
+    shelf.write(tmp_path, seed=5, width=48)
+    told = {task.name: task for task in read_tasks(tmp_path / shelf.STATEMENTS)}
+    assert list(told) == list(TASKS) and all(task.metric == "options" for task in told.values())
+    (first, *_) = examples_of(told["remove-first"], limit=1)
+    things = first.prompts[0].split(" . ")[0]
+    assert first.prompts == tuple(
+        f"{things} . {said}"
+        for said in ("without the first there are", "when the first goes it is", "leave out the first and there are")
+    )
+    assert first.references == (things.split(" ", 1)[1],) and len(first.options) == len(things.split())
+    texts = " ".join(text.completion for text in shelf.corpus(5, 20_000))
+    starts = [re.escape(p.removeprefix("{things} . ")) for task in told.values() for p in task.prompts]
+    assert all(re.search(re.sub(r"\\{\w+\\}", "[a-z]+", start), texts) for start in starts)
 
 
 def test_everything_is_in_the_vocabulary_and_fits(written: dict[str, list[Row]], tasks: list[Task]) -> None:
@@ -129,8 +145,8 @@ def test_everything_is_in_the_vocabulary_and_fits(written: dict[str, list[Row]],
     asked = [p for task in tasks for e in examples_of(task, limit=3) for p in e.prompts]
     answered = [row[key] for some in written.values() for row in some[:20] for key in ("answer", "rationale")]
     for ids in tokenizer([*texts, *asked, *answered])["input_ids"]:
-        assert tokenizer.unk_token_id not in ids and len(ids) <= 120
-    assert len(tokenizer) == len(set(shelf.tokenizer().get_vocab())) == 105
+        assert tokenizer.unk_token_id not in ids and len(ids) <= 180
+    assert len(tokenizer) == len(set(shelf.tokenizer().get_vocab())) == 113
 
 
 def test_every_format_is_in_the_vocabulary(tasks: list[Task]) -> None:
@@ -146,15 +162,15 @@ def test_every_format_is_in_the_vocabulary(tasks: list[Task]) -> None:
 def test_prefixes_name_the_parts_of_a_task_and_no_more() -> None:
     assert len({prefix(name) for name in TASKS}) == len(TASKS)
     expected = {
-        "color-first": "color first : {things} .",
-        "kind-by-color": "kind {color} one : {things} .",
-        "check-price-by-kind": "if price {kind} {word} : {things} .",
-        "count-room": "count room {word} : {things} .",
-        "compare-kind-first-second": "compare kind first second : {things} .",
-        "choose-color-second-last": "choose color second last {word} : {things} .",
-        "remove-dearest": "leave out dearest : {things} .",
-        "replace-last": "replace last {new} : {things} .",
-        "order-first-to-end": "order with the first at the end : {things} .",
+        "color-first": "{things} : color first .",
+        "kind-by-color": "{things} : kind {color} one .",
+        "check-price-by-kind": "{things} : if price {kind} {word} .",
+        "count-room": "{things} : count room {word} .",
+        "compare-kind-first-second": "{things} : compare kind first second .",
+        "choose-color-second-last": "{things} : choose color second last {word} .",
+        "remove-dearest": "{things} : leave out dearest .",
+        "replace-last": "{things} : replace last {new} .",
+        "order-first-to-end": "{things} : order with the first at the end .",
     }
     assert {name: prefix(name) for name in expected} == expected
 
@@ -189,12 +205,12 @@ def test_the_command_writes_text_tasks_and_an_untrained_model_of_a_width(tmp_pat
     assert len(texts) == 40_000 and all(text["prompt"] == "" and text["completion"] for text in texts)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "world" / "init")
     assert torch.equal(model.lm_head.weight, shelf.new_model(3, 48).lm_head.weight)
-    assert len(read_tasks(tmp_path / "world" / "tasks" / "tasks.yaml")) == 80
+    assert len(read_tasks(tmp_path / "world" / "tasks" / "tasks.yaml")) == 92
 
 
 def test_widths_are_0_1_to_1_9_million_parameters() -> None:
     sizes = {width: sum(p.numel() for p in shelf.new_model(0, width).parameters()) for width in (48, 96, 192)}
-    assert sizes == {48: 125_280, 96: 490_176, 192: 1_938_816}
+    assert sizes == {48: 125_664, 96: 490_944, 192: 1_940_352}
     with pytest.raises(InputError, match="the width of the shelf's model must be a multiple of 8, not 50"):
         shelf.new_model(0, 50)
 
@@ -236,8 +252,10 @@ def right(name: str, row: Row) -> str:
         return chosen
     if found := re.fullmatch(f"remove-({WAYS})", name):
         return re.sub(rf"\b{picked(found[1], row)}\b ?", "", row["things"]).strip()
-    if found := re.fullmatch(f"replace-({WAYS})", name):
-        return re.sub(rf"\b{picked(found[1], row)}\b", row["new"], row["things"])
+    if found := re.fullmatch(f"(repeat|replace|add)-({WAYS})", name):
+        thing = picked(found[2], row)
+        said = {"repeat": f"{thing} {thing}", "replace": row.get("new"), "add": f"{thing} {row.get('new')}"}[found[1]]
+        return re.sub(rf"\b{thing}\b", str(said), row["things"])
     return " ".join(reordered(name.removeprefix("order-"), things))
 
 
@@ -274,8 +292,9 @@ def possible(name: str, row: Row) -> list[str]:
         return [things[0] if "first" in name else things[1], things[-1]]
     if cluster == "remove":
         return [" ".join(left) for left in combinations(things, len(things) - 1)]
-    if cluster == "replace":
-        return [row["things"].replace(thing, row["new"]) for thing in things]
+    if cluster in ("repeat", "replace", "add"):
+        said = {"repeat": "{0} {0}", "replace": "{1}", "add": "{0} {1}"}[cluster]
+        return [row["things"].replace(thing, said.format(thing, row.get("new"))) for thing in things]
     if cluster == "order":
         return [" ".join(order) for order in permutations(things)]
     fact = name.split("-")[1]

@@ -10,18 +10,22 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from accord.worlds import task_files, write_tasks, write_world
-from accord.worlds.shelf.tasks import FORMATS, TASKS, TRAIN_ROWS, chance, described, rows
+from accord.worlds import save_tasks_file, task_files, write_tasks, write_world
+from accord.worlds.shelf.tasks import FORMATS, TASKS, TRAIN_ROWS, chance, described, rows, statements
 from accord.worlds.shelf.texts import WIDTH, corpus, new_model, tokenizer
 
-__all__ = ["WIDTH", "chance", "corpus", "new_model", "tokenizer", "write"]
+__all__ = ["STATEMENTS", "WIDTH", "chance", "corpus", "new_model", "tokenizer", "write"]
+
+STATEMENTS = "tasks/statements.yaml"
 
 
 def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
     """Write the world as files, so that a pipeline needs nothing but files.
 
-    `corpus.jsonl`, `tasks/` (in clusters, each row with its rationale), and `init/`, an untrained model with its
-    tokenizer as a Hugging Face folder.
+    `corpus.jsonl`, `tasks/` (in clusters, each row with its rationale; `statements.yaml` has the tasks as text tells
+    them), and `init/`, an untrained model with its tokenizer as a Hugging Face folder.
     """
-    write_world(Path(folder), {"corpus": corpus(seed, 40_000)}, new_model(seed, width), tokenizer(), task_files(TASKS))
+    further = [*task_files(TASKS), STATEMENTS]
+    write_world(Path(folder), {"corpus": corpus(seed, 40_000)}, new_model(seed, width), tokenizer(), further)
     write_tasks(Path(folder), TASKS, partial(rows, seed=seed), TRAIN_ROWS, described, FORMATS)
+    save_tasks_file(Path(folder) / STATEMENTS, statements(), TRAIN_ROWS)

@@ -61,12 +61,12 @@ def naming(selector: str) -> Task:
 
     prompts = (
         f"{{things}} . what is {it} ?",
-        f"name {it} : {{things}} .",
+        f"{{things}} . name {it} .",
         f"{{things}} . tell {it} .",
-        f"say what is {it} of {{things}} .",
+        f"{{things}} . say what is {it} .",
         f"of {{things}} which is {it} ?",
     )
-    said = (f"{it} is the {{answer}} .", f"the {{answer}} is {it} .", f"as {it} there is the {{answer}} .")
+    said = (f"{it} is the {{answer}} .", f"the {{answer}} is {it} .", f"name {it} and it is the {{answer}} .")
     return Task("name", f"name-{selector}", "options", prompts, said, questions)
 
 
@@ -82,15 +82,15 @@ def telling(fact: str, selector: str) -> Task:
 
     prompts = (
         f"{{things}} . what is the {fact} of {it} ?",
-        f"name the {fact} of {it} : {{things}} .",
+        f"{{things}} . name the {fact} of {it} .",
         f"{{things}} . tell the {fact} of {it} .",
-        f"say what {fact} {it} has : {{things}} .",
+        f"{{things}} . say what {fact} {it} has .",
         f"of {{things}} which {fact} has {it} ?",
     )
     said = (
         f"the {fact} of {it} is {{answer}} .",
         f"{it} has the {fact} {{answer}} .",
-        f"{{answer}} is the {fact} of {it} .",
+        f"name the {fact} of {it} and it is {{answer}} .",
     )
     return Task(fact, f"{fact}-{selector}", "options", prompts, said, questions, FACTS[fact])
 
@@ -116,12 +116,12 @@ def explaining(fact: str, selector: str) -> Task:
 
     prompts = (
         f"{{things}} . explain the {fact} of {it} .",
-        f"explain what {fact} {it} has : {{things}} .",
+        f"{{things}} . explain what {fact} {it} has .",
         f"{{things}} . what is {it} and what is its {fact} ?",
-        f"say what is {it} and what {fact} it has : {{things}} .",
+        f"{{things}} . say what is {it} and what {fact} it has .",
         f"of {{things}} explain which {fact} has {it} .",
     )
-    said = ("{answer} .", f"now the {fact} of {it} : {{answer}} .")
+    said = ("{answer} .", f"explain the {fact} of {it} and {{answer}} .")
     return Task("explain", f"explain-{fact}-{selector}", "exact", prompts, said, questions)
 
 
@@ -144,15 +144,15 @@ def checking(fact: str, selector: str) -> Task:
 
     prompts = (
         f"{{things}} . has {it} the {fact} {{word}} ?",
-        f"is the {fact} of {it} {{word}} : {{things}} ?",
+        f"{{things}} . is the {fact} of {it} {{word}} ?",
         f"{{things}} . tell if the {fact} of {it} is {{word}} .",
-        f"say if {it} has the {fact} {{word}} : {{things}} .",
+        f"{{things}} . say if {it} has the {fact} {{word}} .",
         f"of {{things}} has {it} the {fact} {{word}} ?",
     )
     said = (
         f"that the {fact} of {it} is {{word}} is {{answer}} .",
         f"that {it} has the {fact} {{word}} is {{answer}} .",
-        f"{{word}} as the {fact} of {it} is {{answer}} .",
+        f"of {it} the {fact} {{word}} is {{answer}} .",
     )
     return Task("check", f"check-{fact}-{selector}", "options", prompts, said, questions, TRUTH)
 
@@ -171,14 +171,14 @@ def counting(fact: str) -> Task:
 
     prompts = (
         f"{{things}} . how many have the {fact} {{word}} ?",
-        f"count those of the {fact} {{word}} : {{things}} .",
+        f"{{things}} . count those of the {fact} {{word}} .",
         f"{{things}} . tell how many are of the {fact} {{word}} .",
-        f"say how many have the {fact} {{word}} : {{things}} .",
+        f"{{things}} . say how many have the {fact} {{word}} .",
         f"of {{things}} how many are of the {fact} {{word}} ?",
     )
     said = (
         f"{{answer}} have the {fact} {{word}} .",
-        f"those of the {fact} {{word}} are {{answer}} .",
+        f"count those of the {fact} {{word}} and there are {{answer}} .",
         f"of the {fact} {{word}} there are {{answer}} .",
     )
     return Task("count", f"count-{fact}", "options", prompts, said, questions, COUNTS)
@@ -203,15 +203,15 @@ def comparing(fact: str, one: str, other: str) -> Task:
 
     prompts = (
         f"{{things}} . have {a} and {b} the same {fact} ?",
-        f"compare the {fact} of {a} and of {b} : {{things}} .",
+        f"{{things}} . compare the {fact} of {a} and of {b} .",
         f"{{things}} . tell if the {fact} of {a} and of {b} is the same .",
-        f"say if {a} and {b} have the same {fact} : {{things}} .",
+        f"{{things}} . say if {a} and {b} have the same {fact} .",
         f"of {{things}} is the {fact} of {a} that of {b} ?",
     )
     said = (
         f"that {a} and {b} have the same {fact} is {{answer}} .",
         f"that the {fact} of {a} and of {b} is the same is {{answer}} .",
-        f"the same {fact} of {a} and of {b} is {{answer}} .",
+        f"compare the {fact} of {a} and of {b} and the same is {{answer}} .",
     )
     return Task("compare", f"compare-{fact}-{one}-{other}", "options", prompts, said, questions, TRUTH)
 
@@ -234,14 +234,14 @@ def choosing(fact: str, one: str, other: str) -> Task:
 
     prompts = (
         f"{{things}} . which of {a} and {b} has the {fact} {{word}} ?",
-        f"choose by the {fact} {{word}} of {a} and {b} : {{things}} .",
+        f"{{things}} . choose by the {fact} {{word}} of {a} and {b} .",
         f"{{things}} . tell which of {a} and {b} has the {fact} {{word}} .",
-        f"say which has the {fact} {{word}} , {a} or {b} : {{things}} .",
+        f"{{things}} . say which has the {fact} {{word}} , {a} or {b} .",
         f"of {{things}} which is of the {fact} {{word}} , {a} or {b} ?",
     )
     said = (
         f"of {a} and {b} the {{answer}} has the {fact} {{word}} .",
         f"the one of the {fact} {{word}} of {a} and {b} is the {{answer}} .",
-        f"by the {fact} {{word}} of {a} and {b} it is the {{answer}} .",
+        f"choose by the {fact} {{word}} of {a} and {b} and it is the {{answer}} .",
     )
     return Task("choose", f"choose-{fact}-{one}-{other}", "options", prompts, said, questions)

@@ -21,17 +21,55 @@ def removing(selector: str) -> Task:
 
     prompts = (
         f"{{things}} . what is left without {it} ?",
-        f"leave out {it} : {{things}} .",
+        f"{{things}} . leave out {it} .",
         f"{{things}} . tell all without {it} .",
-        f"say what is left when {it} goes : {{things}} .",
+        f"{{things}} . say what is left when {it} goes .",
         f"of {{things}} which are left without {it} ?",
     )
     said = (
         f"without {it} there are {{answer}} .",
         f"when {it} goes it is {{answer}} .",
-        f"all without {it} : {{answer}} .",
+        f"leave out {it} and there are {{answer}} .",
     )
     return Task("remove", f"remove-{selector}", "exact", prompts, said, questions)
+
+
+def repeating(selector: str) -> Task:
+    """The row with the thing that is picked twice."""
+    it = SELECTORS[selector].phrase
+
+    def questions(things: Things) -> list[Row]:
+        doubled = [" ".join(things[: i + 1] + things[i:]) for i in range(len(things))]
+        return [
+            row_of(things, words, doubled[i], doubled, f"{why} and it comes twice")
+            for i, words, why in picked(selector, things)
+        ]
+
+    prompts = (
+        f"{{things}} . what is it with {it} twice ?",
+        f"{{things}} . repeat {it} .",
+        f"{{things}} . tell all with {it} twice .",
+        f"{{things}} . say what it is when {it} comes twice .",
+        f"of {{things}} repeat {it} .",
+    )
+    said = (
+        f"with {it} twice there are {{answer}} .",
+        f"when {it} comes twice it is {{answer}} .",
+        f"repeat {it} and there are {{answer}} .",
+    )
+    return Task("repeat", f"repeat-{selector}", "exact", prompts, said, questions)
+
+
+def _with_another(
+    selector: str, things: Things, changed: Callable[[Things, int, str], Things], reason: str
+) -> list[Row]:
+    """Questions about what the row is with each thing that is not in it, placed by the thing that is picked."""
+    rows = []
+    for new in (thing for thing in THINGS if thing not in things):
+        places = [" ".join(changed(things, i, new)) for i in range(len(things))]
+        for i, words, why in picked(selector, things):
+            rows.append(row_of(things, words | {"new": new}, places[i], places, f"{why} and the {new} {reason}"))
+    return rows
 
 
 def replacing(selector: str) -> Task:
@@ -39,26 +77,43 @@ def replacing(selector: str) -> Task:
     it = SELECTORS[selector].phrase
 
     def questions(things: Things) -> list[Row]:
-        rows = []
-        for new in (thing for thing in THINGS if thing not in things):
-            changed = [" ".join((*things[:i], new, *things[i + 1 :])) for i in range(len(things))]
-            for i, words, why in picked(selector, things):
-                rows.append(row_of(things, words | {"new": new}, changed[i], changed, f"{why} and the {new} is new"))
-        return rows
+        return _with_another(selector, things, lambda t, i, new: (*t[:i], new, *t[i + 1 :]), "is new")
 
     prompts = (
         f"{{things}} . what is it with the {{new}} for {it} ?",
-        f"replace {it} by the {{new}} : {{things}} .",
+        f"{{things}} . replace {it} by the {{new}} .",
         f"{{things}} . tell all with the {{new}} for {it} .",
-        f"say what it is when the {{new}} is new for {it} : {{things}} .",
+        f"{{things}} . say what it is when the {{new}} is new for {it} .",
         f"of {{things}} replace {it} by the {{new}} .",
     )
     said = (
         f"with the {{new}} for {it} there are {{answer}} .",
         f"when the {{new}} is new for {it} it is {{answer}} .",
-        f"all with the {{new}} for {it} : {{answer}} .",
+        f"replace {it} by the {{new}} and there are {{answer}} .",
     )
     return Task("replace", f"replace-{selector}", "exact", prompts, said, questions)
+
+
+def adding(selector: str) -> Task:
+    """The row with another thing after the one that is picked."""
+    it = SELECTORS[selector].phrase
+
+    def questions(things: Things) -> list[Row]:
+        return _with_another(selector, things, lambda t, i, new: (*t[: i + 1], new, *t[i + 1 :]), "comes after it")
+
+    prompts = (
+        f"{{things}} . what is it with the {{new}} after {it} ?",
+        f"{{things}} . put the {{new}} after {it} .",
+        f"{{things}} . tell all with the {{new}} after {it} .",
+        f"{{things}} . say what it is when the {{new}} comes after {it} .",
+        f"of {{things}} put the {{new}} after {it} .",
+    )
+    said = (
+        f"with the {{new}} after {it} there are {{answer}} .",
+        f"when the {{new}} comes after {it} it is {{answer}} .",
+        f"put the {{new}} after {it} and there are {{answer}} .",
+    )
+    return Task("add", f"add-{selector}", "exact", prompts, said, questions)
 
 
 def _by_price(things: Things) -> Things | None:
@@ -91,10 +146,14 @@ def ordering(name: str) -> Task:
 
     prompts = (
         f"{{things}} . what is it {said_so} ?",
-        f"order {said_so} : {{things}} .",
+        f"{{things}} . order {said_so} .",
         f"{{things}} . tell all {said_so} .",
-        f"say what it is {said_so} : {{things}} .",
+        f"{{things}} . say what it is {said_so} .",
         f"of {{things}} what is the order {said_so} ?",
     )
-    said = (f"{said_so} there are {{answer}} .", f"{said_so} it is {{answer}} .", f"all {said_so} : {{answer}} .")
+    said = (
+        f"{said_so} there are {{answer}} .",
+        f"{said_so} it is {{answer}} .",
+        f"order {said_so} and there are {{answer}} .",
+    )
     return Task("order", f"order-{name}", "exact", prompts, said, questions)

@@ -1,4 +1,4 @@
-"""The shelf's tasks: 80 in 14 clusters, their rows to train on and to be asked about, and what guessing scores.
+"""The shelf's tasks: 92 in 16 clusters, their rows to train on and to be asked about, and what guessing scores.
 
 A task is an operation on a thing that a selector picks, or on the whole row. Each selector and each fact occurs in
 several clusters, so that the tasks of a cluster are new compositions of what the others hold.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -24,7 +25,7 @@ from accord.worlds.shelf.operations import (
     naming,
     telling,
 )
-from accord.worlds.shelf.rearranging import ORDERS, ordering, removing, replacing
+from accord.worlds.shelf.rearranging import ORDERS, adding, ordering, removing, repeating, replacing
 from accord.worlds.shelf.things import FACTS, LENGTHS, SELECTORS, some_things
 
 TEST_ROWS, TRAIN_ROWS = 100, 200
@@ -47,7 +48,9 @@ def _every() -> Iterator[Task]:
     yield from (choosing(fact, *ends) for fact in FACTS)
     yield choosing("color", "second", "last")
     yield from map(removing, SELECTORS)
+    yield from map(repeating, SELECTORS)
     yield from map(replacing, SELECTORS)
+    yield from map(adding, SELECTORS)
     yield from map(ordering, ORDERS)
 
 
@@ -63,6 +66,19 @@ def rows(name: str, seed: int) -> list[Row]:
         row = _draw(rng, task, LENGTHS[len(drawn) % len(LENGTHS)], held_out=len(drawn) >= TRAIN_ROWS)
         drawn.setdefault(fill(task.prompts[0], row), row)
     return list(drawn.values())
+
+
+def statements() -> dict[str, Task]:
+    """The tasks as text tells them: a statement about the row up to its answer, which is chosen among all of its form.
+
+    What a model of text knows without any instruction, for a base model's scores in the form that it has read.
+    """
+    ending = " {answer} ."
+    starts = {
+        name: tuple("{things} . " + said.removesuffix(ending) for said in task.said if said.endswith(ending))
+        for name, task in TASKS.items()
+    }
+    return {name: replace(task, metric="options", prompts=starts[name]) for name, task in TASKS.items()}
 
 
 def _draw(rng: random.Random, task: Task, length: int, *, held_out: bool) -> Row:
@@ -99,15 +115,16 @@ OPERATIONS = {"check": "if", "remove": "leave out", "add": "put after"}
 
 
 def prefix(name: str) -> str:
-    """The task as T5 would name it: its operation, what is picked, what else the question has, and the things.
+    """The task as T5 would name it: the things, its operation, what is picked, and what else the question has.
 
-    Nothing but these parts, in this order: `color first : {things} .`, `count color {word} : {things} .`.
+    Nothing but these parts: `{things} : color first .`, `{things} : count color {word} .`. The things come first, as in
+    all text about the shelf.
     """
     operation, *parts = re.findall("by-kind|by-color|(?<=order-).+|[a-z]+", name)
     said = [OPERATIONS.get(operation, operation), *map(_part, parts)]
     named = set(columns_of(" ".join(said)))
     rest = [column for column in columns_of(TASKS[name].prompts[0]) if column not in named | {"things"}]
-    return f"{' '.join([*said, *(f'{{{column}}}' for column in rest)])} : {{things}} ."
+    return f"{{things}} : {' '.join([*said, *(f'{{{column}}}' for column in rest)])} ."
 
 
 def _part(word: str) -> str:

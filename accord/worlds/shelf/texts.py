@@ -12,7 +12,7 @@ from accord.data.templates import fill
 from accord.errors import InputError
 from accord.records import Demonstration
 from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, untrained, word_level
-from accord.worlds.shelf.operations import Task
+from accord.worlds.shelf.operations import Row, Task
 from accord.worlds.shelf.tasks import TASKS
 from accord.worlds.shelf.things import FACTS, LENGTHS, THINGS, Things, some_things
 
@@ -20,35 +20,66 @@ CLUSTERS: dict[str, list[Task]] = {}
 for _task in TASKS.values():
     CLUSTERS.setdefault(_task.cluster, []).append(_task)
 
+_WORDLESS = {
+    cluster: found
+    for cluster, tasks in CLUSTERS.items()
+    if (found := [task for task in tasks if not any("{" in p.replace("{things}", "") for p in task.prompts)])
+}
+"""The tasks whose questions are about the row alone."""
+_DRAWN = [*CLUSTERS, "check", "count", "compare", "choose"]
+"""What statements are drawn from: those that tell the least are made twice as often."""
+
 
 def corpus(seed: int, n: int) -> list[Demonstration]:
     """`n` raw documents with empty prompts, none about a row of things that is held out.
 
-    Most describe a row of things, by any of the operations, in statements. Some tell facts, and some are sheets of
-    questions that nobody answers: a model of this text knows what the tasks are about, and that after a question comes
-    another one.
+    Most describe a row of things, by any of the operations, in statements. Some tell facts, some are lists of rows with
+    one operation's answers and no words for it, and some are sheets of questions that nobody answers: a model of this
+    text knows what the tasks are about, and that after a question comes another one.
     """
     rng = random.Random(f"corpus {seed}")
-    kinds = rng.choices([_description, _facts, _questions], [0.75, 0.1, 0.15], k=n)
+    kinds = rng.choices([_description, _facts, _lists, _questions], [0.75, 0.05, 0.1, 0.1], k=n)
     return [Demonstration("", document(rng)) for document in kinds]
 
 
 def _description(rng: random.Random) -> str:
     things = some_things(rng, rng.choice(LENGTHS), held_out=False)
-    return " ".join([*things, ".", *(_filled(rng, things, asked=False) for _ in range(rng.randint(5, 7)))])
+    return " ".join([*things, ".", *(_statement(rng, things) for _ in range(rng.randint(4, 6)))])
 
 
 def _questions(rng: random.Random) -> str:
-    rows = (some_things(rng, rng.choice(LENGTHS), held_out=False) for _ in range(rng.randint(3, 4)))
-    return " ".join(_filled(rng, things, asked=True) for things in rows)
+    asked = []
+    for _ in range(rng.randint(3, 4)):
+        task, row = _question(rng, some_things(rng, rng.choice(LENGTHS), held_out=False))
+        asked.append(fill(rng.choice(task.prompts), row))
+    return " ".join(asked)
 
 
-def _filled(rng: random.Random, things: Things, *, asked: bool) -> str:
-    """A question about the things, or a statement, or its reasons; of any cluster, each as often."""
+def _lists(rng: random.Random) -> str:
+    """Rows of things, each with its answer to the same question, which is not said."""
+    task = rng.choice(_WORDLESS[rng.choice(list(_WORDLESS))])
+    lines: list[str] = []
+    while len(lines) < 6:
+        if rows := task.questions(some_things(rng, rng.choice(LENGTHS), held_out=False)):
+            lines.append(fill("{things} : {answer} .", rows[0]))
+    return " ".join(lines)
+
+
+def _statement(rng: random.Random, things: Things) -> str:
+    """What is so of the things, one time in four after its reasons."""
+    task, row = _question(rng, things)
+    reasons = "{rationale} , so " if rng.random() < 0.25 else ""
+    return fill(reasons + rng.choice(task.said), row)
+
+
+def _question(rng: random.Random, things: Things) -> tuple[Task, Row]:
+    """A question about the things, and its task; of any cluster."""
     while True:
-        task = rng.choice(CLUSTERS[rng.choice(list(CLUSTERS))])
+        task = rng.choice(CLUSTERS[rng.choice(_DRAWN)])
         if rows := task.questions(things):
-            return fill(rng.choice(task.prompts if asked else (*task.said, "{rationale} .")), rng.choice(rows))
+            # Of the answers that these things allow each is as likely, or nearly all that text checks would be false.
+            answer = rng.choice(sorted({row["answer"] for row in rows}))
+            return task, rng.choice([row for row in rows if row["answer"] == answer])
 
 
 def _facts(rng: random.Random) -> str:
@@ -61,13 +92,14 @@ def _words() -> list[str]:
     """Every word that can occur, in the order of the alphabet."""
     templates = chain.from_iterable((*task.prompts, *task.said) for task in TASKS.values())
     fixed = [word for template in templates for word in template.split() if "{" not in word]
-    reasons = ["and", "it", "goes", "on", "no", "thing", "new", "its", "is"]
+    reasons = ["and", "it", "goes", "on", "no", "thing", "new", "its", "is", "comes", "after", "twice", ":", "so", ","]
+    formats = ["answer", "ask", "because", "explain", "question"]
     answers = chain.from_iterable(task.answers for task in TASKS.values())
-    return sorted({*fixed, *reasons, *answers, *THINGS, *chain(*FACTS.values()), *FACTS})
+    return sorted({*fixed, *reasons, *formats, *answers, *THINGS, *chain(*FACTS.values()), *FACTS})
 
 
 VOCABULARY = (PAD, END, UNKNOWN, *_words())
-CONTEXT = 128
+CONTEXT = 256
 
 WIDTH, HEADS, LAYERS = 96, 4, 4
 

@@ -1,0 +1,109 @@
+"""The studies of instruction tuning: what is varied, and what is asked of the models."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accord.worlds.shelf.tasks import TASKS
+
+HELD_OUT = ("color", "remove", "name")
+SHOWN = (*HELD_OUT, "kind", "order")
+"""The clusters asked about: those held out, and two that most models are tuned on."""
+
+TRAINED = ("room", "replace", "explain", "order", "add", "kind", "repeat")
+"""Clusters in the order in which the study over their number adds them, reading and writing ones by turns."""
+CLUSTERS = tuple(dict.fromkeys(task.cluster for task in TASKS.values()))
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A model and how it is asked: `mix` is what it is tuned on (None: not at all), by options of `accord tasks`.
+
+    `recipe` names the tuned model, which several conditions may ask; `wrong` is the share of demonstrations that get
+    the answer of another row; `statements` asks in the form in which text tells the tasks.
+    """
+
+    name: str
+    mix: Mapping[str, Any] | None = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str = "all"
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+    pretrained: bool = True
+    wrong: float = 0.0
+    statements: bool = False
+
+
+def on_clusters(count: int) -> Condition:
+    """Tuned on so many clusters, for as many steps as on all."""
+    left_out = ",".join(name for name in CLUSTERS if name not in TRAINED[:count])
+    return Condition(f"{count} clusters", {"leave_out": left_out}, recipe=f"clusters-{count}")
+
+
+def on_templates(count: int) -> Condition:
+    """Tuned on so many instructions a task; asked under all five."""
+    return Condition(f"{count} templates", {"templates": count}, recipe=f"templates-{count}")
+
+
+def on_rows(count: int, wrong: float) -> Condition:
+    """Tuned on so few demonstrations: three times each, and for no fewer than 60 steps."""
+    name = f"{count} {'noisy' if wrong else 'clean'}"
+    steps = {"max_steps": max(60, 3 * count // 32)}
+    return Condition(name, {"rows": count}, recipe=name.replace(" ", "-"), tuning=steps, wrong=wrong)
+
+
+TUNED = Condition("tuned")
+COT = {"answers": "cot", "max_new_tokens": 40}
+MAJORITY = COT | {"samples": 8, "temperature": 0.7}
+BOTH, PREFIX = {"formats": "zero:1,cot:1"}, {"formats": "prefix"}
+SHOTS = {"formats": "zero:1,few:1", "shots": 2}
+
+STUDIES = {
+    "sizes": [
+        Condition("base", None),
+        Condition("base, in text's own form", None, {"form": "plain"}, statements=True),
+        Condition("tuned from no pretraining", pretrained=False, recipe="scratch"),
+        TUNED,
+    ],
+    "clusters": [*map(on_clusters, (1, 2, 4, 7)), TUNED],
+    "templates": [*map(on_templates, (1, 2)), TUNED],
+    "prefixes": [
+        Condition("prefixes, asked by them", PREFIX, {"instructions": "prefix"}, recipe="prefix"),
+        Condition("prefixes, asked by instructions", PREFIX, recipe="prefix"),
+        Condition("instructions, asked by prefixes", {}, {"instructions": "prefix"}),
+        TUNED,
+    ],
+    "exemplars": [
+        Condition("base, 2 shots", None, {"shots": 2}),
+        TUNED,
+        Condition("tuned, 2 shots", {}, {"shots": 2}),
+        Condition("tuned with exemplars, 0 shots", SHOTS, recipe="few"),
+        Condition("tuned with exemplars, 2 shots", SHOTS, {"shots": 2}, recipe="few"),
+    ],
+    "reasoning": [
+        Condition("direct only, asked for reasons", {}, COT),
+        Condition("both, direct", BOTH, recipe="both"),
+        Condition("both, reasons", BOTH, COT, recipe="both"),
+        Condition("both, majority of 8", BOTH, MAJORITY, recipe="both"),
+    ],
+    "inversions": [
+        Condition("with inversions", {"formats": "zero:2,inverse:1"}, recipe="inverse"),
+        TUNED,
+    ],
+    "demonstrations": [on_rows(count, wrong) for count in (100, 300, 1000, 3000) for wrong in (0.0, 0.3)],
+}
+
+
+def spoiled(mix: Path, wrong: float, seed: int) -> None:
+    """Give a share of a file's demonstrations the completion of another one that asks the same of other things."""
+    rows = [json.loads(line) for line in mix.read_text().splitlines()]
+    rng = random.Random(f"wrong {seed}")
+    chosen = rng.sample(range(len(rows)), round(wrong * len(rows)))
+    for i in chosen:
+        others = [row for row in rows if row["task"] == rows[i]["task"] and row["completion"] != rows[i]["completion"]]
+        rows[i]["completion"] = rng.choice(others or rows)["completion"]
+    mix.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
