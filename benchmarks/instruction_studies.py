@@ -25,7 +25,7 @@ class Condition:
     """A model and how it is asked: `mix` is what it is tuned on (None: not at all), by options of `accord tasks`.
 
     `recipe` names the tuned model, which several conditions may ask; `wrong` is the share of demonstrations that get
-    the answer of another row; `statements` asks in the form in which text tells the tasks.
+    the answer of another row; `file` is what asks: the tasks, or the same as text's statements or lists have them.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Condition:
     tuning: Mapping[str, Any] = field(default_factory=dict)
     pretrained: bool = True
     wrong: float = 0.0
-    statements: bool = False
+    file: str = "tasks.yaml"
 
 
 def on_clusters(count: int) -> Condition:
@@ -61,11 +61,12 @@ COT = {"answers": "cot", "max_new_tokens": 40}
 MAJORITY = COT | {"samples": 8, "temperature": 0.7}
 BOTH, PREFIX = {"formats": "zero:1,cot:1"}, {"formats": "prefix"}
 SHOTS = {"formats": "zero:1,few:1", "shots": 2}
+LISTED = {"form": "plain"}
 
 STUDIES = {
     "sizes": [
         Condition("base", None),
-        Condition("base, in text's own form", None, {"form": "plain"}, statements=True),
+        Condition("base, in text's own form", None, {"form": "plain"}, file="statements.yaml"),
         Condition("tuned from no pretraining", pretrained=False, recipe="scratch"),
         TUNED,
     ],
@@ -78,6 +79,7 @@ STUDIES = {
         TUNED,
     ],
     "exemplars": [
+        *(Condition(f"base, lists, {shots} shots", None, LISTED | {"shots": shots}, file="lists.yaml") for shots in (0, 4)),
         Condition("base, 2 shots", None, {"shots": 2}),
         TUNED,
         Condition("tuned, 2 shots", {}, {"shots": 2}),

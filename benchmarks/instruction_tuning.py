@@ -67,7 +67,7 @@ def run(condition: Condition, seed: int, width: int, folder: Path) -> dict[str, 
         model = trained(condition, seed, width, folder)
         clusters = {"clusters": ",".join(SHOWN), "held_out": ",".join(HELD_OUT)}
         asked = ASKED | clusters | condition.asked
-        file = tasks.with_name("statements.yaml") if condition.statements else tasks
+        file = tasks.with_name(condition.file)
         accord("evaluate tasks", asked | {"tasks": file, "models": {"it": model}, "out": out, "seed": seed})
     result = json.loads((out / "evaluation.json").read_text())
     scores = {cluster["name"]: cluster["normalized"]["it"]["estimate"] for cluster in result["clusters"]}

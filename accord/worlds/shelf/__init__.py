@@ -11,21 +11,23 @@ from functools import partial
 from pathlib import Path
 
 from accord.worlds import save_tasks_file, task_files, write_tasks, write_world
-from accord.worlds.shelf.tasks import FORMATS, TASKS, TRAIN_ROWS, chance, described, rows, statements
+from accord.worlds.shelf.tasks import FORMATS, TASKS, TRAIN_ROWS, chance, described, lists, rows, statements
 from accord.worlds.shelf.texts import WIDTH, corpus, new_model, tokenizer
 
-__all__ = ["STATEMENTS", "WIDTH", "chance", "corpus", "new_model", "tokenizer", "write"]
+__all__ = ["LISTS", "STATEMENTS", "WIDTH", "chance", "corpus", "new_model", "tokenizer", "write"]
 
-STATEMENTS = "tasks/statements.yaml"
+LISTS, STATEMENTS = "tasks/lists.yaml", "tasks/statements.yaml"
 
 
 def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
     """Write the world as files, so that a pipeline needs nothing but files.
 
     `corpus.jsonl`, `tasks/` (in clusters, each row with its rationale; `statements.yaml` has the tasks as text tells
-    them), and `init/`, an untrained model with its tokenizer as a Hugging Face folder.
+    them, `lists.yaml` as its lists have them), and `init/`, an untrained model with its tokenizer as a Hugging Face
+    folder.
     """
-    further = [*task_files(TASKS), STATEMENTS]
+    further = [*task_files(TASKS), LISTS, STATEMENTS]
     write_world(Path(folder), {"corpus": corpus(seed, 40_000)}, new_model(seed, width), tokenizer(), further)
     write_tasks(Path(folder), TASKS, partial(rows, seed=seed), TRAIN_ROWS, described, FORMATS)
     save_tasks_file(Path(folder) / STATEMENTS, statements(), TRAIN_ROWS)
+    save_tasks_file(Path(folder) / LISTS, lists(), TRAIN_ROWS, formats={"separator": FORMATS["separator"]})

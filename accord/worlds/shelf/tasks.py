@@ -81,6 +81,15 @@ def statements() -> dict[str, Task]:
     return {name: replace(task, metric="options", prompts=starts[name]) for name, task in TASKS.items()}
 
 
+def lists() -> dict[str, Task]:
+    """The tasks as lists have them: the row and a colon, before the answer, which is chosen among all of its form.
+
+    Nothing but exemplars tells the task. Those tasks alone whose questions are about the row and nothing else.
+    """
+    told = {name: task for name, task in TASKS.items() if columns_of(task.prompts[0]) == ["things"]}
+    return {name: replace(task, metric="options", prompts=("{things} :",)) for name, task in told.items()}
+
+
 def _draw(rng: random.Random, task: Task, length: int, *, held_out: bool) -> Row:
     """A question about so many things; where all questions have the same options, each is right equally often."""
     wanted = rng.choice(task.answers) if task.answers else None

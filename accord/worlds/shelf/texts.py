@@ -13,19 +13,17 @@ from accord.errors import InputError
 from accord.records import Demonstration
 from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, untrained, word_level
 from accord.worlds.shelf.operations import Row, Task
-from accord.worlds.shelf.tasks import TASKS
+from accord.worlds.shelf.tasks import TASKS, lists
 from accord.worlds.shelf.things import FACTS, LENGTHS, THINGS, Things, some_things
 
 CLUSTERS: dict[str, list[Task]] = {}
 for _task in TASKS.values():
     CLUSTERS.setdefault(_task.cluster, []).append(_task)
 
-_WORDLESS = {
-    cluster: found
-    for cluster, tasks in CLUSTERS.items()
-    if (found := [task for task in tasks if not any("{" in p.replace("{things}", "") for p in task.prompts)])
-}
-"""The tasks whose questions are about the row alone."""
+_WORDLESS: dict[str, list[Task]] = {}
+for _task in lists().values():
+    _WORDLESS.setdefault(_task.cluster, []).append(_task)
+
 _DRAWN = [*CLUSTERS, "check", "count", "compare", "choose"]
 """What statements are drawn from: those that tell the least are made twice as often."""
 
