@@ -79,7 +79,10 @@ STUDIES = {
         TUNED,
     ],
     "exemplars": [
-        *(Condition(f"base, lists, {shots} shots", None, LISTED | {"shots": shots}, file="lists.yaml") for shots in (0, 4)),
+        *(
+            Condition(f"base, lists, {shots} shots", None, LISTED | {"shots": shots}, file="lists.yaml")
+            for shots in (0, 4)
+        ),
         Condition("base, 2 shots", None, {"shots": 2}),
         TUNED,
         Condition("tuned, 2 shots", {}, {"shots": 2}),
