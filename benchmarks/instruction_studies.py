@@ -61,13 +61,16 @@ COT = {"answers": "cot", "max_new_tokens": 40}
 MAJORITY = COT | {"samples": 8, "temperature": 0.7}
 BOTH, PREFIX = {"formats": "zero:1,cot:1"}, {"formats": "prefix"}
 SHOTS = {"formats": "zero:1,few:1", "shots": 2}
+SCRATCH = {"learning_rate": 2e-3}
+LONG = SCRATCH | {"max_steps": 1800}
 LISTED = {"form": "plain"}
 
 STUDIES = {
     "sizes": [
         Condition("base", None),
         Condition("base, in text's own form", None, {"form": "plain"}, file="statements.yaml"),
-        Condition("tuned from no pretraining", pretrained=False, recipe="scratch"),
+        Condition("no pretraining, tuned", tuning=SCRATCH, pretrained=False, recipe="scratch"),
+        Condition("no pretraining, tuned 4 times as long", tuning=LONG, pretrained=False, recipe="scratch-long"),
         TUNED,
     ],
     "clusters": [*map(on_clusters, (1, 2, 4, 7)), TUNED],
