@@ -41,7 +41,7 @@ def world(
 
     Args:
         out: the folder to write.
-        name: which world: cafe (questions about dishes, with a gold reward), shelf (80 tasks on rows of things, in 14
+        name: which world: cafe (questions about dishes, with a gold reward), shelf (92 tasks on rows of things, in 16
             clusters) or sums (addition on a scratchpad).
         seed: decides everything that is drawn at random.
         width: of the untrained model; of the café a multiple of 12, 192 (1.1 M parameters) unless given, of the shelf

@@ -498,3 +498,15 @@ def test_the_recipe_can_be_run(tmp_path: Path) -> None:
     for stage in stages:
         bind(stage.command, {"out": str(tmp_path), **stage.options})
     assert stages[2].options["leave_out"] == stages[4].options["held_out"] == "reading"
+
+
+def test_the_recipe_of_sizes_and_of_clusters_can_be_run(tmp_path: Path) -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "instruct.yaml"
+    stages = {stage.name: stage for stage in resolve(read_recipe(recipe), tmp_path, {"seeds": 2})}
+    for stage in stages.values():
+        bind(stage.command, {"out": str(tmp_path), **stage.options})
+    assert [name for name in stages if name.startswith("sizes")] == ["sizes-1", "sizes-2"]
+    assert stages["large-base-2"].options["seed"] == 2
+    for name, count in (("mix-of-2-1", 2), ("mix-of-4-1", 4), ("mix-of-7-2", 7), ("mix-2", 13)):
+        left_out = set(str(stages[name].options["leave_out"]).split(","))
+        assert {"color", "remove", "name"} <= left_out and len(left_out) == 16 - count
