@@ -115,7 +115,7 @@ def tasks(
 
     written = weighted_formats(formats, shots, form, seed)
     known = read_tasks(tasks, data, templates)
-    require_file(out, tasks, [task.data for task in known])
+    require_file(out, tasks, [file for task in known for file in (task.data, task.training_file)])
     left = clusters_named(leave_out, known)
     mixed, notes = mixture(
         known, left, per_task=per_task, temperature=mixing_temperature, total=rows, formats=written, seed=seed

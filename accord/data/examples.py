@@ -34,13 +34,14 @@ class Example:
 def examples_of(task: Task, *, training: bool = False, limit: int | None = None) -> list[Example]:
     """The rows that a task is evaluated on, or trained on, as examples.
 
-    For `training` these are all rows of its `train_split`, in place of those of its `split`; they are at most `limit`,
-    where the task itself does not ask for fewer. Raises InputError where a row lacks a column, has no answer, or one
-    that is none of its options, or where there are no rows.
+    For `training` these are all rows of its `train_split`, in its `train_data` where it has such a file, in place of
+    those of its `split`; those are at most `limit`, where the task itself does not ask for fewer. Raises InputError
+    where a row lacks a column, has no answer, or one that is none of its options, or where there are no rows.
     """
     most = None if training else min((n for n in (limit, task.limit) if n is not None), default=None)
     examples = []
-    for number, where, columns in rows_of(task.data, task.layout, task.train_split if training else task.split):
+    file, split = (task.training_file, task.train_split) if training else (task.data, task.split)
+    for number, where, columns in rows_of(file, task.layout, split):
         with located(f"{where}, for the task {task.label}: "):
             if all(_holds(columns, *condition) for condition in task.where.items()):
                 examples.append(_example(task, number, columns, training))
@@ -49,12 +50,14 @@ def examples_of(task: Task, *, training: bool = False, limit: int | None = None)
     if not examples:
         conditions = " and ".join(f"have {value!r} as {path!r}" for path, value in task.where.items())
         chosen = f" that {conditions}" if conditions else ""
-        raise InputError(f"{task.data} has no rows{chosen} for the task {task.label}.")
+        raise InputError(f"{file} has no rows{chosen} for the task {task.label}.")
     return examples
 
 
 def overlapping(task: Task) -> int:
     """How many of the rows that a task is evaluated on are among those it is trained on."""
+    if task.training_file.resolve() != task.data.resolve():
+        return 0
     return len({e.row for e in examples_of(task)} & {e.row for e in examples_of(task, training=True)})
 
 

@@ -152,8 +152,8 @@ def answer(task: Task, example: Example, format: Format) -> str:
         return right
     if len(right.splitlines()) > 1:
         raise InputError(
-            f"{task.data}, row {example.row}, for the task {task.label}: the answer has several lines, and of what "
-            "stands behind the answer phrase of a chain of thought one line is read."
+            f"{task.training_file}, row {example.row}, for the task {task.label}: the answer has several lines, and of "
+            "what stands behind the answer phrase of a chain of thought one line is read."
         )
     return f"{example.rationale} {task.wording.answer_phrase} {right}"
 
@@ -216,9 +216,9 @@ class Exemplars:
         if len(shown) < format.shots:
             rows = "1 row" if len(shown) == 1 else f"{len(shown)} rows"
             raise InputError(
-                f"{task.data} has {rows} to show as exemplars of the task {task.label}, beside row {example.row}, of "
-                f"those it is trained on and no task is asked about: ask for --shots {len(shown)} or fewer, or give it "
-                "more by train_split."
+                f"{task.training_file} has {rows} to show as exemplars of the task {task.label}, beside row "
+                f"{example.row}, of those it is trained on and no task is asked about: ask for --shots {len(shown)} or "
+                "fewer, or give it more by train_split."
             )
         return tuple(shown)
 
@@ -229,7 +229,7 @@ class Exemplars:
     def _pool(self, task: Task) -> list[Example]:
         """All rows of the task that may be shown, in the order of its file."""
         if task.label not in self._pools:
-            file = task.data.resolve()
+            file = task.training_file.resolve()
             rows = examples_of(task, training=True)
             self._pools[task.label] = [e for e in rows if (file, e.row) not in self._asked]
         return self._pools[task.label]

@@ -2,20 +2,21 @@
 
     natural-instructions   Super-NaturalInstructions: a JSON object a task, or a folder of them (arXiv:2204.07705)
     cot                    the FLAN collection's chains of thought: question, answer and rationale, separated by tabs
+    gsm8k                  GSM8K's problems: a question, and an answer that is a rationale, "####" and a number
     (rows)                 FLAN-like rows with `inputs`, `targets`, and the names of their task and of its source
 
-The first two are layouts that a task may name too (`layout: cot`), where its instructions and its metric are to be
-others.
+The first three are layouts that a task may name (`layout: cot`); of GSM8K's the task has to, as its rows tell no name.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from accord.data.load import open_rows, pick
-from accord.data.readers import OPENERS, READ, open_text, reader_of, where_json
+from accord.data.readers import FORMATS, OPENERS, PLAIN, open_text, reader_of, where_json
 from accord.errors import InputError, located
 from accord.parsing import parse_json
 
@@ -28,7 +29,7 @@ ASKED = 100
 
 def are_tasks(path: Path) -> bool:
     """Whether tasks are read from the file or folder by its layout, and not as YAML."""
-    return path.is_dir() or (path.is_file() and reader_of(path) is not None)
+    return path.is_dir() or (path.is_file() and _has_rows(path))
 
 
 def clusters_in(path: Path) -> Clusters:
@@ -36,7 +37,7 @@ def clusters_in(path: Path) -> Clusters:
 
     Raises InputError where a file is of no known layout, two tasks have one name, or there are no files.
     """
-    files = sorted(file for file in path.iterdir() if file.is_file() and reader_of(file)) if path.is_dir() else [path]
+    files = sorted(file for file in path.iterdir() if file.is_file() and _has_rows(file)) if path.is_dir() else [path]
     clusters: Clusters = {}
     for file in files:
         for cluster, name, task in _tasks(file):
@@ -44,7 +45,8 @@ def clusters_in(path: Path) -> Clusters:
                 raise InputError(f"{file}: the cluster {cluster} has a task {name} already; rename one.")
             clusters[cluster][name] = {"data": file.name, **task}
     if not clusters:
-        raise InputError(f"{path} holds no tasks; they are read from {READ}.")
+        read = ", ".join(suffix for suffix in FORMATS if suffix not in PLAIN)
+        raise InputError(f"{path} holds no tasks; they are read from {read}, those of text also compressed.")
     return clusters
 
 
@@ -56,6 +58,11 @@ def rows_of(path: Path, layout: str | None, split: str) -> Iterator[tuple[int, s
     unit, read = LAYOUTS[layout]
     for number, row in pick(read(path), split):
         yield number, f"{path}, {unit} {number}", row
+
+
+def _has_rows(file: Path) -> bool:
+    """Whether it is a file of rows: of the readable ones those of plain text, as a folder's README, are not."""
+    return reader_of(file) not in (None, *PLAIN.values())
 
 
 def _tasks(file: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -179,5 +186,21 @@ def _chains(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield number, row
 
 
-LAYOUTS = {"natural-instructions": ("instance", _instances), "cot": ("line", _chains)}
+def _problems(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """GSM8K's problems: question, answer alone, and rationale, without its marks for a calculator (`<<3*4=12>>`)."""
+    for number, where, row in open_rows(path):
+        solution = row.get("answer")
+        rationale, found, answer = solution.rpartition("####") if isinstance(solution, str) else ("", "", "")
+        if "question" not in row or not found or not rationale.strip() or not answer.strip():
+            raise InputError(
+                f"{where}: no problem of GSM8K's: these have a question, and an answer that tells how it is found, "
+                'then "####" and the number.'
+            )
+        yield number, {**row, "rationale": CALCULATOR.sub("", rationale).strip(), "answer": answer.strip()}
+
+
+CALCULATOR = re.compile("<<[^<>]*>>")
+"""What GSM8K's solutions have for a calculator, before each of its results."""
+
+LAYOUTS = {"natural-instructions": ("instance", _instances), "cot": ("line", _chains), "gsm8k": ("row", _problems)}
 """How rows are read that are not one of the formats of `accord.data.readers`: what a row is called, and its reader."""

@@ -65,7 +65,7 @@ def mixture(
     notes = []
     for task in (task for task in tasks if task.cluster not in left_out):
         rows = examples_of(task, training=True)
-        kept = [e for e in rows if (task.data.resolve(), e.row) not in forbidden]
+        kept = [e for e in rows if (task.training_file.resolve(), e.row) not in forbidden]
         if lost := len(rows) - len(kept):
             notes.append(f"{task.label}: {lost} rows left out, as clusters held out are asked about them")
         pools.append((task, kept))

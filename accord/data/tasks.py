@@ -9,7 +9,7 @@
           output: label                       # the column that holds the right answer
           options: ["yes", "no"]              # or the column that holds a row's options
           split: train[-200:]                 # the rows evaluated, and ...
-          train_split: train[:-200]           # ... those trained on
+          train_split: train[:-200]           # ... those trained on (`train_data`: their file, where it is another)
 
 A column may be a path into a row: `instances[0].input`. A task may also choose its rows by what they hold
 (`where: {language: en}`), and limit their number and the length of answers (`limit`, `max_new_tokens`).
@@ -44,6 +44,7 @@ TAKEN = (
     "chance",
     "where",
     "split",
+    "train_data",
     "train_split",
     "limit",
     "max_new_tokens",
@@ -60,7 +61,7 @@ class Task:
     `prompts` are its instruction templates; `options` are the answers to choose from, or the column that lists them;
     `rationale` is the column that tells how a row's answer is found, `prefix` the template of T5's kind, `chance` what
     guessing scores, where it is not one in the options; `layout` is how its rows are read, where the name of their file
-    does not tell (`accord.data.task_files`).
+    does not tell (`accord.data.task_files`), and `train_data` the file of the rows to train on, where it is another.
     """
 
     cluster: str
@@ -76,6 +77,7 @@ class Task:
     chance: float | None = None
     where: Mapping[str, Any] = field(default_factory=dict)
     split: str = "train"
+    train_data: Path | None = None
     train_split: str = "train"
     limit: int | None = None
     max_new_tokens: int | None = None
@@ -85,6 +87,11 @@ class Task:
     def label(self) -> str:
         """What messages call it."""
         return f"{self.cluster}/{self.name}"
+
+    @property
+    def training_file(self) -> Path:
+        """Where the rows to train on are."""
+        return self.train_data or self.data
 
 
 def read_tasks(
@@ -150,17 +157,19 @@ def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
     for key in NEEDED:
         if given.get(key) is None:
             raise InputError(f"the key {key!r} is missing.")
-    for key in ("data", "metric", "output", "rationale", "prefix", "split", "train_split"):
+    for key in ("data", "metric", "output", "rationale", "prefix", "split", "train_data", "train_split"):
         if not isinstance(given.get(key, ""), str):
             raise InputError(f"{key!r} must be text, not {given[key]!r}.")
-    metric, data, where = given["metric"], folder / given["data"], given.get("where", {})
+    metric, where = given["metric"], given.get("where", {})
     if metric not in METRICS:
         hint = nearest(metric, METRICS)
         raise InputError(f"there is no metric {metric!r}{hint}; the metrics are {', '.join(METRICS)}.")
     if (metric == "options") != ("options" in given):
         raise InputError("'options' are given where the metric is options, and only there.")
-    if not data.is_file():
-        raise InputError(f"there is no file {data}.")
+    files = {key: folder / given[key] for key in ("data", "train_data") if key in given}
+    for file in files.values():
+        if not file.is_file():
+            raise InputError(f"there is no file {file}.")
     if (layout := given.get("layout")) is not None and layout not in LAYOUTS:
         raise InputError(f"there is no layout {layout!r}; the layouts are {', '.join(LAYOUTS)}.")
     if not isinstance(where, Mapping):
@@ -172,7 +181,7 @@ def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
     chance = given.get("chance")
     if chance is not None and (isinstance(chance, bool) or not isinstance(chance, int | float) or not 0 <= chance < 1):
         raise InputError(f"'chance' is the share that guessing gets right, from 0 to below 1, not {chance!r}.")
-    read = {"data": data, "prompts": checked_templates(given["prompt"], "prompt", may_be_empty=metric == "options")}
+    read = {**files, "prompts": checked_templates(given["prompt"], "prompt", may_be_empty=metric == "options")}
     if "prefix" in given:
         read["prefix"], *_ = checked_templates(given["prefix"], "prefix")
     if metric == "options":

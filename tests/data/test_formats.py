@@ -125,6 +125,26 @@ def test_a_mix_with_exemplars_leaks_nothing(tmp_path: Path) -> None:
     assert {m.format.name for m in mixed} == {"few"}
 
 
+def test_exemplars_are_of_the_file_that_is_trained_on(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "train.jsonl", [{"x": f"row {i}", "y": f"trained {i}"} for i in (20, 21, 9)])
+    one = task(tmp_path, train_data=tmp_path / "train.jsonl", train_split="train", split="train")
+    asked = examples_of(one)[8]
+    # Row 3 of the other file is the question itself, word for word.
+    assert sorted(e.references for e in Exemplars([one]).of(one, asked, Format(shots=2))) == [
+        ("trained 20",),
+        ("trained 21",),
+    ]
+    with pytest.raises(InputError, match="train.jsonl has 2 rows to show as exemplars of the task a/sums, be"):
+        Exemplars([one]).of(one, asked, Format(shots=3))
+    other = task(tmp_path, "other", "train.jsonl", split="train[1:2]")
+    with pytest.raises(InputError, match="train.jsonl has 1 row to show"):
+        Exemplars([one, other]).of(one, asked, Format(shots=2))
+    # A cluster left out that is asked about rows of the file to train on.
+    mixed, notes = mixture([one, Task(**{**fields_of(other), "cluster": "b"})], ["b"], per_task=9)
+    assert sorted(m.answer or "" for m in mixed) == ["trained 20", "trained 9"]
+    assert notes == ["a/sums: 1 rows left out, as clusters held out are asked about them"]
+
+
 def fields_of(one: Task) -> dict[str, object]:
     return {name: getattr(one, name) for name in one.__dataclass_fields__}
 

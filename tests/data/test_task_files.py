@@ -156,6 +156,22 @@ def test_what_is_no_file_of_tasks_is_named(name: str, text: str, said: str, tmp_
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
+PROBLEM = {"question": "3 bags of 4?", "answer": "3 * 4 = $<<3*4=12.0>>12.\nOr 12.\n#### 12"}
+
+
+def test_problems_of_gsm8k(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "gsm8k.jsonl", [PROBLEM])
+    given = {"data": "gsm8k.jsonl", "layout": "gsm8k", "metric": "number", "prompt": "{question}", "output": "answer"}
+    file = tmp_path / "tasks.yaml"
+    file.write_text(yaml.safe_dump({"clusters": {"a": {"b": given | {"rationale": "rationale"}}}}))
+    (task,) = read_tasks(file)
+    expected = Example(1, ("3 bags of 4?",), ("12",), rationale="3 * 4 = $12.\nOr 12.")
+    assert examples_of(task, training=True) == [expected]
+    write_jsonl(tmp_path / "gsm8k.jsonl", [PROBLEM, PROBLEM | {"answer": "12"}])
+    with pytest.raises(InputError, match="gsm8k.jsonl, line 2: no problem of GSM8K's: these have a question, and an a"):
+        examples_of(task)
+
+
 def test_faults_of_rows_and_folders(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("question\tanswer\n")
     with pytest.raises(InputError, match="a.tsv, line 1: 2 cells; a line of chains of thought has a question, an ans"):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from accord.data.examples import Example, examples_of, normalized
+from accord.data.examples import Example, examples_of, normalized, overlapping
 from accord.data.formats import asked, dialogue
 from accord.data.tasks import Task, clusters_named, read_tasks
 from accord.data.templates import blank, check_template, fill
@@ -77,6 +77,22 @@ def test_data_may_lie_in_another_folder(tmp_path: Path) -> None:
     assert read_tasks(file, other)[0].data == other / "rows.jsonl"
 
 
+def test_rows_to_train_on_may_be_in_another_file(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "more.jsonl", [{"text": "good night", "label": "no"}, {"text": "good day", "label": "yes"}])
+    task = only(tmp_path, GOOD | {"train_data": "more.jsonl", "split": "train[:2]"})
+    assert [e.prompts for e in examples_of(task)] == [("good day ?",), ("bad day ?",)]
+    assert examples_of(task, training=True) == [
+        Example(1, ("good night ?",), ("no",)),
+        Example(2, ("good day ?",), ("yes",)),
+    ]
+    # Both are asked about and trained on in rows 1 and 2, but of different files.
+    assert overlapping(task) == 0
+    assert overlapping(only(tmp_path, GOOD | {"train_data": "rows.jsonl", "train_split": "train[:2]"})) == 2
+    missing = only(tmp_path, GOOD | {"train_data": "more.jsonl", "train_split": "train[2:]"})
+    with pytest.raises(InputError, match="more.jsonl has no rows for the task mood/day"):
+        examples_of(missing, training=True)
+
+
 @pytest.mark.parametrize(
     ("task", "said"),
     [
@@ -85,6 +101,8 @@ def test_data_may_lie_in_another_folder(tmp_path: Path) -> None:
         ({k: v for k, v in GOOD.items() if k != "output"}, "the key 'output' is missing"),
         (GOOD | {"data": "none.jsonl"}, "there is no file"),
         (GOOD | {"data": 3}, "'data' must be text, not 3"),
+        (GOOD | {"train_data": "none.jsonl"}, "none.jsonl"),
+        (GOOD | {"train_data": ["rows.jsonl"]}, "'train_data' must be text, not ['rows.jsonl']"),
         (GOOD | {"metric": "rouge"}, "there is no metric 'rouge'; did you mean rouge-l?; the metrics are exact,"),
         (GOOD | {"metric": "options"}, "'options' are given where the metric is options, and only there"),
         (GOOD | {"options": ["a", "b"]}, "'options' are given where the metric is options, and only there"),

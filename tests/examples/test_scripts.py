@@ -53,7 +53,7 @@ def test_dpo_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_tasks_file(tmp_path: Path) -> None:
-    for name in ("gsm8k_test.jsonl.gz", "self_instruct_seed_tasks.jsonl.gz"):
+    for name in ("gsm8k_test.jsonl.gz", "gsm8k_train.jsonl.gz", "self_instruct_seed_tasks.jsonl.gz"):
         (tmp_path / name).touch()
     tasks = read_tasks(Path(__file__).parents[2] / "examples/tasks.yaml", tmp_path)
     assert [(task.label, task.metric) for task in tasks] == [
@@ -82,4 +82,5 @@ def test_tasks_file_of_chains_of_thought(tmp_path: Path) -> None:
         ("science/qasc", "options", 8),
         ("arithmetic/aqua", "options", 5),
     ]
-    assert [task.label for task in tasks if task.layout is None] == ["arithmetic/gsm8k", "writing/instructions"]
+    assert [task.label for task in tasks if task.layout is None] == ["writing/instructions"]
+    assert [task.label for task in tasks if task.rationale is None] == ["writing/instructions"]
