@@ -109,7 +109,7 @@ def chance(name: str) -> Fraction:
 
 FORMATS = {
     "separator": " . ",
-    "trigger": "explain .",
+    "trigger": "because",
     "answer_phrase": ", so the answer is",
     "inverse": ["the answer is {answer} . ask the question .", "ask the question of the answer {answer} ."],
     "inverse_cot": [
