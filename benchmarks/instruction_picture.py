@@ -33,7 +33,7 @@ def draw(found: Found, file: Path) -> None:
             axes.set_title(study, loc="left", fontsize=9)
             axes.spines[["top", "right"]].set_visible(False)
             axes.tick_params(colors=SOFT)
-        figure.axes[0].set_ylabel("held-out clusters, (score - chance) / (1 - chance)")
+        figure.axes[0].set_ylabel("above chance, clusters held out")
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=170)
 
