@@ -20,7 +20,7 @@ from accord.engine.models import PreferenceNetwork, Scorer
 from accord.errors import InputError
 from accord.feedback import formula as formulas
 from accord.feedback.combine import Combined, weighted
-from accord.feedback.functions import FunctionJudge, FunctionReward, RemoteReward
+from accord.feedback.functions import FunctionJudge, FunctionReward
 from accord.feedback.judge import JudgeReward, RewardJudge, judge_samples
 from accord.feedback.learned import LearnedJudge, LearnedReward
 from accord.feedback.named import (
@@ -33,6 +33,7 @@ from accord.feedback.named import (
     reward_named,
 )
 from accord.feedback.people import Simulated
+from accord.feedback.remote import RemoteReward
 from accord.feedback.reward import TextReward, check_prompts, listen, score_texts, unsampled
 from accord.feedback.verifiers import VERIFIERS, Verifier, exact, number
 from accord.records import Comparison, EncodedPrompt, Sample, Text

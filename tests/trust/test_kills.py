@@ -8,6 +8,7 @@ By default a method an event; `python -m pytest -s -m slow tests/trust/test_kill
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -57,8 +58,9 @@ FEW = ("distill", "online-dpo", "kto", "self-consistency", "preference", "grpo")
 
 @pytest.fixture(autouse=True)
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports are blank pages here, which are sooner written."""
+    """Reports are blank pages here, which are sooner written; `measures` is not another folder's, imported before."""
     monkeypatch.setattr("accord.report.write_report", lambda folder: folder / "report.html")
+    monkeypatch.delitem(sys.modules, "measures", raising=False)
 
 
 def trained(method: str, home: Path) -> tuple[Command, list[Event], dict[str, list[Plan]]]:
