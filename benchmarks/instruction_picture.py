@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 import matplotlib
-from instruction_tuning import over_seeds
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from processes import over_seeds
 
 from accord.worlds import shelf
 

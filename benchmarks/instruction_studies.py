@@ -113,5 +113,5 @@ def spoiled(mix: Path, wrong: float, seed: int) -> None:
     chosen = rng.sample(range(len(rows)), round(wrong * len(rows)))
     for i in chosen:
         others = [row for row in rows if row["task"] == rows[i]["task"] and row["completion"] != rows[i]["completion"]]
-        rows[i]["completion"] = rng.choice(others or rows)["completion"]
+        rows[i]["completion"] = rng.choice(others)["completion"]
     mix.write_text("".join(f"{json.dumps(row)}\n" for row in rows))

@@ -15,15 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from instruction_studies import HELD_OUT, SHOWN, STUDIES, Condition, spoiled
-from processes import accord
+from processes import accord, over_seeds
 from rich.console import Console
 from rich.table import Table
 
-from accord.evaluate.statistics import mean_interval
-from accord.results.base import Interval
 from accord.worlds import shelf
 
 LEARNING = {"batch_size": 32, "max_length": 256, "save_every": 1000, "track": "none"}
@@ -97,24 +94,18 @@ def trained(condition: Condition, seed: int, width: int, folder: Path) -> Path:
     return tuned / "model"
 
 
-def over_seeds(values: list[float]) -> Interval:
-    """The mean over seeds with Student's interval; of one seed, itself."""
-    return mean_interval(values) if len(values) > 1 else Interval(values[0], values[0], values[0], 1)
-
-
 def show(study: str, found: dict[tuple[int, str], list[dict[str, float]]]) -> None:
-    """A row a condition: the mean over the held-out clusters, then each cluster."""
-    table = Table("parameters", "model", "held out", *SHOWN, title=study)
+    """A row a condition: the mean over the held-out clusters, how far it is above the base model, and each cluster."""
+    bases = {width: seeds for (width, name), seeds in found.items() if name == "base"}
+    table = Table("parameters", "model", "held out", *(["above base"] if bases else []), *SHOWN, title=study)
     for (width, name), seeds in found.items():
         cells = [f"{over_seeds([seed[key] for seed in seeds]):.2f}" for key in ("held out", *SHOWN)]
+        if width in bases:
+            gains = [one["held out"] - base["held out"] for one, base in zip(seeds, bases[width], strict=True)]
+            cells.insert(1, f"{over_seeds(gains):+.2f}")
         parameters = sum(p.numel() for p in shelf.new_model(0, width).parameters())
         table.add_row(f"{parameters / 1e6:.2f} M", name, *cells)
-    Console(width=170).print(table)
-
-
-def gains(found: dict[Any, list[dict[str, float]]], one: Any, other: Any) -> Interval:
-    """How far a condition is above another, seed by seed."""
-    return over_seeds([a["held out"] - b["held out"] for a, b in zip(found[one], found[other], strict=True)])
+    Console(width=190).print(table)
 
 
 if __name__ == "__main__":

@@ -95,15 +95,17 @@ def read_wording(given: Any) -> Wording:
     known = [each.name for each in fields(Wording)]
     if not isinstance(given, Mapping):
         raise InputError(f"it must be a mapping with some of {', '.join(known)}.")
+    read: dict[str, Any] = {}
     for key, value in given.items():
         if key not in known:
             raise InputError(f"unknown key {key!r}{nearest(str(key), known)}; there are {', '.join(known)}.")
+        read[key] = value
         if key in INVERSIONS:
-            for template in checked_templates(value, key):
+            read[key] = checked_templates(value, key)
+            for template in read[key]:
                 _require_columns(template, INVERSIONS[key])
         elif not isinstance(value, str) or not (value.strip() or key == "trigger" or (value and key == "separator")):
             raise InputError(f"{key!r} must be text that is not empty, not {value!r}.")
-    read: dict[str, Any] = {key: checked_templates(v, key) if key in INVERSIONS else v for key, v in given.items()}
     return Wording(**read)
 
 

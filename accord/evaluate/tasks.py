@@ -68,6 +68,8 @@ class TaskOptions(TemplateOptions):
             raise InputError("--samples needs a --temperature above 0, or all chains of thought are the same.")
         if self.samples > 1 and self.answers == "direct":
             raise InputError("--samples is for chains of thought: give --answers cot.")
+        if self.option_score != "sum" and self.answers == "cot":
+            raise InputError("--option-score is for options that are chosen: with --answers cot they are written.")
 
     @property
     def format(self) -> Format:

@@ -131,9 +131,7 @@ def nothing_learned(history: History) -> str | None:
     noise of that, over the last half of 80 rows or more; or by the 95% intervals of rows held out, of which the last
     two of six or more count. There must be pairs enough to tell that from what is worth having.
     """
-    if (
-        "chosen_reward" in history or "reward" in history
-    ):  # of policies, whose implicit rewards are bought with distance
+    if "chosen_reward" in history or "reward" in history:  # a policy's, bought with distance
         return None
     accuracy, loss = history.of("accuracy", "loss")
     if len(loss) < LATE:

@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import permutations
 
 from accord.worlds.shelf.operations import Row, Task, picked, row_of
-from accord.worlds.shelf.things import SELECTORS, THINGS, Things, price
+from accord.worlds.shelf.things import SELECTORS, THINGS, Columns, Things, price
+
+
+def _with(
+    selector: str, things: Things, said: Callable[[str], Things], reason: str, columns: Columns | None = None
+) -> list[Row]:
+    """Questions whose answer is the row with what is `said` in the place of the thing that is picked."""
+    places = [" ".join((*things[:i], *said(thing), *things[i + 1 :])) for i, thing in enumerate(things)]
+    return [
+        row_of(things, {**words, **(columns or {})}, places[i], places, f"{why} and {reason}")
+        for i, words, why in picked(selector, things)
+    ]
+
+
+def _with_another(selector: str, things: Things, said: Callable[[str, str], Things], reason: str) -> list[Row]:
+    """The same, with each thing that is not in the row: `said` has it first."""
+    return [
+        row
+        for new in THINGS
+        if new not in things
+        for row in _with(selector, things, partial(said, new), f"the {new} {reason}", {"new": new})
+    ]
 
 
 def removing(selector: str) -> Task:
@@ -14,10 +36,7 @@ def removing(selector: str) -> Task:
     it = SELECTORS[selector].phrase
 
     def questions(things: Things) -> list[Row]:
-        left = [" ".join(things[:i] + things[i + 1 :]) for i in range(len(things))]
-        return [
-            row_of(things, words, left[i], left, f"{why} and it goes") for i, words, why in picked(selector, things)
-        ]
+        return _with(selector, things, lambda thing: (), "it goes")
 
     prompts = (
         f"{{things}} . what is left without {it} ?",
@@ -39,11 +58,7 @@ def repeating(selector: str) -> Task:
     it = SELECTORS[selector].phrase
 
     def questions(things: Things) -> list[Row]:
-        doubled = [" ".join(things[: i + 1] + things[i:]) for i in range(len(things))]
-        return [
-            row_of(things, words, doubled[i], doubled, f"{why} and it comes twice")
-            for i, words, why in picked(selector, things)
-        ]
+        return _with(selector, things, lambda thing: (thing, thing), "it comes twice")
 
     prompts = (
         f"{{things}} . what is it with {it} twice ?",
@@ -60,24 +75,12 @@ def repeating(selector: str) -> Task:
     return Task("repeat", f"repeat-{selector}", "exact", prompts, said, questions)
 
 
-def _with_another(
-    selector: str, things: Things, changed: Callable[[Things, int, str], Things], reason: str
-) -> list[Row]:
-    """Questions about what the row is with each thing that is not in it, placed by the thing that is picked."""
-    rows = []
-    for new in (thing for thing in THINGS if thing not in things):
-        places = [" ".join(changed(things, i, new)) for i in range(len(things))]
-        for i, words, why in picked(selector, things):
-            rows.append(row_of(things, words | {"new": new}, places[i], places, f"{why} and the {new} {reason}"))
-    return rows
-
-
 def replacing(selector: str) -> Task:
     """The row with another thing in the place of the one that is picked."""
     it = SELECTORS[selector].phrase
 
     def questions(things: Things) -> list[Row]:
-        return _with_another(selector, things, lambda t, i, new: (*t[:i], new, *t[i + 1 :]), "is new")
+        return _with_another(selector, things, lambda new, thing: (new,), "is new")
 
     prompts = (
         f"{{things}} . what is it with the {{new}} for {it} ?",
@@ -99,7 +102,7 @@ def adding(selector: str) -> Task:
     it = SELECTORS[selector].phrase
 
     def questions(things: Things) -> list[Row]:
-        return _with_another(selector, things, lambda t, i, new: (*t[: i + 1], new, *t[i + 1 :]), "comes after it")
+        return _with_another(selector, things, lambda new, thing: (thing, new), "comes after it")
 
     prompts = (
         f"{{things}} . what is it with the {{new}} after {it} ?",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from itertools import chain
 
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -16,13 +17,15 @@ from accord.worlds.shelf.operations import Row, Task
 from accord.worlds.shelf.tasks import TASKS, lists
 from accord.worlds.shelf.things import FACTS, LENGTHS, THINGS, Things, some_things
 
-CLUSTERS: dict[str, list[Task]] = {}
-for _task in TASKS.values():
-    CLUSTERS.setdefault(_task.cluster, []).append(_task)
 
-_WORDLESS: dict[str, list[Task]] = {}
-for _task in lists().values():
-    _WORDLESS.setdefault(_task.cluster, []).append(_task)
+def _by_cluster(tasks: Mapping[str, Task]) -> dict[str, list[Task]]:
+    clusters: dict[str, list[Task]] = {}
+    for task in tasks.values():
+        clusters.setdefault(task.cluster, []).append(task)
+    return clusters
+
+
+CLUSTERS, _WORDLESS = _by_cluster(TASKS), _by_cluster(lists())
 
 _DRAWN = [*CLUSTERS, "check", "count", "compare", "choose"]
 """What statements are drawn from: those that tell the least are made twice as often."""
