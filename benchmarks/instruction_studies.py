@@ -107,11 +107,11 @@ STUDIES = {
 
 
 def spoiled(mix: Path, wrong: float, seed: int) -> None:
-    """Give a share of a file's demonstrations the completion of another one that asks the same of other things."""
+    """Give a share of a file's demonstrations another's completion: of the same task, where one there has another."""
     rows = [json.loads(line) for line in mix.read_text().splitlines()]
     rng = random.Random(f"wrong {seed}")
-    chosen = rng.sample(range(len(rows)), round(wrong * len(rows)))
-    for i in chosen:
-        others = [row for row in rows if row["task"] == rows[i]["task"] and row["completion"] != rows[i]["completion"]]
-        rows[i]["completion"] = rng.choice(others)["completion"]
+    for i in rng.sample(range(len(rows)), round(wrong * len(rows))):
+        others = [row for row in rows if row["completion"] != rows[i]["completion"]]
+        same = [row for row in others if row["task"] == rows[i]["task"]]
+        rows[i]["completion"] = rng.choice(same or others)["completion"]
     mix.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
