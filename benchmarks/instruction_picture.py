@@ -90,7 +90,7 @@ def demonstrations(axes: Axes, runs: Seeds) -> None:
     axes.set_xticks(list(named), [f"{count:,}" for count in named])
     axes.minorticks_off()
     axes.set_xlabel("demonstrations")
-    axes.legend(frameon=False, fontsize=7.5)
+    axes.legend(frameon=False, fontsize=7.5, loc="lower right")
 
 
 PANELS = {"sizes": sizes, "clusters": clusters, "reasoning": reasoning, "demonstrations": demonstrations}
