@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 import matplotlib
+from instruction_studies import Found
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from processes import over_seeds
 
 from accord.worlds import shelf
-
-Found: TypeAlias = Mapping[tuple[str, int, str], Sequence[Mapping[str, float]]]
-"""What models did, seed by seed, by study, width and condition."""
 
 INK, SOFT = "#1b1f24", "#6b7280"
 BLUE, OCHRE, VIOLET = "#2b6cb0", "#b7791f", "#9f7aea"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from accord.worlds.shelf.tasks import TASKS
 
@@ -15,9 +15,13 @@ HELD_OUT = ("color", "remove", "name")
 SHOWN = (*HELD_OUT, "kind", "order")
 """The clusters asked about: those held out, and two that most models are tuned on."""
 
-TRAINED = ("room", "replace", "explain", "order", "add", "kind", "repeat")
-"""Clusters in the order in which the study over their number adds them, reading and writing ones by turns."""
 CLUSTERS = tuple(dict.fromkeys(task.cluster for task in TASKS.values()))
+TRAINED = tuple(name for name in CLUSTERS if name not in HELD_OUT)
+ORDERS = 3
+"""Orders of clusters, drawn for each seed, in which the study over their number adds them."""
+
+Found: TypeAlias = Mapping[tuple[str, int, str], Sequence[Mapping[str, float]]]
+"""What models did, seed by seed, by study, width and condition."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Condition:
 
     `recipe` names the tuned model, which several conditions may ask; `wrong` is the share of demonstrations that get
     the answer of another row; `file` is what asks: the tasks, or the same as text's statements or lists have them.
+    `clusters` are how many it is tuned on, the first of the clusters in the `order` of that number.
     """
 
     name: str
@@ -36,12 +41,19 @@ class Condition:
     pretrained: bool = True
     wrong: float = 0.0
     file: str = "tasks.yaml"
+    clusters: int = len(TRAINED)
+    order: int = 0
+
+    def left_out(self, seed: int) -> tuple[str, ...]:
+        """The clusters that it is not tuned on: those held out, and for a seed the last ones of its order."""
+        order = random.Random(f"clusters {seed} {self.order}").sample(TRAINED, len(TRAINED))
+        return (*HELD_OUT, *order[self.clusters :])
 
 
-def on_clusters(count: int) -> Condition:
+def on_clusters(count: int, order: int) -> Condition:
     """Tuned on so many clusters, for as many steps as on all."""
-    left_out = ",".join(name for name in CLUSTERS if name not in TRAINED[:count])
-    return Condition(f"{count} clusters", {"leave_out": left_out}, recipe=f"clusters-{count}")
+    name = f"{count} cluster{'s' * (count > 1)}, order {order}"
+    return Condition(name, recipe=f"clusters-{count}-{order}", clusters=count, order=order)
 
 
 def on_templates(count: int) -> Condition:
@@ -73,7 +85,7 @@ STUDIES = {
         Condition("no pretraining, tuned 4 times as long", tuning=LONG, pretrained=False, recipe="scratch-long"),
         TUNED,
     ],
-    "clusters": [*map(on_clusters, (1, 2, 4, 7)), TUNED],
+    "clusters": [*(on_clusters(count, order) for count in (1, 2, 4, 7) for order in range(ORDERS)), TUNED],
     "templates": [*map(on_templates, (1, 2)), TUNED],
     "prefixes": [
         Condition("prefixes, asked by them", PREFIX, {"instructions": "prefix"}, recipe="prefix"),

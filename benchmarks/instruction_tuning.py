@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from instruction_studies import HELD_OUT, SHOWN, STUDIES, Condition, spoiled
+from instruction_studies import HELD_OUT, SHOWN, STUDIES, Condition, Found, spoiled
 from processes import accord, over_seeds
 from rich.console import Console
 from rich.table import Table
@@ -27,6 +28,7 @@ LEARNING = {"batch_size": 32, "max_length": 256, "save_every": 1000, "track": "n
 BASE = LEARNING | {"epochs": 2, "learning_rate": 3e-3}
 TUNED = LEARNING | {"max_steps": 450, "learning_rate": 5e-4, "warmup": 0.1, "schedule": "linear"}
 ASKED = {"limit": 40, "max_new_tokens": 16}
+FIRST = ("base", "1 cluster")
 
 
 def main() -> None:
@@ -40,18 +42,18 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.studies) - set(STUDIES):
         parser.error(f"there is no study {', '.join(unknown)}; the studies are {', '.join(STUDIES)}.")
-    found = {}
+    found: dict[tuple[str, int, str], list[dict[str, float]]] = {}
     for study in options.studies or STUDIES:
         widths = options.widths if study == "sizes" else options.widths[-1:]
         for width in widths:
             for condition in STUDIES[study]:
                 seeds = [run(condition, seed, width, options.out / f"seed-{seed}") for seed in options.seeds]
                 found[study, width, condition.name] = seeds
-        show(study, {(width, name): seeds for (s, width, name), seeds in found.items() if s == study})
+        show(study, {(width, name): seeds for (s, width, name), seeds in over_orders(found).items() if s == study})
     if options.picture:
         from instruction_picture import draw
 
-        draw(found, options.picture)
+        draw(over_orders(found), options.picture)
 
 
 def run(condition: Condition, seed: int, width: int, folder: Path) -> dict[str, float]:
@@ -85,7 +87,8 @@ def trained(condition: Condition, seed: int, width: int, folder: Path) -> Path:
     tuned = folder / f"tuned-{width}-{condition.recipe}"
     if not (tuned / "model").exists():
         mix = folder / f"mix-{condition.recipe}.jsonl"
-        given = {"tasks": folder / "world" / "tasks" / "tasks.yaml", "leave_out": ",".join(HELD_OUT), "out": mix}
+        left_out = ",".join(condition.left_out(seed))
+        given = {"tasks": folder / "world" / "tasks" / "tasks.yaml", "leave_out": left_out, "out": mix}
         accord("tasks", given | condition.mix | {"seed": seed})
         if condition.wrong:
             spoiled(mix, condition.wrong, seed)
@@ -94,14 +97,26 @@ def trained(condition: Condition, seed: int, width: int, folder: Path) -> Path:
     return tuned / "model"
 
 
-def show(study: str, found: dict[tuple[int, str], list[dict[str, float]]]) -> None:
-    """A row a condition: the mean over the held-out clusters, how far it is above the base model, and each cluster."""
-    bases = {width: seeds for (width, name), seeds in found.items() if name == "base"}
-    table = Table("parameters", "model", "held out", *(["above base"] if bases else []), *SHOWN, title=study)
+def over_orders(found: Found) -> Found:
+    """The conditions with those that differ only in the order of clusters as one, order by order the seeds of each."""
+    joined: dict[tuple[str, int, str], list[Mapping[str, float]]] = {}
+    for (study, width, name), seeds in found.items():
+        joined.setdefault((study, width, name.partition(", order ")[0]), []).extend(seeds)
+    return joined
+
+
+def show(study: str, found: Mapping[tuple[int, str], Sequence[Mapping[str, float]]]) -> None:
+    """A row a condition: the mean over the held-out clusters, how far it is above the first one, and each cluster.
+
+    The first one is the base model, or the model tuned on fewest clusters in the same order.
+    """
+    bases = {width: seeds for (width, name), seeds in found.items() if name in FIRST}
+    table = Table("parameters", "model", "held out", *(["above first"] if bases else []), *SHOWN, title=study)
     for (width, name), seeds in found.items():
         cells = [f"{over_seeds([seed[key] for seed in seeds]):.2f}" for key in ("held out", *SHOWN)]
         if width in bases:
-            gains = [one["held out"] - base["held out"] for one, base in zip(seeds, bases[width], strict=True)]
+            repeated = [*seeds] * (len(bases[width]) // len(seeds))  # one model of all clusters ends all orders
+            gains = [one["held out"] - base["held out"] for one, base in zip(repeated, bases[width], strict=True)]
             cells.insert(1, f"{over_seeds(gains):+.2f}")
         parameters = sum(p.numel() for p in shelf.new_model(0, width).parameters())
         table.add_row(f"{parameters / 1e6:.2f} M", name, *cells)
