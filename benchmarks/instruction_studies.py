@@ -9,14 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from accord.worlds.shelf.tasks import TASKS
-
 HELD_OUT = ("color", "remove", "name")
 SHOWN = (*HELD_OUT, "kind", "order")
 """The clusters asked about: those held out, and two that most models are tuned on."""
 
-CLUSTERS = tuple(dict.fromkeys(task.cluster for task in TASKS.values()))
-TRAINED = tuple(name for name in CLUSTERS if name not in HELD_OUT)
 ORDERS = 3
 """Orders of clusters, drawn for each seed, in which the study over their number adds them."""
 
@@ -30,7 +26,7 @@ class Condition:
 
     `recipe` names the tuned model, which several conditions may ask; `wrong` is the share of demonstrations that get
     the answer of another row; `file` is what asks: the tasks, or the same as text's statements or lists have them.
-    `clusters` are how many it is tuned on, the first of the clusters in the `order` of that number.
+    `order` is the number of the order in which clusters are drawn for a seed.
     """
 
     name: str
@@ -41,19 +37,13 @@ class Condition:
     pretrained: bool = True
     wrong: float = 0.0
     file: str = "tasks.yaml"
-    clusters: int = len(TRAINED)
     order: int = 0
-
-    def left_out(self, seed: int) -> tuple[str, ...]:
-        """The clusters that it is not tuned on: those held out, and for a seed the last ones of its order."""
-        order = random.Random(f"clusters {seed} {self.order}").sample(TRAINED, len(TRAINED))
-        return (*HELD_OUT, *order[self.clusters :])
 
 
 def on_clusters(count: int, order: int) -> Condition:
     """Tuned on so many clusters, for as many steps as on all."""
     name = f"{count} cluster{'s' * (count > 1)}, order {order}"
-    return Condition(name, recipe=f"clusters-{count}-{order}", clusters=count, order=order)
+    return Condition(name, {"max_clusters": count}, recipe=f"clusters-{count}-{order}", order=order)
 
 
 def on_templates(count: int) -> Condition:

@@ -87,9 +87,8 @@ def trained(condition: Condition, seed: int, width: int, folder: Path) -> Path:
     tuned = folder / f"tuned-{width}-{condition.recipe}"
     if not (tuned / "model").exists():
         mix = folder / f"mix-{condition.recipe}.jsonl"
-        left_out = ",".join(condition.left_out(seed))
-        given = {"tasks": folder / "world" / "tasks" / "tasks.yaml", "leave_out": left_out, "out": mix}
-        accord("tasks", given | condition.mix | {"seed": seed})
+        given = {"tasks": folder / "world" / "tasks" / "tasks.yaml", "leave_out": ",".join(HELD_OUT), "out": mix}
+        accord("tasks", given | condition.mix | {"seed": seed + 1000 * condition.order})
         if condition.wrong:
             spoiled(mix, condition.wrong, seed)
         given = {"model": start, "data": mix, "out": tuned, "seed": seed}

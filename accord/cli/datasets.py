@@ -69,6 +69,7 @@ def tasks(
     out: str,
     *,
     leave_out: str | None = None,
+    max_clusters: int | None = None,
     data: str | None = None,
     per_task: int = 3000,
     mixing_temperature: float = 1.0,
@@ -88,6 +89,7 @@ def tasks(
         tasks: a YAML file of tasks in clusters, a file or folder in one of the field's own layouts, or probes.
         out: the JSONL file to write.
         leave_out: the cluster, or several with commas, to hold out for evaluation.
+        max_clusters: only so many of the clusters not left out, the first in an order drawn by the seed.
         data: the folder of the tasks' data files, where they are not beside the tasks file.
         per_task: rows beyond which a task gets no larger share.
         mixing_temperature: 1 mixes in proportion, higher ones bring all tasks' shares nearer to equal.
@@ -98,7 +100,7 @@ def tasks(
         shots: exemplars before each row of few and few-cot: so many other rows of its task, with their answers; 3
             unless given.
         form: chat writes chats of two turns, plain texts for models without a chat template.
-        seed: decides which rows, which instructions and their order.
+        seed: decides which clusters, rows and instructions, and their order.
 
     Raises:
         InputError: the tasks, their rows or an option cannot be used, or nothing is left to train on.
@@ -111,12 +113,14 @@ def tasks(
     from accord.data.examples import overlapping
     from accord.data.formats import weighted_formats
     from accord.data.task_mix import mixture
-    from accord.data.tasks import clusters_named, read_tasks
+    from accord.data.tasks import clusters_beyond, clusters_named, read_tasks
 
     written = weighted_formats(formats, shots, form, seed)
     known = read_tasks(tasks, data, templates)
     require_file(out, tasks, [file for task in known for file in (task.data, task.training_file)])
     left = clusters_named(leave_out, known)
+    if max_clusters is not None:
+        left += clusters_beyond(max_clusters, left, known, seed)
     mixed, notes = mixture(
         known, left, per_task=per_task, temperature=mixing_temperature, total=rows, formats=written, seed=seed
     )

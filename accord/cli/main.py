@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +27,14 @@ from accord.interrupts import Interrupted, interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the words say; the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    command = ""
-    try:
-        if not words or words[0] in ("-h", "--help", "help"):
-            print(overview())
-        elif words[0] == "--version":
-            from accord import __version__
+    return ends(lambda: _obey(words), split_command(words)[0] if words else "")
 
-            print(f"accord {__version__}")
-        else:
-            command, rest = split_command(words)
-            if (command in FAMILIES and not rest) or not {"-h", "--help"}.isdisjoint(rest):
-                print(overview(command) if command in FAMILIES else explained(command))
-                return 0
-            call = bind(command, read_words(command, rest))
-            with interruptible(), call.place():
-                result = call.function(**call.arguments)
-            _say_where(call, result)
+
+def ends(work: Callable[[], None], command: str = "") -> int:
+    """Do what a command does, and say in a sentence how it ended, if not well; the exit status."""
+    try:
+        with interruptible():
+            work()
         sys.stdout.flush()
     except BrokenPipeError:  # who reads has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -55,6 +46,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _told(error)
     return 0
+
+
+def _obey(words: Sequence[str]) -> None:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+    elif words[0] == "--version":
+        from accord import __version__
+
+        print(f"accord {__version__}")
+    else:
+        command, rest = split_command(words)
+        if (command in FAMILIES and not rest) or not {"-h", "--help"}.isdisjoint(rest):
+            print(overview(command) if command in FAMILIES else explained(command))
+            return
+        call = bind(command, read_words(command, rest))
+        _say_where(call, call.carry_out())
 
 
 def _told(error: Exception) -> int:

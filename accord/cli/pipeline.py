@@ -7,29 +7,31 @@ checkpoint. Here are the commands `demo`, `run` and `report` too.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shutil
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import accord
 from accord.cli.call import Call, bind, target_of
 from accord.cli.options import options_of
+from accord.cli.parallel import Processes
 from accord.cli.recipe import Stage, read_recipe, resolve
+from accord.cli.state import MARK, inputs_of, recognize, save_state
 from accord.cli.table import COMMANDS
 from accord.console import status
 from accord.errors import InputError
 from accord.files import others, write_text
 from accord.locks import alone_in
-from accord.outputs import may_overwrite, require_unchanged
+from accord.outputs import require_unchanged
 
 
-def demo(*, out: str = "runs/demo", seed: int = 0) -> Path:
+def demo(*, out: str = "runs/demo", seed: int = 0, parallel: int = 1) -> Path:
     """From nothing to an aligned model: pretraining, fine-tuning, comparisons, reward model, PPO, DPO, evaluation.
 
     Everything happens in a small world whose true reward is known, so the table at the end says what was really gained.
@@ -38,11 +40,12 @@ def demo(*, out: str = "runs/demo", seed: int = 0) -> Path:
     Args:
         out: the folder for everything, the report included.
         seed: decides everything that is drawn at random.
+        parallel: how many stages may run at a time; more than one run in processes of their own, which share the cores.
     """
-    return run_pipeline(packaged("cafe"), out, {"seed": seed})
+    return run_pipeline(packaged("cafe"), out, {"seed": seed}, parallel=parallel)
 
 
-def run(recipe: str, *, out: str | None = None, overrides: dict[str, str] | None = None) -> Path:
+def run(recipe: str, *, out: str | None = None, parallel: int = 1, overrides: dict[str, str] | None = None) -> Path:
     """Run the stages of a recipe in order, those whose inputs or settings have changed; then write the report.
 
     Every variable of the recipe and every option of a stage is an option here: --data pairs.jsonl sets the variable
@@ -51,9 +54,10 @@ def run(recipe: str, *, out: str | None = None, overrides: dict[str, str] | None
     Args:
         recipe: the YAML file.
         out: the folder for the stages' results; by default runs/ and the recipe's name.
+        parallel: how many stages may run at a time; more than one run in processes of their own, which share the cores.
         overrides: values for variables and for stages' options, by name.
     """
-    return run_pipeline(recipe, out or f"runs/{Path(recipe).stem}", overrides)
+    return run_pipeline(recipe, out or f"runs/{Path(recipe).stem}", overrides, parallel=parallel)
 
 
 def report(folder: str | list[str], out: str | None = None) -> Path:
@@ -89,13 +93,16 @@ def packaged(name: str) -> Path:
     return next(file for file in files if file.exists())
 
 
-def run_pipeline(recipe: str | Path, out: str | Path, overrides: Mapping[str, Any] | None = None) -> Path:
+def run_pipeline(
+    recipe: str | Path, out: str | Path, overrides: Mapping[str, Any] | None = None, *, parallel: int = 1
+) -> Path:
     """Run a recipe's stages in order, skipping those that are as they were, and write the report.
 
     Args:
         recipe: the YAML file.
         out: the folder for the stages' folders.
         overrides: values for variables (`data`) and stages' options (`sft.max_steps`).
+        parallel: how many stages may run at a time; more than one run in processes of their own.
 
     Returns:
         the report's path.
@@ -104,11 +111,13 @@ def run_pipeline(recipe: str | Path, out: str | Path, overrides: Mapping[str, An
         InputError: the recipe or an option cannot be used, or a file that a stage names neither is there nor will be,
             and nothing has been run; or a stage's input cannot, and the stages before it have been.
     """
+    if parallel < 1:
+        raise InputError(f"parallel must be 1 or more stages at a time, not {parallel}.")
     folder, begun = Path(out), time.perf_counter()
     given = read_recipe(Path(recipe))
     stages = checked(given, folder, overrides or {})
     with alone_in(folder):
-        _run(given, stages, folder)
+        _Run(given, stages, folder).do(parallel)
         from accord.report import refresh_report
 
         page = refresh_report(folder)
@@ -116,41 +125,60 @@ def run_pipeline(recipe: str | Path, out: str | Path, overrides: Mapping[str, An
     return page
 
 
-def _run(given: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
-    """Run the stages that are not as they were, in a folder in which no other process works."""
-    wanted = _recognize(stages, folder)
-    anew = [stage for stage in stages if _is_anew(stage, wanted)]
-    for stage in anew:
-        _require_own(folder / stage.name)
-    if not (folder / "pipeline.json").exists():  # by which the folder is known, before anything else is in it
-        _save_state(given, stages, folder)
-    for stage in stages:
-        if stage.status == "skipped":
-            status(f"{stage.name} is as it was")
-            continue
-        resume = stage.fingerprint == wanted[stage.name] and goes_on(stage.command)
-        if stage in anew and (folder / stage.name).exists():
+class _Run:
+    """The stages of a recipe, in a folder in which no other process works."""
+
+    def __init__(self, recipe: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
+        self.recipe, self.stages, self.folder = recipe, stages, folder
+        self.wanted = recognize(stages, folder)
+        self.anew = [stage for stage in stages if _is_anew(stage, self.wanted)]
+        for stage in self.anew:
             _require_own(folder / stage.name)
-            _remove(folder / stage.name)
-        _mark(folder / stage.name)
-        stage.status, stage.fingerprint = "running", wanted[stage.name]
-        _save_state(given, stages, folder)
+        if not (folder / "pipeline.json").exists():  # by which the folder is known, before anything else is in it
+            self._save()
+        self._noting = threading.Lock()
+
+    def do(self, parallel: int) -> None:
+        """Run the stages that are not as they were."""
+        for stage in self.stages:
+            if stage.status == "skipped":
+                status(f"{stage.name} is as it was")
+        if parallel > 1:
+            processes = Processes(parallel)
+            processes.do(self.stages, self.folder, lambda stage: self._one(stage, partial(processes.run, stage.name)))
+        else:
+            for stage in self.stages:
+                if stage.status != "skipped":
+                    self._one(stage, Call.carry_out)
+        self._save()
+
+    def _one(self, stage: Stage, carry_out: Callable[[Call], None]) -> None:
+        """Run a stage, and note in pipeline.json that it runs, and how it ended."""
+        place = self.folder / stage.name
+        resume = stage.fingerprint == self.wanted[stage.name] and goes_on(stage.command)
+        if stage in self.anew and place.exists():
+            _require_own(place)
+            _remove(place)
+        _mark(place)
+        stage.fingerprint = self.wanted[stage.name]
+        self._note(stage, "running")
         status(f"{stage.name} ({stage.command})")
-        clock = time.perf_counter()
+        clock, ended = time.perf_counter(), stage.status
         try:
-            call = _call(stage, folder, resume=resume)
-            with call.place():
-                call.function(**call.arguments)
-            _mark(folder / stage.name)  # again where the command wrote the folder whole
-            stage.status = "ran"
+            carry_out(_call(stage, self.folder, resume=resume))
+            _mark(place)  # again where the command wrote the folder whole
+            ended = "ran"
         finally:
             stage.seconds = time.perf_counter() - clock + (stage.seconds if resume else 0.0)
-            _save_state(given, stages, folder)
-    _save_state(given, stages, folder)
+            self._note(stage, ended)
 
+    def _note(self, stage: Stage, how: str) -> None:
+        with self._noting:
+            stage.status = how
+            self._save()
 
-MARK = ".accord-stage"
-"""The file by which a stage's folder is known as one that `accord run` made."""
+    def _save(self) -> None:
+        save_state(self.recipe, self.stages, self.folder)
 
 
 def _mark(folder: Path) -> None:
@@ -209,16 +237,13 @@ def goes_on(command: str) -> bool:
     return "resume" in options_of(target_of(command))
 
 
-OWN = {"database"}
-"""Options that name what a stage makes, and keeps beside the pipeline's folder: no input of it, and never deleted."""
-
 FORMATS = (".jsonl", ".json", ".csv", ".parquet", ".gz", ".yaml", ".yml")
 
 
 def _require_files(stage: Stage, earlier: Sequence[Stage], folder: Path) -> None:
     """Raise InputError where a stage names a file that is not there, nor left by an earlier stage."""
     before = {s.name: s for s in earlier}
-    for text in _inputs(stage):
+    for text in inputs_of(stage):
         for name, file in re.findall(rf"{re.escape(str(folder))}/([\w-]+)/([^\s/*+,)]+)", text):
             leaves = _leaves_of(before[name]) if name in before else None
             if leaves is not None and not any(fnmatch(file, pattern) for pattern in leaves):
@@ -246,68 +271,3 @@ def _is_absent(text: str) -> bool:
         return False
     is_local = text.startswith(("./", "../", "/", "~/")) or text.count("/") > 1
     return (is_local or text.endswith(FORMATS)) and not Path(text).expanduser().exists()
-
-
-def _recognize(stages: list[Stage], folder: Path) -> dict[str, str]:
-    """The fingerprint each stage is to have; those that an earlier run finished, or began, take over what it noted."""
-    before, wanted = _before(folder), dict[str, str]()
-    for stage in stages:
-        wanted[stage.name] = _fingerprint(stage, wanted, folder)
-        last = before.get(stage.name, {})
-        if last.get("fingerprint") == wanted[stage.name] and (folder / stage.name / MARK).is_file():
-            stage.fingerprint, stage.seconds = last["fingerprint"], last["seconds"]
-            stage.status = "skipped" if last["status"] in ("ran", "skipped") else "waiting"
-    return wanted
-
-
-def _save_state(recipe: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
-    state = {
-        "name": recipe["name"],
-        "description": recipe.get("description", ""),
-        "seconds": sum(s.seconds for s in stages),
-        "stages": [s.as_json() for s in stages],
-    }
-    write_text(folder / "pipeline.json", json.dumps(state, indent=1))
-
-
-def _fingerprint(stage: Stage, earlier: Mapping[str, str], folder: Path) -> str:
-    """A digest of the command, its options, the contents of the files they name, and the stages they refer to.
-
-    Of a model's folder the configuration counts, and the size and time of its weights.
-    """
-    digest = hashlib.sha256(json.dumps([stage.command, stage.options], sort_keys=True, default=str).encode())
-    for used in sorted({s for names in stage.inputs.values() for s in names}):
-        digest.update(earlier[used].encode())
-    for value in _inputs(stage):
-        path = Path(value)
-        if path.is_file() and folder not in path.parents:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-        elif folder not in path.parents and (configs := sorted(path.glob("*config.json"))):
-            for config in configs:
-                digest.update(config.read_bytes())
-            for weights in sorted(path.glob("*.safetensors")):
-                digest.update(f"{weights.name} {weights.stat().st_size} {weights.stat().st_mtime_ns}".encode())
-    return digest.hexdigest()
-
-
-def _inputs(stage: Stage) -> list[str]:
-    return _leaves({name: value for name, value in stage.options.items() if name not in OWN})
-
-
-def _leaves(options: Any) -> list[str]:
-    """Every text in options, which may hold mappings and lists, without its weight in a mix of files."""
-    if isinstance(options, str):
-        return [re.sub(r":[\d.]+$", "", options)]
-    inside = (
-        [*options, *options.values()] if isinstance(options, Mapping) else options if isinstance(options, list) else ()
-    )
-    return [leaf for value in inside for leaf in _leaves(value)]
-
-
-def _before(folder: Path) -> dict[str, dict[str, Any]]:
-    file = folder / "pipeline.json"
-    if not file.exists():
-        if others(folder) and not may_overwrite():
-            raise InputError(f"{folder} holds something else than a pipeline's run; choose another --out.")
-        return {}
-    return {s["name"]: s for s in json.loads(file.read_text())["stages"]}

@@ -20,6 +20,7 @@ A column may be a path into a row: `instances[0].input`. A task may also choose 
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -133,6 +134,18 @@ def clusters_named(names: str | None, tasks: Sequence[Task]) -> list[str]:
             hint = nearest(name, known)
             raise InputError(f"there is no cluster {name!r}{hint}; the clusters are {', '.join(known)}.")
     return wanted
+
+
+def clusters_beyond(most: int, left_out: Sequence[str], tasks: Sequence[Task], seed: int) -> list[str]:
+    """The clusters that are not left out, beyond the first `most` in an order drawn by the seed.
+
+    So that of one seed more clusters include fewer. Raises InputError where there are not so many.
+    """
+    names = [name for name in dict.fromkeys(task.cluster for task in tasks) if name not in left_out]
+    if not 1 <= most <= len(names):
+        raise InputError(f"there are {len(names)} clusters to train on, and so 1 to {len(names)} of them, not {most}.")
+    random.Random(f"clusters {seed}").shuffle(names)
+    return names[most:]
 
 
 def _contents(path: Path) -> tuple[Mapping[str, Any], Wording]:

@@ -6,6 +6,7 @@ one question are one by vote: self-consistency (Wang et al. 2023, arXiv:2203.111
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeAlias
@@ -78,12 +79,15 @@ def _scorer(name: str) -> Any:
 def spoken(metric: str, answer: str, options: Sequence[str]) -> tuple[str, str] | None:
     """An answer that was read out of a text, and the string in which it equals others; None where it is none.
 
-    Of `options` it is the one that is written, `normalized`; of `number` it must have a number.
+    Of `options` it is the one that is written, `normalized`, or the longest that it begins with, as "(A) fiber" begins
+    with "(A)"; of `number` it must have a number.
     """
     from accord.data.examples import normalized
 
     if metric == "options":
-        return next(((option, option) for option in options if normalized(option) == normalized(answer)), None)
+        same = [option for option in options if normalized(option) == normalized(answer)]
+        begins = [o for o in options if re.match(rf"{re.escape(o.strip())}(?!\w)", answer.strip(), re.IGNORECASE)]
+        return next(((option, option) for option in [*same, *sorted(begins, key=len, reverse=True)]), None)
     key = feedback.mathematics.final_number(answer) if metric == "number" else normalized(answer)
     return None if key is None else (answer, key)
 

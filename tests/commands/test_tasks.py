@@ -152,6 +152,21 @@ def test_the_first_instructions_are_trained_on(home: Path, tmp_path: Path) -> No
     assert {row["prompt"][0]["content"] for row in read_jsonl(out)} == {"hi hello", "good day hello"}
 
 
+def test_only_some_clusters_are_trained_on(tmp_path: Path) -> None:
+    assert accord("world", "--name", "shelf", "--out", tmp_path / "world") == 0
+    given = ("--tasks", tmp_path / "world" / "tasks" / "tasks.yaml", "--leave-out", "color,name", "--rows", "200")
+
+    def drawn(count: int, seed: int) -> set[str]:
+        out = tmp_path / f"{count}-{seed}.jsonl"
+        assert accord("tasks", *given, "--out", out, "--max-clusters", count, "--seed", seed) == 0
+        return {row["cluster"] for row in read_jsonl(out)}
+
+    of_seed = [drawn(count, 0) for count in (2, 4, 7, 14)]
+    assert list(map(len, of_seed)) == [2, 4, 7, 14]
+    assert of_seed[0] < of_seed[1] < of_seed[2] < of_seed[3] and not {"color", "name"} & of_seed[3]
+    assert drawn(4, 1) != of_seed[1]
+
+
 def test_rows_that_were_trained_on_are_told(home: Path, tmp_path: Path) -> None:
     given = yaml.safe_load((home / "tasks.yaml").read_text())
     given["clusters"]["mood"]["which"]["train_split"] = "train[:3]"
@@ -221,6 +236,7 @@ def test_the_mix_is_what_sft_trains_on(home: Path, tmp_path: Path, capsys: pytes
         ("evaluate", ("--models.plain", "HOME/plain"), "has no chat template; ask it with --form plain."),
         ("tasks", ("--leave-out", "mood,words"), "no row is left to train on"),
         ("tasks", ("--leave-out", "x"), "there is no cluster 'x'"),
+        ("tasks", ("--max-clusters", "3"), "there are 2 clusters to train on, and so 1 to 2 of them, not 3."),
         ("tasks", ("--per-task", "0"), "--per-task must be at least 1, not 0."),
         ("tasks", ("--rows", "0"), "--rows must be at least 1, not 0."),
         ("tasks", ("--mixing-temperature", "0"), "--mixing-temperature must be positive, not 0."),
@@ -267,6 +283,8 @@ def test_the_recipe_of_sizes_and_of_clusters_can_be_run(tmp_path: Path) -> None:
         bind(stage.command, {"out": str(tmp_path), **stage.options})
     assert [name for name in stages if name.startswith("sizes")] == ["sizes-1", "sizes-2"]
     assert stages["large-base-2"].options["seed"] == 2
-    for name, count in (("mix-of-2-1", 2), ("mix-of-4-1", 4), ("mix-of-7-2", 7), ("mix-2", 13)):
-        left_out = set(str(stages[name].options["leave_out"]).split(","))
-        assert {"color", "remove", "name"} <= left_out and len(left_out) == 16 - count
+    for name, count in (("mix-of-2-1", 2), ("mix-of-4-1", 4), ("mix-of-7-2", 7)):
+        assert stages[name].options["max_clusters"] == count
+    assert {stage.options["leave_out"] for stage in stages.values() if stage.command == "tasks"} == {
+        "color,remove,name"
+    }

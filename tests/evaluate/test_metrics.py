@@ -67,6 +67,10 @@ def test_what_is_read_out_of_a_text_is_an_answer_of_its_kind() -> None:
     assert spoken("number", "twelve", ()) is None
     assert spoken("options", "Yes.", ["yes", "no"]) == ("yes", "yes")
     assert spoken("options", "perhaps", ["yes", "no"]) is None
+    assert spoken("options", "(b) fiber", ["(A)", "(B)"]) == ("(B)", "(B)")
+    assert spoken("options", "no, not that", ["no", "no, not"]) == ("no, not", "no, not")
+    assert spoken("options", "nobody", ["yes", "no"]) is None
+    assert spoken("options", "it is no", ["yes", "no"]) is None
 
 
 def test_the_majority_answers() -> None:

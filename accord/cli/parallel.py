@@ -1,0 +1,179 @@
+"""Stages at the same time, each in a process of its own: what starts one and hears it out, and what runs in it.
+
+A process is told on its standard input what to do, and that stays open: when it closes, because the pipeline was asked
+to stop or was killed, the process is asked to stop as by SIGTERM, and a training saves a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from accord.cli.call import Call, bind
+from accord.cli.recipe import Stage
+from accord.cli.state import OWN, inputs_of
+from accord.console import status
+from accord.errors import InputError, TrainingStopped
+from accord.interrupts import Interrupted
+
+START = (
+    "import sys; sys.path = [path for path in sys.path if path]; import json; "
+    "given = json.loads(sys.stdin.readline()); sys.path = given['path']; "
+    "from accord.cli.parallel import work; sys.exit(work(given))"
+)
+"""What a process begins with: it imports from where this one does, and not from the working folder first."""
+
+
+class Processes:
+    """The processes that run stages, at most so many at a time."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._under_way: set[subprocess.Popen[str]] = set()
+        self._stopped = threading.Event()
+
+    def do(self, stages: Sequence[Stage], folder: Path, one: Callable[[Stage], None]) -> None:
+        """Do `one` of each stage that was not skipped, in a thread, once those before it that it needs are done.
+
+        Where one fails, no other begins, those under way are waited for, and the error is raised.
+        """
+        try:
+            with ThreadPoolExecutor(self.limit) as pool:
+                self._do(pool, stages, folder, one)
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+
+    def _do(
+        self, pool: ThreadPoolExecutor, stages: Sequence[Stage], folder: Path, one: Callable[[Stage], None]
+    ) -> None:
+        waiting = [stage for stage in stages if stage.status != "skipped"]
+        needs = {stage.name: needed(stage, stages[: stages.index(stage)], folder) for stage in waiting}
+        to_do = {stage.name for stage in waiting}
+        under_way: dict[Future[None], Stage] = {}
+        try:
+            while waiting or under_way:
+                ready = [stage for stage in waiting if needs[stage.name].isdisjoint(to_do)]
+                for stage in ready[: self.limit - len(under_way)]:
+                    waiting.remove(stage)
+                    under_way[pool.submit(one, stage)] = stage
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    to_do.remove(under_way.pop(future).name)
+                    future.result()
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+        except Exception:
+            if under_way:
+                status(f"waiting for {', '.join(stage.name for stage in under_way.values())}")
+            raise
+
+    def stop(self) -> None:
+        """Ask every process to stop, and start no other."""
+        self._stopped.set()
+        for process in [*self._under_way]:
+            with suppress(OSError):
+                (process.stdin or sys.stdin).close()
+
+    def run(self, name: str, call: Call) -> None:
+        """Carry out a call in a process, and show line by line what it says.
+
+        Raises:
+            InputError: it ended so, or was killed.
+            TrainingStopped: it stopped itself.
+            Interrupted: it was asked to stop.
+        """
+        given = {"path": [os.path.abspath(path) for path in sys.path if path], "command": call.command}
+        options = {**call.options, "overwrite": call.overwrites} if call.overwrites else call.options
+        last = ""
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as shown, self._process(shown) as process:
+            self._under_way.add(process)
+            assert process.stdin and process.stderr
+            with suppress(OSError):  # it ended before it was told anything
+                process.stdin.write(json.dumps({**given, "options": options}, default=str) + "\n")
+                process.stdin.flush()
+            if self._stopped.is_set():
+                self.stop()
+            for line in process.stderr:
+                if last:
+                    status(f"{name}: {last}")
+                last = line.rstrip("\n")
+            code = process.wait()
+            self._under_way.remove(process)
+            shown.seek(0)
+            print(shown.read(), end="")
+        if code:
+            fail(name, code, last)
+        if last:
+            status(f"{name}: {last}")
+
+    def _process(self, shown: Any) -> subprocess.Popen[str]:
+        """A process in a session of its own, which Ctrl-C in a terminal does not reach; it shares the cores."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        surroundings = {
+            "OMP_NUM_THREADS": str(max(1, cores // self.limit)),
+            "COLUMNS": str(shutil.get_terminal_size().columns),
+            **os.environ,
+        }
+        return subprocess.Popen(
+            [sys.executable, "-c", START],
+            stdin=subprocess.PIPE,
+            stdout=shown,
+            stderr=subprocess.PIPE,
+            env=surroundings,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+
+
+def needed(stage: Stage, earlier: Sequence[Stage], folder: Path) -> set[str]:
+    """The earlier stages that must be done before: those it refers to, names a file of, or shares a database with."""
+    named = {name for names in stage.inputs.values() for name in names}
+    texts = inputs_of(stage)
+    for other in earlier:
+        place = f"{folder / other.name}/"
+        if any(f"{text}/".startswith(place) for text in texts):
+            named.add(other.name)
+        if any(stage.options.get(option) == other.options.get(option) is not None for option in OWN):
+            named.add(other.name)
+    return named
+
+
+def fail(name: str, code: int, said: str) -> NoReturn:
+    """Raise what a process that ran a stage ended with; `said` is the last line it wrote."""
+    sentence = f"stage {name}: {said.removeprefix('accord: ').rstrip('.')}."
+    if code == 2:
+        raise InputError(sentence)
+    if code == 3:
+        raise TrainingStopped(sentence)
+    if code > 128:
+        raise Interrupted(code - 128, f" in stage {name}")
+    if code < 0:
+        number = signal.Signals(-code).name
+        raise InputError(f"stage {name} was killed ({number}), as systems do where memory is short: run fewer at once.")
+    raise RuntimeError(sentence)
+
+
+def work(given: Mapping[str, Any]) -> int:
+    """Carry out a call in this process, which was started for it; the exit status."""
+    from accord.cli.main import ends
+
+    threading.Thread(target=_stop_when_closed, daemon=True).start()
+    return ends(lambda: bind(given["command"], given["options"]).carry_out())
+
+
+def _stop_when_closed() -> None:
+    os.read(0, 1)  # not sys.stdin, whose lock would be held when the process ends
+    os.kill(os.getpid(), signal.SIGTERM)

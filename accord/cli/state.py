@@ -1,0 +1,86 @@
+"""What a pipeline remembers in pipeline.json: which stages ran, for how long, and what each was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from accord.cli.recipe import Stage
+from accord.errors import InputError
+from accord.files import others, write_text
+from accord.outputs import may_overwrite
+
+MARK = ".accord-stage"
+"""The file by which a stage's folder is known as one that `accord run` made."""
+
+OWN = {"database"}
+"""Options that name what a stage makes, and keeps beside the pipeline's folder: no input of it, and never deleted."""
+
+
+def recognize(stages: list[Stage], folder: Path) -> dict[str, str]:
+    """The fingerprint each stage is to have; those that an earlier run finished, or began, take over what it noted."""
+    before, wanted = _before(folder), dict[str, str]()
+    for stage in stages:
+        wanted[stage.name] = _fingerprint(stage, wanted, folder)
+        last = before.get(stage.name, {})
+        if last.get("fingerprint") == wanted[stage.name] and (folder / stage.name / MARK).is_file():
+            stage.fingerprint, stage.seconds = last["fingerprint"], last["seconds"]
+            stage.status = "skipped" if last["status"] in ("ran", "skipped") else "waiting"
+    return wanted
+
+
+def save_state(recipe: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
+    state = {
+        "name": recipe["name"],
+        "description": recipe.get("description", ""),
+        "seconds": sum(s.seconds for s in stages),
+        "stages": [s.as_json() for s in stages],
+    }
+    write_text(folder / "pipeline.json", json.dumps(state, indent=1))
+
+
+def _fingerprint(stage: Stage, earlier: Mapping[str, str], folder: Path) -> str:
+    """A digest of the command, its options, the contents of the files they name, and the stages they refer to.
+
+    Of a model's folder the configuration counts, and the size and time of its weights.
+    """
+    digest = hashlib.sha256(json.dumps([stage.command, stage.options], sort_keys=True, default=str).encode())
+    for used in sorted({s for names in stage.inputs.values() for s in names}):
+        digest.update(earlier[used].encode())
+    for value in inputs_of(stage):
+        path = Path(value)
+        if path.is_file() and folder not in path.parents:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        elif folder not in path.parents and (configs := sorted(path.glob("*config.json"))):
+            for config in configs:
+                digest.update(config.read_bytes())
+            for weights in sorted(path.glob("*.safetensors")):
+                digest.update(f"{weights.name} {weights.stat().st_size} {weights.stat().st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def inputs_of(stage: Stage) -> list[str]:
+    return _leaves({name: value for name, value in stage.options.items() if name not in OWN})
+
+
+def _leaves(options: Any) -> list[str]:
+    """Every text in options, which may hold mappings and lists, without its weight in a mix of files."""
+    if isinstance(options, str):
+        return [re.sub(r":[\d.]+$", "", options)]
+    inside = (
+        [*options, *options.values()] if isinstance(options, Mapping) else options if isinstance(options, list) else ()
+    )
+    return [leaf for value in inside for leaf in _leaves(value)]
+
+
+def _before(folder: Path) -> dict[str, dict[str, Any]]:
+    file = folder / "pipeline.json"
+    if not file.exists():
+        if others(folder) and not may_overwrite():
+            raise InputError(f"{folder} holds something else than a pipeline's run; choose another --out.")
+        return {}
+    return {s["name"]: s for s in json.loads(file.read_text())["stages"]}

@@ -1,0 +1,128 @@
+"""Stages at the same time: the results that they have one after another, and how they end early."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from accord.cli.parallel import fail, needed
+from accord.cli.recipe import Stage
+from accord.errors import InputError, TrainingStopped
+from accord.interrupts import Interrupted
+from accord.train.run import read_metrics
+from tests.commands.small import accord
+from tests.pipelines import STAGES, Pipeline
+
+LONG = {**STAGES["sft"], "max-steps": 100_000, "batch-size": 1}
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Pipeline:
+    return Pipeline(tmp_path)
+
+
+def test_the_results_are_those_of_one_after_another(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert pipeline.run("--parallel", 2) == pipeline.changed(*STAGES)
+    said = capsys.readouterr().err
+    assert "\ndpo: dpo 2/2  loss " in said
+    assert said.index("sft (sft)") < said.index("samples (sample)") < said.index("scores (score)")
+    assert pipeline.run("--parallel", 2) == pipeline.changed()
+    one = Pipeline(tmp_path)
+    one.out = tmp_path / "one"
+    one.run()
+    for file in ("sft/model/model.safetensors", "samples/samples.jsonl", "dpo/model/model.safetensors"):
+        assert (one.out / file).read_bytes() == (pipeline.out / file).read_bytes()
+
+
+def test_a_stage_that_fails_ends_the_run_with_its_sentence_and_the_others_end_well(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dear = {**STAGES["dpo"], "model": "${base}", "reference": "${data}"}
+    pipeline.write({"sft": STAGES["sft"], "dear": dear, "samples": STAGES["samples"]})
+    assert accord("run", pipeline.recipe, "--out", pipeline.out, "--parallel", 2) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("accord: stage dear: ")
+    assert pipeline.status() == {"sft": "ran", "dear": "running", "samples": "waiting"}
+
+
+def begun(pipeline: Pipeline) -> subprocess.Popen[str]:
+    """A run with two long stages, once both have done a step."""
+    pipeline.write({"one": LONG, "other": LONG})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "accord", "run", str(pipeline.recipe), "--out", str(pipeline.out), "--parallel", "2"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    for name in ("one", "other"):
+        while not (pipeline.out / name / "metrics.jsonl").is_file() or not read_metrics(pipeline.out / name):
+            assert process.poll() is None
+            time.sleep(0.1)
+    return process
+
+
+def all_stopped(pipeline: Pipeline) -> None:
+    """Wait until no process holds a stage's folder."""
+    while [*pipeline.out.glob("*/.lock")]:
+        time.sleep(0.1)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_stages_under_way_stop_with_a_checkpoint_when_the_run_is_stopped(
+    number: signal.Signals, status: int, pipeline: Pipeline
+) -> None:
+    process = begun(pipeline)
+    process.send_signal(number)
+    assert process.wait() == status
+    all_stopped(pipeline)
+    steps = {name: len(read_metrics(pipeline.out / name)) for name in ("one", "other")}
+    given = ("--model", pipeline.variables["base"], "--data", pipeline.data, "--dtype", "float32", "--batch-size", 1)
+    for name, done in steps.items():
+        assert accord("sft", *given, "--out", pipeline.out / name, "--resume", "--max-steps", done + 2) == 0
+        assert [row["step"] for row in read_metrics(pipeline.out / name)] == [*range(1, done + 3)]
+
+
+def test_what_a_stage_needs() -> None:
+    folder = Path("out")
+
+    def stage(name: str, inputs: dict[str, list[str]] | None = None, **options: Any) -> Stage:
+        return Stage(name, "sft", options, inputs or {})
+
+    earlier = [stage("sft"), stage("sft-2"), stage("people", database="people.db")]
+    assert needed(stage("dpo", {"model": ["sft"]}, model="out/sft/model"), earlier, folder) == {"sft"}
+    assert needed(stage("dpo", model="out/sft-2/model", data="a.jsonl"), earlier, folder) == {"sft-2"}  # by its path
+    assert needed(stage("dpo", model="out/sft-2", beta=0.1), earlier, folder) == {"sft-2"}
+    assert needed(stage("export", database="people.db"), earlier, folder) == {"people"}
+    assert needed(stage("export", database="other.db"), earlier, folder) == set()
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "said"),
+    [
+        (2, InputError, "stage dpo: it is so."),
+        (3, TrainingStopped, "stage dpo: it is so."),
+        (1, RuntimeError, "stage dpo: it is so."),
+        (143, Interrupted, "stopped by SIGTERM in stage dpo"),
+        (-9, InputError, "stage dpo was killed (SIGKILL), as systems do where memory is short: run fewer at once."),
+    ],
+)
+def test_how_a_stage_ended(code: int, kind: type[BaseException], said: str) -> None:
+    with pytest.raises(kind) as raised:
+        fail("dpo", code, "accord: it is so.")
+    assert str(raised.value) == said
+
+
+def test_fewer_stages_than_one_at_a_time(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    assert accord("run", pipeline.recipe, "--out", pipeline.out, "--parallel", 0) == 2
+    assert capsys.readouterr().err == "accord: parallel must be 1 or more stages at a time, not 0.\n"
+    assert not pipeline.out.exists()
