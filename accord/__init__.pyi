@@ -11,6 +11,7 @@ from .cli.push import export as export
 from .cli.push import push as push
 from .cli.sample import sample as sample
 from .cli.score import score as score
+from .cli.sweep import sweep as sweep
 from .data.load import load_data as load_data
 from .engine.load import load_model as load_model
 from .engine.load import load_preference_model as load_preference_model

@@ -120,9 +120,8 @@ class Processes:
 
     def _process(self, shown: Any) -> subprocess.Popen[str]:
         """A process in a session of its own, which Ctrl-C in a terminal does not reach; it shares the cores."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         surroundings = {
-            "OMP_NUM_THREADS": str(max(1, cores // self.limit)),
+            "OMP_NUM_THREADS": str(max(1, cores() // self.limit)),
             "COLUMNS": str(shutil.get_terminal_size().columns),
             **os.environ,
         }
@@ -136,6 +135,11 @@ class Processes:
             errors="replace",
             start_new_session=True,
         )
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def needed(stage: Stage, earlier: Sequence[Stage], folder: Path) -> set[str]:

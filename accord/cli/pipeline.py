@@ -25,7 +25,7 @@ from accord.cli.recipe import Stage, read_recipe, resolve
 from accord.cli.state import MARK, inputs_of, recognize, save_state
 from accord.cli.table import COMMANDS
 from accord.console import status
-from accord.errors import InputError
+from accord.errors import InputError, TrainingStopped
 from accord.files import others, write_text
 from accord.locks import alone_in
 from accord.outputs import require_unchanged
@@ -111,13 +111,10 @@ def run_pipeline(
         InputError: the recipe or an option cannot be used, or a file that a stage names neither is there nor will be,
             and nothing has been run; or a stage's input cannot, and the stages before it have been.
     """
-    if parallel < 1:
-        raise InputError(f"parallel must be 1 or more stages at a time, not {parallel}.")
     folder, begun = Path(out), time.perf_counter()
     given = read_recipe(Path(recipe))
-    stages = checked(given, folder, overrides or {})
     with alone_in(folder):
-        _Run(given, stages, folder).do(parallel)
+        run_stages(given, folder, parallel, overrides or {})
         from accord.report import refresh_report
 
         page = refresh_report(folder)
@@ -125,11 +122,30 @@ def run_pipeline(
     return page
 
 
+def run_stages(
+    recipe: Mapping[str, Any],
+    folder: Path,
+    parallel: int,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    keeps_on: bool = False,
+) -> list[Stage]:
+    """Run a recipe's stages that are not as they were, in a folder that the caller is alone in; all as they are then.
+
+    With `keeps_on` a training that stops itself does not end the others.
+    """
+    if parallel < 1:
+        raise InputError(f"parallel must be 1 or more stages at a time, not {parallel}.")
+    stages = checked(recipe, folder, overrides or {})
+    _Run(recipe, stages, folder, keeps_on).do(parallel)
+    return stages
+
+
 class _Run:
     """The stages of a recipe, in a folder in which no other process works."""
 
-    def __init__(self, recipe: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
-        self.recipe, self.stages, self.folder = recipe, stages, folder
+    def __init__(self, recipe: Mapping[str, Any], stages: list[Stage], folder: Path, keeps_on: bool) -> None:
+        self.recipe, self.stages, self.folder, self.keeps_on = recipe, stages, folder, keeps_on
         self.wanted = recognize(stages, folder)
         self.anew = [stage for stage in stages if _is_anew(stage, self.wanted)]
         for stage in self.anew:
@@ -167,7 +183,12 @@ class _Run:
         try:
             carry_out(_call(stage, self.folder, resume=resume))
             _mark(place)  # again where the command wrote the folder whole
-            ended = "ran"
+            ended, stage.stopped = "ran", ""
+        except TrainingStopped as error:
+            if not self.keeps_on:
+                raise
+            ended, stage.stopped = "ran", str(error)
+            status(f"{stage.name}: {error}")
         finally:
             stage.seconds = time.perf_counter() - clock + (stage.seconds if resume else 0.0)
             self._note(stage, ended)

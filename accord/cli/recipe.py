@@ -47,7 +47,8 @@ Rounds = dict[str, list[str]]
 class Stage:
     """A stage with its options resolved, the earlier stages they refer to, and what is known of its folder.
 
-    `fingerprint` is that of the settings its folder was made with, "" where it is not known.
+    `fingerprint` is that of the settings its folder was made with, "" where it is not known; `stopped` is why its
+    training stopped itself.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Stage:
     fingerprint: str = ""
     status: str = "waiting"
     seconds: float = 0.0
+    stopped: str = ""
 
     def as_json(self) -> dict[str, Any]:
         state = {**asdict(self), "folder": self.name}

@@ -29,6 +29,7 @@ def recognize(stages: list[Stage], folder: Path) -> dict[str, str]:
         last = before.get(stage.name, {})
         if last.get("fingerprint") == wanted[stage.name] and (folder / stage.name / MARK).is_file():
             stage.fingerprint, stage.seconds = last["fingerprint"], last["seconds"]
+            stage.stopped = last.get("stopped", "")
             stage.status = "skipped" if last["status"] in ("ran", "skipped") else "waiting"
     return wanted
 

@@ -159,6 +159,15 @@ COMMANDS: dict[str, Command] = {
         "accord.cli.datasets:tasks", "write demonstrations of all clusters but those held out", file="train.jsonl"
     ),
     "world": Command("accord.cli.datasets:world", "write the files of a small world with known truth", leaves=WORLD),
+    "sweep": Command(
+        "accord.cli.sweep:sweep",
+        "run a method over a grid of settings, and show what each came to",
+        positional=("method",),
+        further="options",
+        leaves=("evaluation.json",),
+        result="evaluation.json",
+        goes_on=True,
+    ),
     "run": Command(
         "accord.cli.pipeline:run",
         "run the stages of a recipe, those that changed",

@@ -42,6 +42,7 @@ _EVALUATIONS = {
     "synthesis": "Instructions that a model made.",
     "learning_curve": "What the labels so far have bought, and what more would.",
     "critique": "Answers that a model revised by a constitution.",
+    "sweep": "A method over a grid of settings.",
 }
 
 
@@ -130,7 +131,8 @@ def is_story(folder: Path) -> bool:
 
 def read_story(folder: Path) -> Story:
     """The story in a folder; `InputError` when it holds neither a pipeline nor a run."""
-    if (folder / "pipeline.json").is_file():
+    is_answer = any((folder / name).is_file() for name in results.FILES)  # a sweep's, whose runs are stages
+    if (folder / "pipeline.json").is_file() and not is_answer:
         return read_pipeline(folder)
     if is_story(folder):
         stage = read_stage(folder)

@@ -24,6 +24,7 @@ from accord.results.models import ModelsResult
 from accord.results.overoptimization import OveroptimizationResult
 from accord.results.passes import PassesResult
 from accord.results.people import PeopleResult
+from accord.results.sweep import SweepResult
 from accord.results.synthesis import SynthesisResult
 from accord.results.tasks import TasksResult
 
@@ -40,6 +41,7 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "synthesis": SynthesisResult,
     "learning_curve": LearningCurveResult,
     "critique": CritiqueResult,
+    "sweep": SweepResult,
 }
 """The class of the answer to every question."""
 
@@ -103,5 +105,6 @@ def _writer(kind: str) -> str:
         "people": "annotate serve",
         "learning_curve": "annotate curve",
         "critique": "critique",
+        "sweep": "sweep",
     }
     return others.get(kind, f"evaluate {kind}")

@@ -1,0 +1,178 @@
+"""`accord sweep`: a method over a grid of settings, run by run or several at a time, and the map of what came of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from accord.cli.call import require_known, taken_by, target_of
+from accord.cli.parallel import cores
+from accord.cli.pipeline import run_stages
+from accord.cli.recipe import MOST_ROUNDS, Stage
+from accord.errors import InputError
+from accord.evaluate.statistics import mean_interval
+from accord.locks import alone_in
+from accord.results.base import Interval, wilson
+from accord.results.sweep import Setting, SweepCell, SweepResult, SweepRun
+from accord.train.run import read_metrics
+
+MEASURES = ("watched", "reward", "eval_accuracy", "eval_loss", "loss")
+"""What runs are compared by unless a measure is named: the first that they have."""
+LAST = 3
+"""The measurements at a run's end whose mean is what it ended with."""
+COLLAPSE = "collapse"
+"""The alarm of a collapse."""
+PARTS = 5
+"""Times its model's size that a run takes on disk: the model, the best one, and a checkpoint with its two moments."""
+
+
+def sweep(
+    method: str,
+    grid: dict[str, str | list[str]],
+    *,
+    out: str = "runs/sweep",
+    parallel: int = 1,
+    measure: str | None = None,
+    collapse: float = 0.1,
+    options: dict[str, str] | None = None,
+) -> SweepResult:
+    """Run a method once for every combination of settings in a grid, and tell what each ended with, and what collapsed.
+
+    A run that is done is not run again, one that was interrupted goes on, and a run that stops itself (a loss that is
+    not finite) is a result. What a combination ended with is the mean of the measure's last three values, over its
+    seeds with Student's interval; collapsed are runs that stopped themselves, in which the alarm `collapse` rang, or
+    that lost a share of the measure. Every other option is the method's.
+
+    Args:
+        method: the command, such as ppo.
+        grid: values by option, with commas: --grid.learning-rate 1e-4,1e-3 --grid.seed 0,1,2.
+        out: the folder for the runs' folders and evaluation.json.
+        parallel: how many runs may be made at a time, each in a process of its own; they share the cores.
+        measure: the column of metrics.jsonl to compare: watched, where the runs watch something, or else the reward,
+            what was held out, or the loss, unless given.
+        collapse: the share of the measure at the start whose loss counts as a collapse.
+        options: the method's other options.
+
+    Raises:
+        InputError: there is no such method, an option or a value of the grid does not fit it, or there are more runs
+            than the disk holds.
+    """
+    given = {**(options or {})}
+    points = points_of(method, grid, given)
+    if parallel > cores():
+        raise InputError(f"--parallel {parallel} are more runs than this machine has cores ({cores()}).")
+    if not 0 < collapse <= 1:
+        raise InputError(f"--collapse must be a share above 0 and up to 1, not {collapse:g}.")
+    stages = {name_of(point): {"command": method, **given, **point} for point in points}
+    folder = Path(out)
+    require_room(folder, given.get("model"), len(points))
+    what = f"{method} over {', '.join(grid)}: {len(points)} runs."
+    recipe = {"name": folder.name, "description": what, "stages": stages}
+    with alone_in(folder):
+        done = run_stages(recipe, folder, parallel, keeps_on=True)
+        named = measure_in([folder / stage.name for stage in done], measure)
+        pairs = zip(done, points, strict=True)
+        runs = [run_of(folder / stage.name, stage, point, named, collapse) for stage, point in pairs]
+        axes = {name: list(dict.fromkeys(point[name] for point in points)) for name in points[0]}
+        result = SweepResult(method=method, measure=named, loss=collapse, grid=axes, cells=cells_of(runs), runs=runs)
+        return result.publish(out)
+
+
+def points_of(method: str, grid: Mapping[str, Any], given: Mapping[str, Any]) -> list[dict[str, Setting]]:
+    """The combinations of a grid's values, the last setting changing fastest.
+
+    Raises InputError where the grid is empty, names no option of the method or one that is given too, or has a value
+    twice or that does not fit.
+    """
+    known = taken_by(target_of(method))
+    axes: dict[str, list[Setting]] = {}
+    for key, texts in grid.items():
+        name = key.replace("-", "_")
+        require_known(method, name, known, " for the grid")
+        if name in {option.replace("-", "_") for option in given}:
+            raise InputError(f"{key} stands in the grid and beside it; give it once.")
+        values = texts.split(",") if isinstance(texts, str) else [*texts]
+        axes[name] = [known[name].read(value.strip() if isinstance(value, str) else value) for value in values]
+        if len({name_of({name: value}) for value in axes[name]}) < len(axes[name]):
+            raise InputError(f"the grid has a value of {key} twice: {texts}.")
+    count = len(list(product(*axes.values())))
+    if not axes or count > MOST_ROUNDS:
+        what = f"has {count:,} runs, and a sweep at most {MOST_ROUNDS:,}" if axes else "is empty"
+        raise InputError(f"the grid {what}: give values such as --grid.learning-rate 1e-4,1e-3 --grid.seed 0,1,2.")
+    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+
+
+def name_of(point: Mapping[str, Setting]) -> str:
+    """What a run's folder is called: by its settings, so that a larger grid finds it again."""
+    return re.sub(r"[^\w-]", "_", "-".join(f"{name}-{value}" for name, value in point.items()))
+
+
+def require_room(out: Path, model: Any, runs: int) -> None:
+    """Raise InputError where the disk has no room for a model, a best model and a checkpoint of each run."""
+    weights = [file.stat().st_size for file in Path(str(model)).glob("*.safetensors")]
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    need, free = PARTS * sum(weights) * runs, shutil.disk_usage(there).free
+    if need > free:
+        raise InputError(
+            f"{runs} runs need about {need / 1e9:.1f} GB for their models, and {there} has {free / 1e9:.1f} GB free: "
+            "make room, or give a smaller grid."
+        )
+
+
+def run_of(folder: Path, stage: Stage, settings: Mapping[str, Setting], measure: str, loss: float) -> SweepRun:
+    """What a run has come to by the rows in its folder."""
+    rows = read_metrics(folder)
+    values = [row[measure] for row in rows if measure in row]
+    alarms = [json.loads(line)["alarm"] for line in (folder / "alarms.jsonl").read_text().splitlines()]
+    falls = -1 if measure.endswith("loss") else 1
+    final = sum(values[-LAST:]) / len(values[-LAST:]) if values else None
+    fell = final is not None and falls * (values[0] - final) > loss * abs(values[0])
+    return SweepRun(
+        name=stage.name,
+        settings=dict(settings),
+        steps=int(rows[-1]["step"]) if rows else 0,
+        start=values[0] if values else None,
+        final=final,
+        best=max(values, key=lambda value: falls * value, default=None),
+        alarms=list(dict.fromkeys(alarms)),
+        stopped=stage.stopped,
+        collapsed=bool(stage.stopped) or COLLAPSE in alarms or fell,
+    )
+
+
+def measure_in(folders: Iterable[Path], asked: str | None) -> str:
+    """The measure asked for, or the first of MEASURES that a run has. Raises InputError where no run has it."""
+    rows = [row for folder in folders for row in read_metrics(folder)]
+    columns = {name for row in rows for name in row}
+    found = next((name for name in ([asked] if asked else MEASURES) if name in columns), None)
+    if found is None:
+        raise InputError(f"no run has measured {asked or 'anything'}; their columns are {', '.join(sorted(columns))}.")
+    return found
+
+
+def cells_of(runs: Sequence[SweepRun]) -> list[SweepCell]:
+    """The runs with the same settings but for their seeds, as one."""
+    together: dict[str, list[SweepRun]] = {}
+    for run in runs:
+        key = {name: value for name, value in run.settings.items() if name != "seed"}
+        together.setdefault(json.dumps(key), []).append(run)
+    return [
+        SweepCell(
+            settings=json.loads(key),
+            runs=len(same),
+            final=_over([run.final for run in same if run.final is not None]),
+            collapsed=wilson(sum(run.collapsed for run in same), len(same)),
+        )
+        for key, same in together.items()
+    ]
+
+
+def _over(values: Sequence[float]) -> Interval | None:
+    if len(values) > 1:
+        return mean_interval(values)
+    return Interval(values[0], values[0], values[0], 1) if values else None

@@ -1,0 +1,144 @@
+"""A method over a grid: every combination once, what each ended with, and which collapsed."""
+
+from __future__ import annotations
+
+from math import isnan
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from accord.cli.recipe import Stage
+from accord.cli.sweep import cells_of, measure_in, points_of, run_of
+from accord.errors import InputError
+from accord.records import Demonstration
+from accord.report import write_report
+from accord.results import SweepResult, load
+from accord.results.sweep import SweepRun
+from accord.train.run import read_metrics
+from tests.commands.small import accord, save_model, write_jsonl
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> tuple[object, ...]:
+    rows = [Demonstration("hi", "hello good day"), Demonstration("bye", "good bye")]
+    data = write_jsonl(tmp_path / "rows.jsonl", rows)
+    more = ("--batch-size", 1, "--max-steps", 4, "--dtype", "float32", "--warmup", 0)
+    return ("sweep", "sft", "--out", tmp_path / "out", "--model", save_model(tmp_path / "m"), "--data", data, *more)
+
+
+def test_every_combination_runs_once_and_one_that_stops_itself_is_a_result(
+    given: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, grid = tmp_path / "out", ("--grid.learning-rate", "1e-3,1e30", "--grid.seed", "0,1")
+    assert accord(*given, *grid) == 0
+    result = load(out)
+    assert isinstance(result, SweepResult)
+    assert (result.method, result.measure, result.grid) == (
+        "sft",
+        "loss",
+        {"learning_rate": [1e-3, 1e30], "seed": [0, 1]},
+    )
+    assert [run.settings for run in result.runs] == [
+        {"learning_rate": rate, "seed": seed} for rate in (1e-3, 1e30) for seed in (0, 1)
+    ]
+    healthy, dead = result.runs[:2], result.runs[2:]
+    for run in healthy:
+        losses = [row["loss"] for row in read_metrics(out / run.name)]
+        assert (run.start, run.final, run.best) == (losses[0], pytest.approx(sum(losses[-3:]) / 3), min(losses))
+        assert (run.steps, run.stopped, run.collapsed) == (4, "", False)
+    assert all("not finite" in run.stopped and run.collapsed and run.steps < 4 for run in dead)
+    assert [(cell.settings, cell.runs, cell.collapsed.estimate) for cell in result.cells] == [
+        ({"learning_rate": 1e-3}, 2, 0.0),
+        ({"learning_rate": 1e30}, 2, 1.0),
+    ]
+    assert "sft over 4 runs" in capsys.readouterr().out
+    assert [run.name for run in result.runs][::2] == ["learning_rate-0_001-seed-0", "learning_rate-1e_30-seed-0"]
+    capsys.readouterr()
+    assert accord(*given, "--grid.learning-rate", "1e-3,1e30", "--grid.seed", "0,1,2") == 0  # two more runs
+    assert len(load(out).runs) == 6  # type: ignore[attr-defined]
+    said = capsys.readouterr().err
+    assert [line.split()[0] for line in said.splitlines() if "is as it was" in line] == [run.name for run in result.runs]
+    assert "A method over a grid of settings." in write_report(out).read_text()
+
+
+def test_runs_with_the_same_settings_but_seeds_are_one_row() -> None:
+    def run(rate: float, seed: int, final: float, collapsed: bool = False) -> SweepRun:
+        settings = {"seed": seed, "rate": rate}
+        return SweepRun(name="", settings=settings, steps=1, final=final, collapsed=collapsed)
+
+    one, other = cells_of([run(1, 0, 0.2), run(2, 0, 0.5), run(1, 1, 0.4, True), run(1, 2, 0.6)])
+    assert (one.settings, one.runs) == ({"rate": 1}, 3)
+    assert one.final and one.final.estimate == pytest.approx(0.4)
+    assert one.final.low == pytest.approx(0.4 - 4.302653 * 0.2 / 3**0.5)  # Student's t of two degrees of freedom
+    assert one.collapsed.estimate == pytest.approx(1 / 3)
+    assert other.final and (other.final.estimate, other.runs, isnan(other.final.low)) == (0.5, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("measure", "values", "alarms", "collapsed"),
+    [
+        ("watched", [0.5, 0.7, 0.46, 0.46, 0.46], [], False),  # 8% lost
+        ("watched", [0.5, 0.7, 0.44, 0.44, 0.44], [], True),  # 12% lost
+        ("watched", [-0.5, -0.54, -0.54, -0.54], [], False),
+        ("watched", [-0.5, -0.56, -0.56, -0.56], [], True),
+        ("loss", [1.0, 1.08, 1.08, 1.08], [], False),
+        ("loss", [1.0, 1.2, 1.2, 1.2], [], True),
+        ("loss", [1.0, 0.2, 0.2, 0.2], [], False),
+        ("watched", [0.5, 0.7, 0.7, 0.7], ["collapse"], True),
+        ("watched", [0.5, 0.7, 0.7, 0.7], ["length"], False),
+    ],
+)
+def test_what_a_collapse_is(
+    measure: str, values: list[float], alarms: list[str], collapsed: bool, tmp_path: Path
+) -> None:
+    write_jsonl(tmp_path / "metrics.jsonl", [{"step": i, measure: value} for i, value in enumerate(values)])
+    write_jsonl(tmp_path / "alarms.jsonl", [{"step": 2, "alarm": name} for name in alarms])
+    run = run_of(tmp_path, Stage("one", "ppo", {}), {"seed": 0}, measure, 0.1)
+    assert run.collapsed is collapsed
+    assert run.steps == len(values) - 1
+
+
+def test_what_is_compared(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "metrics.jsonl", [{"step": 1, "loss": 1.0, "reward": 0.1, "kl": 0.2}])
+    assert measure_in([tmp_path], None) == "reward"
+    assert measure_in([tmp_path], "kl") == "kl"
+    with pytest.raises(InputError, match="no run has measured watched; their columns are kl, loss, reward, step"):
+        measure_in([tmp_path], "watched")
+
+
+def test_the_points_of_a_grid() -> None:
+    points = points_of("ppo", {"learning-rate": "1e-4,1e-3", "inner_epochs": ["1", "2"]}, {})
+    assert points == [{"learning_rate": r, "inner_epochs": n} for r in (1e-4, 1e-3) for n in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            ("--grid.learning-rat", "1"),
+            "`accord sft` has no option learning-rat for the grid; did you mean",
+        ),
+        (("--grid.learning-rate", "1e-3,x"), "--learning-rate must be a number, not x."),
+        (("--grid.learning-rate", "1e-3,.001"), "the grid has a value of learning-rate twice: 1e-3,.001."),
+        (("--grid.batch-size", "1,2"), "batch-size stands in the grid and beside it; give it once."),
+        (("--grid.learning-rate", "1,-1"), "stage learning_rate--1_0: learning_rate must be positive, not -1.0."),
+        (("--grid.seed", ",".join(map(str, range(1001)))), "the grid has 1,001 runs, and a sweep at most 1,000:"),
+        (("--grid.seed", "0,1", "--parallel", "1000"), "--parallel 1000 are more runs than this machine has cores"),
+        (("--grid.seed", "0,1", "--collapse", "0"), "--collapse must be a share above 0 and up to 1, not 0."),
+        (("--grid.seed", "0,1", "--measure", "gold"), "no run has measured gold; their columns are"),
+    ],
+)
+def test_a_grid_that_cannot_be_run(
+    more: tuple[str, ...], said: str, given: tuple[object, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert accord(*given, *more) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_grid_that_the_disk_does_not_hold(
+    given: tuple[object, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert accord(*given, "--grid.seed", "0,1") == 2
+    assert "2 runs need about 0.0 GB for their models" in capsys.readouterr().err
