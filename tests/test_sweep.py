@@ -58,7 +58,8 @@ def test_every_combination_runs_once_and_one_that_stops_itself_is_a_result(
     assert accord(*given, "--grid.learning-rate", "1e-3,1e30", "--grid.seed", "0,1,2") == 0  # two more runs
     assert len(load(out).runs) == 6  # type: ignore[attr-defined]
     said = capsys.readouterr().err
-    assert [line.split()[0] for line in said.splitlines() if "is as it was" in line] == [run.name for run in result.runs]
+    same = [line.split()[0] for line in said.splitlines() if "is as it was" in line]
+    assert same == [run.name for run in result.runs]
     assert "A method over a grid of settings." in write_report(out).read_text()
 
 
