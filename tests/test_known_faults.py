@@ -156,7 +156,7 @@ from accord.methods.rollouts import Rollout, sample
 from accord.objectives import advantages, kl
 from accord.objectives.segments import segment_sum
 from accord.records import Demonstration, Preference, Prompt, Verdict
-from accord.train.run import read_metrics
+from accord.train.rows import read_metrics
 from tests.commands.small import write_jsonl
 from tests.data.conftest import BAD, BYE, DAY, EOS, GOOD, UNK, word_tokenizer
 from tests.engine.tiny import CONFIGS, plain_log_probabilities, random_model, randomize

@@ -25,7 +25,8 @@ from accord.interrupts import Interrupted, requests
 from accord.records import Sample, text_to_json
 from accord.train import inputs
 from accord.train.options import RunOptions, SamplingOptions, describe
-from accord.train.run import SEALED, Run, read_metrics
+from accord.train.rows import read_metrics
+from accord.train.run import SEALED, Run
 
 if TYPE_CHECKING:
     import pandas
@@ -220,7 +221,7 @@ class Saving:
         self.optimizer.require_finite(step)
         if self.learner.watch:
             self.learner.watch.save()
-        state = self.learner.state() | {"rows": self.run.keep_rows(step), STOP: is_stop}
+        state = self.learner.state() | {"rows": self.run.rows.keep(step), STOP: is_stop}
         engine.checkpoint.save(self.run.folder / "checkpoints", step, self.optimizer, state)
         self.since = time.monotonic()
 
@@ -274,7 +275,7 @@ def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
     for checkpoint in reversed(saved):
         try:
             known = engine.checkpoint.verified(checkpoint)
-            run.require_rows(known["step"], known["state"].pop("rows", {}), needed=learner.watch is not None)
+            run.rows.require(known["step"], known["state"].pop("rows", {}), needed=learner.watch is not None)
         except engine.checkpoint.Damaged as error:
             run.print(f"{error}: {checkpoint.name} is stepped over.")
             why = why or str(error)

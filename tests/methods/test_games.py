@@ -23,7 +23,7 @@ from accord.methods import IPOMD, NashMD, RewardModel
 from accord.methods.nash_md import Snapshots
 from accord.methods.pairs import compare, match
 from accord.records import Completion, EncodedPrompt, Sample, Verdict
-from accord.train.run import read_metrics
+from accord.train.rows import read_metrics
 from examples.worlds.enumerable import Enumerable, kl_regularized_optimum
 from examples.worlds.game import Game, GameJudge
 from tests.methods.enumerated import every_group, gradient, prompts_in, rows_of, spoken, started
