@@ -128,10 +128,11 @@ from torch import Tensor, nn
 from accord.data import Order
 from accord.data.encoding import encode
 from accord.engine import models
+from accord.engine.classifiers import Scorer
 from accord.engine.config import TrainingConfig
 from accord.engine.fit import LossTerm, Optimizer
 from accord.engine.forward import log_probabilities
-from accord.engine.models import Policy, Scorer
+from accord.engine.models import Policy
 from accord.engine.precision import autocast
 from accord.engine.sampling import Sampling, uniform_numbers
 from accord.engine.trees import Branch, Tree, Trees

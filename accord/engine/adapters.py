@@ -197,18 +197,6 @@ def frozen_copy(network: Any, dtype: torch.dtype, device: torch.device | None = 
     return duplicate
 
 
-def graft(classifier: PreTrainedModel, network: PreTrainedModel, head: Tensor) -> None:
-    """Give a classifier the trunk of a prepared network, and its adapters, and a head that is trained whole."""
-    setattr(classifier, classifier.base_model_prefix, network.base_model)
-    classifier.score.weight = nn.Parameter(head)  # type: ignore[union-attr]
-    classifier.config = network.config
-    for name in ("_prepared_by_accord", "_accord_recomputes"):
-        setattr(classifier, name, getattr(network, name))
-    if adapted(network):
-        classifier._adapter = replace(network._adapter, task_type="SEQ_CLS", modules_to_save=["score"])  # type: ignore
-    classifier.eval()
-
-
 def save_adapters(network: nn.Module, folder: Path) -> None:
     """Write the adapters as peft does: `adapter_model.safetensors` and `adapter_config.json`.
 

@@ -15,6 +15,7 @@ from torch import nn
 from transformers.quantizers import AutoHfQuantizer
 
 from accord.engine.adapters import adapted, labels_in, merged, read_adapters, read_config
+from accord.engine.classifiers import PreferenceNetwork, Scorer, preference_labels
 from accord.engine.encoders import Encoder, reads_last_token
 from accord.engine.folders import (
     WritesNoText,
@@ -29,16 +30,7 @@ from accord.engine.folders import (
     require_as_written,
 )
 from accord.engine.memory import hold_for, holds_few_bits
-from accord.engine.models import (
-    AnyModel,
-    Model,
-    Policy,
-    PreferenceNetwork,
-    Scorer,
-    preference_labels,
-    prepare_network,
-    quiet,
-)
+from accord.engine.models import AnyModel, Model, Policy, prepare_network, quiet
 from accord.engine.precision import compute_dtype, device_called
 from accord.engine.quantize import keep_order, quantize
 from accord.errors import InputError

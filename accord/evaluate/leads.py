@@ -133,7 +133,9 @@ class ModelLeads:
 
     def _is_whole(self, tokens: tuple[int, ...]) -> bool:
         """Whether a completion was not cut: its turn ends, and what the chat template writes after that follows."""
-        rest = data.chat.turn_rest(self.model.tokenizer) if isinstance(self.model, engine.models.Classifier) else ()
+        rest = (
+            data.chat.turn_rest(self.model.tokenizer) if isinstance(self.model, engine.classifiers.Classifier) else ()
+        )
         said = tokens[: len(tokens) - len(rest)]
         return tokens[-1] in self.model.ends or (said[-1:] == (self.model.end,) and tokens == said + rest)
 
@@ -145,7 +147,7 @@ class ModelLeads:
         groups = [(p, tuple(c)[i : i + BRANCHES]) for p, c in prompts.items() for i in range(0, len(c), BRANCHES)]
         rows = [Ranking(prompt, some, (0,) * len(some)) for prompt, some in groups]
         longest = min(self.max_length, self.model.context or self.max_length)
-        whole = isinstance(self.model, engine.models.Classifier)
+        whole = isinstance(self.model, engine.classifiers.Classifier)
         trees = data.encoding.encode(self.model.tokenizer, rows, max_length=longest, context=None, whole=whole).trees
         kept = [(rows[tree.row].prompt, c) for tree in trees for c in rows[tree.row].completions]
         return trees, {text: i for i, text in enumerate(kept)}
@@ -199,7 +201,7 @@ def judging(reward: str, asked: TrialOptions, beta: float | None, max_length: in
             )
         model = judge.model.in_dtype(dtype)
         learned = feedback.learned.Learned(model)
-        kind = "preference model" if isinstance(model, engine.models.PreferenceNetwork) else "reward model"
+        kind = "preference model" if isinstance(model, engine.classifiers.PreferenceNetwork) else "reward model"
         return OnTrial(kind, "log-odds", ModelLeads(model, learned.of_trees, max_length), has_template)
     if isinstance(judge, feedback.rubric.RubricJudge):
         return OnTrial("judge", "score", lambda pairs: Leads.of(np.array(judge.gaps(pairs))))

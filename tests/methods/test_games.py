@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from accord.engine.cache import Mixture
+from accord.engine.classifiers import Scorer
 from accord.engine.fit import Objective
 from accord.engine.generate import generate
-from accord.engine.models import Policy, Scorer
+from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Trees
 from accord.errors import InputError
