@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from accord.engine.adapters import adapted, frozen_copy, own_state, save_adapters
+from accord.engine.adapters import adapted, own_state, save_adapters
 from accord.engine.forward import log_probabilities
 from accord.engine.generate import generate
+from accord.engine.offload import frozen_copy
 from accord.engine.precision import autocast, compute_dtype, held_in
 from accord.engine.prove import take_fast_ways
 from accord.engine.sampling import Sampling
@@ -178,7 +179,7 @@ class Model:
         return other
 
     def frozen_copy(self: AnyModel) -> AnyModel:
-        """A copy that is only read, whose results equal this model's bit for bit: see `adapters.frozen_copy`.
+        """A copy that is only read, whose results equal this model's bit for bit: see `offload.frozen_copy`.
 
         A quantized model, which is never trained, is its own.
         """
