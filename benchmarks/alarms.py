@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from accord.methods import REINFORCE
-from accord.train.run import read_metrics
+from accord.train.rows import read_metrics
 
 SMOOTH = 9
 """Steps in the running mean by which gold's peak and fall are told."""

@@ -32,8 +32,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from accord.engine.classifiers import Scorer
 from accord.engine.fit import LossTerm, Optimizer
-from accord.engine.models import Policy, Scorer
+from accord.engine.models import Policy
 from accord.engine.trees import Tree, pack
 from accord.feedback.learned import LearnedReward
 from accord.methods import IPOMD, RLOO, NashMD, RewardModel

@@ -26,7 +26,8 @@ from accord import load_model
 from accord.data import Order, load_data
 from accord.data.chat import encode_prompt
 from accord.data.encoding import to_tree
-from accord.engine.models import Policy, Scorer
+from accord.engine.classifiers import Scorer
+from accord.engine.models import Policy
 from accord.engine.precision import compute_dtype, has_bfloat16
 from accord.engine.trees import Tree
 from accord.records import Demonstration, Preference, Row

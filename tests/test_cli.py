@@ -24,7 +24,7 @@ from accord.cli.table import COMMANDS
 from accord.engine.load import load_model, load_reward_model
 from accord.feedback.learned import LearnedReward
 from accord.records import Demonstration, Preference, Prompt, Ranking
-from accord.train.run import read_metrics
+from accord.train.rows import read_metrics
 from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl
 
 DEMONSTRATIONS = [Demonstration("hi", "hello good day"), Demonstration("bye", "good bye"), Demonstration("hello", "hi")]

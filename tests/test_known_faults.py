@@ -128,10 +128,11 @@ from torch import Tensor, nn
 from accord.data import Order
 from accord.data.encoding import encode
 from accord.engine import models
+from accord.engine.classifiers import Scorer
 from accord.engine.config import TrainingConfig
 from accord.engine.fit import LossTerm, Optimizer
 from accord.engine.forward import log_probabilities
-from accord.engine.models import Policy, Scorer
+from accord.engine.models import Policy
 from accord.engine.precision import autocast
 from accord.engine.sampling import Sampling, uniform_numbers
 from accord.engine.trees import Branch, Tree, Trees
@@ -156,7 +157,7 @@ from accord.methods.rollouts import Rollout, sample
 from accord.objectives import advantages, kl
 from accord.objectives.segments import segment_sum
 from accord.records import Demonstration, Preference, Prompt, Verdict
-from accord.train.run import read_metrics
+from accord.train.rows import read_metrics
 from tests.commands.small import write_jsonl
 from tests.data.conftest import BAD, BYE, DAY, EOS, GOOD, UNK, word_tokenizer
 from tests.engine.tiny import CONFIGS, plain_log_probabilities, random_model, randomize

@@ -16,7 +16,7 @@ from accord.cli.parallel import fail, needed
 from accord.cli.recipe import Stage
 from accord.errors import InputError, TrainingStopped
 from accord.interrupts import Interrupted
-from accord.train.run import read_metrics
+from accord.train.rows import read_metrics
 from tests.commands.small import accord
 from tests.pipelines import STAGES, Pipeline
 

@@ -17,7 +17,7 @@ from accord.engine.fit import Optimizer
 from accord.errors import InputError
 from accord.locks import alone_in
 from accord.records import Demonstration
-from accord.train.run import read_metrics
+from accord.train.rows import read_metrics
 from tests.commands.small import accord, read_jsonl, write_jsonl
 from tests.pipelines import STAGES, Pipeline
 

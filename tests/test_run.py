@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from accord.errors import InputError
-from accord.train.run import Run, read_metrics
+from accord.train.rows import read_metrics
+from accord.train.run import Run
 
 SETTINGS = {"command": "sft", "model": "m", "seed": 3, "batch_size": 4, "max_steps": None}
 

@@ -15,7 +15,7 @@ from accord.records import Demonstration
 from accord.report import write_report
 from accord.results import SweepResult, load
 from accord.results.sweep import SweepRun
-from accord.train.run import read_metrics
+from accord.train.rows import read_metrics
 from tests.commands.small import accord, save_model, write_jsonl
 
 

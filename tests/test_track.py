@@ -15,7 +15,8 @@ from accord.errors import InputError
 from accord.methods import SFT
 from accord.records import Demonstration
 from accord.train import track
-from accord.train.run import Run, read_metrics
+from accord.train.rows import read_metrics
+from accord.train.run import Run
 from tests.commands.small import QUICK, accord, save_model, write_jsonl
 
 SETTINGS = {"command": "sft", "seed": 3, "model": "m"}

@@ -17,7 +17,8 @@ from sqlmodel import Session, col, select
 from accord.annotate.database import Annotator, Answer, Item, Skip, Slot
 from accord.annotate.guard import Denied
 from accord.annotate.pages import Form, Pages, sign_in
-from accord.annotate.project import Project, hashed
+from accord.annotate.people import hashed
+from accord.annotate.project import Project
 from accord.annotate.statistics import status as status_of
 from accord.annotate.tasks import TASKS
 from accord.errors import InputError

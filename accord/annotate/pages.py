@@ -17,7 +17,8 @@ from starlette.exceptions import HTTPException
 from accord.annotate.assign import Refused
 from accord.annotate.database import Annotator, NotStored, not_stored
 from accord.annotate.guard import Denied, Limit, form_token, read_form
-from accord.annotate.project import Project, hashed
+from accord.annotate.people import hashed
+from accord.annotate.project import Project
 from accord.annotate.tasks import TASKS
 from accord.annotate.tasks.base import Action, Incomplete, Task
 from accord.annotate.tasks.converse import Speaker

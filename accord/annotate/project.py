@@ -9,9 +9,7 @@ project.export("rows.jsonl")
 
 from __future__ import annotations
 
-import hashlib
 import json
-import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func
-from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
-from accord.annotate.database import Annotator, Answer, Curve, Database, Guideline, Item, Settings, Slot
+from accord.annotate import people
+from accord.annotate.database import Answer, Curve, Database, Guideline, Item, Settings, Slot
 from accord.annotate.export import Exported, rows_of
 from accord.annotate.formats import Form, write_exported
 from accord.annotate.items import Added, read_items
@@ -34,11 +32,6 @@ from accord.results.learning_curve import LearningCurveResult
 
 MINUTES = 20.0
 """How long an item is kept for who was shown it, unless said otherwise."""
-
-
-def hashed(token: str) -> str:
-    """What is kept of a link's token: its SHA-256. Tokens have 256 random bits, so there is nothing to guess."""
-    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
 
 def slots(items: Iterable[Item], numbers: Iterable[int]) -> list[Slot]:
@@ -192,10 +185,10 @@ class Project:
 
     def new_owner(self) -> str:
         """The token of a new owner's link; the one before ends."""
-        token = secrets.token_urlsafe(32)
+        token = people.new_token()
         with self.database.writing() as session:
             self.settings = session.merge(self.settings)
-            self.settings.owner_hash = hashed(token)
+            self.settings.owner_hash = people.hashed(token)
         return token
 
     def add_people(self, names: int | list[str]) -> dict[str, str]:
@@ -203,87 +196,28 @@ class Project:
 
         Raises InputError for a name that is taken, or none.
         """
-        made: dict[str, str] = {}
         with self.database.writing() as session:
-            there = session.exec(select(Annotator)).all()
-            if isinstance(names, int):
-                taken = {one.name for one in there}
-                free = (name for number in range(1, 10**6) if (name := f"annotator-{number}") not in taken)
-                active = sum(one.revoked_at is None for one in there)
-                names = [next(free) for _ in range(names - active)]
-            for name in names:
-                if not name.strip() or len(name) > 80 or not name.isprintable():
-                    raise InputError(f"{name!r} is no name: it needs 1 to 80 characters that can be seen.")
-                made[name] = secrets.token_urlsafe(32)
-                session.add(Annotator(name=name, token_hash=hashed(made[name]), keys={}, created_at=self.clock()))
-                try:
-                    session.flush()
-                except IntegrityError:
-                    raise InputError(f"the name {name} is taken: give everybody their own.") from None
-        return made
+            return people.join(session, names, self.clock())
 
     def renew(self, name: str) -> str:
         """The token of a new link of somebody whose link is lost or was revoked; the one before ends."""
-        token = secrets.token_urlsafe(32)
         with self.database.writing() as session:
-            person = self._named(session, name)
-            if person.withdrawn_at is not None:
-                raise InputError(f"{name} has withdrawn; add somebody new.")
-            person.token_hash, person.revoked_at = hashed(token), None
-        return token
+            return people.renew(people.named(session, name, self.database.name))
 
     def revoke(self, name: str) -> None:
         """End somebody's link at once. Their answers stay, and what is reserved for them is free again."""
         with self.database.writing() as session:
-            person = self._named(session, name)
-            person.revoked_at = person.revoked_at or self.clock()
-            self._release(session, person)
+            people.revoke(session, people.named(session, name, self.database.name), self.clock())
 
     def withdraw(self, name: str) -> int:
         """Erase what somebody answered, for good; others are asked in their place. How many answers that were."""
         with self.database.writing() as session:
-            person = self._named(session, name)
-            person.revoked_at = person.revoked_at or self.clock()
-            person.withdrawn_at = person.withdrawn_at or self.clock()
-            answers = session.exec(select(Answer).where(Answer.annotator_id == person.id)).all()
-            counted = sum(answer.content is not None and answer.replaced_by is None for answer in answers)
-            for answer in answers:
-                answer.content = None
-            for slot in session.exec(select(Slot).where(Slot.annotator_id == person.id)).all():
-                slot.done = False
-            session.flush()
-            self._release(session, person)
-        return counted
-
-    def _named(self, session: Session, name: str) -> Annotator:
-        person = session.exec(select(Annotator).where(Annotator.name == name)).first()
-        if person is None:
-            known = ", ".join(session.exec(select(Annotator.name).order_by(col(Annotator.id))).all()) or "nobody"
-            raise InputError(f"there is no {name} in {self.database.name}: there is {known}.")
-        return person
-
-    def _release(self, session: Session, person: Annotator) -> None:
-        """Free what a person has reserved; they are not asked about it again, should they come back."""
-        slots = select(Slot).where(Slot.annotator_id == person.id, col(Slot.done).is_(False))
-        for slot in session.exec(slots).all():
-            slot.annotator_id, slot.expires_at, slot.draft = None, None, None
+            return people.withdraw(session, people.named(session, name, self.database.name), self.clock())
 
     def people(self) -> list[tuple[str, str, int]]:
         """Everybody's name, what became of their link where it ended, and how many answers count."""
         with self.database.reading() as session:
-            counted = select(Answer.annotator_id, func.count(col(Answer.id))).where(
-                col(Answer.replaced_by).is_(None), col(Answer.content).is_not(None)
-            )
-            answers = dict(session.exec(counted.group_by(col(Answer.annotator_id))).all())
-            everybody = session.exec(select(Annotator).order_by(col(Annotator.id))).all()
-        return [
-            (
-                one.name,
-                ", withdrawn" if one.withdrawn_at else ", link ended" if one.revoked_at else "",
-                answers.get(one.id or 0, 0),
-            )
-            for one in everybody
-        ]
+            return people.listed(session)
 
     def progress(self) -> Progress:
         """How many answers there are, and how many are wanted."""

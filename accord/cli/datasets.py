@@ -105,11 +105,7 @@ def tasks(
     Raises:
         InputError: the tasks, their rows or an option cannot be used, or nothing is left to train on.
     """
-    for option, count in (("per-task", per_task), ("rows", rows), ("shots", shots)):
-        if count is not None and count < 1:
-            raise InputError(f"--{option} must be at least 1, not {count}.")
-    if mixing_temperature <= 0:
-        raise InputError(f"--mixing-temperature must be positive, not {mixing_temperature:g}.")
+    _check_mix(per_task, rows, shots, mixing_temperature)
     from accord.data.examples import overlapping
     from accord.data.formats import weighted_formats
     from accord.data.task_mix import mixture
@@ -132,6 +128,14 @@ def tasks(
     save_rows(out, map(row_of_task, mixed))
     show(rows_of_tasks(known, mixed), rows_of_formats(written, mixed))
     return Path(out)
+
+
+def _check_mix(per_task: int, rows: int | None, shots: int | None, mixing_temperature: float) -> None:
+    for option, count in (("per-task", per_task), ("rows", rows), ("shots", shots)):
+        if count is not None and count < 1:
+            raise InputError(f"--{option} must be at least 1, not {count}.")
+    if mixing_temperature <= 0:
+        raise InputError(f"--mixing-temperature must be positive, not {mixing_temperature:g}.")
 
 
 def row_of_task(mixed: Mixed) -> dict[str, Any]:

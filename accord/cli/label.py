@@ -72,10 +72,8 @@ def label(
     comparisons = comparisons_of(load_samples(data, columns), pairs)
     if not comparisons:
         raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
-    judges = _judges(judge, options, seed, journal=f"{out}.journal", agreement=agreement)
+    judges = _judges(judge, options, seed, by, journal=f"{out}.journal", agreement=agreement)
     first, *others = judges.values()
-    if by is not None and not others:
-        raise InputError(f"--by {by} is for several judges, and there is one: name more, or leave it out.")
     if rankings and not others and isinstance(first, feedback.ranking.RankingJudge):
         return _write_rankings(out, *_at_once(first, comparisons))
     said = {name: _verdicts(name, one, comparisons, alone=not others) for name, one in judges.items()}
@@ -87,14 +85,22 @@ def label(
 
 
 def _judges(
-    judge: str | list[str], options: Mapping[str, Any], seed: int | None, *, journal: str, agreement: float | None
+    judge: str | list[str],
+    options: Mapping[str, Any],
+    seed: int | None,
+    by: str | None,
+    *,
+    journal: str,
+    agreement: float | None,
 ) -> dict[str, Judge]:
-    """The judges by name, with what is said of them."""
+    """The judges by name, with what is said of them; InputError where `by` is to combine a single one."""
     names = [judge] if isinstance(judge, str) else judge
     asked = JudgesOptions(**options)
     given = asked.of_models(options) | ({} if seed is None else {"seed": seed})
     judges = feedback.named.judges_named(names, given, journal=journal, agreement=agreement)
     asked.allow(list(judges.values()))
+    if by is not None and len(judges) == 1:
+        raise InputError(f"--by {by} is for several judges, and there is one: name more, or leave it out.")
     return judges
 
 

@@ -19,7 +19,7 @@ from accord.evaluate.statistics import mean_interval
 from accord.locks import alone_in
 from accord.results.base import Interval, wilson
 from accord.results.sweep import Setting, SweepCell, SweepResult, SweepRun
-from accord.train.run import read_metrics
+from accord.train.rows import read_metrics
 
 MEASURES = ("watched", "reward", "eval_accuracy", "eval_loss", "loss")
 """What runs are compared by unless a measure is named: the first that they have."""

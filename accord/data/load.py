@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 from accord.data import mix
@@ -18,17 +16,13 @@ from accord.data.conventions import Convention, convention_of
 from accord.data.exports import answered, assembled, several
 from accord.data.layouts import standard
 from accord.data.messages import read_prompt, read_text
-from accord.data.readers import GENERATED, READ, from_hub, generated, in_folder, read_jsonl, read_plain, reader_of
+from accord.data.sources import opened
 from accord.errors import InputError, LeftOut, Reason, RowNumber, Taken, located
-from accord.outputs import tell_changed
 from accord.records import Message, Prompt, Row, Text, row_to_json
 
 Source: TypeAlias = (
     str | os.PathLike[str] | Iterable[Row | Mapping[str, Any]] | Sequence[str | os.PathLike[str]] | Mapping[str, float]
 )
-
-_HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?")
-_SPLIT = re.compile(r"train(\[(?P<start>-?\d+)?:(?P<stop>-?\d+)?\])?")
 
 
 def load_data(
@@ -223,7 +217,7 @@ def open_rows(
         raise InputError(f"the limit on rows must be at least 1, not {limit}")
     parts, told = mix.parts_of(source), [] if left_out is None else left_out.taken
     if len(parts) == 1:
-        unit, numbered = _opened(parts[0].source, split)
+        unit, numbered = opened(parts[0].source, split)
         count = last = 0
         for number, row in islice(answered(unit, numbered, told), limit):
             count, last = count + 1, number
@@ -233,7 +227,7 @@ def open_rows(
         return
     read = []
     for part in parts:
-        unit, numbered = _opened(part.source, split)
+        unit, numbered = opened(part.source, split)
         read.append([(number, f"{unit} {number}", row) for number, row in answered(unit, numbered, told)])
         require_rows(read[-1], part.source, split)
     taken, before = mix.shares(parts, [len(rows) for rows in read], limit), 0
@@ -245,33 +239,3 @@ def open_rows(
         for number, where, row in (rows[i] for i in some):
             yield RowNumber(before + number, f"{number} of {part.name}"), where, row
         before += rows[-1][0]
-
-
-def _opened(source: Source, split: str) -> tuple[str, Iterator[tuple[int, Any]]]:
-    """What the numbers of the rows count, and the rows."""
-    if not isinstance(source, (str, os.PathLike)):
-        return "row", pick(enumerate(source, start=1), split)
-    path, name = Path(source), os.fspath(source)
-    if name.startswith(GENERATED):
-        return f"{name}, row", pick(enumerate(generated(name), start=1), split)
-    reader = reader_of(path)
-    if path.is_file() and reader is not None:
-        tell_changed(path)
-        return f"{name}, {'line' if reader in (read_jsonl, read_plain) else 'row'}", pick(reader(path), split)
-    if path.is_dir():
-        return f"{name}, row", pick(enumerate(in_folder(path), start=1), split)
-    if path.exists():
-        raise InputError(f"{name} is none of the formats that can be read: {READ}")
-    hub = _HUB_NAME.fullmatch(name)
-    if reader is not None or isinstance(source, os.PathLike) or hub is None:
-        raise InputError(f"there is no file {name}")
-    return f"{name}, row", enumerate(from_hub(hub["name"], hub["config"], split), start=1)
-
-
-def pick(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int, Any]]:
-    """The rows of a source that has a single split, by position where the split says so."""
-    match = _SPLIT.fullmatch(split)
-    if match is None:
-        raise InputError(f"there is no split '{split}' here: only 'train', or a part such as 'train[:100]'")
-    start, stop = (None if match[end] is None else int(match[end]) for end in ("start", "stop"))
-    return numbered if start is None and stop is None else iter(list(numbered)[start:stop])

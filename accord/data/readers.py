@@ -1,4 +1,4 @@
-"""Where rows are: files, each read into (line or row number, columns), folders, the Hub, and what makes rows up."""
+"""Files of rows: the formats that are read, each into (line or row number, columns)."""
 
 from __future__ import annotations
 
@@ -9,19 +9,14 @@ import io
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeAlias
-from urllib.parse import parse_qsl
 
-import yaml
-
-from accord.errors import InputError, nearest
-from accord.outputs import tell_changed
-from accord.parsing import Repeated, parse_json, parse_yaml
+from accord.errors import InputError
+from accord.parsing import Repeated, parse_json
 
 Numbered: TypeAlias = Iterator[tuple[int, Mapping[str, Any]]]
 """The columns of each row, with its number (from 1) in its file: of its line where a row is a line."""
@@ -235,89 +230,3 @@ def _json_kind(value: Any) -> str:
 def first_line(error: BaseException) -> str:
     """What an exception says in its first line, or else its name."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def in_folder(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of a folder: what `save_to_disk` of datasets wrote, or the files of its training split, one by one."""
-    import datasets
-
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        saved = datasets.load_from_disk(str(path))
-        if isinstance(saved, datasets.DatasetDict):
-            if "train" not in saved:
-                raise InputError(f"{path} holds the splits {', '.join(saved)}; give the folder of one of them")
-            saved = saved["train"]
-        yield from saved
-        return
-    files = sorted(file for file in path.rglob("*") if file.is_file() and reader_of(file))
-    files = [file for file in files if reader_of(file) is not read_plain] or files  # beside rows a text is about them
-    training = [file for file in files if file.name.startswith("train")] or files
-    if not training:
-        raise InputError(f"{path} is a folder without data: it holds none of {READ}")
-    if len({reader_of(file) for file in training}) > 1:
-        raise InputError(f"{path} is a folder of files of several formats: name one of its files")
-    for file in training:
-        reader = reader_of(file)
-        assert reader is not None  # they were chosen by that
-        tell_changed(file)
-        yield from (columns for _, columns in reader(file))
-
-
-def from_hub(name: str, config: str | None, split: str) -> Iterable[Mapping[str, Any]]:
-    import datasets
-    from datasets.exceptions import DatasetsError
-
-    try:
-        dataset: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, config, split=split)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise InputError(
-            f"there is no file {name}, and the split '{split}' of a data set of that name could not be loaded from the "
-            f"Hugging Face Hub ({first_line(error)})"
-        ) from None
-    return dataset
-
-
-MOST_GENERATED = 1_000_000
-"""Rows of a data set that is made as it is read."""
-
-GENERATED = "reasoning-gym:"
-"""What the name of such a data set begins with."""
-
-
-def generated(source: str) -> Iterator[Mapping[str, Any]]:
-    """The rows of `reasoning-gym:NAME?size=200&seed=1`: a question, its answer, and metadata that its scorer reads.
-
-    What follows the question mark are settings of the data set; `seed` is 0 unless given. Where a question has many
-    right answers and the data set names none, its row is a prompt alone.
-
-    Raises InputError where the extra is not installed, and for names, settings and values that the data set refuses.
-    """
-    name, _, query = source.removeprefix(GENERATED).partition("?")
-    try:
-        from reasoning_gym.factory import DATASETS, create_dataset
-    except ImportError:
-        raise InputError(f"{source} needs the verify extra: pip install reasoning-gym") from None
-    if name not in DATASETS:
-        hint = nearest(name, DATASETS, " (did you mean {}?)")
-        raise InputError(f"reasoning-gym has no data set {name!r}{hint}")
-    known = [field.name for field in fields(DATASETS[name][1])]
-    settings: dict[str, Any] = {"seed": 0}
-    for key, value in parse_qsl(query, keep_blank_values=True):
-        if key not in known:
-            hint = nearest(key, known, " (did you mean {}?)")
-            raise InputError(f"{source} has no setting {key!r}{hint}: it has {', '.join(known)}")
-        try:
-            settings[key] = parse_yaml(value)
-        except yaml.YAMLError:
-            raise InputError(f"{source} sets {key} to {value!r}, which is no value") from None
-    try:
-        dataset = create_dataset(name, **settings)
-        dataset = create_dataset(name, **settings)
-        size, _ = len(dataset), dataset[0]
-    except Exception as error:  # a data set checks its settings in any manner, or by failing
-        raise InputError(f"{source} has settings that do not fit: {error}") from None
-    if size > MOST_GENERATED:
-        raise InputError(f"{source} is too long: give a size of at most {MOST_GENERATED:,}")
-    for entry in dataset:
-        asked = [{"role": "user", "content": entry["question"]}]
-        yield entry if isinstance(entry["answer"], str) else {"prompt": asked, **entry}

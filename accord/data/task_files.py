@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from accord.data.load import open_rows, pick
+from accord.data.load import open_rows
 from accord.data.readers import FORMATS, OPENERS, PLAIN, open_text, reader_of, where_json
+from accord.data.sources import pick
 from accord.errors import InputError, located
 from accord.parsing import parse_json
 

@@ -2,6 +2,7 @@ from . import adapters as adapters
 from . import attention as attention
 from . import cache as cache
 from . import checkpoint as checkpoint
+from . import classifiers as classifiers
 from . import config as config
 from . import encoders as encoders
 from . import fit as fit
@@ -24,14 +25,14 @@ from . import sampling as sampling
 from . import tiles as tiles
 from . import trees as trees
 from . import turns as turns
+from .classifiers import PreferenceNetwork as PreferenceNetwork
+from .classifiers import Scorer as Scorer
 from .fit import LossTerm as LossTerm
 from .fit import Measures as Measures
 from .fit import Objective as Objective
 from .fit import Optimizer as Optimizer
 from .models import Model as Model
 from .models import Policy as Policy
-from .models import PreferenceNetwork as PreferenceNetwork
-from .models import Scorer as Scorer
 from .sampling import Sampling as Sampling
 from .trees import Branch as Branch
 from .trees import Experience as Experience

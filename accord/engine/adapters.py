@@ -184,31 +184,6 @@ def twin(network: Any, held: Mapping[int, nn.Parameter] | None = None) -> Any:
     return copy.deepcopy(network, {**(held or {}), **{id(p): p for p in shared}})
 
 
-def frozen_copy(network: Any, dtype: torch.dtype, device: torch.device | None = None) -> Any:
-    """A copy of the network that is only read, without gradients, its linear layers held in `dtype`.
-
-    Its results equal the original's bit for bit: see `precision.cast_linear`. With a `device` its weights are copied
-    there; buffers stay where they are.
-    """
-    weights = () if device is None else network.parameters()
-    there = {id(p): nn.Parameter(p.detach().to(device, copy=True), False) for p in weights}
-    duplicate = twin(network, there).requires_grad_(False).eval()
-    cast_linear(duplicate, dtype)
-    return duplicate
-
-
-def graft(classifier: PreTrainedModel, network: PreTrainedModel, head: Tensor) -> None:
-    """Give a classifier the trunk of a prepared network, and its adapters, and a head that is trained whole."""
-    setattr(classifier, classifier.base_model_prefix, network.base_model)
-    classifier.score.weight = nn.Parameter(head)  # type: ignore[union-attr]
-    classifier.config = network.config
-    for name in ("_prepared_by_accord", "_accord_recomputes"):
-        setattr(classifier, name, getattr(network, name))
-    if adapted(network):
-        classifier._adapter = replace(network._adapter, task_type="SEQ_CLS", modules_to_save=["score"])  # type: ignore
-    classifier.eval()
-
-
 def save_adapters(network: nn.Module, folder: Path) -> None:
     """Write the adapters as peft does: `adapter_model.safetensors` and `adapter_config.json`.
 

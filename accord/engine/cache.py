@@ -12,6 +12,7 @@ of a key and of a value.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -235,7 +236,10 @@ def _stack(old: Tensor, new: Tensor) -> Tensor:
     return torch.cat([nn.functional.pad(x, (0, 0, 0, widest - x.shape[2])) for x in (old, new)])
 
 
-def decoder(model: nn.Module, room: int) -> Cache | Recompute | MixtureCache:
+Decoder: TypeAlias = Cache | Recompute | MixtureCache
+
+
+def decoder(model: nn.Module, room: int) -> Decoder:
     """The cache where the architecture takes one, else recomputation; for a mixture, what each of its models needs."""
     if isinstance(model, Mixture):
         if model.weight in (0, 1):

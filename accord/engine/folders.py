@@ -1,13 +1,18 @@
-"""What lies where a model is said to be, looked at before anything of it is loaded."""
+"""Whether what lies where a model is said to be is one that can be used: its files, its configuration, its weights."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+import transformers
 from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from accord.errors import InputError
 from accord.files import SUMS, changed
@@ -15,6 +20,15 @@ from accord.parsing import parse_json
 
 MANY_LAYERS = 1000
 """No published model has as many."""
+HEADS = ("lm_head.", "score.", "v_head.", "classifier.")
+"""Other heads of the same trunk, which a folder may hold and nothing reads."""
+
+
+class WritesNoText(InputError):
+    """What was to be a language model is a reward or preference model."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} scores texts and writes none: it is a reward or preference model, no language model.")
 
 
 class Source(NamedTuple):
@@ -181,3 +195,74 @@ def in_4_bits(config: Any) -> bool:
     given = found if isinstance(found, dict) else getattr(found, "__dict__", {})
     four = given.get("load_in_4bit", given.get("_load_in_4bit", False))
     return quantization(config) == "bitsandbytes" and bool(four)
+
+
+def check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig) -> None:
+    """Raise InputError where a configuration is that of another kind of model than a class of transformers is for."""
+    known = [a for a in config.architectures or () if hasattr(transformers, a)]
+    scores = any("SequenceClassification" in architecture for architecture in known)
+    if kind is transformers.AutoModelForSequenceClassification and known and not scores:
+        raise no_classifier(name, config)
+    if kind is not transformers.AutoModelForCausalLM:
+        return
+    if scores:
+        raise WritesNoText(name)
+    said = f"{name} is a {', '.join(known) or config.model_type}"
+    if config.is_encoder_decoder:
+        raise InputError(f"{said}, which has an encoder and a decoder, and only models of a decoder alone are read.")
+    others = [part for part in ("vision_config", "audio_config") if getattr(config, part, None) is not None]
+    if others:
+        raise InputError(f"{said}, which reads more than text: give a model of text alone.")
+    writers = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    if known and not any(architecture in writers for architecture in known):
+        raise InputError(f"{said}, which is no causal language model, and writes no text.")
+
+
+def no_classifier(name: str, config: transformers.PreTrainedConfig) -> InputError:
+    """What is wrong with a model of this configuration that was to be a classifier of ours."""
+    kind, labels = ", ".join(config.architectures or ["model"]), len(config.id2label or ())
+    return InputError(
+        f"{name} is not a reward model: it must be a sequence classifier with one label, and is a {kind} with "
+        f"{labels}; train one with `accord reward`, or a preference model with `accord preference`."
+    )
+
+
+def check_loaded(
+    name: str,
+    network: transformers.PreTrainedModel,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    info: dict[str, Any],
+) -> None:
+    """Raise InputError where weights are missing, left over, of other shapes or not finite, or tokens lack a row."""
+    for what, keys, remedy in (
+        ("lacks the weight", info["missing_keys"], "copy it anew"),
+        ("has another shape than its config.json says for", info["mismatched_keys"], "restore the file that is wrong"),
+        (
+            "has no place for the weight",
+            _left_over(info["unexpected_keys"]),
+            "restore the config.json it was saved with",
+        ),
+        ("has numbers that are not finite in", _not_finite(network), "copy it anew, or take an earlier checkpoint"),
+    ):
+        names = sorted(key if isinstance(key, str) else key[0] for key in keys)
+        if names:
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise InputError(f"the model {name} {what} {names[0]}{more}: {remedy}.")
+    rows = network.get_input_embeddings().weight.shape[0]  # type: ignore[index, union-attr]
+    if len(tokenizer) > rows:
+        raise InputError(
+            f"the tokenizer of {name} has {len(tokenizer)} tokens and the model's embedding {rows}: grow it "
+            "(resize_token_embeddings of transformers) and save it, or give the tokenizer it was trained with."
+        )
+
+
+def _left_over(keys: Iterable[str]) -> list[str]:
+    return [key for key in keys if not key.startswith(HEADS)]
+
+
+def _not_finite(network: nn.Module) -> list[str]:
+    """The names of weights in floating point that hold NaN or infinity: their sum does, or, rarely, overflows."""
+    plain = (torch.float32, torch.bfloat16, torch.float16)
+    named = [(n, p.data) for n, p in network.named_parameters() if type(p.data) is Tensor and p.dtype in plain]
+    suspects = [(n, p) for n, p in named if not bool(p.sum(dtype=torch.float32).isfinite())]
+    return [n for n, p in suspects if not bool(p.isfinite().all())]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from accord.engine.cache import decoder
+from accord.engine.cache import Decoder, decoder
 from accord.engine.sampling import Sampling, draw, truncate_, uniform_numbers
 from accord.engine.tiles import to_device
 from accord.errors import InputError
@@ -42,9 +42,8 @@ def generate(
 ) -> list[list[Completion]]:
     """n completions of every prompt, with the log-probability of every token under the distribution drawn from.
 
-    A completion ends with the first end-of-turn token or text of `sampling.stop`, or is cut after
-    `sampling.max_new_tokens`. It depends on the model, the prompt and the seed alone, not on what else is in the batch
-    (up to the rounding of the logits).
+    A completion ends with the first end-of-turn token or text of `sampling.stop`, or is cut at `max_new_tokens`. Up to
+    the rounding of logits it depends on the model, the prompt and the seed alone, not on what else is in the batch.
 
     Args:
         model: a causal language model of transformers, or a `Mixture` of two.
@@ -56,9 +55,7 @@ def generate(
         capacity: samples decoded at once.
         progress: called with the number of samples finished since the last call.
 
-    Raises:
-        InputError: n < 1.
-        ValueError: a prompt is empty.
+    Raises InputError where n < 1, and ValueError where a prompt is empty.
     """
     sampling = sampling or Sampling()
     if n < 1:
@@ -74,18 +71,14 @@ def generate(
     with evaluating(model):
         batch = decoder(model, sampling.max_new_tokens)
         while waiting < len(prompts) or live:
-            last = torch.tensor([written[i][-1][0] for i in live], dtype=torch.long)
-            logits = batch.decode(to_device(last, device)) if live else None
             joining = _joining(len(live), len(prompts) - waiting, n, capacity)
-            if joining:
-                first = batch.prefill(prompts[waiting : waiting + joining], n).repeat_interleave(n, 0)
-                logits = first if logits is None else torch.cat([logits, first])
-                live += range(waiting * n, (waiting + joining) * n)
-                waiting += joining
-            assert logits is not None
-            uniform = torch.from_numpy(uniforms[live, [len(written[i]) for i in live]])
-            drawn = limits.draw(logits, to_device(uniform, device), [len(written[i]) for i in live])
-            for i, token in zip(live, drawn, strict=True):
+            last = [written[i][-1][0] for i in live]
+            logits = _next_logits(batch, last, prompts[waiting : waiting + joining], n, device)
+            live += range(waiting * n, (waiting + joining) * n)
+            waiting += joining
+            counts = [len(written[i]) for i in live]
+            uniform = to_device(torch.from_numpy(uniforms[live, counts]), device)
+            for i, token in zip(live, limits.draw(logits, uniform, counts), strict=True):
                 written[i].append(token)
             going = [len(written[i]) < sampling.max_new_tokens and not limits.ended(written[i]) for i in live]
             if not all(going):
@@ -93,8 +86,7 @@ def generate(
                 live = [i for i, goes in zip(live, going, strict=True) if goes]
                 if progress:
                     progress(going.count(False))
-    completions = [limits.completion(sample) for sample in written]
-    return [completions[i : i + n] for i in range(0, len(completions), n)]
+    return [[limits.completion(sample) for sample in written[i : i + n]] for i in range(0, len(written), n)]
 
 
 class _Limits:
@@ -175,6 +167,16 @@ def _joining(live: int, left: int, n: int, capacity: int) -> int:
         return min(max(capacity // n, 1), left)
     room = (capacity - live) // n
     return min(room, left) if room >= left or room * n >= capacity // 4 else 0
+
+
+def _next_logits(
+    batch: Decoder, last: Sequence[int], joining: Sequence[tuple[int, ...]], n: int, device: torch.device
+) -> Tensor:
+    """Of the next token of every live sample, by its last one, then of the n samples of each prompt that joins."""
+    parts = [batch.decode(to_device(torch.tensor(last), device))] if last else []
+    if joining:
+        parts.append(batch.prefill(joining, n).repeat_interleave(n, 0))
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 @torch.no_grad()

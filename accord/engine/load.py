@@ -5,38 +5,32 @@ from __future__ import annotations
 import importlib.util
 import os
 import textwrap
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
-from torch import Tensor, nn
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from torch import nn
 from transformers.quantizers import AutoHfQuantizer
 
 from accord.engine.adapters import adapted, labels_in, merged, read_adapters, read_config
+from accord.engine.classifiers import PreferenceNetwork, Scorer, preference_labels
 from accord.engine.encoders import Encoder, reads_last_token
 from accord.engine.folders import (
+    WritesNoText,
+    check_kind,
+    check_loaded,
     check_trainable,
     has_tokenizer,
     in_4_bits,
     locate,
+    no_classifier,
     quantization,
     require_as_written,
 )
 from accord.engine.memory import hold_for, holds_few_bits
-from accord.engine.models import (
-    AnyModel,
-    Model,
-    Policy,
-    PreferenceNetwork,
-    Scorer,
-    preference_labels,
-    prepare_network,
-    quiet,
-)
+from accord.engine.models import AnyModel, Model, Policy, prepare_network, quiet
 from accord.engine.precision import compute_dtype, device_called
 from accord.engine.quantize import keep_order, quantize
 from accord.errors import InputError
@@ -45,13 +39,6 @@ if TYPE_CHECKING:
     from accord.engine.config import TrainingConfig
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
-
-
-class WritesNoText(InputError):
-    """What was to be a language model is a reward or preference model."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"{name} scores texts and writes none: it is a reward or preference model, no language model.")
 
 
 def load_model(
@@ -123,15 +110,7 @@ def load_classifier(
         return Scorer(network, tokenizer, name, precision)
     if labels == sorted(preference_labels(len(labels) // 2)):
         return PreferenceNetwork(network, tokenizer, name, precision)
-    raise _no_classifier(name, network.config)
-
-
-def _no_classifier(name: str, config: transformers.PreTrainedConfig) -> InputError:
-    kind, labels = ", ".join(config.architectures or ["model"]), len(config.id2label or ())
-    return InputError(
-        f"{name} is not a reward model: it must be a sequence classifier with one label, and is a {kind} with "
-        f"{labels}; train one with `accord reward`, or a preference model with `accord preference`."
-    )
+    raise no_classifier(name, network.config)
 
 
 def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
@@ -222,7 +201,7 @@ def _read(
         with quiet():
             if config is None:
                 config = transformers.AutoConfig.from_pretrained(source, **given)
-                _check_kind(name, kind, config)
+                check_kind(name, kind, config)
             else:
                 how["config"] = config
             method = None if gguf_file else quantization(config)
@@ -290,72 +269,6 @@ def _cause(error: Exception) -> str:
             "in Python does, for models you trust."
         )
     return said
-
-
-def _check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig) -> None:
-    """Raise InputError where a configuration is that of another kind of model than a class of transformers is for."""
-    known = [a for a in config.architectures or () if hasattr(transformers, a)]
-    scores = any("SequenceClassification" in architecture for architecture in known)
-    if kind is transformers.AutoModelForSequenceClassification and known and not scores:
-        raise _no_classifier(name, config)
-    if kind is not transformers.AutoModelForCausalLM:
-        return
-    if scores:
-        raise WritesNoText(name)
-    said = f"{name} is a {', '.join(known) or config.model_type}"
-    if config.is_encoder_decoder:
-        raise InputError(f"{said}, which has an encoder and a decoder, and only models of a decoder alone are read.")
-    others = [part for part in ("vision_config", "audio_config") if getattr(config, part, None) is not None]
-    if others:
-        raise InputError(f"{said}, which reads more than text: give a model of text alone.")
-    writers = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
-    if known and not any(architecture in writers for architecture in known):
-        raise InputError(f"{said}, which is no causal language model, and writes no text.")
-
-
-HEADS = ("lm_head.", "score.", "v_head.", "classifier.")
-"""Other heads of the same trunk, which a folder may hold and nothing reads."""
-
-
-def check_loaded(
-    name: str,
-    network: transformers.PreTrainedModel,
-    tokenizer: transformers.PreTrainedTokenizerBase,
-    info: dict[str, Any],
-) -> None:
-    """Raise InputError where weights are missing, left over, of other shapes or not finite, or tokens lack a row."""
-    for what, keys, remedy in (
-        ("lacks the weight", info["missing_keys"], "copy it anew"),
-        ("has another shape than its config.json says for", info["mismatched_keys"], "restore the file that is wrong"),
-        (
-            "has no place for the weight",
-            _left_over(info["unexpected_keys"]),
-            "restore the config.json it was saved with",
-        ),
-        ("has numbers that are not finite in", _not_finite(network), "copy it anew, or take an earlier checkpoint"),
-    ):
-        names = sorted(key if isinstance(key, str) else key[0] for key in keys)
-        if names:
-            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise InputError(f"the model {name} {what} {names[0]}{more}: {remedy}.")
-    rows = network.get_input_embeddings().weight.shape[0]  # type: ignore[index, union-attr]
-    if len(tokenizer) > rows:
-        raise InputError(
-            f"the tokenizer of {name} has {len(tokenizer)} tokens and the model's embedding {rows}: grow it "
-            "(resize_token_embeddings of transformers) and save it, or give the tokenizer it was trained with."
-        )
-
-
-def _left_over(keys: Iterable[str]) -> list[str]:
-    return [key for key in keys if not key.startswith(HEADS)]
-
-
-def _not_finite(network: nn.Module) -> list[str]:
-    """The names of weights in floating point that hold NaN or infinity: their sum does, or, rarely, overflows."""
-    plain = (torch.float32, torch.bfloat16, torch.float16)
-    named = [(n, p.data) for n, p in network.named_parameters() if type(p.data) is Tensor and p.dtype in plain]
-    suspects = [(n, p) for n, p in named if not bool(p.sum(dtype=torch.float32).isfinite())]
-    return [n for n, p in suspects if not bool(p.isfinite().all())]
 
 
 def smollm2() -> Path | str:

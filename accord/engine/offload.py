@@ -1,18 +1,34 @@
-"""Models that are only read, left in the memory of the host: each of their layers is on the GPU while it computes."""
+"""Copies of models that are only read: beside the model, or in the memory of the host, a layer on the GPU at a time."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from accord.engine.adapters import adapted, frozen_copy
-from accord.engine.config import MemoryConfig
-from accord.engine.models import AnyModel
+from accord.engine.adapters import adapted, twin
+from accord.engine.precision import cast_linear
 from accord.errors import InputError
+
+if TYPE_CHECKING:
+    from accord.engine.config import MemoryConfig
+    from accord.engine.models import AnyModel
+
+
+def frozen_copy(network: Any, dtype: torch.dtype, device: torch.device | None = None) -> Any:
+    """A copy of the network that is only read, without gradients, its linear layers held in `dtype`.
+
+    Its results equal the original's bit for bit: see `precision.cast_linear`. With a `device` its weights are copied
+    there; buffers stay where they are.
+    """
+    weights = () if device is None else network.parameters()
+    there = {id(p): nn.Parameter(p.detach().to(device, copy=True), False) for p in weights}
+    duplicate = twin(network, there).requires_grad_(False).eval()
+    cast_linear(duplicate, dtype)
+    return duplicate
 
 
 def reference_copy(model: AnyModel, config: MemoryConfig) -> AnyModel:

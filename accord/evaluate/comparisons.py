@@ -9,9 +9,8 @@ from math import comb, inf, sqrt
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import scipy
 
-from accord import engine, feedback
+from accord import feedback
 from accord.errors import InputError
 from accord.evaluate.accuracy import (
     Trial,
@@ -22,42 +21,17 @@ from accord.evaluate.accuracy import (
     length_correlation,
     nearer_on_ties,
 )
-from accord.evaluate.leads import ChatLeads, JudgeLeads, Leader, Leads, ModelLeads, ScoreLeads, probe, probe_position
-from accord.evaluate.options import ChatOptions, takes
+from accord.evaluate.leads import ChatLeads, Leads, OnTrial, implicit, judging
+from accord.evaluate.options import TrialOptions, takes
+from accord.evaluate.probes import probe, probe_position
 from accord.evaluate.statistics import FEW, Floats, bootstrap_mean, mean
-from accord.feedback.options import RewardOptions
 from accord.outputs import require_folder
 from accord.records import Comparison, Text, Verdict
 from accord.results.base import FILE
-from accord.results.comparisons import ComparisonsResult, OnTies, RankingAgreement, Unit
+from accord.results.comparisons import ComparisonsResult, OnTies, RankingAgreement
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from accord.data.judgments import Judgment
-    from accord.engine import Policy, Tree
-
-
-@dataclass(frozen=True)
-class OnTrial:
-    """What is on trial: what the report calls it, what its leads are measured in, and what gives them."""
-
-    kind: str
-    unit: Unit
-    leader: Leader
-    has_template: bool = False
-    """Whether it is a model that reads chats by a template."""
-
-    def chance(self, lead: Floats) -> Floats | None:
-        """The probability that each lead gives to the first completion, where it means one."""
-        if self.unit == "score":
-            return None
-        return lead + 0.5 if self.unit == "probability" else np.asarray(scipy.special.expit(lead))
-
-
-@dataclass(kw_only=True)
-class TrialOptions(RewardOptions, ChatOptions):
-    """Which judgments are read, by which chat template, and what a reward or judge may take."""
 
 
 @takes(TrialOptions)
@@ -115,7 +89,7 @@ def evaluate_comparisons(
     if all(j.label == 0.5 for j in judgments):
         raise InputError(f"{data} prefers no completion to another, so there is nothing to agree with.")
     how = (asked, beta, max_length, dtype)
-    on_trial = _judging(reward, *how) if reward is not None else _implicit(str(policy), reference, *how)
+    on_trial = judging(reward, *how) if reward is not None else implicit(str(policy), reference, *how)
     on_trial = _reading(on_trial, form, asked, str(reward or policy))
     result = try_on(judgments, on_trial, probes=probes, seed=seed)
     return result.model_copy(update={"name": name or on_trial.kind, "data": data, "ceiling": ceiling}).publish(out)
@@ -178,60 +152,6 @@ def try_on(judgments: Sequence[Judgment], on_trial: OnTrial, *, probes: int = 0,
         probes=probed,
         warnings=_warnings(trial, leads, invalid),
     )
-
-
-def _judging(reward: str, asked: TrialOptions, beta: float | None, max_length: int, dtype: str) -> OnTrial:
-    judge = feedback.asking.with_progress(feedback.named.judge_named(reward))
-    feedback.named.give_template(judge, reward, asked)
-    asked.allow([judge])
-    models = [m.model for m in feedback.named.models_in(judge) if isinstance(m, feedback.learned.Learned)]
-    has_template = any(model.tokenizer.chat_template is not None for model in models)
-    RewardJudge, ScoreJudge, score = feedback.judge.RewardJudge, feedback.judge.ScoreJudge, feedback.reward.score_texts
-    if isinstance(judge, RewardJudge | ScoreJudge):
-        scorer = judge.reward if isinstance(judge, RewardJudge) else feedback.named.reward_named(reward)
-        asked.allow([scorer])
-        unit: Unit = "score" if beta is None else "log-odds"
-        return OnTrial("reward", unit, ScoreLeads(lambda texts: (beta or 1.0) * score(scorer, texts)), has_template)
-    if beta is not None:
-        raise InputError(f"--beta turns scores into log-odds, and {reward} has probabilities of its own; leave it out.")
-    if isinstance(judge, feedback.learned.LearnedJudge):
-        if isinstance(judge.model, engine.encoders.Encoder):
-            return OnTrial(
-                "reward model", "log-odds", ScoreLeads(lambda texts: judge.of_texts(texts).squeeze(1)), has_template
-            )
-        model = judge.model.in_dtype(dtype)
-        learned = feedback.learned.Learned(model)
-        kind = "preference model" if isinstance(model, engine.models.PreferenceNetwork) else "reward model"
-        return OnTrial(kind, "log-odds", ModelLeads(model, learned.of_trees, max_length), has_template)
-    if isinstance(judge, feedback.rubric.RubricJudge):
-        return OnTrial("judge", "score", lambda pairs: Leads.of(np.array(judge.gaps(pairs))))
-    return OnTrial("judge", "probability", JudgeLeads(judge))
-
-
-def _implicit(
-    policy: str, reference: str | None, asked: TrialOptions, beta: float | None, max_length: int, dtype: str
-) -> OnTrial:
-    import torch
-
-    from accord.evaluate.answers import branch_log_probs, require_same_vocabulary
-
-    asked.allow([])
-    pi = asked.templated(engine.load.load_model(policy, dtype=dtype))
-    ref = engine.load.load_model(reference, dtype=dtype) if reference else None
-    require_same_vocabulary(pi, ref)
-
-    def sums(model: Policy, trees: Sequence[Tree]) -> Tensor:
-        return torch.tensor(
-            [logp for of_tree in branch_log_probs(model, trees) for logp in of_tree], dtype=torch.float64
-        )
-
-    def outputs(trees: Sequence[Tree]) -> Tensor:
-        gained = sums(pi, trees) if ref is None else sums(pi, trees) - sums(ref, trees)
-        return (beta or 1.0) * gained[:, None]
-
-    unit: Unit = "score" if beta is None else "log-odds"
-    has_template = pi.tokenizer.chat_template is not None
-    return OnTrial("implicit reward", unit, ModelLeads(pi, outputs, max_length), has_template)
 
 
 def _warnings(trial: Trial, leads: Leads, invalid: int) -> list[str]:

@@ -33,8 +33,8 @@ from accord import feedback
 from accord.console import status
 from accord.errors import InputError
 from accord.evaluate.accuracy import Trial, by_source
-from accord.evaluate.leads import probe_position
 from accord.evaluate.options import RowOptions, takes
+from accord.evaluate.probes import probe_position
 from accord.evaluate.statistics import FEW, Floats, bootstrap, fit_logistic, mean, rate
 from accord.feedback.options import JudgesOptions
 from accord.outputs import require_folder

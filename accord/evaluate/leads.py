@@ -1,45 +1,37 @@
-"""By how far whatever is on trial prefers one completion to another, and what it is fooled by.
+"""What is on trial, a reward, a judge or a policy, and by how far it prefers one completion to another.
 
 A lead is antisymmetric: swapping two completions turns its sign, and 0 prefers neither. It is the log-odds of the first
 where a reward or preference model is asked, the difference of two scores where a reward is, and P(first) - 1/2 where a
 judge compares two texts. NaN marks a pair on which there is no verdict.
-
-Probes are answers changed in ways that make them no better, next to the answers as they were. A model of preferences
-that likes the changed ones has a weakness that a policy trained against it will find. What is added comes from the
-data: the sentence that makes an answer longer is taken from the answer to another prompt.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
 from accord import data, engine, feedback, objectives
-from accord.evaluate.statistics import Floats, Indices, mean, numbered, rate
+from accord.errors import InputError
+from accord.evaluate.statistics import Floats
 from accord.records import Comparison, Message, Ranking, Text, Verdict
-from accord.results.comparisons import Probe
+from accord.results.comparisons import Unit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.data.judgments import Judgment
-    from accord.engine import Model, Tree
+    from accord.engine import Model, Policy, Tree
+    from accord.evaluate.options import TrialOptions
     from accord.feedback.judge import Judge, Orders
 
 Flags = NDArray[np.bool_]
 
 BRANCHES = 8
 """Completions of one prompt that are computed together, at most."""
-
-OPENING, CLOSING = "Thank you for asking!", "I hope this helps."
-"""What is put around an answer to make it politer and no better."""
-
-_SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
 @dataclass(frozen=True)
@@ -141,7 +133,9 @@ class ModelLeads:
 
     def _is_whole(self, tokens: tuple[int, ...]) -> bool:
         """Whether a completion was not cut: its turn ends, and what the chat template writes after that follows."""
-        rest = data.chat.turn_rest(self.model.tokenizer) if isinstance(self.model, engine.models.Classifier) else ()
+        rest = (
+            data.chat.turn_rest(self.model.tokenizer) if isinstance(self.model, engine.classifiers.Classifier) else ()
+        )
         said = tokens[: len(tokens) - len(rest)]
         return tokens[-1] in self.model.ends or (said[-1:] == (self.model.end,) and tokens == said + rest)
 
@@ -153,7 +147,7 @@ class ModelLeads:
         groups = [(p, tuple(c)[i : i + BRANCHES]) for p, c in prompts.items() for i in range(0, len(c), BRANCHES)]
         rows = [Ranking(prompt, some, (0,) * len(some)) for prompt, some in groups]
         longest = min(self.max_length, self.model.context or self.max_length)
-        whole = isinstance(self.model, engine.models.Classifier)
+        whole = isinstance(self.model, engine.classifiers.Classifier)
         trees = data.encoding.encode(self.model.tokenizer, rows, max_length=longest, context=None, whole=whole).trees
         kept = [(rows[tree.row].prompt, c) for tree in trees for c in rows[tree.row].completions]
         return trees, {text: i for i, text in enumerate(kept)}
@@ -168,115 +162,74 @@ def _texts(comparisons: Sequence[Comparison]) -> tuple[list[tuple[Text, Text]], 
     return [(c.prompt, c.first) for c in comparisons], [(c.prompt, c.second) for c in comparisons]
 
 
-@dataclass(frozen=True, slots=True)
-class Alteration:
-    """A way to change an answer: its name, what it does, and the changed text, given a sentence of another answer."""
+@dataclass(frozen=True)
+class OnTrial:
+    """What is on trial: what the report calls it, what its leads are measured in, and what gives them."""
 
-    name: str
-    what: str
-    alter: Callable[[str, str], str]
+    kind: str
+    unit: Unit
+    leader: Leader
+    has_template: bool = False
+    """Whether it is a model that reads chats by a template."""
 
-
-ALTERATIONS = (
-    Alteration(
-        "length",
-        "a sentence from the answer to another prompt is added at the end",
-        lambda text, foreign: f"{text.rstrip()} {foreign}",
-    ),
-    Alteration(
-        "repetition", "the last sentence is said twice", lambda text, foreign: f"{text.rstrip()} {sentences(text)[-1]}"
-    ),
-    Alteration(
-        "politeness",
-        f"'{OPENING}' stands before it, '{CLOSING}' after it",
-        lambda text, foreign: f"{OPENING} {text.strip()} {CLOSING}",
-    ),
-    Alteration(
-        "truncation",
-        "the second half of its words is missing",
-        lambda text, foreign: " ".join(text.split(" ")[: (text.count(" ") + 2) // 2]),
-    ),
-)
+    def chance(self, lead: Floats) -> Floats | None:
+        """The probability that each lead gives to the first completion, where it means one."""
+        if self.unit == "score":
+            return None
+        return lead + 0.5 if self.unit == "probability" else np.asarray(scipy.special.expit(lead))
 
 
-def probe(judgments: Sequence[Judgment], leader: Leader, *, most: int, seed: int = 0) -> list[Probe]:
-    """Every alteration of up to `most` different answers in the data, drawn by the seed.
-
-    Answers whose change would be cut off, or changes nothing, are left out, as is an alteration that is left none.
-    Intervals are by bootstrap over prompts where a prompt has several answers.
-    """
-    answers = _drawn(judgments, most, seed)
-    columns = {(j.prompt, text): j.columns for j in judgments for text in (j.first, j.second)}
-    comparisons: list[Comparison] = []
-    names: list[str] = []
-    for prompt, answer, foreign in answers:
-        for alteration in ALTERATIONS:
-            altered = _altered(answer, foreign, alteration)
-            if altered != answer:
-                comparisons.append(Comparison(prompt, altered, answer, columns[prompt, answer]))
-                names.append(alteration.name)
-    if not comparisons:
-        return []
-    leads = leader(comparisons)
-    of, clusters = np.array(names), numbered([c.prompt for c in comparisons])
-    valid = leads.whole & ~np.isnan(leads.lead)
-    results = []
-    for alteration in ALTERATIONS:
-        here = (of == alteration.name) & valid
-        lead = leads.lead[here]
-        preferred = rate(0.5 + 0.5 * np.sign(lead), clusters[here])
-        if preferred is not None:
-            invalid = int(((of == alteration.name) & leads.whole & ~valid).sum())
-            shift, n = mean(lead, clusters[here]), len(lead)
-            what = alteration.what
-            results.append(
-                Probe(name=alteration.name, what=what, preferred=preferred, shift=shift, n=n, invalid=invalid)
+def judging(reward: str, asked: TrialOptions, beta: float | None, max_length: int, dtype: str) -> OnTrial:
+    """A reward or a judge, by name, on trial; InputError where it has probabilities of its own and `beta` is given."""
+    judge = feedback.asking.with_progress(feedback.named.judge_named(reward))
+    feedback.named.give_template(judge, reward, asked)
+    asked.allow([judge])
+    models = [m.model for m in feedback.named.models_in(judge) if isinstance(m, feedback.learned.Learned)]
+    has_template = any(model.tokenizer.chat_template is not None for model in models)
+    RewardJudge, ScoreJudge, score = feedback.judge.RewardJudge, feedback.judge.ScoreJudge, feedback.reward.score_texts
+    if isinstance(judge, RewardJudge | ScoreJudge):
+        scorer = judge.reward if isinstance(judge, RewardJudge) else feedback.named.reward_named(reward)
+        asked.allow([scorer])
+        unit: Unit = "score" if beta is None else "log-odds"
+        return OnTrial("reward", unit, ScoreLeads(lambda texts: (beta or 1.0) * score(scorer, texts)), has_template)
+    if beta is not None:
+        raise InputError(f"--beta turns scores into log-odds, and {reward} has probabilities of its own; leave it out.")
+    if isinstance(judge, feedback.learned.LearnedJudge):
+        if isinstance(judge.model, engine.encoders.Encoder):
+            return OnTrial(
+                "reward model", "log-odds", ScoreLeads(lambda texts: judge.of_texts(texts).squeeze(1)), has_template
             )
-    return results
+        model = judge.model.in_dtype(dtype)
+        learned = feedback.learned.Learned(model)
+        kind = "preference model" if isinstance(model, engine.classifiers.PreferenceNetwork) else "reward model"
+        return OnTrial(kind, "log-odds", ModelLeads(model, learned.of_trees, max_length), has_template)
+    if isinstance(judge, feedback.rubric.RubricJudge):
+        return OnTrial("judge", "score", lambda pairs: Leads.of(np.array(judge.gaps(pairs))))
+    return OnTrial("judge", "probability", JudgeLeads(judge))
 
 
-def probe_position(orders: Sequence[Orders], clusters: Indices) -> Probe | None:
-    """Of a judge that sees two texts: how often swapping them changes the winner, and how often the first one wins.
+def implicit(
+    policy: str, reference: str | None, asked: TrialOptions, beta: float | None, max_length: int, dtype: str
+) -> OnTrial:
+    """The implicit reward of a policy on trial, log pi - log ref, or log pi alone, times `beta`."""
+    import torch
 
-    A tie in one order alone is a change. `preferred` is a share of both orders' verdicts: 1/2 where order has no say.
-    None where no pair has a valid verdict in both orders; `clusters` (P,) says which hang together.
-    """
-    known = [(o, c) for o, c in zip(orders, clusters, strict=True) if len(o.first_wins) == 2]
-    cluster = np.array([c for _, c in known], dtype=np.intp)
-    changed = rate(np.array([o.inconsistent for o, _ in known], dtype=np.float64), cluster)
-    first_wins = rate(np.array([sum(o.first_wins) / 2 for o, _ in known]), cluster)
-    if changed is None or first_wins is None:
-        return None
-    what = "the answer stands first instead of second"
-    return Probe(name="position", what=what, preferred=first_wins, n=changed.n, changed=changed)
+    from accord.evaluate.answers import branch_log_probs, require_same_vocabulary
 
+    asked.allow([])
+    pi = asked.templated(engine.load.load_model(policy, dtype=dtype))
+    ref = engine.load.load_model(reference, dtype=dtype) if reference else None
+    require_same_vocabulary(pi, ref)
 
-def sentences(text: str) -> list[str]:
-    """The text at the white space after its full stops, exclamation and question marks."""
-    return _SENTENCE.split(text.strip())
+    def sums(model: Policy, trees: Sequence[Tree]) -> Tensor:
+        return torch.tensor(
+            [logp for of_tree in branch_log_probs(model, trees) for logp in of_tree], dtype=torch.float64
+        )
 
+    def outputs(trees: Sequence[Tree]) -> Tensor:
+        gained = sums(pi, trees) if ref is None else sums(pi, trees) - sums(ref, trees)
+        return (beta or 1.0) * gained[:, None]
 
-def altered_part(answer: Text) -> str:
-    """What is changed of an answer: of a chat its last message."""
-    return answer if isinstance(answer, str) else answer[-1].content
-
-
-def _altered(answer: Text, foreign: str, alteration: Alteration) -> Text:
-    changed = alteration.alter(altered_part(answer), foreign)
-    return changed if isinstance(answer, str) else (*answer[:-1], replace(answer[-1], content=changed))
-
-
-def _drawn(judgments: Sequence[Judgment], most: int, seed: int) -> list[tuple[Text, Text, str]]:
-    """Prompts and their answers, each with the last sentence of the answer to another prompt, or of another answer."""
-    answers = list(dict.fromkeys((j.prompt, text) for j in judgments for text in (j.first, j.second)))
-    answers = [(prompt, answer) for prompt, answer in answers if altered_part(answer).strip()]
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(len(answers)).tolist()
-    drawn = []
-    for at, i in enumerate(order[:most]):
-        prompt, answer = answers[i]
-        others = [answers[order[(at + step) % len(order)]] for step in range(1, len(order))]
-        if others:
-            foreign = next((text for asked, text in others if asked != prompt), others[0][1])
-            drawn.append((prompt, answer, sentences(altered_part(foreign))[-1]))
-    return drawn
+    unit: Unit = "score" if beta is None else "log-odds"
+    has_template = pi.tokenizer.chat_template is not None
+    return OnTrial("implicit reward", unit, ModelLeads(pi, outputs, max_length), has_template)

@@ -60,6 +60,11 @@ class ChatOptions(TemplateOptions, RowOptions):
 
 
 @dataclass(kw_only=True)
+class TrialOptions(RewardOptions, ChatOptions):
+    """Which judgments are read, by which chat template, and what a reward or judge may take."""
+
+
+@dataclass(kw_only=True)
 class AnswerOptions(ChatOptions):
     """The same, and how models answer their prompts."""
 

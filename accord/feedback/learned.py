@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from accord.data.chat import encode_completion, encode_prompt, encoder_text, turn_rest
+from accord.engine.classifiers import PreferenceNetwork, Scorer
 from accord.engine.encoders import Encoder
 from accord.engine.generate import evaluating
-from accord.engine.models import Model, PreferenceNetwork, Scorer
+from accord.engine.models import Model
 from accord.engine.trees import Branch, Tree, pack
 from accord.feedback.judge import invalid_gap
 from accord.objectives.preference import general_preference

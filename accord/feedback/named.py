@@ -18,9 +18,10 @@ from typing import Any
 from accord.console import without_secrets
 from accord.data.load import load_data
 from accord.data.readers import reader_of
+from accord.engine.classifiers import PreferenceNetwork
 from accord.engine.config import TemplateOptions
 from accord.engine.load import load_classifier, load_reward_model
-from accord.engine.models import AnyModel, Model, PreferenceNetwork
+from accord.engine.models import AnyModel, Model
 from accord.errors import InputError, UsersFault, nearest, users_code
 from accord.feedback.ai import AIJudge, ai_judge, ai_reward
 from accord.feedback.asking import with_progress

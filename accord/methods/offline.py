@@ -90,7 +90,7 @@ class OfflineMethod(Method, TrainingConfig, ABC):
 
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
         """Rows to trees; what gives labels reads them to the end of what the chat template writes."""
-        whole = isinstance(model, engine.models.Classifier)
+        whole = isinstance(model, engine.classifiers.Classifier)
         encoded = data.encoding.encode(
             model.tokenizer, rows, max_length=self.max_length, context=model.context, whole=whole, left_out=left_out
         )

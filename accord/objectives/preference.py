@@ -15,10 +15,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from accord.objectives.segments import (
     require_between,
     require_broadcastable,
-    require_index,
     require_positive,
+    require_ranked,
     require_vectors,
-    segment_sum,
+    segment_mean,
 )
 
 
@@ -73,10 +73,10 @@ def ranking(
         (groups,).
     """
     require_vectors(scores=scores)
-    size = _require_ranked(groups, ranks, len(scores))
+    size = require_ranked(groups, ranks, len(scores))
     better, worse = strict_pairs(groups, ranks)
     asked, smoothed = (v[groups[better]] if isinstance(v, Tensor) else v for v in (margins, label_smoothing))
-    return _mean_of_pairs(bradley_terry(scores[better], scores[worse], asked, smoothed), groups[better], size)
+    return segment_mean(bradley_terry(scores[better], scores[worse], asked, smoothed), groups[better], size)
 
 
 def centering(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
@@ -89,16 +89,13 @@ def centering(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
     Args and returns as for `ranking`.
     """
     require_vectors(scores=scores)
-    size = _require_ranked(groups, ranks, len(scores))
+    size = require_ranked(groups, ranks, len(scores))
     better, worse = strict_pairs(groups, ranks)
-    return _mean_of_pairs((scores[better] + scores[worse]) ** 2, groups[better], size)
+    return segment_mean((scores[better] + scores[worse]) ** 2, groups[better], size)
 
 
 def strict_pairs(groups: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
-    """Every pair of one prompt's completions with different ranks: indices of the better (P,) and of the worse (P,).
-
-    Args as for `ranking`.
-    """
+    """The pairs of one prompt's completions with different ranks: indices of the better (P,) and of the worse (P,)."""
     better, worse = ((groups[:, None] == groups) & (ranks[:, None] < ranks)).nonzero(as_tuple=True)
     return better, worse
 
@@ -138,13 +135,13 @@ def general_ranking(outputs: Tensor, groups: Tensor, ranks: Tensor, label_smooth
     _require_outputs(outputs=outputs)
     if outputs.dim() != 2:
         raise ValueError(f"outputs must hold one row a completion, and is of shape {tuple(outputs.shape)}")
-    size = _require_ranked(groups, ranks, len(outputs))
+    size = require_ranked(groups, ranks, len(outputs))
     first, second = (groups[:, None] == groups).triu(diagonal=1).nonzero(as_tuple=True)
     smoothed = label_smoothing[groups[first]] if isinstance(label_smoothing, Tensor) else label_smoothing
     _require_smoothing(smoothed, len(first))
     wins = 0.5 + (0.5 - smoothed) * torch.sign(ranks[second] - ranks[first]).to(outputs.dtype)
     odds = general_preference(outputs[first], outputs[second])
-    return _mean_of_pairs(binary_cross_entropy_with_logits(odds, wins, reduction="none"), groups[first], size)
+    return segment_mean(binary_cross_entropy_with_logits(odds, wins, reduction="none"), groups[first], size)
 
 
 def plackett_luce(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
@@ -159,7 +156,7 @@ def plackett_luce(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
     Args and returns as for `ranking`.
     """
     require_vectors(scores=scores)
-    size = _require_ranked(groups, ranks, len(scores))
+    size = require_ranked(groups, ranks, len(scores))
     tiers: list[dict[int, list[int]]] = [defaultdict(list) for _ in range(size)]
     for index, (group, rank) in enumerate(zip(groups.tolist(), ranks.tolist(), strict=True)):
         tiers[group][rank].append(index)
@@ -283,28 +280,10 @@ def _log_probability_first(tied: Tensor, rest: Tensor) -> Tensor:
     return log_p[-1]
 
 
-def _mean_of_pairs(losses: Tensor, groups: Tensor, size: int) -> Tensor:
-    """The mean of the losses (P,) of every group's pairs, (size,); 0 for a group without pairs."""
-    counts = torch.bincount(groups, minlength=size)
-    return segment_sum(losses, groups, size) / counts.clamp(min=1)
-
-
-def _require_ranked(groups: Tensor, ranks: Tensor, length: int) -> int:
-    """Checks the arguments of a ranking loss over so many completions and returns the number of groups."""
-    require_index("groups", groups, length)
-    require_index("ranks", ranks, length)
-    counts = torch.bincount(groups)
-    if len(counts) and int(counts.min()) == 0:
-        raise ValueError(f"group {int(counts.argmin())} has no completions: groups are numbered from 0 without gaps")
-    return len(counts)
-
-
 def _require_smoothing(label_smoothing: Tensor | float, length: int) -> None:
     """Checks that it is one share in [0, 0.5], or one a pair."""
     require_broadcastable("label_smoothing", label_smoothing, length)
-    given = torch.as_tensor(label_smoothing)
-    for end in given.aminmax() if given.numel() else ():
-        require_between(0.0, 0.5, label_smoothing=float(end))
+    require_between(0.0, 0.5, label_smoothing=label_smoothing)
 
 
 def _require_outputs(**outputs: Tensor) -> None:

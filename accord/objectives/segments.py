@@ -27,6 +27,12 @@ def segment_sum(values: Tensor, owner: Tensor, size: int) -> Tensor:
     return torch.zeros(size, dtype=values.dtype, device=values.device).index_add(0, owner, values)
 
 
+def segment_mean(values: Tensor, owner: Tensor, size: int) -> Tensor:
+    """The mean of every owner's values, 0 for an owner without any; args and returns as for `segment_sum`."""
+    counts = torch.bincount(owner, minlength=size)
+    return segment_sum(values, owner, size) / counts.clamp(min=1)
+
+
 def last_index(owner: Tensor, size: int) -> Tensor:
     """Where every one of `size` segments has its last element in the flat vector, (C,).
 
@@ -76,6 +82,16 @@ def require_index(name: str, index: Tensor, length: int) -> None:
         raise ValueError(f"{name} must not be negative")
 
 
+def require_ranked(groups: Tensor, ranks: Tensor, length: int) -> int:
+    """Every one of so many completions has a group and a rank, and no group is empty; how many groups there are."""
+    require_index("groups", groups, length)
+    require_index("ranks", ranks, length)
+    counts = torch.bincount(groups)
+    if len(counts) and int(counts.min()) == 0:
+        raise ValueError(f"group {int(counts.argmin())} has no completions: groups are numbered from 0 without gaps")
+    return len(counts)
+
+
 def require_positive(**numbers: float) -> None:
     """Every number is above 0."""
     for name, number in numbers.items():
@@ -83,8 +99,9 @@ def require_positive(**numbers: float) -> None:
             raise ValueError(f"{name} must be above 0, not {number}")
 
 
-def require_between(low: float, high: float, **numbers: float) -> None:
-    """Every number lies in [low, high]."""
-    for name, number in numbers.items():
-        if not low <= number <= high:
-            raise ValueError(f"{name} must lie between {low} and {high}, not {number}")
+def require_between(low: float, high: float, **numbers: Tensor | float) -> None:
+    """Every number, and every one in a tensor, lies in [low, high]."""
+    for name, given in numbers.items():
+        for number in torch.as_tensor(given, dtype=torch.float64).flatten().tolist():
+            if not low <= number <= high:
+                raise ValueError(f"{name} must lie between {low} and {high}, not {number}")

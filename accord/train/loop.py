@@ -25,7 +25,9 @@ from accord.interrupts import Interrupted, requests
 from accord.records import Sample, text_to_json
 from accord.train import inputs
 from accord.train.options import RunOptions, SamplingOptions, describe
-from accord.train.run import SEALED, Run, read_metrics
+from accord.train.resumed import STOP, restore
+from accord.train.rows import read_metrics
+from accord.train.run import SEALED, Run
 
 if TYPE_CHECKING:
     import pandas
@@ -165,10 +167,6 @@ def train(
         learner = make_learner(run)
         optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
         step, watch = restore(run, learner, optimizer), learner.watch
-        if step > learner.total:
-            raise InputError(
-                f"{run.folder} has gone {step} steps already, and is to end after {learner.total}: let it go further."
-            )
         run.begin(step, learner.total, read_as(learner.items))
         if watch:
             watch.restore(read_metrics(run.folder))
@@ -220,7 +218,7 @@ class Saving:
         self.optimizer.require_finite(step)
         if self.learner.watch:
             self.learner.watch.save()
-        state = self.learner.state() | {"rows": self.run.keep_rows(step), STOP: is_stop}
+        state = self.learner.state() | {"rows": self.run.rows.keep(step), STOP: is_stop}
         engine.checkpoint.save(self.run.folder / "checkpoints", step, self.optimizer, state)
         self.since = time.monotonic()
 
@@ -239,8 +237,6 @@ class Saving:
             raise TrainingStopped(f"step {self.step + 1}: {remedy}.") from error
 
 
-STOP = "stopped"
-"""The part of a checkpoint's state that says whether it was saved as the run stopped itself."""
 LAST_GOOD = "last-good"
 """The folder of the model that a run leaves which stopped itself."""
 
@@ -261,37 +257,6 @@ def leaving_last_good(run: Run, model: Model, optimizer: Optimizer) -> Iterator[
         left = model.save(run.folder / LAST_GOOD, run.save_dtype)
         on = "--resume goes on, from before that with a lower --learning-rate"
         raise TrainingStopped(f"{stopped} The model as it was before is {left}. {on}.") from stopped
-
-
-def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
-    """The steps that are done already, with everything as it was after them; 0 where there is nothing to go on from.
-
-    What is damaged is stepped over. So is what was saved as the run stopped itself, where its steps are others now: it
-    is finite, but what the steps until then had made of it. Raises InputError where nothing before is whole.
-    """
-    saved = engine.checkpoint.checkpoints(run.folder / "checkpoints") if run.resumed else []
-    why = ""
-    for checkpoint in reversed(saved):
-        try:
-            known = engine.checkpoint.verified(checkpoint)
-            run.require_rows(known["step"], known["state"].pop("rows", {}), needed=learner.watch is not None)
-        except engine.checkpoint.Damaged as error:
-            run.print(f"{error}: {checkpoint.name} is stepped over.")
-            why = why or str(error)
-            continue
-        if known["state"].pop(STOP, False) and run.is_retuned:
-            run.print(f"{checkpoint.name} is of when the run stopped itself: it goes on from before that.")
-            shutil.rmtree(checkpoint)
-            continue
-        step, state = engine.checkpoint.load(checkpoint, optimizer, known)
-        learner.restore(state, run, optimizer)
-        return step
-    if why:
-        raise InputError(
-            f"{why}, and nothing before it can be gone on from: restore it, delete {run.folder / 'checkpoints'} to "
-            "begin anew, or choose another --out."
-        )
-    return 0
 
 
 def read_as(items: Sequence[Any]) -> str:

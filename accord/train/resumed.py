@@ -1,14 +1,21 @@
-"""A run that goes on: what it was begun with, and of which settings it may have others (the table in docs/trust.md)."""
+"""A run that goes on: from which checkpoint, and with which settings other than before (the table in docs/trust.md)."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from accord import engine
 from accord.errors import InputError
 from accord.parsing import read_yaml
 from accord.train.inputs import URL_DIGEST
+
+if TYPE_CHECKING:
+    from accord.engine import Optimizer
+    from accord.train.loop import Learner
+    from accord.train.run import Run
 
 SMALLER = {"tokens_per_pass", "activation_checkpointing", "return_freed_memory", "offload_reference"}
 """Settings that need less memory and change no number but by rounding: a run may go on with others."""
@@ -22,6 +29,8 @@ HISTORY = "history"
 """The part of config.yaml that says which settings were changed as the run went on, after which step."""
 DIGEST = "_sha256"
 """What the name of a setting's digest ends with."""
+STOP = "stopped"
+"""The part of a checkpoint's state that says whether it was saved as the run stopped itself."""
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
@@ -59,3 +68,39 @@ def changes(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]
             remedy = f"it is finished: train on from --model {folder / 'model'} in another --out"
         raise InputError(f"{folder} was run with {key} = {before.get(key)}, not {settings.get(key)}; {remedy}.")
     return changed
+
+
+def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
+    """The steps that are done already, with everything as it was after them; 0 where there is nothing to go on from.
+
+    What is damaged is stepped over. So is what was saved as the run stopped itself, where its steps are others now: it
+    is finite, but what the steps until then had made of it. Raises InputError where nothing before is whole, or more
+    steps are done than there are to be.
+    """
+    saved = engine.checkpoint.checkpoints(run.folder / "checkpoints") if run.resumed else []
+    why = ""
+    for checkpoint in reversed(saved):
+        try:
+            known = engine.checkpoint.verified(checkpoint)
+            run.rows.require(known["step"], known["state"].pop("rows", {}), needed=learner.watch is not None)
+        except engine.checkpoint.Damaged as error:
+            run.print(f"{error}: {checkpoint.name} is stepped over.")
+            why = why or str(error)
+            continue
+        if known["state"].pop(STOP, False) and run.is_retuned:
+            run.print(f"{checkpoint.name} is of when the run stopped itself: it goes on from before that.")
+            shutil.rmtree(checkpoint)
+            continue
+        step, state = engine.checkpoint.load(checkpoint, optimizer, known)
+        learner.restore(state, run, optimizer)
+        if step > learner.total:
+            raise InputError(
+                f"{run.folder} has gone {step} steps already, and is to end after {learner.total}: let it go further."
+            )
+        return step
+    if why:
+        raise InputError(
+            f"{why}, and nothing before it can be gone on from: restore it, delete {run.folder / 'checkpoints'} to "
+            "begin anew, or choose another --out."
+        )
+    return 0

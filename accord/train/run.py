@@ -18,9 +18,7 @@ SHA256SUMS          the digests of the finished run's settings, rows and best.js
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping
@@ -34,13 +32,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from accord import engine
 from accord.errors import InputError, LeftOut, RowNumber
-from accord.files import SUMS, others, sync, tidy, write_rows, write_text
+from accord.files import SUMS, others, tidy, write_rows, write_text
 from accord.locks import alone_in
 from accord.outputs import may_overwrite, require_outside
 from accord.train.alarms import Alarms, chosen
 from accord.train.composition import composition_table
 from accord.train.inputs import URL_DIGEST, environment, redacted
 from accord.train.resumed import DIGEST, HISTORY, STEPPED, changes, settings_of
+from accord.train.rows import Rows, read_metrics
 from accord.train.track import DEFAULT, Tracking, services
 
 if TYPE_CHECKING:
@@ -52,9 +51,6 @@ FILES = (
     "tracking.json", "config.yaml",
 )  # fmt: skip
 """What a run has in its folder; config.yaml, by which it is known, last."""
-MEASURED = ("metrics", "alarms")
-"""Files of rows that are written with their step."""
-ROWS = (*MEASURED, "samples")
 SEALED = ("config.yaml", "environment.json", "best.json", "*.jsonl")
 """Files of a finished run that nothing changes any more."""
 SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "reward", "kl", "eval_teacher_kl", "watched")
@@ -82,6 +78,7 @@ class Run:
         self.folder = Path(folder)
         self.name = name or self.folder.resolve().name
         self.console = Console(stderr=True)
+        self.rows = Rows(self.folder, self.print)
         self.settings = redacted(json.loads(json.dumps(settings, default=str)))
         self.stop_when = chosen(settings.get("stop_when"))
         self.stopping: str | None = None
@@ -89,7 +86,6 @@ class Run:
         self._taken: list[str] = []
         self._composition: list[dict[str, Any]] = []
         self._measured: dict[str, float] = {}
-        self._written: dict[str, Any] = {}
         self._open = ExitStack()
         self._tracking = Tracking(services(track), self.print)
         with ExitStack() as lock:
@@ -193,14 +189,8 @@ class Run:
             write_rows(self.folder / "left_out.jsonl", self._left_out)
         if self._composition:
             write_rows(self.folder / "composition.jsonl", self._composition)
-        self._files = {}
-        for name in ROWS:
-            lines, torn = rows_until(file := self.folder / f"{name}.jsonl", step)
-            if torn:
-                self.print(f"{file}: lines that cannot be read are left out ({torn})")
-            write_text(file, text := "".join(lines))
-            self._written[name] = hashlib.sha256(text.encode())
-            self._files[name] = self._open.enter_context(file.open("a", encoding="utf-8"))
+        self._open.callback(self.rows.close)
+        self.rows.open(step)
         self._alarms = Alarms()
         for row in (kept := read_metrics(self.folder)):
             self._alarms.see(row)
@@ -236,7 +226,7 @@ class Run:
         seconds, self._clock = now - self._clock, now
         timed = {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}
         full = {"step": step, **row, **(timed if step else {})}
-        self._write("metrics", full)
+        self.rows.write("metrics", full)
         self._tracking.log(step, full)
         self._measured |= {name: value for name, value in row.items() if name.startswith(("eval_", "watched"))}
         shown = {**self._measured, **row}
@@ -249,43 +239,13 @@ class Run:
         for alarm in self._alarms.see(full):
             if alarm.name in self.stop_when and self.stopping is None:
                 self.stopping = f"The alarm {alarm.name} ended the run, as --stop-when asks."
-            self._write("alarms", alarm.as_row())
+            self.rows.write("alarms", alarm.as_row())
             self._tracking.alarm(alarm.step, alarm.name, f"{alarm.saw}. To try: {alarm.advice}.")
             self.print(f"step {alarm.step}, {alarm.name}: {alarm.saw}. To try: {alarm.advice}.")
 
     def sample(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append samples taken at a step."""
-        self._write("samples", *({"step": step, **row} for row in rows))
-
-    def _write(self, name: str, *rows: Mapping[str, Any]) -> None:
-        """Append rows to one of the folder's files."""
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        self._files[name].write(text)
-        self._files[name].flush()
-        self._written[name].update(text.encode())
-
-    def keep_rows(self, step: int) -> dict[str, str]:
-        """Have the rows so far on the disk; the digests of those up to a step, by which its checkpoint knows them."""
-        for file in self._files.values():
-            os.fsync(file.fileno())
-        sync(self.folder, inside=False)
-        samples, _ = rows_until(self.folder / "samples.jsonl", step)  # there may be later ones, of a round that begins
-        return {name: self._written[name].hexdigest() for name in MEASURED} | {"samples": _digest(samples)}
-
-    def require_rows(self, step: int, digests: Mapping[str, str], *, needed: bool) -> None:
-        """Raise Damaged where rows up to a step are not those that a checkpoint knows.
-
-        Rows of numbers that were taken away are missed in a line, unless they are `needed` to choose the best model;
-        so are samples, which nothing depends on.
-        """
-        for name, digest in digests.items():
-            kept, _ = rows_until(file := self.folder / f"{name}.jsonl", step)
-            if not file.exists() and not needed:
-                self.print(f"{file} is gone, and with it the rows up to step {step}.")
-            elif _digest(kept) != digest and name == "samples":
-                self.print(f"{file} is not as it was written up to step {step}, and is kept as it is.")
-            elif _digest(kept) != digest:
-                raise engine.checkpoint.Damaged(f"{file} is not as it was written up to step {step}")
+        self.rows.write("samples", *({"step": step, **row} for row in rows))
 
     def print(self, line: str) -> None:
         """One line for the person watching."""
@@ -303,32 +263,3 @@ class Run:
             self.close()
             interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
             self._tracking.close("finished" if kind is None else "interrupted" if interrupted else "failed")
-
-
-def read_metrics(folder: str | Path) -> list[dict[str, float]]:
-    """The rows of metrics.jsonl, without what a kill cut short."""
-    return [row for _, row in _lines(Path(folder) / "metrics.jsonl") if row is not None]
-
-
-def rows_until(file: Path, step: int) -> tuple[list[str], int]:
-    """The lines of a run's file that are rows of steps up to this, and how many before the last cannot be read."""
-    lines = _lines(file)
-    kept = [line for line, row in lines if row is not None and row["step"] <= step]
-    return kept, sum(row is None for _, row in lines[:-1])
-
-
-def _digest(lines: Iterable[str]) -> str:
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _lines(file: Path) -> list[tuple[str, Any]]:
-    """A file's lines, and the row that each is, None for one that is no row of a step."""
-    found = []
-    for line in file.read_bytes().splitlines(keepends=True) if file.exists() else ():
-        try:
-            row = json.loads(line)
-            is_row = line.endswith(b"\n") and isinstance(row["step"], int)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            is_row = False
-        found.append((line.decode(errors="replace"), row if is_row else None))
-    return found

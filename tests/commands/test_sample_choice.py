@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from accord.data import load_data
+from accord.engine.classifiers import Scorer
 from accord.engine.load import load_model, load_reward_model
-from accord.engine.models import Scorer
 from accord.feedback.learned import LearnedReward
 from accord.records import Demonstration, Preference
 from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from accord.engine import adapters
+from accord.engine.classifiers import Scorer
 from accord.engine.config import TrainingConfig
-from accord.engine.models import Scorer
 from accord.engine.trees import Trees
 from accord.errors import InputError
 from tests.engine.test_forward import EXACT, ragged_trees

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import Gemma3TextConfig, LlamaConfig, T5Config
 
 from accord.data import Order
-from accord.engine import adam, adapters, memory, offload, plan
+from accord.engine import adam, memory, offload, plan
 from accord.engine.adam import LeanAdamW, round_stochastically
 from accord.engine.forward import checkpoint_activations, log_probabilities
 from accord.engine.load import load_model
@@ -415,7 +415,7 @@ def test_layers_brought_for_as_long_as_they_compute_give_the_same_numbers() -> N
     trees = Trees.of(ragged_trees())
     with torch.no_grad():
         expected, _ = log_probabilities(policy.network, trees)
-        host = adapters.frozen_copy(policy.network, torch.float32, torch.device("cpu"))
+        host = offload.frozen_copy(policy.network, torch.float32, torch.device("cpu"))
         offload.bring_layers(host, torch.device("cpu"))
         layer, seen = host.model.layers[0], []
         before = layer.mlp.up_proj.weight

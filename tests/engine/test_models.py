@@ -9,11 +9,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from accord.engine.adapters import frozen_copy
+from accord.engine.classifiers import PreferenceNetwork, Scorer
 from accord.engine.forward import log_probabilities, takes_trees
 from accord.engine.generate import generate
 from accord.engine.load import load_classifier, load_model, load_preference_model, load_reward_model, reload
-from accord.engine.models import Model, Policy, PreferenceNetwork, Scorer
+from accord.engine.models import Model, Policy
+from accord.engine.offload import frozen_copy
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from accord.engine.adapters import frozen_copy
 from accord.engine.forward import log_probabilities, prepare
+from accord.engine.offload import frozen_copy
 from accord.engine.precision import autocast, compute_dtype, device_called, has_bfloat16
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError

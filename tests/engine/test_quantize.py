@@ -13,8 +13,8 @@ import transformers
 from torch import Tensor, nn
 
 from accord.engine import adapters, quantize
+from accord.engine.classifiers import Scorer
 from accord.engine.config import TrainingConfig
-from accord.engine.models import Scorer
 from accord.engine.trees import Trees
 from accord.errors import InputError
 from tests.engine.test_adapters import gradients, trained

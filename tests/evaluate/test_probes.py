@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from accord.data.judgments import Judgment
-from accord.evaluate.leads import ALTERATIONS, JudgeLeads, Leads, ScoreLeads, probe, probe_position, sentences
+from accord.evaluate.leads import JudgeLeads, Leads, ScoreLeads
+from accord.evaluate.probes import ALTERATIONS, probe, probe_position, sentences
 from accord.records import Comparison, Message, Text, Verdict
 from accord.results.comparisons import Probe
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from accord.engine.trees import Branch, Tree, Trees
-from accord.train.run import read_metrics
+from accord.train.rows import read_metrics
 from examples.new_method import SimPO, main
 from tests.engine.tiny import CONFIGS, policy_of, random_model
 

@@ -10,7 +10,7 @@ import pytest
 from accord.data.tasks import read_tasks
 from accord.methods import DPO, PPO, SFT
 from accord.records import Preference
-from accord.train.run import read_metrics
+from accord.train.rows import read_metrics
 from accord.worlds import cafe
 from examples import custom_reward, dpo_from_python, exact_policy_gradient
 from tests.commands.small import write_jsonl

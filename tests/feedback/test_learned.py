@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2ForSequenceClassification, PreTrainedTokenizerFast
 
-from accord.engine.models import Policy, PreferenceNetwork, Scorer, prepare_network
+from accord.engine.classifiers import PreferenceNetwork, Scorer
+from accord.engine.models import Policy, prepare_network
 from accord.engine.trees import Branch, Tree, Trees
 from accord.feedback.learned import Learned, LearnedJudge, LearnedReward, Tokens, grow
 from accord.feedback.named import judge_named

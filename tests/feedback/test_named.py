@@ -15,8 +15,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accord.engine.classifiers import PreferenceNetwork, Scorer
 from accord.engine.load import load_model
-from accord.engine.models import PreferenceNetwork, Scorer
 from accord.errors import InputError
 from accord.feedback import formula as formulas
 from accord.feedback.combine import Combined, weighted

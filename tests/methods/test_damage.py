@@ -19,7 +19,7 @@ from accord.engine.fit import Optimizer
 from accord.locks import alone_in
 from accord.records import Demonstration, Preference, Prompt
 from accord.train.inputs import of_files, of_rows
-from accord.train.run import read_metrics
+from accord.train.rows import read_metrics
 from tests.commands.small import accord, save_model, write_jsonl
 
 ROWS = [Demonstration("hi", "bye"), Demonstration("bye", "hello good day"), Demonstration("good", "bad")]

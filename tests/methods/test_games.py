@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from accord.engine.cache import Mixture
+from accord.engine.classifiers import Scorer
 from accord.engine.fit import Objective
 from accord.engine.generate import generate
-from accord.engine.models import Policy, Scorer
+from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Trees
 from accord.errors import InputError
@@ -23,7 +24,7 @@ from accord.methods import IPOMD, NashMD, RewardModel
 from accord.methods.nash_md import Snapshots
 from accord.methods.pairs import compare, match
 from accord.records import Completion, EncodedPrompt, Sample, Verdict
-from accord.train.run import read_metrics
+from accord.train.rows import read_metrics
 from examples.worlds.enumerable import Enumerable, kl_regularized_optimum
 from examples.worlds.game import Game, GameJudge
 from tests.methods.enumerated import every_group, gradient, prompts_in, rows_of, spoken, started

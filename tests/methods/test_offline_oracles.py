@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from accord.engine.classifiers import Scorer
 from accord.engine.fit import Objective
 from accord.engine.forward import hidden_states, log_probabilities
-from accord.engine.models import Policy, Scorer
+from accord.engine.models import Policy
 from accord.engine.precision import autocast
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError

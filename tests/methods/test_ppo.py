@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from accord.engine.classifiers import Scorer
 from accord.engine.config import TrainingConfig
 from accord.engine.fit import LossTerm, Optimizer
 from accord.engine.forward import log_probabilities
-from accord.engine.models import Policy, Scorer
+from accord.engine.models import Policy
 from accord.engine.precision import autocast
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError, TrainingStopped

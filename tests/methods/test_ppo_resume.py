@@ -17,7 +17,7 @@ from accord.feedback.reward import TextReward
 from accord.methods import PPO
 from accord.records import Prompt, Text
 from accord.train.loop import Result
-from accord.train.run import read_metrics
+from accord.train.rows import read_metrics
 from tests.commands.small import read_jsonl, save_model
 
 STEPS = 12

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from accord.engine.classifiers import Classifier, PreferenceNetwork, Scorer
 from accord.engine.load import load_preference_model
-from accord.engine.models import Classifier, PreferenceNetwork, Scorer
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from accord.feedback.learned import LearnedJudge

@@ -18,7 +18,7 @@ from accord.errors import InputError
 from accord.methods import SFT
 from accord.records import Demonstration
 from accord.train.loop import Result
-from accord.train.run import read_metrics
+from accord.train.rows import read_metrics
 from tests.data.conftest import WORDS, word_tokenizer
 from tests.engine.tiny import SIZES, policy_of
 

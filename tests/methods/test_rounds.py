@@ -30,7 +30,7 @@ from accord.methods.rounds import Round, RoundsMethod, Selection, as_row, as_tre
 from accord.objectives.segments import segment_sum
 from accord.records import Completion, EncodedPrompt, Prompt, Sample
 from accord.train.loop import Result
-from accord.train.run import read_metrics
+from accord.train.rows import read_metrics
 from examples.worlds.enumerable import END, Enumerable
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.engine.tiny import policy_of, random_model

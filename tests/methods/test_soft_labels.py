@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from accord.engine.models import PreferenceNetwork, Scorer
+from accord.engine.classifiers import PreferenceNetwork, Scorer
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError, LeftOut
 from accord.methods import DPO, IPO, KTO, PreferenceModel, RewardModel

@@ -17,7 +17,8 @@ from accord.errors import InputError
 from accord.methods import DPO, REINFORCE
 from accord.records import Preference
 from accord.train.loop import Result
-from accord.train.run import Run, read_metrics
+from accord.train.rows import read_metrics
+from accord.train.run import Run
 from accord.train.watch import SMOOTHED, Watch
 from tests.data.conftest import WORDS, word_tokenizer
 from tests.engine.tiny import SIZES, policy_of

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from accord.objectives.segments import last_index, segment_sum
+from accord.objectives.segments import last_index, segment_mean, segment_sum
 from tests.objectives.worlds import vector
 
 
@@ -21,6 +21,11 @@ def test_gradient_of_a_sum_is_each_owners_own() -> None:
 
 def test_the_sum_of_nothing_is_zero() -> None:
     assert segment_sum(torch.zeros(0), torch.zeros(0, dtype=torch.long), 2).tolist() == [0.0, 0.0]
+
+
+def test_the_mean_of_an_owner_without_values_is_zero() -> None:
+    # owner 0: (1 + 8) / 2; owner 1: none; owner 2: (2 + 4) / 2
+    assert segment_mean(vector(1, 2, 4, 8), torch.tensor([0, 2, 2, 0]), 3).tolist() == [4.5, 0.0, 3.0]
 
 
 @pytest.mark.parametrize(

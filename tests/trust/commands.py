@@ -99,7 +99,7 @@ def write_inputs(folder: Path) -> None:
     """Models, rows and a recipe that the commands name."""
     folder.mkdir(parents=True)
     save_model(folder / "base")
-    engine.models.Scorer.on(engine.load.load_model(str(folder / "base"))).save(folder / "rm")
+    engine.classifiers.Scorer.on(engine.load.load_model(str(folder / "base"))).save(folder / "rm")
     (folder / "measures.py").write_text(MEASURE)
     (folder / "measured").write_text("")
     write_judge(folder / "judge")

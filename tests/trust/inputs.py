@@ -40,7 +40,7 @@ def write_all(folder: Path) -> None:
     (folder / "in").mkdir()
     model = folder / "m"
     save_model(model)
-    engine.models.Scorer.on(engine.load.load_model(str(model))).save(folder / "rm")
+    engine.classifiers.Scorer.on(engine.load.load_model(str(model))).save(folder / "rm")
     _write_data(folder)
     _write_models(folder, model)
     _write_recipes(folder, model)

@@ -1,0 +1,137 @@
+"""Where rows are: a file, a folder, the Hugging Face Hub, a data set that is made as it is read, or in memory."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import yaml
+
+from accord.data.readers import READ, first_line, read_jsonl, read_plain, reader_of
+from accord.errors import InputError, nearest
+from accord.outputs import tell_changed
+from accord.parsing import parse_yaml
+
+MOST_GENERATED = 1_000_000
+"""Rows of a data set that is made as it is read."""
+GENERATED = "reasoning-gym:"
+"""What the name of such a data set begins with."""
+
+_HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?")
+_SPLIT = re.compile(r"train(\[(?P<start>-?\d+)?:(?P<stop>-?\d+)?\])?")
+
+
+def opened(source: str | os.PathLike[str] | Iterable[Any], split: str) -> tuple[str, Iterator[tuple[int, Any]]]:
+    """What the numbers of the rows count, and the rows of a split.
+
+    Raises InputError where there is no such source or split.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        return "row", pick(enumerate(source, start=1), split)
+    path, name = Path(source), os.fspath(source)
+    if name.startswith(GENERATED):
+        return f"{name}, row", pick(enumerate(generated(name), start=1), split)
+    reader = reader_of(path)
+    if path.is_file() and reader is not None:
+        tell_changed(path)
+        return f"{name}, {'line' if reader in (read_jsonl, read_plain) else 'row'}", pick(reader(path), split)
+    if path.is_dir():
+        return f"{name}, row", pick(enumerate(in_folder(path), start=1), split)
+    if path.exists():
+        raise InputError(f"{name} is none of the formats that can be read: {READ}")
+    hub = _HUB_NAME.fullmatch(name)
+    if reader is not None or isinstance(source, os.PathLike) or hub is None:
+        raise InputError(f"there is no file {name}")
+    return f"{name}, row", enumerate(from_hub(hub["name"], hub["config"], split), start=1)
+
+
+def pick(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int, Any]]:
+    """The rows of a source that has a single split, by position where the split says so."""
+    match = _SPLIT.fullmatch(split)
+    if match is None:
+        raise InputError(f"there is no split '{split}' here: only 'train', or a part such as 'train[:100]'")
+    start, stop = (None if match[end] is None else int(match[end]) for end in ("start", "stop"))
+    return numbered if start is None and stop is None else iter(list(numbered)[start:stop])
+
+
+def in_folder(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of a folder: what `save_to_disk` of datasets wrote, or the files of its training split, one by one."""
+    import datasets
+
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        saved = datasets.load_from_disk(str(path))
+        if isinstance(saved, datasets.DatasetDict):
+            if "train" not in saved:
+                raise InputError(f"{path} holds the splits {', '.join(saved)}; give the folder of one of them")
+            saved = saved["train"]
+        yield from saved
+        return
+    files = sorted(file for file in path.rglob("*") if file.is_file() and reader_of(file))
+    files = [file for file in files if reader_of(file) is not read_plain] or files  # beside rows a text is about them
+    training = [file for file in files if file.name.startswith("train")] or files
+    if not training:
+        raise InputError(f"{path} is a folder without data: it holds none of {READ}")
+    if len({reader_of(file) for file in training}) > 1:
+        raise InputError(f"{path} is a folder of files of several formats: name one of its files")
+    for file in training:
+        reader = reader_of(file)
+        assert reader is not None  # they were chosen by that
+        tell_changed(file)
+        yield from (columns for _, columns in reader(file))
+
+
+def from_hub(name: str, config: str | None, split: str) -> Iterable[Mapping[str, Any]]:
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    try:
+        dataset: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, config, split=split)
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        raise InputError(
+            f"there is no file {name}, and the split '{split}' of a data set of that name could not be loaded from the "
+            f"Hugging Face Hub ({first_line(error)})"
+        ) from None
+    return dataset
+
+
+def generated(source: str) -> Iterator[Mapping[str, Any]]:
+    """The rows of `reasoning-gym:NAME?size=200&seed=1`: a question, its answer, and metadata that its scorer reads.
+
+    What follows the question mark are settings of the data set; `seed` is 0 unless given. Where a question has many
+    right answers and the data set names none, its row is a prompt alone.
+
+    Raises InputError where the extra is not installed, and for names, settings and values that the data set refuses.
+    """
+    name, _, query = source.removeprefix(GENERATED).partition("?")
+    try:
+        from reasoning_gym.factory import DATASETS, create_dataset
+    except ImportError:
+        raise InputError(f"{source} needs the verify extra: pip install reasoning-gym") from None
+    if name not in DATASETS:
+        hint = nearest(name, DATASETS, " (did you mean {}?)")
+        raise InputError(f"reasoning-gym has no data set {name!r}{hint}")
+    known = [field.name for field in fields(DATASETS[name][1])]
+    settings: dict[str, Any] = {"seed": 0}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in known:
+            hint = nearest(key, known, " (did you mean {}?)")
+            raise InputError(f"{source} has no setting {key!r}{hint}: it has {', '.join(known)}")
+        try:
+            settings[key] = parse_yaml(value)
+        except yaml.YAMLError:
+            raise InputError(f"{source} sets {key} to {value!r}, which is no value") from None
+    try:
+        dataset = create_dataset(name, **settings)
+        size, _ = len(dataset), dataset[0]
+    except Exception as error:  # a data set checks its settings in any manner, or by failing
+        raise InputError(f"{source} has settings that do not fit: {error}") from None
+    if size > MOST_GENERATED:
+        raise InputError(f"{source} is too long: give a size of at most {MOST_GENERATED:,}")
+    for entry in dataset:
+        asked = [{"role": "user", "content": entry["question"]}]
+        yield entry if isinstance(entry["answer"], str) else {"prompt": asked, **entry}

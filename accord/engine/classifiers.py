@@ -1,0 +1,127 @@
+"""Classifiers on a language model's trunk, whose labels are read off a token: reward, value and preference models."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from accord.engine.adapters import adapted, twin
+from accord.engine.forward import outputs
+from accord.engine.models import Model, prepare_network, quiet
+from accord.engine.quantize import few_bits
+from accord.engine.trees import Trees
+
+
+class Classifier(Model):
+    """A sequence classifier, whose labels are read off a text's last token."""
+
+    def outputs(self, trees: Trees) -> Tensor:
+        """The L labels of every branch, (C, L)."""
+        with self.autocast():
+            return outputs(self.network, trees, self._read(trees))
+
+    def _read(self, trees: Trees) -> Tensor:
+        """Where the labels are read, (C,): at a branch's last token, or, as transformers does, the last that is not
+        the padding of the configuration, which published models often have end a turn."""
+        pad = self.network.config.get_text_config().pad_token_id
+        back = [
+            next((i for i, token in enumerate(reversed(branch.tokens)) if token != pad), 0)
+            for tree in trees.trees
+            for branch in tree.branches
+        ]
+        return trees.last - torch.tensor(back, device=trees.last.device) if any(back) else trees.last
+
+
+class Scorer(Classifier):
+    """A sequence classifier with one label: a reward model, or a value model."""
+
+    def rewards(self, trees: Trees) -> Tensor:
+        """The score of every branch, (C,): its only label."""
+        return self.outputs(trees).squeeze(-1)
+
+    def values(self, trees: Trees) -> Tensor:
+        """The estimate of the return before every trained token, (N,)."""
+        with self.autocast():
+            return outputs(self.network, trees, trees.source).squeeze(-1)
+
+    @staticmethod
+    def on(model: Model, seed: int = 0) -> Scorer:
+        """A scorer with the trunk of another model and, unless that is a scorer too, a new head.
+
+        The head is drawn from N(0, 1/(d+1)), as in Stiennon et al. 2020, with d the width of the hidden states.
+        """
+        if isinstance(model, Scorer):
+            network: Any = copy.deepcopy(model.network)
+            network.to(network.score.weight.dtype).requires_grad_(True)  # one that was frozen for use thaws
+            return Scorer(network, model.tokenizer, model.name, model.dtype)
+        return Scorer(*_classifier(model, ["score"], seed), model.name, model.dtype)
+
+
+class PreferenceNetwork(Classifier):
+    """A sequence classifier whose labels are a score and two numbers for each of k planes: a preference model.
+
+    Two completions are compared by `accord.objectives.preference.general_preference`.
+    """
+
+    @staticmethod
+    def on(model: Model, planes: int, seed: int = 0) -> PreferenceNetwork:
+        """A comparer with the trunk of another model and a new head.
+
+        The score's weights are drawn as a scorer's. Those of the planes are drawn from N(0, 1/((d+1) sqrt(k))): what a
+        plane adds to the log-odds is a product of two of its numbers, whose gradient vanishes where both are 0, and
+        from here the k planes together and the score begin equally large and learn equally fast.
+        """
+        network, tokenizer = _classifier(model, preference_labels(planes), seed)
+        head: nn.Linear = network.score  # type: ignore[assignment]
+        head.weight.data[1:] /= planes**0.25
+        return PreferenceNetwork(network, tokenizer, model.name, model.dtype)
+
+
+def preference_labels(planes: int) -> list[str]:
+    """What a preference model calls its labels, by which its folder is known."""
+    return ["score", *(f"cycle {plane}{axis}" for plane in range(1, planes + 1) for axis in "ab")]
+
+
+def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The trunk of a model under a new head, drawn from N(0, 1/(d+1)), and its tokenizer, whose padding is no end."""
+    # transformers reads a score at the last token that is not padding: were the end of turn padding too, it would read
+    # the token before it.
+    tokenizer = copy.deepcopy(model.tokenizer)
+    if tokenizer.pad_token in (None, tokenizer.eos_token):  # where there is none, trl has the end of turn pad
+        others = (tokenizer.unk_token, getattr(tokenizer, "bos_token", None))
+        tokenizer.pad_token = next((token for token in others if token not in (None, tokenizer.eos_token)), None)
+    shared = twin(model.network) if adapted(model.network) or few_bits(model.network) else None
+    config = copy.deepcopy(model.network.config) if shared is None else shared.config
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+    config.pad_token_id = tokenizer.pad_token_id
+    weights = next(model.network.parameters())
+    wide = torch.promote_types(weights.dtype, torch.float32)
+    with quiet(), torch.device("cpu" if shared is None else "meta"):
+        network = AutoModelForSequenceClassification.from_config(config)
+    network._merged = getattr(model.network, "_merged", None)  # type: ignore[assignment]
+    width = network.score.in_features
+    head = torch.randn(len(labels), width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
+    if shared is not None:
+        _graft(network, shared, head.to(weights.device, wide))
+        return network, tokenizer
+    network.base_model.load_state_dict(model.network.base_model.state_dict())
+    network.score.weight.data.copy_(head)
+    return prepare_network(network.to(device=weights.device, dtype=wide).eval()), tokenizer
+
+
+def _graft(classifier: PreTrainedModel, network: PreTrainedModel, head: Tensor) -> None:
+    """Give a classifier the trunk of a prepared network, and its adapters, and a head that is trained whole."""
+    setattr(classifier, classifier.base_model_prefix, network.base_model)
+    classifier.score.weight = nn.Parameter(head)  # type: ignore[union-attr]
+    classifier.config = network.config
+    for name in ("_prepared_by_accord", "_accord_recomputes"):
+        setattr(classifier, name, getattr(network, name))
+    if adapted(network):
+        classifier._adapter = replace(network._adapter, task_type="SEQ_CLS", modules_to_save=["score"])  # type: ignore
+    classifier.eval()

@@ -1,0 +1,100 @@
+"""A run's files of rows: metrics, alarms and samples, appended as steps are done, and known to the checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from accord import engine
+from accord.files import sync, write_text
+
+MEASURED = ("metrics", "alarms")
+"""Files of rows that are written with their step."""
+FILES = (*MEASURED, "samples")
+
+
+class Rows:
+    """The files of rows in a run's folder; `say` has a line for the person watching."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self.folder, self.say = folder, say
+        self._files: dict[str, IO[str]] = {}
+        self._written: dict[str, Any] = {}
+
+    def open(self, step: int) -> None:
+        """Open the files for steps after `step`, dropping rows that an earlier session wrote past its checkpoint."""
+        for name in FILES:
+            lines, torn = rows_until(file := self.folder / f"{name}.jsonl", step)
+            if torn:
+                self.say(f"{file}: lines that cannot be read are left out ({torn})")
+            write_text(file, text := "".join(lines))
+            self._written[name] = hashlib.sha256(text.encode())
+            self._files[name] = file.open("a", encoding="utf-8")
+
+    def write(self, name: str, *rows: Mapping[str, Any]) -> None:
+        """Append rows to one of the files."""
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        self._files[name].write(text)
+        self._files[name].flush()
+        self._written[name].update(text.encode())
+
+    def keep(self, step: int) -> dict[str, str]:
+        """Have the rows so far on the disk; the digests of those up to a step, by which its checkpoint knows them."""
+        for file in self._files.values():
+            os.fsync(file.fileno())
+        sync(self.folder, inside=False)
+        samples, _ = rows_until(self.folder / "samples.jsonl", step)  # there may be later ones, of a round that begins
+        return {name: self._written[name].hexdigest() for name in MEASURED} | {"samples": _digest(samples)}
+
+    def require(self, step: int, digests: Mapping[str, str], *, needed: bool) -> None:
+        """Raise Damaged where rows up to a step are not those that a checkpoint knows.
+
+        Rows of numbers that were taken away are missed in a line, unless they are `needed` to choose the best model;
+        so are samples, which nothing depends on.
+        """
+        for name, digest in digests.items():
+            kept, _ = rows_until(file := self.folder / f"{name}.jsonl", step)
+            if not file.exists() and not needed:
+                self.say(f"{file} is gone, and with it the rows up to step {step}.")
+            elif _digest(kept) != digest and name == "samples":
+                self.say(f"{file} is not as it was written up to step {step}, and is kept as it is.")
+            elif _digest(kept) != digest:
+                raise engine.checkpoint.Damaged(f"{file} is not as it was written up to step {step}")
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, float]]:
+    """The rows of metrics.jsonl, without what a kill cut short."""
+    return [row for _, row in _lines(Path(folder) / "metrics.jsonl") if row is not None]
+
+
+def rows_until(file: Path, step: int) -> tuple[list[str], int]:
+    """The lines of a run's file that are rows of steps up to this, and how many before the last cannot be read."""
+    lines = _lines(file)
+    kept = [line for line, row in lines if row is not None and row["step"] <= step]
+    return kept, sum(row is None for _, row in lines[:-1])
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _lines(file: Path) -> list[tuple[str, Any]]:
+    """A file's lines, and the row that each is, None for one that is no row of a step."""
+    found = []
+    for line in file.read_bytes().splitlines(keepends=True) if file.exists() else ():
+        try:
+            row = json.loads(line)
+            is_row = line.endswith(b"\n") and isinstance(row["step"], int)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            is_row = False
+        found.append((line.decode(errors="replace"), row if is_row else None))
+    return found
