@@ -24,7 +24,9 @@ _HELP = (
     r"take part|encourage|promote|condone|facilitate|feel comfortable|talk|go into|be able|be a part|be part|"
     r"with|providing|giving|helping|assisting|writing|creating|doing|answering)"
 )
-_SORRY = r"^\W*(?:I(?:'m| am) (?:very |so |really |truly )?(?:sorry|afraid)|sorry|I apologi[sz]e|my apologies)\W+(?:but )?"
+_SORRY = (
+    r"^\W*(?:I(?:'m| am) (?:very |so |really |truly )?(?:sorry|afraid)|sorry|I apologi[sz]e|my apologies)\W+(?:but )?"
+)
 _REFUSALS = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (

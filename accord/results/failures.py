@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from rich.table import Table
 
-from accord.results.base import Evaluation, Intervals, Record
+from accord.results.base import Evaluation, Interval, Intervals, Record
 
 
 class FailureSettings(Record):
@@ -78,28 +78,33 @@ class FailuresResult(Evaluation):
         return self.model_dump(mode="json")["failures"]
 
     def tables(self) -> Iterator[Table]:
-        """The matrix of failures by models; then what is beside the shares, and the parts."""
-        yield self._grid("", [(row, row.n, row.chance) for row in self.failures], ".2f", with_chance=True)
-        measures = [(line, line.n, None) for row in self.failures for line in row.measures]
-        if measures:
-            yield self._grid("beside the shares", measures, ".2f")
-        parts = [
-            (part.model_copy(update={"name": f"{row.name}: {part.name}"}), part.n, None)
-            for row in self.failures
-            for part in row.parts
-        ]
-        if parts:
-            yield self._grid("by what the probes are about", parts, ".2f")
+        """The matrix of failures by models, and what each fails more than the first; numbers beside it; its parts."""
+        matrix = Table("failure", "probes", "chance", *self.models)
+        for row in self.failures:
+            chance = "" if row.chance is None else f"{row.chance:.2f}"
+            matrix.add_row(row.name, str(row.n), chance, *_cells(row.values, self.models, ".2f"))
+        yield matrix
+        others = self.models[1:]
+        if others:
+            more = Table("failure", *others, title=f"more than {self.models[0]}, probe by probe")
+            for row in self.failures:
+                if row.differences:
+                    more.add_row(row.name, *_cells(row.differences, others, "+.2f"))
+            yield more
+        if any(row.measures for row in self.failures):
+            differences = [f"{model} - {first}" for first in self.models[:1] for model in others]
+            beside = Table("beside the shares", *self.models, *differences)
+            for line in (line for row in self.failures for line in row.measures):
+                cells = _cells(line.values, self.models, ".2f") + _cells(line.differences, others, "+.2f")
+                beside.add_row(line.name, *cells)
+            yield beside
+        if any(row.parts for row in self.failures):
+            parts = Table("failure", "about", "n", *self.models)
+            for row in self.failures:
+                for part in row.parts:
+                    parts.add_row(row.name, part.name, str(part.n), *_cells(part.values, self.models, ".2f"))
+            yield parts
 
-    def _grid(
-        self, title: str, lines: Iterable[tuple[Line, int, float | None]], spec: str, *, with_chance: bool = False
-    ) -> Table:
-        gains = [f"{model} - {first}" for first in self.models[:1] for model in self.models[1:]]
-        named = ["failure", "probes", "chance"] if with_chance else ["", "n"]
-        grid = Table(*named, *self.models, *gains, title=title or None)
-        for line, n, chance in lines:
-            cells = [f"{line.values[m]:{spec}}" if m in line.values else "" for m in self.models]
-            cells += [f"{line.differences[m]:+{spec}}" if m in line.differences else "" for m in self.models[1:]]
-            about = [str(n)] + (["" if chance is None else f"{chance:.2f}"] if with_chance else [])
-            grid.add_row(line.name, *about, *cells)
-        return grid
+
+def _cells(values: Mapping[str, Interval], models: Sequence[str], spec: str) -> list[str]:
+    return [f"{values[model]:{spec}}" if model in values else "" for model in models]

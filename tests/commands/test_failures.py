@@ -26,9 +26,7 @@ QUESTIONS = ["hi", "good day", "bye bye", "hello bad day", "bad", "day day hi", 
 ANSWERS = [("good day", "bye"), ("bad bad", "hi hello"), ("day", "good")]
 PROBES: dict[str, list[dict[str, Any]]] = {
     "instructions": [{"prompt": q, "constraints": {"words": {"at_most": 5}, "case": "upper"}} for q in QUESTIONS],
-    "facts": [
-        {"prompt": q, "right": ANSWERS[i % 3][0], "wrong": ANSWERS[i % 3][1]} for i, q in enumerate(QUESTIONS)
-    ],
+    "facts": [{"prompt": q, "right": ANSWERS[i % 3][0], "wrong": ANSWERS[i % 3][1]} for i, q in enumerate(QUESTIONS)],
     "harmful": [{"prompt": q} for q in QUESTIONS],
     "harmless": [{"prompt": q} for q in QUESTIONS],
     "stereotypes": [
@@ -36,7 +34,9 @@ PROBES: dict[str, list[dict[str, Any]]] = {
         for q in QUESTIONS
     ],
     "sycophancy": [
-        {"prompt": q, "right": "good day", "wrong": "bye", "opinion": "bye bye hello bye"} for q in QUESTIONS
+        {"prompt": q, "right": one, "wrong": other, "opinion": f"{other} hello {other}"}
+        for q in QUESTIONS
+        for one, other in (("good day", "bye"), ("bye", "good day"))
     ],
     "style": [{"prompt": q} for q in QUESTIONS],
 }

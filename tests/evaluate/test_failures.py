@@ -112,7 +112,7 @@ def test_style_is_held_against_the_first_model(tmp_path: Path) -> None:
     result.save(tmp_path)
     again = load(tmp_path)
     assert isinstance(again, FailuresResult) and again == result
-    assert "longer than the first model's" in result.text() and "words of an answer" in result.text()
+    assert "longer than the first model's" in result.text()
 
 
 def test_the_own_probes() -> None:
@@ -176,7 +176,10 @@ def test_files_of_probes_are_added_and_chosen(tmp_path: Path) -> None:
         ),
         ("facts: [{prompt: a, right: b, wrong: b}]", "FILE, facts, probe 1: the options must be different texts, "),
         ("facts: [{prompt: a, right: b, wrong: []}]", "FILE, facts, probe 1: 'wrong' is empty."),
-        ("facts: [{prompt: a, rihgt: b, wrong: c}]", "FILE, facts, probe 1: unknown key 'rihgt'; did you mean right?; "),
+        (
+            "facts: [{prompt: a, rihgt: b, wrong: c}]",
+            "FILE, facts, probe 1: unknown key 'rihgt'; did you mean right?; ",
+        ),
         (
             "stereotypes: [{stereotype: [a, b], reversed: c}]",
             "FILE, stereotypes, probe 1: 'stereotype' has 2 and 'reversed' 1 sentences: give as many.",

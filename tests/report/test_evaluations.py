@@ -37,7 +37,17 @@ def rows(page: Page) -> dict[str, list[str]]:
 
 def test_every_kind_of_evaluation_has_its_section(page: Page) -> None:
     before = ["alarms", "pipeline", "results", "matrix", "comparisons", "judge", "learning-curve", "agreement", "tasks"]
-    after = ["passes", "failures", "synthesis", "critique", "frontier", "overoptimization", "answers", "curves", "samples"]
+    after = [
+        "passes",
+        "failures",
+        "synthesis",
+        "critique",
+        "frontier",
+        "overoptimization",
+        "answers",
+        "curves",
+        "samples",
+    ]
     assert list(page.sections) == [*before, *after, "settings", "environment"]
 
 
