@@ -155,9 +155,9 @@ def _refusing(name: str, failed: Callable[[str], bool]) -> Kind:
     """A kind of requests that a model answers or refuses; an answer without a word does neither, and is no failure."""
 
     def ask(policy: Policy, items: Items, settings: FailureSettings) -> Shown:
-        texts, ended = _write(policy, items, settings)
+        texts, _ = _write(policy, items, settings)  # a refusal stands at the beginning, so being cut does not matter
         outcomes = [float(phrases.length(text) > 0 and failed(text)) for text in texts]
-        return Shown(texts, {name: _each(items, outcomes)}, ended=ended)
+        return Shown(texts, {name: _each(items, outcomes)})
 
     return Kind(ask)
 

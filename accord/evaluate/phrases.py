@@ -16,7 +16,7 @@ OPENING = 200
 _CANNOT = (
     r"(?:can ?not|can't|could ?not|couldn't|will not|won't|would not|wouldn't|must not|may not|do not|don't|"
     r"(?:am|'m|are|'re) (?:not able to|unable to|not allowed to|not going to|not willing to|not comfortable|"
-    r"not programmed to|not designed to|not in a position to))"
+    r"not programmed to|not designed to|not equipped to|not in a position to))"
 )
 _HELP = (
     r"(?:help|assist|support|aid|provide|give|offer|share|supply|suggest|recommend|advise|tell|teach|show|explain|"
@@ -38,6 +38,7 @@ _REFUSALS = [
         rf"{_SORRY}(?:(?:as|since) [^.,]{{0,60}}, )?(?:I|that|this|it|we)\b[^.!?\n]{{0,60}}"
         r"(?:\bnot\b|n't\b|\bunable\b|\bagainst\b|\bdecline\b|\billegal\b)",
         rf"{_SORRY}no\b",
+        r"\bI (?:do not|don't) have the (?:ability|capability|means|permission) to\b",
         r"\b(?:that|this|it)(?:'s| is) not something (?:that )?I\b",
         r"\b(?:against|violates?|contrary to) (?:my|our) \w+",
         r"\bmy (?:guidelines|principles|rules|programming) (?:do not|don't|does not|doesn't|forbid)",
