@@ -19,14 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accord import data
 from accord.errors import InputError, located, nearest
 from accord.feedback.constraints import Constraint, parse
 from accord.parsing import read_yaml
 
 OWN = "failures"
 """The name that stands for the project's own probes."""
-FOLDER = Path(data.__file__).parent / "probes" / OWN
+FOLDER = Path(__file__).parents[1] / "data" / "probes" / OWN
 """Where they are, a file a kind."""
 
 _CHOICE = ("prompt", "right", "wrong")
