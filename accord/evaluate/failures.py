@@ -19,7 +19,7 @@ from accord.engine.config import TemplateOptions
 from accord.errors import InputError
 from accord.evaluate.failure_kinds import KINDS, LONGER, Counted, Shown, against_first
 from accord.evaluate.options import takes
-from accord.evaluate.probe_files import ProbeItem, read_probes
+from accord.evaluate.probe_files import OWN, ProbeItem, read_probes
 from accord.evaluate.statistics import FEW, bootstrap, mean, rate
 from accord.evaluate.task_answers import require_form
 from accord.outputs import require_folder, save_rows
@@ -54,7 +54,7 @@ def evaluate_failures(
     out: str,
     *,
     models: dict[str, str],
-    probes: str = "failures",
+    probes: str = OWN,
     kinds: str | None = None,
     **options: Any,
 ) -> FailuresResult:
@@ -74,7 +74,8 @@ def evaluate_failures(
     Raises:
         InputError: a file of probes or an option cannot be used, or a model cannot be asked.
     """
-    require_folder(out, probes, models, options, leaves=(FILE, ANSWERS))
+    files = [name for name in probes.split(",") if name.strip() != OWN]  # a name, also where a folder is called so
+    require_folder(out, files, models, options, leaves=(FILE, ANSWERS))
     asked = FailureOptions(**options)
     if not models:
         raise InputError("name the models to ask, as --models.base runs/base/model.")

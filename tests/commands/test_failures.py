@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -133,4 +132,26 @@ def test_in_python_and_on_the_page(home: Path, tmp_path: Path, capsys: pytest.Ca
     assert accord("evaluate", "failures", *given) == 2
     assert "has no chat template; ask it with --form plain." in capsys.readouterr().err
     assert accord("evaluate", "failures", *given, "--form", "plain", "--max-new-tokens", "4", "--kinds", "style") == 0
-    shutil.rmtree(tmp_path / "none")
+
+
+def test_the_own_probes_are_no_folder(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = {"kinds": "style", "limit": 2, "max_new_tokens": 4, "dtype": "float32"}
+    for _ in range(2):  # the second time a folder is called failures, and holds rows
+        result = evaluate_failures("failures", models={"base": str(home / "base")}, **options)  # type: ignore[arg-type]
+        assert [row.n for row in result.failures] == [2, 2]
+    kept = (tmp_path / "failures" / "answers.jsonl").read_text()
+    assert (
+        accord(
+            "evaluate",
+            "failures",
+            "--models.a",
+            home / "base",
+            "--probes",
+            "failures/answers.jsonl",
+            "--out",
+            "failures",
+        )
+        == 2
+    )
+    assert (tmp_path / "failures" / "answers.jsonl").read_text() == kept
