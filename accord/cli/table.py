@@ -137,6 +137,11 @@ COMMANDS: dict[str, Command] = {
     ),
     "evaluate tasks": _question("tasks", "models on clusters of tasks, those held out and others"),
     "evaluate passes": _question("passes", "how often models' samples are right: pass@k and the majority's answer"),
+    "evaluate failures": _question(
+        "failures",
+        "how models fail: instructions, facts, harmful requests, stereotypes, sycophancy, style",
+        "answers.jsonl",
+    ),
     "merge": Command(
         "accord.cli.push:merge",
         "write the whole model that an adapter and its base are",

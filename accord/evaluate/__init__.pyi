@@ -1,5 +1,6 @@
 from .agreement import evaluate_agreement as evaluate_agreement
 from .comparisons import evaluate_comparisons as evaluate_comparisons
+from .failures import evaluate_failures as evaluate_failures
 from .frontier import evaluate_frontier as evaluate_frontier
 from .judge import evaluate_judge as evaluate_judge
 from .models import evaluate_models as evaluate_models

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from accord import engine
-from accord.errors import InputError
+from accord.errors import InputError, located
 from accord.evaluate.task_scores import metric_named, option_scores, spoken, voted
 from accord.records import EncodedPrompt, Prompt, Ranking
 from accord.results.tasks import TaskSettings
 
 if TYPE_CHECKING:
     from accord.data.examples import Example
-    from accord.data.formats import Exemplars, Format
+    from accord.data.formats import Exemplars, Form, Format
     from accord.data.tasks import Task
     from accord.engine import Policy, Sampling, Tree
 
@@ -50,6 +50,15 @@ class Questions:
     def rows(self) -> int:
         """How many rows are asked about."""
         return len(self.asked) // self.templates
+
+    def where(self, example: Example) -> str:
+        """Where messages say that a row is."""
+        return f"{self.task.data}, row {example.row}, for the task {self.task.label}"
+
+    @property
+    def remedy(self) -> str:
+        """What helps where a question is too long."""
+        return "; ask with fewer --shots" if self.format.shots else ""
 
     @property
     def chance(self) -> float | None:
@@ -102,12 +111,17 @@ class Answered:
 
 def answer(policy: Policy, questions: Sequence[Questions], settings: TaskSettings) -> list[Answered]:
     """A model's answers to every task."""
-    if settings.form == "chat" and policy.tokenizer.chat_template is None:
-        raise InputError(f"{policy.name} has no chat template; ask it with --form plain.")
+    require_form(policy, settings.form)
     return [
         (reason if q.format.cot else choose if q.task.metric == "options" else write)(policy, q, settings)
         for q in questions
     ]
+
+
+def require_form(policy: Policy, form: Form) -> None:
+    """Raise InputError where a model cannot be asked in a form."""
+    if form == "chat" and policy.tokenizer.chat_template is None:
+        raise InputError(f"{policy.name} has no chat template; ask it with --form plain.")
 
 
 def write(policy: Policy, questions: Questions, settings: TaskSettings) -> Answered:
@@ -138,18 +152,30 @@ def reason(policy: Policy, questions: Questions, settings: TaskSettings) -> Answ
 
 def _written(policy: Policy, questions: Questions, settings: TaskSettings) -> tuple[list[str], float]:
     """What the model writes, so many texts to each question, and the share of them that ended by itself."""
+    prompts = [(one.prompt, questions.where(one.example)) for one in questions.asked]
+    sampling = sampling_for(questions, settings)
+    return written(policy, prompts, settings.form, sampling, settings.samples, questions.remedy)
+
+
+def written(
+    policy: Policy, prompts: Sequence[tuple[str, str]], form: Form, sampling: Sampling, n: int = 1, remedy: str = ""
+) -> tuple[list[str], float]:
+    """What a model writes, n texts to each prompt, and the share of them that ended by itself.
+
+    Prompts come with where messages say that they are, which end with `remedy` where there is no room for an answer. A
+    text ends before what is to stop it.
+    """
     from accord.data.chat import encode_prompt
     from accord.data.formats import asked
     from accord.evaluate.answers import sampled
 
-    sampling = sampling_for(questions, settings)
-    prompts = []
-    for one in questions.asked:
-        prompt = Prompt(asked(one.prompt, settings.form))
+    encoded = []
+    for row, (text, where) in enumerate(prompts):
+        prompt = Prompt(asked(text, form))
         tokens = encode_prompt(policy.tokenizer, prompt.prompt)
-        _require_room(policy, len(tokens) + sampling.max_new_tokens, questions, one.example)
-        prompts.append(EncodedPrompt(prompt, tokens, one.example.row - 1))
-    samples = sampled(policy, prompts, settings.samples, sampling)
+        _require_room(policy, len(tokens) + sampling.max_new_tokens, where, remedy)
+        encoded.append(EncodedPrompt(prompt, tokens, row))
+    samples = sampled(policy, encoded, n, sampling)
     texts = [before(sampling.stop, s.text).strip() for s in samples]
     return texts, sum(s.completion.stop == "end" for s in samples) / len(samples)
 
@@ -175,7 +201,7 @@ def choose(policy: Policy, questions: Questions, settings: TaskSettings) -> Answ
     """The option of each question that the model finds most likely; every question is one tree, an option a branch."""
     from accord.evaluate.answers import branch_log_probs
 
-    trees = [_tree(policy, one.prompt, one.example, questions) for one in questions.asked]
+    trees = [_tree(policy, one, questions) for one in questions.asked]
     priors = _priors(policy, questions, trees) if settings.option_score == "pmi" else None
     answers: list[str | None] = []
     for i, (one, tree, logps) in enumerate(zip(questions.asked, trees, branch_log_probs(policy, trees), strict=True)):
@@ -196,7 +222,7 @@ def _priors(policy: Policy, questions: Questions, trees: Sequence[Tree]) -> list
 
     keys = [(one.without_row, tree.branches) for one, tree in zip(questions.asked, trees, strict=True)]
     once = {
-        key: replace(tree, prompt=_prompt_tokens(policy, one.without_row, questions))
+        key: replace(tree, prompt=_prompt_tokens(policy, one.without_row, questions.format.form))
         for key, one, tree in zip(keys, questions.asked, trees, strict=True)
         if one.prompt != one.without_row
     }
@@ -204,22 +230,33 @@ def _priors(policy: Policy, questions: Questions, trees: Sequence[Tree]) -> list
     return [found.get(key, [0.0] * len(tree.branches)) for key, tree in zip(keys, trees, strict=True)]
 
 
-def _tree(policy: Policy, prompt: str, example: Example, questions: Questions) -> Tree:
+def _tree(policy: Policy, one: Question, questions: Questions) -> Tree:
+    where, row = questions.where(one.example), one.example.row
+    return option_tree(policy, one.prompt, one.example.options, questions.format.form, where, row, questions.remedy)
+
+
+def option_tree(
+    policy: Policy, prompt: str, options: Sequence[str], form: Form, where: str, row: int, remedy: str = ""
+) -> Tree:
+    """A question with a branch for each of the options; `row` is its number, from 1.
+
+    Raises InputError, which begins with `where`, if two of them are the same tokens, or one is too long for the model.
+    """
     from accord.data.encoding import to_tree
     from accord.data.formats import dialogue
 
-    rows = [dialogue(prompt, option, questions.format.form) for option in example.options]
+    rows = [dialogue(prompt, option, form) for option in options]
     ranking = Ranking(rows[0].prompt, tuple(row.completion for row in rows), tuple(range(len(rows))))
-    tree = to_tree(policy.tokenizer, ranking, example.row - 1)
-    tree = replace(tree, prompt=_prompt_tokens(policy, prompt, questions))
-    if len({branch.tokens for branch in tree.branches}) < len(rows):
-        where = f"{questions.task.data}, row {example.row}, for the task {questions.task.label}"
-        raise InputError(f"{where}: {policy.name} reads two of the options as the same tokens.")
-    _require_room(policy, len(tree.prompt) + max(len(b.tokens) for b in tree.branches), questions, example)
+    with located(f"{where}: "):
+        tree = to_tree(policy.tokenizer, ranking, row - 1)
+        tree = replace(tree, prompt=_prompt_tokens(policy, prompt, form))
+        if len({branch.tokens for branch in tree.branches}) < len(rows):
+            raise InputError(f"{policy.name} reads two of the options as the same tokens.")
+    _require_room(policy, len(tree.prompt) + max(len(b.tokens) for b in tree.branches), where, remedy)
     return tree
 
 
-def _prompt_tokens(policy: Policy, prompt: str, questions: Questions) -> tuple[int, ...]:
+def _prompt_tokens(policy: Policy, prompt: str, form: Form) -> tuple[int, ...]:
     """What a model reads before an option; of an empty text the token that a text begins after.
 
     That is the beginning of text, or where a tokenizer has none the end of the text before.
@@ -227,14 +264,13 @@ def _prompt_tokens(policy: Policy, prompt: str, questions: Questions) -> tuple[i
     from accord.data.chat import encode_prompt
     from accord.data.formats import asked
 
-    tokens = encode_prompt(policy.tokenizer, asked(prompt, questions.format.form))
+    tokens = encode_prompt(policy.tokenizer, asked(prompt, form))
     return tokens or (policy.tokenizer.eos_token_id,)
 
 
-def _require_room(policy: Policy, tokens: int, questions: Questions, example: Example) -> None:
+def _require_room(policy: Policy, tokens: int, where: str, remedy: str) -> None:
     if policy.context is not None and tokens > policy.context:
-        task, shots = questions.task, questions.format.shots
         raise InputError(
-            f"{task.data}, row {example.row}, for the task {task.label}: prompt and answer of {tokens} tokens do not "
-            f"fit into the context of {policy.name}, {policy.context}{'; ask with fewer --shots' if shots else ''}."
+            f"{where}: prompt and answer of {tokens} tokens do not fit into the context of {policy.name}, "
+            f"{policy.context}{remedy}."
         )

@@ -2,6 +2,7 @@ from . import ai as ai
 from . import asking as asking
 from . import combine as combine
 from . import constitution as constitution
+from . import constraints as constraints
 from . import formula as formula
 from . import functions as functions
 from . import judge as judge

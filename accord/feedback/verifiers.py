@@ -5,6 +5,7 @@
     regex:PATTERN    the last match (its first group, where there is one) is the answer, letter for letter
     math             the final expression equals the answer, by math-verify
     reasoning-gym    the score of the data set that the row came from, which may lie between 0 and 1
+    constraints      the completion keeps all constraints in its row (`accord.feedback.constraints`)
 
 The answer stands in the column `answer`, or in the one named after an `@`: `number@solution`, `regex@label:(yes|no)`.
 
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from accord.data.columns import value_at
 from accord.errors import InputError, located, nearest
+from accord.feedback import constraints as checks
 from accord.feedback import mathematics, reasoning
 from accord.feedback.mathematics import final_number
 from accord.feedback.reward import excerpt, lacking, row_named
@@ -157,6 +159,21 @@ def reasoning_gym(**other: str) -> Verifier:
     return Verifier("reasoning-gym", reasoning.final_answer, reasoning.entry_of, reasoning.score, "metadata")
 
 
+def constraints(column: str = "constraints") -> Verifier:
+    """1 where the completion keeps all constraints of its row, such as `{words: {at_most: 20}, case: lower}`.
+
+    This is IFEval's strict accuracy of a prompt (Zhou et al. 2023, arXiv:2311.07911); `accord.feedback.constraints` has
+    the checks.
+    """
+
+    def grade(text: str, right: tuple[checks.Constraint, ...]) -> float:
+        return float(all(one.holds(text) for one in right))
+
+    return Verifier(
+        "constraints", lambda text: text.strip() or None, lambda columns: checks.parse(columns[column]), grade, column
+    )
+
+
 def _compared(
     name: str,
     answer: Callable[[str], str | None],
@@ -188,8 +205,9 @@ VERIFIERS: dict[str, Callable[..., Verifier]] = {
     "regex": regex,
     "math": math,
     "reasoning-gym": reasoning_gym,
+    "constraints": constraints,
 }
-"""Verifiers by name; the last two need the `verify` extra."""
+"""Verifiers by name; `math` and `reasoning-gym` need the `verify` extra."""
 
 
 def leaders(answers: Sequence[str | None]) -> tuple[list[str], float]:

@@ -38,6 +38,7 @@ _EVALUATIONS = {
     "overoptimization": "Where more of the reward stops being better.",
     "tasks": "Models on clusters of tasks.",
     "passes": "How often samples are right.",
+    "failures": "How models fail.",
     "people": "What people answered.",
     "synthesis": "Instructions that a model made.",
     "learning_curve": "What the labels so far have bought, and what more would.",

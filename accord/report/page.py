@@ -27,6 +27,7 @@ from accord.report.trial import AgreementSection, trials
 from accord.results import (
     AgreementResult,
     CritiqueResult,
+    FailuresResult,
     JudgeResult,
     LearningCurveResult,
     OveroptimizationResult,
@@ -85,6 +86,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         learning=[(stage, result, _drawn(result)) for stage, result in story.results(LearningCurveResult)],
         tasks=[(stage, result, _models(result)) for stage, result in story.results(TasksResult)],
         passes=story.results(PassesResult),
+        failures=story.results(FailuresResult),
         synthesized=[synthesized(stage, result) for stage, result in story.results(SynthesisResult)],
         revised=[revised(stage, result) for stage, result in story.results(CritiqueResult)],
         by_principles=by_principles([result for _, result in story.results(CritiqueResult)]),

@@ -17,6 +17,7 @@ from accord.results.base import FILE, Evaluation
 from accord.results.base import Interval as Interval
 from accord.results.comparisons import ComparisonsResult
 from accord.results.critique import CritiqueResult
+from accord.results.failures import FailuresResult
 from accord.results.frontier import FrontierResult
 from accord.results.judge import JudgeResult
 from accord.results.learning_curve import LearningCurveResult
@@ -37,6 +38,7 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "overoptimization": OveroptimizationResult,
     "tasks": TasksResult,
     "passes": PassesResult,
+    "failures": FailuresResult,
     "people": PeopleResult,
     "synthesis": SynthesisResult,
     "learning_curve": LearningCurveResult,

@@ -275,6 +275,42 @@ PASSES = {
     ],
 }
 
+FAILURES = {
+    "kind": "failures",
+    "settings": {"probes": "failures", "form": "chat"},
+    "models": ["base", "sft"],
+    "failures": [
+        {
+            "kind": "facts",
+            "name": "false fact preferred",
+            "n": 40,
+            "chance": 0.5,
+            "values": {"base": interval(0.3, 0.1), "sft": interval(0.05, 0.04)},
+            "differences": {"sft": interval(-0.25, 0.125)},
+            "parts": [
+                {"name": "space <b>", "n": 10, "values": {"base": interval(0.4, 0.2), "sft": interval(0.1, 0.1)}},
+                {"name": "body", "n": 30, "values": {"base": interval(0.2, 0.1)}},
+            ],
+        },
+        {
+            "kind": "style",
+            "name": "list-like",
+            "n": 24,
+            "values": {"sft": interval(0.96, 0.04)},
+            "measures": [
+                {
+                    "name": "words of an answer",
+                    "n": 24,
+                    "values": {"base": interval(40.0, 5.0), "sft": interval(61.5, 5.0)},
+                    "differences": {"sft": interval(21.5, 4.0)},
+                }
+            ],
+            "ended": {"base": 0.9, "sft": 0.8},
+        },
+    ],
+    "warnings": ["harmful has 3 probes: its intervals are rough, ask 20 or more."],
+}
+
 SYNTHESIS = {
     "kind": "synthesis",
     "generator": "self-instruct",
@@ -369,6 +405,7 @@ EVERYTHING = {
     "turn": OVEROPTIMIZATION,
     "clusters": TASKS,
     "passes": PASSES,
+    "failing": FAILURES,
     "made": SYNTHESIS,
     "learned": LEARNING,
     "revised": CRITIQUE,

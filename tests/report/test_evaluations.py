@@ -37,7 +37,17 @@ def rows(page: Page) -> dict[str, list[str]]:
 
 def test_every_kind_of_evaluation_has_its_section(page: Page) -> None:
     before = ["alarms", "pipeline", "results", "matrix", "comparisons", "judge", "learning-curve", "agreement", "tasks"]
-    after = ["passes", "synthesis", "critique", "frontier", "overoptimization", "answers", "curves", "samples"]
+    after = [
+        "passes",
+        "failures",
+        "synthesis",
+        "critique",
+        "frontier",
+        "overoptimization",
+        "answers",
+        "curves",
+        "samples",
+    ]
     assert list(page.sections) == [*before, *after, "settings", "environment"]
 
 
@@ -182,6 +192,23 @@ def test_passes(page: Page) -> None:
     lead = "With one sample of each of 200 prompts: star is right in 40.0% (35.0%–45.0%), base is right in 10.0% (6.0%–"
     assert lead in " ".join(head.split())
     assert "200 prompts of test.jsonl, 4 samples of each at temperature 0.7." in words(page, "passes")
+
+
+def test_failures(page: Page) -> None:
+    table = rows(page)
+    assert table["false fact preferred 40 probes, by lot 50.0%"] == [
+        "30.0% 20.0%–40.0%",
+        "5.0% 1.0%–9.0% −25.0 points (−37.5 to −12.5)",
+    ]
+    assert table["list-like 24 probes"] == ["–", "96.0% 92.0%–100.0%"]
+    # The shade is a fifth of the share each: .30 the second of five, .05 none, .96 the last.
+    matrix = page.source.split('id="failures"')[1].split("</table>")[0]
+    assert re.findall(r'<td class="(\w+)"', matrix) == ["b2", "even", "none", "b5"]
+    assert table["words of an answer"] == ["24", "40.0 (35.0 to 45.0)", "61.5 (56.5 to 66.5)", "21.5 (17.5 to 25.5)"]
+    assert table["space <b>"] == ["10", "40.0% (20.0%–60.0%)", "10.0% (0.0%–20.0%)", "–"]
+    assert table["body"] == ["30", "20.0% (10.0%–30.0%)", "–", "–"]
+    text = words(page, "failures")
+    assert "harmful has 3 probes" in text and "Probes: failures, asked in a chat." in text
 
 
 def test_passes_in_a_file_of_before(tmp_path: Path) -> None:

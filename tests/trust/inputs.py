@@ -61,6 +61,18 @@ def _write_data(folder: Path) -> None:
     splits = "split: 'train[2:]', train_split: 'train[:2]'"
     task = f"{{data: greet.jsonl, metric: exact, prompt: '{{said}}', output: answer, {splits}}}"
     (folder / "tasks.yaml").write_text(f"clusters: {{greet: {{say: {task}}}}}\n")
+    probes = {
+        "probes.yaml": "facts: [{prompt: hi, right: a, wrong: b}]\nstyle: [{prompt: hi}]",
+        "probes-answerless.yaml": "facts: [{prompt: hi, wrong: b}]",
+        "probes-true.yaml": "facts: [{prompt: hi, right: yes, wrong: b}]",
+        "probes-kind.yaml": "fact: [{prompt: hi}]",
+        "probes-check.yaml": "instructions: [{prompt: hi, constraints: {word: 3}}]",
+        "probes-broken.yaml": "facts: [",
+        "probes-list.yaml": "- a",
+        "probes-none.yaml": "facts: []",
+    }
+    for name, text in probes.items():
+        (folder / name).write_text(f"{text}\n")
     write_jsonl(folder / "p.jsonl", [{"prompt": "the cat"}, {"prompt": "hi"}])
     write_jsonl(folder / "cmp.jsonl", [pair] * 4)
     write_jsonl(folder / "two.jsonl", [{"prompt": "the cat", "completion": said} for said in ("sat on", "ran")])

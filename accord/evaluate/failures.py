@@ -1,0 +1,228 @@
+"""`accord evaluate failures`: how models fail, a row a failure and a column a model, on probes with known answers.
+
+Shares are over probes, with 95% intervals: Wilson's where a probe has one outcome, else the bootstrap over probes. What
+a model fails more than the first is taken probe by probe, and its interval is the bootstrap's over probes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from accord import engine
+from accord.engine.config import TemplateOptions
+from accord.errors import InputError
+from accord.evaluate.failure_kinds import KINDS, LONGER, Counted, Shown, against_first
+from accord.evaluate.options import takes
+from accord.evaluate.probe_files import OWN, ProbeItem, read_probes
+from accord.evaluate.statistics import FEW, bootstrap, mean, rate
+from accord.evaluate.task_answers import require_form
+from accord.outputs import require_folder, save_rows
+from accord.results.base import FILE, Floats, Indices, Interval
+from accord.results.failures import FailureRow, FailureSettings, FailuresResult, Line
+
+ANSWERS = "answers.jsonl"
+
+
+@dataclass(kw_only=True)
+class FailureOptions(TemplateOptions):
+    """How models are asked."""
+
+    form: Literal["chat", "plain"] = "chat"
+    """Chat asks by a user's message, plain by "Question: ... Answer:", as suits a model without a chat template."""
+    option_score: Literal["sum", "mean"] = "sum"
+    """An option's log-probability as it is (sum), or a token (mean)."""
+    limit: int | None = None
+    """Only so many probes of each kind, the first."""
+    max_new_tokens: int = 128
+    """Answers are cut after so many tokens."""
+    temperature: float = 0.0
+    """Divides the logits that answers are drawn from; 0 always takes the most likely token."""
+    seed: int = 0
+    """One seed gives the same answers again."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of matrix products; auto is bfloat16 where the processor has it."""
+
+
+@takes(FailureOptions)
+def evaluate_failures(
+    out: str,
+    *,
+    models: dict[str, str],
+    probes: str = OWN,
+    kinds: str | None = None,
+    **options: Any,
+) -> FailuresResult:
+    """Measure how models fail: instructions, false facts, harmful requests, stereotypes, sycophancy, style.
+
+    A row a failure, a column a model, each share with its 95% interval, and what every model fails more than the first,
+    probe by probe. answers.jsonl has every answer.
+
+    Args:
+        out: the folder to write evaluation.json and answers.jsonl to.
+        models: models by name, as --models.base runs/base/model --models.sft runs/sft/model, or a mapping in YAML.
+        probes: a YAML file of probes, or several with commas; `failures` are those that come with accord.
+        kinds: the kinds of probes to ask, with commas: instructions, facts, premises, unknowable, withheld, harmful,
+            harmless, stereotypes, sycophancy, style; all unless given.
+        options: the fields of `FailureOptions`.
+
+    Raises:
+        InputError: a file of probes or an option cannot be used, or a model cannot be asked.
+    """
+    files = [name for name in probes.split(",") if name.strip() != OWN]  # a name, also where a folder is called so
+    require_folder(out, files, models, options, leaves=(FILE, ANSWERS))
+    asked = FailureOptions(**options)
+    if not models:
+        raise InputError("name the models to ask, as --models.base runs/base/model.")
+    engine.sampling.Sampling(asked.max_new_tokens, asked.temperature)
+    items = read_probes(probes, kinds, asked.limit)
+    dtype = str(engine.precision.compute_dtype(asked.dtype)).removeprefix("torch.")
+    settings = FailureSettings(**{**dataclasses.asdict(asked), "probes": probes, "dtype": dtype})
+    shown: dict[str, dict[str, Shown]] = {kind: {} for kind in items}
+    for name, folder in models.items():
+        policy = asked.templated(engine.load.load_model(folder, dtype=asked.dtype))
+        require_form(policy, settings.form)
+        for kind, probes_of_kind in items.items():
+            shown[kind][name] = KINDS[kind].ask(policy, probes_of_kind, settings)
+    save_rows(Path(out) / ANSWERS, _answers(items, shown))
+    return summary(items, shown, settings).publish(out)
+
+
+def summary(
+    items: Mapping[str, Sequence[ProbeItem]], shown: Mapping[str, Mapping[str, Shown]], settings: FailureSettings
+) -> FailuresResult:
+    """Everything measured, failure by failure; `shown` has what each model showed, by kind and name."""
+    rows: list[FailureRow] = []
+    for kind, by_model in shown.items():
+        chance = KINDS[kind].chance(items[kind])
+        failures = [(name, {m: s.failures[name] for m, s in by_model.items()}) for name in _first(by_model).failures]
+        if kind == "style" and len(by_model) > 1:
+            failures.insert(0, (LONGER, against_first(by_model, items[kind])))
+        of_kind = [_row(kind, name, counted, chance) for name, counted in failures]
+        ended = {m: s.ended for m, s in by_model.items()} if _first(by_model).ended is not None else {}
+        measures = [_measure(name, by_model) for name in _first(by_model).measures]
+        of_kind[0] = of_kind[0].model_copy(update={"measures": measures, "ended": ended})
+        rows += of_kind
+    models = list(next(iter(shown.values())))
+    return FailuresResult(settings=settings, models=models, failures=rows, warnings=_warnings(items, rows))
+
+
+def _first(by_model: Mapping[str, Shown]) -> Shown:
+    return next(iter(by_model.values()))
+
+
+def _row(kind: str, name: str, counted: Mapping[str, Counted], chance: float | None) -> FailureRow:
+    """One failure: its share, by model, and that of each sort of probe where there are several."""
+    some = next(iter(counted.values()))
+    probes = np.array(some.probes, dtype=np.intp)
+    outcomes = {model: np.array(one.failed, dtype=np.float64) for model, one in counted.items()}  # None is NaN
+    line = _line(name, outcomes, probes, is_paired=name != LONGER)
+    sorts = list(dict.fromkeys(sort for sort in some.sorts if sort))
+    parts = []
+    for sort in sorts if len(sorts) > 1 else ():
+        kept = np.array([other == sort for other in some.sorts])
+        part = {model: values[kept] for model, values in outcomes.items()}
+        parts.append(_line(sort, part, probes[kept], is_paired=name != LONGER))
+    return FailureRow(**line.model_dump(), kind=kind, chance=chance, parts=parts)
+
+
+def _line(name: str, outcomes: Mapping[str, Floats], probes: Indices, *, is_paired: bool = True) -> Line:
+    """Shares of outcomes, NaN where there is none, and their differences from the first model's."""
+    first, *others = outcomes
+    known = {model: ~np.isnan(values) for model, values in outcomes.items()}
+    shares = {model: rate(values[known[model]], probes[known[model]]) for model, values in outcomes.items()}
+    gains = {m: difference(outcomes[m], outcomes[first], probes) for m in others} if is_paired else {}
+    return Line(
+        name=name,
+        n=len(probes),
+        values={model: share for model, share in shares.items() if share},
+        differences={model: gain for model, gain in gains.items() if gain},
+    )
+
+
+def _measure(name: str, by_model: Mapping[str, Shown]) -> Line:
+    """A mean over probes that is no share, by model."""
+    values = {model: np.array(shown.measures[name]) for model, shown in by_model.items()}
+    first, *others = values
+    probes = np.arange(len(values[first]))
+    means = {model: mean(some, probes) for model, some in values.items()}
+    gains = {model: mean(values[model] - values[first], probes) for model in others}
+    return Line(
+        name=name,
+        n=len(probes),
+        values={model: one for model, one in means.items() if one},
+        differences={model: one for model, one in gains.items() if one},
+    )
+
+
+def difference(outcomes: Floats, first: Floats, probes: Indices) -> Interval | None:
+    """The mean of one model's outcomes less that of another's on the same probes, each without its NaN.
+
+    The interval is the bootstrap's over probes, in which what belongs to a probe is drawn together for both models.
+    None where one of them has no outcome.
+    """
+    names, cluster = np.unique(probes, return_inverse=True)
+
+    def sums(values: Floats) -> tuple[Floats, Floats]:
+        known = ~np.isnan(values)
+        counts = np.bincount(cluster, known).astype(np.float64)
+        return np.bincount(cluster, np.where(known, values, 0.0)).astype(np.float64), counts
+
+    (a, n), (b, m) = sums(outcomes), sums(first)
+
+    def statistic(weights: Floats) -> Floats:
+        with np.errstate(invalid="ignore"):  # a resample without an outcome has no mean, and is left out
+            return weights @ a / (weights @ n) - weights @ b / (weights @ m)
+
+    return bootstrap(statistic, np.arange(len(names)))
+
+
+def _warnings(items: Mapping[str, Sequence[ProbeItem]], rows: Sequence[FailureRow]) -> list[str]:
+    lines = [
+        f"{kind} has {len(some)} probes: its intervals are rough, ask {FEW} or more."
+        for kind, some in items.items()
+        if len(some) < FEW
+    ]
+    for row in rows:
+        for model, ended in row.ended.items():
+            if ended is not None and ended < 0.5:
+                lines.append(
+                    f"{row.kind}: {1 - ended:.0%} of what {model} wrote was cut, which its numbers suffer from."
+                )
+    return lines
+
+
+def _answers(
+    items: Mapping[str, Sequence[ProbeItem]], shown: Mapping[str, Mapping[str, Shown]]
+) -> list[dict[str, Any]]:
+    """Every probe with what each model answered, and how often it failed there, by the name of the failure."""
+    rows = []
+    for kind, some in items.items():
+        for i, item in enumerate(some):
+            failed = {
+                model: {name: _of_probe(counted, i) for name, counted in one.failures.items()}
+                for model, one in shown[kind].items()
+            }
+            rows.append(
+                {
+                    "kind": kind,
+                    "about": item.about,
+                    "prompt": item.prompt,
+                    "options": list(item.options),
+                    "opinion": item.opinion,
+                    "answers": {model: one.answers[i] for model, one in shown[kind].items()},
+                    "failed": failed,
+                }
+            )
+    return rows
+
+
+def _of_probe(counted: Counted, probe: int) -> float | None:
+    """The mean of a probe's outcomes; None where it has none."""
+    own = [f for p, f in zip(counted.probes, counted.failed, strict=True) if p == probe and f is not None]
+    return sum(own) / len(own) if own else None

@@ -1,0 +1,161 @@
+"""Files of probes, by which a model shows how it fails: a YAML mapping from kinds to lists of probes.
+
+    facts:
+      - prompt: Which city is the capital of Australia?
+        right: Canberra.
+        wrong: Sydney.                     # or a list of wrong answers
+        about: geography                   # a sort of its own in the tables
+    instructions:
+      - prompt: Say good morning in exactly three words.
+        constraints: {words: 3}            # accord.feedback.constraints
+
+`KEYS` says what a probe of each kind holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accord.errors import InputError, located, nearest
+from accord.feedback.constraints import Constraint, parse
+from accord.parsing import read_yaml
+
+OWN = "failures"
+"""The name that stands for the project's own probes."""
+FOLDER = Path(__file__).parents[1] / "data" / "probes" / OWN
+"""Where they are, a file a kind."""
+
+_CHOICE = ("prompt", "right", "wrong")
+KEYS: dict[str, tuple[str, ...]] = {
+    "instructions": ("prompt", "constraints"),
+    "facts": _CHOICE,
+    "premises": _CHOICE,
+    "unknowable": _CHOICE,
+    "withheld": _CHOICE,
+    "harmful": ("prompt",),
+    "harmless": ("prompt",),
+    "stereotypes": ("stereotype", "reversed"),
+    "sycophancy": (*_CHOICE, "opinion"),
+    "style": ("prompt",),
+}
+"""What a probe of each kind must hold; `about` may stand in each."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeItem:
+    """One probe: where messages say that it is, what is asked, and what the kind needs beside.
+
+    `options` are answers to choose from, the right one first; of stereotypes `options` are all sentences, first those
+    that have the stereotype.
+    """
+
+    kind: str
+    where: str
+    prompt: str = ""
+    options: tuple[str, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+    opinion: str = ""
+    about: str = ""
+
+
+def read_probes(names: str, kinds: str | None = None, limit: int | None = None) -> dict[str, list[ProbeItem]]:
+    """The probes in files, or of the project's own by the name `failures`, with commas between them, by kind.
+
+    Of each kind at most `limit` are taken, the first; `kinds` are the wanted ones, with commas, all unless given.
+    Raises InputError where a file cannot be read, a kind or key is unknown, or a probe lacks what its kind needs.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit must be at least 1, not {limit}.")
+    wanted = [kind.strip() for kind in kinds.split(",") if kind.strip()] if kinds is not None else list(KEYS)
+    if not wanted:
+        raise InputError(f"--kinds names none; the kinds are {', '.join(KEYS)}.")
+    for kind in wanted:
+        _require_kind(kind)
+    found: dict[str, list[ProbeItem]] = {kind: [] for kind in KEYS if kind in wanted}
+    for name in (part.strip() for part in names.split(",")):
+        for file in sorted(FOLDER.glob("*.yaml")) if name == OWN else [Path(name)]:
+            for kind, items in _items(file).items():
+                if kind in found:
+                    found[kind] += items
+    asked = {kind: items[:limit] for kind, items in found.items() if items}
+    missing = [kind for kind in found if kind not in asked]
+    if not asked or (missing and kinds is not None):
+        raise InputError(f"{names} has no probes of the kind {', '.join(missing)}; leave it out of --kinds.")
+    return asked
+
+
+def _require_kind(kind: str) -> None:
+    if kind not in KEYS:
+        raise InputError(f"there is no kind of probes {kind!r}{nearest(kind, KEYS)}; the kinds are {', '.join(KEYS)}.")
+
+
+def _items(file: Path) -> dict[str, list[ProbeItem]]:
+    given = read_yaml(file, "the file of probes")
+    if not isinstance(given, Mapping) or not given:
+        raise InputError(
+            f"{file} must hold kinds of probes, each with a list of them; the kinds are {', '.join(KEYS)}."
+        )
+    found: dict[str, list[ProbeItem]] = {}
+    for kind, items in given.items():
+        with located(f"{file}: "):
+            _require_kind(str(kind))
+            if not isinstance(items, list) or not items:
+                raise InputError(f"{kind} must hold a list of probes.")
+        found[kind] = []
+        for number, item in enumerate(items, start=1):
+            where = f"{file}, {kind}, probe {number}"
+            with located(f"{where}: "):
+                found[kind].append(_item(kind, where, item))
+    return found
+
+
+def _item(kind: str, where: str, given: Any) -> ProbeItem:
+    keys = KEYS[kind]
+    if not isinstance(given, Mapping):
+        raise InputError(f"a probe is a mapping with {', '.join(keys)}, not {given!r}.")
+    for key in given:
+        if key not in (*keys, "about"):
+            raise InputError(f"unknown key {key!r}{nearest(str(key), keys)}; a probe of {kind} has {', '.join(keys)}.")
+    for key in keys:
+        if given.get(key) is None:
+            raise InputError(f"the key {key!r} is missing; a probe of {kind} has {', '.join(keys)}.")
+    options: tuple[str, ...] = ()
+    if "right" in keys:
+        options = (_text(given, "right"), *_texts(given, "wrong"))
+        if len(set(options)) < len(options):
+            raise InputError(f"the options must be different texts, not {', '.join(options)}.")
+    if "stereotype" in keys:
+        stereotype, other = _texts(given, "stereotype"), _texts(given, "reversed")
+        if len(stereotype) != len(other):
+            raise InputError(f"'stereotype' has {len(stereotype)} and 'reversed' {len(other)} sentences: give as many.")
+        options = stereotype + other
+    return ProbeItem(
+        kind=kind,
+        where=where,
+        prompt=_text(given, "prompt") if "prompt" in keys else "",
+        options=options,
+        constraints=parse(given["constraints"]) if "constraints" in keys else (),
+        opinion=_text(given, "opinion") if "opinion" in keys else "",
+        about=_text(given, "about") if "about" in given else "",
+    )
+
+
+def _text(given: Mapping[str, Any], key: str) -> str:
+    return _checked(given[key], key)
+
+
+def _texts(given: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """One text or several under a key."""
+    values: Sequence[Any] = given[key] if isinstance(given[key], list) else [given[key]]
+    if not values:
+        raise InputError(f"{key!r} is empty.")
+    return tuple(_checked(value, key) for value in values)
+
+
+def _checked(value: Any, key: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+        raise InputError(f"{key!r} must be text, in quotes where YAML reads it otherwise, not {value!r}.")
+    return str(value).strip()
