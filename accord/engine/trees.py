@@ -47,8 +47,8 @@ class Tree:
     """A prompt's tokens and its branches.
 
     `ranks` orders the branches where people did (0 is best, equal ranks tie); `row` is the row of the data the tree
-    came from, counted from 0, so that messages can name it; `margin` is by how much the better of two should lead, and
-    `probability` how likely it is the better one.
+    came from, counted from 0, so that messages can name it; `margin` is by how much the better of two should lead,
+    `probability` how likely it is the better one, and `user` whose order it is.
     """
 
     prompt: tuple[int, ...]
@@ -57,6 +57,7 @@ class Tree:
     row: int = -1
     margin: float = 0.0
     probability: float = 1.0
+    user: str = ""
 
     @property
     def size(self) -> int:
