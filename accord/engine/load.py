@@ -37,6 +37,7 @@ from accord.engine.models import (
     prepare_network,
     quiet,
 )
+from accord.engine.personal import PersonalScorer, read_reader
 from accord.engine.precision import compute_dtype, device_called
 from accord.engine.quantize import keep_order, quantize
 from accord.errors import InputError
@@ -94,6 +95,14 @@ def load_reward_model(
     return model
 
 
+def load_personal_model(name: str, *, device: str | None = None, dtype: str = "float32") -> PersonalScorer:
+    """A reward model that reads a user's choices; InputError where there is no such model, or it reads none."""
+    model = load_classifier(name, device=device, dtype=dtype)
+    if not isinstance(model, PersonalScorer):
+        raise InputError(f"{name} reads no choices of a user; train a model that does with `accord personal`.")
+    return model
+
+
 def load_preference_model(
     name: str, *, device: str | None = None, dtype: str = "float32", trust_remote_code: bool = False
 ) -> PreferenceNetwork:
@@ -120,7 +129,8 @@ def load_classifier(
     if not reads_last_token(network) and len(labels) == 1:
         return Encoder(network, tokenizer, name, precision)
     if len(labels) == 1:
-        return Scorer(network, tokenizer, name, precision)
+        kind = PersonalScorer if hasattr(network, "reader") else Scorer
+        return kind(network, tokenizer, name, precision)
     if labels == sorted(preference_labels(len(labels) // 2)):
         return PreferenceNetwork(network, tokenizer, name, precision)
     raise _no_classifier(name, network.config)
@@ -187,7 +197,10 @@ def read_network(
         quantize(network, trained.quantize, target)
         hold_for(network, trained, target)
     is_encoder = kind is transformers.AutoModelForSequenceClassification and not reads_last_token(network)
-    return network if is_encoder else prepare_network(network, name), tokenizer
+    if not is_encoder:
+        prepare_network(network, name)
+        read_reader(network, name)
+    return network, tokenizer
 
 
 def _rounds_what_it_computes(network: nn.Module) -> bool:
@@ -313,8 +326,8 @@ def _check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig) -> 
         raise InputError(f"{said}, which is no causal language model, and writes no text.")
 
 
-HEADS = ("lm_head.", "score.", "v_head.", "classifier.")
-"""Other heads of the same trunk, which a folder may hold and nothing reads."""
+HEADS = ("lm_head.", "score.", "v_head.", "classifier.", "reader.")
+"""Other heads of the same trunk, which a folder may hold and nothing reads, or `read_reader` does."""
 
 
 def check_loaded(

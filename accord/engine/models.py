@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from transformers.utils import logging as transformers_logging
 
 from accord.engine.adapters import adapted, frozen_copy, graft, own_state, save_adapters, twin
-from accord.engine.forward import log_probabilities, outputs
+from accord.engine.forward import hidden_states, log_probabilities, outputs
 from accord.engine.generate import generate
 from accord.engine.precision import autocast, compute_dtype, held_in
 from accord.engine.prove import take_fast_ways
@@ -227,6 +227,12 @@ class Classifier(Model):
         """The L labels of every branch, (C, L)."""
         with self.autocast():
             return outputs(self.network, trees, self._read(trees))
+
+    def states(self, trees: Trees) -> Tensor:
+        """The hidden state at which the labels of every branch are read, (C, d), in the precision of the head."""
+        with self.autocast():
+            hidden = hidden_states(self.network, trees).index_select(0, self._read(trees))
+        return hidden.to(self.network.score.weight.dtype)  # type: ignore[operator, union-attr]
 
     def _read(self, trees: Trees) -> Tensor:
         """Where the labels are read, (C,): at a branch's last token, or, as transformers does, the last that is not

@@ -24,6 +24,7 @@ from accord.results.models import ModelsResult
 from accord.results.overoptimization import OveroptimizationResult
 from accord.results.passes import PassesResult
 from accord.results.people import PeopleResult
+from accord.results.personal import PersonalResult
 from accord.results.synthesis import SynthesisResult
 from accord.results.tasks import TasksResult
 
@@ -36,6 +37,7 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "overoptimization": OveroptimizationResult,
     "tasks": TasksResult,
     "passes": PassesResult,
+    "personal": PersonalResult,
     "people": PeopleResult,
     "synthesis": SynthesisResult,
     "learning_curve": LearningCurveResult,

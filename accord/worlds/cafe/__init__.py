@@ -17,14 +17,24 @@ import yaml
 from accord.outputs import save_text
 from accord.worlds import task_files, write_tasks, write_world
 from accord.worlds.cafe.grammar import gold
-from accord.worlds.cafe.tastes import Population, comparisons
 from accord.worlds.cafe.tasks import TASKS, TRAIN_ROWS, rows
+from accord.worlds.cafe.tastes import Population, comparisons
 from accord.worlds.cafe.texts import WIDTH, corpus, demonstrations, heldout, new_model, prompts, tokenizer
 from accord.worlds.cafe.virtues import constitution, critiques
 
 __all__ = [
-    "Guests", "WIDTH", "constitution", "corpus", "critiques", "demonstrations", "gold", "heldout", "new_model", "prompts",
-    "tokenizer", "write",
+    "WIDTH",
+    "Guests",
+    "constitution",
+    "corpus",
+    "critiques",
+    "demonstrations",
+    "gold",
+    "heldout",
+    "new_model",
+    "prompts",
+    "tokenizer",
+    "write",
 ]  # fmt: skip
 
 CONSTITUTION = "constitution.yaml"

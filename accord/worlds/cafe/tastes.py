@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 
 EMPHATIC = frozenset(grammar.OTHERS["ADV"].split())
 STRENGTH = 4.0
-"""The length of w, in units of the features: a guest goes against his taste in about one choice of ten."""
+"""The length of w, in units of the features: guests go against their tastes in 3 to 12 choices of a hundred."""
 
 
 @dataclass(frozen=True, slots=True)
