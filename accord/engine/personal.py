@@ -1,12 +1,14 @@
 """A reward model that reads whose preference it is: what a user chose before, and what was rejected for it.
 
-    r(x, y | choices) = r(x, y) + g(h(x, y), {(h(x_i, y_i chosen), h(x_i, y_i rejected))})
+    r(x, y | choices) = r(h) + mean over the choices of (A h) . A(h_i chosen - h_i rejected) / sqrt(d)  + t(h, choices)
 
-h is the hidden state at which an ordinary reward model r reads an answer. g, the reader, is a small transformer over
-such states: every answer is read by itself, once, and serves as a choice and as a candidate alike. It has no positions,
+h is the hidden state (d,) at which an ordinary reward model r reads an answer: every answer is read by itself, once,
+and serves as a choice and as a candidate alike. The middle term is what one step of fitting a head to the choices adds,
+with a learned A for what answers are compared in: from it the trunk learns what users differ in also where their tastes
+cancel out, and r has nothing to learn. t, a small transformer over the states, makes it exact. Neither has positions,
 so the order of the choices cannot matter, and a candidate sees the choices and itself alone, so that scores are
-rewards. Without choices g is 0. The folder of such a model is an ordinary reward model's, which others read as r; the
-reader's weights are beside r's in its files.
+rewards. Without choices both are 0. The folder of such a model is an ordinary reward model's, which others read as r;
+the reader's weights are beside r's in its files.
 """
 
 from __future__ import annotations
@@ -86,7 +88,7 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
 
     def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
-        """States (U, L, d), each of which sees those that are allowed, (L, L)."""
+        """States (U, L, d), each of which sees those that are allowed, (U, 1, L, L)."""
         q, k, v = self.qkv(self.before_attention(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         seen = scaled_dot_product_attention(q, k, v, attn_mask=allowed)  # (U, heads, L, d / heads)
         x = x + self.out(seen.transpose(1, 2).flatten(2))
@@ -94,7 +96,7 @@ class Block(nn.Module):
 
 
 class Reader(nn.Module):
-    """g: what the choices of a user add to the score of a candidate."""
+    """What the choices of a user add to the score of a candidate."""
 
     def __init__(self, width: int, layers: int, heads: int) -> None:
         super().__init__()
@@ -102,22 +104,28 @@ class Reader(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.norm, self.head = nn.RMSNorm(width), nn.Linear(width, 1, bias=False)
         nn.init.zeros_(self.head.weight)
+        self.alike = nn.Linear(width, width, bias=False)
+        nn.init.normal_(self.alike.weight, std=width**-0.5)
 
     def forward(self, choices: Tensor, candidates: Tensor, sees: Tensor) -> Tensor:
         """What is added to candidates (U, n, d) given choices (U, m, 2, d), chosen and rejected each, (U, n).
 
-        `sees` (n, m) says which choices each candidate is given.
+        `sees` (U, n, m) says which choices each candidate is given.
         """
         m, n, mark = choices.shape[1], candidates.shape[1], self.mark.weight
         x = torch.cat([(choices + mark[[CHOSEN, REJECTED]]).flatten(1, 2), candidates + mark[CANDIDATE]], 1)
         pairs = torch.eye(m, dtype=torch.bool, device=x.device).repeat_interleave(2, 0).repeat_interleave(2, 1)
         alone = torch.eye(n, dtype=torch.bool, device=x.device)
-        choice_rows = torch.cat([pairs, pairs.new_zeros(2 * m, n)], 1)  # a choice sees its own two answers
-        allowed = torch.cat([choice_rows, torch.cat([sees.repeat_interleave(2, 1), alone], 1)])
+        of_choices = torch.cat([pairs, pairs.new_zeros(2 * m, n)], 1)  # each sees the two answers of its own
+        of_candidates = torch.cat([sees.repeat_interleave(2, 2), alone.expand(len(sees), n, n)], 2)
+        allowed = torch.cat([of_choices.expand(len(sees), 2 * m, 2 * m + n), of_candidates], 1)[:, None]
         for block in self.blocks:
             x = block(x, allowed)
         added: Tensor = self.head(self.norm(x[:, 2 * m :])).squeeze(-1)
-        return added * sees.any(1)
+        apart = self.alike(choices[:, :, CHOSEN] - choices[:, :, REJECTED])  # (U, m, d)
+        kernel = self.alike(candidates) @ apart.transpose(1, 2) / x.shape[-1] ** 0.5  # (U, n, m)
+        likeness = (kernel * sees).sum(-1) / sees.sum(2).clamp(min=1)
+        return (added + likeness) * sees.any(2)
 
 
 class PersonalScorer(Scorer):
@@ -138,13 +146,19 @@ class PersonalScorer(Scorer):
             return alone + self.reader(choices, candidates, sees)
 
     def rewards_given_earlier(self, pack: Choices) -> Tensor:
-        """The reward of every branch given the pairs of its user that stand before its own, (C,): one pass, every k."""
+        """The reward of every branch given the pairs of its user that stand before its own, (C,): one pass, every k.
+
+        Pairs of one row, which are of one ranking, are not given each other: they share their answers.
+        """
         states = self.states(pack)
         each = states.unflatten(0, (-1, 2)).split(list(pack.counts))
         padded = pad_sequence(list(each), batch_first=True)  # (U, m, 2, d): what stands after a pair is never seen
+        rows = torch.tensor([tree.row for tree in pack.trees], device=states.device)
+        row = pad_sequence(list(rows.split(list(pack.counts))), batch_first=True, padding_value=-1)  # (U, m)
         m = padded.shape[1]
-        before = torch.ones(m, m, dtype=torch.bool, device=states.device).tril(-1).repeat_interleave(2, 0)
-        scores = self.score(padded.flatten(1, 2), padded, before).unflatten(1, (m, 2))
+        before = torch.ones(m, m, dtype=torch.bool, device=states.device).tril(-1)
+        sees = before & (row[:, :, None] != row[:, None, :])  # (U, m, m)
+        scores = self.score(padded.flatten(1, 2), padded, sees.repeat_interleave(2, 1)).unflatten(1, (m, 2))
         counts = torch.tensor(pack.counts, device=states.device)
         return scores[torch.arange(m, device=states.device) < counts[:, None]].flatten()
 

@@ -60,7 +60,9 @@ class Users:
         by_user: dict[str, list[Judgment]] = {}
         for j in strict:
             by_user.setdefault(j.annotator, []).append(j)
-        for name, some in by_user.items():
+        for name, every in by_user.items():
+            told = {j.row for j in every[:most]}  # what is of one ranking shares its answers, and is not asked about
+            by_user[name] = some = every[:most] + [j for j in every[most:] if j.row not in told]
             if len(some) <= most:
                 raise InputError(
                     f"{data}: the user {name} has {len(some)} choices, and to be given {most} and asked about one more "
@@ -196,7 +198,7 @@ class Read:
             for states in self.states:
                 asked = states[self.most :].flatten(0, 1)[None]
                 if isinstance(self.model, engine.personal.PersonalScorer):
-                    sees = torch.ones(asked.shape[1], k, dtype=torch.bool, device=asked.device)
+                    sees = torch.ones(1, asked.shape[1], k, dtype=torch.bool, device=asked.device)
                     scores = self.model.score(asked, states[None, :k], sees)
                 else:
                     scores = self.model.network.score(asked).squeeze(-1)  # type: ignore[operator, union-attr]

@@ -3,12 +3,13 @@
     loss = - mean over the comparisons i of each user of
              log sigmoid(r(chosen_i | the user's comparisons before i) - r(rejected_i | the same))
 
-Bradley-Terry's loss (Ouyang et al. 2022, arXiv:2203.02155, eq. 1), given k = 0, 1, 2, ... of the user's own comparisons:
+Bradley-Terry's loss (Ouyang et al. 2022, arXiv:2203.02155, eq. 1), given k = 0, 1, 2, ... of a user's own comparisons:
 one model for all users, also for those who come later (few-shot preference optimization, Singh et al. 2025,
 arXiv:2502.19312; group preference optimization, Zhao et al. 2023, arXiv:2310.11523). A step has users, and of each
 some comparisons, drawn anew and in a new order each time; every one of them is a question given those before it, so
 that one pass teaches every k. `accord.engine.personal` has the model. Rows with a `margin` or a `chosen_probability`
-enter as they do in `accord reward`.
+enter as they do in `accord reward`; of a ranking every pair of different ranks is a comparison, and none is given
+another of its ranking.
 
 Departures: the papers have the comparisons as text in the prompt; here every answer is read by itself, and a small
 transformer reads the states of what was chosen and rejected. Users learned by heart would show in training as an
@@ -19,14 +20,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from accord import engine, objectives
+from accord import engine, feedback, objectives
 from accord.errors import InputError, LeftOut, row_called
 from accord.methods.offline import OfflineLearner
 from accord.methods.pairs import RankingMethod, agreement, doubt
-from accord.records import Preference, Row
+from accord.records import Preference, Ranking, Row
 from accord.train.held_out import USERS, Unit
 from accord.train.loop import StepResult
 
@@ -44,7 +45,6 @@ class PersonalReward(RankingMethod):
     """Fit a reward model that reads a user's earlier comparisons to the preferences of many users."""
 
     command: ClassVar[str] = "personal"
-    reads: ClassVar[tuple[type, ...]] = (Preference,)
     unit: ClassVar[Unit] = USERS
 
     batch_size: int = 12
@@ -68,14 +68,17 @@ class PersonalReward(RankingMethod):
 
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[UserTrees]:  # type: ignore[override]
         for i, row in enumerate(rows):
-            if isinstance(row, Preference) and not row.user:
+            if isinstance(row, Preference | Ranking) and not row.user:
                 raise InputError(
                     f"{row_called(left_out.index(i))} does not say whose preference it is: rows need a column user, or "
                     "one that --columns user=COLUMN names."
                 )
+        parts = [feedback.people.to_pairs(row) if isinstance(row, Ranking) else [row] for row in rows]
+        origin = [i for i, part in enumerate(parts) for _ in part]
+        pairs: list[Row] = [pair for part in parts for pair in part]
         by_user: dict[str, list[Tree]] = {}
-        for tree in super().encode(model, rows, left_out):
-            by_user.setdefault(tree.user, []).append(tree)
+        for tree in super().encode(model, pairs, left_out.part(origin)):
+            by_user.setdefault(tree.user, []).append(replace(tree, row=left_out.index(origin[tree.row])))
         if all(len(trees) < 2 for trees in by_user.values()):
             raise InputError("no user has two comparisons, so none has one before another to read.")
         return [engine.personal.UserTrees(tuple(trees)) for trees in by_user.values()]

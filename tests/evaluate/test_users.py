@@ -71,7 +71,10 @@ def test_what_is_labeled_keeps_its_user() -> None:
 def test_the_command_shows_users_and_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from tests.commands.small import accord, write_jsonl
 
-    pairs = [("ann", "kind", "the pie is lovely .", "the pie is awful ."), ("bob", "stern", "it is bland .", "it .")]
+    pairs = [
+        ("ann", "kind", "the pie is lovely .", "the pie is awful ."),
+        ("bob", "stern", "the pie is bland .", "the pie is lovely ."),
+    ]
     rows = [
         {"prompt": f"how is the pie {i} ?", "chosen": a, "rejected": b, "user": user, "group": group}
         for i in range(3)
