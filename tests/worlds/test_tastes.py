@@ -13,7 +13,7 @@ from accord.data.load import load_data
 from accord.errors import InputError
 from accord.evaluate.personal import said
 from accord.records import Preference, Row
-from accord.worlds.cafe.tastes import POPULATIONS, Population, bayes, comparisons, features, gaps, oracle
+from accord.worlds.cafe.tastes import POPULATIONS, Population, bayes, comparisons, features, gaps, oracle, prefers
 from tests.commands.small import accord, read_jsonl
 
 
@@ -84,6 +84,16 @@ def test_guests_choose_by_their_tastes_as_often_as_the_formula_says() -> None:
     assert abs(float((leads > 0).sum()) - float(chance[sure].sum())) < 3 * deviation
     who = [next(some)["taste"] for _, some in groupby(rows, key=lambda row: row["user"])]
     assert len(who) == 200 and abs(who.count("kind") / 200 - 0.5) < 3 * (0.25 / 200) ** 0.5
+
+
+def test_a_guest_as_a_judge_by_hand() -> None:
+    """Two kind words more weigh 4 * 2 / 1.5 for who likes them and as much against for who does not."""
+    kind, stern = "the pie is fresh .", "the pie is stale ."
+    asked = [{"role": "assistant", "content": kind}]
+    found = prefers(["p"] * 3, [kind, asked, stern], [stern, stern, stern], ["kind", "stern", "brief"])
+    assert found == pytest.approx([expit(16 / 3), expit(-16 / 3), 0.5])
+    with pytest.raises(InputError, match="no guest of the café has the taste 'odd'; the tastes are kind, stern"):
+        prefers(["p"], [kind], [stern], ["odd"])
 
 
 def test_unseen_guests_are_others_who_ask_other_questions() -> None:

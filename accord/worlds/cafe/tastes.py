@@ -148,3 +148,17 @@ def oracle(population: Population, name: str, asked: Floats) -> Floats:
         names = ", ".join(taste.name for taste in POPULATIONS[population])
         raise InputError(f"the guests of {population} have the tastes {names}, and none is {name!r}")
     return asked @ np.array(taste.weights)
+
+
+def prefers(prompts: Sequence[Any], firsts: Sequence[Any], seconds: Sequence[Any], taste: Sequence[str]) -> list[float]:
+    """The probability that a guest of each row's `taste` prefers the first answer: a judge of `module:function`.
+
+    Raises InputError where no population has the taste.
+    """
+    known = {one.name: one.weights for tastes in POPULATIONS.values() for one in tastes}
+    absent = next((name for name in taste if name not in known), None)
+    if absent is not None:
+        raise InputError(f"no guest of the café has the taste {absent!r}; the tastes are {', '.join(known)}")
+    texts = [[a if isinstance(a, str) else a[-1]["content"] for a in answers] for answers in (firsts, seconds)]
+    apart = gaps(list(zip(*texts, strict=True)))
+    return [float(expit(gap @ known[name])) for gap, name in zip(apart, taste, strict=True)]
