@@ -75,6 +75,6 @@ class PersonalResult(Evaluation):
         for model in self.models:
             found = {(part.label, given.k): part.accuracy for given in model.given for part in given.groups}
             for i, group in enumerate(sorted({label for label, _ in found})):
-                cells = (f"{found[group, k]}" if (group, k) in found else "" for k in ks)
+                cells = (f"{found[group, k]:.2f}" if (group, k) in found else "" for k in ks)
                 grid.add_row("" if i else model.name, "" if i else model.how, group, *cells)
         return grid

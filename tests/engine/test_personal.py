@@ -16,20 +16,23 @@ from accord.engine.personal import PersonalScorer, UserTrees, pack_users
 from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.errors import InputError
 from accord.files import SUMS
+from tests.data.conftest import word_tokenizer
 from tests.engine.tiny import CONFIGS, policy_of, random_model, randomize
 
 
 @pytest.fixture(scope="module")
 def model() -> PersonalScorer:
     """A reader of float64 whose every weight is drawn, so that choices weigh much."""
-    made = PersonalScorer.reading(policy_of(random_model(CONFIGS["llama"]())), 2)
+    policy = policy_of(random_model(CONFIGS["llama"]()))
+    policy.tokenizer = word_tokenizer()
+    made = PersonalScorer.reading(policy, 2)
     randomize(made.reader, 3)
     return made
 
 
 def pair(seed: int, row: int) -> Tree:
     tokens = torch.randint(1, 13, (9,), generator=torch.Generator().manual_seed(seed)).tolist()
-    first, second = Branch((*tokens[3:6], 0)), Branch((*tokens[6:], 0))
+    first, second = Branch((*tokens[3:6], 2)), Branch((*tokens[6:], 2))
     return Tree(tuple(tokens[:3]), (first, second), ranks=(0, 1), row=row)
 
 
@@ -51,9 +54,10 @@ def test_one_pass_is_every_k_by_itself(model: PersonalScorer) -> None:
     scores = model.rewards_given_earlier(together).view(-1, 2)
     each = [alone(model, user, k) for user in USERS for k in range(len(user.trees))]
     torch.testing.assert_close(scores, torch.stack(each))
-    packs = pack_users(USERS, 20)
-    assert [p.counts for p in packs] == [(3,), (1,), (4,)]
-    torch.testing.assert_close(torch.cat([model.rewards_given_earlier(p) for p in packs]).view(-1, 2), scores)
+    packs = pack_users(USERS, 20)  # the longest first
+    assert [p.counts for p in packs] == [(4,), (3,), (1,)]
+    apart = torch.cat([model.rewards_given_earlier(p) for p in packs]).view(-1, 2)
+    torch.testing.assert_close(apart, torch.cat([scores[4:], scores[:4]]))
 
 
 @torch.no_grad()

@@ -138,7 +138,8 @@ def bayes(population: Population, chosen: Floats, asked: Floats) -> Floats:
     weights = np.array([taste.weights for taste in tastes], dtype=np.float64)  # (W, 3)
     log_posterior = np.log([taste.share for taste in tastes]) + log_expit(weights @ chosen.T).sum(1)
     posterior = np.exp(log_posterior - np.logaddexp.reduce(log_posterior))
-    return np.asarray(logit((posterior @ expit(weights @ asked.T)).clip(1e-12, 1 - 1e-12)))
+    chance = (posterior @ expit(weights @ asked.T)).clip(1e-12, 1 - 1e-12)
+    return np.asarray(logit(chance.round(12)))  # a half is even, however its sum was rounded
 
 
 def oracle(population: Population, name: str, asked: Floats) -> Floats:
