@@ -81,7 +81,8 @@ class Preference:
     """Two completions of one prompt, of which the first was preferred, and by how much, where that is known.
 
     `margin` is what the difference of two rewards should be more than 0 (Llama 2, arXiv:2307.09288, eq. 2).
-    `probability` is how likely the first is the better one, in [.5, 1]; 1 where nobody doubts it.
+    `probability` is how likely the first is the better one, in [.5, 1]; 1 where nobody doubts it. `user` is whose
+    preference it is, "" where that is not said.
     """
 
     prompt: Text
@@ -89,6 +90,7 @@ class Preference:
     rejected: Text
     margin: float = 0.0
     probability: float = 1.0
+    user: str = ""
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.probability <= 1:
@@ -97,11 +99,12 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """K completions of one prompt with ranks: 0 is best, equal ranks are ties."""
+    """K completions of one prompt with ranks: 0 is best, equal ranks are ties; `user` as of a preference."""
 
     prompt: Text
     completions: tuple[Text, ...]
     ranks: tuple[int, ...]
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +200,14 @@ def row_to_json(row: Row) -> dict[str, Any]:
             return {"input_ids": tokens, "labels": labels}
         case Labeled(_, completion, label):
             return {**prompt, "completion": text_to_json(completion), "label": label}
-        case Preference(_, chosen, rejected, margin, probability):
-            asked = {"margin": margin} if margin else {}
-            asked |= {"chosen_probability": probability} if probability != 1 else {}
-            return {**prompt, "chosen": text_to_json(chosen), "rejected": text_to_json(rejected), **asked}
-        case Ranking(_, completions, ranks):
-            return {**prompt, "completions": [text_to_json(c) for c in completions], "ranks": list(ranks)}
+        case Preference(_, chosen, rejected, margin, probability, user):
+            said: dict[str, Any] = {"margin": margin} if margin else {}
+            said |= {"chosen_probability": probability} if probability != 1 else {}
+            said |= {"user": user} if user else {}
+            return {**prompt, "chosen": text_to_json(chosen), "rejected": text_to_json(rejected), **said}
+        case Ranking(_, completions, ranks, user):
+            said = {"completions": [text_to_json(c) for c in completions], "ranks": list(ranks)}
+            return {**prompt, **said, **({"user": user} if user else {})}
 
 
 def show(text: Text) -> str:

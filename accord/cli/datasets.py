@@ -35,7 +35,14 @@ if TYPE_CHECKING:
 
 
 def world(
-    out: str, *, name: Literal["cafe", "shelf", "sums"] = "cafe", seed: int = 0, width: int | None = None
+    out: str,
+    *,
+    name: Literal["cafe", "shelf", "sums"] = "cafe",
+    seed: int = 0,
+    width: int | None = None,
+    tastes: Literal["opposite", "overlapping", "groups", "directions"] | None = None,
+    users: int | None = None,
+    choices: int | None = None,
 ) -> Path:
     """Write a small world: demonstrations, prompts to train on and to evaluate on, and an untrained model.
 
@@ -46,10 +53,23 @@ def world(
         seed: decides everything that is drawn at random.
         width: of the untrained model; of the café a multiple of 12, 192 (1.1 M parameters) unless given, of the shelf
             a multiple of 8, 96 (0.5 M parameters) unless given.
+        tastes: write the choices of users of the café too, who have tastes of their own, as comparisons.jsonl, and of a
+            quarter as many others as comparisons-unseen.jsonl: opposite or overlapping tastes, four groups, or all
+            directions of three features.
+        users: of comparisons.jsonl, 800 unless given.
+        choices: of each user, 24 unless given.
 
     Raises:
-        InputError: no model has that width.
+        InputError: no model has that width, or an option is for another world.
     """
+    further = {option: value for option, value in (("users", users), ("choices", choices)) if value is not None}
+    if name != "cafe" and tastes is not None:
+        raise InputError(f"--tastes is for the world cafe; {name} has no users.")
+    for option, value in further.items():
+        if tastes is None:
+            raise InputError(f"--{option} is for users with tastes of their own; say which by --tastes.")
+        if value < 1:
+            raise InputError(f"--{option} must be at least 1, not {value}.")
     if name == "sums" and width is not None:
         raise InputError(f"--width is for the worlds cafe and shelf; the model of {name} has one size.")
     require_seed(seed)
@@ -58,9 +78,11 @@ def world(
 
     if name == "sums":
         sums.write(Path(out), seed)
+    elif name == "shelf":
+        shelf.write(Path(out), seed, shelf.WIDTH if width is None else width)
     else:
-        drawn = cafe if name == "cafe" else shelf
-        drawn.write(Path(out), seed, drawn.WIDTH if width is None else width)
+        guests = cafe.Guests(tastes, **further) if tastes is not None else None
+        cafe.write(Path(out), seed, cafe.WIDTH if width is None else width, guests)
     return Path(out)
 
 

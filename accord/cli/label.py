@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from accord import feedback
 from accord.cli.aggregate import together
 from accord.console import status
+from accord.data.conventions import user_of
 from accord.errors import InputError
 from accord.evaluate.options import takes
 from accord.feedback.options import JudgesOptions
@@ -40,8 +41,9 @@ def label(
     """Have judges compare the completions of each prompt, and write what they prefer as rows of chosen and rejected.
 
     A judge who might favor a position is asked in both orders. Ties and answers that cannot be understood are counted
-    and left out. What a language model replies is kept at once, in --journal or beside --out: a command that was ended,
-    however it was, goes on from there, and asks nothing twice.
+    and left out. Where rows name a `user`, the answers to one user are compared, and the preferences are that user's.
+    What a language model replies is kept at once, in --journal or beside --out: a command that was ended, however it
+    was, goes on from there, and asks nothing twice.
 
     Args:
         data: a file of prompts and completions, as `accord sample` writes it, or several; those of one prompt are
@@ -141,10 +143,10 @@ def _telling(judge: Any) -> Iterator[None]:
 
 
 def _by_prompt(comparisons: Sequence[Comparison]) -> list[list[int]]:
-    """Which of the comparisons are of each prompt."""
-    found: dict[Text, list[int]] = {}
+    """Which of the comparisons are of each prompt, and of one user where rows name users."""
+    found: dict[tuple[Text, str], list[int]] = {}
     for i, comparison in enumerate(comparisons):
-        found.setdefault(comparison.prompt, []).append(i)
+        found.setdefault((comparison.prompt, user_of(comparison.columns)), []).append(i)
     return list(found.values())
 
 
@@ -158,7 +160,10 @@ def _at_once(judge: RankingJudge, comparisons: Sequence[Comparison]) -> tuple[li
         groups.append((pairs[0].prompt, tuple(every), shared))
     with _telling(judge):
         found = zip(groups, judge.rank(groups), strict=True)
-    return [Ranking(*group[:2], one.ranks) if one.scores else Verdict(None, one.reason) for group, one in found], 0
+    return [
+        Ranking(*group[:2], one.ranks, user_of(group[2])) if one.scores else Verdict(None, one.reason)
+        for group, one in found
+    ], 0
 
 
 def _by_wins(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> tuple[list[Ranking | Verdict], int]:
@@ -195,18 +200,20 @@ def _kinds(verdicts: Sequence[Verdict]) -> str:
 def comparisons_of(samples: Iterable[tuple[Prompt, Text]], most: int | None = None) -> list[Comparison]:
     """The pairs of different completions of each prompt, at most `most` of them; an empty text is no completion.
 
-    A comparison has the columns in which the rows of its two completions agree, of each its first row.
+    A comparison has the columns in which the rows of its two completions agree, of each its first row. Where rows name
+    users, completions are compared that answer the same user.
 
     Raises InputError where `most` is none.
     """
     if most is not None and most < 1:
         raise InputError(f"--pairs must be at least 1, not {most}.")
-    grouped: dict[Text, dict[Text, Mapping[str, Any]]] = {}
+    grouped: dict[tuple[Text, str], dict[Text, Mapping[str, Any]]] = {}
     for prompt, completion in samples:
         if completion:
-            grouped.setdefault(prompt.prompt, {}).setdefault(completion, prompt.columns)
+            asked = prompt.prompt, user_of(prompt.columns)
+            grouped.setdefault(asked, {}).setdefault(completion, prompt.columns)
     return [
         Comparison(prompt, first, second, {k: v for k, v in ours.items() if k in theirs and theirs[k] == v})
-        for prompt, completions in grouped.items()
+        for (prompt, _), completions in grouped.items()
         for (first, ours), (second, theirs) in list(combinations(completions.items(), 2))[:most]
     ]

@@ -12,7 +12,7 @@ RUN = (
 
 WORLD = (
     "init", "corpus.jsonl", "demonstrations.jsonl", "prompts.jsonl", "train.jsonl", "heldout.jsonl", "heldout-?.jsonl",
-    "critiques.jsonl", "constitution.yaml", "tasks",
+    "critiques.jsonl", "constitution.yaml", "tasks", "comparisons.jsonl", "comparisons-unseen.jsonl",
 )  # fmt: skip
 """What a small world leaves."""
 
@@ -91,6 +91,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "reward": _method("RewardModel", "fit a reward model to preferences or rankings"),
     "preference": _method("PreferenceModel", "fit a two-argument preference model, which may be cyclic"),
+    "personal": _method("PersonalReward", "fit a reward model that reads a user's earlier comparisons"),
     "dpo": _method("DPO", "optimize a policy on preferences directly"),
     "ipo": _method("IPO", "optimize a policy on preferences directly, with a bounded margin"),
     "kto": _method("KTO", "optimize a policy on completions labeled good or bad"),
@@ -129,6 +130,7 @@ COMMANDS: dict[str, Command] = {
     "score": Command("accord.cli.score:score", "the log-probability a model gives to completions", file="scores.jsonl"),
     "evaluate models": _question("models", "win rates, scores and KL of models on held-out prompts", "wins.jsonl"),
     "evaluate comparisons": _question("comparisons", "how well a reward model agrees with held-out judgments"),
+    "evaluate personal": _question("personal", "how well reward models know users by a few of their choices"),
     "evaluate agreement": _question("agreement", "how far annotators agree, and the ceiling this sets for a model"),
     "evaluate judge": _question("judge", "how far a judge agrees with people, and its biases of position and length"),
     "evaluate frontier": _question("frontier", "reward against divergence, over methods and prices"),

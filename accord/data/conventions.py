@@ -128,8 +128,9 @@ def _preference(columns: Columns) -> Preference | Ranking:
         prompt, chosen, rejected = _implicit(columns)
     else:
         prompt, (chosen, rejected) = _branches(columns, "chosen", "rejected")
+    user = user_of(columns)
     if columns.get("tied"):
-        return Ranking(prompt, (chosen, rejected), (0, 0))
+        return Ranking(prompt, (chosen, rejected), (0, 0), user)
     if chosen == rejected:
         raise InputError("'chosen' and 'rejected' are equal, so the row prefers nothing")
     margin, probability = _number(columns, "margin", 0.0), _number(columns, "chosen_probability", 1.0)
@@ -137,7 +138,12 @@ def _preference(columns: Columns) -> Preference | Ranking:
         raise InputError(f"'chosen_probability' must lie between 0 and 1, not {probability!r}")
     if probability < 0.5:  # the same said of the other, so that what is called chosen is never the less likely one
         chosen, rejected, probability = rejected, chosen, 1 - probability
-    return Preference(prompt, chosen, rejected, margin, probability)
+    return Preference(prompt, chosen, rejected, margin, probability, user)
+
+
+def user_of(columns: Columns) -> str:
+    """Whose preference a row is: its `user`, or who judged, its `annotator`; "" where it says neither."""
+    return str(next((columns[name] for name in ("user", "annotator") if columns.get(name) is not None), ""))
 
 
 def _number(columns: Columns, name: str, default: float) -> float:
@@ -181,7 +187,7 @@ def _ranking(columns: Columns) -> Ranking:
     for name, completion, rank in zip(named, completions, ranks, strict=True):
         if ranked.setdefault(completion, rank) != rank:
             raise InputError(f"'{name}' equals another completion that has a different rank")
-    return Ranking(prompt, completions, tuple(ranks))
+    return Ranking(prompt, completions, tuple(ranks), user_of(columns))
 
 
 def _messages(columns: Columns) -> Demonstration | Prompt:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from accord.data.chat import (
     Piece,
@@ -138,17 +138,18 @@ def _trees(
             continue
         for head, begin, branches, ranks in planned:
             texts += [head, *(piece.text for said in branches if not isinstance(said, Branch) for piece in said)]
-            said_of_pair = (row.margin, row.probability) if isinstance(row, Preference) else ()
-            plans.append((index, begin, branches, ranks, said_of_pair))
+            more: dict[str, Any] = {"user": row.user} if isinstance(row, Preference | Ranking) else {}
+            more |= {"margin": row.margin, "probability": row.probability} if isinstance(row, Preference) else {}
+            plans.append((index, begin, branches, ranks, more))
     tokens = iter(tokenize(tokenizer, texts))
     trees = []
-    for index, begin, branches, ranks, said_of_pair in plans:
+    for index, begin, branches, ranks, more in plans:
         prompt_tokens = begin + tuple(next(tokens))
         joined = tuple(
             said if isinstance(said, Branch) else join(tokenizer, said, [next(tokens) for _ in said])
             for said in branches
         )
-        trees.append(Tree(prompt_tokens, joined, ranks, index, *said_of_pair))
+        trees.append(Tree(prompt_tokens, joined, ranks, index, **more))
     return trees
 
 

@@ -36,7 +36,8 @@ class Judgment:
 
     Where the row says how likely its preference is, `label` is the probability that the first is better. `row` is the
     row of the data it comes from, counted from 0: a row may hold several. `source` is what that row says of where it
-    comes from, `annotator` who judged, `group` of whom that is one; they are empty where the row does not say. `weight`
+    comes from, `annotator` who judged (the row's `annotator`, or whose preference it is, its `user`), `group` of whom
+    that is one; they are empty where the row does not say. `weight`
     is the row's `sampling_weight`, what makes up for having drawn it sooner or later than others. `columns` are the
     row's, for judges that are shown them.
     """
@@ -68,8 +69,9 @@ def load_judgments(
     - `prompt`, `label`: "prompt" and "label" unless named. Of several columns, separated by commas, the prompt is their
       texts in that order, an empty line between them; a list of texts is one paragraph. Of several, labels are those of
       as many annotators, called as their columns are; who left a row out has no judgment of it.
-    - `source`, `annotator`: "source" and "annotator" unless named, in rows of either sort, where there are such.
-    - `group`: of annotators; read where it is named alone.
+    - `source`, `annotator`: "source" and "annotator", or else "user", unless named, in rows of either sort, where there
+      are such.
+    - `group`: of annotators; read where it is named, and as "group" where rows have a "user".
 
     Raises InputError as `load_data` does, and where a role is not known, a column is not there, a label says none of
     these, or the labels are 0 and 1, so that 0 may mean a tie or the second answer.
@@ -112,10 +114,10 @@ def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int
                 f"{called(data)} holds no comparisons: rows need chosen and rejected, or completions and ranks, or "
                 "columns named by --columns.first, --columns.second and --columns.label"
             )
-        who = {role: _said(columns, {}, role) for role in ("source", "annotator", *{"group"} & names.keys())}
+        who = _who(columns, dict.fromkeys({"group"} & names.keys(), "group"))
         weight = weight_of(columns)
         judgments += [
-            Judgment(row.prompt, a, b, label, number, **who, weight=weight, columns=columns) for a, b, label in pairs
+            Judgment(row.prompt, a, b, label, number, *who, weight=weight, columns=columns) for a, b, label in pairs
         ]
     return judgments
 
@@ -142,8 +144,7 @@ def _named(
     else:
         prompt = "\n\n".join(paragraphs(cells[name], name) for name in asked)
     prompt, texts = align(prompt, *(read_completion(cells[name], name) for name in answers))
-    source, annotator = (_said(columns, names, role) for role in ("source", "annotator"))
-    group = _said(columns, names, "group") if "group" in names else ""
+    source, annotator, group = _who(columns, names)
     pairs, weight = list(combinations(texts, 2)), weight_of(columns)
     judgments = []
     for column in judged:
@@ -180,6 +181,14 @@ def _said(columns: Mapping[str, Any], names: Mapping[str, str], role: str) -> st
     """What a row says in a column that it may lack, unless that was named."""
     value = value_at(columns, names[role]) if role in names else columns.get(role)
     return "" if value is None else str(value)
+
+
+def _who(columns: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str, str, str]:
+    """A row's source, annotator and group."""
+    by_user = "annotator" not in names and columns.get("annotator") is None
+    annotator = _said(columns, names, "user" if by_user else "annotator")
+    group = _said(columns, names, "group") if "group" in names or columns.get("user") is not None else ""
+    return _said(columns, names, "source"), annotator, group
 
 
 def weight_of(columns: Mapping[str, Any]) -> float:

@@ -16,6 +16,7 @@ from . import load as load
 from . import memory as memory
 from . import models as models
 from . import offload as offload
+from . import personal as personal
 from . import plan as plan
 from . import precision as precision
 from . import quantize as quantize

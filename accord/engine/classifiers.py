@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from accord.engine.adapters import adapted, twin
-from accord.engine.forward import outputs
+from accord.engine.forward import hidden_states, outputs
 from accord.engine.models import Model, prepare_network, quiet
 from accord.engine.quantize import few_bits
 from accord.engine.trees import Trees
@@ -24,6 +24,12 @@ class Classifier(Model):
         """The L labels of every branch, (C, L)."""
         with self.autocast():
             return outputs(self.network, trees, self._read(trees))
+
+    def states(self, trees: Trees) -> Tensor:
+        """The hidden state at which the labels of every branch are read, (C, d), in the precision of the head."""
+        with self.autocast():
+            hidden = hidden_states(self.network, trees).index_select(0, self._read(trees))
+        return hidden.to(self.network.score.weight.dtype)  # type: ignore[arg-type, union-attr]
 
     def _read(self, trees: Trees) -> Tensor:
         """Where the labels are read, (C,): at a branch's last token, or, as transformers does, the last that is not

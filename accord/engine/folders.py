@@ -20,8 +20,8 @@ from accord.parsing import parse_json
 
 MANY_LAYERS = 1000
 """No published model has as many."""
-HEADS = ("lm_head.", "score.", "v_head.", "classifier.")
-"""Other heads of the same trunk, which a folder may hold and nothing reads."""
+HEADS = ("lm_head.", "score.", "v_head.", "classifier.", "reader.")
+"""Other heads of the same trunk, which a folder may hold and nothing reads, or `accord.engine.personal` does."""
 
 
 class WritesNoText(InputError):

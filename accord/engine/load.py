@@ -31,6 +31,7 @@ from accord.engine.folders import (
 )
 from accord.engine.memory import hold_for, holds_few_bits
 from accord.engine.models import AnyModel, Model, Policy, prepare_network, quiet
+from accord.engine.personal import PersonalScorer, read_reader
 from accord.engine.precision import compute_dtype, device_called
 from accord.engine.quantize import keep_order, quantize
 from accord.errors import InputError
@@ -81,6 +82,14 @@ def load_reward_model(
     return model
 
 
+def load_personal_model(name: str, *, device: str | None = None, dtype: str = "float32") -> PersonalScorer:
+    """A reward model that reads a user's choices; InputError where there is no such model, or it reads none."""
+    model = load_classifier(name, device=device, dtype=dtype)
+    if not isinstance(model, PersonalScorer):
+        raise InputError(f"{name} reads no choices of a user; train a model that does with `accord personal`.")
+    return model
+
+
 def load_preference_model(
     name: str, *, device: str | None = None, dtype: str = "float32", trust_remote_code: bool = False
 ) -> PreferenceNetwork:
@@ -107,7 +116,8 @@ def load_classifier(
     if not reads_last_token(network) and len(labels) == 1:
         return Encoder(network, tokenizer, name, precision)
     if len(labels) == 1:
-        return Scorer(network, tokenizer, name, precision)
+        kind = PersonalScorer if hasattr(network, "reader") else Scorer
+        return kind(network, tokenizer, name, precision)
     if labels == sorted(preference_labels(len(labels) // 2)):
         return PreferenceNetwork(network, tokenizer, name, precision)
     raise no_classifier(name, network.config)
@@ -166,7 +176,10 @@ def read_network(
         quantize(network, trained.quantize, target)
         hold_for(network, trained, target)
     is_encoder = kind is transformers.AutoModelForSequenceClassification and not reads_last_token(network)
-    return network if is_encoder else prepare_network(network, name), tokenizer
+    if not is_encoder:
+        prepare_network(network, name)
+        read_reader(network, name)
+    return network, tokenizer
 
 
 def _rounds_what_it_computes(network: nn.Module) -> bool:

@@ -47,8 +47,8 @@ class Tree:
     """A prompt's tokens and its branches.
 
     `ranks` orders the branches where people did (0 is best, equal ranks tie); `row` is the row of the data the tree
-    came from, counted from 0, so that messages can name it; `margin` is by how much the better of two should lead, and
-    `probability` how likely it is the better one.
+    came from, counted from 0, so that messages can name it; `margin` is by how much the better of two should lead,
+    `probability` how likely it is the better one, and `user` whose order it is.
     """
 
     prompt: tuple[int, ...]
@@ -57,6 +57,7 @@ class Tree:
     row: int = -1
     margin: float = 0.0
     probability: float = 1.0
+    user: str = ""
 
     @property
     def size(self) -> int:
@@ -200,20 +201,28 @@ def spans_of(trees: Sequence[Tree]) -> list[Span]:
 def pack(trees: Sequence[Tree], budget: int, device: torch.device | str = "cpu") -> list[Trees]:
     """Share the trees among as few batches of at most `budget` tokens as will do, evenly.
 
-    The longest tree goes first, always to the emptiest batch, so batches are of nearly equal size and memory peaks low.
-    A tree longer than the budget has a batch to itself. Within a batch the trees keep their order. No result depends on
-    how trees are packed (up to rounding), only speed and memory do.
+    Within a batch the trees keep their order. No result depends on how trees are packed (up to rounding), only speed
+    and memory do.
+    """
+    return [Trees.of([trees[i] for i in held], device) for held in shared([tree.size for tree in trees], budget)]
+
+
+def shared(sizes: Sequence[int], budget: int) -> list[list[int]]:
+    """Which of what has these sizes goes together: as few shares of at most `budget` as will do, evenly, each in order.
+
+    The largest goes first, always to the emptiest share, so shares are of nearly equal size and memory peaks low. What
+    is larger than the budget has a share to itself.
     """
     if budget < 1:
         raise ValueError(f"a batch needs room for at least one token, not {budget}")
-    order = sorted(range(len(trees)), key=lambda i: (-trees[i].size, i))
-    for needed in count(max(1, -(-sum(t.size for t in trees) // budget))):
+    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
+    for needed in count(max(1, -(-sum(sizes) // budget))):
         bins: list[list[int]] = [[] for _ in range(needed)]
-        sizes = [0] * needed
+        totals = [0] * needed
         for i in order:
-            k = sizes.index(min(sizes))
+            k = totals.index(min(totals))
             bins[k].append(i)
-            sizes[k] += trees[i].size
-        if all(size <= budget or len(held) == 1 for held, size in zip(bins, sizes, strict=True)):
+            totals[k] += sizes[i]
+        if all(total <= budget or len(held) == 1 for held, total in zip(bins, totals, strict=True)):
             break
-    return [Trees.of([trees[i] for i in sorted(held)], device) for held in bins if held]
+    return [sorted(held) for held in bins if held]

@@ -6,4 +6,5 @@ from .judge import evaluate_judge as evaluate_judge
 from .models import evaluate_models as evaluate_models
 from .overoptimization import evaluate_overoptimization as evaluate_overoptimization
 from .passes import evaluate_passes as evaluate_passes
+from .personal import evaluate_personal as evaluate_personal
 from .tasks import evaluate_tasks as evaluate_tasks

@@ -29,6 +29,7 @@ from accord.evaluate.kappas import (
 )
 from accord.evaluate.options import RowOptions, takes
 from accord.evaluate.statistics import FEW, Floats, mean
+from accord.evaluate.users import groups_of
 from accord.outputs import require_folder
 from accord.records import Comparison, Text
 from accord.results.agreement import AgreementResult, AnnotatorPair
@@ -118,13 +119,7 @@ def rate_items(judgments: Sequence[Judgment]) -> Ratings:
 
     A probability counts as what it is nearer to, or a tie. InputError where an annotator is of two groups.
     """
-    groups: dict[str, str] = {}
-    for j in judgments:
-        if groups.setdefault(j.annotator, j.group) != j.group:
-            raise InputError(
-                f"row {j.row + 1}: the annotator {j.annotator} is in the group {j.group!r}, and was in "
-                f"{groups[j.annotator]!r} before; give everybody one group."
-            )
+    groups = groups_of(judgments)
     column = {name: i for i, name in enumerate(groups)}
     items: dict[tuple[Text, frozenset[Text]], tuple[int, Comparison]] = {}
     labels: dict[tuple[int, int], int] = {}

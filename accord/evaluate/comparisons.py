@@ -25,6 +25,7 @@ from accord.evaluate.leads import ChatLeads, Leads, OnTrial, implicit, judging
 from accord.evaluate.options import TrialOptions, takes
 from accord.evaluate.probes import probe, probe_position
 from accord.evaluate.statistics import FEW, Floats, bootstrap_mean, mean
+from accord.evaluate.users import by_user
 from accord.outputs import require_folder
 from accord.records import Comparison, Text, Verdict
 from accord.results.base import FILE
@@ -146,6 +147,7 @@ def try_on(judgments: Sequence[Judgment], on_trial: OnTrial, *, probes: int = 0,
         by_margin=by_margin(trial),
         by_length=by_length(trial),
         by_source=by_source(trial),
+        users=by_user(trial),
         length_correlation=length_correlation(trial),
         calibration=calibration(trial, chance) if chance is not None else None,
         ranking=ranking_agreement(trial),

@@ -26,6 +26,8 @@ VERIFIERS = ("exact", "number", "regex", "math", "reasoning-gym", "constraints")
 """What verifiers are called."""
 WORLDS = {"cafe": "accord.worlds.cafe:gold"}
 """Small worlds with known truth, and where each has its gold reward: a function of a prompt and a completion."""
+TASTES = "accord.worlds.cafe.tastes"
+"""Where a small world knows its users: what their choices differ in, and what can be known of them by those."""
 AI = "ai:"
 """What the name of a language model that judges begins with."""
 

@@ -18,6 +18,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import expit
 
+from accord.data.conventions import user_of
 from accord.data.judgments import compared
 from accord.errors import InputError
 from accord.feedback.judge import invalid_gap, outcome, score_gaps
@@ -141,7 +142,9 @@ def to_pairs(ranking: Ranking) -> list[Preference]:
     K completions without ties give K(K-1)/2 pairs, in the order of the completions.
     """
     return [
-        Preference(ranking.prompt, *((a, b) if label else (b, a))) for a, b, label in compared(ranking) if label != 0.5
+        Preference(ranking.prompt, *((a, b) if label else (b, a)), user=ranking.user)
+        for a, b, label in compared(ranking)
+        if label != 0.5
     ]
 
 
@@ -159,6 +162,7 @@ def labeled(
             c.prompt,
             *((c.first, c.second) if won else (c.second, c.first)),
             probability=max(p, 1 - p) if soft else 1.0,
+            user=user_of(c.columns),
         )
         for c, won, p in zip(comparisons, outcomes, (v.first_wins for v in verdicts), strict=True)
         if p is not None and (soft or won != 0.5)
@@ -189,7 +193,8 @@ def to_ranking(
     differs = any(outcome(rank[second] - rank[first]) != won for first, second, won in known)
     if None in outcomes or (differs and transitive):
         return None
-    return Ranking(comparisons[0].prompt, completions, tuple(rank[completion] for completion in completions))
+    ranks = tuple(rank[completion] for completion in completions)
+    return Ranking(comparisons[0].prompt, completions, ranks, user_of(comparisons[0].columns))
 
 
 def _completions(comparisons: Sequence[Comparison]) -> tuple[Text, ...]:

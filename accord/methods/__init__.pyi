@@ -6,6 +6,7 @@ from .ipo_md import IPOMD as IPOMD
 from .kto import KTO as KTO
 from .nash_md import NashMD as NashMD
 from .online_dpo import OnlineDPO as OnlineDPO
+from .personal import PersonalReward as PersonalReward
 from .ppo import PPO as PPO
 from .preference import PreferenceModel as PreferenceModel
 from .pretrain import Pretrain as Pretrain

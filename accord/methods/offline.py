@@ -13,7 +13,7 @@ from accord import data, engine, objectives
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, LeftOut, row_called
 from accord.records import Prompt, Row
-from accord.train.held_out import RunData, Tally
+from accord.train.held_out import PROMPTS, RunData, Tally, Unit
 from accord.train.loop import Learner, OnStep, Result, StepResult, train
 from accord.train.options import HeldOutOptions, PolicyOptions, RowsOptions, RunOptions, named
 from accord.train.run import Run
@@ -63,6 +63,8 @@ class OfflineMethod(Method, TrainingConfig, ABC):
     per: ClassVar[Per]
     options: ClassVar[type[HeldOutOptions]] = RowsOptions
     """What `fit` takes besides; methods whose model does not write cannot be watched."""
+    unit: ClassVar[Unit] = PROMPTS
+    """What is held out whole."""
 
     @abstractmethod
     def objective(self, model: Any) -> Callable[..., tuple[Tensor, Measures]]:
@@ -99,6 +101,10 @@ class OfflineMethod(Method, TrainingConfig, ABC):
     def begun(self, run: Run, rows: RunData[Row], trees: Sequence[Tree]) -> None:
         """Called once it is known what of which rows is trained on; there may be more to say of that."""
 
+    def learner(self, model: Model, trees: Sequence[Tree]) -> OfflineLearner:
+        """The method at work on a run that will see these trees and no others."""
+        return OfflineLearner(self, model, trees)
+
     def visited(self, trees: Sequence[Tree]) -> list[Tree]:
         """Those trees that a run comes to, in the order in which it does first."""
         order = data.Order(len(trees), self.batch_size, self.seed)
@@ -127,13 +133,13 @@ class OfflineMethod(Method, TrainingConfig, ABC):
             left_out.require_few(given.max_bad)
             return rows, left_out
 
-        rows = RunData(given, data, self.seed, read)
+        rows = RunData(given, data, self.seed, read, self.unit)
         trained = engine.memory.ready(self.start(as_policy(model, self)), self)
 
         def learner(run: Run) -> Learner:
             trees, held_out = rows.divide(run, partial(self.encode, trained))
             self.begun(run, rows, trees)
-            made = OfflineLearner(self, trained, [*self.visited(trees), *held_out])
+            made = self.learner(trained, [*self.visited(trees), *held_out])
             if held_out:
                 return made.learn_from(trees, rows.hold_out(run, made, trained, held_out))
             return made.learn_from(trees, make_watch(run, given, self, trained, trained=(t.prompt for t in trees)))

@@ -25,6 +25,7 @@ class TrialSection:
         """The accuracy on parts of the comparisons, by what parts them."""
         one = self.result
         every = {"By margin": one.by_margin, "By difference in length": one.by_length, "By source": one.by_source}
+        every |= {title.capitalize(): parts for title, parts in one.by_user}
         return [(title, parts) for title, parts in every.items() if parts]
 
     @property

@@ -25,6 +25,7 @@ from accord.results.models import ModelsResult
 from accord.results.overoptimization import OveroptimizationResult
 from accord.results.passes import PassesResult
 from accord.results.people import PeopleResult
+from accord.results.personal import PersonalResult
 from accord.results.sweep import SweepResult
 from accord.results.synthesis import SynthesisResult
 from accord.results.tasks import TasksResult
@@ -39,6 +40,7 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "tasks": TasksResult,
     "passes": PassesResult,
     "failures": FailuresResult,
+    "personal": PersonalResult,
     "people": PeopleResult,
     "synthesis": SynthesisResult,
     "learning_curve": LearningCurveResult,

@@ -23,6 +23,19 @@ class Part(Record):
     """The share of them with which the model agrees."""
 
 
+class Users(Record):
+    """The accuracy user by user, each with one voice however many judgments they gave."""
+
+    users: int
+    """How many have judgments that are no ties."""
+    mean: Interval
+    """The mean over users of each one's accuracy; its interval is over users."""
+    worst: Part
+    """The user of the lowest accuracy, and its Wilson interval; the lowest of many is low by chance too."""
+    groups: list[Part] = []
+    """The mean over the users of each group, the lowest first, where users are of several."""
+
+
 class Bin(Record):
     """Pairs of similar confidence."""
 
@@ -133,6 +146,8 @@ class ComparisonsResult(Evaluation):
     """The accuracy by which completion is the longer one."""
     by_source: list[Part] = []
     """The accuracy by where judgments come from, the most frequent first."""
+    users: Users | None = None
+    """The accuracy user by user; None where rows do not name two."""
     length_correlation: MaybeInterval = None
     """Spearman's correlation of the lead with the difference in length; None where either never varies."""
     calibration: Calibration | None = None
@@ -144,6 +159,7 @@ class ComparisonsResult(Evaluation):
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
         parts = [Part(label="all", accuracy=self.accuracy), *self.by_margin, *self.by_length, *self.by_source]
+        parts += [part for _, some in self.by_user for part in some]
         return [part.model_dump(mode="json") for part in parts]
 
     def tables(self) -> Iterator[Table]:
@@ -161,10 +177,21 @@ class ComparisonsResult(Evaluation):
         grid = Table(self.name, "", "accuracy", "pairs")
         ceiling = f" of {self.ceiling:g}" if self.ceiling is not None else ""
         grid.add_row("all", "", f"{self.accuracy}{ceiling}", str(self.accuracy.n))
-        for title, parts in (("by lead", self.by_margin), ("by length", self.by_length), ("by source", self.by_source)):
+        titled = (("by lead", self.by_margin), ("by length", self.by_length), ("by source", self.by_source))
+        for title, parts in (*titled, *self.by_user):
             for i, part in enumerate(parts):
                 grid.add_row("" if i else title, part.label, f"{part.accuracy}", str(part.accuracy.n))
         return grid
+
+    @property
+    def by_user(self) -> list[tuple[str, list[Part]]]:
+        """What is known of users, a title and its parts each."""
+        if self.users is None:
+            return []
+        over = Part(label=f"the mean of {self.users.users}", accuracy=self.users.mean)
+        worst = Part(label=f"the worst, {self.users.worst.label}", accuracy=self.users.worst.accuracy)
+        parts = [("by user", [over, worst])]
+        return [*parts, ("by group of users", self.users.groups)] if self.users.groups else parts
 
     def _further_table(self) -> Table:
         calibration = self.calibration or Calibration()

@@ -18,6 +18,7 @@ far another draw of rows might be from this one; two measurements of one run are
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -166,6 +167,7 @@ class RunData(Generic[AnyRow]):
         source: the data of the run; its options say which of it, and where rows held out are.
         seed: draws the prompts where a share of them is held out.
         read: gives the rows of a source and a split, and what is left out of them.
+        unit: what is held out whole, and what intervals are over.
 
     Raises InputError where rows cannot be read, or a share leaves no prompt to hold out or to train on.
     """
@@ -176,8 +178,9 @@ class RunData(Generic[AnyRow]):
         source: Source,
         seed: int,
         read: Callable[[Source, str], tuple[Sequence[AnyRow], LeftOut]],
+        unit: Unit | None = None,
     ) -> None:
-        self.options, self.name = options, ""
+        self.options, self.name, self.unit = options, "", unit or PROMPTS
         self.rows, self.left_out = read(source, options.split)
         self.held: Sequence[AnyRow] = ()
         self.drawn: frozenset[int] = frozenset()
@@ -188,7 +191,7 @@ class RunData(Generic[AnyRow]):
         self.name = "eval_data" if named == IN_MEMORY else named
         if options.eval_share is not None:
             self.name = "the rows held out"
-            self.held, self.drawn = self.rows, drawn(self.rows, options.eval_share, seed)
+            self.held, self.drawn = self.rows, drawn(self.rows, options.eval_share, seed, self.unit)
             return
         split = options.eval_split or "train"
         self.name += "" if split == "train" else f", {split}"
@@ -218,7 +221,8 @@ class RunData(Generic[AnyRow]):
         items = [item for item in items if item.row not in self.drawn]
         if not (held and items):
             raise InputError("eval_split: the rows held out, or all others, cannot be used; take another share.")
-        run.print(f"{len(self.drawn)} of {len(self.rows)} rows are held out, those of {self._prompts(held)} prompts.")
+        units = len({self.unit.of(self.held[item.row]) for item in held})
+        run.print(f"{len(self.drawn)} of {len(self.rows)} rows are held out, those of {units} {self.unit.called}.")
         return items, held
 
     def hold_out(self, run: Run, learner: Learner, model: Model, items: Sequence[Any]) -> HeldOut:
@@ -226,31 +230,29 @@ class RunData(Generic[AnyRow]):
         from accord.results.base import numbered
 
         assert isinstance(self.options, HeldOutOptions)
-        subjects = [subject(row) for row in self.held]
-        both = set() if self.drawn else {*subjects}.intersection(map(subject, self.rows))
+        subjects = [self.unit.of(row) for row in self.held]
+        both = set() if self.drawn else {*subjects}.intersection(map(self.unit.of, self.rows))
         if both:
             run.print(
-                f"{len(both)} of the {len({*subjects})} prompts of {self.name} are trained on too: there the loss is "
-                "not held out."
+                f"{len(both)} of the {len({*subjects})} {self.unit.called} of {self.name} are trained on too: there "
+                "the loss is not held out."
             )
         measure = partial(learner.measure, items, numbered(subjects).tolist())
         return HeldOut(model, run, self.options, self.name, measure, learner.held_out_loss)
 
-    def _prompts(self, items: Sequence[Any]) -> int:
-        return len({subject(self.held[item.row]) for item in items})
 
-
-def drawn(rows: Sequence[Row], share: float, seed: int) -> frozenset[int]:
+def drawn(rows: Sequence[Row], share: float, seed: int, unit: Unit | None = None) -> frozenset[int]:
     """The numbers of the rows of a share of all prompts, drawn by the seed; InputError where that is none, or all."""
     from accord.results.base import numbered
 
-    prompt = numbered([subject(row) for row in rows])
+    unit = unit or PROMPTS
+    prompt = numbered([unit.of(row) for row in rows])
     prompts = int(prompt.max()) + 1
     count = round(share * prompts)
     if not 0 < count < prompts:
         raise InputError(
-            f"eval_split {share:g} of {prompts} different prompts holds out {count or 'none'}; take another share, or "
-            "give rows by eval_data."
+            f"eval_split {share:g} of {prompts} different {unit.called} holds out {count or 'none'}; take another "
+            "share, or give rows by eval_data."
         )
     chosen = np.random.default_rng(seed).permutation(prompts)[:count]
     return frozenset(np.flatnonzero(np.isin(prompt, chosen)).tolist())
@@ -259,3 +261,15 @@ def drawn(rows: Sequence[Row], share: float, seed: int) -> frozenset[int]:
 def subject(row: Row) -> Hashable:
     """What rows share that are no two draws: the prompt, or where there is none the row."""
     return row.prompt or (row if not isinstance(row, Prompt) else "")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What rows share that are no two draws, so that it is held out whole: what it is of a row, and its plural."""
+
+    called: str
+    of: Callable[[Row], Hashable]
+
+
+PROMPTS = Unit("prompts", subject)
+USERS = Unit("users", lambda row: getattr(row, "user", ""))

@@ -12,7 +12,7 @@ from accord.data import load_data
 from accord.data.judgments import load_judgments
 from accord.data.load import open_rows, read_rows
 from accord.errors import InputError, LeftOut
-from accord.records import Demonstration, Preference, Ranking
+from accord.records import Demonstration, Message, Preference, Ranking
 
 ANN, BOB = "c4a7b6ce-63a4-4c05-9ad1-3d2d2a4f1a00", "0b8ba1a2-2f3f-4f1c-bb5f-9a3b7c1f3e11"
 FIELDS = {"prompt": "Why?", "response_1": "a", "response_2": "b"}
@@ -173,3 +173,36 @@ def test_what_cannot_be_read_is_told(rows: list[Any], message: str) -> None:
 def test_a_question_of_another_name_is_named() -> None:
     rows = [record({"which": ["response_1"]})]
     assert load_data(rows, columns={"preference": "which"}) == [Preference("Why?", "a", "b")]
+
+
+def test_a_conversation_of_prism_is_a_ranking_for_every_turn() -> None:
+    """Four models open, two answers of the one that was liked best follow; its user is whose the rankings are."""
+    answers = (("a", 70, False), ("b", 93, True), ("c", 93, False), ("d", 1, False))
+    history = [
+        {"turn": 0, "role": "user", "content": "hello"},
+        *(
+            {"turn": 0, "role": "model", "content": c, "score": s, "if_chosen": chosen, "within_turn_id": i}
+            for i, (c, s, chosen) in enumerate(answers)
+        ),
+        {"turn": 1, "role": "user", "content": "more"},
+        {"turn": 1, "role": "model", "content": "e", "score": 40, "if_chosen": True, "within_turn_id": 0},
+        {"turn": 1, "role": "model", "content": "f", "score": 30, "if_chosen": False, "within_turn_id": 1},
+        {"turn": 2, "role": "user", "content": "bye"},
+        {"turn": 2, "role": "model", "content": "g", "score": 50, "if_chosen": True, "within_turn_id": 0},
+    ]
+    row = {
+        "conversation_id": "c0",
+        "user_id": "user7",
+        "conversation_type": "unguided",
+        "conversation_history": history,
+    }
+    first, second = load_data([row])
+    assert isinstance(first, Ranking) and isinstance(second, Ranking)
+    assert (first.prompt, first.ranks, first.user) == ((Message("user", "hello"),), (1, 0, 0, 2), "user7")
+    said = [(Message("assistant", c),) for c, *_ in answers]
+    assert list(first.completions) == said
+    assert second.prompt == (Message("user", "hello"), Message("assistant", "b"), Message("user", "more"))
+    assert (second.ranks, second.user) == ((0, 1), "user7")
+    judged = load_judgments([row])
+    assert [(j.annotator, j.row) for j in judged] == [("user7", 0)] * 6 + [("user7", 1)]
+    assert [j.label for j in judged] == [0.0, 0.0, 1.0, 0.5, 1.0, 1.0, 1.0]

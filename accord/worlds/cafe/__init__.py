@@ -7,8 +7,10 @@ can be measured instead of guessed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -16,27 +18,52 @@ from accord.outputs import save_text
 from accord.worlds import task_files, write_tasks, write_world
 from accord.worlds.cafe.grammar import gold
 from accord.worlds.cafe.tasks import TASKS, TRAIN_ROWS, rows
+from accord.worlds.cafe.tastes import Population, comparisons
 from accord.worlds.cafe.texts import WIDTH, corpus, demonstrations, heldout, new_model, prompts, tokenizer
 from accord.worlds.cafe.virtues import constitution, critiques
 
 __all__ = [
-    "WIDTH", "constitution", "corpus", "critiques", "demonstrations", "gold", "heldout", "new_model", "prompts",
-    "tokenizer", "write",
+    "WIDTH",
+    "Guests",
+    "constitution",
+    "corpus",
+    "critiques",
+    "demonstrations",
+    "gold",
+    "heldout",
+    "new_model",
+    "prompts",
+    "tokenizer",
+    "write",
 ]  # fmt: skip
 
 CONSTITUTION = "constitution.yaml"
 
 
-def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
+@dataclass(frozen=True, slots=True)
+class Guests:
+    """Users with tastes of their own: of which population, how many to train on, and how many choices of each."""
+
+    tastes: Population
+    users: int = 800
+    choices: int = 24
+
+
+def write(folder: str | Path, seed: int = 0, width: int = WIDTH, guests: Guests | None = None) -> None:
     """Write the world as files, so that a pipeline needs nothing but files.
 
     `corpus.jsonl`, `demonstrations.jsonl`, `prompts.jsonl` (to train on), `heldout.jsonl` (to evaluate on),
     `critiques.jsonl` (how people criticize, revise and judge by `constitution.yaml`), `tasks/` (in clusters), and
-    `init/`, an untrained model with its tokenizer as a Hugging Face folder.
+    `init/`, an untrained model with its tokenizer as a Hugging Face folder. With guests `comparisons.jsonl` has their
+    choices and `comparisons-unseen.jsonl` those of a quarter as many others.
     """
     talk = {"corpus": corpus(seed, 12_000), "demonstrations": demonstrations(seed, 1_000)}
     talk["critiques"] = critiques(seed, 12_000)
-    asked = {"prompts": prompts(seed, 2_000), "heldout": heldout(seed, 400)}
+    asked: dict[str, Any] = {"prompts": prompts(seed, 2_000), "heldout": heldout(seed, 400)}
+    if guests is not None:
+        each, unseen = guests.choices, -(-guests.users // 4)
+        asked["comparisons"] = comparisons(seed, guests.tastes, guests.users, each, unseen=False)
+        asked["comparisons-unseen"] = comparisons(seed, guests.tastes, unseen, each, unseen=True)
     more = [CONSTITUTION, *task_files(TASKS)]
     write_world(Path(folder), {**talk, **asked}, new_model(seed, width), tokenizer(), more)
     save_text(Path(folder) / CONSTITUTION, yaml.safe_dump(constitution(), sort_keys=False))

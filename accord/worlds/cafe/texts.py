@@ -29,19 +29,19 @@ HELD_OUT = [(text, topic) for text, topic in _QUESTIONS if in_held_out_fifth(tex
 
 def prompts(seed: int, n: int) -> list[Prompt]:
     """`n` different questions to train on, as chats; none is ever in `heldout`. ValueError if there are fewer."""
-    return [Prompt(_chat(text)) for text, _ in random.Random(f"prompts {seed}").sample(TRAINING, n)]
+    return [Prompt(chat(text)) for text, _ in random.Random(f"prompts {seed}").sample(TRAINING, n)]
 
 
 def heldout(seed: int, n: int) -> list[Prompt]:
     """`n` different questions to evaluate on, which no other text contains. ValueError if there are fewer."""
-    return [Prompt(_chat(text)) for text, _ in random.Random(f"held out {seed}").sample(HELD_OUT, n)]
+    return [Prompt(chat(text)) for text, _ in random.Random(f"held out {seed}").sample(HELD_OUT, n)]
 
 
 def demonstrations(seed: int, n: int) -> list[Demonstration]:
     """`n` answers to training questions: well-formed, on topic, 12 to 24 words, but of any mood."""
     rng = random.Random(f"demonstrations {seed}")
     asked = (rng.choice(TRAINING) for _ in range(n))
-    return [Demonstration(_chat(text), _reply(rng, topic, some_mood(rng))) for text, topic in asked]
+    return [Demonstration(chat(text), _reply(rng, topic, some_mood(rng))) for text, topic in asked]
 
 
 def corpus(seed: int, n: int) -> list[Demonstration]:
@@ -54,7 +54,8 @@ def corpus(seed: int, n: int) -> list[Demonstration]:
     return [Demonstration("", document(rng)) for document in rng.choices(*zip(*_DOCUMENTS.items(), strict=True), k=n)]
 
 
-def _chat(text: str) -> tuple[Message, ...]:
+def chat(text: str) -> tuple[Message, ...]:
+    """A chat of one question."""
     return (Message("user", text),)
 
 

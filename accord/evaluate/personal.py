@@ -1,0 +1,300 @@
+"""`accord evaluate personal`: how well a reward model knows a user, given k of the user's choices.
+
+Of every user the first choices, as many as the largest k, are what a model may be given, and all others are questions,
+the same ones for every k. A user has one voice, and intervals are over users: a user's questions are not independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from scipy.special import expit, log_expit
+
+from accord import data as rows_of
+from accord import engine, feedback
+from accord.engine.generate import evaluating
+from accord.errors import InputError
+from accord.evaluate.options import ChatOptions, takes
+from accord.evaluate.statistics import Floats, bootstrap_mean, mean_of
+from accord.evaluate.users import by_group, groups_of
+from accord.feedback.formula import TASTES
+from accord.outputs import require_folder
+from accord.records import Preference, Text
+from accord.results.base import FILE, called
+from accord.results.personal import GivenChoices, Knowing, PersonalResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from accord.data.judgments import Judgment
+    from accord.engine import Scorer
+
+Leads: TypeAlias = list[Floats]
+"""The lead of what a user chose over what was rejected, in every question of every user, each (Q,)."""
+
+
+@dataclass(frozen=True)
+class Users:
+    """What users chose, (chosen, rejected), user after user: as many are given as `most`, and the rest asked about."""
+
+    judgments: list[list[Judgment]]
+    groups: list[str]
+    most: int
+
+    @staticmethod
+    def of(judgments: Sequence[Judgment], most: int, data: str) -> Users:
+        """Those who gave the judgments that are no ties. InputError where rows name none, or one has too few."""
+        strict = [j for j in judgments if j.label != 0.5]
+        nameless = next((j for j in strict if not j.annotator), None)
+        if nameless is not None:
+            raise InputError(
+                f"{data}, row {nameless.row + 1} does not say whose preference it is: rows need a column user, or one "
+                "that --columns user=COLUMN names."
+            )
+        if not strict:
+            raise InputError(f"{data} prefers no completion to another, so there is nothing to know of its users.")
+        by_user: dict[str, list[Judgment]] = {}
+        for j in strict:
+            by_user.setdefault(j.annotator, []).append(j)
+        for name, every in by_user.items():
+            told = {j.row for j in every[:most]}  # what is of one ranking shares its answers, and is not asked about
+            by_user[name] = some = every[:most] + [j for j in every[most:] if j.row not in told]
+            if len(some) <= most:
+                raise InputError(
+                    f"{data}: the user {name} has {len(some)} choices, and to be given {most} and asked about one more "
+                    f"takes {most + 1}: lower --given, or leave the user out."
+                )
+        groups = groups_of(strict)
+        return Users(list(by_user.values()), [groups[name] for name in by_user], most)
+
+    def pairs(self, user: int) -> list[tuple[Text, Text]]:
+        """What a user chose and what was rejected for it."""
+        return [(j.first, j.second) if j.label > 0.5 else (j.second, j.first) for j in self.judgments[user]]
+
+    @property
+    def rows(self) -> list[Preference]:
+        """All choices as rows, user after user."""
+        return [
+            Preference(j.prompt, *pair)
+            for user, some in enumerate(self.judgments)
+            for j, pair in zip(some, self.pairs(user), strict=True)
+        ]
+
+
+@takes(ChatOptions)
+def evaluate_personal(
+    data: str,
+    out: str,
+    *,
+    reward: str | list[str],
+    given: list[int] | None = None,
+    tastes: Literal["opposite", "overlapping", "groups", "directions"] | None = None,
+    max_length: int = 512,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    **options: Any,
+) -> PersonalResult:
+    """Measure how often reward models choose as users do whom they are given k choices of.
+
+    A model of `accord personal` reads the choices. A plain reward model scores all users alike, and is measured a
+    second time with a head of each user's own, fitted on the choices: a logistic regression on the states that its own
+    head reads, which begins at that head.
+
+    Args:
+        data: a file or Hub name of preferences or rankings with a column user, of users that the models do not know.
+        out: the folder to write evaluation.json to.
+        reward: the folder of a model of `accord personal` or `accord reward`, or several.
+        given: the numbers k of choices; 0, 2, 4 and 8 unless given. What is asked about are the choices of each user
+            after so many as the largest.
+        tastes: of users of the café, the population they are of: adds the best that can be known of them (Bayes), and
+            what one would choose who knows each user's taste (the rows' `taste`).
+        max_length: tokens of prompt and completion; longer completions are cut.
+        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
+        options: the fields of `ChatOptions`.
+
+    Raises:
+        InputError: rows name no users, a user has too few choices, or what is named is no reward model.
+    """
+    names, ks = [reward] if isinstance(reward, str) else reward, sorted(set(given or (0, 2, 4, 8)))
+    require_folder(out, data, names, options, leaves=(FILE,))
+    if ks[0] < 0:
+        raise InputError(f"--given is numbers of choices, 0 or more, not {ks[0]}.")
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise InputError(f"the model {twice} is named twice; name each once.")
+    asked = ChatOptions(**options)
+    users = Users.of(asked.judgments(data), ks[-1], data)
+    models: list[Knowing] = []
+    for name in names:
+        model = engine.load.load_reward_model(name, dtype=dtype)
+        if isinstance(model, engine.encoders.Encoder):
+            raise InputError(f"{name} reads more than the last token, and is no model that a user's own head fits on.")
+        read = Read.of(asked.templated(model), users, max_length)
+        if isinstance(model, engine.personal.PersonalScorer):
+            models.append(measured(called(name), "reads choices", users, ks, read.given))
+        else:
+            models.append(measured(called(name), "pooled", users, [0], read.given))
+            models.append(measured(called(name), "own head", users, ks, OwnHeads(read, users).given))
+    if tastes is not None:
+        models += _yardsticks(tastes, users, ks)
+    questions = sum(len(some) - ks[-1] for some in users.judgments)
+    found = PersonalResult(data=data, users=len(users.groups), questions=questions, models=models)
+    return found.publish(out)
+
+
+def measured(
+    name: str,
+    how: Literal["pooled", "own head", "reads choices", "Bayes", "oracle"],
+    users: Users,
+    ks: Sequence[int],
+    leads: Callable[[int], Leads],
+) -> Knowing:
+    """What the leads, in log-odds, of every k come to: a lead of 0 is half right."""
+    every = []
+    for k in ks:
+        found = leads(k)
+        right = np.array([(0.5 + 0.5 * np.sign(lead)).mean() for lead in found])
+        loss = bootstrap_mean([-log_expit(lead).mean() for lead in found])
+        groups = by_group(right, users.groups)
+        every.append(GivenChoices(k=k, accuracy=mean_of(right.tolist()), log_loss=loss, groups=groups))
+    return Knowing(name=name, how=how, given=every)
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a reward model reads in users' choices: the state of every chosen and rejected answer, (n, 2, d) a user."""
+
+    model: Scorer
+    states: list[Tensor]
+    most: int
+
+    @staticmethod
+    def of(model: Scorer, users: Users, max_length: int) -> Read:
+        """Every answer is read once. InputError where one cannot be, within --max-length."""
+        import torch
+
+        encoded = rows_of.encoding.encode(
+            model.tokenizer, users.rows, max_length=max_length, context=model.context, whole=True
+        )
+        if encoded.left_out:
+            raise InputError(f"{'; '.join(encoded.left_out)}: raise --max-length, or leave these rows out.")
+        states: list[Tensor] = []
+        with torch.no_grad(), evaluating(model.network):
+            for start in range(0, len(encoded.trees), AT_ONCE):  # in the order of the rows
+                batch = engine.Trees.of(encoded.trees[start : start + AT_ONCE], model.device)
+                states.append(model.states(batch).unflatten(0, (-1, 2)))
+        sizes = [len(some) for some in users.judgments]
+        return Read(model, list(torch.cat(states).split(sizes)), users.most)
+
+    def given(self, k: int) -> Leads:
+        """The leads in the questions, given the first k choices, by a model that reads them; else without."""
+        import torch
+
+        found: Leads = []
+        with torch.no_grad(), evaluating(self.model.network):
+            for states in self.states:
+                asked = states[self.most :].flatten(0, 1)[None]
+                if isinstance(self.model, engine.personal.PersonalScorer):
+                    sees = torch.ones(1, asked.shape[1], k, dtype=torch.bool, device=asked.device)
+                    scores = self.model.score(asked, states[None, :k], sees)
+                else:
+                    scores = self.model.network.score(asked).squeeze(-1)  # type: ignore[operator, union-attr]
+                found.append((scores[0, 0::2] - scores[0, 1::2]).double().cpu().numpy())
+        return found
+
+
+AT_ONCE = 64
+"""Choices that are read in one pass."""
+
+
+GRID = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""The variances tried, of what a user's own head adds to the lead of a pair as far apart as pairs are on average."""
+
+
+@dataclass(frozen=True)
+class OwnHeads:
+    """Heads fitted to each user's choices: w = w0 + v with a normal prior on v, w0 the head that the model has.
+
+        maximize over v   sum over the choices of log sigmoid((w0 + v) . d_i) - |v|^2 / (2 s^2)
+
+    d_i is the state of the chosen answer less that of the rejected one. The s^2 of GRID is taken at which choices left
+    out one by one are the most likely, over all users and k = `most`; no question enters it.
+    """
+
+    read: Read
+    users: Users
+
+    @cached_property
+    def _parts(self) -> tuple[Leads, list[Floats]]:
+        """Of every user the leads by the model's own head in all choices, (n,), and their states' differences."""
+        score: Any = self.read.model.network.score
+        weight = score.weight.detach().double().cpu().numpy()[0]
+        apart = [(s[:, 0] - s[:, 1]).double().cpu().numpy() for s in self.read.states]
+        return [d @ weight for d in apart], apart
+
+    @cached_property
+    def _scale(self) -> float:
+        """The mean of |d|^2 over the choices given."""
+        return float(np.mean([(d[: self.users.most] ** 2).sum(1).mean() for d in self._parts[1]]))
+
+    @cached_property
+    def variance(self) -> float:
+        """The one of GRID that is best by choices left out."""
+        leads, apart = self._parts
+        k = self.users.most
+
+        def left_out(variance: float) -> float:
+            total = 0.0
+            for lead, d in zip(leads, apart, strict=True):
+                for i in range(k):
+                    others = np.arange(k) != i
+                    total += float(log_expit(self._fitted(lead[:k], d[:k], others, variance)[i]))
+            return total
+
+        return max(GRID, key=left_out) if k > 1 else 1.0
+
+    def _fitted(self, lead: Floats, d: Floats, known: np.ndarray, variance: float) -> Floats:
+        """The leads (n,) once v is fitted to those choices that are known."""
+        kernel = d @ d.T * (variance / self._scale)  # v = sum of a_i d_i s^2, so leads move by kernel a
+        inner, a = kernel[np.ix_(known, known)], np.zeros(int(known.sum()))
+        for _ in range(30):  # Newton on the convex dual: a_i = sigmoid(-lead_i)
+            chance = expit(-(lead[known] + inner @ a))
+            slope = chance * (1 - chance)
+            step = np.linalg.solve(np.eye(len(a)) + slope[:, None] * inner, chance - a)
+            a += step
+            if np.abs(step).max(initial=0.0) < 1e-9:
+                break
+        return lead + kernel[:, known] @ a
+
+    def given(self, k: int) -> Leads:
+        """The leads in the questions once each user's head is fitted to the first k choices."""
+        found: Leads = []
+        for lead, d in zip(*self._parts, strict=True):
+            known = np.arange(len(d)) < k
+            found.append(self._fitted(lead, d, known, self.variance)[self.users.most :])
+        return found
+
+
+def _yardsticks(population: Any, users: Users, ks: Sequence[int]) -> list[Knowing]:
+    """The best that can be known of the café's users given k choices, and of one whose taste is known."""
+    gaps, bayes, oracle = (feedback.named.imported(f"{TASTES}:{name}") for name in ("gaps", "bayes", "oracle"))
+    every = range(len(users.judgments))
+    apart = [gaps([(said(a), said(b)) for a, b in users.pairs(user)]) for user in every]
+    asked = [d[users.most :] for d in apart]
+    names = [str(some[0].columns.get("taste", "")) for some in users.judgments]
+
+    def knowing(k: int) -> Leads:
+        return [bayes(population, d[:k], rest) for d, rest in zip(apart, asked, strict=True)]
+
+    def told(k: int) -> Leads:
+        return [oracle(population, name, rest) for name, rest in zip(names, asked, strict=True)]
+
+    return [measured(population, "Bayes", users, ks, knowing), measured(population, "oracle", users, [0], told)]
+
+
+def said(text: Text) -> str:
+    """What the assistant says in a completion."""
+    return text if isinstance(text, str) else " ".join(m.content for m in text if m.role == "assistant")

@@ -1,0 +1,119 @@
+"""The personal reward model: it reads what a user chose before, and scores answers as that user would.
+
+    loss = - mean over the comparisons i of each user of
+             log sigmoid(r(chosen_i | the user's comparisons before i) - r(rejected_i | the same))
+
+Bradley-Terry's loss (Ouyang et al. 2022, arXiv:2203.02155, eq. 1), given k = 0, 1, 2, ... of a user's own comparisons:
+one model for all users, also for those who come later (few-shot preference optimization, Singh et al. 2025,
+arXiv:2502.19312; group preference optimization, Zhao et al. 2023, arXiv:2310.11523). A step has users, and of each
+some comparisons, drawn anew and in a new order each time; every one of them is a question given those before it, so
+that one pass teaches every k. `accord.engine.personal` has the model. Rows with a `margin` or a `chosen_probability`
+enter as they do in `accord reward`; of a ranking every pair of different ranks is a comparison, and none is given
+another of its ranking.
+
+Departures: the papers have the comparisons as text in the prompt; here every answer is read by itself, and a small
+transformer reads the states of what was chosen and rejected. Users learned by heart would show in training as an
+`accuracy_alone` (at k = 0) above what one model can reach for all of them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from accord import engine, feedback, objectives
+from accord.errors import InputError, LeftOut, row_called
+from accord.methods.offline import OfflineLearner
+from accord.methods.pairs import RankingMethod, agreement, doubt
+from accord.records import Preference, Ranking, Row
+from accord.train.held_out import USERS, Unit
+from accord.train.loop import StepResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from accord.engine import LossTerm, Measures, Model, Optimizer, Policy, Tree, Trees
+    from accord.engine.personal import Choices, PersonalScorer, UserTrees
+
+ALONE = "accuracy_alone"
+
+
+@dataclass(kw_only=True)
+class PersonalReward(RankingMethod):
+    """Fit a reward model that reads a user's earlier comparisons to the preferences of many users."""
+
+    command: ClassVar[str] = "personal"
+    unit: ClassVar[Unit] = USERS
+
+    batch_size: int = 12
+    """Users in one optimizer step."""
+    comparisons: int = 24
+    """Of each of them, so many comparisons at most."""
+    reader_layers: int = 2
+    """Layers that read what was chosen and rejected."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.comparisons < 2:
+            raise InputError(f"comparisons must be at least 2, not {self.comparisons}: one is read for the next.")
+        if self.reader_layers < 1:
+            raise InputError(f"reader_layers must be at least 1, not {self.reader_layers}.")
+        if self.lora_rank:
+            raise InputError("lora_rank: a model that reads choices is trained whole; leave it out.")
+
+    def start(self, policy: Policy) -> Model:
+        return engine.personal.PersonalScorer.reading(policy, self.reader_layers, self.seed)
+
+    def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[UserTrees]:  # type: ignore[override]
+        for i, row in enumerate(rows):
+            if isinstance(row, Preference | Ranking) and not row.user:
+                raise InputError(
+                    f"{row_called(left_out.index(i))} does not say whose preference it is: rows need a column user, or "
+                    "one that --columns user=COLUMN names."
+                )
+        parts = [feedback.people.to_pairs(row) if isinstance(row, Ranking) else [row] for row in rows]
+        origin = [i for i, part in enumerate(parts) for _ in part]
+        pairs: list[Row] = [pair for part in parts for pair in part]
+        by_user: dict[str, list[Tree]] = {}
+        for tree in super().encode(model, pairs, left_out.part(origin)):
+            by_user.setdefault(tree.user, []).append(replace(tree, row=left_out.index(origin[tree.row])))
+        if all(len(trees) < 2 for trees in by_user.values()):
+            raise InputError("no user has two comparisons, so none has one before another to read.")
+        return [engine.personal.UserTrees(tuple(trees)) for trees in by_user.values()]
+
+    def terms(self, objective: object, batch: Sequence[UserTrees], model: Model) -> LossTerm:  # type: ignore[override]
+        packs = engine.personal.pack_users(batch, self.tokens_per_pass, model.device)
+        return engine.LossTerm(objective, packs, self.per)  # type: ignore[arg-type]
+
+    def objective(self, model: PersonalScorer):  # type: ignore[no-untyped-def]
+        def loss(pack: Choices) -> tuple[Tensor, Measures]:
+            scores = model.rewards_given_earlier(pack)
+            margins = scores.new_tensor([tree.margin for tree in pack.trees])
+            loss = objectives.preference.ranking(scores, pack.group, pack.ranks, margins, doubt(pack, scores))
+            measures = agreement(scores[:, None], pack)
+            return loss, {**measures, ALONE: measures["accuracy"][pack.firsts]}
+
+        return loss
+
+    def owners(self, trees: Trees, measures: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        each = super().owners(trees, measures)
+        return each | {ALONE: each[ALONE][trees.firsts]}  # type: ignore[attr-defined]
+
+    def learner(self, model: Model, items: Sequence[UserTrees]) -> OfflineLearner:  # type: ignore[override]
+        return PersonalLearner(self, model, items)  # type: ignore[arg-type]
+
+
+class PersonalLearner(OfflineLearner):
+    """Passes over users, whose comparisons are drawn anew at every step."""
+
+    method: PersonalReward
+
+    def step(self, step: int, items: Sequence[UserTrees], optimizer: Optimizer) -> StepResult:  # type: ignore[override]
+        rng = random.Random(f"comparisons {self.method.seed} {step}")
+        drawn = [
+            engine.personal.UserTrees(tuple(rng.sample(user.trees, min(len(user.trees), self.method.comparisons))))
+            for user in items
+        ]
+        return super().step(step, drawn, optimizer)  # type: ignore[arg-type]

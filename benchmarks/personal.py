@@ -1,0 +1,99 @@
+"""Whose preferences a reward model follows: pooled, with each user's own head, and reading k of a user's choices.
+
+    python benchmarks/personal.py [--seeds 0] [--tastes opposite groups] [--out runs/personal]
+
+For each seed and population `accord world` writes the choices of users of the café and of others whom no model is
+trained on. From one untrained model of width 96 `accord reward` fits a pooled reward model, `accord personal` one that
+reads choices, and `accord evaluate personal` tries both on the other users, beside Bayes and the oracle. What has been
+run is taken up, not run again. Prints a table a population: means over the seeds, or with one its interval over users.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from accord.cli.main import main as accord
+from accord.evaluate.statistics import mean_interval
+from accord.results import parse
+from accord.results.base import Interval
+from accord.results.personal import PersonalResult
+
+STEPS = 80
+"""Optimizer steps of either model: of 12 users with 24 choices each, or of as many choices."""
+COMMON = ("--max-steps", str(STEPS), "--learning-rate", "2e-3", "--tokens-per-pass", "16384", "--track", "none")
+
+
+def main() -> None:
+    """Run what has not been run, and print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--tastes", nargs="+", default=["opposite", "groups"])
+    parser.add_argument("--users", type=int, default=800)
+    parser.add_argument("--out", type=Path, default=Path("runs/personal"))
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for tastes in options.tastes:
+        began = time.monotonic()
+        found = [tried(options.out / tastes / str(seed), tastes, seed, options.users) for seed in options.seeds]
+        Console(width=140).print(table(tastes, found), f"{time.monotonic() - began:.0f} s")
+
+
+def tried(folder: Path, tastes: str, seed: int, users: int) -> PersonalResult:
+    """Both models of a population and a seed on its unseen users."""
+    world, pooled, reads, out = (folder / name for name in ("cafe", "pooled", "reads", "evaluation"))
+    drawn = ("--tastes", tastes, "--users", users, "--width", 96, "--seed", seed)
+    data = ("--model", world / "init", "--data", world / "comparisons.jsonl", "--seed", seed)
+    of = ("--data", world / "comparisons-unseen.jsonl", "--reward", pooled / "model", reads / "model")
+    if not (world / "init").exists():
+        run("world", "--name", "cafe", "--out", world, *drawn)
+    if not (pooled / "model").exists():
+        run("reward", "--out", pooled, *data, "--batch-size", 288, *COMMON)
+    if not (reads / "model").exists():
+        run("personal", "--out", reads, *data, *COMMON)
+    if not (out / "evaluation.json").exists():
+        run("evaluate", "personal", "--out", out, *of, "--tastes", tastes)
+    result = parse(json.loads((out / "evaluation.json").read_text(encoding="utf-8")))
+    assert isinstance(result, PersonalResult)
+    return result
+
+
+def run(*words: object) -> None:
+    """A command, whose end ends this where it fails."""
+    if status := accord([str(word) for word in words]):
+        raise SystemExit(status)
+
+
+def table(tastes: str, found: list[PersonalResult]) -> Table:
+    """The accuracy of every model by k, and beside it the lowest of any group."""
+    grid = Table(title=f"{tastes}, seeds: {len(found)}")
+    ks = sorted({given.k for model in found[0].models for given in model.given})
+    for head in ("", *(f"k = {k}" for k in ks), "worst group at the largest k"):
+        grid.add_column(head)
+    for i, model in enumerate(found[0].models):
+        cells = []
+        for k in ks:
+            of = [given.accuracy for one in found for given in one.models[i].given if given.k == k]
+            cells.append(together(of) if of else "")
+        worst = [one.models[i].given[-1].worst for one in found]
+        lowest = [part.accuracy for part in worst if part is not None]
+        names = {part.label for part in worst if part is not None}
+        grid.add_row(model.how, *cells, f"{', '.join(sorted(names))} {together(lowest)}" if lowest else "")
+    return grid
+
+
+def together(intervals: list[Interval]) -> str:
+    """The mean over seeds with Student's interval, or of one seed its own."""
+    if len(intervals) == 1:
+        return f"{intervals[0]}"
+    return f"{mean_interval([interval.estimate for interval in intervals])}"
+
+
+if __name__ == "__main__":
+    main()
