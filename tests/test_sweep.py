@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from math import isnan
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from accord.cli.sweep import cells_of, measure_in, points_of, run_of
 from accord.errors import InputError
 from accord.records import Demonstration
 from accord.report import write_report
+from accord.report.sweep import panels
 from accord.results import SweepResult, load
 from accord.results.sweep import SweepRun
 from accord.train.rows import read_metrics
@@ -60,7 +62,9 @@ def test_every_combination_runs_once_and_one_that_stops_itself_is_a_result(
     said = capsys.readouterr().err
     same = [line.split()[0] for line in said.splitlines() if "is as it was" in line]
     assert same == [run.name for run in result.runs]
-    assert "A method over a grid of settings." in write_report(out).read_text()
+    page = write_report(out).read_text()
+    assert "A method over a grid of settings." in page
+    assert '<td class="b5">' in page and "100.0% collapsed" in page and "the loss of row" in page
 
 
 def test_runs_with_the_same_settings_but_seeds_are_one_row() -> None:
@@ -74,6 +78,19 @@ def test_runs_with_the_same_settings_but_seeds_are_one_row() -> None:
     assert one.final.low == pytest.approx(0.4 - 4.302653 * 0.2 / 3**0.5)  # Student's t of two degrees of freedom
     assert one.collapsed.estimate == pytest.approx(1 / 3)
     assert other.final and (other.final.estimate, other.runs, isnan(other.final.low)) == (0.5, 1, False)
+
+
+def test_the_map_has_a_panel_for_each_value_of_the_settings_before_the_last_two() -> None:
+    grid = {"beta": [0.1, 0.2], "seed": [0], "rate": [1, 2], "epochs": [1, None]}
+    points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    runs = [SweepRun(name="", settings=p, steps=1, final=float(i)) for i, p in enumerate(points)]
+    result = SweepResult(method="ppo", measure="watched", loss=0.1, grid=grid, cells=cells_of(runs), runs=runs)
+    first, second = panels(result)
+    assert (first.title, first.row, first.column, first.columns) == ("beta 0.1", "rate", "epochs", ["1", "None"])
+    ends = [[[c.final.estimate for c in cells if c and c.final] for _, cells in p.rows] for p in (first, second)]
+    assert ends == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
+    (alone,) = panels(result.model_copy(update={"grid": {"seed": [0], "rate": [1]}, "cells": cells_of(runs[:1])}))
+    assert (alone.title, alone.row, alone.column) == ("", "", "rate")
 
 
 @pytest.mark.parametrize(
