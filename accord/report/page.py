@@ -32,6 +32,7 @@ from accord.results import (
     OveroptimizationResult,
     PassesResult,
     PeopleResult,
+    PersonalResult,
     SynthesisResult,
     TasksResult,
 )
@@ -80,6 +81,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         tables=tables,
         trials=trials(story),
         agreements=[AgreementSection(stage, result) for stage, result in story.results(AgreementResult)],
+        personal=story.results(PersonalResult),
         judges=[result for _, result in story.results(JudgeResult)],
         people=story.results(PeopleResult),
         learning=[(stage, result, _drawn(result)) for stage, result in story.results(LearningCurveResult)],

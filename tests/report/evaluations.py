@@ -275,6 +275,32 @@ PASSES = {
     ],
 }
 
+PERSONAL = {
+    "kind": "personal",
+    "data": "unseen.jsonl",
+    "users": 200,
+    "questions": 3200,
+    "models": [
+        {"name": "pooled", "how": "pooled", "given": [{"k": 0, "accuracy": interval(0.489, 0.02, n=200)}]},
+        {
+            "name": "reads",
+            "how": "reads choices",
+            "given": [
+                {"k": 0, "accuracy": interval(0.56, 0.06, n=200)},
+                {
+                    "k": 4,
+                    "accuracy": interval(0.97, 0.006, n=200),
+                    "log_loss": interval(0.08, 0.01, n=200),
+                    "groups": [
+                        {"label": "<b>kind", "accuracy": interval(0.967, 0.01, n=110)},
+                        {"label": "stern", "accuracy": interval(0.974, 0.01, n=90)},
+                    ],
+                },
+            ],
+        },
+    ],
+}
+
 SYNTHESIS = {
     "kind": "synthesis",
     "generator": "self-instruct",
@@ -369,6 +395,7 @@ EVERYTHING = {
     "turn": OVEROPTIMIZATION,
     "clusters": TASKS,
     "passes": PASSES,
+    "users": PERSONAL,
     "made": SYNTHESIS,
     "learned": LEARNING,
     "revised": CRITIQUE,

@@ -36,7 +36,8 @@ def rows(page: Page) -> dict[str, list[str]]:
 
 
 def test_every_kind_of_evaluation_has_its_section(page: Page) -> None:
-    before = ["alarms", "pipeline", "results", "matrix", "comparisons", "judge", "learning-curve", "agreement", "tasks"]
+    before = ["alarms", "pipeline", "results", "matrix", "comparisons", "personal", "judge"]
+    before += ["learning-curve", "agreement", "tasks"]
     after = ["passes", "synthesis", "critique", "frontier", "overoptimization", "answers", "curves", "samples"]
     assert list(page.sections) == [*before, *after, "settings", "environment"]
 
@@ -182,6 +183,14 @@ def test_passes(page: Page) -> None:
     lead = "With one sample of each of 200 prompts: star is right in 40.0% (35.0%–45.0%), base is right in 10.0% (6.0%–"
     assert lead in " ".join(head.split())
     assert "200 prompts of test.jsonl, 4 samples of each at temperature 0.7." in words(page, "passes")
+
+
+def test_what_is_known_of_users(page: Page) -> None:
+    assert ["Model", "k = 0", "k = 4", "Worst group"] in page.tables
+    table = rows(page)
+    assert table["pooled: pooled"] == ["48.9% (46.9%–50.9%)", "–", "–"]
+    assert table["reads: reads choices"][1:] == ["97.0% (96.4%–97.6%)", "<b>kind: 96.7% (95.7%–97.7%)"]
+    assert "given k of their own, over 200 users of unseen.jsonl; intervals are over users." in words(page, "personal")
 
 
 def test_passes_in_a_file_of_before(tmp_path: Path) -> None:
