@@ -13,7 +13,8 @@ from typing import Any, TypeAlias, get_args
 from accord.data import mix
 from accord.data.columns import renamed
 from accord.data.conventions import Convention, convention_of
-from accord.data.exports import answered, assembled, several
+from accord.data.conversations import assembled, several
+from accord.data.exports import answered
 from accord.data.layouts import standard
 from accord.data.messages import read_prompt, read_text
 from accord.data.sources import opened

@@ -99,9 +99,9 @@ def evaluate_personal(
 ) -> PersonalResult:
     """Measure how often reward models choose as users do whom they are given k choices of.
 
-    A model of `accord personal` reads the choices. A plain reward model scores all users alike, and is measured a
-    second time with a head of each user's own, fitted on the choices: a logistic regression on the states that its own
-    head reads, which begins at that head.
+    A model of `accord personal` reads the choices. A plain reward model scores all users alike. Either is measured a
+    second time with a head of each user's own in place of that, fitted on the choices: a logistic regression on the
+    states that its own head reads, which begins at that head.
 
     Args:
         data: a file or Hub name of preferences or rankings with a column user, of users that the models do not know.
@@ -137,7 +137,7 @@ def evaluate_personal(
             models.append(measured(called(name), "reads choices", users, ks, read.given))
         else:
             models.append(measured(called(name), "pooled", users, [0], read.given))
-            models.append(measured(called(name), "own head", users, ks, OwnHeads(read, users).given))
+        models.append(measured(called(name), "own head", users, ks, OwnHeads(read, users).given))
     if tastes is not None:
         models += _yardsticks(tastes, users, ks)
     questions = sum(len(some) - ks[-1] for some in users.judgments)

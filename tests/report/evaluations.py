@@ -311,6 +311,61 @@ FAILURES = {
     "warnings": ["harmful has 3 probes: its intervals are rough, ask 20 or more."],
 }
 
+PERSONAL = {
+    "kind": "personal",
+    "data": "unseen.jsonl",
+    "users": 200,
+    "questions": 3200,
+    "models": [
+        {"name": "pooled", "how": "pooled", "given": [{"k": 0, "accuracy": interval(0.489, 0.02, n=200)}]},
+        {
+            "name": "reads",
+            "how": "reads choices",
+            "given": [
+                {"k": 0, "accuracy": interval(0.56, 0.06, n=200)},
+                {
+                    "k": 4,
+                    "accuracy": interval(0.97, 0.006, n=200),
+                    "log_loss": interval(0.08, 0.01, n=200),
+                    "groups": [
+                        {"label": "<b>kind", "accuracy": interval(0.967, 0.01, n=110)},
+                        {"label": "stern", "accuracy": interval(0.974, 0.01, n=90)},
+                    ],
+                },
+            ],
+        },
+    ],
+}
+
+SWEEP = {
+    "kind": "sweep",
+    "method": "ppo",
+    "measure": "watched",
+    "loss": 0.1,
+    "grid": {"kl_coefficient": [0.75, 0.85], "learning_rate": [1e-4, 1e-3]},
+    "cells": [
+        {
+            "settings": {"kl_coefficient": price, "learning_rate": rate},
+            "runs": 2,
+            "final": {"estimate": 0.5 + rate, "low": 0.4, "high": 0.7, "n": 2},
+            "collapsed": {"estimate": share, "low": 0.1, "high": 0.9, "n": 2},
+        }
+        for price, rate, share in ((0.75, 1e-4, 0.0), (0.75, 1e-3, 0.5), (0.85, 1e-4, 0.5))
+    ],
+    "runs": [
+        {
+            "name": "one",
+            "settings": {"kl_coefficient": 0.75, "learning_rate": 1e-3},
+            "steps": 4,
+            "start": 0.4,
+            "final": 0.1,
+            "alarms": ["collapse"],
+            "stopped": "the loss of <row> 1 is not finite",
+            "collapsed": True,
+        }
+    ],
+}
+
 SYNTHESIS = {
     "kind": "synthesis",
     "generator": "self-instruct",
@@ -406,6 +461,8 @@ EVERYTHING = {
     "clusters": TASKS,
     "passes": PASSES,
     "failing": FAILURES,
+    "users": PERSONAL,
+    "grid": SWEEP,
     "made": SYNTHESIS,
     "learned": LEARNING,
     "revised": CRITIQUE,

@@ -36,10 +36,12 @@ def rows(page: Page) -> dict[str, list[str]]:
 
 
 def test_every_kind_of_evaluation_has_its_section(page: Page) -> None:
-    before = ["alarms", "pipeline", "results", "matrix", "comparisons", "judge", "learning-curve", "agreement", "tasks"]
+    before = ["alarms", "pipeline", "results", "matrix", "comparisons", "personal", "judge"]
+    before += ["learning-curve", "agreement", "tasks"]
     after = [
         "passes",
         "failures",
+        "sweep",
         "synthesis",
         "critique",
         "frontier",
@@ -49,6 +51,14 @@ def test_every_kind_of_evaluation_has_its_section(page: Page) -> None:
         "samples",
     ]
     assert list(page.sections) == [*before, *after, "settings", "environment"]
+
+
+def test_a_sweep(page: Page) -> None:
+    assert ["kl_coefficient by learning_rate", "0.0001", "0.001"] in page.tables
+    table = rows(page)
+    assert table["0.75"][0] == "0.5 0.4 to 0.7 0.0% collapsed (10.0%–90.0%)"
+    assert table["0.85"] == ["0.5 0.4 to 0.7 50.0% collapsed (10.0%–90.0%)", "–"]
+    assert "the loss of <row> 1 is not finite" in words(page, "sweep")
 
 
 def test_answers_revised_by_a_constitution(page: Page) -> None:
@@ -211,6 +221,14 @@ def test_failures(page: Page) -> None:
     assert "harmful has 3 probes" in text and "Probes: failures, asked in a chat." in text
 
 
+def test_what_is_known_of_users(page: Page) -> None:
+    assert ["Model", "k = 0", "k = 4", "Worst group"] in page.tables
+    table = rows(page)
+    assert table["pooled: pooled"] == ["48.9% (46.9%–50.9%)", "–", "–"]
+    assert table["reads: reads choices"][1:] == ["97.0% (96.4%–97.6%)", "<b>kind: 96.7% (95.7%–97.7%)"]
+    assert "given k of their own, over 200 users of unseen.jsonl; intervals are over users." in words(page, "personal")
+
+
 def test_passes_in_a_file_of_before(tmp_path: Path) -> None:
     (tmp_path / "verification.json").write_text(json.dumps({**PASSES, "kind": "verification"}))
     assert list(Page(write_report(tmp_path)).sections) == ["passes"]
@@ -345,7 +363,7 @@ def test_without_tokens_the_text_is_shown(tmp_path: Path, tokens: Any) -> None:
 @pytest.mark.parametrize("kind", [evaluation["kind"] for evaluation in EVERYTHING.values()])
 def test_an_evaluation_of_which_only_the_kind_is_left(tmp_path: Path, kind: str) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps({"kind": kind}))
-    others = {"synthesis": "instruct", "learning_curve": "annotate curve", "critique": "critique"}
+    others = {"synthesis": "instruct", "learning_curve": "annotate curve", "critique": "critique", "sweep": "sweep"}
     command = others.get(kind, f"evaluate {kind}")
     with pytest.raises(InputError, match=rf"evaluation\.json cannot be read .*; run accord {command} again"):
         write_report(tmp_path)
