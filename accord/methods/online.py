@@ -121,9 +121,9 @@ class RewardMethod(OnlineMethod, ABC):
             data: a file or a name on the Hugging Face Hub, whose prompts are used, or several, each with :WEIGHT for a
                 mix; in Python also a `datasets.Dataset`, a list of rows, or a mapping of files to weights.
             reward: what scores the samples: a reward model's folder, module:function, a verifier (exact, number, math,
-                regex:PATTERN, reasoning-gym), a URL, a small world (cafe), beats:JUDGE (what a judge says of a sample
-                beside the row's completion), or a weighted sum such as "runs/rm/model + 0.5 * rewards:brief"; in Python
-                also a function or any `Reward`.
+                regex:PATTERN, reasoning-gym, constraints), a URL, a small world (cafe), beats:JUDGE (what a judge says
+                of a sample beside the row's completion), or a weighted sum such as "runs/rm/model + 0.5 *
+                rewards:brief"; in Python also a function or any `Reward`.
         """
         scorer_for = partial(feedback.named.as_reward, reward)
         return self.train(model, data, out, on_step, options, scorer_for, reward=reward)
