@@ -91,7 +91,7 @@ def evaluate_personal(
     out: str,
     *,
     reward: str | list[str],
-    given: list[int] | None = None,
+    given: int | list[int] | None = None,
     tastes: Literal["opposite", "overlapping", "groups", "directions"] | None = None,
     max_length: int = 512,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -118,7 +118,8 @@ def evaluate_personal(
     Raises:
         InputError: rows name no users, a user has too few choices, or what is named is no reward model.
     """
-    names, ks = [reward] if isinstance(reward, str) else reward, sorted(set(given or (0, 2, 4, 8)))
+    names = [reward] if isinstance(reward, str) else reward
+    ks = [given] if isinstance(given, int) else sorted(set(given or (0, 2, 4, 8)))
     require_folder(out, data, names, options, leaves=(FILE,))
     if ks[0] < 0:
         raise InputError(f"--given is numbers of choices, 0 or more, not {ks[0]}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,13 @@ def result(kind: str, value: Any, name: str = "q", to_name: str = "prompt") -> d
 
 
 def told(rows: Any) -> list[Any]:
-    """The records of the rows, also of those that teach nothing, and who made them."""
-    return [(found, columns["annotator"]) for found, columns, _ in read_rows(rows, "train", None, keep=True)]
+    """The records of the rows, also of those that teach nothing, and who made them: of a comparison its user."""
+    return [
+        (replace(found, user=""), found.user)
+        if isinstance(found, Preference | Ranking)
+        else (found, columns["annotator"])
+        for found, columns, _ in read_rows(rows, "train", None, keep=True)
+    ]
 
 
 def test_a_record_of_argilla_is_a_row_for_everybody() -> None:
@@ -172,7 +178,7 @@ def test_what_cannot_be_read_is_told(rows: list[Any], message: str) -> None:
 
 def test_a_question_of_another_name_is_named() -> None:
     rows = [record({"which": ["response_1"]})]
-    assert load_data(rows, columns={"preference": "which"}) == [Preference("Why?", "a", "b")]
+    assert load_data(rows, columns={"preference": "which"}) == [Preference("Why?", "a", "b", user=ANN)]
 
 
 def test_a_conversation_of_prism_is_a_ranking_for_every_turn() -> None:
