@@ -125,7 +125,7 @@ def test_what_the_command_refuses(home: Path, capsys: pytest.CaptureFixture[str]
         (("--reward", pooled, "--given", "-1"), "--given is numbers of choices, 0 or more, not -1."),
         (("--reward", pooled, "--given", "8"), "the user u0 has 5 choices, and to be given 8 and asked about one more"),
         (("--reward", pooled, "--given", "0", "--tastes", "opposite"), "none is ''"),
-        (("--reward", pooled, "--given", "0", "--max-length", "2"), "raise --max-length, or leave these rows out."),
+        (("--reward", pooled, "--given", "0", "--max-length", "1"), "leaves no room for a completion within 1 tokens"),
     ):
         assert accord("evaluate", "personal", "--data", data, "--out", home / "none", *given) == 2
         assert why in capsys.readouterr().err
