@@ -243,7 +243,7 @@ def test_a_report_is_written_again(home: Path, reward: Path, capsys: pytest.Capt
 
 def test_a_question_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert accord("evaluate", "--data", "pairs.jsonl", "--reward", "rm") == 2
-    asked = "models, comparisons, agreement, judge, frontier, overoptimization, tasks, passes, failures"
+    asked = "models, comparisons, personal, agreement, judge, frontier, overoptimization, tasks, passes, failures"
     assert capsys.readouterr().err == f"accord: `accord evaluate` needs a question: {asked}.\n"
 
 

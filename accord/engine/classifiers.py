@@ -29,7 +29,8 @@ class Classifier(Model):
         """The hidden state at which the labels of every branch are read, (C, d), in the precision of the head."""
         with self.autocast():
             hidden = hidden_states(self.network, trees).index_select(0, self._read(trees))
-        return hidden.to(self.network.score.weight.dtype)  # type: ignore[arg-type, union-attr]
+        weight: Tensor = self.network.score.weight  # type: ignore[assignment, union-attr]
+        return hidden.to(weight.dtype)
 
     def _read(self, trees: Trees) -> Tensor:
         """Where the labels are read, (C,): at a branch's last token, or, as transformers does, the last that is not

@@ -16,7 +16,6 @@ from scipy.special import expit, log_expit
 
 from accord import data as rows_of
 from accord import engine, feedback
-from accord.engine.generate import evaluating
 from accord.errors import InputError
 from accord.evaluate.options import ChatOptions, takes
 from accord.evaluate.statistics import Floats, bootstrap_mean, mean_of
@@ -91,7 +90,7 @@ def evaluate_personal(
     out: str,
     *,
     reward: str | list[str],
-    given: list[int] | None = None,
+    given: int | list[int] | None = None,
     tastes: Literal["opposite", "overlapping", "groups", "directions"] | None = None,
     max_length: int = 512,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -118,7 +117,8 @@ def evaluate_personal(
     Raises:
         InputError: rows name no users, a user has too few choices, or what is named is no reward model.
     """
-    names, ks = [reward] if isinstance(reward, str) else reward, sorted(set(given or (0, 2, 4, 8)))
+    names = [reward] if isinstance(reward, str) else reward
+    ks = [given] if isinstance(given, int) else sorted(set(given or (0, 2, 4, 8)))
     require_folder(out, data, names, options, leaves=(FILE,))
     if ks[0] < 0:
         raise InputError(f"--given is numbers of choices, 0 or more, not {ks[0]}.")
@@ -182,7 +182,7 @@ class Read:
         if encoded.left_out:
             raise InputError(f"{'; '.join(encoded.left_out)}: raise --max-length, or leave these rows out.")
         states: list[Tensor] = []
-        with torch.no_grad(), evaluating(model.network):
+        with torch.no_grad(), engine.generate.evaluating(model.network):
             for start in range(0, len(encoded.trees), AT_ONCE):  # in the order of the rows
                 batch = engine.Trees.of(encoded.trees[start : start + AT_ONCE], model.device)
                 states.append(model.states(batch).unflatten(0, (-1, 2)))
@@ -194,7 +194,7 @@ class Read:
         import torch
 
         found: Leads = []
-        with torch.no_grad(), evaluating(self.model.network):
+        with torch.no_grad(), engine.generate.evaluating(self.model.network):
             for states in self.states:
                 asked = states[self.most :].flatten(0, 1)[None]
                 if isinstance(self.model, engine.personal.PersonalScorer):

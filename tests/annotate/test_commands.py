@@ -89,7 +89,7 @@ def test_people_and_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "erased 1 answers of bob" in told and "the answers of 1 people were withdrawn" in told
     (row,) = read_jsonl(out)
     number = row["item"][1:]
-    assert load_data(str(out)) == [Preference(f"Question {number}?", f"bad {number}", f"good {number}")]
+    assert load_data(str(out)) == [Preference(f"Question {number}?", f"bad {number}", f"good {number}", user="ann")]
     assert {k: row[k] for k in ("annotator", "strength", "comment", "chosen_by", "guideline")} == {
         "annotator": "ann", "strength": "much", "comment": "hm", "chosen_by": "random", "guideline": None,
     }  # fmt: skip

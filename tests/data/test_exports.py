@@ -44,14 +44,13 @@ def result(kind: str, value: Any, name: str = "q", to_name: str = "prompt") -> d
 
 
 def told(rows: Any) -> list[Any]:
-    """The records of the rows, also of those that teach nothing, and who made them, who are their users too."""
-    said = []
-    for found, columns, _ in read_rows(rows, "train", None, keep=True):
-        if not isinstance(found, Demonstration):
-            assert isinstance(found, Preference | Ranking) and found.user == columns["annotator"]
-            found = replace(found, user="")
-        said.append((found, columns["annotator"]))
-    return said
+    """The records of the rows, also of those that teach nothing, and who made them: of a comparison its user."""
+    return [
+        (replace(found, user=""), found.user)
+        if isinstance(found, Preference | Ranking)
+        else (found, columns["annotator"])
+        for found, columns, _ in read_rows(rows, "train", None, keep=True)
+    ]
 
 
 def test_a_record_of_argilla_is_a_row_for_everybody() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,8 @@ def test_users_are_held_out_whole(base: str, tmp_path: Path, capsys: pytest.Capt
     result = fitted(base, tmp_path / "run", steps=2, eval_split="0.25")
     said = capsys.readouterr().err
     assert "8 of 32 rows are held out, those of 2 users." in said
-    assert "read as 6 users with 24 preferences" in said
+    noted = json.loads((tmp_path / "run/environment.json").read_text())
+    assert noted["read_as"] == "read as 6 users with 24 preferences"
     assert {"eval_accuracy", "eval_accuracy_alone", "eval_loss_low"} <= set(result.metrics[-1])
 
 

@@ -355,7 +355,7 @@ SWEEP = {
     "runs": [
         {
             "name": "one",
-            "settings": {"kl_coefficient": 0.75, "learning_rate": 1e-3},
+            "settings": {"kl_coefficient": 0.95, "learning_rate": 1e-3},
             "steps": 4,
             "start": 0.4,
             "final": 0.1,
