@@ -54,6 +54,20 @@ def test_a_stage_that_fails_ends_the_run_with_its_sentence_and_the_others_end_we
     assert pipeline.status() == {"sft": "ran", "dear": "running", "samples": "waiting"}
 
 
+def test_a_changed_folder_is_made_anew_with_overwrite_alone(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline.write({"scores": {**STAGES["scores"], "model": "${base}"}})
+    pipeline.run("--parallel", 2)
+    file = pipeline.out / "scores" / "scores.jsonl"
+    file.write_text("mine")
+    again = ("run", pipeline.recipe, "--out", pipeline.out, "--scores.limit", 1, "--parallel", 2)
+    assert accord(*again) == 2
+    assert f"{file} was changed since accord wrote it" in capsys.readouterr().err
+    assert accord(*again, "--overwrite") == 0
+    assert file.read_text() != "mine"
+
+
 def begun(pipeline: Pipeline) -> subprocess.Popen[str]:
     """A run with two long stages, once both have done a step."""
     pipeline.write({"one": LONG, "other": LONG})
@@ -102,6 +116,8 @@ def test_what_a_stage_needs() -> None:
     assert needed(stage("dpo", {"model": ["sft"]}, model="out/sft/model"), earlier, folder) == {"sft"}
     assert needed(stage("dpo", model="out/sft-2/model", data="a.jsonl"), earlier, folder) == {"sft-2"}  # by its path
     assert needed(stage("dpo", model="out/sft-2", beta=0.1), earlier, folder) == {"sft-2"}
+    formula = "2 * out/sft/model - mean(out/sft-2/model, length)"
+    assert needed(stage("ppo", reward=formula), earlier, folder) == {"sft", "sft-2"}
     assert needed(stage("export", database="people.db"), earlier, folder) == {"people"}
     assert needed(stage("export", database="other.db"), earlier, folder) == set()
 
@@ -114,6 +130,7 @@ def test_what_a_stage_needs() -> None:
         (1, RuntimeError, "stage dpo: it is so."),
         (143, Interrupted, "stopped by SIGTERM in stage dpo"),
         (-9, InputError, "stage dpo was killed (SIGKILL), as systems do where memory is short: run fewer at once."),
+        (-11, InputError, "stage dpo was killed (SIGSEGV)."),
     ],
 )
 def test_how_a_stage_ended(code: int, kind: type[BaseException], said: str) -> None:

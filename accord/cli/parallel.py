@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,6 +55,7 @@ class Processes:
                 self._do(pool, stages, folder, one)
         except KeyboardInterrupt:
             self.stop()
+            pool.shutdown()
             raise
 
     def _do(
@@ -67,7 +70,7 @@ class Processes:
                 ready = [stage for stage in waiting if needs[stage.name].isdisjoint(to_do)]
                 for stage in ready[: self.limit - len(under_way)]:
                     waiting.remove(stage)
-                    under_way[pool.submit(one, stage)] = stage
+                    under_way[pool.submit(copy_context().run, one, stage)] = stage  # in which --overwrite is known
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     to_do.remove(under_way.pop(future).name)
                     future.result()
@@ -97,7 +100,7 @@ class Processes:
         given = {"path": [os.path.abspath(path) for path in sys.path if path], "command": call.command}
         options = {**call.options, "overwrite": call.overwrites} if call.overwrites else call.options
         last = ""
-        with tempfile.TemporaryFile("w+", encoding="utf-8") as shown, self._process(shown) as process:
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as shown, self._process(shown) as process:
             self._under_way.add(process)
             assert process.stdin and process.stderr
             with suppress(OSError):  # it ended before it was told anything
@@ -147,8 +150,8 @@ def needed(stage: Stage, earlier: Sequence[Stage], folder: Path) -> set[str]:
     named = {name for names in stage.inputs.values() for name in names}
     texts = inputs_of(stage)
     for other in earlier:
-        place = f"{folder / other.name}/"
-        if any(f"{text}/".startswith(place) for text in texts):
+        place = rf"{re.escape(str(folder / other.name))}(?![\w-])"
+        if any(re.search(place, text) for text in texts):
             named.add(other.name)
         if any(stage.options.get(option) == other.options.get(option) is not None for option in OWN):
             named.add(other.name)
@@ -165,8 +168,9 @@ def fail(name: str, code: int, said: str) -> NoReturn:
     if code > 128:
         raise Interrupted(code - 128, f" in stage {name}")
     if code < 0:
-        number = signal.Signals(-code).name
-        raise InputError(f"stage {name} was killed ({number}), as systems do where memory is short: run fewer at once.")
+        number = signal.Signals(-code)
+        why = ", as systems do where memory is short: run fewer at once" if number == signal.SIGKILL else ""
+        raise InputError(f"stage {name} was killed ({number.name}){why}.")
     raise RuntimeError(sentence)
 
 
