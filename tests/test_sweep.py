@@ -128,6 +128,11 @@ def test_what_is_compared(tmp_path: Path) -> None:
 def test_the_points_of_a_grid() -> None:
     points = points_of("ppo", {"learning-rate": "1e-4,1e-3", "inner_epochs": ["1", "2"]}, {})
     assert points == [{"learning_rate": r, "inner_epochs": n} for r in (1e-4, 1e-3) for n in (1, 2)]
+    assert points_of("ppo", {"learning_rate": [1e-4], "seed": 3}, {}) == [{"learning_rate": 1e-4, "seed": 3}]
+    with pytest.raises(InputError, match="^the grid is empty: give values such as"):
+        points_of("ppo", {"seed": []}, {})
+    with pytest.raises(InputError, match="^`accord sweep` runs methods that train a model, such as ppo, and score is"):
+        points_of("score", {"limit": "1,2"}, {})
 
 
 @pytest.mark.parametrize(
@@ -142,6 +147,7 @@ def test_the_points_of_a_grid() -> None:
         (("--grid.batch-size", "1,2"), "batch-size stands in the grid and beside it; give it once."),
         (("--grid.learning-rate", "1,-1"), "stage learning_rate--1_0: learning_rate must be positive, not -1.0."),
         (("--grid.seed", ",".join(map(str, range(1001)))), "the grid has 1,001 runs, and a sweep at most 1,000:"),
+        (("--grid.seed", ""), "--seed must be a whole number, not ."),
         (("--grid.seed", "0,1", "--parallel", "1000"), "--parallel 1000 are more runs than this machine has cores"),
         (("--grid.seed", "0,1", "--collapse", "0"), "--collapse must be a share above 0 and up to 1, not 0."),
         (("--grid.seed", "0,1", "--measure", "gold"), "no run has measured gold; their columns are"),
@@ -155,8 +161,11 @@ def test_a_grid_that_cannot_be_run(
 
 
 def test_a_grid_that_the_disk_does_not_hold(
-    given: tuple[object, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    given: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     assert accord(*given, "--grid.seed", "0,1") == 2
-    assert "2 runs need about 0.0 GB for their models" in capsys.readouterr().err
+    assert "the runs to make (2) need about 0.0 GB for their models" in capsys.readouterr().err
+    (tmp_path / "out" / "seed-0" / "model").mkdir(parents=True)
+    assert accord(*given, "--grid.seed", "0,1") == 2
+    assert "the runs to make (1) need" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from accord.evaluate.statistics import mean_interval
 from accord.locks import alone_in
 from accord.results.base import Interval, wilson
 from accord.results.sweep import Setting, SweepCell, SweepResult, SweepRun
-from accord.train.rows import read_metrics
+from accord.train.rows import read_alarms, read_metrics
 
 MEASURES = ("watched", "reward", "eval_accuracy", "eval_loss", "loss")
 """What runs are compared by unless a measure is named: the first that they have."""
@@ -54,12 +54,12 @@ def sweep(
         out: the folder for the runs' folders and evaluation.json.
         parallel: how many runs may be made at a time, each in a process of its own; they share the cores.
         measure: the column of metrics.jsonl to compare: watched, where the runs watch something, or else the reward,
-            what was held out, or the loss, unless given.
+            what was held out, or the loss, unless given. Of a loss less is better, of all else more.
         collapse: the share of the measure at the start whose loss counts as a collapse.
         options: the method's other options.
 
     Raises:
-        InputError: there is no such method, an option or a value of the grid does not fit it, or there are more runs
+        InputError: it is no method, an option or a value of the grid does not fit it, or there are more runs
             than the disk holds.
     """
     given = {**(options or {})}
@@ -70,7 +70,7 @@ def sweep(
         raise InputError(f"--collapse must be a share above 0 and up to 1, not {collapse:g}.")
     stages = {name_of(point): {"command": method, **given, **point} for point in points}
     folder = Path(out)
-    require_room(folder, given.get("model"), len(points))
+    require_room(folder, [one.get("model") for name, one in stages.items() if not (folder / name / "model").is_dir()])
     what = f"{method} over {', '.join(grid)}: {len(points)} runs."
     recipe = {"name": folder.name, "description": what, "stages": stages}
     with alone_in(folder):
@@ -86,23 +86,26 @@ def sweep(
 def points_of(method: str, grid: Mapping[str, Any], given: Mapping[str, Any]) -> list[dict[str, Setting]]:
     """The combinations of a grid's values, the last setting changing fastest.
 
-    Raises InputError where the grid is empty, names no option of the method or one that is given too, or has a value
-    twice or that does not fit.
+    Raises InputError where what is named is no method, or the grid is empty, names no option of the method or one that
+    is given too, or has a value twice or that does not fit.
     """
-    known = taken_by(target_of(method))
+    target = target_of(method)
+    if not hasattr(target, "fit"):
+        raise InputError(f"`accord sweep` runs methods that train a model, such as ppo, and {method} is none.")
+    known = taken_by(target)
     axes: dict[str, list[Setting]] = {}
     for key, texts in grid.items():
         name = key.replace("-", "_")
         require_known(method, name, known, " for the grid")
         if name in {option.replace("-", "_") for option in given}:
             raise InputError(f"{key} stands in the grid and beside it; give it once.")
-        values = texts.split(",") if isinstance(texts, str) else [*texts]
+        values = texts.split(",") if isinstance(texts, str) else texts if isinstance(texts, list | tuple) else [texts]
         axes[name] = [known[name].read(value.strip() if isinstance(value, str) else value) for value in values]
         if len({name_of({name: value}) for value in axes[name]}) < len(axes[name]):
             raise InputError(f"the grid has a value of {key} twice: {texts}.")
     count = len(list(product(*axes.values())))
-    if not axes or count > MOST_ROUNDS:
-        what = f"has {count:,} runs, and a sweep at most {MOST_ROUNDS:,}" if axes else "is empty"
+    if not axes or not 0 < count <= MOST_ROUNDS:
+        what = f"has {count:,} runs, and a sweep at most {MOST_ROUNDS:,}" if axes and count else "is empty"
         raise InputError(f"the grid {what}: give values such as --grid.learning-rate 1e-4,1e-3 --grid.seed 0,1,2.")
     return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
@@ -112,14 +115,14 @@ def name_of(point: Mapping[str, Setting]) -> str:
     return re.sub(r"[^\w-]", "_", "-".join(f"{name}-{value}" for name, value in point.items()))
 
 
-def require_room(out: Path, model: Any, runs: int) -> None:
-    """Raise InputError where the disk has no room for a model, a best model and a checkpoint of each run."""
-    weights = [file.stat().st_size for file in Path(str(model)).glob("*.safetensors")]
+def require_room(out: Path, models: Sequence[Any]) -> None:
+    """Raise InputError where the disk has no room for a model, a best one and a checkpoint of each run from these."""
+    weights = [file.stat().st_size for model in models for file in Path(str(model)).glob("*.safetensors")]
     there = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
-    need, free = PARTS * sum(weights) * runs, shutil.disk_usage(there).free
+    need, free = PARTS * sum(weights), shutil.disk_usage(there).free
     if need > free:
         raise InputError(
-            f"{runs} runs need about {need / 1e9:.1f} GB for their models, and {there} has {free / 1e9:.1f} GB free: "
+            f"the runs to make ({len(models)}) need about {need / 1e9:.1f} GB for their models, and {there} has {free / 1e9:.1f} GB free: "
             "make room, or give a smaller grid."
         )
 
@@ -128,17 +131,17 @@ def run_of(folder: Path, stage: Stage, settings: Mapping[str, Setting], measure:
     """What a run has come to by the rows in its folder."""
     rows = read_metrics(folder)
     values = [row[measure] for row in rows if measure in row]
-    alarms = [json.loads(line)["alarm"] for line in (folder / "alarms.jsonl").read_text().splitlines()]
-    falls = -1 if measure.endswith("loss") else 1
+    alarms = [row["alarm"] for row in read_alarms(folder)]
+    sign = -1 if measure.endswith("loss") else 1
     final = sum(values[-LAST:]) / len(values[-LAST:]) if values else None
-    fell = final is not None and falls * (values[0] - final) > loss * abs(values[0])
+    fell = final is not None and sign * (values[0] - final) > loss * abs(values[0])
     return SweepRun(
         name=stage.name,
         settings=dict(settings),
         steps=int(rows[-1]["step"]) if rows else 0,
         start=values[0] if values else None,
         final=final,
-        best=max(values, key=lambda value: falls * value, default=None),
+        best=max(values, key=lambda value: sign * value, default=None),
         alarms=list(dict.fromkeys(alarms)),
         stopped=stage.stopped,
         collapsed=bool(stage.stopped) or COLLAPSE in alarms or fell,

@@ -76,6 +76,11 @@ def read_metrics(folder: str | Path) -> list[dict[str, float]]:
     return [row for _, row in _lines(Path(folder) / "metrics.jsonl") if row is not None]
 
 
+def read_alarms(folder: str | Path) -> list[dict[str, Any]]:
+    """The same of alarms.jsonl."""
+    return [row for _, row in _lines(Path(folder) / "alarms.jsonl") if row is not None]
+
+
 def rows_until(file: Path, step: int) -> tuple[list[str], int]:
     """The lines of a run's file that are rows of steps up to this, and how many before the last cannot be read."""
     lines = _lines(file)
