@@ -122,8 +122,8 @@ def require_room(out: Path, models: Sequence[Any]) -> None:
     need, free = PARTS * sum(weights), shutil.disk_usage(there).free
     if need > free:
         raise InputError(
-            f"the runs to make ({len(models)}) need about {need / 1e9:.1f} GB for their models, and {there} has {free / 1e9:.1f} GB free: "
-            "make room, or give a smaller grid."
+            f"the runs to make ({len(models)}) need about {need / 1e9:.1f} GB for their models, and {there} has "
+            f"{free / 1e9:.1f} GB free: make room, or give a smaller grid."
         )
 
 
