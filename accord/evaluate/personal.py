@@ -123,6 +123,7 @@ def evaluate_personal(
         raise InputError(f"--given is numbers of choices, 0 or more, not {ks[0]}.")
     asked = ChatOptions(**options)
     users = Users.of(asked.judgments(data), ks[-1], data)
+    yardsticks = _yardsticks(tastes, users, ks) if tastes is not None else []
     known: list[Knowing] = []
     for name, folder in models.items():
         model = engine.load.load_reward_model(folder, dtype=dtype)
@@ -136,10 +137,8 @@ def evaluate_personal(
         else:
             known.append(measured(name, "pooled", users, [0], read.given))
         known.append(measured(name, "own head", users, ks, OwnHeads(read, users).given))
-    if tastes is not None:
-        known += _yardsticks(tastes, users, ks)
     questions = sum(len(some) - ks[-1] for some in users.judgments)
-    found = PersonalResult(data=data, users=len(users.groups), questions=questions, models=known)
+    found = PersonalResult(data=data, users=len(users.groups), questions=questions, models=known + yardsticks)
     return found.publish(out)
 
 
@@ -235,8 +234,9 @@ class OwnHeads:
 
     @cached_property
     def _scale(self) -> float:
-        """The mean of |d|^2 over the choices given."""
-        return float(np.mean([(d[: self.users.most] ** 2).sum(1).mean() for d in self._parts[1]]))
+        """The mean of |d|^2 over the choices given; 1 where there are none, or nothing differs."""
+        known = np.concatenate([d[: self.users.most] for d in self._parts[1]])
+        return float((known**2).sum() / max(1, len(known))) or 1.0
 
     @cached_property
     def variance(self) -> float:
@@ -258,10 +258,17 @@ class OwnHeads:
         """The leads (n,) once v is fitted to those choices that are known."""
         kernel = d @ d.T * (variance / self._scale)  # v = sum of a_i d_i s^2, so leads move by kernel a
         inner, a = kernel[np.ix_(known, known)], np.zeros(int(known.sum()))
-        for _ in range(30):  # Newton on the convex dual: a_i = sigmoid(-lead_i)
+
+        def loss(a: Floats) -> float:
+            return float(a @ inner @ a / 2 - log_expit(lead[known] + inner @ a).sum())
+
+        for _ in range(100):  # Newton's steps to a_i = sigmoid(-lead_i), each halved until the loss falls enough
             chance = expit(-(lead[known] + inner @ a))
             slope = chance * (1 - chance)
             step = np.linalg.solve(np.eye(len(a)) + slope[:, None] * inner, chance - a)
+            falls, before = float((a - chance) @ inner @ step), loss(a)
+            while loss(a + step) > before + 1e-4 * falls + 1e-12 * abs(before):
+                step, falls = step / 2, falls / 2
             a += step
             if np.abs(step).max(initial=0.0) < 1e-9:
                 break

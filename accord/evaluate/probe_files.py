@@ -75,7 +75,10 @@ def read_probes(names: str, kinds: str | None = None, limit: int | None = None) 
     for kind in wanted:
         _require_kind(kind)
     found: dict[str, list[ProbeItem]] = {kind: [] for kind in KEYS if kind in wanted}
-    for name in (part.strip() for part in names.split(",")):
+    files = [part.strip() for part in names.split(",")]
+    for number, name in enumerate(files):
+        if name in files[:number]:
+            raise InputError(f"--probes names {name} twice, and each probe counts once; name it once.")
         for file in sorted(FOLDER.glob("*.yaml")) if name == OWN else [Path(name)]:
             for kind, items in _items(file).items():
                 if kind in found:

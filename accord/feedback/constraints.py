@@ -57,10 +57,11 @@ def words(text: str) -> list[str]:
 
 def parse(given: Any) -> tuple[Constraint, ...]:
     """The constraints in a mapping; InputError where there is no such check, or what it is given does not fit it."""
-    if not isinstance(given, Mapping) or not given:
+    filled = _filled(given)
+    if not isinstance(filled, Mapping) or not filled:
         raise InputError(f"constraints are a mapping with some of {', '.join(CHECKS)}, not {given!r}")
     found = []
-    for name, value in _filled(given).items():
+    for name, value in filled.items():
         if name not in CHECKS:
             raise InputError(
                 f"there is no check {name!r}{nearest(str(name), CHECKS)}; the checks are {', '.join(CHECKS)}"
@@ -121,9 +122,10 @@ def _texts(value: Any) -> list[str]:
 
 
 def _times(value: Any) -> Callable[[str], bool]:
-    if not isinstance(value, Mapping) or not value:
+    filled = _filled(value)
+    if not isinstance(filled, Mapping) or not filled:
         raise InputError(f"give words, each with how often it is to stand there, not {value!r}")
-    wanted = [(_occurs(_texts(word)[0]), _bounds(bounds)) for word, bounds in _filled(value).items()]
+    wanted = [(_occurs(_texts(word)[0]), _bounds(bounds)) for word, bounds in filled.items()]
     return lambda text: all(within(count(text)) for count, within in wanted)
 
 

@@ -205,5 +205,7 @@ def test_kinds_that_are_not_there() -> None:
         read_probes("failures", ",")
     with pytest.raises(InputError, match="^the file of probes nowhere.yaml cannot be read: No such file"):
         read_probes("nowhere.yaml")
+    with pytest.raises(InputError, match="^--probes names failures twice, and each probe counts once; name it once.$"):
+        read_probes("failures, failures")
     with pytest.raises(InputError, match="^--limit must be at least 1, not 0.$"):
         read_probes("failures", limit=0)

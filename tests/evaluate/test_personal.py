@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from math import log
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,6 +84,24 @@ def test_own_heads_are_what_an_optimizer_finds() -> None:
 
             v = minimize(cost, np.zeros(4), tol=1e-12).x
             assert lead == pytest.approx(d[3:] @ (start + v), abs=1e-4)
+
+
+def test_own_heads_are_found_where_whole_steps_overshoot() -> None:
+    """Of the solution a_i = sigmoid(-lead_i); Newton's whole steps miss it in a tenth of these draws."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        d, lead, known = rng.normal(size=(8, 16)), 5 * rng.normal(size=8), np.arange(8) < rng.integers(1, 9)
+        scale = (d**2).sum(1).mean()
+        fitted = OwnHeads._fitted(SimpleNamespace(_scale=scale), lead, d, known, 10.0)  # type: ignore[arg-type]
+        a = expit(-fitted[known])
+        assert fitted == pytest.approx(lead + d @ d[known].T @ a * 10 / scale, abs=1e-8)
+
+
+@pytest.mark.filterwarnings("error")
+def test_own_heads_without_choices_are_the_head_of_the_model() -> None:
+    head, states = Head([1.0, 2.0]), [torch.tensor([[[1.0, 0.0], [0.0, 1.0]]], dtype=torch.float64)]
+    own = OwnHeads(Read(head, states, 0), users(0))  # type: ignore[arg-type]
+    assert [leads.tolist() for leads in own.given(0)] == [[-1.0]]
 
 
 @pytest.fixture(scope="module")

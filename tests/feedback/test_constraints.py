@@ -61,6 +61,8 @@ def test_every_check_has_an_example() -> None:
     [
         ([], "constraints are a mapping with some of words, sentences, "),
         ({}, "constraints are a mapping with some of words, sentences, "),
+        ({"words": None}, "constraints are a mapping with some of words, sentences, "),
+        ({"times": {"light": None}}, "times: give words, each with how often it is to stand there"),
         ({"word": 3}, "there is no check 'word'; did you mean words\\?; the checks are words, sentences, "),
         ({"words": "3"}, "words: give a whole number, or some of exactly, at_least, at_most with one, not '3'"),
         ({"words": True}, "words: give a whole number, or some of exactly, at_least, at_most with one, not True"),
