@@ -50,7 +50,8 @@ def tried(folder: Path, tastes: str, seed: int, users: int) -> PersonalResult:
     world, pooled, reads, out = (folder / name for name in ("cafe", "pooled", "reads", "evaluation"))
     drawn = ("--tastes", tastes, "--users", users, "--width", 96, "--seed", seed)
     data = ("--model", world / "init", "--data", world / "comparisons.jsonl", "--seed", seed)
-    of = ("--data", world / "comparisons-unseen.jsonl", "--reward", pooled / "model", reads / "model")
+    of = ("--data", world / "comparisons-unseen.jsonl", "--models.pooled", pooled / "model")
+    of += ("--models.reads", reads / "model")
     if not (world / "init").exists():
         run("world", "--name", "cafe", "--out", world, *drawn)
     if not (pooled / "model").exists():

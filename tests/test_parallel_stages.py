@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +69,29 @@ def test_a_changed_folder_is_made_anew_with_overwrite_alone(
     assert file.read_text() != "mine"
 
 
-def begun(pipeline: Pipeline) -> subprocess.Popen[str]:
+def hear_ctrl_c() -> None:
+    """Whatever the tests were started by."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.fixture
+def begun(pipeline: Pipeline) -> Iterator[subprocess.Popen[str]]:
     """A run with two long stages, once both have done a step."""
     pipeline.write({"one": LONG, "other": LONG})
     process = subprocess.Popen(
         [sys.executable, "-m", "accord", "run", str(pipeline.recipe), "--out", str(pipeline.out), "--parallel", "2"],
-        stderr=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=hear_ctrl_c,
     )
     for name in ("one", "other"):
         while not (pipeline.out / name / "metrics.jsonl").is_file() or not read_metrics(pipeline.out / name):
             assert process.poll() is None
             time.sleep(0.1)
-    return process
+    yield process
+    process.kill()
+    process.wait()
 
 
 def all_stopped(pipeline: Pipeline) -> None:
@@ -93,11 +103,10 @@ def all_stopped(pipeline: Pipeline) -> None:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_stages_under_way_stop_with_a_checkpoint_when_the_run_is_stopped(
-    number: signal.Signals, status: int, pipeline: Pipeline
+    number: signal.Signals, status: int, pipeline: Pipeline, begun: subprocess.Popen[str]
 ) -> None:
-    process = begun(pipeline)
-    process.send_signal(number)
-    assert process.wait() == status
+    begun.send_signal(number)
+    assert begun.wait() == status
     all_stopped(pipeline)
     steps = {name: len(read_metrics(pipeline.out / name)) for name in ("one", "other")}
     given = ("--model", pipeline.variables["base"], "--data", pipeline.data, "--dtype", "float32", "--batch-size", 1)

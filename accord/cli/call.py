@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from itertools import takewhile
 from pathlib import Path
@@ -30,7 +30,7 @@ OVERWRITE = Option(
 
 @dataclass(frozen=True)
 class Call:
-    """A command with the options it was given, in their types, ready to be carried out."""
+    """A command with the options it was given, in their types: within `place()`, `function(**arguments)` does it."""
 
     command: str
     options: Mapping[str, Any]
@@ -38,10 +38,11 @@ class Call:
     arguments: Mapping[str, Any]
     overwrites: bool = False
 
-    def carry_out(self) -> Any:
-        """Do it, alone with its one file, and with leave to write over what --overwrite lets it."""
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Within it the command may write over what --overwrite lets it, and no other process its one file."""
         with overwriting(self.overwrites), self._alone():
-            return self.function(**self.arguments)
+            yield
 
     def _alone(self) -> AbstractContextManager[None]:
         file = Path(str(self.options.get("out", "")))

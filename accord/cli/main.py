@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,41 +28,47 @@ from accord.interrupts import Interrupted, interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the words say; the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    return ends(lambda: _obey(words), split_command(words)[0] if words else "")
+    command, rest = split_command(words) if words else ("", [])
+    with ending(command) as end:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(overview())
+        elif words[0] == "--version":
+            from accord import __version__
+
+            print(f"accord {__version__}")
+        elif (command in FAMILIES and not rest) or not {"-h", "--help"}.isdisjoint(rest):
+            print(overview(command) if command in FAMILIES else explained(command))
+        else:
+            call = bind(command, read_words(command, rest))
+            with call.place():
+                result = call.function(**call.arguments)
+            _say_where(call, result)
+    return end.status
 
 
-def ends(work: Callable[[], None], command: str = "") -> int:
-    """Do what a command does, and say in a sentence how it ended, if not well; the exit status."""
+class End:
+    """How a command ended."""
+
+    status = 0
+
+
+@contextmanager
+def ending(command: str = "") -> Iterator[End]:
+    """Within it a command is carried out; how it ended is said in a sentence, if not well, and noted."""
+    end = End()
     try:
         with interruptible():
-            work()
+            yield end
         sys.stdout.flush()
     except BrokenPipeError:  # who reads has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        end.status = 141
     except KeyboardInterrupt as error:
         by = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
         print(f"accord: {by}{_way_on(command)}.", file=sys.stderr)
-        return by.status
+        end.status = by.status
     except Exception as error:
-        return _told(error)
-    return 0
-
-
-def _obey(words: Sequence[str]) -> None:
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(overview())
-    elif words[0] == "--version":
-        from accord import __version__
-
-        print(f"accord {__version__}")
-    else:
-        command, rest = split_command(words)
-        if (command in FAMILIES and not rest) or not {"-h", "--help"}.isdisjoint(rest):
-            print(overview(command) if command in FAMILIES else explained(command))
-            return
-        call = bind(command, read_words(command, rest))
-        _say_where(call, call.carry_out())
+        end.status = _told(error)
 
 
 def _told(error: Exception) -> int:

@@ -176,10 +176,14 @@ def fail(name: str, code: int, said: str) -> NoReturn:
 
 def work(given: Mapping[str, Any]) -> int:
     """Carry out a call in this process, which was started for it; the exit status."""
-    from accord.cli.main import ends
+    from accord.cli.main import ending
 
     threading.Thread(target=_stop_when_closed, daemon=True).start()
-    return ends(lambda: bind(given["command"], given["options"]).carry_out())
+    with ending() as end:
+        call = bind(given["command"], given["options"])
+        with call.place():
+            call.function(**call.arguments)
+    return end.status
 
 
 def _stop_when_closed() -> None:

@@ -23,7 +23,7 @@ from accord.evaluate.users import by_group, groups_of
 from accord.feedback.formula import TASTES
 from accord.outputs import require_folder
 from accord.records import Preference, Text
-from accord.results.base import FILE, called
+from accord.results.base import FILE
 from accord.results.personal import GivenChoices, Knowing, PersonalResult
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def evaluate_personal(
     data: str,
     out: str,
     *,
-    reward: str | list[str],
+    models: dict[str, str],
     given: int | list[int] | None = None,
     tastes: Literal["opposite", "overlapping", "groups", "directions"] | None = None,
     max_length: int = 512,
@@ -105,7 +105,7 @@ def evaluate_personal(
     Args:
         data: a file or Hub name of preferences or rankings with a column user, of users that the models do not know.
         out: the folder to write evaluation.json to.
-        reward: the folder of a model of `accord personal` or `accord reward`, or several.
+        models: folders of models of `accord personal` or `accord reward` by name, as --models.pooled runs/pooled/model.
         given: the numbers k of choices; 0, 2, 4 and 8 unless given. What is asked about are the choices of each user
             after so many as the largest.
         tastes: of users of the café, the population they are of: adds the best that can be known of them (Bayes), and
@@ -117,30 +117,28 @@ def evaluate_personal(
     Raises:
         InputError: rows name no users, a user has too few choices, or what is named is no reward model.
     """
-    names = [reward] if isinstance(reward, str) else reward
     ks = [given] if isinstance(given, int) else sorted(set(given or (0, 2, 4, 8)))
-    require_folder(out, data, names, options, leaves=(FILE,))
+    require_folder(out, data, models, options, leaves=(FILE,))
     if ks[0] < 0:
         raise InputError(f"--given is numbers of choices, 0 or more, not {ks[0]}.")
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
-        raise InputError(f"the model {twice} is named twice; name each once.")
     asked = ChatOptions(**options)
     users = Users.of(asked.judgments(data), ks[-1], data)
     yardsticks = _yardsticks(tastes, users, ks) if tastes is not None else []
-    models: list[Knowing] = []
-    for name in names:
-        model = engine.load.load_reward_model(name, dtype=dtype)
+    known: list[Knowing] = []
+    for name, folder in models.items():
+        model = engine.load.load_reward_model(folder, dtype=dtype)
         if isinstance(model, engine.encoders.Encoder):
-            raise InputError(f"{name} reads more than the last token, and is no model that a user's own head fits on.")
+            raise InputError(
+                f"{folder} reads more than the last token, and is no model that a user's own head fits on."
+            )
         read = Read.of(asked.templated(model), users, max_length)
         if isinstance(model, engine.personal.PersonalScorer):
-            models.append(measured(called(name), "reads choices", users, ks, read.given))
+            known.append(measured(name, "reads choices", users, ks, read.given))
         else:
-            models.append(measured(called(name), "pooled", users, [0], read.given))
-        models.append(measured(called(name), "own head", users, ks, OwnHeads(read, users).given))
+            known.append(measured(name, "pooled", users, [0], read.given))
+        known.append(measured(name, "own head", users, ks, OwnHeads(read, users).given))
     questions = sum(len(some) - ks[-1] for some in users.judgments)
-    found = PersonalResult(data=data, users=len(users.groups), questions=questions, models=models + yardsticks)
+    found = PersonalResult(data=data, users=len(users.groups), questions=questions, models=known + yardsticks)
     return found.publish(out)
 
 

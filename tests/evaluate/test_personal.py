@@ -122,7 +122,7 @@ def _lines(folder: Path) -> list[str]:
 
 
 def test_the_command_tells_users_apart(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    models = ("--reward", home / "pooled/model", home / "personal/model")
+    models = ("--models.pooled", home / "pooled/model", "--models.personal", home / "personal/model")
     options = ("--data", home / "unseen.jsonl", "--given", "0", "2", "--out", home / "out", "--dtype", "float32")
     assert accord("evaluate", "personal", *models, *options) == 0
     found = parse(json.loads((home / "out/evaluation.json").read_text()))
@@ -140,11 +140,16 @@ def test_the_command_tells_users_apart(home: Path, capsys: pytest.CaptureFixture
 def test_what_the_command_refuses(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, pooled = home / "unseen.jsonl", home / "pooled/model"
     for given, why in (
-        (("--reward", pooled, pooled), f"the model {pooled} is named twice; name each once."),
-        (("--reward", pooled, "--given", "-1"), "--given is numbers of choices, 0 or more, not -1."),
-        (("--reward", pooled, "--given", "8"), "the user u0 has 5 choices, and to be given 8 and asked about one more"),
-        (("--reward", pooled, "--given", "0", "--tastes", "opposite"), "none is ''"),
-        (("--reward", pooled, "--given", "0", "--max-length", "1"), "leaves no room for a completion within 1 tokens"),
+        (("--models.pooled", pooled, "--given", "-1"), "--given is numbers of choices, 0 or more, not -1."),
+        (
+            ("--models.pooled", pooled, "--given", "8"),
+            "the user u0 has 5 choices, and to be given 8 and asked about one more",
+        ),
+        (("--models.pooled", pooled, "--given", "0", "--tastes", "opposite"), "none is ''"),
+        (
+            ("--models.pooled", pooled, "--given", "0", "--max-length", "1"),
+            "leaves no room for a completion within 1 tokens",
+        ),
     ):
         assert accord("evaluate", "personal", "--data", data, "--out", home / "none", *given) == 2
         assert why in capsys.readouterr().err
