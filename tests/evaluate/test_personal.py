@@ -16,6 +16,7 @@ from scipy.special import expit
 from accord.data.judgments import load_judgments
 from accord.errors import InputError
 from accord.evaluate.personal import OwnHeads, Read, Users, measured
+from accord.evaluate.personal import _yardsticks as yardsticks
 from accord.evaluate.statistics import bootstrap_mean, mean_of
 from accord.methods import PersonalReward, RewardModel
 from accord.results import parse
@@ -53,6 +54,8 @@ def test_users_who_cannot_be_asked() -> None:
     tied = load_judgments([{"prompt": "p", "completions": ["a", "b"], "ranks": [0, 0], "user": "u"}])
     with pytest.raises(InputError, match="rows prefers no completion to another"):
         Users.of(tied, 0, "rows")
+    with pytest.raises(InputError, match="^row 1 has no 'taste', which --tastes reads: leave it out.$"):
+        yardsticks("opposite", users(), [0])
 
 
 class Head:
