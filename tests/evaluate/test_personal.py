@@ -16,7 +16,6 @@ from scipy.special import expit
 from accord.data.judgments import load_judgments
 from accord.errors import InputError
 from accord.evaluate.personal import OwnHeads, Read, Users, measured
-from accord.evaluate.personal import _yardsticks as yardsticks
 from accord.evaluate.statistics import bootstrap_mean, mean_of
 from accord.methods import PersonalReward, RewardModel
 from accord.results import parse
@@ -54,8 +53,6 @@ def test_users_who_cannot_be_asked() -> None:
     tied = load_judgments([{"prompt": "p", "completions": ["a", "b"], "ranks": [0, 0], "user": "u"}])
     with pytest.raises(InputError, match="rows prefers no completion to another"):
         Users.of(tied, 0, "rows")
-    with pytest.raises(InputError, match="^row 1 has no 'taste', which --tastes reads: leave it out.$"):
-        yardsticks("opposite", users(), [0])
 
 
 class Head:
@@ -148,7 +145,7 @@ def test_what_the_command_refuses(home: Path, capsys: pytest.CaptureFixture[str]
             ("--models.pooled", pooled, "--given", "8"),
             "the user u0 has 5 choices, and to be given 8 and asked about one more",
         ),
-        (("--models.pooled", pooled, "--given", "0", "--tastes", "opposite"), "none is ''"),
+        (("--models.pooled", pooled, "--given", "0", "--tastes", "opposite"), "row 1 has no 'taste', which --tastes reads"),
         (
             ("--models.pooled", pooled, "--given", "0", "--max-length", "1"),
             "leaves no room for a completion within 1 tokens",
