@@ -286,10 +286,13 @@ class OwnHeads:
 def _yardsticks(population: Any, users: Users, ks: Sequence[int]) -> list[Knowing]:
     """The best that can be known of the café's users given k choices, and of one whose taste is known."""
     gaps, bayes, oracle = (feedback.named.imported(f"{TASTES}:{name}") for name in ("gaps", "bayes", "oracle"))
+    unknown = next((some[0] for some in users.judgments if not some[0].columns.get("taste")), None)
+    if unknown is not None:
+        raise InputError(f"row {unknown.row + 1} has no 'taste', which --tastes reads: leave it out.")
     every = range(len(users.judgments))
     apart = [gaps([(said(a), said(b)) for a, b in users.pairs(user)]) for user in every]
     asked = [d[users.most :] for d in apart]
-    names = [str(some[0].columns.get("taste", "")) for some in users.judgments]
+    names = [str(some[0].columns["taste"]) for some in users.judgments]
 
     def knowing(k: int) -> Leads:
         return [bayes(population, d[:k], rest) for d, rest in zip(apart, asked, strict=True)]

@@ -145,7 +145,10 @@ def test_what_the_command_refuses(home: Path, capsys: pytest.CaptureFixture[str]
             ("--models.pooled", pooled, "--given", "8"),
             "the user u0 has 5 choices, and to be given 8 and asked about one more",
         ),
-        (("--models.pooled", pooled, "--given", "0", "--tastes", "opposite"), "none is ''"),
+        (
+            ("--models.pooled", pooled, "--given", "0", "--tastes", "opposite"),
+            "row 1 has no 'taste', which --tastes reads",
+        ),
         (
             ("--models.pooled", pooled, "--given", "0", "--max-length", "1"),
             "leaves no room for a completion within 1 tokens",
