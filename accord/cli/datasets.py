@@ -137,8 +137,7 @@ def tasks(
     known = read_tasks(tasks, data, templates)
     require_file(out, tasks, [file for task in known for file in (task.data, task.training_file)])
     left = clusters_named(leave_out, known)
-    if max_clusters is not None:
-        left += clusters_beyond(max_clusters, left, known, seed)
+    left += clusters_beyond(max_clusters, left, known, seed)
     mixed, notes = mixture(
         known, left, per_task=per_task, temperature=mixing_temperature, total=rows, formats=written, seed=seed
     )

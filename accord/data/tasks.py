@@ -136,12 +136,15 @@ def clusters_named(names: str | None, tasks: Sequence[Task]) -> list[str]:
     return wanted
 
 
-def clusters_beyond(most: int, left_out: Sequence[str], tasks: Sequence[Task], seed: int) -> list[str]:
+def clusters_beyond(most: int | None, left_out: Sequence[str], tasks: Sequence[Task], seed: int) -> list[str]:
     """The clusters that are not left out, beyond the first `most` in an order drawn by the seed.
 
-    So that of one seed more clusters include fewer. Raises InputError where there are not so many.
+    With one seed a larger `most` trains on all that a smaller one does, and more; None leaves none out. Raises
+    InputError where there are not so many.
     """
     names = [name for name in dict.fromkeys(task.cluster for task in tasks) if name not in left_out]
+    if most is None:
+        return []
     if not 1 <= most <= len(names):
         raise InputError(f"there are {len(names)} clusters to train on, and so 1 to {len(names)} of them, not {most}.")
     random.Random(f"clusters {seed}").shuffle(names)

@@ -15,7 +15,8 @@ from scipy.special import expit
 
 from accord.data.judgments import load_judgments
 from accord.errors import InputError
-from accord.evaluate.personal import OwnHeads, Read, Users, measured
+from accord.evaluate.own_heads import OwnHeads
+from accord.evaluate.personal import Read, Users, measured
 from accord.evaluate.statistics import bootstrap_mean, mean_of
 from accord.methods import PersonalReward, RewardModel
 from accord.results import parse
