@@ -10,8 +10,8 @@ import matplotlib
 from instruction_studies import Found
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from processes import over_seeds
 
+from accord.evaluate.statistics import over_seeds
 from accord.worlds import shelf
 
 INK, SOFT = "#1b1f24", "#6b7280"

@@ -18,10 +18,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from instruction_studies import HELD_OUT, SHOWN, STUDIES, Condition, Found, spoiled
-from processes import accord, over_seeds
+from processes import accord
 from rich.console import Console
 from rich.table import Table
 
+from accord.evaluate.statistics import over_seeds
 from accord.worlds import shelf
 
 LEARNING = {"batch_size": 32, "max_length": 256, "save_every": 1000, "track": "none"}

@@ -9,9 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from accord.evaluate.statistics import mean_interval
-from accord.results.base import Interval
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -50,8 +47,3 @@ def spread(values: list[float], digits: int = 3) -> str:
         return ""
     mean = sum(values) / len(values)
     return f"{mean:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
-def over_seeds(values: list[float]) -> Interval:
-    """The mean over seeds with Student's interval; of one seed itself, which no interval is known of."""
-    return mean_interval(values) if len(values) > 1 else Interval(values[0], values[0], values[0], 1)

@@ -14,7 +14,6 @@ from accord.cli.sweep import cells_of, measure_in, points_of, run_of
 from accord.errors import InputError
 from accord.records import Demonstration
 from accord.report import write_report
-from accord.report.sweep import panels
 from accord.results import SweepResult, load
 from accord.results.sweep import SweepRun
 from accord.train.rows import read_metrics
@@ -85,11 +84,11 @@ def test_the_map_has_a_panel_for_each_value_of_the_settings_before_the_last_two(
     points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
     runs = [SweepRun(name="", settings=p, steps=1, final=float(i)) for i, p in enumerate(points)]
     result = SweepResult(method="ppo", measure="watched", loss=0.1, grid=grid, cells=cells_of(runs), runs=runs)
-    first, second = panels(result)
+    first, second = result.panels()
     assert (first.title, first.row, first.column, first.columns) == ("beta 0.1", "rate", "epochs", ["1", "None"])
     ends = [[[c.final.estimate for c in cells if c and c.final] for _, cells in p.rows] for p in (first, second)]
     assert ends == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
-    (alone,) = panels(result.model_copy(update={"grid": {"seed": [0], "rate": [1]}, "cells": cells_of(runs[:1])}))
+    (alone,) = result.model_copy(update={"grid": {"seed": [0], "rate": [1]}, "cells": cells_of(runs[:1])}).panels()
     assert (alone.title, alone.row, alone.column) == ("", "", "rate")
 
 

@@ -44,6 +44,11 @@ class Call:
         with overwriting(self.overwrites), self._alone():
             yield
 
+    def carry_out(self) -> None:
+        """Do it, whatever comes of it."""
+        with self.place():
+            self.function(**self.arguments)
+
     def _alone(self) -> AbstractContextManager[None]:
         file = Path(str(self.options.get("out", "")))
         there = next(one for one in (file, *file.parents) if one.exists())

@@ -87,7 +87,8 @@ class Processes:
         self._stopped.set()
         for process in [*self._under_way]:
             with suppress(OSError):
-                (process.stdin or sys.stdin).close()
+                if process.stdin:
+                    process.stdin.close()
 
     def run(self, name: str, call: Call) -> None:
         """Carry out a call in a process, and show line by line what it says.
@@ -180,9 +181,7 @@ def work(given: Mapping[str, Any]) -> int:
 
     threading.Thread(target=_stop_when_closed, daemon=True).start()
     with ending() as end:
-        call = bind(given["command"], given["options"])
-        with call.place():
-            call.function(**call.arguments)
+        bind(given["command"], given["options"]).carry_out()
     return end.status
 
 

@@ -165,7 +165,7 @@ class _Run:
         else:
             for stage in self.stages:
                 if stage.status != "skipped":
-                    self._one(stage, _here)
+                    self._one(stage, Call.carry_out)
         self._save()
 
     def _one(self, stage: Stage, carry_out: Callable[[Call], None]) -> None:
@@ -200,11 +200,6 @@ class _Run:
 
     def _save(self) -> None:
         save_state(self.recipe, self.stages, self.folder)
-
-
-def _here(call: Call) -> None:
-    with call.place():
-        call.function(**call.arguments)
 
 
 def _mark(folder: Path) -> None:

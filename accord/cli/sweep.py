@@ -15,9 +15,9 @@ from accord.cli.parallel import cores
 from accord.cli.pipeline import run_stages
 from accord.cli.recipe import MOST_ROUNDS, Stage
 from accord.errors import InputError
-from accord.evaluate.statistics import mean_interval
+from accord.evaluate.statistics import over_seeds
 from accord.locks import alone_in
-from accord.results.base import Interval, wilson
+from accord.results.base import wilson
 from accord.results.sweep import Setting, SweepCell, SweepResult, SweepRun
 from accord.train.rows import read_alarms, read_metrics
 
@@ -79,7 +79,15 @@ def sweep(
         pairs = zip(done, points, strict=True)
         runs = [run_of(folder / stage.name, stage, point, named, collapse) for stage, point in pairs]
         axes = {name: list(dict.fromkeys(point[name] for point in points)) for name in points[0]}
-        result = SweepResult(method=method, measure=named, loss=collapse, grid=axes, cells=cells_of(runs), runs=runs)
+        result = SweepResult(
+            method=method,
+            measure=named,
+            loss=collapse,
+            grid=axes,
+            cells=cells_of(runs),
+            runs=runs,
+            warnings=[f"{run.name} has no {named}: the mean is without it." for run in runs if run.final is None],
+        )
         return result.publish(out)
 
 
@@ -168,14 +176,8 @@ def cells_of(runs: Sequence[SweepRun]) -> list[SweepCell]:
         SweepCell(
             settings=json.loads(key),
             runs=len(same),
-            final=_over([run.final for run in same if run.final is not None]),
+            final=over_seeds(ends) if (ends := [run.final for run in same if run.final is not None]) else None,
             collapsed=wilson(sum(run.collapsed for run in same), len(same)),
         )
         for key, same in together.items()
     ]
-
-
-def _over(values: Sequence[float]) -> Interval | None:
-    if len(values) > 1:
-        return mean_interval(values)
-    return Interval(values[0], values[0], values[0], 1) if values else None

@@ -82,14 +82,6 @@ def load_reward_model(
     return model
 
 
-def load_personal_model(name: str, *, device: str | None = None, dtype: str = "float32") -> PersonalScorer:
-    """A reward model that reads a user's choices; InputError where there is no such model, or it reads none."""
-    model = load_classifier(name, device=device, dtype=dtype)
-    if not isinstance(model, PersonalScorer):
-        raise InputError(f"{name} reads no choices of a user; train a model that does with `accord personal`.")
-    return model
-
-
 def load_preference_model(
     name: str, *, device: str | None = None, dtype: str = "float32", trust_remote_code: bool = False
 ) -> PreferenceNetwork:

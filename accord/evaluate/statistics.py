@@ -56,6 +56,11 @@ def mean_interval(values: Sequence[float] | Floats, *, confidence: float = 0.95)
     return Interval(mean, mean - reach, mean + reach, len(sample))
 
 
+def over_seeds(values: Sequence[float]) -> Interval:
+    """The mean over seeds with Student's interval; of one seed itself, which no interval is known of."""
+    return mean_interval(values) if len(values) > 1 else Interval(values[0], values[0], values[0], 1)
+
+
 def bootstrap_mean(
     values: Sequence[float] | Floats, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:

@@ -22,7 +22,6 @@ from accord.report.lineage import draw, lineage
 from accord.report.models import model_tables
 from accord.report.overoptimization import turning
 from accord.report.series import Series
-from accord.report.sweep import panels
 from accord.report.synthesis import synthesized
 from accord.report.trial import AgreementSection, trials
 from accord.results import (
@@ -91,7 +90,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         tasks=[(stage, result, _models(result)) for stage, result in story.results(TasksResult)],
         passes=story.results(PassesResult),
         failures=story.results(FailuresResult),
-        sweeps=[(stage, result, panels(result)) for stage, result in story.results(SweepResult)],
+        sweeps=story.results(SweepResult),
         synthesized=[synthesized(stage, result) for stage, result in story.results(SynthesisResult)],
         revised=[revised(stage, result) for stage, result in story.results(CritiqueResult)],
         by_principles=by_principles([result for _, result in story.results(CritiqueResult)]),

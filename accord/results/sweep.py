@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal, TypeAlias
 
 from rich.table import Table
@@ -48,6 +50,18 @@ class SweepCell(Record):
     """The share of them that collapsed, with Wilson's interval."""
 
 
+@dataclass(frozen=True)
+class Panel:
+    """A table of a sweep's cells: a row a value of one setting, a column a value of another."""
+
+    title: str
+    """The values of the other settings."""
+    row: str
+    column: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[SweepCell | None]]]
+
+
 class SweepResult(Evaluation):
     """A method over a grid of settings."""
 
@@ -76,3 +90,23 @@ class SweepResult(Evaluation):
             values = [f"{cell.settings[name]}" for name in axes]
             table.add_row(*values, str(cell.runs), shown(cell.final), f"{cell.collapsed:.0%}")
         yield table
+
+    def panels(self) -> list[Panel]:
+        """The map: the last setting over the columns, the one before it over the rows; "" stands for none."""
+        *others, row, column = ["", "", *(name for name in self.grid if name != "seed")]
+        values: dict[str, Sequence[Setting]] = {"": [""], **self.grid}
+
+        def cell(point: Mapping[str, Setting]) -> SweepCell | None:
+            own = {name: value for name, value in point.items() if name}
+            return next((cell for cell in self.cells if cell.settings == own), None)
+
+        drawn = []
+        for fixed in product(*(values[name] for name in others)):
+            point = dict(zip(others, fixed, strict=True))
+            rows = [
+                (f"{down}", [cell({**point, row: down, column: across}) for across in values[column]])
+                for down in values[row]
+            ]
+            title = ", ".join(f"{name} {value}" for name, value in point.items() if name)
+            drawn.append(Panel(title, row, column, [f"{across}" for across in values[column]], rows))
+        return drawn

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
-from accord.engine.load import load_model, load_personal_model
+from accord.engine.load import load_model, load_reward_model
 from accord.engine.personal import PersonalScorer, pack_users
 from accord.errors import LeftOut
 from accord.methods import PersonalReward
 from accord.records import Preference, Ranking
 from accord.train.loop import Result, StepResult
-from accord.train.run import read_metrics
+from accord.train.rows import read_metrics
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.data.conftest import WORDS
 
@@ -67,7 +67,8 @@ def test_a_ranking_is_its_strict_pairs(base: str) -> None:
 def test_opposite_users_are_told_apart(base: str, tmp_path: Path) -> None:
     """Without a choice nothing is known of anybody, and with one everything: the loss at k = 1 is near 0."""
     result = fitted(base, tmp_path / "run", steps=40)
-    model = load_personal_model(str(result.folder / "model"))
+    model = load_reward_model(str(result.folder / "model"))
+    assert isinstance(model, PersonalScorer)
     method = PersonalReward(dtype="float32")
     unseen = method.encode(model, [*rows(2, 3)], LeftOut(strict=True))
     with torch.no_grad():
@@ -88,7 +89,7 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(base: str, tmp_path: Path) ->
     resumed = fitted(base, tmp_path / "stopped", resume=True)
     losses = [[row["loss"] for row in read_metrics(run.folder)] for run in (whole, resumed)]
     assert losses[0] == losses[1] and len(losses[0]) == 6
-    weights = [load_personal_model(str(run.folder / "model")).network.state_dict() for run in (whole, resumed)]
+    weights = [load_reward_model(str(run.folder / "model")).network.state_dict() for run in (whole, resumed)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
