@@ -125,6 +125,10 @@ def _item(kind: str, where: str, given: Any) -> ProbeItem:
     for key in keys:
         if given.get(key) is None:
             raise InputError(f"the key {key!r} is missing; a probe of {kind} has {', '.join(keys)}.")
+    checks = given.get("constraints")
+    empty = [name for name, value in checks.items() if value is None] if isinstance(checks, Mapping) else []
+    if empty:  # accord.feedback.constraints passes it over, for the sake of Parquet
+        raise InputError(f"the constraint {empty[0]!r} holds nothing: say what it asks for, or leave it out.")
     options: tuple[str, ...] = ()
     if "right" in keys:
         options = (_text(given, "right"), *_texts(given, "wrong"))

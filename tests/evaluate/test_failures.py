@@ -185,6 +185,10 @@ def test_files_of_probes_are_added_and_chosen(tmp_path: Path) -> None:
             "FILE, stereotypes, probe 1: 'stereotype' has 2 and 'reversed' 1 sentences: give as many.",
         ),
         (
+            "instructions: [{prompt: a, constraints: {words: , case: lower}}]",
+            "FILE, instructions, probe 1: the constraint 'words' holds nothing: say what it asks for, or leave it out.",
+        ),
+        (
             "instructions: [{prompt: a, constraints: {word: 1}}]",
             "FILE, instructions, probe 1: there is no check 'word'; did you mean words?; the checks are words, ",
         ),
