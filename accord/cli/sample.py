@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isfinite, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accord import data as rows_of
 from accord import engine, feedback
-from accord.console import status
+from accord.console import counting, status
 from accord.errors import InputError
 from accord.evaluate.options import AnswerOptions, takes
 from accord.feedback.options import RewardOptions
 from accord.outputs import require_file, save_rows
-from accord.records import Sample, text_to_json
+from accord.records import EncodedPrompt, Prompt, Sample, text_to_json
 
 if TYPE_CHECKING:
-    from accord.engine import Sampling
+    from accord.data.load import Source
+    from accord.engine import Policy, Sampling
 
 
 @dataclass(kw_only=True)
@@ -35,6 +38,14 @@ class SampleOptions(RewardOptions, AnswerOptions):
     """Of --best-of, keep so many, the best first."""
     at_least: float | None = None
     """Keep only samples whose reward is so high: 1, with a verifier, for those that are right."""
+    turn: str | int | None = None
+    """Of conversations, the assistant's turn that is answered anew: first, last, random, or its number, from 1."""
+    user: str | None = None
+    """Talk with a simulated user, from each prompt on, and write a row for each of the model's turns: module:function,
+    which is given the messages so far and returns what the user says next, or None; or a small world's guest
+    (counter)."""
+    max_turns: int = 4
+    """A conversation with a user has at most so many turns of the model's."""
     top_k: int = 0
     """Draw only from the k most likely tokens (0: all)."""
     top_p: float = 1.0
@@ -42,7 +53,8 @@ class SampleOptions(RewardOptions, AnswerOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for option, count in (("n", self.n), ("best-of", self.best_of), ("keep", self.keep)):
+        counts = (("n", self.n), ("best-of", self.best_of), ("keep", self.keep), ("max-turns", self.max_turns))
+        for option, count in counts:
             if count is not None and count < 1:
                 raise InputError(f"--{option} must be at least 1, not {count}.")
         for option, chosen_by in (("best-of", self.best_of), ("at-least", self.at_least)):
@@ -56,11 +68,23 @@ class SampleOptions(RewardOptions, AnswerOptions):
             raise InputError(f"--keep {self.keep} keeps the best of the samples of --best-of, which must be as many.")
         if self.at_least is not None and isnan(self.at_least):
             raise InputError("--at-least must be a number.")
+        if self.turn is not None:
+            rows_of.turns.number_of(self.turn)
+        for option, given in (("turn", self.turn), ("best-of", self.best_of), ("at-least", self.at_least)):
+            if self.user is not None and given is not None:
+                raise InputError(
+                    f"--user has whole conversations, all of whose turns are written; leave out --{option}."
+                )
 
     @property
     def samples(self) -> int:
         """Samples of each prompt."""
         return self.best_of or self.n
+
+    def prompts(self, source: Source) -> list[Prompt]:
+        if self.turn is None:
+            return super().prompts(source)
+        return self._read(partial(rows_of.turns.load_turns, turn=self.turn, seed=self.seed), source)
 
     def sampling(self) -> Sampling:
         return replace(super().sampling(), top_k=self.top_k, top_p=self.top_p)
@@ -102,6 +126,10 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
     those is rejection-sampling fine-tuning, on the very tokens that were drawn. Other columns of the prompts' rows are
     handed on, but for texts.
 
+    With --turn the prompt is a conversation up to one of the assistant's turns, which is answered anew; `turn` is its
+    number. With --user whole conversations are had: each of the model's turns is a row, with its number as `turn` and
+    the number of the conversation, from 1, as `conversation`.
+
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2.
         data: a file, Hub name or reasoning-gym:NAME whose rows have prompts, or several, each with :WEIGHT for a mix.
@@ -121,10 +149,28 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
     if score:
         asked.allow([score])
         feedback.reward.check_prompts(score, prompts)
-    samples = sampled(policy, prompts, asked.samples, asked.sampling())
-    kept = asked.kept(samples, score(samples).tolist()) if score else [(s, None) for s in samples]
+    if asked.user is not None:
+        samples = talked(policy, prompts, asked)
+        kept = list(zip(samples, score(samples).tolist() if score else [None] * len(samples), strict=True))
+    else:
+        samples = sampled(policy, prompts, asked.samples, asked.sampling())
+        kept = asked.kept(samples, score(samples).tolist()) if score else [(s, None) for s in samples]
     save_rows(out, (_row(s, r) for s, r in kept))
     return Path(out)
+
+
+def talked(policy: Policy, prompts: Sequence[EncodedPrompt], asked: SampleOptions) -> list[Sample]:
+    """Every turn of the model's in its conversations with the user, one conversation after another."""
+    dialogue = feedback.users.Dialogue(feedback.users.user_of(str(asked.user)), asked.max_turns)
+    for prompt in prompts:
+        dialogue.check(prompt.prompt, prompt.row)
+    with counting("sample", len(prompts) * asked.n * asked.max_turns) as done:
+        talks = dialogue.talks(policy, prompts, asked.n, asked.sampling(), progress=done)
+    return [
+        replace(sample, prompt=Prompt(sample.prompt.prompt, {**sample.prompt.columns, "conversation": i, "turn": turn}))
+        for i, talk in enumerate(talks, start=1)
+        for turn, sample in enumerate(talk, start=1)
+    ]
 
 
 def _row(sample: Sample, reward: float | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from . import readers as readers
 from . import task_mix as task_mix
 from . import tasks as tasks
 from . import templates as templates
+from . import turns as turns
 from . import verdicts as verdicts
 from .load import load_data as load_data
 from .load import load_prompts as load_prompts

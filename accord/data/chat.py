@@ -137,15 +137,9 @@ def completion_pieces(
             continue
         so_far = (*asked, *completion[:i])
         if i > 0:
-            before = render(tokenizer, so_far, generation=True)
-            if not before.startswith(rendered):
-                raise RewrittenPast(
-                    "the chat template writes an answer otherwise once the chat goes on (they part at "
-                    f"{_parting(rendered, before)}), so a completion of several answers is no one text: give each "
-                    "answer a row, with the turns before it as its prompt"
-                )
-            pieces.append(Piece(before[len(rendered) :], trained=False))
-            rendered = before
+            between = _between(tokenizer, so_far, rendered)
+            pieces.append(Piece(between, trained=False))
+            rendered += between
         said = _said(tokenizer, so_far, turn, rendered)
         pieces.append(Piece(said, trained=turn.is_trained))
         rendered += said
@@ -156,6 +150,36 @@ def completion_pieces(
     if not pieces:
         raise InputError("no turn of the assistant's is to be trained on: 'weight' or 'train' masks all of them")
     return tuple(pieces)
+
+
+def encode_reply(
+    tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], said: str, *, ended: bool = True
+) -> tuple[int, ...]:
+    """The tokens between the assistant's answer, the last of `chat`, and its next one, where the user says `said`.
+
+    They begin after the end of the answer's turn, or, where the model did not say that (not `ended`), with it.
+
+    Raises:
+        RewrittenPast: the chat goes on otherwise than with the answer as it was said.
+    """
+    *before, answer = chat
+    head = render(tokenizer, before, generation=True)
+    rendered = head + _said(tokenizer, before, answer, head)
+    between = _between(tokenizer, (*chat, Message("user", said)), rendered)
+    [tokens] = tokenize(tokenizer, [between if ended else turn_end(tokenizer).text + between])
+    return tuple(tokens)
+
+
+def _between(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], rendered: str) -> str:
+    """What the template writes of the chat so far after what is `rendered`, up to where the assistant speaks next."""
+    before = render(tokenizer, so_far, generation=True)
+    if not before.startswith(rendered):
+        raise RewrittenPast(
+            "the chat template writes an answer otherwise once the chat goes on (they part at "
+            f"{_parting(rendered, before)}), so a completion of several answers is no one text: give each "
+            "answer a row, with the turns before it as its prompt"
+        )
+    return before[len(rendered) :]
 
 
 def _said(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], turn: Message, head: str) -> str:

@@ -16,4 +16,5 @@ from . import reasoning as reasoning
 from . import reward as reward
 from . import rubric as rubric
 from . import uncertainty as uncertainty
+from . import users as users
 from . import verifiers as verifiers

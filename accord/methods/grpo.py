@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from accord import objectives
 from accord.errors import InputError
 from accord.methods.offline import Per
-from accord.methods.online import RewardMethod
+from accord.methods.online import DialogueMethod
 from accord.methods.policy_gradient import GroupPolicyGradient
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class GRPO(GroupPolicyGradient, RewardMethod):
+class GRPO(GroupPolicyGradient, DialogueMethod):
     """Optimize a policy against a reward, each group of samples its own yardstick."""
 
     command: ClassVar[str] = "grpo"

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from accord import data, engine, feedback
 from accord.engine.config import SamplingConfig
-from accord.errors import LeftOut
+from accord.errors import InputError, LeftOut
 from accord.methods.offline import Method, as_policy
 from accord.records import EncodedPrompt, Prompt
 from accord.train.held_out import RunData
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from accord.engine import Policy
     from accord.feedback.judge import Judge
     from accord.feedback.reward import Reward
+    from accord.feedback.users import Dialogue
 
 
 @dataclass(kw_only=True)
@@ -127,6 +128,38 @@ class RewardMethod(OnlineMethod, ABC):
         """
         scorer_for = partial(feedback.named.as_reward, reward)
         return self.train(model, data, out, on_step, options, scorer_for, reward=reward)
+
+
+@dataclass(kw_only=True)
+class DialogueMethod(RewardMethod, ABC):
+    """A reward method that can have whole conversations with a simulated user, and learn from its turns in them."""
+
+    user: str | Callable[..., Any] | None = None
+    """Talk with a simulated user, from each prompt on: module:function, which is given the messages so far and returns
+    what the user says next, or None; or a small world's guest (counter). Only the policy's turns are trained on."""
+    max_turns: int = 4
+    """A conversation with a user has at most so many turns of the policy's."""
+    reward_at: Literal["end", "turns"] = "end"
+    """Which turns of a conversation are rewarded: the last, or each, its reward the sum of theirs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_turns < 1:
+            raise InputError(f"max_turns must be at least 1, not {self.max_turns}.")
+        if self.user is None and self.reward_at != "end":
+            raise InputError(f"reward_at {self.reward_at} is of conversations; say with whom by user.")
+
+    def dialogue(self) -> Dialogue | None:
+        """How the policy is talked with, if it is; InputError where there is no such user."""
+        if self.user is None:
+            return None
+        return feedback.users.Dialogue(feedback.users.user_of(self.user), self.max_turns, self.reward_at)
+
+    def check(self, scorer: Any, prompts: Sequence[EncodedPrompt]) -> None:
+        super().check(scorer, prompts)
+        if (dialogue := self.dialogue()) is not None:
+            for encoded in prompts:
+                dialogue.check(encoded.prompt, encoded.row)
 
 
 @dataclass(kw_only=True)

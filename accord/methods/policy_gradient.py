@@ -17,7 +17,7 @@ import numpy as np
 from accord import engine, objectives
 from accord.errors import InputError
 from accord.methods.offline import Per
-from accord.methods.online import OnlineMethod
+from accord.methods.online import DialogueMethod, OnlineMethod
 from accord.methods.rollouts import Rollout, penalize, sample
 from accord.records import EncodedPrompt
 from accord.train.loop import Learner, StepResult
@@ -96,10 +96,11 @@ class GradientLearner(Learner, ABC):
     def __init__(self, method: PolicyGradient, policy: Policy, reward: Reward) -> None:
         self.method, self.policy, self.reward = method, policy, reward
         self.reference = engine.offload.reference_copy(policy, method) if method.kl_coefficient else None
+        self.dialogue = method.dialogue() if isinstance(method, DialogueMethod) else None
         self.networks = {"policy": policy.network}
 
     def step(self, step: int, items: Sequence[EncodedPrompt], optimizer: Optimizer) -> StepResult:
-        rollout = sample(self.method, self.policy, items, self.reward, step)
+        rollout = sample(self.method, self.policy, items, self.reward, step, self.dialogue)
         return rollout.result(self.learn(step, rollout, optimizer))
 
     def learn(self, step: int, rollout: Rollout, optimizer: Optimizer) -> dict[str, float]:

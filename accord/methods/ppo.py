@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from accord import data, engine, feedback, objectives
 from accord.errors import InputError
 from accord.methods.offline import Per, maximum_likelihood, of_kind
-from accord.methods.online import RewardMethod
+from accord.methods.online import DialogueMethod
 from accord.methods.policy_gradient import GradientLearner, PolicyGradient
 from accord.methods.rollouts import Rollout
 from accord.records import Demonstration
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class PPO(PolicyGradient, RewardMethod):
+class PPO(PolicyGradient, DialogueMethod):
     """Optimize a policy against a reward by proximal policy optimization."""
 
     command: ClassVar[str] = "ppo"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from accord import objectives
 from accord.errors import InputError
-from accord.methods.online import RewardMethod
+from accord.methods.online import DialogueMethod
 from accord.methods.policy_gradient import GroupPolicyGradient
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class REINFORCE(GroupPolicyGradient, RewardMethod):
+class REINFORCE(GroupPolicyGradient, DialogueMethod):
     """Optimize a policy against a reward by the plain policy gradient."""
 
     command: ClassVar[str] = "reinforce"

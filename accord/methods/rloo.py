@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from accord import objectives
-from accord.methods.online import RewardMethod
+from accord.methods.online import DialogueMethod
 from accord.methods.policy_gradient import GroupPolicyGradient
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class RLOO(GroupPolicyGradient, RewardMethod):
+class RLOO(GroupPolicyGradient, DialogueMethod):
     """Optimize a policy against a reward, each sample judged by its siblings."""
 
     command: ClassVar[str] = "rloo"

@@ -1,9 +1,15 @@
-"""What a policy says to a batch of prompts, scored: the data of one step of a method that learns from its samples."""
+"""What a policy says to a batch of prompts, scored: the data of one step of a method that learns from its samples.
+
+Where the policy talks with a simulated user, a sample is a whole conversation, and its reward is that of its last turn
+or the sum over its turns. It is one branch: what the policy said is trained on, all of it by the whole reward, and what
+the user said is only read.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isnan, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,15 +22,16 @@ from accord.train.loop import StepResult
 if TYPE_CHECKING:
     from accord.engine import Branch, Policy, Tree
     from accord.feedback.reward import Reward
+    from accord.feedback.users import Dialogue, Talk
 
 
 @dataclass(frozen=True)
 class Rollout:
     """What the policy said to a batch of prompts: a tree a prompt, whose branches carry log-probabilities and rewards.
 
-    `samples` follow the branches' order. `parts` holds the mean of every reward that the score is a sum of, by name,
-    `numbers` what the rewards logged, and the share of samples of which none said anything; `extra` what they said of
-    each sample.
+    `samples` follow the branches' order; of a conversation it is the last turn. `parts` holds the mean of every reward
+    that the score is a sum of, by name, `numbers` what the rewards logged, and the share of samples of which none said
+    anything; `extra` what they said of each sample.
     """
 
     trees: list[Tree]
@@ -41,13 +48,15 @@ class Rollout:
     @staticmethod
     def of(prompts: Sequence[EncodedPrompt], samples: list[Sample], rewards: list[float]) -> Rollout:
         """The samples, equally many of every prompt, with a reward each."""
-        g = len(samples) // len(prompts)
-        branches = [
-            engine.Branch(s.completion.tokens, None, s.completion.logprobs, r)
-            for s, r in zip(samples, rewards, strict=True)
-        ]
+        return Rollout.of_talks(prompts, [[sample] for sample in samples], rewards)
+
+    @staticmethod
+    def of_talks(prompts: Sequence[EncodedPrompt], talks: Sequence[Talk], rewards: Sequence[float]) -> Rollout:
+        """The conversations, equally many of every prompt, with a reward each."""
+        g = len(talks) // len(prompts)
+        branches = [branch_of(talk, reward) for talk, reward in zip(talks, rewards, strict=True)]
         trees = [engine.Tree(p.tokens, tuple(branches[i * g : (i + 1) * g]), row=p.row) for i, p in enumerate(prompts)]
-        return Rollout(trees, samples)
+        return Rollout(trees, [talk[-1] for talk in talks])
 
     def result(self, numbers: Mapping[str, float]) -> StepResult:
         """A step's result: the samples, what they look like in numbers, and the method's own `numbers`.
@@ -70,27 +79,72 @@ class Rollout:
 
 
 def sample(
-    method: SamplingConfig, policy: Policy, prompts: Sequence[EncodedPrompt], reward: Reward, step: int
+    method: SamplingConfig,
+    policy: Policy,
+    prompts: Sequence[EncodedPrompt],
+    reward: Reward,
+    step: int,
+    dialogue: Dialogue | None = None,
 ) -> Rollout:
-    """Completions of a batch of prompts under the policy as it is, with their rewards, which must be finite."""
-    samples = policy.sample(prompts, method.group_size, method.sampling(step))
+    """What the policy as it is says to a batch of prompts, or in a dialogue, with rewards, which must be finite."""
+    n, sampling = method.group_size, method.sampling(step)
+    if dialogue is None:
+        talks = [[said] for said in policy.sample(prompts, n, sampling)]
+        scored = talks
+    else:
+        talks = dialogue.talks(policy, prompts, n, sampling, longest=method.max_length)
+        scored = [dialogue.rewarded(talk) for talk in talks]
     feedback.reward.at_step(reward, step)
-    scores = feedback.reward.finite_scores(reward, samples, f"step {step + 1}")
+    scores = feedback.reward.finite_scores(reward, [turn for talk in scored for turn in talk], f"step {step + 1}")
     parts = {name: float(part.double().nanmean()) for name, part in getattr(reward, "parts", {}).items()}
-    logged, extra = feedback.reward.logged(reward), feedback.reward.extra(reward)
-    groups = np.array(scores.tolist()).reshape(len(prompts), -1)
+    each = [part.tolist() for part in scores.double().split([len(talk) for talk in scored])]
+    last = np.cumsum([len(talk) for talk in scored]) - 1  # of each conversation, among what was scored
+    extra = {name: [said[i] for i in last] for name, said in feedback.reward.extra(reward).items()}
+    groups = np.array([_total(some) for some in each]).reshape(len(prompts), -1)
     silent = np.isnan(groups)
-    if not silent.any():
-        return replace(Rollout.of(prompts, samples, groups.ravel().tolist()), parts=parts, numbers=logged, extra=extra)
     # A sample of which no reward says anything stands at its group's mean, and none of its tokens are trained on.
     means = np.nan_to_num(groups).sum(1) / np.maximum((~silent).sum(1), 1)
-    rollout = Rollout.of(prompts, samples, np.where(silent, means[:, None], groups).ravel().tolist())
+    rollout = Rollout.of_talks(prompts, talks, np.where(silent, means[:, None], groups).ravel().tolist())
     trees = [
         replace(tree, branches=tuple(untrained(b) if mute else b for b, mute in zip(tree.branches, row, strict=True)))
         for tree, row in zip(rollout.trees, silent.tolist(), strict=True)
     ]
-    numbers = logged | {"abstained": float(silent.mean())}
+    numbers = feedback.reward.logged(reward) | ({} if dialogue is None else of_turns(talks, each))
+    if silent.any():
+        numbers["abstained"] = float(silent.mean())
     return replace(rollout, trees=trees, parts=parts, numbers=numbers, extra=extra)
+
+
+def _total(rewards: Sequence[float]) -> float:
+    """The sum of the rewards of turns, those left out of which none is said; NaN where none is said of any."""
+    said = [reward for reward in rewards if not isnan(reward)]
+    return sum(said) if said else nan
+
+
+def branch_of(talk: Talk, reward: float) -> Branch:
+    """What was said after the first prompt: the policy's tokens, which are trained on, and the user's, which not."""
+    start = len(talk[0].prompt_tokens)
+    tokens: list[int] = []
+    trained: list[bool] = []
+    logprobs: list[float] = []
+    for turn in talk:
+        between, said = turn.prompt_tokens[start + len(tokens) :], turn.completion
+        tokens += (*between, *said.tokens)
+        trained += [False] * len(between) + [True] * len(said.tokens)
+        logprobs += [nan] * len(between) + list(said.logprobs)
+    return engine.Branch(tuple(tokens), None if all(trained) else tuple(trained), tuple(logprobs), reward)
+
+
+def of_turns(talks: Sequence[Talk], rewards: Sequence[Sequence[float]]) -> dict[str, float]:
+    """How many turns conversations have, how long they are in the policy's tokens, and the mean reward turn by turn."""
+    row = {
+        "turns": sum(map(len, talks)) / len(talks),
+        "length": sum(len(turn.completion.tokens) for talk in talks for turn in talk) / len(talks),
+    }
+    for turn in range(max(map(len, talks))) if max(map(len, rewards)) > 1 else ():
+        of = [some[turn] for some in rewards if len(some) > turn and not isnan(some[turn])]
+        row |= {f"reward of turn {turn + 1}": sum(of) / len(of)} if of else {}
+    return row
 
 
 def penalize(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tree]:

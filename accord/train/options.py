@@ -180,6 +180,7 @@ def describe(method: TrainingConfig, options: RunOptions, **given: Any) -> dict[
     """Every setting of a run, for its folder; data given as rows are named by their number and type."""
     command = {"command": getattr(method, "command", "") or type(method).__name__}
     own = {field.name: getattr(method, field.name) for field in fields(method)}
+    own = {name: named(value) if callable(value) else value for name, value in own.items()}
     return command | {k: named(v) for k, v in (given | options.settings()).items()} | own
 
 

@@ -1,0 +1,169 @@
+"""What is said at the counter, drawn from a seed, and who reads it: a small Llama with one token a word."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+from tokenizers.normalizers import Lowercase
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from accord.errors import InputError
+from accord.records import Demonstration, Message, Prompt, text_to_json
+from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, in_held_out_fifth, untrained, word_level
+from accord.worlds.cafe.grammar import ASSISTANT, DISHES, USER
+from accord.worlds.cafe.texts import CHAT_TEMPLATE
+from accord.worlds.counter.talk import (
+    AGAIN,
+    COUNTS,
+    FIRST,
+    LATER,
+    MOST_TURNS,
+    NUMBERS,
+    Answer,
+    Menu,
+    guest,
+    menu_text,
+    opening,
+    read_menu,
+    right,
+    some_menu,
+    some_plan,
+)
+
+SLIPS = 0.15
+"""The share of demonstrated answers that are wrong: people who show how to answer err too."""
+TALK_SLIPS = 0.5
+"""The same of raw talk."""
+
+
+def conversations(seed: int, n: int) -> list[dict[str, Any]]:
+    """`n` rows of `messages`, 2 to 4 turns of each side, in which people at the counter answer guests."""
+    rng = random.Random(f"conversations {seed}")
+    return [{"messages": text_to_json(_talk(rng, rng.randint(2, MOST_TURNS), SLIPS))} for _ in range(n)]
+
+
+def single(seed: int, n: int) -> list[dict[str, Any]]:
+    """`n` rows of `messages` of one turn of each side: a first question and its answer."""
+    rng = random.Random(f"single {seed}")
+    return [{"messages": text_to_json(_talk(rng, 1, SLIPS))} for _ in range(n)]
+
+
+def prompts(seed: int, n: int) -> list[Prompt]:
+    """`n` first questions to train on, each with the guest's `plan`: what is asked afterwards, in 2 to 4 turns."""
+    rng = random.Random(f"prompts {seed}")
+    return [_prompt(rng, rng.randint(2, MOST_TURNS), held_out=False) for _ in range(n)]
+
+
+def heldout(seed: int, n: int) -> list[Prompt]:
+    """`n` first questions about menus that no other text has, and plans for all of `MOST_TURNS` turns."""
+    rng = random.Random(f"held out {seed}")
+    return [_prompt(rng, MOST_TURNS, held_out=True) for _ in range(n)]
+
+
+def corpus(seed: int, n: int) -> list[Demonstration]:
+    """`n` raw documents with empty prompts: menus with true statements about them, and talk that is often wrong.
+
+    A model of this text knows what dishes cost, and how talk looks; it answers as badly as it was talked.
+    """
+    rng = random.Random(f"corpus {seed}")
+    kinds = rng.choices([_statements, _raw_talk, _unanswered], [0.6, 0.3, 0.1], k=n)
+    return [Demonstration("", document(rng)) for document in kinds]
+
+
+def drawn_menu(rng: random.Random, *, held_out: bool) -> Menu:
+    """A menu of the one in five held out, or of the others."""
+    while True:
+        menu = some_menu(rng)
+        if in_held_out_fifth(menu_text(menu)) == held_out:
+            return menu
+
+
+def _prompt(rng: random.Random, turns: int, *, held_out: bool) -> Prompt:
+    said, asked = opening(rng, drawn_menu(rng, held_out=held_out))
+    return Prompt((Message("user", said),), {"plan": some_plan(rng, asked, turns)})
+
+
+def _talk(rng: random.Random, turns: int, slips: float) -> tuple[Message, ...]:
+    """A conversation about a menu to train on, of so many turns of each side, in which some answers are wrong."""
+    asked = _prompt(rng, turns, held_out=False)
+    chat = [*asked.prompt]
+    while True:
+        chat.append(Message("assistant", rng.choice(_answer(rng, chat, slips).ways())))
+        said = guest(text_to_json(tuple(chat)), asked.columns["plan"])
+        if said is None:
+            return tuple(chat)
+        chat.append(Message("user", said))
+
+
+def _answer(rng: random.Random, chat: list[Message], slips: float) -> Answer:
+    answer, menu = right(chat), read_menu(chat[0].content)
+    assert answer is not None and menu is not None
+    return answer.slipped(rng, menu) if rng.random() < slips else answer
+
+
+def _statements(rng: random.Random) -> str:
+    """A menu, and what is so of it."""
+    menu = drawn_menu(rng, held_out=False)
+    true = [_stated(rng, menu, kind) for kind in rng.sample(["price", "less", "more", "count", "count", "each"], 4)]
+    return " ".join([menu_text(menu), *true])
+
+
+def _stated(rng: random.Random, menu: Menu, kind: str) -> str:
+    dish = rng.choice(list(menu))
+    if kind == "count":
+        count = rng.choice(COUNTS)
+        return f"{NUMBERS[count]} of the {dish} cost {NUMBERS[count * menu[dish]]} coins ."
+    if kind == "each":
+        return f"one of each costs {NUMBERS[sum(menu.values())]} coins ."
+    if kind == "price":
+        return f"the {dish} costs {NUMBERS[menu[dish]]} coins ."
+    return f"the {(min if kind == 'less' else max)(menu, key=lambda one: menu[one])} costs {kind} ."
+
+
+def _raw_talk(rng: random.Random) -> str:
+    """A log of one to four questions and answers, its turns never ended."""
+    roles = {"user": USER, "assistant": ASSISTANT}
+    return " ".join(f"{roles[m.role]} {m.content}" for m in _talk(rng, rng.randint(1, MOST_TURNS), TALK_SLIPS))
+
+
+def _unanswered(rng: random.Random) -> str:
+    return " ".join(opening(rng, drawn_menu(rng, held_out=False))[0] for _ in range(rng.randint(2, 3)))
+
+
+def _words() -> Iterator[str]:
+    """The words of templates and answers."""
+    answers = (Answer("price"), Answer("count"), Answer("each"), Answer("less"), Answer("more"))
+    ways = (way for answer in answers for way in answer.ways())
+    for text in chain(FIRST.values(), LATER.values(), AGAIN, ways, (": and",)):
+        yield from (word for word in text.split() if "{" not in word)
+
+
+VOCABULARY = (PAD, END, USER, ASSISTANT, UNKNOWN, *sorted({*_words(), *NUMBERS, *DISHES}))
+CONTEXT = 128
+
+WIDTH, HEADS, LAYERS = 96, 4, 4
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer over `VOCABULARY`: lower-cases, splits off punctuation, decodes to words and spaces."""
+    words = word_level(VOCABULARY)
+    words.normalizer = Lowercase()
+    words.pre_tokenizer = Whitespace()
+    made = fast_tokenizer(words, CONTEXT, additional_special_tokens=[USER, ASSISTANT])
+    made.chat_template = CHAT_TEMPLATE
+    return made
+
+
+def new_model(seed: int, width: int = WIDTH) -> LlamaForCausalLM:
+    """An untrained Llama of four layers in float32, 0.5 M parameters unless the width is another.
+
+    Raises InputError where the width does not divide into heads of an even width.
+    """
+    if width < 1 or width % (2 * HEADS):
+        raise InputError(f"the width of the counter's model must be a multiple of {2 * HEADS}, not {width}.")
+    sizes = {"width": width, "inner_width": 3 * width, "layers": LAYERS, "heads": HEADS, "key_value_heads": HEADS}
+    return untrained(seed, VOCABULARY, CONTEXT, **sizes)

@@ -1,0 +1,230 @@
+"""Whole conversations through the real engine: their mean gradient is known exactly, and users' words have none.
+
+In this world an answer is one token a of five, 0 is an answer to which the user says no more, and to any other the user
+says the two tokens a + 1 (mod 5) and 0, after which there is one more answer. So there are 21 conversations.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import GPT2Config
+
+from accord.engine.forward import log_probabilities
+from accord.engine.trees import Branch, Tree, Trees
+from accord.errors import InputError
+from accord.feedback.users import Dialogue, FunctionUser
+from accord.methods import GRPO, PPO, REINFORCE, RLOO
+from accord.methods.policy_gradient import GradientLearner, PolicyGradient
+from accord.methods.ppo import PPOLearner
+from accord.methods.rollouts import Rollout, sample
+from accord.objectives.segments import segment_sum
+from accord.records import Completion, EncodedPrompt, Message, Prompt, Sample
+from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
+from tests.engine.tiny import plain_log_probabilities, policy_of, random_model
+
+TOKENS, START = 5, (3, 1)
+ASKED = EncodedPrompt(Prompt((Message("user", "?"),)), START, 0)
+ANSWERS = [(0,), *product(range(1, TOKENS), range(TOKENS))]
+"""The answers of every conversation."""
+REWARD = torch.rand(len(ANSWERS), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+SIZES = {"n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2, "attn_implementation": "eager"}
+
+
+def network(seed: int) -> Any:
+    return random_model(GPT2Config(vocab_size=TOKENS, bos_token_id=None, eos_token_id=0, **SIZES), seed)
+
+
+def branch(answers: tuple[int, ...]) -> Branch:
+    """The conversation by hand."""
+    if len(answers) == 1:
+        return Branch(answers)
+    first, second = answers
+    return Branch((first, (first + 1) % TOKENS, 0, second), (True, False, False, True))
+
+
+EVERY = Tree(START, tuple(map(branch, ANSWERS)))
+
+
+def talks_by(model: Any) -> list[list[Sample]]:
+    """Every conversation as a sampler gives it: a sample a turn, with its log-probability."""
+    with torch.no_grad():
+        logps = iter(log_probabilities(model, Trees.of([EVERY]))[0].tolist())
+    talks = []
+    for answers in ANSWERS:
+        tokens, talk = START, []
+        for i, answer in enumerate(answers):
+            talk.append(Sample(ASKED.prompt, "", tokens, Completion((answer,), (next(logps),), "end"), 0))
+            tokens = (*tokens, answer, (answers[0] + 1) % TOKENS, 0) if not i else tokens
+        talks.append(talk)
+    return talks
+
+
+def learner_of(method: PolicyGradient) -> GradientLearner:
+    """A policy whose reference is another random model."""
+    learner = method.learner(policy_of(network(1)), lambda samples: torch.zeros(len(samples)))
+    assert isinstance(learner, GradientLearner)
+    if learner.reference is not None:
+        learner.reference.network.load_state_dict(network(2).state_dict())
+    return learner
+
+
+def conversation_logps(model: Any) -> Tensor:
+    """log pi of the answers of every conversation, by plain transformers, (21,)."""
+    owner = torch.tensor([i for i, answers in enumerate(ANSWERS) for _ in answers])
+    return segment_sum(plain_log_probabilities(model, [EVERY]), owner, len(ANSWERS))
+
+
+@pytest.mark.parametrize(
+    ("method", "size", "price"),
+    [
+        (REINFORCE(baseline="none", kl_coefficient=0.0, dtype="float32", tokens_per_pass=256), 1, 0.0),
+        (RLOO(group_size=2, kl_coefficient=0.0, dtype="float32", tokens_per_pass=256), 2, 0.0),
+        (RLOO(group_size=2, kl_coefficient=0.3, dtype="float32", tokens_per_pass=256), 2, 0.3),
+    ],
+)
+def test_the_mean_gradient_is_that_of_the_expected_reward_of_conversations(
+    method: PolicyGradient, size: int, price: float
+) -> None:
+    # E over all groups of conversations of the loss's gradient is that of -(E[r] - price KL), in which a conversation's
+    # probability, and its divergence, is that of its answers alone: the user's words are given.
+    learner = learner_of(method)
+    talks = talks_by(learner.policy.network)
+    logp = conversation_logps(learner.policy.network)
+    assert float(logp.exp().sum()) == pytest.approx(1, abs=1e-12)
+    groups = list(product(range(len(talks)), repeat=size))
+    prompts = [EncodedPrompt(ASKED.prompt, START, row) for row in range(len(groups))]
+    said = [talks[i] for group in groups for i in group]
+    rollout = Rollout.of_talks(prompts, said, [float(REWARD[i]) for group in groups for i in group])
+    chance = torch.stack([logp.detach()[list(group)].sum().exp() for group in groups])
+    total = torch.zeros((), dtype=torch.float64)
+    for trees in (t for part in learner.experience(0, rollout)[0] for t in part):
+        rows = torch.tensor([tree.row for tree in trees.trees])[trees.group]
+        total = total + (chance[rows] * learner.loss(trees)[0]).sum() / size
+    objective = (logp.exp() * REWARD).sum()
+    if learner.reference is not None:
+        with torch.no_grad():
+            reference = conversation_logps(learner.reference.network)
+        objective = objective - price * (logp.exp() * (logp - reference)).sum()
+    weights = list(learner.policy.network.parameters())
+    ours, exact = torch.autograd.grad(-total, weights), torch.autograd.grad(objective, weights)
+    for a, b in zip(ours, exact, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+
+def test_a_conversation_is_one_branch_in_which_the_user_s_words_are_not_trained_on() -> None:
+    rollout = Rollout.of_talks([ASKED], talks_by(network(1)), REWARD.tolist())
+    [tree] = rollout.trees
+    assert [b.tokens for b in tree.branches] == [b.tokens for b in EVERY.branches]
+    assert [b.trained for b in tree.branches] == [b.trained for b in EVERY.branches]
+    assert rollout.rewards == REWARD.tolist() and len(rollout.samples) == len(ANSWERS)
+    # answers 2 and 4: a tree's token at 2 is the first answer, then the user's 3 and 0, then the second.
+    one = Trees.of([Tree(START, (tree.branches[1 + 5 + 4],))])
+    assert one.tokens.tolist() == [3, 1, 2, 3, 0, 4]
+    assert one.target.tolist() == [2, 4] and one.source.tolist() == [1, 4]
+    assert not one.logprobs.isnan().any()
+
+
+def test_ppo_has_its_reward_after_the_last_answer_and_no_value_for_the_user() -> None:
+    method = PPO(kl_coefficient=0.0, lam=1.0, gamma=1.0, dtype="float32", missing_end_penalty=0.0)
+    learner = learner_of(method)
+    assert isinstance(learner, PPOLearner)
+    learner.value.network.score.weight.data.zero_()  # it expects 0 everywhere
+    [[batch]], _ = learner.experience(0, Rollout.of_talks([ASKED], talks_by(learner.policy.network), REWARD.tolist()))
+    turns = torch.tensor([len(answers) for answers in ANSWERS])
+    assert len(batch.target) == int(turns.sum()) == 41
+    # With lambda 1 the return of every answer is the whole conversation's reward.
+    torch.testing.assert_close(batch.returns.double(), REWARD.repeat_interleave(turns), rtol=0, atol=1e-7)
+
+
+def scripted(*rewards: float) -> Any:
+    """A reward of so much for a conversation's first answer, its second ..., NaN for none."""
+
+    def reward(samples: list[Sample]) -> Tensor:
+        turns = [sum(m.role == "assistant" for m in s.prompt.prompt) for s in samples]  # type: ignore[union-attr]
+        return torch.tensor([rewards[turn] for turn in turns])
+
+    reward.abstains = True  # type: ignore[attr-defined]
+    return reward
+
+
+@pytest.mark.parametrize(
+    ("at", "rewards", "totals"),
+    [
+        ("end", (1.0, 20.0, 300.0), {1: 1.0, 2: 20.0, 3: 300.0}),
+        ("turns", (1.0, 20.0, 300.0), {1: 1.0, 2: 21.0, 3: 321.0}),
+        ("turns", (1.0, float("nan"), 300.0), {1: 1.0, 2: 1.0, 3: 301.0}),
+    ],
+)
+def test_the_reward_is_of_the_end_or_the_sum_over_turns(
+    tmp_path: Path, at: Any, rewards: tuple[float, ...], totals: dict[int, float]
+) -> None:
+    from accord.engine.load import load_model
+
+    policy = load_model(save_model(tmp_path / "base"), dtype="float32")
+    chat = Prompt((Message("user", "hi"),))
+    prompts = [EncodedPrompt(chat, (3, 6, 2, 4), row) for row in range(4)]
+    dialogue = Dialogue(FunctionUser(lambda messages: "bye"), 3, at)
+    method = GRPO(group_size=40, max_new_tokens=4, max_length=48)
+    rollout = sample(method, policy, prompts, scripted(*rewards), 0, dialogue)
+    branches = [b for tree in rollout.trees for b in tree.branches]
+    turns = [1 + sum(m.role == "assistant" for m in s.prompt.prompt) for s in rollout.samples]  # type: ignore[union-attr]
+    assert set(turns) == {1, 2, 3}
+    assert [b.score for b in branches] == [totals[turn] for turn in turns]
+    assert rollout.numbers["turns"] == pytest.approx(sum(turns) / len(turns))
+    trained = [len(b.tokens) if b.trained is None else sum(b.trained) for b in branches]
+    assert rollout.numbers["length"] == pytest.approx(sum(trained) / len(trained))
+    of_turns = {1: 1.0, 2: 20.0, 3: 300.0} if at == "turns" else {}
+    named = {int(name[-1]): value for name, value in rollout.numbers.items() if name.startswith("reward of turn")}
+    assert named == {turn: value for turn, value in of_turns.items() if rewards[turn - 1] == value}
+
+
+USERS = """
+def greets(messages, name):
+    return f"day {name}" if len(messages) < 4 else None
+"""
+
+
+@pytest.mark.parametrize("command", ["reinforce", "rloo", "grpo", "ppo"])
+def test_the_command_line(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / f"users_of_{command}.py").write_text(USERS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    rows = [{"prompt": [{"role": "user", "content": text}], "name": "bye"} for text in ("hi", "good day")]
+    data, out = write_jsonl(tmp_path / "rows.jsonl", rows), tmp_path / "run"
+    given = ("--model", save_model(tmp_path / "base"), "--data", data, "--reward", "regex:good@name")
+    talk = ("--user", f"users_of_{command}:greets", "--reward-at", "turns", "--max-turns", 3)
+    rest = (
+        "--max-steps",
+        2,
+        "--batch-size",
+        2,
+        "--group-size",
+        4,
+        "--max-new-tokens",
+        4,
+        "--out",
+        out,
+        "--sample-every",
+        1,
+    )
+    assert accord(command, *given, *talk, *rest) == 0
+    steps = read_jsonl(out / "metrics.jsonl")
+    assert all(1 <= row["turns"] <= 2 and row["length"] <= 8 for row in steps)
+    assert f"user: users_of_{command}:greets" in (out / "config.yaml").read_text()
+    shown = [row for row in read_jsonl(out / "samples.jsonl") if len(row["prompt"]) > 1]
+    assert all(row["prompt"][2] == {"role": "user", "content": "day bye"} for row in shown)
+
+
+def test_what_cannot_be_talked_with() -> None:
+    with pytest.raises(InputError, match="max_turns must be at least 1, not 0"):
+        GRPO(max_turns=0)
+    with pytest.raises(InputError, match="reward_at turns is of conversations; say with whom by user"):
+        GRPO(reward_at="turns")
+    with pytest.raises(InputError, match="'nobody' is no simulated user"):
+        GRPO(user="nobody").check(lambda samples: torch.zeros(len(samples)), [ASKED])
