@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -27,26 +28,27 @@ from rich.console import Console
 from rich.table import Table
 
 SHORT = {"max_length": 128, "track": "none"}
-TUNED = SHORT | {"model": "{base}", "batch_size": 32, "epochs": 3, "learning_rate": 5e-4}
+TUNED = SHORT | {"model": "{base}", "epochs": 3, "learning_rate": 5e-4}
 ROUND = {"model": "{many}", "data": "{world}/prompts.jsonl", "user": "counter", "max_new_tokens": 12}
-POLICY = (
-    SHORT | ROUND | {"batch_size": 16, "group_size": 8, "max_steps": 80, "learning_rate": 3e-4, "reward_at": "turns"}
-)
+POLICY = SHORT | ROUND | {"batch_size": 8, "group_size": 8, "max_steps": 60, "learning_rate": 4e-4}
+POLICY |= {"reward_at": "turns"}
 RANKED = {"data": "{world}/conversations.jsonl", "turn": "random", "n": 4, "max_new_tokens": 12}
 
 STAGES: dict[str, dict[str, Any]] = {
     "world": {"command": "world", "name": "counter"},
     "base": {
         "command": "pretrain", **SHORT, "model": "{world}/init", "data": "{world}/corpus.jsonl",
-        "batch_size": 32, "epochs": 3, "learning_rate": 2e-3,
+        "batch_size": 32, "max_steps": 400, "learning_rate": 1.5e-3, "schedule": "linear",
     },
-    "single": {"command": "sft", **TUNED, "data": "{world}/single.jsonl"},
-    "many": {"command": "sft", **TUNED, "data": "{world}/conversations.jsonl"},
+    "single": {"command": "sft", **TUNED, "data": "{world}/single.jsonl", "batch_size": 24},
+    "many": {"command": "sft", **TUNED, "data": "{world}/conversations.jsonl", "batch_size": 8},
     "gold": {"command": "grpo", **POLICY, "reward": "counter"},
     "answers": {"command": "sample", **RANKED, "model": "{many}", "out": "answers.jsonl"},
-    "rankings": {"command": "label", "data": "{answers}", "judge": "counter", "rankings": True, "out": "rankings.jsonl"},
+    "rankings": {
+        "command": "label", "data": "{answers}", "judge": "counter", "rankings": True, "out": "rankings.jsonl",
+    },
     "reward": {
-        "command": "reward", **SHORT, "model": "{many}", "data": "{rankings}", "batch_size": 32, "epochs": 3,
+        "command": "reward", **SHORT, "model": "{many}", "data": "{rankings}", "batch_size": 32, "epochs": 2,
         "learning_rate": 5e-4,
     },
     "learned": {"command": "grpo", **POLICY, "reward": "{reward}", "watch": "counter"},
@@ -69,38 +71,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/turns"))
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     options = parser.parse_args()
-    found: dict[str, list[dict[str, float]]] = defaultdict(list)
-    for seed in options.seeds:
-        known = stages(options.out / f"seed-{seed}", seed)
-        for arm in ARMS:
-            found[arm].append(by_turn(options.out / f"seed-{seed}", arm, known, seed))
     table = Table(
-        "model", *(f"turn {turn}" for turn in range(1, TURNS + 1)), "all four", title=f"seeds: {len(options.seeds)}"
+        "model", *(f"turn {turn}" for turn in range(1, TURNS + 1)), "all", title=f"seeds: {len(options.seeds)}"
     )
-    for arm, name in ARMS.items():
-        table.add_row(name, *(between([one[key] for one in found[arm]]) for key in found[arm][0]))
+    for arm in options.arms:
+        found = [by_turn(options.out / f"seed-{seed}", arm, seed) for seed in options.seeds]
+        table.add_row(ARMS[arm], *(between([one[key] for one in found]) for key in found[0]))
     Console(width=140).print(table)
 
 
-def stages(folder: Path, seed: int) -> dict[str, str]:
-    """What every stage of a seed left, by the stage's name."""
-    known: dict[str, str] = {}
-    for name, given in STAGES.items():
-        settings = {k: v.format(**known) if isinstance(v, str) else v for k, v in given.items() if k != "command"}
-        out = folder / settings.get("out", name)
-        result = out / "model" if given["command"] in ("pretrain", "sft", "grpo", "reward") else out
-        if not result.exists():
-            accord(given["command"], settings | {"seed": seed, "out": out})
-        known[name] = str(result)
-    return known
+def made(folder: Path, name: str, seed: int) -> Path:
+    """The model, the folder or the file that a stage of a seed leaves, made with those it needs unless it is there."""
+    given = dict(STAGES[name])
+    command = given.pop("command")
+    out = folder / given.get("out", name)
+    result = out / "model" if command in ("pretrain", "sft", "grpo", "reward") else out
+    if not result.exists():
+        needs = {need for value in given.values() for need in re.findall(r"{(\w+)}", str(value))}
+        known = {need: str(made(folder, need, seed)) for need in sorted(needs)}
+        settings = {key: value.format(**known) if isinstance(value, str) else value for key, value in given.items()}
+        accord(command, settings | {"seed": seed, "out": out})
+    return result
 
 
-def by_turn(folder: Path, arm: str, known: dict[str, str], seed: int) -> dict[str, float]:
+def by_turn(folder: Path, arm: str, seed: int) -> dict[str, float]:
     """The share of conversations that a model answers right at each turn, and at all of them."""
     out = folder / f"talks-{arm}.jsonl"
     if not out.exists():
-        asked = ROUND | {"data": f"{known['world']}/heldout.jsonl", "model": known[arm], "reward": "counter"}
+        model, world = made(folder, arm, seed), made(folder, "world", seed)
+        asked = ROUND | {"data": world / "heldout.jsonl", "limit": 200, "model": model, "reward": "counter"}
         accord("sample", asked | {"seed": seed, "out": out})
     talks: dict[int, list[float]] = defaultdict(list)
     for line in out.read_text(encoding="utf-8").splitlines():

@@ -16,7 +16,7 @@ from accord.worlds.counter.talk import AFTER, Answer, guest, read_menu, right
 from accord.worlds.counter.texts import VOCABULARY
 from tests.commands.small import accord
 
-MENU = "the soup costs two coins and the pie costs five coins ."
+MENU = "soup two coins and pie five coins ."
 
 
 def chat(*texts: str) -> tuple[Message, ...]:
@@ -27,62 +27,57 @@ def chat(*texts: str) -> tuple[Message, ...]:
 @pytest.mark.parametrize(
     ("said", "way"),
     [
-        ((f"{MENU} how much is the pie ?",), "the pie costs five coins ."),
-        ((f"{MENU} which costs less ?",), "the soup costs less ."),
-        ((f"{MENU} which costs more ?",), "the pie ."),
-        ((f"{MENU} how much are three of the pie ?",), "three of them cost fifteen coins ."),
-        ((f"{MENU} which costs less ?", "the soup .", "how much is it ?"), "it costs two coins ."),
-        # The assistant was wrong, and "it" is what it named.
-        ((f"{MENU} which costs less ?", "the pie .", "how much is it ?"), "the pie costs five coins ."),
-        ((f"{MENU} which costs less ?", "the pie .", "make it two ."), "that makes ten coins ."),
-        (
-            (f"{MENU} how much is the pie ?", "it costs six coins .", "and the other one ?"),
-            "the soup costs two coins .",
-        ),
-        (
-            (f"{MENU} how much is the pie ?", "the soup costs two coins .", "and the other one ?"),
-            "it costs five coins .",
-        ),
-        # "Them" is the dish of two turns before.
+        ((f"{MENU} how much is the pie ?",), "pie five coins ."),
+        ((f"{MENU} how much for three pie ?",), "three pie fifteen coins ."),
+        ((f"{MENU} what is good today ?",), "take the soup ."),
+        ((f"{MENU} what is good today ?",), "the pie ."),
+        # "It" is what the assistant chose.
+        ((f"{MENU} what is good today ?", "the soup .", "how much is it ?"), "that is two coins ."),
+        ((f"{MENU} what is good today ?", "take the pie .", "how much is it ?"), "pie five coins ."),
+        ((f"{MENU} what is good today ?", "take the pie .", "make it two ."), "that is ten coins ."),
+        ((f"{MENU} how much is the pie ?", "that is six coins .", "and the other one ?"), "soup two coins ."),
+        # The assistant spoke of another dish than it was asked about, which is then the last.
+        ((f"{MENU} how much is the pie ?", "soup two coins .", "and the other one ?"), "that is five coins ."),
+        # "It" is the dish of two turns before.
         (
             (
-                f"{MENU} how much is the soup ?",
-                "it costs two coins .",
-                "and the other one ?",
-                "five .",
+                f"{MENU} how much is the pie ?",
+                "that is five coins .",
+                "and one of each ?",
+                "seven .",
                 "make it three .",
             ),
-            "three of them cost six coins .",
+            "three pie fifteen coins .",
         ),
-        ((f"{MENU} how much is the soup ?", "two .", "and one of each ?"), "one of each costs seven coins ."),
-        ((f"{MENU} which costs less ?", "no idea .", "the soup : make it three ."), "three of them cost six coins ."),
+        ((f"{MENU} how much is the soup ?", "two .", "and one of each ?"), "one of each seven coins ."),
+        ((f"{MENU} what is good today ?", "no idea .", "the soup : make it three ."), "three soup six coins ."),
     ],
 )
 def test_what_is_right_follows_from_what_was_said(said: tuple[str, ...], way: str) -> None:
     assert counter.gold(chat(*said), way) == 1
-    answer = right(chat(*said))
-    assert answer is not None and way in answer.ways()
+    assert any(way in answer.ways() for answer in right(chat(*said)))
     assert counter.gold(chat(*said), way.upper().replace(" .", ".")) == 1  # neither case nor spaces matter
     assert counter.gold(chat(*said), f"{way} {way}") == counter.gold(chat(*said), "") == 0
-    for wrong in ("it costs four coins .", "the trout .", "that makes twelve coins ."):
+    for wrong in ("that is four coins .", "take the cake .", "three soup nine coins ."):
         assert counter.gold(chat(*said), wrong) == 0
 
 
 def test_no_answer_is_right_where_nothing_is_known() -> None:
-    assert right(()) is None
-    assert right(chat("how much is the pie ?")) is None
-    assert right(chat(f"{MENU} how much is it ?")) is None  # neither dish was named alone
-    assert counter.gold("how much is it ?", "it costs two coins .") == 0
-    assert counter.gold(f"{MENU} how much is the pie ?", (Message("assistant", "it costs five coins ."),)) == 1
-    assert read_menu("the soup costs two coins and the soup costs five coins . how much is it ?") is None
+    assert right(()) == ()
+    assert right(chat("how much is the pie ?")) == ()
+    assert right(chat(f"{MENU} how much is it ?")) == ()  # neither dish was named alone
+    assert counter.gold("how much is it ?", "that is two coins .") == 0
+    assert counter.gold(f"{MENU} how much is the pie ?", (Message("assistant", "that is five coins ."),)) == 1
+    assert read_menu("soup two coins and soup five coins . how much is it ?") is None
 
 
 def test_a_guest_goes_on_as_planned_and_names_what_the_answer_did_not() -> None:
     plan = ["it", "and three of them ?"]
-    asked = chat(f"{MENU} which costs less ?", "the soup costs less .")
+    asked = chat(f"{MENU} what is good today ?", "take the soup .")
     assert guest(text_to_json(asked), plan) == "how much is it ?"  # type: ignore[arg-type]
-    unclear = chat(f"{MENU} which costs more ?", "the soup and the pie .")
-    assert guest(text_to_json(unclear), plan) == "the pie : how much is it ?"  # type: ignore[arg-type]
+    for unclear in ("the soup and the pie .", "take the cake .", ""):
+        told = chat(f"{MENU} what is good today ?", unclear)
+        assert guest(text_to_json(told), plan) == "the soup : how much is it ?"  # type: ignore[arg-type]
     later = (*asked, *chat("how much is it ?", "two ."))
     assert guest(text_to_json(later), plan) == "and three of them ?"  # type: ignore[arg-type]
     ended = (*later, *chat("and three of them ?", "six ."))
@@ -95,15 +90,15 @@ def test_demonstrations_slip_as_often_as_they_say_and_their_guests_can_be_answer
         said = tuple(Message(m["role"], m["content"]) for m in row["messages"])
         assert 4 <= len(said) <= 8
         for i in range(1, len(said), 2):
-            assert right(said[:i]) is not None
+            assert right(said[:i])
             rights.append(counter.gold(said[:i], said[i].content))
     # 4,500 answers, of which 15% are wrong: a standard deviation of .5%.
     assert len(rights) > 4000 and sum(rights) / len(rights) == pytest.approx(0.85, abs=0.025)
 
 
 def test_what_follows_a_question_needs_it() -> None:
-    assert set(AFTER) == {"price", "count", "less", "more", "it", "other", "each"}
-    assert Answer("price", "pie", 5).ways() == ("the pie costs five coins .", "it costs five coins .")
+    assert set(AFTER) == {"price", "count", "advice", "it", "other", "each"}
+    assert Answer("price", "pie", 5).ways() == ("pie five coins .", "that is five coins .")
 
 
 def test_held_out_menus_are_in_no_other_text() -> None:

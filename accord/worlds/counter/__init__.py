@@ -47,7 +47,7 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
     questions), `prompts.jsonl` (first questions and guests' plans, to train on), `heldout.jsonl` (to evaluate on), and
     `init/`, an untrained model with its tokenizer as a Hugging Face folder.
     """
-    talks = conversations(seed, 400)
+    talks = conversations(seed, 800)
     answers = sum(message["role"] == "assistant" for row in talks for message in row["messages"])
     rows: dict[str, Any] = {
         "corpus": corpus(seed, 20_000),

@@ -14,56 +14,45 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from accord.records import Message, Text
-from accord.worlds.cafe.grammar import DISHES, split
+from accord.worlds.cafe.grammar import split
 
-NUMBERS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-]
+DISHES = ("soup", "bread", "stew", "curry", "salad", "pie", "pizza", "cake")
+_UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+NUMBERS = (*_UNITS.split(), "sixteen", "seventeen", "eighteen")
 PRICES, COUNTS = range(2, 7), range(2, 4)
 
 Menu: TypeAlias = Mapping[str, int]
 """What each of two dishes costs, in coins."""
-Kind: TypeAlias = Literal["price", "less", "more", "count", "each"]
+Kind: TypeAlias = Literal["price", "advice", "count", "each"]
 
-FIRST = {"price": "how much is the {dish} ?", "count": "how much are {count} of the {dish} ?"}
-WHICH = {"less": "which costs less ?", "more": "which costs more ?"}
-LATER = {"it": "how much is it ?", "other": "and the other one ?", "each": "and one of each ?", **WHICH}
+FIRST = {
+    "price": "how much is the {dish} ?",
+    "count": "how much for {count} {dish} ?",
+    "advice": "what is good today ?",
+}
+LATER = {
+    "it": "how much is it ?",
+    "other": "and the other one ?",
+    "each": "and one of each ?",
+    "advice": FIRST["advice"],
+}
 AGAIN = ("and {count} of them ?", "make it {count} .")
-"""The questions: with a dish's name, of either sort, and those that lean on what was said."""
+"""The questions: first ones, and those that lean on what was said."""
 
 AFTER: dict[str, tuple[str, ...]] = {
-    "price": ("other", "count", "each", "less", "more"),
-    "other": ("count", "each", "less", "more"),
+    "price": ("other", "count", "each", "advice"),
+    "other": ("count", "each", "advice"),
     "it": ("other", "count", "each"),
-    "less": ("it", "count"),
-    "more": ("it", "count"),
-    "count": ("each", "less", "more"),
-    "each": ("less", "more"),
+    "advice": ("it", "count"),
+    "count": ("each", "advice"),
+    "each": ("advice",),
 }
 """What may be asked after what."""
 
 MOST_TURNS = 4
 """Of the guest's and of the assistant's each."""
 
-_MENU = re.compile(r"the (\w+) costs (\w+) coins and the (\w+) costs (\w+) coins \. ")
+_MENU = re.compile(r"(\w+) (\w+) coins and (\w+) (\w+) coins \. ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +69,18 @@ class Answer:
         coins = f"{NUMBERS[self.coins]} coins ."
         match self.kind:
             case "price":
-                return f"the {self.dish} costs {coins}", f"it costs {coins}"
+                return f"{self.dish} {coins}", f"that is {coins}"
             case "count":
-                return f"{NUMBERS[self.count]} of them cost {coins}", f"that makes {coins}"
+                return f"{NUMBERS[self.count]} {self.dish} {coins}", f"that is {coins}"
             case "each":
-                return f"one of each costs {coins}", f"that makes {coins}"
-            case kind:
-                return f"the {self.dish} costs {kind} .", f"the {self.dish} ."
+                return f"one of each {coins}", f"that is {coins}"
+            case "advice":
+                return f"take the {self.dish} .", f"the {self.dish} ."
 
     def slipped(self, rng: random.Random, menu: Menu) -> Answer:
-        """Another answer, which is wrong: about the other dish, or with another number."""
-        if self.kind in WHICH:
-            return replace(self, dish=other(menu, self.dish))
+        """Another answer, which is wrong: about a dish that is not on the menu, or with another number."""
+        if self.kind == "advice":
+            return replace(self, dish=rng.choice([dish for dish in DISHES if dish not in menu]))
         numbers = PRICES if self.kind == "price" else range(4, len(NUMBERS))
         return replace(self, coins=rng.choice([n for n in numbers if n != self.coins]))
 
@@ -102,8 +91,8 @@ def some_menu(rng: random.Random) -> Menu:
 
 
 def menu_text(menu: Menu) -> str:
-    """`the soup costs two coins and the pie costs five coins .`"""
-    return " and ".join(f"the {dish} costs {NUMBERS[coins]} coins" for dish, coins in menu.items()) + " ."
+    """`soup two coins and pie five coins .`"""
+    return " and ".join(f"{dish} {NUMBERS[coins]} coins" for dish, coins in menu.items()) + " ."
 
 
 def other(menu: Menu, dish: str) -> str:
@@ -113,10 +102,9 @@ def other(menu: Menu, dish: str) -> str:
 
 
 def opening(rng: random.Random, menu: Menu) -> tuple[str, str]:
-    """A guest's first message, and what it asks: price, count, less or more."""
-    asked = rng.choice(["price", "count", "less", "more"])
-    question = FIRST[asked] if asked in FIRST else WHICH[asked]
-    said = question.format(dish=rng.choice(list(menu)), count=NUMBERS[rng.choice(COUNTS)])
+    """A guest's first message, and what it asks, by its name in `FIRST`."""
+    asked = rng.choice(list(FIRST))
+    said = FIRST[asked].format(dish=rng.choice(list(menu)), count=NUMBERS[rng.choice(COUNTS)])
     return f"{menu_text(menu)} {said}", asked
 
 
@@ -132,18 +120,15 @@ def some_plan(rng: random.Random, asked: str, turns: int) -> list[str]:
 def guest(messages: Sequence[Mapping[str, Any]], plan: Sequence[str]) -> str | None:
     """What the guest says next, given the messages so far; None where there is nothing more to ask.
 
-    A guest who asked which dish costs less, or more, and was told neither, says so and names it: "the soup : ...".
+    A guest who asked what is good, and was told no dish of the menu, or both, says which it shall be: "the soup : ...".
     """
     said = [str(message["content"]) for message in messages]
     answered = sum(message["role"] == "assistant" for message in messages)
     if answered > len(plan):
         return None
-    asks = plan[answered - 1]
-    question = LATER.get(asks, asks)
-    menu = read_menu(said[0])
-    which = _which(said[-2])
-    if menu is not None and which and named(said[-1], menu) is None and asks not in WHICH:
-        return f"the {_cheapest(menu, which)} : {question}"
+    question, menu = LATER.get(plan[answered - 1], plan[answered - 1]), read_menu(said[0])
+    if menu is not None and "good" in split(said[-2]) and named(said[-1], menu) is None:
+        return f"the {next(iter(menu))} : {question}"
     return question
 
 
@@ -161,43 +146,30 @@ def named(text: str, menu: Menu) -> str | None:
     return dishes[0] if len(dishes) == 1 else None
 
 
-def right(messages: Sequence[Message]) -> Answer | None:
-    """What is right to answer to the last message, given all before it; None where that is not known."""
+def right(messages: Sequence[Message]) -> tuple[Answer, ...]:
+    """What is right to answer to the last message, given all before it; none where that is not known."""
     if not messages or (menu := read_menu(messages[0].content)) is None:
-        return None
+        return ()
     texts = [_MENU.sub("", " ".join(split(m.content)) + " ") if not i else m.content for i, m in enumerate(messages)]
-    dish = next((found for text in reversed(texts) if (found := named(text, menu))), None)
     words = split(texts[-1])
-    if which := _which(texts[-1]):
-        return Answer(which, _cheapest(menu, which))
+    if "good" in words:
+        return tuple(Answer("advice", dish) for dish in menu)
     if "each" in words:
-        return Answer("each", coins=sum(menu.values()))
+        return (Answer("each", coins=sum(menu.values())),)
+    dish = next((found for text in reversed(texts) if (found := named(text, menu))), None)
     if dish is None:
-        return None
+        return ()
     count = next((NUMBERS.index(word) for word in words if word in NUMBERS and word != "one"), None)
     if count is not None:
         coins = count * menu[dish]
-        return Answer("count", dish, coins, count) if coins < len(NUMBERS) else None
+        return (Answer("count", dish, coins, count),) if coins < len(NUMBERS) else ()
     asked = other(menu, dish) if "other" in words else dish
-    return Answer("price", asked, menu[asked])
+    return (Answer("price", asked, menu[asked]),)
 
 
 def gold(prompt: Text, completion: Text) -> float:
-    """1 where the completion is right, in one of the two ways to say it, and 0 otherwise; defined for any text."""
+    """1 where the completion is right, in one of the ways to say it, and 0 otherwise; defined for any text."""
     if not isinstance(completion, str):
         completion = " ".join(message.content for message in completion if message.role == "assistant")
-    answer = right((Message("user", prompt),) if isinstance(prompt, str) else prompt)
-    return float(answer is not None and " ".join(split(completion)) in answer.ways())
-
-
-def _which(text: str) -> Literal["less", "more"] | None:
-    """Whether a question asks which dish costs less, or more."""
-    words = split(text)
-    if "which" not in words:
-        return None
-    return "less" if "less" in words else "more" if "more" in words else None
-
-
-def _cheapest(menu: Menu, which: str) -> str:
-    """The dish that costs less, or more."""
-    return (min if which == "less" else max)(menu, key=lambda dish: menu[dish])
+    answers = right((Message("user", prompt),) if isinstance(prompt, str) else prompt)
+    return float(" ".join(split(completion)) in {way for answer in answers for way in answer.ways()})

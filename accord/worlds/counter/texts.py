@@ -14,11 +14,12 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from accord.errors import InputError
 from accord.records import Demonstration, Message, Prompt, text_to_json
 from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, in_held_out_fifth, untrained, word_level
-from accord.worlds.cafe.grammar import ASSISTANT, DISHES, USER
+from accord.worlds.cafe.grammar import ASSISTANT, USER
 from accord.worlds.cafe.texts import CHAT_TEMPLATE
 from accord.worlds.counter.talk import (
     AGAIN,
     COUNTS,
+    DISHES,
     FIRST,
     LATER,
     MOST_TURNS,
@@ -36,7 +37,7 @@ from accord.worlds.counter.talk import (
 
 SLIPS = 0.15
 """The share of demonstrated answers that are wrong: people who show how to answer err too."""
-TALK_SLIPS = 0.5
+TALK_SLIPS = 0.3
 """The same of raw talk."""
 
 
@@ -65,12 +66,12 @@ def heldout(seed: int, n: int) -> list[Prompt]:
 
 
 def corpus(seed: int, n: int) -> list[Demonstration]:
-    """`n` raw documents with empty prompts: menus with true statements about them, and talk that is often wrong.
+    """`n` raw documents with empty prompts: menus with all that is true of them, and talk that is often wrong.
 
     A model of this text knows what dishes cost, and how talk looks; it answers as badly as it was talked.
     """
     rng = random.Random(f"corpus {seed}")
-    kinds = rng.choices([_statements, _raw_talk, _unanswered], [0.6, 0.3, 0.1], k=n)
+    kinds = rng.choices([_statements, _raw_talk], [0.8, 0.2], k=n)
     return [Demonstration("", document(rng)) for document in kinds]
 
 
@@ -100,28 +101,19 @@ def _talk(rng: random.Random, turns: int, slips: float) -> tuple[Message, ...]:
 
 
 def _answer(rng: random.Random, chat: list[Message], slips: float) -> Answer:
-    answer, menu = right(chat), read_menu(chat[0].content)
-    assert answer is not None and menu is not None
+    answer, menu = rng.choice(right(chat)), read_menu(chat[0].content)
+    assert menu is not None
     return answer.slipped(rng, menu) if rng.random() < slips else answer
 
 
 def _statements(rng: random.Random) -> str:
-    """A menu, and what is so of it."""
+    """A menu, and all that is so of it, in any order."""
     menu = drawn_menu(rng, held_out=False)
-    true = [_stated(rng, menu, kind) for kind in rng.sample(["price", "less", "more", "count", "count", "each"], 4)]
-    return " ".join([menu_text(menu), *true])
-
-
-def _stated(rng: random.Random, menu: Menu, kind: str) -> str:
-    dish = rng.choice(list(menu))
-    if kind == "count":
+    true = [Answer("each", coins=sum(menu.values())), Answer("advice", rng.choice(list(menu)))]
+    for dish, coins in menu.items():
         count = rng.choice(COUNTS)
-        return f"{NUMBERS[count]} of the {dish} cost {NUMBERS[count * menu[dish]]} coins ."
-    if kind == "each":
-        return f"one of each costs {NUMBERS[sum(menu.values())]} coins ."
-    if kind == "price":
-        return f"the {dish} costs {NUMBERS[menu[dish]]} coins ."
-    return f"the {(min if kind == 'less' else max)(menu, key=lambda one: menu[one])} costs {kind} ."
+        true += [Answer("price", dish, coins), Answer("count", dish, count * coins, count)]
+    return " ".join([menu_text(menu), *(one.ways()[0] for one in rng.sample(true, len(true)))])
 
 
 def _raw_talk(rng: random.Random) -> str:
@@ -130,15 +122,11 @@ def _raw_talk(rng: random.Random) -> str:
     return " ".join(f"{roles[m.role]} {m.content}" for m in _talk(rng, rng.randint(1, MOST_TURNS), TALK_SLIPS))
 
 
-def _unanswered(rng: random.Random) -> str:
-    return " ".join(opening(rng, drawn_menu(rng, held_out=False))[0] for _ in range(rng.randint(2, 3)))
-
-
 def _words() -> Iterator[str]:
     """The words of templates and answers."""
-    answers = (Answer("price"), Answer("count"), Answer("each"), Answer("less"), Answer("more"))
+    answers = (Answer("price"), Answer("count"), Answer("each"), Answer("advice"))
     ways = (way for answer in answers for way in answer.ways())
-    for text in chain(FIRST.values(), LATER.values(), AGAIN, ways, (": and",)):
+    for text in chain(FIRST.values(), LATER.values(), AGAIN, ways, (":",)):
         yield from (word for word in text.split() if "{" not in word)
 
 
