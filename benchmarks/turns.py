@@ -38,7 +38,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "world": {"command": "world", "name": "counter"},
     "base": {
         "command": "pretrain", **SHORT, "model": "{world}/init", "data": "{world}/corpus.jsonl",
-        "batch_size": 32, "max_steps": 400, "learning_rate": 1.5e-3, "schedule": "linear",
+        "batch_size": 32, "max_steps": 350, "learning_rate": 1.5e-3, "schedule": "linear",
     },
     "single": {"command": "sft", **TUNED, "data": "{world}/single.jsonl", "batch_size": 24},
     "many": {"command": "sft", **TUNED, "data": "{world}/conversations.jsonl", "batch_size": 8},

@@ -1,4 +1,4 @@
-"""Python functions as rewards and as judges, given lists as the field's trainers give them."""
+"""Python functions as rewards and as judges, given lists as the field's trainers give them; and as simulated users."""
 
 from __future__ import annotations
 
@@ -205,6 +205,43 @@ class FunctionJudge(_Function):
                     "first is better, in [0, 1]"
                 )
         return [Verdict(chance, f"{self} gave no answer" if chance is None else "") for chance in chances]
+
+
+class FunctionUser(_Function):
+    """A simulated user from a function `f(messages, **columns) -> str | None`, called for one conversation at a time.
+
+    `messages` are objects of `role` and `content`, the assistant's answer the last. The function may name any of the
+    row's other columns as arguments, or take all as `**kwargs`, and may be a coroutine. What it returns the user says
+    next; None ends the conversation.
+
+    Raises InputError, naming the function and the row, where a row lacks a column the function asks for, and where the
+    function returns neither a text nor None.
+    """
+
+    kind = "simulated user"
+    given = ("messages",)
+
+    def __init__(self, function: Callable[..., Any], name: str = "") -> None:
+        super().__init__(function, name)
+        if "messages" not in self.names and not self.takes_all:
+            raise InputError(f"{self} does not take messages: let it take messages, and return what the user says next")
+
+    def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
+        return [self._reply(samples, i) for i in range(len(samples))]
+
+    def _reply(self, samples: Sequence[Sample], i: int) -> str | None:
+        [said], prompt = prompts_of(samples[i : i + 1]), samples[i].prompt
+        self.check(prompt, samples[i].row)
+        known = {name: value for name, value in prompt.columns.items() if self.takes_all or name in self.names}
+        messages = [*said, {"role": "assistant", "content": samples[i].text}]
+        with users_code(f"{self}, for {describe(samples, i)},"), redirect_stdout(sys.stderr), within(self.timeout):
+            reply = self.function(**known | {"messages": messages})
+            if inspect.iscoroutine(reply):
+                reply = awaited(reply, self.timeout)
+        if reply is None or isinstance(reply, str):
+            return reply
+        what = excerpt(repr(reply))
+        raise InputError(f"{self} returned {what} for {describe(samples, i)}; let it return a text or None")
 
 
 def prompts_of(samples: Sequence[Sample]) -> list[Any]:

@@ -7,25 +7,21 @@ whose prompt is all that was said before it.
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from accord.data.chat import RewrittenPast, encode_reply
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
-from accord.errors import InputError, located, users_code
+from accord.errors import InputError, located
 from accord.feedback.formula import GUESTS
-from accord.feedback.functions import LONGEST, awaited, signature_of
+from accord.feedback.functions import FunctionUser
 from accord.feedback.named import imported
-from accord.feedback.reward import describe, excerpt, lacking, row_named
-from accord.limits import within
-from accord.records import EncodedPrompt, Message, Prompt, Sample, text_to_json
+from accord.feedback.reward import row_named
+from accord.records import EncodedPrompt, Message, Prompt, Sample
 
-Talk = list[Sample]
+Talk: TypeAlias = list[Sample]
 """The assistant's turns of one conversation, in order; each sample's prompt is what was said before it."""
 
 
@@ -39,52 +35,6 @@ class User(Protocol):
     def check(self, prompt: Prompt, row: int) -> None:
         """Raise InputError where a prompt's row lacks what the user reads."""
         ...
-
-
-class FunctionUser:
-    """A user from a function `f(messages, **columns) -> str | None`, called for one conversation at a time.
-
-    `messages` are objects of `role` and `content`, the assistant's answer the last. The function may name any of the
-    row's other columns as arguments, or take all as `**kwargs`, and may be a coroutine.
-
-    Raises InputError, naming the function and the row, where a row lacks a column the function asks for, and where the
-    function returns neither a text nor None.
-    """
-
-    def __init__(self, function: Callable[..., Any], name: str = "") -> None:
-        self.function, self.name = function, name or getattr(function, "__name__", type(function).__name__)
-        parameters = signature_of(function, str(self)).values()
-        self.takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        self.names = {p.name for p in named}
-        self.needs = [p.name for p in named if p.default is p.empty and p.name != "messages"]
-        if "messages" not in self.names and not self.takes_all:
-            raise InputError(f"{self} does not take messages: let it take messages, and return what the user says next")
-
-    def __str__(self) -> str:
-        return f"the simulated user {self.name}"
-
-    def check(self, prompt: Prompt, row: int) -> None:
-        for name in self.needs:
-            if name not in prompt.columns:
-                raise lacking(str(self), name, prompt.columns, row)
-
-    def __call__(self, samples: Sequence[Sample]) -> list[str | None]:
-        return [self._reply(samples, i) for i in range(len(samples))]
-
-    def _reply(self, samples: Sequence[Sample], i: int) -> str | None:
-        sample = samples[i]
-        self.check(sample.prompt, sample.row)
-        known = {k: v for k, v in sample.prompt.columns.items() if self.takes_all or k in self.names}
-        with users_code(f"{self}, for {describe(samples, i)},"), redirect_stdout(sys.stderr), within(LONGEST):
-            said = self.function(**known | {"messages": text_to_json(said_so_far(sample))})
-            if inspect.iscoroutine(said):
-                said = awaited(said, LONGEST)
-        if said is None or isinstance(said, str):
-            return said
-        raise InputError(
-            f"{self} returned {excerpt(repr(said))} for {describe(samples, i)}; let it return a text or None"
-        )
 
 
 def user_of(user: str | Callable[..., Any]) -> User:
@@ -164,15 +114,10 @@ class Dialogue:
         return found
 
 
-def said_so_far(sample: Sample) -> tuple[Message, ...]:
-    """The messages of a sample's prompt, and its answer."""
-    assert not isinstance(sample.prompt.prompt, str)
-    return (*sample.prompt.prompt, Message("assistant", sample.text))
-
-
 def next_prompt(policy: Policy, sample: Sample, said: str) -> EncodedPrompt:
     """The prompt after an answer and what the user says to it: the very tokens so far, and those that follow."""
-    chat = said_so_far(sample)
+    assert not isinstance(sample.prompt.prompt, str)
+    chat = (*sample.prompt.prompt, Message("assistant", sample.text))
     with located(f"{row_named(sample.row)}: "):
         try:
             reply = encode_reply(policy.tokenizer, chat, said, ended=sample.completion.tokens[-1] == policy.end)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from accord.data.chat import encode_completion, encode_prompt
+from accord.data.chat import RewrittenPast, encode_completion, encode_prompt, encode_reply
 from accord.engine.trees import Branch
 from accord.errors import InputError
 from accord.records import Message
@@ -115,3 +115,19 @@ def test_smollm2_puts_its_default_system_message_into_the_prompt(smollm2_tokeniz
     )
     spoken = [token for token, trained in zip(branch.tokens, branch.trained, strict=True) if trained]
     assert smollm2_tokenizer.decode(spoken) == "Yes.<|im_end|>No.<|im_end|>"
+
+
+def test_what_stands_between_two_answers(tokenizer):
+    said = (*ASK, *ANSWER)
+    reply = encode_reply(tokenizer, said, "hello")
+    assert reply == (USER, HELLO, EOS, ASSISTANT)  # the line end after a turn is no token of this tokenizer
+    assert encode_reply(tokenizer, said, "hello", ended=False) == (EOS, *reply)
+    # The prompt, the answer and the reply are the prompt of the chat so far.
+    so_far = encode_prompt(tokenizer, ASK) + encode_completion(tokenizer, ASK, ANSWER).tokens + reply
+    assert so_far == encode_prompt(tokenizer, (*said, Message("user", "hello")))
+
+
+def test_no_reply_where_the_template_rewrites_the_answer():
+    forgets = TEMPLATE.replace("{{ m.content }}", "{{ m.content if loop.last else 'bye' }}")
+    with pytest.raises(RewrittenPast, match="writes an answer otherwise once the chat goes on"):
+        encode_reply(word_tokenizer(template=forgets), (*ASK, *ANSWER), "hello")

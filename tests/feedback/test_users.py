@@ -15,7 +15,8 @@ from accord.engine.load import load_model
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.errors import InputError, UsersFault
-from accord.feedback.users import Dialogue, FunctionUser, user_of
+from accord.feedback.functions import FunctionUser
+from accord.feedback.users import Dialogue, user_of
 from accord.records import Completion, EncodedPrompt, Message, Prompt, Sample
 from tests.commands.small import save_model
 from tests.data.conftest import SYSTEM, TEMPLATE

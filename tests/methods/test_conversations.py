@@ -18,7 +18,8 @@ from transformers import GPT2Config
 from accord.engine.forward import log_probabilities
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
-from accord.feedback.users import Dialogue, FunctionUser
+from accord.feedback.functions import FunctionUser
+from accord.feedback.users import Dialogue
 from accord.methods import GRPO, PPO, REINFORCE, RLOO
 from accord.methods.policy_gradient import GradientLearner, PolicyGradient
 from accord.methods.ppo import PPOLearner

@@ -50,7 +50,7 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
     talks = conversations(seed, 800)
     answers = sum(message["role"] == "assistant" for row in talks for message in row["messages"])
     rows: dict[str, Any] = {
-        "corpus": corpus(seed, 20_000),
+        "corpus": corpus(seed, 10_000),
         "conversations": talks,
         "single": single(seed, answers),
         "prompts": prompts(seed, 2_000),

@@ -15,7 +15,7 @@ from accord.errors import InputError
 from accord.records import Demonstration, Message, Prompt, text_to_json
 from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, in_held_out_fifth, untrained, word_level
 from accord.worlds.cafe.grammar import ASSISTANT, USER
-from accord.worlds.cafe.texts import CHAT_TEMPLATE
+from accord.worlds.cafe.texts import CHAT_TEMPLATE, chat
 from accord.worlds.counter.talk import (
     AGAIN,
     COUNTS,
@@ -85,23 +85,24 @@ def drawn_menu(rng: random.Random, *, held_out: bool) -> Menu:
 
 def _prompt(rng: random.Random, turns: int, *, held_out: bool) -> Prompt:
     said, asked = opening(rng, drawn_menu(rng, held_out=held_out))
-    return Prompt((Message("user", said),), {"plan": some_plan(rng, asked, turns)})
+    return Prompt(chat(said), {"plan": some_plan(rng, asked, turns)})
 
 
 def _talk(rng: random.Random, turns: int, slips: float) -> tuple[Message, ...]:
     """A conversation about a menu to train on, of so many turns of each side, in which some answers are wrong."""
-    asked = _prompt(rng, turns, held_out=False)
-    chat = [*asked.prompt]
+    said, asked = opening(rng, drawn_menu(rng, held_out=False))
+    plan = some_plan(rng, asked, turns)
+    so_far = [*chat(said)]
     while True:
-        chat.append(Message("assistant", rng.choice(_answer(rng, chat, slips).ways())))
-        said = guest(text_to_json(tuple(chat)), asked.columns["plan"])
-        if said is None:
-            return tuple(chat)
-        chat.append(Message("user", said))
+        so_far.append(Message("assistant", rng.choice(_answer(rng, so_far, slips).ways())))
+        more = guest([{"role": m.role, "content": m.content} for m in so_far], plan)
+        if more is None:
+            return tuple(so_far)
+        so_far.append(Message("user", more))
 
 
-def _answer(rng: random.Random, chat: list[Message], slips: float) -> Answer:
-    answer, menu = rng.choice(right(chat)), read_menu(chat[0].content)
+def _answer(rng: random.Random, so_far: list[Message], slips: float) -> Answer:
+    answer, menu = rng.choice(right(so_far)), read_menu(so_far[0].content)
     assert menu is not None
     return answer.slipped(rng, menu) if rng.random() < slips else answer
 
