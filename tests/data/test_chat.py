@@ -128,6 +128,8 @@ def test_what_stands_between_two_answers(tokenizer):
 
 
 def test_no_reply_where_the_template_rewrites_the_answer():
-    forgets = TEMPLATE.replace("{{ m.content }}", "{{ m.content if loop.last else 'bye' }}")
+    forgets = TEMPLATE.replace(
+        "{{ m.content }}", "{{ 'bye' if m.role == 'assistant' and not loop.last else m.content }}"
+    )
     with pytest.raises(RewrittenPast, match="writes an answer otherwise once the chat goes on"):
         encode_reply(word_tokenizer(template=forgets), (*ASK, *ANSWER), "hello")
