@@ -160,7 +160,7 @@ def _of_one_run(rows: Iterable[Mapping[str, Any]], file: Path) -> Iterator[Mappi
 
 def numbers_of(row: Mapping[str, Any]) -> dict[str, float]:
     """The finite numbers of what was logged at once, by names without W&B's prefixes."""
-    return {_bare(name): number for name, value in row.items() if (number := _number(value)) is not None}
+    return {_bare(name): number for name, value in row.items() if name and (number := _number(value)) is not None}
 
 
 def _bare(name: str) -> str:
