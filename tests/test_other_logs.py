@@ -190,7 +190,7 @@ def test_every_name_in_the_table_is_read_and_every_column_that_alarms_need_is_kn
         assert set(trainer.reads) <= set(COLUMNS)
         for column, ways in trainer.reads.items():
             assert [str(Reading.of(column, way)) for way in ways] == list(ways)
-    assert {name for rule in RULES for way in rule.needs for name in way.split()} <= set(COLUMNS)
+    assert {name for rule in RULES for way in rule.needs for name in way.split()} <= {*COLUMNS, "step"}
 
 
 def test_the_names_of_each_trainer_tell_it() -> None:
@@ -240,17 +240,63 @@ def test_ways_to_see_an_alarm_and_what_is_missing() -> None:
     assert rules["loss-rise"].ways({"loss", "reward"}) == []
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-def test_a_rule_sees_nothing_without_what_it_needs(rule: Any) -> None:
-    """With all other columns, whatever they are, and without one of each way."""
-    for keep in ((), ("eval_loss_high", "eval_accuracy_high")):
-        gone = {way.split()[-1] for way in rule.needs} - set(keep) | {way.split()[0] for way in rule.needs}
-        history = History()
-        for i in range(90):
-            row = {name: 1.0 + (i % 7) * (-1) ** i for name in COLUMNS if name not in gone}
-            history.add({**row, "epoch": i, "step": i + 1})
-        if not rule.ways(set(COLUMNS) - gone):
-            assert rule.look(history) is None
+CLIMB = [i / 20 for i in range(1, 40)]
+FALL = CLIMB[:20] + CLIMB[18::-1]
+UP = [i + 0.5 * (-1) ** i for i in range(30)]
+COIN = [0.5 + 0.1 * (-1) ** i for i in range(80)]
+WORSE = {"high": [0.55] * 30, "held": [0.5] * 10 + [0.9] * 20, "own": [30.0 - i for i in range(30)]}
+RINGS: dict[str, dict[str, list[float]]] = {
+    "watched reward": {"watched": FALL, "reward": CLIMB},
+    "watched margin": {"watched": FALL, "margin": CLIMB},
+    "watched chosen_reward": {"watched": FALL, "chosen_reward": CLIMB},
+    "reward length": {"reward": UP, "length": [10 + value for value in UP]},
+    "repetition": {"repetition": [0.02] * 10 + [0.5] * 20},
+    "entropy": {"entropy": [1.0] * 5 + [0.1] * 5},
+    "ended": {"ended": [1.0, 0.0]},
+    "length reward": {"length": [18.0, 3.0, 2.0, 2.0], "reward": [0.5] * 4},
+    "reward reward_std": {"reward": [0.6, 0.62] * 6 + [0.1] * 2, "reward_std": [0.25] * 14},
+    "kl": {"kl": [0.0] * 12 + [5.0]},
+    "teacher_kl": {"teacher_kl": [1.0] * 12 + [5.0]},
+    "kl reward": {"kl": [i / 4 for i in range(60)], "reward": [0.1 * (-1) ** i for i in range(60)]},
+    "reward_std": {"reward_std": [1.0] * 5 + [0.01] * 10},
+    "flat_groups": {"flat_groups": [1.0] * 10},
+    "sampler_drift": {"sampler_drift": [0.1] * 3},
+    "loss": {"loss": [1.0] + [9.0] * 10},
+    "chosen_reward rejected_reward": {
+        "chosen_reward": [-0.2 * i for i in range(10)],
+        "rejected_reward": [-0.25 * i for i in range(10)],
+    },
+    "accuracy margin epoch": {"accuracy": [1.0] * 40, "margin": [*CLIMB, 2.0], "epoch": [2.0] * 40},
+    "step loss eval_loss eval_loss_high": {
+        "loss": WORSE["own"], "eval_loss": WORSE["held"], "eval_loss_high": WORSE["high"],
+    },
+    "step teacher_kl eval_teacher_kl eval_teacher_kl_high": {
+        "teacher_kl": WORSE["own"], "eval_teacher_kl": WORSE["held"], "eval_teacher_kl_high": WORSE["high"],
+    },
+    "accuracy loss": {"accuracy": COIN, "loss": [value + 0.2 for value in COIN]},
+}  # fmt: skip
+"""Columns in which an alarm rings, by the way to see it."""
+
+
+@pytest.mark.parametrize(("rule", "way"), [(rule, way) for rule in RULES for way in rule.needs])
+def test_an_alarm_rings_by_each_way_to_see_it_and_not_without_one_of_its_columns(rule: Any, way: str) -> None:
+    columns = RINGS[way]
+    assert set(way.split()) - {"step"} == set(columns)
+
+    def rung(some: dict[str, list[float]]) -> bool:
+        history, seen = History(), False
+        for row in table(step=range(1, 100), **some) if some else []:
+            history.add(row)
+            seen = seen or rule.look(history) is not None
+        return seen
+
+    def table(**given: Any) -> list[dict[str, float]]:
+        return [dict(zip(given, row, strict=True)) for row in zip(*given.values(), strict=False)]
+
+    assert rung(columns) and way in rule.ways({"step", *columns})
+    for name in columns:
+        less = {other: values for other, values in columns.items() if other != name}
+        assert not rung(less) and way not in rule.ways({"step", *less})
 
 
 def test_the_command_tells_how_it_read_and_what_rang(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,6 +120,8 @@ def overfitting(history: History) -> str | None:
         return None
     low = int(held_out[:-2].argmin())
     steps, trained = history.of("step", name)
+    if not (steps > at[low]).any():
+        return None
     third = max(1, int((steps > at[low]).sum()) // 3)
     before, now = trained[steps > at[low]][:third].mean(), trained[-third:].mean()
     rise = z(held_out[-2:].mean() - held_out[low], bent_noise(held_out), 2, 1)

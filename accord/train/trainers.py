@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from accord.errors import InputError, nearest
 
 COLUMNS = {
-    "step": "the step",
     "loss": "what is trained on costs",
     "epoch": "passes over the rows so far",
     "reward": "the samples' mean reward, before any price of divergence",
