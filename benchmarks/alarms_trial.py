@@ -22,7 +22,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import numpy as np
 from alarms_verdicts import GOLD, JUDGED, SETTING, Run, draw, judge
+from matplotlib.figure import Figure
 from overoptimization import REWARD
 from rich.console import Console
 from rich.table import Table
@@ -91,19 +94,32 @@ def read(out: Path) -> list[Run]:
     return found
 
 
-def collapses(out: Path, console: Console) -> None:
-    """The share of seeds that collapse by learning rate, as multiples of each method's own."""
+def collapses(out: Path, console: Console, picture: Path) -> None:
+    """The share of seeds that collapse by learning rate, as multiples of each method's own: a table and a picture."""
     table = Table("method", "rate", "times its own", "true reward at the end", "collapsed")
-    for method in (*METHODS, "dpo"):
-        cells = json.loads((out / f"rate-{method}" / "evaluation.json").read_text())["cells"]
-        own = cells[0]["settings"]["learning_rate"]
-        for cell in cells:
-            rate, end, share = (
-                cell["settings"]["learning_rate"],
-                Interval(**cell["final"]),
-                Interval(**cell["collapsed"]),
-            )
-            table.add_row(method, f"{rate:g}", f"{rate / own:g}", f"{end:.3f}", f"{share:.0%}")
+    colors = dict(zip((*METHODS, "dpo"), ("#2b6cb0", "#b7791f", "#2f855a", "#c53030"), strict=True))
+    with matplotlib.rc_context({"font.size": 8.5, "axes.labelcolor": "#6b7280"}):
+        figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+        axes = figure.subplots()
+        for place, (method, color) in enumerate(colors.items()):
+            cells = json.loads((out / f"rate-{method}" / "evaluation.json").read_text())["cells"]
+            rates = [cell["settings"]["learning_rate"] for cell in cells]
+            times = np.array(rates) / rates[0]
+            shares = [Interval(**cell["collapsed"]) for cell in cells]
+            for rate, cell, share in zip(rates, cells, shares, strict=True):
+                end = Interval(**cell["final"])
+                table.add_row(method, f"{rate:g}", f"{rate / rates[0]:g}", f"{end:.3f}", f"{share:.0%}")
+            at = times * 1.04 ** (place - 1.5)  # beside each other
+            axes.plot(at, [s.estimate for s in shares], "o-", color=color, lw=1.4, ms=4.5, label=method)
+            axes.vlines(at, [s.low for s in shares], [s.high for s in shares], color=color, lw=1.0, alpha=0.5)
+        axes.set_xscale("log")
+        axes.set_xticks([1, 2, 4, 10, 100], ["1", "2", "4", "10", "100"], minor=False)
+        axes.minorticks_off()
+        axes.set_xlabel("learning rate, in multiples of the method's own")
+        axes.set_ylabel("share of seeds that collapse")
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.savefig(picture, dpi=170)
     console.print(table)
 
 
@@ -122,7 +138,7 @@ def main() -> None:
     if options.only != "run":
         console = Console(width=200)
         found = judge(read(options.out), console)
-        collapses(options.out, console)
+        collapses(options.out, console, options.picture.with_name("collapses.png"))
         draw(found, options.picture)
 
 

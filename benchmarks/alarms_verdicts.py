@@ -212,7 +212,7 @@ def draw(found: Mapping[str, Sequence[Verdict]], file: Path) -> None:
         grid[0][0].legend(frameon=False, fontsize=7.5, loc="upper left")
         for axes, kind in zip(grid[1], titles, strict=True):
             bars(axes, found[f"{kind}, set"])
-            axes.set_xlabel("share of runs in which it rings before the loss (dots), and for nothing (crosses)")
+            axes.set_xlabel("share of runs: rung before the loss (full), by then (open), for nothing (cross)")
         grid[1][1].set_yticklabels([])
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=170)
@@ -232,13 +232,12 @@ def rising(axes: Axes, verdicts: Sequence[Verdict]) -> None:
 
 
 def bars(axes: Axes, verdicts: Sequence[Verdict]) -> None:
+    marks = ((0.25, "o", "#2b6cb0", "#2b6cb0"), (0.0, "o", "#2b6cb0", "white"), (-0.25, "x", "#c53030", "#c53030"))
     for place, one in enumerate(reversed(verdicts)):
-        for shift, share, mark, color in (
-            (0.15, one.share(1), "o", "#2b6cb0"),
-            (-0.15, one.false_rate, "x", "#c53030"),
-        ):
-            axes.plot([share.low, share.high], [place + shift] * 2, color=color, lw=1.2)
-            axes.plot(share.estimate, place + shift, mark, color=color, ms=4.5)
+        shares = (one.share(1), one.share(0), one.false_rate)
+        for share, (shift, mark, color, face) in zip(shares, marks, strict=True):
+            axes.plot([share.low, share.high], [place + shift] * 2, color=color, lw=1.0, alpha=0.7)
+            axes.plot(share.estimate, place + shift, mark, color=color, mfc=face, ms=4.5)
     axes.set_yticks(range(len(verdicts)), [one.name.split(" > ")[0] for one in reversed(verdicts)])
     axes.set_xlim(-0.02, 1.02)
     axes.spines[["top", "right"]].set_visible(False)
