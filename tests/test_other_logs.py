@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,13 @@ def test_a_last_line_that_is_cut_off_is_left_out(tmp_path: Path) -> None:
     log = read_log(tmp_path / "log.jsonl")
     assert log.rows == [{"step": 1, "loss": 1.0}]
     assert log.warnings == [f"{tmp_path / 'log.jsonl'}: its last line is cut off, and left out."]
+
+
+def test_numbers_that_are_none_are_told(tmp_path: Path) -> None:
+    rows = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": nan}, {"step": 3, "loss": inf, "kl": "NaN"}]
+    log = read_log(write_jsonl(tmp_path / "log.jsonl", rows))
+    assert log.rows == [{"step": 1, "loss": 1.0}]
+    assert log.warnings == ["not finite, and left out: loss in 2 rows."]
 
 
 def test_rows_without_steps_are_counted(tmp_path: Path) -> None:

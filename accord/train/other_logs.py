@@ -12,6 +12,7 @@ run that went back made again replace those before.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -53,7 +54,9 @@ def read_log(path: str | Path) -> Log:
     """The rows of a log. Raises InputError where there is none, or none that can be read."""
     file = _file_of(Path(path))
     log = Log([])
-    rows = list(filter(None, map(numbers_of, _objects(file, log))))
+    objects = list(_objects(file, log))
+    log.warnings += _not_finite(objects)
+    rows = list(filter(None, map(numbers_of, objects)))
     named = next((name for name in STEPS if any(name in row for row in rows)), None)
     is_back = False
     for number, row in enumerate(rows, start=1):
@@ -72,6 +75,13 @@ def read_log(path: str | Path) -> Log:
     if not log.rows:
         raise InputError(f"{file} has no row of numbers; a log has an object a step, or a column a number.")
     return log
+
+
+def _not_finite(objects: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line that tells which numbers are no numbers, and in how many rows; a text "NaN" is W&B's empty cell."""
+    names = [name for row in objects for name, value in row.items() if isinstance(value, float) and not isfinite(value)]
+    told = ", ".join(f"{name} in {count:,} rows" for name, count in Counter(names).items())
+    return [f"not finite, and left out: {told}."] if told else []
 
 
 def _file_of(path: Path) -> Path:
