@@ -68,7 +68,7 @@ class AlarmCallback(TrainerCallback):
         """Hear of what a run that goes on has logged before."""
         self._begin()
         for entry in state.log_history:
-            self._see(entry, entry["step"])
+            self._see(entry, int(entry["step"]))
         self._write(args, state)
 
     def on_log(
