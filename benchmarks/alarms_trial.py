@@ -4,7 +4,7 @@
     python benchmarks/alarms_trial.py --out runs/trial --only judge
 
 PPO, GRPO and RLOO in the café, 64 samples a step: over four learning rates (20 steps, a price on divergence), which
-break or do not, and against a reward model of 250 comparisons with next to no price (30 steps), which they exploit;
+break or do not, and against a reward model of 1,000 comparisons with next to no price (30 steps), which they exploit;
 four seeds of each, 60 runs. Gold is logged, as a part of the reward of weight 0, and watches nothing: what watches is
 another reward model, of comparisons that no reward is fitted to. DPO over its own rates, for the share that collapses.
 
@@ -39,7 +39,7 @@ RATES = "5e-4,1e-3,2e-3,5e-3"
 """Once, twice, four and ten times the rate of the demo's PPO."""
 OFFLINE_RATES = "3e-4,6e-4,1.2e-3,3e-3,3e-2"
 """Once, twice, four, ten and a hundred times the rate of the demo's DPO."""
-REWARDS = {"small": "train[:250]", "large": "train[:4000]", "other": "train[4000:8000]"}
+REWARDS = {"small": "train[:1000]", "large": "train[:4000]", "other": "train[4000:8000]"}
 """Reward models and the comparisons they are of: what is exploited, what is not, and what watches."""
 METHODS: dict[str, dict[str, Any]] = {
     "ppo": {"batch_size": 64, "inner_epochs": 2, "minibatches": 2},
@@ -47,7 +47,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "rloo": {"batch_size": 16, "group_size": 4},
 }
 ONLINE = {"max_length": 128, "max_new_tokens": 40, "save_every": 100}
-EXPLOITING = {"ppo": 5e-4, "grpo": 1e-3, "rloo": 1e-3}
+EXPLOITING = {"ppo": 3e-4, "grpo": 5e-4, "rloo": 5e-4}
 """The rate at which each exploits the small reward model: PPO makes four updates of a step's samples, others one."""
 
 
