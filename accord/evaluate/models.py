@@ -39,7 +39,7 @@ def evaluate_models(
     reference: str | None = None,
     reward: str | None = None,
     best_of_n: int = 0,
-    temperatures: list[float] | None = None,
+    temperatures: float | list[float] | None = None,
     **options: Any,
 ) -> ModelsResult:
     """Judge every two models' answers to the same prompts: scores, win rates, a board, divergence from a reference.
@@ -76,8 +76,9 @@ def evaluate_models(
         raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
     files = {name: Written(path) for name, path in (samples or {}).items()}
     competitors = Competitors(models or {}, files, against, reference, best_of_n)
+    every = [temperatures] if isinstance(temperatures, float | int) else temperatures or []
     if temperatures is not None:
-        require_temperatures(temperatures, competitors.models, against)
+        require_temperatures(every, competitors.models, against)
     rows = competitors.prompts(data, asked)
     referee, rewards = _feedback(judge, reward, rows, asked)
     origin = engine.load.load_model(competitors.models[reference], dtype=asked.dtype) if reference else None
@@ -92,7 +93,7 @@ def evaluate_models(
     if temperatures is not None:
         rival = next(a for a in answered if a.name == against)
         others = {name: folder for name, folder in competitors.models.items() if name != against}
-        drawn = answers_at(temperatures, answering, others, [s.prompt for s in rival.samples], rewards)
+        drawn = answers_at(every, answering, others, [s.prompt for s in rival.samples], rewards)
         more["temperatures"] = [
             AtTemperature(temperature=at, models=table(drawn[at], over, against))
             for at, over in against_rival(drawn, rival, referee).items()
