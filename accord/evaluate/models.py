@@ -60,7 +60,7 @@ def evaluate_models(
         reference: the model, of those named, that divergence is measured from.
         reward: a reward whose score of every answer is shown.
         best_of_n: also judge the best of so many answers of the model named by --against, chosen by --reward.
-        temperatures: also draw the models' answers at each of these, as 0,0.5,1, and judge them against those of
+        temperatures: also draw the models' answers at each of these, as 0 0.5 1, and judge them against those of
             --against, which stay as they are, drawn at --temperature or written before.
         options: the fields of `ScoredOptions`.
 

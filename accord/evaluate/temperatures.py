@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def require_temperatures(temperatures: Sequence[float], models: Mapping[str, str], against: str | None) -> None:
     """Raise InputError where there is no such temperature, one is given twice, or nobody is held against anybody."""
     if not temperatures:
-        raise InputError("--temperatures is empty; give some, as 0,0.5,1.")
+        raise InputError("--temperatures is empty; give some, as 0 0.5 1.")
     if against is None:
         raise InputError("--temperatures needs --against, whose answers the others' are held against.")
     if not set(models) - {against}:

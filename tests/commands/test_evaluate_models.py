@@ -114,7 +114,8 @@ def test_each_temperature_is_what_an_evaluation_at_it_alone_finds(
 ) -> None:
     named = ("--models.base", home / "base", "--models.twin", home / "base", "--samples.people", home / "people.jsonl")
     given = (*named, "--data", home / "prompts.jsonl", "--judge", "cafe", "--against", "people", "--dtype", "float32")
-    found = evaluated(home, tmp_path / "all", *given, "--reference", "base", "--temperatures", "0,0.5,1")
+    given += ("--max-new-tokens", "4")
+    found = evaluated(home, tmp_path / "all", *given, "--reference", "base", "--temperatures", "0", "0.5", "1")
     assert [at["temperature"] for at in found["temperatures"]] == [0, 0.5, 1]
     assert all([m["name"] for m in at["models"]] == ["base", "twin"] for at in found["temperatures"])
     for at in found["temperatures"]:
@@ -148,7 +149,7 @@ def test_each_temperature_is_what_an_evaluation_at_it_alone_finds(
             "--temperatures must be at least 0, not -1",
         ),
         (
-            ("--samples.a", "people", "--against", "a", "--models.b", "base", "--temperatures", "1,0.5,1"),
+            ("--samples.a", "people", "--against", "a", "--models.b", "base", "--temperatures", "1", "0.5", "1"),
             "--temperatures has 1 twice; give each once.",
         ),
         (("--samples.a", "people", "--limit", "0"), "--limit must be at least 1, not 0."),
