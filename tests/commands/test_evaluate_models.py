@@ -139,6 +139,10 @@ def test_each_temperature_is_what_an_evaluation_at_it_alone_finds(
         (("--models.a", "base"), "models need prompts to answer: give --data."),
         (("--data", "prompts"), "name who answers: models by --models.NAME, files of answers by --samples.NAME."),
         (("--samples.a", "prompts"), "a sample has the columns prompt and completion"),
+        (
+            ("--models.a", "base", "--data", "prompts", "--reference", "a", "--temperature", "0"),
+            "divergence from a reference is of answers that are drawn, and at --temperature 0 none is",
+        ),
         (("--samples.a", "people", "--temperatures", "1"), "--temperatures needs --against, whose answers"),
         (
             ("--samples.a", "people", "--against", "a", "--temperatures", "1"),
