@@ -20,8 +20,9 @@ def by_temperature(tables: Sequence[ModelTable]) -> list[Figure]:
 @drawing
 def _over_temperatures(result: ModelsResult) -> Figure:
     every = sorted(result.temperatures or [], key=lambda at: at.temperature)
+    rival = called(result.against or "")
     figure, axes = blank(4.6, 2.9, "temperature")
-    axes.set_ylabel(f"wins over {called(result.against)}")
+    axes.set_ylabel(f"wins over {rival}")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.axhline(0.5, color=SOFT, linewidth=0.8, linestyle=DASHES)
     for i, name in enumerate(model.name for model in every[0].models):
@@ -33,7 +34,7 @@ def _over_temperatures(result: ModelsResult) -> Figure:
     axes.legend(frameon=False, fontsize=8, handlelength=1.8)
     held = "drawn once" if result.sampling is None else f"drawn once, at temperature {result.sampling.temperature:g}"
     caption = (
-        f"Each model's answers at each temperature against the same answers of {called(result.against)}, which were "
+        f"Each model's answers at each temperature against the same answers of {rival}, which were "
         f"{held} or written before; bars are 95% intervals, the dashed line an even match."
     )
-    return Figure(f"Wins over {called(result.against)} by temperature", inline(figure), caption)
+    return Figure(f"Wins over {rival} by temperature", inline(figure), caption)
