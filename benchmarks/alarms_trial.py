@@ -37,8 +37,8 @@ from accord.train.rows import read_metrics
 
 RATES = "5e-4,1e-3,2e-3,5e-3"
 """Once, twice, four and ten times the rate of the demo's PPO."""
-OFFLINE_RATES = "3e-4,6e-4,1.2e-3,3e-3,3e-2"
-"""Once, twice, four, ten and a hundred times the rate of the demo's DPO."""
+OFFLINE_RATES = "3e-4,1.2e-3,3e-3,3e-2"
+"""Once, four, ten and a hundred times the rate of the demo's DPO."""
 REWARDS = {"small": "train[:1000]", "large": "train[:4000]", "other": "train[4000:8000]"}
 """Reward models and the comparisons they are of: what is exploited, what is not, and what watches."""
 METHODS: dict[str, dict[str, Any]] = {
@@ -79,8 +79,8 @@ def sweeps(at: Mapping[str, str]) -> Iterator[tuple[str, str, dict[str, str], di
         exploiting = little | {"schedule": "constant"}
         yield f"rate-{method}", method, {"learning_rate": RATES, **seeds}, given | much
         yield f"hack-{method}", method, {"learning_rate": str(EXPLOITING[method]), **seeds}, given | exploiting
-    pairs = {"data": at["comparisons"], "split": "train[:4000]", "batch_size": 32, "max_steps": 40, "max_length": 128}
-    watch = {"watch": "cafe", "watch_data": at["some"], "watch_every": 5, "watch_tokens": 40, "save_every": 100}
+    pairs = {"data": at["comparisons"], "split": "train[:4000]", "batch_size": 32, "max_steps": 20, "max_length": 128}
+    watch = {"watch": "cafe", "watch_data": at["some"], "watch_every": 2, "watch_tokens": 40, "save_every": 100}
     yield "rate-dpo", "dpo", {"learning_rate": OFFLINE_RATES, **seeds}, start | pairs | watch
 
 

@@ -131,12 +131,16 @@ class Verdict:
         return wilson(sum(self.false), len(self.false))
 
     def cells(self) -> list[str]:
-        rung = [lead for lead in self.leads if lead is not None]
-        middle = f"{np.median(rung):+.0f}" if rung else ""
-        most = f"{-max(rung):+d} to {-min(rung):+d}" if rung else ""
+        late = [-lead for lead in self.leads if lead is not None]
         shares = [f"{self.share(least):.0%}" for least in (1, 0, -3, -99)]
-        return [self.name, *shares, middle.replace("+", "-") if middle.startswith("+") else middle.replace("-", "+"),
-                most, f"{self.false_rate:.0%}"]  # fmt: skip
+        middle = f"{int(np.median(late)):+d}" if late else ""
+        return [
+            self.name,
+            *shares,
+            middle,
+            f"{min(late):+d} to {max(late):+d}" if late else "",
+            f"{self.false_rate:.0%}",
+        ]
 
 
 def verdict(name: str, lost: Sequence[Run], healthy: Sequence[Run], at: Callable[[Run], int | None]) -> Verdict:
