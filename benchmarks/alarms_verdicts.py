@@ -198,7 +198,7 @@ def show(console: Console, title: str, verdicts: Sequence[Verdict]) -> None:
 
 COLORS = {
     "any": "#1b1f24", "kl-burst": "#b7791f", "collapse": "#c53030", "entropy-collapse": "#2f855a",
-    "overoptimization": "#2b6cb0", "flat-rewards": "#6b46c1",
+    "overoptimization": "#2b6cb0", "overoptimization, gold watched": "#63b3ed",
 }  # fmt: skip
 
 
@@ -216,18 +216,19 @@ def draw(found: Mapping[str, Sequence[Verdict]], file: Path) -> None:
         grid[0][0].legend(frameon=False, fontsize=7.5, loc="upper left")
         for axes, kind in zip(grid[1], titles, strict=True):
             bars(axes, found[f"{kind}, set"])
-            axes.set_xlabel("share of runs: rung before the loss (full), by then (open), for nothing (cross)")
+            axes.set_xlabel("rung before the loss (full), by then (open), for nothing (cross)")
         grid[1][1].set_yticklabels([])
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=170)
 
 
 def rising(axes: Axes, verdicts: Sequence[Verdict]) -> None:
-    steps = np.arange(-12, 13)
+    steps = np.arange(-12, 17)
     for one in (v for v in verdicts if v.name in COLORS):
-        shares = [one.share(-int(step)) for step in steps]
-        axes.step(steps, [s.estimate for s in shares], where="post", color=COLORS[one.name], lw=1.4, label=one.name)
-        if one.name == "any":
+        shares, is_any = [one.share(-int(step)) for step in steps], one.name == "any"
+        axes.step(steps, [s.estimate for s in shares], where="post", color=COLORS[one.name], label=one.name,
+                  lw=1.0 if is_any else 2.0, ls="--" if is_any else "-", zorder=3 if is_any else 2)  # fmt: skip
+        if is_any:
             low, high = [s.low for s in shares], [s.high for s in shares]
             axes.fill_between(steps, low, high, step="post", color=COLORS["any"], alpha=0.08, lw=0)
     axes.axvline(0, color="#6b7280", lw=0.8, ls=":")
