@@ -213,7 +213,7 @@ def draw(found: Mapping[str, Sequence[Verdict]], file: Path) -> None:
             axes.set_title(f"{title}: {len(found[kind][0].leads)} runs", loc="left", fontsize=8.5)
             axes.set_xlabel("steps since gold had lost a tenth of its best")
         grid[0][0].set_ylabel("share of runs in which it has rung")
-        grid[0][0].legend(frameon=False, fontsize=7.5, loc="upper left")
+        grid[0][1].legend(frameon=False, fontsize=7.5, loc="upper left")
         for axes, kind in zip(grid[1], titles, strict=True):
             bars(axes, found[f"{kind}, set"])
             axes.set_xlabel("rung before the loss (full), by then (open), for nothing (cross)")
