@@ -16,7 +16,6 @@ seeds 2 and 3. What has been run is taken up, not run again.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import yaml
 from alarms_verdicts import GOLD, JUDGED, SETTING, Run, draw, judge
 from matplotlib.figure import Figure
 from overoptimization import REWARD
@@ -32,7 +32,11 @@ from rich.table import Table
 
 import accord
 from accord.cli.pipeline import run_stages
-from accord.results import Interval
+from accord.cli.recipe import Stage
+from accord.cli.sweep import run_of
+from accord.evaluate.statistics import over_seeds
+from accord.results.base import wilson
+from accord.results.sweep import SweepRun
 from accord.train.rows import read_metrics
 
 RATES = "5e-4,1e-3,2e-3,5e-3"
@@ -84,14 +88,27 @@ def sweeps(at: Mapping[str, str]) -> Iterator[tuple[str, str, dict[str, str], di
     yield "rate-dpo", "dpo", {"learning_rate": OFFLINE_RATES, **seeds}, start | pairs | watch
 
 
+def finished(out: Path, sweep: str) -> Iterator[tuple[Path, float, int]]:
+    """The runs of a sweep that are done: the folder, learning rate and seed of each."""
+    for model in sorted((out / sweep).glob("learning_rate-*/model")):
+        settings = yaml.safe_load((model.parent / "config.yaml").read_text())
+        yield model.parent, float(settings["learning_rate"]), int(settings["seed"])
+
+
 def read(out: Path) -> list[Run]:
-    """All runs of methods that sample."""
-    found = []
-    for sweep in (f"{kind}-{method}" for kind in ("rate", "hack") for method in METHODS):
-        for one in json.loads((out / sweep / "evaluation.json").read_text())["runs"]:
-            rows = read_metrics(out / sweep / one["name"])
-            found.append(Run(sweep, one["settings"]["seed"], one["settings"]["learning_rate"], rows))
-    return found
+    """All runs of methods that sample, as far as they are done."""
+    names = (f"{kind}-{method}" for kind in ("rate", "hack") for method in METHODS)
+    return [Run(name, seed, rate, read_metrics(folder)) for name in names for folder, rate, seed in finished(out, name)]
+
+
+def cells(out: Path, method: str) -> dict[float, list[SweepRun]]:
+    """The runs of a method by learning rate, as `accord sweep` tells what each came to, and whether it collapsed."""
+    found: dict[float, list[SweepRun]] = {}
+    for folder, rate, seed in finished(out, f"rate-{method}"):
+        measure = "watched" if method == "dpo" else GOLD
+        run = run_of(folder, Stage(folder.name, method, {}), {"learning_rate": rate, "seed": seed}, measure, 0.1)
+        found.setdefault(rate, []).append(run)
+    return dict(sorted(found.items()))
 
 
 def collapses(out: Path, console: Console, picture: Path) -> None:
@@ -102,13 +119,14 @@ def collapses(out: Path, console: Console, picture: Path) -> None:
         figure = Figure(figsize=(6.4, 3.2), layout="constrained")
         axes = figure.subplots()
         for place, (method, color) in enumerate(colors.items()):
-            cells = json.loads((out / f"rate-{method}" / "evaluation.json").read_text())["cells"]
-            rates = [cell["settings"]["learning_rate"] for cell in cells]
-            times = np.array(rates) / rates[0]
-            shares = [Interval(**cell["collapsed"]) for cell in cells]
-            for rate, cell, share in zip(rates, cells, shares, strict=True):
-                end = Interval(**cell["final"])
-                table.add_row(method, f"{rate:g}", f"{rate / rates[0]:g}", f"{end:.3f}", f"{share:.0%}")
+            of = cells(out, method)
+            if not of:
+                continue
+            times = np.array(list(of)) / min(of)
+            shares = [wilson(sum(run.collapsed for run in runs), len(runs)) for runs in of.values()]
+            for (rate, runs), share in zip(of.items(), shares, strict=True):
+                end = over_seeds([run.final or 0.0 for run in runs])
+                table.add_row(method, f"{rate:g}", f"{rate / min(of):g}", f"{end:.3f}", f"{share:.0%} of {len(runs)}")
             at = times * 1.04 ** (place - 1.5)  # beside each other
             axes.plot(at, [s.estimate for s in shares], "o-", color=color, lw=1.4, ms=4.5, label=method)
             axes.vlines(at, [s.low for s in shares], [s.high for s in shares], color=color, lw=1.0, alpha=0.5)

@@ -133,7 +133,7 @@ class Verdict:
     def cells(self) -> list[str]:
         late = [-lead for lead in self.leads if lead is not None]
         shares = [f"{self.share(least):.0%}" for least in (1, 0, -3, -99)]
-        middle = f"{int(np.median(late)):+d}" if late else ""
+        middle = f"{np.median(late):+.3g}" if late else ""
         return [
             self.name,
             *shares,
