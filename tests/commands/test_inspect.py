@@ -10,7 +10,8 @@ import torch
 
 from accord.cli.inspect import chosen, inspect, unused
 from accord.engine.load import load_model
-from accord.report.inside import Spot, large_map, scatter, small_map
+from accord.report.inside import large_map, scatter, small_map
+from accord.report.reading import Spot
 from tests.commands.small import accord, save_model
 from tests.data.conftest import ASSISTANT, EOS, GOOD, HI, SYSTEM, USER, WORDS
 from tests.report.pages import Page
