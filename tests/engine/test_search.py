@@ -42,7 +42,7 @@ def log_probs(policy: Policy, prompt: EncodedPrompt, rows: Sequence[tuple[int, .
 def test_wide_beams_find_the_best_of_all_completions(policy: Policy, penalty: float) -> None:
     # Of 12 tokens and at most 3 steps: those that end early, and all others at their third token.
     others = [token for token in range(len(WORDS)) if token != EOS]
-    every = [(*head, last) for k in (1, 2, 3) for head in product(others, repeat=k - 1) for last in others + [EOS]]
+    every = [(*head, last) for k in (1, 2, 3) for head in product(others, repeat=k - 1) for last in [*others, EOS]]
     every = [row for row in every if len(row) == 3 or row[-1] == EOS]
     for prompt in PROMPTS:
         scores = [logp / len(row) ** penalty for row, logp in zip(every, log_probs(policy, prompt, every), strict=True)]
