@@ -37,7 +37,7 @@ RAISED = 3
 
 def inspect(
     model: str,
-    text: str | None = None,
+    text: str = "",
     *,
     out: str | None = None,
     chat: bool = False,
@@ -58,7 +58,7 @@ def inspect(
 
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2.
-        text: what the model reads, at most 128 tokens.
+        text: what the model reads, at most 128 tokens; needed unless words are asked about.
         out: the HTML file to write, or the folder for it; without it runs/inspect.html, or inspect-2.html and so on
             where that is taken.
         chat: make the text a user's message in the model's chat template.
@@ -77,11 +77,9 @@ def inspect(
     if top < 1:
         raise InputError(f"--top must be at least 1, not {top}.")
     questions = inspect_words.read(analogy, direction, along)
-    if text is None and not questions:
-        raise InputError("`accord inspect` needs --text.")
     of_text = {"chat": chat or None, "layer": layer, "head": head, "position": position}
     given = next((name for name, value in of_text.items() if value is not None), None)
-    if text is None and given:
+    if given and questions and not text:
         raise InputError(f"--{given} is about a text; give one, or leave it out.")
     from accord.report.html import page_file
     from accord.report.inside import write_inside
@@ -89,7 +87,7 @@ def inspect(
     path = page_file(out, "inspect.html") if out else unused(Path("runs/inspect.html"))
     policy = engine.load.load_model(model)
     words = inspect_words.answer(policy, questions, top)
-    read = None if text is None else read_text(policy, text, chat, Shown(layer, head, position, top))
+    read = None if questions and not text else read_text(policy, text, chat, Shown(layer, head, position, top))
     write_inside(policy.name, read, words, path)
     show(*(inspect_tables.of_text(read) if read else ()), *inspect_tables.of_words(words))
     print(f"The pictures: {path}")

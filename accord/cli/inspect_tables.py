@@ -11,6 +11,9 @@ from rich.text import Text as Line
 if TYPE_CHECKING:
     from accord.report.reading import Analogy, Direction, Look, Parts, Reading, Words
 
+WIDE = 72
+"""So that what stands above and below a narrow table is not broken."""
+
 LOOKED_AT = 8
 """Tokens that a head looks at, those of the largest shares."""
 
@@ -91,7 +94,11 @@ def of_words(words: Words) -> Iterator[Table]:
 def _of_analogy(analogy: Analogy) -> Table:
     own = "  ".join(f"{text} {cosine:.3f}" for text, cosine in analogy.own)
     table = Table(
-        "token", *_right("cosine"), title=Line(f"Nearest to {analogy.terms}"), caption=Line(f"left out: {own}")
+        "token",
+        *_right("cosine"),
+        title=Line(f"Nearest to {analogy.terms}"),
+        caption=Line(f"left out: {own}"),
+        min_width=WIDE,
     )
     for text, cosine in analogy.nearest:
         table.add_row(Line(text), f"{cosine:.3f}")
@@ -106,6 +113,7 @@ def _of_direction(direction: Direction) -> Table:
         *_right("dot product", "cosine"),
         title=f"Along the direction (length {direction.length:.3f})",
         caption=told if pairs > 1 else "a single pair is measured along itself",
+        min_width=WIDE,
     )
     for word in [*(word for pair in direction.pairs for word in pair), *direction.others]:
         table.add_row(Line(word.text), f"{word.dot:+.3f}", f"{word.cosine:+.3f}")

@@ -87,10 +87,10 @@ def token_of(policy: Policy, word: str) -> int:
 
     Raises InputError where it is several, or none that the model knows.
     """
-    spelled = [policy.tokenizer.encode(form, add_special_tokens=False) for form in (f" {word}", word)]
-    whole = next((ids[0] for ids in spelled if len(ids) == 1), None)
+    forms = [policy.tokenizer.encode(form, add_special_tokens=False) for form in (f" {word}", word)]
+    whole = next((ids[0] for ids in forms if len(ids) == 1), None)
     if whole is None:
-        pieces = min(spelled, key=len)
+        pieces = min(forms, key=len)
         shown = " | ".join(spelled(policy, token) for token in pieces)
         raise InputError(f"{word!r} is {len(pieces)} tokens of {policy.name} ({shown}); ask of words that are one.")
     if whole == policy.tokenizer.unk_token_id:

@@ -65,7 +65,8 @@ def beam_search(
             ids = torch.tensor([prompt.tokens], device=policy.device)
             with policy.autocast():
                 out = policy.network.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)  # type: ignore[operator]
-            if float(out.sequences_scores.min()) * sampling.max_new_tokens**length_penalty < NEVER:
+            scores = getattr(out, "sequences_scores", None)  # of one beam, which is greedy, there are none
+            if scores is not None and float(scores.min()) * sampling.max_new_tokens**length_penalty < NEVER:
                 raise InputError(f"there are fewer than {n} completions of at most {sampling.max_new_tokens} tokens")
             rows = out.sequences[:, len(prompt.tokens) :].tolist()
             found.append((prompt, [_until(row, policy.ends) for row in rows]))

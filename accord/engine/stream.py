@@ -117,10 +117,12 @@ class Stream:
     norm: Callable[[Tensor], Tensor]
     readout: Readout
 
+    @torch.no_grad()
     def last_norm(self, position: int) -> LastNorm | None:
         """The last norm as a linear map at a position; None where it is no norm of a kind that becomes one."""
         return LastNorm.at(lambda x: self.norm(x.to(self.readout.weight)).to(x), self.final[position])
 
+    @torch.no_grad()
     def raised(self, parts: Tensor, norm: LastNorm) -> Tensor:
         """(n, V) by how much each of the parts (n, d) raises every token's logit above the mean token's.
 
@@ -131,6 +133,7 @@ class Stream:
         logits = self.readout.multiplier * (norm(parts) @ weight.T)
         return logits - logits.mean(-1, keepdim=True)
 
+    @torch.no_grad()
     def toward(self, token: int, position: int) -> Attribution | None:
         """What each part does to a token's logit at a position; None where the last norm cannot be taken apart."""
         norm = self.last_norm(position)

@@ -78,7 +78,7 @@ def test_without_out_no_page_is_lost(base: str, tmp_path: Path, monkeypatch: pyt
         (("hi", "--top", 0), "--top must be at least 1, not 0."),
         (("hi hello", "--position", 3), "--position 3 is not there: the text has 2 tokens, counted from 1."),
         (("hi hello", "--position", 0), "--position 0 is not there: the text has 2 tokens, counted from 1."),
-        (("--analogy", "hi", "--position", 1), "--position is about a text; give one, or leave it out."),
+        (("--analogy", "hi + hi", "--position", 1), "--position is about a text; give one, or leave it out."),
         (("--analogy", "hi"), "--analogy 'hi' is no sum of words; write it with spaces, as king - man + woman."),
         (
             ("--analogy", "hi-bye"),
@@ -86,7 +86,7 @@ def test_without_out_no_page_is_lost(base: str, tmp_path: Path, monkeypatch: pyt
         ),
         (("--direction", "hi"), "--direction needs pairs of words, as cat:cats dog:dogs, and 'hi' is none."),
         (("--along", "hi"), "--along is about --direction; give its pairs of words, as cat:cats dog:dogs."),
-        ((), "`accord inspect` needs --text."),
+        ((), "the text is empty; give one of 1 to 48 tokens."),
     ],
 )
 def test_what_cannot_be_shown_is_a_sentence(
@@ -158,7 +158,7 @@ def test_what_a_head_and_the_layers_add(base: str, tmp_path: Path, capsys: pytes
     effect = stream.toward(token, 2)
     assert effect is not None and effect.attention is not None
     assert f"they sum to {float(effect.total):+.2f}" in " ".join(page.source.split())
-    logits = network(input_ids=torch.tensor([[HI, HELLO, GOOD, DAY]])).logits[0, 2]
+    logits = network(input_ids=torch.tensor([[HI, HELLO, GOOD, DAY]])).logits[0, 2].detach()
     assert float(effect.total) == pytest.approx(float(logits[token] - logits.mean()), abs=1e-4)
     assert f"{float(effect.attention[1]):+.3f}" in shown and "What layer 2, head 3 adds at good" in shown
 
