@@ -9,7 +9,7 @@ the true reward, of the best policy for what was learned. Beside it stands a rew
     nearer      1 for every move that ends nearer to the meat, whatever comes of it: the cat can step back and forth
     shaped      truth + gamma phi(next) - phi(here), phi the nearness: a hint that cannot mislead (Ng et al. 1999)
 
-It needs `pip install gymnasium`, and some minutes.
+It needs `pip install gymnasium`, and some minutes. docs/grid-world.md has what it prints.
 """
 
 from __future__ import annotations
