@@ -1,13 +1,15 @@
 """What a search costs and what it finds: accuracy on sums against the tokens drawn, by reward-guided search and others.
 
-    python benchmarks/search.py [--seeds 0 1 2] [--out runs/search] [--picture docs/images/search.png]
+    python benchmarks/search.py [--seeds 0 1 2] [--out runs/search] [--picture docs/images/search.png] [--models]
 
-A 0.4 M parameter model that has seen few demonstrations adds numbers on a scratchpad. From its own samples of other
-sums, right and wrong ones of the same sum paired, two reward models are fitted: one to whole samples (outcome), one to
-samples cut anywhere after they part as well (value). Then it adds 3 and 4 digits that nobody has seen: by its likeliest
-answer (beam search), by what most of n samples say, by the best of n by either model, and by a search that every 9
-tokens, a column, keeps the best by the value model. Each is counted with the tokens it draws, and those that the reward
-model reads. What has been run is taken up, not run again.
+A 0.4 M parameter model that has seen few demonstrations adds numbers on a scratchpad. Here it adds 3 and 4 digits that
+nobody has seen: by its likeliest answer (beam search), by what most of n samples say, by any of n that is right (the
+best of n by a check of the answer), and by a search that every 9 tokens, a column, keeps the best by a check of the
+columns written so far, a reward of the process. Both checks are programs that never err, so what differs is the search.
+
+--models asks learned models too, fitted to the weak model's own samples of other sums, right and wrong ones of the same
+sum paired: outcome, to whole samples, and value, to samples cut anywhere after they part as well. Each way is counted
+with the tokens that are drawn, and those that a reward model reads. What has been run is taken up, not run again.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from matplotlib.figure import Figure
@@ -32,22 +34,26 @@ from accord.data.encoding import encode_prompts
 from accord.data.load import load_prompts
 from accord.engine import Branch, Policy, Sampling, Tree
 from accord.engine.load import load_model, load_reward_model
-from accord.engine.search import beam_search, guided_search
+from accord.engine.search import Score, beam_search, guided_search
 from accord.evaluate.passes import majority_is_right, pass_at_k
 from accord.evaluate.statistics import over_seeds
 from accord.feedback.learned import LearnedReward
 from accord.feedback.verifiers import verifier_named
 from accord.methods import RewardModel
 from accord.records import EncodedPrompt, Sample
+from accord.worlds.sums import Sum
 
 DIGITS, PROBLEMS = (3, 4), 100
-N = (1, 2, 4, 8, 16, 32, 64)
-BEAMS = (1, 2, 4, 8)
-GUIDED = ((1, 2), (1, 4), (1, 8), (1, 16), (1, 32), (4, 2), (4, 4), (4, 8), (8, 4), (8, 8))
+N = (1, 2, 4, 8, 16, 32)
+BEAMS = (1, 4)
+GUIDED = ((1, 2), (1, 4), (1, 8), (1, 16), (4, 2), (4, 4))
 """Beams, and continuations of each."""
 COLUMN, LONGEST = 9, 48
-PAIRS, CUTS = 4, 3
+PAIRS, CUTS = 2, 2
 """Pairs of a problem, and cuts of each."""
+
+Found: TypeAlias = list[dict[str, Any]]
+"""Of every way to answer, a row: how many problems were right, and the tokens drawn and read for each."""
 
 
 @dataclass(kw_only=True)
@@ -74,49 +80,59 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/search"))
     parser.add_argument("--picture", type=Path, default=Path("docs/images/search.png"))
+    parser.add_argument("--models", action="store_true", help="learn a reward model and a value model, and use them")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = []
+    parts = {"checked": checked, **({"learned": learned} if options.models else {})}
+    found: dict[int, list[Found]] = {digits: [] for digits in DIGITS}
     for seed in options.seeds:
-        folder = options.out / f"seed-{seed}"
-        if not (folder / "search.json").exists():
-            prepare(seed, folder)
-            (folder / "search.json").write_text(json.dumps({d: measured(seed, folder, d) for d in DIGITS}, indent=1))
-        found.append(json.loads((folder / "search.json").read_text()))
-    for digits in DIGITS:
-        show(digits, [one[str(digits)] for one in found])
-    draw({digits: [one[str(digits)] for one in found] for digits in DIGITS}, options.picture)
+        for digits in DIGITS:
+            rows: Found = []
+            for name, measure in parts.items():
+                file = options.out / f"seed-{seed}" / f"{name}-{digits}.json"
+                if not file.exists():
+                    prepare(seed, file.parent)
+                    file.write_text(json.dumps(measure(seed, file.parent, digits), indent=1))
+                rows += json.loads(file.read_text())
+            found[digits].append(rows)
+    for digits, seeds in found.items():
+        show(digits, seeds)
+    draw(found, options.picture)
 
 
 def prepare(seed: int, folder: Path) -> None:
-    """The world, the weak model, its samples of the problems to train on, and both reward models."""
-    world, weak = folder / "world", folder / "weak" / "model"
+    """The world, and the weak model."""
+    world = folder / "world"
     if not world.exists():
         accord("world", {"name": "sums", "out": world, "seed": seed})
-    if not weak.exists():
+    if not (folder / "weak" / "model").exists():
         start = {"model": world / "init", "data": world / "demonstrations.jsonl", "out": folder / "weak"}
         accord("sft", start | {"batch_size": 32, "epochs": 4.5, "learning_rate": 2e-3, "max_length": 64, "seed": seed})
-    samples, pairs = folder / "samples.jsonl", folder / "pairs.jsonl"
+
+
+def fit_models(seed: int, folder: Path) -> None:
+    """The weak model's samples of the problems to train on, and both reward models."""
+    weak, samples, pairs = folder / "weak" / "model", folder / "samples.jsonl", folder / "pairs.jsonl"
     if not samples.exists():
-        given = {"model": weak, "data": world / "train.jsonl", "limit": 1000, "n": 16, "reward": "number"}
+        given = {"model": weak, "data": folder / "world" / "train.jsonl", "n": 8, "reward": "number"}
         accord("sample", given | {"max_new_tokens": LONGEST, "out": samples, "seed": seed})
     if not pairs.exists():
         rows = [json.loads(line) for line in samples.read_text().splitlines()]
         pairs.write_text("".join(json.dumps(row) + "\n" for row in paired(rows, random.Random(seed))))
-    settings = {"batch_size": 32, "epochs": 4, "learning_rate": 5e-4, "max_length": 96, "seed": seed}
+    settings = {"batch_size": 32, "epochs": 3, "learning_rate": 5e-4, "max_length": 96, "seed": seed}
     for name, method in (("outcome", RewardModel), ("value", ValueModel)):
         if not (folder / name / "model").exists():
             method(**settings).fit(str(weak), str(pairs), out=str(folder / name))
 
 
 def paired(rows: Sequence[dict[str, Any]], generator: random.Random) -> list[dict[str, str]]:
-    """Right and wrong samples of the same problem."""
+    """Right and wrong samples of the same problem, as often as they are drawn."""
     by_problem: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for row in rows:
         by_problem[row["prompt"]][row["reward"] < 1].append(row["completion"])
     pairs = []
     for prompt, (right, wrong) in by_problem.items():
-        both = [(a, b) for a in dict.fromkeys(right) for b in dict.fromkeys(wrong)]
+        both = [(a, b) for a in right for b in wrong if b]
         for chosen, rejected in generator.sample(both, min(PAIRS, len(both))):
             pairs.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
     return pairs
@@ -125,7 +141,7 @@ def paired(rows: Sequence[dict[str, Any]], generator: random.Random) -> list[dic
 class Counted:
     """A score that counts what it reads, and what was drawn since it was last asked."""
 
-    def __init__(self, reward: LearnedReward, block: int) -> None:
+    def __init__(self, reward: Score, block: int) -> None:
         self.reward, self.block = reward, block
         self.drawn = self.read = self.calls = 0
 
@@ -137,18 +153,41 @@ class Counted:
         return self.reward(samples)
 
 
-def measured(seed: int, folder: Path, digits: int) -> list[dict[str, Any]]:
-    """Of every way to answer: how many of the problems were right, and the tokens drawn and read for each."""
+def asked(seed: int, folder: Path, digits: int) -> tuple[Policy, list[EncodedPrompt], Sampling]:
+    """The weak model, the sums to add, and how it draws."""
     policy = load_model(str(folder / "weak" / "model"), dtype="float32")
-    rewards = {n: LearnedReward(load_reward_model(str(folder / n / "model")), policy) for n in ("outcome", "value")}
     rows = load_prompts(str(folder / "world" / f"heldout-{digits}.jsonl"), limit=PROBLEMS)
     prompts, _ = encode_prompts(policy.tokenizer, rows, room=LONGEST, context=policy.context, longest=None)
-    sampling = Sampling(LONGEST, seed=seed)
+    return policy, prompts, Sampling(LONGEST, seed=seed)
+
+
+def checked(seed: int, folder: Path, digits: int) -> Found:
+    """Of every way to answer by itself or by a program's checks: how many were right, and what it cost."""
+    policy, prompts, sampling = asked(seed, folder, digits)
     return [
-        *by_samples(policy, prompts, rewards, sampling),
+        *by_samples(policy, prompts, {}, sampling),
         *by_beams(policy, prompts, sampling),
-        *by_search(policy, prompts, rewards["value"], sampling),
+        *by_search(policy, prompts, sound_so_far, "by columns", sampling),
     ]
+
+
+def learned(seed: int, folder: Path, digits: int) -> Found:
+    """The same by learned models."""
+    fit_models(seed, folder)
+    policy, prompts, sampling = asked(seed, folder, digits)
+    rewards = {n: LearnedReward(load_reward_model(str(folder / n / "model")), policy) for n in ("outcome", "value")}
+    chosen = [one for one in by_samples(policy, prompts, rewards, sampling) if one["way"].startswith("best")]
+    return chosen + by_search(policy, prompts, rewards["value"], "value model", sampling)
+
+
+def sound_so_far(samples: Sequence[Sample]) -> torch.Tensor:
+    """1 where all that is written so far stands at the beginning of the right scratchpad, else 0."""
+    return torch.tensor([float(scratchpad(str(s.prompt.prompt)).startswith(s.text)) for s in samples])
+
+
+def scratchpad(prompt: str) -> str:
+    first, second = prompt.rstrip("=").split("+")
+    return Sum(int(first), int(second)).scratchpad
 
 
 def row(way: str, size: str, right: float, drawn: float, read: float = 0.0) -> dict[str, Any]:
@@ -157,7 +196,7 @@ def row(way: str, size: str, right: float, drawn: float, read: float = 0.0) -> d
 
 def by_samples(
     policy: Policy, prompts: Sequence[EncodedPrompt], rewards: dict[str, LearnedReward], sampling: Sampling
-) -> list[dict[str, Any]]:
+) -> Found:
     """One of n, what most of n say, and the best of n by each model: of disjoint groups of the same samples."""
     most, number = max(N), verifier_named("number")
     samples = policy.sample(prompts, most, sampling)
@@ -179,7 +218,7 @@ def by_samples(
     return found
 
 
-def by_beams(policy: Policy, prompts: Sequence[EncodedPrompt], sampling: Sampling) -> list[dict[str, Any]]:
+def by_beams(policy: Policy, prompts: Sequence[EncodedPrompt], sampling: Sampling) -> Found:
     """The likeliest completion by beam search; a token is drawn for every beam at every step of what was found."""
     found, number = [], verifier_named("number")
     for beams in BEAMS:
@@ -189,21 +228,19 @@ def by_beams(policy: Policy, prompts: Sequence[EncodedPrompt], sampling: Samplin
     return found
 
 
-def by_search(
-    policy: Policy, prompts: Sequence[EncodedPrompt], value: LearnedReward, sampling: Sampling
-) -> list[dict[str, Any]]:
-    """The best by the value model, a column at a time."""
+def by_search(policy: Policy, prompts: Sequence[EncodedPrompt], value: Score, name: str, sampling: Sampling) -> Found:
+    """The best by a value, a column at a time."""
     found, number = [], verifier_named("number")
     for beams, branch in GUIDED:
         score = Counted(value, COLUMN)
         samples = guided_search(policy, prompts, 1, sampling, score=score, beams=beams, branch=branch, block=COLUMN)
-        way = "guided search, 1 beam" if beams == 1 else "guided search, beams"
+        way = f"guided search {name}, {beams} beam{'s' * (beams > 1)}"
         right = float(number(samples).ge(1).double().mean())
         found.append(row(way, f"{beams} x {branch}", right, score.drawn / len(prompts), score.read / len(prompts)))
     return found
 
 
-def show(digits: int, seeds: Sequence[Sequence[dict[str, Any]]]) -> None:
+def show(digits: int, seeds: Sequence[Found]) -> None:
     """Accuracy with its interval over seeds, and what it cost."""
     table = Table(
         "way",
@@ -224,20 +261,24 @@ def show(digits: int, seeds: Sequence[Sequence[dict[str, Any]]]) -> None:
 COLORS = {
     "any of n": "#999999",
     "most of n": "#1a7a4c",
+    "beam search": "#b3304f",
+    "guided search by columns, 1 beam": "#b7570d",
+    "guided search by columns, 4 beams": "#2c68c0",
     "best of n, outcome model": "#7748b8",
     "best of n, value model": "#56707f",
-    "beam search": "#b3304f",
-    "guided search, 1 beam": "#b7570d",
-    "guided search, beams": "#2c68c0",
+    "guided search value model, 1 beam": "#8a6d1b",
+    "guided search value model, 4 beams": "#0f8b8d",
 }
 
 
-def draw(found: dict[int, list[list[dict[str, Any]]]], path: Path) -> None:
+def draw(found: dict[int, list[Found]], path: Path) -> None:
     """Accuracy against the tokens drawn, a panel for every number of digits."""
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     for axes, (digits, seeds) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
         for way, color in COLORS.items():
             points = [of for of in zip(*seeds, strict=True) if of[0]["way"] == way]
+            if not points:
+                continue
             points.sort(key=lambda of: mean(one["drawn"] for one in of))
             drawn = [mean(one["drawn"] for one in of) for of in points]
             right = [over_seeds([one["right"] for one in of]) for of in points]
