@@ -181,8 +181,12 @@ def learned(seed: int, folder: Path, digits: int) -> Found:
 
 
 def sound_so_far(samples: Sequence[Sample]) -> torch.Tensor:
-    """1 where all that is written so far stands at the beginning of the right scratchpad, else 0."""
-    return torch.tensor([float(scratchpad(str(s.prompt.prompt)).startswith(s.text)) for s in samples])
+    """1 where all that is written so far stands at the beginning of the right scratchpad, and the end at its end."""
+    return torch.tensor([float(_is_sound(s, scratchpad(str(s.prompt.prompt)))) for s in samples])
+
+
+def _is_sound(sample: Sample, right: str) -> bool:
+    return sample.text == right if sample.completion.stop == "end" else right.startswith(sample.text)
 
 
 def scratchpad(prompt: str) -> str:
