@@ -240,7 +240,8 @@ def by_search(policy: Policy, prompts: Sequence[EncodedPrompt], value: Score, na
         samples = guided_search(policy, prompts, 1, sampling, score=score, beams=beams, branch=branch, block=COLUMN)
         way = f"guided search {name}, {beams} beam{'s' * (beams > 1)}"
         right = float(number(samples).ge(1).double().mean())
-        found.append(row(way, f"{beams} x {branch}", right, score.drawn / len(prompts), score.read / len(prompts)))
+        read = score.read / len(prompts) if isinstance(value, LearnedReward) else 0.0  # a program reads for nothing
+        found.append(row(way, f"{beams} x {branch}", right, score.drawn / len(prompts), read))
     return found
 
 
