@@ -1,31 +1,34 @@
-"""`accord sample`: completions of prompts, a row each: all, the best by a reward, or those that are good enough."""
+"""`accord sample`: completions of prompts, a row each: all, the best by a reward, those that are good enough, or those
+that a search finds."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from math import isfinite, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accord import data as rows_of
 from accord import engine, feedback
+from accord.cli.conversations import ConversationOptions
 from accord.console import counting, status
 from accord.errors import InputError
-from accord.evaluate.options import AnswerOptions, takes
+from accord.evaluate.options import takes
 from accord.feedback.options import RewardOptions
 from accord.outputs import require_file, save_rows
-from accord.records import EncodedPrompt, Prompt, Sample, text_to_json
+from accord.records import EncodedPrompt, Sample, text_to_json
 
 if TYPE_CHECKING:
-    from accord.data.load import Source
     from accord.engine import Policy, Sampling
+    from accord.feedback.reward import Reward
+
+BRANCH = 4
+"""Continuations of each of a search's beams unless told otherwise."""
 
 
 @dataclass(kw_only=True)
-class SampleOptions(RewardOptions, AnswerOptions):
+class SampleOptions(RewardOptions, ConversationOptions):
     """How many samples of each prompt are drawn, and which of them are kept."""
 
     n: int = 1
@@ -38,23 +41,23 @@ class SampleOptions(RewardOptions, AnswerOptions):
     """Of --best-of, keep so many, the best first."""
     at_least: float | None = None
     """Keep only samples whose reward is so high: 1, with a verifier, for those that are right."""
-    turn: str | int | None = None
-    """Of conversations, the assistant's turn that is answered anew: first, last, random, or its number, from 1."""
-    user: str | None = None
-    """Talk with a simulated user, from each prompt on, and write a row for each of the model's turns: module:function,
-    which is given the messages so far and returns what the user says next, or None; or a small world's guest
-    (counter)."""
-    max_turns: int = 4
-    """A conversation with a user has at most so many turns of the model's."""
     top_k: int = 0
     """Draw only from the k most likely tokens (0: all)."""
     top_p: float = 1.0
     """Draw only from the most likely tokens that together have this probability (1: all)."""
+    beams: int | None = None
+    """Search for the likeliest completions with so many beams, or, with --block, keep so many by the reward."""
+    length_penalty: float = 1.0
+    """Beam search divides a completion's log-probability by its tokens to this power: 0 favors short ones."""
+    block: int | None = None
+    """Search by the reward: every so many tokens, extend each of the --beams (1), and keep those of highest reward."""
+    branch: int | None = None
+    """The continuations of each of these that are drawn; 4 unless given."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        counts = (("n", self.n), ("best-of", self.best_of), ("keep", self.keep), ("max-turns", self.max_turns))
-        for option, count in counts:
+        RewardOptions.__post_init__(self)
+        ConversationOptions.__post_init__(self)
+        for option, count in (("n", self.n), ("best-of", self.best_of), ("keep", self.keep)):
             if count is not None and count < 1:
                 raise InputError(f"--{option} must be at least 1, not {count}.")
         for option, chosen_by in (("best-of", self.best_of), ("at-least", self.at_least)):
@@ -68,23 +71,47 @@ class SampleOptions(RewardOptions, AnswerOptions):
             raise InputError(f"--keep {self.keep} keeps the best of the samples of --best-of, which must be as many.")
         if self.at_least is not None and isnan(self.at_least):
             raise InputError("--at-least must be a number.")
-        if self.turn is not None:
-            rows_of.turns.number_of(self.turn)
-        for option, given in (("turn", self.turn), ("best-of", self.best_of), ("at-least", self.at_least)):
-            if self.user is not None and given is not None:
-                raise InputError(
-                    f"--user has whole conversations, all of whose turns are written; leave out --{option}."
-                )
+        for option, given in (
+            ("best-of", self.best_of), ("at-least", self.at_least), ("beams", self.beams), ("block", self.block)
+        ):  # fmt: skip
+            if given is not None:
+                self.leave_out(option)
+        self._check_search()
+
+    def _check_search(self) -> None:
+        for option, count in (("beams", self.beams), ("block", self.block), ("branch", self.branch)):
+            if count is not None and count < 1:
+                raise InputError(f"--{option} must be at least 1, not {count}.")
+        if self.branch is not None and self.block is None:
+            raise InputError("--branch is about --block; give how many tokens lie between two choices.")
+        if self.length_penalty != 1 and (self.beams is None or self.block is not None):
+            raise InputError("--length-penalty is about beam search by likelihood; give --beams, without --block.")
+        if not isfinite(self.length_penalty):
+            raise InputError(f"--length-penalty must be finite, not {self.length_penalty}.")
+        if self.beams is None and self.block is None:
+            return
+        if self.best_of is not None:
+            raise InputError("--beams and --block search for the best as they go; leave --best-of out.")
+        if self.stop:
+            raise InputError("--beams and --block end completions at the end of a turn alone; leave --stop out.")
+        if self.n > (self.beams or 1):
+            raise InputError(
+                f"--n {self.n} is more than a search with {self.beams or 1} beams finds; give more --beams."
+            )
+        if self.block is None and (self.temperature, self.top_k, self.top_p) != (1, 0, 1):
+            raise InputError(
+                "--beams takes the likeliest completions and draws none; leave --temperature, --top-k and --top-p out, "
+                "or give --block and --reward."
+            )
+        if self.block is not None and self.reward is None:
+            raise InputError("--block needs --reward to search by.")
+        if self.block is not None and self.temperature == 0:
+            raise InputError("--block has nothing to choose from at --temperature 0, where all samples are the same.")
 
     @property
     def samples(self) -> int:
         """Samples of each prompt."""
         return self.best_of or self.n
-
-    def prompts(self, source: Source) -> list[Prompt]:
-        if self.turn is None:
-            return super().prompts(source)
-        return self._read(partial(rows_of.turns.load_turns, turn=self.turn, seed=self.seed), source)
 
     def sampling(self) -> Sampling:
         return replace(super().sampling(), top_k=self.top_k, top_p=self.top_p)
@@ -124,7 +151,8 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
 
     With a reward rows have their `reward` too, and --best-of and --at-least choose which are written: `accord sft` on
     those is rejection-sampling fine-tuning, on the very tokens that were drawn. Other columns of the prompts' rows are
-    handed on, but for texts.
+    handed on, but for texts. --beams searches for the likeliest completions in place of drawing, --block for those that
+    a reward of what is written so far leads to.
 
     With --turn the prompt is a conversation up to one of the assistant's turns, which is answered anew; `turn` is its
     number. With --user whole conversations are had: each of the model's turns is a row, with its number as `turn` and
@@ -150,27 +178,43 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
         asked.allow([score])
         feedback.reward.check_prompts(score, prompts)
     if asked.user is not None:
-        samples = talked(policy, prompts, asked)
-        kept = list(zip(samples, score(samples).tolist() if score else [None] * len(samples), strict=True))
+        samples = asked.talked(policy, prompts, asked.n)
     else:
-        samples = sampled(policy, prompts, asked.samples, asked.sampling())
-        kept = asked.kept(samples, score(samples).tolist()) if score else [(s, None) for s in samples]
+        samples = _searched(policy, prompts, asked, score) or sampled(policy, prompts, asked.samples, asked.sampling())
+    kept = asked.kept(samples, score(samples).tolist()) if score else [(s, None) for s in samples]
     save_rows(out, (_row(s, r) for s, r in kept))
     return Path(out)
 
 
-def talked(policy: Policy, prompts: Sequence[EncodedPrompt], asked: SampleOptions) -> list[Sample]:
-    """Every turn of the model's in its conversations with the user, one conversation after another."""
-    dialogue = feedback.users.Dialogue(feedback.users.user_of(str(asked.user)), asked.max_turns)
-    for prompt in prompts:
-        dialogue.check(prompt.prompt, prompt.row)
-    with counting("sample", len(prompts) * asked.n * asked.max_turns) as done:
-        talks = dialogue.talks(policy, prompts, asked.n, asked.sampling(), progress=done)
-    return [
-        replace(sample, prompt=Prompt(sample.prompt.prompt, {**sample.prompt.columns, "conversation": i, "turn": turn}))
-        for i, talk in enumerate(talks, start=1)
-        for turn, sample in enumerate(talk, start=1)
-    ]
+def _searched(
+    policy: Policy, prompts: Sequence[EncodedPrompt], asked: SampleOptions, score: Reward | None
+) -> list[Sample]:
+    """What the search that was asked for finds; nothing where none was."""
+    if asked.beams is None and asked.block is None:
+        return []
+    beams = asked.beams or 1
+    with counting("search", len(prompts) * asked.n) as done:
+        if asked.block is None or score is None:
+            return engine.search.beam_search(
+                policy,
+                prompts,
+                asked.n,
+                asked.sampling(),
+                beams=beams,
+                length_penalty=asked.length_penalty,
+                progress=done,
+            )
+        return engine.search.guided_search(
+            policy,
+            prompts,
+            asked.n,
+            asked.sampling(),
+            score=score,
+            beams=beams,
+            branch=asked.branch or BRANCH,
+            block=asked.block,
+            progress=done,
+        )
 
 
 def _row(sample: Sample, reward: float | None) -> dict[str, Any]:

@@ -23,9 +23,11 @@ from accord.report.models import model_tables
 from accord.report.overoptimization import turning
 from accord.report.series import Series
 from accord.report.synthesis import synthesized
+from accord.report.temperatures import by_temperature
 from accord.report.trial import AgreementSection, trials
 from accord.results import (
     AgreementResult,
+    AlarmsResult,
     CritiqueResult,
     FailuresResult,
     JudgeResult,
@@ -91,10 +93,12 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         passes=story.results(PassesResult),
         failures=story.results(FailuresResult),
         sweeps=story.results(SweepResult),
+        logs=story.results(AlarmsResult),
         synthesized=[synthesized(stage, result) for stage, result in story.results(SynthesisResult)],
         revised=[revised(stage, result) for stage, result in story.results(CritiqueResult)],
         by_principles=by_principles([result for _, result in story.results(CritiqueResult)]),
         frontiers=frontiers(story, tables),
+        by_temperature=by_temperature(tables),
         turnings=[turning(result) for _, result in story.results(OveroptimizationResult)],
         chapters=[chapter(stage, shared) for stage in story.stages],
         environment=html.facts(shared),

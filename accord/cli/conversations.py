@@ -1,0 +1,66 @@
+"""Conversations in `accord sample`: one turn answered anew, or whole ones with a simulated user, a row a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from accord import data as rows_of
+from accord import feedback
+from accord.console import counting
+from accord.errors import InputError
+from accord.evaluate.options import AnswerOptions
+from accord.records import EncodedPrompt, Prompt, Sample
+
+if TYPE_CHECKING:
+    from accord.data.load import Source
+    from accord.engine import Policy
+
+
+@dataclass(kw_only=True)
+class ConversationOptions(AnswerOptions):
+    """Which turn of a conversation is answered anew, or with whom whole conversations are had."""
+
+    turn: str | int | None = None
+    """Of conversations, the assistant's turn that is answered anew: first, last, random, or its number, from 1."""
+    user: str | None = None
+    """Talk with a simulated user, from each prompt on, and write a row for each of the model's turns: module:function,
+    which is given the messages so far and returns what the user says next, or None; or a small world's guest
+    (counter)."""
+    max_turns: int = 4
+    """A conversation with a user has at most so many turns of the model's."""
+
+    def __post_init__(self) -> None:
+        if self.max_turns < 1:
+            raise InputError(f"--max-turns must be at least 1, not {self.max_turns}.")
+        if self.turn is not None:
+            rows_of.turns.number_of(self.turn)
+            self.leave_out("turn")
+
+    def leave_out(self, option: str) -> None:
+        """Raise InputError where a user is talked with, and an option is of single answers."""
+        if self.user is not None:
+            raise InputError(f"--user has whole conversations, all of whose turns are written; leave out --{option}.")
+
+    def prompts(self, source: Source) -> list[Prompt]:
+        if self.turn is None:
+            return super().prompts(source)
+        return self._read(partial(rows_of.turns.load_turns, turn=self.turn, seed=self.seed), source)
+
+    def talked(self, policy: Policy, prompts: Sequence[EncodedPrompt], n: int) -> list[Sample]:
+        """Every turn of the model's in n conversations from each prompt on, one conversation after another.
+
+        Raises InputError where there is no such user, or a prompt cannot begin a conversation with it.
+        """
+        dialogue = feedback.users.Dialogue(feedback.users.user_of(str(self.user)), self.max_turns)
+        for prompt in prompts:
+            dialogue.check(prompt.prompt, prompt.row)
+        with counting("sample", len(prompts) * n * self.max_turns) as done:
+            talks = dialogue.talks(policy, prompts, n, self.sampling(), progress=done)
+        return [
+            replace(turn, prompt=replace(turn.prompt, columns={**turn.prompt.columns, "conversation": i, "turn": j}))
+            for i, talk in enumerate(talks, start=1)
+            for j, turn in enumerate(talk, start=1)
+        ]
