@@ -15,7 +15,7 @@ from accord.errors import InputError
 from accord.evaluate.options import AnswerOptions, takes
 from accord.feedback.options import RewardOptions
 from accord.outputs import require_file, save_rows
-from accord.records import Sample, text_to_json
+from accord.records import Prompt, Sample, Text, text_to_json
 
 if TYPE_CHECKING:
     from accord.engine import Sampling
@@ -39,6 +39,10 @@ class SampleOptions(RewardOptions, AnswerOptions):
     """Draw only from the k most likely tokens (0: all)."""
     top_p: float = 1.0
     """Draw only from the most likely tokens that together have this probability (1: all)."""
+    choices: str | None = None
+    """A file or Hub name of preferences or rankings with a column user, to be given to a model of `accord fspo`."""
+    given: int | None = None
+    """So many of the first choices in --choices of the user of each row are given before its prompt."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,6 +58,10 @@ class SampleOptions(RewardOptions, AnswerOptions):
             raise InputError("--best-of has nothing to choose from at --temperature 0, where all samples are the same.")
         if self.keep > (self.best_of or 1):
             raise InputError(f"--keep {self.keep} keeps the best of the samples of --best-of, which must be as many.")
+        if (self.choices is None) != (self.given is None):
+            raise InputError("--choices and --given go together: a file of choices, and how many of each row's user.")
+        if self.given is not None and self.given < 0:
+            raise InputError(f"--given is a number of choices, 0 or more, not {self.given}.")
         if self.at_least is not None and isnan(self.at_least):
             raise InputError("--at-least must be a number.")
 
@@ -64,6 +72,15 @@ class SampleOptions(RewardOptions, AnswerOptions):
 
     def sampling(self) -> Sampling:
         return replace(super().sampling(), top_k=self.top_k, top_p=self.top_p)
+
+    def reads(self, rows: Sequence[Prompt]) -> list[Text] | None:
+        """The rows' prompts with their users' choices before them, where any are to be given."""
+        if not self.given or self.choices is None:
+            return None
+        from accord.data.choices import Choices, given
+
+        known = Choices.read(self.choices)
+        return [given(row.prompt, known.before(row, self.given, i)) for i, row in enumerate(rows)]
 
     def kept(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[tuple[Sample, float]]:
         """The samples that are kept and their rewards, prompt after prompt; a line says how many were not.
@@ -100,7 +117,8 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
 
     With a reward rows have their `reward` too, and --best-of and --at-least choose which are written: `accord sft` on
     those is rejection-sampling fine-tuning, on the very tokens that were drawn. Other columns of the prompts' rows are
-    handed on, but for texts.
+    handed on, but for texts. With --choices and --given the model reads choices of each row's `user` before its prompt
+    (docs/personalization.md); the prompt that is written is the row's own.
 
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2.
@@ -116,7 +134,8 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
     from accord.evaluate.answers import encoded, sampled
 
     policy = asked.templated(engine.load.load_model(model, dtype=asked.dtype))
-    prompts = encoded(policy, asked.prompts(data), asked)
+    rows = asked.prompts(data)
+    prompts = encoded(policy, rows, asked, reads=asked.reads(rows))
     score = feedback.named.reward_named(asked.reward, policy) if asked.reward is not None else None
     if score:
         asked.allow([score])
