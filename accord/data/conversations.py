@@ -73,19 +73,20 @@ def _rated(row: Columns) -> list[Any]:
         rated = [m for m in messages if m["role"] == "model" and m.get("score") is not None]
         if len(rated) > 1:
             scores = sorted({m["score"] for m in rated}, reverse=True)
-            answers = [_answer(m) for m in rated]
+            answers = [[_answer(m)] for m in rated]
             found = {"completions": answers, "ranks": [scores.index(m["score"]) for m in rated]}
             rankings.append({"user": row["user_id"], **rest, "turn": turn, "prompt": list(before), **found})
         chosen = next((m for m in messages if m["role"] == "model" and m.get("if_chosen")), None)
         if chosen is None:
             break
-        before.append({"role": "assistant", "content": _answer(chosen)})
+        before.append(_answer(chosen))
     return rankings
 
 
-def _answer(message: Columns) -> Any:
-    """What a model said; PRISM writes silence so."""
-    return "" if message["content"] == "EMPTY STRING" else message["content"]
+def _answer(message: Columns) -> Columns:
+    """What a model said, as a message; PRISM writes silence in capitals."""
+    content = message["content"]
+    return {"role": "assistant", "content": "" if content == "EMPTY STRING" else content}
 
 
 def assembled(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, Any]]:
