@@ -49,6 +49,7 @@ def evaluate_users(
     given: int | list[int] | None = None,
     questions: int | None = None,
     best_of_n: int = 0,
+    rewards: dict[str, str] | None = None,
     **options: Any,
 ) -> UsersResult:
     """Measure how often users prefer what policies answer them, given k of their choices, to an opponent's answers.
@@ -67,6 +68,8 @@ def evaluate_users(
         questions: ask so many questions of each user, the first ones after the choices; all unless given.
         best_of_n: also judge, of so many answers of the opponent, the one that the judge likes best: what could be had
             who knew the user.
+        rewards: reward models by name, such as --rewards.reads runs/personal/model, of whose choices among the same
+            answers the users judge too; those of `accord personal` are given k choices.
         options: the fields of `UserWinsOptions`.
 
     Raises:
@@ -77,6 +80,8 @@ def evaluate_users(
     for name, number, least in (("given", ks[0], 0), ("questions", questions, 1), ("best-of-n", best_of_n, 0)):
         if number is not None and number < least:
             raise InputError(f"--{name} must be at least {least}, not {number}.")
+    if rewards and not best_of_n:
+        raise InputError("--rewards choose among several answers: say how many by --best-of-n.")
     if against not in models:
         raise InputError(f"--against {against} is none of the models named: {', '.join(models)}.")
     asked = UserWinsOptions(**options)
@@ -99,9 +104,8 @@ def evaluate_users(
         ]
         found.append(Answering(name=name, how="policy", given=wins))
     if best_of_n:
-        best = served.best(opponent, best_of_n, asked, referee, theirs)
-        wins = [served.wins(0, referee, best, theirs)]
-        found.append(Answering(name=f"{against}, best of {best_of_n}", how="best of n", given=wins))
+        many = served.answered(opponent, 0, asked, f"best of {best_of_n}", best_of_n)
+        found += _chosen(served, rewards or {}, ks, many, referee, theirs, f"{against}, best of {best_of_n}")
     return UsersResult(
         data=data,
         judge=without_secrets(judge),
@@ -164,14 +168,6 @@ class Served:
         sampling = asked.sampling() if n == 1 else replace(asked.sampling(), seed=asked.seed + 1)
         return sampled(policy, prompts, n, sampling, title=f"{name}, k = {k}")
 
-    def best(
-        self, opponent: Policy, n: int, asked: UserWinsOptions, referee: Judge, theirs: list[Sample]
-    ) -> list[Sample]:
-        """Of n further answers of the opponent to every question the one that beats its first by most."""
-        many = self.answered(opponent, 0, asked, f"best of {n}", n)
-        wins = _verdicts(referee, many, [one for one in theirs for _ in range(n)]).reshape(-1, n)
-        return [many[i * n + best] for i, best in enumerate(np.nan_to_num(wins, nan=-1.0).argmax(1))]
-
     def wins(self, k: int, referee: Judge, ours: list[Sample], theirs: list[Sample]) -> GivenWins:
         """How often users prefer ours. InputError where a user has no valid verdict."""
         won, user = _verdicts(referee, ours, theirs), np.array(self.user)
@@ -193,6 +189,34 @@ class Served:
             characters=sum(len(s.text) for s in ours) / len(ours),
             invalid=int(np.isnan(won).sum()),
         )
+
+
+def _chosen(
+    served: Served,
+    rewards: dict[str, str],
+    ks: Sequence[int],
+    many: list[Sample],
+    referee: Judge,
+    theirs: list[Sample],
+    title: str,
+) -> list[Answering]:
+    """Of n answers to every question those that reward models choose, by k, and those that the judge likes best."""
+    from accord.evaluate.user_choices import Chooser
+
+    n = len(many) // len(theirs)
+    found: list[Answering] = []
+    for name, folder in rewards.items():
+        model = engine.load.load_reward_model(folder)
+        chooser = Chooser.of(folder, model, served.users, served.user, many)
+        reads = isinstance(model, engine.personal.PersonalScorer)
+        wins = []
+        for k in ks if reads else [0]:
+            best = [many[i * n + j] for i, j in enumerate(chooser.best(k))]
+            wins.append(served.wins(k, referee, best, theirs))
+        found.append(Answering(name=f"{title} by {name}", how="best of n", given=wins))
+    liked = _verdicts(referee, many, [one for one in theirs for _ in range(n)]).reshape(-1, n)
+    best = [many[i * n + j] for i, j in enumerate(np.nan_to_num(liked, nan=-1.0).argmax(1))]
+    return [*found, Answering(name=title, how="best of n", given=[served.wins(0, referee, best, theirs)])]
 
 
 def _verdicts(referee: Judge, ours: Sequence[Sample], theirs: Sequence[Sample]) -> Floats:

@@ -47,7 +47,8 @@ class Answering(Record):
     name: str
     """What it is called."""
     how: Literal["policy", "best of n"]
-    """A policy; or of n answers of the opponent, given no choices, the one that the user's own judge likes best."""
+    """A policy; or of n answers of the opponent, who is given no choices, the one that a reward model chooses which is
+    given k, or that the user's own judge likes best."""
     given: list[GivenWins]
     """By the number of choices; what reads none is measured once, at 0."""
 

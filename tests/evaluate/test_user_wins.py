@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from accord.data.encoding import to_tree
 from accord.data.judgments import load_judgments
+from accord.engine import Trees
+from accord.engine.load import load_model
+from accord.engine.personal import PersonalScorer
 from accord.errors import InputError
 from accord.evaluate.personal import Users
 from accord.evaluate.statistics import mean_of
-from accord.evaluate.user_wins import Served
+from accord.evaluate.user_choices import Chooser
+from accord.evaluate.user_wins import Served, _chosen
 from accord.feedback.reward import unsampled
-from accord.records import Comparison, Sample, Verdict
+from accord.methods import PersonalReward
+from accord.records import Comparison, Ranking, Sample, Verdict
 from accord.results import parse
 from accord.results.users import UsersResult
 from tests.commands.small import accord, save_model, write_jsonl
@@ -82,11 +90,36 @@ def test_win_rates_by_hand() -> None:
         served().wins(0, Longer(), said("a", "a", "b", "b"), said("aa", "aa", "a", "a"))
 
 
-def test_the_best_of_n_is_what_the_judge_likes_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    many = said("b", "bbb", "a", "aa", "cccc", "c", "d", "dd")
-    monkeypatch.setattr(Served, "answered", lambda *_: many)
-    best = served().best(None, 2, None, Longer(), said("zz", "zz", "zz", "zz"))  # type: ignore[arg-type]
-    assert [s.text for s in best] == ["bbb", "a", "cccc", "d"]  # aa and dd are as long as zz: no verdict
+def test_the_best_of_n_is_what_the_judge_likes_best() -> None:
+    """aa and dd are as long as zz, so that there is no verdict on them; b beats zz by 1/3, bbb by 3/5, and so on."""
+    many, theirs = said("b", "bbb", "a", "aa", "cccc", "c", "d", "dd"), said("zz", "zz", "zz", "zz")
+    (found,) = _chosen(served(), {}, [0, 4], many, Longer(), theirs, "sft, best of 2")
+    assert (found.name, [given.k for given in found.given]) == ("sft, best of 2", [0])
+    assert found.given[0].win_rate == mean_of([(3 / 5 + 1 / 3) / 2, (4 / 6 + 1 / 3) / 2])
+
+
+def test_reward_models_choose_by_the_users_choices(tmp_path: Path) -> None:
+    """The scores of every answer by the model's own one-by-one pass, given the first choice of whose question it is."""
+    model = PersonalReward(dtype="float32").start(load_model(save_model(tmp_path / "base")))
+    assert isinstance(model, PersonalScorer)
+    asked = served()
+    many = said("good", "bad day", "hello", "", "bye", "day", "hi hi", "good bad")
+    many = [replace(s, prompt=asked.prompts[i // 2]) for i, s in enumerate(many)]
+    chooser = Chooser.of("m", model, asked.users, asked.user, many)
+
+    def states(prompt: str, *texts: str) -> torch.Tensor:
+        tree = to_tree(model.tokenizer, Ranking(prompt, texts, (0,) * len(texts)))
+        return model.states(Trees.of([tree]))
+
+    for k in (0, 1):
+        expected = []
+        for i, (prompt, user) in enumerate(zip(asked.prompts, asked.user, strict=True)):
+            first = asked.users.judgments[user][0]
+            read = states(str(first.prompt), str(first.first), str(first.second))[None, None]
+            answers = states(str(prompt.prompt), many[2 * i].text, many[2 * i + 1].text)
+            scores = model.score(answers[None], read[:, :k], torch.ones(1, 2, k, dtype=torch.bool))
+            expected.append(int(scores[0].argmax()))
+        assert chooser.best(k) == expected
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +157,10 @@ def test_the_command(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         (("--given", 4), "the user u0 has 4 choices, and to be given 4 and asked about one more takes 5"),
         (("--given", -1), "--given must be at least 0, not -1."),
         (("--given", 0, "--questions", 0), "--questions must be at least 1, not 0."),
+        (
+            ("--given", 0, "--rewards.rm", "base"),
+            "--rewards choose among several answers: say how many by --best-of-n.",
+        ),
         (("--given", 0, "--against", "sft"), "--against sft is none of the models named: base."),
         (("--given", 3, "--max-new-tokens", 40), "do not fit into the model's context of 48"),
         (("--given", 0, "--judge", "accord.worlds.cafe.tastes:prefers"), "taste"),
