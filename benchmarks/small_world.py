@@ -1,9 +1,12 @@
 """The café over several seeds: what the README says of the small world.
 
-    python benchmarks/small_world.py [--seeds 0 1 2] [--out runs/small_world]
+    python benchmarks/small_world.py [--seeds 0 1 2] [--threads 1 2 3] [--out runs/small_world]
 
 Every seed is a whole run of recipes/cafe.yaml: its own world, base model, labelers and samples. The table gives the
 mean over seeds with the lowest and the highest; win rates are over the fine-tuned model, judged by the gold reward.
+
+With `--threads` the first seed is run so often again, each time with another number of threads. Sums are then taken in
+another order, which is nothing but rounding, and a second table says how far that alone carries.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import argparse
 import json
 from pathlib import Path
 
+import torch
 from processes import spread
 from rich.console import Console
 from rich.table import Table
@@ -23,13 +27,27 @@ def main() -> None:
     """Run every seed (or take up what has been run) and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, nargs="+", default=[])
     parser.add_argument("--out", type=Path, default=Path("runs/small_world"))
     options = parser.parse_args()
     folders = [options.out / f"seed-{seed}" for seed in options.seeds]
     for seed, folder in zip(options.seeds, folders, strict=True):
         run_pipeline(packaged("cafe"), folder, {"seed": seed})
+    console = Console(width=110)
+    show(console, folders, f"{len(folders)} seeds")
+    first = options.seeds[0]
+    repeats = [options.out / f"seed-{first}-threads-{threads}" for threads in options.threads]
+    for threads, folder in zip(options.threads, repeats, strict=True):
+        torch.set_num_threads(threads)
+        run_pipeline(packaged("cafe"), folder, {"seed": first})
+    if repeats:
+        show(console, repeats, f"seed {first}, {' '.join(map(str, options.threads))} threads")
+
+
+def show(console: Console, folders: list[Path], title: str) -> None:
+    """The mean over the runs, the lowest and the highest, of every model and of what was learned from comparisons."""
     evaluations = [json.loads((f / "evaluation" / "evaluation.json").read_text()) for f in folders]
-    table = Table("model", "gold reward", "win rate over sft", "lowest 95% bound", "KL", title=f"{len(folders)} seeds")
+    table = Table("model", "gold reward", "win rate over sft", "lowest 95% bound", "KL", title=title)
     for i, model in enumerate(evaluations[0]["models"]):
         rows = [e["models"][i] for e in evaluations]
         wins = [r["win_rate"] for r in rows if r["win_rate"]]
@@ -40,7 +58,6 @@ def main() -> None:
             f"{min(w['low'] for w in wins):.3f}" if wins else "",
             spread([r["kl"]["estimate"] for r in rows]),
         )
-    console = Console(width=110)
     console.print(table)
     for check in ("reward-check", "dpo-check"):
         found = [json.loads((f / check / "evaluation.json").read_text()) for f in folders]
@@ -49,7 +66,7 @@ def main() -> None:
             f"{found[0]['name']}: held-out accuracy {accuracy}, ceiling {found[0]['ceiling']}", highlight=False
         )
     seconds = [json.loads((f / "pipeline.json").read_text())["seconds"] for f in folders]
-    console.print(f"seconds a seed: {spread(seconds, 0)}", highlight=False)
+    console.print(f"seconds a run: {spread(seconds, 0)}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 NAME = "accord"
 
+SHORT = 128
+"""Probabilities over at most so many keys are kept for the backward pass."""
+
 
 class Scores(NamedTuple):
     """How a layer scores keys against queries: s = cap(scale q k^T) of those less than `window` positions back."""
@@ -156,37 +159,39 @@ class _TreeAttention(torch.autograd.Function):
         du = ds cap'(u)                               where there is a cap
         dq = c du k          dk = c du^T q            dk summed like dv
 
-    Queries that share a key head are rows of one matrix, so du^T q and p^T g sum over them too. Only q, k and v are
-    kept for this: p costs less to compute again than to hold.
+    Queries that share a key head are rows of one matrix, so du^T q and p^T g sum over them too. Besides q, k and v the
+    p of short tiles are kept for this, as they are small; those of others cost less to compute again than to hold.
     """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, tiles: Sequence[Tile], how: Scores) -> Tensor:
         """(T, H, D), (T, K, D), (T, K, E) -> (T, H, E)."""
-        ctx.save_for_backward(query, key, value)
-        ctx.settings = tiles, how
+        kept: list[Tensor | None] = []
         groups = key.shape[1]
         out = query.new_empty(*query.shape[:2], value.shape[2])
         for tile in tiles:
-            b, lq = tile.queries.shape
+            (b, lq), lk = tile.queries.shape, tile.keys.shape[1]
             q, k, v = _operands(query, key, value, tile, groups)
-            p, _ = _probabilities(q, k, tile, how)
+            p, slope = _probabilities(q, k, tile, how)
             _put(out, tile, _rows(torch.bmm(p, v), b, lq, groups))
+            kept.append(p if lk <= SHORT and slope is None else None)
+        ctx.save_for_backward(query, key, value, *kept)
+        ctx.settings = tiles, how
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value = ctx.saved_tensors
+        query, key, value, *kept = ctx.saved_tensors
         tiles, how = ctx.settings
         groups = key.shape[1]
         grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for tile in tiles:
+        for tile, p in zip(tiles, kept, strict=True):
             (b, lq), lk = tile.queries.shape, tile.keys.shape[1]
             q, k, v = _operands(query, key, value, tile, groups)
             g = _take(grad, tile.query_index, b, groups)  # (B * K, R * Lq, E)
             if tile.kept is not None:  # padding took the first token's gradient, and must give its keys none
                 g.view(b, -1, lq, g.shape[-1]).masked_fill_((tile.queries < 0)[:, None, :, None], 0)
-            p, slope = _probabilities(q, k, tile, how)  # (B * K, R * Lq, Lk)
+            p, slope = (p, None) if p is not None else _probabilities(q, k, tile, how)  # (B * K, R * Lq, Lk)
             du = torch._softmax_backward_data(torch.bmm(g, v.transpose(1, 2)), p, -1, p.dtype)
             if slope is not None:
                 du = du * slope

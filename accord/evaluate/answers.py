@@ -77,6 +77,13 @@ class Answering:
     traces: int = 0
     """So many answers are kept token by token."""
 
+    def __post_init__(self) -> None:
+        if self.reference is not None and self.options.temperature == 0:
+            raise InputError(
+                "divergence from a reference is of answers that are drawn, and at --temperature 0 none is: raise it, "
+                "or leave the reference out."
+            )
+
     def load(self, name: str) -> Policy:
         """A model, known to whatever reads its answers."""
         policy = self.options.templated(load_model(name, dtype=self.options.dtype))

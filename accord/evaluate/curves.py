@@ -17,23 +17,30 @@ do not rest on a few samples: their effective number is 1 / sum of squared weigh
     reinforcement learning R(d) = d (a - b log d)      turns at d = exp(a / b - 1)      at a height of b d
 
 (Gao, Schulman and Hilton 2022, arXiv:2210.10760, section 3.1). a and b enter linearly, so least squares finds them at
-once; intervals are bootstrap percentiles, over prompts or over blocks of steps.
+once; intervals are bootstrap percentiles over prompts. Of the steps of a training run, whose errors resemble their
+neighbors', a and b are by generalized least squares, and their intervals by `accord.evaluate.autoregressive`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from accord import objectives
-from accord.evaluate.statistics import Floats, bootstrap_values, percentile
+from accord.evaluate.autoregressive import regress
+from accord.evaluate.statistics import Floats, bootstrap_values, central, percentile
+from accord.results.base import Interval
 from accord.results.overoptimization import Fit
 
 RESAMPLES = 1000
-"""Fits that an interval is read from."""
+"""Fits that an interval over prompts is read from."""
+
+DRAWS = 4000
+"""Draws that an interval over steps is read from."""
 
 EFFECTIVE = 20.0
 """Fewer effective samples a prompt, as the harmonic mean over prompts, are too few: the bias grows as their inverse."""
@@ -187,26 +194,18 @@ def over_prompts(form: Form, kl: Floats, score: Floats, *, resamples: int = RESA
 
     (distance,), (gold,) = means(np.ones((1, prompts)))
     repeated = bootstrap_values(fitted, prompts, resamples=resamples, seed=seed)
-    return _fit(form, fitted(np.ones((1, prompts)))[0], repeated, distance, gold, prompts)
+    return _fit(form, fitted(np.ones((1, prompts)))[0], repeated, distance, gold, partial(percentile, n=prompts))
 
 
-def over_steps(form: Form, distance: Floats, score: Floats, *, resamples: int = RESAMPLES, seed: int = 0) -> Fit:
-    """The fit to the steps of a training run, with intervals by a moving-block bootstrap.
+def over_steps(form: Form, distance: Floats, score: Floats, *, draws: int = DRAWS, seed: int = 0) -> Fit:
+    """The fit to the steps of a training run, whose errors are an autoregression.
 
-    The score at d = 0 is fitted too: one step's samples know it too little. The residuals are resampled in blocks of
-    about sqrt(T) neighboring steps, which depend on each other, and are added to the fitted curve (Künsch 1989; blocks
-    that reach the end go on at the beginning, as in Politis and Romano 1992). `distance` (T,) and `score` (T,) are of
-    every step.
+    The score at d = 0 is fitted too: one step's samples know it too little. Intervals are the central 95% of the
+    posterior. `distance` (T,) and `score` (T,) are of every step; three distances or more differ.
     """
-    steps, block = len(distance), max(1, round(len(distance) ** 0.5))
-    estimate = coefficients(form, distance, score, None)
-    fitted = curve(form, estimate, distance)
-    starts = np.random.default_rng(seed).integers(steps, size=(resamples, -(-steps // block)))
-    drawn = (starts[..., None] + np.arange(block)).reshape(resamples, -1)[:, :steps] % steps
-    residuals = score - fitted
-    again = fitted + (residuals - residuals.mean())[drawn]
-    repeated = coefficients(form, np.broadcast_to(distance, again.shape), again, None)
-    return _fit(form, estimate, repeated, distance, score, steps)
+    design = np.stack([distance, -form.bend(distance), np.ones_like(distance)], -1)
+    known = regress(design, score, draws=draws, seed=seed)
+    return _fit(form, known.estimate, known.draws, distance, score, partial(central, n=len(distance)))
 
 
 def curve(form: Form, coefficients: Floats, distance: Floats) -> Floats:
@@ -215,17 +214,23 @@ def curve(form: Form, coefficients: Floats, distance: Floats) -> Floats:
     return np.asarray(start + a * distance - b * form.bend(distance))
 
 
-def _fit(form: Form, estimate: Floats, repeated: Floats, distance: Floats, score: Floats, n: int) -> Fit:
-    """The fit, from the coefficients of the data, (3,), and of B resamples of n observations, (B, 3)."""
-    a, b = (percentile(float(estimate[i]), repeated[:, i], n) for i in (0, 1))
+def _fit(
+    form: Form,
+    estimate: Floats,
+    repeated: Floats,
+    distance: Floats,
+    score: Floats,
+    interval: Callable[[float, Floats], Interval],
+) -> Fit:
+    """The fit, from the coefficients of the data, (3,), and B others that they could have been, (B, 3)."""
+    a, b = (interval(float(estimate[i]), repeated[:, i]) for i in (0, 1))
     reach, missed = float(distance.max()), score - curve(form, estimate, distance)
     spread = ((score - score.mean()) ** 2).sum()
     turn = peak = None
     if b.low > 0 and 0 < form.turn(estimate[0], estimate[1]) <= reach:
         bends = np.maximum(repeated[:, 1], np.finfo(np.float64).tiny)
         turn, peak = (
-            percentile(float(at(estimate[0], estimate[1])), at(repeated[:, 0], bends), n)
-            for at in (form.turn, form.height)
+            interval(float(at(estimate[0], estimate[1])), at(repeated[:, 0], bends)) for at in (form.turn, form.height)
         )
     r2 = float(1 - (missed**2).sum() / spread) if spread else 0.0
     return Fit(form=form.name, a=a, b=b, turn=turn, peak=peak, start=float(estimate[2]), r2=r2, reach=reach)

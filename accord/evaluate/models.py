@@ -16,7 +16,7 @@ from accord.evaluate.wins import Duels, held_against, judged, standings, warning
 from accord.outputs import require_folder, save_rows
 from accord.records import EncodedPrompt, Prompt, show
 from accord.results.base import FILE
-from accord.results.models import Answer, Divergence, ModelRow, ModelsResult, SideBySide
+from accord.results.models import Answer, AtTemperature, Divergence, ModelRow, ModelsResult, SideBySide
 
 if TYPE_CHECKING:
     from accord.evaluate.answers import Answering, Answers, Written
@@ -39,6 +39,7 @@ def evaluate_models(
     reference: str | None = None,
     reward: str | None = None,
     best_of_n: int = 0,
+    temperatures: float | list[float] | None = None,
     **options: Any,
 ) -> ModelsResult:
     """Judge every two models' answers to the same prompts: scores, win rates, a board, divergence from a reference.
@@ -59,12 +60,15 @@ def evaluate_models(
         reference: the model, of those named, that divergence is measured from.
         reward: a reward whose score of every answer is shown.
         best_of_n: also judge the best of so many answers of the model named by --against, chosen by --reward.
+        temperatures: also draw the models' answers at each of these, as 0 0.5 1, and judge them against those of
+            --against, which stay as they are, drawn at --temperature or written before.
         options: the fields of `ScoredOptions`.
 
     Raises:
         InputError: the options do not fit each other or the data, or files answer different prompts.
     """
     from accord.evaluate.answers import Answering, Written
+    from accord.evaluate.temperatures import against_rival, answers_at, require_temperatures
 
     require_folder(out, data, models, samples, options, leaves=(FILE, "wins.jsonl"))
     asked = ScoredOptions(**options)
@@ -72,6 +76,9 @@ def evaluate_models(
         raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
     files = {name: Written(path) for name, path in (samples or {}).items()}
     competitors = Competitors(models or {}, files, against, reference, best_of_n)
+    every = [temperatures] if isinstance(temperatures, float | int) else temperatures or []
+    if temperatures is not None:
+        require_temperatures(every, competitors.models, against)
     rows = competitors.prompts(data, asked)
     referee, rewards = _feedback(judge, reward, rows, asked)
     origin = engine.load.load_model(competitors.models[reference], dtype=asked.dtype) if reference else None
@@ -82,7 +89,16 @@ def evaluate_models(
     duels = judged(referee, answered)
     save_rows(Path(out) / "wins.jsonl", (row for d in duels for row in d.rows()))
     result = _result("reward" if judge == reward else judge, competitors, answered, duels)
-    return result.model_copy(update={"sampling": asked.drawing() if models else None}).publish(out)
+    more: dict[str, Any] = {"sampling": asked.drawing() if models else None}
+    if temperatures is not None:
+        rival = next(a for a in answered if a.name == against)
+        others = {name: folder for name, folder in competitors.models.items() if name != against}
+        drawn = answers_at(every, answering, others, [s.prompt for s in rival.samples], rewards)
+        more["temperatures"] = [
+            AtTemperature(temperature=at, models=table(drawn[at], over, against))
+            for at, over in against_rival(drawn, rival, referee).items()
+        ]
+    return result.model_copy(update=more).publish(out)
 
 
 def _result(judge: str, competitors: Competitors, answered: Sequence[Answers], duels: Sequence[Duels]) -> ModelsResult:

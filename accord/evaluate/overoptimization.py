@@ -218,7 +218,8 @@ def of_training(name: str, metrics: Sequence[Mapping[str, float]], *, proxy: str
         raise InputError(_lacking(name, metrics, ("kl", proxy, gold)))
     kl, proxies, golds = (np.array([row[c] for row in rows], dtype=np.float64) for c in ("kl", proxy, gold))
     distance = np.sqrt(np.maximum(kl, 0))
-    fit = over_steps(RL, distance, golds) if len(rows) >= LEAST_STEPS and distance.max() > 0 else None
+    is_enough = len(rows) >= LEAST_STEPS and len(np.unique(distance)) > 2  # which three coefficients need
+    fit = over_steps(RL, distance, golds) if is_enough else None
     points = [
         CurvePoint(
             distance=float(np.sqrt(max(0.0, kl[part].mean()))),

@@ -107,6 +107,13 @@ def percentile(estimate: float, replicates: Floats, n: int, *, confidence: float
     return Interval(estimate, float(low), float(high), n)
 
 
+def central(estimate: float, draws: Floats, n: int, *, confidence: float = 0.95) -> Interval:
+    """The interval between the percentiles that leave (1 - confidence) / 2 of the draws (R,) of a posterior outside."""
+    tail = (1 - checked_confidence(confidence)) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return Interval(estimate, float(low), float(high), n)
+
+
 def sign_test(wins: int, losses: int) -> float:
     """The exact two-sided p of the sign test: how probable so uneven a split is, were both outcomes equally likely.
 

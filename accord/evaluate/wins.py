@@ -135,16 +135,20 @@ class Duels:
 
 
 def judged(judge: Judge, answered: Sequence[Answers]) -> list[Duels]:
-    """Every two models' answers, judged in both orders: the model listed later against the earlier one.
+    """Every two models' answers: the model listed later against the earlier one."""
+    return duels(judge, [(later, earlier) for earlier, later in combinations(answered, 2)])
+
+
+def duels(judge: Judge, pairs: Sequence[tuple[Answers, Answers]]) -> list[Duels]:
+    """The first answers of every pair against the second, to the same prompts, judged in both orders.
 
     The judge is called once with all pairs, so one that scores single answers scores each of them once.
     """
-    pairs = [(later, earlier) for earlier, later in combinations(answered, 2)]
     if not pairs:
         return []
     firsts, seconds = ([s for pair in pairs for s in pair[side].samples] for side in (0, 1))
     orders = feedback.judge.BothOrders(judge).orders(firsts, seconds)
-    n = len(answered[0].samples)
+    n = len(pairs[0][0].samples)
     return [Duels(*pair, orders[i * n : (i + 1) * n]) for i, pair in enumerate(pairs)]
 
 

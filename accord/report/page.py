@@ -23,6 +23,7 @@ from accord.report.models import model_tables
 from accord.report.overoptimization import turning
 from accord.report.series import Series
 from accord.report.synthesis import synthesized
+from accord.report.temperatures import by_temperature
 from accord.report.trial import AgreementSection, trials
 from accord.results import (
     AgreementResult,
@@ -97,6 +98,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         revised=[revised(stage, result) for stage, result in story.results(CritiqueResult)],
         by_principles=by_principles([result for _, result in story.results(CritiqueResult)]),
         frontiers=frontiers(story, tables),
+        by_temperature=by_temperature(tables),
         turnings=[turning(result) for _, result in story.results(OveroptimizationResult)],
         chapters=[chapter(stage, shared) for stage in story.stages],
         environment=html.facts(shared),

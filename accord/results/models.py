@@ -153,6 +153,15 @@ class Drawing(Record):
     """What the draws were seeded with."""
 
 
+class AtTemperature(Record):
+    """The models' answers drawn at one temperature, held against the rival's, which are the same at all of them."""
+
+    temperature: float
+    """What divided the logits; 0 takes the most likely token."""
+    models: list[ModelRow]
+    """A row a model but the rival; divergence is None at 0."""
+
+
 class ModelsResult(Evaluation):
     """Models, and answers written before, judged on the same prompts."""
 
@@ -175,12 +184,16 @@ class ModelsResult(Evaluation):
     """All of them on one scale, the best first; None where no verdict is valid."""
     side_by_side: list[SideBySide] = []
     """The first prompts with everybody's answers."""
+    temperatures: list[AtTemperature] | None = absent_unless_given()
+    """The models' win rates over `against` by temperature; absent unless asked for."""
 
     def tables(self) -> Iterator[Table]:
         """The models and their win rates; board and matrix too of three or more, or where none is held against."""
         yield self._models_table()
         if self.against:
             yield self._wins_table()
+        if self.temperatures:
+            yield self._temperatures_table(self.temperatures)
         if self.board and (len(self.models) > 2 or self.against is None):
             yield self._board_table(self.board)
             yield self._matrix_table(self.board)
@@ -218,6 +231,15 @@ class ModelsResult(Evaluation):
             counts += f"; {won.invalid} invalid" if won.invalid else ""
             p = "" if sign is None else "< .0001" if sign.p < 0.0001 else f"{sign.p:.2g}"
             grid.add_row(m.name, rate, counts, p, shown(won.length_controlled, ".1%"))
+        return grid
+
+    def _temperatures_table(self, every: list[AtTemperature]) -> Table:
+        """How often each model wins at each temperature."""
+        titles = (f"{at.temperature:g}" for at in every)
+        grid = Table("model", *titles, title=f"wins over {self.against}, by temperature")
+        for same in zip(*(at.models for at in every), strict=True):
+            rates = (shown(m.win_rate.interval, ".1%") if m.win_rate else "" for m in same)
+            grid.add_row(same[0].name, *rates)
         return grid
 
     def _board_table(self, board: list[Rating]) -> Table:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from accord.records import Preference, Prompt, Ranking
+from accord.report import write_report
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 
 PROMPTS = ["hi", "good day", "bye"]
@@ -108,6 +109,25 @@ def test_models_and_files_together_on_the_prompts_of_the_data(
     assert last["scores"].keys() == {"cafe"} and last["lengths"] == [3, 13]
 
 
+def test_each_temperature_is_what_an_evaluation_at_it_alone_finds(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ("--models.base", home / "base", "--models.twin", home / "base", "--samples.people", home / "people.jsonl")
+    given = (*named, "--data", home / "prompts.jsonl", "--judge", "cafe", "--against", "people", "--dtype", "float32")
+    given += ("--max-new-tokens", "4")
+    found = evaluated(home, tmp_path / "all", *given, "--reference", "base", "--temperatures", "0", "0.5", "1")
+    assert [at["temperature"] for at in found["temperatures"]] == [0, 0.5, 1]
+    assert all([m["name"] for m in at["models"]] == ["base", "twin"] for at in found["temperatures"])
+    for at in found["temperatures"]:
+        once = evaluated(home, tmp_path / f"{at['temperature']}", *given, "--temperature", at["temperature"])
+        for one, two in zip(at["models"], once["models"], strict=False):
+            assert {**one, "kl": None} == {**two, "kl": None}
+            assert (one["kl"] is None) is (at["temperature"] == 0)
+    assert "wins over people, by temperature" in capsys.readouterr().out
+    page = write_report(tmp_path / "all").read_text()
+    assert "Win rates by temperature" in page and "Wins over people by temperature" in page
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -119,6 +139,23 @@ def test_models_and_files_together_on_the_prompts_of_the_data(
         (("--models.a", "base"), "models need prompts to answer: give --data."),
         (("--data", "prompts"), "name who answers: models by --models.NAME, files of answers by --samples.NAME."),
         (("--samples.a", "prompts"), "a sample has the columns prompt and completion"),
+        (
+            ("--models.a", "base", "--data", "prompts", "--reference", "a", "--temperature", "0"),
+            "divergence from a reference is of answers that are drawn, and at --temperature 0 none is",
+        ),
+        (("--samples.a", "people", "--temperatures", "1"), "--temperatures needs --against, whose answers"),
+        (
+            ("--samples.a", "people", "--against", "a", "--temperatures", "1"),
+            "--temperatures needs a model by --models.NAME besides a.",
+        ),
+        (
+            ("--samples.a", "people", "--against", "a", "--models.b", "base", "--temperatures", "-1"),
+            "--temperatures must be at least 0, not -1",
+        ),
+        (
+            ("--samples.a", "people", "--against", "a", "--models.b", "base", "--temperatures", "1", "0.5", "1"),
+            "--temperatures has 1 twice; give each once.",
+        ),
         (("--samples.a", "people", "--limit", "0"), "--limit must be at least 1, not 0."),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from accord.engine import tiles
+from accord.engine import attention, tiles
 from accord.engine.attention import Scores, TreeAttention
 from accord.engine.forward import prepare
 from accord.engine.trees import Branch, Tree, Trees
@@ -52,9 +52,10 @@ def attention_in_full(
     st.sampled_from([None, 1, 3]),
     st.sampled_from([None, 0.7]),
     st.integers(1, 300),
+    st.sampled_from([0, 5, 128]),
 )
 def test_tree_attention_is_attention_in_full(
-    trees: list[Tree], heads: tuple[int, int], window: int | None, softcap: float | None, block: int
+    trees: list[Tree], heads: tuple[int, int], window: int | None, softcap: float | None, block: int, short: int
 ) -> None:
     torch.manual_seed(0)
     size = sum(tree.size for tree in trees)
@@ -64,9 +65,10 @@ def test_tree_attention_is_attention_in_full(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "BLOCK", block)
         patch.setattr(tiles, "SMALL", 8)
+        patch.setattr(attention, "SHORT", short)
         packed = Trees.of(trees)
         assert packed.tiles  # made here and kept
-    out = TreeAttention(packed)(0, *inputs, Scores(0.6, window, softcap))
+        out = TreeAttention(packed)(0, *inputs, Scores(0.6, window, softcap))
     expected = attention_in_full(*inputs, visible(trees, window), 0.6, softcap)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
     got = torch.autograd.grad((out * weight).sum(), inputs)

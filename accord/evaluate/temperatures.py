@@ -1,0 +1,66 @@
+"""Win rates over the temperature that answers are drawn at (Rafailov et al. 2023, arXiv:2305.18290, figure 2).
+
+A policy that wins at one temperature may lose at another: what a method did to the tails of its distribution shows when
+they are drawn from. Every model answers the prompts anew at each temperature, and is held against one set of answers,
+the rival's, which stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from accord.errors import InputError
+from accord.evaluate.answers import Answering, Answers, encoded
+from accord.evaluate.wins import Duels, duels
+
+if TYPE_CHECKING:
+    from accord.feedback.judge import Judge
+    from accord.feedback.reward import Reward
+    from accord.records import Prompt
+
+
+def require_temperatures(temperatures: Sequence[float], models: Mapping[str, str], against: str | None) -> None:
+    """Raise InputError where there is no such temperature, one is given twice, or nobody is held against anybody."""
+    if not temperatures:
+        raise InputError("--temperatures is empty; give some, as 0 0.5 1.")
+    if against is None:
+        raise InputError("--temperatures needs --against, whose answers the others' are held against.")
+    if not set(models) - {against}:
+        raise InputError(f"--temperatures needs a model by --models.NAME besides {against}.")
+    for i, temperature in enumerate(temperatures):
+        if not 0 <= temperature < float("inf"):
+            raise InputError(f"--temperatures must be at least 0, not {temperature}.")
+        if temperature in temperatures[:i]:
+            raise InputError(f"--temperatures has {temperature:g} twice; give each once.")
+
+
+def answers_at(
+    temperatures: Sequence[float],
+    answering: Answering,
+    models: Mapping[str, str],
+    rows: Sequence[Prompt],
+    rewards: Mapping[str, Reward],
+) -> dict[float, list[Answers]]:
+    """Every model's answers at each temperature, with their scores and, above 0, their divergence."""
+    drawn: dict[float, list[Answers]] = {temperature: [] for temperature in temperatures}
+    for name, folder in models.items():
+        policy = answering.load(folder)
+        prompts = encoded(policy, rows, answering.options)
+        for temperature in temperatures:
+            options = replace(answering.options, temperature=temperature)
+            # at temperature 0 an answer has probability 1, and no divergence from one that is drawn
+            origin = answering.reference if temperature > 0 else None
+            at = replace(answering, options=options, reference=origin, traces=0)
+            answers = at.measured(at.answers(name, policy, prompts), policy)
+            scores = {title: score(answers.samples) for title, score in rewards.items()}
+            drawn[temperature].append(replace(answers, scores=scores))
+    return drawn
+
+
+def against_rival(drawn: Mapping[float, Sequence[Answers]], rival: Answers, judge: Judge) -> dict[float, list[Duels]]:
+    """Each of the answers judged against the rival's, all in one call, in both orders."""
+    pairs = [(answers, rival) for every in drawn.values() for answers in every]
+    rest = iter(duels(judge, pairs))
+    return {temperature: [next(rest) for _ in every] for temperature, every in drawn.items()}

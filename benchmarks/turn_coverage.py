@@ -1,0 +1,81 @@
+"""How often the interval of the turn holds it, where a run's steps resemble their neighbors.
+
+    python benchmarks/turn_coverage.py [--experiments 1000]
+
+Gold along a run is Gao's form, which turns at d = exp(.35 / .2 - 1) = 2.12, and normal noise of standard deviation .06
+whose autocorrelation at one step is rho. Beside accord's interval stands that of a moving-block bootstrap of the
+residuals in blocks of sqrt(T) steps (Künsch 1989), which it replaced. Only runs whose bend is told from 0 have a turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from accord.evaluate import curves
+from accord.evaluate.statistics import Floats, percentile
+from accord.results.base import Interval
+
+A, B, NOISE, REACH = 0.35, 0.2, 0.06, 4.0
+TURN = float(np.exp(A / B - 1))
+
+
+def runs(steps: int, rho: float, experiments: int) -> Iterator[tuple[Floats, Floats]]:
+    """Distances, which grow ever slower, and gold, of so many runs."""
+    generator = np.random.default_rng(0)
+    distance = REACH * np.linspace(0.02, 1, steps) ** 0.6
+    truth = curves.curve(curves.RL, np.array([A, B, 0.45]), distance)
+    for _ in range(experiments):
+        noise = generator.normal(size=steps)
+        noise[1:] *= np.sqrt(1 - rho**2)
+        for t in range(1, steps):
+            noise[t] += rho * noise[t - 1]
+        yield distance, truth + NOISE * noise
+
+
+def by_blocks(distance: Floats, score: Floats, seed: int, resamples: int = 400) -> Interval | None:
+    """The turn with the interval of a moving-block bootstrap."""
+    steps, block = len(distance), max(1, round(len(distance) ** 0.5))
+    estimate = curves.coefficients(curves.RL, distance, score, None)
+    fitted = curves.curve(curves.RL, estimate, distance)
+    starts = np.random.default_rng(seed).integers(steps, size=(resamples, -(-steps // block)))
+    drawn = (starts[..., None] + np.arange(block)).reshape(resamples, -1)[:, :steps] % steps
+    residuals = score - fitted
+    again = fitted + (residuals - residuals.mean())[drawn]
+    repeated = curves.coefficients(curves.RL, np.broadcast_to(distance, again.shape), again, None)
+    turn = float(curves.RL.turn(estimate[0], estimate[1]))
+    if percentile(float(estimate[1]), repeated[:, 1], steps).low <= 0 or turn > REACH:
+        return None
+    bends = np.maximum(repeated[:, 1], np.finfo(np.float64).tiny)
+    return percentile(turn, curves.RL.turn(repeated[:, 0], bends), steps)
+
+
+def told(turns: list[Interval | None]) -> list[str]:
+    """The share of turns that hold the truth, how wide they are at the median, and the share of runs that have one."""
+    found = [turn for turn in turns if turn is not None]
+    held = sum(turn.low <= TURN <= turn.high for turn in found) / len(found)
+    width = float(np.median([turn.high - turn.low for turn in found]))
+    return [f"{held:.1%}", f"{width:.2f}", f"{len(found) / len(turns):.0%}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--experiments", type=int, default=1000)
+    experiments = parser.parse_args().experiments
+    table = Table("steps", "rho", "holds it", "width", "has one", "by blocks", "width", "has one")
+    for steps in (24, 60, 120):
+        for rho in (0.0, 0.4, 0.7, 0.9):
+            both: tuple[list[Interval | None], list[Interval | None]] = ([], [])
+            for seed, (distance, score) in enumerate(runs(steps, rho, experiments)):
+                both[0].append(curves.over_steps(curves.RL, distance, score, draws=1000, seed=seed).turn)
+                both[1].append(by_blocks(distance, score, seed))
+            table.add_row(str(steps), str(rho), *told(both[0]), *told(both[1]))
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()
