@@ -4,9 +4,11 @@
 
 For each seed and population `accord world` writes the choices of users of the café and of others whom no model is
 trained on. A model of width 96 learns the café's language (`accord pretrain`) and to answer (`accord sft`), and from
-there `accord ipo` fits a policy to all users' preferences alike, and `accord fspo` one that reads choices. `accord
-evaluate users` lets the other users compare the answers of each with those of the fine-tuned model. What has been run
-is taken up, not run again. Prints a table a population: means over the seeds, or with one its interval over users.
+there `accord ipo` fits a policy to all users' preferences alike, and `accord fspo` one that reads choices; `accord
+personal` fits a reward model that reads choices, by which the best of 16 answers of the fine-tuned model is chosen.
+`accord evaluate users` lets the other users compare the answers of each with those of the fine-tuned model. What has
+been run is taken up, not run again. Prints a table a population: means over the seeds, or with one its interval over
+users.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ def main() -> None:
 
 def tried(folder: Path, tastes: str, seed: int, users: int) -> UsersResult:
     """The policies of a population and a seed among its unseen users."""
-    world, base, sft, pooled, fspo, out = (
-        folder / name for name in ("cafe", "base", "sft", "pooled", "fspo", "evaluation")
+    world, base, sft, pooled, fspo, reads, out = (
+        folder / name for name in ("cafe", "base", "sft", "pooled", "fspo", "reads", "evaluation")
     )
     drawn = ("--tastes", tastes, "--users", users, "--width", 96, "--seed", seed)
     if not (world / "init").exists():
@@ -81,9 +83,11 @@ def tried(folder: Path, tastes: str, seed: int, users: int) -> UsersResult:
     )
     trained(pooled, "ipo", sft / "model", world / "comparisons.jsonl", seed, *COMMON)
     trained(fspo, "fspo", sft / "model", world / "comparisons.jsonl", seed, *COMMON)
+    reading = ("--max-steps", 80, "--learning-rate", "2e-3", "--tokens-per-pass", 16384)
+    trained(reads, "personal", world / "init", world / "comparisons.jsonl", seed, *reading)
     if not (out / "evaluation.json").exists():
         models = [word for name in (sft, pooled, fspo) for word in (f"--models.{name.name}", name / "model")]
-        asked = ("--questions", 4, "--best-of-n", 16, "--max-new-tokens", 40)
+        asked = ("--questions", 4, "--best-of-n", 16, "--rewards.reads", reads / "model", "--max-new-tokens", 40)
         judged = ("--judge", "accord.worlds.cafe.tastes:prefers", "--against", "sft")
         run("evaluate", "users", "--data", world / "comparisons-unseen.jsonl", "--out", out, *models, *judged, *asked)
     result = parse(json.loads((out / "evaluation.json").read_text(encoding="utf-8")))
