@@ -76,32 +76,23 @@ def evaluate_users(
         InputError: rows name no users, a user has too few choices, or a prompt with choices does not fit.
     """
     ks = [given] if isinstance(given, int) else sorted(set(given or (0, 2, 4, 8)))
-    require_folder(out, data, models, options, leaves=(FILE,))
-    for name, number, least in (("given", ks[0], 0), ("questions", questions, 1), ("best-of-n", best_of_n, 0)):
-        if number is not None and number < least:
-            raise InputError(f"--{name} must be at least {least}, not {number}.")
+    require_folder(out, data, models, rewards, options, leaves=(FILE,))
+    _check({"given": (ks[0], 0), "questions": (questions, 1), "best-of-n": (best_of_n, 0)}, models, against)
     if rewards and not best_of_n:
         raise InputError("--rewards choose among several answers: say how many by --best-of-n.")
-    if against not in models:
-        raise InputError(f"--against {against} is none of the models named: {', '.join(models)}.")
     asked = UserWinsOptions(**options)
     served = Served.of(Users.of(asked.judgments(data), ks[-1], data), questions)
     referee = feedback.asking.with_progress(feedback.named.judge_named(judge))
     asked.allow([referee])
-    feedback.reward.check_prompts(
-        referee, [EncodedPrompt(p, (), r) for p, r in zip(served.prompts, served.rows, strict=True)]
-    )
+    encoded = [EncodedPrompt(p, (), row) for p, row in zip(served.prompts, served.rows, strict=True)]
+    feedback.reward.check_prompts(referee, encoded)
     opponent = _policy(models[against], asked, referee)
     theirs = served.answered(opponent, 0, asked, against)
     found: list[Answering] = []
     for name, folder in models.items():
         policy = opponent if name == against else _policy(folder, asked, referee)
-        wins = [
-            served.wins(
-                k, referee, theirs if name == against and k == 0 else served.answered(policy, k, asked, name), theirs
-            )
-            for k in ks
-        ]
+        answers = {k: theirs if (name, k) == (against, 0) else served.answered(policy, k, asked, name) for k in ks}
+        wins = [served.wins(k, referee, ours, theirs) for k, ours in answers.items()]
         found.append(Answering(name=name, how="policy", given=wins))
     if best_of_n:
         many = served.answered(opponent, 0, asked, f"best of {best_of_n}", best_of_n)
@@ -115,6 +106,15 @@ def evaluate_users(
         models=found,
         sampling=asked.drawing(),
     ).publish(out)
+
+
+def _check(numbers: dict[str, tuple[int | None, int]], models: dict[str, str], against: str) -> None:
+    """Raise InputError where an option's number is below its least, or the opponent is no model."""
+    for name, (number, least) in numbers.items():
+        if number is not None and number < least:
+            raise InputError(f"--{name} must be at least {least}, not {number}.")
+    if against not in models:
+        raise InputError(f"--against {against} is none of the models named: {', '.join(models)}.")
 
 
 def _policy(folder: str, asked: UserWinsOptions, referee: Judge) -> Policy:
