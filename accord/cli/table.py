@@ -177,6 +177,13 @@ COMMANDS: dict[str, Command] = {
         result="evaluation.json",
         goes_on=True,
     ),
+    "alarms": Command(
+        "accord.cli.alarms:alarms",
+        "which alarms would have rung in a run of trl, verl or OpenRLHF, by its log",
+        positional=("log",),
+        leaves=("evaluation.json",),
+        result="evaluation.json",
+    ),
     "run": Command(
         "accord.cli.pipeline:run",
         "run the stages of a recipe, those that changed",

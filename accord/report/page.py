@@ -27,6 +27,7 @@ from accord.report.temperatures import by_temperature
 from accord.report.trial import AgreementSection, trials
 from accord.results import (
     AgreementResult,
+    AlarmsResult,
     CritiqueResult,
     FailuresResult,
     JudgeResult,
@@ -94,6 +95,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         passes=story.results(PassesResult),
         failures=story.results(FailuresResult),
         sweeps=story.results(SweepResult),
+        logs=story.results(AlarmsResult),
         synthesized=[synthesized(stage, result) for stage, result in story.results(SynthesisResult)],
         revised=[revised(stage, result) for stage, result in story.results(CritiqueResult)],
         by_principles=by_principles([result for _, result in story.results(CritiqueResult)]),

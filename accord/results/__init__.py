@@ -13,6 +13,7 @@ from accord.errors import InputError
 from accord.outputs import tell_changed
 from accord.parsing import parse_json
 from accord.results.agreement import AgreementResult
+from accord.results.alarms import AlarmsResult
 from accord.results.base import FILE, Evaluation
 from accord.results.base import Interval as Interval
 from accord.results.comparisons import ComparisonsResult
@@ -48,6 +49,7 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "learning_curve": LearningCurveResult,
     "critique": CritiqueResult,
     "sweep": SweepResult,
+    "alarms": AlarmsResult,
 }
 """The class of the answer to every question."""
 
@@ -112,5 +114,6 @@ def _writer(kind: str) -> str:
         "learning_curve": "annotate curve",
         "critique": "critique",
         "sweep": "sweep",
+        "alarms": "alarms",
     }
     return others.get(kind, f"evaluate {kind}")

@@ -222,3 +222,23 @@ def test_samples_read_the_choices_of_their_users(base: str, capsys: pytest.Captu
         assert accord(*common, *more) == 2
         assert why in told(capsys)
     assert not Path("bad.jsonl").exists()
+
+
+def test_beams_and_blocks_search(base: str) -> None:
+    data = write_jsonl(Path("prompts.jsonl"), PROMPTS)
+    greedy = sampled(base, data, "greedy.jsonl", "--temperature", 0)
+    one = sampled(base, data, "one.jsonl", "--beams", 1)
+    assert [row["completion_ids"] for row in one] == [row["completion_ids"] for row in greedy]
+    wide = sampled(base, data, "wide.jsonl", "--beams", 6, "--n", 2, "--length-penalty", 0)
+    assert [row["prompt"] for row in wide] == ["hi", "hi", "good day", "good day"]
+    for better, worse, plain in zip(wide[::2], wide[1::2], one, strict=True):
+        assert (
+            better["logprob"] >= worse["logprob"]
+            and better["logprob"] >= plain["logprob"]
+            and plain["id"] == better["id"]
+        )
+    choose = ("--reward", "word_rewards:words", "--n", 1)
+    best = sampled(base, data, "best.jsonl", *choose[:2], "--best-of", 6)
+    assert sampled(base, data, "block.jsonl", *choose, "--beams", 3, "--branch", 2, "--block", 5) == best
+    guided = sampled(base, data, "guided.jsonl", *choose, "--block", 1)
+    assert [row["reward"] for row in guided] == [float(len(row["completion"].split())) for row in guided]

@@ -398,6 +398,27 @@ SWEEP = {
     ],
 }
 
+LOG = {
+    "kind": "alarms",
+    "log": "runs/<log>.jsonl",
+    "trainer": "verl",
+    "rows": 20,
+    "first": 1,
+    "last": 20,
+    "columns": [
+        {"column": "kl", "read": "actor/kl_loss * response_length/mean", "rows": 20},
+        {"column": "", "read": "actor/ppo_kl", "rows": 20, "why": "another <divergence>"},
+    ],
+    "unread": ["perf/<mfu>"],
+    "alarms": [{"step": 7, "alarm": "kl-burst", "saw": "the divergence <jumped>", "advice": "a lower rate"}],
+    "judged": [
+        {"alarm": "kl-burst", "ways": [["kl"]], "lacks": [], "steps": [7]},
+        {"alarm": "kl-runaway", "ways": [["kl", "reward"]], "lacks": [], "steps": []},
+        {"alarm": "overoptimization", "ways": [], "lacks": ["watched"], "steps": []},
+        {"alarm": "loss-rise", "ways": [], "lacks": [], "steps": []},
+    ],
+}
+
 SYNTHESIS = {
     "kind": "synthesis",
     "generator": "self-instruct",
@@ -496,6 +517,7 @@ EVERYTHING = {
     "users": PERSONAL,
     "served": USERS,
     "grid": SWEEP,
+    "log": LOG,
     "made": SYNTHESIS,
     "learned": LEARNING,
     "revised": CRITIQUE,

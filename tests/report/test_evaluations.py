@@ -42,6 +42,7 @@ def test_every_kind_of_evaluation_has_its_section(page: Page) -> None:
         "passes",
         "failures",
         "sweep",
+        "log",
         "synthesis",
         "critique",
         "frontier",
@@ -51,6 +52,18 @@ def test_every_kind_of_evaluation_has_its_section(page: Page) -> None:
         "samples",
     ]
     assert list(page.sections) == [*before, *after, "settings", "environment"]
+
+
+def test_alarms_over_a_log(page: Page) -> None:
+    said = words(page, "log")
+    assert "runs/<log>.jsonl, a log of verl, steps 1 to 20: 1 alarm." in said
+    assert "kl-burst step 7 the divergence <jumped> What to try a lower rate" in said
+    table = rows(page)
+    assert table["kl-runaway"] == ["silent", "kl and reward"]
+    assert table["overoptimization"] == ["not judged: no watched", ""]
+    assert table["loss-rise"] == ["of other methods", ""]
+    assert table["not read"] == ["actor/ppo_kl: another <divergence>", "20"]
+    assert "Other names of the log: perf/<mfu>." in said
 
 
 def test_a_sweep(page: Page) -> None:
@@ -371,7 +384,8 @@ def test_without_tokens_the_text_is_shown(tmp_path: Path, tokens: Any) -> None:
 @pytest.mark.parametrize("kind", [evaluation["kind"] for evaluation in EVERYTHING.values()])
 def test_an_evaluation_of_which_only_the_kind_is_left(tmp_path: Path, kind: str) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps({"kind": kind}))
-    others = {"synthesis": "instruct", "learning_curve": "annotate curve", "critique": "critique", "sweep": "sweep"}
+    others = {"synthesis": "instruct", "learning_curve": "annotate curve", "critique": "critique"}
+    others |= {"sweep": "sweep", "alarms": "alarms"}
     command = others.get(kind, f"evaluate {kind}")
     with pytest.raises(InputError, match=rf"evaluation\.json cannot be read .*; run accord {command} again"):
         write_report(tmp_path)
