@@ -35,8 +35,8 @@ class GivenOptions(AnswerOptions):
     given: int | None = None
     """So many of the first choices in --choices of the user of each row are given before its prompt."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def require_both(self) -> None:
+        """Raise InputError where one of the two is missing, or is no number of choices."""
         if (self.choices is None) != (self.given is None):
             raise InputError("--choices and --given go together: a file of choices, and how many of each row's user.")
         if self.given is not None and self.given < 0:
@@ -95,6 +95,7 @@ class SampleOptions(RewardOptions, GivenOptions):
             raise InputError(f"--keep {self.keep} keeps the best of the samples of --best-of, which must be as many.")
         if self.at_least is not None and isnan(self.at_least):
             raise InputError("--at-least must be a number.")
+        self.require_both()
         self._check_search()
 
     def _check_search(self) -> None:

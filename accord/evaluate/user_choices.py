@@ -17,6 +17,8 @@ from accord.records import Message, Ranking, Sample, Text
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from accord.engine.encoders import Encoder
+
 
 @dataclass(frozen=True)
 class Chooser:
@@ -30,9 +32,11 @@ class Chooser:
     user: Sequence[int]
 
     @staticmethod
-    def of(folder: str, model: engine.Scorer, users: Users, user: Sequence[int], samples: Sequence[Sample]) -> Chooser:
+    def of(
+        folder: str, model: engine.Scorer | Encoder, users: Users, user: Sequence[int], samples: Sequence[Sample]
+    ) -> Chooser:
         """Reads all of it once. InputError where the model reads more than the last token, or a text does not fit."""
-        if isinstance(model, engine.encoders.Encoder):
+        if not isinstance(model, engine.Scorer):
             raise InputError(f"{folder} reads more than the last token, and is no model that choices are read by.")
         longest = model.context or 2**20
         n = len(samples) // len(user)
