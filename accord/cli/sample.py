@@ -14,10 +14,10 @@ from accord import engine, feedback
 from accord.cli.conversations import ConversationOptions
 from accord.console import counting, status
 from accord.errors import InputError
-from accord.evaluate.options import takes
+from accord.evaluate.options import AnswerOptions, takes
 from accord.feedback.options import RewardOptions
 from accord.outputs import require_file, save_rows
-from accord.records import EncodedPrompt, Sample, text_to_json
+from accord.records import EncodedPrompt, Prompt, Sample, Text, text_to_json
 
 if TYPE_CHECKING:
     from accord.engine import Policy, Sampling
@@ -28,7 +28,33 @@ BRANCH = 4
 
 
 @dataclass(kw_only=True)
-class SampleOptions(RewardOptions, ConversationOptions):
+class GivenOptions(AnswerOptions):
+    """Which choices of a row's user a policy is given before its prompt."""
+
+    choices: str | None = None
+    """A file or Hub name of preferences or rankings with a column user, to be given to a model of `accord fspo`."""
+    given: int | None = None
+    """So many of the first choices in --choices of the user of each row are given before its prompt."""
+
+    def require_both(self) -> None:
+        """Raise InputError where one of the two is missing, or is no number of choices."""
+        if (self.choices is None) != (self.given is None):
+            raise InputError("--choices and --given go together: a file of choices, and how many of each row's user.")
+        if self.given is not None and self.given < 0:
+            raise InputError(f"--given is a number of choices, 0 or more, not {self.given}.")
+
+    def reads(self, rows: Sequence[Prompt]) -> list[Text] | None:
+        """The rows' prompts with their users' choices before them, where any are to be given."""
+        if not self.given or self.choices is None:
+            return None
+        from accord.data.choices import Choices, given
+
+        known = Choices.read(self.choices)
+        return [given(row.prompt, known.before(row, self.given, i)) for i, row in enumerate(rows)]
+
+
+@dataclass(kw_only=True)
+class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
     """How many samples of each prompt are drawn, and which of them are kept."""
 
     n: int = 1
@@ -71,11 +97,11 @@ class SampleOptions(RewardOptions, ConversationOptions):
             raise InputError(f"--keep {self.keep} keeps the best of the samples of --best-of, which must be as many.")
         if self.at_least is not None and isnan(self.at_least):
             raise InputError("--at-least must be a number.")
-        for option, given in (
-            ("best-of", self.best_of), ("at-least", self.at_least), ("beams", self.beams), ("block", self.block)
-        ):  # fmt: skip
-            if given is not None:
+        single = {"best-of": self.best_of, "at-least": self.at_least, "beams": self.beams, "block": self.block}
+        for option, value in (single | {"choices": self.choices}).items():
+            if value is not None:
                 self.leave_out(option)
+        self.require_both()
         self._check_search()
 
     def _check_search(self) -> None:
@@ -151,8 +177,9 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
 
     With a reward rows have their `reward` too, and --best-of and --at-least choose which are written: `accord sft` on
     those is rejection-sampling fine-tuning, on the very tokens that were drawn. Other columns of the prompts' rows are
-    handed on, but for texts. --beams searches for the likeliest completions in place of drawing, --block for those that
-    a reward of what is written so far leads to.
+    handed on, but for texts. With --choices and --given the model reads choices of each row's `user` before its prompt
+    (docs/personalization.md); the prompt that is written is the row's own. --beams searches for the likeliest
+    completions in place of drawing, --block for those that a reward of what is written so far leads to.
 
     With --turn the prompt is a conversation up to one of the assistant's turns, which is answered anew; `turn` is its
     number. With --user whole conversations are had: each of the model's turns is a row, with its number as `turn` and
@@ -172,7 +199,8 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
     from accord.evaluate.answers import encoded, sampled
 
     policy = asked.templated(engine.load.load_model(model, dtype=asked.dtype))
-    prompts = encoded(policy, asked.prompts(data), asked)
+    rows = asked.prompts(data)
+    prompts = encoded(policy, rows, asked, reads=asked.reads(rows))
     score = feedback.named.reward_named(asked.reward, policy) if asked.reward is not None else None
     if score:
         asked.allow([score])

@@ -39,6 +39,7 @@ from accord.results import (
     SweepResult,
     SynthesisResult,
     TasksResult,
+    UsersResult,
 )
 
 
@@ -86,6 +87,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         trials=trials(story),
         agreements=[AgreementSection(stage, result) for stage, result in story.results(AgreementResult)],
         personal=story.results(PersonalResult),
+        users=story.results(UsersResult),
         judges=[result for _, result in story.results(JudgeResult)],
         people=story.results(PeopleResult),
         learning=[(stage, result, _drawn(result)) for stage, result in story.results(LearningCurveResult)],

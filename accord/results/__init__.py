@@ -30,6 +30,7 @@ from accord.results.personal import PersonalResult
 from accord.results.sweep import SweepResult
 from accord.results.synthesis import SynthesisResult
 from accord.results.tasks import TasksResult
+from accord.results.users import UsersResult
 
 QUESTIONS: dict[str, type[Evaluation]] = {
     "models": ModelsResult,
@@ -42,6 +43,7 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "passes": PassesResult,
     "failures": FailuresResult,
     "personal": PersonalResult,
+    "users": UsersResult,
     "people": PeopleResult,
     "synthesis": SynthesisResult,
     "learning_curve": LearningCurveResult,

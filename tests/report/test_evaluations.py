@@ -36,7 +36,7 @@ def rows(page: Page) -> dict[str, list[str]]:
 
 
 def test_every_kind_of_evaluation_has_its_section(page: Page) -> None:
-    before = ["alarms", "pipeline", "results", "matrix", "comparisons", "personal", "judge"]
+    before = ["alarms", "pipeline", "results", "matrix", "comparisons", "personal", "users", "judge"]
     before += ["learning-curve", "agreement", "tasks"]
     after = [
         "passes",
@@ -240,6 +240,14 @@ def test_what_is_known_of_users(page: Page) -> None:
     assert table["pooled: pooled"] == ["48.9% (46.9%–50.9%)", "–", "–"]
     assert table["reads: reads choices"][1:] == ["97.0% (96.4%–97.6%)", "<b>kind: 96.7% (95.7%–97.7%)"]
     assert "given k of their own, over 200 users of unseen.jsonl; intervals are over users." in words(page, "personal")
+
+
+def test_how_users_like_the_answers(page: Page) -> None:
+    assert ["Who answers", "k = 0", "k = 4", "Worst group"] in page.tables
+    table = rows(page)
+    assert table["fspo"] == ["51.0% (49.0%–53.0%)", "83.0% (81.0%–85.0%)", "stern: 81.0% (78.0%–84.0%)"]
+    assert table["sft, best of 16"] == ["95.0% (94.0%–96.0%)", "–", "–"]
+    assert "to one of sft that was given none, over 200 users of unseen.jsonl and 800 questions" in words(page, "users")
 
 
 def test_passes_in_a_file_of_before(tmp_path: Path) -> None:
