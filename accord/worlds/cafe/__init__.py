@@ -19,7 +19,16 @@ from accord.worlds import task_files, write_tasks, write_world
 from accord.worlds.cafe.grammar import gold
 from accord.worlds.cafe.tasks import TASKS, TRAIN_ROWS, rows
 from accord.worlds.cafe.tastes import Population, comparisons
-from accord.worlds.cafe.texts import WIDTH, corpus, demonstrations, heldout, new_model, prompts, tokenizer
+from accord.worlds.cafe.texts import (
+    WIDTH,
+    corpus,
+    demonstrations,
+    heldout,
+    new_model,
+    prompts,
+    references,
+    tokenizer,
+)
 from accord.worlds.cafe.virtues import constitution, critiques
 
 __all__ = [
@@ -33,6 +42,7 @@ __all__ = [
     "heldout",
     "new_model",
     "prompts",
+    "references",
     "tokenizer",
     "write",
 ]  # fmt: skip
@@ -53,12 +63,12 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH, guests: Guests 
     """Write the world as files, so that a pipeline needs nothing but files.
 
     `corpus.jsonl`, `demonstrations.jsonl`, `prompts.jsonl` (to train on), `heldout.jsonl` (to evaluate on),
-    `critiques.jsonl` (how people criticize, revise and judge by `constitution.yaml`), `tasks/` (in clusters), and
+    `references.jsonl` (what people answer to these), `critiques.jsonl` (how people criticize, revise and judge by `constitution.yaml`), `tasks/` (in clusters), and
     `init/`, an untrained model with its tokenizer as a Hugging Face folder. With guests `comparisons.jsonl` has their
     choices and `comparisons-unseen.jsonl` those of a quarter as many others.
     """
     talk = {"corpus": corpus(seed, 12_000), "demonstrations": demonstrations(seed, 1_000)}
-    talk["critiques"] = critiques(seed, 12_000)
+    talk |= {"critiques": critiques(seed, 12_000), "references": references(seed, 400)}
     asked: dict[str, Any] = {"prompts": prompts(seed, 2_000), "heldout": heldout(seed, 400)}
     if guests is not None:
         each, unseen = guests.choices, -(-guests.users // 4)
