@@ -63,9 +63,10 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH, guests: Guests 
     """Write the world as files, so that a pipeline needs nothing but files.
 
     `corpus.jsonl`, `demonstrations.jsonl`, `prompts.jsonl` (to train on), `heldout.jsonl` (to evaluate on),
-    `references.jsonl` (what people answer to these), `critiques.jsonl` (how people criticize, revise and judge by `constitution.yaml`), `tasks/` (in clusters), and
-    `init/`, an untrained model with its tokenizer as a Hugging Face folder. With guests `comparisons.jsonl` has their
-    choices and `comparisons-unseen.jsonl` those of a quarter as many others.
+    `references.jsonl` (what people answer to these), `critiques.jsonl` (how people criticize, revise and judge by
+    `constitution.yaml`), `tasks/` (in clusters), and `init/`, an untrained model with its tokenizer as a Hugging Face
+    folder. With guests `comparisons.jsonl` has their choices and `comparisons-unseen.jsonl` those of a quarter as many
+    others.
     """
     talk = {"corpus": corpus(seed, 12_000), "demonstrations": demonstrations(seed, 1_000)}
     talk |= {"critiques": critiques(seed, 12_000), "references": references(seed, 400)}
