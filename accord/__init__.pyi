@@ -1,4 +1,5 @@
 from .cli.aggregate import aggregate as aggregate
+from .cli.alarms import alarms as alarms
 from .cli.annotate_curve import learning_curve as learning_curve
 from .cli.critique import critique as critique
 from .cli.doctor import doctor as doctor
@@ -17,5 +18,6 @@ from .engine.load import load_model as load_model
 from .engine.load import load_preference_model as load_preference_model
 from .engine.load import load_reward_model as load_reward_model
 from .report.page import write_report as write_report
+from .train.callback import AlarmCallback as AlarmCallback
 
 __version__: str

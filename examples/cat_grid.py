@@ -95,16 +95,24 @@ def transitions(env: CatGrid) -> tuple[Tensor, Tensor]:
     return onward, rewards
 
 
-def evaluate(env: CatGrid, pi: Tensor) -> Tensor:
-    """The exact value of every cell (S,) under the policy pi (S, A): Bellman's equations (1 - gamma T_pi) V = R_pi."""
-    onward, rewards = transitions(env)
+def evaluate(env: CatGrid, pi: Tensor, rewards: Tensor | None = None) -> Tensor:
+    """The exact value of every cell (S,) under the policy pi (S, A): Bellman's equations (1 - gamma T_pi) V = R_pi.
+
+    R is the truth, or the rewards (S, A) that are given in its place.
+    """
+    onward, truth = transitions(env)
+    rewards = truth if rewards is None else rewards
     following = torch.einsum("sa,sat->st", pi, onward)
     return torch.linalg.solve(torch.eye(len(pi), dtype=torch.float64) - GAMMA * following, (pi * rewards).sum(1))
 
 
-def optimum(env: CatGrid) -> Tensor:
-    """The best policy, (S, A) of zeros and ones, by value iteration: every turn shrinks the values' error by gamma."""
-    onward, rewards = transitions(env)
+def optimum(env: CatGrid, rewards: Tensor | None = None) -> Tensor:
+    """The best policy, (S, A) of zeros and ones, by value iteration: every turn shrinks the values' error by gamma.
+
+    It is best by the truth, or by the rewards (S, A) that are given in its place.
+    """
+    onward, truth = transitions(env)
+    rewards = truth if rewards is None else rewards
     gains = torch.zeros_like(rewards)
     for _ in range(500):  # gamma^500 is below 1e-22
         gains = rewards + GAMMA * onward @ gains.max(1).values

@@ -105,7 +105,7 @@ def test_repetition_and_entropy_are_measured_from_the_start() -> None:
     (seen,) = told(repetition=level)
     assert seen[1] == "repetition" and seen[2].endswith("from 2% at the start")
     fall = told(entropy=[1.0] * 5 + [0.1] * 10)
-    assert fall == [(10, "entropy-collapse", "the entropy fell from 1 to 0.1 nats a token: the samples become alike")]
+    assert fall == [(10, "entropy-collapse", "the entropy fell from 1 to 0.1 nats: the samples become alike")]
     assert told(entropy=[1.0] * 5 + [0.3] * 30) == []
 
 
@@ -124,7 +124,7 @@ def test_a_divergence_that_no_step_can_justify_rings_in_that_step() -> None:
 
 def test_an_entropy_that_is_gone_within_three_steps() -> None:
     assert told(entropy=[1.39, 1.33, 0.0004, 0.0001]) == [
-        (4, "entropy-collapse", "the entropy fell from 1.36 to 0.0004 nats a token: the samples become alike")
+        (4, "entropy-collapse", "the entropy fell from 1.36 to 0.0004 nats: the samples become alike")
     ]
     assert [step for step, *_ in told(entropy=[1.4, 0.01, 0.002])] == [3]
     assert told(entropy=[1.4, 0.01, 1.4, 0.1, 0.1]) == []  # once, or a fourteenth

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from rich.table import Column, Table
-from rich.text import Text as Line
+from typing import TYPE_CHECKING
 
 from accord import data, engine
-from accord.console import on_one_line, show
+from accord.cli import inspect_tables, inspect_words
+from accord.cli.inspect_words import spelled
+from accord.console import show
 from accord.errors import InputError
 from accord.records import Message, Text
 
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
 
     from accord.engine.inside import Inside
     from accord.engine.models import Policy
-    from accord.report.inside import Guess, Reading, Spot
+    from accord.engine.stream import Stream
+    from accord.report.reading import Look, Parts, Reading, Spot
 
 MOST = 128
 """Tokens of a text that pictures can still show."""
@@ -31,51 +31,65 @@ NEIGHBOURS = 5
 TIED, SPREAD = 3, 16
 """... and in the picture, of so many of the text's tokens."""
 
+RAISED = 3
+"""Tokens that a value raises most."""
+
 
 def inspect(
     model: str,
-    text: str,
+    text: str = "",
     *,
     out: str | None = None,
     chat: bool = False,
     layer: int | None = None,
     head: int | None = None,
+    position: int | None = None,
     top: int = 10,
+    analogy: str | list[str] | None = None,
+    direction: str | list[str] | None = None,
+    along: str | list[str] | None = None,
 ) -> Path:
     """Look inside a model as it reads a text, in tables on the terminal and on a page with pictures.
 
-    Shown are its tokens with the probability that the model gave each, what the model expects next, its attention, what
-    it would predict after each layer (the logit lens), and the tokens whose embeddings are nearest.
+    Shown are its tokens with the probability that the model gave each, what the model expects next, its attention and
+    the scores before the softmax, what a head's values and what each layer's attention and MLP add, what it would
+    predict after each layer (the logit lens), and the tokens whose embeddings are nearest. With or without a text, sums
+    and directions of words' embeddings.
 
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2.
-        text: what the model reads, at most 128 tokens.
+        text: what the model reads, at most 128 tokens; needed unless words are asked about.
         out: the HTML file to write, or the folder for it; without it runs/inspect.html, or inspect-2.html and so on
             where that is taken.
         chat: make the text a user's message in the model's chat template.
         layer: show the attention of this layer large, counted from 1.
         head: show the attention of this head large, counted from 1; without either, the head that looks most elsewhere.
-        top: how many of the likeliest next tokens to show.
+        position: show what that head and every layer add at this token, counted from 1; without it at the last.
+        top: how many of the likeliest next tokens to show, and of the nearest to a sum.
+        analogy: a sum of words, as king - man + woman, to show the nearest embeddings to.
+        direction: pairs of words, as cat:cats dog:dogs, whose mean difference is a direction.
+        along: words to measure along that direction, beside the pairs' own.
 
     Raises:
-        InputError: the text is empty or too long, or there is no such layer or head.
+        InputError: the text is empty or too long, there is no such layer, head or position, or a word is no single
+            token of the model.
     """
     if top < 1:
         raise InputError(f"--top must be at least 1, not {top}.")
+    questions = inspect_words.read(analogy, direction, along)
+    of_text = {"chat": chat or None, "layer": layer, "head": head, "position": position}
+    given = next((name for name, value in of_text.items() if value is not None), None)
+    if given and questions and not text:
+        raise InputError(f"--{given} is about a text; give one, or leave it out.")
     from accord.report.html import page_file
     from accord.report.inside import write_inside
 
     path = page_file(out, "inspect.html") if out else unused(Path("runs/inspect.html"))
     policy = engine.load.load_model(model)
-    prompt: Text = (Message("user", text),) if chat else text
-    tokens = data.chat.encode_prompt(policy.tokenizer, prompt)
-    longest = min(MOST, policy.context or MOST)
-    if not text or not 1 <= len(tokens) <= longest:
-        problem = "is empty" if not text or not tokens else f"has {len(tokens)} tokens"
-        raise InputError(f"the text {problem}; give one of 1 to {longest} tokens.")
-    read = reading(policy, text, chat, engine.inside.look(policy.network, tokens), top, layer, head)
-    write_inside(read, path)
-    show(*tables(read))
+    words = inspect_words.answer(policy, questions, top)
+    read = None if questions and not text else read_text(policy, text, chat, Shown(layer, head, position, top))
+    write_inside(policy.name, read, words, path)
+    show(*(inspect_tables.of_text(read) if read else ()), *inspect_tables.of_words(words))
     print(f"The pictures: {path}")
     return path
 
@@ -86,14 +100,33 @@ def unused(path: Path) -> Path:
     return path if not path.exists() else next(other for other in numbered if not other.exists())
 
 
-def reading(
-    policy: Policy, text: str, is_chat: bool, inside: Inside, top: int, layer: int | None, head: int | None
-) -> Reading:
-    """What a model made of a text, as the page and the terminal show it."""
-    from accord.report.inside import Guess, Reading, Token
+@dataclass(frozen=True)
+class Shown:
+    """Which layer, head and position are shown large, counted from 1 or None, and how many of the likeliest tokens."""
 
+    layer: int | None = None
+    head: int | None = None
+    position: int | None = None
+    top: int = 10
+
+
+def read_text(policy: Policy, text: str, is_chat: bool, shown: Shown) -> Reading:
+    """What a model makes of a text, as the page and the terminal show it.
+
+    Raises InputError where the text is empty or too long, or has no such position, or the model no such layer or head.
+    """
+    from accord.report.reading import Guess, Reading, Token
+
+    tokens = _tokens(policy, text, is_chat)
+    place = (shown.position or len(tokens)) - 1
+    if not 0 <= place < len(tokens) or shown.position == 0:
+        raise InputError(
+            f"--position {shown.position} is not there: the text has {len(tokens)} tokens, counted from 1."
+        )
+    inside, stream = engine.inside.look(policy.network, tokens), engine.stream.trace(policy.network, tokens)
+    large = chosen(inside.attention, shown.layer, shown.head)
     ids = inside.tokens.tolist()
-    best = inside.logp[-1].topk(min(top, inside.logp.shape[1]))
+    best = inside.logp[-1].topk(min(shown.top, inside.logp.shape[1]))
     given, ranks, entropies = inside.given().tolist(), inside.ranks().tolist(), inside.entropies().tolist()
     thought = zip(given, ranks, entropies[:-1], strict=True)
     own = list(dict.fromkeys(ids))
@@ -106,15 +139,17 @@ def reading(
         return tuple(Guess(spelled(policy, token), token, logp) for token, logp in pairs)
 
     return Reading(
-        model=policy.name,
         text=text,
         is_chat=is_chat,
         tokens=tuple(Token(spelled(policy, i), i, *known) for i, known in zip(ids, [(), *thought], strict=True)),
         following=guesses(best.indices, best.values),
         entropy=entropies[-1],
         attention=tuple(weights.double().numpy() for weights in inside.attention),
-        chosen=chosen(inside.attention, layer, head),
-        is_asked_for=layer is not None or head is not None,
+        scores=tuple(scores.double().numpy() for scores in inside.scores),
+        chosen=large,
+        is_asked_for=(shown.layer, shown.head) != (None, None),
+        look=_look(policy, inside, stream, large, place) if inside.attention else None,
+        parts=_parts(policy, inside, stream, place) if stream else None,
         lens=tuple(guesses(*row) for row in zip(inside.lens, inside.lens_logp, strict=True)),
         neighbors=tuple(
             (spelled(policy, i), tuple((spelled(policy, n), c) for n, c in zip(*row, strict=True)))
@@ -125,10 +160,14 @@ def reading(
     )
 
 
-def spelled(policy: Policy, token: int) -> str:
-    """A token's text on one line, with signs for what cannot be seen; of one without text, its name."""
-    text = str(policy.tokenizer.decode([token]))
-    return on_one_line(text or str(policy.tokenizer.convert_ids_to_tokens(token)))
+def _tokens(policy: Policy, text: str, is_chat: bool) -> tuple[int, ...]:
+    prompt: Text = (Message("user", text),) if is_chat else text
+    tokens = data.chat.encode_prompt(policy.tokenizer, prompt)
+    longest = min(MOST, policy.context or MOST)
+    if not text or not 1 <= len(tokens) <= longest:
+        problem = "is empty" if not text or not tokens else f"has {len(tokens)} tokens"
+        raise InputError(f"the text {problem}; give one of 1 to {longest} tokens.")
+    return tokens
 
 
 def chosen(attention: tuple[Tensor, ...], layer: int | None, head: int | None) -> tuple[int, int]:
@@ -151,9 +190,67 @@ def chosen(attention: tuple[Tensor, ...], layer: int | None, head: int | None) -
     return divmod(int(open_to.argmax()), shape[1])
 
 
+def _look(policy: Policy, inside: Inside, stream: Stream | None, large: tuple[int, int], place: int) -> Look | None:
+    """What the head shown large reads at a position, and what each of the values that it weighs adds there."""
+    from accord.report.reading import Key, Look
+
+    layer, head = large
+    if stream is None or len(stream.mixing) != len(inside.attention):
+        return None
+    added = stream.mixing[layer].added(head, place)[: place + 1]
+    norm, raised = stream.last_norm(place), list[tuple[tuple[str, float], ...]]()
+    for much in stream.raised(added, norm) if norm else ():
+        best = much[: policy.vocabulary].topk(min(RAISED, policy.vocabulary))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        raised.append(tuple((spelled(policy, token), value) for token, value in pairs))
+    scores = inside.scores[layer][head, place] if inside.scores else None
+    return Look(
+        place,
+        tuple(
+            Key(
+                spelled(policy, token),
+                float(scores[j]) if scores is not None else None,
+                float(inside.attention[layer][head, place, j]),
+                float(added[j].norm()),
+                raised[j] if raised else (),
+            )
+            for j, token in enumerate(inside.tokens[: place + 1].tolist())
+        ),
+    )
+
+
+def _parts(policy: Policy, inside: Inside, stream: Stream, place: int) -> Parts | None:
+    """What every layer adds at a position, toward the token that the model finds likeliest there."""
+    from accord.report.reading import Parts
+
+    token = int(inside.logp[place, : policy.vocabulary].argmax())
+    effect = stream.toward(token, place)
+    if effect is None:
+        return None
+
+    def numbers(values: Tensor | None) -> tuple[float, ...]:
+        return () if values is None else tuple(values.tolist())
+
+    def lengths(parts: Tensor | None) -> tuple[float, ...]:
+        return () if parts is None else tuple(parts[:, place].norm(dim=-1).tolist())
+
+    return Parts(
+        position=place,
+        token=spelled(policy, token),
+        embedding=float(effect.embedding),
+        constant=float(effect.constant),
+        attention=numbers(effect.attention),
+        mlp=numbers(effect.mlp),
+        layers=numbers(effect.layers),
+        attention_lengths=lengths(stream.attention),
+        mlp_lengths=lengths(stream.mlp),
+        layer_lengths=lengths(stream.layers),
+    )
+
+
 def _spots(policy: Policy, embeddings: Tensor, own: list[int], near: Tensor) -> tuple[tuple[Spot, ...], float]:
     """The tokens and their neighbors, each once, on the plane of their principal components."""
-    from accord.report.inside import Spot
+    from accord.report.reading import Spot
 
     of: dict[int, int | None] = dict.fromkeys(own)
     for index, others in enumerate(near.tolist()):
@@ -162,37 +259,3 @@ def _spots(policy: Policy, embeddings: Tensor, own: list[int], near: Tensor) -> 
     points, kept = engine.inside.plane(embeddings[list(of)])
     spots = (Spot(spelled(policy, i), x, y, o) for (i, o), (x, y) in zip(of.items(), points.tolist(), strict=True))
     return tuple(spots), kept
-
-
-def tables(read: Reading) -> Iterator[Table]:
-    """The tables for the terminal; what surprised the model is colored."""
-    colors = ("", "", "yellow", "dark_orange", "red", "bold red")
-    table = Table("token", *_right("id", "probability", "log p", "rank", "entropy before"), title="What it read")
-    for token in read.tokens:
-        row = [str(token.id)]
-        if token.logp is not None:
-            row += [f"{token.probability:.4f}", f"{token.logp:.3f}", f"{token.rank:,}", f"{token.entropy:.3f}"]
-        table.add_row(Line(token.text, colors[token.shade]), *row)
-    yield table
-    table = Table("token", *_right("id", "probability", "log p"), title=f"What comes next (entropy {read.entropy:.3f})")
-    for guess in read.following:
-        table.add_row(Line(guess.text), str(guess.id), f"{guess.probability:.4f}", f"{guess.logp:.3f}")
-    yield table
-    table = Table(
-        *_right("after layer"),
-        "likeliest next token",
-        *_right("probability"),
-        title="What would come next, were each layer the last",
-    )
-    for layer, row_of in enumerate(read.lens):
-        guess = row_of[-1]
-        table.add_row(str(layer) if layer else "embeddings", Line(guess.text), f"{guess.probability:.4f}")
-    yield table
-    table = Table("token", "nearest embeddings, with cosines", title="Neighbors")
-    for text, near in read.neighbors:
-        table.add_row(Line(text), Line("  ".join(f"{other} {cosine:.2f}" for other, cosine in near)))
-    yield table
-
-
-def _right(*names: str) -> list[Any]:
-    return [Column(name, justify="right") for name in names]

@@ -1,4 +1,5 @@
-"""`accord sample`: completions of prompts, a row each: all, the best by a reward, or those that are good enough."""
+"""`accord sample`: completions of prompts, a row each: all, the best by a reward, those that are good enough, or those
+that a search finds."""
 
 from __future__ import annotations
 
@@ -10,19 +11,49 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accord import engine, feedback
-from accord.console import status
+from accord.console import counting, status
 from accord.errors import InputError
 from accord.evaluate.options import AnswerOptions, takes
 from accord.feedback.options import RewardOptions
 from accord.outputs import require_file, save_rows
-from accord.records import Sample, text_to_json
+from accord.records import EncodedPrompt, Prompt, Sample, Text, text_to_json
 
 if TYPE_CHECKING:
-    from accord.engine import Sampling
+    from accord.engine import Policy, Sampling
+    from accord.feedback.reward import Reward
+
+BRANCH = 4
+"""Continuations of each of a search's beams unless told otherwise."""
 
 
 @dataclass(kw_only=True)
-class SampleOptions(RewardOptions, AnswerOptions):
+class GivenOptions(AnswerOptions):
+    """Which choices of a row's user a policy is given before its prompt."""
+
+    choices: str | None = None
+    """A file or Hub name of preferences or rankings with a column user, to be given to a model of `accord fspo`."""
+    given: int | None = None
+    """So many of the first choices in --choices of the user of each row are given before its prompt."""
+
+    def require_both(self) -> None:
+        """Raise InputError where one of the two is missing, or is no number of choices."""
+        if (self.choices is None) != (self.given is None):
+            raise InputError("--choices and --given go together: a file of choices, and how many of each row's user.")
+        if self.given is not None and self.given < 0:
+            raise InputError(f"--given is a number of choices, 0 or more, not {self.given}.")
+
+    def reads(self, rows: Sequence[Prompt]) -> list[Text] | None:
+        """The rows' prompts with their users' choices before them, where any are to be given."""
+        if not self.given or self.choices is None:
+            return None
+        from accord.data.choices import Choices, given
+
+        known = Choices.read(self.choices)
+        return [given(row.prompt, known.before(row, self.given, i)) for i, row in enumerate(rows)]
+
+
+@dataclass(kw_only=True)
+class SampleOptions(RewardOptions, GivenOptions):
     """How many samples of each prompt are drawn, and which of them are kept."""
 
     n: int = 1
@@ -39,6 +70,14 @@ class SampleOptions(RewardOptions, AnswerOptions):
     """Draw only from the k most likely tokens (0: all)."""
     top_p: float = 1.0
     """Draw only from the most likely tokens that together have this probability (1: all)."""
+    beams: int | None = None
+    """Search for the likeliest completions with so many beams, or, with --block, keep so many by the reward."""
+    length_penalty: float = 1.0
+    """Beam search divides a completion's log-probability by its tokens to this power: 0 favors short ones."""
+    block: int | None = None
+    """Search by the reward: every so many tokens, extend each of the --beams (1), and keep those of highest reward."""
+    branch: int | None = None
+    """The continuations of each of these that are drawn; 4 unless given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,6 +95,38 @@ class SampleOptions(RewardOptions, AnswerOptions):
             raise InputError(f"--keep {self.keep} keeps the best of the samples of --best-of, which must be as many.")
         if self.at_least is not None and isnan(self.at_least):
             raise InputError("--at-least must be a number.")
+        self.require_both()
+        self._check_search()
+
+    def _check_search(self) -> None:
+        for option, count in (("beams", self.beams), ("block", self.block), ("branch", self.branch)):
+            if count is not None and count < 1:
+                raise InputError(f"--{option} must be at least 1, not {count}.")
+        if self.branch is not None and self.block is None:
+            raise InputError("--branch is about --block; give how many tokens lie between two choices.")
+        if self.length_penalty != 1 and (self.beams is None or self.block is not None):
+            raise InputError("--length-penalty is about beam search by likelihood; give --beams, without --block.")
+        if not isfinite(self.length_penalty):
+            raise InputError(f"--length-penalty must be finite, not {self.length_penalty}.")
+        if self.beams is None and self.block is None:
+            return
+        if self.best_of is not None:
+            raise InputError("--beams and --block search for the best as they go; leave --best-of out.")
+        if self.stop:
+            raise InputError("--beams and --block end completions at the end of a turn alone; leave --stop out.")
+        if self.n > (self.beams or 1):
+            raise InputError(
+                f"--n {self.n} is more than a search with {self.beams or 1} beams finds; give more --beams."
+            )
+        if self.block is None and (self.temperature, self.top_k, self.top_p) != (1, 0, 1):
+            raise InputError(
+                "--beams takes the likeliest completions and draws none; leave --temperature, --top-k and --top-p out, "
+                "or give --block and --reward."
+            )
+        if self.block is not None and self.reward is None:
+            raise InputError("--block needs --reward to search by.")
+        if self.block is not None and self.temperature == 0:
+            raise InputError("--block has nothing to choose from at --temperature 0, where all samples are the same.")
 
     @property
     def samples(self) -> int:
@@ -100,7 +171,9 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
 
     With a reward rows have their `reward` too, and --best-of and --at-least choose which are written: `accord sft` on
     those is rejection-sampling fine-tuning, on the very tokens that were drawn. Other columns of the prompts' rows are
-    handed on, but for texts.
+    handed on, but for texts. With --choices and --given the model reads choices of each row's `user` before its prompt
+    (docs/personalization.md); the prompt that is written is the row's own. --beams searches for the likeliest
+    completions in place of drawing, --block for those that a reward of what is written so far leads to.
 
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2.
@@ -116,15 +189,47 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
     from accord.evaluate.answers import encoded, sampled
 
     policy = asked.templated(engine.load.load_model(model, dtype=asked.dtype))
-    prompts = encoded(policy, asked.prompts(data), asked)
+    rows = asked.prompts(data)
+    prompts = encoded(policy, rows, asked, reads=asked.reads(rows))
     score = feedback.named.reward_named(asked.reward, policy) if asked.reward is not None else None
     if score:
         asked.allow([score])
         feedback.reward.check_prompts(score, prompts)
-    samples = sampled(policy, prompts, asked.samples, asked.sampling())
+    samples = _searched(policy, prompts, asked, score) or sampled(policy, prompts, asked.samples, asked.sampling())
     kept = asked.kept(samples, score(samples).tolist()) if score else [(s, None) for s in samples]
     save_rows(out, (_row(s, r) for s, r in kept))
     return Path(out)
+
+
+def _searched(
+    policy: Policy, prompts: Sequence[EncodedPrompt], asked: SampleOptions, score: Reward | None
+) -> list[Sample]:
+    """What the search that was asked for finds; nothing where none was."""
+    if asked.beams is None and asked.block is None:
+        return []
+    beams = asked.beams or 1
+    with counting("search", len(prompts) * asked.n) as done:
+        if asked.block is None or score is None:
+            return engine.search.beam_search(
+                policy,
+                prompts,
+                asked.n,
+                asked.sampling(),
+                beams=beams,
+                length_penalty=asked.length_penalty,
+                progress=done,
+            )
+        return engine.search.guided_search(
+            policy,
+            prompts,
+            asked.n,
+            asked.sampling(),
+            score=score,
+            beams=beams,
+            branch=asked.branch or BRANCH,
+            block=asked.block,
+            progress=done,
+        )
 
 
 def _row(sample: Sample, reward: float | None) -> dict[str, Any]:

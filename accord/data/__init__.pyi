@@ -1,5 +1,6 @@
 from . import bpe as bpe
 from . import chat as chat
+from . import choices as choices
 from . import columns as columns
 from . import conventions as conventions
 from . import encoding as encoding

@@ -4,6 +4,8 @@ replies, with roles and ranks               a tree of messages (OpenAssistant), 
                                             for every message with two ranked answers or more
 user_id, conversation_history               a conversation of PRISM, each of whose turns several models answered: a
                                             ranking by its user for every turn with two rated answers or more
+user_id, conversation_id, turn,             the same with a row for every answer (PRISM's utterances)
+user_prompt, model_response, score
 """
 
 from __future__ import annotations
@@ -71,28 +73,43 @@ def _rated(row: Columns) -> list[Any]:
         rated = [m for m in messages if m["role"] == "model" and m.get("score") is not None]
         if len(rated) > 1:
             scores = sorted({m["score"] for m in rated}, reverse=True)
-            found = {"completions": [m["content"] for m in rated], "ranks": [scores.index(m["score"]) for m in rated]}
+            answers = [[_answer(m)] for m in rated]
+            found = {"completions": answers, "ranks": [scores.index(m["score"]) for m in rated]}
             rankings.append({"user": row["user_id"], **rest, "turn": turn, "prompt": list(before), **found})
         chosen = next((m for m in messages if m["role"] == "model" and m.get("if_chosen")), None)
         if chosen is None:
             break
-        before.append({"role": "assistant", "content": chosen["content"]})
+        before.append(_answer(chosen))
     return rankings
 
 
-def assembled(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, Any]]:
-    """The rows with their places; where each is one message that names its parent, their trees instead.
+def _answer(message: Columns) -> Columns:
+    """What a model said, as a message; PRISM writes silence in capitals."""
+    content = message["content"]
+    return {"role": "assistant", "content": "" if content == "EMPTY STRING" else content}
 
-    Raises InputError where the row that a message answers is not there.
+
+def assembled(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, Any]]:
+    """The rows with their places; where each is one message, or one answer of a conversation, the whole of it instead.
+
+    Raises InputError where the row that a message answers is not there, or one of a conversation lacks a column.
     """
     rows = iter(rows)
     first = next(rows, None)
     if first is None:
         return
     rows = chain([first], rows)
-    if not isinstance(first[2], Mapping) or not first[2].keys() >= {"message_id", "parent_id", "text", "role"}:
+    columns = first[2].keys() if isinstance(first[2], Mapping) else set()
+    if columns >= {"message_id", "parent_id", "text", "role"}:
+        yield from _trees(rows)
+    elif columns >= UTTERANCE:
+        yield from _conversations(rows)
+    else:
         yield from rows
-        return
+
+
+def _trees(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, Any]]:
+    """Trees of messages that name their parents."""
     messages = {row.get("message_id"): (number, where, {**row, "replies": []}) for number, where, row in rows}
     for _, where, message in messages.values():
         parent = message["parent_id"]
@@ -103,3 +120,37 @@ def assembled(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, 
     for number, where, message in messages.values():
         if message["parent_id"] is None:
             yield number, where, {"tree": message}
+
+
+UTTERANCE = {"user_id", "conversation_id", "turn", "user_prompt", "model_response", "score"}
+"""The columns of PRISM's utterances that are read, beside `if_chosen`, by which a conversation goes on."""
+
+
+def _conversations(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, Any]]:
+    """Conversations of which each answer is a row, as `_rated` reads them, in the order of their first rows."""
+    parts: dict[Any, list[tuple[int, str, Columns]]] = {}
+    for number, where, row in rows:
+        absent = sorted(UTTERANCE - row.keys()) if isinstance(row, Mapping) else sorted(UTTERANCE)
+        if absent:
+            raise InputError(
+                f"{where}: the first row is an answer of a conversation, and this one has no {absent[0]!r}"
+            )
+        parts.setdefault(row["conversation_id"], []).append((number, where, row))
+    for some in parts.values():
+        number, place, first = some[0]
+        turns: dict[float, list[Columns]] = {}
+        for _, where, row in some:
+            answer = {"role": "model", "content": row["model_response"], "score": _number(row, "score", where)}
+            chosen = str(row.get("if_chosen")).lower() in ("true", "1")
+            turn = turns.setdefault(_number(row, "turn", where) or 0, [{"role": "user", "content": row["user_prompt"]}])
+            turn.append({**answer, "if_chosen": chosen})
+        history = [{**said, "turn": int(turn)} for turn in sorted(turns) for said in turns[turn]]
+        yield number, place, {**first, "conversation_history": history}
+
+
+def _number(row: Columns, name: str, where: str) -> float | None:
+    """A column that is a number, or says nothing."""
+    try:
+        return None if row[name] is None else float(row[name])
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: {name!r} must be a number, not {row[name]!r}") from None

@@ -20,7 +20,7 @@ from accord.data.load import Source, called, open_rows, read_rows, require_rows
 from accord.data.messages import align, read_prompt
 from accord.data.verdicts import LISTS, verdict
 from accord.errors import InputError, located, nearest
-from accord.records import Preference, Row, Text
+from accord.records import Preference, Ranking, Row, Text
 
 ROLES = ("prompt", "first", "second", "completions", "label", "source", "annotator", "group")
 """What a column can be named for, beside those of `USUAL`."""
@@ -127,6 +127,18 @@ def compared(row: Row) -> list[tuple[Text, Text, float]]:
     ranked = combinations(zip(*branches_of(row), strict=False), 2)
     sure = row.probability if isinstance(row, Preference) else 1.0
     return [(a, b, 0.5 + (sure - 0.5) * ((i < j) - (i > j))) for (a, i), (b, j) in ranked]
+
+
+def to_pairs(ranking: Ranking) -> list[Preference]:
+    """Every pair of completions with different ranks, the better one chosen; ties give no pair.
+
+    K completions without ties give K(K-1)/2 pairs, in the order of the completions.
+    """
+    return [
+        Preference(ranking.prompt, *((a, b) if label else (b, a)), user=ranking.user)
+        for a, b, label in compared(ranking)
+        if label != 0.5
+    ]
 
 
 def _named(

@@ -4,6 +4,7 @@ from . import cache as cache
 from . import checkpoint as checkpoint
 from . import classifiers as classifiers
 from . import config as config
+from . import directions as directions
 from . import encoders as encoders
 from . import fit as fit
 from . import folders as folders
@@ -23,6 +24,8 @@ from . import quantize as quantize
 from . import readout as readout
 from . import routers as routers
 from . import sampling as sampling
+from . import search as search
+from . import stream as stream
 from . import tiles as tiles
 from . import trees as trees
 from . import turns as turns

@@ -1,4 +1,7 @@
-"""What goes on inside a model as it reads a text: attention, predictions after every layer, neighboring embeddings."""
+"""What goes on inside a model as it reads a text: attention, predictions after every layer, neighboring embeddings.
+
+What each of its parts adds to that is a subject of its own: `accord.engine.stream`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from accord.engine.generate import evaluating
 from accord.engine.readout import Readout
@@ -24,6 +28,8 @@ class Inside:
         attention: for every layer (H, T, T): how much query i attends to key j, rows that sum to 1; empty where the
             model has no attention. With W_Q, W_K a head's projections, RoPE included: softmax(Q K^T / sqrt(d)) over
             keys j <= i (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).
+        scores: for every layer (H, T, T): what that softmax is taken of, Q K^T / sqrt(d) as the architecture has it (a
+            soft cap or a bias by distance included), -inf where the mask bars the key; empty where it was not seen.
         lens: (L + 1, T) the likeliest next token were the model to stop after each layer, embeddings first, and
         lens_logp: (L + 1, T) its log-probability: the last layer's norm and the output layer, applied to the hidden
             states there (the logit lens, nostalgebraist 2020). The last row is the model's own prediction.
@@ -32,6 +38,7 @@ class Inside:
     tokens: Tensor
     logp: Tensor
     attention: tuple[Tensor, ...]
+    scores: tuple[Tensor, ...]
     lens: Tensor
     lens_logp: Tensor
 
@@ -58,16 +65,19 @@ def look(network: nn.Module, tokens: Sequence[int]) -> Inside:
         raise ValueError("there are no tokens to read")
     model: Any = network
     ids = torch.tensor([tuple(tokens)], device=model.device)
-    with evaluating(model), _plain_attention(model) as attends, _norm_after(model) as norm_of:
+    with evaluating(model), plain_attention(model) as attends, norm_after(model) as norm_of, Attending() as seen:
         out = model.base_model(input_ids=ids, use_cache=False, output_hidden_states=True, output_attentions=attends)
         readout, norm = Readout.of(model), norm_of(out.last_hidden_state)
         logp = readout.logits(out.last_hidden_state[0]).log_softmax(-1)
         likeliest = [readout.logits(norm(state[0])).log_softmax(-1).max(-1) for state in out.hidden_states[:-1]]
         likeliest.append(logp.max(-1))
+    attention = tuple(layer[0].cpu() for layer in getattr(out, "attentions", None) or ())
+    scores = tuple(layer.cpu() for layer in seen.scores)
     return Inside(
         tokens=ids[0].cpu(),
         logp=logp.cpu(),
-        attention=tuple(layer[0].cpu() for layer in getattr(out, "attentions", None) or ()),
+        attention=attention,
+        scores=scores if len(scores) == len(attention) else (),
         lens=torch.stack([best.indices for best in likeliest]).cpu(),
         lens_logp=torch.stack([best.values for best in likeliest]).cpu(),
     )
@@ -110,8 +120,43 @@ def plane(vectors: Tensor) -> tuple[Tensor, float]:
     return spots, float(s[:2].square().sum()) / total if total else 0.0
 
 
+SOFTMAX = (nn.functional.softmax, torch.softmax, Tensor.softmax)
+PRODUCT = (torch.matmul, Tensor.matmul, Tensor.__matmul__)
+
+
+class Attending(TorchFunctionMode):
+    """While it is entered: what plain attention computes on the way to its weights, which transformers keeps to itself.
+
+    A softmax over (1, H, T, T) is a layer's attention, and the first product of such a matrix after it weighs values.
+
+    Attributes:
+        scores: for every layer (H, T, T), as `Inside` has them.
+        weighed: for every layer whose values were seen the weights (H, T, T) and the values (H, T, E).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores: list[Tensor] = []
+        self.weighed: list[tuple[Tensor, Tensor]] = []
+        self._weights_are_due = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        first = args[0] if args and isinstance(args[0], Tensor) else None
+        if first is None or first.ndim != 4 or len(first) != 1 or first.shape[2] != first.shape[3]:
+            return out
+        if func in SOFTMAX:
+            barred = first[0] <= torch.finfo(first.dtype).min / 2
+            self.scores.append(first[0].masked_fill(barred, -torch.inf))
+            self._weights_are_due = True
+        elif func in PRODUCT and self._weights_are_due and first.shape == (1, *self.scores[-1].shape):
+            self.weighed.append((first[0], args[1][0]))
+            self._weights_are_due = False
+        return out
+
+
 @contextmanager
-def _plain_attention(model: Any) -> Iterator[bool]:
+def plain_attention(model: Any) -> Iterator[bool]:
     """The model with attention that computes its weights as a matrix, and whether it mixes tokens by attention."""
     config = model.config.get_text_config()
     attends, before = hasattr(config, "num_attention_heads"), config._attn_implementation
@@ -125,7 +170,7 @@ def _plain_attention(model: Any) -> Iterator[bool]:
 
 
 @contextmanager
-def _norm_after(model: Any) -> Iterator[Callable[[Tensor], Callable[[Tensor], Tensor]]]:
+def norm_after(model: Any) -> Iterator[Callable[[Tensor], Callable[[Tensor], Tensor]]]:
     """What the model does to its hidden states between the last layer and the output layer, known after a forward.
 
     It is the module outside the layers whose output the trunk returned.

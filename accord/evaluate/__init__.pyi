@@ -8,3 +8,4 @@ from .overoptimization import evaluate_overoptimization as evaluate_overoptimiza
 from .passes import evaluate_passes as evaluate_passes
 from .personal import evaluate_personal as evaluate_personal
 from .tasks import evaluate_tasks as evaluate_tasks
+from .user_wins import evaluate_users as evaluate_users

@@ -123,14 +123,23 @@ class Answering:
 
 
 def encoded(
-    policy: Policy, rows: Sequence[Prompt], options: AnswerOptions, longest: int | None = None
+    policy: Policy,
+    rows: Sequence[Prompt],
+    options: AnswerOptions,
+    longest: int | None = None,
+    *,
+    reads: Sequence[Text] | None = None,
 ) -> list[EncodedPrompt]:
-    """The rows as the model reads them; a warning says which leave no room for an answer within `longest` tokens."""
+    """The rows as the model reads them; a warning says which leave no room for an answer within `longest` tokens.
+
+    `reads` is what the model reads in place of each row's prompt, which stays what rewards and judges know.
+    """
+    read = rows if reads is None else [Prompt(text) for text in reads]
     room = options.max_new_tokens
-    prompts, left_out = encode_prompts(policy.tokenizer, rows, room=room, context=policy.context, longest=longest)
+    prompts, left_out = encode_prompts(policy.tokenizer, read, room=room, context=policy.context, longest=longest)
     for line in left_out:
         status(line)
-    return prompts
+    return prompts if reads is None else [replace(p, prompt=rows[p.row]) for p in prompts]
 
 
 def sampled(

@@ -136,18 +136,6 @@ class Counts:
     invalid: int
 
 
-def to_pairs(ranking: Ranking) -> list[Preference]:
-    """Every pair of completions with different ranks, the better one chosen; ties give no pair.
-
-    K completions without ties give K(K-1)/2 pairs, in the order of the completions.
-    """
-    return [
-        Preference(ranking.prompt, *((a, b) if label else (b, a)), user=ranking.user)
-        for a, b, label in compared(ranking)
-        if label != 0.5
-    ]
-
-
 def labeled(
     comparisons: Sequence[Comparison], verdicts: Sequence[Verdict], *, soft: bool = False
 ) -> tuple[list[Preference], Counts]:

@@ -1,5 +1,6 @@
 from .distill import Distill as Distill
 from .dpo import DPO as DPO
+from .fspo import FSPO as FSPO
 from .grpo import GRPO as GRPO
 from .ipo import IPO as IPO
 from .ipo_md import IPOMD as IPOMD

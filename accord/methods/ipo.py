@@ -13,40 +13,13 @@ tau) is a margin a token.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar
 
-from accord import objectives
-from accord.engine.config import require_positive
-from accord.methods.pairs import PreferenceMethod, doubt
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from accord.engine import Trees
+from accord.methods.pairs import IPOLoss, PreferenceMethod
 
 
 @dataclass(kw_only=True)
-class IPO(PreferenceMethod):
+class IPO(IPOLoss, PreferenceMethod):
     """Optimize a policy on preferences directly, with a bounded margin."""
 
     command: ClassVar[str] = "ipo"
-
-    tau: float = 0.1
-    """Strength of the pull toward the reference: larger stays closer."""
-    length: Literal["sum", "mean"] = "sum"
-    """A completion's log-probability is the sum over its tokens, or their mean."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_positive(tau=self.tau)
-
-    @property
-    def strength(self) -> float:
-        return self.tau
-
-    @property
-    def average(self) -> bool:
-        return self.length == "mean"
-
-    def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
-        return objectives.preference.ipo(policy, reference, tau=self.tau, label_smoothing=doubt(pairs, policy))

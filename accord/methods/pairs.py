@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from accord import engine, feedback, objectives
 from accord.console import counting
@@ -82,6 +82,31 @@ class DPOLoss(PairLoss):
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
         smoothing = doubt(pairs, policy, self.label_smoothing)
         return objectives.preference.dpo(policy, reference, beta=self.beta, label_smoothing=smoothing)
+
+
+@dataclass(kw_only=True)
+class IPOLoss(PairLoss):
+    """The square of what the policy's margin is more than the reference's, less 1 / (2 tau)."""
+
+    tau: float = 0.1
+    """Strength of the pull toward the reference: larger stays closer."""
+    length: Literal["sum", "mean"] = "sum"
+    """A completion's log-probability is the sum over its tokens, or their mean."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]  # of the method that it is mixed with
+        require_positive(tau=self.tau)
+
+    @property
+    def strength(self) -> float:
+        return self.tau
+
+    @property
+    def average(self) -> bool:
+        return self.length == "mean"
+
+    def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
+        return objectives.preference.ipo(policy, reference, tau=self.tau, label_smoothing=doubt(pairs, policy))
 
 
 def doubt(trees: Trees, like: Tensor, flipped: float = 0.0) -> Tensor | float:

@@ -23,11 +23,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from accord import engine, feedback, objectives
-from accord.errors import InputError, LeftOut, row_called
+from accord import data, engine, objectives
+from accord.errors import InputError, LeftOut
 from accord.methods.offline import OfflineLearner
 from accord.methods.pairs import RankingMethod, agreement, doubt
-from accord.records import Preference, Ranking, Row
+from accord.records import Row
 from accord.train.held_out import USERS, Unit
 from accord.train.loop import StepResult
 
@@ -67,15 +67,7 @@ class PersonalReward(RankingMethod):
         return engine.personal.PersonalScorer.reading(policy, self.reader_layers, self.seed)
 
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[UserTrees]:  # type: ignore[override]
-        for i, row in enumerate(rows):
-            if isinstance(row, Preference | Ranking) and not row.user:
-                raise InputError(
-                    f"{row_called(left_out.index(i))} does not say whose preference it is: rows need a column user, or "
-                    "one that --columns user=COLUMN names."
-                )
-        parts = [feedback.people.to_pairs(row) if isinstance(row, Ranking) else [row] for row in rows]
-        origin = [i for i, part in enumerate(parts) for _ in part]
-        pairs: list[Row] = [pair for part in parts for pair in part]
+        pairs, origin = data.choices.of_users(rows, left_out)
         by_user: dict[str, list[Tree]] = {}
         for tree in super().encode(model, pairs, left_out.part(origin)):
             by_user.setdefault(tree.user, []).append(replace(tree, row=left_out.index(origin[tree.row])))

@@ -3,117 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from markupsafe import Markup, escape
 
 from accord.outputs import save_text
 from accord.report.html import fill
-
-Weights = npt.NDArray[np.float64]
-
-SURPRISES = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Nats at which the shade of a token grows."""
+from accord.report.reading import SHARES, SURPRISES, Parts, Reading, Spot, Weights, Words
 
 WIDTH, HEIGHT = 760, 460
 """Of the picture of embeddings."""
 
-SHARES = (0.05, 0.2, 0.4, 0.6, 0.8)
-"""Probabilities, and shares of attention, at which a shade grows."""
+NAMED = 14
+"""In a matrix of at most so many tokens what the mask bars is written out, and what is seen has its number."""
 
 
-@dataclass(frozen=True)
-class Token:
-    """A token of the text. What the model thought before it came: its log-probability, its rank, and the entropy."""
-
-    text: str
-    id: int
-    logp: float | None = None
-    rank: int | None = None
-    entropy: float | None = None
-
-    @property
-    def probability(self) -> float | None:
-        return None if self.logp is None else float(np.exp(self.logp))
-
-    @property
-    def shade(self) -> int:
-        """How surprising it was, 0 to 5."""
-        return 0 if self.logp is None else sum(-self.logp >= bound for bound in SURPRISES)
-
-
-@dataclass(frozen=True)
-class Guess:
-    """A token that may come next."""
-
-    text: str
-    id: int
-    logp: float
-
-    @property
-    def probability(self) -> float:
-        return float(np.exp(self.logp))
-
-    @property
-    def shade(self) -> int:
-        """How sure the guess is, 0 to 5."""
-        return sum(self.probability >= bound for bound in SHARES)
-
-
-@dataclass(frozen=True)
-class Spot:
-    """A token's embedding on a plane; `of` is the index, among the spots, of the text's token it is a neighbor of."""
-
-    text: str
-    x: float
-    y: float
-    of: int | None = None
-
-
-@dataclass(frozen=True)
-class Reading:
-    """All that the page shows; layers and heads are counted from 0 here, and from 1 on the page."""
-
-    model: str
-    text: str
-    is_chat: bool
-    tokens: tuple[Token, ...]
-    following: tuple[Guess, ...]
-    entropy: float
-    attention: tuple[Weights, ...]
-    chosen: tuple[int, int]
-    is_asked_for: bool
-    lens: tuple[tuple[Guess, ...], ...]
-    neighbors: tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
-    spots: tuple[Spot, ...]
-    kept_variance: float
-
-    @property
-    def surprise(self) -> float | None:
-        """The mean of -log p of the tokens after the first, in nats."""
-        given = [-token.logp for token in self.tokens if token.logp is not None]
-        return float(np.mean(given)) if given else None
-
-
-def write_inside(reading: Reading, path: Path) -> None:
+def write_inside(model: str, reading: Reading | None, words: Words, path: Path) -> None:
     """Write the page: one file that needs no other, no network and no script."""
+    drawn = {} if reading is None else _drawn(reading)
+    save_text(path, fill("inside.html", model=model, reading=reading, words=words, **drawn))
+
+
+def _drawn(reading: Reading) -> dict[str, object]:
     layer, head = reading.chosen
     labels = [token.text for token in reading.tokens]
-    page = fill(
-        "inside.html",
-        reading=reading,
-        labels=labels,
-        maps=[[small_map(head) for head in layer] for layer in reading.attention],
-        large=large_map(reading.attention[layer][head], labels) if reading.attention else "",
-        scatter=scatter(reading.spots),
-        surprises=SURPRISES,
-        shares=SHARES,
-    )
-    save_text(path, page)
+    return {
+        "labels": labels,
+        "maps": [[small_map(head) for head in layer] for layer in reading.attention],
+        "large": large_map(reading.attention[layer][head], labels) if reading.attention else "",
+        "scores": score_map(reading.scores[layer][head], labels) if reading.scores else "",
+        "bars": bars(reading.parts) if reading.parts else "",
+        "scatter": scatter(reading.spots),
+        "surprises": SURPRISES,
+        "shares": SHARES,
+    }
 
 
 def small_map(weights: Weights) -> Markup:
@@ -132,22 +57,95 @@ def small_map(weights: Weights) -> Markup:
 
 def large_map(weights: Weights, labels: Sequence[str]) -> Markup:
     """The same large enough to read, with the tokens on both axes and the weights in each cell's title."""
-    names = list(map(escape, labels))
-    cell = 28 if len(names) <= 24 else 18
-    margin = 12 + round(7.2 * max(map(len, labels)))
-    side = margin + cell * len(names) + 1
-    svg = f'<svg class="large" viewBox="0 0 {side} {side}" style="width: {side}px" role="img" aria-label="Attention">'
-    for i, name in enumerate(names):
-        y = margin + cell * i
-        middle = y + cell / 2
-        svg += f'<text class="row" x="{margin - 6}" y="{middle + 4}">{name}</text>'
-        svg += f'<text class="column" transform="translate({middle + 4} {margin - 6}) rotate(-90)">{name}</text>'
-        svg += f'<path class="rail" d="M{margin} {middle}h{cell * i}"/>'
+    grid = _Grid(labels, "Attention")
+    for i, name in enumerate(grid.names):
+        grid.add_row(i)
         for j in np.flatnonzero(weights[i, : i + 1] >= 0.005):
             share = f"{weights[i, j]:.2f}"
-            svg += f'<rect x="{margin + cell * j + 1}" y="{y + 1}" width="{cell - 2}" height="{cell - 2}" rx="2"'
-            svg += f' fill-opacity="{share}"><title>{name} → {names[j]}: {share}</title></rect>'
-    return Markup(svg + "</svg>")
+            grid.add_cell(i, int(j), "", share, f"{name} → {grid.names[j]}: {share}")
+    return grid.drawn()
+
+
+def score_map(scores: Weights, labels: Sequence[str]) -> Markup:
+    """A head's scores before the softmax: the darker the farther from 0, negative ones in the other color.
+
+    Of a few tokens each cell has its number, and -∞ where the mask bars the key.
+    """
+    grid = _Grid(labels, "Scores before the softmax")
+    seen = np.isfinite(scores)
+    largest = max(float(np.abs(scores[seen]).max()), 1e-9)
+    writes = len(labels) <= NAMED
+    for i, name in enumerate(grid.names):
+        grid.add_row(i)
+        for j, other in enumerate(grid.names):
+            if not seen[i, j]:
+                if writes:
+                    grid.add_number(i, j, "−∞")
+                continue
+            sign, share = "minus" if scores[i, j] < 0 else "", f"{0.75 * abs(scores[i, j]) / largest:.2f}"
+            grid.add_cell(i, j, sign, share, f"{name} → {other}: {scores[i, j]:.2f}")
+            if writes:
+                grid.add_number(i, j, f"{scores[i, j]:.1f}")
+    return grid.drawn()
+
+
+class _Grid:
+    """A matrix of tokens by tokens, drawn cell by cell: a row a token that looks, a column one that is looked at."""
+
+    def __init__(self, labels: Sequence[str], what: str) -> None:
+        self.names = list(map(escape, labels))
+        self.cell = 28 if len(labels) <= 24 else 18
+        self.margin = 12 + round(7.2 * max(map(len, labels)))
+        side = self.margin + self.cell * len(labels) + 1
+        self.svg = f'<svg class="large" viewBox="0 0 {side} {side}" style="width: {side}px" role="img"'
+        self.svg += f' aria-label="{what}">'
+
+    def add_row(self, i: int) -> None:
+        """The token's name at the row and at the column, and a line to where the row's own token is."""
+        margin, middle = self.margin, self.margin + self.cell * i + self.cell / 2
+        self.svg += f'<text class="row" x="{margin - 6}" y="{middle + 4}">{self.names[i]}</text>'
+        turned = f"translate({middle + 4} {margin - 6}) rotate(-90)"
+        self.svg += f'<text class="column" transform="{turned}">{self.names[i]}</text>'
+        self.svg += f'<path class="rail" d="M{margin} {middle}h{self.cell * i}"/>'
+
+    def add_cell(self, i: int, j: int, kind: str, opacity: str, title: str) -> None:
+        x, y = self.margin + self.cell * j + 1, self.margin + self.cell * i + 1
+        side, kind = self.cell - 2, f' class="{kind}"' if kind else ""
+        self.svg += f'<rect{kind} x="{x}" y="{y}" width="{side}" height="{side}" rx="2"'
+        self.svg += f' fill-opacity="{opacity}"><title>{title}</title></rect>'
+
+    def add_number(self, i: int, j: int, number: str) -> None:
+        x, y = (self.margin + self.cell * (place + 0.5) for place in (j, i))
+        self.svg += f'<text class="number" x="{x}" y="{y + 3}">{number}</text>'
+
+    def drawn(self) -> Markup:
+        return Markup(self.svg + "</svg>")
+
+
+def bars(parts: Parts) -> Markup:
+    """What every layer's attention and MLP, or every whole layer, adds to the logit: bars from a line at 0."""
+    split = bool(parts.attention)
+    first, second = (parts.attention, parts.mlp) if split else (parts.layers, ())
+    rows: list[tuple[str, list[tuple[str, float]]]] = [("embedding", [("whole", parts.embedding)])]
+    for i, value in enumerate(first):
+        both = [("attention" if split else "whole", value), *([("mlp", second[i])] if split else [])]
+        rows.append((f"layer {i + 1}", both))
+    if parts.constant:
+        rows.append(("biases", [("whole", parts.constant)]))
+    values = [0.0, *(value for _, some in rows for _, value in some)]
+    low, span, left, wide, high = min(values), max(max(values) - min(values), 1e-9), 84, 560, 18
+    zero = left - low / span * wide
+    height = high * len(rows) + 4
+    svg = f'<svg class="adds" viewBox="0 0 {left + wide + 60} {height}" role="img" aria-label="What each part adds">'
+    for i, (name, some) in enumerate(rows):
+        y = high * i + 2
+        svg += f'<text class="row" x="{left - 8}" y="{y + 12}">{name}</text>'
+        thick = (high - 4) / len(some)
+        for k, (kind, value) in enumerate(some):
+            x, length = zero + min(value, 0) / span * wide, abs(value) / span * wide
+            where = f'x="{x:.1f}" y="{y + k * thick:.1f}" width="{length:.1f}" height="{thick:.1f}"'
+            svg += f'<rect class="{kind}" {where}><title>{name}, {kind}: {value:+.2f}</title></rect>'
+    return Markup(f'{svg}<path class="rail" d="M{zero:.1f} 0V{height}"/></svg>')
 
 
 def scatter(spots: Sequence[Spot]) -> Markup:

@@ -27,6 +27,7 @@ from accord.report.temperatures import by_temperature
 from accord.report.trial import AgreementSection, trials
 from accord.results import (
     AgreementResult,
+    AlarmsResult,
     CritiqueResult,
     FailuresResult,
     JudgeResult,
@@ -38,6 +39,7 @@ from accord.results import (
     SweepResult,
     SynthesisResult,
     TasksResult,
+    UsersResult,
 )
 
 
@@ -85,6 +87,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         trials=trials(story),
         agreements=[AgreementSection(stage, result) for stage, result in story.results(AgreementResult)],
         personal=story.results(PersonalResult),
+        users=story.results(UsersResult),
         judges=[result for _, result in story.results(JudgeResult)],
         people=story.results(PeopleResult),
         learning=[(stage, result, _drawn(result)) for stage, result in story.results(LearningCurveResult)],
@@ -92,6 +95,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         passes=story.results(PassesResult),
         failures=story.results(FailuresResult),
         sweeps=story.results(SweepResult),
+        logs=story.results(AlarmsResult),
         synthesized=[synthesized(stage, result) for stage, result in story.results(SynthesisResult)],
         revised=[revised(stage, result) for stage, result in story.results(CritiqueResult)],
         by_principles=by_principles([result for _, result in story.results(CritiqueResult)]),

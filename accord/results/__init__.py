@@ -13,6 +13,7 @@ from accord.errors import InputError
 from accord.outputs import tell_changed
 from accord.parsing import parse_json
 from accord.results.agreement import AgreementResult
+from accord.results.alarms import AlarmsResult
 from accord.results.base import FILE, Evaluation
 from accord.results.base import Interval as Interval
 from accord.results.comparisons import ComparisonsResult
@@ -29,6 +30,7 @@ from accord.results.personal import PersonalResult
 from accord.results.sweep import SweepResult
 from accord.results.synthesis import SynthesisResult
 from accord.results.tasks import TasksResult
+from accord.results.users import UsersResult
 
 QUESTIONS: dict[str, type[Evaluation]] = {
     "models": ModelsResult,
@@ -41,11 +43,13 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "passes": PassesResult,
     "failures": FailuresResult,
     "personal": PersonalResult,
+    "users": UsersResult,
     "people": PeopleResult,
     "synthesis": SynthesisResult,
     "learning_curve": LearningCurveResult,
     "critique": CritiqueResult,
     "sweep": SweepResult,
+    "alarms": AlarmsResult,
 }
 """The class of the answer to every question."""
 
@@ -110,5 +114,6 @@ def _writer(kind: str) -> str:
         "learning_curve": "annotate curve",
         "critique": "critique",
         "sweep": "sweep",
+        "alarms": "alarms",
     }
     return others.get(kind, f"evaluate {kind}")

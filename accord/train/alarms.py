@@ -46,13 +46,21 @@ class Alarms:
     def see(self, row: Mapping[str, Any]) -> list[Alarm]:
         """The alarms that one more row raises."""
         self.history.add(row)
+        return self._look(row, 1)
+
+    def see_more(self, row: Mapping[str, Any]) -> list[Alarm]:
+        """The alarms that more columns of the last row raise, which were measured apart from it."""
+        self.history.extend(row)
+        return self._look(row, 0)
+
+    def _look(self, row: Mapping[str, Any], rows: int) -> list[Alarm]:
         raised = []
         for rule in RULES:
             saw = rule.look(self.history)
             silent = self._silent.get(rule.name, SILENCE)
             if saw is not None and silent >= SILENCE:
                 raised.append(Alarm(int(row.get("step", len(self.history.rows))), rule.name, saw, rule.advice))
-            self._silent[rule.name] = silent + 1 if saw is None else 0
+            self._silent[rule.name] = silent + rows if saw is None else 0
         return raised
 
 

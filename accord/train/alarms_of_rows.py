@@ -24,7 +24,11 @@ WORTH = 0.6
 """The share of pairs ordered rightly that is worth having: a coin gets half of them."""
 
 
-@advising("lower the learning rate, or max_grad_norm; warm up longer; go on from a checkpoint before it")
+@advising(
+    "lower the learning rate, or max_grad_norm; warm up longer; go on from a checkpoint before it",
+    "loss",
+    apart_from=("reward",),
+)
 def loss_rise(history: History) -> str | None:
     """What is learned costs more than it did, in each of ten rows: by a quarter, and beyond noise.
 
@@ -64,7 +68,10 @@ def knowing_nothing(history: History) -> float:
     return 0.0 if 0 in known else log(2)
 
 
-@advising("raise beta, lower the learning rate, or drop pairs whose two completions are nearly the same")
+@advising(
+    "raise beta, lower the learning rate, or drop pairs whose two completions are nearly the same",
+    "chosen_reward rejected_reward",
+)
 def likelihood_displacement(history: History) -> str | None:
     """The chosen completions lose more probability than their margin over the rejected is worth."""
     good, bad = history.of("chosen_reward", "rejected_reward")
@@ -78,7 +85,10 @@ def likelihood_displacement(history: History) -> str | None:
     )
 
 
-@advising("fewer epochs, a lower learning rate, or more pairs; judge it on held-out pairs")
+@advising(
+    "fewer epochs, a lower learning rate, or more pairs; judge it on held-out pairs",
+    "accuracy margin epoch",
+)
 def memorizing(history: History) -> str | None:
     """After the first pass every pair is ordered rightly, and the margin grows on."""
     accuracy, margin, epoch = history.of("accuracy", "margin", "epoch")
@@ -94,7 +104,9 @@ def memorizing(history: History) -> str | None:
 
 @advising(
     "take the model in best/, or end such runs by --patience; fewer epochs, a lower learning rate, or more rows make "
-    "the next one better"
+    "the next one better",
+    "step loss eval_loss eval_loss_high",
+    "step teacher_kl eval_teacher_kl eval_teacher_kl_high",
 )
 def overfitting(history: History) -> str | None:
     """Rows held out cost more than the 95% interval at their lowest, while what is trained on has become cheaper since.
@@ -108,6 +120,8 @@ def overfitting(history: History) -> str | None:
         return None
     low = int(held_out[:-2].argmin())
     steps, trained = history.of("step", name)
+    if not (steps > at[low]).any():
+        return None
     third = max(1, int((steps > at[low]).sum()) // 3)
     before, now = trained[steps > at[low]][:third].mean(), trained[-third:].mean()
     rise = z(held_out[-2:].mean() - held_out[low], bent_noise(held_out), 2, 1)
@@ -122,7 +136,9 @@ def overfitting(history: History) -> str | None:
 
 @advising(
     "see that chosen and rejected are the right way round, and differ; a lower learning rate where all completions "
-    "score alike by now, else a higher one; more pairs, or fewer passes over them"
+    "score alike by now, else a higher one; more pairs, or fewer passes over them",
+    "accuracy loss",
+    apart_from=("chosen_reward", "reward"),
 )
 def nothing_learned(history: History) -> str | None:
     """A reward or preference model knows no more than a coin, of what it is trained on or of what is held out.

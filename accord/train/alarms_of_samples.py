@@ -24,7 +24,10 @@ FAR = 10.0
 
 @advising(
     "take the model in best/, raise what divergence costs (the KL coefficient, beta or tau), or stop earlier; more "
-    "comparisons of such samples make the reward harder to exploit"
+    "comparisons of such samples make the reward harder to exploit",
+    "watched reward",
+    "watched margin",
+    "watched chosen_reward",
 )
 def overoptimization(history: History) -> str | None:
     """The watched measure has fallen from its peak, and the reward has risen since, both beyond noise.
@@ -49,7 +52,8 @@ def overoptimization(history: History) -> str | None:
 
 @advising(
     "look at the longest samples; take a price per token off the reward, balance the lengths of the comparisons it was "
-    "fitted to, or lower max_new_tokens"
+    "fitted to, or lower max_new_tokens",
+    "reward length",
 )
 def length(history: History) -> str | None:
     """Samples are a fifth longer than at the start, the reward rose with it, and longer samples get more of it."""
@@ -62,7 +66,10 @@ def length(history: History) -> str | None:
     return f"the samples grew from {before:.3g} to {after:.3g} tokens together with the reward{within}"
 
 
-@advising("look at the samples; raise the KL coefficient, or add a reward that counts repeated words against a sample")
+@advising(
+    "look at the samples; raise the KL coefficient, or add a reward that counts repeated words against a sample",
+    "repetition",
+)
 def repetition(history: History) -> str | None:
     """The share of repeated 4-grams in the samples has grown by a tenth of all."""
     before, after, climbed = grown(history.of("repetition")[0])
@@ -71,7 +78,10 @@ def repetition(history: History) -> str | None:
     return f"{after:.0%} of the samples' 4-grams repeat earlier ones of the same sample, from {before:.0%} at the start"
 
 
-@advising("raise the KL coefficient, lower the learning rate, or stop earlier")
+@advising(
+    "raise the KL coefficient, lower the learning rate, or stop earlier",
+    "entropy",
+)
 def entropy_collapse(history: History) -> str | None:
     """The policy's entropy is a fifth of what it was; in a young run, twice on end a twentieth."""
     (entropy,) = history.of("entropy")
@@ -82,10 +92,15 @@ def entropy_collapse(history: History) -> str | None:
         fallen = before > 0 and after <= 0.05 * before
     if not fallen:
         return None
-    return f"the entropy fell from {before:.3g} to {after:.3g} nats a token: the samples become alike"
+    return f"the entropy fell from {before:.3g} to {after:.3g} nats: the samples become alike"
 
 
-@advising("lower the learning rate, or warm up longer; where something is watched, best/ is the model from before")
+@advising(
+    "lower the learning rate, or warm up longer; where something is watched, best/ is the model from before",
+    "ended",
+    "length reward",
+    "reward reward_std",
+)
 def collapse(history: History) -> str | None:
     """Samples are no answers any more: they do not end, are a fifth as long, or are worth far less, all of a sudden.
 
@@ -110,7 +125,11 @@ def collapse(history: History) -> str | None:
     return f"the reward fell from {good.mean():.3g}, the mean of {RECENT} steps, to {now:.3g} at most in the two since"
 
 
-@advising("lower the learning rate, the updates of a step or max_grad_norm; go on from a checkpoint before it")
+@advising(
+    "lower the learning rate, the updates of a step or max_grad_norm; go on from a checkpoint before it",
+    "kl",
+    "teacher_kl",
+)
 def kl_burst(history: History) -> str | None:
     """The divergence is twice the most of the ten steps before, by more than a nat and beyond noise.
 
@@ -131,7 +150,10 @@ def kl_burst(history: History) -> str | None:
     return f"the divergence jumped to {kl[-1]:.3g} nats from at most {most:.3g} {when}"
 
 
-@advising("stop: the distance buys nothing more; raise the KL coefficient, or give a kl_target where there is one")
+@advising(
+    "stop: the distance buys nothing more; raise the KL coefficient, or give a kl_target where there is one",
+    "kl reward",
+)
 def kl_runaway(history: History) -> str | None:
     """Over the last forty rows the divergence grew by half and two nats, and the reward did not."""
     kl, reward = (grown(column[-40:], 20) for column in history.of("kl", "reward"))
@@ -145,7 +167,10 @@ def kl_runaway(history: History) -> str | None:
 
 
 @advising(
-    "take harder or easier prompts, more samples of each or a higher temperature, or a reward that is less coarse"
+    "take harder or easier prompts, more samples of each or a higher temperature, or a reward that is less coarse",
+    "reward_std",
+    "flat_groups",
+    apart_from=("teacher_kl",),
 )
 def flat_rewards(history: History) -> str | None:
     """Nothing tells samples apart: their spread is a twentieth of the start's, or nearly all groups score the same."""
@@ -165,7 +190,8 @@ def flat_rewards(history: History) -> str | None:
 
 @advising(
     "compute in float32 (--dtype float32) to see whether it is rounding; if it is not, sampler and trainer see "
-    "different models"
+    "different models",
+    "sampler_drift",
 )
 def sampler_drift(history: History) -> str | None:
     """Sampler and trainer differ by more than rounding explains, or ever more."""

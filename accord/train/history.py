@@ -9,7 +9,8 @@ which a slow trend does not enlarge, and z = (difference of the means of k and m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import inf, isfinite, nan, sqrt
 from typing import Any, TypeAlias
@@ -34,23 +35,31 @@ class History:
 
     def __init__(self) -> None:
         self.rows: list[Mapping[str, Any]] = []
-        self._columns: dict[str, list[float]] = {}
+        self._columns: dict[str, array[float]] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
         """One more row; what is not a finite number counts as not measured."""
         self.rows.append(row)
         for name, value in row.items():
             number = float(value) if isinstance(value, int | float) and isfinite(value) else nan
-            self._columns.setdefault(name, [nan] * (len(self.rows) - 1)).append(number)
+            self._columns.setdefault(name, array("d", [nan]) * (len(self.rows) - 1)).append(number)
         for name in self._columns.keys() - row.keys():
             self._columns[name].append(nan)
+
+    def extend(self, row: Mapping[str, Any]) -> None:
+        """More columns of the last row, which were measured apart from it."""
+        last = {**self.rows.pop(), **row}
+        for column in self._columns.values():
+            column.pop()
+        self.add(last)
 
     def __contains__(self, name: str) -> bool:
         return name in self._columns
 
     def of(self, *names: str) -> list[Values]:
         """These columns in the rows that have them all."""
-        columns = np.array([self._columns.get(name, [nan] * len(self.rows)) for name in names])
+        absent = array("d", [nan]) * len(self.rows)
+        columns = np.array([np.frombuffer(self._columns.get(name, absent)) for name in names])
         return list(columns[:, np.isfinite(columns).all(0)])
 
 
@@ -92,17 +101,33 @@ Look: TypeAlias = Callable[[History], str | None]
 
 @dataclass(frozen=True)
 class Rule:
-    """What an alarm is raised by, and what it advises."""
+    """What an alarm is raised by, what it advises, and the columns without which it sees nothing.
+
+    `needs` are ways to see it, each of columns with spaces between them that must all be there; `apart_from` are
+    columns of runs of another kind, which it leaves alone.
+    """
 
     name: str
     look: Look
     advice: str
+    needs: tuple[str, ...]
+    apart_from: tuple[str, ...] = ()
+
+    def ways(self, columns: Collection[str]) -> list[str]:
+        """The ways to see it that columns open, none where they are of another kind of run."""
+        known = set(columns)
+        return [] if known & set(self.apart_from) else [way for way in self.needs if known.issuperset(way.split())]
+
+    def lacks(self, columns: Collection[str]) -> list[str]:
+        """What is missing of the way that needs least more."""
+        missing = [[name for name in way.split() if name not in columns] for way in self.needs]
+        return min(missing, key=len)
 
 
-def advising(advice: str) -> Callable[[Look], Rule]:
-    """Makes a function the rule of the alarm of its name, with what is to be tried then."""
+def advising(advice: str, *needs: str, apart_from: tuple[str, ...] = ()) -> Callable[[Look], Rule]:
+    """Makes a function the rule of the alarm of its name, with what is to be tried then, and what it `needs`."""
 
     def rule(look: Look) -> Rule:
-        return Rule(look.__name__.replace("_", "-"), look, advice)
+        return Rule(look.__name__.replace("_", "-"), look, advice, needs, apart_from)
 
     return rule

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from accord.data import load_data
+from accord.data.choices import given
 from accord.engine.classifiers import Scorer
 from accord.engine.load import load_model, load_reward_model
 from accord.feedback.learned import LearnedReward
@@ -175,3 +176,69 @@ def test_options_that_do_not_fit(
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not Path("out.jsonl").exists()
+
+
+def test_samples_read_the_choices_of_their_users(base: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same tokens as of prompts in which the choices are written; the rows keep the prompts as they were."""
+    asked = [{"prompt": "hi", "user": "a"}, {"prompt": "bye", "user": "b"}]
+    chosen = [
+        {"prompt": q, "chosen": c, "rejected": r, "user": user}
+        for user, c, r in (("a", "good", "bad"), ("b", "bad", "good"))
+        for q in ("day", "hello", "hi")
+    ]
+    data, file = write_jsonl(Path("asked.jsonl"), asked), write_jsonl(Path("choices.jsonl"), chosen)
+    some = sampled(base, data, "given.jsonl", "--choices", file, "--given", 2, "--n", 3)
+    pairs = {
+        user: [Preference(q, c, r) for q in ("day", "hello")]
+        for user, c, r in (("a", "good", "bad"), ("b", "bad", "good"))
+    }
+    written = [{"prompt": given(row["prompt"], pairs[row["user"]]), "user": row["user"]} for row in asked]
+    by_hand = sampled(base, write_jsonl(Path("written.jsonl"), written), "by_hand.jsonl", "--n", 3)
+    assert [row["completion_ids"] for row in some] == [row["completion_ids"] for row in by_hand]
+    assert [row["logprob"] for row in some] == [row["logprob"] for row in by_hand]
+    assert [row["prompt"] for row in some] == ["hi"] * 3 + ["bye"] * 3
+    without = sampled(base, data, "none.jsonl", "--n", 3)
+    assert sampled(base, data, "zero.jsonl", "--choices", file, "--given", 0, "--n", 3) == without
+    common = (
+        "sample",
+        "--model",
+        base,
+        "--data",
+        data,
+        "--out",
+        "bad.jsonl",
+        "--dtype",
+        "float32",
+        "--max-new-tokens",
+        5,
+    )
+    for more, why in (
+        (("--given", 2), "--choices and --given go together: a file of choices, and how many of each row's user."),
+        (("--choices", file), "--choices and --given go together"),
+        (("--choices", file, "--given", -1), "--given is a number of choices, 0 or more, not -1."),
+        (("--choices", file, "--given", 3), "row 1: of the user a choices.jsonl has 2 choices of other prompts"),
+        (("--choices", data, "--given", 1), "asked.jsonl holds prompts, and choices are preferences or rankings"),
+    ):
+        assert accord(*common, *more) == 2
+        assert why in told(capsys)
+    assert not Path("bad.jsonl").exists()
+
+
+def test_beams_and_blocks_search(base: str) -> None:
+    data = write_jsonl(Path("prompts.jsonl"), PROMPTS)
+    greedy = sampled(base, data, "greedy.jsonl", "--temperature", 0)
+    one = sampled(base, data, "one.jsonl", "--beams", 1)
+    assert [row["completion_ids"] for row in one] == [row["completion_ids"] for row in greedy]
+    wide = sampled(base, data, "wide.jsonl", "--beams", 6, "--n", 2, "--length-penalty", 0)
+    assert [row["prompt"] for row in wide] == ["hi", "hi", "good day", "good day"]
+    for better, worse, plain in zip(wide[::2], wide[1::2], one, strict=True):
+        assert (
+            better["logprob"] >= worse["logprob"]
+            and better["logprob"] >= plain["logprob"]
+            and plain["id"] == better["id"]
+        )
+    choose = ("--reward", "word_rewards:words", "--n", 1)
+    best = sampled(base, data, "best.jsonl", *choose[:2], "--best-of", 6)
+    assert sampled(base, data, "block.jsonl", *choose, "--beams", 3, "--branch", 2, "--block", 5) == best
+    guided = sampled(base, data, "guided.jsonl", *choose, "--block", 1)
+    assert [row["reward"] for row in guided] == [float(len(row["completion"].split())) for row in guided]

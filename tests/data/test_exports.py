@@ -212,3 +212,44 @@ def test_a_conversation_of_prism_is_a_ranking_for_every_turn() -> None:
     judged = load_judgments([row])
     assert [(j.annotator, j.row) for j in judged] == [("user7", 0)] * 6 + [("user7", 1)]
     assert [j.label for j in judged] == [0.0, 0.0, 1.0, 0.5, 1.0, 1.0, 1.0]
+
+
+def test_utterances_of_prism_are_the_same_conversations() -> None:
+    """A row an answer, as utterances.jsonl has them; those of two conversations stand mixed and in no order."""
+    said = (
+        ("c0", 0, "hello", "a", 70, False), ("c1", 0, "one?", "EMPTY STRING", 5, False),
+        ("c0", 1, "more", "e", 40, True), ("c0", 0, "hello", "b", 93, True), ("c0", 0, "hello", "c", 93, False),
+        ("c1", 0, "one?", "x", 50, True), ("c0", 1, "more", "f", 30, False), ("c0", 0, "hello", "d", 1, False),
+    )  # fmt: skip
+    rows = [
+        {
+            "utterance_id": f"ut{i}",
+            "interaction_id": f"int-{conversation}-{turn}",
+            "conversation_id": conversation,
+            "user_id": {"c0": "user7", "c1": "user8"}[conversation],
+            "turn": turn,
+            "within_turn_id": 0,
+            "conversation_type": "unguided",
+            "user_prompt": asked,
+            "model_response": answer,
+            "model_name": "command",
+            "score": score,
+            "if_chosen": chosen,
+        }
+        for i, (conversation, turn, asked, answer, score, chosen) in enumerate(said)
+    ]
+    first, second, other = load_data(rows)
+    assert isinstance(first, Ranking) and isinstance(second, Ranking) and isinstance(other, Ranking)
+    hello, more = Message("user", "hello"), Message("user", "more")
+    assert (first.prompt, first.user, first.ranks) == ((hello,), "user7", (1, 0, 0, 2))
+    assert [c[0].content for c in first.completions if not isinstance(c, str)] == ["a", "b", "c", "d"]
+    assert second.prompt == (hello, Message("assistant", "b"), more) and second.ranks == (0, 1)
+    assert (other.user, other.ranks) == ("user8", (1, 0))
+    assert [c[0].content for c in other.completions if not isinstance(c, str)] == ["", "x"]
+    assert [(j.annotator, j.row) for j in load_judgments(rows)] == [("user7", 0)] * 6 + [("user7", 1), ("user8", 2)]
+    for broken, why in (
+        ({**rows[3], "score": "high"}, "'score' must be a number, not 'high'"),
+        ({name: value for name, value in rows[3].items() if name != "turn"}, "this one has no 'turn'"),
+    ):
+        with pytest.raises(InputError, match=f"row 4: .*{why}"):
+            load_data([*rows[:3], broken, *rows[4:]])

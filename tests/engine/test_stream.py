@@ -1,104 +1,138 @@
-"""Streaming: token by token what `generate` returns at once, and pieces of text that add up to the whole."""
+"""What each part of a model adds: sums that must come out, and formulas of one architecture written out by hand."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerBase
+from hypothesis import given, settings
+from transformers import LlamaForCausalLM
 
 from accord.engine.forward import prepare
-from accord.engine.generate import Spelling, generate, stream
-from accord.engine.models import Policy
-from accord.engine.sampling import Sampling
-from tests.data.conftest import BYE, DAY, EOS, GOOD, word_tokenizer
-from tests.engine.tiny import CONFIGS, END, random_model
+from accord.engine.inside import look, plain_attention
+from accord.engine.stream import LastNorm, trace
+from tests.engine.tiny import CONFIGS, random_model, token_lists
 
-PROMPTS = [(3, 1, 4, 1, 5), (2,), (9, 9, 9)]
-
-
-@pytest.mark.parametrize("name", ["llama", "gemma2", "mistral", "mamba"])
-@pytest.mark.parametrize(
-    "sampling",
-    [
-        Sampling(max_new_tokens=7, temperature=1.3, top_k=11, top_p=0.97, seed=5),
-        Sampling(max_new_tokens=7, temperature=0),
-        Sampling(max_new_tokens=1, seed=(2, 3)),
-    ],
-)
-def test_a_stream_is_the_first_sample_of_generate(name: str, sampling: Sampling) -> None:
-    model, ends = prepare(random_model(CONFIGS[name]())), (END, 5)
-    for prompt in PROMPTS:
-        [[expected]] = generate(model, [prompt], 1, sampling, end=ends)
-        drawn = list(stream(model, prompt, sampling, end=ends))
-        assert tuple(token for token, _ in drawn) == expected.tokens
-        assert tuple(logprob for _, logprob in drawn) == expected.logprobs
+TOKENS = (3, 1, 4, 1, 5, 9, 2)
+TOLD_APART = ("llama", "qwen3", "mistral", "gemma2", "gpt2", "cohere", "granite", "deepseek_v3", "opt")
+BY_HEADS = ("llama", "qwen3", "mistral", "gpt2", "cohere", "granite", "deepseek_v3", "opt")
 
 
-def test_a_stream_that_is_closed_early_leaves_the_model_as_it_was() -> None:
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_parts_sum_to_what_the_last_norm_reads(name: str) -> None:
+    model = prepare(random_model(CONFIGS[name]()))
+    read = []
+    stream = trace(model, TOKENS)
+    assert stream is not None
+    norm = stream.norm
+    assert isinstance(norm, torch.nn.Module)
+    hook = norm.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
+    with torch.no_grad(), plain_attention(model):
+        model(input_ids=torch.tensor([TOKENS]))
+    hook.remove()
+    torch.testing.assert_close(stream.final, read[0][0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(stream.embedding + stream.layers.sum(0), stream.final, rtol=0, atol=1e-12)
+    assert (stream.attention is not None) == (name in TOLD_APART)
+    if stream.attention is not None and stream.mlp is not None:
+        torch.testing.assert_close(stream.attention + stream.mlp, stream.layers, rtol=0, atol=1e-12)
+    assert len(stream.mixing) == (2 if name in BY_HEADS else 0)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("place", [0, 6])
+def test_the_parts_effects_sum_to_the_logit(name: str, place: int) -> None:
+    # The logit before its soft cap, less the mean logit. LayerNorms are exact in float64; transformers' RMS norms
+    # compute in float32 whatever they are given.
+    model = prepare(random_model(CONFIGS[name]()))
+    with torch.no_grad(), plain_attention(model):
+        logits = model(input_ids=torch.tensor([TOKENS])).logits[0, place]
+    if name == "gemma2":  # logit = 3 tanh(x / 3)
+        logits = 3 * torch.atanh(logits / 3)
+    stream = trace(model, TOKENS)
+    assert stream is not None
+    exact = 1e-12 if name in ("gpt2", "opt", "bloom") else 1e-5
+    for token in (0, 7):
+        effect = stream.toward(token, place)
+        assert effect is not None
+        assert float(effect.total) == pytest.approx(float(logits[token] - logits.mean()), abs=exact)
+        if effect.attention is not None and effect.mlp is not None:
+            torch.testing.assert_close(effect.attention + effect.mlp, effect.layers, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", BY_HEADS)
+def test_heads_and_the_tokens_they_look_at_sum_to_attention(name: str) -> None:
+    model = prepare(random_model(CONFIGS[name]()))
+    stream = trace(model, TOKENS)
+    assert stream is not None and stream.attention is not None
+    for layer, mixing in enumerate(stream.mixing):
+        for place in (0, 3, 6):
+            heads = [mixing.added(head, place) for head in range(len(mixing.weights))]
+            assert all(bool((added[place + 1 :] == 0).all()) for added in heads)
+            summed = torch.stack(heads).sum((0, 1)) + mixing.bias()
+            torch.testing.assert_close(summed, stream.attention[layer, place], rtol=0, atol=1e-12)
+
+
+def test_a_head_s_addition_by_hand() -> None:
+    # Of a Llama: W_O's columns of the head times weight times value, the value head being the second of two for head 2.
     model = prepare(random_model(CONFIGS["llama"]()))
-    model.train()
-    drawing = stream(model, PROMPTS[0], Sampling(max_new_tokens=7), end=99)
-    next(drawing)
-    assert not model.training and torch.is_grad_enabled()
-    drawing.close()
-    assert model.training and all(module.training for module in model.modules())
+    assert isinstance(model, LlamaForCausalLM)
+    stream, inside = trace(model, TOKENS), look(model, TOKENS)
+    assert stream is not None
+    layer = model.model.layers[0]
+    with torch.no_grad():
+        hidden = model.model.embed_tokens(torch.tensor(TOKENS))
+        value = layer.self_attn.v_proj(layer.input_layernorm(hidden))[:, 4:8]
+        expected = inside.attention[0][2, 5, :, None] * value @ layer.self_attn.o_proj.weight[:, 8:12].T
+    torch.testing.assert_close(stream.mixing[0].added(2, 5), expected, rtol=0, atol=1e-7)
+    assert torch.equal(stream.embedding, hidden)
 
 
-def test_a_prompt_without_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match="the prompt has no tokens"):
-        next(stream(prepare(random_model(CONFIGS["llama"]())), (), end=END))
+def test_what_a_part_raises_by_hand() -> None:
+    # An RMS norm of gains g over a state of length r sqrt(16): part p raises token v by (g p / r) . (u_v - mean u).
+    model = prepare(random_model(CONFIGS["llama"]()))
+    stream = trace(model, TOKENS)
+    assert stream is not None
+    norm = stream.last_norm(4)
+    assert norm is not None and not norm.centers
+    with torch.no_grad():
+        size = (stream.final[4].square().mean() + 1e-6).sqrt()
+        u = model.get_output_embeddings().weight
+        expected = (model.model.norm.weight * stream.mlp[0, 4] / size) @ (u - u.mean(0)).T
+    raised = stream.raised(stream.mlp[:1, 4], norm)
+    torch.testing.assert_close(raised[0], expected, rtol=0, atol=1e-5)
+    assert float(raised.mean(-1).abs().max()) < 1e-12
 
 
-class Bytes:
-    """A tokenizer whose tokens are bytes; half characters decode to U+FFFD, as in byte-level vocabularies."""
-
-    def decode(self, tokens: list[int], skip_special_tokens: bool) -> str:
-        assert skip_special_tokens
-        return bytes(tokens).decode("utf-8", errors="replace")
-
-
-def spelled(tokenizer: Any, tokens: list[int]) -> list[str]:
-    spelling = Spelling(tokenizer)
-    return [*(spelling.add(token) for token in tokens), spelling.rest()]
-
-
-def test_a_character_of_several_tokens_waits_until_it_is_whole() -> None:
-    # é is C3 A9, the rocket F0 9F 9A 80.
-    assert spelled(Bytes(), list("é🚀!".encode())) == ["", "é", "", "", "", "🚀", "!", ""]
-    assert spelled(Bytes(), [0x61, 0xF0, 0x9F]) == ["a", "", "", "\ufffd"]  # cut within a character: told at the end
-    assert spelled(Bytes(), [0x61, 0xF0, 0x62]) == ["a", "", "\ufffdb", ""]  # no character after all
+def test_a_layer_norm_is_a_linear_map_at_a_state() -> None:
+    norm = torch.nn.LayerNorm(6, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in norm.parameters():
+            parameter.copy_(torch.randn(6, generator=generator))
+        x = 3 + torch.randn(6, generator=generator, dtype=torch.float64)
+        parts = torch.randn(3, 6, generator=generator, dtype=torch.float64)
+        parts[2] = x - parts[:2].sum(0)
+        found = LastNorm.at(norm, x)
+    assert found is not None and found.centers
+    torch.testing.assert_close(found(parts).sum(0) + found.bias, norm(x).detach(), rtol=0, atol=1e-12)
+    scale = (x.var(correction=0) + norm.eps).sqrt()
+    torch.testing.assert_close(found.gain, norm.weight.detach() / scale, rtol=1e-5, atol=0)
 
 
-@given(st.binary(max_size=12))
-def test_pieces_add_up_to_the_whole(tokens: bytes) -> None:
-    assert "".join(spelled(Bytes(), list(tokens))) == tokens.decode("utf-8", errors="replace")
+def test_what_is_no_such_norm_is_not_taken_apart() -> None:
+    assert LastNorm.at(torch.tanh, torch.randn(6, generator=torch.Generator().manual_seed(0))) is None
 
 
-def test_words_come_with_their_spaces_and_special_tokens_say_nothing() -> None:
-    assert spelled(word_tokenizer(), [GOOD, DAY, BYE, EOS]) == ["good", " day", " bye", "", ""]
+@settings(max_examples=20)
+@given(token_lists(1, 9))
+def test_the_softmax_of_the_scores_is_the_attention(tokens: tuple[int, ...]) -> None:
+    for name in ("gemma2", "bloom"):
+        inside = look(prepare(random_model(CONFIGS[name]())), tokens)
+        for scores, weights in zip(inside.scores, inside.attention, strict=True):
+            torch.testing.assert_close(scores.softmax(-1), weights.to(scores), rtol=0, atol=1e-6)
+            later = torch.ones(scores.shape[1:], dtype=torch.bool).triu(1)
+            assert bool((scores[:, later] == -torch.inf).all())
 
 
-def test_what_a_clean_up_rewrites_is_not_said_twice() -> None:
-    # The second text does not continue the first; the third continues what was said.
-    texts = {1: "do n", 2: "don't", 3: "do not"}
-    tokenizer: Any = SimpleNamespace(decode=lambda tokens, skip_special_tokens: texts[len(tokens)])
-    assert spelled(tokenizer, [7, 7, 7]) == ["do n", "", "ot", ""]
-
-
-def test_a_real_tokenizer_s_pieces_add_up(smollm2_tokenizer: PreTrainedTokenizerBase) -> None:
-    text = "Fish: 🐟, naïve café — «да» 你好\n  two spaces"
-    tokens = list(smollm2_tokenizer(text)["input_ids"])
-    pieces = spelled(smollm2_tokenizer, tokens)
-    assert "".join(pieces) == text and all("\ufffd" not in piece for piece in pieces)
-
-
-def test_a_real_model_streams_what_it_generates(smollm2: Policy) -> None:
-    prompt = tuple(smollm2.tokenizer("The capital of France is")["input_ids"])
-    sampling = Sampling(max_new_tokens=6, temperature=0.8, seed=1)
-    [[expected]] = generate(smollm2.network, [prompt], 1, sampling, end=smollm2.end)
-    assert tuple(token for token, _ in stream(smollm2.network, prompt, sampling, end=smollm2.end)) == expected.tokens
+def test_nothing_to_read_is_refused() -> None:
+    with pytest.raises(ValueError, match="there are no tokens to read"):
+        trace(prepare(random_model(CONFIGS["llama"]())), ())

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accord.data.judgments import to_pairs
 from accord.errors import InputError
-from accord.feedback.people import Counts, labeled, to_pairs, to_ranking
+from accord.feedback.people import Counts, labeled, to_ranking
 from accord.records import Comparison, Preference, Ranking, Verdict
 
 PEOPLE = Path(__file__).parents[2].parent / "shared" / "data" / "finegrained_rankings.json.gz"

@@ -337,6 +337,38 @@ PERSONAL = {
     ],
 }
 
+USERS = {
+    "kind": "users",
+    "data": "unseen.jsonl",
+    "judge": "accord.worlds.cafe.tastes:prefers",
+    "against": "sft",
+    "users": 200,
+    "questions": 800,
+    "models": [
+        {
+            "name": "fspo",
+            "how": "policy",
+            "given": [
+                {"k": 0, "win_rate": interval(0.51, 0.02, n=200), "characters": 60.0},
+                {
+                    "k": 4,
+                    "win_rate": interval(0.83, 0.02, n=200),
+                    "characters": 62.5,
+                    "groups": [
+                        {"label": "stern", "win_rate": interval(0.81, 0.03, n=90)},
+                        {"label": "<b>kind", "win_rate": interval(0.85, 0.03, n=110)},
+                    ],
+                },
+            ],
+        },
+        {
+            "name": "sft, best of 16",
+            "how": "best of n",
+            "given": [{"k": 0, "win_rate": interval(0.95, 0.01, n=200), "characters": 70.0}],
+        },
+    ],
+}
+
 SWEEP = {
     "kind": "sweep",
     "method": "ppo",
@@ -363,6 +395,27 @@ SWEEP = {
             "stopped": "the loss of <row> 1 is not finite",
             "collapsed": True,
         }
+    ],
+}
+
+LOG = {
+    "kind": "alarms",
+    "log": "runs/<log>.jsonl",
+    "trainer": "verl",
+    "rows": 20,
+    "first": 1,
+    "last": 20,
+    "columns": [
+        {"column": "kl", "read": "actor/kl_loss * response_length/mean", "rows": 20},
+        {"column": "", "read": "actor/ppo_kl", "rows": 20, "why": "another <divergence>"},
+    ],
+    "unread": ["perf/<mfu>"],
+    "alarms": [{"step": 7, "alarm": "kl-burst", "saw": "the divergence <jumped>", "advice": "a lower rate"}],
+    "judged": [
+        {"alarm": "kl-burst", "ways": [["kl"]], "lacks": [], "steps": [7]},
+        {"alarm": "kl-runaway", "ways": [["kl", "reward"]], "lacks": [], "steps": []},
+        {"alarm": "overoptimization", "ways": [], "lacks": ["watched"], "steps": []},
+        {"alarm": "loss-rise", "ways": [], "lacks": [], "steps": []},
     ],
 }
 
@@ -462,7 +515,9 @@ EVERYTHING = {
     "passes": PASSES,
     "failing": FAILURES,
     "users": PERSONAL,
+    "served": USERS,
     "grid": SWEEP,
+    "log": LOG,
     "made": SYNTHESIS,
     "learned": LEARNING,
     "revised": CRITIQUE,

@@ -36,12 +36,13 @@ def rows(page: Page) -> dict[str, list[str]]:
 
 
 def test_every_kind_of_evaluation_has_its_section(page: Page) -> None:
-    before = ["alarms", "pipeline", "results", "matrix", "comparisons", "personal", "judge"]
+    before = ["alarms", "pipeline", "results", "matrix", "comparisons", "personal", "users", "judge"]
     before += ["learning-curve", "agreement", "tasks"]
     after = [
         "passes",
         "failures",
         "sweep",
+        "log",
         "synthesis",
         "critique",
         "frontier",
@@ -51,6 +52,18 @@ def test_every_kind_of_evaluation_has_its_section(page: Page) -> None:
         "samples",
     ]
     assert list(page.sections) == [*before, *after, "settings", "environment"]
+
+
+def test_alarms_over_a_log(page: Page) -> None:
+    said = words(page, "log")
+    assert "runs/<log>.jsonl, a log of verl, steps 1 to 20: 1 alarm." in said
+    assert "kl-burst step 7 the divergence <jumped> What to try a lower rate" in said
+    table = rows(page)
+    assert table["kl-runaway"] == ["silent", "kl and reward"]
+    assert table["overoptimization"] == ["not judged: no watched", ""]
+    assert table["loss-rise"] == ["of other methods", ""]
+    assert table["not read"] == ["actor/ppo_kl: another <divergence>", "20"]
+    assert "Other names of the log: perf/<mfu>." in said
 
 
 def test_a_sweep(page: Page) -> None:
@@ -229,6 +242,14 @@ def test_what_is_known_of_users(page: Page) -> None:
     assert "given k of their own, over 200 users of unseen.jsonl; intervals are over users." in words(page, "personal")
 
 
+def test_how_users_like_the_answers(page: Page) -> None:
+    assert ["Who answers", "k = 0", "k = 4", "Worst group"] in page.tables
+    table = rows(page)
+    assert table["fspo"] == ["51.0% (49.0%–53.0%)", "83.0% (81.0%–85.0%)", "stern: 81.0% (78.0%–84.0%)"]
+    assert table["sft, best of 16"] == ["95.0% (94.0%–96.0%)", "–", "–"]
+    assert "to one of sft that was given none, over 200 users of unseen.jsonl and 800 questions" in words(page, "users")
+
+
 def test_passes_in_a_file_of_before(tmp_path: Path) -> None:
     (tmp_path / "verification.json").write_text(json.dumps({**PASSES, "kind": "verification"}))
     assert list(Page(write_report(tmp_path)).sections) == ["passes"]
@@ -363,7 +384,8 @@ def test_without_tokens_the_text_is_shown(tmp_path: Path, tokens: Any) -> None:
 @pytest.mark.parametrize("kind", [evaluation["kind"] for evaluation in EVERYTHING.values()])
 def test_an_evaluation_of_which_only_the_kind_is_left(tmp_path: Path, kind: str) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps({"kind": kind}))
-    others = {"synthesis": "instruct", "learning_curve": "annotate curve", "critique": "critique", "sweep": "sweep"}
+    others = {"synthesis": "instruct", "learning_curve": "annotate curve", "critique": "critique"}
+    others |= {"sweep": "sweep", "alarms": "alarms"}
     command = others.get(kind, f"evaluate {kind}")
     with pytest.raises(InputError, match=rf"evaluation\.json cannot be read .*; run accord {command} again"):
         write_report(tmp_path)

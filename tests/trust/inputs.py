@@ -45,11 +45,33 @@ def write_all(folder: Path) -> None:
     _write_models(folder, model)
     _write_recipes(folder, model)
     _write_reports(folder)
+    _write_logs(folder)
     (folder / "rewards_here.py").write_text(FUNCTIONS)
     (folder / "judges_here.py").write_text(JUDGES)
     (folder / "fails_at_import.py").write_text('raise RuntimeError("at import")')
     (folder / "exits_at_import.py").write_text("import sys; sys.exit(0)")
     (folder / "no_python.py").write_text("def f(:")
+
+
+def _write_logs(folder: Path) -> None:
+    """Logs of other trainers."""
+    texts = {
+        "log.jsonl": '{"step": 1, "fitness": 0.5}\n{"step": 2, "fitness": 0.6}\n',
+        "log-dpo.jsonl": '{"global_step": 1, "loss": 0.7, "acc": 0.5, "reject_reward": 0.1}\n',
+        "log-broken.jsonl": '{"step": 1, "loss": 0.5}\n{"step": 2,\n{"step": 3, "loss": 0.5}\n',
+        "log-list.jsonl": '{"step": 1, "data": [0.5]}\n',
+        "log-words.jsonl": '{"said": "nothing"}\n',
+        "log-history.json": '{"log_history": 3}',
+        "log-entry.json": '{"log_history": [3]}',
+        "log-plain.json": '{"loss": [1, 2]}',
+        "log-broken.json": '{"log_history": [',
+        "log-runs.csv": "Step,one - train/loss,other - train/loss\n1,0.5,0.5\n",
+        "log-short.csv": "Step,train/loss\n1\n",
+        "log.txt": "step 1 loss 0.5\n",
+        "log-empty.jsonl": "",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
 
 
 def _write_data(folder: Path) -> None:

@@ -20,7 +20,9 @@ from accord.worlds.cafe.grammar import gold
 from accord.worlds.cafe.tasks import TASKS, TRAIN_ROWS, rows
 from accord.worlds.cafe.tastes import Population, comparisons
 from accord.worlds.cafe.texts import (
+    CONTEXT,
     WIDTH,
+    WITH_CHOICES,
     corpus,
     demonstrations,
     heldout,
@@ -66,7 +68,7 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH, guests: Guests 
     `references.jsonl` (what people answer to these), `critiques.jsonl` (how people criticize, revise and judge by
     `constitution.yaml`), `tasks/` (in clusters), and `init/`, an untrained model with its tokenizer as a Hugging Face
     folder. With guests `comparisons.jsonl` has their choices and `comparisons-unseen.jsonl` those of a quarter as many
-    others.
+    others, and the model reads `WITH_CHOICES` tokens.
     """
     talk = {"corpus": corpus(seed, 12_000), "demonstrations": demonstrations(seed, 1_000)}
     talk |= {"critiques": critiques(seed, 12_000), "references": references(seed, 400)}
@@ -76,6 +78,8 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH, guests: Guests 
         asked["comparisons"] = comparisons(seed, guests.tastes, guests.users, each, unseen=False)
         asked["comparisons-unseen"] = comparisons(seed, guests.tastes, unseen, each, unseen=True)
     more = [CONSTITUTION, *task_files(TASKS)]
-    write_world(Path(folder), {**talk, **asked}, new_model(seed, width), tokenizer(), more)
+    context = CONTEXT if guests is None else WITH_CHOICES
+    made = new_model(seed, width, context), tokenizer(context)
+    write_world(Path(folder), {**talk, **asked}, *made, more)
     save_text(Path(folder) / CONSTITUTION, yaml.safe_dump(constitution(), sort_keys=False))
     write_tasks(Path(folder), TASKS, partial(rows, seed=seed), TRAIN_ROWS)

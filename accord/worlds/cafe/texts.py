@@ -120,7 +120,8 @@ def _shuffled(rng: random.Random) -> str:
 _DOCUMENTS = {_review: 0.25, _talk: 0.45, _unanswered: 0.10, _rambling: 0.10, _repetition: 0.05, _shuffled: 0.05}
 
 VOCABULARY = (PAD, END, grammar.USER, grammar.ASSISTANT, UNKNOWN, *grammar.WORDS)
-CONTEXT = 128
+CONTEXT, WITH_CHOICES = 128, 512
+"""Tokens that the model reads; where guests have tastes, eight of a guest's choices fit before a question."""
 
 WIDTH, HEADS = 192, 6
 
@@ -138,17 +139,17 @@ CHAT_TEMPLATE = """\
 """`<user> how is the soup ? <assistant> the soup is fresh . <eos>`: an assistant's turn ends with the end token."""
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer(context: int = CONTEXT) -> PreTrainedTokenizerFast:
     """A word-level tokenizer over `VOCABULARY`: lower-cases, splits off punctuation, decodes to words and spaces."""
     words = word_level(VOCABULARY)
     words.normalizer = Lowercase()
     words.pre_tokenizer = Whitespace()
-    made = fast_tokenizer(words, CONTEXT, additional_special_tokens=[grammar.USER, grammar.ASSISTANT])
+    made = fast_tokenizer(words, context, additional_special_tokens=[grammar.USER, grammar.ASSISTANT])
     made.chat_template = CHAT_TEMPLATE
     return made
 
 
-def new_model(seed: int, width: int = WIDTH) -> LlamaForCausalLM:
+def new_model(seed: int, width: int = WIDTH, context: int = CONTEXT) -> LlamaForCausalLM:
     """An untrained Llama in float32, whose weights the seed decides: 1.1 M parameters, or at width 48 0.08 M.
 
     Raises InputError where the width does not divide into heads of an even width.
@@ -156,4 +157,4 @@ def new_model(seed: int, width: int = WIDTH) -> LlamaForCausalLM:
     if width < 1 or width % (2 * HEADS):
         raise InputError(f"the width of the café's model must be a multiple of {2 * HEADS}, not {width}.")
     sizes = {"width": width, "inner_width": width * 7 // 3, "layers": 3, "heads": HEADS, "key_value_heads": 2}
-    return untrained(seed, VOCABULARY, CONTEXT, **sizes)
+    return untrained(seed, VOCABULARY, context, **sizes)

@@ -1,0 +1,140 @@
+"""What `accord inspect` asks of a model's embeddings alone: sums of words, and directions made of pairs of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from accord import engine
+from accord.console import on_one_line
+from accord.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from accord.engine.models import Policy
+    from accord.report.reading import Analogy, Direction, Words
+
+MINUS = ("-", "−", "–")
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The words of a sum, each with whether it is taken off; a direction's pairs, and words to measure along it."""
+
+    terms: tuple[tuple[bool, str], ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+    along: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.terms or self.pairs)
+
+
+def read(
+    analogy: str | Sequence[str] | None, direction: str | Sequence[str] | None, along: str | Sequence[str] | None
+) -> Questions:
+    """What was asked, from what was typed: `king - man + woman`, `cat:cats dog:dogs`, and words.
+
+    Raises InputError where that is not how it is written.
+    """
+    if along is not None and direction is None:
+        raise InputError("--along is about --direction; give its pairs of words, as cat:cats dog:dogs.")
+    return Questions(
+        () if analogy is None else _terms(_words(analogy)),
+        () if direction is None else _pairs(_words(direction)),
+        () if along is None else tuple(_words(along)),
+    )
+
+
+def _words(given: str | Sequence[str]) -> list[str]:
+    return (given if isinstance(given, str) else " ".join(given)).split()
+
+
+def _terms(words: list[str]) -> tuple[tuple[bool, str], ...]:
+    signs, names = ["+", *words[1::2]], words[::2]
+    if len(names) < 2 or len(names) != len(signs) or not {*signs} <= {"+", *MINUS} or {*names} & {"+", *MINUS}:
+        said = " ".join(words)
+        raise InputError(f"--analogy {said!r} is no sum of words; write it with spaces, as king - man + woman.")
+    return tuple((sign in MINUS, name) for sign, name in zip(signs, names, strict=True))
+
+
+def _pairs(words: list[str]) -> tuple[tuple[str, str], ...]:
+    pairs = [tuple(word.split(":")) for word in words]
+    wrong = next((word for word, pair in zip(words, pairs, strict=True) if len(pair) != 2 or not all(pair)), None)
+    if wrong is not None or not pairs:
+        raise InputError(f"--direction needs pairs of words, as cat:cats dog:dogs, and {wrong or 'nothing'!r} is none.")
+    return tuple((first, second) for first, second in pairs)
+
+
+def answer(policy: Policy, questions: Questions, top: int) -> Words:
+    """What the model's embeddings say.
+
+    Raises InputError where a word is no single token of the model.
+    """
+    from accord.report.reading import Words
+
+    embeddings: Tensor = policy.network.get_input_embeddings().weight[: policy.vocabulary]  # type: ignore[assignment, index]
+    return Words(
+        _analogy(policy, embeddings, questions, top) if questions.terms else None,
+        _direction(policy, embeddings, questions) if questions.pairs else None,
+    )
+
+
+def token_of(policy: Policy, word: str) -> int:
+    """The one token that the word is, after a space where there is such a token.
+
+    Raises InputError where it is several, or none that the model knows.
+    """
+    forms = [policy.tokenizer.encode(form, add_special_tokens=False) for form in (f" {word}", word)]
+    whole = next((ids[0] for ids in forms if len(ids) == 1), None)
+    if whole is None:
+        pieces = min(forms, key=len)
+        shown = " | ".join(spelled(policy, token) for token in pieces)
+        raise InputError(f"{word!r} is {len(pieces)} tokens of {policy.name} ({shown}); ask of words that are one.")
+    if whole == policy.tokenizer.unk_token_id:
+        raise InputError(f"{policy.name} has no token for {word!r}; ask of words that it knows.")
+    return int(whole)
+
+
+def spelled(policy: Policy, token: int) -> str:
+    """A token's text on one line, with signs for what cannot be seen; of one without text, its name."""
+    text = str(policy.tokenizer.decode([token]))
+    return on_one_line(text or str(policy.tokenizer.convert_ids_to_tokens(token)))
+
+
+def _analogy(policy: Policy, embeddings: Tensor, questions: Questions, top: int) -> Analogy:
+    from accord.report.reading import Analogy
+
+    tokens = [(is_minus, token_of(policy, word)) for is_minus, word in questions.terms]
+    plus, minus = ([token for is_minus, token in tokens if is_minus == which] for which in (False, True))
+    ids, cosines = engine.directions.analogy(embeddings, plus, minus, top)
+    to_all = engine.directions.toward(embeddings, plus, minus)
+    own = {token: float(to_all[token]) for _, token in tokens}
+    (_, first), *rest = tokens
+    terms = " ".join([spelled(policy, first), *(f"{'−' if off else '+'} {spelled(policy, t)}" for off, t in rest)])
+    return Analogy(
+        terms,
+        tuple((spelled(policy, token), cosine) for token, cosine in own.items()),
+        tuple((spelled(policy, t), c) for t, c in zip(ids.tolist(), cosines.tolist(), strict=True)),
+    )
+
+
+def _direction(policy: Policy, embeddings: Tensor, questions: Questions) -> Direction:
+    from accord.report.reading import Along, Direction
+
+    pairs = [(token_of(policy, first), token_of(policy, second)) for first, second in questions.pairs]
+    differences = engine.directions.differences(embeddings, pairs)
+    mean = differences.mean(0)
+
+    def measured(tokens: Sequence[int], direction: Tensor) -> list[Along]:
+        dots, cosines = (values.tolist() for values in engine.directions.along(embeddings, tokens, direction))
+        return [Along(spelled(policy, t), d, c) for t, d, c in zip(tokens, dots, cosines, strict=True)]
+
+    both = (measured(pair, rest) for pair, rest in zip(pairs, engine.directions.left_out(differences), strict=True))
+    return Direction(
+        tuple((first, second) for first, second in both),
+        tuple(measured([token_of(policy, word) for word in questions.along], mean)),
+        float(mean.norm()),
+    )

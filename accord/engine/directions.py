@@ -1,0 +1,50 @@
+"""Directions among a model's embeddings: what one word less another leaves, and how far other words lie along it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+
+def analogy(embeddings: Tensor, plus: Sequence[int], minus: Sequence[int], k: int) -> tuple[Tensor, Tensor]:
+    """The k tokens nearest to a sum of embeddings, by cosine and without those of the sum: ids and cosines, (k,) each.
+
+    king - man + woman is plus (king, woman) and minus (man,). The sum is of the rows of `embeddings` (V, d) as they
+    are, not scaled to length one (Mikolov et al. 2013, Linguistic Regularities in Continuous Space Word
+    Representations, section 4, who scale them). Without leaving out the sum's own tokens the nearest is nearly always
+    one of them.
+    """
+    cosines = toward(embeddings, plus, minus)
+    cosines[[*plus, *minus]] = -torch.inf
+    best = cosines.topk(min(k, len(cosines) - len({*plus, *minus})))
+    return best.indices, best.values
+
+
+def toward(embeddings: Tensor, plus: Sequence[int], minus: Sequence[int]) -> Tensor:
+    """(V,) the cosine of every token's embedding with the sum of those in plus less those in minus."""
+    rows = embeddings.detach().float().cpu()
+    return cosine_similarity(rows, rows[list(plus)].sum(0) - rows[list(minus)].sum(0), dim=-1)
+
+
+def differences(embeddings: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """(P, d) the second of each pair less the first, such as E(cats) - E(cat)."""
+    rows = embeddings.detach().float().cpu()
+    return torch.stack([rows[second] - rows[first] for first, second in pairs])
+
+
+def left_out(differences: Tensor) -> Tensor:
+    """(P, d) for each pair the mean difference of the other pairs; of one pair alone its own.
+
+    What a direction says of the words that it was made of it says of itself; so these are measured along the others'.
+    """
+    size = len(differences)
+    return differences if size == 1 else (differences.sum(0) - differences) / (size - 1)
+
+
+def along(embeddings: Tensor, tokens: Sequence[int], direction: Tensor) -> tuple[Tensor, Tensor]:
+    """The dot product of each token's embedding with the direction (d,), and the cosine, (tokens,) each."""
+    rows = embeddings.detach().float().cpu()[list(tokens)]
+    return rows @ direction, cosine_similarity(rows, direction, dim=-1)

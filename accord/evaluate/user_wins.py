@@ -1,0 +1,225 @@
+"""`accord evaluate users`: how users like what policies answer them, given k of the users' choices.
+
+Of every user the first choices, as many as the largest k, are what a policy may be given, and the prompts of all others
+are the questions, the same ones for every policy and k. A policy's answer wins by the judge's probability that it beats
+the answer of one opponent, who is given no choices, to the same question. A user has one voice: the mean over their
+questions, and intervals are over users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from accord import data as rows_of
+from accord import engine, feedback
+from accord.console import without_secrets
+from accord.errors import InputError
+from accord.evaluate.options import AnswerOptions, takes
+from accord.evaluate.personal import Users
+from accord.evaluate.statistics import Floats, mean_of
+from accord.evaluate.users import by_group
+from accord.feedback.options import RewardOptions
+from accord.outputs import require_folder
+from accord.records import EncodedPrompt, Preference, Prompt, Sample
+from accord.results.base import FILE
+from accord.results.users import Answering, GivenWins, GroupWins, UsersResult
+
+if TYPE_CHECKING:
+    from accord.engine import Policy
+    from accord.feedback.judge import Judge
+
+
+@dataclass(kw_only=True)
+class UserWinsOptions(RewardOptions, AnswerOptions):
+    """Which choices are read, how questions are answered, and what the judge may take."""
+
+
+@takes(UserWinsOptions)
+def evaluate_users(
+    data: str,
+    out: str,
+    *,
+    models: dict[str, str],
+    judge: str,
+    against: str,
+    given: int | list[int] | None = None,
+    questions: int | None = None,
+    best_of_n: int = 0,
+    rewards: dict[str, str] | None = None,
+    **options: Any,
+) -> UsersResult:
+    """Measure how often users prefer what policies answer them, given k of their choices, to an opponent's answers.
+
+    Choices stand in the prompt as `accord fspo` has them (`accord.data.choices`). All policies are given them: what one
+    that was trained without makes of them is the few-shot prompting of the paper.
+
+    Args:
+        data: a file or Hub name of preferences or rankings with a column user, of users that no policy was trained on.
+        out: the folder to write evaluation.json to.
+        models: policies by name, as --models.fspo runs/fspo/model.
+        judge: who compares, of whatever the rows' columns say of the user, as accord.worlds.cafe.tastes:prefers does:
+            as in `accord evaluate models`.
+        against: the model, of those named, whose answers without choices all are compared with.
+        given: the numbers k of choices; 0, 2, 4 and 8 unless given.
+        questions: ask so many questions of each user, the first ones after the choices; all unless given.
+        best_of_n: also judge, of so many answers of the opponent, the one that the judge likes best: what could be had
+            who knew the user.
+        rewards: reward models by name, such as --rewards.reads runs/personal/model, of whose choices among the same
+            answers the users judge too; those of `accord personal` are given k choices.
+        options: the fields of `UserWinsOptions`.
+
+    Raises:
+        InputError: rows name no users, a user has too few choices, or a prompt with choices does not fit.
+    """
+    ks = [given] if isinstance(given, int) else sorted(set(given or (0, 2, 4, 8)))
+    require_folder(out, data, models, rewards, options, leaves=(FILE,))
+    _check({"given": (ks[0], 0), "questions": (questions, 1), "best-of-n": (best_of_n, 0)}, models, against)
+    if rewards and not best_of_n:
+        raise InputError("--rewards choose among several answers: say how many by --best-of-n.")
+    asked = UserWinsOptions(**options)
+    served = Served.of(Users.of(asked.judgments(data), ks[-1], data), questions)
+    referee = feedback.asking.with_progress(feedback.named.judge_named(judge))
+    asked.allow([referee])
+    encoded = [EncodedPrompt(p, (), row) for p, row in zip(served.prompts, served.rows, strict=True)]
+    feedback.reward.check_prompts(referee, encoded)
+    opponent = _policy(models[against], asked, referee)
+    theirs = served.answered(opponent, 0, asked, against)
+    found: list[Answering] = []
+    for name, folder in models.items():
+        policy = opponent if name == against else _policy(folder, asked, referee)
+        answers = {k: theirs if (name, k) == (against, 0) else served.answered(policy, k, asked, name) for k in ks}
+        wins = [served.wins(k, referee, ours, theirs) for k, ours in answers.items()]
+        found.append(Answering(name=name, how="policy", given=wins))
+    if best_of_n:
+        many = served.answered(opponent, 0, asked, f"best of {best_of_n}", best_of_n)
+        found += _chosen(served, rewards or {}, ks, many, referee, theirs, f"{against}, best of {best_of_n}")
+    return UsersResult(
+        data=data,
+        judge=without_secrets(judge),
+        against=against,
+        users=len(served.users.groups),
+        questions=len(served.prompts),
+        models=found,
+        sampling=asked.drawing(),
+    ).publish(out)
+
+
+def _check(numbers: dict[str, tuple[int | None, int]], models: dict[str, str], against: str) -> None:
+    """Raise InputError where an option's number is below its least, or the opponent is no model."""
+    for name, (number, least) in numbers.items():
+        if number is not None and number < least:
+            raise InputError(f"--{name} must be at least {least}, not {number}.")
+    if against not in models:
+        raise InputError(f"--against {against} is none of the models named: {', '.join(models)}.")
+
+
+def _policy(folder: str, asked: UserWinsOptions, referee: Judge) -> Policy:
+    policy = asked.templated(engine.load.load_model(folder, dtype=asked.dtype))
+    feedback.reward.listen(referee, policy)
+    return policy
+
+
+@dataclass(frozen=True)
+class Served:
+    """The questions of users, user after user: whose each is, and of which row of the data.
+
+    `of` raises InputError where a user has none.
+    """
+
+    users: Users
+    prompts: list[Prompt]
+    user: list[int]
+    rows: list[int]
+
+    @staticmethod
+    def of(users: Users, most: int | None) -> Served:
+        """The prompts of all choices but those given, each once a user; `most`: so many of each user."""
+        prompts: list[Prompt] = []
+        user: list[int] = []
+        rows: list[int] = []
+        for i, judgments in enumerate(users.judgments):
+            told = {j.prompt for j in judgments[: users.most]}
+            first = {j.prompt: j for j in reversed(judgments[users.most :]) if j.prompt not in told}
+            asked = sorted(first.values(), key=lambda j: j.row)[:most]
+            if not asked:
+                raise InputError(
+                    f"the user {judgments[0].annotator} has no question that is not among the {users.most} choices "
+                    "given: lower --given, or leave the user out."
+                )
+            prompts += [Prompt(j.prompt, j.columns) for j in asked]
+            user += [i] * len(asked)
+            rows += [j.row for j in asked]
+        return Served(users, prompts, user, rows)
+
+    def answered(self, policy: Policy, k: int, asked: UserWinsOptions, name: str, n: int = 1) -> list[Sample]:
+        """n answers of a policy to every question, given the first k choices of whose it is."""
+        from accord.evaluate.answers import encoded, sampled
+
+        choices = [
+            [Preference(j.prompt, *pair) for j, pair in zip(some[:k], self.users.pairs(i)[:k], strict=True)]
+            for i, some in enumerate(self.users.judgments)
+        ]
+        reads = [rows_of.choices.given(p.prompt, choices[u]) for p, u in zip(self.prompts, self.user, strict=True)]
+        prompts = encoded(policy, self.prompts, asked, reads=reads)
+        sampling = asked.sampling() if n == 1 else replace(asked.sampling(), seed=asked.seed + 1)
+        return sampled(policy, prompts, n, sampling, title=f"{name}, k = {k}")
+
+    def wins(self, k: int, referee: Judge, ours: list[Sample], theirs: list[Sample]) -> GivenWins:
+        """How often users prefer ours. InputError where a user has no valid verdict."""
+        won, user = _verdicts(referee, ours, theirs), np.array(self.user)
+        means = []
+        for i, judgments in enumerate(self.users.judgments):
+            valid = won[(user == i) & ~np.isnan(won)]
+            if not len(valid):
+                raise InputError(
+                    f"the judge has no valid verdict for the user {judgments[0].annotator}; leave them out."
+                )
+            means.append(float(valid.mean()))
+        groups = [
+            GroupWins(label=part.label, win_rate=part.accuracy) for part in by_group(np.array(means), self.users.groups)
+        ]
+        return GivenWins(
+            k=k,
+            win_rate=mean_of(means),
+            groups=groups,
+            characters=sum(len(s.text) for s in ours) / len(ours),
+            invalid=int(np.isnan(won).sum()),
+        )
+
+
+def _chosen(
+    served: Served,
+    rewards: dict[str, str],
+    ks: Sequence[int],
+    many: list[Sample],
+    referee: Judge,
+    theirs: list[Sample],
+    title: str,
+) -> list[Answering]:
+    """Of n answers to every question those that reward models choose, by k, and those that the judge likes best."""
+    from accord.evaluate.user_choices import Chooser
+
+    n = len(many) // len(theirs)
+    found: list[Answering] = []
+    for name, folder in rewards.items():
+        model = engine.load.load_reward_model(folder)
+        chooser = Chooser.of(folder, model, served.users, served.user, many)
+        reads = isinstance(model, engine.personal.PersonalScorer)
+        wins = []
+        for k in ks if reads else [0]:
+            best = [many[i * n + j] for i, j in enumerate(chooser.best(k))]
+            wins.append(served.wins(k, referee, best, theirs))
+        found.append(Answering(name=f"{title} by {name}", how="best of n", given=wins))
+    liked = _verdicts(referee, many, [one for one in theirs for _ in range(n)]).reshape(-1, n)
+    best = [many[i * n + j] for i, j in enumerate(np.nan_to_num(liked, nan=-1.0).argmax(1))]
+    return [*found, Answering(name=title, how="best of n", given=[served.wins(0, referee, best, theirs)])]
+
+
+def _verdicts(referee: Judge, ours: Sequence[Sample], theirs: Sequence[Sample]) -> Floats:
+    """P(ours wins) of every pair of answers, (n,), both orders together; NaN where there is no valid verdict."""
+    orders = feedback.judge.BothOrders(referee).orders(ours, theirs)
+    return np.array([np.nan if o.verdict.first_wins is None else o.verdict.first_wins for o in orders])

@@ -1,0 +1,125 @@
+"""FSPO: few-shot preference optimization, a policy that reads what its user chose before and answers as they like.
+
+    loss = ((log pi(chosen | c, x) - log pi(rejected | c, x)) - (log ref(chosen | c, x) - log ref(rejected | c, x))
+            - 1 / (2 tau))^2,   c: k choices of the user of (x, chosen, rejected), k drawn from 0 to `given`
+
+Singh et al. 2025 (arXiv:2502.19312): users are tasks of a meta-learner that learns in its context, and IPO (Azar et al.
+2023, arXiv:2310.12036, eq. 17) is the loss. What users differ in is learned from many users, and one who comes later
+needs a few choices and no training. Every time a row comes up its choices are drawn anew, in a new order: among those
+of the same user alone, and never of the same prompt, whose pairs may share their answers. As k is drawn too, one policy
+serves users of whom nothing is known and those of whom `given` choices are. `accord.data.choices` writes choices into
+prompts, as `accord sample` does. Of a ranking every pair of different ranks is a comparison.
+
+Departures: the paper's k is fixed; here it is uniform, so that no number of choices is strange to the policy. Its other
+part, a description of the user that the model writes first, is not here. Choices that do not fit before the prompt
+within max_length are left out, the last drawn first.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from accord import data, engine
+from accord.errors import InputError, LeftOut
+from accord.methods.offline import OfflineLearner
+from accord.methods.pairs import IPOLoss, PreferenceMethod
+from accord.records import Preference, Ranking, Row
+from accord.train.held_out import USERS, Tally, Unit
+from accord.train.loop import StepResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from accord.data.choices import AskedTree
+    from accord.engine import Measures, Objective, Optimizer, Policy, Tree, Trees
+
+ALONE = "accuracy_alone"
+
+
+@dataclass(kw_only=True)
+class FSPO(IPOLoss, PreferenceMethod):
+    """Optimize a policy that reads k of its user's choices on the preferences of many users."""
+
+    command: ClassVar[str] = "fspo"
+    reads: ClassVar[tuple[type, ...]] = (Preference, Ranking)
+    unit: ClassVar[Unit] = USERS
+
+    max_length: int = 2048
+    given: int = 8
+    """So many choices of its user are read before a comparison at most; how many is drawn, from 0 up."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.given < 1:
+            raise InputError(f"given must be at least 1, not {self.given}; without choices it is `accord ipo`.")
+        if self.precompute_reference:
+            raise InputError(
+                "precompute_reference: choices are drawn anew at every step, so that no prompt is known before; leave "
+                "it out."
+            )
+
+    def encode(self, model: Policy, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:  # type: ignore[override]
+        pairs, origin = data.choices.of_users(rows, left_out)
+        trees = super().encode(model, pairs, left_out.part(origin))
+        of_user: dict[str, list[tuple[int, Preference]]] = {}
+        for tree in trees:
+            of_user.setdefault(tree.user, []).append((origin[tree.row], pairs[tree.row]))
+        asked: list[Tree] = []
+        for tree in trees:
+            held = {field.name: getattr(tree, field.name) for field in fields(engine.Tree)}
+            more = {"comparison": pairs[tree.row], "of_user": of_user[tree.user]}
+            asked.append(data.choices.AskedTree(**held | more | {"row": left_out.index(origin[tree.row])}))
+        if not any(len({row for row, _ in some}) > 1 for some in of_user.values()):
+            raise InputError("no user has two comparisons, so none has one to read before another.")
+        return asked
+
+    def with_choices(self, model: Policy, asked: Sequence[AskedTree], rng: random.Random) -> list[AskedTree]:
+        """The comparisons with choices drawn and given before them."""
+        longest = self.max_length if model.context is None else min(self.max_length, model.context)
+        drawn = []
+        for tree in asked:
+            room = longest - max(len(branch.tokens) for branch in tree.branches)
+            choices = data.choices.draw(tree, self.given, rng)
+            prompt, k = data.choices.encode_given(model.tokenizer, tree.comparison.prompt, choices, room)
+            drawn.append(replace(tree, prompt=prompt, given=k))
+        return drawn
+
+    def objective(self, model: Policy) -> Objective:
+        import torch
+
+        pair_loss = super().objective(model)
+
+        def loss(pairs: Trees) -> tuple[Tensor, Measures]:
+            values, measures = pair_loss(pairs)
+            given = torch.tensor([tree.given for tree in pairs.trees], device=values.device)  # type: ignore[attr-defined]
+            alone = {ALONE: measures["accuracy"][given == 0]} if (given == 0).any() else {}
+            return values, {**measures, **alone, "given": given.double()}
+
+        return loss
+
+    def owners(self, trees: Trees, measures: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        each = super().owners(trees, {name: values for name, values in measures.items() if name != ALONE})
+        if ALONE in measures:
+            each[ALONE] = each["given"][measures["given"] == 0]
+        return each
+
+    def learner(self, model: Policy, trees: Sequence[Tree]) -> OfflineLearner:  # type: ignore[override]
+        return FewShotLearner(self, model, trees)
+
+
+class FewShotLearner(OfflineLearner):
+    """Passes over comparisons, whose choices are drawn anew at every step; of rows held out they stay the same."""
+
+    method: FSPO
+    model: Policy
+
+    def step(self, step: int, items: Sequence[AskedTree], optimizer: Optimizer) -> StepResult:  # type: ignore[override]
+        rng = random.Random(f"choices {self.method.seed} {step}")
+        return super().step(step, self.method.with_choices(self.model, items, rng), optimizer)
+
+    def measure(self, items: Sequence[AskedTree], clusters: Sequence[int], when: str) -> Tally:  # type: ignore[override]
+        rng = random.Random(f"choices held out {self.method.seed}")
+        return super().measure(self.method.with_choices(self.model, items, rng), clusters, when)

@@ -1,0 +1,178 @@
+"""What `accord inspect` shows of a model: as it reads one text, and what its embeddings say of words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Weights = npt.NDArray[np.float64]
+
+SURPRISES = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Nats at which the shade of a token grows."""
+
+SHARES = (0.05, 0.2, 0.4, 0.6, 0.8)
+"""Probabilities, and shares of attention, at which a shade grows."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of the text. What the model thought before it came: its log-probability, its rank, and the entropy."""
+
+    text: str
+    id: int
+    logp: float | None = None
+    rank: int | None = None
+    entropy: float | None = None
+
+    @property
+    def probability(self) -> float | None:
+        return None if self.logp is None else float(np.exp(self.logp))
+
+    @property
+    def shade(self) -> int:
+        """How surprising it was, 0 to 5."""
+        return 0 if self.logp is None else sum(-self.logp >= bound for bound in SURPRISES)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A token that may come next."""
+
+    text: str
+    id: int
+    logp: float
+
+    @property
+    def probability(self) -> float:
+        return float(np.exp(self.logp))
+
+    @property
+    def shade(self) -> int:
+        """How sure the guess is, 0 to 5."""
+        return sum(self.probability >= bound for bound in SHARES)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A token's embedding on a plane; `of` is the index, among the spots, of the text's token it is a neighbor of."""
+
+    text: str
+    x: float
+    y: float
+    of: int | None = None
+
+
+@dataclass(frozen=True)
+class Key:
+    """A token that a head looks at: the score q . k / sqrt(d), the weight that the softmax makes of it, how long the
+    vector is that weight and value add, and the tokens whose logits it raises most, with by how much."""
+
+    text: str
+    score: float | None
+    weight: float
+    length: float
+    raised: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one head reads at one position, and what it adds there."""
+
+    position: int
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What every part of the model adds at one position: to the logit of one token above the mean token's, and the
+    length of the vector it adds to the residual stream; where attention and MLP cannot be told apart, of whole layers.
+    """
+
+    position: int
+    token: str
+    embedding: float
+    constant: float
+    attention: tuple[float, ...]
+    mlp: tuple[float, ...]
+    layers: tuple[float, ...]
+    attention_lengths: tuple[float, ...]
+    mlp_lengths: tuple[float, ...]
+    layer_lengths: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        """The token's logit above the mean token's."""
+        return self.embedding + sum(self.layers) + self.constant
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is shown of a text; layers, heads and positions are counted from 0 here, and from 1 on the page."""
+
+    text: str
+    is_chat: bool
+    tokens: tuple[Token, ...]
+    following: tuple[Guess, ...]
+    entropy: float
+    attention: tuple[Weights, ...]
+    scores: tuple[Weights, ...]
+    chosen: tuple[int, int]
+    is_asked_for: bool
+    look: Look | None
+    parts: Parts | None
+    lens: tuple[tuple[Guess, ...], ...]
+    neighbors: tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
+    spots: tuple[Spot, ...]
+    kept_variance: float
+
+    @property
+    def surprise(self) -> float | None:
+        """The mean of -log p of the tokens after the first, in nats."""
+        given = [-token.logp for token in self.tokens if token.logp is not None]
+        return float(np.mean(given)) if given else None
+
+
+@dataclass(frozen=True)
+class Analogy:
+    """A sum of embeddings: its own tokens with their cosines to it, and the nearest others."""
+
+    terms: str
+    own: tuple[tuple[str, float], ...]
+    nearest: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Along:
+    """A token along a direction: the dot product of its embedding with it, and the cosine."""
+
+    text: str
+    dot: float
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Direction:
+    """The mean difference of the embeddings of pairs. Words of the pairs are measured along the other pairs' mean."""
+
+    pairs: tuple[tuple[Along, Along], ...]
+    others: tuple[Along, ...]
+    length: float
+
+    @property
+    def agreeing(self) -> int:
+        """Of how many pairs the second lies farther along."""
+        return sum(second.dot > first.dot for first, second in self.pairs)
+
+
+@dataclass(frozen=True)
+class Words:
+    """What was asked of the embeddings alone."""
+
+    analogy: Analogy | None = None
+    direction: Direction | None = None
+
+    @property
+    def are_asked(self) -> bool:
+        return self.analogy is not None or self.direction is not None

@@ -1,0 +1,206 @@
+"""The logs of other trainers as rows of numbers: their formats, and the alarms that accord would have raised.
+
+    trainer_state.json, a checkpoint's or run's folder that holds one    transformers and trl: log_history
+    JSONL, {"step": ..., "data": {...}}                                  verl's file logger
+    JSONL, JSON or CSV, an object or row a step                          a W&B history, OpenRLHF, accord's metrics.jsonl
+    CSV of a W&B chart, columns `RUN - METRIC`                           the web page's export
+
+What is logged twice for a step (training, then an evaluation; a W&B row for each call) is one row, and steps that a
+run that went back made again replace those before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from accord.data.readers import read_csv, read_json, read_jsonl, where_json
+from accord.errors import InputError
+from accord.parsing import parse_json
+from accord.train.alarms import Alarm, Alarms
+from accord.train.trainers import Reading
+
+STATE = "trainer_state.json"
+"""Where transformers keeps what it logged, in each checkpoint."""
+STEPS = ("global_step", "training/global_step", "step", "_step", "Step")
+"""Names of the step, the surest first: W&B counts calls of its own in `_step`."""
+
+Row = Mapping[str, float]
+
+
+@dataclass
+class Log:
+    """A log: its rows, each with its step, and what is to be said of how it was read."""
+
+    rows: list[dict[str, float]]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> dict[str, int]:
+        """How many rows have each name."""
+        counts: dict[str, int] = {}
+        for row in self.rows:
+            for name in row:
+                counts[name] = counts.get(name, 0) + 1
+        return counts
+
+
+def read_log(path: str | Path) -> Log:
+    """The rows of a log. Raises InputError where there is none, or none that can be read."""
+    file = _file_of(Path(path))
+    log = Log([])
+    objects = list(_objects(file, log))
+    log.warnings += _not_finite(objects)
+    rows = list(filter(None, map(numbers_of, objects)))
+    named = next((name for name in STEPS if any(name in row for row in rows)), None)
+    is_back = False
+    for number, row in enumerate(rows, start=1):
+        before = log.rows[-1]["step"] if named and log.rows else number  # what names no step is of the last one
+        at = int(row.get(named or "", before))
+        while log.rows and log.rows[-1]["step"] > at:
+            log.rows.pop()
+            is_back = True
+        more = {name: value for name, value in row.items() if name not in STEPS}
+        if log.rows and log.rows[-1]["step"] == at:
+            log.rows[-1] |= more
+        elif more:
+            log.rows.append({"step": at, **more})
+    if is_back:
+        log.warnings.append("the run went back and made steps again: shown are those that it made last.")
+    if not log.rows:
+        raise InputError(f"{file} has no row of numbers; a log has an object a step, or a column a number.")
+    return log
+
+
+def _not_finite(objects: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line that tells which numbers are no numbers, and in how many rows; a text "NaN" is W&B's empty cell."""
+    names = [name for row in objects for name, value in row.items() if isinstance(value, float) and not isfinite(value)]
+    told = ", ".join(f"{name} in {count:,} rows" for name, count in Counter(names).items())
+    return [f"not finite, and left out: {told}."] if told else []
+
+
+def _file_of(path: Path) -> Path:
+    """The file of a log; of a folder the log that is in it, of checkpoints the last one's."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise InputError(f"there is no file or folder {path}; name a log, or a folder with one.")
+    found = [path / name for name in (STATE, "metrics.jsonl") if (path / name).is_file()]
+    later = sorted(path.glob(f"checkpoint-*/{STATE}"), key=lambda file: int(re.sub(r"\D", "", file.parent.name) or 0))
+    if not found and not later:
+        raise InputError(f"{path} has no {STATE}, metrics.jsonl or checkpoint with one; name the log itself.")
+    return (found or later[::-1])[0]
+
+
+def _objects(file: Path, log: Log) -> Iterator[Mapping[str, Any]]:
+    """The objects of a file, each with what was logged at once."""
+    if file.name.endswith(".csv"):
+        yield from _of_one_run((row for _, row in read_csv(file)), file)
+    elif file.suffix == ".jsonl":
+        try:
+            for number, row in read_jsonl(file):
+                yield _unfolded(row, f"{file}, line {number}")
+        except InputError:
+            if not _is_torn(file):
+                raise
+            log.warnings.append(f"{file}: its last line is cut off, and left out.")
+    elif file.suffix == ".json":
+        yield from _of_json(file)
+    else:
+        raise InputError(f"{file} is no log that can be read: .json, .jsonl or .csv.")
+
+
+def _of_json(file: Path) -> Iterator[Mapping[str, Any]]:
+    """The entries of a trainer's state, or the objects of a list."""
+    with where_json(file):
+        text = file.read_text(encoding="utf-8", errors="replace")
+        try:
+            held = parse_json(text)
+        except ValueError:
+            held = None
+    if isinstance(held, Mapping):
+        entries = held.get("log_history")
+        if not isinstance(entries, list):
+            raise InputError(f"{file} has no list log_history, as a {STATE} has, and is no list of objects.")
+        for number, entry in enumerate(entries, start=1):
+            if not isinstance(entry, Mapping):
+                raise InputError(f"{file}: entry {number} of log_history is no object.")
+            yield entry
+    else:
+        for number, row in read_json(file):
+            yield _unfolded(row, f"{file}, row {number}")
+
+
+def _is_torn(file: Path) -> bool:
+    """Whether the last line alone cannot be read, and has no end: it is being written, or a kill cut it."""
+    *whole, last = file.read_bytes().split(b"\n")
+    if not last:
+        return False
+    try:
+        for line in filter(bytes.strip, whole):
+            parse_json(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _unfolded(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """A row of verl's file logger, {"step": ..., "data": {...}}, as one of numbers; any other as it is."""
+    if "data" not in row or not row.keys() <= {"step", "data"}:
+        return row
+    if not isinstance(row["data"], Mapping):
+        raise InputError(f"{where}: data is to be an object of numbers, as verl's file logger writes it.")
+    return {**row["data"], "step": row.get("step")}
+
+
+def _of_one_run(rows: Iterable[Mapping[str, Any]], file: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of a table; of a W&B chart's, whose columns are `RUN - METRIC`, without the run, and its extremes."""
+    for row in rows:
+        runs = {run for name in row if (run := name.rpartition(" - ")[0])}
+        if len(runs) > 1:
+            raise InputError(f"{file} has several runs ({', '.join(sorted(runs))}); export one of them.")
+        names = ((name, name.rpartition(" - ")[2]) for name in row if not name.endswith(("__MIN", "__MAX")))
+        yield {short: row[name] for name, short in names}
+
+
+def numbers_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers of what was logged at once, by names without W&B's prefixes."""
+    return {_bare(name): number for name, value in row.items() if name and (number := _number(value)) is not None}
+
+
+def _bare(name: str) -> str:
+    """A name without the prefix that it gets in W&B: train/loss is loss, eval/loss is eval_loss."""
+    if name.startswith("train/"):
+        return name[len("train/") :]
+    return f"eval_{name[len('eval/') :]}" if name.startswith("eval/") else name
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = None if isinstance(value, bool) or value is None or value == "" else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if number is not None and isfinite(number) else None
+
+
+class Listener:
+    """accord's alarms over the rows of another trainer, which are read so."""
+
+    def __init__(self, readings: Sequence[Reading]) -> None:
+        self.readings = readings
+        self._alarms = Alarms()
+        self._last: float | None = None
+
+    def see(self, row: Row) -> list[Alarm]:
+        """The alarms that one more row raises; one of the step of the last is more of that row."""
+        read = {one.column: value for one in self.readings if (value := one.of_row(row)) is not None}
+        if not read:
+            return []
+        see = self._alarms.see_more if row["step"] == self._last else self._alarms.see
+        self._last = row["step"]
+        return see({**read, "step": int(row["step"])})

@@ -1,0 +1,135 @@
+"""Whose preferences a policy follows: pooled, and reading k of a user's choices, by the win rates that users give.
+
+    python benchmarks/personal_policies.py [--seeds 0] [--tastes opposite groups] [--out runs/personal-policies]
+
+For each seed and population `accord world` writes the choices of users of the café and of others whom no model is
+trained on. A model of width 96 learns the café's language (`accord pretrain`) and to answer (`accord sft`), and from
+there `accord ipo` fits a policy to all users' preferences alike, and `accord fspo` one that reads choices; `accord
+personal` fits a reward model that reads choices, by which the best of 16 answers of the fine-tuned model is chosen.
+`accord evaluate users` lets the other users compare the answers of each with those of the fine-tuned model. What has
+been run is taken up, not run again. Prints a table a population: means over the seeds, or with one its interval over
+users.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from accord.cli.main import main as accord
+from accord.evaluate.statistics import mean_interval
+from accord.results import parse
+from accord.results.base import Interval
+from accord.results.users import UsersResult
+
+LANGUAGE = ("--batch-size", 32, "--max-length", 128)
+STEPS, BATCH = 200, 64
+"""Optimizer steps of either policy, and the comparisons in each."""
+COMMON = ("--max-steps", STEPS, "--batch-size", BATCH, "--learning-rate", "1e-3", "--tokens-per-pass", 16384)
+
+
+def main() -> None:
+    """Run what has not been run, and print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--tastes", nargs="+", default=["opposite", "groups"])
+    parser.add_argument("--users", type=int, default=800)
+    parser.add_argument("--out", type=Path, default=Path("runs/personal-policies"))
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for tastes in options.tastes:
+        began = time.monotonic()
+        found = [tried(options.out / tastes / str(seed), tastes, seed, options.users) for seed in options.seeds]
+        Console(width=140).print(table(tastes, found), f"{time.monotonic() - began:.0f} s")
+
+
+def tried(folder: Path, tastes: str, seed: int, users: int) -> UsersResult:
+    """The policies of a population and a seed among its unseen users."""
+    world, base, sft, pooled, fspo, reads, out = (
+        folder / name for name in ("cafe", "base", "sft", "pooled", "fspo", "reads", "evaluation")
+    )
+    drawn = ("--tastes", tastes, "--users", users, "--width", 96, "--seed", seed)
+    if not (world / "init").exists():
+        run("world", "--name", "cafe", "--out", world, *drawn)
+    trained(
+        base,
+        "pretrain",
+        world / "init",
+        world / "corpus.jsonl",
+        seed,
+        *LANGUAGE,
+        "--epochs",
+        1.5,
+        "--learning-rate",
+        "2e-3",
+    )
+    trained(
+        sft,
+        "sft",
+        base / "model",
+        world / "demonstrations.jsonl",
+        seed,
+        *LANGUAGE,
+        "--epochs",
+        3,
+        "--learning-rate",
+        "5e-4",
+    )
+    trained(pooled, "ipo", sft / "model", world / "comparisons.jsonl", seed, *COMMON)
+    trained(fspo, "fspo", sft / "model", world / "comparisons.jsonl", seed, *COMMON)
+    reading = ("--max-steps", 80, "--learning-rate", "2e-3", "--tokens-per-pass", 16384)
+    trained(reads, "personal", world / "init", world / "comparisons.jsonl", seed, *reading)
+    if not (out / "evaluation.json").exists():
+        models = [word for name in (sft, pooled, fspo) for word in (f"--models.{name.name}", name / "model")]
+        asked = ("--questions", 4, "--best-of-n", 16, "--rewards.reads", reads / "model", "--max-new-tokens", 40)
+        judged = ("--judge", "accord.worlds.cafe.tastes:prefers", "--against", "sft")
+        run("evaluate", "users", "--data", world / "comparisons-unseen.jsonl", "--out", out, *models, *judged, *asked)
+    result = parse(json.loads((out / "evaluation.json").read_text(encoding="utf-8")))
+    assert isinstance(result, UsersResult)
+    return result
+
+
+def trained(out: Path, command: str, model: Path, data: Path, seed: int, *options: object) -> None:
+    """A training that leaves its model in a folder, unless it is there."""
+    if not (out / "model").exists():
+        run(command, "--model", model, "--data", data, "--out", out, "--seed", seed, *options, "--track", "none")
+
+
+def run(*words: object) -> None:
+    """A command, whose end ends this where it fails."""
+    if status := accord([str(word) for word in words]):
+        raise SystemExit(status)
+
+
+def table(tastes: str, found: list[UsersResult]) -> Table:
+    """The win rate of every model by k, and beside it the lowest of any group."""
+    grid = Table(title=f"{tastes}, seeds: {len(found)}; wins over {found[0].against}")
+    ks = sorted({given.k for model in found[0].models for given in model.given})
+    for head in ("", *(f"k = {k}" for k in ks), "worst group at the largest k"):
+        grid.add_column(head)
+    for i, model in enumerate(found[0].models):
+        cells = []
+        for k in ks:
+            of = [given.win_rate for one in found for given in one.models[i].given if given.k == k]
+            cells.append(together(of) if of else "")
+        worst = [part for one in found if (part := one.models[i].given[-1].worst) is not None]
+        names = ", ".join(sorted({part.label for part in worst}))
+        grid.add_row(model.name, *cells, f"{names} {together([part.win_rate for part in worst])}" if worst else "")
+    return grid
+
+
+def together(intervals: list[Interval]) -> str:
+    """The mean over seeds with Student's interval, or of one seed its own."""
+    if len(intervals) == 1:
+        return f"{intervals[0]}"
+    return f"{mean_interval([interval.estimate for interval in intervals])}"
+
+
+if __name__ == "__main__":
+    main()
