@@ -12,8 +12,8 @@ RUN = (
 
 WORLD = (
     "init", "corpus.jsonl", "demonstrations.jsonl", "prompts.jsonl", "train.jsonl", "heldout.jsonl", "heldout-?.jsonl",
-    "conversations.jsonl", "single.jsonl", "critiques.jsonl", "constitution.yaml", "tasks", "comparisons.jsonl",
-    "comparisons-unseen.jsonl",
+    "references.jsonl", "conversations.jsonl", "single.jsonl", "critiques.jsonl", "constitution.yaml", "tasks",
+    "comparisons.jsonl", "comparisons-unseen.jsonl",
 )  # fmt: skip
 """What a small world leaves."""
 

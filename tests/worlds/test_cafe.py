@@ -13,7 +13,7 @@ from accord.cli.datasets import world
 from accord.errors import InputError
 from accord.records import Demonstration
 from accord.worlds import cafe
-from accord.worlds.cafe.grammar import NEGATIVE_WORDS, PAIRS, POSITIVE_WORDS, WORDS
+from accord.worlds.cafe.grammar import DISHES, NEGATIVE_WORDS, PAIRS, POSITIVE_WORDS, WORDS
 from accord.worlds.cafe.texts import HELD_OUT, TRAINING
 
 
@@ -84,6 +84,14 @@ def test_the_model_is_small_and_its_seed_decides_its_weights() -> None:
     name = "model.layers.0.mlp.up_proj.weight"
     assert torch.equal(model.state_dict()[name], again.state_dict()[name])
     assert not torch.equal(model.state_dict()[name], other.state_dict()[name])
+
+
+def test_references_answer_the_questions_held_out_as_demonstrations_do() -> None:
+    found, asked = cafe.references(5, 40), cafe.heldout(5, 40)
+    assert [row.prompt for row in found] == [row.prompt for row in asked]
+    assert all(12 <= len(str(row.completion).split()) <= 24 for row in found)
+    dishes = [next(dish for dish in DISHES if dish in row.prompt[0].content.split()) for row in found]
+    assert all(dish in str(row.completion).split() for dish, row in zip(dishes, found, strict=True))
 
 
 def test_the_world_as_files(tmp_path: Path) -> None:

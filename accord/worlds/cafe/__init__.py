@@ -28,6 +28,7 @@ from accord.worlds.cafe.texts import (
     heldout,
     new_model,
     prompts,
+    references,
     tokenizer,
 )
 from accord.worlds.cafe.virtues import constitution, critiques
@@ -43,6 +44,7 @@ __all__ = [
     "heldout",
     "new_model",
     "prompts",
+    "references",
     "tokenizer",
     "write",
 ]  # fmt: skip
@@ -63,12 +65,13 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH, guests: Guests 
     """Write the world as files, so that a pipeline needs nothing but files.
 
     `corpus.jsonl`, `demonstrations.jsonl`, `prompts.jsonl` (to train on), `heldout.jsonl` (to evaluate on),
-    `critiques.jsonl` (how people criticize, revise and judge by `constitution.yaml`), `tasks/` (in clusters), and
-    `init/`, an untrained model with its tokenizer as a Hugging Face folder. With guests `comparisons.jsonl` has their
-    choices and `comparisons-unseen.jsonl` those of a quarter as many others, and the model reads `WITH_CHOICES` tokens.
+    `references.jsonl` (what people answer to these), `critiques.jsonl` (how people criticize, revise and judge by
+    `constitution.yaml`), `tasks/` (in clusters), and `init/`, an untrained model with its tokenizer as a Hugging Face
+    folder. With guests `comparisons.jsonl` has their choices and `comparisons-unseen.jsonl` those of a quarter as many
+    others, and the model reads `WITH_CHOICES` tokens.
     """
     talk = {"corpus": corpus(seed, 12_000), "demonstrations": demonstrations(seed, 1_000)}
-    talk["critiques"] = critiques(seed, 12_000)
+    talk |= {"critiques": critiques(seed, 12_000), "references": references(seed, 400)}
     asked: dict[str, Any] = {"prompts": prompts(seed, 2_000), "heldout": heldout(seed, 400)}
     if guests is not None:
         each, unseen = guests.choices, -(-guests.users // 4)

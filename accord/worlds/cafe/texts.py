@@ -34,7 +34,17 @@ def prompts(seed: int, n: int) -> list[Prompt]:
 
 def heldout(seed: int, n: int) -> list[Prompt]:
     """`n` different questions to evaluate on, which no other text contains. ValueError if there are fewer."""
-    return [Prompt(chat(text)) for text, _ in random.Random(f"held out {seed}").sample(HELD_OUT, n)]
+    return [Prompt(chat(text)) for text, _ in _asked(seed, n)]
+
+
+def references(seed: int, n: int) -> list[Demonstration]:
+    """Answers to `heldout`, as in `demonstrations`, for models to be held against."""
+    rng = random.Random(f"references {seed}")
+    return [Demonstration(chat(text), _reply(rng, topic, some_mood(rng))) for text, topic in _asked(seed, n)]
+
+
+def _asked(seed: int, n: int) -> list[tuple[str, Topic]]:
+    return random.Random(f"held out {seed}").sample(HELD_OUT, n)
 
 
 def demonstrations(seed: int, n: int) -> list[Demonstration]:
