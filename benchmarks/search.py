@@ -297,7 +297,7 @@ def draw(found: dict[int, list[Found]], path: Path) -> None:
         if axes.get_subplotspec().is_first_col():
             axes.set_ylabel("right answers")
         else:
-            axes.legend(frameon=False, fontsize=8, loc="lower right")
+            axes.legend(frameon=False, fontsize=8, loc="upper left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
