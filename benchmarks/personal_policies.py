@@ -19,13 +19,11 @@ import os
 import time
 from pathlib import Path
 
+from personal import run, together
 from rich.console import Console
 from rich.table import Table
 
-from accord.cli.main import main as accord
-from accord.evaluate.statistics import mean_interval
 from accord.results import parse
-from accord.results.base import Interval
 from accord.results.users import UsersResult
 
 LANGUAGE = ("--batch-size", 32, "--max-length", 128)
@@ -101,12 +99,6 @@ def trained(out: Path, command: str, model: Path, data: Path, seed: int, *option
         run(command, "--model", model, "--data", data, "--out", out, "--seed", seed, *options, "--track", "none")
 
 
-def run(*words: object) -> None:
-    """A command, whose end ends this where it fails."""
-    if status := accord([str(word) for word in words]):
-        raise SystemExit(status)
-
-
 def table(tastes: str, found: list[UsersResult]) -> Table:
     """The win rate of every model by k, and beside it the lowest of any group."""
     grid = Table(title=f"{tastes}, seeds: {len(found)}; wins over {found[0].against}")
@@ -122,13 +114,6 @@ def table(tastes: str, found: list[UsersResult]) -> Table:
         names = ", ".join(sorted({part.label for part in worst}))
         grid.add_row(model.name, *cells, f"{names} {together([part.win_rate for part in worst])}" if worst else "")
     return grid
-
-
-def together(intervals: list[Interval]) -> str:
-    """The mean over seeds with Student's interval, or of one seed its own."""
-    if len(intervals) == 1:
-        return f"{intervals[0]}"
-    return f"{mean_interval([interval.estimate for interval in intervals])}"
 
 
 if __name__ == "__main__":
