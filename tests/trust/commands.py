@@ -60,6 +60,7 @@ WORDS_OF: dict[str, list[str]] = {
 WATCHED = ["--watch", "measures:letters", "--watch-data", "IN/prompts.jsonl", "--watch-every", "1",
            "--watch-tokens", "4"]  # fmt: skip
 HELD_OUT = ["--eval-data", "IN/pairs.jsonl", "--eval-every", "1"]
+OF_USERS = ["--data", "IN/users.jsonl", "--eval-data", "IN/users.jsonl", "--eval-every", "1"]
 REWARDED = ["--data", "IN/prompts.jsonl", "--reward", "IN/rm", "--group-size", "2", *SAMPLED, *WATCHED]
 JUDGED = ["--data", "IN/prompts.jsonl", "--judge", "cafe", "--group-size", "2", *SAMPLED, *WATCHED]
 ROUNDS = ["--data", "IN/answers.jsonl", "--verifier", "regex:(good|bad)", "--rounds", "2", "--group-size", "16",
@@ -83,6 +84,8 @@ TRAININGS: dict[str, list[str]] = {
     "star": [*ROUNDS, "--hint", "{prompt} {answer}"],
     "self-consistency": ROUNDS,
     "distill": ["--data", "IN/prompts.jsonl", "--teacher", "IN/other", *SAMPLED, *WATCHED],
+    "personal": OF_USERS,
+    "fspo": [*OF_USERS, "--given", "1"],
 }
 """Every method, with something that is measured as it trains, and so a best/."""
 
@@ -109,6 +112,7 @@ def write_inputs(folder: Path) -> None:
     rows = {
         "rows": [{"prompt": p, "completion": c} for p, c, _ in PAIRS],
         "pairs": [{"prompt": p, "chosen": c, "rejected": r} for p, c, r in PAIRS],
+        "users": [{"prompt": p, "chosen": c, "rejected": r, "user": user} for user in ("a", "b") for p, c, r in PAIRS],
         "prompts": [{"prompt": p} for p in ("hi", "good", "bye day")],
         "answers": [{"prompt": p, "answer": a} for p, a in (("hi", "good"), ("hello", "bad"), ("bye day", "bad"))],
         "samples": [{"prompt": p, "completion": c} for p, *both in PAIRS for c in both],
