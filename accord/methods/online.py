@@ -146,8 +146,9 @@ class DialogueMethod(RewardMethod, ABC):
         super().__post_init__()
         if self.max_turns < 1:
             raise InputError(f"max_turns must be at least 1, not {self.max_turns}.")
-        if self.user is None and self.reward_at != "end":
-            raise InputError(f"reward_at {self.reward_at} is of conversations; say with whom by user.")
+        for name in ("max_turns", "reward_at"):
+            if self.user is None and getattr(self, name) != getattr(DialogueMethod, name):
+                raise InputError(f"{name} {getattr(self, name)} is of conversations; say with whom by user.")
 
     def dialogue(self) -> Dialogue | None:
         """How the policy is talked with, if it is; InputError where there is no such user."""

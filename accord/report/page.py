@@ -19,11 +19,10 @@ from accord.report.folder import StageRecord, read_story
 from accord.report.frontier import frontiers
 from accord.report.html import Json, number
 from accord.report.lineage import draw, lineage
-from accord.report.models import model_tables
+from accord.report.models import by_temperature, model_tables
 from accord.report.overoptimization import turning
 from accord.report.series import Series
 from accord.report.synthesis import synthesized
-from accord.report.temperatures import by_temperature
 from accord.report.trial import AgreementSection, trials
 from accord.results import (
     AgreementResult,
