@@ -14,7 +14,9 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -30,13 +32,23 @@ STEPS = 80
 COMMON = ("--max-steps", str(STEPS), "--learning-rate", "2e-3", "--tokens-per-pass", "16384", "--track", "none")
 
 
+Found = TypeVar("Found")
+
+
 def main() -> None:
     """Run what has not been run, and print the tables."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    study(__doc__ or "", "runs/personal", tried, table)
+
+
+def study(
+    about: str, out: str, tried: Callable[[Path, str, int, int], Found], table: Callable[[str, list[Found]], Table]
+) -> None:
+    """What was tried, in a folder, of a population, a seed and so many users, for all asked for; a table of each."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--tastes", nargs="+", default=["opposite", "groups"])
     parser.add_argument("--users", type=int, default=800)
-    parser.add_argument("--out", type=Path, default=Path("runs/personal"))
+    parser.add_argument("--out", type=Path, default=Path(out))
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     for tastes in options.tastes:

@@ -13,14 +13,10 @@ users.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import time
 from pathlib import Path
 
-from personal import run, together
-from rich.console import Console
+from personal import run, study, together
 from rich.table import Table
 
 from accord.results import parse
@@ -34,17 +30,7 @@ COMMON = ("--max-steps", STEPS, "--batch-size", BATCH, "--learning-rate", "1e-3"
 
 def main() -> None:
     """Run what has not been run, and print the tables."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--tastes", nargs="+", default=["opposite", "groups"])
-    parser.add_argument("--users", type=int, default=800)
-    parser.add_argument("--out", type=Path, default=Path("runs/personal-policies"))
-    options = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"
-    for tastes in options.tastes:
-        began = time.monotonic()
-        found = [tried(options.out / tastes / str(seed), tastes, seed, options.users) for seed in options.seeds]
-        Console(width=140).print(table(tastes, found), f"{time.monotonic() - began:.0f} s")
+    study(__doc__ or "", "runs/personal-policies", tried, table)
 
 
 def tried(folder: Path, tastes: str, seed: int, users: int) -> UsersResult:
