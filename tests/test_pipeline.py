@@ -137,7 +137,13 @@ def test_a_fault_is_found_before_anything_runs(
 
 @pytest.mark.parametrize(
     ("recipe", "overrides"),
-    [("cafe", {}), ("clusters", {}), ("iterated", {"rounds": "2"}), ("hh_smollm2", {"data": "RECIPE"})],
+    [
+        ("cafe", {}),
+        ("clusters", {}),
+        ("iterated", {"rounds": "2"}),
+        ("lecture", {}),
+        ("hh_smollm2", {"data": "RECIPE"}),
+    ],
 )
 def test_the_recipes_that_come_with_accord_can_be_run(recipe: str, overrides: dict[str, str], tmp_path: Path) -> None:
     path = packaged(recipe)

@@ -271,7 +271,9 @@ _WANTED = {int: "a whole number", float: "a number", bool: "true or false", str:
 
 def _wanted(option: Option) -> str:
     if option.is_mapping:
-        return f"given by names, as {option.flag}.NAME VALUE or {option.flag} NAME=VALUE"
+        kind = _metavar(option.type).removeprefix(".NAME ")
+        value = "VALUE" if "TEXT" in kind else kind
+        return f"given by names, as {option.flag}.NAME {value} or {option.flag} NAME={value}"
     choices = _choices(option.type)
     if choices:
         return f"one of {', '.join(choices)}"

@@ -13,7 +13,7 @@ RUN = (
 WORLD = (
     "init", "corpus.jsonl", "demonstrations.jsonl", "prompts.jsonl", "train.jsonl", "heldout.jsonl", "heldout-?.jsonl",
     "references.jsonl", "conversations.jsonl", "single.jsonl", "critiques.jsonl", "constitution.yaml", "tasks",
-    "comparisons.jsonl", "comparisons-unseen.jsonl",
+    "probes.yaml", "comparisons.jsonl", "comparisons-unseen.jsonl",
 )  # fmt: skip
 """What a small world leaves."""
 

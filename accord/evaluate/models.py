@@ -40,6 +40,7 @@ def evaluate_models(
     reward: str | None = None,
     best_of_n: int = 0,
     temperatures: float | list[float] | None = None,
+    labels: dict[str, int] | None = None,
     **options: Any,
 ) -> ModelsResult:
     """Judge every two models' answers to the same prompts: scores, win rates, a board, divergence from a reference.
@@ -62,6 +63,8 @@ def evaluate_models(
         best_of_n: also judge the best of so many answers of the model named by --against, chosen by --reward.
         temperatures: also draw the models' answers at each of these, as 0 0.5 1, and judge them against those of
             --against, which stay as they are, drawn at --temperature or written before.
+        labels: how many labels of people each was made with, as --labels.dpo 1000; the report draws wins over
+            --against by it, or else scores, with a line for names that are alike but for a number at their end.
         options: the fields of `ScoredOptions`.
 
     Raises:
@@ -76,6 +79,7 @@ def evaluate_models(
         raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
     files = {name: Written(path) for name, path in (samples or {}).items()}
     competitors = Competitors(models or {}, files, against, reference, best_of_n)
+    require_labels(labels or {}, competitors)
     every = [temperatures] if isinstance(temperatures, float | int) else temperatures or []
     if temperatures is not None:
         require_temperatures(every, competitors.models, against)
@@ -90,6 +94,8 @@ def evaluate_models(
     save_rows(Path(out) / "wins.jsonl", (row for d in duels for row in d.rows()))
     result = _result("reward" if judge == reward else judge, competitors, answered, duels)
     more: dict[str, Any] = {"sampling": asked.drawing() if models else None}
+    if labels:
+        more["models"] = [m.model_copy(update={"labels": labels.get(m.name)}) for m in result.models]
     if temperatures is not None:
         rival = next(a for a in answered if a.name == against)
         others = {name: folder for name, folder in competitors.models.items() if name != against}
@@ -175,6 +181,16 @@ class Competitors:
                 many = answering.answers(name, policy, prompts, self.best_of_n)
                 answered.append(answering.best(many, self.best_of_n, reward, policy))
         return answered + [file.answers(name, rows) for name, file in self.files.items()]
+
+
+def require_labels(labels: Mapping[str, int], competitors: Competitors) -> None:
+    """Raise InputError where labels are counted of somebody who does not compete, or are fewer than none."""
+    named = [*competitors.models, *competitors.files]
+    for name, count in labels.items():
+        if name not in named:
+            raise InputError(f"--labels.{name} is of none of the models and files named: {', '.join(named)}.")
+        if count < 0:
+            raise InputError(f"--labels.{name} must be at least 0, not {count}.")
 
 
 def _feedback(

@@ -2,8 +2,8 @@
 
 SPEC = TERM [ + TERM ...]      TERM = [WEIGHT * ]NAME or [WEIGHT * ]mean(NAME, NAME ...) or min(NAME, NAME ...)
 NAME = a verifier (exact, number, regex:PATTERN, math, reasoning-gym, constraints), a Python function
-       (module:function), a server (http://...), a small world (cafe, counter), whose gold reward it is, or a reward
-       model (a folder, or its name on the Hugging Face Hub), or beats:JUDGE, a judge's comparison with the row's
+       (module:function), a server (http://...), a small world (cafe, counter, sums), whose gold reward it is, or a
+       reward model (a folder, or its name on the Hugging Face Hub), or beats:JUDGE, a judge's comparison with the row's
        completion (beats@COLUMN:JUDGE with the row's column of that name)
 
 A judge is named by any of these, by a file of people's comparisons, or as a language model that is asked: ai:MODEL,
@@ -24,7 +24,11 @@ Kind: TypeAlias = Literal["verifier", "function", "server", "world", "ensemble",
 
 VERIFIERS = ("exact", "number", "regex", "math", "reasoning-gym", "constraints")
 """What verifiers are called."""
-WORLDS = {"cafe": "accord.worlds.cafe:gold", "counter": "accord.worlds.counter:gold"}
+WORLDS = {
+    "cafe": "accord.worlds.cafe:gold",
+    "counter": "accord.worlds.counter:gold",
+    "sums": "accord.worlds.sums:gold",
+}
 """Small worlds with known truth, and where each has its gold reward: a function of a prompt and a completion."""
 GUESTS = {"counter": "accord.worlds.counter:guest"}
 """Small worlds whose users go on with conversations, and where each has one."""

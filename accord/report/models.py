@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
 from accord.report.figures import DASHES, SOFT, Figure, blank, drawing, hue, inline
 from accord.report.folder import Story
@@ -120,3 +121,48 @@ def _over_temperatures(result: ModelsResult) -> Figure:
         f"{held} or written before; bars are 95% intervals, the dashed line an even match."
     )
     return Figure(f"Wins over {rival} by temperature", inline(figure), caption)
+
+
+def by_labels(tables: Sequence[ModelTable]) -> list[Figure]:
+    """A figure for each evaluation that says how many labels of people its models were made with."""
+    return [_over_labels(table.result, points) for table in tables if (points := points_by_labels(table.result))]
+
+
+def family(name: str) -> str:
+    """What a name has in common with those that are alike but for a number at their end: dpo of dpo-300."""
+    return re.sub(r"[-_ ]?\d+$", "", name) or name
+
+
+def points_by_labels(result: ModelsResult) -> list[tuple[int, str, Interval]]:
+    """Labels, family and what was reached, a model, fewest labels first: wins over the rival, or else the score."""
+    points = []
+    for model in result.models:
+        wins = model.win_rate.interval if model.win_rate else None
+        reached = wins if result.against else model.scores.get(result.judge)
+        if model.labels is not None and reached is not None:
+            points.append((model.labels, family(model.name), reached))
+    return sorted(points, key=lambda point: point[:2])
+
+
+@drawing
+def _over_labels(result: ModelsResult, points: Sequence[tuple[int, str, Interval]]) -> Figure:
+    """A line a family."""
+    counts = sorted({labels for labels, _, _ in points})
+    figure, axes = blank(4.6, 2.9, "labels of people")
+    if result.against:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        axes.axhline(0.5, color=SOFT, linewidth=0.8, linestyle=DASHES)
+    what = f"wins over {called(result.against)}" if result.against else f"score by {called(result.judge)}"
+    axes.set_ylabel(what)
+    axes.set_xscale("symlog" if counts[0] == 0 else "log")
+    axes.set_xticks(counts)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    for i, name in enumerate(dict.fromkeys(name for _, name, _ in points)):
+        at, rates = zip(*((n, rate) for n, of, rate in points if of == name), strict=True)
+        axes.vlines(at, [r.low for r in rates], [r.high for r in rates], color=hue(i), alpha=0.7)
+        axes.plot(at, [r.estimate for r in rates], "o-", color=hue(i), markersize=4, label=name)
+    axes.legend(frameon=False, fontsize=8, handlelength=1.8)
+    caption = "Each model by how many labels of people it was made with, all that came before it counted; bars are 95% "
+    caption += "intervals, the dashed line an even match." if result.against else "intervals."
+    return Figure(f"{what[0].upper()}{what[1:]} by labels", inline(figure), caption)

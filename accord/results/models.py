@@ -111,6 +111,8 @@ class ModelRow(Record):
     """The share of its answers that ended by themselves instead of being cut."""
     win_rate: WinRate | None = None
     """How often it beats the model that all are held against; None of that model itself."""
+    labels: int | None = absent_unless_given()
+    """How many labels of people it was made with; absent where that was not told."""
 
 
 def _tokens(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -201,10 +203,11 @@ class ModelsResult(Evaluation):
     def _models_table(self) -> Table:
         """Scores, divergence and length; what is known of no model has no column."""
         names = list(self.models[0].scores) if self.models else []
-        titles = ["model", *names, "KL", "tokens", "characters", "ended"]
+        titles = ["model", "labels", *names, "KL", "tokens", "characters", "ended"]
         rows = [
             [
                 m.name,
+                "" if m.labels is None else f"{m.labels:,}",
                 *(f"{m.scores[n].estimate:.3f}" if n in m.scores else "" for n in names),
                 f"{'<= ' if m.kl.bound else ''}{m.kl.estimate:.2f}" if m.kl else "",
                 "" if m.length is None else f"{m.length:.1f}",

@@ -27,7 +27,8 @@ from tokenizers.decoders import Fuse
 from tokenizers.pre_tokenizers import Split
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from accord.records import Prompt
+from accord.errors import InputError
+from accord.records import Prompt, Text
 from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, in_held_out_fifth, untrained, word_level, write_world
 
 STEP, ANSWER = ", ", " #### "
@@ -78,12 +79,24 @@ def hinted(prompt: str, answer: str) -> str:
 def sound(prompt: str, completion: str) -> bool:
     """Whether every column of a completion is right, and not only the answer, which a hint may have given away.
 
-    Raises ValueError where the prompt is no sum, with or without a hint.
+    Raises InputError where the prompt is no sum, with or without a hint.
     """
     problem = re.fullmatch(r"(?:\(\d+\))?(\d+)\+(\d+)=", prompt)
     if problem is None:
-        raise ValueError(f"{prompt!r} is no sum")
+        raise InputError(f"{prompt!r} is no sum: the world sums knows what is true of prompts such as 27+58=")
     return completion == Sum(int(problem[1]), int(problem[2])).scratchpad
+
+
+def gold(prompt: Text, completion: Text) -> float:
+    """1 where a completion is `sound`, and 0 otherwise; of a chat the user's last and the assistant's messages count.
+
+    Raises InputError where the prompt is no sum.
+    """
+    if not isinstance(prompt, str):
+        prompt = next((message.content for message in reversed(prompt) if message.role == "user"), "")
+    if not isinstance(completion, str):
+        completion = " ".join(message.content for message in completion if message.role == "assistant")
+    return float(sound(prompt, completion))
 
 
 DEMONSTRATION_DIGITS = {1: 0.25, 2: 0.55, 3: 0.15, 4: 0.05}

@@ -128,6 +128,20 @@ def test_each_temperature_is_what_an_evaluation_at_it_alone_finds(
     assert "Win rates by temperature" in page and "Wins over people by temperature" in page
 
 
+def test_labels_are_told_and_drawn(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = (*files(home), "--judge", "cafe", "--labels.rivals", "1000")
+    found = evaluated(home, tmp_path / "told", *given)
+    assert [m.get("labels") for m in found["models"]] == [None, 1000] and "labels" not in found["models"][0]
+    assert "1,000" in capsys.readouterr().out
+    page = write_report(tmp_path / "told").read_text()
+    assert "What labels buy" in page and "Score by cafe by labels" in page
+    against = evaluated(home, tmp_path / "held", *given, "--against", "people")
+    assert against["models"][1]["labels"] == 1000
+    assert "Wins over people by labels" in write_report(tmp_path / "held").read_text()
+    evaluated(home, tmp_path / "rival", *files(home), "--judge", "cafe", "--labels.people", "9", "--against", "people")
+    assert "What labels buy" not in write_report(tmp_path / "rival").read_text()  # nobody wins over himself
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -157,6 +171,8 @@ def test_each_temperature_is_what_an_evaluation_at_it_alone_finds(
             "--temperatures has 1 twice; give each once.",
         ),
         (("--samples.a", "people", "--limit", "0"), "--limit must be at least 1, not 0."),
+        (("--samples.a", "people", "--labels.b", "9"), "--labels.b is of none of the models and files named: a."),
+        (("--samples.a", "people", "--labels.a", "-1"), "--labels.a must be at least 0, not -1."),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -14,7 +14,7 @@ from accord.report import write_report
 from accord.report.critique import by_principles
 from accord.report.frontier import lines, measured_frontier
 from accord.report.html import BOUNDS, LONGEST, log_ratio, shaded, strength
-from accord.report.models import ModelTable, shade
+from accord.report.models import ModelTable, by_labels, family, points_by_labels, shade
 from accord.report.overoptimization import arrays, fitted, turning
 from accord.results import CritiqueResult, Interval, parse
 from tests.report.evaluations import CRITIQUE, EVERYTHING, FRONTIER, MODELS, OVEROPTIMIZATION, PASSES, write_everything
@@ -153,6 +153,22 @@ def test_the_matrix_has_each_pair_from_both_sides(page: Page) -> None:
         2,
         0,
     ]
+
+
+def test_wins_by_labels_are_ordered_within_a_family() -> None:
+    rows = {row["name"]: row for row in MODELS["models"]}
+    named = {"sft": ("people", None), "dpo": ("dpo-1000", 1100), "ppo": ("dpo-300", 400)}
+    models = [{**rows[old], "name": new, "labels": labels} for old, (new, labels) in named.items()]
+    found = parse({**MODELS, "against": "people", "models": models})
+    points = [(labels, of, rate.estimate) for labels, of, rate in points_by_labels(found)]
+    assert points == [(400, "dpo", 0.823), (1100, "dpo", 0.716)]
+    assert [figure.title for figure in by_labels([ModelTable("labels", found)])] == ["Wins over people by labels"]
+    assert by_labels([ModelTable("verdict", parse(MODELS))]) == []
+
+
+def test_names_that_differ_by_a_number_at_their_end_are_a_family() -> None:
+    given = ["dpo-300", "dpo-1000", "ppo", "sft_2", "dpo", "7"]
+    assert list(map(family, given)) == ["dpo", "dpo", "ppo", "sft", "dpo", "7"]
 
 
 def test_a_cell_is_colored_only_when_its_interval_excludes_an_even_match() -> None:

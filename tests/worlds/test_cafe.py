@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from accord.cli.datasets import world
 from accord.errors import InputError
+from accord.evaluate.probe_files import read_probes
+from accord.feedback.constraints import parse
 from accord.records import Demonstration
 from accord.worlds import cafe
 from accord.worlds.cafe.grammar import DISHES, NEGATIVE_WORDS, PAIRS, POSITIVE_WORDS, WORDS
@@ -94,6 +96,25 @@ def test_references_answer_the_questions_held_out_as_demonstrations_do() -> None
     assert all(dish in str(row.completion).split() for dish, row in zip(dishes, found, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("answer", "broken"),
+    [
+        ("the soup is fresh . it is warm and rich .", set()),
+        ("the soup is soggy . it is warm and rich .", {"avoid"}),
+        ("the pie is fresh . it is warm and rich .", {"include"}),
+        ("the soup is fresh .", {"sentences"}),
+        ("the pie is stale . " * 5, {"avoid", "include", "sentences"}),
+        ("", {"include", "sentences"}),
+    ],
+)
+def test_probes_know_good_manners(answer: str, broken: set[str]) -> None:
+    found, asked = cafe.probes(5, 40), cafe.heldout(5, 40)
+    for kind in ("instructions", "style"):
+        assert [row["prompt"] for row in found[kind]] == [row.prompt[0].content for row in asked]  # type: ignore[union-attr]
+    manners = next(row["constraints"] for row in found["instructions"] if "soup" in row["prompt"].split())
+    assert {rule.name for rule in parse(manners) if not rule.holds(answer)} == broken
+
+
 def test_the_world_as_files(tmp_path: Path) -> None:
     cafe.write(tmp_path, seed=2)
     rows = [json.loads(line) for line in (tmp_path / "demonstrations.jsonl").read_text().splitlines()]
@@ -107,6 +128,10 @@ def test_the_world_as_files(tmp_path: Path) -> None:
         2_000,
         400,
     ]
+    assert {kind: len(items) for kind, items in read_probes(str(tmp_path / "probes.yaml")).items()} == {
+        "instructions": 100,
+        "style": 100,
+    }
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "init")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "init")
     assert tokenizer.chat_template == cafe.tokenizer().chat_template

@@ -15,10 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from accord.data import load_data
 from accord.data.chat import encode_completion, encode_prompt
+from accord.errors import InputError
+from accord.feedback.named import reward_named
 from accord.feedback.verifiers import verifier_named
-from accord.records import Demonstration, Prompt
+from accord.records import Demonstration, Message, Prompt
 from accord.worlds import sums
 from accord.worlds.sums import CONTEXT, HINT, Sum, hinted, is_held_out, sound
+from tests.feedback.samples import sample
 
 NUMBERS = st.integers(0, 10**6)
 
@@ -69,6 +72,21 @@ def test_a_right_answer_after_a_wrong_column_is_not_sound() -> None:
     assert not sound("27+58=", "85")
     with pytest.raises(ValueError, match="'27-58=' is no sum"):
         sound("27-58=", "7+8+0=15, 2+5+1=08 #### 85")
+
+
+def test_the_gold_reward_is_soundness() -> None:
+    asked, said = (Message("user", "(85)27+58="),), (Message("assistant", "7+8+0=15, 2+5+1=08 #### 85"),)
+    assert sums.gold(asked, said) == sums.gold("27+58=", said[0].content) == 1.0
+    assert sums.gold("27+58=", "85") == sums.gold("27+58=", "") == 0.0
+    with pytest.raises(InputError, match="'' is no sum: the world sums knows what is true of prompts such as 27"):
+        sums.gold((), said)
+
+
+def test_sums_is_a_reward_by_its_name() -> None:
+    given = ["7+8+0=15, 2+5+1=08 #### 85", "7+8+0=15, 2+5+0=08 #### 85", "85", "84"]
+    samples = [sample(text, prompt="27+58=", answer="85") for text in given]
+    assert reward_named("sums")(samples).tolist() == [1, 0, 0, 0]
+    assert reward_named("number")(samples).tolist() == [1, 1, 1, 0]
 
 
 def test_demonstrations_are_mostly_short_and_half_of_them_hinted() -> None:

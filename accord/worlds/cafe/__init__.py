@@ -27,6 +27,7 @@ from accord.worlds.cafe.texts import (
     demonstrations,
     heldout,
     new_model,
+    probes,
     prompts,
     references,
     tokenizer,
@@ -43,6 +44,7 @@ __all__ = [
     "gold",
     "heldout",
     "new_model",
+    "probes",
     "prompts",
     "references",
     "tokenizer",
@@ -50,6 +52,7 @@ __all__ = [
 ]  # fmt: skip
 
 CONSTITUTION = "constitution.yaml"
+PROBES = "probes.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +68,10 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH, guests: Guests 
     """Write the world as files, so that a pipeline needs nothing but files.
 
     `corpus.jsonl`, `demonstrations.jsonl`, `prompts.jsonl` (to train on), `heldout.jsonl` (to evaluate on),
-    `references.jsonl` (what people answer to these), `critiques.jsonl` (how people criticize, revise and judge by
-    `constitution.yaml`), `tasks/` (in clusters), and `init/`, an untrained model with its tokenizer as a Hugging Face
-    folder. With guests `comparisons.jsonl` has their choices and `comparisons-unseen.jsonl` those of a quarter as many
-    others, and the model reads `WITH_CHOICES` tokens.
+    `references.jsonl` (what people answer to these), `probes.yaml` (how style and manners of answers are measured),
+    `critiques.jsonl` (how people criticize, revise and judge by `constitution.yaml`), `tasks/` (in clusters), and
+    `init/`, an untrained model with its tokenizer as a Hugging Face folder. With guests `comparisons.jsonl` has their
+    choices and `comparisons-unseen.jsonl` those of a quarter as many others, and the model reads `WITH_CHOICES` tokens.
     """
     talk = {"corpus": corpus(seed, 12_000), "demonstrations": demonstrations(seed, 1_000)}
     talk |= {"critiques": critiques(seed, 12_000), "references": references(seed, 400)}
@@ -77,9 +80,10 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH, guests: Guests 
         each, unseen = guests.choices, -(-guests.users // 4)
         asked["comparisons"] = comparisons(seed, guests.tastes, guests.users, each, unseen=False)
         asked["comparisons-unseen"] = comparisons(seed, guests.tastes, unseen, each, unseen=True)
-    more = [CONSTITUTION, *task_files(TASKS)]
+    more = [CONSTITUTION, PROBES, *task_files(TASKS)]
     context = CONTEXT if guests is None else WITH_CHOICES
     made = new_model(seed, width, context), tokenizer(context)
     write_world(Path(folder), {**talk, **asked}, *made, more)
-    save_text(Path(folder) / CONSTITUTION, yaml.safe_dump(constitution(), sort_keys=False))
+    for file, told in ((CONSTITUTION, constitution()), (PROBES, probes(seed, 100))):
+        save_text(Path(folder) / file, yaml.safe_dump(told, sort_keys=False))
     write_tasks(Path(folder), TASKS, partial(rows, seed=seed), TRAIN_ROWS)

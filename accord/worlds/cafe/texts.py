@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
@@ -41,6 +42,24 @@ def references(seed: int, n: int) -> list[Demonstration]:
     """Answers to `heldout`, as in `demonstrations`, for models to be held against."""
     rng = random.Random(f"references {seed}")
     return [Demonstration(chat(text), _reply(rng, topic, some_mood(rng))) for text, topic in _asked(seed, n)]
+
+
+def probes(seed: int, n: int) -> dict[str, list[dict[str, Any]]]:
+    """The first `n` questions of `heldout`, by which style and manners of answers are measured, as a file of probes.
+
+    Good manners are checked by program (`accord.feedback.constraints`): no unkind word, the dish by its name, and two
+    to four sentences, as people's answers have.
+    """
+    unkind = sorted(grammar.NEGATIVE_WORDS)
+
+    def manners(dish: str) -> dict[str, Any]:
+        return {"avoid": [*unkind], "include": dish, "sentences": {"at_least": 2, "at_most": 4}}
+
+    asked = _asked(seed, n)
+    return {
+        "instructions": [{"prompt": text, "constraints": manners(topic.dish)} for text, topic in asked],
+        "style": [{"prompt": text} for text, _ in asked],
+    }
 
 
 def _asked(seed: int, n: int) -> list[tuple[str, Topic]]:
