@@ -87,6 +87,12 @@ class RunFiles:
         each = [row["seconds"] for row in self.metrics if isinstance(row.get("seconds"), int | float)]
         return sum(each) if each else None
 
+    @property
+    def tokens(self) -> int | None:
+        """The tokens that its steps went through together, prompts counted; None when no row says."""
+        each = [row["tokens"] for row in self.metrics if isinstance(row.get("tokens"), int)]
+        return sum(each) if each else None
+
 
 @dataclass(frozen=True)
 class StageRecord:

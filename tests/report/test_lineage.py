@@ -92,8 +92,8 @@ def test_a_pipelines_note_comes_before_paths_that_have_moved(tmp_path: Path) -> 
 def test_the_page_lists_the_chain(tmp_path: Path) -> None:
     page = Page(write_report(chain(tmp_path)))
     listed = {row[0]: row[1:] for row in page.tables}
-    assert listed["rm"] == ["accord reward", "model sft data pairs.jsonl", "seed 3"]
-    assert listed["smollm2"] == ["given", "–", "–"]
+    assert listed["rm"] == ["accord reward", "model sft data pairs.jsonl", "seed 3", "–"]
+    assert listed["smollm2"] == ["given", "–", "–", "–"]
     # Drawn level and upright: smollm2-sft, sft-rm, rm-ppo; sft-ppo follows from the last two.
     assert [a.get("class") for _, a in page.tags].count("shaft") == 2 * 3
 
@@ -132,5 +132,8 @@ def test_a_run_by_itself_has_no_drawing(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "sft", "sft", 3)
     (folder / "config.yaml").write_text("command: sft\nseed: 1\n")
     page = Page(write_report(folder))
-    assert page.tables[:2] == [["Stage", "Command", "Reads", "With"], ["sft", "accord sft", "–", "seed 1"]]
+    assert page.tables[:2] == [
+        ["Stage", "Command", "Reads", "With", "Took"],
+        ["sft", "accord sft", "–", "seed 1", "0.9 s tokens 12,288"],  # three steps of .3 s and 4,096 tokens
+    ]
     assert "shaft" not in [a.get("class") for _, a in page.tags]
