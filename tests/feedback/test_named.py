@@ -321,7 +321,7 @@ def test_a_small_world_is_its_gold_reward_by_name() -> None:
     comparison = Comparison("how is the soup ?", *answers)
     assert judge_named("cafe")([comparison])[0].first_wins == float(expected[0] > expected[1])
     assert labeler_named("cafe", 0.8, seed=3) == Simulated(gold, 0.8, 3)
-    with pytest.raises(InputError, match=r"knows? a world's truth \(cafe, counter\), and number is none"):
+    with pytest.raises(InputError, match=r"knows? a world's truth \(cafe, counter, sums\), and number is none"):
         labeler_named("number", 0.8)
 
 
