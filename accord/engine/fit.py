@@ -98,7 +98,7 @@ class Optimizer:
                 )
 
     def update(self, step: int, *terms: LossTerm) -> dict[str, float]:
-        """One step, counted from 0: gradients of sum(weight * sum(values) / count), clipped, and the optimizer's update.
+        """One step, counted from 0: gradients of sum(weight * sum(values) / count), clipped, and one update.
 
         The gradient is that of the mean over all packs together, however the trees were shared among them. Where a
         network has routers, each term's mean has its balancing loss added to it (`accord.engine.routers`).

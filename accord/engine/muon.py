@@ -2,10 +2,10 @@
 
     M <- mu M + (1 - mu) G,  O = NS((1 - mu) G + mu M),  W <- (1 - eta lambda) W - eta 0.2 sqrt(max(rows, columns)) O
 
-NS is five Newton-Schulz iterations in bfloat16, which bring every singular value of a matrix near 1 (Jordan et al. 2024,
-kellerjordan.github.io/posts/muon); mu is 0.95. The factor makes the size of an update what AdamW's is, so that both go by
-one learning rate (Liu et al. 2025, arXiv:2502.16982, equation 4). Embeddings, the output layer, heads and vectors are not
-such matrices.
+NS is five Newton-Schulz iterations in bfloat16, which bring every singular value near 1 (Jordan et al. 2024,
+kellerjordan.github.io/posts/muon); mu is 0.95. The factor makes the size of an update what AdamW's is, so that both go
+by one learning rate (Liu et al. 2025, arXiv:2502.16982, equation 4). Embeddings, the output layer, heads and vectors
+are no such matrices.
 """
 
 from __future__ import annotations
