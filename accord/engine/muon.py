@@ -21,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 MOMENTUM = 0.95
 
 
-def hidden_matrices(networks: Iterable[nn.Module]) -> list[nn.Parameter]:
+def hidden_matrices(networks: Iterable[nn.Module]) -> list[Tensor]:
     """The trained weights of linear maps inside lists of layers, each once."""
     lists = [part for network in networks for part in network.modules() if isinstance(part, nn.ModuleList)]
     maps = [part for layers in lists for part in layers.modules() if isinstance(part, nn.Linear | Conv1D)]
@@ -32,19 +32,18 @@ class MuonAdamW:
     """torch's Muon for `hidden`, torch's AdamW for what else the groups hold, with the groups and states of both."""
 
     def __init__(
-        self, groups: Iterable[Mapping[str, Any]], hidden: Iterable[nn.Parameter], lr: float, betas: tuple[float, float]
+        self, groups: Iterable[Mapping[str, Any]], hidden: Iterable[Tensor], lr: float, betas: tuple[float, float]
     ) -> None:
         taken = {id(p) for p in hidden}
-        inner, outer = [], []
+        inner: list[dict[str, Any]] = []
+        outer: list[dict[str, Any]] = []
         for group in groups:
-            for part, is_hidden in ((inner, True), (outer, False)):
-                params = [p for p in group["params"] if (id(p) in taken) is is_hidden]
-                if params:
-                    part.append({**group, "params": params})
+            inner.append({**group, "params": [p for p in group["params"] if id(p) in taken]})
+            outer.append({**group, "params": [p for p in group["params"] if id(p) not in taken]})
         self.parts: list[torch.optim.Optimizer] = []
-        if inner:
+        if inner := [group for group in inner if group["params"]]:
             self.parts.append(torch.optim.Muon(inner, lr=lr, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw"))
-        if outer:
+        if outer := [group for group in outer if group["params"]]:
             self.parts.append(torch.optim.AdamW(outer, lr=lr, betas=betas, fused=True))
         self.param_groups = [group for part in self.parts for group in part.param_groups]
         self.state: defaultdict[Tensor, Any] = defaultdict(dict)
