@@ -135,6 +135,36 @@ def test_answers_that_change_places_turn_the_sign() -> None:
     assert odds(states[3, [0, 0]], states[:3]).abs() < 1e-12
 
 
+@torch.no_grad()
+def test_users_whose_preferences_run_in_opposite_circles() -> None:
+    """Of three answers at 120 degrees of each other, 0 beats 1 beats 2 beats 0, or the other way round.
+
+    Two planes, the second the mirror of the first: without choices they cancel. With A = 1, d = 16 and all three
+    choices the points of one are longer by k = sqrt(3) / 8 of their length and those of the other shorter:
+    sin(120) ((1 + k)^2 - (1 - k)^2) = 3/4 for every pair, -3/4 for a user of the other circle. Of rewards the log-odds
+    of 0 over 1, 1 over 2 and 2 over 0 add up to 0, whatever the choices.
+    """
+    around = torch.arange(3, dtype=torch.float64) * 2 * torch.pi / 3
+    answers = torch.zeros(3, 16, dtype=torch.float64)
+    answers[:, 0], answers[:, 1] = around.cos(), around.sin()
+    circle = torch.stack([answers, answers.roll(-1, 0)], 1)  # (3, 2, d): the first of each two beats the second
+    for planes in PLANES:
+        model = untrained(planes)
+        model.reader.alike.weight.copy_(torch.eye(16))
+        if planes:
+            weight = torch.zeros(5, 16, dtype=torch.float64)
+            weight[1, 0] = weight[2, 1] = weight[3, 0] = 1.0
+            weight[4, 1] = -1.0
+            model.network.score.weight.copy_(weight)  # type: ignore[operator, union-attr]
+        for choices, expected in ((circle[:0], 0.0), (circle, 0.75), (circle.flip(1), -0.75)):
+            sees = torch.ones(1, 6, len(choices), dtype=torch.bool)
+            labels = model.outputs_given(circle.flatten(0, 1)[None], choices[None], sees)[0].unflatten(0, (3, 2))
+            odds = general_preference(labels[:, 0], labels[:, 1])
+            if planes:
+                torch.testing.assert_close(odds, torch.full((3,), expected, dtype=torch.float64))
+            assert planes or odds.sum().abs() < 1e-12
+
+
 def test_the_gradient_is_a_plain_forwards(model: PersonalModel, tmp_path: Path) -> None:
     """Of every weight: two users of three and one comparisons, answer by answer in transformers, by the formula."""
     users, reader = USERS[:2], dict(model.reader.named_parameters())

@@ -115,7 +115,7 @@ def test_models_choose_by_the_users_choices(tmp_path: Path, planes: int) -> None
     many = [replace(s, prompt=asked.prompts[i // 2]) for i, s in enumerate(many)]
     chooser = Chooser.of("m", model, asked.users, asked.user)
     assert chooser.reads
-    read = chooser.states(many)
+    theirs = chooser.states(many)
 
     def states(prompt: str, *texts: str) -> torch.Tensor:
         tree = to_tree(model.tokenizer, Ranking(prompt, texts, (0,) * len(texts)))
@@ -132,7 +132,7 @@ def test_models_choose_by_the_users_choices(tmp_path: Path, planes: int) -> None
             if planes:
                 odds += labels[0, 1] * labels[1, 2] - labels[0, 2] * labels[1, 1]
             expected.append(int(odds < 0))
-        assert chooser.best(read, k) == expected
+        assert chooser.best(theirs, k) == expected
     one = model.save(tmp_path / "model")
     found, _ = _chosen(asked, {"m": str(one)}, [0, 1], {"a": {0: many, 1: many}}, Longer(), said(*"wxyz"))
     assert (found.name, [given.k for given in found.given]) == ("a by m", [0, 1])

@@ -13,7 +13,6 @@ from torch.nn.functional import logsigmoid
 from accord.engine.load import load_model, load_reward_model
 from accord.engine.personal import PersonalPreference, PersonalScorer, pack_users
 from accord.errors import LeftOut
-from accord.evaluate import evaluate_personal
 from accord.methods import PersonalReward
 from accord.records import Preference, Ranking
 from accord.train.loop import Result, StepResult
@@ -74,38 +73,6 @@ def test_the_loss_of_two_answers_by_hand(base: str) -> None:
     hand = torch.stack([-logsigmoid(z - 0.5), -0.75 * logsigmoid(y) - 0.25 * logsigmoid(-y)])
     torch.testing.assert_close(loss, hand)
     torch.testing.assert_close(measures["margin"], torch.stack([z, y]))
-
-
-CIRCLE = (WORDS_OF[2], WORDS_OF[3], WORDS_OF[4])
-ASKED = (WORDS_OF[0], WORDS_OF[1], WORDS_OF[5])
-
-
-def in_circles(users: int) -> list[Preference]:
-    """Users who like one of three words better than the next, and the last better than the first, or the other way."""
-    pairs = list(zip(CIRCLE, (*CIRCLE[1:], CIRCLE[0]), strict=True))
-    return [
-        Preference(asked, *(pair if user % 2 else pair[::-1]), user=f"u{user}")
-        for user in range(users)
-        for asked in ASKED
-        for pair in pairs
-    ]
-
-
-def test_users_whose_preferences_run_in_opposite_circles(base: str, tmp_path: Path) -> None:
-    """Given three choices of one prompt a two-argument model has all pairs of two others right. Rewards have two of
-    each three at most, whatever they are given: three scores are in one order."""
-    unseen, found = write_jsonl(tmp_path / "unseen.jsonl", in_circles(2)), {}
-    for planes in (0, 2):
-        method = PersonalReward(
-            learning_rate=1e-2, batch_size=4, max_steps=40, dtype="float32", tokens_per_pass=1000, planes=planes
-        )
-        run = method.fit(base, in_circles(8), out=tmp_path / f"{planes}", track="none")
-        given = evaluate_personal(
-            unseen, str(tmp_path / f"of {planes}"), models={"m": str(run.folder / "model")}, given=3, dtype="float32"
-        )
-        found[planes] = next(m for m in given.models if m.how == "reads choices").given[0].accuracy.estimate
-    assert found[2] == 1.0
-    assert found[0] <= 2 / 3 + 1e-9
 
 
 def test_a_ranking_is_its_strict_pairs(base: str) -> None:
