@@ -24,7 +24,7 @@ from accord.results.users import UsersResult
 
 LANGUAGE = ("--batch-size", 32, "--max-length", 128)
 COMMON = ("--batch-size", 64, "--learning-rate", "1e-3", "--tokens-per-pass", 16384)
-STEPS = {"ipo": 100, "fspo": 60}
+STEPS = {"ipo": 200, "fspo": 60}
 """Optimizer steps of the policies; those of the one that reads choices are four times as long."""
 
 
@@ -72,7 +72,7 @@ def tried(folder: Path, tastes: str, seed: int, users: int) -> UsersResult:
     trained(reads, "personal", world / "init", world / "comparisons.jsonl", seed, *reading)
     if not (out / "evaluation.json").exists():
         models = [word for name in (sft, pooled, fspo) for word in (f"--models.{name.name}", name / "model")]
-        asked = ("--questions", 1, "--max-new-tokens", 40, "--best-of-n", 16, "--generators", "sft", "fspo")
+        asked = ("--questions", 2, "--max-new-tokens", 40, "--best-of-n", 16, "--generators", "sft", "fspo")
         asked += ("--rewards.reads", reads / "model")
         judged = ("--judge", "accord.worlds.cafe.tastes:prefers", "--against", "sft")
         run("evaluate", "users", "--data", world / "comparisons-unseen.jsonl", "--out", out, *models, *judged, *asked)
