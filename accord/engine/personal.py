@@ -194,7 +194,7 @@ def pulls(labels: Tensor) -> Tensor:
     return both * both.new_tensor([1.0, -1.0])[:, None]
 
 
-def reading(model: Model, layers: int, planes: int = 0, seed: int = 0) -> PersonalScorer | PersonalPreference:
+def reading(model: Model, layers: int, planes: int = 0, seed: int = 0) -> PersonalModel:
     """A model that reads choices on the trunk of another, with a new head and a new reader.
 
     Without planes it is a reward model, and the head as `Scorer.on` makes it; with planes a preference model, as
@@ -203,14 +203,14 @@ def reading(model: Model, layers: int, planes: int = 0, seed: int = 0) -> Person
     """
     if adapted(model.network):
         raise InputError(f"{model.name} has adapters, and a model that reads choices is trained whole.")
-    plain = PreferenceNetwork.on(model, planes, seed) if planes else Scorer.on(model, seed)
+    plain: Classifier = PreferenceNetwork.on(model, planes, seed) if planes else Scorer.on(model, seed)
     network = plain.network
     config = network.config.get_text_config()
     setattr(network.config, CONFIG, {"layers": layers, "heads": config.num_attention_heads})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _attach(network)
-    kind = PersonalPreference if planes else PersonalScorer
+    kind: type[PersonalModel] = PersonalPreference if planes else PersonalScorer
     return kind(network, plain.tokenizer, plain.name, plain.dtype)
 
 

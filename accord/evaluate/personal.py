@@ -205,7 +205,7 @@ def labels_given(model: Classifier, candidates: Tensor, choices: Tensor) -> Tens
     if isinstance(model, engine.personal.PersonalModel):
         sees = candidates.new_ones(1, len(candidates), len(choices)).bool()
         return model.outputs_given(candidates[None], choices[None], sees)[0]
-    found: Tensor = model.network.score(candidates)  # type: ignore[operator]
+    found: Tensor = model.network.score(candidates)  # type: ignore[operator, union-attr]
     return found
 
 
