@@ -16,6 +16,7 @@ from accord.records import Prompt, Row
 from accord.train.held_out import PROMPTS, RunData, Tally, Unit
 from accord.train.loop import Learner, OnStep, Result, StepResult, train
 from accord.train.options import HeldOutOptions, PolicyOptions, RowsOptions, RunOptions, named
+from accord.train.ranks import require_alone
 from accord.train.run import Run
 from accord.train.watch import make_watch
 
@@ -65,6 +66,8 @@ class OfflineMethod(Method, TrainingConfig, ABC):
     """What `fit` takes besides; methods whose model does not write cannot be watched."""
     unit: ClassVar[Unit] = PROMPTS
     """What is held out whole."""
+    on_ranks: ClassVar[bool] = False
+    """Whether it was shown to do the same on several ranks as in one process."""
 
     @abstractmethod
     def objective(self, model: Any) -> Callable[..., tuple[Tensor, Measures]]:
@@ -121,6 +124,7 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         **options: Any,
     ) -> Result:
         given = self.options(**options)
+        require_alone(self, given)
         if self.memory:
             policy = as_policy(model, self)
             return engine.plan.fitting(self, policy).fit(policy, data, out=out, on_step=on_step, **options)
