@@ -174,7 +174,7 @@ class Optimizer:
     def _over_ranks(
         self, loss: Tensor | float, sums: Mapping[str, Tensor | float], counts: Mapping[str, int]
     ) -> tuple[float, dict[str, float]]:
-        """The loss, and the means of what was measured, over the passes of all ranks: the one look at them in a step."""
+        """The loss, and the means of what was measured, over the passes of all ranks: a step's one look at them."""
         summed = [torch.as_tensor(x, dtype=torch.float64, device=self.device) for x in (loss, *sums.values())]
         counted = torch.tensor([counts[name] for name in sums], dtype=torch.float64, device=self.device)
         loss, *numbers = Team.here().total(torch.cat([torch.stack(summed), counted])).tolist()

@@ -150,8 +150,8 @@ class Model:
 
         Of a network with adapters these are written, as peft does. The file holds the weights as the network does, or
         in `dtype`, which `precision.held_in` says more of. SHA256SUMS has the digests of the files, by which a damaged
-        one is known when they are read. What was there before goes last. Of a network that is shared out among the ranks
-        of a team, which all call this, the rank that leads writes the whole.
+        one is known when they are read. What was there before goes last. Of a network that is shared out among ranks,
+        which all call this, the one that leads writes the whole.
         """
         if is_sharded(self.network):
             weights = gathered_for_leader(own_state(self.network))
@@ -208,10 +208,16 @@ class Policy(Model):
     ) -> list[Sample]:
         """n samples of every prompt, prompt after prompt, with the log-probabilities they were drawn at.
 
-        `progress` is called with the number of samples finished since its last call. Raises as `generate` does.
+        `progress` is called with the number of samples finished since its last call. Ranks that share the network share
+        the prompts too, and each has all samples. Raises as `generate` does.
         """
+        given: dict[str, Any] = {"progress": progress, **self.limits}
+        if is_sharded(self.network):
+            given["only"] = Team.here().mine(range(len(prompts)))
         with self.autocast():
-            groups = generate(self.network, [p.tokens for p in prompts], n, sampling, progress=progress, **self.limits)
+            groups = generate(self.network, [p.tokens for p in prompts], n, sampling, **given)
+        if is_sharded(self.network):
+            groups = Team.here().same(groups)
         return [
             Sample(p.prompt, self.text(c.tokens), p.tokens, c, p.row)
             for p, group in zip(prompts, groups, strict=True)

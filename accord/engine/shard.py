@@ -7,7 +7,8 @@ so that a head may be the embedding. Gradients are summed over the ranks: `fit` 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from torch import Tensor, nn
@@ -16,9 +17,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from accord.engine.team import Team
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeIs
-
     from torch.distributed.tensor import DTensor
+    from typing_extensions import TypeIs
 
 P, R = ParamSpec("P"), TypeVar("R")
 
@@ -54,17 +54,37 @@ def is_sharded(network: nn.Module) -> bool:
 def reads_whole(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concatenate[nn.Module, P], R]:
     """The one door to a sharded network: the function finds the weights of the network, its first argument, gathered.
 
-    Those beside the decoder layers stay so until it returns, or, where it has gradients, until they are computed. All
-    ranks come through the door together.
+    Those beside the decoder layers stay so until it returns, or, where what it returns has gradients, until those are
+    computed. All ranks come through the door together.
     """
 
     @functools.wraps(function)
     def read(network: nn.Module, *args: P.args, **named: P.kwargs) -> R:
         if not is_sharded(network):
             return function(network, *args, **named)
-        return network._read_whole(function, *args, **named)  # type: ignore[no-any-return, operator]
+        result: R = network._read_whole(function, *args, **named)  # type: ignore[operator]
+        if not any(
+            isinstance(x, Tensor) and x.requires_grad for x in (result if isinstance(result, tuple) else [result])
+        ):
+            network.reshard()  # type: ignore[operator]  # which a backward pass would do: else an update went unnoticed
+        return result
 
     return read
+
+
+@contextmanager
+def held_whole(network: nn.Module) -> Iterator[None]:
+    """Within the door, the weights of all layers stay gathered while the context lasts: no pass waits for ranks."""
+    layers: list[Any] = [m for m in network.modules() if m is not network and hasattr(m, "set_reshard_after_forward")]
+    for layer in layers:
+        layer.set_reshard_after_forward(False)
+        layer.unshard()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.reshard()
+            layer.set_reshard_after_forward(True)
 
 
 def is_share(tensor: Tensor) -> TypeIs[DTensor]:
@@ -83,7 +103,7 @@ def gathered(tensor: Tensor) -> Tensor:
 
 
 def gathered_for_leader(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The whole of tensors that may be shared out, on the rank that leads, in the memory of its host; elsewhere none."""
+    """The whole of tensors that may be shared out, on the rank that leads, in its host's memory; elsewhere none."""
     whole: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         full = gathered(tensor)

@@ -60,7 +60,7 @@ class Team:
         return found
 
     def lead(self, decide: Callable[[], T]) -> T:
-        """What `decide` returns on the rank that leads, on every rank; the user's mistakes are raised on all of them."""
+        """What `decide` returns on the rank that leads, on every rank; the user's mistakes are raised on all."""
         if self.size == 1:
             return decide()
         if not self.leads:

@@ -8,8 +8,8 @@ prompt's end for every branch. The prompt is therefore computed once for all of 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import chain, count
 from typing import Any
@@ -230,3 +230,22 @@ def shared(sizes: Sequence[int], budget: int, times: int = 1) -> list[list[int]]
         if all(total <= budget or len(held) == 1 for held, total in zip(bins, totals, strict=True)):
             break
     return [sorted(held) for held in bins if held]
+
+
+def on_every_rank(packs: Sequence[Trees], value: Callable[[Trees], Experience]) -> list[Experience]:
+    """The experience of every pack, in their order: in a team each is computed on one rank, and told to all."""
+    team = Team.here()
+    if team.size == 1:
+        return [value(trees) for trees in packs]
+    names = {field.name for field in fields(Experience)} - {field.name for field in fields(Trees)}
+
+    def computed(trees: Trees) -> dict[str, Tensor]:
+        batch = value(trees)
+        found = {name: getattr(batch, name) for name in names}
+        return {name: tensor.cpu() for name, tensor in found.items() if tensor is not None}
+
+    told = team.each(packs, computed)
+    return [
+        replace(Experience.of_samples(trees), **{name: tensor.to(trees.tokens.device) for name, tensor in of.items()})
+        for trees, of in zip(packs, told, strict=True)
+    ]

@@ -90,7 +90,7 @@ def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
 
 
 def last_whole(run: Run, *, needed: bool) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint to go on from, and what `checkpoint.verified` gave of it; `needed`: whether rows of numbers are."""
+    """The checkpoint to go on from, and what `verified` gave of it; `needed`: whether rows of numbers are."""
     saved = engine.checkpoint.checkpoints(run.folder / "checkpoints") if run.resumed else []
     why = ""
     for checkpoint in reversed(saved):
