@@ -16,7 +16,6 @@ from accord.records import Prompt, Row
 from accord.train.held_out import PROMPTS, RunData, Tally, Unit
 from accord.train.loop import Learner, OnStep, Result, StepResult, train
 from accord.train.options import HeldOutOptions, PolicyOptions, RowsOptions, RunOptions, named
-from accord.train.ranks import require_alone
 from accord.train.run import Run
 from accord.train.watch import make_watch
 
@@ -36,6 +35,8 @@ class Method(ABC):
     command: ClassVar[str]
     options: ClassVar[type[RunOptions]]
     """What `fit` takes besides."""
+    on_ranks: ClassVar[bool] = False
+    """Whether it was shown to do on several ranks what it does in one process."""
 
     @abstractmethod
     def fit(self, model: Policy | str | Path, data: Source, *more: Any, **options: Any) -> Result:
@@ -66,8 +67,6 @@ class OfflineMethod(Method, TrainingConfig, ABC):
     """What `fit` takes besides; methods whose model does not write cannot be watched."""
     unit: ClassVar[Unit] = PROMPTS
     """What is held out whole."""
-    on_ranks: ClassVar[bool] = False
-    """Whether it was shown to do the same on several ranks as in one process."""
 
     @abstractmethod
     def objective(self, model: Any) -> Callable[..., tuple[Tensor, Measures]]:
@@ -124,7 +123,6 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         **options: Any,
     ) -> Result:
         given = self.options(**options)
-        require_alone(self, given)
         if self.memory:
             policy = as_policy(model, self)
             return engine.plan.fitting(self, policy).fit(policy, data, out=out, on_step=on_step, **options)

@@ -14,7 +14,7 @@ from accord.train.options import RunOptions
 from accord.train.run import Run
 
 ALONE = {
-    "memory", "lora_rank", "quantize", "weight_dtype", "optimizer_states", "offload_optimizer", "offload_reference",
+    "lora_rank", "quantize", "weight_dtype", "optimizer_states", "offload_optimizer", "offload_reference",
     "precompute_reference", "save_dtype", "watch", "watch_data", "eval_data", "eval_split", "user",
 }  # fmt: skip
 """Settings that several ranks cannot have yet."""

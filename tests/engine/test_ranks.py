@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
+from accord.engine.plan import fitting
 from accord.engine.team import Team, asked_size
 from accord.errors import InputError
 from accord.methods import DPO, SFT, Distill
 from accord.train.ranks import require_alone
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.engine import ranked
+from tests.engine.tiny import CONFIGS, policy_of, random_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -195,7 +197,6 @@ def test_ranks_that_are_told_different_things_all_end_with_a_sentence(tmp_path: 
         (DPO(precompute_reference=True), {}, "precompute_reference is not for several ranks yet"),
         (SFT(), {"eval_split": "0.5"}, "eval_split is not for several ranks yet"),
         (SFT(), {"save_dtype": "bfloat16"}, "save_dtype is not for several ranks yet"),
-        (SFT(memory="8GB"), {}, "memory is not for several ranks yet"),
         (Distill(), {}, "distill does not train on several ranks yet: start it without torchrun"),
     ],
 )
@@ -205,6 +206,8 @@ def test_what_ranks_cannot_do_yet_is_refused(
     monkeypatch.setattr(Team, "here", lambda: Team(0, 2))
     with pytest.raises(InputError, match=said):
         require_alone(method, type(method).options(**options))
+    with pytest.raises(InputError, match="memory is not for several ranks yet"):
+        fitting(SFT(memory="8GB"), policy_of(random_model(CONFIGS["llama"]())))
 
 
 def test_a_command_that_trains_nothing_is_for_one_process(
