@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accord import engine
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, LeftOut
+from accord.train.inputs import redacted
 from accord.train.options import RunOptions
 from accord.train.run import Run
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ALONE = {
     "lora_rank", "quantize", "weight_dtype", "optimizer_states", "offload_optimizer", "offload_reference",
@@ -20,13 +25,15 @@ ALONE = {
 """Settings that several ranks cannot have yet."""
 
 
-def require_alone(method: TrainingConfig, options: RunOptions) -> None:
+def require_alone(method: TrainingConfig, options: RunOptions, network: nn.Module) -> None:
     """Raise InputError where there are several ranks, and what is asked for needs a process of its own as yet."""
     if engine.Team.here().size == 1:
         return
     if not getattr(method, "on_ranks", False):
         command = getattr(method, "command", "") or type(method).__name__
         raise InputError(f"{command} does not train on several ranks yet: start it without torchrun.")
+    if engine.routers.routers_of(network):
+        raise InputError("mixtures of experts are not for several ranks yet: start without torchrun.")
     for settings in (method, options):
         for field in fields(settings):
             if field.name in ALONE and getattr(settings, field.name) != field.default:
@@ -54,7 +61,8 @@ class Follower(Run):
     """A run on a rank that does not lead: what there is to decide it is told, and it writes nothing."""
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any], *, finished: bool) -> None:
-        self.folder, self.settings, self.stopping = Path(folder), dict(settings), None
+        self.folder, self.stopping = Path(folder), None
+        self.settings = redacted(json.loads(json.dumps(settings, default=str)))
         self._was_finished = finished
 
     @property

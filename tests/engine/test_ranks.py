@@ -15,7 +15,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import MixtralConfig
 
 from accord.engine.plan import fitting
 from accord.engine.team import Team, asked_size
@@ -24,7 +25,7 @@ from accord.methods import DPO, SFT, Distill
 from accord.train.ranks import require_alone
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.engine import ranked
-from tests.engine.tiny import CONFIGS, policy_of, random_model
+from tests.engine.tiny import SIZES, policy_of, random_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -205,9 +206,17 @@ def test_what_ranks_cannot_do_yet_is_refused(
 ) -> None:
     monkeypatch.setattr(Team, "here", lambda: Team(0, 2))
     with pytest.raises(InputError, match=said):
-        require_alone(method, type(method).options(**options))
+        require_alone(method, type(method).options(**options), nn.Linear(1, 1))
+
+
+def test_neither_a_plan_nor_a_mixture_is_for_ranks_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {**SIZES, "vocab_size": 13, "num_local_experts": 2, "num_experts_per_tok": 1}
+    policy = policy_of(random_model(MixtralConfig(**sizes, attn_implementation="eager")))
+    monkeypatch.setattr(Team, "here", lambda: Team(0, 2))
+    with pytest.raises(InputError, match="mixtures of experts are not for several ranks yet"):
+        require_alone(SFT(), SFT.options(), policy.network)
     with pytest.raises(InputError, match="memory is not for several ranks yet"):
-        fitting(SFT(memory="8GB"), policy_of(random_model(CONFIGS["llama"]())))
+        fitting(SFT(memory="8GB"), policy)
 
 
 def test_a_command_that_trains_nothing_is_for_one_process(
