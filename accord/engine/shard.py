@@ -108,7 +108,7 @@ def gathered_for_leader(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         full = gathered(tensor)
         if Team.here().leads:
-            whole[name] = full.cpu() if is_share(tensor) else tensor
+            whole[name] = full.cpu().contiguous() if is_share(tensor) else tensor
     return whole
 
 

@@ -37,7 +37,8 @@ class Team:
     @staticmethod
     def here() -> Team:
         """The team that this process is in."""
-        return Team(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Team()
+        is_there = dist.is_available() and dist.is_initialized()
+        return Team(dist.get_rank(), dist.get_world_size()) if is_there else Team()
 
     @property
     def leads(self) -> bool:
