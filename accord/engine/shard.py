@@ -66,7 +66,9 @@ def reads_whole(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Co
         if not any(
             isinstance(x, Tensor) and x.requires_grad for x in (result if isinstance(result, tuple) else [result])
         ):
-            network.reshard()  # type: ignore[operator]  # which a backward pass would do: else an update went unnoticed
+            # What a backward pass would do. Else what is gathered stayed so, and an update went unnoticed; and torch
+            # would note every pass of a network that is only read, to fetch layers ahead in a backward pass.
+            network.reset_iter_state()  # type: ignore[operator]
         return result
 
     return read
@@ -74,7 +76,7 @@ def reads_whole(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Co
 
 @contextmanager
 def held_whole(network: nn.Module) -> Iterator[None]:
-    """Within the door, the weights of all layers stay gathered while the context lasts: no pass waits for ranks."""
+    """Within the door, the weights of layers that are gathered stay so, all from now on: no pass waits for ranks."""
     layers: list[Any] = [m for m in network.modules() if m is not network and hasattr(m, "set_reshard_after_forward")]
     for layer in layers:
         layer.set_reshard_after_forward(False)
@@ -83,7 +85,6 @@ def held_whole(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         for layer in layers:
-            layer.reshard()
             layer.set_reshard_after_forward(True)
 
 
