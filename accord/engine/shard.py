@@ -63,9 +63,8 @@ def reads_whole(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Co
         if not is_sharded(network):
             return function(network, *args, **named)
         result: R = network._read_whole(function, *args, **named)  # type: ignore[operator]
-        if not any(
-            isinstance(x, Tensor) and x.requires_grad for x in (result if isinstance(result, tuple) else [result])
-        ):
+        outputs = result if isinstance(result, tuple) else (result,)
+        if not any(isinstance(output, Tensor) and output.requires_grad for output in outputs):
             # What a backward pass would do. Else what is gathered stayed so, and an update went unnoticed; and torch
             # would note every pass of a network that is only read, to fetch layers ahead in a backward pass.
             network.reset_iter_state()  # type: ignore[operator]

@@ -120,7 +120,8 @@ class Team:
 def joined() -> Iterator[Team]:
     """The team that torchrun has started, this process in it; what ranks that do not lead print is dropped.
 
-    Raises InputError where the environment is not torchrun's, torch is too old, or there are more ranks than cards.
+    Raises InputError where the environment is not torchrun's, torch is too old, or there are more ranks than cards, and
+    TrainingStopped where another rank ends before this one.
     """
     size = asked_size()
     if size == 1:
@@ -146,6 +147,13 @@ def joined() -> Iterator[Team]:
                 stack.enter_context(redirect_stdout(nowhere))
                 stack.enter_context(redirect_stderr(nowhere))
             yield Team.here()
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise TrainingStopped(
+            f"rank {os.environ['RANK']} has lost the others, as one of them has ended; the run goes on from its last "
+            "checkpoint by --resume."
+        ) from error
     finally:
         dist.destroy_process_group()
 
