@@ -177,9 +177,9 @@ class Optimizer:
         """The loss, and the means of what was measured, over the passes of all ranks: a step's one look at them."""
         summed = [torch.as_tensor(x, dtype=torch.float64, device=self.device) for x in (loss, *sums.values())]
         counted = torch.tensor([counts[name] for name in sums], dtype=torch.float64, device=self.device)
-        loss, *numbers = Team.here().total(torch.cat([torch.stack(summed), counted])).tolist()
+        total, *numbers = Team.here().total(torch.cat([torch.stack(summed), counted])).tolist()
         means = {name: numbers[i] / n for i, name in enumerate(sums) if (n := numbers[len(sums) + i])}
-        return loss, means
+        return float(total), means
 
 
 def adam(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from accord.errors import InputError, TrainingStopped
 
-T, V = TypeVar("T"), TypeVar("V")
+T = TypeVar("T")
+V = TypeVar("V")
 
 LEAST_TORCH = (2, 13)
 """The first torch whose `fully_shard` takes a network whose embedding is its output layer too."""

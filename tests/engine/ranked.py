@@ -55,7 +55,7 @@ class Case:
 CASES = [
     Case(SFT, 1),
     Case(SFT, 1, tied=True, batch_size=1),
-    Case(SFT, 1, "gemma2", tied=True, checkpointing=True),
+    Case(SFT, 1, "qwen3", tied=True, checkpointing=True),
     Case(SFT, 1, "mamba"),
     Case(RewardModel, 3),
     Case(PreferenceModel, 3, tied=True),
