@@ -36,7 +36,7 @@ def launch(ranks: int, *words: object, status: int = 0, module: bool = True) -> 
     command += ["-m"] * module
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [*command, *map(str, words)], env=environment, capture_output=True, text=True, timeout=170, cwd=ROOT
+        [*command, *map(str, words)], env=environment, capture_output=True, text=True, timeout=600, cwd=ROOT
     )
     assert bool(done.returncode) == bool(status), done.stderr
     return done.stdout + done.stderr
