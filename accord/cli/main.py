@@ -67,7 +67,8 @@ def ending(command: str = "") -> Iterator[End]:
         end.status = 141
     except KeyboardInterrupt as error:
         by = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
-        print(f"accord: {by}{_way_on(command)}.", file=sys.stderr)
+        if not leader_says(sentence := f"{by}{_way_on(command)}."):
+            print(f"accord: {sentence}", file=sys.stderr)
         end.status = by.status
     except Exception as error:
         end.status = _told(error)
