@@ -100,7 +100,7 @@ class Team:
         over one that is another's, and what comes of it does not count.
         """
         own = [(pack, True) for pack in self.mine(packs)]
-        return own + [(packs[0], False)] * (-(-len(packs) // self.size) - len(own))
+        return own + [(packs[0], False) for _ in range(-(-len(packs) // self.size) - len(own))]
 
     def each(self, packs: Sequence[T], value: Callable[[T], V]) -> list[V]:
         """The value of every pack, in their order, each computed on one rank and told to all."""
