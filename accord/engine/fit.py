@@ -18,6 +18,8 @@ from accord.engine.config import TrainingConfig
 from accord.engine.muon import MuonAdamW, hidden_matrices
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.routers import Balance
+from accord.engine.shard import gathered, local, shard
+from accord.engine.team import Team
 from accord.engine.trees import Trees
 from accord.errors import TrainingStopped, row_called
 
@@ -39,9 +41,13 @@ class LossTerm:
 
     @property
     def count(self) -> int:
-        """How many values the loss has over all packs: what divides their sum."""
+        """How many values the loss has over all packs, whichever rank computes them: what divides their sum."""
+        return sum(map(self.size, self.packs))
+
+    def size(self, trees: Trees) -> int:
+        """How many values the loss has for a pack."""
         size = {"tree": lambda t: len(t.trees), "branch": lambda t: len(t.learning), "token": lambda t: len(t.target)}
-        return sum(size[self.per](trees) for trees in self.packs)
+        return size[self.per](trees)
 
     def tree_of(self, trees: Trees) -> Tensor:
         """The tree in its pack that each value is of."""
@@ -51,22 +57,27 @@ class LossTerm:
 
     def require_finite(self, values: Tensor, trees: Trees, when: str) -> None:
         """Raise TrainingStopped, which names the rows, where a value of a pack's loss is not finite."""
+        if rows := self.not_finite(values, trees):
+            raise TrainingStopped(_loss_not_finite(when, rows))
+
+    def not_finite(self, values: Tensor, trees: Trees) -> str:
+        """The rows, named, where a value of a pack's loss is not finite; nothing where all are."""
         if torch.isfinite(values.sum()):
-            return
+            return ""
         bad = self.tree_of(trees)[~torch.isfinite(values.detach())].tolist()
-        rows = named_rows(trees.trees[i].row for i in bad or range(len(trees.trees)))
-        raise TrainingStopped(
-            f"{when}: the loss of {rows} is not finite, so the run has stopped with its weights as they were; look at "
-            "these rows, or lower the learning rate."
-        )
+        return named_rows(trees.trees[i].row for i in bad or range(len(trees.trees)))
 
 
 class Optimizer:
-    """AdamW or Muon over named networks, a learning-rate schedule, and the arithmetic of one step."""
+    """AdamW or Muon over named networks, a learning-rate schedule, and the arithmetic of one step.
+
+    In a team each rank holds its share of the networks from here on (`accord.engine.shard`), and of what is held of each
+    weight between steps.
+    """
 
     def __init__(self, networks: Mapping[str, nn.Module], config: TrainingConfig, total: int) -> None:
         manage_freed_memory(config.return_freed_memory)
-        self.networks, self.config = dict(networks), config
+        self.networks, self.config = {name: shard(network) for name, network in networks.items()}, config
         self.balance = Balance(networks, config.router_aux_loss_coefficient)
         self.device = next(iter(self.parameters())).device
         self.dtype = compute_dtype(config.dtype, self.device)
@@ -91,8 +102,10 @@ class Optimizer:
 
     def require_finite(self, step: int) -> None:
         """Raise TrainingStopped where, after so many steps, a weight is not finite: no such weights are to be kept."""
-        for name, parameter in self.named_parameters().items():
-            if not torch.isfinite(parameter.detach().sum(dtype=torch.float64)):
+        named = self.named_parameters()
+        sums = torch.stack([local(p.detach()).sum(dtype=torch.float64) for p in named.values()])
+        for name, is_bad in zip(named, Team.here().total((~torch.isfinite(sums)).long()).tolist(), strict=True):
+            if is_bad:
                 raise TrainingStopped(
                     f"step {step}: its update has left numbers in {name} that are not finite; lower the learning rate."
                 )
@@ -100,8 +113,9 @@ class Optimizer:
     def update(self, step: int, *terms: LossTerm) -> dict[str, float]:
         """One step, counted from 0: gradients of sum(weight * sum(values) / count), clipped, and one update.
 
-        The gradient is that of the mean over all packs together, however the trees were shared among them. Where a
-        network has routers, each term's mean has its balancing loss added to it (`accord.engine.routers`).
+        The gradient is that of the mean over all packs together, however the trees were shared among them, and the
+        packs among the ranks of a team. Where a network has routers, each term's mean has its balancing loss added to
+        it (`accord.engine.routers`).
 
         Returns:
             the mean of every measure, `loss`, `gradient_norm` and `learning_rate`; with routers `balance_loss`.
@@ -113,13 +127,19 @@ class Optimizer:
         sums: dict[str, Tensor | float] = defaultdict(float)
         counts: dict[str, int] = defaultdict(int)
         loss: Tensor | float = 0.0
+        team = Team.here()
         passed: list[tuple[LossTerm, Tensor, Trees]] = []
         for term in terms:
-            seen, count = 0, term.count
+            seen, due, count = 0, 0, term.count
             tokens = sum(len(trees.tokens) for trees in term.packs)
-            for trees in term.packs:
+            for trees, is_counted in team.passes(term.packs):
                 with autocast(self.dtype, self.device), self.balance.listening() as balances:
                     values, measures = term.objective(trees)
+                if not is_counted:  # an idle pass, which keeps step with the other ranks'
+                    (values.sum() * 0.0).backward()
+                    for name in measures:
+                        sums[name] += 0.0
+                    continue
                 passed.append((term, values.detach(), trees))
                 total = values.sum()
                 part, reported = total * (term.weight / count), total.detach().double() * term.weight / count
@@ -130,18 +150,20 @@ class Optimizer:
                     sums["balance_loss"] += len(trees.tokens) * balance.detach().double()
                     counts["balance_loss"] += len(trees.tokens)
                 part.backward()
-                seen += values.numel()
+                seen, due = seen + values.numel(), due + term.size(trees)
                 loss += reported
                 for name, measured in measures.items():
                     sums[name] += measured.detach().double().sum()
                     counts[name] += measured.numel()
-            if seen != count:
-                raise ValueError(f"the objective gave {seen} values for {count} {term.per}s")
-        norm = float(nn.utils.clip_grad_norm_(self.parameters(), self.config.max_grad_norm))
-        if not math.isfinite(norm + float(loss)):
+            if seen != due:
+                raise ValueError(f"the objective gave {seen} values for {due} {term.per}s")
+        norm = float(gathered(nn.utils.clip_grad_norm_(self.parameters(), self.config.max_grad_norm)))
+        loss, means = self._over_ranks(loss, sums, counts)
+        if not math.isfinite(norm + loss):
             self.rule.zero_grad(set_to_none=True)
-            for term, values, trees in passed:
-                term.require_finite(values, trees, f"step {step + 1}")
+            bad = next((rows for term, values, trees in passed if (rows := term.not_finite(values, trees))), "")
+            for rows in filter(None, team.every(bad)):
+                raise TrainingStopped(_loss_not_finite(f"step {step + 1}", rows))
             rows = named_rows(t.row for term in terms for trees in term.packs for t in trees.trees)
             raise TrainingStopped(f"step {step + 1}: the gradient is not finite; lower the learning rate ({rows}).")
         rate = self.config.rate(step, self.total)
@@ -149,8 +171,17 @@ class Optimizer:
             group["lr"] = rate
         self.rule.step()
         self.rule.zero_grad(set_to_none=True)
-        means = {name: float(total) / counts[name] for name, total in sums.items() if counts[name]}
-        return {"loss": float(loss), **means, "gradient_norm": norm, "learning_rate": rate}
+        return {"loss": loss, **means, "gradient_norm": norm, "learning_rate": rate}
+
+    def _over_ranks(
+        self, loss: Tensor | float, sums: Mapping[str, Tensor | float], counts: Mapping[str, int]
+    ) -> tuple[float, dict[str, float]]:
+        """The loss, and the means of what was measured, over the passes of all ranks: a step's one look at them."""
+        summed = [torch.as_tensor(x, dtype=torch.float64, device=self.device) for x in (loss, *sums.values())]
+        counted = torch.tensor([counts[name] for name in sums], dtype=torch.float64, device=self.device)
+        total, *numbers = Team.here().total(torch.cat([torch.stack(summed), counted])).tolist()
+        means = {name: numbers[i] / n for i, name in enumerate(sums) if (n := numbers[len(sums) + i])}
+        return float(total), means
 
 
 def rule(
@@ -164,6 +195,13 @@ def rule(
     if not (eight_bits or host or any(p.dtype == torch.bfloat16 for group in groups for p in group["params"])):
         return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
     return LeanAdamW(groups, config.learning_rate, betas, eight_bits=eight_bits, host=host, seed=config.seed)
+
+
+def _loss_not_finite(when: str, rows: str) -> str:
+    return (
+        f"{when}: the loss of {rows} is not finite, so the run has stopped with its weights as they were; look at "
+        "these rows, or lower the learning rate."
+    )
 
 
 def named_rows(rows: Iterable[int]) -> str:

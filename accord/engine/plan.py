@@ -19,6 +19,7 @@ from accord.engine.config import TrainingConfig
 from accord.engine.memory import GB, Shape, needs
 from accord.engine.models import Policy
 from accord.engine.precision import compute_dtype
+from accord.engine.team import Team
 from accord.errors import InputError
 
 Config = TypeVar("Config", bound=TrainingConfig)
@@ -110,7 +111,12 @@ def planned(method: Config, config: transformers.PreTrainedConfig, device: torch
 
 
 def fitting(method: Config, policy: Policy) -> Config:
-    """The method as `planned` has it for the network of a policy, once a line has said what was chosen."""
+    """The method as `planned` has it for the network of a policy, once a line has said what was chosen.
+
+    Raises InputError where several ranks would share it, of which the plan knows nothing.
+    """
+    if Team.here().size > 1:
+        raise InputError("memory is not for several ranks yet: leave it out, or start without torchrun.")
     method, said = planned(method, policy.network.config, policy.device)
     status(said)
     return method
@@ -123,10 +129,10 @@ def out_of_memory(error: RuntimeError, config: TrainingConfig) -> str | None:
     fewer = f"--tokens-per-pass {max(1, config.tokens_per_pass // 2)} (it is {config.tokens_per_pass})"
     again = "" if config.activation_checkpointing else " or --activation-checkpointing"
     adapters = "" if config.lora_rank else "--lora-rank 16, or with "
-    return (
-        f"memory ran out: go on from the last checkpoint by --resume with {fewer}{again}, or begin anew with {adapters}"
-        "--memory and how much there is, such as --memory 24GB"
-    )
+    goes_on = f"memory ran out: go on from the last checkpoint by --resume with {fewer}{again}, or"
+    if Team.here().size > 1:
+        return f"{goes_on} on more ranks"
+    return f"{goes_on} begin anew with {adapters}--memory and how much there is, such as --memory 24GB"
 
 
 def option(field: str) -> str:
