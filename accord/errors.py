@@ -84,6 +84,9 @@ class RowNumber(int):
         self.called = called
         return self
 
+    def __getnewargs__(self) -> tuple[int, str]:
+        return int(self), self.called
+
     def __str__(self) -> str:
         return self.called
 

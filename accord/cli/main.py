@@ -19,6 +19,7 @@ from typing import Any
 
 from accord.cli.call import Call, bind, explained, read_words, target_of
 from accord.cli.options import options_of
+from accord.cli.ranks import at_work, leader_says
 from accord.cli.table import COMMANDS, FAMILIES
 from accord.console import legible, said, without_secrets
 from accord.errors import InputError, TrainingStopped, UsersFault
@@ -40,9 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(overview(command) if command in FAMILIES else explained(command))
         else:
             call = bind(command, read_words(command, rest))
-            with call.place():
-                result = call.function(**call.arguments)
-            _say_where(call, result)
+            with at_work(command):
+                with call.place():
+                    result = call.function(**call.arguments)
+                _say_where(call, result)
     return end.status
 
 
@@ -65,7 +67,8 @@ def ending(command: str = "") -> Iterator[End]:
         end.status = 141
     except KeyboardInterrupt as error:
         by = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
-        print(f"accord: {by}{_way_on(command)}.", file=sys.stderr)
+        if not leader_says(sentence := f"{by}{_way_on(command)}."):
+            print(f"accord: {sentence}", file=sys.stderr)
         end.status = by.status
     except Exception as error:
         end.status = _told(error)
@@ -87,6 +90,8 @@ def _told(error: Exception) -> int:
         sentence, code = "something that was read is nested too deeply.", 2
     else:
         sentence, code = f"{type(error).__name__}: {said(error)}; {DEBUG}=1 before the command shows where.", 1
+    if leader_says(sentence):
+        return code
     print(f"accord: {legible(without_secrets(sentence))}", file=sys.stderr)
     if os.environ.get(DEBUG):
         where = "".join(traceback.format_exception(error))

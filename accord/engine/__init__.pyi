@@ -25,7 +25,9 @@ from . import readout as readout
 from . import routers as routers
 from . import sampling as sampling
 from . import search as search
+from . import shard as shard
 from . import stream as stream
+from . import team as team
 from . import tiles as tiles
 from . import trees as trees
 from . import turns as turns
@@ -38,6 +40,7 @@ from .fit import Optimizer as Optimizer
 from .models import Model as Model
 from .models import Policy as Policy
 from .sampling import Sampling as Sampling
+from .team import Team as Team
 from .trees import Branch as Branch
 from .trees import Experience as Experience
 from .trees import Tree as Tree

@@ -29,6 +29,7 @@ from accord.console import said
 from accord.engine.low_rank import fuse_adapters
 from accord.engine.precision import cast_linear
 from accord.engine.quantize import few_bits, quantize
+from accord.engine.shard import shared_like
 from accord.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -157,20 +158,21 @@ def targets(network: PreTrainedModel, asked: str | None) -> list[str]:
 def own_state(network: nn.Module) -> dict[str, Tensor]:
     """What makes the network different from others of its start: its adapters and head, or without adapters all of it.
 
-    Weights that several layers share are there once.
+    Weights that several layers share are there once. Of a network that is shared out among ranks they are shares.
     """
-    tensors = network.state_dict()
+    tensors = network.state_dict(keep_vars=True)
     if adapted(network):
-        return {name: tensor for name, tensor in tensors.items() if "lora_" in name or name.startswith("score.")}
-    first = {tensor.data_ptr(): name for name, tensor in reversed(tensors.items())}
-    return {name: tensor for name, tensor in tensors.items() if first[tensor.data_ptr()] == name}
+        own = {name for name in tensors if "lora_" in name or name.startswith("score.")}
+    else:  # by what they are, not by where they lie: a share of a weight may be empty, and lies nowhere
+        own = set({id(tensor): name for name, tensor in reversed(tensors.items())}.values())
+    return {name: tensor.detach() for name, tensor in tensors.items() if name in own}
 
 
 def take(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Give a network, in place, what `own_state` returned of another of its start."""
     with torch.no_grad():
         for name, tensor in own_state(network).items():
-            tensor.copy_(tensors[name])
+            tensor.copy_(shared_like(tensors[name], tensor))
 
 
 def twin(network: Any, held: Mapping[int, nn.Parameter] | None = None) -> Any:

@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from accord.engine.adapters import own_state, take
 from accord.engine.fit import Optimizer
+from accord.engine.shard import gathered_for_leader, shared_like
+from accord.engine.team import Team
 from accord.errors import InputError
 from accord.files import replacing_folder, sha256_of
 
@@ -32,17 +35,25 @@ class Damaged(InputError):
 
 
 def save(folder: Path, step: int, optimizer: Optimizer, state: Mapping[str, Any]) -> Path:
-    """Write `folder/step-<step>`, whole and on the disk; then all but the last two up to it go."""
+    """Write `folder/step-<step>`, whole and on the disk; then all but the last two up to it go.
+
+    In a team the rank that leads writes what a team of one would, which a team of any size goes on from.
+    """
+    tensors = {f"{name}.safetensors": own_state(network) for name, network in optimizer.networks.items()}
+    tensors[MOMENTS] = {
+        f"{name}|{key}": tensor
+        for name, parameter in optimizer.named_parameters().items()
+        for key, tensor in optimizer.rule.state.get(parameter, {}).items()
+    }
+    whole = {file: gathered_for_leader(some) for file, some in tensors.items()}
+    return Team.here().lead(lambda: _write(folder, step, whole, state))
+
+
+def _write(folder: Path, step: int, tensors: Mapping[str, dict[str, Tensor]], state: Mapping[str, Any]) -> Path:
     final = folder / f"step-{step:07d}"
     with replacing_folder(final) as partial:
-        for name, network in optimizer.networks.items():
-            save_file(own_state(network), partial / f"{name}.safetensors")
-        moments = {
-            f"{name}|{key}": tensor
-            for name, parameter in optimizer.named_parameters().items()
-            for key, tensor in optimizer.adam.state.get(parameter, {}).items()
-        }
-        save_file(moments, partial / MOMENTS)
+        for name, some in tensors.items():
+            save_file(some, partial / name)
         files = {file.name: sha256_of(file) for file in sorted(partial.iterdir())}
         saved = json.loads(json.dumps({"step": step, "state": dict(state), "files": files}))
         text = json.dumps(saved | {"sha256": _digest(saved)}, indent=1)
@@ -85,7 +96,7 @@ def load(checkpoint: Path, optimizer: Optimizer, saved: Mapping[str, Any] | None
     for name, parameter in optimizer.named_parameters().items():
         kept = {k.removeprefix(f"{name}|"): v for k, v in moments.items() if k.startswith(f"{name}|")}
         if kept:
-            optimizer.adam.state[parameter] = kept
+            optimizer.rule.state[parameter] = {k: shared_like(v, parameter) for k, v in kept.items()}
     return int(saved["step"]), dict(saved["state"])
 
 

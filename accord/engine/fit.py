@@ -15,8 +15,11 @@ from torch import Tensor, nn
 
 from accord.engine.adam import LeanAdamW
 from accord.engine.config import TrainingConfig
+from accord.engine.muon import MuonAdamW, hidden_matrices
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.routers import Balance
+from accord.engine.shard import gathered, local, shard
+from accord.engine.team import Team
 from accord.engine.trees import Trees
 from accord.errors import TrainingStopped, row_called
 
@@ -38,9 +41,13 @@ class LossTerm:
 
     @property
     def count(self) -> int:
-        """How many values the loss has over all packs: what divides their sum."""
+        """How many values the loss has over all packs, whichever rank computes them: what divides their sum."""
+        return sum(map(self.size, self.packs))
+
+    def size(self, trees: Trees) -> int:
+        """How many values the loss has for a pack."""
         size = {"tree": lambda t: len(t.trees), "branch": lambda t: len(t.learning), "token": lambda t: len(t.target)}
-        return sum(size[self.per](trees) for trees in self.packs)
+        return size[self.per](trees)
 
     def tree_of(self, trees: Trees) -> Tensor:
         """The tree in its pack that each value is of."""
@@ -50,22 +57,27 @@ class LossTerm:
 
     def require_finite(self, values: Tensor, trees: Trees, when: str) -> None:
         """Raise TrainingStopped, which names the rows, where a value of a pack's loss is not finite."""
+        if rows := self.not_finite(values, trees):
+            raise TrainingStopped(_loss_not_finite(when, rows))
+
+    def not_finite(self, values: Tensor, trees: Trees) -> str:
+        """The rows, named, where a value of a pack's loss is not finite; nothing where all are."""
         if torch.isfinite(values.sum()):
-            return
+            return ""
         bad = self.tree_of(trees)[~torch.isfinite(values.detach())].tolist()
-        rows = named_rows(trees.trees[i].row for i in bad or range(len(trees.trees)))
-        raise TrainingStopped(
-            f"{when}: the loss of {rows} is not finite, so the run has stopped with its weights as they were; look at "
-            "these rows, or lower the learning rate."
-        )
+        return named_rows(trees.trees[i].row for i in bad or range(len(trees.trees)))
 
 
 class Optimizer:
-    """AdamW over named networks, a learning-rate schedule, and the arithmetic of one step."""
+    """AdamW or Muon over named networks, a learning-rate schedule, and the arithmetic of one step.
+
+    In a team each rank holds its share of the networks from here on (`accord.engine.shard`), and of what is held of each
+    weight between steps.
+    """
 
     def __init__(self, networks: Mapping[str, nn.Module], config: TrainingConfig, total: int) -> None:
         manage_freed_memory(config.return_freed_memory)
-        self.networks, self.config = dict(networks), config
+        self.networks, self.config = {name: shard(network) for name, network in networks.items()}, config
         self.balance = Balance(networks, config.router_aux_loss_coefficient)
         self.device = next(iter(self.parameters())).device
         self.dtype = compute_dtype(config.dtype, self.device)
@@ -78,7 +90,7 @@ class Optimizer:
         vectors = [p for p in self.parameters() if p.dim() <= 1]
         groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": self.config.weight_decay}]
         groups.append({"params": vectors, "weight_decay": 0.0})
-        self.adam = adam([group for group in groups if group["params"]], self.config)
+        self.rule = rule([group for group in groups if group["params"]], self.networks.values(), self.config)
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Every trained parameter once, in a fixed order, by its network and name."""
@@ -90,17 +102,20 @@ class Optimizer:
 
     def require_finite(self, step: int) -> None:
         """Raise TrainingStopped where, after so many steps, a weight is not finite: no such weights are to be kept."""
-        for name, parameter in self.named_parameters().items():
-            if not torch.isfinite(parameter.detach().sum(dtype=torch.float64)):
+        named = self.named_parameters()
+        sums = torch.stack([local(p.detach()).sum(dtype=torch.float64) for p in named.values()])
+        for name, is_bad in zip(named, Team.here().total((~torch.isfinite(sums)).long()).tolist(), strict=True):
+            if is_bad:
                 raise TrainingStopped(
                     f"step {step}: its update has left numbers in {name} that are not finite; lower the learning rate."
                 )
 
     def update(self, step: int, *terms: LossTerm) -> dict[str, float]:
-        """One step, counted from 0: gradients of sum(weight * sum(values) / count), clipped, and AdamW's update.
+        """One step, counted from 0: gradients of sum(weight * sum(values) / count), clipped, and one update.
 
-        The gradient is that of the mean over all packs together, however the trees were shared among them. Where a
-        network has routers, each term's mean has its balancing loss added to it (`accord.engine.routers`).
+        The gradient is that of the mean over all packs together, however the trees were shared among them, and the
+        packs among the ranks of a team. Where a network has routers, each term's mean has its balancing loss added to
+        it (`accord.engine.routers`).
 
         Returns:
             the mean of every measure, `loss`, `gradient_norm` and `learning_rate`; with routers `balance_loss`.
@@ -112,13 +127,19 @@ class Optimizer:
         sums: dict[str, Tensor | float] = defaultdict(float)
         counts: dict[str, int] = defaultdict(int)
         loss: Tensor | float = 0.0
+        team = Team.here()
         passed: list[tuple[LossTerm, Tensor, Trees]] = []
         for term in terms:
-            seen, count = 0, term.count
+            seen, due, count = 0, 0, term.count
             tokens = sum(len(trees.tokens) for trees in term.packs)
-            for trees in term.packs:
+            for trees, is_counted in team.passes(term.packs):
                 with autocast(self.dtype, self.device), self.balance.listening() as balances:
                     values, measures = term.objective(trees)
+                if not is_counted:  # an idle pass, which keeps step with the other ranks'
+                    (values.sum() * 0.0).backward()
+                    for name in measures:
+                        sums[name] += 0.0
+                    continue
                 passed.append((term, values.detach(), trees))
                 total = values.sum()
                 part, reported = total * (term.weight / count), total.detach().double() * term.weight / count
@@ -129,36 +150,58 @@ class Optimizer:
                     sums["balance_loss"] += len(trees.tokens) * balance.detach().double()
                     counts["balance_loss"] += len(trees.tokens)
                 part.backward()
-                seen += values.numel()
+                seen, due = seen + values.numel(), due + term.size(trees)
                 loss += reported
                 for name, measured in measures.items():
                     sums[name] += measured.detach().double().sum()
                     counts[name] += measured.numel()
-            if seen != count:
-                raise ValueError(f"the objective gave {seen} values for {count} {term.per}s")
-        norm = float(nn.utils.clip_grad_norm_(self.parameters(), self.config.max_grad_norm))
-        if not math.isfinite(norm + float(loss)):
-            self.adam.zero_grad(set_to_none=True)
-            for term, values, trees in passed:
-                term.require_finite(values, trees, f"step {step + 1}")
+            if seen != due:
+                raise ValueError(f"the objective gave {seen} values for {due} {term.per}s")
+        norm = float(gathered(nn.utils.clip_grad_norm_(self.parameters(), self.config.max_grad_norm)))
+        loss, means = self._over_ranks(loss, sums, counts)
+        if not math.isfinite(norm + loss):
+            self.rule.zero_grad(set_to_none=True)
+            bad = next((rows for term, values, trees in passed if (rows := term.not_finite(values, trees))), "")
+            for rows in filter(None, team.every(bad)):
+                raise TrainingStopped(_loss_not_finite(f"step {step + 1}", rows))
             rows = named_rows(t.row for term in terms for trees in term.packs for t in trees.trees)
             raise TrainingStopped(f"step {step + 1}: the gradient is not finite; lower the learning rate ({rows}).")
         rate = self.config.rate(step, self.total)
-        for group in self.adam.param_groups:
+        for group in self.rule.param_groups:
             group["lr"] = rate
-        self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
-        means = {name: float(total) / counts[name] for name, total in sums.items() if counts[name]}
-        return {"loss": float(loss), **means, "gradient_norm": norm, "learning_rate": rate}
+        self.rule.step()
+        self.rule.zero_grad(set_to_none=True)
+        return {"loss": loss, **means, "gradient_norm": norm, "learning_rate": rate}
+
+    def _over_ranks(
+        self, loss: Tensor | float, sums: Mapping[str, Tensor | float], counts: Mapping[str, int]
+    ) -> tuple[float, dict[str, float]]:
+        """The loss, and the means of what was measured, over the passes of all ranks: a step's one look at them."""
+        summed = [torch.as_tensor(x, dtype=torch.float64, device=self.device) for x in (loss, *sums.values())]
+        counted = torch.tensor([counts[name] for name in sums], dtype=torch.float64, device=self.device)
+        total, *numbers = Team.here().total(torch.cat([torch.stack(summed), counted])).tolist()
+        means = {name: numbers[i] / n for i, name in enumerate(sums) if (n := numbers[len(sums) + i])}
+        return float(total), means
 
 
-def adam(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW as the settings say: torch's, or where something is to be held smaller or elsewhere, accord's own."""
+def rule(
+    groups: list[dict[str, Any]], networks: Iterable[nn.Module], config: TrainingConfig
+) -> torch.optim.Optimizer | MuonAdamW:
+    """How weights follow gradients: torch's AdamW or Muon, or, with states smaller or elsewhere, accord's own AdamW."""
     betas, host = (config.beta1, 0.999), config.offload_optimizer
     eight_bits = config.optimizer_states == "8bit"
+    if config.optimizer == "muon":
+        return MuonAdamW(groups, hidden_matrices(networks), config.learning_rate, betas)
     if not (eight_bits or host or any(p.dtype == torch.bfloat16 for group in groups for p in group["params"])):
         return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
     return LeanAdamW(groups, config.learning_rate, betas, eight_bits=eight_bits, host=host, seed=config.seed)
+
+
+def _loss_not_finite(when: str, rows: str) -> str:
+    return (
+        f"{when}: the loss of {rows} is not finite, so the run has stopped with its weights as they were; look at "
+        "these rows, or lower the learning rate."
+    )
 
 
 def named_rows(rows: Iterable[int]) -> str:

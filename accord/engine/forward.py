@@ -13,6 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from accord.engine.attention import NAME, Attend, TreeAttention
 from accord.engine.readout import Readout, linear_log_probabilities
+from accord.engine.shard import reads_whole
 from accord.engine.trees import Branch, Trees
 from accord.errors import InputError
 
@@ -79,6 +80,7 @@ def _one_row_a_branch(trees: Trees) -> tuple[Tensor, Tensor]:
     return rows, torch.tensor([row * longest + i for row, i in indices], device=device)
 
 
+@reads_whole
 def log_probabilities(
     model: nn.Module,
     trees: Trees,
@@ -103,6 +105,7 @@ def log_probabilities(
     )
 
 
+@reads_whole
 def outputs(model: nn.Module, trees: Trees, places: Tensor) -> Tensor:
     """A classifier's labels at some places of the flat layout, (places, L): its linear head on the hidden states there.
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from accord.engine.cache import Decoder, decoder
 from accord.engine.sampling import Sampling, draw, truncate_, uniform_numbers
+from accord.engine.shard import held_whole, reads_whole
 from accord.engine.tiles import to_device
 from accord.errors import InputError
 from accord.records import Completion
@@ -27,6 +28,7 @@ CAPACITY = 256
 
 
 @torch.no_grad()
+@reads_whole
 def generate(
     model: nn.Module,
     prompts: Sequence[tuple[int, ...]],
@@ -37,6 +39,7 @@ def generate(
     vocabulary: int | None = None,
     spell: Spell | None = None,
     seeds: Sequence[int] | None = None,
+    only: Sequence[int] | None = None,
     capacity: int = CAPACITY,
     progress: Callable[[int], None] | None = None,
 ) -> list[list[Completion]]:
@@ -52,6 +55,7 @@ def generate(
         vocabulary: how many tokens there are, where the model's output layer has more rows: those are never drawn.
         spell: the text of tokens, which texts that end a completion are looked for in.
         seeds: a seed for each prompt in place of the sampling's; equal prompts of equal seeds have equal completions.
+        only: the places of the prompts that are completed here, as they would be among all; all unless given.
         capacity: samples decoded at once.
         progress: called with the number of samples finished since the last call.
 
@@ -64,11 +68,14 @@ def generate(
         raise ValueError(f"prompt {next(i for i, p in enumerate(prompts) if not p)} has no tokens")
     limits = _Limits(end, sampling, vocabulary, spell)
     device = next(model.parameters()).device
-    uniforms = uniform_numbers(prompts, n, sampling, seeds).reshape(-1, sampling.max_new_tokens)
+    uniforms = uniform_numbers(prompts, n, sampling, seeds)
+    if only is not None:
+        uniforms, prompts = uniforms[list(only)], [prompts[i] for i in only]
+    uniforms = uniforms.reshape(-1, sampling.max_new_tokens)
     written: list[list[tuple[int, float]]] = [[] for _ in uniforms]  # tokens and their log-probabilities
     live: list[int] = []  # the samples in the batch, in its order
     waiting = 0
-    with evaluating(model):
+    with evaluating(model), held_whole(model):
         batch = decoder(model, sampling.max_new_tokens)
         while waiting < len(prompts) or live:
             joining = _joining(len(live), len(prompts) - waiting, n, capacity)

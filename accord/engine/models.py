@@ -23,6 +23,8 @@ from accord.engine.offload import frozen_copy
 from accord.engine.precision import autocast, compute_dtype, held_in
 from accord.engine.prove import take_fast_ways
 from accord.engine.sampling import Sampling
+from accord.engine.shard import gathered_for_leader, is_sharded
+from accord.engine.team import Team
 from accord.engine.trees import Trees
 from accord.engine.turns import FOLD, turn_end
 from accord.errors import InputError
@@ -148,8 +150,15 @@ class Model:
 
         Of a network with adapters these are written, as peft does. The file holds the weights as the network does, or
         in `dtype`, which `precision.held_in` says more of. SHA256SUMS has the digests of the files, by which a damaged
-        one is known when they are read. What was there before goes last.
+        one is known when they are read. What was there before goes last. Of a network that is shared out among ranks,
+        which all call this, the one that leads writes the whole.
         """
+        if is_sharded(self.network):
+            weights = gathered_for_leader(own_state(self.network))
+            return Team.here().lead(lambda: self._write(folder, weights, dtype))
+        return self._write(folder, None, dtype)
+
+    def _write(self, folder: str | Path, weights: dict[str, Tensor] | None, dtype: torch.dtype | None) -> Path:
         if self.network.can_generate():  # so that other software stops where this does
             self.network.generation_config.eos_token_id = list(self.ends) if len(self.ends) > 1 else self.end
         rounded = held_in(self.network, dtype, own_state(self.network)) if dtype else nullcontext()
@@ -157,7 +166,7 @@ class Model:
             if adapted(self.network):
                 save_adapters(self.network, partial)
             else:
-                self.network.save_pretrained(partial, max_shard_size=SHARD)
+                self.network.save_pretrained(partial, state_dict=weights, max_shard_size=SHARD)
             self.tokenizer.save_pretrained(partial)
             write_sums(partial)
         return Path(folder)
@@ -199,10 +208,16 @@ class Policy(Model):
     ) -> list[Sample]:
         """n samples of every prompt, prompt after prompt, with the log-probabilities they were drawn at.
 
-        `progress` is called with the number of samples finished since its last call. Raises as `generate` does.
+        `progress` is called with the number of samples finished since its last call. Ranks that share the network share
+        the prompts too, and each has all samples. Raises as `generate` does.
         """
+        given: dict[str, Any] = {"progress": progress, **self.limits}
+        if is_sharded(self.network):
+            given["only"] = Team.here().mine(range(len(prompts)))
         with self.autocast():
-            groups = generate(self.network, [p.tokens for p in prompts], n, sampling, progress=progress, **self.limits)
+            groups = generate(self.network, [p.tokens for p in prompts], n, sampling, **given)
+        if is_sharded(self.network):
+            groups = Team.here().same(groups)
         return [
             Sample(p.prompt, self.text(c.tokens), p.tokens, c, p.row)
             for p, group in zip(prompts, groups, strict=True)

@@ -11,6 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from accord.engine.adapters import adapted, twin
 from accord.engine.precision import cast_linear
+from accord.engine.shard import shard
 from accord.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,10 +35,12 @@ def frozen_copy(network: Any, dtype: torch.dtype, device: torch.device | None = 
 def reference_copy(model: AnyModel, config: MemoryConfig) -> AnyModel:
     """A copy that is only read, held where the settings say; its results equal the model's bit for bit.
 
-    Under adapters a copy shares the model's weights, and stays with them.
+    Under adapters a copy shares the model's weights, and stays with them. In a team each rank holds its share.
     """
     if not config.offload_reference or adapted(model.network) or model.is_quantized:
-        return model.frozen_copy()
+        copied = model.frozen_copy()
+        shard(copied.network)
+        return copied
     network = frozen_copy(model.network, model.dtype, torch.device("cpu"))
     bring_layers(network, model.device)
     return model.with_network(network)

@@ -19,6 +19,7 @@ from accord.engine.config import TrainingConfig
 from accord.engine.memory import GB, Shape, needs
 from accord.engine.models import Policy
 from accord.engine.precision import compute_dtype
+from accord.engine.team import Team
 from accord.errors import InputError
 
 Config = TypeVar("Config", bound=TrainingConfig)
@@ -60,6 +61,8 @@ def savings(method: Config, dtype: torch.dtype, device: str) -> Iterator[tuple[s
     if method.tokens_per_pass > 512:
         method = replace(method, tokens_per_pass=512)
         yield "tokens_per_pass", method
+    if method.optimizer == "muon":  # the rest is for AdamW, or for adapters
+        return
     if method.optimizer_states == "float32" and _has("bitsandbytes") and not method.lora_rank:
         method = replace(method, optimizer_states="8bit")
         yield "optimizer_states", method
@@ -92,7 +95,8 @@ def planned(method: Config, config: transformers.PreTrainedConfig, device: torch
         value = getattr(smaller, name)
         chosen[name] = option(name) + ("" if value is True else f" {value}")
     if now > there:
-        adapters = peak(replace(method, weight_dtype="float32", lora_rank=16)) if not method.lora_rank else math.inf
+        plain = replace(method, weight_dtype="float32", optimizer="adamw", lora_rank=16)
+        adapters = peak(plain) if not method.lora_rank else math.inf
         more = f"--lora-rank 16 needs {adapters / GB:.1f} GB" if adapters <= there else "take a smaller model"
         raise InputError(
             f"memory: this needs {now / GB:.1f} GB even with {', '.join(chosen.values()) or 'the settings given'}, and "
@@ -107,7 +111,12 @@ def planned(method: Config, config: transformers.PreTrainedConfig, device: torch
 
 
 def fitting(method: Config, policy: Policy) -> Config:
-    """The method as `planned` has it for the network of a policy, once a line has said what was chosen."""
+    """The method as `planned` has it for the network of a policy, once a line has said what was chosen.
+
+    Raises InputError where several ranks would share it, of which the plan knows nothing.
+    """
+    if Team.here().size > 1:
+        raise InputError("memory is not for several ranks yet: leave it out, or start without torchrun.")
     method, said = planned(method, policy.network.config, policy.device)
     status(said)
     return method
@@ -120,10 +129,10 @@ def out_of_memory(error: RuntimeError, config: TrainingConfig) -> str | None:
     fewer = f"--tokens-per-pass {max(1, config.tokens_per_pass // 2)} (it is {config.tokens_per_pass})"
     again = "" if config.activation_checkpointing else " or --activation-checkpointing"
     adapters = "" if config.lora_rank else "--lora-rank 16, or with "
-    return (
-        f"memory ran out: go on from the last checkpoint by --resume with {fewer}{again}, or begin anew with {adapters}"
-        "--memory and how much there is, such as --memory 24GB"
-    )
+    goes_on = f"memory ran out: go on from the last checkpoint by --resume with {fewer}{again}, or"
+    if Team.here().size > 1:
+        return f"{goes_on} on more ranks"
+    return f"{goes_on} begin anew with {adapters}--memory and how much there is, such as --memory 24GB"
 
 
 def option(field: str) -> str:

@@ -8,8 +8,8 @@ prompt's end for every branch. The prompt is therefore computed once for all of 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import chain, count
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from accord.engine.flex import Blocks
+from accord.engine.team import Team
 from accord.engine.tiles import Span, Tile, tiles_of, to_device
 
 
@@ -202,13 +203,16 @@ def pack(trees: Sequence[Tree], budget: int, device: torch.device | str = "cpu")
     """Share the trees among as few batches of at most `budget` tokens as will do, evenly.
 
     Within a batch the trees keep their order. No result depends on how trees are packed (up to rounding), only speed
-    and memory do.
+    and memory do. In a team there are as many for each rank, where there are trees enough.
     """
-    return [Trees.of([trees[i] for i in held], device) for held in shared([tree.size for tree in trees], budget)]
+    sizes, ranks = [tree.size for tree in trees], Team.here().size
+    return [Trees.of([trees[i] for i in held], device) for held in shared(sizes, budget, ranks)]
 
 
-def shared(sizes: Sequence[int], budget: int) -> list[list[int]]:
+def shared(sizes: Sequence[int], budget: int, times: int = 1) -> list[list[int]]:
     """Which of what has these sizes goes together: as few shares of at most `budget` as will do, evenly, each in order.
+
+    There are a multiple of `times`, but for those that would be empty.
 
     The largest goes first, always to the emptiest share, so shares are of nearly equal size and memory peaks low. What
     is larger than the budget has a share to itself.
@@ -216,7 +220,7 @@ def shared(sizes: Sequence[int], budget: int) -> list[list[int]]:
     if budget < 1:
         raise ValueError(f"a batch needs room for at least one token, not {budget}")
     order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
-    for needed in count(max(1, -(-sum(sizes) // budget))):
+    for needed in count(times * max(1, -(-sum(sizes) // (times * budget))), times):
         bins: list[list[int]] = [[] for _ in range(needed)]
         totals = [0] * needed
         for i in order:
@@ -226,3 +230,22 @@ def shared(sizes: Sequence[int], budget: int) -> list[list[int]]:
         if all(total <= budget or len(held) == 1 for held, total in zip(bins, totals, strict=True)):
             break
     return [sorted(held) for held in bins if held]
+
+
+def on_every_rank(packs: Sequence[Trees], value: Callable[[Trees], Experience]) -> list[Experience]:
+    """The experience of every pack, in their order: in a team each is computed on one rank, and told to all."""
+    team = Team.here()
+    if team.size == 1:
+        return [value(trees) for trees in packs]
+    names = {field.name for field in fields(Experience)} - {field.name for field in fields(Trees)}
+
+    def computed(trees: Trees) -> dict[str, Tensor]:
+        batch = value(trees)
+        found = {name: getattr(batch, name) for name in names}
+        return {name: tensor.cpu() for name, tensor in found.items() if tensor is not None}
+
+    told = team.each(packs, computed)
+    return [
+        replace(Experience.of_samples(trees), **{name: tensor.to(trees.tokens.device) for name, tensor in of.items()})
+        for trees, of in zip(packs, told, strict=True)
+    ]

@@ -20,3 +20,4 @@ class DPO(DPOLoss, PreferenceMethod):
     """Optimize a policy on preferences directly."""
 
     command: ClassVar[str] = "dpo"
+    on_ranks: ClassVar[bool] = True

@@ -37,6 +37,7 @@ class GRPO(GroupPolicyGradient, DialogueMethod):
     """Optimize a policy against a reward, each group of samples its own yardstick."""
 
     command: ClassVar[str] = "grpo"
+    on_ranks: ClassVar[bool] = True
     least_group: ClassVar[int] = 2
 
     batch_size: int = 8

@@ -23,3 +23,4 @@ class IPO(IPOLoss, PreferenceMethod):
     """Optimize a policy on preferences directly, with a bounded margin."""
 
     command: ClassVar[str] = "ipo"
+    on_ranks: ClassVar[bool] = True

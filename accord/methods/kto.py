@@ -35,6 +35,7 @@ class KTO(OfflineMethod):
     command: ClassVar[str] = "kto"
     reads: ClassVar[tuple[type, ...]] = (Labeled, Preference)
     per: ClassVar[Per] = "branch"
+    on_ranks: ClassVar[bool] = True
 
     learning_rate: float = 5e-7
     reference: str | None = None
@@ -111,8 +112,8 @@ class KTOLoss:
         swapped = [self.swapped(a, b) for a, b in zip(batch, [*batch[1:], batch[0]], strict=True)]
         packs = engine.pack(swapped, self.method.tokens_per_pass, self.policy.device)
         with torch.no_grad():
-            total = sum(float(self.log_ratios(trees).double().sum()) for trees in packs)
-        return max(0.0, total / len(batch))
+            each = engine.Team.here().each(packs, lambda trees: float(self.log_ratios(trees).double().sum()))
+        return max(0.0, sum(each) / len(batch))
 
     def swapped(self, row: Tree, other: Tree) -> Tree:
         """The prompt of a row with the completion of another, no longer together than rows are."""

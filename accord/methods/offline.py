@@ -35,6 +35,8 @@ class Method(ABC):
     command: ClassVar[str]
     options: ClassVar[type[RunOptions]]
     """What `fit` takes besides."""
+    on_ranks: ClassVar[bool] = False
+    """Whether it was shown to do on several ranks what it does in one process."""
 
     @abstractmethod
     def fit(self, model: Policy | str | Path, data: Source, *more: Any, **options: Any) -> Result:

@@ -130,7 +130,7 @@ class GradientLearner(Learner, ABC):
         count = min(method.updates[1], len(order))
         parts = [engine.pack(order[i::count], method.tokens_per_pass, self.policy.device) for i in range(count)]
         with torch.no_grad():
-            scored = self.assign([self.score(batch) for part in parts for batch in part])
+            scored = self.assign(engine.trees.on_every_rank([batch for part in parts for batch in part], self.score))
         rest = iter(scored)
         batches = [[next(rest) for _ in part] for part in parts]
         return [part for part in batches if any(len(t.target) for t in part)], self.numbers(scored)

@@ -38,6 +38,7 @@ class PPO(PolicyGradient, DialogueMethod):
     """Optimize a policy against a reward by proximal policy optimization."""
 
     command: ClassVar[str] = "ppo"
+    on_ranks: ClassVar[bool] = True
     per: ClassVar[Per] = "token"
     trained_networks: ClassVar[int] = 2
 

@@ -33,6 +33,7 @@ class PreferenceModel(RankingMethod):
     """Fit a preference model of two completions, which may be cyclic, to preferences or rankings."""
 
     command: ClassVar[str] = "preference"
+    on_ranks: ClassVar[bool] = True
 
     planes: int = 4
     """k, planes beside the score, in each of which preferences can run in a circle; together they represent any

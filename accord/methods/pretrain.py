@@ -31,6 +31,7 @@ class Pretrain(OfflineMethod):
     command: ClassVar[str] = "pretrain"
     reads: ClassVar[tuple[type, ...]] = (Demonstration, Tokenization)
     per: ClassVar[Per] = "token"
+    on_ranks: ClassVar[bool] = True
 
     learning_rate: float = 1e-3
     batch_size: int = 64

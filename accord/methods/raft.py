@@ -33,6 +33,7 @@ class RAFT(RewardMethod):
     """Fine-tune a policy on the best of its own samples."""
 
     command: ClassVar[str] = "raft"
+    on_ranks: ClassVar[bool] = True
     least_group: ClassVar[int] = 2
 
     learning_rate: float = 1e-5

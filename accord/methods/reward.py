@@ -36,6 +36,7 @@ class RewardModel(RankingMethod):
     """Fit a reward model to preferences or rankings."""
 
     command: ClassVar[str] = "reward"
+    on_ranks: ClassVar[bool] = True
 
     center_coefficient: float = 0.0
     """How strongly the two rewards of a pair are drawn to add up to 0, so that the models of an ensemble share a zero;

@@ -27,6 +27,7 @@ class RLOO(GroupPolicyGradient, DialogueMethod):
     """Optimize a policy against a reward, each sample judged by its siblings."""
 
     command: ClassVar[str] = "rloo"
+    on_ranks: ClassVar[bool] = True
     least_group: ClassVar[int] = 2
 
     batch_size: int = 8

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import isnan, nan
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from accord.records import EncodedPrompt, Sample
 from accord.train.loop import StepResult
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from accord.engine import Branch, Policy, Tree
     from accord.feedback.reward import Reward
     from accord.feedback.users import Dialogue, Talk
@@ -94,12 +97,11 @@ def sample(
     else:
         talks = dialogue.talks(policy, prompts, n, sampling, longest=method.max_length)
         scored = [dialogue.rewarded(talk) for talk in talks]
-    feedback.reward.at_step(reward, step)
-    scores = feedback.reward.finite_scores(reward, [turn for talk in scored for turn in talk], f"step {step + 1}")
-    parts = {name: float(part.double().nanmean()) for name, part in getattr(reward, "parts", {}).items()}
-    each = [part.tolist() for part in scores.double().split([len(talk) for talk in scored])]
+    turns = [turn for talk in scored for turn in talk]
+    scores, parts, logged, extra = engine.Team.here().lead(partial(score, reward, turns, step))
+    each = [part.tolist() for part in scores.split([len(talk) for talk in scored])]
     last = np.cumsum([len(talk) for talk in scored]) - 1  # of each conversation, among what was scored
-    extra = {name: [said[i] for i in last] for name, said in feedback.reward.extra(reward).items()}
+    extra = {name: [said[i] for i in last] for name, said in extra.items()}
     groups = np.array([_total(some) for some in each]).reshape(len(prompts), -1)
     silent = np.isnan(groups)
     # A sample of which no reward says anything stands at its group's mean, and none of its tokens are trained on.
@@ -109,10 +111,20 @@ def sample(
         replace(tree, branches=tuple(untrained(b) if mute else b for b, mute in zip(tree.branches, row, strict=True)))
         for tree, row in zip(rollout.trees, silent.tolist(), strict=True)
     ]
-    numbers = feedback.reward.logged(reward) | ({} if dialogue is None else of_turns(talks, each))
+    numbers = logged | ({} if dialogue is None else of_turns(talks, each))
     if silent.any():
         numbers["abstained"] = float(silent.mean())
     return replace(rollout, trees=trees, parts=parts, numbers=numbers, extra=extra)
+
+
+def score(
+    reward: Reward, samples: Sequence[Sample], step: int
+) -> tuple[Tensor, dict[str, float], dict[str, float], dict[str, list[Any]]]:
+    """Finite rewards of samples, (C,), the mean of each part, what was logged, and what was said of each sample."""
+    feedback.reward.at_step(reward, step)
+    scores = feedback.reward.finite_scores(reward, samples, f"step {step + 1}")
+    parts = {name: float(part.double().nanmean()) for name, part in getattr(reward, "parts", {}).items()}
+    return scores.double().cpu(), parts, feedback.reward.logged(reward), feedback.reward.extra(reward)
 
 
 def _total(rewards: Sequence[float]) -> float:

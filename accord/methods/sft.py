@@ -29,6 +29,7 @@ class SFT(OfflineMethod):
     command: ClassVar[str] = "sft"
     reads: ClassVar[tuple[type, ...]] = (Demonstration, Tokenization, Preference, Ranking)
     per: ClassVar[Per] = "token"
+    on_ranks: ClassVar[bool] = True
 
     learning_rate: float = 2e-5
 

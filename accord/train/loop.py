@@ -6,6 +6,7 @@ step has is a function of the seed and the step, so a checkpoint holds weights, 
 
 from __future__ import annotations
 
+import functools
 import math
 import shutil
 import sys
@@ -25,6 +26,7 @@ from accord.interrupts import Interrupted, requests
 from accord.records import Sample, text_to_json
 from accord.train import inputs
 from accord.train.options import RunOptions, SamplingOptions, describe
+from accord.train.ranks import open_run, require_alone
 from accord.train.resumed import STOP, restore
 from accord.train.rows import read_metrics
 from accord.train.run import SEALED, Run
@@ -158,8 +160,10 @@ def train(
     Raises InputError where the folder holds something else, or a run with other settings, and TrainingStopped where a
     step stopped itself; a checkpoint holds the last good weights.
     """
+    require_alone(method, options, model.network)
     settings = describe(method, options, model=model.name, **given)
-    with Run(out, settings, resume=options.resume, track=options.track, name=options.run_name) as run:
+    team = engine.Team.here()
+    with open_run(out, settings, options) as run:
         if run.finished:
             run.print(f"{run.folder} is finished already.")
             return finish(run, model, method)
@@ -167,7 +171,7 @@ def train(
         learner = make_learner(run)
         optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
         step, watch = restore(run, learner, optimizer), learner.watch
-        run.begin(step, learner.total, read_as(learner.items))
+        team.lead(lambda: run.begin(step, learner.total, read_as(learner.items)))
         if watch:
             watch.restore(read_metrics(run.folder))
         save = Saving(run, learner, optimizer, options, step)
@@ -183,15 +187,16 @@ def train(
                     try:
                         row |= watch.after(step, result.samples) if watch else {}
                     finally:  # the step is done, and its row must not be lost with the measure
-                        run.log(step, row, result.tokens)
+                        run.stopping = team.lead(functools.partial(run.log, step, row, result.tokens))
                 if (step - 1) % every == 0 or step == learner.total or run.stopping:
                     run.sample(step, result.shown())
                 if on_step:
                     on_step(step, replace(result, numbers=row))
-                if request:
+                number, is_due = max(team.every((request.number, team.leads and save.is_due(step))))
+                if number:
                     save(step)
-                    raise Interrupted(request.number, f" after step {step} of {learner.total}, which is saved")
-                if save.is_due(step) and step < learner.total and not run.stopping:
+                    raise Interrupted(number, f" after step {step} of {learner.total}, which is saved")
+                if is_due and step < learner.total and not run.stopping:
                     save(step)
             optimizer.require_finite(step)
         if run.stopping:
@@ -218,7 +223,8 @@ class Saving:
         self.optimizer.require_finite(step)
         if self.learner.watch:
             self.learner.watch.save()
-        state = self.learner.state() | {"rows": self.run.rows.keep(step), STOP: is_stop}
+        kept = engine.Team.here().lead(lambda: {"rows": self.run.rows.keep(step)})
+        state = self.learner.state() | kept | {STOP: is_stop}
         engine.checkpoint.save(self.run.folder / "checkpoints", step, self.optimizer, state)
         self.since = time.monotonic()
 
@@ -234,6 +240,8 @@ class Saving:
         except RuntimeError as error:
             if (remedy := engine.plan.out_of_memory(error, self.learner.method)) is None:
                 raise
+            if (team := engine.Team.here()).size > 1:  # the others are in the step still, and save nothing with it
+                raise InputError(f"rank {team.rank} of {team.size}, step {self.step + 1}: {remedy}.") from error
             raise TrainingStopped(f"step {self.step + 1}: {remedy}.") from error
 
 
@@ -250,7 +258,8 @@ def leaving_last_good(run: Run, model: Model, optimizer: Optimizer) -> Iterator[
         try:
             optimizer.require_finite(0)
         except TrainingStopped:
-            saved = engine.checkpoint.checkpoints(run.folder / "checkpoints")
+            folder = run.folder / "checkpoints"
+            saved = engine.Team.here().lead(lambda: engine.checkpoint.checkpoints(folder))
             if not saved:
                 raise stopped from None
             engine.checkpoint.load(saved[-1], optimizer)
@@ -275,18 +284,30 @@ def finish(run: Run, model: Model, method: TrainingConfig) -> Result:
     """Save the model, its card and the report; checkpoints have served, and what a stop left before it went on."""
     run.close()
     folder = run.folder / "model"
+    engine.Team.here().lead(lambda: _seal(run))
     if run.finished:
-        if file := changed(run.folder):
-            run.print(f"{run.folder / file} is not as it was when the run ended: its numbers may be others.")
         model = engine.load.reload(model, folder)
     else:
-        write_sums(run.folder, *SEALED)
-        sync(run.folder)  # before there is a model, which says that the run is finished
         if dtype := run.save_dtype:  # the model is what is saved
             engine.precision.round_weights(model.network, dtype, engine.adapters.own_state(model.network))
         model.save(folder, dtype)
         model.name = str(folder)
+    metrics, page = engine.Team.here().lead(lambda: _conclude(run, method))
+    return Result(run.folder, metrics, model, page)
+
+
+def _seal(run: Run) -> None:
+    """Have the finished run's rows and their digests on the disk, or, where they were before, say what has changed."""
+    if not run.finished:
+        write_sums(run.folder, *SEALED)
+        sync(run.folder)  # before there is a model, which says that the run is finished
+    elif file := changed(run.folder):
+        run.print(f"{run.folder / file} is not as it was when the run ended: its numbers may be others.")
+
+
+def _conclude(run: Run, method: TrainingConfig) -> tuple[list[dict[str, float]], Path]:
+    """Take away what has served, and write the card and the report; the rows of numbers, and where the report is."""
     for served in ("checkpoints", LAST_GOOD):
         shutil.rmtree(run.folder / served, ignore_errors=True)
     report.write_card(run.folder, method=sys.modules[type(method).__module__].__doc__ or "")
-    return Result(run.folder, read_metrics(run.folder), model, report.refresh_report(run.folder))
+    return read_metrics(run.folder), report.refresh_report(run.folder)

@@ -77,12 +77,26 @@ def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
     is finite, but what the steps until then had made of it. Raises InputError where nothing before is whole, or more
     steps are done than there are to be.
     """
+    found = engine.Team.here().lead(lambda: last_whole(run, needed=learner.watch is not None))
+    if found is None:
+        return 0
+    step, state = engine.checkpoint.load(found[0], optimizer, found[1])
+    learner.restore(state, run, optimizer)
+    if step > learner.total:
+        raise InputError(
+            f"{run.folder} has gone {step} steps already, and is to end after {learner.total}: let it go further."
+        )
+    return step
+
+
+def last_whole(run: Run, *, needed: bool) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint to go on from, and what `verified` gave of it; `needed`: whether rows of numbers are."""
     saved = engine.checkpoint.checkpoints(run.folder / "checkpoints") if run.resumed else []
     why = ""
     for checkpoint in reversed(saved):
         try:
             known = engine.checkpoint.verified(checkpoint)
-            run.rows.require(known["step"], known["state"].pop("rows", {}), needed=learner.watch is not None)
+            run.rows.require(known["step"], known["state"].pop("rows", {}), needed=needed)
         except engine.checkpoint.Damaged as error:
             run.print(f"{error}: {checkpoint.name} is stepped over.")
             why = why or str(error)
@@ -91,16 +105,10 @@ def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
             run.print(f"{checkpoint.name} is of when the run stopped itself: it goes on from before that.")
             shutil.rmtree(checkpoint)
             continue
-        step, state = engine.checkpoint.load(checkpoint, optimizer, known)
-        learner.restore(state, run, optimizer)
-        if step > learner.total:
-            raise InputError(
-                f"{run.folder} has gone {step} steps already, and is to end after {learner.total}: let it go further."
-            )
-        return step
+        return checkpoint, known
     if why:
         raise InputError(
             f"{why}, and nothing before it can be gone on from: restore it, delete {run.folder / 'checkpoints'} to "
             "begin anew, or choose another --out."
         )
-    return 0
+    return None

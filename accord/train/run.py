@@ -142,8 +142,14 @@ class Run:
     def made_of(self, **digests: str) -> None:
         """Note the digests of what the run is made of, by the settings that name it, for its config.yaml.
 
-        Raises InputError where a run that goes on was begun with something else under the same names.
+        Raises InputError where a run that goes on was begun with something else under the same names, or the ranks of a
+        team were.
         """
+        team = engine.Team.here()
+        team.require_same("what the run is made of", digests)
+        team.lead(lambda: self._note(digests))
+
+    def _note(self, digests: Mapping[str, str]) -> None:
         for name, digest in digests.items():
             self.settings[name + DIGEST] = digest
             if self._before.get(name + DIGEST, digest) != digest:
@@ -184,6 +190,8 @@ class Run:
         self._write_settings(step)
         said = {"rows": "; ".join(self._taken), "read_as": read_as}
         noted = environment(self.settings) | {name: text for name, text in said.items() if text}
+        if (ranks := engine.Team.here().size) > 1:
+            noted["ranks"] = ranks
         write_text(self.folder / "environment.json", json.dumps(noted, indent=1))
         if self._left_out:
             write_rows(self.folder / "left_out.jsonl", self._left_out)
@@ -220,8 +228,11 @@ class Run:
         self._every, self.total = max(1, total // 10), total
         self._progress.update(self._task, total=total)
 
-    def log(self, step: int, row: Mapping[str, float], tokens: int) -> None:
-        """Write the row of a step, counted from 1, with its seconds and tokens a second, or of 0, before the first."""
+    def log(self, step: int, row: Mapping[str, float], tokens: int) -> str | None:
+        """Write the row of a step, counted from 1, with its seconds and tokens a second, or of 0, before the first.
+
+        Returns `stopping`.
+        """
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         timed = {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}
@@ -242,6 +253,7 @@ class Run:
             self.rows.write("alarms", alarm.as_row())
             self._tracking.alarm(alarm.step, alarm.name, f"{alarm.saw}. To try: {alarm.advice}.")
             self.print(f"step {alarm.step}, {alarm.name}: {alarm.saw}. To try: {alarm.advice}.")
+        return self.stopping
 
     def sample(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append samples taken at a step."""

@@ -1,0 +1,122 @@
+"""Networks whose weights, gradients and optimizer states are shared out among the ranks of a team, by `fully_shard`.
+
+Each decoder layer is gathered when it computes, and let go; the embedding, the last norm and the head are one group,
+so that a head may be the embedding. Gradients are summed over the ranks: `fit` has divided by the count of all.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from accord.engine.team import Team
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+    from typing_extensions import TypeIs
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def shard(network: Any) -> Any:
+    """The network, of which this rank holds its share from now on, in place; in a team of one it stays as it is.
+
+    Every rank has the same weights before.
+    """
+    team = Team.here()
+    if team.size == 1 or is_sharded(network):
+        return network
+    # What is of several ranks is imported where it is needed: it would cost every command half a second.
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    mesh = init_device_mesh(next(network.parameters()).device.type, (team.size,))
+    for part in [*(m for m in network.modules() if isinstance(m, GradientCheckpointingLayer)), network]:
+        fully_shard(part, mesh=mesh)
+        part.set_gradient_divide_factor(1.0)
+        part.set_force_sum_reduction_for_comms(True)  # gloo has no other, and NCCL's scaled sum is wrong in bfloat16
+        part.set_reduce_scatter_unused_params(True)  # a pass may train nothing here that it trains on another rank
+    network._read_whole = lambda function, *args, **named: function(network, *args, **named)
+    register_fsdp_forward_method(network, "_read_whole")
+    return network
+
+
+def is_sharded(network: nn.Module) -> bool:
+    """Whether this rank holds but a share of the network's weights."""
+    return hasattr(network, "_read_whole")
+
+
+def reads_whole(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concatenate[nn.Module, P], R]:
+    """The one door to a sharded network: the function finds the weights of the network, its first argument, gathered.
+
+    Those beside the decoder layers stay so until it returns, or, where what it returns has gradients, until those are
+    computed. All ranks come through the door together.
+    """
+
+    @functools.wraps(function)
+    def read(network: nn.Module, *args: P.args, **named: P.kwargs) -> R:
+        if not is_sharded(network):
+            return function(network, *args, **named)
+        result: R = network._read_whole(function, *args, **named)  # type: ignore[operator]
+        outputs = result if isinstance(result, tuple) else (result,)
+        if not any(isinstance(output, Tensor) and output.requires_grad for output in outputs):
+            # What a backward pass would do. Else what is gathered stayed so, and an update went unnoticed; and torch
+            # would note every pass of a network that is only read, to fetch layers ahead in a backward pass.
+            network.reset_iter_state()  # type: ignore[operator]
+        return result
+
+    return read
+
+
+@contextmanager
+def held_whole(network: nn.Module) -> Iterator[None]:
+    """Within the door, the weights of layers that are gathered stay so, all from now on: no pass waits for ranks."""
+    layers: list[Any] = [m for m in network.modules() if m is not network and hasattr(m, "set_reshard_after_forward")]
+    for layer in layers:
+        layer.set_reshard_after_forward(False)
+        layer.unshard()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.set_reshard_after_forward(True)
+
+
+def is_share(tensor: Tensor) -> TypeIs[DTensor]:
+    """Whether a tensor is shared out among the ranks."""
+    return hasattr(tensor, "full_tensor")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What of a tensor this rank holds."""
+    return tensor.to_local() if is_share(tensor) else tensor
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that may be shared out, on every rank."""
+    return tensor.full_tensor() if is_share(tensor) else tensor
+
+
+def gathered_for_leader(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The whole of tensors that may be shared out, on the rank that leads, in its host's memory; elsewhere none."""
+    whole: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        full = gathered(tensor)
+        if Team.here().leads:
+            whole[name] = full.cpu().contiguous() if is_share(tensor) else tensor
+    return whole
+
+
+def shared_like(whole: Tensor, like: Tensor) -> Tensor:
+    """This rank's share of a whole tensor, which every rank has, where `like` is shared out; the order is `like`'s."""
+    if not is_share(like) or is_share(whole) or whole.shape != like.shape:
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)

@@ -1,0 +1,88 @@
+"""Runs of several ranks: what of a training they can do as yet, and a run's folder, which one of them alone writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accord import engine
+from accord.engine.config import TrainingConfig
+from accord.errors import InputError, LeftOut
+from accord.train.inputs import redacted
+from accord.train.options import RunOptions
+from accord.train.run import Run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ALONE = {
+    "optimizer", "lora_rank", "quantize", "weight_dtype", "optimizer_states", "offload_optimizer", "offload_reference",
+    "precompute_reference", "save_dtype", "watch", "watch_data", "eval_data", "eval_split", "user",
+}  # fmt: skip
+"""Settings that several ranks cannot have yet."""
+
+
+def require_alone(method: TrainingConfig, options: RunOptions, network: nn.Module) -> None:
+    """Raise InputError where there are several ranks, and what is asked for needs a process of its own as yet."""
+    if engine.Team.here().size == 1:
+        return
+    if not getattr(method, "on_ranks", False):
+        command = getattr(method, "command", "") or type(method).__name__
+        raise InputError(f"{command} does not train on several ranks yet: start it without torchrun.")
+    if engine.routers.routers_of(network):
+        raise InputError("mixtures of experts are not for several ranks yet: start without torchrun.")
+    for settings in (method, options):
+        for field in fields(settings):
+            if field.name in ALONE and getattr(settings, field.name) != field.default:
+                raise InputError(f"{field.name} is not for several ranks yet: leave it out, or start without torchrun.")
+
+
+def open_run(out: str | Path, settings: Mapping[str, Any], options: RunOptions) -> Run:
+    """The run in the folder `out`, on the rank that leads, and on others what follows it.
+
+    Raises InputError on every rank where the folder cannot be used, or ranks were given different settings.
+    """
+    team = engine.Team.here()
+    team.require_same("the options", {**settings, "out": str(out), "resume": options.resume})
+    opened: list[Run] = []
+
+    def open_it() -> bool:
+        opened.append(Run(out, settings, resume=options.resume, track=options.track, name=options.run_name))
+        return opened[0].finished
+
+    finished = team.lead(open_it)
+    return opened[0] if opened else Follower(out, settings, finished=finished)
+
+
+class Follower(Run):
+    """A run on a rank that does not lead: what there is to decide it is told, and it writes nothing."""
+
+    def __init__(self, folder: str | Path, settings: Mapping[str, Any], *, finished: bool) -> None:
+        self.folder, self.stopping = Path(folder), None
+        self.settings = redacted(json.loads(json.dumps(settings, default=str)))
+        self._was_finished = finished
+
+    @property
+    def finished(self) -> bool:
+        return self._was_finished
+
+    def leave_out(self, left_out: LeftOut, most: float, data: str = "") -> None:
+        left_out.require_few(most)
+
+    def compose(self, rows: list[dict[str, Any]]) -> None:
+        pass
+
+    def sample(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        pass
+
+    def print(self, line: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        pass

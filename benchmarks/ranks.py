@@ -1,0 +1,123 @@
+"""A team of ranks beside one process: seconds of a step of DPO, a core each, and what of the machine's ceiling is had.
+
+    python benchmarks/ranks.py --ranks 2
+
+One process on one core does the whole step (alone). As many processes as ranks, a core each, do it side by side, each
+for itself, without a word to each other (beside): cores that share a memory and a clock slow each other down, and ranks
+times alone / beside is the speed-up that no team of ranks can beat here. Then torchrun starts the ranks, a core each,
+which share the step (team). The three take turns. This process loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+SHAPE = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 6, "kv": 2}
+PLAN: dict[str, Any] = {
+    "shape": SHAPE, "vocabulary": 8000, "prompt": 64, "completion": 64, "new": 0, "pairs": 16, "lora_rank": 0,
+    "device": "cpu",
+}  # fmt: skip
+
+
+def main() -> None:
+    given = arguments()
+    plan = PLAN | {"steps": given.steps, "warmup": given.warmup, "tokens_per_pass": given.tokens_per_pass}
+    if given.work:
+        work(plan)
+        return
+    seconds: dict[str, list[float]] = {"alone": [], "beside": [], "team": []}
+    words = [f"--{name.replace('_', '-')}={getattr(given, name)}" for name in ("steps", "warmup", "tokens_per_pass")]
+    for _ in range(given.turns):
+        seconds["alone"] += measured([start(words, core=0)])
+        seconds["beside"] += measured([start(words, core=core) for core in range(given.ranks)])
+        seconds["team"] += measured([start(words, ranks=given.ranks)])
+    show(seconds, given.ranks)
+
+
+def start(words: list[str], core: int | None = None, ranks: int = 1) -> subprocess.Popen[str]:
+    """A process that measures steps, on a core of its own; or torchrun with so many."""
+    command = [sys.executable, __file__, "--work", *words]
+    if ranks > 1:
+        command[1:1] = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({} if core is None else {"CORE": str(core)})
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def measured(processes: list[subprocess.Popen[str]]) -> list[float]:
+    """The seconds of the steps that processes measured.
+
+    Raises:
+        SystemExit: one has failed.
+    """
+    said = [process.communicate()[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise SystemExit("a process failed")
+    rows = [json.loads(line) for lines in said for line in lines.splitlines() if line.startswith("[")]
+    return [seconds for row in rows for seconds in row]
+
+
+def work(plan: dict[str, Any]) -> None:
+    """Measure steps in this process, or in this rank, and print their seconds."""
+    core = int(os.environ.get("LOCAL_RANK", os.environ.get("CORE", 0)))
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[core]})
+    from random_llamas import network_of, rows_of, tokenizer_of
+
+    from accord.engine.models import Policy, prepare_network
+    from accord.engine.team import joined
+    from accord.methods import DPO
+
+    network = prepare_network(network_of(plan).eval())
+    network.generation_config.eos_token_id = 1
+    steps = plan["warmup"] + plan["steps"]
+    with tempfile.TemporaryDirectory() as folder, joined() as team:
+        method = DPO(
+            max_steps=steps, batch_size=plan["pairs"], tokens_per_pass=plan["tokens_per_pass"], dtype="float32"
+        )
+        rows = rows_of("dpo", plan, messages=False)
+        out = team.lead(lambda: Path(folder) / "run")
+        result = method.fit(Policy(network, tokenizer_of(plan), "random"), rows, out=out, track="none")
+        if team.leads:
+            print(json.dumps([row["seconds"] for row in result.metrics[plan["warmup"] :]]))
+
+
+def show(seconds: dict[str, list[float]], ranks: int) -> None:
+    """A table of them, and what they come to."""
+    table = Table("", "seconds a step", "from", "to", "speed-up")
+    middle = {name: median(values) for name, values in seconds.items()}
+    gained = {
+        "alone": 1.0,
+        "beside": ranks * middle["alone"] / middle["beside"],
+        "team": middle["alone"] / middle["team"],
+    }
+    for name, values in seconds.items():
+        shown = (f"{middle[name]:.2f}", f"{min(values):.2f}", f"{max(values):.2f}", f"{gained[name]:.2f}")
+        table.add_row(name, *shown)
+    console = Console()
+    console.print(table)
+    console.print(f"The team has {gained['team'] / gained['beside']:.0%} of what {ranks} cores have here.")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ranks", type=int, default=2, help="processes, a core each")
+    parser.add_argument("--turns", type=int, default=2, help="how often each of the three is measured")
+    parser.add_argument("--steps", type=int, default=4, help="steps measured in a turn")
+    parser.add_argument("--warmup", type=int, default=1, help="steps before those")
+    parser.add_argument("--tokens-per-pass", type=int, default=2048, help="tokens computed at once")
+    parser.add_argument("--work", action="store_true", help="measure in this process (used by the benchmark itself)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Trained by 2 or 3 ranks, a model is what one process makes of it: gradients, steps, checkpoints, and wrong uses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import MixtralConfig
+
+from accord.engine.plan import fitting
+from accord.engine.team import Team, asked_size
+from accord.errors import InputError
+from accord.methods import DPO, SFT, Distill
+from accord.train.ranks import require_alone
+from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
+from tests.engine import ranked
+from tests.engine.tiny import SIZES, policy_of, random_model
+
+ROOT = Path(__file__).parents[2]
+
+
+def launch(ranks: int, *words: object, status: int = 0, module: bool = True) -> str:
+    """What the ranks say that torchrun starts on a module of Python, or on a script."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    command += ["-m"] * module
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*command, *map(str, words)], env=environment, capture_output=True, text=True, timeout=600, cwd=ROOT
+    )
+    assert bool(done.returncode) == bool(status), done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Tensor]]]:
+    """The folder of what one process made of every case, and the tensors of that."""
+    folder = tmp_path_factory.mktemp("alone")
+    for method in ranked.RUNS:
+        ranked.run(method, folder / method.command)
+    return folder, {case.name: ranked.outcome(case, folder) for case in ranked.CASES}
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def ranks(request: pytest.FixtureRequest, alone: tuple[Path, dict[str, dict[str, Tensor]]]) -> Path:
+    """The folder of what so many ranks made of the same."""
+    folder = alone[0] / f"ranks-{request.param}"
+    folder.mkdir()
+    launch(request.param, "tests.engine.ranked", folder)
+    return folder
+
+
+def far(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], share: float = 1e-10) -> dict[str, float]:
+    """By how much tensors differ that do by more than a share of their largest element."""
+    off = {name: float((found[name] - expected[name]).abs().max()) for name in expected}
+    return {name: by for name, by in off.items() if not by <= share * float(expected[name].abs().max())}
+
+
+@pytest.mark.parametrize("case", ranked.CASES, ids=lambda case: case.name)
+def test_gradients_and_steps_are_those_of_one_process(
+    case: ranked.Case, ranks: Path, alone: tuple[Path, dict[str, dict[str, Tensor]]]
+) -> None:
+    found, expected = load_file(ranks / f"{case.name}.safetensors"), alone[1][case.name]
+    assert found.keys() == expected.keys()
+    if case.dtype == torch.float32:
+        assert all(bool(((found[name] - w).abs() <= 1e-6).all()) for name, w in expected.items() if "model" in name)
+    else:
+        assert not far(found, expected)
+
+
+def test_checkpoints_are_read_by_any_number_of_ranks(
+    ranks: Path, alone: tuple[Path, dict[str, dict[str, Tensor]]]
+) -> None:
+    case = ranked.CASES[0]
+    expected, read, back = (
+        ranked.gone_on(case, alone[0]),
+        load_file(ranks / "again.safetensors"),
+        ranked.gone_on(case, ranks),
+    )
+    state = {name for name in expected if not name.startswith("then ")}
+    assert all(torch.equal(read[name], expected[name]) for name in state)
+    weights = load_file(ranks / f"{case.name}.safetensors")
+    assert all(torch.equal(back[f"weight of {name}"], weights[name]) for name in weights if name.startswith("model"))
+    assert not far(read, expected) and not far(back, expected)
+
+
+@pytest.mark.parametrize("method", ranked.RUNS, ids=lambda method: method.command)
+def test_a_run_leaves_what_that_of_one_process_does(
+    method: Any, ranks: Path, alone: tuple[Path, dict[str, dict[str, Tensor]]]
+) -> None:
+    theirs, mine = ranks / method.command, alone[0] / method.command
+    timed = {"seconds", "tokens_per_second"}
+    for found, expected in zip(read_jsonl(theirs / "metrics.jsonl"), read_jsonl(mine / "metrics.jsonl"), strict=True):
+        assert found.keys() == expected.keys()
+        assert {k: v for k, v in found.items() if k not in timed} == pytest.approx(
+            {k: v for k, v in expected.items() if k not in timed}, rel=1e-9, abs=1e-12
+        )
+    assert read_jsonl(theirs / "samples.jsonl") == read_jsonl(mine / "samples.jsonl")
+    weights = [load_file(folder / "model" / "model.safetensors") for folder in (theirs, mine)]
+    assert weights[0].keys() == weights[1].keys() and not far(*weights)
+    left = {file.relative_to(mine) for file in mine.rglob("*")}
+    assert {file.relative_to(theirs) for file in theirs.rglob("*")} == left
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"):
+        assert (theirs / "model" / name).read_bytes() == (mine / "model" / name).read_bytes()
+
+
+@given(st.integers(1, 5), st.integers(0, 12))
+def test_every_rank_makes_as_many_passes_and_every_pack_counts_once(size: int, packs: int) -> None:
+    shares = [Team(rank, size).passes(range(packs)) for rank in range(size)]
+    assert {len(share) for share in shares} == {-(-packs // size)}
+    assert sorted(pack for share in shares for pack, counts in share if counts) == list(range(packs))
+
+
+def test_a_team_of_one_gives_back_what_it_is_given() -> None:
+    team, numbers = Team.here(), torch.tensor([1.0, 2.0])
+    assert team == Team(0, 1) and team.leads
+    assert team.total(numbers) is numbers
+    assert team.every("a") == ["a"] and team.same([1, 2]) == [1, 2] and team.mine([1, 2]) == [1, 2]
+    assert team.each([1, 2, 3], lambda pack: pack * 10) == [10, 20, 30]
+    assert team.lead(lambda: 5) == 5
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two', which is no number of ranks"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0', which is no number of ranks"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but RANK is not set: start the ranks by torchrun, or unset WORLD_SIZE"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "but MASTER_ADDR is not set"),
+    ],
+)
+def test_an_environment_that_is_not_torchruns(
+    environment: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=said):
+        asked_size()
+
+
+PAIRS = [
+    {"prompt": "hi", "chosen": "good day", "rejected": "bad"},
+    {"prompt": "bye", "chosen": "good", "rejected": "bad bad"},
+    {"prompt": "good", "chosen": "day", "rejected": "bye"},
+]
+
+
+def words_of(folder: Path, out: Path) -> list[object]:
+    model, data = save_model(folder / "base"), write_jsonl(folder / "pairs.jsonl", PAIRS)
+    settings = ("--batch-size", "3", "--max-steps", "3", "--learning-rate", "1e-4", "--dtype", "float32")
+    return ["dpo", "--model", model, "--data", data, *settings, "--track", "none", "--out", out]
+
+
+def test_the_command_under_torchrun_writes_and_prints_once(tmp_path: Path) -> None:
+    said = launch(2, "accord", *words_of(tmp_path, tmp_path / "ranks"))
+    assert said.count("dpo: the model is") == 1 and said.count("dpo 3/3") == 1
+    assert accord(*words_of(tmp_path, tmp_path / "alone")) == 0
+    found, expected = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("ranks", "alone"))
+    assert max(float((found[name] - expected[name]).abs().max()) for name in expected) < 1e-6
+    noted = json.loads((tmp_path / "ranks" / "environment.json").read_text())
+    assert noted["ranks"] == 2
+    rows, whole = (read_jsonl(tmp_path / run / "metrics.jsonl") for run in ("ranks", "alone"))
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in whole], abs=1e-6)
+
+
+def test_ranks_that_are_told_different_things_all_end_with_a_sentence(tmp_path: Path) -> None:
+    script = tmp_path / "differs.py"
+    script.write_text(
+        "import os, sys\nfrom accord.cli.main import main\n"
+        "rate = ['--learning-rate', '1e-4' if os.environ['RANK'] == '0' else '2e-4']\n"
+        "status = main([*sys.argv[1:], *rate])\n"
+        "open(os.path.join(os.path.dirname(__file__), os.environ['RANK']), 'w').write(str(status))\nsys.exit(status)\n"
+    )
+    words = words_of(tmp_path, tmp_path / "run")
+    said = launch(2, script, *words, status=2, module=False)
+    sentence = "accord: the ranks do not agree on the options: learning_rate is 0.0001 on rank 0 and 0.0002 on rank 1"
+    assert said.count(sentence) == 1
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["2", "2"]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "said"),
+    [
+        (SFT(lora_rank=2), {}, "lora_rank is not for several ranks yet"),
+        (DPO(precompute_reference=True), {}, "precompute_reference is not for several ranks yet"),
+        (SFT(), {"eval_split": "0.5"}, "eval_split is not for several ranks yet"),
+        (SFT(), {"save_dtype": "bfloat16"}, "save_dtype is not for several ranks yet"),
+        (Distill(), {}, "distill does not train on several ranks yet: start it without torchrun"),
+    ],
+)
+def test_what_ranks_cannot_do_yet_is_refused(
+    method: Any, options: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Team, "here", lambda: Team(0, 2))
+    with pytest.raises(InputError, match=said):
+        require_alone(method, type(method).options(**options), nn.Linear(1, 1))
+
+
+def test_neither_a_plan_nor_a_mixture_is_for_ranks_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {**SIZES, "vocab_size": 13, "num_local_experts": 2, "num_experts_per_tok": 1}
+    policy = policy_of(random_model(MixtralConfig(**sizes, attn_implementation="eager")))
+    monkeypatch.setattr(Team, "here", lambda: Team(0, 2))
+    with pytest.raises(InputError, match="mixtures of experts are not for several ranks yet"):
+        require_alone(SFT(), SFT.options(), policy.network)
+    with pytest.raises(InputError, match="memory is not for several ranks yet"):
+        fitting(SFT(memory="8GB"), policy)
+
+
+def test_a_command_that_trains_nothing_is_for_one_process(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert accord("doctor") == 2
+    assert capfd.readouterr().err == "accord: `accord doctor` is the work of one process: start it without torchrun.\n"
