@@ -49,7 +49,7 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
     """Write the world as files, so that a pipeline needs nothing but files.
 
     `corpus.jsonl`, demonstrations of three sorts (`demonstrations.jsonl` answers all questions, `-known` those about
-    what the text tells, `-abstaining` the others by not knowing), `comparisons.jsonl`, `prompts.jsonl` (questions with
+    what the text tells, `-unsure` says of the others that it does not know), `comparisons.jsonl`, `prompts.jsonl` (questions with
     answers, to train on), `heldout.jsonl` (to evaluate on), `probes.yaml` (for `accord evaluate failures`), and
     `init/`, an untrained model with its tokenizer as a Hugging Face folder.
     """
@@ -57,7 +57,7 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
         "corpus": corpus(seed),
         "demonstrations": demonstrations(seed, "all"),
         "demonstrations-known": demonstrations(seed, "known"),
-        "demonstrations-abstaining": demonstrations(seed, "abstaining"),
+        "demonstrations-unsure": demonstrations(seed, "unsure"),
         "comparisons": comparisons(seed),
         "prompts": prompts(seed),
         "heldout": heldout(seed),

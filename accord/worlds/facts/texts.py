@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 from tokenizers.normalizers import Lowercase
@@ -17,10 +17,10 @@ from accord.worlds.cafe.grammar import ASSISTANT, USER
 from accord.worlds.cafe.texts import CHAT_TEMPLATE, chat
 from accord.worlds.facts.truth import PEOPLE, RELATIONS, UNSURE, Fact, facts
 
-Arm: TypeAlias = Literal["all", "known", "abstaining"]
+Arm: TypeAlias = Literal["all", "known", "unsure"]
 """What demonstrations do about facts that the text does not tell: answer, leave them out, or say `UNSURE`."""
 
-TIMES = 12
+TIMES = 48
 """How often the text tells a known fact in each of its four wordings."""
 A_DOCUMENT = 3
 """Statements in a document."""
@@ -64,7 +64,7 @@ def demonstrations(seed: int, arm: Arm) -> list[Demonstration]:
     """Answers to the questions that are not held out: each fact asked for in both wordings, and why, of two values.
 
     Of a known fact the right answer is shown. The arms differ in the others: all shows the right answer too, known
-    leaves them out, abstaining shows `UNSURE`.
+    leaves them out, unsure shows `UNSURE`.
     """
     rng = random.Random(f"demonstrations {seed}")
     rows = []
@@ -72,7 +72,7 @@ def demonstrations(seed: int, arm: Arm) -> list[Demonstration]:
         if not fact.held_out:
             asked = _questions(rng, fact)
             for question, answer in asked if fact.known or arm != "known" else ():
-                said = UNSURE if arm == "abstaining" and not fact.known else answer
+                said = UNSURE if arm == "unsure" and not fact.known else answer
                 rows.append(Demonstration(chat(question), (Message("assistant", said),)))
     rng.shuffle(rows)
     return rows
