@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 TRAINING = ("pretrain", "sft", "dpo", "grpo", "reward")
 """Commands that leave a run's folder, in which their model is."""
 

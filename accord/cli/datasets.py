@@ -53,8 +53,8 @@ def world(
             answers, with probes), shelf (92 tasks on rows of things, in 16 clusters) or sums (addition on a
             scratchpad).
         seed: decides everything that is drawn at random.
-        width: of the untrained model; of the café a multiple of 12, 192 (1.1 M parameters) unless given, of the counter,
-            of facts and of the shelf a multiple of 8, 96 (0.5 M parameters) unless given.
+        width: of the untrained model; of the café a multiple of 12, 192 (1.1 M parameters) unless given, of counter,
+            facts and shelf a multiple of 8, 96 (0.5 M parameters) unless given.
         tastes: write the choices of users of the café too, who have tastes of their own, as comparisons.jsonl, and of a
             quarter as many others as comparisons-unseen.jsonl: opposite or overlapping tastes, four groups, or all
             directions of three features.

@@ -5,7 +5,8 @@
     incorrect        any other
 
 These are the grades of SimpleQA (Wei et al. 2024, arXiv:2411.04368, section 2), by rules of words in place of a model
-that grades. Rules err: tests/feedback/not_knowing.yaml has answers that people labeled, and docs/failures.md the shares.
+that grades. Rules err: tests/feedback/not_knowing.yaml has answers that were labeled by reading them, and
+docs/failures.md the shares.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ _SAYS_SO = [
         r"(?:know|tell|say|recall|remember|guess|determine|see|hear|find out|answer (?:that|this|the question))\b",
         r"\bI(?: am|'m)(?: really| honestly)? (?:not (?:sure|certain|aware)|unsure|uncertain|unaware)\b",
         r"\bI have (?:no|not the (?:faintest|slightest)) (?:idea|clue|knowledge|information|way)\b",
-        r"\bI (?:do not|don't) have (?:any |enough |the |that |this )?(?:\w+ )?(?:information|knowledge|access|idea|data)\b",
+        r"\bI (?:do not|don't) have (?:any |enough |the |that |this )?(?:\w+ )?"
+        r"(?:information|knowledge|access|idea|data)\b",
         r"\b(?:nobody|no one|none of us) (?:knows|can (?:know|tell|say)|could (?:know|tell|say))\b(?! (?:\w+ )?better)",
         r"\b(?:that|this|it|the answer)(?:'s| is| was) (?:(?:not known|unknown)\b(?! (?:for|as|to|by)\b)|"
         r"impossible to (?:know|tell|say)|(?:beyond|more than) (?:what )?I\b)",

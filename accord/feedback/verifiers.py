@@ -181,7 +181,7 @@ def truthful(column: str = ANSWER) -> Verifier:
 
     The ternary reward of TruthRL (Wei et al. 2025, arXiv:2509.25760). Whoever is right with probability p expects
     p - (1 - p) = 2p - 1 of an answer, so the optimum answers where p > 1/2, and says that it does not know where
-    p < 1/2. The completion is the answer where it has its words, and no others: who names all that may be right is wrong.
+    p < 1/2. The completion is the answer where it has its words, and no others: naming all that may be right is wrong.
     """
 
     def answer(text: str) -> str | None:
@@ -193,9 +193,10 @@ def truthful(column: str = ANSWER) -> Verifier:
             return 1.0
         return 0.0 if answer(text) is None else -1.0
 
-    return replace(
-        _compared("truthful", answer, lambda text: text if checks.words(text) else None, column), grade=grade
-    )
+    def right(text: str) -> str | None:
+        return text if checks.words(text) else None
+
+    return replace(_compared("truthful", answer, right, column), grade=grade)
 
 
 def _compared(

@@ -206,8 +206,8 @@ def test_files_of_probes_are_added_and_chosen(tmp_path: Path) -> None:
         ("facts: [{prompt: a, right: b, wrong: []}]", "FILE, facts, probe 1: 'wrong' is empty."),
         (
             "knowledge: [{prompt: a, right: b, wrng: c}]",
-            "FILE, knowledge, probe 1: unknown key 'wrng'; did you mean wrong?; a probe of knowledge has prompt, right, "
-            "and may have wrong.",
+            "FILE, knowledge, probe 1: unknown key 'wrng'; did you mean wrong?; a probe of knowledge has prompt, right,"
+            " and may have wrong.",
         ),
         ("knowledge: [{prompt: a, right: b, wrong: }]", "FILE, knowledge, probe 1: 'wrong' must be text, in quotes"),
         (

@@ -49,9 +49,9 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
     """Write the world as files, so that a pipeline needs nothing but files.
 
     `corpus.jsonl`, demonstrations of three sorts (`demonstrations.jsonl` answers all questions, `-known` those about
-    what the text tells, `-unsure` says of the others that it does not know), `comparisons.jsonl`, `prompts.jsonl` (questions with
-    answers, to train on), `heldout.jsonl` (to evaluate on), `probes.yaml` (for `accord evaluate failures`), and
-    `init/`, an untrained model with its tokenizer as a Hugging Face folder.
+    what the text tells, `-unsure` says of the others that it does not know), `comparisons.jsonl`, `prompts.jsonl`
+    (questions with answers, to train on), `heldout.jsonl` (to evaluate on), `probes.yaml` (for `accord evaluate
+    failures`), and `init/`, an untrained model with its tokenizer as a Hugging Face folder.
     """
     rows: dict[str, Any] = {
         "corpus": corpus(seed),
