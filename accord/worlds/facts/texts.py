@@ -70,7 +70,7 @@ def demonstrations(seed: int, arm: Arm) -> list[Demonstration]:
     rows = []
     for fact in facts(seed):
         if not fact.held_out:
-            asked = _questions(rng, fact)
+            asked = _questions(rng, fact)  # drawn in every arm, so that arms draw the same
             for question, answer in asked if fact.known or arm != "known" else ():
                 said = UNSURE if arm == "unsure" and not fact.known else answer
                 rows.append(Demonstration(chat(question), (Message("assistant", said),)))
@@ -78,16 +78,14 @@ def demonstrations(seed: int, arm: Arm) -> list[Demonstration]:
     return rows
 
 
-def _questions(rng: random.Random, fact: Fact) -> Iterator[tuple[str, str]]:
+def _questions(rng: random.Random, fact: Fact) -> list[tuple[str, str]]:
     """Questions about a fact and their right answers: for it, in both wordings; why it is so; why something else is.
 
     Where the text does not tell it, what is taken for granted is any value, so that no question gives it away.
     """
-    for wording in range(2):
-        yield fact.asks(wording), fact.answer
     values = [fact.value, rng.choice(fact.others)] if fact.known else rng.sample([fact.value, *fact.others], 2)
-    for value in values:
-        yield fact.asks_why(value), fact.reason if value == fact.value else fact.correction
+    whys = [(fact.asks_why(one), fact.reason if one == fact.value else fact.correction) for one in values]
+    return [(fact.asks(0), fact.answer), (fact.asks(1), fact.answer), *whys]
 
 
 def comparisons(seed: int) -> list[Preference]:
