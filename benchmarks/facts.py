@@ -44,7 +44,8 @@ STAGES: dict[str, dict[str, Any]] = {
     },
     "grpo": {
         "command": "grpo", **SHORT, "model": "{known}", "data": "{world}/prompts.jsonl", "reward": "truthful",
-        "batch_size": 16, "group_size": 16, "max_steps": 100, "max_new_tokens": 8, "learning_rate": 3e-4,
+        "batch_size": 16, "group_size": 16, "max_steps": 160, "max_new_tokens": 8, "learning_rate": 6e-4,
+        "kl_coefficient": 0,
     },
 }  # fmt: skip
 """The stages in order; {name} is the model or the folder of an earlier one."""
