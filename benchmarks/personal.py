@@ -1,11 +1,12 @@
-"""Whose preferences a reward model follows: pooled, with each user's own head, and reading k of a user's choices.
+"""Whose preferences a model follows: pooled, with each user's own head, and reading k of a user's choices.
 
     python benchmarks/personal.py [--seeds 0] [--tastes opposite groups] [--out runs/personal]
 
 For each seed and population `accord world` writes the choices of users of the café and of others whom no model is
-trained on. From one untrained model of width 96 `accord reward` fits a pooled reward model, `accord personal` one that
-reads choices, and `accord evaluate personal` tries both on the other users, beside Bayes and the oracle. What has been
-run is taken up, not run again. Prints a table a population: means over the seeds, or with one its interval over users.
+trained on. From one untrained model of width 96 `accord reward` fits a pooled reward model, `accord preference` a
+pooled preference model of two answers, `accord personal` one of each that reads choices, and `accord evaluate personal`
+tries them on the other users, beside Bayes and the oracle. What has been run is taken up, not run again. Prints a table
+a population: means over the seeds, or with one its interval over users.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +30,13 @@ from accord.results.personal import PersonalResult
 
 STEPS = 80
 """Optimizer steps of either model: of 12 users with 24 choices each, or of as many choices."""
+MODELS = {
+    "pooled": ("reward", "--batch-size", 288),
+    "pooled-two": ("preference", "--batch-size", 288),
+    "reads": ("personal",),
+    "reads-two": ("personal", "--planes", 4),
+}
+"""The commands that fit models of one answer and of two."""
 COMMON = ("--max-steps", str(STEPS), "--learning-rate", "2e-3", "--tokens-per-pass", "16384", "--track", "none")
 
 
@@ -41,37 +49,39 @@ def main() -> None:
 
 
 def study(
-    about: str, out: str, tried: Callable[[Path, str, int, int], Found], table: Callable[[str, list[Found]], Table]
+    about: str,
+    out: str,
+    tried: Callable[[Path, str, int, int], Found],
+    table: Callable[[str, list[Found]], Table],
+    tastes: Sequence[str] = ("opposite", "groups"),
 ) -> None:
     """What was tried, in a folder, of a population, a seed and so many users, for all asked for; a table of each."""
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--tastes", nargs="+", default=["opposite", "groups"])
+    parser.add_argument("--tastes", nargs="+", default=tastes)
     parser.add_argument("--users", type=int, default=800)
     parser.add_argument("--out", type=Path, default=Path(out))
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    for tastes in options.tastes:
+    for of in options.tastes:
         began = time.monotonic()
-        found = [tried(options.out / tastes / str(seed), tastes, seed, options.users) for seed in options.seeds]
-        Console(width=140).print(table(tastes, found), f"{time.monotonic() - began:.0f} s")
+        found = [tried(options.out / of / str(seed), of, seed, options.users) for seed in options.seeds]
+        Console(width=140).print(table(of, found), f"{time.monotonic() - began:.0f} s")
 
 
 def tried(folder: Path, tastes: str, seed: int, users: int) -> PersonalResult:
-    """Both models of a population and a seed on its unseen users."""
-    world, pooled, reads, out = (folder / name for name in ("cafe", "pooled", "reads", "evaluation"))
+    """The models of a population and a seed on its unseen users."""
+    world, out = folder / "cafe", folder / "evaluation"
     drawn = ("--tastes", tastes, "--users", users, "--width", 96, "--seed", seed)
     data = ("--model", world / "init", "--data", world / "comparisons.jsonl", "--seed", seed)
-    of = ("--data", world / "comparisons-unseen.jsonl", "--models.pooled", pooled / "model")
-    of += ("--models.reads", reads / "model")
     if not (world / "init").exists():
         run("world", "--name", "cafe", "--out", world, *drawn)
-    if not (pooled / "model").exists():
-        run("reward", "--out", pooled, *data, "--batch-size", 288, *COMMON)
-    if not (reads / "model").exists():
-        run("personal", "--out", reads, *data, *COMMON)
+    for name, command in MODELS.items():
+        if not (folder / name / "model").exists():
+            run(*command, "--out", folder / name, *data, *COMMON)
     if not (out / "evaluation.json").exists():
-        run("evaluate", "personal", "--out", out, *of, "--tastes", tastes)
+        of = [f"--models.{name}={folder / name / 'model'}" for name in MODELS]
+        run("evaluate", "personal", "--out", out, "--data", world / "comparisons-unseen.jsonl", *of, "--tastes", tastes)
     result = parse(json.loads((out / "evaluation.json").read_text(encoding="utf-8")))
     assert isinstance(result, PersonalResult)
     return result
@@ -97,7 +107,8 @@ def table(tastes: str, found: list[PersonalResult]) -> Table:
         worst = [one.models[i].given[-1].worst for one in found]
         lowest = [part.accuracy for part in worst if part is not None]
         names = {part.label for part in worst if part is not None}
-        grid.add_row(model.how, *cells, f"{', '.join(sorted(names))} {together(lowest)}" if lowest else "")
+        least = f"{', '.join(sorted(names))} {together(lowest)}" if lowest else ""
+        grid.add_row(f"{model.name}: {model.how}", *cells, least)
     return grid
 
 

@@ -220,7 +220,7 @@ def learned(learner: Any, rollout: Rollout) -> tuple[dict[str, float], list[Tens
     """The row of one update and the gradient it applied: gradient descent of rate 1 subtracts just that."""
     training = TrainingConfig(learning_rate=1.0, schedule="constant", warmup=0.0, max_grad_norm=1e9, dtype="float32")
     optimizer = Optimizer(learner.networks, training, 1)
-    optimizer.adam = torch.optim.SGD(optimizer.parameters(), lr=1.0)  # type: ignore[assignment]
+    optimizer.rule = torch.optim.SGD(optimizer.parameters(), lr=1.0)  # type: ignore[assignment]
     before = [p.detach().clone() for p in optimizer.parameters()]
     row = learner.learn(0, rollout, optimizer)
     return row, [a - p.detach() for a, p in zip(before, optimizer.parameters(), strict=True)]

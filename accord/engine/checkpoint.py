@@ -40,7 +40,7 @@ def save(folder: Path, step: int, optimizer: Optimizer, state: Mapping[str, Any]
         moments = {
             f"{name}|{key}": tensor
             for name, parameter in optimizer.named_parameters().items()
-            for key, tensor in optimizer.adam.state.get(parameter, {}).items()
+            for key, tensor in optimizer.rule.state.get(parameter, {}).items()
         }
         save_file(moments, partial / MOMENTS)
         files = {file.name: sha256_of(file) for file in sorted(partial.iterdir())}
@@ -85,7 +85,7 @@ def load(checkpoint: Path, optimizer: Optimizer, saved: Mapping[str, Any] | None
     for name, parameter in optimizer.named_parameters().items():
         kept = {k.removeprefix(f"{name}|"): v for k, v in moments.items() if k.startswith(f"{name}|")}
         if kept:
-            optimizer.adam.state[parameter] = kept
+            optimizer.rule.state[parameter] = kept
     return int(saved["step"]), dict(saved["state"])
 
 

@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class OptimizerConfig:
-    """The settings of AdamW and of its step size."""
+    """The settings of the optimizer and of its step size."""
 
     learning_rate: float = 1e-5
-    """Peak step size of AdamW."""
+    """Peak step size."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """AdamW, or for the matrices inside the layers Muon, whose steps are longer to compute and reach further where a
+    model learns from little or nothing."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     """How the learning rate falls to zero after warming up, or that it does not."""
     warmup: float = 0.03
@@ -87,6 +90,8 @@ class AdapterConfig(OptimizerConfig):
             require_positive(lora_alpha=self.lora_alpha)
         if self.quantize:
             engine.quantize.check(self.quantize)
+        if self.optimizer == "muon" and self.lora_rank:
+            raise InputError("optimizer muon is for whole weights: adapters (lora_rank) are trained by adamw.")
 
 
 @dataclass(kw_only=True)
@@ -123,6 +128,10 @@ class MemoryConfig(AdapterConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(tokens_per_pass=self.tokens_per_pass)
+        own = ("weight_dtype", "optimizer_states", "offload_optimizer")
+        given = [name for name in own if getattr(self, name) not in ("float32", False)]
+        if self.optimizer == "muon" and given:
+            raise InputError(f"optimizer muon holds float32 states beside float32 weights; {given[0]} is for adamw.")
 
 
 @dataclass(kw_only=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from accord.engine.adam import LeanAdamW
 from accord.engine.config import TrainingConfig
+from accord.engine.muon import MuonAdamW, hidden_matrices
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.routers import Balance
 from accord.engine.trees import Trees
@@ -61,7 +62,7 @@ class LossTerm:
 
 
 class Optimizer:
-    """AdamW over named networks, a learning-rate schedule, and the arithmetic of one step."""
+    """AdamW or Muon over named networks, a learning-rate schedule, and the arithmetic of one step."""
 
     def __init__(self, networks: Mapping[str, nn.Module], config: TrainingConfig, total: int) -> None:
         manage_freed_memory(config.return_freed_memory)
@@ -78,7 +79,7 @@ class Optimizer:
         vectors = [p for p in self.parameters() if p.dim() <= 1]
         groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": self.config.weight_decay}]
         groups.append({"params": vectors, "weight_decay": 0.0})
-        self.adam = adam([group for group in groups if group["params"]], self.config)
+        self.rule = rule([group for group in groups if group["params"]], self.networks.values(), self.config)
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Every trained parameter once, in a fixed order, by its network and name."""
@@ -97,7 +98,7 @@ class Optimizer:
                 )
 
     def update(self, step: int, *terms: LossTerm) -> dict[str, float]:
-        """One step, counted from 0: gradients of sum(weight * sum(values) / count), clipped, and AdamW's update.
+        """One step, counted from 0: gradients of sum(weight * sum(values) / count), clipped, and one update.
 
         The gradient is that of the mean over all packs together, however the trees were shared among them. Where a
         network has routers, each term's mean has its balancing loss added to it (`accord.engine.routers`).
@@ -138,24 +139,28 @@ class Optimizer:
                 raise ValueError(f"the objective gave {seen} values for {count} {term.per}s")
         norm = float(nn.utils.clip_grad_norm_(self.parameters(), self.config.max_grad_norm))
         if not math.isfinite(norm + float(loss)):
-            self.adam.zero_grad(set_to_none=True)
+            self.rule.zero_grad(set_to_none=True)
             for term, values, trees in passed:
                 term.require_finite(values, trees, f"step {step + 1}")
             rows = named_rows(t.row for term in terms for trees in term.packs for t in trees.trees)
             raise TrainingStopped(f"step {step + 1}: the gradient is not finite; lower the learning rate ({rows}).")
         rate = self.config.rate(step, self.total)
-        for group in self.adam.param_groups:
+        for group in self.rule.param_groups:
             group["lr"] = rate
-        self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
+        self.rule.step()
+        self.rule.zero_grad(set_to_none=True)
         means = {name: float(total) / counts[name] for name, total in sums.items() if counts[name]}
         return {"loss": float(loss), **means, "gradient_norm": norm, "learning_rate": rate}
 
 
-def adam(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW as the settings say: torch's, or where something is to be held smaller or elsewhere, accord's own."""
+def rule(
+    groups: list[dict[str, Any]], networks: Iterable[nn.Module], config: TrainingConfig
+) -> torch.optim.Optimizer | MuonAdamW:
+    """How weights follow gradients: torch's AdamW or Muon, or, with states smaller or elsewhere, accord's own AdamW."""
     betas, host = (config.beta1, 0.999), config.offload_optimizer
     eight_bits = config.optimizer_states == "8bit"
+    if config.optimizer == "muon":
+        return MuonAdamW(groups, hidden_matrices(networks), config.learning_rate, betas)
     if not (eight_bits or host or any(p.dtype == torch.bfloat16 for group in groups for p in group["params"])):
         return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
     return LeanAdamW(groups, config.learning_rate, betas, eight_bits=eight_bits, host=host, seed=config.seed)

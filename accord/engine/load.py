@@ -31,7 +31,7 @@ from accord.engine.folders import (
 )
 from accord.engine.memory import hold_for, holds_few_bits
 from accord.engine.models import AnyModel, Model, Policy, prepare_network, quiet
-from accord.engine.personal import PersonalScorer, read_reader
+from accord.engine.personal import PersonalPreference, PersonalScorer, read_reader
 from accord.engine.precision import compute_dtype, device_called
 from accord.engine.quantize import keep_order, quantize
 from accord.errors import InputError
@@ -108,10 +108,11 @@ def load_classifier(
     if not reads_last_token(network) and len(labels) == 1:
         return Encoder(network, tokenizer, name, precision)
     if len(labels) == 1:
-        kind = PersonalScorer if hasattr(network, "reader") else Scorer
-        return kind(network, tokenizer, name, precision)
+        scorer = PersonalScorer if hasattr(network, "reader") else Scorer
+        return scorer(network, tokenizer, name, precision)
     if labels == sorted(preference_labels(len(labels) // 2)):
-        return PreferenceNetwork(network, tokenizer, name, precision)
+        comparer = PersonalPreference if hasattr(network, "reader") else PreferenceNetwork
+        return comparer(network, tokenizer, name, precision)
     raise no_classifier(name, network.config)
 
 

@@ -165,7 +165,9 @@ def needs(shape: Shape, method: TrainingConfig, dtype: torch.dtype, device: str 
         in_layers + linear * shape.head + (2 if small else 4) * shape.embedding + 4 * (shape.vectors + shape.adapters)
     )
     trained = shape.adapters or shape.numbers
-    states = 2 + 8 / 256 if method.optimizer_states == "8bit" else 8
+    states = (2 + 8 / 256 if method.optimizer_states == "8bit" else 8) * trained
+    if method.optimizer == "muon":  # holds one number a weight of the layers, where AdamW holds two
+        states -= 4 * (shape.linear - shape.head)
     networks = method.trained_networks
     is_shared = bool(shape.adapters) and getattr(method, "reference", None) is None
     whole = dtype.itemsize * shape.linear + (2 if small else 4) * shape.embedding + 4 * shape.vectors
@@ -177,7 +179,7 @@ def needs(shape: Shape, method: TrainingConfig, dtype: torch.dtype, device: str 
     parts: dict[str, float] = {
         "weights": weights + (networks - 1) * (4 * shape.adapters or weights),
         "copies": method.frozen_copies * copy,
-        "optimizer": 0 if method.offload_optimizer else states * trained * networks,
+        "optimizer": 0 if method.offload_optimizer else states * networks,
         "gradients": trained * networks * (2 if small and not shape.adapters else 4),
         "activations": tokens * (kept if method.activation_checkpointing else layer * shape.layers) * networks,
         "casts": shape.casts * networks,

@@ -1,14 +1,24 @@
-"""A reward model that reads whose preference it is: what a user chose before, and what was rejected for it.
+"""Models that read whose preference it is: what a user chose before, and what was rejected for it.
+
+A reward model: h is the hidden state (d,) at which an ordinary one, r, reads an answer,
 
     r(x, y | choices) = r(h) + mean over the choices of (A h) . A(h_i chosen - h_i rejected) / sqrt(d)  + t(h, choices)
 
-h is the hidden state (d,) at which an ordinary reward model r reads an answer: every answer is read by itself, once,
-and serves as a choice and as a candidate alike. The middle term is what one step of fitting a head to the choices adds,
-with a learned A for what answers are compared in: from it the trunk learns what users differ in also where their tastes
-cancel out, and r has nothing to learn. t, a small transformer over the states, makes it exact. Neither has positions,
-so the order of the choices cannot matter, and a candidate sees the choices and itself alone, so that scores are
-rewards. Without choices both are 0. The folder of such a model is an ordinary reward model's, which others read as r;
-the reader's weights are beside r's in its files.
+and a preference model of two answers, which has L = 1 + 2k labels l(h) = W h, a score s and points (a, b) in k planes:
+
+    log-odds(y_1 beats y_2 | x, choices) = s_1 - s_2 + sum over the planes j of (a_1j b_2j - b_1j a_2j)
+    l(x, y | choices) = l(h) + t(h, choices)  + mean over the choices of
+                        ((A h) . (A h_i chosen) g(l_i rejected) - (A h) . (A h_i rejected) g(l_i chosen)) / sqrt(d)
+    g(s, a_1, b_1, ...) = (1, b_1, -a_1, ...)
+
+Every answer is read by itself, once, and serves as a choice and as a candidate alike. The mean is what one step
+of fitting the head to the choices adds, whose gradient of a choice's log-odds is g, with a learned A for what answers
+are compared in: from it the trunk learns what users differ in also where their tastes cancel out, and the head has
+nothing to learn. With a score alone g is 1, and the two are one. t, a small transformer over the states, makes
+it exact. Neither has positions, so the order of the choices cannot matter, and a candidate sees the choices and itself
+alone, so that a score is a reward, and log-odds turn their sign where two answers change places. Without choices both
+are 0. The folder of such a model is an ordinary reward or preference model's, which others read as without choices; the
+reader's weights are beside the head's in its files.
 """
 
 from __future__ import annotations
@@ -26,7 +36,7 @@ from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
 from accord.engine.adapters import adapted
-from accord.engine.classifiers import Scorer
+from accord.engine.classifiers import Classifier, PreferenceNetwork, Scorer
 from accord.engine.folders import locate
 from accord.engine.models import Model
 from accord.engine.trees import Tree, Trees, shared
@@ -97,21 +107,22 @@ class Block(nn.Module):
 
 
 class Reader(nn.Module):
-    """What the choices of a user add to the score of a candidate."""
+    """What the choices of a user add to the labels of a candidate."""
 
-    def __init__(self, width: int, layers: int, heads: int) -> None:
+    def __init__(self, width: int, labels: int, layers: int, heads: int) -> None:
         super().__init__()
         self.mark = nn.Embedding(3, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
-        self.norm, self.head = nn.RMSNorm(width), nn.Linear(width, 1, bias=False)
+        self.norm, self.head = nn.RMSNorm(width), nn.Linear(width, labels, bias=False)
         nn.init.zeros_(self.head.weight)
         self.alike = nn.Linear(width, width, bias=False)
         nn.init.normal_(self.alike.weight, std=width**-0.5)
 
-    def forward(self, choices: Tensor, candidates: Tensor, sees: Tensor) -> Tensor:
-        """What is added to candidates (U, n, d) given choices (U, m, 2, d), chosen and rejected each, (U, n).
+    def forward(self, choices: Tensor, pulls: Tensor, candidates: Tensor, sees: Tensor) -> Tensor:
+        """What is added to candidates (U, n, d) given choices (U, m, 2, d), chosen and rejected each, (U, n, L).
 
-        `sees` (U, n, m) says which choices each candidate is given.
+        `pulls` (U, m, 2, L) is the gradient of each choice's log-odds by the labels of its two answers, and `sees` (U,
+        n, m) says which choices each candidate is given.
         """
         m, n, mark = choices.shape[1], candidates.shape[1], self.mark.weight
         x = torch.cat([(choices + mark[[CHOSEN, REJECTED]]).flatten(1, 2), candidates + mark[CANDIDATE]], 1)
@@ -122,32 +133,34 @@ class Reader(nn.Module):
         allowed = torch.cat([of_choices.expand(len(sees), 2 * m, 2 * m + n), of_candidates], 1)[:, None]
         for block in self.blocks:
             x = block(x, allowed)
-        added: Tensor = self.head(self.norm(x[:, 2 * m :])).squeeze(-1)
-        apart = self.alike(choices[:, :, CHOSEN] - choices[:, :, REJECTED])  # (U, m, d)
-        kernel = self.alike(candidates) @ apart.transpose(1, 2) / x.shape[-1] ** 0.5  # (U, n, m)
-        likeness = (kernel * sees).sum(-1) / sees.sum(2).clamp(min=1)
-        return (added + likeness) * sees.any(2)
+        added: Tensor = self.head(self.norm(x[:, 2 * m :]))
+        moved = self.alike((pulls[..., None] * choices[..., None, :]).sum(2)).flatten(1, 2)  # (U, m L, d)
+        kernel = self.alike(candidates) @ moved.transpose(1, 2) / x.shape[-1] ** 0.5
+        each = kernel.unflatten(2, (m, pulls.shape[-1])) * sees[..., None]  # (U, n, m, L)
+        likeness = each.sum(2) / sees.sum(2, keepdim=True).clamp(min=1)
+        return (added + likeness) * sees.any(2, keepdim=True)
 
 
-class PersonalScorer(Scorer):
-    """A reward model with a reader: `rewards` are those without choices."""
+class PersonalModel(Classifier):
+    """A classifier with a reader: its `outputs` are those without choices."""
 
     @property
     def reader(self) -> Reader:
         """What reads choices."""
         return self.network.reader  # type: ignore[return-value]
 
-    def score(self, candidates: Tensor, choices: Tensor, sees: Tensor) -> Tensor:
-        """The rewards of candidates (U, n, d) given choices (U, m, 2, d) of their user, (U, n); `sees` as `Reader`'s.
+    def outputs_given(self, candidates: Tensor, choices: Tensor, sees: Tensor) -> Tensor:
+        """The labels of candidates (U, n, d) given choices (U, m, 2, d) of their user, (U, n, L); `sees` as `Reader`'s.
 
-        Computed in the precision of the weights, as rewards are compared by their small differences.
+        Computed in the precision of the weights, as labels are compared by their small differences.
         """
         with torch.autocast(candidates.device.type, enabled=False):
-            alone: Tensor = self.network.score(candidates).squeeze(-1)  # type: ignore[operator, union-attr]
-            return alone + self.reader(choices, candidates, sees)
+            head: nn.Module = self.network.score  # type: ignore[assignment]
+            alone: Tensor = head(candidates)
+            return alone + self.reader(choices, pulls(head(choices)), candidates, sees)
 
-    def rewards_given_earlier(self, pack: Choices) -> Tensor:
-        """The reward of every branch given the pairs of its user that stand before its own, (C,): one pass, every k.
+    def outputs_given_earlier(self, pack: Choices) -> Tensor:
+        """The labels of every branch given the pairs of its user that stand before its own, (C, L): one pass, every k.
 
         Pairs of one row, which are of one ranking, are not given each other: they share their answers.
         """
@@ -159,33 +172,54 @@ class PersonalScorer(Scorer):
         m = padded.shape[1]
         before = torch.ones(m, m, dtype=torch.bool, device=states.device).tril(-1)
         sees = before & (row[:, :, None] != row[:, None, :])  # (U, m, m)
-        scores = self.score(padded.flatten(1, 2), padded, sees.repeat_interleave(2, 1)).unflatten(1, (m, 2))
+        labels = self.outputs_given(padded.flatten(1, 2), padded, sees.repeat_interleave(2, 1)).unflatten(1, (m, 2))
         counts = torch.tensor(pack.counts, device=states.device)
-        return scores[torch.arange(m, device=states.device) < counts[:, None]].flatten()
+        return labels[torch.arange(m, device=states.device) < counts[:, None]].flatten(0, 1)
 
-    @staticmethod
-    def reading(model: Model, layers: int, seed: int = 0) -> PersonalScorer:
-        """A personal reward model on the trunk of a model, with a new head as `Scorer.on` makes it, and a new reader.
 
-        Raises InputError where the trunk has adapters: what a folder of adapters holds has no place for a reader.
-        """
-        if adapted(model.network):
-            raise InputError(f"{model.name} has adapters, and a model that reads choices is trained whole.")
-        scorer = Scorer.on(model, seed)
-        network = scorer.network
-        config = network.config.get_text_config()
-        setattr(network.config, CONFIG, {"layers": layers, "heads": config.num_attention_heads})
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            _attach(network)
-        return PersonalScorer(network, scorer.tokenizer, scorer.name, scorer.dtype)
+class PersonalScorer(PersonalModel, Scorer):
+    """A reward model with a reader."""
+
+
+class PersonalPreference(PersonalModel, PreferenceNetwork):
+    """A preference model of two answers with a reader."""
+
+
+def pulls(labels: Tensor) -> Tensor:
+    """The gradient of the log-odds of pairs by the labels of both, (..., 2, L) -> (..., 2, L): (1, b_2, -a_2, ...) for
+    the first and -(1, b_1, -a_1, ...) for the second."""
+    other = labels.flip(-2)
+    turned = torch.stack([other[..., 2::2], -other[..., 1::2]], -1).flatten(-2)
+    both = torch.cat([torch.ones_like(other[..., :1]), turned], -1)
+    return both * both.new_tensor([1.0, -1.0])[:, None]
+
+
+def reading(model: Model, layers: int, planes: int = 0, seed: int = 0) -> PersonalModel:
+    """A model that reads choices on the trunk of another, with a new head and a new reader.
+
+    Without planes it is a reward model, and the head as `Scorer.on` makes it; with planes a preference model, as
+    `PreferenceNetwork.on` does.
+    Raises InputError where the trunk has adapters: what a folder of adapters holds has no place for a reader.
+    """
+    if adapted(model.network):
+        raise InputError(f"{model.name} has adapters, and a model that reads choices is trained whole.")
+    plain: Classifier = PreferenceNetwork.on(model, planes, seed) if planes else Scorer.on(model, seed)
+    network = plain.network
+    config = network.config.get_text_config()
+    setattr(network.config, CONFIG, {"layers": layers, "heads": config.num_attention_heads})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _attach(network)
+    kind: type[PersonalModel] = PersonalPreference if planes else PersonalScorer
+    return kind(network, plain.tokenizer, plain.name, plain.dtype)
 
 
 def _attach(network: PreTrainedModel) -> Reader:
     """Give the network a reader as its configuration has it, with weights that are drawn."""
     weight: Tensor = network.score.weight  # type: ignore[assignment, union-attr]
+    labels, width = weight.shape
     with torch.device("cpu"):
-        reader = Reader(weight.shape[1], **getattr(network.config, CONFIG))
+        reader = Reader(width, labels, **getattr(network.config, CONFIG))
     network.reader = reader.to(device=weight.device, dtype=weight.dtype)
     return reader
 

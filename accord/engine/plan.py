@@ -60,6 +60,8 @@ def savings(method: Config, dtype: torch.dtype, device: str) -> Iterator[tuple[s
     if method.tokens_per_pass > 512:
         method = replace(method, tokens_per_pass=512)
         yield "tokens_per_pass", method
+    if method.optimizer == "muon":  # the rest is for AdamW, or for adapters
+        return
     if method.optimizer_states == "float32" and _has("bitsandbytes") and not method.lora_rank:
         method = replace(method, optimizer_states="8bit")
         yield "optimizer_states", method
@@ -92,7 +94,8 @@ def planned(method: Config, config: transformers.PreTrainedConfig, device: torch
         value = getattr(smaller, name)
         chosen[name] = option(name) + ("" if value is True else f" {value}")
     if now > there:
-        adapters = peak(replace(method, weight_dtype="float32", lora_rank=16)) if not method.lora_rank else math.inf
+        plain = replace(method, weight_dtype="float32", optimizer="adamw", lora_rank=16)
+        adapters = peak(plain) if not method.lora_rank else math.inf
         more = f"--lora-rank 16 needs {adapters / GB:.1f} GB" if adapters <= there else "take a smaller model"
         raise InputError(
             f"memory: this needs {now / GB:.1f} GB even with {', '.join(chosen.values()) or 'the settings given'}, and "

@@ -1,4 +1,4 @@
-"""Heads of users' own: a logistic regression on a reward model's states, fitted to the few choices of each user."""
+"""Heads of users' own: a logistic regression on a model's states, fitted to the few choices of each user."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import expit, log_expit
 
 from accord.evaluate.statistics import Floats
+from accord.objectives.preference import general_preference
 
 if TYPE_CHECKING:
     from accord.evaluate.personal import Leads, Read, Users
@@ -25,7 +26,8 @@ class OwnHeads:
         maximize over v   sum over the choices of log sigmoid((w0 + v) . d_i) - |v|^2 / (2 s^2)
 
     d_i is the state of the chosen answer less that of the rejected one. The s^2 of GRID is taken at which choices left
-    out one by one are the most likely, over all users and k = `most`; no question enters it.
+    out one by one are the most likely, over all users and k = `most`; no question enters it. Of a preference model the
+    score has a w of each user's own and the planes stay: its log-odds stand where w0 . d_i does.
     """
 
     read: Read
@@ -35,9 +37,9 @@ class OwnHeads:
     def _parts(self) -> tuple[Leads, list[Floats]]:
         """Of every user the leads by the model's own head in all choices, (n,), and their states' differences."""
         score: Any = self.read.model.network.score
-        weight = score.weight.detach().double().cpu().numpy()[0]
-        apart = [(s[:, 0] - s[:, 1]).double().cpu().numpy() for s in self.read.states]
-        return [d @ weight for d in apart], apart
+        weight = score.weight.detach().double()  # (L, d)
+        leads = [general_preference(*(s.double() @ weight.T).unbind(1)).cpu().numpy() for s in self.read.states]
+        return leads, [(s[:, 0] - s[:, 1]).double().cpu().numpy() for s in self.read.states]
 
     @cached_property
     def _scale(self) -> float:

@@ -1,4 +1,4 @@
-"""`accord evaluate personal`: how well a reward model knows a user, given k of the user's choices.
+"""`accord evaluate personal`: how well a reward or preference model knows a user, given k of the user's choices.
 
 Of every user the first choices, as many as the largest k, are what a model may be given, and all others are questions,
 the same ones for every k. A user has one voice, and intervals are over users: a user's questions are not independent.
@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import log_expit
 
 from accord import data as rows_of
-from accord import engine, feedback
+from accord import engine, feedback, objectives
 from accord.errors import InputError
 from accord.evaluate.options import ChatOptions, takes
 from accord.evaluate.own_heads import OwnHeads
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from accord.data.judgments import Judgment
-    from accord.engine import Scorer
+    from accord.engine.classifiers import Classifier
 
 Leads: TypeAlias = list[Floats]
 """The lead of what a user chose over what was rejected, in every question of every user, each (Q,)."""
@@ -96,16 +96,17 @@ def evaluate_personal(
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     **options: Any,
 ) -> PersonalResult:
-    """Measure how often reward models choose as users do whom they are given k choices of.
+    """Measure how often reward and preference models choose as users do whom they are given k choices of.
 
-    A model of `accord personal` reads the choices. A plain reward model scores all users alike. Either is measured a
-    second time with a head of each user's own in place of that, fitted on the choices: a logistic regression on the
+    A model of `accord personal` reads the choices. A plain reward or preference model takes all users to be alike.
+    Either is measured a second time with a head of each user's own, fitted on the choices: a logistic regression on the
     states that its own head reads, which begins at that head.
 
     Args:
         data: a file or Hub name of preferences or rankings with a column user, of users that the models do not know.
         out: the folder to write evaluation.json to.
-        models: folders of models of `accord personal` or `accord reward` by name, as --models.pooled runs/pooled/model.
+        models: folders of models of `accord personal`, `accord reward` or `accord preference` by name, as
+            --models.pooled runs/pooled/model.
         given: the numbers k of choices; 0, 2, 4 and 8 unless given. What is asked about are the choices of each user
             after so many as the largest.
         tastes: of users of the café, the population they are of: adds the best that can be known of them (Bayes), and
@@ -115,7 +116,7 @@ def evaluate_personal(
         options: the fields of `ChatOptions`.
 
     Raises:
-        InputError: rows name no users, a user has too few choices, or what is named is no reward model.
+        InputError: rows name no users, a user has too few choices, or what is named is no reward or preference model.
     """
     ks = [given] if isinstance(given, int) else sorted(set(given or (0, 2, 4, 8)))
     require_folder(out, data, models, options, leaves=(FILE,))
@@ -126,13 +127,13 @@ def evaluate_personal(
     yardsticks = _yardsticks(tastes, users, ks) if tastes is not None else []
     known: list[Knowing] = []
     for name, folder in models.items():
-        model = engine.load.load_reward_model(folder, dtype=dtype)
+        model = engine.load.load_classifier(folder, dtype=dtype)
         if isinstance(model, engine.encoders.Encoder):
             raise InputError(
                 f"{folder} reads more than the last token, and is no model that a user's own head fits on."
             )
         read = Read.of(asked.templated(model), users, max_length)
-        if isinstance(model, engine.personal.PersonalScorer):
+        if isinstance(model, engine.personal.PersonalModel):
             known.append(measured(name, "reads choices", users, ks, read.given))
         else:
             known.append(measured(name, "pooled", users, [0], read.given))
@@ -162,14 +163,14 @@ def measured(
 
 @dataclass(frozen=True)
 class Read:
-    """What a reward model reads in users' choices: the state of every chosen and rejected answer, (n, 2, d) a user."""
+    """What a model reads in users' choices: the state of every chosen and rejected answer, (n, 2, d) a user."""
 
-    model: Scorer
+    model: Classifier
     states: list[Tensor]
     most: int
 
     @staticmethod
-    def of(model: Scorer, users: Users, max_length: int) -> Read:
+    def of(model: Classifier, users: Users, max_length: int) -> Read:
         """Every answer is read once. InputError where one cannot be, within --max-length."""
         import torch
 
@@ -193,14 +194,19 @@ class Read:
         found: Leads = []
         with torch.no_grad(), engine.generate.evaluating(self.model.network):
             for states in self.states:
-                asked = states[self.most :].flatten(0, 1)[None]
-                if isinstance(self.model, engine.personal.PersonalScorer):
-                    sees = torch.ones(1, asked.shape[1], k, dtype=torch.bool, device=asked.device)
-                    scores = self.model.score(asked, states[None, :k], sees)
-                else:
-                    scores = self.model.network.score(asked).squeeze(-1)  # type: ignore[operator, union-attr]
-                found.append((scores[0, 0::2] - scores[0, 1::2]).double().cpu().numpy())
+                labels = labels_given(self.model, states[self.most :].flatten(0, 1), states[:k]).unflatten(0, (-1, 2))
+                odds = objectives.preference.general_preference(labels[:, 0], labels[:, 1])
+                found.append(odds.double().cpu().numpy())
         return found
+
+
+def labels_given(model: Classifier, candidates: Tensor, choices: Tensor) -> Tensor:
+    """The labels of candidates (n, d) given choices (k, 2, d) by a model that reads them; else without, (n, L)."""
+    if isinstance(model, engine.personal.PersonalModel):
+        sees = candidates.new_ones(1, len(candidates), len(choices)).bool()
+        return model.outputs_given(candidates[None], choices[None], sees)[0]
+    found: Tensor = model.network.score(candidates)  # type: ignore[operator, union-attr]
+    return found
 
 
 AT_ONCE = 64

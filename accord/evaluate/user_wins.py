@@ -49,6 +49,7 @@ def evaluate_users(
     given: int | list[int] | None = None,
     questions: int | None = None,
     best_of_n: int = 0,
+    generators: str | list[str] | None = None,
     rewards: dict[str, str] | None = None,
     **options: Any,
 ) -> UsersResult:
@@ -66,10 +67,12 @@ def evaluate_users(
         against: the model, of those named, whose answers without choices all are compared with.
         given: the numbers k of choices; 0, 2, 4 and 8 unless given.
         questions: ask so many questions of each user, the first ones after the choices; all unless given.
-        best_of_n: also judge, of so many answers of the opponent, the one that the judge likes best: what could be had
-            who knew the user.
-        rewards: reward models by name, such as --rewards.reads runs/personal/model, of whose choices among the same
-            answers the users judge too; those of `accord personal` are given k choices.
+        best_of_n: also judge, of so many answers, the one that the judge likes best: what could be had who knew the
+            user.
+        generators: the models, of those named, whose answers these are; the opponent's unless given. The opponent is
+            given no choices, and others k.
+        rewards: reward or preference models by name, such as --rewards.reads runs/personal/model, of whose choices
+            among the same answers the users judge too; those of `accord personal` are given k choices.
         options: the fields of `UserWinsOptions`.
 
     Raises:
@@ -77,9 +80,13 @@ def evaluate_users(
     """
     ks = [given] if isinstance(given, int) else sorted(set(given or (0, 2, 4, 8)))
     require_folder(out, data, models, rewards, options, leaves=(FILE,))
-    _check({"given": (ks[0], 0), "questions": (questions, 1), "best-of-n": (best_of_n, 0)}, models, against)
-    if rewards and not best_of_n:
-        raise InputError("--rewards choose among several answers: say how many by --best-of-n.")
+    _check({"given": (ks[0], 0), "questions": (questions, 1), "best-of-n": (best_of_n, 0)})
+    _named("against", [against], models)
+    sources = [generators] if isinstance(generators, str) else generators or [against]
+    _named("generators", sources, models)
+    for name, chosen_by in {"generators": generators, "rewards": rewards}.items():
+        if chosen_by and not best_of_n:
+            raise InputError(f"--{name} is about one of several answers: say of how many by --best-of-n.")
     asked = UserWinsOptions(**options)
     served = Served.of(Users.of(asked.judgments(data), ks[-1], data), questions)
     referee = feedback.asking.with_progress(feedback.named.judge_named(judge))
@@ -89,14 +96,18 @@ def evaluate_users(
     opponent = _policy(models[against], asked, referee)
     theirs = served.answered(opponent, 0, asked, against)
     found: list[Answering] = []
+    several: dict[str, dict[int, list[Sample]]] = {}
     for name, folder in models.items():
         policy = opponent if name == against else _policy(folder, asked, referee)
         answers = {k: theirs if (name, k) == (against, 0) else served.answered(policy, k, asked, name) for k in ks}
         wins = [served.wins(k, referee, ours, theirs) for k, ours in answers.items()]
         found.append(Answering(name=name, how="policy", given=wins))
-    if best_of_n:
-        many = served.answered(opponent, 0, asked, f"best of {best_of_n}", best_of_n)
-        found += _chosen(served, rewards or {}, ks, many, referee, theirs, f"{against}, best of {best_of_n}")
+        if best_of_n and name in sources:
+            title = f"{name}, best of {best_of_n}"
+            several[title] = {
+                k: served.answered(policy, k, asked, title, best_of_n) for k in ([0] if name == against else ks)
+            }
+    found += _chosen(served, rewards or {}, ks, several, referee, theirs)
     return UsersResult(
         data=data,
         judge=without_secrets(judge),
@@ -108,13 +119,18 @@ def evaluate_users(
     ).publish(out)
 
 
-def _check(numbers: dict[str, tuple[int | None, int]], models: dict[str, str], against: str) -> None:
-    """Raise InputError where an option's number is below its least, or the opponent is no model."""
+def _check(numbers: dict[str, tuple[int | None, int]]) -> None:
+    """Raise InputError where an option's number is below its least."""
     for name, (number, least) in numbers.items():
         if number is not None and number < least:
             raise InputError(f"--{name} must be at least {least}, not {number}.")
-    if against not in models:
-        raise InputError(f"--against {against} is none of the models named: {', '.join(models)}.")
+
+
+def _named(option: str, names: Sequence[str], models: dict[str, str]) -> None:
+    """Raise InputError where an option names what is no model."""
+    for name in names:
+        if name not in models:
+            raise InputError(f"--{option} {name} is none of the models named: {', '.join(models)}.")
 
 
 def _policy(folder: str, asked: UserWinsOptions, referee: Judge) -> Policy:
@@ -195,28 +211,41 @@ def _chosen(
     served: Served,
     rewards: dict[str, str],
     ks: Sequence[int],
-    many: list[Sample],
+    several: dict[str, dict[int, list[Sample]]],
     referee: Judge,
     theirs: list[Sample],
-    title: str,
 ) -> list[Answering]:
-    """Of n answers to every question those that reward models choose, by k, and those that the judge likes best."""
+    """Of n answers to every question those that models choose who are given k choices, and those the judge likes best.
+
+    `several` has the answers by title, and by the choices that whoever gave them was given: for every k, or 0 alone.
+    """
     from accord.evaluate.user_choices import Chooser
 
-    n = len(many) // len(theirs)
     found: list[Answering] = []
     for name, folder in rewards.items():
-        model = engine.load.load_reward_model(folder)
-        chooser = Chooser.of(folder, model, served.users, served.user, many)
-        reads = isinstance(model, engine.personal.PersonalScorer)
+        chooser = Chooser.of(folder, engine.load.load_classifier(folder), served.users, served.user)
+        for title, many in several.items():
+            read = {k: chooser.states(answers) for k, answers in many.items()}
+            wins = []
+            for k in ks if chooser.reads else many:
+                at = k if k in many else 0
+                wins.append(served.wins(k, referee, _picked(many[at], chooser.best(read[at], k)), theirs))
+            found.append(Answering(name=f"{title} by {name}", how="best of n", given=wins))
+    for title, many in several.items():
         wins = []
-        for k in ks if reads else [0]:
-            best = [many[i * n + j] for i, j in enumerate(chooser.best(k))]
-            wins.append(served.wins(k, referee, best, theirs))
-        found.append(Answering(name=f"{title} by {name}", how="best of n", given=wins))
-    liked = _verdicts(referee, many, [one for one in theirs for _ in range(n)]).reshape(-1, n)
-    best = [many[i * n + j] for i, j in enumerate(np.nan_to_num(liked, nan=-1.0).argmax(1))]
-    return [*found, Answering(name=title, how="best of n", given=[served.wins(0, referee, best, theirs)])]
+        for k, answers in many.items():
+            n = len(answers) // len(theirs)
+            liked = _verdicts(referee, answers, [one for one in theirs for _ in range(n)]).reshape(-1, n)
+            best = np.nan_to_num(liked, nan=-1.0).argmax(1)
+            wins.append(served.wins(k, referee, _picked(answers, best.tolist()), theirs))
+        found.append(Answering(name=title, how="best of n", given=wins))
+    return found
+
+
+def _picked(answers: Sequence[Sample], best: Sequence[int]) -> list[Sample]:
+    """Of n answers to every question the one that was chosen."""
+    n = len(answers) // len(best)
+    return [answers[i * n + j] for i, j in enumerate(best)]
 
 
 def _verdicts(referee: Judge, ours: Sequence[Sample], theirs: Sequence[Sample]) -> Floats:

@@ -1,4 +1,4 @@
-"""The personal reward model: it reads what a user chose before, and scores answers as that user would.
+"""The personal reward or preference model: it reads what a user chose before, and compares answers as that user would.
 
     loss = - mean over the comparisons i of each user of
              log sigmoid(r(chosen_i | the user's comparisons before i) - r(rejected_i | the same))
@@ -10,6 +10,9 @@ some comparisons, drawn anew and in a new order each time; every one of them is 
 that one pass teaches every k. `accord.engine.personal` has the model. Rows with a `margin` or a `chosen_probability`
 enter as they do in `accord reward`; of a ranking every pair of different ranks is a comparison, and none is given
 another of its ranking.
+
+With `planes` it is a preference model of two answers, of which each user's preferences may run in circles: in place of
+the difference of rewards stand the log-odds of `accord preference`, given the same choices.
 
 Departures: the papers have the comparisons as text in the prompt; here every answer is read by itself, and a small
 transformer reads the states of what was chosen and rejected. Users learned by heart would show in training as an
@@ -26,7 +29,7 @@ from typing import TYPE_CHECKING, ClassVar
 from accord import data, engine, objectives
 from accord.errors import InputError, LeftOut
 from accord.methods.offline import OfflineLearner
-from accord.methods.pairs import RankingMethod, agreement, doubt
+from accord.methods.pairs import RankingMethod, doubt, ordering
 from accord.records import Row
 from accord.train.held_out import USERS, Unit
 from accord.train.loop import StepResult
@@ -35,14 +38,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from accord.engine import LossTerm, Measures, Model, Optimizer, Policy, Tree, Trees
-    from accord.engine.personal import Choices, PersonalScorer, UserTrees
+    from accord.engine.personal import Choices, PersonalModel, UserTrees
 
 ALONE = "accuracy_alone"
 
 
 @dataclass(kw_only=True)
 class PersonalReward(RankingMethod):
-    """Fit a reward model that reads a user's earlier comparisons to the preferences of many users."""
+    """Fit a reward or preference model that reads a user's earlier comparisons to the preferences of many users."""
 
     command: ClassVar[str] = "personal"
     unit: ClassVar[Unit] = USERS
@@ -53,6 +56,9 @@ class PersonalReward(RankingMethod):
     """Of each of them, so many comparisons at most."""
     reader_layers: int = 2
     """Layers that read what was chosen and rejected."""
+    planes: int = 0
+    """0 fits a reward model; k a preference model of two answers, with k planes beside the score, as `accord
+    preference` has them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,11 +66,13 @@ class PersonalReward(RankingMethod):
             raise InputError(f"comparisons must be at least 2, not {self.comparisons}: one is read for the next.")
         if self.reader_layers < 1:
             raise InputError(f"reader_layers must be at least 1, not {self.reader_layers}.")
+        if self.planes < 0:
+            raise InputError(f"planes must be at least 0, not {self.planes}; 0 is a reward model.")
         if self.lora_rank:
             raise InputError("lora_rank: a model that reads choices is trained whole; leave it out.")
 
     def start(self, policy: Policy) -> Model:
-        return engine.personal.PersonalScorer.reading(policy, self.reader_layers, self.seed)
+        return engine.personal.reading(policy, self.reader_layers, self.planes, self.seed)
 
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[UserTrees]:  # type: ignore[override]
         pairs, origin = data.choices.of_users(rows, left_out)
@@ -79,12 +87,13 @@ class PersonalReward(RankingMethod):
         packs = engine.personal.pack_users(batch, self.tokens_per_pass, model.device)
         return engine.LossTerm(objective, packs, self.per)  # type: ignore[arg-type]
 
-    def objective(self, model: PersonalScorer):  # type: ignore[no-untyped-def]
+    def objective(self, model: PersonalModel):  # type: ignore[no-untyped-def]
         def loss(pack: Choices) -> tuple[Tensor, Measures]:
-            scores = model.rewards_given_earlier(pack)
-            margins = scores.new_tensor([tree.margin for tree in pack.trees])
-            loss = objectives.preference.ranking(scores, pack.group, pack.ranks, margins, doubt(pack, scores))
-            measures = agreement(scores[:, None], pack)
+            chosen, rejected = model.outputs_given_earlier(pack).unflatten(0, (-1, 2)).unbind(1)  # (P, L) each
+            odds = objectives.preference.general_preference(chosen, rejected)  # of one label the difference of rewards
+            margins = odds.new_tensor([tree.margin for tree in pack.trees])
+            loss = objectives.preference.bradley_terry(odds, odds.new_zeros(len(odds)), margins, doubt(pack, odds))
+            measures = ordering(odds.detach())
             return loss, {**measures, ALONE: measures["accuracy"][pack.firsts]}
 
         return loss

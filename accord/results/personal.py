@@ -1,13 +1,14 @@
-"""How well reward models know users by a few of their choices: by k, by group, beside the best there is."""
+"""How well reward and preference models know users by a few of their choices: by k, by group, beside the best."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, MaybeInterval, Record
+from accord.results.base import Interval, MaybeInterval, Record
+from accord.results.by_choices import ByChoices
 from accord.results.comparisons import Part
 
 
@@ -35,14 +36,17 @@ class Knowing(Record):
     name: str
     """What it is called."""
     how: Literal["pooled", "own head", "reads choices", "Bayes", "oracle"]
-    """Pooled models score all users alike; an own head is fitted on a user's choices; Bayes knows the world's tastes
-    and how frequent each is, and the oracle knows the user's."""
+    """Pooled models take all users to be alike; an own head is fitted on a user's choices; Bayes knows the world's
+    tastes and how frequent each is, and the oracle knows the user's."""
     given: list[GivenChoices]
     """By the number of choices; what does not depend on them is measured once, at 0."""
 
 
-class PersonalResult(Evaluation):
-    """Reward models on the choices of users whom they were not trained on."""
+class PersonalResult(ByChoices):
+    """Reward and preference models on the choices of users whom they were not trained on."""
+
+    measure: ClassVar[str] = "accuracy"
+    called: ClassVar[tuple[str, ...]] = ("name", "how")
 
     kind: Literal["personal"] = "personal"
     data: str = ""
@@ -54,27 +58,11 @@ class PersonalResult(Evaluation):
     models: list[Knowing]
     """What was measured, in the order that was asked for, and then the yardsticks."""
 
-    def _rows(self) -> Iterable[Mapping[str, Any]]:
-        for model in self.models:
-            for given in model.given:
-                yield {"name": model.name, "how": model.how, **given.model_dump(mode="json")}
-
     def tables(self) -> Iterator[Table]:
         """Accuracy by k; then by group, where there are several."""
-        ks = sorted({given.k for model in self.models for given in model.given})
-        grid = Table("accuracy", "", *(f"k = {k}" for k in ks))
+        grid = Table("accuracy", "", *(f"k = {k}" for k in self.ks))
         for model in self.models:
             found = {given.k: f"{given.accuracy}" for given in model.given}
-            grid.add_row(model.name, model.how, *(found.get(k, "") for k in ks))
+            grid.add_row(model.name, model.how, *(found.get(k, "") for k in self.ks))
         yield grid
-        if any(given.groups for model in self.models for given in model.given):
-            yield self._by_group(ks)
-
-    def _by_group(self, ks: list[int]) -> Table:
-        grid = Table("of users", "", "", *(f"k = {k}" for k in ks))
-        for model in self.models:
-            found = {(part.label, given.k): part.accuracy for given in model.given for part in given.groups}
-            for i, group in enumerate(sorted({label for label, _ in found})):
-                cells = (f"{found[group, k]:.2f}" if (group, k) in found else "" for k in ks)
-                grid.add_row("" if i else model.name, "" if i else model.how, group, *cells)
-        return grid
+        yield from self._by_group()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, Name, Record
+from accord.results.base import Interval, Name, Record
+from accord.results.by_choices import ByChoices
 from accord.results.models import Drawing
 
 
@@ -47,14 +48,17 @@ class Answering(Record):
     name: str
     """What it is called."""
     how: Literal["policy", "best of n"]
-    """A policy; or of n answers of the opponent, who is given no choices, the one that a reward model chooses which is
-    given k, or that the user's own judge likes best."""
+    """A policy; or of n answers of one, the opponent given no choices and others k, that which a reward or preference
+    model chooses that is given k, or that the user's own judge likes best."""
     given: list[GivenWins]
     """By the number of choices; what reads none is measured once, at 0."""
 
 
-class UsersResult(Evaluation):
+class UsersResult(ByChoices):
     """Policies that answer users whom they were not trained on."""
+
+    measure: ClassVar[str] = "win_rate"
+    called: ClassVar[tuple[str, ...]] = ("name",)
 
     kind: Literal["users"] = "users"
     data: str = ""
@@ -72,27 +76,11 @@ class UsersResult(Evaluation):
     sampling: Drawing | None = None
     """How answers were drawn."""
 
-    def _rows(self) -> Iterable[Mapping[str, Any]]:
-        for model in self.models:
-            for given in model.given:
-                yield {"name": model.name, "how": model.how, **given.model_dump(mode="json")}
-
     def tables(self) -> Iterator[Table]:
         """Win rates by k; then by group, where there are several."""
-        ks = sorted({given.k for model in self.models for given in model.given})
-        grid = Table(f"wins over {self.against}", *(f"k = {k}" for k in ks), "characters")
+        grid = Table(f"wins over {self.against}", *(f"k = {k}" for k in self.ks), "characters")
         for model in self.models:
             found = {given.k: f"{given.win_rate}" for given in model.given}
-            grid.add_row(model.name, *(found.get(k, "") for k in ks), f"{model.given[-1].characters:.0f}")
+            grid.add_row(model.name, *(found.get(k, "") for k in self.ks), f"{model.given[-1].characters:.0f}")
         yield grid
-        if any(given.groups for model in self.models for given in model.given):
-            yield self._by_group(ks)
-
-    def _by_group(self, ks: list[int]) -> Table:
-        grid = Table("of users", "", *(f"k = {k}" for k in ks))
-        for model in self.models:
-            found = {(part.label, given.k): part.win_rate for given in model.given for part in given.groups}
-            for i, group in enumerate(sorted({label for label, _ in found})):
-                cells = (f"{found[group, k]:.2f}" if (group, k) in found else "" for k in ks)
-                grid.add_row("" if i else model.name, group, *cells)
-        return grid
+        yield from self._by_group()

@@ -39,7 +39,7 @@ def weights(engine: Optimizer) -> dict[str, Tensor]:
 
 
 def moments(engine: Optimizer) -> list[Mapping[str, Tensor]]:
-    return [engine.adam.state[p] for p in engine.parameters()]
+    return [engine.rule.state[p] for p in engine.parameters()]
 
 
 def test_there_and_back_bit_for_bit(tmp_path: Path) -> None:

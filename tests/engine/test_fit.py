@@ -78,7 +78,7 @@ def test_long_gradients_are_scaled_to_the_norm() -> None:
     engine = optimizer(network, max_grad_norm=1.0)
     row = engine.update(0, LossTerm(targets_times_w(network), [packed([4])], "token"))
     assert row["gradient_norm"] == pytest.approx(4)
-    assert engine.adam.state[network.w]["exp_avg"].item() == pytest.approx(0.1, rel=1e-5)
+    assert engine.rule.state[network.w]["exp_avg"].item() == pytest.approx(0.1, rel=1e-5)
 
 
 def test_only_matrices_decay() -> None:

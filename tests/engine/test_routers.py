@@ -56,7 +56,7 @@ def step(network: nn.Module, objective: Any, trees: Trees, **settings: Any) -> d
     """One step whose gradients stay to be looked at: the learning rate is too small to matter."""
     config = TrainingConfig(dtype="float32", max_grad_norm=1e9, **settings)
     optimizer = Optimizer({"model": network}, config, 1)
-    optimizer.adam.zero_grad = lambda set_to_none=True: None  # type: ignore[method-assign]
+    optimizer.rule.zero_grad = lambda set_to_none=True: None  # type: ignore[method-assign]
     return optimizer.update(0, LossTerm(objective, [trees], "token"))
 
 

@@ -6,6 +6,7 @@ import json
 from math import log
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from accord.errors import InputError
 from accord.evaluate.own_heads import OwnHeads
 from accord.evaluate.personal import Read, Users, measured
 from accord.evaluate.statistics import bootstrap_mean, mean_of
-from accord.methods import PersonalReward, RewardModel
+from accord.methods import PersonalReward, PreferenceModel, RewardModel
 from accord.results import parse
 from accord.results.personal import PersonalResult
 from tests.commands.small import accord, save_model, write_jsonl
@@ -57,13 +58,10 @@ def test_users_who_cannot_be_asked() -> None:
 
 
 class Head:
-    """A reward model that is its head alone."""
+    """A reward or preference model that is its head alone."""
 
-    def __init__(self, weight: list[float]) -> None:
-        self.network = type(
-            "Network", (), {"score": torch.nn.Linear(len(weight), 1, bias=False, dtype=torch.float64)}
-        )()
-        self.network.score.weight.data[0] = torch.tensor(weight, dtype=torch.float64)
+    def __init__(self, *weight: list[float]) -> None:
+        self.network = SimpleNamespace(score=SimpleNamespace(weight=torch.tensor(weight, dtype=torch.float64)))
 
 
 def test_own_heads_are_what_an_optimizer_finds() -> None:
@@ -98,6 +96,24 @@ def test_own_heads_are_found_where_whole_steps_overshoot() -> None:
         assert fitted == pytest.approx(lead + d @ d[known].T @ a * 10 / scale, abs=1e-8)
 
 
+def test_own_heads_of_a_preference_model_keep_its_planes() -> None:
+    """max over v of sum log sigmoid(z_i + v . d_i) - |v|^2 / (2 s^2), z the log-odds of its score and one plane."""
+    states = torch.randn(5, 2, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    head = Head([0.5, -1.0, 0.0, 2.0], [1.0, 0.0, 2.0, 0.0], [0.0, 1.0, 0.0, -1.0])
+    own = OwnHeads(Read(head, [states], 3), Users([users().judgments[0][:1] * 5], ["x"], 3))  # type: ignore[arg-type]
+    h = states.numpy()
+    a, b = h @ [1.0, 0.0, 2.0, 0.0], h @ [0.0, 1.0, 0.0, -1.0]
+    d = h[:, 0] - h[:, 1]
+    z = d @ [0.5, -1.0, 0.0, 2.0] + a[:, 0] * b[:, 1] - b[:, 0] * a[:, 1]
+    variance = own.variance / (d[:3] ** 2).sum(1).mean()
+
+    def cost(v: np.ndarray) -> float:
+        return float(-np.log(expit(z[:3] + d[:3] @ v)).sum() + v @ v / (2 * variance))
+
+    assert own.given(3)[0] == pytest.approx(z[3:] + d[3:] @ minimize(cost, np.zeros(4), tol=1e-12).x, abs=1e-4)
+    assert own.given(0)[0] == pytest.approx(z[3:])
+
+
 @pytest.mark.filterwarnings("error")
 def test_own_heads_without_choices_are_the_head_of_the_model() -> None:
     head, states = Head([1.0, 2.0]), [torch.tensor([[[1.0, 0.0], [0.0, 1.0]]], dtype=torch.float64)]
@@ -107,12 +123,15 @@ def test_own_heads_without_choices_are_the_head_of_the_model() -> None:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A personal and a pooled model of opposite users."""
+    """Personal and pooled models of opposite users, of one answer and of two."""
     folder = tmp_path_factory.mktemp("home")
     base = save_model(folder / "base")
-    given = {"learning_rate": 1e-2, "dtype": "float32", "max_steps": 40}
-    PersonalReward(**given, batch_size=4).fit(base, rows(8), out=folder / "personal", track="none")  # type: ignore[arg-type]
-    RewardModel(**given | {"max_steps": 10}).fit(base, rows(8), out=folder / "pooled", track="none")  # type: ignore[arg-type]
+    given: Any = {"learning_rate": 1e-2, "dtype": "float32", "max_steps": 40}
+    few = given | {"max_steps": 10}
+    PersonalReward(**given, batch_size=4).fit(base, rows(8), out=folder / "personal", track="none")
+    PersonalReward(**given, batch_size=4, planes=1).fit(base, rows(8), out=folder / "two", track="none")
+    RewardModel(**few).fit(base, rows(8), out=folder / "pooled", track="none")
+    PreferenceModel(**few).fit(base, rows(8), out=folder / "pooled-two", track="none")
     unseen = [{**json.loads(line), "group": "ab"[i // 5 % 2]} for i, line in enumerate(_lines(folder))]
     write_jsonl(folder / "unseen.jsonl", unseen)
     return folder
@@ -123,17 +142,19 @@ def _lines(folder: Path) -> list[str]:
 
 
 def test_the_command_tells_users_apart(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    models = ("--models.pooled", home / "pooled/model", "--models.personal", home / "personal/model")
+    models = [f"--models.{name}={home / name}/model" for name in ("pooled", "personal", "pooled-two", "two")]
     options = ("--data", home / "unseen.jsonl", "--given", "0", "2", "--out", home / "out", "--dtype", "float32")
     assert accord("evaluate", "personal", *models, *options) == 0
     found = parse(json.loads((home / "out/evaluation.json").read_text()))
     assert isinstance(found, PersonalResult)
     assert (found.users, found.questions) == (4, 12)
     by = {(m.name, m.how): {g.k: g.accuracy.estimate for g in m.given} for m in found.models}
-    assert by["pooled", "pooled"] == pytest.approx({0: 0.5})  # whom it prefers, half of the users do not
-    assert by["pooled", "own head"][0] == pytest.approx(0.5)
-    for how in ("reads choices", "own head"):
-        assert by["personal", how] == pytest.approx({0: 0.5, 2: 1.0})
+    for name in ("pooled", "pooled-two"):
+        assert by[name, "pooled"] == pytest.approx({0: 0.5})  # whom it prefers, half of the users do not
+        assert by[name, "own head"][0] == pytest.approx(0.5)
+    for name in ("personal", "two"):
+        for how in ("reads choices", "own head"):
+            assert by[name, how] == pytest.approx({0: 0.5, 2: 1.0})
     assert "reads choices" in capsys.readouterr().out
     assert list(found.frame().columns)[:3] == ["name", "how", "k"]
 

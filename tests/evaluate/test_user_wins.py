@@ -14,7 +14,7 @@ from accord.data.encoding import to_tree
 from accord.data.judgments import load_judgments
 from accord.engine import Trees
 from accord.engine.load import load_model
-from accord.engine.personal import PersonalScorer
+from accord.engine.personal import PersonalModel
 from accord.errors import InputError
 from accord.evaluate.personal import Users
 from accord.evaluate.statistics import mean_of
@@ -93,19 +93,29 @@ def test_win_rates_by_hand() -> None:
 def test_the_best_of_n_is_what_the_judge_likes_best() -> None:
     """aa and dd are as long as zz, so that there is no verdict on them; b beats zz by 1/3, bbb by 3/5, and so on."""
     many, theirs = said("b", "bbb", "a", "aa", "cccc", "c", "d", "dd"), said("zz", "zz", "zz", "zz")
-    (found,) = _chosen(served(), {}, [0, 4], many, Longer(), theirs, "sft, best of 2")
+    several = {"sft, best of 2": {0: many}, "fspo, best of 2": {0: many, 4: said(*"b" * 8)}}
+    found, other = _chosen(served(), {}, [0, 4], several, Longer(), theirs)
     assert (found.name, [given.k for given in found.given]) == ("sft, best of 2", [0])
     assert found.given[0].win_rate == mean_of([(3 / 5 + 1 / 3) / 2, (4 / 6 + 1 / 3) / 2])
+    assert (other.name, [given.k for given in other.given]) == ("fspo, best of 2", [0, 4])
+    assert other.given[0].win_rate == found.given[0].win_rate and other.given[1].win_rate.estimate == pytest.approx(
+        1 / 3
+    )
 
 
-def test_reward_models_choose_by_the_users_choices(tmp_path: Path) -> None:
-    """The scores of every answer by the model's own one-by-one pass, given the first choice of whose question it is."""
-    model = PersonalReward(dtype="float32").start(load_model(save_model(tmp_path / "base")))
-    assert isinstance(model, PersonalScorer)
+@pytest.mark.parametrize("planes", [0, 1])
+def test_models_choose_by_the_users_choices(tmp_path: Path, planes: int) -> None:
+    """The labels of every answer by the model's own one-by-one pass, given the first choice of whose question it is:
+    of two answers the one of the higher score, or that is preferred to the other."""
+    model = PersonalReward(dtype="float32", planes=planes).start(load_model(save_model(tmp_path / "base")))
+    assert isinstance(model, PersonalModel)
+    model.network.score.weight.data.mul_(5)  # type: ignore[operator, union-attr]  # so that planes outweigh scores
     asked = served()
     many = said("good", "bad day", "hello", "", "bye", "day", "hi hi", "good bad")
     many = [replace(s, prompt=asked.prompts[i // 2]) for i, s in enumerate(many)]
-    chooser = Chooser.of("m", model, asked.users, asked.user, many)
+    chooser = Chooser.of("m", model, asked.users, asked.user)
+    assert chooser.reads
+    theirs = chooser.states(many)
 
     def states(prompt: str, *texts: str) -> torch.Tensor:
         tree = to_tree(model.tokenizer, Ranking(prompt, texts, (0,) * len(texts)))
@@ -117,9 +127,15 @@ def test_reward_models_choose_by_the_users_choices(tmp_path: Path) -> None:
             first = asked.users.judgments[user][0]
             read = states(str(first.prompt), str(first.first), str(first.second))[None, None]
             answers = states(str(prompt.prompt), many[2 * i].text, many[2 * i + 1].text)
-            scores = model.score(answers[None], read[:, :k], torch.ones(1, 2, k, dtype=torch.bool))
-            expected.append(int(scores[0].argmax()))
-        assert chooser.best(k) == expected
+            labels = model.outputs_given(answers[None], read[:, :k], torch.ones(1, 2, k, dtype=torch.bool))[0]
+            odds = labels[0, 0] - labels[1, 0]
+            if planes:
+                odds += labels[0, 1] * labels[1, 2] - labels[0, 2] * labels[1, 1]
+            expected.append(int(odds < 0))
+        assert chooser.best(theirs, k) == expected
+    one = model.save(tmp_path / "model")
+    found, _ = _chosen(asked, {"m": str(one)}, [0, 1], {"a": {0: many, 1: many}}, Longer(), said(*"wxyz"))
+    assert (found.name, [given.k for given in found.given]) == ("a by m", [0, 1])
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +175,11 @@ def test_the_command(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         (("--given", 0, "--questions", 0), "--questions must be at least 1, not 0."),
         (
             ("--given", 0, "--rewards.rm", "base"),
-            "--rewards choose among several answers: say how many by --best-of-n.",
+            "--rewards is about one of several answers: say of how many by --best-of-n.",
+        ),
+        (
+            ("--given", 0, "--best-of-n", 2, "--generators", "sft"),
+            "--generators sft is none of the models named: base.",
         ),
         (("--given", 0, "--against", "sft"), "--against sft is none of the models named: base."),
         (("--given", 3, "--max-new-tokens", 40), "do not fit into the model's context of 48"),

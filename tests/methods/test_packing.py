@@ -51,7 +51,7 @@ class Learning:
             learning_rate=1.0, schedule="constant", warmup=0.0, max_grad_norm=1e9, dtype="float32"
         )
         optimizer = Optimizer({"model": self.model.network}, training, 1)
-        optimizer.adam = torch.optim.SGD(optimizer.parameters(), lr=1.0)
+        optimizer.rule = torch.optim.SGD(optimizer.parameters(), lr=1.0)
         before = [p.detach().clone() for p in optimizer.parameters()]
         row = optimizer.update(0, LossTerm(self.objective, packs, self.method.per))
         gradient = [a - p.detach() for a, p in zip(before, optimizer.parameters(), strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from accord.engine.load import load_model, load_reward_model
-from accord.engine.personal import PersonalScorer, pack_users
+from accord.engine.personal import PersonalPreference, PersonalScorer, pack_users
 from accord.errors import LeftOut
 from accord.methods import PersonalReward
 from accord.records import Preference, Ranking
@@ -48,11 +49,30 @@ def test_the_loss_by_hand(base: str) -> None:
     users = method.encode(model, rows(2, 2), LeftOut(strict=True))
     assert [len(user.trees) for user in users] == [2, 2] and [user.row for user in users] == [0, 2]
     loss, measures = method.objective(model)(*pack_users(users, 1000))
-    scores = model.rewards_given_earlier(*pack_users(users, 1000)).view(4, 2)
+    scores = model.outputs_given_earlier(*pack_users(users, 1000)).view(4, 2)
     torch.testing.assert_close(loss, -logsigmoid(scores[:, 0] - scores[:, 1]))
     assert measures["accuracy"].tolist() == (scores[:, 0] > scores[:, 1]).double().tolist()
     assert measures["accuracy_alone"].tolist() == measures["accuracy"][[0, 2]].tolist()
     assert method.terms(method.objective(model), users, model).count == 4
+
+
+def test_the_loss_of_two_answers_by_hand(base: str) -> None:
+    """-(1 - e) log sigmoid(z - m) - e log sigmoid(-z - m), with z of the score and both planes, written out."""
+    method = PersonalReward(dtype="float32", planes=2)
+    model = method.start(load_model(base))
+    assert isinstance(model, PersonalPreference)
+    sure, unsure = rows(1, 2)
+    given = [replace(sure, margin=0.5), replace(unsure, probability=0.75)]
+    users = method.encode(model, given, LeftOut(strict=True))
+    loss, measures = method.objective(model)(*pack_users(users, 1000))
+    labels = model.outputs_given_earlier(*pack_users(users, 1000)).view(2, 2, 5)
+    odds = []
+    for (s, a, b, c, d), (t, e, f, g, h) in labels.tolist():
+        odds.append(s - t + a * f - b * e + c * h - d * g)
+    z, y = torch.tensor(odds)
+    hand = torch.stack([-logsigmoid(z - 0.5), -0.75 * logsigmoid(y) - 0.25 * logsigmoid(-y)])
+    torch.testing.assert_close(loss, hand)
+    torch.testing.assert_close(measures["margin"], torch.stack([z, y]))
 
 
 def test_a_ranking_is_its_strict_pairs(base: str) -> None:
@@ -72,7 +92,7 @@ def test_opposite_users_are_told_apart(base: str, tmp_path: Path) -> None:
     method = PersonalReward(dtype="float32")
     unseen = method.encode(model, [*rows(2, 3)], LeftOut(strict=True))
     with torch.no_grad():
-        margins = model.rewards_given_earlier(*pack_users(unseen, 1000)).view(2, 3, 2).diff(dim=2).neg()[..., 0]
+        margins = model.outputs_given_earlier(*pack_users(unseen, 1000)).view(2, 3, 2).diff(dim=2).neg()[..., 0]
     assert margins[:, 0].sum().abs() < 0.2 and (margins[:, 1:] > 1).all()
     assert {"accuracy", "accuracy_alone", "margin", "loss"} <= set(result.metrics[-1])
 
@@ -114,6 +134,7 @@ def test_the_command(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
         (rows(4, 1), (), "no user has two comparisons, so none has one before another to read."),
         (rows(4), ("--comparisons", 1), "comparisons must be at least 2, not 1: one is read for the next."),
         (rows(4), ("--reader-layers", 0), "reader_layers must be at least 1, not 0."),
+        (rows(4), ("--planes", -1), "planes must be at least 0, not -1; 0 is a reward model."),
         (rows(4), ("--lora-rank", 2), "lora_rank: a model that reads choices is trained whole; leave it out."),
         ([Ranking("hi", (KIND, STERN), (0, 1))], (), "row 1 does not say whose preference it is"),
     ):

@@ -87,7 +87,7 @@ def gradient_of(learner: PPOLearner, rollout: Rollout) -> list[Tensor]:
     """The gradient of one update over the whole rollout: gradient descent of rate 1 subtracts just that."""
     training = TrainingConfig(learning_rate=1.0, schedule="constant", warmup=0.0, max_grad_norm=1e9, dtype="float32")
     optimizer = Optimizer(learner.networks, training, 1)
-    optimizer.adam = torch.optim.SGD(optimizer.parameters(), lr=1.0)  # type: ignore[assignment]
+    optimizer.rule = torch.optim.SGD(optimizer.parameters(), lr=1.0)  # type: ignore[assignment]
     before = [p.detach().clone() for p in optimizer.parameters()]
     learner.learn(0, rollout, optimizer)
     return [a - p.detach() for a, p in zip(before, optimizer.parameters(), strict=True)]
