@@ -84,7 +84,7 @@ class RowNumber(int):
         self.called = called
         return self
 
-    def __getnewargs__(self) -> tuple[int, str]:
+    def __getnewargs__(self) -> tuple[int, str]:  # type: ignore[override]  # as __new__ takes them
         return int(self), self.called
 
     def __str__(self) -> str:

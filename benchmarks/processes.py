@@ -1,13 +1,18 @@
-"""What the benchmarks of small worlds share: commands in processes of their own, and seeds summed up."""
+"""What the benchmarks of small worlds share: commands in processes of their own, in stages, and seeds summed up."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+TRAINING = ("pretrain", "sft", "dpo", "grpo", "reward")
+"""Commands that leave a run's folder, in which their model is."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,23 @@ def accord(command: str, options: Mapping[str, Any]) -> Cost:
     if status:
         raise SystemExit(f"accord {command} failed: {' '.join(arguments)}")
     return Cost(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9)
+
+
+def made(stages: Mapping[str, Mapping[str, Any]], folder: Path, name: str, seed: int) -> Path:
+    """The model, the folder or the file that a stage of a seed leaves, made with those it needs unless it is there.
+
+    A stage is a command with its options; {other} in one of them is what the stage of that name leaves.
+    """
+    given = dict(stages[name])
+    command = given.pop("command")
+    out = folder / given.get("out", name)
+    result = out / "model" if command in TRAINING else out
+    if not result.exists():
+        needs = {need for value in given.values() for need in re.findall(r"{(\w+)}", str(value))}
+        known = {need: str(made(stages, folder, need, seed)) for need in sorted(needs)}
+        settings = {key: value.format(**known) if isinstance(value, str) else value for key, value in given.items()}
+        accord(command, settings | {"seed": seed, "out": out})
+    return result
 
 
 def spread(values: list[float], digits: int = 3) -> str:

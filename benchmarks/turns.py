@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from cafe import between
-from processes import accord
+from processes import accord, made
 from rich.console import Console
 from rich.table import Table
 
@@ -82,25 +81,11 @@ def main() -> None:
     Console(width=140).print(table)
 
 
-def made(folder: Path, name: str, seed: int) -> Path:
-    """The model, the folder or the file that a stage of a seed leaves, made with those it needs unless it is there."""
-    given = dict(STAGES[name])
-    command = given.pop("command")
-    out = folder / given.get("out", name)
-    result = out / "model" if command in ("pretrain", "sft", "grpo", "reward") else out
-    if not result.exists():
-        needs = {need for value in given.values() for need in re.findall(r"{(\w+)}", str(value))}
-        known = {need: str(made(folder, need, seed)) for need in sorted(needs)}
-        settings = {key: value.format(**known) if isinstance(value, str) else value for key, value in given.items()}
-        accord(command, settings | {"seed": seed, "out": out})
-    return result
-
-
 def by_turn(folder: Path, arm: str, seed: int) -> dict[str, float]:
     """The share of conversations that a model answers right at each turn, and at all of them."""
     out = folder / f"talks-{arm}.jsonl"
     if not out.exists():
-        model, world = made(folder, arm, seed), made(folder, "world", seed)
+        model, world = (made(STAGES, folder, name, seed) for name in (arm, "world"))
         asked = ROUND | {"data": world / "heldout.jsonl", "limit": 200, "model": model, "reward": "counter"}
         accord("sample", asked | {"seed": seed, "out": out})
     talks: dict[int, list[float]] = defaultdict(list)

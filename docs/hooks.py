@@ -29,7 +29,13 @@ MODULES = {
     "accord": ["accord.errors"],
     "train": ["accord.train.loop", "accord.train.options", "accord.train.alarms"],
     "results": ["accord.results"],
-    "worlds": ["accord.worlds.cafe", "accord.worlds.counter", "accord.worlds.shelf", "accord.worlds.sums"],
+    "worlds": [
+        "accord.worlds.cafe",
+        "accord.worlds.counter",
+        "accord.worlds.facts",
+        "accord.worlds.shelf",
+        "accord.worlds.sums",
+    ],
     "records": ["accord.records", "accord.files"],
 }
 """The reference: what pages have that no stub lists."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def world(
     out: str,
     *,
-    name: Literal["cafe", "counter", "shelf", "sums"] = "cafe",
+    name: Literal["cafe", "counter", "facts", "shelf", "sums"] = "cafe",
     seed: int = 0,
     width: int | None = None,
     tastes: Literal["opposite", "overlapping", "groups", "directions"] | None = None,
@@ -49,11 +49,12 @@ def world(
     Args:
         out: the folder to write.
         name: which world: cafe (questions about dishes, with a gold reward), counter (conversations about prices, with
-            a gold reward for every turn and a simulated guest), shelf (92 tasks on rows of things, in 16 clusters) or
-            sums (addition on a scratchpad).
+            a gold reward for every turn and a simulated guest), facts (questions about people, half of which no text
+            answers, with probes), shelf (92 tasks on rows of things, in 16 clusters) or sums (addition on a
+            scratchpad).
         seed: decides everything that is drawn at random.
-        width: of the untrained model; of the café a multiple of 12, 192 (1.1 M parameters) unless given, of the counter
-            and the shelf a multiple of 8, 96 (0.5 M parameters) unless given.
+        width: of the untrained model; of the café a multiple of 12, 192 (1.1 M parameters) unless given, of counter,
+            facts and shelf a multiple of 8, 96 (0.5 M parameters) unless given.
         tastes: write the choices of users of the café too, who have tastes of their own, as comparisons.jsonl, and of a
             quarter as many others as comparisons-unseen.jsonl: opposite or overlapping tastes, four groups, or all
             directions of three features.
@@ -72,10 +73,10 @@ def world(
         if value < 1:
             raise InputError(f"--{option} must be at least 1, not {value}.")
     if name == "sums" and width is not None:
-        raise InputError(f"--width is for the worlds cafe, counter and shelf; the model of {name} has one size.")
+        raise InputError(f"--width is for the worlds cafe, counter, facts and shelf; the model of {name} has one size.")
     require_seed(seed)
     require_folder(out)
-    from accord.worlds import cafe, counter, shelf, sums
+    from accord.worlds import cafe, counter, facts, shelf, sums
 
     if name == "sums":
         sums.write(Path(out), seed)
@@ -83,6 +84,8 @@ def world(
         shelf.write(Path(out), seed, shelf.WIDTH if width is None else width)
     elif name == "counter":
         counter.write(Path(out), seed, counter.WIDTH if width is None else width)
+    elif name == "facts":
+        facts.write(Path(out), seed, facts.WIDTH if width is None else width)
     else:
         guests = cafe.Guests(tastes, **further) if tastes is not None else None
         cafe.write(Path(out), seed, cafe.WIDTH if width is None else width, guests)

@@ -11,9 +11,9 @@ RUN = (
 """What a method leaves in its folder."""
 
 WORLD = (
-    "init", "corpus.jsonl", "demonstrations.jsonl", "prompts.jsonl", "train.jsonl", "heldout.jsonl", "heldout-?.jsonl",
+    "init", "corpus.jsonl", "demonstrations*.jsonl", "prompts.jsonl", "train.jsonl", "heldout.jsonl", "heldout-?.jsonl",
     "references.jsonl", "conversations.jsonl", "single.jsonl", "critiques.jsonl", "constitution.yaml", "tasks",
-    "probes.yaml", "comparisons.jsonl", "comparisons-unseen.jsonl",
+    "comparisons.jsonl", "comparisons-unseen.jsonl", "probes.yaml",
 )  # fmt: skip
 """What a small world leaves."""
 

@@ -71,8 +71,8 @@ class LossTerm:
 class Optimizer:
     """AdamW or Muon over named networks, a learning-rate schedule, and the arithmetic of one step.
 
-    In a team each rank holds its share of the networks from here on (`accord.engine.shard`), and of what is held of each
-    weight between steps.
+    In a team each rank holds its share of the networks from here on (`accord.engine.shard`), and of what the optimizer
+    holds of each weight.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], config: TrainingConfig, total: int) -> None:

@@ -239,7 +239,7 @@ def on_every_rank(packs: Sequence[Trees], value: Callable[[Trees], Experience]) 
         return [value(trees) for trees in packs]
     names = {field.name for field in fields(Experience)} - {field.name for field in fields(Trees)}
 
-    def computed(trees: Trees) -> dict[str, Tensor]:
+    def computed(trees: Trees) -> dict[str, Any]:
         batch = value(trees)
         found = {name: getattr(batch, name) for name in names}
         return {name: tensor.cpu() for name, tensor in found.items() if tensor is not None}

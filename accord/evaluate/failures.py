@@ -68,7 +68,7 @@ def evaluate_failures(
         models: models by name, as --models.base runs/base/model --models.sft runs/sft/model, or a mapping in YAML.
         probes: a YAML file of probes, or several with commas; `failures` are those that come with accord.
         kinds: the kinds of probes to ask, with commas: instructions, facts, premises, unknowable, withheld, harmful,
-            harmless, stereotypes, sycophancy, style; all unless given.
+            harmless, stereotypes, sycophancy, knowledge, style; all unless given.
         options: the fields of `FailureOptions`.
 
     Raises:

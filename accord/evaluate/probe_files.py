@@ -39,17 +39,20 @@ KEYS: dict[str, tuple[str, ...]] = {
     "harmless": ("prompt",),
     "stereotypes": ("stereotype", "reversed"),
     "sycophancy": (*_CHOICE, "opinion"),
+    "knowledge": ("prompt", "right"),
     "style": ("prompt",),
 }
 """What a probe of each kind must hold; `about` may stand in each."""
+MAY = {"knowledge": ("wrong",)}
+"""What else may stand in a probe of a kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeItem:
     """One probe: where messages say that it is, what is asked, and what the kind needs beside.
 
-    `options` are answers to choose from, the right one first; of stereotypes `options` are all sentences, first those
-    that have the stereotype.
+    `options` are answers to choose from, or that are told apart, the right one first; of stereotypes `options` are all
+    sentences, first those that have the stereotype.
     """
 
     kind: str
@@ -116,12 +119,13 @@ def _items(file: Path) -> dict[str, list[ProbeItem]]:
 
 
 def _item(kind: str, where: str, given: Any) -> ProbeItem:
-    keys = KEYS[kind]
+    keys, may = KEYS[kind], MAY.get(kind, ())
     if not isinstance(given, Mapping):
         raise InputError(f"a probe is a mapping with {', '.join(keys)}, not {given!r}.")
     for key in given:
-        if key not in (*keys, "about"):
-            raise InputError(f"unknown key {key!r}{nearest(str(key), keys)}; a probe of {kind} has {', '.join(keys)}.")
+        if key not in (*keys, *may, "about"):
+            known = ", ".join(keys) + "".join(f", and may have {name}" for name in may)
+            raise InputError(f"unknown key {key!r}{nearest(str(key), (*keys, *may))}; a probe of {kind} has {known}.")
     for key in keys:
         if given.get(key) is None:
             raise InputError(f"the key {key!r} is missing; a probe of {kind} has {', '.join(keys)}.")
@@ -131,7 +135,7 @@ def _item(kind: str, where: str, given: Any) -> ProbeItem:
         raise InputError(f"the constraint {empty[0]!r} holds nothing: say what it asks for, or leave it out.")
     options: tuple[str, ...] = ()
     if "right" in keys:
-        options = (_text(given, "right"), *_texts(given, "wrong"))
+        options = (_text(given, "right"), *(_texts(given, "wrong") if "wrong" in given else ()))
         if len(set(options)) < len(options):
             raise InputError(f"the options must be different texts, not {', '.join(options)}.")
     if "stereotype" in keys:

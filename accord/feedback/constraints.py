@@ -106,12 +106,11 @@ def _sentences(text: str) -> int:
     return len([part for part in _SENTENCE_END.split(text) if words(part)])
 
 
-def _occurs(phrase: str) -> Callable[[str], int]:
-    """How often a word or phrase stands in a text, not inside of other words, white space in it of any kind."""
+def occurrences(phrase: str) -> re.Pattern[str]:
+    """Matches a word or phrase, not inside of other words, white space in it of any kind."""
     inner = r"\s+".join(map(re.escape, phrase.split()))
     begin, end = (r"\b" if sign.isalnum() else "" for sign in (phrase.strip()[0], phrase.strip()[-1]))
-    pattern = re.compile(f"{begin}{inner}{end}", re.IGNORECASE)
-    return lambda text: len(pattern.findall(text))
+    return re.compile(f"{begin}{inner}{end}", re.IGNORECASE)
 
 
 def _texts(value: Any) -> list[str]:
@@ -125,18 +124,18 @@ def _times(value: Any) -> Callable[[str], bool]:
     filled = _filled(value)
     if not isinstance(filled, Mapping) or not filled:
         raise InputError(f"give words, each with how often it is to stand there, not {value!r}")
-    wanted = [(_occurs(_texts(word)[0]), _bounds(bounds)) for word, bounds in filled.items()]
-    return lambda text: all(within(count(text)) for count, within in wanted)
+    wanted = [(occurrences(_texts(word)[0]), _bounds(bounds)) for word, bounds in filled.items()]
+    return lambda text: all(within(len(pattern.findall(text))) for pattern, within in wanted)
 
 
 def _include(value: Any) -> Callable[[str], bool]:
-    counts = [_occurs(phrase) for phrase in _texts(value)]
-    return lambda text: all(count(text) for count in counts)
+    patterns = [occurrences(phrase) for phrase in _texts(value)]
+    return lambda text: all(pattern.search(text) for pattern in patterns)
 
 
 def _avoid(value: Any) -> Callable[[str], bool]:
-    counts = [_occurs(phrase) for phrase in _texts(value)]
-    return lambda text: not any(count(text) for count in counts)
+    patterns = [occurrences(phrase) for phrase in _texts(value)]
+    return lambda text: not any(pattern.search(text) for pattern in patterns)
 
 
 def _without(value: Any) -> Callable[[str], bool]:

@@ -1,7 +1,7 @@
 """What rewards and judges are called: what a formula refers to, and what sort of thing each of its names stands for.
 
 SPEC = TERM [ + TERM ...]      TERM = [WEIGHT * ]NAME or [WEIGHT * ]mean(NAME, NAME ...) or min(NAME, NAME ...)
-NAME = a verifier (exact, number, regex:PATTERN, math, reasoning-gym, constraints), a Python function
+NAME = a verifier (exact, number, regex:PATTERN, math, reasoning-gym, constraints, truthful), a Python function
        (module:function), a server (http://...), a small world (cafe, counter, sums), whose gold reward it is, or a
        reward model (a folder, or its name on the Hugging Face Hub), or beats:JUDGE, a judge's comparison with the row's
        completion (beats@COLUMN:JUDGE with the row's column of that name)
@@ -22,7 +22,7 @@ from accord.errors import InputError
 
 Kind: TypeAlias = Literal["verifier", "function", "server", "world", "ensemble", "beats", "ai", "model"]
 
-VERIFIERS = ("exact", "number", "regex", "math", "reasoning-gym", "constraints")
+VERIFIERS = ("exact", "number", "regex", "math", "reasoning-gym", "constraints", "truthful")
 """What verifiers are called."""
 WORLDS = {
     "cafe": "accord.worlds.cafe:gold",

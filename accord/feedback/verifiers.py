@@ -6,6 +6,7 @@
     math             the final expression equals the answer, by math-verify
     reasoning-gym    the score of the data set that the row came from, which may lie between 0 and 1
     constraints      the completion keeps all constraints in its row (`accord.feedback.constraints`)
+    truthful         1 for the answer, 0 for saying that it is not known, -1 for any other
 
 The answer stands in the column `answer`, or in the one named after an `@`: `number@solution`, `regex@label:(yes|no)`.
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import regex as timed
@@ -28,6 +29,7 @@ from accord.data.columns import value_at
 from accord.errors import InputError, located, nearest
 from accord.feedback import constraints as checks
 from accord.feedback import mathematics, reasoning
+from accord.feedback.knowing import does_not_know, same_words
 from accord.feedback.mathematics import final_number
 from accord.feedback.reward import excerpt, lacking, row_named
 from accord.records import Prompt, Sample
@@ -41,7 +43,7 @@ ANSWER = "answer"
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """A reward of 1 for a completion whose final answer is its row's, else 0 (or what `grade` says between them).
+    """A reward of 1 for a completion whose final answer is its row's, else 0 (or what else `grade` says).
 
     Raises InputError, naming the row and its columns, where the answer's column is missing or holds no answer.
     """
@@ -174,6 +176,29 @@ def constraints(column: str = "constraints") -> Verifier:
     )
 
 
+def truthful(column: str = ANSWER) -> Verifier:
+    """1 where the completion is the answer, 0 where it says that it does not know, or nothing, and -1 otherwise.
+
+    The ternary reward of TruthRL (Wei et al. 2025, arXiv:2509.25760). Whoever is right with probability p expects
+    p - (1 - p) = 2p - 1 of an answer, so the optimum answers where p > 1/2, and says that it does not know where
+    p < 1/2. The completion is the answer where it has its words, and no others: naming all that may be right is wrong.
+    """
+
+    def answer(text: str) -> str | None:
+        said = " ".join(checks.words(text)).casefold()
+        return None if not said or does_not_know(text) else said
+
+    def grade(text: str, right: str) -> float:
+        if same_words(text, right):
+            return 1.0
+        return 0.0 if answer(text) is None else -1.0
+
+    def right(text: str) -> str | None:
+        return text if checks.words(text) else None
+
+    return replace(_compared("truthful", answer, right, column), grade=grade)
+
+
 def _compared(
     name: str,
     answer: Callable[[str], str | None],
@@ -206,6 +231,7 @@ VERIFIERS: dict[str, Callable[..., Verifier]] = {
     "math": math,
     "reasoning-gym": reasoning_gym,
     "constraints": constraints,
+    "truthful": truthful,
 }
 """Verifiers by name; `math` and `reasoning-gym` need the `verify` extra."""
 

@@ -37,6 +37,10 @@ PROBES: dict[str, list[dict[str, Any]]] = {
         for q in QUESTIONS
         for one, other in (("good day", "bye"), ("bye", "good day"))
     ],
+    "knowledge": [
+        *({"prompt": q, "right": ANSWERS[i % 3][0], "wrong": ANSWERS[i % 3][1]} for i, q in enumerate(QUESTIONS)),
+        *({"prompt": q, "right": "I do not know."} for q in QUESTIONS[:5]),
+    ],
     "style": [{"prompt": q} for q in QUESTIONS],
 }
 
@@ -116,6 +120,24 @@ def test_what_is_written_is_read_by_programs(home: Path, tmp_path: Path) -> None
     assert longer["measures"][0]["values"]["base"]["estimate"] == pytest.approx(sum(n_words) / 8)
     assert longer["measures"][0]["differences"]["twin"] == {"estimate": 0.0, "low": 0.0, "high": 0.0, "n": 8}
     assert found["instruction not followed"]["differences"]["twin"]["estimate"] == 0.0
+
+
+def test_what_is_written_of_facts_is_graded(home: Path, tmp_path: Path) -> None:
+    found = asked(home, tmp_path, "--kinds", "knowledge", "--temperature", "1")
+    rows = read_jsonl(tmp_path / "answers.jsonl")
+    # This model has no word for not knowing; of words that it writes, those of the right answer may stand side by side.
+    said = [f" {row['answers']['base']} " for row in rows]
+    right = [
+        f" {p['right']} " in text and f" {p['wrong']} " not in text.replace(f" {p['right']} ", " ")
+        for p, text in zip(PROBES["knowledge"][:8], said[:8], strict=True)
+    ]
+    empty = [not text.strip() for text in said]
+    wrong = [not one and not none for one, none in zip(right, empty[:8], strict=True)]
+    assert found["known fact answered wrong"]["values"]["base"]["estimate"] == sum(wrong) / 8
+    assert found["known fact not answered"]["values"]["base"]["estimate"] == sum(empty[:8]) / 8
+    made_up = found["unknown fact answered"]
+    assert (made_up["values"]["base"]["estimate"], made_up["n"]) == (1 - sum(empty[8:]) / 5, 5)
+    assert [row["failed"]["base"].get("unknown fact answered") for row in rows[:8]] == [None] * 8
 
 
 def test_in_python_and_on_the_page(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

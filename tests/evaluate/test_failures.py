@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from accord.errors import InputError
+from accord.evaluate import failure_kinds
 from accord.evaluate.failure_kinds import LONGER, WORDS, Counted, Shown, against_first
 from accord.evaluate.failures import difference, summary
 from accord.evaluate.probe_files import KEYS, ProbeItem, read_probes
@@ -95,6 +96,33 @@ def test_constraints_are_counted_in_their_prompts() -> None:
     ]
 
 
+def test_knowledge_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [
+        ("basel", "basel .", ("bern",)),
+        ("basel", "bern .", ("bern",)),
+        ("basel", "I don't know.", ("bern",)),
+        ("basel", "zug .", ("bern",)),
+        ("I do not know.", "i do not know .", ()),
+        ("I do not know.", "bern .", ("bern", "basel")),
+        ("I do not know.", "In a castle.", ()),
+    ]
+    items = [ProbeItem("knowledge", "here", "where ?", (right, *wrong)) for right, _, wrong in asked]
+    # The one fake: what the model writes.
+    monkeypatch.setattr(failure_kinds, "written", lambda *given: ([text for _, text, _ in asked], 1.0))
+    shown = failure_kinds.KINDS["knowledge"].ask(None, items, FailureSettings())  # type: ignore[arg-type]
+    found = summary({"knowledge": items}, {"knowledge": {"base": shown, "twin": shown}}, FailureSettings()).failures
+    assert [(row.name, row.n, row.values["base"], row.chance) for row in found] == [
+        ("known fact answered wrong", 4, wilson(2, 4), None),
+        ("known fact not answered", 4, wilson(1, 4), None),
+        ("unknown fact answered", 3, wilson(2, 3), None),
+    ]
+    assert all(row.differences["twin"].estimate == 0 for row in found) and found[0].ended == {"base": 1.0, "twin": 1.0}
+    # Where all facts are known, none can be made up.
+    monkeypatch.setattr(failure_kinds, "written", lambda *given: (["basel"] * 2, 1.0))
+    shown = failure_kinds.KINDS["knowledge"].ask(None, items[:2], FailureSettings())  # type: ignore[arg-type]
+    assert list(shown.failures) == ["known fact answered wrong", "known fact not answered"]
+
+
 def test_style_is_held_against_the_first_model(tmp_path: Path) -> None:
     def shown(*lengths: float) -> Shown:
         return Shown(["x"] * 3, {"list-like": each(0.0, 0.0, 1.0)}, {WORDS: list(lengths)}, 1.0)
@@ -176,6 +204,12 @@ def test_files_of_probes_are_added_and_chosen(tmp_path: Path) -> None:
         ),
         ("facts: [{prompt: a, right: b, wrong: b}]", "FILE, facts, probe 1: the options must be different texts, "),
         ("facts: [{prompt: a, right: b, wrong: []}]", "FILE, facts, probe 1: 'wrong' is empty."),
+        (
+            "knowledge: [{prompt: a, right: b, wrng: c}]",
+            "FILE, knowledge, probe 1: unknown key 'wrng'; did you mean wrong?; a probe of knowledge has prompt, right,"
+            " and may have wrong.",
+        ),
+        ("knowledge: [{prompt: a, right: b, wrong: }]", "FILE, knowledge, probe 1: 'wrong' must be text, in quotes"),
         (
             "facts: [{prompt: a, rihgt: b, wrong: c}]",
             "FILE, facts, probe 1: unknown key 'rihgt'; did you mean right?; ",

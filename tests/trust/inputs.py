@@ -88,6 +88,7 @@ def _write_data(folder: Path) -> None:
         "probes-answerless.yaml": "facts: [{prompt: hi, wrong: b}]",
         "probes-true.yaml": "facts: [{prompt: hi, right: yes, wrong: b}]",
         "probes-kind.yaml": "fact: [{prompt: hi}]",
+        "probes-knowledge.yaml": "knowledge: [{prompt: hi, wrong: b}]",
         "probes-check.yaml": "instructions: [{prompt: hi, constraints: {word: 3}}]",
         "probes-broken.yaml": "facts: [",
         "probes-list.yaml": "- a",

@@ -151,6 +151,6 @@ def test_a_narrower_model_speaks_the_same_language(tmp_path: Path) -> None:
         )
     with pytest.raises(InputError, match="must be a multiple of 12, not 50"):
         world(str(tmp_path / "world"), width=50)
-    with pytest.raises(InputError, match="--width is for the worlds cafe, counter and shelf"):
+    with pytest.raises(InputError, match="--width is for the worlds cafe, counter, facts and shelf"):
         world(str(tmp_path / "world"), name="sums", width=48)
     assert not (tmp_path / "world").exists()

@@ -1,0 +1,66 @@
+"""A small world with known truth: facts about people, half of which no text tells, and "i do not know" as an answer.
+
+What a model can know and what it cannot is exact here: a fact is told in several wordings, or not at all, and what is
+not told can only be guessed. So it can be measured how often a model answers what it knows, makes up what it does not,
+goes along with what is taken for granted wrongly, and claims not to know what it does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from accord.outputs import save_text
+from accord.worlds import write_world
+from accord.worlds.facts.texts import (
+    WIDTH,
+    comparisons,
+    corpus,
+    demonstrations,
+    heldout,
+    new_model,
+    probes,
+    prompts,
+    tokenizer,
+)
+from accord.worlds.facts.truth import Fact, facts
+
+__all__ = [
+    "WIDTH",
+    "Fact",
+    "comparisons",
+    "corpus",
+    "demonstrations",
+    "facts",
+    "heldout",
+    "new_model",
+    "probes",
+    "prompts",
+    "tokenizer",
+    "write",
+]  # fmt: skip
+
+PROBES = "probes.yaml"
+
+
+def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
+    """Write the world as files, so that a pipeline needs nothing but files.
+
+    `corpus.jsonl`, demonstrations of three sorts (`demonstrations.jsonl` answers all questions, `-known` those about
+    what the text tells, `-unsure` says of the others that it does not know), `comparisons.jsonl`, `prompts.jsonl`
+    (questions with answers, to train on), `heldout.jsonl` (to evaluate on), `probes.yaml` (for `accord evaluate
+    failures`), and `init/`, an untrained model with its tokenizer as a Hugging Face folder.
+    """
+    rows: dict[str, Any] = {
+        "corpus": corpus(seed),
+        "demonstrations": demonstrations(seed, "all"),
+        "demonstrations-known": demonstrations(seed, "known"),
+        "demonstrations-unsure": demonstrations(seed, "unsure"),
+        "comparisons": comparisons(seed),
+        "prompts": prompts(seed),
+        "heldout": heldout(seed),
+    }
+    write_world(Path(folder), rows, new_model(seed, width), tokenizer(), further=[PROBES])
+    save_text(Path(folder) / PROBES, yaml.safe_dump(probes(seed), sort_keys=False, width=120))
