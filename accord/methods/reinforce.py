@@ -27,6 +27,7 @@ class REINFORCE(GroupPolicyGradient, DialogueMethod):
     """Optimize a policy against a reward by the plain policy gradient."""
 
     command: ClassVar[str] = "reinforce"
+    compared: ClassVar[Literal["prompt", "step"]] = "step"
 
     baseline: Literal["mean", "none"] = "mean"
     """What is taken off a sample's reward: the mean of the step's other samples, or nothing."""
