@@ -81,8 +81,6 @@ class GRPO(GroupPolicyGradient, DialogueMethod):
         return super().scores_itself or (self.scale and self.reward_kl > 0)
 
     def advantages(self, rewards: Tensor) -> Tensor:
-        if rewards.shape[1] == 1:
-            return rewards.new_zeros(rewards.shape)
         return objectives.advantages.group(rewards, scale=self.scale)
 
     def loss(self, logp: Tensor, batch: Experience) -> tuple[Tensor, Measures]:

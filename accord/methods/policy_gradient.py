@@ -86,10 +86,7 @@ class GroupPolicyGradient(PolicyGradient, ABC):
 
     @abstractmethod
     def advantages(self, rewards: Tensor) -> Tensor:
-        """How much better each sample was than expected, (P, G), from the rewards (P, G).
-
-        Of the turns of conversations P is 1 and G the number of those that came so far, maybe one alone.
-        """
+        """How much better each sample was than expected, (P, G), from the rewards (P, G)."""
 
     def learner(self, policy: Policy, feedback: Any) -> Learner:
         return GroupLearner(self, policy, feedback)

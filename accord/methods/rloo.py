@@ -4,8 +4,7 @@
     r(y) = score(y) - beta log(pi(y) / ref(y))
 
 Kool, van Hoof and Welling 2019; for language models Ahmadian et al. 2024 (arXiv:2402.14740). The baseline does not
-depend on the sample, so the gradient is unbiased. A turn of a conversation that none of its siblings came to has no
-baseline (`turn_rewards`).
+depend on the sample, so the gradient is unbiased.
 
 Departures: none; one update a step, so there is no ratio to clip.
 """
@@ -34,4 +33,4 @@ class RLOO(GroupPolicyGradient, DialogueMethod):
     group_size: int = 4
 
     def advantages(self, rewards: Tensor) -> Tensor:
-        return rewards if rewards.shape[1] == 1 else objectives.advantages.leave_one_out(rewards)
+        return objectives.advantages.leave_one_out(rewards)

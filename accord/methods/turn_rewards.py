@@ -3,20 +3,21 @@
     G_t = sum over k >= t of (r_k - beta log(pi(a_k) / ref(a_k)))     the reward to go from turn t on
     A_t = how G_t compares with those of the other conversations that came to a turn t, by the method's own rule
 
-Whether a conversation comes to turn t is settled before its answer there is drawn, and has no part in what its siblings
-earn. So their mean, of those that came so far, is a baseline: with `leave_one_out` the gradient stays unbiased, also
-where conversations end after different numbers of turns. Turn by turn, `group` is to it as it is for whole samples.
+Whether a conversation comes to turn t is settled before its answer there is drawn, and that answer has no part in what
+its siblings earn. So their mean, of those that came so far, is a baseline: with `leave_one_out` the gradient stays
+unbiased, also where conversations end after different numbers of turns. A turn that no sibling came to is compared with
+the latest turns that any came to; to go without a baseline there can cost more than rewards to go save.
 
-Rewards are summed first and compared then, as by the cumulative estimate in MT-GRPO's code, which has two turns (Zeng et
-al. 2025, arXiv:2505.11821). To compare every turn's reward first and sum the results, as its additive estimate does, and
-GRPO under process supervision (Shao et al. 2024, arXiv:2402.03300, section 4.1.3), takes off one baseline for each turn
-still to come. How many come may depend on what is said, so that such a gradient is biased, for or against going on.
+Rewards are summed first and compared then, as by the cumulative estimate in MT-GRPO's code, which has two turns (Zeng
+et al. 2025, arXiv:2505.11821). To compare every turn's reward first and sum the results, as its additive estimate does,
+and GRPO under process supervision (Shao et al. 2024, arXiv:2402.03300, section 4.1.3), takes off one baseline for each
+turn still to come. How many come may depend on what is said: such a gradient is biased, for or against going on.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -92,15 +93,29 @@ def advantages(
 
     found = [turns for trees, _ in packs if (turns := TurnRewards.of(trees))]
     to_go = [turns.to_go(penalty) for turns, (_, penalty) in zip(found, packs, strict=True)]
-    together = torch.cat(to_go)
-    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    said = iter(enumerate((~together.isnan()).tolist()))
+    together = torch.cat(to_go)  # (K,) of all packs
+    talks: list[tuple[int, int]] = []  # whose turn it is: pack and branch
+    groups: dict[tuple[int, int], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    is_said = (~together.isnan()).tolist()
     for p, (turns, (trees, _)) in enumerate(zip(found, packs, strict=True)):
-        for number, prompt in zip(turns.number.tolist(), trees.group[turns.owner].tolist(), strict=True):
-            k, is_said = next(said)
-            if is_said:
-                groups[(number,) if across else (number, p, prompt)].append(k)
+        of_turns = torch.stack((trees.group[turns.owner], turns.owner, turns.number), 1)
+        for prompt, owner, number in of_turns.tolist():
+            if is_said[len(talks)]:
+                groups[(0, 0) if across else (p, prompt)][number].append(len(talks))
+            talks.append((p, owner))
     each = torch.zeros_like(together)
-    for members in groups.values():
-        each[members] = compare(together[None, members])[0]
+    for by_number in groups.values():
+        for number, members in by_number.items():
+            compared = members if len(members) > 1 else [*members, *stand_ins(by_number, number, talks)]
+            if len(compared) > 1 or across:  # else nothing is said of any sibling
+                each[members] = compare(together[None, compared])[0, : len(members)]
     return [a[turns.turn] for a, turns in zip(each.split([len(t) for t in to_go]), found, strict=True)]
+
+
+def stand_ins(by_number: Mapping[int, list[int]], number: int, talks: Sequence[tuple[int, int]]) -> list[int]:
+    """The latest turns that other conversations came to, where one alone came to a turn of this number."""
+    [alone] = by_number[number]
+    for earlier in range(number - 1, -1, -1):
+        if others := [k for k in by_number.get(earlier, ()) if talks[k] != talks[alone]]:
+            return others
+    return []

@@ -79,7 +79,7 @@ def scores_of(network: Any) -> Tensor:
 def exact(learner: GradientLearner, price: float) -> Tensor:
     """The gradient of E[rewards] - price KL, (parameters,)."""
     logp = conversation_logps(learner.policy.network)
-    objective = (logp.exp() * torch.tensor([sum(earned) for earned in EARNED])).sum()
+    objective = (logp.exp() * torch.tensor([sum(earned) for earned in EARNED], dtype=logp.dtype)).sum()
     if learner.reference is not None:
         with torch.no_grad():
             reference = conversation_logps(learner.reference.network)
@@ -191,10 +191,16 @@ def test_reinforce_compares_with_the_whole_step() -> None:
 
 
 def test_a_turn_that_no_sibling_came_to() -> None:
-    # To go 1; 6, 4. It has no baseline by RLOO, and nothing to be scaled by in GRPO.
-    assert advantages_of(RLOO(group_size=2, **PLAIN), [[1.0], [2.0, 4.0]]) == [[[-5.0], [5.0, 4.0]]]
+    # To go 1; 6, 4: the second turn is compared with the sibling's latest, the first, and not with its own first.
+    assert advantages_of(RLOO(group_size=2, **PLAIN), [[1.0], [2.0, 4.0]]) == [[[-5.0], [5.0, 3.0]]]
     [[_, alone]] = advantages_of(GRPO(group_size=2, **PLAIN), [[1.0], [2.0, 4.0]])
-    assert alone == pytest.approx([0.5**0.5, 0.0])
+    assert alone == pytest.approx([0.5**0.5, 0.5**0.5])
+    # To go 1; 3, 2; 9, 8, 7: the third turn is compared with the one sibling that came to a second.
+    found = advantages_of(RLOO(group_size=3, **PLAIN), [[1.0], [1.0, 2.0], [1.0, 1.0, 7.0]])
+    assert found == [[[-5.0], [-2.0, -6.0], [7.0, 6.0, 5.0]]]
+    # With nothing to be compared with it has no advantage; by REINFORCE, alone in its step, no baseline.
+    assert advantages_of(RLOO(group_size=2, **PLAIN), [[NAN], [2.0, 4.0]]) == [[[], [0.0, 0.0]]]
+    assert advantages_of(REINFORCE(group_size=2, **PLAIN), [[NAN], [2.0, 4.0]]) == [[[], [6.0, 4.0]]]
 
 
 def test_a_turn_of_which_nothing_is_said_is_passed_over() -> None:
@@ -202,7 +208,7 @@ def test_a_turn_of_which_nothing_is_said_is_passed_over() -> None:
     found = advantages_of(RLOO(group_size=3, **PLAIN), [[1.0, NAN], [2.0, 4.0], [NAN, 5.0]])
     assert found == [[[-4.5], [3.0, -1.0], [1.5, 1.0]]]
     # Of a whole conversation nothing: its siblings are compared without it.
-    assert advantages_of(RLOO(group_size=3, **PLAIN), [[NAN, NAN], [2.0, 4.0], [5.0]]) == [[[], [1.0, 4.0], [-1.0]]]
+    assert advantages_of(RLOO(group_size=3, **PLAIN), [[NAN, NAN], [2.0, 4.0], [5.0]]) == [[[], [1.0, -1.0], [-1.0]]]
 
 
 def test_a_penalty_is_of_the_last_turn() -> None:
