@@ -113,9 +113,10 @@ def test_rewards_to_go_have_the_exact_gradient_with_less_variance(
     truth = exact(learner, price)
     variance = []
     for to_go in (True, False):
-        gradients = weights_of(learner, groups, to_go) @ scores() / size
-        torch.testing.assert_close(chance @ gradients, truth, rtol=0, atol=1e-10)
-        variance.append(float(chance @ (gradients - truth).square().sum(1)))
+        weights = weights_of(learner, groups, to_go) / size
+        torch.testing.assert_close(chance @ weights @ scores(), truth, rtol=0, atol=1e-10)
+        squares = ((weights @ (scores() @ scores().T)) * weights).sum(1)  # of the length of every group's gradient
+        variance.append(float(chance @ squares - truth.square().sum()))
     assert 0 < variance[0] < variance[1]
     assert ratio is None or variance[0] / variance[1] == pytest.approx(ratio, abs=1e-3)
 
