@@ -1,6 +1,6 @@
 """Many turns at the counter: single-turn SFT, SFT on conversations, and reinforcement over whole conversations.
 
-    python benchmarks/turns.py [--seeds 0 1 2] [--out runs/turns]
+    python benchmarks/turns.py [--seeds 0 1 2] [--arms many gold to-go] [--pretraining 500] [--out runs/turns]
 
 For each seed, `accord world --name counter` draws a world, whose text a model of 0.5 M parameters learns to continue.
 It is then fine-tuned on answers to first questions, or on as many answers in conversations; the latter goes on with
@@ -82,7 +82,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/turns"))
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--pretraining", type=int, default=500, help="steps; another number needs another --out")
     options = parser.parse_args()
+    STAGES["base"]["max_steps"] = options.pretraining
     folders = {seed: options.out / f"seed-{seed}" for seed in options.seeds}
     # Seed after seed, so that what is there when a run is stopped is whole seeds.
     each = {seed: {arm: by_turn(folders[seed], arm, seed) for arm in options.arms} for seed in options.seeds}
