@@ -16,10 +16,10 @@ import numpy as np
 
 from accord import engine, objectives
 from accord.errors import InputError
-from accord.methods import turn_rewards
 from accord.methods.offline import Per
 from accord.methods.online import DialogueMethod, OnlineMethod
 from accord.methods.rollouts import Rollout, penalize, sample
+from accord.methods.turn_rewards import advantages_by_turn
 from accord.records import EncodedPrompt
 from accord.train.loop import Learner, StepResult
 
@@ -186,7 +186,7 @@ class GroupLearner(GradientLearner):
 
         if scored[0].trees[0].branches[0].turns:
             packs = [(t, self.kl_penalty(t)) for t in scored]
-            by_token = turn_rewards.advantages(self.method.advantages, packs, across=self.method.compared == "step")
+            by_token = advantages_by_turn(self.method.advantages, packs, across=self.method.compared == "step")
             return [replace(t, advantage=a) for t, a in zip(scored, by_token, strict=True)]
         rewards = [t.rewards - objectives.segments.segment_sum(self.kl_penalty(t), t.owner, t.branches) for t in scored]
         group = len(scored[0].trees[0].branches)

@@ -79,7 +79,7 @@ class TurnRewards:
         return objectives.advantages.reward_to_go(own, self.owner).masked_fill(said == 0, float("nan"))
 
 
-def advantages(
+def advantages_by_turn(
     compare: Callable[[Tensor], Tensor], packs: Sequence[tuple[Experience, Tensor]], *, across: bool
 ) -> list[Tensor]:
     """Every trained token's advantage, (N,) for each pack, from the packs and what each token takes off its reward.
