@@ -1,16 +1,19 @@
 """Many turns at the counter: single-turn SFT, SFT on conversations, and reinforcement over whole conversations.
 
-    python benchmarks/turns.py [--seeds 0 1 2] [--out runs/turns]
+    python benchmarks/turns.py [--seeds 0 1 2] [--arms many gold to-go] [--pretraining 500] [--out runs/turns]
 
 For each seed, `accord world --name counter` draws a world, whose text a model of 0.5 M parameters learns to continue.
 It is then fine-tuned on answers to first questions, or on as many answers in conversations; the latter goes on with
-GRPO over conversations with the simulated guest, by the gold reward of every turn, or by a reward model of rankings:
-four answers to a turn drawn at random of each conversation, ranked by people who know the truth. Then the guest talks
-with each, on menus that no stage has seen. Each command runs in a process of its own with one thread; what has been run
-is taken up, not run again.
+GRPO over conversations with the simulated guest: by the gold reward of every turn, summed or to go, or by a reward
+model of rankings: four answers to a turn drawn at random of each conversation, ranked by people who know the truth.
+Then the guest talks with each, on menus that no stage has seen. Each command runs in a process of its own with one
+thread; what has been run is taken up, not run again.
 
-The table has, turn by turn, the share of the conversations whose turn is answered right (one that ended before counts
-as wrong there), and the share of those all of whose turns are: means over seeds with Student's 95% intervals.
+The first table has, turn by turn, the share of the conversations whose turn is answered right (one that ended before
+counts as wrong there), and the share of those all of whose turns are: means over seeds with Student's 95% intervals,
+and what rewards to go have above their sum in the same seed. The second has, turn by turn, the share of pairs of a
+right and a wrong answer to the same turn, on those menus, that the reward model orders right: four answers of the model
+that its rankings were of, and of the one that was trained by it.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +30,27 @@ from processes import accord, made
 from rich.console import Console
 from rich.table import Table
 
+from accord.records import Message
+from accord.worlds.counter import gold
+
 SHORT = {"max_length": 128, "track": "none"}
 TUNED = SHORT | {"model": "{base}", "epochs": 3, "learning_rate": 5e-4}
 ROUND = {"model": "{many}", "data": "{world}/prompts.jsonl", "user": "counter", "max_new_tokens": 12}
 POLICY = SHORT | ROUND | {"batch_size": 8, "group_size": 8, "max_steps": 60, "learning_rate": 4e-4}
 POLICY |= {"reward_at": "turns"}
-RANKED = {"data": "{world}/conversations.jsonl", "turn": "random", "n": 4, "max_new_tokens": 12}
+ANEW: dict[str, Any] = {"n": 4, "max_new_tokens": 12}
+RANKED = ANEW | {"data": "{world}/conversations.jsonl", "turn": "random"}
 
 STAGES: dict[str, dict[str, Any]] = {
     "world": {"command": "world", "name": "counter"},
     "base": {
         "command": "pretrain", **SHORT, "model": "{world}/init", "data": "{world}/corpus.jsonl",
-        "batch_size": 32, "max_steps": 350, "learning_rate": 1.5e-3, "schedule": "linear",
+        "batch_size": 32, "max_steps": 500, "learning_rate": 1.5e-3, "schedule": "linear",
     },
     "single": {"command": "sft", **TUNED, "data": "{world}/single.jsonl", "batch_size": 24},
     "many": {"command": "sft", **TUNED, "data": "{world}/conversations.jsonl", "batch_size": 8},
     "gold": {"command": "grpo", **POLICY, "reward": "counter"},
+    "to-go": {"command": "grpo", **POLICY, "reward": "counter", "reward_at": "turns-to-go"},
     "answers": {"command": "sample", **RANKED, "model": "{many}", "out": "answers.jsonl"},
     "rankings": {
         "command": "label", "data": "{answers}", "judge": "counter", "rankings": True, "out": "rankings.jsonl",
@@ -60,6 +69,7 @@ ARMS = {
     "many": "multi-turn SFT",
     "learned": "+ GRPO, learned reward",
     "gold": "+ GRPO, gold reward",
+    "to-go": "+ GRPO, gold reward to go",
 }
 """The models that are talked with, and what the table calls them."""
 TURNS = 4
@@ -71,14 +81,26 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/turns"))
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--pretraining", type=int, default=500, help="steps; another number needs another --out")
     options = parser.parse_args()
-    table = Table(
-        "model", *(f"turn {turn}" for turn in range(1, TURNS + 1)), "all", title=f"seeds: {len(options.seeds)}"
-    )
+    STAGES["base"]["max_steps"] = options.pretraining
+    folders = {seed: options.out / f"seed-{seed}" for seed in options.seeds}
+    # Seed after seed, so that what is there when a run is stopped is whole seeds.
+    each = {seed: {arm: by_turn(folders[seed], arm, seed) for arm in options.arms} for seed in options.seeds}
+    turns = [f"turn {turn}" for turn in range(1, TURNS + 1)]
+    table = Table("model", *turns, "all", title=f"answered right, seeds: {len(options.seeds)}")
     for arm in options.arms:
-        found = [by_turn(options.out / f"seed-{seed}", arm, seed) for seed in options.seeds]
-        table.add_row(ARMS[arm], *(between([one[key] for one in found]) for key in found[0]))
-    Console(width=140).print(table)
+        table.add_row(ARMS[arm], *(between([each[seed][arm][key] for seed in each]) for key in (*turns, "all")))
+    if {"gold", "to-go"} <= {*options.arms}:
+        gains = {key: [one["to-go"][key] - one["gold"][key] for one in each.values()] for key in (*turns, "all")}
+        table.add_row("to go, above the sum", *map(between, gains.values()))
+    Console(width=150).print(table)
+    if {"many", "learned"} <= {*options.arms}:
+        table = Table("answers by", *turns, title="pairs that the reward model orders right")
+        for arm in ("many", "learned"):
+            found = [ordered_right(folders[seed], arm, seed) for seed in options.seeds]
+            table.add_row(ARMS[arm], *(between([one[key] for one in found]) for key in turns))
+        Console(width=150).print(table)
 
 
 def by_turn(folder: Path, arm: str, seed: int) -> dict[str, float]:
@@ -97,6 +119,27 @@ def by_turn(folder: Path, arm: str, seed: int) -> dict[str, float]:
         for turn in range(1, TURNS + 1)
     }
     return right | {"all": sum(sum(talk) == TURNS for talk in talks.values()) / len(talks)}
+
+
+def ordered_right(folder: Path, arm: str, seed: int) -> dict[str, float]:
+    """The share of pairs of a right and a wrong answer of a model's that the reward model orders right, by turn.
+
+    The turns are those of the conversations that the model had in `by_turn`. Pairs with equal rewards count half.
+    """
+    out = folder / f"anew-{arm}.jsonl"
+    if not out.exists():
+        model, reward = made(folder, arm, seed), made(folder, "reward", seed)
+        asked = ANEW | {"data": folder / f"talks-{arm}.jsonl", "model": model, "reward": reward}
+        accord("sample", asked | {"seed": seed, "out": out})
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    found: dict[str, list[float]] = {f"turn {turn}": [] for turn in range(1, TURNS + 1)}
+    for answers in (rows[i : i + ANEW["n"]] for i in range(0, len(rows), ANEW["n"])):
+        asked = tuple(Message(**message) for message in answers[0]["prompt"])
+        turn = 1 + sum(message.role == "assistant" for message in asked)
+        scored = [(gold(asked, tuple(Message(**m) for m in row["completion"])), row["reward"]) for row in answers]
+        pairs = [(a, b) for (right, a), (wrong, b) in product(scored, repeat=2) if right > wrong]
+        found[f"turn {turn}"] += [float(a > b) + (a == b) / 2 for a, b in pairs]
+    return {turn: sum(some) / max(1, len(some)) for turn, some in found.items()}
 
 
 if __name__ == "__main__":

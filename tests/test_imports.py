@@ -42,7 +42,7 @@ FORMULA = ["accord", "feedback", "formula"]
 STATISTICS = [["accord", "evaluate", name] for name in ("agreement", "kappas", "statistics")]
 """The statistics of agreement, which need no torch: the owner's page of `annotate` shows them as people answer."""
 NO_TORCH = {"records", "results", "report", "annotate"}
-SHARED = {"offline", "online", "rounds", "rollouts", "policy_gradient", "pairs"}
+SHARED = {"offline", "online", "rounds", "turn_rewards", "rollouts", "policy_gradient", "pairs"}
 MODULES = sorted((ROOT / "accord").rglob("*.py"))
 
 

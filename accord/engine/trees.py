@@ -23,17 +23,28 @@ from accord.engine.tiles import Span, Tile, tiles_of, to_device
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """One of the policy's turns in a conversation: how many of the branch's tokens there are up to its end, and its
+    reward, NaN where nothing is said of it."""
+
+    end: int
+    reward: float
+
+
+@dataclass(frozen=True, slots=True)
 class Branch:
     """One completion's tokens, the last of them the end-of-turn token unless it was cut.
 
     `trained` flags the tokens the loss sees (None: all of them). Where it was sampled, `logprobs` are the sampler's;
-    where it was scored, `reward` says how good it is.
+    where it was scored, `reward` says how good it is. Of a conversation whose turns are learned from each by what
+    followed it, `turns` says how good each was.
     """
 
     tokens: tuple[int, ...]
     trained: tuple[bool, ...] | None = None
     logprobs: tuple[float, ...] | None = None
     reward: float | None = None
+    turns: tuple[Turn, ...] = ()
 
     @property
     def score(self) -> float:

@@ -55,7 +55,7 @@ class Dialogue:
 
     user: User
     max_turns: int = 4
-    reward_at: Literal["end", "turns"] = "end"
+    reward_at: Literal["end", "turns", "turns-to-go"] = "end"
 
     def check(self, prompt: Prompt, row: int) -> None:
         """Raise InputError where a prompt cannot begin a conversation with the user."""
@@ -65,7 +65,7 @@ class Dialogue:
 
     def rewarded(self, talk: Talk) -> Talk:
         """The turns of a conversation that are rewarded: the last, or all."""
-        return talk if self.reward_at == "turns" else talk[-1:]
+        return talk[-1:] if self.reward_at == "end" else talk
 
     def talks(
         self,

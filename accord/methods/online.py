@@ -139,8 +139,9 @@ class DialogueMethod(RewardMethod, ABC):
     what the user says next, or None; or a small world's guest (counter). Only the policy's turns are trained on."""
     max_turns: int = 4
     """A conversation with a user has at most so many turns of the policy's."""
-    reward_at: Literal["end", "turns"] = "end"
-    """Which turns of a conversation are rewarded: the last, or each, its reward the sum of theirs."""
+    reward_at: Literal["end", "turns", "turns-to-go"] = "end"
+    """Which turns of a conversation are rewarded: the last, or each, all its turns learned from by the sum of theirs
+    (turns), or each turn by the rewards from it on (turns-to-go)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from accord.errors import InputError
 from accord.methods.offline import Per
 from accord.methods.online import DialogueMethod, OnlineMethod
 from accord.methods.rollouts import Rollout, penalize, sample
+from accord.methods.turn_rewards import advantages_by_turn
 from accord.records import EncodedPrompt
 from accord.train.loop import Learner, StepResult
 
@@ -74,6 +75,9 @@ class PolicyGradient(OnlineMethod, ABC):
 @dataclass(kw_only=True)
 class GroupPolicyGradient(PolicyGradient, ABC):
     """A policy gradient whose advantages compare the rewards of samples."""
+
+    compared: ClassVar[Literal["prompt", "step"]] = "prompt"
+    """With which other samples each is compared: those of its prompt, or all of its step."""
 
     @property
     def reward_kl(self) -> float:
@@ -156,7 +160,8 @@ class GradientLearner(Learner, ABC):
 
     def numbers(self, scored: list[Experience]) -> dict[str, float]:
         """What to log: nats of divergence a completion, and the share of prompts whose samples all score the same."""
-        rewards = [[b.score for b in tree.branches] for t in scored for tree in t.trees]
+        trees = [tree for t in scored for tree in t.trees]
+        rewards = [[(b.score, *(turn.reward for turn in b.turns)) for b in tree.branches] for tree in trees]
         row = {"flat_groups": sum(len(set(r)) == 1 for r in rewards) / len(rewards)} if len(rewards[0]) > 1 else {}
         if self.reference is not None:
             counted = sum(len(t.learning) for t in scored)
@@ -179,6 +184,10 @@ class GroupLearner(GradientLearner):
     def assign(self, scored: list[Experience]) -> list[Experience]:
         import torch
 
+        if scored[0].trees[0].branches[0].turns:
+            packs = [(t, self.kl_penalty(t)) for t in scored]
+            by_token = advantages_by_turn(self.method.advantages, packs, across=self.method.compared == "step")
+            return [replace(t, advantage=a) for t, a in zip(scored, by_token, strict=True)]
         rewards = [t.rewards - objectives.segments.segment_sum(self.kl_penalty(t), t.owner, t.branches) for t in scored]
         group = len(scored[0].trees[0].branches)
         advantage = self.method.advantages(torch.cat(rewards).view(-1, group)).flatten()

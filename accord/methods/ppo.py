@@ -1,6 +1,6 @@
 """Proximal policy optimization against a reward, held near the model it started from.
 
-    reward of token t = - beta (log pi_old(t) - log ref(t)) + [t is the last] score
+    reward of token t = - beta (log pi_old(t) - log ref(t)) + [t is the last] score (or [t is a turn's last] its own)
     advantages by GAE(gamma, lambda) under a value model, whitened over the step
     loss = mean over tokens of max(-rho A, -clip(rho, 1 - c, 1 + c) A) + c_v * clipped value loss,  rho = pi / pi_old
 
@@ -24,6 +24,7 @@ from accord.methods.offline import Per, maximum_likelihood, of_kind
 from accord.methods.online import DialogueMethod
 from accord.methods.policy_gradient import GradientLearner, PolicyGradient
 from accord.methods.rollouts import Rollout
+from accord.methods.turn_rewards import TurnRewards
 from accord.records import Demonstration
 
 if TYPE_CHECKING:
@@ -138,10 +139,13 @@ class PPOLearner(GradientLearner):
         if batch.old is None:
             batch = replace(batch, old=self.policy.log_probs(trees, ppo.temperature))
         value = self.value.values(trees)  # (N,)
-        score, owner = trees.rewards[trees.learning], torch.searchsorted(trees.learning, trees.owner)
+        turns = TurnRewards.of(trees)
+        rewards, ending = (trees.rewards, trees.owner) if turns is None else (turns.rewards.nan_to_num(), turns.turn)
+        learning, owner = torch.unique_consecutive(ending, return_inverse=True)
         kl = batch.kl if len(batch.kl) else value.new_zeros(len(value))
-        reward = objectives.advantages.token_rewards(kl, score, owner, coefficient=self.kl_coefficient)
-        advantage, returns = objectives.advantages.gae(reward, value, owner, gamma=ppo.gamma, lam=ppo.lam)
+        reward = objectives.advantages.token_rewards(kl, rewards[learning], owner, coefficient=self.kl_coefficient)
+        # The user's tokens are none of these: after a turn's last token comes the next turn's first, in one episode.
+        advantage, returns = objectives.advantages.gae(reward, value, trees.owner, gamma=ppo.gamma, lam=ppo.lam)
         return replace(batch, values=value, advantage=advantage, returns=returns)
 
     def assign(self, scored: list[Experience]) -> list[Experience]:

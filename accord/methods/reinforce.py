@@ -28,6 +28,7 @@ class REINFORCE(GroupPolicyGradient, DialogueMethod):
 
     command: ClassVar[str] = "reinforce"
     on_ranks: ClassVar[bool] = True
+    compared: ClassVar[Literal["prompt", "step"]] = "step"
 
     baseline: Literal["mean", "none"] = "mean"
     """What is taken off a sample's reward: the mean of the step's other samples, or nothing."""

@@ -1,8 +1,8 @@
 """What a policy says to a batch of prompts, scored: the data of one step of a method that learns from its samples.
 
 Where the policy talks with a simulated user, a sample is a whole conversation, and its reward is that of its last turn
-or the sum over its turns. It is one branch: what the policy said is trained on, all of it by the whole reward, and what
-the user said is only read.
+or the sum over its turns. It is one branch: what the policy said is trained on, all of it by the whole reward or each
+turn by what followed it (`turn_rewards`), and what the user said is only read.
 """
 
 from __future__ import annotations
@@ -54,10 +54,16 @@ class Rollout:
         return Rollout.of_talks(prompts, [[sample] for sample in samples], rewards)
 
     @staticmethod
-    def of_talks(prompts: Sequence[EncodedPrompt], talks: Sequence[Talk], rewards: Sequence[float]) -> Rollout:
-        """The conversations, equally many of every prompt, with a reward each."""
+    def of_talks(
+        prompts: Sequence[EncodedPrompt],
+        talks: Sequence[Talk],
+        rewards: Sequence[float],
+        by_turn: Sequence[Sequence[float]] | None = None,
+    ) -> Rollout:
+        """The conversations, equally many of every prompt, with a reward each, and one for each turn or none."""
         g = len(talks) // len(prompts)
-        branches = [branch_of(talk, reward) for talk, reward in zip(talks, rewards, strict=True)]
+        each = by_turn or [()] * len(talks)
+        branches = [branch_of(*known) for known in zip(talks, rewards, each, strict=True)]
         trees = [engine.Tree(p.tokens, tuple(branches[i * g : (i + 1) * g]), row=p.row) for i, p in enumerate(prompts)]
         return Rollout(trees, [talk[-1] for talk in talks])
 
@@ -106,7 +112,8 @@ def sample(
     silent = np.isnan(groups)
     # A sample of which no reward says anything stands at its group's mean, and none of its tokens are trained on.
     means = np.nan_to_num(groups).sum(1) / np.maximum((~silent).sum(1), 1)
-    rollout = Rollout.of_talks(prompts, talks, np.where(silent, means[:, None], groups).ravel().tolist())
+    by_turn = each if dialogue is not None and dialogue.reward_at == "turns-to-go" else None
+    rollout = Rollout.of_talks(prompts, talks, np.where(silent, means[:, None], groups).ravel().tolist(), by_turn)
     trees = [
         replace(tree, branches=tuple(untrained(b) if mute else b for b, mute in zip(tree.branches, row, strict=True)))
         for tree, row in zip(rollout.trees, silent.tolist(), strict=True)
@@ -133,18 +140,26 @@ def _total(rewards: Sequence[float]) -> float:
     return sum(said) if said else nan
 
 
-def branch_of(talk: Talk, reward: float) -> Branch:
-    """What was said after the first prompt: the policy's tokens, which are trained on, and the user's, which not."""
+def branch_of(talk: Talk, reward: float, by_turn: Sequence[float] = ()) -> Branch:
+    """What was said after the first prompt: the policy's tokens, which are trained on, and the user's, which not.
+
+    With a reward for each turn the branch knows them, and the turns after the last that has one are not trained on.
+    """
     start = len(talk[0].prompt_tokens)
+    followed = max((i for i, r in enumerate(by_turn) if not isnan(r)), default=-1) if by_turn else len(talk)
     tokens: list[int] = []
     trained: list[bool] = []
     logprobs: list[float] = []
-    for turn in talk:
+    ends: list[int] = []
+    for number, turn in enumerate(talk):
         between, said = turn.prompt_tokens[start + len(tokens) :], turn.completion
         tokens += (*between, *said.tokens)
-        trained += [False] * len(between) + [True] * len(said.tokens)
+        trained += [False] * len(between) + [number <= followed] * len(said.tokens)
         logprobs += [nan] * len(between) + list(said.logprobs)
-    return engine.Branch(tuple(tokens), None if all(trained) else tuple(trained), tuple(logprobs), reward)
+        ends.append(len(tokens))
+    flags = None if all(trained) else tuple(trained)
+    turns = tuple(map(engine.trees.Turn, ends, by_turn))
+    return engine.Branch(tuple(tokens), flags, tuple(logprobs), reward, turns)
 
 
 def of_turns(talks: Sequence[Talk], rewards: Sequence[Sequence[float]]) -> dict[str, float]:
@@ -162,14 +177,16 @@ def of_turns(talks: Sequence[Talk], rewards: Sequence[Sequence[float]]) -> dict[
 def penalize(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tree]:
     """The trees with `penalty` taken off the reward of every sample that was cut before its end-of-turn token.
 
-    With `mask` none of a cut sample's tokens are trained on.
+    Where each turn of a conversation has a reward, it is taken off the last one's too: no other turn can be cut. With
+    `mask` none of a cut sample's tokens are trained on.
     """
     samples = iter(rollout.samples)  # in the branches' order
 
     def penalized(branch: Branch) -> Branch:
         if next(samples).completion.stop == "end":
             return branch
-        return replace(untrained(branch) if mask else branch, reward=branch.score - penalty)
+        turns = (*branch.turns[:-1], *(replace(turn, reward=turn.reward - penalty) for turn in branch.turns[-1:]))
+        return replace(untrained(branch) if mask else branch, reward=branch.score - penalty, turns=turns)
 
     return [replace(tree, branches=tuple(map(penalized, tree.branches))) for tree in rollout.trees]
 

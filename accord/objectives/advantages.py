@@ -44,6 +44,23 @@ def group(rewards: Tensor, *, scale: bool = True) -> Tensor:
     return unit / torch.where(deviation > 0, deviation, 1)
 
 
+def reward_to_go(rewards: Tensor, owner: Tensor) -> Tensor:
+    """What each reward comes to with those that follow it, `G_t = sum over k >= t of r_k`, within its owner's.
+
+    An action has no part in the rewards before it, so that the policy gradient with G_t in the place of the sum of all
+    rewards has the same expectation, without the noise of the earlier ones (GPOMDP: Baxter and Bartlett 2001,
+    "Infinite-horizon policy-gradient estimation").
+
+    Args:
+        rewards: (K,), in order of time.
+        owner: (K,) integers, non-decreasing: the episode each reward belongs to.
+
+    Returns:
+        (K,), summed from the last backwards, so that equal episodes have equal numbers.
+    """
+    return gae(rewards, torch.zeros_like(rewards), owner, gamma=1.0, lam=1.0)[1]
+
+
 def gae(rewards: Tensor, values: Tensor, owner: Tensor, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
     """Generalized advantage estimates and the returns they imply.
 

@@ -194,15 +194,25 @@ def is_good(completions):
 """
 
 
-@pytest.mark.parametrize("command", ["reinforce", "rloo", "grpo", "ppo"])
-def test_the_command_line(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("command", "at"),
+    [
+        ("reinforce", "turns-to-go"),
+        ("rloo", "turns"),
+        ("grpo", "turns"),
+        ("grpo", "turns-to-go"),
+        ("ppo", "turns"),
+        ("ppo", "turns-to-go"),
+    ],
+)
+def test_the_command_line(command: str, at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / f"users_of_{command}.py").write_text(USERS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     rows = [{"prompt": [{"role": "user", "content": text}], "name": "bye"} for text in ("hi", "good day")]
     data, out = write_jsonl(tmp_path / "rows.jsonl", rows), tmp_path / "run"
     given = ("--model", save_model(tmp_path / "base"), "--data", data, "--reward", "users_of_" + command + ":is_good")
-    talk = ("--user", f"users_of_{command}:greets", "--reward-at", "turns", "--max-turns", 3)
+    talk = ("--user", f"users_of_{command}:greets", "--reward-at", at, "--max-turns", 3)
     sizes = ("--max-steps", 2, "--batch-size", 2, "--group-size", 4, "--max-new-tokens", 4)
     rest = (*sizes, "--out", out, "--sample-every", 1)
     assert accord(command, *given, *talk, *rest) == 0
@@ -218,5 +228,7 @@ def test_what_cannot_be_talked_with() -> None:
         GRPO(max_turns=0)
     with pytest.raises(InputError, match="reward_at turns is of conversations; say with whom by user"):
         GRPO(reward_at="turns")
+    with pytest.raises(InputError, match="reward_at turns-to-go is of conversations; say with whom by user"):
+        PPO(reward_at="turns-to-go")
     with pytest.raises(InputError, match="'nobody' is no simulated user"):
         GRPO(user="nobody").check(lambda samples: torch.zeros(len(samples)), [ASKED])
