@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import expit, log_expit
 
+from accord import objectives
 from accord.evaluate.statistics import Floats
-from accord.objectives.preference import general_preference
 
 if TYPE_CHECKING:
     from accord.evaluate.personal import Leads, Read, Users
@@ -38,7 +38,10 @@ class OwnHeads:
         """Of every user the leads by the model's own head in all choices, (n,), and their states' differences."""
         score: Any = self.read.model.network.score
         weight = score.weight.detach().double()  # (L, d)
-        leads = [general_preference(*(s.double() @ weight.T).unbind(1)).cpu().numpy() for s in self.read.states]
+        leads = [
+            objectives.preference.general_preference(*(s.double() @ weight.T).unbind(1)).cpu().numpy()
+            for s in self.read.states
+        ]
         return leads, [(s[:, 0] - s[:, 1]).double().cpu().numpy() for s in self.read.states]
 
     @cached_property
