@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import shutil
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,18 +16,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from accord import data, engine, report
+from accord import data, engine
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, TrainingStopped
-from accord.files import changed, sync, write_sums
 from accord.interrupts import Interrupted, requests
 from accord.records import Sample, text_to_json
 from accord.train import inputs
+from accord.train.ending import LAST_GOOD, conclude, seal
 from accord.train.options import RunOptions, SamplingOptions, describe
 from accord.train.ranks import open_run, require_alone
 from accord.train.resumed import STOP, restore
 from accord.train.rows import read_metrics
-from accord.train.run import SEALED, Run
+from accord.train.run import Run
 
 if TYPE_CHECKING:
     import pandas
@@ -245,10 +243,6 @@ class Saving:
             raise TrainingStopped(f"step {self.step + 1}: {remedy}.") from error
 
 
-LAST_GOOD = "last-good"
-"""The folder of the model that a run leaves which stopped itself."""
-
-
 @contextmanager
 def leaving_last_good(run: Run, model: Model, optimizer: Optimizer) -> Iterator[None]:
     """Where a run stops itself, leave the model as it was when all was finite last, as a folder that commands read."""
@@ -284,7 +278,7 @@ def finish(run: Run, model: Model, method: TrainingConfig) -> Result:
     """Save the model, its card and the report; checkpoints have served, and what a stop left before it went on."""
     run.close()
     folder = run.folder / "model"
-    engine.Team.here().lead(lambda: _seal(run))
+    engine.Team.here().lead(lambda: seal(run))
     if run.finished:
         model = engine.load.reload(model, folder)
     else:
@@ -292,22 +286,5 @@ def finish(run: Run, model: Model, method: TrainingConfig) -> Result:
             engine.precision.round_weights(model.network, dtype, engine.adapters.own_state(model.network))
         model.save(folder, dtype)
         model.name = str(folder)
-    metrics, page = engine.Team.here().lead(lambda: _conclude(run, method))
+    metrics, page = engine.Team.here().lead(lambda: conclude(run, method))
     return Result(run.folder, metrics, model, page)
-
-
-def _seal(run: Run) -> None:
-    """Have the finished run's rows and their digests on the disk, or, where they were before, say what has changed."""
-    if not run.finished:
-        write_sums(run.folder, *SEALED)
-        sync(run.folder)  # before there is a model, which says that the run is finished
-    elif file := changed(run.folder):
-        run.print(f"{run.folder / file} is not as it was when the run ended: its numbers may be others.")
-
-
-def _conclude(run: Run, method: TrainingConfig) -> tuple[list[dict[str, float]], Path]:
-    """Take away what has served, and write the card and the report; the rows of numbers, and where the report is."""
-    for served in ("checkpoints", LAST_GOOD):
-        shutil.rmtree(run.folder / served, ignore_errors=True)
-    report.write_card(run.folder, method=sys.modules[type(method).__module__].__doc__ or "")
-    return read_metrics(run.folder), report.refresh_report(run.folder)
