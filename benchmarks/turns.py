@@ -128,7 +128,7 @@ def ordered_right(folder: Path, arm: str, seed: int) -> dict[str, float]:
     """
     out = folder / f"anew-{arm}.jsonl"
     if not out.exists():
-        model, reward = made(folder, arm, seed), made(folder, "reward", seed)
+        model, reward = (made(STAGES, folder, name, seed) for name in (arm, "reward"))
         asked = ANEW | {"data": folder / f"talks-{arm}.jsonl", "model": model, "reward": reward}
         accord("sample", asked | {"seed": seed, "out": out})
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
@@ -136,7 +136,7 @@ def ordered_right(folder: Path, arm: str, seed: int) -> dict[str, float]:
     for answers in (rows[i : i + ANEW["n"]] for i in range(0, len(rows), ANEW["n"])):
         asked = tuple(Message(**message) for message in answers[0]["prompt"])
         turn = 1 + sum(message.role == "assistant" for message in asked)
-        scored = [(gold(asked, tuple(Message(**m) for m in row["completion"])), row["reward"]) for row in answers]
+        scored = [(gold(asked, row["completion"]), row["reward"]) for row in answers]
         pairs = [(a, b) for (right, a), (wrong, b) in product(scored, repeat=2) if right > wrong]
         found[f"turn {turn}"] += [float(a > b) + (a == b) / 2 for a, b in pairs]
     return {turn: sum(some) / max(1, len(some)) for turn, some in found.items()}
