@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -95,20 +95,22 @@ def run(*words: object) -> None:
 
 def table(tastes: str, found: list[PersonalResult]) -> Table:
     """The accuracy of every model by k, and beside it the lowest of any group."""
-    grid = Table(title=f"{tastes}, seeds: {len(found)}")
+    names = [f"{model.name}: {model.how}" for model in found[0].models]
+    return by_choices(f"{tastes}, seeds: {len(found)}", names, found, "accuracy")
+
+
+def by_choices(title: str, names: list[str], found: list[Any], rate: str) -> Table:
+    """The `rate` of every model by k, over the seeds' results, and the lowest of any group at the largest k."""
+    grid = Table(title=title)
     ks = sorted({given.k for model in found[0].models for given in model.given})
     for head in ("", *(f"k = {k}" for k in ks), "worst group at the largest k"):
         grid.add_column(head)
-    for i, model in enumerate(found[0].models):
-        cells = []
-        for k in ks:
-            of = [given.accuracy for one in found for given in one.models[i].given if given.k == k]
-            cells.append(together(of) if of else "")
-        worst = [one.models[i].given[-1].worst for one in found]
-        lowest = [part.accuracy for part in worst if part is not None]
-        names = {part.label for part in worst if part is not None}
-        least = f"{', '.join(sorted(names))} {together(lowest)}" if lowest else ""
-        grid.add_row(f"{model.name}: {model.how}", *cells, least)
+    for i, name in enumerate(names):
+        by_k = [[getattr(g, rate) for one in found for g in one.models[i].given if g.k == k] for k in ks]
+        worst = [part for one in found if (part := one.models[i].given[-1].worst) is not None]
+        labels = ", ".join(sorted({part.label for part in worst}))
+        least = f"{labels} {together([getattr(part, rate) for part in worst])}" if worst else ""
+        grid.add_row(name, *(together(of) if of else "" for of in by_k), least)
     return grid
 
 

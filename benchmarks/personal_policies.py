@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from personal import run, study, together
+from personal import by_choices, run, study
 from rich.table import Table
 
 from accord.results import parse
@@ -89,19 +89,8 @@ def trained(out: Path, command: str, model: Path, data: Path, seed: int, *option
 
 def table(tastes: str, found: list[UsersResult]) -> Table:
     """The win rate of every model by k, and beside it the lowest of any group."""
-    grid = Table(title=f"{tastes}, seeds: {len(found)}; wins over {found[0].against}")
-    ks = sorted({given.k for model in found[0].models for given in model.given})
-    for head in ("", *(f"k = {k}" for k in ks), "worst group at the largest k"):
-        grid.add_column(head)
-    for i, model in enumerate(found[0].models):
-        cells = []
-        for k in ks:
-            of = [given.win_rate for one in found for given in one.models[i].given if given.k == k]
-            cells.append(together(of) if of else "")
-        worst = [part for one in found if (part := one.models[i].given[-1].worst) is not None]
-        names = ", ".join(sorted({part.label for part in worst}))
-        grid.add_row(model.name, *cells, f"{names} {together([part.win_rate for part in worst])}" if worst else "")
-    return grid
+    title = f"{tastes}, seeds: {len(found)}; wins over {found[0].against}"
+    return by_choices(title, [model.name for model in found[0].models], found, "win_rate")
 
 
 if __name__ == "__main__":

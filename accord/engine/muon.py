@@ -4,8 +4,8 @@
 
 NS is five Newton-Schulz iterations in bfloat16, which bring every singular value near 1 (Jordan et al. 2024,
 kellerjordan.github.io/posts/muon); mu is 0.95. The factor makes the size of an update what AdamW's is, so that both go
-by one learning rate (Liu et al. 2025, arXiv:2502.16982, equation 4). Embeddings, the output layer, heads and vectors
-are no such matrices.
+by one learning rate (Liu et al. 2025, arXiv:2502.16982, equation 4). Embeddings, the output layer, heads, vectors and
+experts that are held as one block are no such matrices.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from accord.errors import InputError
+
 MOMENTUM = 0.95
 
 
@@ -29,20 +31,25 @@ def hidden_matrices(networks: Iterable[nn.Module]) -> list[Tensor]:
 
 
 class MuonAdamW:
-    """torch's Muon for `hidden`, torch's AdamW for what else the groups hold, with the groups and states of both."""
+    """torch's Muon for `hidden`, torch's AdamW for what else the groups hold, with the groups and states of both.
+
+    Raises InputError where `hidden` is empty: all would go by AdamW.
+    """
 
     def __init__(
         self, groups: Iterable[Mapping[str, Any]], hidden: Iterable[Tensor], lr: float, betas: tuple[float, float]
     ) -> None:
         taken = {id(p) for p in hidden}
+        if not taken:
+            raise InputError("optimizer muon: this model has no matrices inside layers; train it by adamw.")
         inner: list[dict[str, Any]] = []
         outer: list[dict[str, Any]] = []
         for group in groups:
             inner.append({**group, "params": [p for p in group["params"] if id(p) in taken]})
             outer.append({**group, "params": [p for p in group["params"] if id(p) not in taken]})
-        self.parts: list[torch.optim.Optimizer] = []
-        if inner := [group for group in inner if group["params"]]:
-            self.parts.append(torch.optim.Muon(inner, lr=lr, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw"))
+        inner = [group for group in inner if group["params"]]
+        muon = torch.optim.Muon(inner, lr=lr, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")
+        self.parts: list[torch.optim.Optimizer] = [muon]
         if outer := [group for group in outer if group["params"]]:
             self.parts.append(torch.optim.AdamW(outer, lr=lr, betas=betas, fused=True))
         self.param_groups = [group for part in self.parts for group in part.param_groups]

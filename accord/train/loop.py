@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,12 +23,11 @@ from accord.errors import InputError, TrainingStopped
 from accord.interrupts import Interrupted, requests
 from accord.records import Sample, text_to_json
 from accord.train import inputs
-from accord.train.ending import LAST_GOOD, conclude, seal
 from accord.train.options import RunOptions, SamplingOptions, describe
 from accord.train.ranks import open_run, require_alone
 from accord.train.resumed import STOP, restore
 from accord.train.rows import read_metrics
-from accord.train.run import Run
+from accord.train.run import LAST_GOOD, Run
 
 if TYPE_CHECKING:
     import pandas
@@ -278,7 +278,7 @@ def finish(run: Run, model: Model, method: TrainingConfig) -> Result:
     """Save the model, its card and the report; checkpoints have served, and what a stop left before it went on."""
     run.close()
     folder = run.folder / "model"
-    engine.Team.here().lead(lambda: seal(run))
+    engine.Team.here().lead(run.seal)
     if run.finished:
         model = engine.load.reload(model, folder)
     else:
@@ -286,5 +286,6 @@ def finish(run: Run, model: Model, method: TrainingConfig) -> Result:
             engine.precision.round_weights(model.network, dtype, engine.adapters.own_state(model.network))
         model.save(folder, dtype)
         model.name = str(folder)
-    metrics, page = engine.Team.here().lead(lambda: conclude(run, method))
+    described = sys.modules[type(method).__module__].__doc__ or ""
+    metrics, page = engine.Team.here().lead(lambda: run.conclude(described))
     return Result(run.folder, metrics, model, page)

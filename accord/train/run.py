@@ -30,9 +30,9 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from accord import engine
+from accord import engine, report
 from accord.errors import InputError, LeftOut, RowNumber
-from accord.files import SUMS, others, tidy, write_rows, write_text
+from accord.files import SUMS, changed, others, sync, tidy, write_rows, write_sums, write_text
 from accord.locks import alone_in
 from accord.outputs import may_overwrite, require_outside
 from accord.train.alarms import Alarms, chosen
@@ -45,8 +45,10 @@ from accord.train.track import DEFAULT, Tracking, services
 if TYPE_CHECKING:
     import torch
 
+LAST_GOOD = "last-good"
+"""The folder of the model that a run leaves which stopped itself."""
 FILES = (
-    "model", "best", "best.json", "last-good", "checkpoints", "metrics.jsonl", "samples.jsonl", "alarms.jsonl",
+    "model", "best", "best.json", LAST_GOOD, "checkpoints", "metrics.jsonl", "samples.jsonl", "alarms.jsonl",
     "left_out.jsonl", "composition.jsonl", "round-*.jsonl", "environment.json", "report.html", "tensorboard",
     "tracking.json", "config.yaml",
 )  # fmt: skip
@@ -266,6 +268,24 @@ class Run:
     def close(self) -> None:
         """End the progress bar and close the files."""
         self._open.close()
+
+    def seal(self) -> None:
+        """Have the rows and their digests on the disk; of a run that was finished before, say what has changed."""
+        if not self.finished:
+            write_sums(self.folder, *SEALED)
+            sync(self.folder)  # before there is a model, which says that the run is finished
+        elif file := changed(self.folder):
+            self.print(f"{self.folder / file} is not as it was when the run ended: its numbers may be others.")
+
+    def conclude(self, method: str) -> tuple[list[dict[str, float]], Path]:
+        """Take away what has served, and write the card, which says what the method is, and the report.
+
+        Returns the rows of numbers, and where the report is.
+        """
+        for served in ("checkpoints", LAST_GOOD):
+            shutil.rmtree(self.folder / served, ignore_errors=True)
+        report.write_card(self.folder, method=method)
+        return read_metrics(self.folder), report.refresh_report(self.folder)
 
     def __enter__(self) -> Run:
         return self

@@ -148,3 +148,8 @@ def test_it_needs_one_number_a_weight_of_the_layers() -> None:
 def test_what_only_adamw_has_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         DPO(optimizer="muon", **settings)
+
+
+def test_a_model_without_such_matrices_is_refused() -> None:
+    with pytest.raises(InputError, match="optimizer muon: this model has no matrices inside layers"):
+        optimizer(nn.Linear(2, 2), optimizer="muon")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 from tokenizers.normalizers import Lowercase
@@ -159,8 +160,13 @@ CHAT_TEMPLATE = """\
 
 
 def tokenizer(context: int = CONTEXT) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over `VOCABULARY`: lower-cases, splits off punctuation, decodes to words and spaces."""
-    words = word_level(VOCABULARY)
+    """The tokenizer of `VOCABULARY`."""
+    return chat_tokenizer(VOCABULARY, context)
+
+
+def chat_tokenizer(vocabulary: Sequence[str], context: int) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer of chats: lower-cases, splits off punctuation, decodes to words and spaces."""
+    words = word_level(vocabulary)
     words.normalizer = Lowercase()
     words.pre_tokenizer = Whitespace()
     made = fast_tokenizer(words, context, additional_special_tokens=[grammar.USER, grammar.ASSISTANT])

@@ -7,15 +7,12 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
-from tokenizers.normalizers import Lowercase
-from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from accord.errors import InputError
 from accord.records import Demonstration, Message, Prompt, text_to_json
-from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, in_held_out_fifth, untrained, word_level
+from accord.worlds import END, PAD, UNKNOWN, four_layers, in_held_out_fifth
 from accord.worlds.cafe.grammar import ASSISTANT, USER
-from accord.worlds.cafe.texts import CHAT_TEMPLATE, chat
+from accord.worlds.cafe.texts import chat, chat_tokenizer
 from accord.worlds.counter.talk import (
     AGAIN,
     COUNTS,
@@ -134,25 +131,14 @@ def _words() -> Iterator[str]:
 VOCABULARY = (PAD, END, USER, ASSISTANT, UNKNOWN, *sorted({*_words(), *NUMBERS, *DISHES}))
 CONTEXT = 128
 
-WIDTH, HEADS, LAYERS = 96, 4, 4
+WIDTH = 96
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over `VOCABULARY`: lower-cases, splits off punctuation, decodes to words and spaces."""
-    words = word_level(VOCABULARY)
-    words.normalizer = Lowercase()
-    words.pre_tokenizer = Whitespace()
-    made = fast_tokenizer(words, CONTEXT, additional_special_tokens=[USER, ASSISTANT])
-    made.chat_template = CHAT_TEMPLATE
-    return made
+    """The café's tokenizer, over `VOCABULARY`."""
+    return chat_tokenizer(VOCABULARY, CONTEXT)
 
 
 def new_model(seed: int, width: int = WIDTH) -> LlamaForCausalLM:
-    """An untrained Llama of four layers in float32, 0.5 M parameters unless the width is another.
-
-    Raises InputError where the width does not divide into heads of an even width.
-    """
-    if width < 1 or width % (2 * HEADS):
-        raise InputError(f"the width of the counter's model must be a multiple of {2 * HEADS}, not {width}.")
-    sizes = {"width": width, "inner_width": 3 * width, "layers": LAYERS, "heads": HEADS, "key_value_heads": HEADS}
-    return untrained(seed, VOCABULARY, CONTEXT, **sizes)
+    """An untrained model of the world, as `four_layers` makes it, 0.5 M parameters unless the width is another."""
+    return four_layers(seed, VOCABULARY, CONTEXT, width, "the counter's model")

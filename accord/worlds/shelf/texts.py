@@ -10,9 +10,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from accord.data.templates import fill
-from accord.errors import InputError
 from accord.records import Demonstration
-from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, untrained, word_level
+from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, four_layers, word_level
 from accord.worlds.shelf.operations import Row, Task
 from accord.worlds.shelf.tasks import TASKS, lists
 from accord.worlds.shelf.things import FACTS, LENGTHS, THINGS, Things, some_things
@@ -102,7 +101,7 @@ def _words() -> list[str]:
 VOCABULARY = (PAD, END, UNKNOWN, *_words())
 CONTEXT = 256
 
-WIDTH, HEADS, LAYERS = 96, 4, 4
+WIDTH = 96
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -127,12 +126,5 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def new_model(seed: int, width: int = WIDTH) -> LlamaForCausalLM:
-    """An untrained Llama of four layers in float32, whose weights the seed decides.
-
-    Width 48 has 0.1 M parameters, 96 has 0.5 M, 192 has 1.9 M. Raises InputError where the width does not divide into
-    heads of an even width.
-    """
-    if width < 1 or width % (2 * HEADS):
-        raise InputError(f"the width of the shelf's model must be a multiple of {2 * HEADS}, not {width}.")
-    sizes = {"width": width, "inner_width": 3 * width, "layers": LAYERS, "heads": HEADS, "key_value_heads": HEADS}
-    return untrained(seed, VOCABULARY, CONTEXT, **sizes)
+    """An untrained model of the world, as `four_layers` makes it, 0.5 M parameters unless the width is another."""
+    return four_layers(seed, VOCABULARY, CONTEXT, width, "the shelf's model")
