@@ -44,6 +44,7 @@ _EVALUATIONS = {
     "learning_curve": "What the labels so far have bought, and what more would.",
     "critique": "Answers that a model revised by a constitution.",
     "sweep": "A method over a grid of settings.",
+    "seeds": "A recipe over several seeds.",
     "alarms": "The alarms of another trainer's log.",
 }
 

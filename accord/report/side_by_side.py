@@ -100,13 +100,13 @@ def _shared_stage(title: str, same: Sequence[tuple[str, StageRecord]], names: Se
         title=title,
         leading=tuple(leading),
         stages=tuple(same),
-        settings=tuple(differing([(name, _settings(stage)) for name, stage in same])),
+        settings=tuple(differing([(name, settings_of(stage)) for name, stage in same])),
         finals=tuple(row for row in finals if set(row[1]) != {ABSENT}),
         curves=tuple(curves),
     )
 
 
-def _settings(stage: StageRecord) -> Json:
+def settings_of(stage: StageRecord) -> Json:
     """The settings; inputs from other stages are written from the pipeline's folder, wherever it was when they ran."""
 
     def relative(option: str, value: Any) -> Any:
