@@ -10,7 +10,6 @@ from typing import Any
 from accord.errors import InputError
 from accord.outputs import require_folder
 from accord.report.folder import StageRecord, Story, read_pipeline
-from accord.report.side_by_side import settings_of
 from accord.results.base import FILE
 from accord.results.seeds import SeedsResult, over_seeds
 
@@ -52,7 +51,9 @@ def evaluate_seeds(runs: Sequence[str], out: str) -> SeedsResult:
 
 def _story(run: str) -> Story:
     if not (Path(run) / "pipeline.json").is_file():
-        raise InputError(f"{run} is no run of a recipe: it holds no pipeline.json; give what was --out of `accord run`.")
+        raise InputError(
+            f"{run} is no run of a recipe: it holds no pipeline.json; give what was --out of `accord run`."
+        )
     return read_pipeline(Path(run))
 
 
@@ -81,8 +82,10 @@ def _without_seeds(stage: StageRecord) -> dict[str, Any]:
     """What a stage was told, but for seeds, and but for what the contents of its inputs add up to."""
     told = stage.run.settings
     if stage.run.evaluation:
-        told = told | stage.run.evaluation.model_dump(mode="json", include={"judge", "against", "reference", "verifier"})
-    told = settings_of(replace(stage, run=replace(stage.run, settings=told)))
+        told = told | stage.run.evaluation.model_dump(
+            mode="json", include={"judge", "against", "reference", "verifier"}
+        )
+    told = replace(stage, run=replace(stage.run, settings=told)).settings
     return {name: value for name, value in told.items() if name != "seed" and not name.endswith("_sha256")}
 
 

@@ -110,6 +110,18 @@ class StageRecord:
     inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
+    def settings(self) -> Json:
+        """The settings; inputs from other stages are written from the pipeline's folder, wherever it was as they ran."""
+
+        def relative(option: str, value: Any) -> Any:
+            for name in self.inputs.get(option, ()):
+                start = f"/{value}".rfind(f"/{name.split('/')[0]}/") if isinstance(value, str) else -1
+                value = value[start:] if start >= 0 else value
+            return value
+
+        return {option: relative(option, value) for option, value in self.run.settings.items()}
+
+    @property
     def key_settings(self) -> list[tuple[str, Any]]:
         """The few settings by which people know a run; those left open (null) are not among them."""
         settings = self.run.settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -10,11 +11,8 @@ from rich.table import Table
 
 from accord.results.base import Evaluation, Interval, Record, called, cluster_mean, shown
 
-_NAMED = ("model", "against", "temperature", "settings", "label", "k")
+_NAMED = ("model", "temperature", "settings", "label", "k")
 """The fields that together tell one element of a list from the others, where it has no name."""
-
-_ROWS = ("models", "cells", "temperatures", "given")
-"""Lists of what is measured, whose names are in no measure's."""
 
 _PASSED_OVER = ("side_by_side", "runs")
 """Single answers, and single runs of a sweep."""
@@ -23,10 +21,12 @@ _PASSED_OVER = ("side_by_side", "runs")
 class NumberOverSeeds(Record):
     """One number of an evaluation in every run."""
 
+    part: str
+    """The part of evaluation.json in which it stands: `models`, `pairs`, `temperatures`, `failures`."""
     of: str
     """Whom it is about: a model, one model against another, a kind of failure."""
     measure: str
-    """What was measured, as its place in evaluation.json: `win_rate`, `scores.cafe`, `pass.1`."""
+    """What was measured, as its place there: `win_rate`, `scores.cafe`, `pass.1`."""
     values: list[float]
     """What each run measured, in the order of the runs; a run that could measure nothing has none."""
     mean: Interval
@@ -43,12 +43,23 @@ class StageOverSeeds(Record):
     numbers: list[NumberOverSeeds]
     """What it measured with intervals."""
 
-    def grid(self) -> tuple[list[str], list[tuple[str, list[NumberOverSeeds | None]]]]:
-        """The measures, and a row for whomever they are about."""
-        measures = list(dict.fromkeys(number.measure for number in self.numbers))
-        cells = {(number.of, number.measure): number for number in self.numbers}
-        rows = dict.fromkeys(number.of for number in self.numbers)
-        return measures, [(of, [cells.get((of, measure)) for measure in measures]) for of in rows]
+    def grids(self) -> Iterator[Grid]:
+        """For every part the measures, and a row for whomever they are about."""
+        for part in dict.fromkeys(number.part for number in self.numbers):
+            numbers = [number for number in self.numbers if number.part == part]
+            measures = list(dict.fromkeys(number.measure for number in numbers))
+            cells = {(number.of, number.measure): number for number in numbers}
+            rows = dict.fromkeys(number.of for number in numbers)
+            yield Grid(part, measures, [(of, [cells.get((of, measure)) for measure in measures]) for of in rows])
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One part of an evaluation as a table."""
+
+    part: str
+    measures: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[NumberOverSeeds | None]]]
 
 
 class SeedsResult(Evaluation):
@@ -68,13 +79,16 @@ class SeedsResult(Evaluation):
                 yield {"stage": stage.name, **number.model_dump(mode="json")}
 
     def tables(self) -> Iterator[Table]:
-        """A table an evaluation; the number of runs stands where it is not that of all."""
+        """The parts of all evaluations but pairs of models, which are many: the page and the file have them."""
         for stage in self.stages:
-            measures, rows = stage.grid()
-            table = Table("", *measures, title=f"{stage.name}: means over {len(self.runs)} runs")
-            for of, cells in rows:
-                table.add_row(of, *("" if cell is None else self.cell(cell) for cell in cells))
-            yield table
+            for grid in stage.grids():
+                if grid.part == "pairs":
+                    continue
+                title = f"{stage.name}, {grid.part}: means over {len(self.runs)} runs"
+                table = Table("", *grid.measures, title=title)
+                for of, cells in grid.rows:
+                    table.add_row(of, *("" if cell is None else self.cell(cell) for cell in cells))
+                yield table
 
     def cell(self, number: NumberOverSeeds) -> str:
         """A mean as text; with how many runs it is of, where others measured nothing."""
@@ -89,35 +103,45 @@ def over_seeds(name: str, evaluations: Sequence[Evaluation]) -> StageOverSeeds:
     which says how a run with another seed would do. The interval that each run found by itself, over its prompts,
     is not in it.
     """
-    found = [dict(_estimates(one.model_dump(mode="json"), "", "")) for one in evaluations]
+    found = [dict(_parts(one)) for one in evaluations]
     numbers = []
-    for of, measure in dict.fromkeys(place for one in found for place in one):
-        values = [value for one in found if (value := one.get((of, measure))) is not None]
+    for place in dict.fromkeys(place for one in found for place in one):
+        values = [value for one in found if (value := one.get(place)) is not None]
         if values:
+            part, of, measure = place
             mean = cluster_mean(np.array(values), np.ones(len(values)))
-            numbers.append(NumberOverSeeds(of=of, measure=measure, values=values, mean=mean))
+            numbers.append(NumberOverSeeds(part=part, of=of, measure=measure, values=values, mean=mean))
     return StageOverSeeds(name=name, question=evaluations[0].kind, numbers=numbers)
 
 
+def _parts(evaluation: Evaluation) -> Iterator[tuple[tuple[str, str, str], float | None]]:
+    """Every interval's estimate by the part that it stands in, whom it is about, and what was measured."""
+    for part, value in evaluation.model_dump(mode="json").items():
+        if part not in _PASSED_OVER:
+            for (of, measure), estimate in _estimates(value, "", ""):
+                yield (part, of, measure), estimate
+
+
 def _estimates(value: Any, of: str, measure: str) -> Iterator[tuple[tuple[str, str], float | None]]:
-    """Every interval's estimate inside an evaluation, by whom it is about and by its place."""
     if isinstance(value, list):
         for position, element in enumerate(value):
             if isinstance(element, dict):
-                name = _name(element) or f"{measure} {position + 1}"
+                name = _name(element) or f"{position + 1}"
                 yield from _estimates(element, f"{of}, {name}" if of else name, measure)
     elif isinstance(value, dict):
         if "estimate" in value and "low" in value:
-            yield (of, measure), value["estimate"]
+            yield (of, measure or "rate"), value["estimate"]
         for key, inner in value.items():
-            if key not in _PASSED_OVER:
-                yield from _estimates(inner, of, measure if key in _ROWS else f"{measure}.{key}".lstrip("."))
+            below = measure if isinstance(inner, list) else f"{measure}.{key}".lstrip(".")
+            yield from _estimates(inner, of, below)
 
 
 def _name(element: Mapping[str, Any]) -> str:
     """What an element of a list is told from the others by."""
     if isinstance(element.get("name"), str):
         return str(element["name"])
+    if element.get("model") and element.get("against"):
+        return f"{element['model']} against {element['against']}"
     parts = []
     for field in _NAMED:
         given = element.get(field)

@@ -33,14 +33,14 @@ def measured(win: float | None, sft: float) -> ModelsResult:
 def test_means_over_seeds_by_hand() -> None:
     # 1, 2, 6: mean 3, s = sqrt((4 + 1 + 9) / 2) = sqrt 7, t of 2 degrees of freedom 4.302653; 4.302653 sqrt(7 / 3).
     stage = over_seeds("wins", [measured(1, 0.25), measured(2, 0.5), measured(6, 0.75)])
-    numbers = {(number.of, number.measure): number for number in stage.numbers}
-    won = numbers["dpo", "win_rate"]
+    numbers = {(number.part, number.of, number.measure): number for number in stage.numbers}
+    won = numbers["models", "dpo", "win_rate"]
     assert won.values == [1, 2, 6] and won.mean.n == 3 and won.mean.estimate == 3
     assert won.mean.low == pytest.approx(3 - 6.572411, abs=1e-5)
     assert won.mean.high == pytest.approx(3 + 6.572411, abs=1e-5)
-    assert numbers["sft", "scores.cafe"].mean.estimate == 0.5
-    assert numbers["temperature 0.5, dpo", "win_rate"].values == [1, 2, 6]
-    assert numbers["dpo, sft", "pairs"].mean == Interval(0.5, 0.5, 0.5, 3)
+    assert numbers["models", "sft", "scores.cafe"].mean.estimate == 0.5
+    assert numbers["temperatures", "temperature 0.5, dpo", "win_rate"].values == [1, 2, 6]
+    assert numbers["pairs", "dpo against sft", "rate"].mean == Interval(0.5, 0.5, 0.5, 3)
     assert len(numbers) == 5
 
 
@@ -53,7 +53,9 @@ def test_what_a_run_could_not_measure_is_no_number_of_the_mean() -> None:
 def test_cells_of_a_sweep_are_told_apart_by_their_settings() -> None:
     def sweep(root: str, final: float) -> SweepResult:
         settings: dict[str, Any] = {"model": f"{root}/sft-small/model", "split": "train[:250]"}
-        cell = SweepCell(settings=settings, runs=1, final=Interval(final, final, final, 1), collapsed=Interval(0, 0, 0.8))
+        cell = SweepCell(
+            settings=settings, runs=1, final=Interval(final, final, final, 1), collapsed=Interval(0, 0, 0.8)
+        )
         return SweepResult(method="reward", measure="eval_accuracy", loss=0.1, grid={}, cells=[cell], runs=[])
 
     stage = over_seeds("sizes", [sweep("runs/a", 0.5), sweep("runs/b", 0.75)])
@@ -66,7 +68,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Three seeds of a recipe that tunes a model and asks what it is worth, and the same with other steps."""
     home = tmp_path_factory.mktemp("seeds")
     pipeline = Pipeline(home)
-    held_out = write_jsonl(home / "held-out.jsonl", [{"prompt": "hi", "answer": "hello"}, {"prompt": "bye", "answer": ""}])
+    held_out = write_jsonl(
+        home / "held-out.jsonl", [{"prompt": "hi", "answer": "hello"}, {"prompt": "bye", "answer": "bye"}]
+    )
     sft = {"command": "sft", "model": "${base}", "data": "${data}", "max_steps": "${steps}", "seed": "${seed}"}
     asked = {"command": "evaluate models", "data": held_out, "models": {"sft": "${sft}/model"}, "judge": "exact"}
     pipeline.variables |= {"seed": 0}
@@ -78,7 +82,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def test_a_recipe_over_three_seeds(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert accord("evaluate", "seeds", *runs[:3], "--out", tmp_path / "seeds") == 0
-    assert "asked: means over 3 runs" in capsys.readouterr().out
+    assert "asked, models: means over 3" in capsys.readouterr().out
     written = json.loads((tmp_path / "seeds" / "evaluation.json").read_text())
     assert written["seeds"] == ["0", "1", "2"]
     (stage,) = written["stages"]
