@@ -111,7 +111,7 @@ class StageRecord:
 
     @property
     def settings(self) -> Json:
-        """The settings; inputs from other stages are written from the pipeline's folder, wherever it was as they ran."""
+        """The settings; inputs from other stages are written from the pipeline's folder, wherever it was then."""
 
         def relative(option: str, value: Any) -> Any:
             for name in self.inputs.get(option, ()):
