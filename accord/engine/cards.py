@@ -76,7 +76,7 @@ SHEETS: dict[str, tuple[float, float, float, float, float]] = {
     "h100": (80e9, 989e12, 3.35e12, 450e9, 50e9),
     "h200": (141e9, 989e12, 4.8e12, 450e9, 50e9),
 }
-"""Bytes, flops of dense bfloat16, bytes a second of memory, of NVLink in one direction, and of a network adapter a card.
+"""Bytes, flops of dense bfloat16, bytes a second of memory, of NVLink in one direction, of a card's network adapter.
 
 NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200 SXM; the adapters are those of DGX A100 (8 of 200 Gb/s) and of
 DGX H100 and H200 (8 of 400 Gb/s)."""

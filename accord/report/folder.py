@@ -45,6 +45,7 @@ _EVALUATIONS = {
     "critique": "Answers that a model revised by a constitution.",
     "sweep": "A method over a grid of settings.",
     "alarms": "The alarms of another trainer's log.",
+    "plan": "A training on many cards, before it is begun.",
 }
 
 

@@ -27,6 +27,7 @@ from accord.results.overoptimization import OveroptimizationResult
 from accord.results.passes import PassesResult
 from accord.results.people import PeopleResult
 from accord.results.personal import PersonalResult
+from accord.results.plan import PlanResult
 from accord.results.sweep import SweepResult
 from accord.results.synthesis import SynthesisResult
 from accord.results.tasks import TasksResult
@@ -50,6 +51,7 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "critique": CritiqueResult,
     "sweep": SweepResult,
     "alarms": AlarmsResult,
+    "plan": PlanResult,
 }
 """The class of the answer to every question."""
 
@@ -115,5 +117,6 @@ def _writer(kind: str) -> str:
         "critique": "critique",
         "sweep": "sweep",
         "alarms": "alarms",
+        "plan": "plan",
     }
     return others.get(kind, f"evaluate {kind}")
