@@ -191,9 +191,9 @@ class PlanResult(Evaluation):
     def _memory(self) -> Table:
         heads = ("state", "copy", "gath", "cast", "act", "or", "train", "or", "sample", "load", "fits")
         title = (
-            f"GB of a rank; a card has {self.card_memory / GB:.0f}. Its shares of weights, gradients and AdamW's numbers, "
-            "of copies; what is gathered; casts; a pass's activations, or where they are computed again; all at once "
-            "while it trains, or so, samples and loads"
+            f"GB of a rank; a card has {self.card_memory / GB:.0f}. Shares of weights, gradients, AdamW's numbers; of "
+            "copies; what is gathered; casts; a pass's activations, or if computed again; all at once as it trains, or "
+            "so, samples and loads"
         )
         made = _table(title, *heads)
         for row in self.rows:
