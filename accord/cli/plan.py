@@ -33,8 +33,9 @@ LLAMAS: dict[str, tuple[str, int, int, int, int, int, int, bool]] = {
 smaller ones."""
 PAIRS = ("dpo", "ipo", "reward", "preference", "fspo", "personal")
 """Methods whose rows have two completions."""
-ROLLED_OUT = 69
-"""Bytes that a token of a sample takes in a rank's host memory, as Python has it: an integer, a float, their places."""
+ROLLED_OUT = 88
+"""Bytes that a token of a sample takes in the host memory of every rank, measured: as Python has it, an integer, a
+float, and their places in the tuples of a completion and of a branch (benchmarks/plans.py --rollouts)."""
 
 
 def plan(

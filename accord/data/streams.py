@@ -23,7 +23,7 @@ from accord.data.conventions import Convention
 from accord.data.conversations import assembled
 from accord.data.exports import answered
 from accord.data.load import records_of
-from accord.data.readers import read_jsonl, reader_of, where_json
+from accord.data.readers import OPENERS, read_jsonl, reader_of, where_json
 from accord.data.sources import is_on_hub, opened_lazily, pick_numbers
 from accord.errors import InputError, LeftOut, Reason, RowNumber
 from accord.outputs import tell_changed
@@ -197,7 +197,7 @@ def table_of(source: Any, split: str) -> Table:
         if path.is_file() and reader_of(path) is read_jsonl and path.suffix.lower() in (".jsonl", ".ndjson"):
             return Lines(path)
         if path.is_file() or not (path.is_dir() or is_on_hub(name)):
-            why = "compressed" if path.suffix in (".gz", ".bz2", ".xz", ".zst") else "no such"
+            why = "compressed" if path.suffix in OPENERS else "neither"
             found = f"{name} is {why}" if path.is_file() else f"there is no file {name}"
             raise InputError(f"stream reads .jsonl files and data sets of `datasets`; {found}.")
         source = opened_lazily(name, split)

@@ -123,7 +123,7 @@ def test_a_step_of_samples_by_a_server_and_a_reward_model() -> None:
     batch = Batch(4, 10, 5, 3)
     found = step(SHAPE, GROUPS, grpo, batch, PLAIN, 2, again=True, sampling_cards=2, reward=SHAPE)
     assert found["generation"] == sampled_elsewhere(SHAPE, batch, PLAIN, 2)[0]
-    assert found["handing_over"] == 2 * 3000 / 1e9
+    assert found["handing_over"] == 4 * 3000 / 1e9
     # The leader reads 12 samples of 15 tokens, without logits.
     assert found["reward"] == pytest.approx(12 * Batch(1, 15, 0, 0).flops(SHAPE) / 1e6)
     assert found["training"] == pytest.approx(4 * 2 * batch.flops(SHAPE) / 1e6)
