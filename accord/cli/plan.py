@@ -49,6 +49,7 @@ def plan(
     bandwidth: str | None = None,
     network: str | None = None,
     memory_bandwidth: str | None = None,
+    folder_bandwidth: str | None = None,
     gpus_per_node: int = 8,
     sampler_share: float = 0.0,
     reward_model: str | None = None,
@@ -75,6 +76,7 @@ def plan(
         bandwidth: bytes a second that reach a card from others of its node, such as 400GB.
         network: bytes a second that reach a card from other nodes by its share of their network, such as 50GB.
         memory_bandwidth: bytes a second that a card reads of its memory, such as 2TB.
+        folder_bandwidth: bytes a second that weights take to servers that sample, by a folder; 1GB unless given.
         gpus_per_node: cards of a node.
         sampler_share: the share of the cards that sample and do not train, by a server; 0 for ranks that sample.
         reward_model: a reward model, named as the model is.
@@ -95,18 +97,10 @@ def plan(
     require_positive(gpus=min(counts, default=0), gpus_per_node=gpus_per_node)
     if not 0 <= sampler_share < 1:
         raise InputError(f"sampler_share is a share of the cards in [0, 1), not {sampler_share:g}.")
-    given = {
-        "memory": ("card_memory", card_memory, "a size such as 80GB"),
-        "flops": ("flops", flops, "operations a second such as 400T"),
-        "within": ("bandwidth", bandwidth, "bytes a second such as 400GB"),
-        "between": ("network", network, "bytes a second such as 50GB"),
-        "memory_bandwidth": ("memory_bandwidth", memory_bandwidth, "bytes a second such as 2TB"),
-    }
-    figures = {
-        name: None if text is None else engine.cards.amount(text, what, unit)
-        for name, (what, text, unit) in given.items()
-    }
-    machine, sources = engine.cards.with_figures(engine.cards.card_called(card), **figures, per_node=gpus_per_node)
+    machine, sources = machine_called(
+        card, gpus_per_node, memory=card_memory, flops=flops, within=bandwidth, between=network,
+        memory_bandwidth=memory_bandwidth, folder=folder_bandwidth,
+    )  # fmt: skip
     chosen, batch = planned(method, batch_size, group_size, prompt_tokens, completion_tokens, tokens_per_pass)
     if sampler_share and not isinstance(chosen, SamplingConfig):
         raise InputError(f"sampler_share is for methods that sample, and {method} does not.")
@@ -127,6 +121,23 @@ def plan(
         result.save(out)
     result.announce()
     return result
+
+
+FIGURES = {
+    "memory": ("card_memory", "a size such as 80GB"),
+    "flops": ("flops", "operations a second such as 400T"),
+    "within": ("bandwidth", "bytes a second such as 400GB"),
+    "between": ("network", "bytes a second such as 50GB"),
+    "memory_bandwidth": ("memory_bandwidth", "bytes a second such as 2TB"),
+    "folder": ("folder_bandwidth", "bytes a second such as 1GB"),
+}
+"""What options of a machine are called, and what they are, by the machine's own names."""
+
+
+def machine_called(card: str, per_node: int, **given: str | None) -> tuple[Machine, dict[str, str]]:
+    """The machine of a card's data sheet, with figures of one's own; where each is from. Raises as `cards` does."""
+    figures = {n: None if text is None else engine.cards.amount(text, *FIGURES[n]) for n, text in given.items()}
+    return engine.cards.with_figures(engine.cards.card_called(card), **figures, per_node=per_node)
 
 
 def planned(
@@ -291,6 +302,6 @@ def _figures(machine: Machine, sources: dict[str, str]) -> list[Figure]:
             value=machine.launch,
             source="assumed, where ranks sample",
         ),
-        Figure(name="bytes a second of weights handed over", value=engine.pace.HANDED_OVER, source="assumed"),
+        Figure(name="bytes a second to servers, by a folder", value=machine.folder, source=sources["folder"]),
         Figure(name="bytes of weights, gradients, optimizer a number", value=16, source=counted),
     ]

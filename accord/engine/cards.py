@@ -28,6 +28,7 @@ class Machine:
             whatever its size.
         launch: seconds that a layer takes at least, where operations are started one by one.
         overlaps: whether cards speak while they compute.
+        folder: bytes a second that weights take to servers that sample, by a folder that all see.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Machine:
     hops: tuple[float, float, float] = (3.4e-6, 14e-6, 8.4e-6)
     launch: float = 1e-3
     overlaps: bool = True
+    folder: float = 1e9
 
     def wire(self, ranks: int) -> float:
         """Bytes a second that reach each of so many ranks in a ring: by the slower of a node's wires and its network.
@@ -99,6 +101,7 @@ def with_figures(machine: Machine, **figures: float | None) -> tuple[Machine, di
     given = {name: value for name, value in figures.items() if value is not None}
     how = {name: "given" if name in given else f"{SHARES[name]:.0%} of the data sheet's" for name in SHARES}
     how["memory"] = "given" if "memory" in given else "the data sheet's"
+    how["folder"] = "given" if "folder" in given else "assumed"
     return replace(machine, **given), how  # type: ignore[arg-type]
 
 

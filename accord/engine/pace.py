@@ -20,8 +20,6 @@ from accord.engine.shares import Groups, Weight, share, size
 
 SERVED_ROOM = 0.9
 """Of a card that samples, the share that weights and cache may take: what vLLM takes unless told otherwise."""
-HANDED_OVER = 1e9
-"""Bytes a second that weights take to those who sample, in float32 by a folder that all see: assumed."""
 UPDATED = 40
 """Bytes of memory that an update reads or writes for each number: the norm of gradients, their scaling, AdamW."""
 
@@ -209,7 +207,7 @@ def step(
     if isinstance(method, SamplingConfig):
         if sampling_cards:
             parts["generation"] = sampled_elsewhere(shape, batch, machine, sampling_cards)[0]
-            parts["handing_over"] = 4 * shape.numbers / HANDED_OVER
+            parts["handing_over"] = 4 * shape.numbers / machine.folder
         else:
             parts["generation"] = sampled_here(shape, groups, batch, machine, ranks)
         if reward is not None:

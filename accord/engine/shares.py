@@ -113,11 +113,12 @@ def held(
         optimizer            8 share(all) n + 4 a parameter, AdamW's count of steps
         gathered             4 (beside + 2 layer)          of more than one rank
         whole gradients      4 (beside + 2 layer)          before they are summed and scattered
-        casts                2 a number of linear layers, whole: autocast's, which stay until the pass's end
+        casts                2 a number of linear layers, whole: autocast's, which autograd keeps until a layer's
+                             gradient is computed; with activations computed again those of two layers and the head
         training             weights + optimizer + copies + gradients + program + what a pass holds; at its end the
                              group beside the layers is there thrice: gathered, its gradients, and those as one buffer
         sampling             weights + optimizer + copies + program + cache + 4 all + casts, the model being gathered
-                             whole; nothing more than weights, optimizer and copies where it is served
+                             whole; the last three not where others sample, and nothing where nobody does
         loading              4 all n + a copy, whole: every rank reads all before it keeps its share
 
     Args:
@@ -145,18 +146,33 @@ def held(
         "activations": per_token[False] * tokens,
         "activations_again": per_token[True] * tokens,
         "casts": alone["casts"],
+        "casts_again": _casts_again(groups, shape, alone["casts"]) if several else alone["casts"],
         "logits": alone["logits"],
         "cache": 0.0 if is_served else alone.get("cache", 0.0),
         "program": alone["program"],
     }
     standing = sum(parts[name] for name in ("weights", "optimizer", "copies", "reward", "program"))
     at_end = 3 * 4 * share(groups.beside) if several else 0
-    for name, kept in (("training", parts["activations"]), ("training_again", parts["activations_again"])):
-        going = kept + parts["casts"] + parts["logits"] + parts["gathered"] + parts["whole_gradients"]
+    for name, end in (("training", ""), ("training_again", "_again")):
+        going = (
+            parts[f"activations{end}"]
+            + parts[f"casts{end}"]
+            + parts["logits"]
+            + parts["gathered"]
+            + parts["whole_gradients"]
+        )
         parts[name] = standing + parts["gradients"] + max(going, at_end)
-    samples_here = isinstance(method, SamplingConfig) and not is_served
     whole = (4 * share(groups.all) if several else 0) + parts["casts"] / networks
-    parts["sampling"] = standing + (whole + parts["cache"] if samples_here else 0.0)
+    samples = standing + (0.0 if is_served else whole + parts["cache"])
+    parts["sampling"] = samples if isinstance(method, SamplingConfig) else 0.0
     one = size(groups.all, 1, dtype.itemsize) if method.frozen_copies else 0
     parts["loading"] = parts["program"] + reward + 4 * share(groups.all) * networks + one
     return parts
+
+
+def _casts_again(groups: Groups, shape: Shape, casts: float) -> float:
+    """Of casts of the whole, those of two layers, and of the head, in each network."""
+    linear = sum(weight.share() for layer in groups.layers for weight in layer if weight.is_linear)
+    layer = sum(weight.share() for weight in groups.largest if weight.is_linear)
+    head = shape.head or shape.width * shape.vocabulary
+    return casts * (GATHERED * layer + head) / (linear + head)

@@ -46,7 +46,9 @@ class RankMemory(Record):
     activations_again: float
     """The same where activations are computed again (activation_checkpointing)."""
     casts: float
-    """Weights in bfloat16 that autocast keeps until a pass ends: of the whole model, on every rank."""
+    """Weights in bfloat16 that are kept for the gradient: of the whole model, on every rank."""
+    casts_again: float
+    """The same where activations are computed again: of two layers, and the head."""
     logits: float
     """A block of logits."""
     cache: float
@@ -58,7 +60,7 @@ class RankMemory(Record):
     training_again: float
     """The same where activations are computed again."""
     sampling: float
-    """All at once while prompts are answered, the model whole on every rank; without a sampler here, what stands."""
+    """All at once while prompts are answered, the model whole on every rank, or what stands where servers answer."""
     loading: float
     """All at once while the model is read, before ranks keep their shares."""
 

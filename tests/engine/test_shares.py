@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,12 +15,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, Qwen2Config
 
 from accord.cli.plan import config_called
 from accord.engine import memory
-from accord.engine.forward import log_probabilities
-from accord.engine.models import prepare_network
+from accord.engine.forward import checkpoint_activations
+from accord.engine.models import Policy, prepare_network
 from accord.engine.pace import Batch, Passes
 from accord.engine.shard import shard
 from accord.engine.shares import Groups, held, share, size
@@ -104,24 +106,45 @@ def test_groups_by_hand() -> None:
     assert size(groups.all, 1, 2) == 2 * linear + 4 * (515 * 96 + 3 * 192 + 96)
 
 
-def test_casts_of_all_layers_stay_until_a_sharded_pass_ends() -> None:
-    # What `casts` counts of every rank: gathered weights are let go, what autocast made of them is not.
-    network = prepare_network(AutoModelForCausalLM.from_config(LlamaConfig(**SMALL, tie_word_embeddings=False)).eval())
-    shape = memory.Shape.of(network.config, SFT(), torch.bfloat16)
+class Casts(TorchDispatchMode):
+    """Watches casts to bfloat16 of what has the size of a weight: how many bytes of them there are at most at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and made.dtype == torch.bfloat16 and min(made.shape) >= 32:
+            self.now += made.nbytes
+            self.most = max(self.most, self.now)
+            weakref.finalize(made.untyped_storage(), self.gone, made.nbytes)
+        return made
+
+    def gone(self, size: int) -> None:
+        self.now -= size
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_casts_are_of_the_whole_unless_activations_are_computed_again(again: bool) -> None:
+    config = LlamaConfig(**SMALL | {"num_hidden_layers": 8}, tie_word_embeddings=False)
+    network = prepare_network(AutoModelForCausalLM.from_config(config).eval())
+    shape, groups = memory.Shape.of(config, SFT(), torch.bfloat16), Groups.of(config)
     half = tuple(range(8))
-    trees, seen = Trees.of([Tree(half, (Branch(half),))]), {}
-
-    def see(tensor: Tensor) -> Tensor:
-        if tensor.dtype == torch.bfloat16 and tensor.untyped_storage().nbytes() > 32 * 96:
-            seen[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with pretending(2), torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor):
-        shard(network)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            log_probabilities(network, trees)
-        weights = sum(t.untyped_storage().nbytes() for t in seen.values() if min(t.shape) > 16)
-    assert weights == pytest.approx(shape.casts, rel=0.01)
+    trees = Trees.of([Tree(half, (Branch(half),))])
+    if again:
+        checkpoint_activations(network)
+    with pretending(2):
+        policy = Policy(shard(network), None, "", torch.bfloat16)  # type: ignore[arg-type]
+        with Casts() as casts:
+            policy.log_probs(trees).sum().backward()
+    expected = held(shape, groups, SFT(), torch.bfloat16, 2, tokens=16)
+    head = 2 * shape.head  # which is cast by blocks
+    counted = expected["casts_again" if again else "casts"] - head
+    if again:
+        assert counted / 4 <= casts.most <= counted + head
+    else:
+        assert counted <= casts.most <= counted + head
 
 
 @pytest.mark.parametrize("kind", [LlamaConfig, Qwen2Config])
