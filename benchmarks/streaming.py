@@ -2,9 +2,9 @@
 
     python benchmarks/streaming.py --megabytes 10 1000
 
-For each size a .jsonl file is written, and a tiny model is fine-tuned on it for a few steps, in a process of its own: with
---stream, and without it up to --whole megabytes. Shown are the peak of resident memory, and the seconds until the first
-step and of a step after it.
+For each size a .jsonl file is written, and a tiny model is fine-tuned on it for a few steps, in a process of its own:
+with --stream, and without it up to --whole megabytes. Shown are the peak of resident memory, and the seconds until the
+first step and of a step after it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -60,7 +61,7 @@ def work(data: str, stream: bool) -> None:
             on_step=lambda step, result: marks.append(time.perf_counter()),
         )  # fmt: skip
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    apart = [later - earlier for earlier, later in zip(marks[1:], marks[2:], strict=False)]
+    apart = [later - earlier for earlier, later in pairwise(marks[1:])]
     print(json.dumps([peak, marks[1] - marks[0], median(apart)]))
 
 

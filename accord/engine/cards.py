@@ -92,8 +92,14 @@ def card_called(name: str) -> Machine:
     if key not in SHEETS:
         raise InputError(f"no data sheet of a card {name!r} is known{nearest(key, SHEETS)}; there are {_known()}.")
     memory, flops, own, within, between = SHEETS[key]
-    peaks = {"flops": flops, "memory_bandwidth": own, "within": within, "between": between}
-    return Machine(name=key, memory=memory, **{what: SHARES[what] * value for what, value in peaks.items()})
+    return Machine(
+        name=key,
+        memory=memory,
+        flops=SHARES["flops"] * flops,
+        memory_bandwidth=SHARES["memory_bandwidth"] * own,
+        within=SHARES["within"] * within,
+        between=SHARES["between"] * between,
+    )
 
 
 def with_figures(machine: Machine, **figures: float | None) -> tuple[Machine, dict[str, str]]:

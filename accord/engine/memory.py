@@ -148,7 +148,7 @@ class Shape:
             width=text.hidden_size,
             vocabulary=len(whole.get_output_embeddings().weight),
             cached=2 * heads * head,
-            activations=times * per_token / LAYERS,
+            activations=(per_token + (times - 1) * (per_token - TURNED * head)) / LAYERS,
             casts=dtype.itemsize * (in_layers + tied) if times**2 * fixed > dtype.itemsize * in_layers / layers else 0,
         )
 
@@ -228,13 +228,15 @@ def _numbers(network: nn.Module) -> tuple[int, int, int]:
 
 NARROW = 4096
 """Of models of this width and beyond, a narrower one is tried."""
+TURNED = 8
+"""Bytes that a token keeps for each number of a head's width, once: cosines and sines of its position, in float32."""
 
 
 def _narrowed(config: transformers.PreTrainedConfig) -> tuple[int, transformers.PreTrainedConfig]:
     """By how much all widths of an architecture can be divided, and the narrower one, for a trial in less memory.
 
     What a layer of these keeps of a token is proportional to its widths together, but for what positions are turned by,
-    which is the same for all: at most 1% (tests/engine/test_shares.py).
+    which is the same for all.
     """
     text = config.get_text_config()
     if text.model_type not in ("llama", "mistral", "qwen2", "qwen3") or text.hidden_size < NARROW:
