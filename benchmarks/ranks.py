@@ -45,13 +45,15 @@ def main() -> None:
         return
     seconds: dict[str, list[float]] = {"alone": [], "beside": [], "team": []}
     words = [f"--{name.replace('_', '-')}={getattr(given, name)}" for name in ("steps", "warmup", "tokens_per_pass")]
-    for _ in range(given.turns):
+    for _ in range(0 if given.beside else given.turns):
         seconds["alone"] += measured([start(words, core=0)])
         seconds["beside"] += measured([start(words, core=core) for core in range(given.ranks)])
         seconds["team"] += measured([start(words, ranks=given.ranks)])
-    show(seconds, given.ranks)
+    if not given.beside:
+        show(seconds, given.ranks)
+    alone, team = given.beside or (median(seconds["alone"]), median(seconds["team"]))
     measured_rates = said([start(words, ranks=given.ranks, what="--rates")])
-    show_expected(plan, given.ranks, json.loads(measured_rates[0]), median(seconds["alone"]), median(seconds["team"]))
+    show_expected(plan, given.ranks, json.loads(measured_rates[0]), alone, team)
 
 
 def start(words: list[str], core: int | None = None, ranks: int = 1, what: str = "--work") -> subprocess.Popen[str]:
@@ -129,13 +131,13 @@ def rates(plan: dict[str, Any]) -> None:
 
 
 def fastest(work: Callable[[], object]) -> float:
-    """The median seconds of it, after it was done a few times."""
+    """The fewest seconds of it, done many times: what else the machine does makes it slower, and nothing faster."""
     taken = []
-    for _ in range(25):
+    for _ in range(150):
         begun = time.perf_counter()
         work()
         taken.append(time.perf_counter() - begun)
-    return median(taken[5:])
+    return min(taken)
 
 
 def show_expected(plan: dict[str, Any], ranks: int, found: list[float], alone: float, team: float) -> None:
@@ -199,6 +201,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=4, help="steps measured in a turn")
     parser.add_argument("--warmup", type=int, default=1, help="steps before those")
     parser.add_argument("--tokens-per-pass", type=int, default=2048, help="tokens computed at once")
+    parser.add_argument(
+        "--beside",
+        type=float,
+        nargs=2,
+        metavar=("ALONE", "TEAM"),
+        help="seconds that were measured before: measure no steps",
+    )
     parser.add_argument("--work", action="store_true", help="measure in this process (used by the benchmark itself)")
     parser.add_argument("--rates", action="store_true", help="measure what ranks do a second (used by the same)")
     return parser.parse_args()

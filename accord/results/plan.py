@@ -191,11 +191,11 @@ class PlanResult(Evaluation):
         return made
 
     def _memory(self) -> Table:
-        heads = ("state", "copy", "gath", "cast", "act", "or", "train", "or", "sample", "load", "fits")
+        heads = ("share", "copy", "gath", "cast", "act", "or", "train", "or", "draw", "load", "fits")
         title = (
             f"GB of a rank; a card has {self.card_memory / GB:.0f}. Shares of weights, gradients, AdamW's numbers; of "
             "copies; what is gathered; casts; a pass's activations, or if computed again; all at once as it trains, or "
-            "so, samples and loads"
+            "so, draws samples and loads"
         )
         made = _table(title, *heads)
         for row in self.rows:
@@ -212,7 +212,7 @@ class PlanResult(Evaluation):
         return made
 
     def _passing(self) -> Table:
-        heads = ("ranks", "passes", "idle", "tokens", "hidden", "GB in", "comp s", "wire s", "HSDP GB", "wire s")
+        heads = ("passes", "idle", "tokens", "hidden", "GB in", "comp", "wire", "HSDP", "wire")
         title = (
             "A pass with its gradient: its tokens, how many would hide what is spoken, what reaches a rank, seconds to "
             "compute and to speak. By HSDP, which accord has not: what a rank would hold, and seconds spoken in a step"
@@ -222,12 +222,12 @@ class PlanResult(Evaluation):
             p = row.passes
             hidden = "" if row.ranks == 1 else f"{p.hidden_at:,.0f}"
             spoken = (_gigabytes(p.received), _seconds(p.compute), _seconds(p.wire))
-            counts = (f"{row.ranks:,}", f"{p.each:,}", f"{p.idle:,}", f"{p.tokens:,}")
+            counts = (f"{p.each:,}", f"{p.idle:,}", f"{p.tokens:,}")
             made.add_row(f"{row.gpus:,}", *counts, hidden, *spoken, _gigabytes(p.hsdp_held), _seconds(p.hsdp_wire))
         return made
 
     def _steps(self) -> Table:
-        heads = ("sample", "hand", "reward", "read", "train", "wait", "adam", "step", "tok/s", "bound by")
+        heads = ("draw", "hand", "rew", "read", "train", "wait", "adam", "step", "tok/s", "bound by")
         made = _table("Seconds of a step, and tokens a second and card", *heads)
         for row in self.rows:
             s = row.step
