@@ -28,6 +28,7 @@ from accord.results.passes import PassesResult
 from accord.results.people import PeopleResult
 from accord.results.personal import PersonalResult
 from accord.results.plan import PlanResult
+from accord.results.seeds import SeedsResult
 from accord.results.sweep import SweepResult
 from accord.results.synthesis import SynthesisResult
 from accord.results.tasks import TasksResult
@@ -50,6 +51,7 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "learning_curve": LearningCurveResult,
     "critique": CritiqueResult,
     "sweep": SweepResult,
+    "seeds": SeedsResult,
     "alarms": AlarmsResult,
     "plan": PlanResult,
 }
