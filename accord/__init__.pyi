@@ -8,6 +8,7 @@ from .cli.label import label as label
 from .cli.new import new_model as new_model
 from .cli.new import tokenizer as tokenizer
 from .cli.pipeline import run_pipeline as run_pipeline
+from .cli.plan import plan as plan
 from .cli.push import export as export
 from .cli.push import push as push
 from .cli.sample import sample as sample

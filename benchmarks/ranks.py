@@ -6,6 +6,11 @@ One process on one core does the whole step (alone). As many processes as ranks,
 for itself, without a word to each other (beside): cores that share a memory and a clock slow each other down, and ranks
 times alone / beside is the speed-up that no team of ranks can beat here. Then torchrun starts the ranks, a core each,
 which share the step (team). The three take turns. This process loads nothing heavy.
+
+Beside it stands what `accord plan` expects of the step, by its own arithmetic (accord/engine/pace.py) on two figures
+that the ranks measure at once: how fast they multiply matrices of the model's widths in float32, and how fast what a
+layer holds is gathered and scattered. As products are not all of a step, it is expected too from the speed that one
+process had.
 """
 
 from __future__ import annotations
@@ -16,6 +21,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,21 +41,25 @@ PLAN: dict[str, Any] = {
 def main() -> None:
     given = arguments()
     plan = PLAN | {"steps": given.steps, "warmup": given.warmup, "tokens_per_pass": given.tokens_per_pass}
-    if given.work:
-        work(plan)
+    if given.work or given.rates:
+        work(plan) if given.work else rates(plan)
         return
     seconds: dict[str, list[float]] = {"alone": [], "beside": [], "team": []}
     words = [f"--{name.replace('_', '-')}={getattr(given, name)}" for name in ("steps", "warmup", "tokens_per_pass")]
-    for _ in range(given.turns):
+    for _ in range(0 if given.beside else given.turns):
         seconds["alone"] += measured([start(words, core=0)])
         seconds["beside"] += measured([start(words, core=core) for core in range(given.ranks)])
         seconds["team"] += measured([start(words, ranks=given.ranks)])
-    show(seconds, given.ranks)
+    if not given.beside:
+        show(seconds, given.ranks)
+    alone, team = given.beside or (median(seconds["alone"]), median(seconds["team"]))
+    measured_rates = said([start(words, ranks=given.ranks, what="--rates")])
+    show_expected(plan, given.ranks, json.loads(measured_rates[0]), alone, team)
 
 
-def start(words: list[str], core: int | None = None, ranks: int = 1) -> subprocess.Popen[str]:
+def start(words: list[str], core: int | None = None, ranks: int = 1, what: str = "--work") -> subprocess.Popen[str]:
     """A process that measures steps, on a core of its own; or torchrun with so many."""
-    command = [sys.executable, __file__, "--work", *words]
+    command = [sys.executable, __file__, what, *words]
     if ranks > 1:
         command[1:1] = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({} if core is None else {"CORE": str(core)})
@@ -55,16 +67,20 @@ def start(words: list[str], core: int | None = None, ranks: int = 1) -> subproce
 
 
 def measured(processes: list[subprocess.Popen[str]]) -> list[float]:
-    """The seconds of the steps that processes measured.
+    """The seconds of the steps that processes measured."""
+    return [seconds for line in said(processes) for seconds in json.loads(line)]
+
+
+def said(processes: list[subprocess.Popen[str]]) -> list[str]:
+    """The lists that processes print.
 
     Raises:
         SystemExit: one has failed.
     """
-    said = [process.communicate()[0] for process in processes]
+    printed = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise SystemExit("a process failed")
-    rows = [json.loads(line) for lines in said for line in lines.splitlines() if line.startswith("[")]
-    return [seconds for row in rows for seconds in row]
+    return [line for lines in printed for line in lines.splitlines() if line.startswith("[")]
 
 
 def work(plan: dict[str, Any]) -> None:
@@ -91,6 +107,78 @@ def work(plan: dict[str, Any]) -> None:
             print(json.dumps([row["seconds"] for row in result.metrics[plan["warmup"] :]]))
 
 
+def rates(plan: dict[str, Any]) -> None:
+    """Measure, in all ranks at once, products a second and bytes a second between ranks, and print them."""
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[int(os.environ["LOCAL_RANK"])]})
+    import torch
+    import torch.distributed as dist
+    from random_llamas import network_of
+
+    from accord.engine.shares import Groups, share
+    from accord.engine.team import joined
+
+    with joined() as team:
+        width, inner = plan["shape"]["hidden_size"], plan["shape"]["intermediate_size"]
+        left, right = torch.randn(plan["tokens_per_pass"] // 8, width), torch.randn(width, inner)  # a few ms
+        flops = 2 * left.numel() * inner / fastest(lambda: left @ right)
+        part = torch.randn(share(Groups.of(network_of(plan).config).largest, team.size))
+        whole = torch.empty(len(part) * team.size)
+        warnings.simplefilter("ignore", FutureWarning)  # as fully_shard calls them in this torch
+        gather = fastest(lambda: dist.all_gather_into_tensor(whole, part))
+        scatter = fastest(lambda: dist.reduce_scatter_tensor(part, whole))
+        own = 2 * left.nbytes / fastest(lambda: left.clone())
+        received = 3 * whole.nbytes * (team.size - 1) / team.size
+        if team.leads:
+            print(json.dumps([flops, received / (2 * gather + scatter), own]))
+
+
+def fastest(work: Callable[[], object]) -> float:
+    """The fewest seconds of it, done many times: what else the machine does makes it slower, and nothing faster."""
+    taken = []
+    for _ in range(400):
+        begun = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - begun)
+    return min(taken)
+
+
+def show_expected(plan: dict[str, Any], ranks: int, found: list[float], alone: float, team: float) -> None:
+    """What the plan's arithmetic expects of the step, beside what was measured."""
+    import torch
+    from random_llamas import network_of
+
+    from accord.engine.cards import Machine
+    from accord.engine.memory import Shape
+    from accord.engine.pace import Batch, step
+    from accord.engine.shares import Groups
+    from accord.methods import DPO
+
+    flops, wire, own = found
+    config = network_of(plan).config
+    method = DPO(batch_size=plan["pairs"], tokens_per_pass=plan["tokens_per_pass"], dtype="float32")
+    shape, groups = Shape.of(config, method, torch.float32), Groups.of(config)
+    batch = Batch(plan["pairs"], plan["prompt"], plan["completion"], 2)
+
+    def expected(rate: float, size: int) -> dict[str, float]:
+        machine = Machine("here", 1e12, rate, own, wire, wire, ranks, (0.0, 0.0, 0.0), 0.0, overlaps=False)
+        return step(shape, groups, method, batch, machine, size, again=False, linear=4)
+
+    def line(name: str, rate: float) -> None:
+        one, several = expected(rate, 1), expected(rate, ranks)
+        spoken = several["waiting"]
+        table.add_row(name, *(f"{x:.2f}" for x in (one["seconds"], several["seconds"], spoken)),
+                      f"{one['seconds'] / several['seconds']:.2f}")  # fmt: skip
+
+    table = Table("expected", "alone", f"{ranks} ranks", "of it spoken", "speed-up")
+    rest = expected(flops, 1)
+    line("by products alone", flops)
+    line("by the speed of one process", flops * (rest["reading"] + rest["training"]) / (alone - rest["updating"]))
+    table.add_row("measured", f"{alone:.2f}", f"{team:.2f}", "", f"{alone / team:.2f}")
+    console = Console()
+    console.print(f"{flops / 1e9:.1f} Gflop/s, {wire / 1e9:.2f} GB/s between ranks, {own / 1e9:.1f} GB/s of memory.")
+    console.print(table)
+
+
 def show(seconds: dict[str, list[float]], ranks: int) -> None:
     """A table of them, and what they come to."""
     table = Table("", "seconds a step", "from", "to", "speed-up")
@@ -115,7 +203,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=4, help="steps measured in a turn")
     parser.add_argument("--warmup", type=int, default=1, help="steps before those")
     parser.add_argument("--tokens-per-pass", type=int, default=2048, help="tokens computed at once")
+    parser.add_argument(
+        "--beside",
+        type=float,
+        nargs=2,
+        metavar=("ALONE", "TEAM"),
+        help="seconds that were measured before: measure no steps",
+    )
     parser.add_argument("--work", action="store_true", help="measure in this process (used by the benchmark itself)")
+    parser.add_argument("--rates", action="store_true", help="measure what ranks do a second (used by the same)")
     return parser.parse_args()
 
 

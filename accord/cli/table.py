@@ -213,6 +213,13 @@ COMMANDS: dict[str, Command] = {
         positional=("model",),
         says_where=True,
     ),
+    "plan": Command(
+        "accord.cli.plan:plan",
+        "what a training on 1 to 1,024 cards holds, moves and takes, before there is one",
+        positional=("model",),
+        leaves=("evaluation.json",),
+        result="evaluation.json",
+    ),
     "report": Command(
         "accord.cli.pipeline:report",
         "write the page of a run or of a pipeline, or one that compares several",

@@ -11,6 +11,7 @@ from . import load as load
 from . import messages as messages
 from . import mix as mix
 from . import readers as readers
+from . import streams as streams
 from . import task_mix as task_mix
 from . import tasks as tasks
 from . import templates as templates

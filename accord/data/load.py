@@ -141,9 +141,25 @@ def stream_rows(
 
     Of one file a few rows are held at once, of several all; what is left out is `noted`.
     """
-    firsts: dict[str, Convention | type] = {}
     noted = LeftOut() if noted is None else noted
-    for number, where, row in assembled(open_rows(source, split, limit, left_out)):
+    yield from records_of(
+        assembled(open_rows(source, split, limit, left_out)), columns, left_out, noted=noted, keep=keep
+    )
+
+
+def records_of(
+    rows: Iterable[tuple[int, str, Any]],
+    columns: Mapping[str, str] | None = None,
+    left_out: LeftOut | None = None,
+    *,
+    noted: LeftOut,
+    keep: bool = False,
+    firsts: dict[str, Convention | type] | None = None,
+) -> Iterator[tuple[int, Row, Mapping[str, Any], str]]:
+    """The same of rows that are at hand, each with its number and where it is; `firsts` has the first kind of each
+    source, by its name, and learns it."""
+    firsts = {} if firsts is None else firsts
+    for number, where, row in rows:
         name = where.rpartition(", ")[0]
         try:
             found = [_read(each) for each in several(renamed(row, columns))]

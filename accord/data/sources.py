@@ -50,6 +50,44 @@ def opened(source: str | os.PathLike[str] | Iterable[Any], split: str) -> tuple[
     return f"{name}, row", enumerate(from_hub(hub["name"], hub["config"], split), start=1)
 
 
+def pick_numbers(count: int, split: str, name: str) -> range:
+    """Which of so many rows, counted from 0, a split picks by position; of the Hub's, which has picked already, all."""
+    if is_on_hub(name) and not Path(name).exists():
+        return range(count)
+    match = _SPLIT.fullmatch(split)
+    if match is None:
+        raise InputError(f"there is no split '{split}' here: only 'train', or a part such as 'train[:100]'")
+    start, stop = (None if match[end] is None else int(match[end]) for end in ("start", "stop"))
+    return range(count)[start:stop]
+
+
+def is_on_hub(name: str) -> bool:
+    """Whether it may be a name on the Hugging Face Hub."""
+    return _HUB_NAME.fullmatch(name) is not None and reader_of(Path(name)) is None
+
+
+def opened_lazily(name: str, split: str) -> Any:
+    """What `datasets` has under a name: a folder that `save_to_disk` wrote, or a data set of the Hub.
+
+    Raises InputError where there is none.
+    """
+    import datasets
+
+    path = Path(name)
+    if not path.is_dir():
+        hub = _HUB_NAME.fullmatch(name)
+        assert hub is not None  # by `is_on_hub`
+        return from_hub(hub["name"], hub["config"], split)
+    if not ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
+        raise InputError(
+            f"stream reads folders that save_to_disk of datasets wrote, and {name} is none: name its files."
+        )
+    saved = datasets.load_from_disk(str(path))
+    if isinstance(saved, datasets.DatasetDict):
+        raise InputError(f"{name} holds the splits {', '.join(saved)}; give the folder of one of them")
+    return saved
+
+
 def pick(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int, Any]]:
     """The rows of a source that has a single split, by position where the split says so."""
     match = _SPLIT.fullmatch(split)

@@ -1,6 +1,7 @@
 from . import adapters as adapters
 from . import attention as attention
 from . import cache as cache
+from . import cards as cards
 from . import checkpoint as checkpoint
 from . import classifiers as classifiers
 from . import config as config
@@ -17,6 +18,7 @@ from . import load as load
 from . import memory as memory
 from . import models as models
 from . import offload as offload
+from . import pace as pace
 from . import personal as personal
 from . import plan as plan
 from . import precision as precision
@@ -26,6 +28,7 @@ from . import routers as routers
 from . import sampling as sampling
 from . import search as search
 from . import shard as shard
+from . import shares as shares
 from . import stream as stream
 from . import team as team
 from . import tiles as tiles

@@ -22,12 +22,12 @@ class Classifier(Model):
 
     def outputs(self, trees: Trees) -> Tensor:
         """The L labels of every branch, (C, L)."""
-        with self.autocast():
+        with self.autocast(once=True):
             return outputs(self.network, trees, self._read(trees))
 
     def states(self, trees: Trees) -> Tensor:
         """The hidden state at which the labels of every branch are read, (C, d), in the precision of the head."""
-        with self.autocast():
+        with self.autocast(once=True):
             hidden = hidden_states(self.network, trees).index_select(0, self._read(trees))
         weight: Tensor = self.network.score.weight  # type: ignore[assignment, union-attr]
         return hidden.to(weight.dtype)
@@ -53,7 +53,7 @@ class Scorer(Classifier):
 
     def values(self, trees: Trees) -> Tensor:
         """The estimate of the return before every trained token, (N,)."""
-        with self.autocast():
+        with self.autocast(once=True):
             return outputs(self.network, trees, trees.source).squeeze(-1)
 
     @staticmethod

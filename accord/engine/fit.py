@@ -133,7 +133,8 @@ class Optimizer:
             seen, due, count = 0, 0, term.count
             tokens = sum(len(trees.tokens) for trees in term.packs)
             for trees, is_counted in team.passes(term.packs):
-                with autocast(self.dtype, self.device), self.balance.listening() as balances:
+                # Ranks gather weights for a moment; casts that are kept would be of the whole network.
+                with autocast(self.dtype, self.device, cached=team.size == 1), self.balance.listening() as balances:
                     values, measures = term.objective(trees)
                 if not is_counted:  # an idle pass, which keeps step with the other ranks'
                     (values.sum() * 0.0).backward()

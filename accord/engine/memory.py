@@ -6,6 +6,7 @@ random weights, read a few tokens, and what autograd keeps of them is added up; 
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from dataclasses import dataclass, fields
@@ -133,7 +134,8 @@ class Shape:
         heads = getattr(text, "num_key_value_heads", None) or every
         head = getattr(text, "head_dim", None) or (text.hidden_size // every if every else 0)
         own = tuple((f.name, getattr(method, f.name)) for f in fields(MemoryConfig) if f.name.startswith(MATTERS))
-        adapters, per_token, fixed = _trial(type(config), config.to_json_string(), own, dtype)  # type: ignore[arg-type]
+        times, small = _narrowed(config)
+        adapters, per_token, fixed = _trial(type(config), small.to_json_string(), own, dtype)  # type: ignore[arg-type]
         layers, tied = text.num_hidden_layers, whole.get_output_embeddings().weight.numel()
         in_layers = linear - (0 if _is_tied(whole) else tied)
         return Shape(
@@ -141,13 +143,13 @@ class Shape:
             embedding=embedding,
             vectors=vectors,
             head=linear - in_layers,
-            adapters=adapters * layers // LAYERS,
+            adapters=times * adapters * layers // LAYERS,
             layers=layers,
             width=text.hidden_size,
             vocabulary=len(whole.get_output_embeddings().weight),
             cached=2 * heads * head,
-            activations=per_token / LAYERS,
-            casts=dtype.itemsize * (in_layers + tied) if fixed > dtype.itemsize * in_layers / layers else 0,
+            activations=(per_token + (times - 1) * (per_token - TURNED * head)) / LAYERS,
+            casts=dtype.itemsize * (in_layers + tied) if times**2 * fixed > dtype.itemsize * in_layers / layers else 0,
         )
 
 
@@ -222,6 +224,32 @@ def _numbers(network: nn.Module) -> tuple[int, int, int]:
         else:
             vectors += p.numel()
     return linear, embedding, vectors
+
+
+NARROW = 4096
+"""Of models of this width and beyond, a narrower one is tried."""
+TURNED = 8
+"""Bytes that a token keeps for each number of a head's width, once: cosines and sines of its position, in float32."""
+
+
+def _narrowed(config: transformers.PreTrainedConfig) -> tuple[int, transformers.PreTrainedConfig]:
+    """By how much all widths of an architecture can be divided, and the narrower one, for a trial in less memory.
+
+    What a layer of these keeps of a token is proportional to its widths together, but for what positions are turned by,
+    which is the same for all.
+    """
+    text = config.get_text_config()
+    if text.model_type not in ("llama", "mistral", "qwen2", "qwen3") or text.hidden_size < NARROW:
+        return 1, config
+    names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+    widths = [int(getattr(text, name)) for name in names]
+    times = next(k for k in (8, 4, 2, 1) if all(width % k == 0 for width in widths) and text.hidden_size // k >= 512)
+    small = copy.deepcopy(config)
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    for name, width in zip(names, widths, strict=True):
+        setattr(small.get_text_config(), name, width // times)
+    small.get_text_config().head_dim = head
+    return times, small
 
 
 @functools.lru_cache(maxsize=16)

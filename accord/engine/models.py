@@ -171,9 +171,12 @@ class Model:
             write_sums(partial)
         return Path(folder)
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """Within it matrix products are computed in the model's precision; entered anew around each pass."""
-        return autocast(self.dtype, self.device)
+    def autocast(self, *, once: bool = False) -> AbstractContextManager[object]:
+        """Within it matrix products are computed in the model's precision; entered anew around each pass.
+
+        Where each weight is used `once`, casts of a network that ranks share are not kept: they would be of the whole.
+        """
+        return autocast(self.dtype, self.device, cached=not (once and is_sharded(self.network)))
 
     def in_dtype(self: AnyModel, dtype: str) -> AnyModel:
         """The same model computing in the precision called `dtype`: auto, float32 or bfloat16."""
@@ -226,7 +229,7 @@ class Policy(Model):
 
     def log_probs(self, trees: Trees, temperature: float = 1.0) -> Tensor:
         """log pi(token | what precedes it) of every trained token, (N,), float32 or better."""
-        with self.autocast():
+        with self.autocast(once=True):
             return log_probabilities(self.network, trees, temperature)[0]
 
     def branch_log_probs(self, trees: Trees, temperature: float = 1.0, *, average: bool = False) -> Tensor:

@@ -60,10 +60,14 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def autocast(dtype: torch.dtype, device: torch.device | str = "cpu") -> AbstractContextManager[object]:
+def autocast(
+    dtype: torch.dtype, device: torch.device | str = "cpu", *, cached: bool = True
+) -> AbstractContextManager[object]:
     """Within it matrix products are computed in `dtype`. It is entered anew around each pass: leaving it drops the
-    casts of the weights it holds, which would otherwise outlive the weights' next update."""
-    return torch.autocast(torch.device(device).type, dtype=dtype) if dtype == torch.bfloat16 else nullcontext()
+    casts of the weights it holds, which would otherwise outlive the weights' next update. With `cached` false it holds
+    none, and a weight that is used twice is cast twice."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, dtype=dtype, cache_enabled=cached) if dtype == torch.bfloat16 else nullcontext()
 
 
 def hold_in_bfloat16(network: nn.Module) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from accord import data, engine, objectives
+from accord.console import status
+from accord.data.streams import StreamedRows
 from accord.engine.config import TrainingConfig
-from accord.errors import InputError, LeftOut, row_called
+from accord.errors import InputError, LeftOut, Reason, RowNumber, row_called
 from accord.records import Prompt, Row
 from accord.train.held_out import PROMPTS, RunData, Tally, Unit
 from accord.train.loop import Learner, OnStep, Result, StepResult, train
@@ -129,17 +130,29 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         if isinstance(given, PolicyOptions):
             given.check_watch(samples=False)
 
-        def read(source: Source, split: str) -> tuple[list[Row], LeftOut]:
+        origin = data
+
+        def read(source: Source, split: str) -> tuple[Sequence[Row], LeftOut]:
             left_out = LeftOut(given.strict)
+            if getattr(given, "stream", False) and source is origin and split == given.split:
+                return StreamedRows(source, split, given.columns), left_out
             rows = of_kind(source, split, self.reads, self.command, left_out, given.columns)
             left_out.require_few(given.max_bad)
             return rows, left_out
+
+        def encode(rows: Sequence[Row], left_out: LeftOut) -> Sequence[Any]:
+            return rows if isinstance(rows, StreamedRows) else self.encode(trained, rows, left_out)
 
         rows = RunData(given, data, self.seed, read, self.unit)
         trained = engine.memory.ready(self.start(as_policy(model, self)), self)
 
         def learner(run: Run) -> Learner:
-            trees, held_out = rows.divide(run, partial(self.encode, trained))
+            trees, held_out = rows.divide(run, encode)
+            if isinstance(trees, StreamedRows):
+                streaming = StreamLearner(self, trained, held_out)
+                streaming.limits = given.strict, given.max_bad
+                watch = rows.hold_out(run, streaming, trained, held_out) if held_out else None
+                return streaming.learn_from(trees, watch)
             self.begun(run, rows, trees)
             made = self.learner(trained, [*self.visited(trees), *held_out])
             if held_out:
@@ -179,6 +192,72 @@ class OfflineLearner(Learner):
                     for name, tree in self.method.owners(trees, measures).items():
                         tally.add(name, measures[name], cluster[tree])
         return tally
+
+
+class StreamLearner(OfflineLearner):
+    """The same over rows that are read and made trees of as their steps come, by the ranks of a team each its share."""
+
+    items: StreamedRows
+    limits: tuple[bool, float]
+    """Whether a row that cannot be used ends the run, and beyond which share of all rows such rows do."""
+    bad = 0
+    """Rows that could not be used until now."""
+
+    def batch(self, step: int) -> list[Tree]:
+        """The trees of a step's rows, in their order, on every rank.
+
+        Raises InputError where a row holds none, too many rows cannot be used, or none of a step's can.
+        """
+        team, (strict, most) = engine.Team.here(), self.limits
+        rows = self.order.batch(step)
+        trees, reasons, fault = self._read(team.mine(rows), strict)
+        every = team.every((reasons, fault))
+        if faults := [fault for _, fault in every if fault]:
+            raise InputError(faults[0])
+        left = [reason for reasons, _ in every for reason in reasons]
+        self.bad += len({reason.row for reason in left if reason.is_bad})
+        for reason in left:
+            status(f"{reason.where}: {reason.why}; the row is left out.")
+        if self.bad > most * len(self.items):
+            raise InputError(
+                f"{self.bad} of {len(self.items)} rows cannot be used, more than the share of {most:g} that --max-bad "
+                f"allows; the last: {left[-1].where}: {left[-1].why}"
+            )
+        made = [tree for some in team.same(trees) for tree in some]
+        if not made:
+            raise InputError(f"step {step + 1}: none of its {len(rows)} rows can be used: raise --batch-size.")
+        return made
+
+    def _read(self, rows: Sequence[int], strict: bool) -> tuple[list[list[Tree]], list[Reason], str]:
+        """The trees of each row, why rows have none, and what ends the run, if anything does."""
+        records: list[Row] = []
+        owners: list[int] = []
+        left_out = LeftOut(strict)
+        try:
+            for place, row in enumerate(rows):
+                found, reasons = self.items.read(row, strict=strict)
+                left_out.reasons += reasons
+                for record in found:
+                    require_kind(record, self.method.reads, self.method.command, f"row {self.items.number(row)}")
+                    records.append(record)
+                    owners.append(place)
+            left_out.numbers = [self.items.number(rows[place]) for place in owners]
+            made = self.method.encode(self.model, records, left_out) if records else []
+        except InputError as error:
+            if strict or {reason.row for reason in left_out.reasons} != {row + 1 for row in rows}:
+                return [[] for _ in rows], [], str(error)
+            made = []  # all were left out
+        trees: list[list[Tree]] = [[] for _ in rows]
+        for tree in made:
+            place = owners[tree.row]
+            trees[place].append(replace(tree, row=RowNumber(rows[place], str(self.items.number(rows[place])))))
+        return trees, left_out.reasons, ""
+
+    def state(self) -> dict[str, Any]:
+        return {"bad": self.bad}
+
+    def restore(self, state: Mapping[str, Any], *_: Any) -> None:
+        self.bad = int(state.get("bad", 0))
 
 
 def maximum_likelihood(model: Policy, temperature: float = 1.0) -> Objective:
@@ -229,12 +308,18 @@ def of_kind(
     """The rows of a source; InputError names the first of another kind than these, and the command that reads it."""
     rows = data.load_data(source, split=split, columns=columns, left_out=left_out)
     for i, row in enumerate(rows):
-        if not isinstance(row, kinds):
-            wanted = " or ".join(k.__name__.lower() + "s" for k in kinds)
-            at = row_called(i if left_out is None else left_out.index(i))
-            why = data.verdicts.unjudged(row.columns) if isinstance(row, Prompt) else ""
-            raise InputError(
-                f"{named(source)}, {at}: `{command}` learns from {wanted}, and this is a {type(row).__name__.lower()}"
-                f"{f'; {why}' if why else ''}."
-            )
+        require_kind(
+            row, kinds, command, f"{named(source)}, {row_called(i if left_out is None else left_out.index(i))}"
+        )
     return rows
+
+
+def require_kind(row: Row, kinds: tuple[type, ...], command: str, where: str) -> None:
+    """Raise InputError where a row is of another kind than these, which a command reads."""
+    if not isinstance(row, kinds):
+        wanted = " or ".join(k.__name__.lower() + "s" for k in kinds)
+        why = data.verdicts.unjudged(row.columns) if isinstance(row, Prompt) else ""
+        raise InputError(
+            f"{where}: `{command}` learns from {wanted}, and this is a {type(row).__name__.lower()}"
+            f"{f'; {why}' if why else ''}."
+        )

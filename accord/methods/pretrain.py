@@ -17,6 +17,7 @@ from accord.errors import InputError, LeftOut
 from accord.methods.offline import OfflineMethod, Per, maximum_likelihood
 from accord.records import Demonstration, Row, Tokenization
 from accord.train.composition import composition
+from accord.train.options import StreamOptions
 
 if TYPE_CHECKING:
     from accord.engine import Model, Objective, Policy, Tree
@@ -31,6 +32,7 @@ class Pretrain(OfflineMethod):
     command: ClassVar[str] = "pretrain"
     reads: ClassVar[tuple[type, ...]] = (Demonstration, Tokenization)
     per: ClassVar[Per] = "token"
+    options: ClassVar[type[StreamOptions]] = StreamOptions
     on_ranks: ClassVar[bool] = True
 
     learning_rate: float = 1e-3

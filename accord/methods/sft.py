@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 from accord.errors import LeftOut
 from accord.methods.offline import OfflineMethod, Per, maximum_likelihood
 from accord.records import Demonstration, Preference, Ranking, Row, Text, Tokenization
+from accord.train.options import StreamOptions
 
 if TYPE_CHECKING:
     from accord.engine import Model, Objective, Policy, Tree
@@ -29,6 +30,7 @@ class SFT(OfflineMethod):
     command: ClassVar[str] = "sft"
     reads: ClassVar[tuple[type, ...]] = (Demonstration, Tokenization, Preference, Ranking)
     per: ClassVar[Per] = "token"
+    options: ClassVar[type[StreamOptions]] = StreamOptions
     on_ranks: ClassVar[bool] = True
 
     learning_rate: float = 2e-5

@@ -46,6 +46,7 @@ _EVALUATIONS = {
     "sweep": "A method over a grid of settings.",
     "seeds": "A recipe over several seeds.",
     "alarms": "The alarms of another trainer's log.",
+    "plan": "A training on many cards, before it is begun.",
 }
 
 

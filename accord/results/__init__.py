@@ -27,6 +27,7 @@ from accord.results.overoptimization import OveroptimizationResult
 from accord.results.passes import PassesResult
 from accord.results.people import PeopleResult
 from accord.results.personal import PersonalResult
+from accord.results.plan import PlanResult
 from accord.results.seeds import SeedsResult
 from accord.results.sweep import SweepResult
 from accord.results.synthesis import SynthesisResult
@@ -52,6 +53,7 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "sweep": SweepResult,
     "seeds": SeedsResult,
     "alarms": AlarmsResult,
+    "plan": PlanResult,
 }
 """The class of the answer to every question."""
 
@@ -117,5 +119,6 @@ def _writer(kind: str) -> str:
         "critique": "critique",
         "sweep": "sweep",
         "alarms": "alarms",
+        "plan": "plan",
     }
     return others.get(kind, f"evaluate {kind}")

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from accord.data.mix import IN_MEMORY, called
+from accord.data.streams import StreamedRows
 from accord.errors import InputError, LeftOut, TrainingStopped, located
 from accord.records import Prompt, Row, Sample
 from accord.train import inputs
@@ -231,7 +232,8 @@ class RunData(Generic[AnyRow]):
 
         assert isinstance(self.options, HeldOutOptions)
         subjects = [self.unit.of(row) for row in self.held]
-        both = set() if self.drawn else {*subjects}.intersection(map(self.unit.of, self.rows))
+        is_known = not (self.drawn or isinstance(self.rows, StreamedRows))
+        both = set() if not is_known else {*subjects}.intersection(map(self.unit.of, self.rows))
         if both:
             run.print(
                 f"{len(both)} of the {len({*subjects})} {self.unit.called} of {self.name} are trained on too: there "

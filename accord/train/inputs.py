@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accord.console import without_secrets
+from accord.data.streams import StreamedRows
 from accord.files import read_sums, sha256_of
 from accord.records import Row, row_to_json
 
@@ -33,7 +34,9 @@ URL_DIGEST = "_url_sha256"
 
 
 def of_rows(rows: Iterable[Row]) -> str:
-    """Of rows as they were read, wherever they are from."""
+    """Of rows as they were read, wherever they are from; those that are read later know it of their files."""
+    if isinstance(rows, StreamedRows):
+        return rows.digest
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps(row_to_json(row), default=lambda value: type(value).__name__).encode() + b"\n")

@@ -265,9 +265,11 @@ def leaving_last_good(run: Run, model: Model, optimizer: Optimizer) -> Iterator[
 def read_as(items: Sequence[Any]) -> str:
     """How many there are to learn from, and what of."""
     kind = "prompts"
-    if isinstance(items[0], engine.personal.UserTrees):
+    if isinstance(items, data.streams.StreamedRows):
+        kind = "rows, each when it is needed"
+    elif isinstance(items[0], engine.personal.UserTrees):
         kind = f"users with {sum(len(user.trees) for user in items):,} preferences"
-    if isinstance(items[0], engine.Tree):
+    elif isinstance(items[0], engine.Tree):
         most = max(len(tree.branches) for tree in items)
         ranked = {1: "labeled completions", 2: "preferences"}.get(most, "rankings")
         kind = ranked if items[0].ranks else "completions"

@@ -172,6 +172,31 @@ class RowsOptions(HeldOutOptions, PolicyOptions):
 
 
 @dataclass(kw_only=True)
+class StreamOptions(RowsOptions):
+    """The same for methods that can read their rows as they are needed."""
+
+    stream: bool = False
+    """Read each row when its step comes instead of all at once, of .jsonl files, or data sets of `datasets`, that are
+    larger than memory. The order is that of rows that are all read; a step is of so many rows, whatever they become."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.stream:
+            return
+        if self.eval_share is not None:
+            raise InputError(
+                "with stream no share of the rows can be drawn: hold rows out by eval_data, or train[-100:]."
+            )
+        if self.watch is not None:
+            raise InputError(
+                "with stream it is not known which prompts are trained on: leave watch out, or use eval_data."
+            )
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | ({"stream": True} if self.stream else {})
+
+
+@dataclass(kw_only=True)
 class DistillOptions(HeldOutOptions, SamplingOptions):
     """The same for what learns from a teacher, whose divergence can be measured on prompts held out."""
 

@@ -419,6 +419,43 @@ LOG = {
     ],
 }
 
+_BYTES = (
+    "weights", "gradients", "optimizer", "copies", "reward", "gathered", "whole_gradients", "activations",
+    "activations_again", "casts", "casts_again", "logits", "cache", "program", "training", "training_again", "sampling",
+    "loading",
+)  # fmt: skip
+_SPENT = ("generation", "handing_over", "reward", "reading", "training", "waiting", "updating")
+
+PLANNED = {
+    "kind": "plan",
+    "model": "models/<8B>",
+    "shape": "8.03 billion weights",
+    "numbers": 8_030_000_000,
+    "method": "grpo",
+    "batch": "512 prompts a step",
+    "card": "h100",
+    "card_memory": 80e9,
+    "figures": [{"name": "bytes of a card", "value": 80e9, "source": "given"}],
+    "rows": [
+        {
+            "gpus": 1024,
+            "ranks": 1024,
+            "samplers": 0,
+            "together": 0,
+            "again": True,
+            "lacks": ["loading"],
+            "memory": dict.fromkeys(_BYTES, 2.5e9),
+            "passes": {
+                "tokens": 9216, "each": 1, "idle": 512, "received": 9e10, "compute": 1.5, "wire": 0.75,
+                "hidden_at": 4213.0, "hsdp_held": 1.6e10, "hsdp_wire": 0.5,
+            },
+            "step": {**dict.fromkeys(_SPENT, 0.5), "seconds": 3.5, "bound": "sampling"},
+            "tokens": 3_584_000,
+            "rollouts": 4e8,
+        }
+    ],
+}  # fmt: skip
+
 SYNTHESIS = {
     "kind": "synthesis",
     "generator": "self-instruct",
@@ -518,6 +555,7 @@ EVERYTHING = {
     "served": USERS,
     "grid": SWEEP,
     "log": LOG,
+    "plan": PLANNED,
     "made": SYNTHESIS,
     "learned": LEARNING,
     "revised": CRITIQUE,

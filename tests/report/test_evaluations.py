@@ -43,6 +43,7 @@ def test_every_kind_of_evaluation_has_its_section(page: Page) -> None:
         "failures",
         "sweep",
         "log",
+        "plan",
         "synthesis",
         "critique",
         "frontier",
@@ -64,6 +65,13 @@ def test_alarms_over_a_log(page: Page) -> None:
     assert table["loss-rise"] == ["of other methods", ""]
     assert table["not read"] == ["actor/ppo_kl: another <divergence>", "20"]
     assert "Other names of the log: perf/<mfu>." in said
+
+
+def test_a_plan_of_many_cards(page: Page) -> None:
+    said = words(page, "plan")
+    assert "models/<8B>: 8.03 billion weights. grpo: 512 prompts a step. All of it is arithmetic." in said
+    assert rows(page)["1,024"] == ["2.5", "no: loading", "9,216", "4,213", "3.5", "1,000", "sampling"]
+    assert "A card has 80 GB. It rests on: bytes of a card 8e+10 (given)." in said
 
 
 def test_a_sweep(page: Page) -> None:
@@ -401,7 +409,7 @@ def test_without_tokens_the_text_is_shown(tmp_path: Path, tokens: Any) -> None:
 def test_an_evaluation_of_which_only_the_kind_is_left(tmp_path: Path, kind: str) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps({"kind": kind}))
     others = {"synthesis": "instruct", "learning_curve": "annotate curve", "critique": "critique"}
-    others |= {"sweep": "sweep", "alarms": "alarms"}
+    others |= {"sweep": "sweep", "alarms": "alarms", "plan": "plan"}
     command = others.get(kind, f"evaluate {kind}")
     with pytest.raises(InputError, match=rf"evaluation\.json cannot be read .*; run accord {command} again"):
         write_report(tmp_path)

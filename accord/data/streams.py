@@ -1,0 +1,223 @@
+"""Rows that are read when they are needed, in any order, of data that need not fit into memory.
+
+Of a .jsonl file it is kept where each row's line begins, 8 bytes a row; a data set of `datasets` lies in Arrow files
+that are mapped into memory. So any row can be read at any time, the order of training is that of rows that are all
+held (`accord.data.mix.Order`), and a run goes on from its step number alone. Streams that can only be read from their
+beginning, as those of `datasets` are that come over a network, are none of these: what a buffer they are shuffled in
+holds is not part of their `state_dict()`, so a run would not go on as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, overload
+
+from accord.data import mix
+from accord.data.conventions import Convention
+from accord.data.conversations import assembled
+from accord.data.exports import answered
+from accord.data.load import records_of
+from accord.data.readers import OPENERS, read_jsonl, reader_of, where_json
+from accord.data.sources import is_on_hub, opened_lazily, pick_numbers
+from accord.errors import InputError, LeftOut, Reason, RowNumber
+from accord.outputs import tell_changed
+from accord.parsing import parse_json
+from accord.records import Row
+
+if TYPE_CHECKING:
+    import datasets
+
+    from accord.data.load import Source
+
+
+class Table(Protocol):
+    """Rows that can be read one by one."""
+
+    name: str
+    """What messages call it."""
+    digest: str
+    """The same for the same rows."""
+
+    def __len__(self) -> int: ...
+
+    def row(self, i: int) -> tuple[int, str, Mapping[str, Any]]:
+        """A row, counted from 0: its number, where messages say that it is, and its columns."""
+
+
+class Lines:
+    """The lines of a .jsonl file, of which all are looked through once, and none is held.
+
+    Raises InputError where it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        tell_changed(path)
+        self.path, self.name = path, os.fspath(path)
+        self.starts = array("q")
+        self.numbers: array[int] | None = None  # of lines, where some are empty
+        digest, at = hashlib.sha256(), 0
+        try:
+            with path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        self._keep(at, number)
+                    digest.update(line)
+                    at += len(line)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
+        self.size, self.digest = at, digest.hexdigest()[:16]
+
+    def _keep(self, start: int, number: int) -> None:
+        self.starts.append(start)
+        if self.numbers is None and number != len(self.starts):
+            self.numbers = array("q", range(1, len(self.starts)))
+        if self.numbers is not None:
+            self.numbers.append(number)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def row(self, i: int) -> tuple[int, str, Mapping[str, Any]]:
+        number = i + 1 if self.numbers is None else self.numbers[i]
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.starts[i])
+                text = file.readline().decode("utf-8-sig" if i == 0 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.path}, line {number}: not UTF-8 text ({error.reason})") from None
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read ({error.strerror or error})") from None
+        with where_json(self.path, number):
+            columns = parse_json(text)
+        if not isinstance(columns, dict):
+            raise InputError(f"{self.path}, line {number}: a row must be a JSON object")
+        return number, f"{self.path}, line {number}", columns
+
+
+class Mapped:
+    """A data set of `datasets`, whose rows lie in files that are mapped into memory."""
+
+    def __init__(self, rows: datasets.Dataset, name: str) -> None:
+        self.rows, self.name, self.digest = rows, name, str(rows._fingerprint)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def row(self, i: int) -> tuple[int, str, Mapping[str, Any]]:
+        return i + 1, f"{self.name}, row {i + 1}", self.rows[i]
+
+
+class StreamedRows(Sequence[Row]):
+    """The rows of one or several sources, each read when it is asked for.
+
+    Args:
+        source: .jsonl files, a folder that `save_to_disk` wrote, a name on the Hugging Face Hub, or a
+            `datasets.Dataset`; or several of them, one after the other.
+        split: as `load_data` has it.
+        columns: as there.
+
+    Raises InputError where a source is none of these or has no rows, or rows belong together that do not stand in one.
+    """
+
+    def __init__(self, source: Source, split: str = "train", columns: Mapping[str, str] | None = None) -> None:
+        parts = mix.parts_of(source)
+        if any(part.weight is not None for part in parts):
+            raise InputError("stream takes all rows of several files, and no shares by weight: leave the weights out.")
+        self.columns = columns
+        self.tables = [table_of(part.source, split) for part in parts]
+        self.picked = [pick_numbers(len(table), split, table.name) for table in self.tables]
+        self.ends = list(accumulate(map(len, self.picked)))
+        for table, picked in zip(self.tables, self.picked, strict=True):
+            if not picked:
+                raise InputError(f"{table.name} holds no rows" + ("" if split == "train" else f" in '{split}'"))
+            require_whole(table)
+        marks = [f"{table.digest} {picked.start} {picked.stop}" for table, picked in self._both()]
+        self.digest = hashlib.sha256("\n".join(marks).encode()).hexdigest()[:16]
+        self._firsts: dict[str, Convention | type] = {}
+        for table, picked in self._both():  # what the others are to be like
+            noted = LeftOut()
+            list(records_of([table.row(picked.start)], columns, noted, noted=noted, firsts=self._firsts))
+
+    def _both(self) -> Iterator[tuple[Table, range]]:
+        return zip(self.tables, self.picked, strict=True)
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    @overload
+    def __getitem__(self, i: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> list[Row]: ...
+
+    def __getitem__(self, i: int | slice) -> Row | list[Row]:
+        """A row as a record. Raises InputError where it is none, or several."""
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        records, reasons = self.read(i % len(self))
+        if len(records) != 1:
+            raise InputError(f"{reasons[0].where}: {reasons[0].why}" if reasons else "the row is several")
+        return records[0]
+
+    def read(self, i: int, *, strict: bool = False) -> tuple[list[Row], list[Reason]]:
+        """The records that a row makes, and why it makes none where it cannot be used.
+
+        Raises InputError where the file holds no row there, or, strict, the row cannot be used.
+        """
+        k = bisect_right(self.ends, i)
+        inside = i - (self.ends[k - 1] if k else 0)
+        _, where, columns = self.tables[k].row(self.picked[k][inside])
+        called, noted = self.number(i), LeftOut(strict)
+        found = list(records_of([(called, where, columns)], self.columns, noted, noted=noted, firsts=self._firsts))
+        return [record for _, record, _, _ in found], noted.reasons
+
+    def number(self, i: int) -> RowNumber:
+        """The number of a row that is counted from 0, from 1, and what messages call it."""
+        k = bisect_right(self.ends, i)
+        inside = self.picked[k][i - (self.ends[k - 1] if k else 0)]
+        table = self.tables[k]
+        number = table.numbers[inside] if isinstance(table, Lines) and table.numbers is not None else inside + 1
+        return RowNumber(i + 1, str(number) if len(self.tables) == 1 else f"{number} of {table.name}")
+
+
+def table_of(source: Any, split: str) -> Table:
+    """One source's rows to be read one by one; InputError where they cannot be."""
+    if not isinstance(source, str | os.PathLike):
+        name = mix.IN_MEMORY
+    else:
+        path, name = Path(source), os.fspath(source)
+        if path.is_file() and reader_of(path) is read_jsonl and path.suffix.lower() in (".jsonl", ".ndjson"):
+            return Lines(path)
+        if path.is_file() or not (path.is_dir() or is_on_hub(name)):
+            why = "compressed" if path.suffix in OPENERS else "neither"
+            found = f"{name} is {why}" if path.is_file() else f"there is no file {name}"
+            raise InputError(f"stream reads .jsonl files and data sets of `datasets`; {found}.")
+        source = opened_lazily(name, split)
+    import datasets
+
+    if not isinstance(source, datasets.Dataset):
+        kind = type(source).__name__
+        raise InputError(
+            f"stream reads rows in any order, and {name} is a {kind}, which has none to choose: give a .jsonl file, a "
+            "datasets.Dataset, a folder that its save_to_disk wrote, or a name on the Hub."
+        )
+    return Mapped(source, name)
+
+
+def require_whole(table: Table) -> None:
+    """Raise InputError where the first row is a part of something: of a conversation, or of what several annotated."""
+    first = table.row(0)
+    (number, where, columns), rows = first, iter([first])
+    is_export = list(answered("row", iter([(number, columns)]), [])) != [(number, columns)]
+    if is_export or list(assembled(rows))[:1] != [first]:
+        raise InputError(
+            f"{where}: rows that belong together cannot be streamed: leave stream out, or convert the file."
+        )

@@ -1,0 +1,237 @@
+"""How long a step of several ranks is expected to take, and what bounds it. All of it is arithmetic.
+
+A step's rows, or prompts with their samples, are trees, dealt out to ranks in packs (`trees.shared`). A pass computes
+while the layers of the next are gathered, so that the longer of the two counts. Products of matrices are counted, 2 a
+number and token, and attention, 4 a position and number of the width (Kaplan et al. 2020, arXiv:2001.08361, section
+2.1), at the rate that the machine is said to have; a backward pass is two forward passes, and one more where
+activations are computed again. What is not counted: packing, tokenizing, logging, and what ranks wait for each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from accord.engine.cards import Machine
+from accord.engine.config import SamplingConfig, TrainingConfig
+from accord.engine.generate import CAPACITY
+from accord.engine.memory import Shape
+from accord.engine.shares import Groups, Weight, share, size
+
+SERVED_ROOM = 0.9
+"""Of a card that samples, the share that weights and cache may take: what vLLM takes unless told otherwise."""
+UPDATED = 40
+"""Bytes of memory that an update reads or writes for each number: the norm of gradients, their scaling, AdamW."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A step's rows as trees of one size: a prompt, and so many completions that branch from it."""
+
+    trees: int
+    prompt: int
+    completion: int
+    branches: int
+
+    @property
+    def tree(self) -> int:
+        """Tokens of a tree."""
+        return self.prompt + self.branches * self.completion
+
+    def flops(self, shape: Shape) -> float:
+        """Of a forward pass over a tree; logits are of completions alone.
+
+        A position attends to half of its own text on average, and a completion's to all of the prompt.
+        """
+        head = shape.head or shape.width * shape.vocabulary  # of its own, or the embedding's
+        said = self.branches * self.completion
+        products = 2 * (shape.linear - shape.head) * self.tree + 2 * head * said
+        seen = self.prompt * self.prompt / 2 + said * (self.prompt + self.completion / 2)
+        return products + 4 * shape.layers * shape.width * seen
+
+
+@dataclass(frozen=True)
+class Passes:
+    """A step's passes: how many each rank makes, the trees of the largest, and idle ones of all ranks."""
+
+    each: int
+    trees: int
+    idle: int
+
+    @staticmethod
+    def of(batch: Batch, budget: int, ranks: int) -> Passes:
+        """As `trees.shared` packs trees of one size: as few packs as will do, a multiple of the ranks, evenly."""
+        fit = max(1, budget // batch.tree)
+        packs = ranks * ceil(ceil(batch.trees / fit) / ranks)
+        filled = min(packs, batch.trees)
+        each = ceil(filled / ranks)
+        return Passes(each, ceil(batch.trees / packs), ranks * each - filled)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass: seconds that a rank computes and that it is spoken to, seconds in all, and bytes that reach it."""
+
+    compute: float
+    wire: float
+    seconds: float
+    received: float
+
+
+def one_pass(groups: Groups, flops: float, machine: Machine, ranks: int, *, trained: bool, linear: int = 4) -> Pass:
+    """A pass of so many flops over a model that ranks share.
+
+    Forward it gathers every group, once; backward the layers again, and every group's gradient is summed and scattered.
+    Where cards speak while they compute, all but the two ends counts as far as it takes longer: the first groups, which
+    nothing is computed before, and the last gradient. `linear` are the bytes of a number of linear layers.
+    """
+
+    def seconds(weights: tuple[Weight, ...]) -> float:
+        return machine.seconds(size(weights, linear=linear), ranks)
+
+    layers, beside = sum(map(seconds, groups.layers)), seconds(groups.beside)
+    first = beside + seconds(groups.layers[0])
+    times, ends = (3, first + beside) if trained else (1, first)
+    wire = times * layers + (2 if trained else 1) * beside
+    whole = times * sum(size(layer, linear=linear) for layer in groups.layers)
+    whole += (2 if trained else 1) * size(groups.beside, linear=linear)
+    compute = flops / machine.flops
+    overlapped = max(compute, wire - ends) + ends if ranks > 1 else compute
+    return Pass(compute, wire, overlapped if machine.overlaps else compute + wire, whole * (ranks - 1) / ranks)
+
+
+def hidden_at(groups: Groups, shape: Shape, batch: Batch, machine: Machine, ranks: int, again: bool) -> float:
+    """Tokens of a pass at which it computes as long as ranks speak: T = wire flops a second / flops a token.
+
+    Without latencies, and with gathered numbers of 4 bytes, that is 12 P / wire rate = 6 P T / flop rate (8 P T where
+    activations are computed again), whatever the model: T = 2 flop rate / wire rate (or 1.5).
+    """
+    per_token = (4 if again else 3) * batch.flops(shape) / batch.tree / machine.flops
+    return one_pass(groups, 0.0, machine, ranks, trained=True).wire / per_token
+
+
+def within_nodes(groups: Groups, batch: Batch, machine: Machine, ranks: int, passes: int) -> tuple[float, float]:
+    """Of shards within a node and copies over nodes (HSDP), which accord does not have: numbers a rank would hold, and
+    seconds that ranks would speak in a step's passes, its gradients summed over nodes once."""
+    inside = min(ranks, machine.per_node)
+    wire = passes * one_pass(groups, 0.0, machine, inside, trained=True).wire
+    nodes, own = ceil(ranks / inside), 4 * share(groups.all, inside)
+    if nodes > 1:
+        wire += machine.hops[2] + 2 * (nodes - 1) * machine.hops[1] + 2 * own * (nodes - 1) / nodes / machine.between
+    return share(groups.all, inside), wire
+
+
+def sampled_here(shape: Shape, groups: Groups, batch: Batch, machine: Machine, ranks: int) -> float:
+    """Seconds in which ranks sample, each its own prompts with the whole model gathered, by accord's own sampler.
+
+    Prompts are read once; then every token of the live samples, `CAPACITY` at most, takes a reading of all weights in
+    bfloat16 and of their cache, or the products, or starting a layer's operations, whichever is longest. All samples
+    are as long as they may be.
+    """
+    prompts = ceil(batch.trees / ranks)
+    together = min(prompts, max(1, CAPACITY // batch.branches))  # prompts whose samples are decoded side by side
+    waves, live = ceil(prompts / together), together * batch.branches
+    gather = machine.seconds(size(groups.all), ranks)
+    reading = prompts * Batch(1, batch.prompt, 1, 1).flops(shape) / machine.flops
+    token = _decoded(shape, batch, machine, live, together, 1)
+    return gather + reading + waves * batch.completion * max(token, shape.layers * machine.launch)
+
+
+def sampled_elsewhere(shape: Shape, batch: Batch, machine: Machine, cards: int) -> tuple[float, int]:
+    """Seconds in which a server samples on cards of its own, and how many cards hold the model together.
+
+    As many cards share a model as it needs, and half of `SERVED_ROOM` is left for the cache where it can be. Each such
+    engine decodes as many samples as its cache has room for; nothing but reading weights and cache, products and two
+    sums a layer over the cards takes time.
+    """
+    weights, room = 2 * shape.numbers, SERVED_ROOM * machine.memory
+    together = 1
+    while 2 * weights > together * room and 2 * together <= min(cards, machine.per_node):
+        together *= 2
+    if weights >= together * room:
+        return float("inf"), together
+    engines = max(1, cards // together)
+    prompts = ceil(batch.trees / engines)
+    of_prompt = 2 * shape.layers * shape.cached * batch.tree
+    at_once = max(1, min(prompts, int((together * room - weights) / of_prompt)))
+    waves, live = ceil(prompts / at_once), at_once * batch.branches
+    reading = prompts * Batch(1, batch.prompt, 1, 1).flops(shape) / machine.flops / together
+    sums = 2 * shape.layers * (machine.hops[2] + together * machine.hops[0]) if together > 1 else 0.0
+    return reading + waves * batch.completion * (
+        _decoded(shape, batch, machine, live, at_once, together) + sums
+    ), together
+
+
+def _decoded(shape: Shape, batch: Batch, machine: Machine, live: int, prompts: int, cards: int) -> float:
+    """Seconds of a token of each live sample: memory that is read, or products, whichever takes longer."""
+    head = shape.head or shape.width * shape.vocabulary
+    matrices = shape.linear - shape.head + head
+    cached = (prompts * batch.prompt + live * batch.completion / 2) * shape.layers * shape.cached
+    return max(2 * (matrices + cached) / machine.memory_bandwidth, 2 * matrices * live / machine.flops) / cards
+
+
+def step(
+    shape: Shape,
+    groups: Groups,
+    method: TrainingConfig,
+    batch: Batch,
+    machine: Machine,
+    ranks: int,
+    *,
+    again: bool,
+    sampling_cards: int = 0,
+    reward: Shape | None = None,
+    linear: int = 2,
+) -> dict[str, float]:
+    """Seconds of a step by what they are spent on, which add up to "seconds"; what they are spent on one after the
+    other, as accord has it: nothing is sampled while ranks train.
+
+    Args:
+        again: whether activations are computed again.
+        sampling_cards: cards that sample, beside the ranks; without any the ranks do.
+        reward: a reward model, which the rank that leads reads alone.
+        linear: bytes of a number in the linear layers of a model that is only read.
+
+    Returns:
+        "generation", "handing_over", "reward", "reading" (log-probabilities before the update), "training", "waiting"
+        (for what is gathered and scattered, in both of these), "updating", and "seconds".
+    """
+    passes = Passes.of(batch, method.tokens_per_pass, ranks)
+    forward = passes.trees * batch.flops(shape)
+    read = one_pass(groups, forward, machine, ranks, trained=False, linear=linear)
+    reread = one_pass(groups, forward, machine, ranks, trained=False)
+    trained = one_pass(groups, (4 if again else 3) * forward, machine, ranks, trained=True)
+    networks, epochs = method.trained_networks, getattr(method, "updates", (1, 1))[0]
+    own = int(getattr(method, "scores_itself", False)) + networks - 1
+    parts = dict.fromkeys(("generation", "handing_over", "reward"), 0.0)
+    if isinstance(method, SamplingConfig):
+        if sampling_cards:
+            parts["generation"] = sampled_elsewhere(shape, batch, machine, sampling_cards)[0]
+            parts["handing_over"] = 4 * shape.numbers / machine.folder
+        else:
+            parts["generation"] = sampled_here(shape, groups, batch, machine, ranks)
+        if reward is not None:
+            alone = Batch(1, batch.prompt + batch.completion, 0, 0)
+            parts["reward"] = batch.trees * batch.branches * alone.flops(reward) / machine.flops
+    counted = ((read, passes.each * method.frozen_copies), (reread, passes.each * own))
+    parts["reading"] = sum(one.compute * times for one, times in counted)
+    updates = passes.each * epochs * networks
+    parts["training"] = trained.compute * updates
+    waited = (*counted, (trained, updates))
+    parts["waiting"] = sum((one.seconds - one.compute) * times for one, times in waited)
+    parts["updating"] = epochs * networks * UPDATED * share(groups.all, ranks) / machine.memory_bandwidth
+    parts["seconds"] = sum(parts.values())
+    return parts
+
+
+def bound_by(parts: dict[str, float]) -> str:
+    """What of a step takes longest."""
+    spent = {
+        "sampling": parts["generation"],
+        "computing": parts["reading"] + parts["training"],
+        "communication": parts["waiting"],
+        "the reward model": parts["reward"],
+        "handing weights over": parts["handing_over"],
+        "updating": parts["updating"],
+    }
+    return max(spent, key=lambda name: spent[name])

@@ -1,0 +1,98 @@
+"""`accord plan`: from a model's shape and figures of a machine to what ranks hold, move and take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import LlamaConfig
+
+from accord import results
+from accord.cli.plan import config_called, plan, samplers_of
+from accord.report.page import write_report
+from accord.results.plan import PlanResult
+from tests.commands.small import accord
+from tests.report.pages import Page
+
+SMALL = LlamaConfig(
+    hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+    vocab_size=1000, tie_word_embeddings=False,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    SMALL.save_pretrained(folder)
+    return str(folder)
+
+
+def test_the_weights_of_sizes_are_those_that_are_published() -> None:
+    from accord.engine.shares import Groups, share
+
+    billions = {
+        "1B": 1.24,
+        "3B": 3.21,
+        "7B": 6.74,
+        "8B": 8.03,
+        "13B": 13.02,
+        "32B": 32.76,
+        "70B": 70.55,
+        "405B": 405.85,
+    }
+    found = {name: round(share(Groups.of(config_called(name)[0]).all) / 1e9, 2) for name in billions}
+    assert found == billions
+
+
+def test_a_plan_is_written_shown_and_drawn(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "plan"
+    words = ("--method", "grpo", "--gpus", 1, 8, 16, "--batch-size", 16, "--group-size", 4, "--card-memory", "2GB")
+    assert accord("plan", model, *words, "--flops", "1T", "--network", "1GB", "--out", out) == 0
+    said = capsys.readouterr().out
+    assert "16 prompts a step, each of 1,024 tokens with 4 completions of 1,024 tokens" in " ".join(said.split())
+    found = results.load(out)
+    assert isinstance(found, PlanResult)
+    assert found.numbers == 2 * 1000 * 64 + 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128 + 2 * 64) + 64
+    one, eight, sixteen = found.rows
+    assert [row.passes.each for row in found.rows] == [16, 2, 1]
+    assert one.memory.weights == 4 * found.numbers and eight.memory.weights == pytest.approx(
+        found.numbers / 2, rel=0.01
+    )
+    assert one.passes.received == 0 and one.step.waiting == 0
+    # Between two nodes of 8, by 8 adapters of 1 GB/s.
+    assert sixteen.passes.wire > eight.passes.wire
+    assert one.rollouts == 88 * 16 * (1024 + 4 * 1024)
+    sources = {figure.name: figure.source for figure in found.figures}
+    assert sources["operations a second, bfloat16"] == "given"
+    assert sources["bytes a second within a node"] == "80% of the data sheet's"
+    page = Page(write_report(out))
+    assert "plan" in page.sections and "512 prompts" not in page.sections["plan"]
+    assert [row[0] for row in page.tables if row[0] in ("1", "8", "16")] == ["1", "8", "16"]
+
+
+def test_what_does_not_fit_is_named(model: str) -> None:
+    small = plan(model, "sft", gpus=2, card_memory="10MB", batch_size=4)
+    assert small.rows[0].again and small.rows[0].lacks == ["training", "loading"]
+    assert plan(model, "sft", gpus=2, batch_size=4).rows[0].lacks == []
+
+
+def test_methods_differ_in_what_they_hold_and_read(model: str) -> None:
+    sft, dpo, ppo = (plan(model, name, gpus=2, batch_size=8).rows[0] for name in ("sft", "dpo", "ppo"))
+    assert sft.memory.copies == sft.step.reading == 0 and dpo.memory.copies > 0
+    # A value model is held, and trained, beside the policy, four times over each step's samples.
+    assert ppo.memory.weights == 2 * sft.memory.weights
+    assert ppo.step.training == pytest.approx(8 * sft.step.training)
+    assert dpo.tokens == 8 * 3 * 1024 and sft.tokens == ppo.tokens == 8 * 2 * 1024
+
+
+def test_a_reward_model_is_whole_on_every_rank(model: str) -> None:
+    found = plan(model, "grpo", gpus=4, batch_size=8, reward_model=model)
+    assert found.rows[0].memory.reward == 4 * found.numbers
+    assert found.rows[0].step.reward > 0 and not any("reward-model" in line for line in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "samplers"), [(8, 0.0, 0), (8, 0.5, 4), (2, 0.01, 1), (1, 0.5, 0), (3, 0.9, 2)]
+)
+def test_cards_that_sample(gpus: int, share: float, samplers: int) -> None:
+    assert samplers_of(gpus, share) == samplers

@@ -1,0 +1,162 @@
+"""How long a step takes by arithmetic, on figures that a head can follow."""
+
+from __future__ import annotations
+
+import pytest
+
+from accord.engine.cards import Machine, amount, card_called, with_figures
+from accord.engine.memory import Shape
+from accord.engine.pace import (
+    Batch,
+    Passes,
+    bound_by,
+    hidden_at,
+    one_pass,
+    sampled_elsewhere,
+    sampled_here,
+    step,
+    within_nodes,
+)
+from accord.engine.shares import Groups, Weight
+from accord.errors import InputError
+from accord.methods import DPO, GRPO, SFT
+
+LAYER = (Weight(100, 10, True),)  # 1,000 numbers, 4,000 bytes
+GROUPS = Groups((LAYER, LAYER), (Weight(50, 10, False), Weight(50, 10, True)))
+# 2,000 numbers in layers and a head of 500 (width 10, 50 rows); a token caches 4 numbers in a layer.
+SHAPE = Shape(2500, 500, 0, 500, 0, 2, 10, 50, 4, 0.0, 0.0)
+PLAIN = Machine("m", 1e6, 1e6, 1e5, 1000.0, 100.0, 2, (0.0, 0.0, 0.0), 0.0)
+
+
+def test_a_ring_s_seconds() -> None:
+    # Two ranks of a node: half of what is gathered reaches each, at 1,000 bytes a second.
+    assert PLAIN.seconds(4000, 2) == 2.0
+    # Four on two nodes: three quarters, at two cards' share of the network, 200 a second.
+    assert PLAIN.seconds(4000, 4) == 15.0
+    assert PLAIN.seconds(4000, 1) == 0.0
+    slow = Machine("m", 1, 1, 1, 1e9, 1e9, 4, (1.0, 10.0, 100.0))
+    # Eight ranks on two nodes are a ring of 7 hops, one of them between nodes.
+    assert slow.seconds(0, 8) == 100 + 6 * 1 + 1 * 10
+
+
+def test_flops_of_a_tree() -> None:
+    batch = Batch(3, 4, 2, 5)  # a prompt of 4, five completions of 2: 14 tokens, 10 of which have logits
+    products = 2 * 2000 * 14 + 2 * 500 * 10
+    attention = 4 * 2 * 10 * (4 * 4 / 2 + 10 * (4 + 2 / 2))
+    assert batch.flops(SHAPE) == products + attention
+
+
+def test_a_trained_pass_gathers_layers_twice_and_sums_every_gradient() -> None:
+    # Two ranks: a layer 2 s, what is beside 2 s. Layers are gathered twice and summed, 12 s; beside once and summed, 4.
+    found = one_pass(GROUPS, 10e6, PLAIN, 2, trained=True)
+    assert (found.compute, found.wire) == (10.0, 16.0)
+    assert found.received == (3 * 8000 + 2 * 4000) / 2
+    # The first gathers (beside 2, layer 2) and the last sum (2) are not hidden; of the other 10 s all are.
+    assert found.seconds == 10 + 6
+    # A pass that is only read, its linear layers in two bytes: layers 1 s each, beside 1.5 s.
+    read = one_pass(GROUPS, 0.1e6, PLAIN, 2, trained=False, linear=2)
+    assert (read.wire, read.seconds) == (3.5, 1.0 + 2.5)
+    alone = one_pass(GROUPS, 10e6, PLAIN, 1, trained=True)
+    assert (alone.wire, alone.seconds) == (0.0, 10.0)
+
+
+def test_without_overlap_ranks_compute_and_then_speak() -> None:
+    slow = Machine("m", 1e6, 1e6, 1e5, 1000.0, 100.0, 2, (0.0, 0.0, 0.0), 0.0, overlaps=False)
+    assert one_pass(GROUPS, 10e6, slow, 2, trained=True).seconds == 26.0
+
+
+def test_tokens_that_hide_what_is_spoken() -> None:
+    batch = Batch(8, 0, 100, 1)
+    at = hidden_at(GROUPS, SHAPE, batch, PLAIN, 2, again=False)
+    flops = 3 * batch.flops(SHAPE) / 100 * at
+    assert one_pass(GROUPS, flops, PLAIN, 2, trained=True).compute == pytest.approx(16.0)
+    assert hidden_at(GROUPS, SHAPE, batch, PLAIN, 2, again=True) == pytest.approx(at * 3 / 4)
+
+
+def test_within_nodes_gradients_are_summed_over_nodes_once() -> None:
+    numbers, seconds = within_nodes(GROUPS, Batch(8, 1, 1, 1), PLAIN, 4, passes=3)
+    assert numbers == 2 * 500 + 250 + 250
+    # Three passes of 16 s within the node, and a sum of 6,000 bytes over two nodes: 2 (1/2) 6,000 / 100.
+    assert seconds == 3 * 16 + 60
+
+
+def test_sampling_here_reads_all_weights_for_every_token() -> None:
+    # 4 prompts on 2 ranks: 2 prompts of 3 samples each, at once. Gathering 12,000 bytes takes 6 s.
+    batch = Batch(4, 10, 5, 3)
+    prompts = 2 * Batch(1, 10, 1, 1).flops(SHAPE) / 1e6
+    memory = 2 * (2500 + (2 * 10 + 6 * 2.5) * 2 * 4) / 1e5
+    products = 2 * 2500 * 6 / 1e6
+    assert sampled_here(SHAPE, GROUPS, batch, PLAIN, 2) == pytest.approx(6 + prompts + 5 * max(memory, products))
+    # Where starting operations takes longest: two layers of 1 s, five tokens.
+    slow = Machine("m", 1e6, 1e6, 1e5, 1000.0, 100.0, 2, (0.0, 0.0, 0.0), 1.0)
+    assert sampled_here(SHAPE, GROUPS, batch, slow, 2) == pytest.approx(6 + prompts + 10)
+
+
+def test_a_server_s_cards_share_a_model_that_is_too_large_for_one() -> None:
+    # 6,000 bytes of weights: a card of 10,000 bytes is to leave half of 9,000 for the cache, so two hold it together.
+    small = Machine("m", 10_000, 1e6, 1e5, 1000.0, 100.0, 2, (0.0, 0.0, 0.0), 0.0)
+    assert sampled_elsewhere(SHAPE, Batch(4, 10, 5, 3), small, 4)[1] == 2
+    assert sampled_elsewhere(SHAPE, Batch(4, 10, 5, 3), PLAIN, 4)[1] == 1
+    tiny = Machine("m", 1_000, 1e6, 1e5, 1000.0, 100.0, 2, (0.0, 0.0, 0.0), 0.0)
+    assert sampled_elsewhere(SHAPE, Batch(4, 10, 5, 3), tiny, 4)[0] == float("inf")
+
+
+def test_a_step_adds_up() -> None:
+    dpo = DPO(batch_size=8, tokens_per_pass=60, max_length=20)
+    batch = Batch(8, 10, 10, 2)  # trees of 30 tokens: two a pass, four passes on one rank, two on each of two
+    assert Passes.of(batch, 60, 2) == Passes(2, 2, 0)
+    found = step(SHAPE, GROUPS, dpo, batch, PLAIN, 2, again=False)
+    forward = 2 * batch.flops(SHAPE) / 1e6
+    assert found["training"] == pytest.approx(2 * 3 * forward)
+    assert found["reading"] == pytest.approx(2 * forward)  # the reference
+    trained, read = 16.0, 3.5
+    waited = 2 * (max(trained - 6 - 3 * forward, 0) + 6) + 2 * (max(read - 2.5 - forward, 0) + 2.5)
+    assert found["waiting"] == pytest.approx(waited)
+    assert found["updating"] == pytest.approx(40 * 1500 / 1e5)
+    assert found["generation"] == found["handing_over"] == found["reward"] == 0
+    assert found["seconds"] == pytest.approx(sum(v for name, v in found.items() if name != "seconds"))
+    assert bound_by(found) == "communication"
+
+
+def test_a_step_of_samples_by_a_server_and_a_reward_model() -> None:
+    grpo = GRPO(batch_size=4, group_size=3, max_length=15, max_new_tokens=5, tokens_per_pass=100)
+    batch = Batch(4, 10, 5, 3)
+    found = step(SHAPE, GROUPS, grpo, batch, PLAIN, 2, again=True, sampling_cards=2, reward=SHAPE)
+    assert found["generation"] == sampled_elsewhere(SHAPE, batch, PLAIN, 2)[0]
+    assert found["handing_over"] == 4 * 3000 / 1e9
+    # The leader reads 12 samples of 15 tokens, without logits.
+    assert found["reward"] == pytest.approx(12 * Batch(1, 15, 0, 0).flops(SHAPE) / 1e6)
+    assert found["training"] == pytest.approx(4 * 2 * batch.flops(SHAPE) / 1e6)
+
+
+def test_sft_has_no_reference_and_nothing_to_sample() -> None:
+    found = step(SHAPE, GROUPS, SFT(batch_size=8, tokens_per_pass=20), Batch(8, 10, 10, 1), PLAIN, 1, again=False)
+    assert found["reading"] == found["waiting"] == found["generation"] == 0
+    assert bound_by(found) == "computing"
+
+
+def test_a_card_has_a_share_of_its_data_sheet() -> None:
+    card = card_called("H100")
+    assert (card.memory, card.flops, card.within) == (80e9, 0.35 * 989e12, 0.8 * 450e9)
+    own, sources = with_figures(card, flops=4e14, memory=None, per_node=4)
+    assert (own.flops, own.memory, own.per_node) == (4e14, 80e9, 4)
+    assert (sources["flops"], sources["within"], sources["memory"]) == (
+        "given",
+        "80% of the data sheet's",
+        "the data sheet's",
+    )
+    with pytest.raises(InputError, match=r"no data sheet of a card 'h1000' is known; did you mean h100\?"):
+        card_called("h1000")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("400T", 4e14), ("50GB", 5e10), ("1.5e12", 1.5e12), ("2 TB/s", 2e12), (7, 7.0)]
+)
+def test_amounts(text: str | float, value: float) -> None:
+    assert amount(text, "flops", "such as 400T") == value
+
+
+@pytest.mark.parametrize("text", ["", "fast", "-1T", "0", "1..2T", "inf", "nan"])
+def test_what_is_no_amount(text: str) -> None:
+    with pytest.raises(InputError, match="flops is such as 400T, not "):
+        amount(text, "flops", "such as 400T")
