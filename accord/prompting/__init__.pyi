@@ -3,5 +3,7 @@ from . import limits as limits
 from . import local as local
 from . import options as options
 from . import requests as requests
+from . import sampler as sampler
 from . import served as served
 from . import server as server
+from . import vllm as vllm
