@@ -13,9 +13,11 @@ import asyncio
 import os
 import secrets
 import shutil
+import tempfile
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -45,6 +47,8 @@ CHECKED = 4
 """Samples of each call that are held against the policy."""
 FIRST = 4
 """Prompts that are sampled before anything else, and texts that tokens are compared on."""
+SHORT = 64
+"""Tokens of such a sample, at most."""
 LARGEST_DRIFT = 0.2
 """Nats a token by which sampler and policy may differ on average: bfloat16 makes about a hundredth."""
 SMALLEST_RAW = 1e-3
@@ -112,9 +116,17 @@ class ServedSampler:
 
     def check(self, policy: Policy, prompts: Sequence[EncodedPrompt], sampling: Sampling) -> None:
         """See, by a few samples, that the servers can draw for the policy; InputError where not, which says why."""
+        plain = replace(
+            sampling,
+            temperature=sampling.temperature or 1.0,
+            top_k=0,
+            top_p=1.0,
+            min_new_tokens=0,
+            max_new_tokens=min(sampling.max_new_tokens, SHORT),
+        )
         longest = max(len(p.tokens) for p in prompts) + sampling.max_new_tokens
         some = prompts[:: -(-len(prompts) // FIRST)]
-        texts = [str(policy.tokenizer.decode(p.tokens)) for p in some]
+        texts = [str(policy.tokenizer.decode(list(p.tokens))) for p in some]
 
         async def meet(host: Vllm) -> None:
             async with host.server.asking(self.config.sampler_wait) as client:
@@ -126,14 +138,18 @@ class ServedSampler:
         async def meet_all() -> None:
             await asyncio.gather(*map(meet, self.hosts))
 
-        completed(meet_all())
-        self._hand(policy)
-        for host in self.hosts:  # each of them must be seen to draw what the policy would
-            others, self.hosts = self.hosts, [host]
-            try:
-                self(policy, [p.tokens for p in some], 1, sampling)
-            finally:
-                self.hosts = others
+        try:
+            completed(meet_all())
+            self._hand(policy)
+            for host in self.hosts:  # each of them must be seen to draw what the policy would
+                others, self.hosts = self.hosts, [host]
+                try:
+                    self(policy, [p.tokens for p in some], 1, plain)
+                finally:
+                    self.hosts = others
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Take away the weights that were put down for the servers."""
@@ -205,6 +221,25 @@ class ServedSampler:
                 f"{whom} and {policy.name} differ by {self.drift:.2g} nats a token, so it does not serve this model "
                 "with these weights: serve it as it is, not quantized, and let no other run hand it weights."
             )
+
+
+@contextmanager
+def drawn_by(
+    config: SamplerConfig, policy: Policy, prompts: Sequence[EncodedPrompt], sampling: Sampling
+) -> Iterator[Policy]:
+    """The policy, whose samples the servers draw that the settings name, if any; they are handed its weights.
+
+    Those lie in `sampler_folder`, or where temporary files do. Raises as `ServedSampler` and its `check` do.
+    """
+    if config.sampler is None:
+        yield policy
+        return
+    sampler = ServedSampler(config, tempfile.gettempdir())
+    try:
+        sampler.check(policy, prompts, sampling)
+        yield policy.sampled_by(sampler)
+    finally:
+        sampler.close()
 
 
 def said_by(fault: Fault | Missing) -> str:

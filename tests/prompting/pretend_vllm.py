@@ -1,8 +1,8 @@
 """A server that speaks vLLM's protocol, and draws by accord's own engine from the weights it is handed.
 
 Each request is drawn by itself, so that `alone`, a sampler in this process that does the same, has the same samples bit
-for bit. It can be started raw (log-probabilities before the temperature), without the endpoints for weights, to keep its own, or
-to die after so many samples.
+for bit. It can be started raw (log-probabilities before the temperature), without the endpoints for weights, to keep
+its own, or to die after so many samples.
 """
 
 from __future__ import annotations

@@ -40,6 +40,11 @@ def score(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
     return [text.split().count("good") + 0.1 * len(text.split()) for text in completions]
 
 
+def judge(prompts: Sequence[str], firsts: Sequence[str], seconds: Sequence[str]) -> list[float]:
+    """The longer one wins."""
+    return [float(len(first) > len(second)) for first, second in zip(firsts, seconds, strict=True)]
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_model(tmp_path_factory.mktemp("model") / "base")
@@ -134,10 +139,10 @@ def test_of_two_servers_one_can_be_lost(base: str, reference: Result, tmp_path: 
 def test_a_run_whose_server_stays_away_goes_on_with_another(base: str, reference: Result, tmp_path: Path) -> None:
     with (
         serving(Vllm(base, dies_after=3 + 12 + 5)) as first,
-        pytest.raises(InputError, match=r"waited for 0\.3 seconds \(.*\): start it again, and go on from the last"),
+        pytest.raises(InputError, match=r"waited for 3 seconds \(.*\): start it again, and go on from the last"),
     ):
-        run(base, tmp_path / "run", sampler=first.url, sampler_wait=0.3)
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-1"]
+        run(base, tmp_path / "run", sampler=first.url, sampler_wait=3)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-0000001"]
     with serving(Vllm(base)) as second:
         found = run(base, tmp_path / "run", sampler=second.url, resume=True)
     same(found, reference)
@@ -171,7 +176,7 @@ def test_other_methods(base: str, tmp_path: Path) -> None:
     with serving(Vllm(base)) as vllm:
         raft = RAFT(**settings, sampler=vllm.url).fit(base, PROMPTS, reward=score, out=tmp_path / "raft")
         drawn = vllm.drawn
-        nash = NashMD(**settings, sampler=vllm.url).fit(base, PROMPTS, judge=score, out=tmp_path / "nash")
+        nash = NashMD(**settings, sampler=vllm.url).fit(base, PROMPTS, judge=judge, out=tmp_path / "nash")
     assert all(0 <= row["sampler_drift"] < 1e-5 and row["handover_seconds"] >= 0 for row in raft.metrics)
     assert drawn == 3 + 2 * 12 and vllm.drawn == drawn + 3 + 2 * 12 and len(nash.metrics) == 2
 
@@ -198,7 +203,7 @@ def test_a_server_that_cannot_be_used_ends_the_command_before_it_begins(
 ) -> None:
     data = write_jsonl(tmp_path / "p.jsonl", PROMPTS)
     with serving(Vllm(base, **told)) as vllm:
-        given = ["--sampler", vllm.url, "--sampler-wait", "0.2", "--temperature", "0.7", "--max-new-tokens", "6"]
+        given = ["--sampler", vllm.url, "--sampler-wait", "60", "--temperature", "0.7", "--max-new-tokens", "6"]
         run_it = ["grpo", "--model", base, "--data", data, "--out", tmp_path / "run", "--max-steps", "1"]
         assert accord(*run_it, "--reward", "tests.prompting.test_sampler:score", *given) == 2
     last = capfd.readouterr().err.strip().splitlines()[-1]
@@ -214,7 +219,7 @@ def test_a_server_of_another_model_or_vocabulary(base: str, tmp_path: Path) -> N
     ):
         run(base, tmp_path / "run", sampler=vllm.url)
     with serving(Vllm(base)) as vllm, pytest.raises(InputError, match="which has another vocabulary than"):
-        vllm.policy.tokenizer.add_tokens(["good day"])
+        vllm.policy.tokenizer.add_tokens(["bye bye"])
         run(base, tmp_path / "run", sampler=vllm.url)
     other = other_model(tmp_path / "other")
     with serving(Vllm(other, keeps=True)) as vllm, pytest.raises(InputError, match=r"differ by [\d.]+ nats a token"):
