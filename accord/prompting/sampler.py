@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from accord.engine.config import SamplerConfig
     from accord.records import EncodedPrompt
 
+OPTIONS = ("--sampler-key", "--sampler-insecure")
 CHECKED = 4
 """Samples of each call that are held against the policy."""
 FIRST = 4
@@ -81,7 +82,9 @@ class ServedSampler:
 
     def __init__(self, config: SamplerConfig, folder: str | Path) -> None:
         self.config = config
-        self.hosts = [Vllm(Server(url, config.sampler_key, config.sampler_insecure)) for url in config.samplers]
+        self.hosts = [
+            Vllm(Server(url, config.sampler_key, config.sampler_insecure, OPTIONS)) for url in config.samplers
+        ]
         self.above = Path(config.sampler_folder or folder).expanduser().resolve()
         self.folder = self.above / f".sampler.{os.getpid()}.partial"  # as what is left half-done, which is cleared
         self.run = secrets.token_hex(4)  # adapters of two runs must not have one name
@@ -284,6 +287,8 @@ class Work:
         while not self.is_over and host.held != handed:
             try:
                 await host.ask(client, "/health", seconds=min(self.wait, LONGEST))
+                if not host.model:
+                    await host.named(client)
                 begun = monotonic()
                 await host.hand_over(client, handed, self.name, seconds=max(self.wait, LONGEST))
                 self.sampler.loading = max(self.sampler.loading, monotonic() - begun)

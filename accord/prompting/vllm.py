@@ -90,6 +90,14 @@ class Vllm:
             raise InputError(f"{self} does not say what it serves as vLLM does; see its address.")
         return found
 
+    async def named(self, client: openai.AsyncOpenAI) -> dict[str, Any]:
+        """What it says of its model, whose name requests have from now on; InputError where it does not serve one."""
+        base = [m for m in await self.models(client, seconds=60) if not m.get("parent")]
+        if len(base) != 1:
+            raise InputError(f"{self} serves {len(base)} models, and as a sampler it is to serve one.")
+        self.model = base[0]["id"]
+        return base[0]
+
     async def meet(self, client: openai.AsyncOpenAI, policy: Policy, longest: int, texts: Sequence[str]) -> None:
         """See what it serves; InputError where that cannot be the policy with another's weights.
 
@@ -97,11 +105,7 @@ class Vllm:
             longest: tokens of a prompt and its sample together.
             texts: some texts that both must make the same tokens of.
         """
-        base = [m for m in await self.models(client, seconds=60) if not m.get("parent")]
-        if len(base) != 1:
-            raise InputError(f"{self} serves {len(base)} models, and as a sampler it is to serve one.")
-        self.model = base[0]["id"]
-        room = base[0].get("max_model_len")
+        room = (await self.named(client)).get("max_model_len")
         if isinstance(room, int) and room < longest:
             raise InputError(
                 f"{self} reads {room:,} tokens at most (--max-model-len), and prompts with samples need {longest:,}."

@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from accord.engine.config import SamplerConfig
 from accord.engine.load import load_model
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling, request_seeds
@@ -103,17 +104,42 @@ def test_a_run_by_a_server_is_the_run_without(base: str, reference: Result, tmp_
     }  # fmt: skip
 
 
-def test_servers_share_the_samples(base: str, reference: Result, tmp_path: Path) -> None:
+@pytest.fixture
+def moved(base: str) -> Policy:
+    """The model with weights that no server has by itself."""
+    policy = load_model(base, dtype="float32")
+    with torch.no_grad():
+        for weight in policy.network.parameters():
+            weight.mul_(1.5)
+    return policy
+
+
+ASKED = [(5, 6), (7,), (5, 6), (8, 9, 6)]
+DRAWING = Sampling(6, 0.7, seed=(3, 1))
+
+
+def drawn(policy: Policy, folder: Path, *urls: str, sampling: Sampling = DRAWING, **more: Any) -> None:
+    """What servers draw is what this process does by itself."""
+    made = sampler.ServedSampler(SamplerConfig(sampler=list(urls), **more), folder)
+    try:
+        assert made(policy, ASKED, 4, sampling) == alone(policy, ASKED, 4, sampling)
+        assert made.drift < 1e-5
+    finally:
+        made.close()
+    assert list(folder.iterdir()) == []
+
+
+def test_servers_share_the_samples(base: str, moved: Policy, tmp_path: Path) -> None:
     with serving(Vllm(base)) as one, serving(Vllm(base)) as other:
-        same(run(base, tmp_path / "run", sampler=[one.url, other.url], sampler_parallel=2), reference)
-    assert one.drawn > 3 and other.drawn > 3 and one.drawn + other.drawn == 6 + 3 * 12
+        drawn(moved, tmp_path, one.url, other.url, sampler_parallel=2)
+    assert one.drawn > 1 and other.drawn > 1 and one.drawn + other.drawn == 16
 
 
-def test_a_server_that_is_killed_in_a_step_and_started_again_is_handed_the_weights_anew(
-    base: str, reference: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_server_that_is_killed_and_started_again_is_handed_the_weights_anew(
+    base: str, moved: Policy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with ExitStack() as stack:
-        first = stack.enter_context(serving(Vllm(base, dies_after=3 + 12 + 5)))
+        first = stack.enter_context(serving(Vllm(base, dies_after=5)))
         started: list[Vllm] = []
 
         def again() -> None:
@@ -124,16 +150,45 @@ def test_a_server_that_is_killed_in_a_step_and_started_again_is_handed_the_weigh
 
         thread = threading.Thread(target=again)
         thread.start()
-        same(run(base, tmp_path / "run", sampler=first.url, sampler_parallel=3), reference)
+        drawn(moved, tmp_path, first.url, sampler_parallel=3)
         thread.join()
-    assert [path for path, _ in started[0].asked].count("/collective_rpc") == 2
+    assert [path for path, _ in started[0].asked].count("/collective_rpc") == 1
     assert f"{first.url}/v1 is waited for, up to 300 seconds" in capsys.readouterr().err
 
 
-def test_of_two_servers_one_can_be_lost(base: str, reference: Result, tmp_path: Path) -> None:
-    with serving(Vllm(base, dies_after=10)) as lost, serving(Vllm(base)) as left:
-        same(run(base, tmp_path / "run", sampler=[lost.url, left.url], sampler_parallel=2), reference)
-    assert lost.is_dead and left.drawn > 26
+def test_of_two_servers_one_can_be_lost(base: str, moved: Policy, tmp_path: Path) -> None:
+    with serving(Vllm(base, dies_after=3)) as lost, serving(Vllm(base)) as left:
+        drawn(moved, tmp_path, lost.url, left.url, sampler_parallel=2)
+    assert lost.is_dead and left.drawn > 10
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(6, 0.7, stop=("good",), min_new_tokens=2, seed=1),
+        Sampling(6, 1.0, top_k=3, top_p=0.8, seed=1),
+        Sampling(6, 0.0),
+    ],
+)
+def test_other_ways_of_sampling(sampling: Sampling, base: str, moved: Policy, tmp_path: Path) -> None:
+    with serving(Vllm(base)) as vllm:
+        drawn(moved, tmp_path, vllm.url, sampling=sampling)
+
+
+def test_weights_are_handed_over_when_they_have_changed(base: str, moved: Policy, tmp_path: Path) -> None:
+    """Fused AdamW, which torch's count of changes does not see, changes one weight in 1,000 by its last bit."""
+    with serving(Vllm(base)) as vllm:
+        made = sampler.ServedSampler(SamplerConfig(sampler=vllm.url), tmp_path)
+        for expected in (1, 1, 2):
+            if expected == 2:
+                weight = moved.network.lm_head.weight
+                weight.grad = torch.zeros_like(weight)
+                weight.grad[0, 0] = 1.0
+                torch.optim.AdamW([weight], lr=1e-6, weight_decay=0.0, fused=True).step()
+            made(moved, ASKED, 1, DRAWING)
+            assert [path for path, _ in vllm.asked].count("/collective_rpc") == expected
+        made.close()
+        assert torch.equal(vllm.policy.network.lm_head.weight, moved.network.lm_head.weight)
 
 
 def test_a_run_whose_server_stays_away_goes_on_with_another(base: str, reference: Result, tmp_path: Path) -> None:
@@ -149,6 +204,7 @@ def test_a_run_whose_server_stays_away_goes_on_with_another(base: str, reference
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["sampler"] == second.url
 
 
+@pytest.mark.slow
 def test_adapters_go_by_a_new_name_each_time(base: str, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     with serving(Vllm(base, is_dev=False)) as vllm:
@@ -161,15 +217,7 @@ def test_adapters_go_by_a_new_name_each_time(base: str, tmp_path: Path) -> None:
     assert len(set(loaded)) == 3 and list(vllm.adapters) == loaded[-1:]
 
 
-def test_texts_that_end_samples_and_the_least_length(base: str, tmp_path: Path) -> None:
-    more: dict[str, Any] = {"stop": "good", "min_new_tokens": 2, "max_steps": 1}
-    with serving(Vllm(base)) as vllm:
-        found = run(base, tmp_path / "run", sampler=vllm.url, **more)
-    wanted = run(load_model(base).sampled_by(alone), tmp_path / "wanted", **more)
-    assert found.metrics[0]["length"] == wanted.metrics[0]["length"]
-    assert torch.equal(*(weights(result)["model.norm.weight"] for result in (found, wanted)))
-
-
+@pytest.mark.slow
 def test_other_methods(base: str, tmp_path: Path) -> None:
     """RAFT logs by how much the sampler differs; an opponent that is a mixture is sampled here, of the same prompts."""
     settings = {**SETTINGS, "max_steps": 2}
@@ -194,7 +242,7 @@ def other_model(folder: Path, **more: Any) -> str:
         ({"raw": True}, "are those before the temperature of 0.7: start it with --logprobs-mode processed_logprobs."),
         ({"is_dev": False}, "takes no weights: start it with VLLM_SERVER_DEV_MODE=1 in its environment."),
         ({"longest": 7}, "reads 7 tokens at most (--max-model-len), and prompts with samples need"),
-        ({"fails": True}, "(500 "),
+        ({"fails": True}, "fails on a sample again and again (server error (5xx): 500 no memory)"),
     ],
     ids=lambda told: str(told)[:20],
 )
