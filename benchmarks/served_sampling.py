@@ -1,6 +1,6 @@
 """A vLLM server as the sampler of GRPO on SmolLM2-135M: the same numbers, weights that follow, and what a kill does.
 
-    python benchmarks/served_sampling.py --vllm vllm-env/bin/vllm --out served
+    python benchmarks/served_sampling.py --vllm vllm-env/bin/python --out served
 
 vLLM runs in an environment of its own, and is started and ended here. Every row is a step: its drift (nats a token by
 which the server's log-probabilities and the policy's differ), and by how many nats the server's differ from those of
@@ -20,6 +20,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,12 @@ def letters(prompts: Sequence[object], completions: Sequence[Any]) -> list[float
 class Vllm:
     """The server's process."""
 
-    def __init__(self, program: str, model: Path, port: int, log: Path, lora: bool) -> None:
+    def __init__(self, python: str, model: Path, port: int, log: Path, lora: bool) -> None:
         self.command = [
-            program, "serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32",
-            "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm", "--max-model-len", "512",
-            "--enforce-eager", *(["--enable-lora", "--max-lora-rank", "8"] if lora else []),
+            python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--host", "127.0.0.1",
+            "--port", str(port), "--dtype", "float32", "--logprobs-mode", "processed_logprobs",
+            "--generation-config", "vllm", "--max-model-len", "512", "--enforce-eager",
+            *(["--enable-lora", "--max-lora-rank", "8"] if lora else []),
         ]  # fmt: skip
         self.url, self.log = f"http://127.0.0.1:{port}", log
         self.start()
@@ -65,9 +67,10 @@ class Vllm:
             "VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
         }  # fmt: skip
+        own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=log, env=os.environ | told, start_new_session=True
+                self.command, stdout=log, stderr=log, env=own | told, start_new_session=True
             )
 
     def ready(self) -> float:
@@ -85,7 +88,8 @@ class Vllm:
 
     def kill(self) -> None:
         """End it, and the processes that it started, without warning."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
@@ -119,7 +123,7 @@ def train(model: Path, out: Path, url: str, steps: Steps, **more: Any) -> Result
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vllm", required=True, help="the program vllm, in its own environment")
+    parser.add_argument("--vllm", required=True, help="the Python of the environment that has vLLM")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--lora", action="store_true", help="train adapters, which go by a new name each step")

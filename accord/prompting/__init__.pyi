@@ -1,3 +1,4 @@
+from . import handover as handover
 from . import journal as journal
 from . import limits as limits
 from . import local as local
@@ -6,4 +7,5 @@ from . import requests as requests
 from . import sampler as sampler
 from . import served as served
 from . import server as server
+from . import shares as shares
 from . import vllm as vllm

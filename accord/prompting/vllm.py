@@ -16,12 +16,12 @@ import asyncio
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from accord.errors import InputError
 from accord.prompting.faults import BROKEN, UNREADABLE, Fault, fault_of
+from accord.prompting.handover import Handed
 from accord.prompting.served import ROUNDING, SHOWN
 from accord.prompting.server import Server
 from accord.records import Completion
@@ -38,15 +38,6 @@ AGAIN = 8
 """How often a sample is drawn again that has tokens without meaning."""
 RESETS, PAUSE = 5, 0.5
 """How often a prefix cache is reset that is in use, and seconds between."""
-
-
-@dataclass(frozen=True)
-class Handed:
-    """Weights for servers: where they lie, what they are called, and whether they are an adapter."""
-
-    folder: Path
-    name: str
-    is_adapter: bool
 
 
 @dataclass
@@ -197,7 +188,7 @@ class Given:
     """What all requests of a call have in common, and how their answers are read."""
 
     def __init__(self, policy: Policy, sampling: Sampling) -> None:
-        self.sampling, self.vocabulary = sampling, policy.vocabulary
+        self.sampling, self.vocabulary, self.name = sampling, policy.vocabulary, policy.name
         self.body: dict[str, Any] = {
             "max_tokens": sampling.max_new_tokens, "min_tokens": sampling.min_new_tokens,
             "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k, "min_p": 0.0,

@@ -55,7 +55,8 @@ class Vllm(ThreadingHTTPServer):
         self.policy, self.lock = load_model(model, dtype="float32"), threading.Lock()
         self.adapters: dict[str, Policy] = {}
         self.name, self.url = model, f"http://127.0.0.1:{self.server_port}"
-        self.raw = self.fails = self.keeps = False
+        self.raw = self.fails = False
+        self.keeps = "nothing"
         self.is_dev = True
         self.dies_after: int | None = None
         self.longest = 10**6
@@ -132,14 +133,16 @@ class Handler(BaseHTTPRequestHandler):
         """Weights of the same shapes, as a file of safetensors has them."""
         assert body["method"] == "reload_weights"
         network = self.server.policy.network
-        found = load_file(Path(body["kwargs"]["weights_path"]) / "model.safetensors")
+        files = sorted(Path(body["kwargs"]["weights_path"]).glob("*.safetensors"))
+        found = {name: weight for file in files for name, weight in load_file(file).items()}
         own = {name: weight for name, weight in network.state_dict().items() if name in found}
         assert found.keys() == own.keys()
         with torch.no_grad():
-            for name, weight in own.items() if not self.server.keeps else ():
+            for name, weight in own.items():
                 if weight.shape != found[name].shape:
                     raise ValueError(f"{name} has another shape")
-                weight.copy_(found[name])
+                if self.server.keeps not in name:
+                    weight.copy_(found[name])
         return {"results": [None]}
 
     def load_adapter(self, body: dict[str, Any]) -> object:

@@ -21,7 +21,7 @@ from accord.engine.models import Policy
 from accord.engine.sampling import Sampling, request_seeds
 from accord.errors import InputError
 from accord.methods import GRPO, RAFT, NashMD
-from accord.prompting import sampler
+from accord.prompting import handover, sampler, shares
 from accord.train.loop import Result
 from tests.commands.small import accord, save_model, write_jsonl
 from tests.data.conftest import WORDS, word_tokenizer
@@ -53,7 +53,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler, "LOOK", 0.02)
+    monkeypatch.setattr(shares, "LOOK", 0.02)
 
 
 def run(model: str | Policy, out: Path, **more: Any) -> Result:
@@ -87,15 +87,15 @@ def test_a_run_by_a_server_is_the_run_without(base: str, reference: Result, tmp_
     same(found, reference)
     assert [row["sampler_drift"] < 1e-5 for row in found.metrics] == [True] * 3
     handed = [body for path, body in vllm.asked if path == "/collective_rpc"]
-    assert len(handed) == 3 and len({body["kwargs"]["weights_path"] for body in handed}) == 3
-    assert [path for path, _ in vllm.asked].count("/reset_prefix_cache") == 3
+    assert len(handed) == 4 and len({body["kwargs"]["weights_path"] for body in handed}) == 4, "one to see that they go"
+    assert [path for path, _ in vllm.asked].count("/reset_prefix_cache") == 4
     first, last = load_file(Path(base) / "model.safetensors"), weights(found)
     own = vllm.policy.network.state_dict()
     assert all(not torch.equal(own[name], first[name]) and not torch.equal(own[name], last[name]) for name in first)
     assert not list((tmp_path / "run").glob(".sampler*")), "the weights for the server are taken away"
     samples = [body for path, body in vllm.asked if path == "/v1/completions"]
-    assert len(samples) == 3 + 3 * 12, "a few before the first step, then a step's own"
-    assert len({body["cache_salt"] for body in samples}) == 3
+    assert len(samples) == 6 + 3 * 12, "a few before the first step, then a step's own"
+    assert len({body["cache_salt"] for body in samples}) == 4
     assert samples[0] | {"prompt": [], "seed": 0, "cache_salt": ""} == {
         "prompt": [], "seed": 0, "cache_salt": "", "model": base, "max_tokens": 6, "min_tokens": 0, "temperature": 0.7,
         "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0,
@@ -193,7 +193,7 @@ def test_weights_are_handed_over_when_they_have_changed(base: str, moved: Policy
 
 def test_a_run_whose_server_stays_away_goes_on_with_another(base: str, reference: Result, tmp_path: Path) -> None:
     with (
-        serving(Vllm(base, dies_after=3 + 12 + 5)) as first,
+        serving(Vllm(base, dies_after=6 + 12 + 5)) as first,
         pytest.raises(InputError, match=r"waited for 3 seconds \(.*\): start it again, and go on from the last"),
     ):
         run(base, tmp_path / "run", sampler=first.url, sampler_wait=3)
@@ -214,7 +214,7 @@ def test_adapters_go_by_a_new_name_each_time(base: str, tmp_path: Path) -> None:
         assert row["reward"] == other["reward"] and row["sampler_drift"] < 1e-5
         assert abs(row["loss"] - other["loss"]) < 1e-5
     loaded = [body["lora_name"] for path, body in vllm.asked if path == "/v1/load_lora_adapter"]
-    assert len(set(loaded)) == 3 and list(vllm.adapters) == loaded[-1:]
+    assert len(set(loaded)) == 4 and list(vllm.adapters) == loaded[-1:]
 
 
 @pytest.mark.slow
@@ -226,7 +226,7 @@ def test_other_methods(base: str, tmp_path: Path) -> None:
         drawn = vllm.drawn
         nash = NashMD(**settings, sampler=vllm.url).fit(base, PROMPTS, judge=judge, out=tmp_path / "nash")
     assert all(0 <= row["sampler_drift"] < 1e-5 and row["handover_seconds"] >= 0 for row in raft.metrics)
-    assert drawn == 3 + 2 * 12 and vllm.drawn == drawn + 3 + 2 * 12 and len(nash.metrics) == 2
+    assert drawn == 6 + 2 * 12 and vllm.drawn == drawn + 6 + 2 * 12 and len(nash.metrics) == 2
 
 
 def other_model(folder: Path, **more: Any) -> str:
@@ -241,6 +241,7 @@ def other_model(folder: Path, **more: Any) -> str:
     [
         ({"raw": True}, "are those before the temperature of 0.7: start it with --logprobs-mode processed_logprobs."),
         ({"is_dev": False}, "takes no weights: start it with VLLM_SERVER_DEV_MODE=1 in its environment."),
+        ({"keeps": "lm_head"}, "takes only part of the weights it is handed: where some change a little, it and"),
         ({"longest": 7}, "reads 7 tokens at most (--max-model-len), and prompts with samples need"),
         ({"fails": True}, "fails on a sample again and again (server error (5xx): 500 no memory)"),
     ],
@@ -270,9 +271,25 @@ def test_a_server_of_another_model_or_vocabulary(base: str, tmp_path: Path) -> N
         vllm.policy.tokenizer.add_tokens(["bye bye"])
         run(base, tmp_path / "run", sampler=vllm.url)
     other = other_model(tmp_path / "other")
-    with serving(Vllm(other, keeps=True)) as vllm, pytest.raises(InputError, match=r"differ by [\d.]+ nats a token"):
+    with serving(Vllm(other, keeps="")) as vllm, pytest.raises(InputError, match=r"differ by [\d.]+ nats a token"):
         run(base, tmp_path / "run", sampler=vllm.url)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_head_that_is_the_embedding_is_handed_over_by_its_own_name_too(tmp_path: Path) -> None:
+    tied = load_model(other_model(tmp_path / "tied", tie_word_embeddings=True), dtype="float32")
+    put = handover.Handover(tmp_path)
+    folder = put.write(tied).folder
+    embedding = tied.network.get_input_embeddings().weight
+    assert load_file(folder / "model.safetensors").keys().isdisjoint({"lm_head.weight"})
+    assert torch.equal(load_file(folder / "head.safetensors")["lm_head.weight"], embedding)
+    with torch.no_grad():
+        before = embedding.clone()
+        with handover.nudged(tied):
+            assert not torch.equal(embedding, before) and put.write(tied).folder != folder
+        assert torch.equal(embedding, before)
+    put.close()
+    assert not list(tmp_path.glob(".sampler*"))
 
 
 def test_seeds_of_requests_are_of_the_seed_the_prompt_and_the_samples_number() -> None:
