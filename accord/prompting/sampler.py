@@ -108,7 +108,8 @@ class ServedSampler:
                 for host in self.hosts:
                     self._draw([host], policy, asked, 1, plain)
                     found.append((self.drift, self._compared))
-            for host, (nudge, self._compared) in zip(self.hosts, found, strict=True):
+            for host, (nudge, said) in zip(self.hosts, found, strict=True):
+                self._compared = said
                 moved = self._differ(policy, plain, plain.temperature)
                 self._draw([host], policy, asked, 1, plain)
                 self._require_near([host], policy, plain)

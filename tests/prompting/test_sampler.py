@@ -253,6 +253,7 @@ def test_a_server_that_cannot_be_used_ends_the_command_before_it_begins(
     data = write_jsonl(tmp_path / "p.jsonl", PROMPTS)
     with serving(Vllm(base, **told)) as vllm:
         given = ["--sampler", vllm.url, "--sampler-wait", "60", "--temperature", "0.7", "--max-new-tokens", "6"]
+        given += ["--dtype", "float32"]
         run_it = ["grpo", "--model", base, "--data", data, "--out", tmp_path / "run", "--max-steps", "1"]
         assert accord(*run_it, "--reward", "tests.prompting.test_sampler:score", *given) == 2
     last = capfd.readouterr().err.strip().splitlines()[-1]
