@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from accord.data.chat import encode_prompt
 from accord.engine.config import SamplerConfig
 from accord.engine.load import load_model
 from accord.engine.models import Policy
@@ -23,7 +24,7 @@ from accord.errors import InputError
 from accord.methods import GRPO, RAFT, NashMD
 from accord.prompting import handover, sampler, shares
 from accord.train.loop import Result
-from tests.commands.small import accord, save_model, write_jsonl
+from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.data.conftest import WORDS, word_tokenizer
 from tests.engine.tiny import SIZES, policy_of
 from tests.feedback.serving import serving
@@ -227,6 +228,26 @@ def test_other_methods(base: str, tmp_path: Path) -> None:
         nash = NashMD(**settings, sampler=vllm.url).fit(base, PROMPTS, judge=judge, out=tmp_path / "nash")
     assert all(0 <= row["sampler_drift"] < 1e-5 and row["handover_seconds"] >= 0 for row in raft.metrics)
     assert drawn == 6 + 2 * 12 and vllm.drawn == drawn + 6 + 2 * 12 and len(nash.metrics) == 2
+
+
+def test_sample_and_evaluate(base: str, tmp_path: Path) -> None:
+    """What is written is what the server drew of the model's weights, which it does not have by itself."""
+    start, data = load_model(base, dtype="float32"), write_jsonl(tmp_path / "p.jsonl", PROMPTS)
+    with torch.no_grad():
+        start.network.get_output_embeddings().weight.mul_(1.5)
+    moved = str(start.save(tmp_path / "moved"))
+    asked = ["--data", data, "--max-new-tokens", "6", "--dtype", "float32", "--seed", "3"]
+    with serving(Vllm(base)) as vllm:
+        sample = ["sample", "--model", moved, *asked, "--n", "2", "--out", tmp_path / "s.jsonl"]
+        assert accord(*sample, "--sampler", vllm.url) == 0
+        drawn = vllm.drawn
+        evaluate = ["evaluate", "models", "--models.a", base, "--models.b", moved, *asked, "--out", tmp_path / "e"]
+        assert accord(*evaluate, "--judge", "tests.prompting.test_sampler:score", "--sampler", vllm.url) == 0
+    assert drawn == 6 + 12 and vllm.drawn == drawn + 2 * (6 + 6)
+    rows = read_jsonl(tmp_path / "s.jsonl")
+    prompts = [encode_prompt(start.tokenizer, prompt["prompt"]) for prompt in PROMPTS]
+    said = [one for group in alone(start, prompts, 2, Sampling(6, seed=3)) for one in group]
+    assert [tuple(row["completion_ids"]) for row in rows] == [one.tokens for one in said]
 
 
 def other_model(folder: Path, **more: Any) -> str:
