@@ -32,8 +32,8 @@ MAY_IMPORT = {
     "feedback": ROWS | {"objectives", "data", "engine", "prompting"},
     "synthesis": TRAINING | {"prompting", "results"},
     "train": TRAINING | {"report", "results"},
-    "methods": TRAINING | {"train"},
-    "evaluate": TRAINING | {"report", "results"},
+    "methods": TRAINING | {"prompting", "train"},
+    "evaluate": TRAINING | {"prompting", "report", "results"},
     "chat": TRAINING | {"prompting"},
     "worlds": TRAINING,
 }

@@ -33,6 +33,7 @@ class ConversationOptions(AnswerOptions):
     """A conversation with a user has at most so many turns of the model's."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.max_turns < 1:
             raise InputError(f"--max-turns must be at least 1, not {self.max_turns}.")
         if self.user is None and self.max_turns != ConversationOptions.max_turns:
@@ -57,10 +58,13 @@ class ConversationOptions(AnswerOptions):
         Raises InputError where there is no such user, or a prompt cannot begin a conversation with it.
         """
         dialogue = feedback.users.Dialogue(feedback.users.user_of(str(self.user)), self.max_turns)
+        from accord.prompting.sampler import drawn_by
+
         for prompt in prompts:
             dialogue.check(prompt.prompt, prompt.row)
-        with counting("sample", len(prompts) * n * self.max_turns) as done:
-            talks = dialogue.talks(policy, prompts, n, self.sampling(), progress=done)
+        drawn = drawn_by(self, policy, prompts, self.sampling())
+        with drawn as speaker, counting("sample", len(prompts) * n * self.max_turns) as done:
+            talks = dialogue.talks(speaker, prompts, n, self.sampling(), progress=done)
         return [
             replace(turn, prompt=replace(turn.prompt, columns={**turn.prompt.columns, "conversation": i, "turn": j}))
             for i, talk in enumerate(talks, start=1)

@@ -61,7 +61,8 @@ OF_FUNCTIONS: dict[str, Group] = {
 
 OF_CLASSES: dict[str, Group] = {
     "OptimizerConfig": "training", "AdapterConfig": "adapters", "MemoryConfig": "memory", "TemplateOptions": "training",
-    "TrainingConfig": "training", "SamplingConfig": "sampling", "DialogueMethod": "sampling",
+    "TrainingConfig": "training", "SamplerConfig": "sampling", "SamplingConfig": "sampling",
+    "DialogueMethod": "sampling",
     "PolicyOptions": "watching", "HeldOutOptions": "watching", "RewardOptions": "watching",
 }  # fmt: skip
 """The groups of fields that methods, and what their `fit` takes, inherit, by the class that declares them first."""

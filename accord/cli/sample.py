@@ -116,6 +116,8 @@ class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
             raise InputError(f"--length-penalty must be finite, not {self.length_penalty}.")
         if self.beams is None and self.block is None:
             return
+        if self.sampler is not None:
+            raise InputError("--sampler draws samples, and --beams and --block search here; leave it out.")
         if self.best_of is not None:
             raise InputError("--beams and --block search for the best as they go; leave --best-of out.")
         if self.stop:
@@ -208,7 +210,9 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
     if asked.user is not None:
         samples = asked.talked(policy, prompts, asked.n)
     else:
-        samples = _searched(policy, prompts, asked, score) or sampled(policy, prompts, asked.samples, asked.sampling())
+        samples = _searched(policy, prompts, asked, score) or sampled(
+            policy, prompts, asked.samples, asked.sampling(), by=asked
+        )
     kept = asked.kept(samples, score(samples).tolist()) if score else [(s, None) for s in samples]
     save_rows(out, (_row(s, r) for s, r in kept))
     return Path(out)

@@ -25,6 +25,7 @@ from . import precision as precision
 from . import quantize as quantize
 from . import readout as readout
 from . import routers as routers
+from . import samplers as samplers
 from . import sampling as sampling
 from . import search as search
 from . import shard as shard

@@ -186,7 +186,36 @@ class TrainingConfig(TemplateOptions, MemoryConfig):
 
 
 @dataclass(kw_only=True)
-class SamplingConfig(TrainingConfig):
+class SamplerConfig:
+    """Who draws a model's samples: this process, or servers that are handed its weights (docs/served-sampling.md)."""
+
+    sampler: str | list[str] | None = None
+    """Have a vLLM server draw the samples, such as http://127.0.0.1:8000, or several, which share them."""
+    sampler_folder: str | None = None
+    """Where weights are put for the servers, who must see it under this name; in the folder out unless given."""
+    sampler_parallel: int = 64
+    """Samples that a server draws at a time."""
+    sampler_wait: float = 300.0
+    """Seconds that a server has for a sample, and to come back when it is away; then the work stops, and may go on."""
+    sampler_key: str | None = None
+    """The environment variable that holds the servers' key."""
+    sampler_insecure: bool = False
+    """Send that key as plain text (http) to another machine."""
+
+    def __post_init__(self) -> None:
+        require_positive(sampler_parallel=self.sampler_parallel, sampler_wait=self.sampler_wait)
+        for field in fields(SamplerConfig):
+            if self.sampler is None and getattr(self, field.name) != field.default:
+                raise InputError(f"{field.name} is about servers that draw samples; say which by sampler.")
+
+    @property
+    def samplers(self) -> list[str]:
+        """The servers' URLs."""
+        return [self.sampler] if isinstance(self.sampler, str) else list(self.sampler or ())
+
+
+@dataclass(kw_only=True)
+class SamplingConfig(SamplerConfig, TrainingConfig):
     """Settings that every method which learns from its own samples has."""
 
     command: ClassVar[str] = ""
@@ -205,7 +234,8 @@ class SamplingConfig(TrainingConfig):
     """A text that ends a sample, such as "</answer>", or several."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        TrainingConfig.__post_init__(self)
+        SamplerConfig.__post_init__(self)
         if self.group_size < self.least_group:
             why = "" if self.least_group == 1 else f", as {self.command} compares the samples of one prompt"
             raise InputError(f"group_size must be at least {self.least_group}{why}, not {self.group_size}.")

@@ -18,10 +18,10 @@ from transformers.utils import logging as transformers_logging
 
 from accord.engine.adapters import adapted, own_state, save_adapters
 from accord.engine.forward import log_probabilities
-from accord.engine.generate import generate
 from accord.engine.offload import frozen_copy
 from accord.engine.precision import autocast, compute_dtype, held_in
 from accord.engine.prove import take_fast_ways
+from accord.engine.samplers import Sampler, local
 from accord.engine.sampling import Sampling
 from accord.engine.shard import gathered_for_leader, is_sharded
 from accord.engine.team import Team
@@ -199,7 +199,20 @@ class Model:
 
 
 class Policy(Model):
-    """A causal language model."""
+    """A causal language model. `sampler` draws its samples, in place of this process."""
+
+    sampler: Sampler | None = None
+
+    def sampled_by(self, sampler: Sampler | None) -> Policy:
+        """The same model, whose samples another draws."""
+        other = copy.copy(self)
+        other.sampler = sampler
+        return other
+
+    def with_network(self, network: nn.Module) -> Policy:
+        other = super().with_network(network)
+        other.sampler = None  # which draws from the network that was
+        return other
 
     def sample(
         self,
@@ -212,15 +225,9 @@ class Policy(Model):
         """n samples of every prompt, prompt after prompt, with the log-probabilities they were drawn at.
 
         `progress` is called with the number of samples finished since its last call. Ranks that share the network share
-        the prompts too, and each has all samples. Raises as `generate` does.
+        the prompts too, and each has all samples. Raises as the sampler does, or `generate`.
         """
-        given: dict[str, Any] = {"progress": progress, **self.limits}
-        if is_sharded(self.network):
-            given["only"] = Team.here().mine(range(len(prompts)))
-        with self.autocast():
-            groups = generate(self.network, [p.tokens for p in prompts], n, sampling, **given)
-        if is_sharded(self.network):
-            groups = Team.here().same(groups)
+        groups = (self.sampler or local)(self, [p.tokens for p in prompts], n, sampling, progress)
         return [
             Sample(p.prompt, self.text(c.tokens), p.tokens, c, p.row)
             for p, group in zip(prompts, groups, strict=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -93,23 +93,34 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
     return token, logp.gather(1, token[:, None]).squeeze(1)
 
 
-def uniform_numbers(
+def entropies(
     prompts: Sequence[tuple[int, ...]], n: int, sampling: Sampling, seeds: Sequence[int] | None = None
-) -> np.ndarray:
-    """Numbers in [0, 1), (prompts, n, max_new_tokens), each a function of seed, prompt, sample number and position.
+) -> Iterator[list[int]]:
+    """What decides each of n samples of every prompt, prompt after prompt: seed, prompt, and the sample's number.
 
     A prompt that stands in the list twice has its samples numbered on, so that repeating it gives new samples; with
     `seeds`, one a prompt in place of the sampling's, it has the same samples again.
     """
     seed = sampling.seed if isinstance(sampling.seed, tuple) else (sampling.seed,)
     seen: Counter[tuple[int, ...]] = Counter()
-    table = np.empty((len(prompts), n, sampling.max_new_tokens))
     for i, prompt in enumerate(prompts):
         digest = hashlib.blake2b(np.asarray(prompt, dtype=np.int64).tobytes(), digest_size=8).digest()
-        for j in range(n):
-            own = seed if seeds is None else (seeds[i],)
-            entropy = [*own, int.from_bytes(digest, "little"), seen[prompt] + j]
-            generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
-            table[i, j] = generator.random(sampling.max_new_tokens)
+        own = seed if seeds is None else (seeds[i],)
+        yield from ([*own, int.from_bytes(digest, "little"), seen[prompt] + j] for j in range(n))
         seen[prompt] += n if seeds is None else 0
-    return table
+
+
+def uniform_numbers(
+    prompts: Sequence[tuple[int, ...]], n: int, sampling: Sampling, seeds: Sequence[int] | None = None
+) -> np.ndarray:
+    """Numbers in [0, 1), (prompts, n, max_new_tokens), each a function of what `entropies` says, and its position."""
+    table = np.empty((len(prompts) * n, sampling.max_new_tokens))
+    for row, entropy in zip(table, entropies(prompts, n, sampling, seeds), strict=True):
+        row[:] = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy))).random(len(row))
+    return table.reshape(len(prompts), n, -1)
+
+
+def request_seeds(prompts: Sequence[tuple[int, ...]], n: int, sampling: Sampling) -> list[int]:
+    """A seed of 63 bits for each of n samples of every prompt, prompt after prompt, of what `entropies` says of it."""
+    sequences = map(np.random.SeedSequence, entropies(prompts, n, sampling))
+    return [int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)) for sequence in sequences]

@@ -17,12 +17,14 @@ from accord.console import counting, status
 from accord.data.encoding import encode_prompts
 from accord.data.load import load_samples
 from accord.engine import Branch, Policy, Sampling, Tree, pack
+from accord.engine.config import SamplerConfig
 from accord.engine.load import load_model
 from accord.errors import InputError
 from accord.evaluate.options import AnswerOptions, HeldOutOptions
 from accord.feedback.reward import Reward, excerpt, listen, unsampled
 from accord.objectives.segments import segment_sum
 from accord.objectives.selection import best_of_n_kl_bound
+from accord.prompting.sampler import drawn_by
 from accord.records import Completion, EncodedPrompt, Prompt, Sample, Text, show
 
 TOKENS_PER_PASS = 4096
@@ -94,7 +96,7 @@ class Answering:
 
     def answers(self, name: str, policy: Policy, prompts: Sequence[EncodedPrompt], n: int = 1) -> Answers:
         """n answers to each prompt."""
-        return Answers(name, sampled(policy, prompts, n, self.options.sampling(), title=name))
+        return Answers(name, sampled(policy, prompts, n, self.options.sampling(), title=name, by=self.options))
 
     def best(self, answers: Answers, n: int, reward: Reward, policy: Policy) -> Answers:
         """Of every n answers the best, whose divergence is bounded."""
@@ -143,11 +145,20 @@ def encoded(
 
 
 def sampled(
-    policy: Policy, prompts: Sequence[EncodedPrompt], n: int, sampling: Sampling, *, title: str = "sample"
+    policy: Policy,
+    prompts: Sequence[EncodedPrompt],
+    n: int,
+    sampling: Sampling,
+    *,
+    title: str = "sample",
+    by: SamplerConfig | None = None,
 ) -> list[Sample]:
-    """n samples of every prompt, prompt after prompt, with a bar on standard error."""
-    with counting(title, len(prompts) * n) as done:
-        return policy.sample(prompts, n, sampling, progress=done)
+    """n samples of every prompt, prompt after prompt, with a bar on standard error; `by` says who draws them."""
+    with (
+        drawn_by(by or SamplerConfig(), policy, prompts, sampling) as speaker,
+        counting(title, len(prompts) * n) as done,
+    ):
+        return speaker.sample(prompts, n, sampling, progress=done)
 
 
 def best_of(answers: Answers, n: int, proxy: torch.Tensor) -> Answers:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from accord import data, engine, feedback
 from accord.console import status
-from accord.engine.config import TemplateOptions
+from accord.engine.config import SamplerConfig, TemplateOptions
 from accord.errors import LeftOut
 from accord.feedback.options import RewardOptions
 from accord.results.models import Drawing
@@ -65,7 +65,7 @@ class TrialOptions(RewardOptions, ChatOptions):
 
 
 @dataclass(kw_only=True)
-class AnswerOptions(ChatOptions):
+class AnswerOptions(SamplerConfig, ChatOptions):
     """The same, and how models answer their prompts."""
 
     max_new_tokens: int = 64
@@ -105,6 +105,10 @@ class HeldOutOptions(AnswerOptions):
 @dataclass(kw_only=True)
 class ScoredOptions(RewardOptions, HeldOutOptions):
     """The same of questions whose answers are scored or judged, and what a reward or judge may take."""
+
+    def __post_init__(self) -> None:
+        RewardOptions.__post_init__(self)
+        HeldOutOptions.__post_init__(self)
 
     def scorers(self, *names: str, policy: Model | None = None) -> dict[str, Reward]:
         """The rewards of these names, made for a policy; InputError as of `reward_named`, and of `allow`."""

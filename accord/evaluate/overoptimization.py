@@ -109,7 +109,7 @@ def _drawn(model: str, data: str, n: int, asked: ScoredOptions, reward: str, jud
     policy = asked.templated(engine.load.load_model(model, dtype=asked.dtype))
     prompts = encoded(policy, rows, asked, asked.max_length)
     proxy, gold = asked.scorers(reward, judge, policy=policy.in_dtype("float32")).items()
-    return sample_pool(policy, prompts, n, asked.sampling(), proxy, gold)
+    return sample_pool(policy, prompts, n, asked.sampling(), proxy, gold, asked)
 
 
 def _check(runs: dict[str, str] | None, samples: str | None, given: Mapping[str, str | None], is_counted: bool) -> None:

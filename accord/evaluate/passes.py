@@ -26,6 +26,10 @@ class LongAnswerOptions(RewardOptions, AnswerOptions):
 
     max_new_tokens: int = 256
 
+    def __post_init__(self) -> None:
+        RewardOptions.__post_init__(self)
+        AnswerOptions.__post_init__(self)
+
 
 @takes(LongAnswerOptions)
 def evaluate_passes(
@@ -87,7 +91,7 @@ def _measured(name: str, source: str, rows: list[Prompt], verifier: str, n: int,
     reward = feedback.named.reward_named(verifier, policy)
     asked.allow([reward])
     feedback.reward.check_prompts(reward, prompts)
-    answers = Answers(name, sampled(policy, prompts, n, asked.sampling()))
+    answers = Answers(name, sampled(policy, prompts, n, asked.sampling(), by=asked))
     right = _groups([score >= 1 for score in reward(answers.samples).tolist()], n)
     said = None
     if isinstance(reward, feedback.verifiers.Verifier):

@@ -12,6 +12,7 @@ import torch
 from accord.console import status
 from accord.data.load import load_samples, open_rows
 from accord.engine import Policy, Sampling
+from accord.engine.config import SamplerConfig
 from accord.errors import InputError
 from accord.evaluate.answers import sampled
 from accord.evaluate.options import ScoredOptions
@@ -45,11 +46,12 @@ def sample_pool(
     sampling: Sampling,
     proxy: tuple[str, Reward],
     gold: tuple[str, Reward],
+    by: SamplerConfig | None = None,
 ) -> Pool:
-    """n samples of every prompt, scored by two rewards, each with what it is called."""
+    """n samples of every prompt, scored by two rewards, each with what it is called; `by` says who draws them."""
     for _, scorer in (proxy, gold):
         check_prompts(scorer, prompts)
-    samples = sampled(policy, prompts, n, sampling)
+    samples = sampled(policy, prompts, n, sampling, by=by)
     scores = [_finite(scorer(samples), name).reshape(-1, n) for name, scorer in (proxy, gold)]
     return Pool([(s.prompt.prompt, s.text) for s in samples], *scores)
 

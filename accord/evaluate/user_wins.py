@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 class UserWinsOptions(RewardOptions, AnswerOptions):
     """Which choices are read, how questions are answered, and what the judge may take."""
 
+    def __post_init__(self) -> None:
+        RewardOptions.__post_init__(self)
+        AnswerOptions.__post_init__(self)
+
 
 @takes(UserWinsOptions)
 def evaluate_users(
@@ -182,7 +186,7 @@ class Served:
         reads = [rows_of.choices.given(p.prompt, choices[u]) for p, u in zip(self.prompts, self.user, strict=True)]
         prompts = encoded(policy, self.prompts, asked, reads=reads)
         sampling = asked.sampling() if n == 1 else replace(asked.sampling(), seed=asked.seed + 1)
-        return sampled(policy, prompts, n, sampling, title=f"{name}, k = {k}")
+        return sampled(policy, prompts, n, sampling, title=f"{name}, k = {k}", by=asked)
 
     def wins(self, k: int, referee: Judge, ours: list[Sample], theirs: list[Sample]) -> GivenWins:
         """How often users prefer ours. InputError where a user has no valid verdict."""

@@ -42,6 +42,8 @@ class IPOMD(PairwiseMethod):
         require_positive(tau=self.tau)
         if not 0 <= self.mixture <= 1:
             raise InputError(f"mixture lies in [0, 1], not {self.mixture}.")
+        if self.sampler is not None:
+            raise InputError("ipo-md samples from a mixture of two models, which no server has: leave sampler out.")
 
     @property
     def strength(self) -> float:

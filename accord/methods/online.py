@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from accord import data, engine, feedback
+from accord import data, engine, feedback, prompting
 from accord.engine.config import SamplingConfig
 from accord.errors import InputError, LeftOut
 from accord.methods.offline import Method, as_policy
@@ -91,15 +91,24 @@ class OnlineMethod(Method, SamplingConfig, ABC):
             scorer = scorer_for(policy)
             given.allow([scorer])
             self.check(scorer, prompts)
-            made = self.learner(policy, scorer)
+            if sampler is not None:
+                sampler.check(policy, prompts, self.sampling())
+            speaker = policy if sampler is None else policy.sampled_by(sampler)
+            made = self.learner(speaker, scorer)
+            made.sampler = sampler
             if held_out:
                 return made.learn_from(prompts, asked.hold_out(run, made, policy, held_out))
             answered = prompts if steps_sample else ()
             trained = (p.tokens for p in prompts)
-            watch = make_watch(run, given, self, policy, trained=trained, prompts=answered, is_rewarded=True)
+            watch = make_watch(run, given, self, speaker, trained=trained, prompts=answered, is_rewarded=True)
             return made.learn_from(prompts, watch)
 
-        return train(learner, self, policy, out, given, on_step, data=rows, **source)
+        sampler = prompting.sampler.ServedSampler(self, out) if self.sampler else None
+        try:
+            return train(learner, self, policy, out, given, on_step, data=rows, **source)
+        finally:
+            if sampler is not None:
+                sampler.close()
 
 
 @dataclass(kw_only=True)

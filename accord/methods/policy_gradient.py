@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from accord import engine, objectives
+from accord.engine.config import require_positive
 from accord.errors import InputError
 from accord.methods.offline import Per
 from accord.methods.online import DialogueMethod, OnlineMethod
@@ -40,9 +41,14 @@ class PolicyGradient(OnlineMethod, ABC):
     """Taken off the reward of a sample that was cut before its end-of-turn token."""
     mask_truncated: bool = False
     """Do not train on samples that were cut; their rewards still count for their siblings."""
+    importance_cap: float | None = None
+    """Weigh every token's advantage by min(c, pi / sampler) for this c, such as 2, where what drew the samples and what
+    is trained differ, as a server in few bits does; unless given, they are taken for the same."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.importance_cap is not None:
+            require_positive(importance_cap=self.importance_cap)
         for name in ("kl_coefficient", "missing_end_penalty"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be 0 or more, and finite, not {getattr(self, name)}.")
@@ -171,9 +177,14 @@ class GradientLearner(Learner, ABC):
     def loss(self, batch: Experience) -> tuple[Tensor, Measures]:
         """The method's loss, the entropy of the policy (by its samples), and how far sampler and trainer disagree."""
         logp = self.policy.log_probs(batch, self.method.temperature)
+        gap = (logp.detach() if batch.old is None else batch.old) - batch.logprobs
+        logged = {"entropy": -batch.logprobs, "sampler_drift": gap.abs()}
+        if self.method.importance_cap is not None:
+            weight = gap.exp().clamp(max=self.method.importance_cap)  # losses are linear in a positive factor of A
+            logged["importance_weight"] = weight
+            batch = replace(batch, advantage=batch.advantage * weight)
         values, measures = self.method.loss(logp, batch)
-        drift = ((logp.detach() if batch.old is None else batch.old) - batch.logprobs).abs()
-        return values, {**measures, "entropy": -batch.logprobs, "sampler_drift": drift}
+        return values, {**measures, **logged}
 
 
 class GroupLearner(GradientLearner):

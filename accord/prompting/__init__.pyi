@@ -1,7 +1,11 @@
+from . import handover as handover
 from . import journal as journal
 from . import limits as limits
 from . import local as local
 from . import options as options
 from . import requests as requests
+from . import sampler as sampler
 from . import served as served
 from . import server as server
+from . import shares as shares
+from . import vllm as vllm

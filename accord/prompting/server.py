@@ -73,6 +73,8 @@ class Server:
     url: str = field(repr=False)
     key: str | None = None
     insecure: bool = False
+    options: tuple[str, str] = field(default=("--key", "--insecure"), compare=False, repr=False)
+    """What the options are called that give these two."""
     client: openai.OpenAI = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -86,8 +88,9 @@ class Server:
             raise InputError("a served model needs the judge extra: pip install 'accord[judge]'.") from None
         if urlsplit(self.url).path in ("", "/"):
             object.__setattr__(self, "url", f"{self.url.rstrip('/')}/v1")
+        key = self._key()
         try:
-            client = OpenAI(base_url=self.url, api_key=self._key())
+            client = OpenAI(base_url=self.url, api_key=key)
         except Exception as error:  # of its HTTP client, which has errors of its own for this
             raise InputError(f"{self} is no URL of a server ({said(error)}).") from None
         object.__setattr__(self, "client", client)
@@ -100,7 +103,7 @@ class Server:
             return "none"
         if self.key is None and not os.environ.get(OPENAI_KEY):
             return "none"
-        return key_for(self.url, self.key or OPENAI_KEY, insecure=self.insecure)
+        return key_for(self.url, self.key or OPENAI_KEY, insecure=self.insecure, options=self.options)
 
     def __str__(self) -> str:
         return without_secrets(self.url)
@@ -169,7 +172,7 @@ class Server:
         if error.status_code in (401, 403):
             if self.client.api_key != "none":
                 return InputError(f"{self} does not take the key in {self.key or OPENAI_KEY}: set it to the server's.")
-            return InputError(f"{self} wants a key: name the environment variable that holds it by --key.")
+            return InputError(f"{self} wants a key: name the environment variable that holds it by {self.options[0]}.")
         if error.status_code == 404 and model:
             models = self.models()
             known = f"; it has {', '.join(models)}" if models else ""

@@ -114,6 +114,10 @@ METRICS = {
     "sampler_drift": _aside(
         "Sampler against trainer (nats a token)", "Rounding alone: it should be small, and must not grow."
     ),
+    "importance_weight": _aside(
+        "Importance weights", "pi over the sampler's probability, capped: the mean should stay near one.", 1.0
+    ),
+    "handover_seconds": _aside("Weights to the sampler (s)", "What a step waits for servers to have the new weights."),
     "gradient_norm": _aside("Gradient norm", "Spikes mark batches that pull hard; clipping bounds them."),
     "learning_rate": _aside("Learning rate", "The schedule as it was run."),
     "tokens_per_second": _aside("Tokens a second", "Steady is well; a drop is another process or longer rows."),

@@ -101,9 +101,11 @@ def redacted(settings: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in settings.items():
         shown = without_secrets(value) if isinstance(value, str) else value
+        if isinstance(value, list):
+            shown = [without_secrets(one) if isinstance(one, str) else one for one in value]
         found[name] = shown
         if shown != value:
-            found[name + URL_DIGEST] = hashlib.sha256(value.encode()).hexdigest()[:8]
+            found[name + URL_DIGEST] = hashlib.sha256(str(value).encode()).hexdigest()[:8]
     return found
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from accord import data, engine
 from accord.engine.config import TrainingConfig
@@ -67,6 +67,12 @@ OnStep: TypeAlias = Callable[[int, StepResult], object]
 """What a user may have called after every step, counted from 1, with its result."""
 
 
+class Counted(Protocol):
+    """What has numbers to log of every step."""
+
+    def numbers(self) -> dict[str, float]: ...
+
+
 class Learner(ABC):
     """A method at work: what it trains, and what it does at a step."""
 
@@ -75,6 +81,8 @@ class Learner(ABC):
     """What is trained, by name."""
     held_out_loss: ClassVar[str] = "loss"
     """What of rows held out should fall."""
+    sampler: Counted | None = None
+    """What draws the samples, where it is not this process, and has numbers to log of that."""
 
     def learn_from(self, items: Sequence[Any], watch: Watch | HeldOut | None) -> Self:
         """The learner, told what to learn from, `method.batch_size` items a step, and what watches it, if anything."""
@@ -181,7 +189,7 @@ def train(
                         save(step)
                     result = learner.step(step, learner.batch(step), optimizer)
                     step = save.step = step + 1
-                    row = dict(result.numbers)
+                    row = {**(learner.sampler.numbers() if learner.sampler else {}), **result.numbers}
                     try:
                         row |= watch.after(step, result.samples) if watch else {}
                     finally:  # the step is done, and its row must not be lost with the measure

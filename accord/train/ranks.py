@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ALONE = {
     "optimizer", "lora_rank", "quantize", "weight_dtype", "optimizer_states", "offload_optimizer", "offload_reference",
     "precompute_reference", "save_dtype", "watch", "watch_data", "eval_data", "eval_split", "user",
+    "sampler",
 }  # fmt: skip
 """Settings that several ranks cannot have yet."""
 

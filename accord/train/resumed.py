@@ -23,6 +23,8 @@ STEPPED = {"learning_rate", "max_grad_norm", "kl_coefficient"}
 """Settings of a step that a stop or an alarm says to change: a run may go on with others too."""
 TUNED = STEPPED | {"max_steps", "epochs", "stop_when", "eval_every", "patience", "watch_every"}
 """And what ends or measures it."""
+SERVED = {f"sampler{end}" for end in ("", "_folder", "_parallel", "_wait", "_key", "_insecure")}
+"""Who draws the samples, which whoever starts a server again says anew."""
 SAMPLED = {"group_size", "max_new_tokens"}
 """What a round that selects nothing says to raise."""
 HISTORY = "history"
@@ -44,7 +46,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
 def changes(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a run which goes on has others of; InputError for the first that may not change."""
     finished = (folder / "model").is_dir()
-    may = SMALLER if finished else SMALLER | TUNED
+    may = SMALLER | SERVED if finished else SMALLER | SERVED | TUNED
     if "rounds" in settings:  # whose steps say where a round ends
         may = may - {"max_steps", "epochs"} | (set() if finished else SAMPLED)
     if settings.get("kl_target") is not None:  # by which the coefficient moves

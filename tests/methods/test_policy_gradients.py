@@ -224,3 +224,30 @@ def test_identical_rewards_teach_nothing(method: Any) -> None:
 def test_a_group_of_one_is_refused(method: Any) -> None:
     with pytest.raises(InputError, match="group_size must be at least 2, as (rloo|grpo) compares the samples"):
         method(group_size=1)
+
+
+@pytest.mark.parametrize("cap", [1e9, 1.25])
+def test_importance_weights_are_those_of_another_sampler(cap: float) -> None:
+    """By samples of mu, one token each: sum over y of mu min(c, pi / mu) r grad log pi, exact without c."""
+    world = ONE_TOKEN
+    learner = learner_in(world, REINFORCE(**settings(baseline="none", kl_coefficient=0.0, importance_cap=cap)))
+    mu = sequence_logps(network_in(world, 3), world).detach()
+    said = [Completion(s, (m,), "length") for s, m in zip(world.sequences, mu.tolist(), strict=True)]
+    samples = [Sample(Prompt(""), "", world.prompt, completion) for completion in said]
+    prompts = [EncodedPrompt(Prompt(""), world.prompt, row) for row in range(len(said))]
+    batches, _ = learner.experience(0, Rollout.of(prompts, samples, world.reward.tolist()))
+    total, weights = torch.zeros((), dtype=torch.float64), dict[int, float]()
+    for trees in (t for part in batches for t in part):
+        values, measures = learner.loss(trees)
+        rows = [tree.row for tree in trees.trees]
+        total = total + (mu.exp()[rows] * values).sum()
+        weights |= zip(rows, measures["importance_weight"].tolist(), strict=True)
+    found = flat(torch.autograd.grad(-total, list(learner.policy.network.parameters())))
+    logp = sequence_logps(learner.policy.network, world)
+    ratio = (logp.detach() - mu).exp()
+    assert ratio.max() > 1.3 and ratio.min() < 1
+    assert [weights[row] for row in range(len(said))] == pytest.approx(ratio.clamp(max=cap).tolist(), rel=1e-12)
+    value = (mu.exp() * ratio.clamp(max=cap) * world.reward * logp).sum()
+    same(found, flat(torch.autograd.grad(value, list(learner.policy.network.parameters()))))
+    if cap > 10:
+        same(found, exact_gradient(world, learner))

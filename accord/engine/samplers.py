@@ -1,0 +1,67 @@
+"""Who draws a policy's samples: this process, or whatever else speaks this protocol, such as servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from accord.engine.adapters import own_state
+from accord.engine.generate import generate
+from accord.engine.shard import is_sharded
+from accord.engine.team import Team
+
+if TYPE_CHECKING:
+    from accord.engine.models import Policy
+    from accord.engine.sampling import Sampling
+    from accord.records import Completion
+
+BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Whole numbers by their bytes."""
+
+
+class Sampler(Protocol):
+    """Draws n completions of every prompt from the policy as it is now, with the log-probability of every token under
+    the distribution drawn from.
+
+    What it draws is a function of policy, prompts and sampling (`sampling.entropies`). `progress` is called with the
+    number of samples finished since its last call. Raises InputError where n < 1, or it cannot draw.
+    """
+
+    def __call__(
+        self,
+        policy: Policy,
+        prompts: Sequence[tuple[int, ...]],
+        n: int = 1,
+        sampling: Sampling | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[list[Completion]]: ...
+
+
+def local(
+    policy: Policy,
+    prompts: Sequence[tuple[int, ...]],
+    n: int = 1,
+    sampling: Sampling | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[list[Completion]]:
+    """The `Sampler` that is this process, or all ranks that share the network: each draws for its part of the prompts.
+
+    Raises as `generate` does.
+    """
+    given: dict[str, Any] = {"progress": progress, **policy.limits}
+    if is_sharded(policy.network):
+        given["only"] = Team.here().mine(range(len(prompts)))
+    with policy.autocast():
+        groups = generate(policy.network, prompts, n, sampling, **given)
+    return Team.here().same(groups) if is_sharded(policy.network) else groups
+
+
+def state_of(policy: Policy) -> tuple[int, ...]:
+    """Numbers that are others where the policy's own weights are: of each tensor the sum of its bits as whole numbers.
+
+    The count of changes that torch keeps of a tensor would be quicker, but its fused optimizers leave it as it is.
+    """
+    bits = (t.contiguous().view(BITS[t.element_size()]) for t in own_state(policy.network).values())
+    return tuple(torch.stack([b.sum(dtype=torch.int64) for b in bits]).tolist())

@@ -1,0 +1,119 @@
+"""A policy's weights on their way to servers: written into a folder that both see, anew whenever they have changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from accord.engine.adapters import adapted, own_state, save_adapters
+from accord.engine.models import SHARD, Policy, quiet
+from accord.engine.samplers import state_of
+from accord.errors import InputError
+from accord.files import tidy
+
+HEAD, INDEX = "head.safetensors", "model.safetensors.index.json"
+NUDGED = 12
+"""Tensors at either end of a network that are nudged to see whether servers take what they are handed ..."""
+NUDGE, ZERO = 0.03, 0.02
+"""... by noise of so many times their root mean square; or where that is 0, of this deviation."""
+
+
+@dataclass(frozen=True)
+class Handed:
+    """Weights for servers: where they lie, what they are called, and whether they are an adapter."""
+
+    folder: Path
+    name: str
+    is_adapter: bool
+
+
+class Handover:
+    """The folder, in the one `above`, where weights lie for servers, and those that were written last."""
+
+    def __init__(self, above: Path) -> None:
+        self.above = above
+        self.folder = above / f".sampler.{os.getpid()}.partial"  # as what is left half-done, which is cleared
+        self.run = secrets.token_hex(4)  # adapters of two runs must not have one name
+        self.count = 0
+        self.state: tuple[int, ...] = ()
+        self.handed: Handed | None = None
+
+    def write(self, policy: Policy) -> Handed:
+        """The policy's weights, or its adapters, written for servers to read, unless they are those written last.
+
+        Raises InputError where they cannot be, or are held in few bits.
+        """
+        state = state_of(policy)
+        if state == self.state and self.handed is not None:
+            return self.handed
+        is_adapter = adapted(policy.network)
+        if policy.is_quantized and not is_adapter:
+            raise InputError(f"{policy.name} is quantized, and servers are handed whole weights: do without sampler.")
+        if self.count == 0:
+            tidy(self.above, "sampler")
+        self.count += 1
+        folder = self.folder / str(self.count)
+        try:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            if is_adapter:
+                save_adapters(policy.network, folder)
+            else:
+                with quiet():
+                    policy.network.save_pretrained(folder, max_shard_size=SHARD)
+                save_tied_head(policy.network, folder)
+        except OSError as error:
+            raise InputError(f"weights for servers cannot be written to {folder} ({error.strerror}).") from None
+        self.handed, self.state = Handed(folder, f"accord-{self.run}-{self.count}", is_adapter), state
+        return self.handed
+
+    def close(self) -> None:
+        """Take the weights away."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def save_tied_head(network: Any, folder: Path) -> None:
+    """Write the output layer by its own name too, where it is the embedding, which files of weights leave out.
+
+    vLLM on a processor multiplies by a copy of it, which it makes anew only where the layer itself is loaded.
+    """
+    head = network.get_output_embeddings()
+    if head is None or head.weight is not network.get_input_embeddings().weight:
+        return
+    name = next(f"{name}.weight" for name, module in network.named_modules() if module is head)
+    save_file({name: head.weight.detach().cpu().clone()}, folder / HEAD, metadata={"format": "pt"})
+    if (folder / INDEX).exists():  # which says of all files what to read from them
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index["weight_map"][name] = HEAD
+        (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+
+
+@contextmanager
+@torch.no_grad()
+def nudged(policy: Policy) -> Iterator[None]:
+    """Within it some weights of each kind are others: of the first and the last tensors; then bit for bit as before.
+
+    A server that takes only part of what it is handed, or nothing, is told by it.
+    """
+    own = list(own_state(policy.network).values())
+    some = {id(tensor): tensor for tensor in (*own[:NUDGED], *own[-NUDGED:])}.values()
+    before = [tensor.clone() for tensor in some]
+    generator = torch.Generator().manual_seed(0)
+    try:
+        for tensor in some:
+            noise = torch.randn(tensor.shape, generator=generator).to(tensor)
+            tensor.add_(noise * (NUDGE * float(tensor.float().square().mean().sqrt()) or ZERO))
+        yield
+    finally:
+        for tensor, value in zip(some, before, strict=True):
+            tensor.copy_(value)

@@ -1,0 +1,211 @@
+"""Servers as a policy's `Sampler`: they are handed its weights whenever those have changed, and share the samples.
+
+Every sample is a request of its own, with a seed made of the sampling's seed, the prompt and the sample's number, so
+that it is the same whichever server draws it. What is drawn is held against the policy itself, a few samples of each
+call: a server of another model, or whose log-probabilities are of another kind, is found out before it is learned from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import torch
+
+from accord.engine.models import Policy
+from accord.engine.sampling import Sampling, request_seeds
+from accord.engine.trees import Branch, Tree, pack
+from accord.errors import InputError
+from accord.prompting.faults import Fault
+from accord.prompting.handover import Handover, nudged
+from accord.prompting.server import Server, completed
+from accord.prompting.shares import Job, Work, said_by
+from accord.prompting.vllm import Given, Missing, Vllm
+from accord.records import Completion
+
+if TYPE_CHECKING:
+    from accord.engine.config import SamplerConfig
+    from accord.records import EncodedPrompt
+
+OPTIONS = ("--sampler-key", "--sampler-insecure")
+CHECKED = 4
+"""Samples of each call that are held against the policy."""
+FIRST = 4
+"""Prompts that are sampled before anything else, and texts that tokens are compared on."""
+SHORT = 64
+"""Tokens of such a sample, at most."""
+LARGEST_DRIFT = 0.2
+"""Nats a token by which sampler and policy may differ on average: bfloat16 makes about a hundredth."""
+SMALLEST_RAW = 1e-3
+"""Nats a token from which on a difference may be one of kind."""
+LEFT_BEHIND = 4.0, 0.05
+"""Weights were not all taken where, nudged, servers differ from the policy by more than so many times what they differ
+by otherwise, and this share of what the nudge makes of a token's log-probability."""
+TOKENS_PER_PASS = 4096
+"""Tokens that are computed at once."""
+
+
+class ServedSampler:
+    """The `Sampler` that is one vLLM server or several. `folder` is where weights are put for them.
+
+    Raises InputError where a URL is none, or the key cannot be sent.
+    """
+
+    def __init__(self, config: SamplerConfig, folder: str | Path) -> None:
+        self.config = config
+        self.hosts = [
+            Vllm(Server(url, config.sampler_key, config.sampler_insecure, OPTIONS)) for url in config.samplers
+        ]
+        self.handover = Handover(Path(config.sampler_folder or folder).expanduser().resolve())
+        self.drift = self.seconds = 0.0
+        self._compared: list[tuple[tuple[int, ...], Completion]] = []
+
+    def numbers(self) -> dict[str, float]:
+        """What to log of the last call: by how many nats a token servers and policy differ, and seconds for weights."""
+        return {"sampler_drift": self.drift, "handover_seconds": self.seconds}
+
+    def __call__(
+        self,
+        policy: Policy,
+        prompts: Sequence[tuple[int, ...]],
+        n: int = 1,
+        sampling: Sampling | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[list[Completion]]:
+        """n completions of every prompt, as `Sampler` says; InputError where servers stay away, or differ."""
+        sampling = sampling or Sampling()
+        if n < 1:
+            raise InputError(f"a prompt needs at least one sample, not {n}")
+        drawn = self._draw(self.hosts, policy, prompts, n, sampling, progress)
+        self._require_near(self.hosts, policy, sampling)
+        return [drawn[i : i + n] for i in range(0, len(drawn), n)]
+
+    def check(self, policy: Policy, prompts: Sequence[EncodedPrompt], sampling: Sampling) -> None:
+        """See, by a few samples, that each server can draw for the policy; InputError where not, which says why.
+
+        They are handed weights that no server has by itself, then the policy's own.
+        """
+        plain = replace(
+            sampling,
+            temperature=sampling.temperature or 1.0,
+            top_k=0,
+            top_p=1.0,
+            min_new_tokens=0,
+            max_new_tokens=min(sampling.max_new_tokens, SHORT),
+        )
+        some = prompts[:: -(-len(prompts) // FIRST)]
+        asked = [p.tokens for p in some]
+        try:
+            completed(self._meet(policy, some, max(len(p.tokens) for p in prompts) + sampling.max_new_tokens))
+            found = []
+            with nudged(policy):
+                for host in self.hosts:
+                    self._draw([host], policy, asked, 1, plain)
+                    found.append((self.drift, self._compared))
+            for host, (nudge, said) in zip(self.hosts, found, strict=True):
+                self._compared = said
+                moved = self._differ(policy, plain, plain.temperature)
+                self._draw([host], policy, asked, 1, plain)
+                self._require_near([host], policy, plain)
+                if nudge > LEFT_BEHIND[0] * self.drift + LEFT_BEHIND[1] * moved:
+                    raise InputError(
+                        f"{host} takes only part of the weights it is handed: where some change a little, it and "
+                        f"{policy.name} differ by {nudge:.2g} nats a token; serve another version of vLLM."
+                    )
+        except BaseException:
+            self.close()
+            raise
+
+    async def _meet(self, policy: Policy, some: Sequence[EncodedPrompt], longest: int) -> None:
+        texts = [str(policy.tokenizer.decode(list(p.tokens))) for p in some]
+
+        async def meet(host: Vllm) -> None:
+            async with host.server.asking(self.config.sampler_wait) as client:
+                try:
+                    await host.meet(client, policy, longest, texts)
+                except (Fault, Missing) as fault:
+                    raise InputError(f"{host} cannot draw samples: {said_by(fault)}") from None
+
+        await asyncio.gather(*map(meet, self.hosts))
+
+    def close(self) -> None:
+        """Take away the weights that were put down for the servers."""
+        self.handover.close()
+
+    def _draw(
+        self,
+        hosts: Sequence[Vllm],
+        policy: Policy,
+        prompts: Sequence[tuple[int, ...]],
+        n: int,
+        sampling: Sampling,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Completion]:
+        """What the servers draw, prompt after prompt, with `drift` and `seconds` of it."""
+        begun = monotonic()
+        handed = self.handover.write(policy)
+        written = monotonic() - begun
+        jobs = [Job(i, prompts[i // n], seed) for i, seed in enumerate(request_seeds(prompts, n, sampling))]
+        work = Work(self.config, handed, jobs, Given(policy, sampling), progress)
+        drawn = completed(work.by(hosts))
+        self.seconds = written + work.loading
+        self._compared = [(jobs[i].prompt, drawn[i]) for i in range(0, len(jobs), -(-len(jobs) // CHECKED))]
+        self.drift = self._differ(policy, sampling, sampling.temperature)
+        return drawn
+
+    @torch.no_grad()
+    def _differ(self, policy: Policy, sampling: Sampling, temperature: float) -> float:
+        """The mean of |log pi(token) - what servers say of it| over some samples; 0 where that cannot be told.
+
+        Tokens before which no end may be drawn are left out, as log pi is of all tokens.
+        """
+        least, known = sampling.min_new_tokens, []
+        for prompt, said in self._compared:
+            flags = tuple(i >= least for i in range(len(said.tokens)))
+            if any(flags):
+                known.append(Tree(prompt, (Branch(said.tokens, flags, said.logprobs),)))
+        if not known or temperature == 0 or sampling.top_k or sampling.top_p < 1:
+            return 0.0
+        packs = pack(known, TOKENS_PER_PASS, policy.device)
+        gaps = [policy.log_probs(trees, temperature).double() - trees.logprobs.double() for trees in packs]
+        return float(torch.cat(gaps).abs().mean())
+
+    def _require_near(self, hosts: Sequence[Vllm], policy: Policy, sampling: Sampling) -> None:
+        """Raise InputError where the last samples' log-probabilities are not the policy's."""
+        whom, temperature = " and ".join(map(str, hosts)), sampling.temperature
+        is_other = temperature != 1 and self.drift > SMALLEST_RAW
+        if is_other and 2 * self._differ(policy, sampling, 1.0) < self.drift:
+            raise InputError(
+                f"the log-probabilities of {whom} are those before the temperature of {temperature:g}: start it with "
+                "--logprobs-mode processed_logprobs."
+            )
+        if self.drift > LARGEST_DRIFT:
+            raise InputError(
+                f"{whom} and {policy.name} differ by {self.drift:.2g} nats a token, so it does not serve this model "
+                "with these weights: serve it as it is, not quantized, and let no other run hand it weights."
+            )
+
+
+@contextmanager
+def drawn_by(
+    config: SamplerConfig, policy: Policy, prompts: Sequence[EncodedPrompt], sampling: Sampling
+) -> Iterator[Policy]:
+    """The policy, whose samples the servers draw that the settings name, if any; they are handed its weights.
+
+    Those lie in `sampler_folder`, or where temporary files do. Raises as `ServedSampler` and its `check` do.
+    """
+    if config.sampler is None:
+        yield policy
+        return
+    sampler = ServedSampler(config, tempfile.gettempdir())
+    try:
+        sampler.check(policy, prompts, sampling)
+        yield policy.sampled_by(sampler)
+    finally:
+        sampler.close()

@@ -1,0 +1,227 @@
+"""One vLLM server as a sampler: token ids in, token ids and their log-probabilities out; weights that are handed to it.
+
+    GET  /health, /v1/models                      whether it is there, and what it serves
+    POST /tokenize                                whether it means by tokens what we do
+    POST /v1/completions                          a prompt of token ids and a seed; one sample
+    POST /collective_rpc, /reset_prefix_cache     reload_weights from a folder: VLLM_SERVER_DEV_MODE=1
+    POST /v1/load_lora_adapter, unload_...        VLLM_ALLOW_RUNTIME_LORA_UPDATING=1
+
+What a sample may be drawn by beyond the model is said in every request, so that no default of the server's counts. The
+prefix cache is reset with new weights, and salted with their name besides: a reset fails while requests are under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
+
+from accord.errors import InputError
+from accord.prompting.faults import BROKEN, UNREADABLE, Fault, fault_of
+from accord.prompting.handover import Handed
+from accord.prompting.served import ROUNDING, SHOWN
+from accord.prompting.server import Server
+from accord.records import Completion
+
+if TYPE_CHECKING:
+    import openai
+
+    from accord.engine.models import Policy
+    from accord.engine.sampling import Sampling
+
+DEV_MODE = "start it with VLLM_SERVER_DEV_MODE=1 in its environment"
+LORA = "start it with --enable-lora, --max-lora-rank and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment"
+AGAIN = 8
+"""How often a sample is drawn again that has tokens without meaning."""
+RESETS, PAUSE = 5, 0.5
+"""How often a prefix cache is reset that is in use, and seconds between."""
+
+
+@dataclass
+class Vllm:
+    """A vLLM server, what it calls its model, and the weights that it is known to have."""
+
+    server: Server
+    model: str = ""
+    held: Handed | None = None
+    adapters: list[str] = field(default_factory=list)
+    """Those that it was given and may still have."""
+    away: float | None = None
+    """Since when it has not done what it was asked, if so."""
+
+    def __str__(self) -> str:
+        return str(self.server)
+
+    async def ask(
+        self, client: openai.AsyncOpenAI, path: str, body: dict[str, Any] | None = None, *, seconds: float
+    ) -> Any:
+        """What it answers, as JSON has it, by POST where there is a body.
+
+        Raises Fault where it does not, and InputError where it cannot.
+        """
+        url = f"{self.server.url.removesuffix('/').removesuffix('/v1')}{path}"
+        within: Any = {"timeout": seconds}
+        try:
+            if body is None:
+                return await asyncio.wait_for(client.get(url, cast_to=object, options=within), seconds)
+            return await asyncio.wait_for(client.post(url, body=body, cast_to=object, options=within), seconds)
+        except Exception as error:
+            if getattr(error, "status_code", 0) == 404:
+                raise Missing(f"{self} has no {path} ({self.server.without_key(str(error))})") from None
+            raise fault_of(error, self.server, self.model, seconds) from None
+
+    async def models(self, client: openai.AsyncOpenAI, *, seconds: float) -> list[dict[str, Any]]:
+        """What it serves, the adapters among it."""
+        listed = await self.ask(client, "/v1/models", seconds=seconds)
+        found = listed.get("data") if isinstance(listed, dict) else None
+        if not isinstance(found, list) or not all(isinstance(m, dict) and isinstance(m.get("id"), str) for m in found):
+            raise InputError(f"{self} does not say what it serves as vLLM does; see its address.")
+        return found
+
+    async def named(self, client: openai.AsyncOpenAI) -> dict[str, Any]:
+        """What it says of its model, whose name requests have from now on; InputError where it does not serve one."""
+        base = [m for m in await self.models(client, seconds=60) if not m.get("parent")]
+        if len(base) != 1:
+            raise InputError(f"{self} serves {len(base)} models, and as a sampler it is to serve one.")
+        self.model = base[0]["id"]
+        return base[0]
+
+    async def meet(self, client: openai.AsyncOpenAI, policy: Policy, longest: int, texts: Sequence[str]) -> None:
+        """See what it serves; InputError where that cannot be the policy with another's weights.
+
+        Args:
+            longest: tokens of a prompt and its sample together.
+            texts: some texts that both must make the same tokens of.
+        """
+        room = (await self.named(client)).get("max_model_len")
+        if isinstance(room, int) and room < longest:
+            raise InputError(
+                f"{self} reads {room:,} tokens at most (--max-model-len), and prompts with samples need {longest:,}."
+            )
+        for text in texts:
+            ours = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+            asked = {"model": self.model, "prompt": text, "add_special_tokens": False}
+            theirs = await self.ask(client, "/tokenize", asked, seconds=60)
+            if not isinstance(theirs, dict) or theirs.get("tokens") != list(ours):
+                raise InputError(
+                    f"{self} serves {self.model}, which has another vocabulary than {policy.name}: "
+                    f"{shorten(text, 40)!r} is {len(ours)} tokens here and others there; serve {policy.name}."
+                )
+
+    async def hand_over(self, client: openai.AsyncOpenAI, handed: Handed, name: str, *, seconds: float) -> None:
+        """Have the server take weights, which are called `name` to people; InputError where it cannot."""
+        self.held = None
+        if handed.is_adapter:
+            await self._load_adapter(client, handed, seconds)
+        else:
+            told = {"method": "reload_weights", "kwargs": {"weights_path": str(handed.folder)}}
+            try:
+                await self.ask(client, "/collective_rpc", told, seconds=seconds)
+            except Missing:
+                raise InputError(f"{self} takes no weights: {DEV_MODE}.") from None
+            except Fault as fault:
+                if fault.kind == BROKEN or not fault.told.startswith("500"):
+                    raise
+                raise InputError(
+                    f"{self} serves {self.model} and does not take the weights of {name} ({fault.told}): it must serve "
+                    f"the same model, and see {handed.folder}."
+                ) from None
+        await self._reset(client)
+        self.held = handed
+
+    async def _reset(self, client: openai.AsyncOpenAI) -> None:
+        for _ in range(RESETS):
+            try:
+                done = await self.ask(client, "/reset_prefix_cache", {}, seconds=60)
+            except Missing:  # of a server of adapters: what requests are salted with must do
+                return
+            if not isinstance(done, dict) or done.get("success", True):
+                return
+            await asyncio.sleep(PAUSE)
+
+    async def _load_adapter(self, client: openai.AsyncOpenAI, handed: Handed, seconds: float) -> None:
+        """Load it under its own name, as one of the same name would be answered from the cache; then let others go."""
+        told = {"lora_name": handed.name, "lora_path": str(handed.folder)}
+        try:
+            await self.ask(client, "/v1/load_lora_adapter", told, seconds=seconds)
+        except Missing:
+            raise InputError(f"{self} takes no adapters: {LORA}.") from None
+        except Fault as fault:
+            if not fault.told.startswith(("400", "500")):
+                raise
+            raise InputError(
+                f"{self} does not take an adapter ({fault.told}): {LORA}, and see that it sees {handed.folder}."
+            ) from None
+        for old in self.adapters:
+            try:
+                await self.ask(client, "/v1/unload_lora_adapter", {"lora_name": old}, seconds=60)
+            except (Fault, Missing):  # it was started anew since
+                continue
+        self.adapters = [handed.name]
+
+    async def draw(
+        self, client: openai.AsyncOpenAI, prompt: Sequence[int], seed: int, given: Given, *, seconds: float
+    ) -> Completion:
+        """A sample of a prompt; raises Fault where there is none, and InputError where there can be none."""
+        assert self.held is not None
+        own = {"model": self.held.name if self.held.is_adapter else self.model, "cache_salt": self.held.name}
+        body = {**given.body, **own, "prompt": list(prompt)}
+        for own_seed in given.seeds(seed):
+            try:
+                answer = await self.ask(client, "/v1/completions", {**body, "seed": own_seed}, seconds=seconds)
+            except Missing as missing:  # of an adapter too, where it was started anew
+                raise Fault(BROKEN, str(missing)) from None
+            self.away, completion = None, given.read(answer)
+            if max(completion.tokens) < given.vocabulary:
+                return completion
+        raise Fault(UNREADABLE, "tokens that the tokenizer does not have, again and again", passes=False)
+
+
+class Missing(Exception):
+    """The server has nothing at that path, or no such model."""
+
+
+class Given:
+    """What all requests of a call have in common, and how their answers are read."""
+
+    def __init__(self, policy: Policy, sampling: Sampling) -> None:
+        self.sampling, self.vocabulary, self.name = sampling, policy.vocabulary, policy.name
+        self.body: dict[str, Any] = {
+            "max_tokens": sampling.max_new_tokens, "min_tokens": sampling.min_new_tokens,
+            "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k, "min_p": 0.0,
+            "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
+            "ignore_eos": True, "stop_token_ids": list(policy.ends), "include_stop_str_in_output": True,
+            "logprobs": 0, "return_token_ids": True,
+        }  # fmt: skip
+        if sampling.stop:
+            self.body["stop"] = list(sampling.stop)
+
+    def seeds(self, seed: int) -> Iterator[int]:
+        """The seed, then others, for a sample with a token that the output layer has and the tokenizer has not."""
+        return ((seed + i) % 2**63 for i in range(AGAIN + 1))
+
+    def read(self, answer: Any) -> Completion:
+        """The sample in an answer, which may be anything; raises Fault where there is none."""
+        try:
+            choice = answer["choices"][0]
+            tokens, logprobs = choice["token_ids"], choice["logprobs"]["token_logprobs"]
+            finish = choice["finish_reason"]
+            if finish not in ("stop", "length"):
+                raise Fault(BROKEN, f"a sample ended by {shorten(str(finish), SHOWN)}")
+            if not 0 < len(tokens) == len(logprobs) <= self.sampling.max_new_tokens:
+                raise ValueError(f"{len(tokens)} tokens and {len(logprobs)} log-probabilities")
+            if not all(isinstance(token, int) and token >= 0 for token in tokens):
+                raise ValueError("what is no token")
+            said = [float(logp) for logp in logprobs]
+            if not all(math.isfinite(logp) and logp <= ROUNDING for logp in said):
+                raise ValueError("what is no log-probability")
+        except (TypeError, KeyError, IndexError, ValueError) as error:
+            shown = shorten(str(answer), SHOWN, placeholder=" ...")
+            why = f"{type(error).__name__}: {error}"
+            raise Fault(UNREADABLE, f"no token ids with log-probabilities ({why}) in {shown}", passes=False) from None
+        # At temperature 0 no other token could be drawn, whatever the model gives it.
+        known = tuple(min(logp, 0.0) if self.sampling.temperature else 0.0 for logp in said)
+        return Completion(tuple(tokens), known, "end" if finish == "stop" else "length")

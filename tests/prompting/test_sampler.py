@@ -1,0 +1,323 @@
+"""Samples drawn by servers: a whole run against a server that speaks vLLM's protocol, and all that can go wrong."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from accord.data.chat import encode_prompt
+from accord.engine.config import SamplerConfig
+from accord.engine.load import load_model
+from accord.engine.models import Policy
+from accord.engine.sampling import Sampling, request_seeds
+from accord.errors import InputError
+from accord.methods import GRPO, RAFT, NashMD
+from accord.prompting import handover, sampler, shares
+from accord.train.loop import Result
+from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
+from tests.data.conftest import WORDS, word_tokenizer
+from tests.engine.tiny import SIZES, policy_of
+from tests.feedback.serving import serving
+from tests.prompting.pretend_vllm import Vllm, alone
+
+PROMPTS = [{"prompt": text} for text in ("hi", "good day", "bye bye", "day", "bad hi", "good")]
+SETTINGS: dict[str, Any] = {
+    "learning_rate": 1e-2, "batch_size": 3, "group_size": 4, "max_new_tokens": 6, "temperature": 0.7, "max_steps": 3,
+    "dtype": "float32",
+}  # fmt: skip
+
+
+def score(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+    """How often what was said has the word good, and a little for every word."""
+    return [text.split().count("good") + 0.1 * len(text.split()) for text in completions]
+
+
+def judge(prompts: Sequence[str], firsts: Sequence[str], seconds: Sequence[str]) -> list[float]:
+    """The longer one wins."""
+    return [float(len(first) > len(second)) for first, second in zip(firsts, seconds, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_model(tmp_path_factory.mktemp("model") / "base")
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "LOOK", 0.02)
+
+
+def run(model: str | Policy, out: Path, **more: Any) -> Result:
+    resume = more.pop("resume", False)
+    return GRPO(**SETTINGS | more).fit(model, PROMPTS, reward=score, out=out, resume=resume, save_every=1)
+
+
+def weights(result: Result) -> dict[str, torch.Tensor]:
+    return load_file(result.folder / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def reference(base: str, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """The run whose samples this process draws, each by itself, as the server does."""
+    return run(load_model(base).sampled_by(alone), tmp_path_factory.mktemp("reference") / "run")
+
+
+def same(found: Result, wanted: Result) -> None:
+    """Weights bit for bit, and what was logged, but for times."""
+    for name, weight in weights(wanted).items():
+        assert torch.equal(weights(found)[name], weight), name
+    for row, other in zip(found.metrics, wanted.metrics, strict=True):
+        assert {k: row[k] for k in ("reward", "loss", "length", "kl", "sampler_drift")} == {
+            k: other[k] for k in ("reward", "loss", "length", "kl", "sampler_drift")
+        }
+
+
+def test_a_run_by_a_server_is_the_run_without(base: str, reference: Result, tmp_path: Path) -> None:
+    with serving(Vllm(base)) as vllm:
+        found = run(base, tmp_path / "run", sampler=vllm.url)
+    same(found, reference)
+    assert [row["sampler_drift"] < 1e-5 for row in found.metrics] == [True] * 3
+    handed = [body for path, body in vllm.asked if path == "/collective_rpc"]
+    assert len(handed) == 4 and len({body["kwargs"]["weights_path"] for body in handed}) == 4, "one to see that they go"
+    assert [path for path, _ in vllm.asked].count("/reset_prefix_cache") == 4
+    first, last = load_file(Path(base) / "model.safetensors"), weights(found)
+    own = vllm.policy.network.state_dict()
+    assert all(not torch.equal(own[name], first[name]) and not torch.equal(own[name], last[name]) for name in first)
+    assert not list((tmp_path / "run").glob(".sampler*")), "the weights for the server are taken away"
+    samples = [body for path, body in vllm.asked if path == "/v1/completions"]
+    assert len(samples) == 6 + 3 * 12, "a few before the first step, then a step's own"
+    assert len({body["cache_salt"] for body in samples}) == 4
+    assert samples[0] | {"prompt": [], "seed": 0, "cache_salt": ""} == {
+        "prompt": [], "seed": 0, "cache_salt": "", "model": base, "max_tokens": 6, "min_tokens": 0, "temperature": 0.7,
+        "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0,
+        "frequency_penalty": 0.0, "ignore_eos": True, "stop_token_ids": list(vllm.policy.ends),
+        "include_stop_str_in_output": True, "logprobs": 0, "return_token_ids": True,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def moved(base: str) -> Policy:
+    """The model with weights that no server has by itself."""
+    policy = load_model(base, dtype="float32")
+    with torch.no_grad():
+        for weight in policy.network.parameters():
+            weight.mul_(1.5)
+    return policy
+
+
+ASKED = [(5, 6), (7,), (5, 6), (8, 9, 6)]
+DRAWING = Sampling(6, 0.7, seed=(3, 1))
+
+
+def drawn(policy: Policy, folder: Path, *urls: str, sampling: Sampling = DRAWING, **more: Any) -> None:
+    """What servers draw is what this process does by itself."""
+    made = sampler.ServedSampler(SamplerConfig(sampler=list(urls), **more), folder)
+    try:
+        assert made(policy, ASKED, 4, sampling) == alone(policy, ASKED, 4, sampling)
+        assert made.drift < 1e-5
+    finally:
+        made.close()
+    assert list(folder.iterdir()) == []
+
+
+def test_servers_share_the_samples(base: str, moved: Policy, tmp_path: Path) -> None:
+    with serving(Vllm(base)) as one, serving(Vllm(base)) as other:
+        drawn(moved, tmp_path, one.url, other.url, sampler_parallel=2)
+    assert one.drawn > 1 and other.drawn > 1 and one.drawn + other.drawn == 16
+
+
+def test_a_server_that_is_killed_and_started_again_is_handed_the_weights_anew(
+    base: str, moved: Policy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ExitStack() as stack:
+        first = stack.enter_context(serving(Vllm(base, dies_after=5)))
+        started: list[Vllm] = []
+
+        def again() -> None:
+            while not first.is_dead:
+                time.sleep(0.01)
+            time.sleep(0.2)
+            started.append(stack.enter_context(serving(Vllm(base, port=first.server_port))))
+
+        thread = threading.Thread(target=again)
+        thread.start()
+        drawn(moved, tmp_path, first.url, sampler_parallel=3)
+        thread.join()
+    assert [path for path, _ in started[0].asked].count("/collective_rpc") == 1
+    assert f"{first.url}/v1 is waited for, up to 300 seconds" in capsys.readouterr().err
+
+
+def test_of_two_servers_one_can_be_lost(base: str, moved: Policy, tmp_path: Path) -> None:
+    with serving(Vllm(base, dies_after=3)) as lost, serving(Vllm(base)) as left:
+        drawn(moved, tmp_path, lost.url, left.url, sampler_parallel=2)
+    assert lost.is_dead and left.drawn > 10
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(6, 0.7, stop=("good",), min_new_tokens=2, seed=1),
+        Sampling(6, 1.0, top_k=3, top_p=0.8, seed=1),
+        Sampling(6, 0.0),
+    ],
+)
+def test_other_ways_of_sampling(sampling: Sampling, base: str, moved: Policy, tmp_path: Path) -> None:
+    with serving(Vllm(base)) as vllm:
+        drawn(moved, tmp_path, vllm.url, sampling=sampling)
+
+
+def test_weights_are_handed_over_when_they_have_changed(base: str, moved: Policy, tmp_path: Path) -> None:
+    """Fused AdamW, which torch's count of changes does not see, changes one weight in 1,000 by its last bit."""
+    with serving(Vllm(base)) as vllm:
+        made = sampler.ServedSampler(SamplerConfig(sampler=vllm.url), tmp_path)
+        for expected in (1, 1, 2):
+            if expected == 2:
+                weight = moved.network.lm_head.weight
+                weight.grad = torch.zeros_like(weight)
+                weight.grad[0, 0] = 1.0
+                torch.optim.AdamW([weight], lr=1e-6, weight_decay=0.0, fused=True).step()
+            made(moved, ASKED, 1, DRAWING)
+            assert [path for path, _ in vllm.asked].count("/collective_rpc") == expected
+        made.close()
+        assert torch.equal(vllm.policy.network.lm_head.weight, moved.network.lm_head.weight)
+
+
+def test_a_run_whose_server_stays_away_goes_on_with_another(base: str, reference: Result, tmp_path: Path) -> None:
+    with (
+        serving(Vllm(base, dies_after=6 + 12 + 5)) as first,
+        pytest.raises(InputError, match=r"waited for 3 seconds \(.*\): start it again, and go on from the last"),
+    ):
+        run(base, tmp_path / "run", sampler=first.url, sampler_wait=3)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-0000001"]
+    with serving(Vllm(base)) as second:
+        found = run(base, tmp_path / "run", sampler=second.url, resume=True)
+    same(found, reference)
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["sampler"] == second.url
+
+
+@pytest.mark.slow
+def test_adapters_go_by_a_new_name_each_time(base: str, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    with serving(Vllm(base, is_dev=False)) as vllm:
+        found = run(base, tmp_path / "run", sampler=vllm.url, lora_rank=2)
+    wanted = run(load_model(base).sampled_by(alone), tmp_path / "wanted", lora_rank=2)
+    for row, other in zip(found.metrics, wanted.metrics, strict=True):
+        assert row["reward"] == other["reward"] and row["sampler_drift"] < 1e-5
+        assert abs(row["loss"] - other["loss"]) < 1e-5
+    loaded = [body["lora_name"] for path, body in vllm.asked if path == "/v1/load_lora_adapter"]
+    assert len(set(loaded)) == 4 and list(vllm.adapters) == loaded[-1:]
+
+
+@pytest.mark.slow
+def test_other_methods(base: str, tmp_path: Path) -> None:
+    """RAFT logs by how much the sampler differs; an opponent that is a mixture is sampled here, of the same prompts."""
+    settings = {**SETTINGS, "max_steps": 2}
+    with serving(Vllm(base)) as vllm:
+        raft = RAFT(**settings, sampler=vllm.url).fit(base, PROMPTS, reward=score, out=tmp_path / "raft")
+        drawn = vllm.drawn
+        nash = NashMD(**settings, sampler=vllm.url).fit(base, PROMPTS, judge=judge, out=tmp_path / "nash")
+    assert all(0 <= row["sampler_drift"] < 1e-5 and row["handover_seconds"] >= 0 for row in raft.metrics)
+    assert drawn == 6 + 2 * 12 and vllm.drawn == drawn + 6 + 2 * 12 and len(nash.metrics) == 2
+
+
+def test_sample_and_evaluate(base: str, tmp_path: Path) -> None:
+    """What is written is what the server drew of the model's weights, which it does not have by itself."""
+    start, data = load_model(base, dtype="float32"), write_jsonl(tmp_path / "p.jsonl", PROMPTS)
+    with torch.no_grad():
+        start.network.get_output_embeddings().weight.mul_(1.5)
+    moved = str(start.save(tmp_path / "moved"))
+    asked = ["--data", data, "--max-new-tokens", "6", "--dtype", "float32", "--seed", "3"]
+    with serving(Vllm(base)) as vllm:
+        sample = ["sample", "--model", moved, *asked, "--n", "2", "--out", tmp_path / "s.jsonl"]
+        assert accord(*sample, "--sampler", vllm.url) == 0
+        drawn = vllm.drawn
+        evaluate = ["evaluate", "models", "--models.a", base, "--models.b", moved, *asked, "--out", tmp_path / "e"]
+        assert accord(*evaluate, "--judge", "tests.prompting.test_sampler:score", "--sampler", vllm.url) == 0
+    assert drawn == 6 + 12 and vllm.drawn == drawn + 2 * (6 + 6)
+    rows = read_jsonl(tmp_path / "s.jsonl")
+    prompts = [encode_prompt(start.tokenizer, prompt["prompt"]) for prompt in PROMPTS]
+    said = [one for group in alone(start, prompts, 2, Sampling(6, seed=3)) for one in group]
+    assert [tuple(row["completion_ids"]) for row in rows] == [one.tokens for one in said]
+
+
+def other_model(folder: Path, **more: Any) -> str:
+    policy = policy_of(LlamaForCausalLM(LlamaConfig(**{**SIZES, "vocab_size": len(WORDS)} | more, pad_token_id=None)))
+    policy.tokenizer = word_tokenizer()
+    policy.save(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"raw": True}, "are those before the temperature of 0.7: start it with --logprobs-mode processed_logprobs."),
+        ({"is_dev": False}, "takes no weights: start it with VLLM_SERVER_DEV_MODE=1 in its environment."),
+        ({"keeps": "lm_head"}, "takes only part of the weights it is handed: where some change a little, it and"),
+        ({"longest": 7}, "reads 7 tokens at most (--max-model-len), and prompts with samples need"),
+        ({"fails": True}, "fails on a sample again and again (server error (5xx): 500 no memory)"),
+    ],
+    ids=lambda told: str(told)[:20],
+)
+def test_a_server_that_cannot_be_used_ends_the_command_before_it_begins(
+    told: dict[str, Any], said: str, base: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = write_jsonl(tmp_path / "p.jsonl", PROMPTS)
+    with serving(Vllm(base, **told)) as vllm:
+        given = ["--sampler", vllm.url, "--sampler-wait", "60", "--temperature", "0.7", "--max-new-tokens", "6"]
+        given += ["--dtype", "float32"]
+        run_it = ["grpo", "--model", base, "--data", data, "--out", tmp_path / "run", "--max-steps", "1"]
+        assert accord(*run_it, "--reward", "tests.prompting.test_sampler:score", *given) == 2
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert vllm.url in last and said in last
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_server_of_another_model_or_vocabulary(base: str, tmp_path: Path) -> None:
+    wider = other_model(tmp_path / "wider", hidden_size=32)
+    with (
+        serving(Vllm(wider)) as vllm,
+        pytest.raises(InputError, match=r"does not take the weights of .* it must serve the same model"),
+    ):
+        run(base, tmp_path / "run", sampler=vllm.url)
+    with serving(Vllm(base)) as vllm, pytest.raises(InputError, match="which has another vocabulary than"):
+        vllm.policy.tokenizer.add_tokens(["bye bye"])
+        run(base, tmp_path / "run", sampler=vllm.url)
+    other = other_model(tmp_path / "other")
+    with serving(Vllm(other, keeps="")) as vllm, pytest.raises(InputError, match=r"differ by [\d.]+ nats a token"):
+        run(base, tmp_path / "run", sampler=vllm.url)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_head_that_is_the_embedding_is_handed_over_by_its_own_name_too(tmp_path: Path) -> None:
+    tied = load_model(other_model(tmp_path / "tied", tie_word_embeddings=True), dtype="float32")
+    put = handover.Handover(tmp_path)
+    folder = put.write(tied).folder
+    embedding = tied.network.get_input_embeddings().weight
+    assert load_file(folder / "model.safetensors").keys().isdisjoint({"lm_head.weight"})
+    assert torch.equal(load_file(folder / "head.safetensors")["lm_head.weight"], embedding)
+    with torch.no_grad():
+        before = embedding.clone()
+        with handover.nudged(tied):
+            assert not torch.equal(embedding, before) and put.write(tied).folder != folder
+        assert torch.equal(embedding, before)
+    put.close()
+    assert not list(tmp_path.glob(".sampler*"))
+
+
+def test_seeds_of_requests_are_of_the_seed_the_prompt_and_the_samples_number() -> None:
+    sampling = Sampling(seed=(3, 1))
+    seeds = request_seeds([(5, 6), (7,), (5, 6)], 2, sampling)
+    assert len(set(seeds)) == 6 and all(0 <= seed < 2**63 for seed in seeds)
+    assert request_seeds([(5, 6)], 4, sampling) == seeds[:2] + seeds[4:]
+    assert not set(request_seeds([(5, 6)], 4, Sampling(seed=(3, 2)))) & set(seeds)
+    assert min(abs(a - b) for i, a in enumerate(sorted(seeds)) for b in sorted(seeds)[:i]) > 2**40, "no neighbors"
