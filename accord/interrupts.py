@@ -33,25 +33,35 @@ def interruptible() -> Iterator[None]:
 
 
 class Request:
-    """Whether the work was asked to end after the step that it is in."""
+    """Whether the work was asked to end after the step that it is in.
 
-    def __init__(self) -> None:
-        self.number = 0
+    Of work that several processes share `is_whole` says whether all are there still: without them no step has an end.
+    """
+
+    def __init__(self, is_whole: Callable[[], bool] | None = None) -> None:
+        self.number, self.is_whole = 0, is_whole
 
     def __bool__(self) -> bool:
         return self.number > 0
 
     def note(self, number: int, _: FrameType | None) -> None:
-        """Take the first signal as a request; a second one ends the work at once."""
-        if self.number:
+        """Take the first signal as a request; a second one ends the work at once.
+
+        In shared work only a second Ctrl-C does: a scheduler and torchrun both send SIGTERM where one of them is asked.
+        """
+        if self.is_whole is None:
+            is_last = self.number > 0
+        else:
+            is_last = not self.is_whole() or (self.number > 0 and number == signal.SIGINT)
+        if is_last:
             raise Interrupted(number)
-        self.number = number
+        self.number = self.number or number
 
 
 @contextmanager
-def requests() -> Iterator[Request]:
+def requests(is_whole: Callable[[], bool] | None = None) -> Iterator[Request]:
     """Ctrl-C, SIGTERM and SIGHUP are requests in the block, which the one that is given notes."""
-    request = Request()
+    request = Request(is_whole)
     with _handled(request.note, "SIGINT", "SIGTERM", "SIGHUP"):
         yield request
 
