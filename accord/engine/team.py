@@ -96,6 +96,22 @@ class Team:
         dist.broadcast_object_list([result, None], 0, group)
         return result
 
+    def all_do(self, do: Callable[[], T]) -> list[T]:
+        """What `do` returns on each rank, in their order; the user's mistakes on any are raised on all."""
+        if self.size == 1:
+            return [do()]
+        told: tuple[T | None, Exception | None]
+        try:
+            told = do(), None
+        except (InputError, TrainingStopped, OSError) as error:
+            kind = TrainingStopped if isinstance(error, TrainingStopped) else InputError
+            told = None, kind(str(error))
+        every = self.every(told)
+        for _, fault in every:
+            if fault is not None:
+                raise fault
+        return [result for result, _ in every]  # type: ignore[misc]
+
     def mine(self, items: Sequence[T]) -> Sequence[T]:
         """This rank's share of what all have: every `size`-th."""
         return items[self.rank :: self.size]

@@ -57,19 +57,20 @@ class Ranks:
             if rank not in self._ended:
                 os.kill(self.pids[rank], number)
 
-    def have_ended(self) -> bool:
-        """Whether all have; those that have are noted."""
+    @property
+    def has_ended(self) -> list[bool]:
+        """Of each rank; those that have are noted."""
         for rank, pid in enumerate(self.pids):
             if rank not in self._ended:
                 done, ended = os.waitpid(pid, os.WNOHANG)
                 if done:
                     self._ended[rank] = ended
-        return len(self._ended) == self.size
+        return [rank in self._ended for rank in range(self.size)]
 
     def wait(self) -> list[Outcome]:
         """How each ended, once all have."""
         failed = 0.0
-        while not self.have_ended():
+        while not all(self.has_ended):
             if not failed and any(self._ended.values()):
                 failed = time.monotonic()
                 self.send(signal.SIGTERM, *range(self.size))
