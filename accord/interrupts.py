@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,11 +23,16 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Interrupted in the block, as Ctrl-C raises KeyboardInterrupt."""
+def interruptible(*, is_shared: bool = False) -> Iterator[None]:
+    """SIGTERM and SIGHUP raise Interrupted in the block, as Ctrl-C raises KeyboardInterrupt.
+
+    Of work that several processes share they do not while an error is handled, which would be lost: torchrun sends them
+    where one of the processes has failed.
+    """
 
     def stop(number: int, _: FrameType | None) -> None:
-        raise Interrupted(number)
+        if not (is_shared and sys.exc_info()[0]):
+            raise Interrupted(number)
 
     with _handled(stop, "SIGTERM", "SIGHUP"):
         yield

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -18,10 +19,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-import transformers
 from torch import Tensor
 
-import accord
 from accord.errors import InputError, LostRanks, TrainingStopped
 
 T = TypeVar("T")
@@ -186,10 +185,16 @@ def joined() -> Iterator[Team]:
             _company = _introduced(Team.here())
             yield Team.here()
         is_well = True
+    except KeyboardInterrupt as error:  # torchrun's signal, perhaps, which comes where another rank has ended
+        if Team.here().is_whole():
+            raise
+        raise _lost("ended without a word") from error
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        raise _lost(error) from error
+        is_late = "Timed out" in str(error) or "timeout" in str(error)
+        minutes = f"{PATIENCE.total_seconds() / 60:g} minutes"
+        raise _lost(f"gave no sign for {minutes}" if is_late else "ended without a word") from error
     finally:
         _company = None
         # NCCL would first wait for what is under way, which a rank that failed cannot end: its process's end will do.
@@ -213,7 +218,7 @@ def _backend() -> str:
 
 def _introduced(team: Team) -> _Company:
     """What ranks know of each other from the start; InputError where one has other versions than the first."""
-    versions = {"accord": accord.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
+    versions = {name: sys.modules[name].__version__ for name in ("accord", "torch", "transformers")}
     device = "a card" if torch.cuda.is_available() else "the processor"
     team.require_same("what they run", {**versions, "python": platform.python_version(), "the device": device})
     pids = Path("/proc/self/ns/pid")  # where it lies decides what a number means
@@ -233,10 +238,7 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _lost(error: RuntimeError) -> LostRanks:
-    """What is said of others that do not answer; those that hang are known by how long they have not."""
-    is_late = "Timed out" in str(error) or "timeout" in str(error)
-    how = f"gave no sign for {PATIENCE.total_seconds() / 60:g} minutes" if is_late else "ended without a word"
+def _lost(how: str) -> LostRanks:
     rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
     return LostRanks(
         f"rank {rank} of {size} cannot go on, as another {how}; the run goes on from its last checkpoint by --resume.",

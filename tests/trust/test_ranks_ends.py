@@ -20,6 +20,7 @@ from accord import engine
 from accord.cli.ranks import ASKED, LOST, OWN, Word, spoken
 from accord.engine import team
 from accord.engine.checkpoint import checkpoints
+from accord.interrupts import Interrupted, Request
 from accord.train.run import Run
 from tests.trust.commands import SMALL, Command
 from tests.trust.disk import Outcome
@@ -182,9 +183,8 @@ def test_a_leader_at_work_alone_ends_when_another_rank_has(command: Command) -> 
         team.Team.lead = led  # type: ignore[method-assign]
 
     outcomes, sentences = ended(command, before)
-    assert [one.status for one in outcomes] == [143, -9]
-    ended_by = "accord: stopped by SIGTERM, and rank 1 of 2 ended without a word; the run goes on from its last"
-    assert len(sentences) == 1 and sentences[0].startswith(ended_by), sentences
+    assert [one.status for one in outcomes] == [3, -9]
+    assert sentences == [SILENT.format(1)]
     goes_on(command)
 
 
@@ -201,6 +201,36 @@ def test_ranks_with_other_versions_are_refused_on_all(command: Command) -> None:
         "same."
     ]
     assert not (command.out / "run").exists()
+
+
+def test_ranks_with_other_data_are_refused_on_all(command: Command) -> None:
+    """Under the same name, as where each machine has a copy of its own."""
+    other = command.home / "other"
+    other.mkdir()
+    (other / "pairs.jsonl").write_text((command.home / "in" / "pairs.jsonl").read_text().replace("hello", "day"))
+    words = [word if not word.endswith("/pairs.jsonl") else "pairs.jsonl" for word in command.words]
+    command.clear()
+    where = [command.home / "in", other]
+    outcomes = Ranks(words, command.home, before=lambda rank: os.chdir(where[rank])).wait()
+    assert [one.status for one in outcomes] == [2, 2]
+    [sentence] = said(outcomes)
+    assert sentence.startswith("accord: the ranks do not agree on what the run is made of: data is ")
+    assert not (command.out / "run").exists()
+
+
+def test_a_second_signal_ends_shared_work_at_once_where_it_is_ctrl_c_or_a_rank_has_gone() -> None:
+    request = Request(lambda: True)
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP):
+        request.note(number, None)
+    assert request.number == signal.SIGTERM
+    with pytest.raises(Interrupted, match="stopped"):
+        request.note(signal.SIGINT, None)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        Request(lambda: False).note(signal.SIGTERM, None)
+    alone = Request()
+    alone.note(signal.SIGTERM, None)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        alone.note(signal.SIGTERM, None)
 
 
 WORDS_BY_RANK: list[tuple[dict[int, Word], list[tuple[str, int]]]] = [
