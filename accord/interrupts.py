@@ -58,7 +58,7 @@ class Request:
         if self.is_whole is None:
             is_last = self.number > 0
         else:
-            is_last = not self.is_whole() or (self.number > 0 and number == signal.SIGINT)
+            is_last = (self.number > 0 and number == signal.SIGINT) or not (sys.exc_info()[0] or self.is_whole())
         if is_last:
             raise Interrupted(number)
         self.number = self.number or number

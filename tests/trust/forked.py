@@ -10,11 +10,13 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from torch.distributed import TCPStore
 
+from accord.cli import ranks
 from tests.trust.disk import Outcome, Plan, outcome, start
 
 GRACE = 30.0
@@ -47,6 +49,7 @@ class Ranks:
             shared = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
             os.environ.update({**{name: str(value) for name, value in team.items()}, **shared})
             torch.set_num_threads(1)
+            ranks.PATIENCE = timedelta(seconds=5)
             self.before(rank)
 
         return start(self.words, self.home, self.plans.get(rank), prepare, f"-{rank}")
