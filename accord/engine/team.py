@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -218,7 +219,8 @@ def _backend() -> str:
 
 def _introduced(team: Team) -> _Company:
     """What ranks know of each other from the start; InputError where one has other versions than the first."""
-    versions = {name: sys.modules[name].__version__ for name in ("accord", "torch", "transformers")}
+    versions = {name: sys.modules[name].__version__ for name in ("accord", "torch")}
+    versions["transformers"] = metadata.version("transformers")  # which is imported later
     device = "a card" if torch.cuda.is_available() else "the processor"
     team.require_same("what they run", {**versions, "python": platform.python_version(), "the device": device})
     pids = Path("/proc/self/ns/pid")  # where it lies decides what a number means
