@@ -52,10 +52,9 @@ def _status(codes: Mapping[int, int], ranks: int) -> int:
     said = [code for code in codes.values() if code > 0]
     if not said:
         rank, code = min(codes.items())
-        raise InputError(
-            f"rank {rank} of {ranks} was killed ({signal.Signals(-code).name}), as systems do where memory is short; "
-            "it goes on with the same command."
-        )
+        number = signal.Signals(-code)
+        why = ", as systems do where memory is short" if number == signal.SIGKILL else ""
+        raise InputError(f"rank {rank} of {ranks} was killed ({number.name}){why}; the same command goes on.")
     return said[0]
 
 

@@ -69,7 +69,8 @@ def last_word(error: BaseException, sentence: str, status: int) -> tuple[str, in
         return sentence, status
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # by which torchrun ends those that are slower
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     why = LOST if isinstance(error, LostRanks) else ASKED if isinstance(error, KeyboardInterrupt) else OWN
     words = _exchanged(rank, size, Word(why, status, sentence))
@@ -103,7 +104,7 @@ def _exchanged(rank: int, size: int, word: Word) -> dict[int, Word]:
     from torch.distributed import TCPStore
 
     keys = [f"accord/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/ended/{other}" for other in range(size)]
-    with suppress(RuntimeError):  # torchrun is gone
+    with suppress(RuntimeError, ValueError, TypeError):  # torchrun is gone, or another version notes otherwise
         store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=PATIENCE)
         store.set(keys[rank], json.dumps(astuple(word)))
         with suppress(RuntimeError):  # some note nothing

@@ -30,8 +30,9 @@ def write_part(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> Path:
         save_file(dict(tensors), file)
         return file
     file = folder / f"{name}-{team.rank + 1}-of-{team.size}.safetensors"
-    own = {key: local(tensor) for key, tensor in tensors.items() if is_share(tensor) or team.leads}
-    save_file({key: tensor.cpu().contiguous() for key, tensor in own.items() if tensor.numel()}, file)
+    own = {k: local(tensor) for k, tensor in tensors.items() if is_share(tensor) or team.leads}
+    some = {k: tensor for k, tensor in own.items() if tensor.numel() or not is_share(tensors[k])}  # a share may be none
+    save_file({k: tensor.cpu().contiguous() for k, tensor in some.items()}, file)
     sync(file)
     return file
 

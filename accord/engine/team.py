@@ -90,8 +90,7 @@ class Team:
         try:
             result = decide()
         except (InputError, TrainingStopped, OSError) as error:
-            kind = TrainingStopped if isinstance(error, TrainingStopped) else InputError
-            dist.broadcast_object_list([None, kind(str(error))], 0, group)
+            dist.broadcast_object_list([None, _to_tell(error)], 0, group)
             raise
         dist.broadcast_object_list([result, None], 0, group)
         return result
@@ -104,8 +103,7 @@ class Team:
         try:
             told = do(), None
         except (InputError, TrainingStopped, OSError) as error:
-            kind = TrainingStopped if isinstance(error, TrainingStopped) else InputError
-            told = None, kind(str(error))
+            told = None, _to_tell(error)
         every = self.every(told)
         for _, fault in every:
             if fault is not None:
@@ -146,6 +144,13 @@ class Team:
                         f"the ranks do not agree on {what}: {name} is {here} on rank 0 and {there} on rank {rank}; "
                         "give all the same."
                     )
+
+
+def _to_tell(error: Exception) -> Exception:
+    """An error as it can be told to other ranks, whatever its class takes."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return OSError(error.errno, error.strerror, error.filename)
+    return TrainingStopped(str(error)) if isinstance(error, TrainingStopped) else InputError(str(error))
 
 
 @dataclass(frozen=True)

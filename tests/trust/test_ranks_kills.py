@@ -7,6 +7,7 @@ calls to the file system and at moments drawn by the clock.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -27,7 +28,7 @@ from accord.engine.shard import gathered
 from tests.commands.small import read_jsonl
 from tests.trust.commands import SAMPLED, SMALL, Command
 from tests.trust.disk import Event, Outcome, Plan
-from tests.trust.forked import Ranks
+from tests.trust.forked import Ranks, said
 from tests.trust.test_faults import difference
 
 STEPS = ["--max-steps", "3", "--learning-rate", "1e-3", "--out", "OUT/run"]
@@ -113,6 +114,22 @@ def test_killed_ranks_go_on_as_if_nothing_had_happened(seed: int, dpo: Whole) ->
     rank, plan, all_die = drawn(dpo, random.Random(seed))
     ended = killed_at_a_call(dpo, rank, plan, all_die=all_die)
     assert ended[rank].status == -signal.SIGKILL, ended
+    assert not goes_on(dpo)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_cannot_write_its_part_ends_all_with_a_sentence(rank: int, dpo: Whole) -> None:
+    events = dpo.events[rank]
+    [*_, at] = [
+        i for i, e in enumerate(events) if e.what == "write" and e.path.endswith(f"policy-{rank + 1}-of-2.safetensors")
+    ]
+    dpo.command.clear()
+    ended = Ranks(dpo.command.words, dpo.command.home, plans={rank: Plan(at, error=errno.EIO)}).wait()
+    assert [one.status for one in ended] == [2, 2], ended
+    [sentence] = said(ended)
+    assert sentence.endswith(f"policy-{rank + 1}-of-2.safetensors: Input/output error."), sentence
+    left = {path.name for path in (dpo.command.out / "run" / "checkpoints").iterdir()}
+    assert left and all(name.startswith("step-") for name in left)  # nothing half-written
     assert not goes_on(dpo)
 
 
