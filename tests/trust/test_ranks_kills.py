@@ -121,13 +121,13 @@ def test_killed_ranks_go_on_as_if_nothing_had_happened(seed: int, dpo: Whole) ->
 def test_a_rank_that_cannot_write_its_part_ends_all_with_a_sentence(rank: int, dpo: Whole) -> None:
     events = dpo.events[rank]
     [*_, at] = [
-        i for i, e in enumerate(events) if e.what == "write" and e.path.endswith(f"policy-{rank + 1}-of-2.safetensors")
+        i for i, e in enumerate(events) if e.what == "write" and e.path.endswith(f"model-{rank + 1}-of-2.safetensors")
     ]
     dpo.command.clear()
     ended = Ranks(dpo.command.words, dpo.command.home, plans={rank: Plan(at, error=errno.EIO)}).wait()
     assert [one.status for one in ended] == [2, 2], ended
     [sentence] = said(ended)
-    assert sentence.endswith(f"policy-{rank + 1}-of-2.safetensors: Input/output error."), sentence
+    assert sentence.endswith(f"model-{rank + 1}-of-2.safetensors: Input/output error."), sentence
     left = {path.name for path in (dpo.command.out / "run" / "checkpoints").iterdir()}
     assert left and all(name.startswith("step-") for name in left)  # nothing half-written
     assert not goes_on(dpo)
