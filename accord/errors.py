@@ -56,6 +56,14 @@ class TrainingStopped(RuntimeError):
     """
 
 
+class LostRanks(TrainingStopped):
+    """A rank cannot go on, as others have ended or hang; `how` says which of the two, of those that are not there."""
+
+    def __init__(self, message: str, how: str) -> None:
+        super().__init__(message)
+        self.how = how
+
+
 def nearest(name: str, names: Iterable[str], question: str = "; did you mean {}?") -> str:
     """A question to add to a message where a name looks like one of those there are; else nothing."""
     near = get_close_matches(name, list(names), 1, 0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,36 +23,51 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Interrupted in the block, as Ctrl-C raises KeyboardInterrupt."""
+def interruptible(*, is_shared: bool = False) -> Iterator[None]:
+    """SIGTERM and SIGHUP raise Interrupted in the block, as Ctrl-C raises KeyboardInterrupt.
+
+    Of work that several processes share they do not while an error is handled, which would be lost: torchrun sends them
+    where one of the processes has failed.
+    """
 
     def stop(number: int, _: FrameType | None) -> None:
-        raise Interrupted(number)
+        if not (is_shared and sys.exc_info()[0]):
+            raise Interrupted(number)
 
     with _handled(stop, "SIGTERM", "SIGHUP"):
         yield
 
 
 class Request:
-    """Whether the work was asked to end after the step that it is in."""
+    """Whether the work was asked to end after the step that it is in.
 
-    def __init__(self) -> None:
-        self.number = 0
+    Of work that several processes share `is_whole` says whether all are there still: without them no step has an end.
+    """
+
+    def __init__(self, is_whole: Callable[[], bool] | None = None) -> None:
+        self.number, self.is_whole = 0, is_whole
 
     def __bool__(self) -> bool:
         return self.number > 0
 
     def note(self, number: int, _: FrameType | None) -> None:
-        """Take the first signal as a request; a second one ends the work at once."""
-        if self.number:
+        """Take the first signal as a request; a second one ends the work at once.
+
+        In shared work only a second Ctrl-C does: a scheduler and torchrun both send SIGTERM where one of them is asked.
+        """
+        if self.is_whole is None:
+            is_last = self.number > 0
+        else:
+            is_last = (self.number > 0 and number == signal.SIGINT) or not (sys.exc_info()[0] or self.is_whole())
+        if is_last:
             raise Interrupted(number)
-        self.number = number
+        self.number = self.number or number
 
 
 @contextmanager
-def requests() -> Iterator[Request]:
+def requests(is_whole: Callable[[], bool] | None = None) -> Iterator[Request]:
     """Ctrl-C, SIGTERM and SIGHUP are requests in the block, which the one that is given notes."""
-    request = Request()
+    request = Request(is_whole)
     with _handled(request.note, "SIGINT", "SIGTERM", "SIGHUP"):
         yield request
 

@@ -137,7 +137,7 @@ def test_a_block_repeats_as_often_as_a_variable_says() -> None:
         ({"repeat": 1.5}, "from 1 to 1,000, not 1.5"),
         ({"repeat": True}, "from 1 to 1,000, not True"),
         ({"repeat": None}, "from 1 to 1,000, not None"),
-        ({"repeat": "${often}"}, "block block of the recipe repeats often, which is neither a variable nor"),
+        ({"repeat": "${often}"}, "`repeat` of block block of the recipe names often, which is neither a variable nor"),
         ({"times": 3}, "block block of the recipe has an unknown key times; it takes repeat, carry, stages"),
         ({"stages": None}, "block block of the recipe has no `stages`"),
         ({"stages": {"ppo": "ppo"}}, "block block of the recipe: stage ppo must be a name"),

@@ -19,7 +19,7 @@ from typing import Any
 
 from accord.cli.call import Call, bind, explained, read_words, target_of
 from accord.cli.options import options_of
-from accord.cli.ranks import at_work, leader_says
+from accord.cli.ranks import are_several, at_work, last_word
 from accord.cli.table import COMMANDS, FAMILIES
 from accord.console import legible, said, without_secrets
 from accord.errors import InputError, TrainingStopped, UsersFault
@@ -59,7 +59,7 @@ def ending(command: str = "") -> Iterator[End]:
     """Within it a command is carried out; how it ended is said in a sentence, if not well, and noted."""
     end = End()
     try:
-        with interruptible():
+        with interruptible(is_shared=are_several()):
             yield end
         sys.stdout.flush()
     except BrokenPipeError:  # who reads has seen enough, as `head` does
@@ -67,9 +67,9 @@ def ending(command: str = "") -> Iterator[End]:
         end.status = 141
     except KeyboardInterrupt as error:
         by = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
-        if not leader_says(sentence := f"{by}{_way_on(command)}."):
+        sentence, end.status = last_word(error, f"{by}{_way_on(command)}.", by.status)
+        if sentence:
             print(f"accord: {sentence}", file=sys.stderr)
-        end.status = by.status
     except Exception as error:
         end.status = _told(error)
 
@@ -90,7 +90,8 @@ def _told(error: Exception) -> int:
         sentence, code = "something that was read is nested too deeply.", 2
     else:
         sentence, code = f"{type(error).__name__}: {said(error)}; {DEBUG}=1 before the command shows where.", 1
-    if leader_says(sentence):
+    sentence, code = last_word(error, sentence, code)
+    if not sentence:
         return code
     print(f"accord: {legible(without_secrets(sentence))}", file=sys.stderr)
     if os.environ.get(DEBUG):

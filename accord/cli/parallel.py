@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from accord.cli.call import Call, bind
+from accord.cli.launch import launch
 from accord.cli.recipe import Stage
 from accord.cli.state import OWN, inputs_of
 from accord.console import status
@@ -90,8 +91,8 @@ class Processes:
                 if process.stdin:
                     process.stdin.close()
 
-    def run(self, name: str, call: Call) -> None:
-        """Carry out a call in a process, and show line by line what it says.
+    def run(self, name: str, call: Call, *, ranks: int = 1) -> None:
+        """Carry out a call in a process, or in one that starts several ranks, and show line by line what it says.
 
         Raises:
             InputError: it ended so, or was killed.
@@ -99,9 +100,13 @@ class Processes:
             Interrupted: it was asked to stop.
         """
         given = {"path": [os.path.abspath(path) for path in sys.path if path], "command": call.command}
+        given["ranks"] = ranks
         options = {**call.options, "overwrite": call.overwrites} if call.overwrites else call.options
         last = ""
-        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as shown, self._process(shown) as process:
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as shown,
+            self._process(shown, ranks) as process,
+        ):
             self._under_way.add(process)
             assert process.stdin and process.stderr
             with suppress(OSError):  # it ended before it was told anything
@@ -122,10 +127,10 @@ class Processes:
         if last:
             status(f"{name}: {last}")
 
-    def _process(self, shown: Any) -> subprocess.Popen[str]:
+    def _process(self, shown: Any, ranks: int) -> subprocess.Popen[str]:
         """A process in a session of its own, which Ctrl-C in a terminal does not reach; it shares the cores."""
         surroundings = {
-            "OMP_NUM_THREADS": str(max(1, cores() // self.limit)),
+            "OMP_NUM_THREADS": str(max(1, cores() // self.limit // ranks)),
             "COLUMNS": str(shutil.get_terminal_size().columns),
             **os.environ,
         }
@@ -176,12 +181,15 @@ def fail(name: str, code: int, said: str) -> NoReturn:
 
 
 def work(given: Mapping[str, Any]) -> int:
-    """Carry out a call in this process, which was started for it; the exit status."""
+    """Carry out a call in this process, which was started for it, or on ranks that this starts; the exit status."""
     from accord.cli.main import ending
 
     threading.Thread(target=_stop_when_closed, daemon=True).start()
     with ending() as end:
-        bind(given["command"], given["options"]).carry_out()
+        if given["ranks"] == 1:
+            bind(given["command"], given["options"]).carry_out()
+        else:
+            end.status = launch(given)
     return end.status
 
 

@@ -21,6 +21,7 @@ import accord
 from accord.cli.call import Call, bind, target_of
 from accord.cli.options import options_of
 from accord.cli.parallel import Processes
+from accord.cli.ranks import trains
 from accord.cli.recipe import Stage, read_recipe, resolve
 from accord.cli.state import MARK, inputs_of, recognize, save_state
 from accord.cli.table import COMMANDS
@@ -159,12 +160,18 @@ class _Run:
         for stage in self.stages:
             if stage.status == "skipped":
                 status(f"{stage.name} is as it was")
+        processes = Processes(parallel)
+
+        def elsewhere(stage: Stage) -> None:
+            self._one(stage, partial(processes.run, stage.name, ranks=stage.ranks))
+
         if parallel > 1:
-            processes = Processes(parallel)
-            processes.do(self.stages, self.folder, lambda stage: self._one(stage, partial(processes.run, stage.name)))
+            processes.do(self.stages, self.folder, elsewhere)
         else:
             for stage in self.stages:
-                if stage.status != "skipped":
+                if stage.ranks > 1:
+                    processes.do([stage], self.folder, elsewhere)
+                elif stage.status != "skipped":
                     self._one(stage, Call.carry_out)
         self._save()
 
@@ -241,6 +248,11 @@ def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
     stages = resolve(recipe, folder, overrides)
     for i, stage in enumerate(stages):
         stage.options = {name: value for name, value in _call(stage, folder).options.items() if name != "out"}
+        if stage.ranks > 1 and not trains(stage.command):
+            raise InputError(
+                f"stage {stage.name} asks for {stage.ranks} ranks, and `accord {stage.command}` is the work of one "
+                "process: leave `ranks` out."
+            )
         _require_files(stage, stages[:i], folder)
     return stages
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import astuple, dataclass
 from datetime import timedelta
 
 from accord.cli.table import COMMANDS
-from accord.errors import InputError
+from accord.errors import InputError, LostRanks
 
-PATIENCE = timedelta(seconds=5)
+PATIENCE = timedelta(seconds=10)
 """So long the ranks wait for each other at their ends."""
 
 
 def are_several() -> bool:
     """Whether the environment says that this process is one of several ranks."""
     return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def trains(command: str) -> bool:
+    """Whether several ranks can share the work of a command."""
+    return COMMANDS[command].target.startswith("accord.methods:")
 
 
 @contextmanager
@@ -28,7 +37,7 @@ def at_work(command: str) -> Iterator[None]:
     if not are_several():
         yield
         return
-    if not COMMANDS[command].target.startswith("accord.methods:"):
+    if not trains(command):
         raise InputError(f"`accord {command}` is the work of one process: start it without torchrun.")
     from accord.engine.team import joined
 
@@ -36,23 +45,71 @@ def at_work(command: str) -> Iterator[None]:
         yield
 
 
-def leader_says(sentence: str) -> bool:
-    """Whether the rank that leads ends with the same sentence, so that this one need not say it.
+OWN, ASKED, LOST = 2, 1, 0
+"""Why a rank ends: by what went wrong with it, because it was asked to, or because others have ended."""
 
-    Every rank notes with torchrun how it ends, and waits for the others a moment: torchrun ends all once one has.
+
+@dataclass(frozen=True)
+class Word:
+    """A rank's last: why it ends, its exit status, and its sentence."""
+
+    why: int
+    status: int
+    sentence: str
+
+
+def last_word(error: BaseException, sentence: str, status: int) -> tuple[str, int]:
+    """What this rank is to say at its end, nothing where another says it, and its exit status.
+
+    Every rank notes with torchrun how it ends, and waits a moment for the others to do so: torchrun ends all once one
+    has. Those that ended by a fault of their own say so, a sentence once; where there are none, the first of the others
+    speaks, and names the ranks that noted nothing.
     """
-    if not are_several() or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return False
+    if not are_several():
+        return sentence, status
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # by which torchrun ends those that are slower
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    why = LOST if isinstance(error, LostRanks) else ASKED if isinstance(error, KeyboardInterrupt) else OWN
+    words = _exchanged(rank, size, Word(why, status, sentence))
+    how = error.how if isinstance(error, LostRanks) else "ended without a word"
+    return spoken(rank, size, words, how) if words else (sentence, status)
+
+
+def spoken(rank: int, size: int, words: Mapping[int, Word], how: str) -> tuple[str, int]:
+    """What a rank says by the last words of all that noted any, and its status; `how` those that did not have ended."""
+    own, why = words[rank], max(word.why for word in words.values())
+    first = min(other for other, word in words.items() if word.why == why)
+    if own.why < why:
+        return "", words[first].status
+    if why == OWN:
+        is_said = any(other < rank and word.sentence == own.sentence for other, word in words.items())
+        return "" if is_said else own.sentence, own.status
+    if rank != first:
+        return "", own.status
+    silent = [str(other) for other in range(size) if other not in words]
+    if not silent:
+        return own.sentence, own.status
+    named = f"rank{'s' if len(silent) > 1 else ''} {', '.join(silent)} of {size} {how}"
+    asked = f"{own.sentence.split(';')[0].rstrip('.')}, and " if why == ASKED else ""
+    return f"{asked}{named}; the run goes on from its last checkpoint by --resume.", own.status
+
+
+def _exchanged(rank: int, size: int, word: Word) -> dict[int, Word]:
+    """The last words of the ranks that note any in time, this one's among them; none where there is no torchrun."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
     from torch.distributed import TCPStore
 
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     keys = [f"accord/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/ended/{other}" for other in range(size)]
-    with suppress(RuntimeError):  # torchrun is gone, or the leader goes on
+    with suppress(RuntimeError, ValueError, TypeError):  # torchrun is gone, or another version notes otherwise
         store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=PATIENCE)
-        store.set(keys[rank], sentence)
-        store.wait(keys[:1], PATIENCE)
-        is_said = rank > 0 and store.get(keys[0]).decode() == sentence
-        with suppress(RuntimeError):
+        store.set(keys[rank], json.dumps(astuple(word)))
+        with suppress(RuntimeError):  # some note nothing
             store.wait(keys, PATIENCE)
-        return is_said
-    return False
+        noted = [other for other in range(size) if store.check([keys[other]])]
+        found = store.multi_get([keys[other] for other in noted])
+        return {other: Word(*json.loads(text)) for other, text in zip(noted, found, strict=True)}
+    return {}

@@ -29,11 +29,13 @@ from accord.parsing import read_yaml
 
 REFERENCE = re.compile(r"\$\{([\w*-]+)\}")
 BLOCK = {"repeat", "carry", "stages"}
+"""The keys of a block of stages."""
 
 MOST_ROUNDS = 1000
 """Rounds of a block, each with stages and folders of its own."""
 
-"""The keys of a block of stages."""
+MOST_RANKS = 64
+"""Processes of a stage, all on this machine."""
 
 ROUND = "round"
 """The name of a round's number within a block."""
@@ -48,7 +50,7 @@ class Stage:
     """A stage with its options resolved, the earlier stages they refer to, and what is known of its folder.
 
     `fingerprint` is that of the settings its folder was made with, "" where it is not known; `stopped` is why its
-    training stopped itself.
+    training stopped itself; `ranks` is how many processes share its work, which changes no result but by rounding.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Stage:
     status: str = "waiting"
     seconds: float = 0.0
     stopped: str = ""
+    ranks: int = 1
 
     def as_json(self) -> dict[str, Any]:
         state = {**asdict(self), "folder": self.name}
@@ -82,7 +85,7 @@ def resolve(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
     """The recipe's stages with blocks written out, overrides applied and references replaced.
 
     Raises InputError where a block is malformed, an override or a reference names nothing, a name stands for two
-    things, a stage has no command, or says where its results go.
+    things, a stage has no command, says where its results go, or asks for ranks in no number.
     """
     given = {key.replace("-", "_"): value for key, value in overrides.items() if "." not in key}
     variables = {name: given.get(name, value) for name, value in _variables(recipe).items()}
@@ -97,7 +100,8 @@ def resolve(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
         if "overwrite" in options:
             raise InputError(f"stage {name} of the recipe has `overwrite`; give `accord run` --overwrite.")
         folders = {s.name: str(folder / s.name) for s in resolved}
-        made = Stage(name, str(options.pop("command")), {})
+        ranks = _counted(f"`ranks` of stage {name}", options.pop("ranks", 1), variables, MOST_RANKS)
+        made = Stage(name, str(options.pop("command")), {}, ranks=ranks)
         for option, value in options.items():
             _require_known(value, {*variables, *folders}, f"stage {name} refers to")
             made.options[option.replace("-", "_")] = _replaced(value, variables | folders)
@@ -156,7 +160,8 @@ def _write_block(
     unknown = set(options) - BLOCK
     if unknown:
         raise InputError(f"{block} has an unknown key {min(map(str, unknown))}; it takes repeat, carry, stages.")
-    stages, repeat = _checked(options.get("stages"), block), _count(block, options.get("repeat"), variables)
+    stages = _checked(options.get("stages"), block)
+    repeat = _counted(f"`repeat` of {block}", options.get("repeat"), variables, MOST_ROUNDS)
     nested = [name for name, inner in stages.items() if not BLOCK.isdisjoint(inner)]
     if nested:
         raise InputError(f"{block} holds the block {nested[0]}; blocks cannot be nested.")
@@ -171,12 +176,12 @@ def _write_block(
             plain[f"{name}-{k}"] = _written(inner, {**carried, ROUND: k}, rounds)
 
 
-def _count(block: str, repeat: Any, variables: Mapping[str, Any]) -> int:
-    """How often a block is repeated; options of the command line are text."""
-    _require_known(repeat, set(variables), f"{block} repeats")
-    given = str(_replaced(repeat, variables))
-    if not given.isdecimal() or not 1 <= int(given) <= MOST_ROUNDS:
-        raise InputError(f"`repeat` of {block} must be a whole number from 1 to {MOST_ROUNDS:,}, not {given}.")
+def _counted(what: str, count: Any, variables: Mapping[str, Any], most: int) -> int:
+    """A count of a recipe: how often a block is repeated, say; options of the command line are text."""
+    _require_known(count, set(variables), f"{what} names")
+    given = str(_replaced(count, variables))
+    if not given.isdecimal() or not 1 <= int(given) <= most:
+        raise InputError(f"{what} must be a whole number from 1 to {most:,}, not {given}.")
     return int(given)
 
 

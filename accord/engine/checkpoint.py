@@ -2,7 +2,8 @@
 
 A checkpoint is a folder: the networks' and the optimizer's tensors as safetensors, and `state.json` with the step, the
 method's own state, the SHA-256 of every file, and its own. The order of the data and all sampling are functions of the
-seed and the step, so the step is the data position and the random state at once.
+seed and the step, so the step is the data position and the random state at once. Ranks of a team write a file each for
+what one process writes a file for (`accord.engine.parts`), so that none holds the whole.
 """
 
 from __future__ import annotations
@@ -12,22 +13,24 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+import torch
 from torch import Tensor
 
-from accord.engine.adapters import own_state, take
+from accord.engine.adapters import own_state
 from accord.engine.fit import Optimizer
-from accord.engine.shard import gathered_for_leader, shared_like
+from accord.engine.parts import Parts, write_part
+from accord.engine.shard import local, shared_of
 from accord.engine.team import Team
 from accord.errors import InputError
 from accord.files import replacing_folder, sha256_of
 
 KEEP = 2
 """Checkpoints kept: the last, and one before it in case the last is damaged."""
-MOMENTS = "optimizer.safetensors"
+MOMENTS = "optimizer"
 
 
 class Damaged(InputError):
@@ -37,33 +40,49 @@ class Damaged(InputError):
 def save(folder: Path, step: int, optimizer: Optimizer, state: Mapping[str, Any]) -> Path:
     """Write `folder/step-<step>`, whole and on the disk; then all but the last two up to it go.
 
-    In a team the rank that leads writes what a team of one would, which a team of any size goes on from.
+    In a team each rank writes what it holds, and a team of any size goes on from it. Raises InputError on every rank
+    where one cannot.
     """
-    tensors = {f"{name}.safetensors": own_state(network) for name, network in optimizer.networks.items()}
+    final, team = folder / f"step-{step:07d}", Team.here()
+    tensors = {name: own_state(network) for name, network in optimizer.networks.items()}
     tensors[MOMENTS] = {
         f"{name}|{key}": tensor
         for name, parameter in optimizer.named_parameters().items()
         for key, tensor in optimizer.rule.state.get(parameter, {}).items()
     }
-    whole = {file: gathered_for_leader(some) for file, some in tensors.items()}
-    return Team.here().lead(lambda: _write(folder, step, whole, state))
+    with ExitStack() as writing:
+        partial = team.lead(lambda: writing.enter_context(replacing_folder(final)))
+        written = team.all_do(lambda: _write(partial, tensors))
+
+        def end() -> None:
+            files = dict(sorted({name: digest for part in written for name, digest in part.items()}.items()))
+            saved = json.loads(json.dumps({"step": step, "state": dict(state), "files": files}))
+            text = json.dumps(saved | {"sha256": _digest(saved)}, indent=1)
+            (partial / "state.json").write_text(text, encoding="utf-8")
+            writing.close()
+            _retire(folder, step)
+
+        team.lead(end)
+    return final
 
 
-def _write(folder: Path, step: int, tensors: Mapping[str, dict[str, Tensor]], state: Mapping[str, Any]) -> Path:
-    final = folder / f"step-{step:07d}"
-    with replacing_folder(final) as partial:
-        for name, some in tensors.items():
-            save_file(some, partial / name)
-        files = {file.name: sha256_of(file) for file in sorted(partial.iterdir())}
-        saved = json.loads(json.dumps({"step": step, "state": dict(state), "files": files}))
-        text = json.dumps(saved | {"sha256": _digest(saved)}, indent=1)
-        (partial / "state.json").write_text(text, encoding="utf-8")
+def _write(folder: Path, tensors: Mapping[str, dict[str, Tensor]]) -> dict[str, str]:
+    """Write this rank's part of every file; their digests by their names."""
+    if not folder.is_dir():
+        raise InputError(
+            f"rank {Team.here().rank} does not see {folder.parent}: on several machines a run's folder must lie where "
+            "all ranks can write."
+        )
+    return {(file := write_part(folder, name, some)).name: sha256_of(file) for name, some in tensors.items()}
+
+
+def _retire(folder: Path, step: int) -> None:
+    """Take away all but the last checkpoints up to a step, and those of a future that was stepped back from."""
     there = checkpoints(folder)
     kept = [one for one in there if _step(one) <= step][-KEEP:]
-    for old in there:  # and those of a future that was stepped back from
+    for old in there:
         if old not in kept:
             shutil.rmtree(old)
-    return final
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -84,19 +103,24 @@ def load(checkpoint: Path, optimizer: Optimizer, saved: Mapping[str, Any] | None
     """
     saved = verified(checkpoint) if saved is None else saved
     for name, network in optimizer.networks.items():
-        file = checkpoint / f"{name}.safetensors"
-        tensors = load_file(file, device=str(optimizer.device)) if file.name in saved["files"] else {}
-        expected = own_state(network)
-        if tensors.keys() != expected.keys() or any(tensors[k].shape != expected[k].shape for k in expected):
+        found, expected = Parts(checkpoint, name, saved["files"]), own_state(network)
+        if found.shapes != {key: tuple(tensor.shape) for key, tensor in expected.items()}:
             raise InputError(
                 f"{checkpoint} belongs to another model than the one given; give the same --model as before."
             )
-        take(network, tensors)
-    moments = load_file(checkpoint / MOMENTS, device=str(optimizer.device))
+        with torch.no_grad():
+            for key, tensor in expected.items():
+                local(tensor).copy_(found.share(key, tensor))
+    moments = Parts(checkpoint, MOMENTS, saved["files"])
     for name, parameter in optimizer.named_parameters().items():
-        kept = {k.removeprefix(f"{name}|"): v for k, v in moments.items() if k.startswith(f"{name}|")}
-        if kept:
-            optimizer.rule.state[parameter] = {k: shared_like(v, parameter) for k, v in kept.items()}
+        keys = [key for key in moments.shapes if key.startswith(f"{name}|")]
+        if keys:
+            optimizer.rule.state[parameter] = {
+                key.removeprefix(f"{name}|"): shared_of(
+                    moments.share(key, parameter).to(optimizer.device), parameter, moments.shapes[key]
+                )
+                for key in keys
+            }
     return int(saved["step"]), dict(saved["state"])
 
 

@@ -98,6 +98,13 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if is_share(tensor) else tensor
 
 
+def rows_of(share: DTensor) -> tuple[int, int]:
+    """The first of the rows of the whole that this rank holds, and the one after its last."""
+    team, count = Team.here(), share.shape[0]
+    first = min(team.rank * -(-count // team.size), count)
+    return first, first + share.to_local().shape[0]
+
+
 def gathered(tensor: Tensor) -> Tensor:
     """The whole of a tensor that may be shared out, on every rank."""
     return tensor.full_tensor() if is_share(tensor) else tensor
@@ -120,3 +127,13 @@ def shared_like(whole: Tensor, like: Tensor) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def shared_of(rows: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of a shape of which this rank has the rows that it has of `like`; all, where that is not shared out."""
+    if not is_share(like) or shape != tuple(like.shape):
+        return rows
+    from torch.distributed.tensor import DTensor
+
+    given = {"shape": like.shape, "stride": like.stride(), "run_check": False}
+    return DTensor.from_local(rows, like.device_mesh, like.placements, **given)  # type: ignore[arg-type]

@@ -182,7 +182,8 @@ def train(
             watch.restore(read_metrics(run.folder))
         save = Saving(run, learner, optimizer, options, step)
         every = options.sample_every if isinstance(options, SamplingOptions) else 1
-        with leaving_last_good(run, model, optimizer), requests() as request:
+        is_whole = team.is_whole if team.size > 1 else None
+        with leaving_last_good(run, model, optimizer), requests(is_whole) as request:
             while step < learner.total and not run.stopping:
                 with save.before_it_fails():
                     if learner.before(step, run, optimizer):

@@ -281,17 +281,35 @@ def install(disk: Disk) -> None:
 
 def run(words: list[str], home: Path, plan: Plan | None = None, before: Callable[[], object] | None = None) -> Outcome:
     """A command in a child of this process, with the plan carried out on its calls below home."""
-    notes, output = home.parent / f".{home.name}.notes", home.parent / f".{home.name}.said"
+    _, ended = os.waitpid(start(words, home, plan, before), 0)
+    return outcome(home, ended)
+
+
+def start(
+    words: list[str], home: Path, plan: Plan | None = None, before: Callable[[], object] | None = None, name: str = ""
+) -> int:
+    """Begin it; the child's number. Children at work at the same time have names."""
+    notes, output = _files(home, name)
     notes.unlink(missing_ok=True)
     pid = os.fork()
     if not pid:
         _child(words, home, plan, before, notes, output)
-    _, ended = os.waitpid(pid, 0)
+    return pid
+
+
+def outcome(home: Path, ended: int, name: str = "") -> Outcome:
+    """How a child ended, of which os.waitpid gave `ended`."""
+    notes, output = _files(home, name)
     said = output.read_text(encoding="utf-8", errors="replace")
-    outcome = Outcome(os.waitstatus_to_exitcode(ended), said)
+    found = Outcome(os.waitstatus_to_exitcode(ended), said)
     if notes.exists():
-        outcome.events, outcome.cuts = pickle.loads(notes.read_bytes())
-    return outcome
+        found.events, found.cuts = pickle.loads(notes.read_bytes())
+    return found
+
+
+def _files(home: Path, name: str) -> tuple[Path, Path]:
+    """Where a child notes its calls, and what it says."""
+    return home.parent / f".{home.name}{name}.notes", home.parent / f".{home.name}{name}.said"
 
 
 def _child(

@@ -192,6 +192,8 @@ def _write_recipes(folder: Path, model: Path) -> None:
         "unknown.yaml": f"{own}zzz: 3\n",
         "out-list.yaml": f"{own}out: [a, b]\n",
         "repeat.yaml": "stages:\n  a:\n    repeat: 1000000000\n    stages:\n      b: {command: world, out: x}\n",
+        "ranks-word.yaml": "stages:\n  a: {command: dpo, model: x, data: y, ranks: all}\n",
+        "ranks-world.yaml": "stages:\n  a: {command: world, ranks: 2}\n",
         "variables.yaml": "variables: [1]\nstages:\n  a: {command: world}\n",
         "deep-stages.yaml": "stages: " + "{a: " * 3000 + "1" + "}" * 3000,
         "stages-number.yaml": "stages: 3",

@@ -1,0 +1,73 @@
+"""Tensors in safetensors files, one file or one of each rank: each rank writes its share, and any number of them reads.
+
+A tensor that is shared out lies in the files of the ranks as consecutive rows (of its first axis), in the order of the
+ranks; one that is not is in that of the rank that leads. `policy-2-of-3.safetensors` is the second of three ranks'
+part of what one process writes as `policy.safetensors`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from accord.engine.shard import is_share, local, rows_of
+from accord.engine.team import Team
+from accord.files import sync
+
+
+def write_part(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> Path:
+    """Write what this rank holds of tensors, and in a team have it on the disk; the file."""
+    team = Team.here()
+    if team.size == 1:
+        file = folder / f"{name}.safetensors"
+        save_file(dict(tensors), file)
+        return file
+    file = folder / f"{name}-{team.rank + 1}-of-{team.size}.safetensors"
+    own = {k: local(tensor) for k, tensor in tensors.items() if is_share(tensor) or team.leads}
+    some = {k: tensor for k, tensor in own.items() if tensor.numel() or not is_share(tensors[k])}  # a share may be none
+    save_file({k: tensor.cpu().contiguous() for k, tensor in some.items()}, file)
+    sync(file)
+    return file
+
+
+class Parts:
+    """The tensors of a name in a folder; `shapes` has those of the whole, by key."""
+
+    def __init__(self, folder: Path, name: str, files: Iterable[str]) -> None:
+        pattern = rf"{re.escape(name)}(-(?P<part>\d+)-of-\d+)?\.safetensors"
+        found = [match for file in files if (match := re.fullmatch(pattern, file))]
+        found.sort(key=lambda match: int(match["part"] or 1))
+        self._parts: dict[str, list[Any]] = {}
+        for match in found:
+            file = safe_open(folder / match[0], "pt")
+            for key in file.keys():  # noqa: SIM118  # it is no mapping
+                self._parts.setdefault(key, []).append(file)
+        self.shapes = {key: self._shape(key) for key in self._parts}
+
+    def _shape(self, key: str) -> tuple[int, ...]:
+        first, *others = (tuple(file.get_slice(key).get_shape()) for file in self._parts[key])
+        return (sum(shape[0] for shape in (first, *others)), *first[1:]) if others else first
+
+    def share(self, key: str, like: Tensor) -> Tensor:
+        """What this rank holds of a tensor, in main memory: all, or its rows where `like`, of its shape, is shared."""
+        files = self._parts[key]
+        if not is_share(like) or self.shapes[key] != tuple(like.shape):
+            whole = [file.get_tensor(key) for file in files]
+            return torch.cat(whole) if len(whole) > 1 else whole[0]
+        first, last = rows_of(like)
+        rows, start = [], 0
+        for file in files:
+            part = file.get_slice(key)
+            count = part.get_shape()[0]
+            low, high = max(first - start, 0), min(last - start, count)
+            if low < high:
+                rows.append(part[low:high])
+            start += count
+        return torch.cat(rows) if rows else torch.empty(0, *like.shape[1:], dtype=like.dtype)

@@ -1,0 +1,56 @@
+"""Tensors that ranks wrote in parts are read whole, or in the parts of any other number of ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor
+
+from accord.engine.parts import Parts, write_part
+from accord.engine.team import Team
+
+
+class Share:
+    """What one of several ranks holds of a tensor: rows, as `torch.chunk` has them, as fully_shard does."""
+
+    def __init__(self, whole: Tensor, rank: int, size: int) -> None:
+        self.shape, self.dtype = whole.shape, whole.dtype
+        chunks = [*torch.chunk(whole, size)]
+        self.rows = chunks[rank] if rank < len(chunks) else whole[:0]
+
+    def to_local(self) -> Tensor:
+        return self.rows
+
+    def full_tensor(self) -> Tensor:
+        raise AssertionError("nobody needs the whole")
+
+
+@given(rows=st.integers(1, 9), wrote=st.integers(1, 5), reads=st.integers(1, 5))
+def test_any_number_of_ranks_reads_what_any_number_wrote(rows: int, wrote: int, reads: int) -> None:
+    whole = {"matrix": torch.randn(rows, 3), "vector": torch.randn(rows).to(torch.bfloat16)}
+    count = torch.tensor(7.0)
+
+    def shares(rank: int, size: int) -> dict[str, Share | Tensor]:
+        return {name: Share(tensor, rank, size) if size > 1 else tensor for name, tensor in whole.items()}
+
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        folder = Path(name)
+        for rank in range(wrote):
+            patch.setattr(Team, "here", lambda rank=rank: Team(rank, wrote))
+            write_part(folder, "policy", {**shares(rank, wrote), "count": count})  # type: ignore[dict-item]
+        files = [file.name for file in folder.iterdir()]
+        assert len(files) == wrote and all(load_file(folder / file) is not None for file in files)
+        for rank in range(reads):
+            patch.setattr(Team, "here", lambda rank=rank: Team(rank, reads))
+            found = Parts(folder, "policy", [*files, "policy-2.safetensors", "optimizer.safetensors"])
+            assert found.shapes == {"matrix": (rows, 3), "vector": (rows,), "count": ()}
+            for key, share in shares(rank, reads).items():
+                expected = share.to_local() if isinstance(share, Share) else share
+                assert torch.equal(found.share(key, share), expected)  # type: ignore[arg-type]
+            assert torch.equal(found.share("count", shares(rank, reads)["matrix"]), count)  # type: ignore[arg-type]
