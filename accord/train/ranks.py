@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accord import engine
 from accord.engine.config import TrainingConfig
@@ -15,25 +15,20 @@ from accord.train.inputs import redacted
 from accord.train.options import RunOptions
 from accord.train.run import Run
 
-if TYPE_CHECKING:
-    from torch import nn
-
 ALONE = {
     "optimizer", "lora_rank", "quantize", "weight_dtype", "optimizer_states", "offload_optimizer", "offload_reference",
-    "precompute_reference", "save_dtype", "watch", "watch_data", "eval_data", "eval_split", "user",
+    "precompute_reference", "save_dtype", "watch", "watch_data", "eval_data", "eval_split",
 }  # fmt: skip
 """Settings that several ranks cannot have yet."""
 
 
-def require_alone(method: TrainingConfig, options: RunOptions, network: nn.Module) -> None:
+def require_alone(method: TrainingConfig, options: RunOptions) -> None:
     """Raise InputError where there are several ranks, and what is asked for needs a process of its own as yet."""
     if engine.Team.here().size == 1:
         return
     if not getattr(method, "on_ranks", False):
         command = getattr(method, "command", "") or type(method).__name__
         raise InputError(f"{command} does not train on several ranks yet: start it without torchrun.")
-    if engine.routers.routers_of(network):
-        raise InputError("mixtures of experts are not for several ranks yet: start without torchrun.")
     for settings in (method, options):
         for field in fields(settings):
             if field.name in ALONE and getattr(settings, field.name) != field.default:
@@ -71,6 +66,9 @@ class Follower(Run):
 
     def leave_out(self, left_out: LeftOut, most: float, data: str = "") -> None:
         left_out.require_few(most)
+
+    def expect(self, total: int) -> None:
+        pass
 
     def compose(self, rows: list[dict[str, Any]]) -> None:
         pass
