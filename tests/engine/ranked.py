@@ -25,7 +25,7 @@ from accord.engine.classifiers import PreferenceNetwork, Scorer
 from accord.engine.fit import Optimizer
 from accord.engine.forward import checkpoint_activations
 from accord.engine.models import Model, Policy
-from accord.engine.shard import gathered
+from accord.engine.shard import gathered, local
 from accord.engine.team import Team, joined
 from accord.engine.trees import Branch, Tree
 from accord.methods import (
@@ -265,7 +265,7 @@ RUNS = [
     Whole(REINFORCE(**SAMPLED), REWARD),
     Whole(REINFORCE(**SAMPLED, user=guest, max_turns=3, reward_at="turns-to-go"), REWARD, CHATS, "user"),
     Whole(GRPO(**SAMPLED, kl_coefficient=0.1), REWARD),
-    Whole(RLOO(**SAMPLED), REWARD, label="mixtral", architecture="mixtral"),
+    Whole(RLOO(**{**SAMPLED, "tokens_per_pass": 1}), REWARD, label="mixtral", architecture="mixtral"),
     Whole(PPO(**SAMPLED, minibatches=2, inner_epochs=2), REWARD, stop=2),
     Whole(RAFT(**SAMPLED, keep_truncated=True), REWARD),
     Whole(OnlineDPO(**PAIRED), JUDGE, stop=2),
@@ -279,9 +279,7 @@ RUNS = [
 """A prompt stands twice among those that are sampled for."""
 NEAR = (PersonalReward, FSPO, OnlineDPO, NashMD, IPOMD, STaR, SelfConsistency, Distill)
 RUNS += [
-    replace(whole, dtype=torch.float32, stop=0)
-    for whole in RUNS
-    if isinstance(whole.method, NEAR) and not whole.label
+    replace(whole, dtype=torch.float32, stop=0) for whole in RUNS if isinstance(whole.method, NEAR) and not whole.label
 ]
 
 
@@ -309,17 +307,32 @@ def run(whole: Whole, out: Path, *, stopped: bool = False) -> dict[str, Tensor]:
             raise StopIteration
 
     hook = register_optimizer_step_pre_hook(note)
-    given |= {"out": out, "track": "none", "save_every": 1}
+    given |= {"out": out, "track": "none"}
     if issubclass(whole.method.options, SamplingOptions):
         given["sample_every"] = 1
     with patch("accord.report.refresh_report", lambda folder: folder / "report.html"):  # pictures take most of the time
         if stopped and whole.stop:
+            given["save_every"] = 1
             with suppress(StopIteration):
                 whole.method.fit(policy_for(whole.architecture, whole.dtype), whole.rows, **given, on_step=stop)
             given["resume"] = True
         whole.method.fit(policy_for(whole.architecture, whole.dtype), whole.rows, **given)
     hook.remove()
     return gradients
+
+
+def held() -> dict[str, Tensor]:
+    """What share of networks that are only read this rank holds, and of the weights that rounds begin with."""
+    nash = NashMD(**SETTINGS, past=2).learner(policy_for("llama", torch.float64), verdicts)
+    taught = Distill(**SETTINGS).learner(policy_for("llama", torch.float64), policy_for("qwen3", torch.float64))
+    rounds = STaR(**SETTINGS).learner(policy_for("llama", torch.float64), right).learn_from(PROMPTS, None)
+    networks = {"reference": nash.reference, "teacher": taught.teacher, **dict(zip("ab", nash.past.kept, strict=True))}
+    weights = {name: list(model.network.parameters()) for name, model in networks.items()}
+    weights["base"] = list(rounds.base.values())
+    shares = {
+        name: sum(local(p).numel() for p in each) / sum(p.numel() for p in each) for name, each in weights.items()
+    }
+    return {name: torch.tensor(share) for name, share in shares.items()}
 
 
 def main(folder: Path) -> None:
@@ -333,9 +346,10 @@ def main(folder: Path) -> None:
             found = outcome(case, folder)
             if team.leads:
                 save_file(found, folder / f"{case.name}.safetensors")
-        again = gone_on(CASES[0], folder.parent)  # from what one process saved
+        again, shares = gone_on(CASES[0], folder.parent), held()  # the first from what one process saved
         if team.leads:
             save_file(again, folder / "again.safetensors")
+            save_file(shares, folder / "held.safetensors")
 
 
 if __name__ == "__main__":
