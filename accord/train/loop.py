@@ -158,7 +158,7 @@ def train(
     Raises InputError where the folder holds something else, or a run with other settings, and TrainingStopped where a
     step stopped itself; a checkpoint holds the last good weights.
     """
-    require_alone(method, options)
+    require_alone(method, options, model.network)
     settings = describe(method, options, model=model.name, **given)
     team = engine.Team.here()
     with open_run(out, settings, options) as run:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accord import engine
 from accord.engine.config import TrainingConfig
@@ -15,14 +15,17 @@ from accord.train.inputs import redacted
 from accord.train.options import RunOptions
 from accord.train.run import Run
 
+if TYPE_CHECKING:
+    from torch import nn
+
 ALONE = {
     "optimizer", "lora_rank", "quantize", "weight_dtype", "optimizer_states", "offload_optimizer", "offload_reference",
-    "precompute_reference", "save_dtype", "watch", "watch_data", "eval_data", "eval_split",
+    "precompute_reference", "save_dtype", "watch", "watch_data", "eval_data", "eval_split", "user",
 }  # fmt: skip
 """Settings that several ranks cannot have yet."""
 
 
-def require_alone(method: TrainingConfig, options: RunOptions) -> None:
+def require_alone(method: TrainingConfig, options: RunOptions, network: nn.Module) -> None:
     """Raise InputError where there are several ranks, and what is asked for needs a process of its own as yet."""
     if engine.Team.here().size == 1:
         return
@@ -33,6 +36,8 @@ def require_alone(method: TrainingConfig, options: RunOptions) -> None:
         for field in fields(settings):
             if field.name in ALONE and getattr(settings, field.name) != field.default:
                 raise InputError(f"{field.name} is not for several ranks yet: leave it out, or start without torchrun.")
+    if engine.quantize.few_bits(network):
+        raise InputError("models in few bits are not for several ranks yet: start without torchrun.")
 
 
 def open_run(out: str | Path, settings: Mapping[str, Any], options: RunOptions) -> Run:
@@ -67,11 +72,11 @@ class Follower(Run):
     def leave_out(self, left_out: LeftOut, most: float, data: str = "") -> None:
         left_out.require_few(most)
 
-    def expect(self, total: int) -> None:
-        pass
-
     def compose(self, rows: list[dict[str, Any]]) -> None:
         pass
+
+    def expect(self, total: int) -> None:
+        self.total = total
 
     def sample(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         pass

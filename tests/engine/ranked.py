@@ -51,7 +51,7 @@ from accord.methods import (
     STaR,
 )
 from accord.methods.offline import OfflineLearner, OfflineMethod
-from accord.records import Demonstration, Message, Preference, Prompt
+from accord.records import Demonstration, Preference, Prompt
 from accord.train.loop import StepResult
 from accord.train.options import SamplingOptions
 from tests.data.conftest import word_tokenizer
@@ -215,17 +215,9 @@ def verdicts(firsts: Sequence[str], seconds: Sequence[str]) -> list[float | None
     ]
 
 
-def guest(messages: Sequence[Any]) -> str | None:
-    """A user of few words."""
-    asked_once()
-    said = messages[-1]["content"]
-    return None if "bad" in said else "good" if len(said) % 2 else "bye"
-
-
 WORDS = ("hi", "bye", "good day", "hi")
 ANSWERS = ("good", "day", "bad", "bye")
 PROMPTS = tuple(Prompt(text, {"answer": answer}) for text, answer in zip(WORDS, ANSWERS, strict=True))
-CHATS = [Prompt((Message("user", text),)) for text in WORDS]
 TEXTS = [Demonstration("", "hi hello good day bye hello " * (i % 3 + 1)) for i in range(9)]
 CHOICES = [
     Preference(asked, *(("good", "bad") if user % 2 else ("bad day", "good")), user=f"u{user}")
@@ -263,7 +255,6 @@ RUNS = [
     Whole(PersonalReward(**SETTINGS, comparisons=3, reader_layers=1, planes=2), {}, CHOICES, "planes"),
     Whole(FSPO(**SETTINGS, given=2), {}, CHOICES, stop=2),
     Whole(REINFORCE(**SAMPLED), REWARD),
-    Whole(REINFORCE(**SAMPLED, user=guest, max_turns=3, reward_at="turns-to-go"), REWARD, CHATS, "user"),
     Whole(GRPO(**SAMPLED, kl_coefficient=0.1), REWARD),
     Whole(RLOO(**{**SAMPLED, "tokens_per_pass": 1}), REWARD, label="mixtral", architecture="mixtral"),
     Whole(PPO(**SAMPLED, minibatches=2, inner_epochs=2), REWARD, stop=2),

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from accord.engine.offload import shared_copy
 from accord.engine.plan import fitting
@@ -233,7 +233,7 @@ def test_what_ranks_cannot_do_yet_is_refused(
 ) -> None:
     monkeypatch.setattr(Team, "here", lambda: Team(0, 2))
     with pytest.raises(InputError, match=said):
-        require_alone(method, type(method).options(**options))
+        require_alone(method, type(method).options(**options), nn.Linear(1, 1))
 
 
 def test_neither_a_plan_nor_what_is_held_in_few_bits_is_for_ranks_yet(monkeypatch: pytest.MonkeyPatch) -> None:
