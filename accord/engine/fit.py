@@ -138,7 +138,7 @@ class Optimizer:
                     values, measures = term.objective(trees)
                 if not is_counted:  # an idle pass, which keeps step with the other ranks'
                     (values.sum() * 0.0).backward()
-                    for name in measures:
+                    for name in (*(["balance_loss"] if balances else ()), *measures):
                         sums[name] += 0.0
                     continue
                 passed.append((term, values.detach(), trees))

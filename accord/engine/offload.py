@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from accord.engine.adapters import adapted, twin
+from accord.engine.adapters import adapted, own_state, twin
 from accord.engine.precision import cast_linear
 from accord.engine.shard import shard
+from accord.engine.team import Team
 from accord.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,15 +33,34 @@ def frozen_copy(network: Any, dtype: torch.dtype, device: torch.device | None = 
     return duplicate
 
 
+def shared_copy(model: AnyModel) -> AnyModel:
+    """A copy that is only read, whose results equal the model's bit for bit; in a team each rank holds its share, and
+    all read it together.
+
+    Raises InputError in a team where the model is held in few bits.
+    """
+    if model.is_quantized and Team.here().size > 1:
+        raise InputError(f"{model.name} is held in few bits, which is not for several ranks yet: give it in full.")
+    copied = model.frozen_copy()
+    shard(copied.network)
+    return copied
+
+
+def kept_weights(network: Any) -> dict[str, Tensor]:
+    """A copy of what `adapters.own_state` returns, to be taken again later.
+
+    In a team each rank holds its share of the network from here on, and of the copy.
+    """
+    return {name: tensor.clone() for name, tensor in own_state(shard(network)).items()}
+
+
 def reference_copy(model: AnyModel, config: MemoryConfig) -> AnyModel:
     """A copy that is only read, held where the settings say; its results equal the model's bit for bit.
 
     Under adapters a copy shares the model's weights, and stays with them. In a team each rank holds its share.
     """
     if not config.offload_reference or adapted(model.network) or model.is_quantized:
-        copied = model.frozen_copy()
-        shard(copied.network)
-        return copied
+        return shared_copy(model)
     network = frozen_copy(model.network, model.dtype, torch.device("cpu"))
     bring_layers(network, model.device)
     return model.with_network(network)

@@ -39,6 +39,8 @@ from accord.engine.adapters import adapted
 from accord.engine.classifiers import Classifier, PreferenceNetwork, Scorer
 from accord.engine.folders import locate
 from accord.engine.models import Model
+from accord.engine.shard import reads_whole
+from accord.engine.team import Team
 from accord.engine.trees import Tree, Trees, shared
 from accord.errors import InputError
 
@@ -81,7 +83,7 @@ class Choices(Trees):
 def pack_users(users: Sequence[UserTrees], budget: int, device: torch.device | str = "cpu") -> list[Choices]:
     """As `pack`, but what is one user's stays together."""
     packs = []
-    for held in shared([user.size for user in users], budget):
+    for held in shared([user.size for user in users], budget, Team.here().size):
         trees = Trees.of([tree for i in held for tree in users[i].trees], device)
         flat = {field.name: getattr(trees, field.name) for field in fields(Trees)}
         packs.append(Choices(**flat, counts=tuple(len(users[i].trees) for i in held)))
@@ -159,6 +161,7 @@ class PersonalModel(Classifier):
             alone: Tensor = head(candidates)
             return alone + self.reader(choices, pulls(head(choices)), candidates, sees)
 
+    @reads_whole
     def outputs_given_earlier(self, pack: Choices) -> Tensor:
         """The labels of every branch given the pairs of its user that stand before its own, (C, L): one pass, every k.
 

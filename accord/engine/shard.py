@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+M = TypeVar("M")
 
 
 def shard(network: Any) -> Any:
@@ -42,33 +43,45 @@ def shard(network: Any) -> Any:
         part.set_gradient_divide_factor(1.0)
         part.set_force_sum_reduction_for_comms(True)  # gloo has no other, and NCCL's scaled sum is wrong in bfloat16
         part.set_reduce_scatter_unused_params(True)  # a pass may train nothing here that it trains on another rank
-    network._read_whole = lambda function, *args, **named: function(network, *args, **named)
+    network._read_whole = lambda read: read()
     register_fsdp_forward_method(network, "_read_whole")
     return network
 
 
+def shared_in(network: nn.Module) -> list[Any]:
+    """What of a network is shared out as one: the network itself, both parts of a mixture, or nothing."""
+    return [part for part in (network, *network.children()) if hasattr(part, "_read_whole")]
+
+
 def is_sharded(network: nn.Module) -> bool:
     """Whether this rank holds but a share of the network's weights."""
-    return hasattr(network, "_read_whole")
+    return bool(shared_in(network))
 
 
-def reads_whole(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concatenate[nn.Module, P], R]:
-    """The one door to a sharded network: the function finds the weights of the network, its first argument, gathered.
+def reads_whole(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
+    """The one door to a sharded network: the function finds the weights of its first argument, a network or a model of
+    one, gathered.
 
     Those beside the decoder layers stay so until it returns, or, where what it returns has gradients, until those are
     computed. All ranks come through the door together.
     """
 
     @functools.wraps(function)
-    def read(network: nn.Module, *args: P.args, **named: P.kwargs) -> R:
-        if not is_sharded(network):
-            return function(network, *args, **named)
-        result: R = network._read_whole(function, *args, **named)  # type: ignore[operator]
+    def read(first: M, *args: P.args, **named: P.kwargs) -> R:
+        network: Any = first
+        parts = shared_in(network if isinstance(network, nn.Module) else network.network)
+        if not parts:
+            return function(first, *args, **named)
+        through: Callable[[], R] = functools.partial(function, first, *args, **named)
+        for part in parts:
+            through = functools.partial(part._read_whole, through)
+        result = through()
         outputs = result if isinstance(result, tuple) else (result,)
         if not any(isinstance(output, Tensor) and output.requires_grad for output in outputs):
             # What a backward pass would do. Else what is gathered stayed so, and an update went unnoticed; and torch
             # would note every pass of a network that is only read, to fetch layers ahead in a backward pass.
-            network.reset_iter_state()  # type: ignore[operator]
+            for part in parts:
+                part.reset_iter_state()
         return result
 
     return read
@@ -77,7 +90,8 @@ def reads_whole(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Co
 @contextmanager
 def held_whole(network: nn.Module) -> Iterator[None]:
     """Within the door, the weights of layers that are gathered stay so, all from now on: no pass waits for ranks."""
-    layers: list[Any] = [m for m in network.modules() if m is not network and hasattr(m, "set_reshard_after_forward")]
+    layers: list[Any] = [m for m in network.modules() if hasattr(m, "set_reshard_after_forward")]
+    layers = [layer for layer in layers if layer not in shared_in(network)]
     for layer in layers:
         layer.set_reshard_after_forward(False)
         layer.unshard()

@@ -180,6 +180,7 @@ class Experience(Trees):
         kl: (N,) log pi - log reference of every token, by the sampler's log-probabilities or by `old`.
         advantage: (N,) how much better each token was than expected.
         values, returns: (N,) of a value model, where there is one.
+        past: (N,) log-probabilities under an earlier self that the policy is held to, None without one.
     """
 
     reference: Tensor | None = None
@@ -188,6 +189,7 @@ class Experience(Trees):
     advantage: Tensor = NOT_COMPUTED
     values: Tensor = NOT_COMPUTED
     returns: Tensor = NOT_COMPUTED
+    past: Tensor | None = None
 
     @staticmethod
     def of_samples(trees: Trees) -> Experience:

@@ -44,6 +44,7 @@ class Distill(OnlineMethod):
     """Make a student say what its teacher would, on the student's own samples."""
 
     command: ClassVar[str] = "distill"
+    on_ranks: ClassVar[bool] = True
     options: ClassVar[type[PolicyOptions]] = DistillOptions
 
     learning_rate: float = 1e-5
@@ -97,7 +98,7 @@ class DistillLearner(Learner):
 
     def __init__(self, method: Distill, policy: Policy, teacher: Policy) -> None:
         self.method, self.policy = method, policy
-        self.teacher = teacher.frozen_copy()
+        self.teacher = engine.offload.shared_copy(teacher)
         self.networks = {"policy": policy.network}
 
     def step(self, step: int, items: Sequence[EncodedPrompt], optimizer: Optimizer) -> StepResult:
@@ -113,7 +114,7 @@ class DistillLearner(Learner):
         samples = self.policy.sample(prompts, method.group_size, method.sampling(*seed))
         rollout = Rollout.of(prompts, samples, [0.0] * len(samples))
         packs = engine.pack(rollout.trees, method.tokens_per_pass, self.policy.device)
-        return rollout, [self.score(trees) for trees in packs]
+        return rollout, engine.trees.on_every_rank(packs, self.score)
 
     def measure(self, items: Sequence[EncodedPrompt], clusters: Sequence[int], when: str) -> Tally:
         """The divergence from the teacher of samples on prompts held out, drawn with the same seed every time."""

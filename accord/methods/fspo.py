@@ -44,6 +44,7 @@ class FSPO(IPOLoss, PreferenceMethod):
     """Optimize a policy that reads k of its user's choices on the preferences of many users."""
 
     command: ClassVar[str] = "fspo"
+    on_ranks: ClassVar[bool] = True
     reads: ClassVar[tuple[type, ...]] = (Preference, Ranking)
     unit: ClassVar[Unit] = USERS
 
@@ -95,16 +96,13 @@ class FSPO(IPOLoss, PreferenceMethod):
         def loss(pairs: Trees) -> tuple[Tensor, Measures]:
             values, measures = pair_loss(pairs)
             given = torch.tensor([tree.given for tree in pairs.trees], device=values.device)  # type: ignore[attr-defined]
-            alone = {ALONE: measures["accuracy"][given == 0]} if (given == 0).any() else {}
-            return values, {**measures, **alone, "given": given.double()}
+            return values, {**measures, ALONE: measures["accuracy"][given == 0], "given": given.double()}
 
         return loss
 
     def owners(self, trees: Trees, measures: Mapping[str, Tensor]) -> dict[str, Tensor]:
         each = super().owners(trees, {name: values for name, values in measures.items() if name != ALONE})
-        if ALONE in measures:
-            each[ALONE] = each["given"][measures["given"] == 0]
-        return each
+        return {**each, ALONE: each["given"][measures["given"] == 0]}
 
     def learner(self, model: Policy, trees: Sequence[Tree]) -> OfflineLearner:  # type: ignore[override]
         return FewShotLearner(self, model, trees)

@@ -31,6 +31,7 @@ class IPOMD(PairwiseMethod):
     """Optimize a policy by regression on a judge's preferences between samples of its mixture with the reference."""
 
     command: ClassVar[str] = "ipo-md"
+    on_ranks: ClassVar[bool] = True
 
     tau: float = 0.1
     """Strength of the pull toward the reference: larger stays closer."""

@@ -15,7 +15,7 @@ not learned from where none has one; b is its siblings' mean, or 1/2 for one alo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from accord import engine, objectives
@@ -29,7 +29,7 @@ from accord.train.loop import StepResult
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from accord.engine import Experience, Optimizer, Policy
+    from accord.engine import Experience, Optimizer, Policy, Trees
     from accord.feedback.judge import Judge
 
 
@@ -38,6 +38,7 @@ class NashMD(GroupPolicyGradient, JudgeMethod):
     """Optimize a policy against opponents made of itself, by a judge's preferences."""
 
     command: ClassVar[str] = "nash-md"
+    on_ranks: ClassVar[bool] = True
 
     batch_size: int = 8
     group_size: int = 4
@@ -108,18 +109,23 @@ class NashLearner(GroupLearner):
         mixture = engine.cache.Mixture(self.policy.network, self.reference.network, self.method.mixture)
         return self.policy.with_network(mixture)
 
-    def kl_penalty(self, batch: Experience) -> Tensor:
+    def score(self, trees: Trees) -> Experience:
+        batch = super().score(trees)
         if not self.method.mirror:
+            return batch
+        return replace(batch, past=self.past.last(self.done).log_probs(trees, self.method.temperature))
+
+    def kl_penalty(self, batch: Experience) -> Tensor:
+        if batch.past is None:
             return super().kl_penalty(batch)
-        past = self.past.last(self.done).log_probs(batch, self.method.temperature)
-        return super().kl_penalty(batch) + self.method.mirror * objectives.kl.k1(batch.logprobs, past)
+        return super().kl_penalty(batch) + self.method.mirror * objectives.kl.k1(batch.logprobs, batch.past)
 
 
 class Snapshots:
     """The policy as it was every so many steps, the last `count` of them; before the first, as it was at the start."""
 
     def __init__(self, policy: Policy, *, count: int, every: int) -> None:
-        self.kept, self.every = [policy.frozen_copy() for _ in range(count)], every
+        self.kept, self.every = [engine.offload.shared_copy(policy) for _ in range(count)], every
 
     @property
     def networks(self) -> dict[str, nn.Module]:

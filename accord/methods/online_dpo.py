@@ -24,6 +24,7 @@ class OnlineDPO(DPOLoss, PairwiseMethod):
     """Optimize a policy on a judge's preferences between its own samples."""
 
     command: ClassVar[str] = "online-dpo"
+    on_ranks: ClassVar[bool] = True
 
     def pairs(self, judged: list[Tree]) -> list[Tree]:
         return [pair for pair in judged if pair.branches[0].reward != pair.branches[1].reward]

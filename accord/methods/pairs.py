@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from accord import engine, feedback, objectives
@@ -260,6 +261,12 @@ class PairwiseLearner(Learner):
         return rollout.result(numbers)
 
 
+def chances(judge: Judge, first: Sequence[Sample], second: Sequence[Sample]) -> list[float | None]:
+    """P(the first wins) of pairs of samples, None where there is no valid verdict: a team asks once for all."""
+    verdicts = engine.Team.here().lead(partial(feedback.judge.judge_samples, judge, first, second))
+    return [verdict.first_wins for verdict in verdicts]
+
+
 def compare(
     judge: Judge, prompts: Sequence[EncodedPrompt], samples: list[Sample]
 ) -> tuple[Rollout, list[Tree], dict[str, float]]:
@@ -267,7 +274,7 @@ def compare(
 
     Pairs with an invalid verdict are left out; their samples stand at 1/2 in the rollout.
     """
-    wins = [v.first_wins for v in feedback.judge.judge_samples(judge, samples[0::2], samples[1::2])]
+    wins = chances(judge, samples[0::2], samples[1::2])
     scores = [p for win in wins for p in ((0.5, 0.5) if win is None else (win, 1 - win))]
     rollout = Rollout.of(prompts, samples, scores)
     pairs = [(t, t.branches[i : i + 2]) for t in rollout.trees for i in range(0, len(t.branches), 2)]
@@ -289,7 +296,7 @@ def match(
     g, k = len(ours) // len(prompts), len(theirs) // len(prompts)
     first = [sample for sample in ours for _ in range(k)]
     second = [theirs[i // g * k + j] for i in range(len(ours)) for j in range(k)]
-    wins = [v.first_wins for v in feedback.judge.judge_samples(judge, first, second)]
+    wins = chances(judge, first, second)
     valid = [[win for win in wins[i : i + k] if win is not None] for i in range(0, len(wins), k)]
     rollout = Rollout.of(prompts, ours, [sum(won) / len(won) if won else 0.5 for won in valid])
     judged = iter(valid)

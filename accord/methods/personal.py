@@ -48,6 +48,7 @@ class PersonalReward(RankingMethod):
     """Fit a reward or preference model that reads a user's earlier comparisons to the preferences of many users."""
 
     command: ClassVar[str] = "personal"
+    on_ranks: ClassVar[bool] = True
     unit: ClassVar[Unit] = USERS
 
     batch_size: int = 12

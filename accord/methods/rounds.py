@@ -12,7 +12,6 @@ Jensen's inequality gives log(J(pi) / J(pi_r)) >= E_q[log pi(y|x) - log pi_r(y|x
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from abc import ABC, abstractmethod
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from accord import data, engine, feedback
 from accord.engine.config import require_positive
@@ -37,11 +36,15 @@ from accord.train.run import Run
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from typing_extensions import Self
 
     from accord.data.load import Source
     from accord.engine import Optimizer, Policy, Tree
     from accord.feedback.reward import Reward
+    from accord.train.held_out import HeldOut
+    from accord.train.watch import Watch
 
+T = TypeVar("T")
 
 Selection: TypeAlias = tuple[list[Sample], dict[str, float]]
 """What a round learns from, and the numbers to log of it."""
@@ -126,9 +129,13 @@ class Round:
         """The method's number of samples of every prompt, prompt after prompt."""
         return self.policy.sample(prompts, self.method.group_size, self.method.sampling(self.number))
 
+    def asked(self, ask: Callable[[], T]) -> T:
+        """What the verifier says: a team asks once for all, as it may not repeat itself."""
+        return engine.Team.here().lead(ask)
+
     def score(self, samples: Sequence[Sample]) -> Tensor:
         """The verifier's score of every sample, (C,)."""
-        return feedback.reward.finite_scores(self.verifier, samples, f"round {self.number}")
+        return self.asked(lambda: feedback.reward.finite_scores(self.verifier, samples, f"round {self.number}").cpu())
 
 
 class RoundsLearner(Learner):
@@ -139,14 +146,17 @@ class RoundsLearner(Learner):
     def __init__(self, method: RoundsMethod, policy: Policy, verifier: Reward) -> None:
         self.method, self.policy, self.verifier = method, policy, verifier
         self.networks = {"model": policy.network}
-        more = method.from_base and method.rounds > 1
-        self.base = copy.deepcopy(engine.adapters.own_state(policy.network)) if more else None
         self.objective = maximum_likelihood(policy, method.temperature)
         self.number = self.first = 0
         self.digest = ""
         self.numbers: dict[str, float] = {}
         self.rows: list[dict[str, Any]] = []
         self.trees: list[Tree] = []
+
+    def learn_from(self, items: Sequence[Any], watch: Watch | HeldOut | None) -> Self:
+        more = self.method.from_base and self.method.rounds > 1
+        self.base = engine.offload.kept_weights(self.policy.network) if more else None
+        return super().learn_from(items, watch)
 
     @property
     def total(self) -> int:
@@ -165,7 +175,8 @@ class RoundsLearner(Learner):
                     f"round {at.number}: {self.method.nothing}, so there is nothing to learn from; raise --group-size "
                     "or --max-new-tokens, begin with a model that succeeds at times, or with easier prompts."
                 )
-            write_rows(run.folder / f"round-{at.number}.jsonl", map(as_row, selected))
+            file = run.folder / f"round-{at.number}.jsonl"
+            engine.Team.here().lead(lambda: write_rows(file, map(as_row, selected)))
             numbers = {"round": at.number, **numbers, **lengths(samples)}
             shown = "  ".join(f"{name} {value:.3g}" for name, value in numbers.items())
             run.print(f"{len(selected)} samples to learn from: {shown}")
@@ -196,7 +207,7 @@ class RoundsLearner(Learner):
     def restore(self, state: Mapping[str, Any], run: Run, optimizer: Optimizer) -> None:
         if state["round"]:
             file = run.folder / f"round-{state['round']}.jsonl"
-            if sha256_of(file) != state["sha256"]:
+            if engine.Team.here().lead(lambda: sha256_of(file)) != state["sha256"]:
                 raise InputError(f"{file} is not as it was written: restore it.")
             self._take(run, state["round"], state["first"], state["numbers"])
             optimizer.total = self.method.steps(len(self.trees), self.number)
@@ -204,8 +215,9 @@ class RoundsLearner(Learner):
     def _take(self, run: Run, number: int, first: int, numbers: dict[str, float]) -> None:
         """Learn from the rows of a round's file from now on."""
         file = run.folder / f"round-{number}.jsonl"
-        self.number, self.first, self.numbers, self.digest = number, first, numbers, sha256_of(file)
-        self.rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
+        self.number, self.first, self.numbers = number, first, numbers
+        self.digest, text = engine.Team.here().lead(lambda: (sha256_of(file), file.read_text(encoding="utf-8")))
+        self.rows = [json.loads(line) for line in text.split("\n")[:-1]]
         self.trees = as_trees(self.rows)
         self.order = self.method.order(len(self.trees))
 

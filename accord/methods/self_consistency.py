@@ -31,6 +31,7 @@ class SelfConsistency(RoundsMethod):
     """Fine-tune a policy on those of its samples that give the answer most of them give, without true answers."""
 
     command: ClassVar[str] = "self-consistency"
+    on_ranks: ClassVar[bool] = True
     nothing: ClassVar[str] = "no prompt's samples agree on an answer"
     least_group: ClassVar[int] = 2
 
@@ -59,8 +60,9 @@ class SelfConsistency(RoundsMethod):
         assert isinstance(verifier, feedback.verifiers.Verifier)
         agreeing: list[list[Sample]] = []
         shares: list[float] = []
+        read = at.asked(lambda: [verifier.answer(s.text) if s.completion.stop == "end" else None for s in samples])
         for i in range(0, len(samples), m):
-            answers = [verifier.answer(s.text) if s.completion.stop == "end" else None for s in samples[i : i + m]]
+            answers = read[i : i + m]
             label, share = feedback.verifiers.majority(answers)
             shares.append(share)
             if label is not None and share >= self.confidence:

@@ -32,6 +32,7 @@ class STaR(RoundsMethod):
     """Fine-tune a policy on those of its own rationales whose answers a verifier finds right, in rounds."""
 
     command: ClassVar[str] = "star"
+    on_ranks: ClassVar[bool] = True
     nothing: ClassVar[str] = "no sample is right and ended by itself"
 
     growth: float = 1.2
@@ -72,7 +73,7 @@ class STaR(RoundsMethod):
     def rationalize(self, at: Round, prompts: Sequence[EncodedPrompt]) -> list[Sample]:
         """Right samples of the prompts with a hint, as samples of the prompts without; some may have none."""
         plain = {p.row: p for p in prompts}
-        hinted = [h for p in prompts if (h := self.hinted(at, p))]
+        hinted = at.asked(lambda: [h for p in prompts if (h := self.hinted(at, p))])
         if not hinted:
             return []
         answers = at.ask(hinted)

@@ -33,12 +33,12 @@ def require_alone(method: TrainingConfig, options: RunOptions, network: nn.Modul
     if not getattr(method, "on_ranks", False):
         command = getattr(method, "command", "") or type(method).__name__
         raise InputError(f"{command} does not train on several ranks yet: start it without torchrun.")
-    if engine.routers.routers_of(network):
-        raise InputError("mixtures of experts are not for several ranks yet: start without torchrun.")
     for settings in (method, options):
         for field in fields(settings):
             if field.name in ALONE and getattr(settings, field.name) != field.default:
                 raise InputError(f"{field.name} is not for several ranks yet: leave it out, or start without torchrun.")
+    if engine.quantize.few_bits(network):
+        raise InputError("models in few bits are not for several ranks yet: start without torchrun.")
 
 
 def open_run(out: str | Path, settings: Mapping[str, Any], options: RunOptions) -> Run:
@@ -75,6 +75,9 @@ class Follower(Run):
 
     def compose(self, rows: list[dict[str, Any]]) -> None:
         pass
+
+    def expect(self, total: int) -> None:
+        self.total = total
 
     def sample(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         pass
