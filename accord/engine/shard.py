@@ -52,6 +52,11 @@ def is_sharded(network: nn.Module) -> bool:
     return hasattr(network, "_read_whole")
 
 
+def whole_kind(network: nn.Module) -> type[nn.Module]:
+    """The class that the network had before it was shared out."""
+    return type(network).__mro__[2] if is_sharded(network) else type(network)
+
+
 def reads_whole(function: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concatenate[nn.Module, P], R]:
     """The one door to a sharded network: the function finds the weights of the network, its first argument, gathered.
 

@@ -23,6 +23,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -233,8 +234,12 @@ class Run:
     def log(self, step: int, row: Mapping[str, float], tokens: int) -> str | None:
         """Write the row of a step, counted from 1, with its seconds and tokens a second, or of 0, before the first.
 
-        Returns `stopping`.
+        Returns `stopping`, which in a team is then the same on every rank.
         """
+        self.stopping = engine.Team.here().lead(partial(self._log, step, row, tokens))
+        return self.stopping
+
+    def _log(self, step: int, row: Mapping[str, float], tokens: int) -> str | None:
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         timed = {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}

@@ -8,9 +8,11 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import save_file
@@ -26,8 +28,8 @@ from accord.engine.team import joined
 from accord.engine.trees import Branch, Tree
 from accord.methods import DPO, GRPO, IPO, KTO, PPO, RAFT, RLOO, SFT, PreferenceModel, RewardModel
 from accord.methods.offline import OfflineLearner, OfflineMethod
-from accord.records import Prompt
-from tests.data.conftest import word_tokenizer
+from accord.records import Demonstration, Preference, Prompt
+from tests.data.conftest import WORDS, word_tokenizer
 from tests.engine.tiny import CONFIGS, VOCABULARY, policy_of, random_model
 
 STEPS = 3
@@ -157,27 +159,103 @@ SETTINGS: dict[str, Any] = {
     "batch_size": 4, "max_steps": 2, "learning_rate": 1e-3, "dtype": "float32", "tokens_per_pass": 32,
 }  # fmt: skip
 SAMPLED: dict[str, Any] = {**SETTINGS, "group_size": 3, "max_new_tokens": 4}
+
+
+def prefer(firsts: Sequence[str], seconds: Sequence[str]) -> list[float | None]:
+    """A judge."""
+    return [1 / (1 + 2 ** (b - a)) for a, b in zip(vowels(firsts), vowels(seconds), strict=True)]
+
+
+def brief(completions: Sequence[str]) -> list[float]:
+    """A measure."""
+    return [-float(len(text)) for text in completions]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A method's whole run on rows, with the options of its `fit`, stopped in between where it has a step to stop at.
+
+    `precision` is that of the model, as a share of a tensor's largest number.
+    """
+
+    name: str
+    method: Any
+    rows: Sequence[Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    precision: float = 1e-10
+    stops_at: int = 0
+
+    def __call__(self, out: Path) -> None:
+        """The run, in its folder."""
+        with nullcontext() if self.name in FULL else patch("accord.report.write_report", blank):
+            if self.stops_at:
+                with suppress(Stopped):
+                    self.fit(out, on_step=self.stop)
+            self.fit(out, resume=self.stops_at > 0)
+
+    def fit(self, out: Path, **given: Any) -> None:
+        """The run, from its beginning or its last checkpoint."""
+        policy = policy_of(random_model(CONFIGS["llama"]()))
+        policy.tokenizer = word_tokenizer()
+        given |= {"out": out / self.name, "track": "none", "save_every": 1}
+        self.method.fit(policy, self.rows, **given, **self.options)
+
+    def stop(self, step: int, _: Any) -> None:
+        """End the run before what this step made is saved."""
+        if step == self.stops_at:
+            raise Stopped
+
+
+class Stopped(Exception):
+    """What ends a run on all ranks at once."""
+
+
+def blank(folder: Path) -> Path:
+    """A report that is sooner written."""
+    return folder / "report.html"
+
+
+SAID = WORDS[6:]
+PAIRS = [Preference(f"{a} {b}", f" {a} {b}", f" {b} bye") for a in SAID[:3] for b in SAID[:4] if a != b]
+SHOWN = [Demonstration(row.prompt, row.chosen) for row in PAIRS]
+HELD = [Preference(f"{a} {a}", f" {b} {a}", f" {b}") for a, b in zip(SAID[:5], SAID[1:6], strict=True)]
+REWARDED: dict[str, Any] = {"reward": vowels, "sample_every": 1}
+MEASURED: dict[str, Any] = {**SETTINGS, "max_steps": 3, "learning_rate": 0.02}
+FULL = {"grpo", "watched-dpo"}
+"""Runs whose reports are written."""
 RUNS = [
-    GRPO(**SAMPLED, kl_coefficient=0.1),
-    RLOO(**SAMPLED),
-    PPO(**SAMPLED, minibatches=2, inner_epochs=2),
-    RAFT(**SAMPLED, keep_truncated=True),
+    Whole("grpo", GRPO(**SAMPLED, kl_coefficient=0.1), PROMPTS, REWARDED),
+    Whole("rloo", RLOO(**SAMPLED), PROMPTS, REWARDED),
+    Whole("ppo", PPO(**SAMPLED, minibatches=2, inner_epochs=2), PROMPTS, REWARDED),
+    Whole("raft", RAFT(**SAMPLED, keep_truncated=True), PROMPTS, REWARDED),
+    Whole("held-sft", SFT(**MEASURED), SHOWN, {"eval_split": 0.3, "eval_every": 1}),
+    Whole(
+        "held-reward", RewardModel(**MEASURED), PAIRS, {"eval_data": HELD, "eval_every": 2, "best_by": "eval_accuracy"}
+    ),
+    Whole("held-kto", KTO(**MEASURED), PAIRS, {"eval_data": HELD[:1], "eval_every": 1}, stops_at=3),
+    Whole(  # it ends early, and its model is read of best/, which a model read anew is in float32
+        "held-dpo",
+        DPO(**{**MEASURED, "max_steps": 8, "learning_rate": 0.3}),
+        PAIRS,
+        {"eval_data": HELD, "eval_every": 1, "patience": 2},
+        precision=1e-6,
+    ),
+    Whole("watched-grpo", GRPO(**SAMPLED | {"max_steps": 3}), PROMPTS, {**REWARDED, "watch": brief}, stops_at=3),
+    Whole(
+        "watched-dpo",
+        DPO(**MEASURED, seed=3),
+        PAIRS,
+        {"watch": prefer, "watch_data": PROMPTS[:2], "watch_every": 1, "watch_tokens": 6},
+    ),
 ]
-"""Methods that sample: a prompt stands twice among theirs."""
-
-
-def run(method: Any, out: Path) -> None:
-    """The method's whole run, and its folder."""
-    policy = policy_of(random_model(CONFIGS["llama"]()))
-    policy.tokenizer = word_tokenizer()
-    method.fit(policy, PROMPTS, reward=vowels, out=out, track="none", sample_every=1, save_every=1)
+"""Methods that sample, of whose prompts one stands twice; rows held out, fewer than ranks once; and what is watched."""
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with joined() as team:
-        for method in RUNS:
-            run(method, folder / method.command)
+        for run in RUNS:
+            run(folder)
         for case in CASES:
             found = outcome(case, folder)
             if team.leads:
