@@ -164,7 +164,7 @@ class Model:
         rounded = held_in(self.network, dtype, own_state(self.network)) if dtype else nullcontext()
         with replacing_folder(folder) as partial, quiet(), rounded:
             if adapted(self.network):
-                save_adapters(self.network, partial)
+                save_adapters(self.network, partial, weights)
             else:
                 self.network.save_pretrained(partial, state_dict=weights, max_shard_size=SHARD)
             self.tokenizer.save_pretrained(partial)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ALONE = {
-    "optimizer", "lora_rank", "quantize", "weight_dtype", "optimizer_states", "offload_optimizer", "offload_reference",
+    "optimizer", "quantize", "weight_dtype", "optimizer_states", "offload_optimizer", "offload_reference",
     "precompute_reference", "save_dtype", "user",
 }  # fmt: skip
 """Settings that several ranks cannot have yet."""
@@ -38,6 +38,8 @@ def require_alone(method: TrainingConfig, options: RunOptions, network: nn.Modul
         for field in fields(settings):
             if field.name in ALONE and getattr(settings, field.name) != field.default:
                 raise InputError(f"{field.name} is not for several ranks yet: leave it out, or start without torchrun.")
+    if engine.quantize.few_bits(network):
+        raise InputError("models in few bits are not for several ranks yet: start without torchrun.")
 
 
 def open_run(out: str | Path, settings: Mapping[str, Any], options: RunOptions) -> Run:

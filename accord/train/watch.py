@@ -97,7 +97,8 @@ def check_independent(watch: Any, reward: Any) -> None:
 class BestModel:
     """The best model of a run so far, at first the one it starts from: in memory, and with each checkpoint on disk.
 
-    Ranks that share a model hold their shares of the best. `best` says after which step it is the model and what it was rated, and is empty while nothing was.
+    Ranks that share a model hold their shares of the best. `best` says after which step it is the model and what it was
+    rated, and is empty while nothing was.
     """
 
     def __init__(self, model: Model, run: Run) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,7 +22,7 @@ from torch import Tensor
 from accord.engine import checkpoint
 from accord.engine.classifiers import PreferenceNetwork, Scorer
 from accord.engine.fit import Optimizer
-from accord.engine.forward import checkpoint_activations
+from accord.engine.memory import ready
 from accord.engine.models import Model
 from accord.engine.shard import gathered
 from accord.engine.team import joined
@@ -46,11 +47,13 @@ class Case:
     dtype: torch.dtype = torch.float64
     batch_size: int = 4
     checkpointing: bool = False
+    adapters: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         kind = "tied" if self.tied else "untied"
         bits = str(self.dtype).removeprefix("torch.") + ("-again" if self.checkpointing else "")
+        bits += "".join(f"-{name}" for name in self.adapters)
         return f"{self.method.command}-{self.architecture}-{kind}-{self.batch_size}-{bits}"
 
 
@@ -66,6 +69,9 @@ CASES = [
     Case(DPO, 2, tied=True, dtype=torch.float32),
     Case(IPO, 2, batch_size=3),
     Case(KTO, 1, tied=True),
+    Case(DPO, 2, checkpointing=True, adapters={"lora_rank": 2}),
+    Case(DPO, 2, tied=True, batch_size=1, adapters={"lora_rank": 2, "lora_dora": True}),
+    Case(RewardModel, 3, tied=True, adapters={"lora_rank": 2, "lora_targets": "q_proj"}),
 ]
 """Of a vocabulary of 13, which neither 2 nor 3 ranks can share evenly."""
 
@@ -92,7 +98,7 @@ def learner_of(case: Case) -> OfflineLearner:
     """The method at work, from the same weights every time."""
     method = case.method(
         batch_size=case.batch_size, max_steps=STEPS, learning_rate=1e-3, tokens_per_pass=12, dtype="float32",
-        weight_decay=0.1, max_grad_norm=0.5, activation_checkpointing=case.checkpointing,
+        weight_decay=0.1, max_grad_norm=0.5, activation_checkpointing=case.checkpointing, **case.adapters,
     )  # fmt: skip
     config = CONFIGS[case.architecture]()
     config.tie_word_embeddings = case.tied
@@ -102,8 +108,7 @@ def learner_of(case: Case) -> OfflineLearner:
         model = Scorer.on(policy)
     if case.method is PreferenceModel:
         model = PreferenceNetwork.on(policy, 2)
-    if case.checkpointing:
-        checkpoint_activations(model.network)
+    ready(model, method)
     trees = trees_of(case)
     return OfflineLearner(method, model, trees).learn_from(trees, None)
 
@@ -218,7 +223,8 @@ def blank(folder: Path) -> Path:
 SAID = WORDS[6:]
 PAIRS = [Preference(f"{a} {b}", f" {a} {b}", f" {b} bye") for a in SAID[:3] for b in SAID[:4] if a != b]
 SHOWN = [Demonstration(row.prompt, row.chosen) for row in PAIRS]
-HELD = [Preference(f"{a} {a}", f" {b} {a}", f" {b}") for a, b in zip(SAID[:5], SAID[1:6], strict=True)]
+HELD = [Preference(f"{a} {a}", f" {b} {a}", f" {b}") for a, b in pairwise(SAID[:6])]
+ADAPTED: dict[str, Any] = {**SAMPLED, "learning_rate": 0.02, "lora_rank": 2}
 REWARDED: dict[str, Any] = {"reward": vowels, "sample_every": 1}
 MEASURED: dict[str, Any] = {**SETTINGS, "max_steps": 3, "learning_rate": 0.02}
 FULL = {"grpo", "watched-dpo"}
@@ -228,6 +234,14 @@ RUNS = [
     Whole("rloo", RLOO(**SAMPLED), PROMPTS, REWARDED),
     Whole("ppo", PPO(**SAMPLED, minibatches=2, inner_epochs=2), PROMPTS, REWARDED),
     Whole("raft", RAFT(**SAMPLED, keep_truncated=True), PROMPTS, REWARDED),
+    Whole("adapted-grpo", GRPO(**ADAPTED, kl_coefficient=0.1), PROMPTS, {**REWARDED, "watch": brief}, stops_at=2),
+    Whole("adapted-ppo", PPO(**ADAPTED, minibatches=2), PROMPTS, REWARDED),
+    Whole(  # it ends early, and its model is read of best/
+        "adapted-dpo",
+        DPO(**{**MEASURED, "max_steps": 8, "learning_rate": 0.3, "lora_rank": 2}),
+        PAIRS,
+        {"eval_data": HELD, "eval_every": 1, "patience": 1},
+    ),
     Whole("held-sft", SFT(**MEASURED), SHOWN, {"eval_split": 0.3, "eval_every": 1}),
     Whole(
         "held-reward", RewardModel(**MEASURED), PAIRS, {"eval_data": HELD, "eval_every": 2, "best_by": "eval_accuracy"}

@@ -108,15 +108,22 @@ def test_a_run_leaves_what_that_of_one_process_does(
     for name in ("samples.jsonl", "alarms.jsonl"):
         assert not (mine / name).exists() or read_jsonl(theirs / name) == read_jsonl(mine / name)
     for model in [name for name in ("model", "best") if (mine / name).exists()]:
-        weights = [load_file(folder / model / "model.safetensors") for folder in (theirs, mine)]
+        file = "adapter_model.safetensors" if run.method.lora_rank else "model.safetensors"
+        weights = [load_file(folder / model / file) for folder in (theirs, mine)]
         assert weights[0].keys() == weights[1].keys() and not far(*weights, share=run.precision)
     if (mine / "best.json").exists():
         found, expected = (json.loads((folder / "best.json").read_text()) for folder in (theirs, mine))
         assert found == pytest.approx(expected, rel=1e-9)
     left = {file.relative_to(mine) for file in mine.rglob("*")}
     assert {file.relative_to(theirs) for file in theirs.rglob("*")} == left
-    for name in ("config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"):
-        if (mine / "model" / name).exists():  # a reward model generates nothing
+    for name in (
+        "config.json",
+        "adapter_config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+    ):
+        if (mine / "model" / name).exists():
             assert (theirs / "model" / name).read_bytes() == (mine / "model" / name).read_bytes()
 
 
@@ -200,7 +207,7 @@ def test_ranks_that_are_told_different_things_all_end_with_a_sentence(tmp_path: 
 @pytest.mark.parametrize(
     ("method", "options", "said"),
     [
-        (SFT(lora_rank=2), {}, "lora_rank is not for several ranks yet"),
+        (SFT(lora_rank=2, quantize="int8"), {}, "quantize is not for several ranks yet"),
         (DPO(precompute_reference=True), {}, "precompute_reference is not for several ranks yet"),
         (SFT(), {"save_dtype": "bfloat16"}, "save_dtype is not for several ranks yet"),
         (Distill(), {}, "distill does not train on several ranks yet: start it without torchrun"),
