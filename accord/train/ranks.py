@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 ALONE = {
     "optimizer", "quantize", "weight_dtype", "optimizer_states", "offload_optimizer", "offload_reference",
-    "precompute_reference", "save_dtype", "user",
 }  # fmt: skip
 """Settings that several ranks cannot have yet."""
 

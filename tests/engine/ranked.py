@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -29,7 +29,7 @@ from accord.engine.team import joined
 from accord.engine.trees import Branch, Tree
 from accord.methods import DPO, GRPO, IPO, KTO, PPO, RAFT, RLOO, SFT, PreferenceModel, RewardModel
 from accord.methods.offline import OfflineLearner, OfflineMethod
-from accord.records import Demonstration, Preference, Prompt
+from accord.records import Demonstration, Message, Preference, Prompt
 from tests.data.conftest import WORDS, word_tokenizer
 from tests.engine.tiny import CONFIGS, VOCABULARY, policy_of, random_model
 
@@ -166,9 +166,19 @@ SETTINGS: dict[str, Any] = {
 SAMPLED: dict[str, Any] = {**SETTINGS, "group_size": 3, "max_new_tokens": 4}
 
 
+def last(completions: Sequence[Any]) -> list[float]:
+    """The same of the last message."""
+    return vowels([messages[-1]["content"] for messages in completions])
+
+
 def prefer(firsts: Sequence[str], seconds: Sequence[str]) -> list[float | None]:
     """A judge."""
     return [1 / (1 + 2 ** (b - a)) for a, b in zip(vowels(firsts), vowels(seconds), strict=True)]
+
+
+def guest(messages: Sequence[Mapping[str, str]]) -> str | None:
+    """A user, who goes when the answer is a short one."""
+    return "good day" if len(messages[-1]["content"]) > 4 else None
 
 
 def brief(completions: Sequence[str]) -> list[float]:
@@ -225,6 +235,8 @@ PAIRS = [Preference(f"{a} {b}", f" {a} {b}", f" {b} bye") for a in SAID[:3] for 
 SHOWN = [Demonstration(row.prompt, row.chosen) for row in PAIRS]
 HELD = [Preference(f"{a} {a}", f" {b} {a}", f" {b}") for a, b in pairwise(SAID[:6])]
 ADAPTED: dict[str, Any] = {**SAMPLED, "learning_rate": 0.02, "lora_rank": 2}
+CHATS = [Prompt((Message("user", text),)) for text in ("hi", "bye", "good day", "hi")]
+TALKING: dict[str, Any] = {**SAMPLED, "user": guest, "max_turns": 3, "reward_at": "turns-to-go", "temperature": 0.7}
 REWARDED: dict[str, Any] = {"reward": vowels, "sample_every": 1}
 MEASURED: dict[str, Any] = {**SETTINGS, "max_steps": 3, "learning_rate": 0.02}
 FULL = {"grpo", "watched-dpo"}
@@ -235,21 +247,22 @@ RUNS = [
     Whole("ppo", PPO(**SAMPLED, minibatches=2, inner_epochs=2), PROMPTS, REWARDED),
     Whole("raft", RAFT(**SAMPLED, keep_truncated=True), PROMPTS, REWARDED),
     Whole("adapted-grpo", GRPO(**ADAPTED, kl_coefficient=0.1), PROMPTS, {**REWARDED, "watch": brief}, stops_at=2),
-    Whole("adapted-ppo", PPO(**ADAPTED, minibatches=2), PROMPTS, REWARDED),
+    Whole("adapted-ppo", PPO(**ADAPTED, minibatches=2), PROMPTS, {**REWARDED, "save_dtype": "bfloat16"}),
     Whole(  # it ends early, and its model is read of best/
         "adapted-dpo",
         DPO(**{**MEASURED, "max_steps": 8, "learning_rate": 0.3, "lora_rank": 2}),
         PAIRS,
         {"eval_data": HELD, "eval_every": 1, "patience": 1},
     ),
-    Whole("held-sft", SFT(**MEASURED), SHOWN, {"eval_split": 0.3, "eval_every": 1}),
+    Whole("talking-grpo", GRPO(**TALKING, kl_coefficient=0.1), CHATS, {**REWARDED, "reward": last}),
+    Whole("held-sft", SFT(**MEASURED), SHOWN, {"eval_split": 0.3, "eval_every": 1, "save_dtype": "bfloat16"}),
     Whole(
         "held-reward", RewardModel(**MEASURED), PAIRS, {"eval_data": HELD, "eval_every": 2, "best_by": "eval_accuracy"}
     ),
     Whole("held-kto", KTO(**MEASURED), PAIRS, {"eval_data": HELD[:1], "eval_every": 1}, stops_at=3),
     Whole(  # it ends early, and its model is read of best/, which a model read anew is in float32
         "held-dpo",
-        DPO(**{**MEASURED, "max_steps": 8, "learning_rate": 0.3}),
+        DPO(**{**MEASURED, "max_steps": 8, "learning_rate": 0.3}, precompute_reference=True),
         PAIRS,
         {"eval_data": HELD, "eval_every": 1, "patience": 2},
         precision=1e-6,

@@ -208,8 +208,8 @@ def test_ranks_that_are_told_different_things_all_end_with_a_sentence(tmp_path: 
     ("method", "options", "said"),
     [
         (SFT(lora_rank=2, quantize="int8"), {}, "quantize is not for several ranks yet"),
-        (DPO(precompute_reference=True), {}, "precompute_reference is not for several ranks yet"),
-        (SFT(), {"save_dtype": "bfloat16"}, "save_dtype is not for several ranks yet"),
+        (DPO(optimizer="muon"), {}, "optimizer is not for several ranks yet"),
+        (SFT(weight_dtype="bfloat16"), {}, "weight_dtype is not for several ranks yet"),
         (Distill(), {}, "distill does not train on several ranks yet: start it without torchrun"),
     ],
 )
