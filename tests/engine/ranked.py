@@ -20,13 +20,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from accord.engine import checkpoint
+from accord.engine.adapters import adapt
 from accord.engine.classifiers import PreferenceNetwork, Scorer
 from accord.engine.fit import Optimizer
+from accord.engine.forward import log_probabilities
+from accord.engine.load import load_model
 from accord.engine.memory import ready
-from accord.engine.models import Model
-from accord.engine.shard import gathered
+from accord.engine.models import Model, Policy
+from accord.engine.shard import gathered, shard
 from accord.engine.team import joined
-from accord.engine.trees import Branch, Tree
+from accord.engine.trees import Branch, Tree, Trees
 from accord.methods import DPO, GRPO, IPO, KTO, PPO, RAFT, RLOO, SFT, PreferenceModel, RewardModel
 from accord.methods.offline import OfflineLearner, OfflineMethod
 from accord.records import Demonstration, Message, Preference, Prompt
@@ -199,6 +202,8 @@ class Whole:
     options: dict[str, Any] = field(default_factory=dict)
     precision: float = 1e-10
     stops_at: int = 0
+    start: str = ""
+    """The model's folder, under that of what one process does."""
 
     def __call__(self, out: Path) -> None:
         """The run, in its folder."""
@@ -210,8 +215,8 @@ class Whole:
 
     def fit(self, out: Path, **given: Any) -> None:
         """The run, from its beginning or its last checkpoint."""
-        policy = policy_of(random_model(CONFIGS["llama"]()))
-        policy.tokenizer = word_tokenizer()
+        under = out if (out / self.start).exists() else out.parent
+        policy: Any = under / self.start if self.start else written()
         given |= {"out": out / self.name, "track": "none", "save_every": 1}
         self.method.fit(policy, self.rows, **given, **self.options)
 
@@ -223,6 +228,36 @@ class Whole:
 
 class Stopped(Exception):
     """What ends a run on all ranks at once."""
+
+
+def written() -> Policy:
+    """A random model with a tokenizer."""
+    policy = policy_of(random_model(CONFIGS["llama"]()))
+    policy.tokenizer = word_tokenizer()
+    return policy
+
+
+def write_adapter(folder: Path) -> None:
+    """Leave `base` in a folder, and `start`, a random adapter of it."""
+    policy = load_model(str(written().save(folder / "base")))
+    adapt(policy, SFT(lora_rank=3))
+    generator = torch.Generator().manual_seed(5)
+    for parameter in filter(lambda p: p.requires_grad, policy.network.parameters()):
+        parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    policy.save(folder / "start")
+
+
+def same_shares() -> Tensor:
+    """Of every weight under adapters, whether a policy and its frozen copy have one share of it."""
+    policy = adapt(written(), SFT(lora_rank=2))
+    copy = policy.frozen_copy()
+    trees = Trees.of([Tree((1,), (Branch((2, 3)),))])
+    with torch.no_grad():
+        for network in (shard(copy.network), shard(policy.network)):
+            log_probabilities(network, trees)
+    theirs = dict(copy.network.named_parameters())
+    own = {name: p for name, p in policy.network.named_parameters() if not p.requires_grad}
+    return torch.tensor([p is theirs[name] for name, p in own.items()])
 
 
 def blank(folder: Path) -> Path:
@@ -255,6 +290,14 @@ RUNS = [
         {"eval_data": HELD, "eval_every": 1, "patience": 1},
     ),
     Whole("talking-grpo", GRPO(**TALKING, kl_coefficient=0.1), CHATS, {**REWARDED, "reward": last}),
+    Whole(
+        "adapter-sft",
+        SFT(**{**MEASURED, "learning_rate": 1e-3}, lora_rank=2),
+        SHOWN,
+        {"eval_data": SHOWN[:4], "eval_every": 1},
+        precision=1e-6,
+        start="start",
+    ),
     Whole("held-sft", SFT(**MEASURED), SHOWN, {"eval_split": 0.3, "eval_every": 1, "save_dtype": "bfloat16"}),
     Whole(
         "held-reward", RewardModel(**MEASURED), PAIRS, {"eval_data": HELD, "eval_every": 2, "best_by": "eval_accuracy"}
@@ -287,9 +330,11 @@ def main(folder: Path) -> None:
             found = outcome(case, folder)
             if team.leads:
                 save_file(found, folder / f"{case.name}.safetensors")
+        shares = same_shares()
         again = gone_on(CASES[0], folder.parent)  # from what one process saved
         if team.leads:
             save_file(again, folder / "again.safetensors")
+            save_file({"shares": shares}, folder / "shares.safetensors")
 
 
 if __name__ == "__main__":
