@@ -205,6 +205,9 @@ class Whole:
     start: str = ""
     """The model's folder, under that of what one process does."""
 
+    def __str__(self) -> str:
+        return self.name
+
     def __call__(self, out: Path) -> None:
         """The run, in its folder."""
         with nullcontext() if self.name in FULL else patch("accord.report.write_report", blank):
@@ -319,12 +322,19 @@ RUNS = [
     ),
 ]
 """Methods that sample, of whose prompts one stands twice; rows held out, fewer than ranks once; and what is watched."""
+FEW = {"grpo", "rloo", "ppo", "raft", "adapted-grpo", "held-kto"}
+"""Runs that three ranks make too."""
+
+
+def runs_of(size: int) -> list[Whole]:
+    """The runs that so many ranks make."""
+    return [run for run in RUNS if size == 2 or run.name in FEW]
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with joined() as team:
-        for run in RUNS:
+        for run in runs_of(team.size):
             run(folder)
         for case in CASES:
             found = outcome(case, folder)
