@@ -123,8 +123,8 @@ def in_dtype(network: nn.Module, dtype: torch.dtype, tensors: Mapping[str, Tenso
     """Tensors, by the names that the network has for them, with its weights in `dtype`, as `held_in` says."""
     weights = _weights(network, tensors)
     held = {name: tensor.to(dtype) if name in weights else tensor for name, tensor in tensors.items()}
-    for name, tensor in held.items():
-        if tensor.dtype == dtype and not bool(tensor.isfinite().all()):
+    for name in weights:
+        if not bool(held[name].isfinite().all()):
             largest, called = float(tensors[name].abs().max()), str(dtype).removeprefix("torch.")
             raise InputError(
                 f"{name} has a number of size {largest:.4g}, which {called} does not reach: take bfloat16."

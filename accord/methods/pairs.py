@@ -192,13 +192,12 @@ class KeptReference:
         self.kept: dict[int, Tensor] = {}
         self.trees = trees  # held, so that their identities stay theirs
         team, packs = engine.Team.here(), engine.pack(trees, tokens_per_pass, reference.device)
-        here = sum(len(pack.trees) for pack, _ in team.passes(packs))
+        here = sum(len(pack.trees) for pack in team.mine(packs))
         with torch.no_grad(), counting("log-probabilities of the reference", here) as done:
 
             def computed(pack: Trees) -> Tensor:
-                values = reference.branch_log_probs(pack, average=average).cpu()
                 done(len(pack.trees))
-                return values
+                return reference.branch_log_probs(pack, average=average).cpu()
 
             for pack, values in zip(packs, team.each(packs, computed), strict=True):
                 parts = values.to(reference.device).split([len(tree.branches) for tree in pack.trees])

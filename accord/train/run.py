@@ -23,7 +23,6 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,13 +230,12 @@ class Run:
         self._every, self.total = max(1, total // 10), total
         self._progress.update(self._task, total=total)
 
-    def log(self, step: int, row: Mapping[str, float], tokens: int) -> str | None:
+    def log(self, step: int, row: Mapping[str, float], tokens: int) -> None:
         """Write the row of a step, counted from 1, with its seconds and tokens a second, or of 0, before the first.
 
-        Returns `stopping`, which in a team is then the same on every rank.
+        It may set `stopping`, on all ranks alike.
         """
-        self.stopping = engine.Team.here().lead(partial(self._log, step, row, tokens))
-        return self.stopping
+        self.stopping = engine.Team.here().lead(lambda: self._log(step, row, tokens))
 
     def _log(self, step: int, row: Mapping[str, float], tokens: int) -> str | None:
         now = time.perf_counter()
