@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "synthesis": TRAINING | {"prompting", "results"},
     "train": TRAINING | {"report", "results"},
     "methods": TRAINING | {"train"},
-    "evaluate": TRAINING | {"results"},
+    "evaluate": TRAINING | {"report", "results"},
     "chat": TRAINING | {"prompting"},
     "worlds": TRAINING,
 }

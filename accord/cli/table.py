@@ -147,6 +147,14 @@ COMMANDS: dict[str, Command] = {
         "how models fail: instructions, facts, harmful requests, stereotypes, sycophancy, style",
         "answers.jsonl",
     ),
+    "evaluate seeds": Command(
+        "accord.evaluate:evaluate_seeds",
+        "what several runs of one recipe measured, as means over their seeds",
+        positional=("runs",),
+        takes_all=True,
+        leaves=("evaluation.json",),
+        result="evaluation.json",
+    ),
     "merge": Command(
         "accord.cli.push:merge",
         "write the whole model that an adapter and its base are",

@@ -7,5 +7,6 @@ from .models import evaluate_models as evaluate_models
 from .overoptimization import evaluate_overoptimization as evaluate_overoptimization
 from .passes import evaluate_passes as evaluate_passes
 from .personal import evaluate_personal as evaluate_personal
+from .seeds import evaluate_seeds as evaluate_seeds
 from .tasks import evaluate_tasks as evaluate_tasks
 from .user_wins import evaluate_users as evaluate_users

@@ -6,7 +6,7 @@
     math             the final expression equals the answer, by math-verify
     reasoning-gym    the score of the data set that the row came from, which may lie between 0 and 1
     constraints      the completion keeps all constraints in its row (`accord.feedback.constraints`)
-    truthful         1 for the answer, 0 for saying that it is not known, -1 for any other
+    truthful         1 for the answer, 0 for saying that it is not known, -1 for anything else
 
 The answer stands in the column `answer`, or in the one named after an `@`: `number@solution`, `regex@label:(yes|no)`.
 
@@ -177,11 +177,12 @@ def constraints(column: str = "constraints") -> Verifier:
 
 
 def truthful(column: str = ANSWER) -> Verifier:
-    """1 where the completion is the answer, 0 where it says that it does not know, or nothing, and -1 otherwise.
+    """1 where the completion is the answer, 0 where it says that it does not know, and -1 otherwise.
 
     The ternary reward of TruthRL (Wei et al. 2025, arXiv:2509.25760). Whoever is right with probability p expects
     p - (1 - p) = 2p - 1 of an answer, so the optimum answers where p > 1/2, and says that it does not know where
-    p < 1/2. The completion is the answer where it has its words, and no others: naming all that may be right is wrong.
+    p < 1/2. The completion is the answer where it has its words, and no others: naming all that may be right is wrong,
+    and so is saying nothing, which would else be the easiest way not to be wrong.
     """
 
     def answer(text: str) -> str | None:
@@ -191,7 +192,7 @@ def truthful(column: str = ANSWER) -> Verifier:
     def grade(text: str, right: str) -> float:
         if same_words(text, right):
             return 1.0
-        return 0.0 if answer(text) is None else -1.0
+        return 0.0 if does_not_know(text) else -1.0
 
     def right(text: str) -> str | None:
         return text if checks.words(text) else None

@@ -44,6 +44,7 @@ _EVALUATIONS = {
     "learning_curve": "What the labels so far have bought, and what more would.",
     "critique": "Answers that a model revised by a constitution.",
     "sweep": "A method over a grid of settings.",
+    "seeds": "A recipe over several seeds.",
     "alarms": "The alarms of another trainer's log.",
 }
 
@@ -107,6 +108,18 @@ class StageRecord:
     status: str = "ran"
     seconds: float | None = None
     inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Json:
+        """The settings; inputs from other stages are written from the pipeline's folder, wherever it was then."""
+
+        def relative(option: str, value: Any) -> Any:
+            for name in self.inputs.get(option, ()):
+                start = f"/{value}".rfind(f"/{name.split('/')[0]}/") if isinstance(value, str) else -1
+                value = value[start:] if start >= 0 else value
+            return value
+
+        return {option: relative(option, value) for option, value in self.run.settings.items()}
 
     @property
     def key_settings(self) -> list[tuple[str, Any]]:

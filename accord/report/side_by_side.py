@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from accord.report import captions, figures, series
 from accord.report.captions import metric_for
@@ -100,19 +99,7 @@ def _shared_stage(title: str, same: Sequence[tuple[str, StageRecord]], names: Se
         title=title,
         leading=tuple(leading),
         stages=tuple(same),
-        settings=tuple(differing([(name, _settings(stage)) for name, stage in same])),
+        settings=tuple(differing([(name, stage.settings) for name, stage in same])),
         finals=tuple(row for row in finals if set(row[1]) != {ABSENT}),
         curves=tuple(curves),
     )
-
-
-def _settings(stage: StageRecord) -> Json:
-    """The settings; inputs from other stages are written from the pipeline's folder, wherever it was when they ran."""
-
-    def relative(option: str, value: Any) -> Any:
-        for name in stage.inputs.get(option, ()):
-            start = f"/{value}".rfind(f"/{name.split('/')[0]}/") if isinstance(value, str) else -1
-            value = value[start:] if start >= 0 else value
-        return value
-
-    return {option: relative(option, value) for option, value in stage.run.settings.items()}

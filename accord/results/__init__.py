@@ -27,6 +27,7 @@ from accord.results.overoptimization import OveroptimizationResult
 from accord.results.passes import PassesResult
 from accord.results.people import PeopleResult
 from accord.results.personal import PersonalResult
+from accord.results.seeds import SeedsResult
 from accord.results.sweep import SweepResult
 from accord.results.synthesis import SynthesisResult
 from accord.results.tasks import TasksResult
@@ -49,6 +50,7 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "learning_curve": LearningCurveResult,
     "critique": CritiqueResult,
     "sweep": SweepResult,
+    "seeds": SeedsResult,
     "alarms": AlarmsResult,
 }
 """The class of the answer to every question."""

@@ -46,10 +46,11 @@ def test_grades_by_hand(text: str, right: str | None, wrong: list[str], found: s
 
 
 def test_the_truthful_reward_by_hand() -> None:
-    texts = ["basel .", "Basel", " BASEL.\n", "bern .", "basel bern .", "i do not know .", "", "no , basel ."]
+    texts = ["basel .", "Basel", " BASEL.\n", "bern .", "basel bern .", "i do not know .", "", ".", "no , basel ."]
     rewards = truthful()([sample(text, answer="basel .") for text in texts])
-    assert rewards.tolist() == [1, 1, 1, -1, -1, 0, 0, -1]
-    assert [truthful().answer(text) for text in texts] == ["basel"] * 3 + ["bern", "basel bern", None, None, "no basel"]
+    assert rewards.tolist() == [1, 1, 1, -1, -1, 0, -1, -1, -1]  # nothing said is not said to be unknown
+    said = ["basel", "basel", "basel", "bern", "basel bern", None, None, None, "no basel"]
+    assert [truthful().answer(text) for text in texts] == said
     # Where the right thing to say is that one does not know, that is the answer.
     unknown = truthful()([sample(text, answer="I do not know.") for text in ("i do not know .", "I can't tell.", "x")])
     assert unknown.tolist() == [1, 0, -1]

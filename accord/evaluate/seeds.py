@@ -1,0 +1,95 @@
+"""`accord evaluate seeds`: what several runs of one recipe measured, as means over their seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from accord.errors import InputError
+from accord.outputs import require_folder
+from accord.report.folder import StageRecord, Story, read_pipeline
+from accord.results.base import FILE
+from accord.results.seeds import SeedsResult, over_seeds
+
+
+def evaluate_seeds(runs: Sequence[str], out: str) -> SeedsResult:
+    """Take the mean, over several runs of one recipe, of every number that they measured with an interval.
+
+    The runs may differ by their seeds alone. Each mean has Student's 95% interval over the runs: how far another seed
+    would lead, which the interval within a run, over its prompts, does not tell.
+
+    Args:
+        runs: the folders of the runs, two or more, as `accord run` wrote them.
+        out: the folder to write evaluation.json to.
+
+    Raises:
+        InputError: fewer than two runs; a folder that is no run of a recipe; runs whose stages or settings differ by
+            more than seeds, which have the same seeds, or have not all measured what one has; no evaluations.
+    """
+    require_folder(out, *runs, leaves=(FILE,))
+    folders = list(dict.fromkeys(Path(run).resolve() for run in runs))
+    if len(folders) < 2 or len(folders) < len(runs):
+        raise InputError("a mean over seeds is of two runs or more, each given once.")
+    stories = [_story(run) for run in runs]
+    for run, story in zip(runs[1:], stories[1:], strict=True):
+        _require_same(runs[0], stories[0], run, story)
+    seeds = [_seeds(story) for story in stories]
+    if any(seeds) and len(set(seeds)) < len(seeds):
+        again = next(i for i, seed in enumerate(seeds) if seed in seeds[:i])
+        raise InputError(f"{runs[seeds.index(seeds[again])]} and {runs[again]} have the same seed, {seeds[again]}.")
+    measured = [
+        over_seeds(same[0].name, [stage.run.evaluation for stage in same if stage.run.evaluation])
+        for same in zip(*(story.stages for story in stories), strict=True)
+        if same[0].run.evaluation
+    ]
+    if not measured:
+        raise InputError(f"{runs[0]} has no evaluation; its recipe needs a stage of `accord evaluate`.")
+    return SeedsResult(runs=[str(run) for run in runs], seeds=seeds, stages=measured).publish(out)
+
+
+def _story(run: str) -> Story:
+    if not (Path(run) / "pipeline.json").is_file():
+        raise InputError(
+            f"{run} is no run of a recipe: it holds no pipeline.json; give what was --out of `accord run`."
+        )
+    return read_pipeline(Path(run))
+
+
+def _require_same(first: str, one: Story, second: str, other: Story) -> None:
+    """Refuse runs of which one has a stage, a setting, or a result that the other has not."""
+    names, others = ([stage.name for stage in story.stages] for story in (one, other))
+    if names != others:
+        odd = next(name for name in [*names, *others, "the order"] if (name in names) != (name in others))
+        raise InputError(f"{first} and {second} are not of one recipe: only one of them has the stage {odd}.")
+    for stage, same in zip(one.stages, other.stages, strict=True):
+        for story, at in ((first, stage), (second, same)):
+            if at.status not in ("ran", "skipped"):
+                raise InputError(f"the stage {at.name} of {story} has not ended; run the recipe to its end first.")
+        settings, given = (_without_seeds(at) for at in (stage, same))
+        for name in dict.fromkeys([*settings, *given]):
+            if settings.get(name) != given.get(name):
+                raise InputError(
+                    f"{first} and {second} differ by more than their seeds: in the stage {stage.name} {name} is "
+                    f"{settings.get(name)} in the one and {given.get(name)} in the other."
+                )
+        if bool(stage.run.evaluation) != bool(same.run.evaluation):
+            raise InputError(f"only one of {first} and {second} has an evaluation of the stage {stage.name}.")
+
+
+def _without_seeds(stage: StageRecord) -> dict[str, Any]:
+    """What a stage was told, but for seeds, and but for what the contents of its inputs add up to."""
+    told = stage.run.settings
+    if stage.run.evaluation:
+        told = told | stage.run.evaluation.model_dump(
+            mode="json", include={"judge", "against", "reference", "verifier"}
+        )
+    told = replace(stage, run=replace(stage.run, settings=told)).settings
+    return {name: value for name, value in told.items() if name != "seed" and not name.endswith("_sha256")}
+
+
+def _seeds(story: Story) -> str:
+    """The seeds that its stages were given."""
+    given = [stage.run.settings["seed"] for stage in story.stages if "seed" in stage.run.settings]
+    return ", ".join(dict.fromkeys(str(seed) for seed in given))
