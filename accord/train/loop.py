@@ -6,7 +6,6 @@ step has is a function of the seed and the step, so a checkpoint holds weights, 
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 import time
@@ -170,8 +169,9 @@ def train(
         optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
         step, watch = restore(run, learner, optimizer), learner.watch
         team.lead(lambda: run.begin(step, learner.total, read_as(learner.items)))
+        run.expect(learner.total)  # on every rank
         if watch:
-            watch.restore(read_metrics(run.folder))
+            watch.restore(team.lead(lambda: read_metrics(run.folder)))
         save = Saving(run, learner, optimizer, options, step)
         every = options.sample_every if isinstance(options, SamplingOptions) else 1
         with leaving_last_good(run, model, optimizer), requests() as request:
@@ -185,7 +185,7 @@ def train(
                     try:
                         row |= watch.after(step, result.samples) if watch else {}
                     finally:  # the step is done, and its row must not be lost with the measure
-                        run.stopping = team.lead(functools.partial(run.log, step, row, result.tokens))
+                        run.log(step, row, result.tokens)
                 if (step - 1) % every == 0 or step == learner.total or run.stopping:
                     run.sample(step, result.shown())
                 if on_step:
