@@ -186,13 +186,15 @@ def twin(network: Any, held: Mapping[int, nn.Parameter] | None = None) -> Any:
     return copy.deepcopy(network, {**(held or {}), **{id(p): p for p in shared}})
 
 
-def save_adapters(network: nn.Module, folder: Path) -> None:
+def save_adapters(network: nn.Module, folder: Path, whole: Mapping[str, Tensor] | None = None) -> None:
     """Write the adapters as peft does: `adapter_model.safetensors` and `adapter_config.json`.
 
     Where the network started from a model with an adapter of its own, both are written as one, of both ranks together.
+    `whole` is what `own_state` gives, put together, of a network that is shared out.
     """
     lora: Any = network._adapter
-    tensors = {_in_file(name): tensor.detach().cpu().contiguous() for name, tensor in own_state(network).items()}
+    own = own_state(network) if whole is None else whole
+    tensors = {_in_file(name): tensor.detach().cpu().contiguous() for name, tensor in own.items()}
     start = getattr(network, "_merged", None)
     if start is not None:
         held = next(iter(tensors.values())).dtype

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers.quantizers import AutoHfQuantizer
 
-from accord.engine.adapters import adapted, labels_in, merged, read_adapters, read_config
+from accord.engine.adapters import adapted, labels_in, merged, own_state, read_adapters, read_config, take
 from accord.engine.classifiers import PreferenceNetwork, Scorer, preference_labels
 from accord.engine.encoders import Encoder, reads_last_token
 from accord.engine.folders import (
@@ -34,6 +34,7 @@ from accord.engine.models import AnyModel, Model, Policy, prepare_network, quiet
 from accord.engine.personal import PersonalPreference, PersonalScorer, read_reader
 from accord.engine.precision import compute_dtype, device_called
 from accord.engine.quantize import keep_order, quantize
+from accord.engine.shard import whole_kind
 from accord.errors import InputError
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
 
 def reload(model: AnyModel, folder: str | Path) -> AnyModel:
     """The model of the same kind, device and precision that a folder holds."""
-    network, tokenizer = read_network(type(model.network), str(folder), str(model.device))
+    network, tokenizer = read_network(whole_kind(model.network), str(folder), str(model.device))
     return type(model)(network, tokenizer, str(folder), model.dtype)
 
 
@@ -148,7 +149,7 @@ def read_weights(model: Model, folder: str | Path) -> None:
         require_as_written(str(folder), Path(folder))
         read_adapters(model.network, Path(folder))
     else:
-        model.network.load_state_dict(reload(model, folder).network.state_dict())
+        take(model.network, own_state(reload(model, folder).network))
 
 
 def read_network(

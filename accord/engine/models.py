@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 from accord.engine.adapters import adapted, own_state, save_adapters
 from accord.engine.forward import log_probabilities
 from accord.engine.offload import frozen_copy
-from accord.engine.precision import autocast, compute_dtype, held_in
+from accord.engine.precision import autocast, compute_dtype, held_in, in_dtype
 from accord.engine.prove import take_fast_ways
 from accord.engine.samplers import Sampler, local
 from accord.engine.sampling import Sampling
@@ -161,12 +161,20 @@ class Model:
     def _write(self, folder: str | Path, weights: dict[str, Tensor] | None, dtype: torch.dtype | None) -> Path:
         if self.network.can_generate():  # so that other software stops where this does
             self.network.generation_config.eos_token_id = list(self.ends) if len(self.ends) > 1 else self.end
-        rounded = held_in(self.network, dtype, own_state(self.network)) if dtype else nullcontext()
+        rounded: AbstractContextManager[object] = nullcontext()
+        if dtype and weights is None:
+            rounded = held_in(self.network, dtype, own_state(self.network))
+        elif weights is not None and dtype:
+            weights = in_dtype(self.network, dtype, weights)
+            dtype = next(weight.dtype for weight in weights.values() if weight.is_floating_point())
         with replacing_folder(folder) as partial, quiet(), rounded:
             if adapted(self.network):
-                save_adapters(self.network, partial)
+                save_adapters(self.network, partial, weights)
             else:
                 self.network.save_pretrained(partial, state_dict=weights, max_shard_size=SHARD)
+                if weights is not None and dtype:  # transformers has named the precision that is held in
+                    self.network.config.dtype = dtype
+                    self.network.config.save_pretrained(partial)
             self.tokenizer.save_pretrained(partial)
             write_sums(partial)
         return Path(folder)

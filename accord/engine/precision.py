@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from accord.engine.quantize import FewBits
 from accord.errors import InputError
@@ -112,14 +112,7 @@ def held_in(network: nn.Module, dtype: torch.dtype, names: Collection[str]) -> I
     weight has a number that `dtype` does not reach.
     """
     weights = _weights(network, names)
-    held = {name: weight.data.to(dtype) for name, weight in weights.items()}
-    for name, weight in held.items():
-        if not bool(weight.isfinite().all()):
-            largest = float(weights[name].data.abs().max())
-            called = str(dtype).removeprefix("torch.")
-            raise InputError(
-                f"{name} has a number of size {largest:.4g}, which {called} does not reach: take bfloat16."
-            )
+    held = in_dtype(network, dtype, {name: weight.data for name, weight in weights.items()})
     before = {name: weight.data for name, weight in weights.items()}
     try:
         for name, weight in weights.items():
@@ -130,10 +123,24 @@ def held_in(network: nn.Module, dtype: torch.dtype, names: Collection[str]) -> I
             weight.data = before[name]
 
 
+def in_dtype(network: nn.Module, dtype: torch.dtype, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors, by the names that the network has for them, with its weights in `dtype`, as `held_in` says."""
+    weights = _weights(network, tensors)
+    held = {name: tensor.to(dtype) if name in weights else tensor for name, tensor in tensors.items()}
+    for name in weights:
+        if not bool(held[name].isfinite().all()):
+            largest, called = float(tensors[name].abs().max()), str(dtype).removeprefix("torch.")
+            raise InputError(
+                f"{name} has a number of size {largest:.4g}, which {called} does not reach: take bfloat16."
+            )
+    return held
+
+
 def round_weights(network: nn.Module, dtype: torch.dtype, names: Collection[str]) -> None:
     """Give the weights of these names, in place, the nearest numbers that `dtype` has, as `held_in` has them."""
-    for weight in _weights(network, names).values():
-        weight.data.copy_(weight.data.to(dtype))
+    with torch.no_grad():
+        for weight in _weights(network, names).values():
+            weight.copy_(weight.to(dtype))
 
 
 def _weights(network: nn.Module, names: Collection[str]) -> dict[str, nn.Parameter]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from accord.engine.team import Team
@@ -19,6 +20,9 @@ from accord.engine.team import Team
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
     from typing_extensions import TypeIs
+
+SHARES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+"""Of frozen weights that are still whole in some network, this rank's share in another."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,7 +32,8 @@ M = TypeVar("M")
 def shard(network: Any) -> Any:
     """The network, of which this rank holds its share from now on, in place; in a team of one it stays as it is.
 
-    Every rank has the same weights before.
+    Every rank has the same weights before. Frozen weights that several networks share, as those under adapters are,
+    stay so: all have one share.
     """
     team = Team.here()
     if team.size == 1 or is_sharded(network):
@@ -37,12 +42,16 @@ def shard(network: Any) -> Any:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+    frozen = {name: p for name, p in network.named_parameters(remove_duplicate=False) if not p.requires_grad}
     mesh = init_device_mesh(next(network.parameters()).device.type, (team.size,))
     for part in [*(m for m in network.modules() if isinstance(m, GradientCheckpointingLayer)), network]:
         fully_shard(part, mesh=mesh)
         part.set_gradient_divide_factor(1.0)
         part.set_force_sum_reduction_for_comms(True)  # gloo has no other, and NCCL's scaled sum is wrong in bfloat16
         part.set_reduce_scatter_unused_params(True)  # a pass may train nothing here that it trains on another rank
+    shares = dict(network.named_parameters(remove_duplicate=False))
+    known = {name: SHARES.setdefault(whole, shares[name]) for name, whole in frozen.items()}
+    network.load_state_dict(known, strict=False, assign=True)
     network._read_whole = lambda read: read()
     register_fsdp_forward_method(network, "_read_whole")
     return network
@@ -56,6 +65,11 @@ def shared_in(network: nn.Module) -> list[Any]:
 def is_sharded(network: nn.Module) -> bool:
     """Whether this rank holds but a share of the network's weights."""
     return bool(shared_in(network))
+
+
+def whole_kind(network: nn.Module) -> type[nn.Module]:
+    """The class that the network had before it was shared out."""
+    return type(network).__mro__[2] if is_sharded(network) else type(network)
 
 
 def reads_whole(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:

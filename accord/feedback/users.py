@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from accord.data.chat import RewrittenPast, encode_reply
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
+from accord.engine.team import Team
 from accord.errors import InputError, located
 from accord.feedback.formula import GUESTS
 from accord.feedback.functions import FunctionUser
@@ -105,7 +106,8 @@ class Dialogue:
     ) -> list[tuple[Talk, EncodedPrompt]]:
         """The conversations that go on, each with the prompt of its next turn."""
         found: list[tuple[Talk, EncodedPrompt]] = []
-        for talk, said in zip(talks, self.user([talk[-1] for talk in talks]), strict=True):
+        answers = Team.here().lead(lambda: self.user([talk[-1] for talk in talks]))  # a user is asked once
+        for talk, said in zip(talks, answers, strict=True):
             if said is None:
                 continue
             prompt = next_prompt(policy, talk[-1], said)

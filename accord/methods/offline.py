@@ -183,15 +183,20 @@ class OfflineLearner(Learner):
         for start in range(0, len(items), size):
             with torch.no_grad():
                 term = self.method.terms(self.objective, items[start : start + size], self.model)
-                for trees in term.packs:
-                    with self.model.autocast():
-                        values, measures = term.objective(trees)
-                    term.require_finite(values, trees, when)
-                    cluster = trees.group.new_tensor([clusters[tree.row] for tree in trees.trees])
-                    tally.add("loss", values, cluster[term.tree_of(trees)])
-                    for name, tree in self.method.owners(trees, measures).items():
-                        tally.add(name, measures[name], cluster[tree])
+                found = engine.Team.here().each(term.packs, partial(self.values, term))
+            for trees, (values, measures) in zip(term.packs, found, strict=True):
+                term.require_finite(values, trees, when)
+                cluster = trees.group.new_tensor([clusters[tree.row] for tree in trees.trees]).cpu()
+                tally.add("loss", values, cluster[term.tree_of(trees).cpu()])
+                for name, tree in self.method.owners(trees, measures).items():
+                    tally.add(name, measures[name], cluster[tree.cpu()])
         return tally
+
+    def values(self, term: LossTerm, trees: Trees) -> tuple[Tensor, Measures]:
+        """What a pack's loss is made of, and its measures, in the memory of the host."""
+        with self.model.autocast():
+            values, measures = term.objective(trees)
+        return values.cpu(), {name: measured.cpu() for name, measured in measures.items()}
 
 
 class StreamLearner(OfflineLearner):

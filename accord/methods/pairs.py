@@ -192,12 +192,17 @@ class KeptReference:
 
         self.kept: dict[int, Tensor] = {}
         self.trees = trees  # held, so that their identities stay theirs
-        with torch.no_grad(), counting("log-probabilities of the reference", len(trees)) as done:
-            for pack in engine.pack(trees, tokens_per_pass, reference.device):
-                values = reference.branch_log_probs(pack, average=average)
-                parts = values.split([len(tree.branches) for tree in pack.trees])
-                self.kept |= {id(tree): part for tree, part in zip(pack.trees, parts, strict=True)}
+        team, packs = engine.Team.here(), engine.pack(trees, tokens_per_pass, reference.device)
+        here = sum(len(pack.trees) for pack in team.mine(packs))
+        with torch.no_grad(), counting("log-probabilities of the reference", here) as done:
+
+            def computed(pack: Trees) -> Tensor:
                 done(len(pack.trees))
+                return reference.branch_log_probs(pack, average=average).cpu()
+
+            for pack, values in zip(packs, team.each(packs, computed), strict=True):
+                parts = values.to(reference.device).split([len(tree.branches) for tree in pack.trees])
+                self.kept |= {id(tree): part for tree, part in zip(pack.trees, parts, strict=True)}
 
     def branch_log_probs(self, pairs: Trees, *_: object, **__: object) -> Tensor:
         """What was computed of the pack's branches, (C,)."""

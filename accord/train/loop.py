@@ -6,7 +6,6 @@ step has is a function of the seed and the step, so a checkpoint holds weights, 
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 import time
@@ -178,8 +177,9 @@ def train(
         optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
         step, watch = restore(run, learner, optimizer), learner.watch
         team.lead(lambda: run.begin(step, learner.total, read_as(learner.items)))
+        run.expect(learner.total)  # on every rank
         if watch:
-            watch.restore(read_metrics(run.folder))
+            watch.restore(team.lead(lambda: read_metrics(run.folder)))
         save = Saving(run, learner, optimizer, options, step)
         every = options.sample_every if isinstance(options, SamplingOptions) else 1
         is_whole = team.is_whole if team.size > 1 else None
@@ -194,7 +194,7 @@ def train(
                     try:
                         row |= watch.after(step, result.samples) if watch else {}
                     finally:  # the step is done, and its row must not be lost with the measure
-                        run.stopping = team.lead(functools.partial(run.log, step, row, result.tokens))
+                        run.log(step, row, result.tokens)
                 if (step - 1) % every == 0 or step == learner.total or run.stopping:
                     run.sample(step, result.shown())
                 if on_step:

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ALONE = {
-    "optimizer", "lora_rank", "quantize", "weight_dtype", "optimizer_states", "offload_optimizer", "offload_reference",
-    "precompute_reference", "save_dtype", "watch", "watch_data", "eval_data", "eval_split", "user",
-    "sampler",
+    "optimizer", "quantize", "weight_dtype", "optimizer_states", "offload_optimizer", "offload_reference", "sampler",
 }  # fmt: skip
 """Settings that several ranks cannot have yet."""
 
@@ -50,19 +48,19 @@ def open_run(out: str | Path, settings: Mapping[str, Any], options: RunOptions) 
     team.require_same("the options", {**settings, "out": str(out), "resume": options.resume})
     opened: list[Run] = []
 
-    def open_it() -> bool:
+    def open_it() -> tuple[bool, bool]:
         opened.append(Run(out, settings, resume=options.resume, track=options.track, name=options.run_name))
-        return opened[0].finished
+        return opened[0].finished, opened[0].resumed
 
-    finished = team.lead(open_it)
-    return opened[0] if opened else Follower(out, settings, finished=finished)
+    finished, resumed = team.lead(open_it)
+    return opened[0] if opened else Follower(out, settings, finished=finished, resumed=resumed)
 
 
 class Follower(Run):
     """A run on a rank that does not lead: what there is to decide it is told, and it writes nothing."""
 
-    def __init__(self, folder: str | Path, settings: Mapping[str, Any], *, finished: bool) -> None:
-        self.folder, self.stopping = Path(folder), None
+    def __init__(self, folder: str | Path, settings: Mapping[str, Any], *, finished: bool, resumed: bool) -> None:
+        self.folder, self.stopping, self.resumed = Path(folder), None, resumed
         self.settings = redacted(json.loads(json.dumps(settings, default=str)))
         self._was_finished = finished
 

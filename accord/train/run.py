@@ -230,11 +230,14 @@ class Run:
         self._every, self.total = max(1, total // 10), total
         self._progress.update(self._task, total=total)
 
-    def log(self, step: int, row: Mapping[str, float], tokens: int) -> str | None:
+    def log(self, step: int, row: Mapping[str, float], tokens: int) -> None:
         """Write the row of a step, counted from 1, with its seconds and tokens a second, or of 0, before the first.
 
-        Returns `stopping`.
+        It may set `stopping`, on all ranks alike.
         """
+        self.stopping = engine.Team.here().lead(lambda: self._log(step, row, tokens))
+
+    def _log(self, step: int, row: Mapping[str, float], tokens: int) -> str | None:
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         timed = {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}

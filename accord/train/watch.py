@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from accord import data, engine, feedback
@@ -96,14 +97,19 @@ def check_independent(watch: Any, reward: Any) -> None:
 class BestModel:
     """The best model of a run so far, at first the one it starts from: in memory, and with each checkpoint on disk.
 
-    `best` says after which step it is the model and what it was rated, and is empty while nothing was.
+    Ranks that share a model hold their shares of the best. `best` says after which step it is the model and what it was
+    rated, and is empty while nothing was.
     """
 
     def __init__(self, model: Model, run: Run) -> None:
         self.model, self.run = model, run
         self.best: dict[str, float] = {}
         self.written: dict[str, float] = {}
-        self.kept = model.with_network(engine.adapters.twin(model.network))
+        self.kept = self.copy()
+
+    def copy(self) -> Model:
+        """The model as it is now, beside it."""
+        return self.model.with_network(engine.shard.shard(engine.adapters.twin(self.model.network)))
 
     def keep(self) -> None:
         """Keep the model as it is now."""
@@ -113,14 +119,16 @@ class BestModel:
         """Write the best model so far into the run's folder, unless it is there."""
         if self.best != self.written:
             self.kept.save(self.run.folder / "best", self.run.save_dtype)
-            write_text(self.run.folder / "best.json", json.dumps(self.best))
-            self.written = self.best
+            self._write()
 
     def found_saved(self) -> None:
         """The best model is in the run's folder, with which a checkpoint is; best.json is written anew."""
-        self.written = self.best
         if self.best:
-            write_text(self.run.folder / "best.json", json.dumps(self.best))
+            self._write()
+
+    def _write(self) -> None:
+        self.written = self.best
+        engine.Team.here().lead(partial(write_text, self.run.folder / "best.json", json.dumps(self.best)))
 
     def settle(self, *, best: bool) -> None:
         """The last `save`; where the run ends with the `best` model, make the model that, if any was rated."""
@@ -154,8 +162,11 @@ class Watch(BestModel):
         self.lag = 0 if held_out else 1
         """The steps by which the policy that is measured is behind the update."""
         self.recent: list[float] = []
-        self.before = self.kept if held_out else policy.with_network(engine.adapters.twin(policy.network))
-        self.start = policy.frozen_copy() if feedback.named.only_compares(measure) else None
+        self.before = self.kept if held_out else self.copy()
+        self.start: Policy | None = None
+        if feedback.named.only_compares(measure):
+            self.start = policy.frozen_copy()
+            engine.shard.shard(self.start.network)
 
     def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take over the rows of a run that goes on; of one that begins, write what was measured before it."""
@@ -217,12 +228,13 @@ class Watch(BestModel):
 
     def _value(self, step: int, samples: Sequence[Sample]) -> float | None:
         """The mean score of the samples, or P(win) of each against one of the starting policy's, by valid verdicts."""
+        team = engine.Team.here()
         if self.start is None:
-            scores = feedback.reward.finite_scores(self.measure, samples, f"step {step}, watched")  # type: ignore[arg-type]
-            return float(scores.double().mean())
+            scored = partial(feedback.reward.finite_scores, self.measure, samples, f"step {step}, watched")  # type: ignore[arg-type]
+            return team.lead(lambda: float(scored().double().mean()))
         prompts = [EncodedPrompt(s.prompt, s.prompt_tokens, s.row) for s in samples]
         theirs = self.start.sample(prompts, 1, self._seeded(step, AT_START))
         judge = feedback.judge.BothOrders(self.measure)  # type: ignore[arg-type]
-        wins = [v.first_wins for v in judge.samples(samples, theirs)]
+        wins = team.lead(lambda: [v.first_wins for v in judge.samples(samples, theirs)])
         valid = [win for win in wins if win is not None]
         return sum(valid) / len(valid) if valid else None

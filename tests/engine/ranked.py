@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,55 +18,27 @@ from unittest.mock import patch
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_pre_hook
-from transformers import MixtralConfig
 
 from accord.engine import checkpoint
+from accord.engine.adapters import adapt
 from accord.engine.classifiers import PreferenceNetwork, Scorer
 from accord.engine.fit import Optimizer
-from accord.engine.forward import checkpoint_activations
+from accord.engine.forward import log_probabilities
+from accord.engine.load import load_model
+from accord.engine.memory import ready
 from accord.engine.models import Model, Policy
-from accord.engine.shard import gathered, local
-from accord.engine.team import Team, joined
-from accord.engine.trees import Branch, Tree
-from accord.methods import (
-    DPO,
-    FSPO,
-    GRPO,
-    IPO,
-    IPOMD,
-    KTO,
-    PPO,
-    RAFT,
-    REINFORCE,
-    RLOO,
-    SFT,
-    Distill,
-    NashMD,
-    OnlineDPO,
-    PersonalReward,
-    PreferenceModel,
-    Pretrain,
-    RewardModel,
-    SelfConsistency,
-    STaR,
-)
+from accord.engine.shard import gathered, shard
+from accord.engine.team import joined
+from accord.engine.trees import Branch, Tree, Trees
+from accord.methods import DPO, GRPO, IPO, KTO, PPO, RAFT, RLOO, SFT, PreferenceModel, RewardModel
 from accord.methods.offline import OfflineLearner, OfflineMethod
-from accord.records import Demonstration, Preference, Prompt
-from accord.train.loop import StepResult
-from accord.train.options import SamplingOptions
-from tests.data.conftest import word_tokenizer
-from tests.engine.tiny import CONFIGS, END, SIZES, VOCABULARY, policy_of, random_model
+from accord.records import Demonstration, Message, Preference, Prompt
+from tests.data.conftest import WORDS, word_tokenizer
+from tests.engine import ranked_methods
+from tests.engine.ranked_methods import ARCHITECTURES
+from tests.engine.tiny import CONFIGS, VOCABULARY, policy_of, random_model
 
 STEPS = 3
-ARCHITECTURES: dict[str, Callable[[], Any]] = {
-    **CONFIGS,
-    "mixtral": lambda: MixtralConfig(
-        **SIZES, vocab_size=VOCABULARY, num_local_experts=4, num_experts_per_tok=2, bos_token_id=None,
-        eos_token_id=END, pad_token_id=None, router_aux_loss_coef=0.1, attn_implementation="eager",
-        experts_implementation="eager",  # as float64 has no other
-    ),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,13 +52,15 @@ class Case:
     dtype: torch.dtype = torch.float64
     batch_size: int = 4
     checkpointing: bool = False
+    adapters: dict[str, Any] = field(default_factory=dict)
     balanced: bool = False
     """With the balancing loss of experts, which is of a pass: each tree has its own."""
 
     @property
     def name(self) -> str:
         kind = "tied" if self.tied else "untied"
-        bits = str(self.dtype).removeprefix("torch.") + "-again" * self.checkpointing + "-balanced" * self.balanced
+        bits = str(self.dtype).removeprefix("torch.") + ("-again" if self.checkpointing else "")
+        bits += "".join(f"-{name}" for name in self.adapters) + "-balanced" * self.balanced
         return f"{self.method.command}-{self.architecture}-{kind}-{self.batch_size}-{bits}"
 
 
@@ -103,6 +78,9 @@ CASES = [
     Case(KTO, 1, tied=True),
     Case(SFT, 1, "mixtral"),
     Case(SFT, 1, "mixtral", balanced=True),
+    Case(DPO, 2, checkpointing=True, adapters={"lora_rank": 2}),
+    Case(DPO, 2, tied=True, batch_size=1, adapters={"lora_rank": 2, "lora_dora": True}),
+    Case(RewardModel, 3, tied=True, adapters={"lora_rank": 2, "lora_targets": "q_proj"}),
 ]
 """Of a vocabulary of 13, which neither 2 nor 3 ranks can share evenly."""
 
@@ -130,7 +108,7 @@ def learner_of(case: Case) -> OfflineLearner:
     method = case.method(
         batch_size=case.batch_size, max_steps=STEPS, learning_rate=1e-3, tokens_per_pass=1 if case.balanced else 12,
         dtype="float32", weight_decay=0.1, max_grad_norm=0.5, activation_checkpointing=case.checkpointing,
-        router_aux_loss_coefficient=None if case.balanced else 0.0,
+        router_aux_loss_coefficient=None if case.balanced else 0.0, **case.adapters,
     )  # fmt: skip
     config = ARCHITECTURES[case.architecture]()
     config.tie_word_embeddings = case.tied
@@ -140,8 +118,7 @@ def learner_of(case: Case) -> OfflineLearner:
         model = Scorer.on(policy)
     if case.method is PreferenceModel:
         model = PreferenceNetwork.on(policy, 2)
-    if case.checkpointing:
-        checkpoint_activations(model.network)
+    ready(model, method)
     trees = trees_of(case)
     return OfflineLearner(method, model, trees).learn_from(trees, None)
 
@@ -187,160 +164,198 @@ def gone_on(case: Case, folder: Path) -> dict[str, Tensor]:
     return whole | {f"then {name}": gathered(p.detach()) for name, p in optimizer.named_parameters().items()}
 
 
-def asked_once() -> None:
-    """Raise where a rank that does not lead asks what need not answer twice alike."""
-    if not Team.here().leads:
-        raise RuntimeError("only the rank that leads asks")
-
-
 def vowels(completions: Sequence[str]) -> list[float]:
     """A reward."""
-    asked_once()
     return [sum(text.count(letter) for letter in "aeo") - 0.1 * len(text) for text in completions]
 
 
-def right(completions: Sequence[str]) -> list[float]:
-    """A verifier, which is seldom content."""
-    asked_once()
-    return [float("good" in text or "day" in text) for text in completions]
-
-
-def verdicts(firsts: Sequence[str], seconds: Sequence[str]) -> list[float | None]:
-    """A judge that has ties, doubts, and no verdict on what is the same; and favors what stands first."""
-    asked_once()
-    gaps = [len(first) - 2 * first.count("d") - len(second) for first, second in zip(firsts, seconds, strict=True)]
-    return [
-        None if first == second else 0.5 if not gap else 1 / (1 + 2.0**-gap)
-        for first, second, gap in zip(firsts, seconds, gaps, strict=True)
-    ]
-
-
-WORDS = ("hi", "bye", "good day", "hi")
-ANSWERS = ("good", "day", "bad", "bye")
-PROMPTS = tuple(Prompt(text, {"answer": answer}) for text, answer in zip(WORDS, ANSWERS, strict=True))
-TEXTS = [Demonstration("", "hi hello good day bye hello " * (i % 3 + 1)) for i in range(9)]
-CHOICES = [
-    Preference(asked, *(("good", "bad") if user % 2 else ("bad day", "good")), user=f"u{user}")
-    for user in range(5)
-    for asked in ("hi", "bye", "hello")
-]
+PROMPTS = [Prompt(text) for text in ("hi", "bye", "good day", "hi")]
 SETTINGS: dict[str, Any] = {
-    "batch_size": 4, "max_steps": 3, "learning_rate": 1e-3, "dtype": "float32", "tokens_per_pass": 32,
+    "batch_size": 4, "max_steps": 2, "learning_rate": 1e-3, "dtype": "float32", "tokens_per_pass": 32,
 }  # fmt: skip
 SAMPLED: dict[str, Any] = {**SETTINGS, "group_size": 3, "max_new_tokens": 4}
-PAIRED: dict[str, Any] = {**SAMPLED, "group_size": 4}
-REWARD, JUDGE, VERIFIER = {"reward": vowels}, {"judge": verdicts}, {"verifier": right}
+
+
+def last(completions: Sequence[Any]) -> list[float]:
+    """The same of the last message."""
+    return vowels([messages[-1]["content"] for messages in completions])
+
+
+def prefer(firsts: Sequence[str], seconds: Sequence[str]) -> list[float | None]:
+    """A judge."""
+    return [1 / (1 + 2 ** (b - a)) for a, b in zip(vowels(firsts), vowels(seconds), strict=True)]
+
+
+def guest(messages: Sequence[Mapping[str, str]]) -> str | None:
+    """A user, who goes when the answer is a short one."""
+    return "good day" if len(messages[-1]["content"]) > 4 else None
+
+
+def brief(completions: Sequence[str]) -> list[float]:
+    """A measure."""
+    return [-float(len(text)) for text in completions]
 
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole run of a method, with what `fit` is given besides; after `stop` steps it is stopped, and gone on with."""
+    """A method's whole run on rows, with the options of its `fit`, stopped in between where it has a step to stop at.
 
+    `precision` is that of the model, as a share of a tensor's largest number.
+    """
+
+    name: str
     method: Any
-    given: Mapping[str, Any]
-    rows: Sequence[Any] = PROMPTS
-    label: str = ""
-    architecture: str = "llama"
-    dtype: torch.dtype = torch.float64
-    stop: int = 0
+    rows: Sequence[Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    precision: float = 1e-10
+    stops_at: int = 0
+    start: str = ""
+    """The model's folder, under that of what one process does."""
 
-    @property
-    def name(self) -> str:
-        return "-".join(filter(None, (self.method.command, self.label, str(self.dtype).removeprefix("torch."))))
+    def __str__(self) -> str:
+        return self.name
 
+    def __call__(self, out: Path) -> None:
+        """The run, in its folder."""
+        with nullcontext() if self.name in FULL else patch("accord.report.write_report", blank):
+            if self.stops_at:
+                with suppress(Stopped):
+                    self.fit(out, on_step=self.stop)
+            self.fit(out, resume=self.stops_at > 0)
 
-RUNS = [
-    Whole(Pretrain(**SETTINGS, max_length=8), {}, TEXTS),
-    Whole(PersonalReward(**SETTINGS, comparisons=3, reader_layers=1), {}, CHOICES, stop=2),
-    Whole(PersonalReward(**SETTINGS, comparisons=3, reader_layers=1, planes=2), {}, CHOICES, "planes"),
-    Whole(FSPO(**SETTINGS, given=2), {}, CHOICES, stop=2),
-    Whole(REINFORCE(**SAMPLED), REWARD),
-    Whole(GRPO(**SAMPLED, kl_coefficient=0.1), REWARD),
-    Whole(RLOO(**{**SAMPLED, "tokens_per_pass": 1}), REWARD, label="mixtral", architecture="mixtral"),
-    Whole(PPO(**SAMPLED, minibatches=2, inner_epochs=2), REWARD, stop=2),
-    Whole(RAFT(**SAMPLED, keep_truncated=True), REWARD),
-    Whole(OnlineDPO(**PAIRED), JUDGE, stop=2),
-    Whole(NashMD(**PAIRED, opponents=2, mixture=0.3), JUDGE),
-    Whole(NashMD(**PAIRED, past=2, snapshot_every=1, mirror=0.1), JUDGE, label="past", stop=2),
-    Whole(IPOMD(**PAIRED, mixture=0.3), JUDGE, stop=2),
-    Whole(STaR(**{**PAIRED, "max_steps": 2}, rounds=2), VERIFIER, stop=3),
-    Whole(SelfConsistency(**{**PAIRED, "max_steps": 2}, rounds=2, from_base=False), {"verifier": "exact"}, stop=3),
-    Whole(Distill(**SAMPLED, gamma=0.5), {"teacher": "qwen3"}, stop=2),
-]
-"""A prompt stands twice among those that are sampled for."""
-NEAR = (PersonalReward, FSPO, OnlineDPO, NashMD, IPOMD, STaR, SelfConsistency, Distill)
-RUNS += [
-    replace(whole, dtype=torch.float32, stop=0) for whole in RUNS if isinstance(whole.method, NEAR) and not whole.label
-]
+    def fit(self, out: Path, **given: Any) -> None:
+        """The run, from its beginning or its last checkpoint."""
+        under = out if (out / self.start).exists() else out.parent
+        policy: Any = under / self.start if self.start else written()
+        given |= {"out": out / self.name, "track": "none", "save_every": 1}
+        self.method.fit(policy, self.rows, **given, **self.options)
+
+    def stop(self, step: int, _: Any) -> None:
+        """End the run before what this step made is saved."""
+        if step == self.stops_at:
+            raise Stopped
 
 
-def policy_for(architecture: str, dtype: torch.dtype, seed: int = 1) -> Policy:
-    """A random policy that reads a few words."""
-    policy = policy_of(random_model(ARCHITECTURES[architecture](), seed, dtype))
+class Stopped(Exception):
+    """What ends a run on all ranks at once."""
+
+
+def written() -> Policy:
+    """A random model with a tokenizer."""
+    policy = policy_of(random_model(CONFIGS["llama"]()))
     policy.tokenizer = word_tokenizer()
     return policy
 
 
-def run(whole: Whole, out: Path, *, stopped: bool = False) -> dict[str, Tensor]:
-    """The whole run in its folder, stopped on its way or not; the gradients of its first update, as AdamW has them."""
-    gradients: dict[str, Tensor] = {}
-    given = dict(whole.given)
-    if "teacher" in given:
-        given["teacher"] = policy_for(given["teacher"], whole.dtype, seed=2)
-
-    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        if not gradients:
-            weights = [p for group in optimizer.param_groups for p in group["params"]]
-            gradients.update({str(i): gathered(p.grad).clone() for i, p in enumerate(weights) if p.grad is not None})
-
-    def stop(step: int, _: StepResult) -> None:
-        if step == whole.stop:
-            raise StopIteration
-
-    hook = register_optimizer_step_pre_hook(note)
-    given |= {"out": out, "track": "none"}
-    if issubclass(whole.method.options, SamplingOptions):
-        given["sample_every"] = 1
-    with patch("accord.report.refresh_report", lambda folder: folder / "report.html"):  # pictures take most of the time
-        if stopped and whole.stop:
-            given["save_every"] = 1
-            with suppress(StopIteration):
-                whole.method.fit(policy_for(whole.architecture, whole.dtype), whole.rows, **given, on_step=stop)
-            given["resume"] = True
-        whole.method.fit(policy_for(whole.architecture, whole.dtype), whole.rows, **given)
-    hook.remove()
-    return gradients
+def write_adapter(folder: Path) -> None:
+    """Leave `base` in a folder, and `start`, a random adapter of it."""
+    policy = load_model(str(written().save(folder / "base")))
+    adapt(policy, SFT(lora_rank=3))
+    generator = torch.Generator().manual_seed(5)
+    for parameter in filter(lambda p: p.requires_grad, policy.network.parameters()):
+        parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    policy.save(folder / "start")
 
 
-def held() -> dict[str, Tensor]:
-    """What share of networks that are only read this rank holds, and of the weights that rounds begin with."""
-    nash = NashMD(**SETTINGS, past=2).learner(policy_for("llama", torch.float64), verdicts)
-    taught = Distill(**SETTINGS).learner(policy_for("llama", torch.float64), policy_for("qwen3", torch.float64))
-    rounds = STaR(**SETTINGS).learner(policy_for("llama", torch.float64), right).learn_from(PROMPTS, None)
-    networks = {"reference": nash.reference, "teacher": taught.teacher, **dict(zip("ab", nash.past.kept, strict=True))}
-    weights = {name: list(model.network.parameters()) for name, model in networks.items()}
-    weights["base"] = list(rounds.base.values())
-    shares = {
-        name: sum(local(p).numel() for p in each) / sum(p.numel() for p in each) for name, each in weights.items()
-    }
-    return {name: torch.tensor(share) for name, share in shares.items()}
+def same_shares() -> Tensor:
+    """Of every weight under adapters, whether a policy and its frozen copy have one share of it."""
+    policy = adapt(written(), SFT(lora_rank=2))
+    copy = policy.frozen_copy()
+    trees = Trees.of([Tree((1,), (Branch((2, 3)),))])
+    with torch.no_grad():
+        for network in (shard(copy.network), shard(policy.network)):
+            log_probabilities(network, trees)
+    theirs = dict(copy.network.named_parameters())
+    own = {name: p for name, p in policy.network.named_parameters() if not p.requires_grad}
+    return torch.tensor([p is theirs[name] for name, p in own.items()])
+
+
+def blank(folder: Path) -> Path:
+    """A report that is sooner written."""
+    return folder / "report.html"
+
+
+SAID = WORDS[6:]
+PAIRS = [Preference(f"{a} {b}", f" {a} {b}", f" {b} bye") for a in SAID[:3] for b in SAID[:4] if a != b]
+SHOWN = [Demonstration(row.prompt, row.chosen) for row in PAIRS]
+HELD = [Preference(f"{a} {a}", f" {b} {a}", f" {b}") for a, b in pairwise(SAID[:6])]
+ADAPTED: dict[str, Any] = {**SAMPLED, "learning_rate": 0.02, "lora_rank": 2}
+CHATS = [Prompt((Message("user", text),)) for text in ("hi", "bye", "good day", "hi")]
+TALKING: dict[str, Any] = {**SAMPLED, "user": guest, "max_turns": 3, "reward_at": "turns-to-go", "temperature": 0.7}
+REWARDED: dict[str, Any] = {"reward": vowels, "sample_every": 1}
+MEASURED: dict[str, Any] = {**SETTINGS, "max_steps": 3, "learning_rate": 0.02}
+FULL = {"grpo", "watched-dpo"}
+"""Runs whose reports are written."""
+RUNS = [
+    Whole("grpo", GRPO(**SAMPLED, kl_coefficient=0.1), PROMPTS, REWARDED),
+    Whole("rloo", RLOO(**SAMPLED), PROMPTS, REWARDED),
+    Whole("ppo", PPO(**SAMPLED, minibatches=2, inner_epochs=2), PROMPTS, REWARDED),
+    Whole("raft", RAFT(**SAMPLED, keep_truncated=True), PROMPTS, REWARDED),
+    Whole("adapted-grpo", GRPO(**ADAPTED, kl_coefficient=0.1), PROMPTS, {**REWARDED, "watch": brief}, stops_at=2),
+    Whole("adapted-ppo", PPO(**ADAPTED, minibatches=2), PROMPTS, {**REWARDED, "save_dtype": "bfloat16"}),
+    Whole(  # it ends early, and its model is read of best/
+        "adapted-dpo",
+        DPO(**{**MEASURED, "max_steps": 8, "learning_rate": 0.3, "lora_rank": 2}),
+        PAIRS,
+        {"eval_data": HELD, "eval_every": 1, "patience": 1},
+    ),
+    Whole("talking-grpo", GRPO(**TALKING, kl_coefficient=0.1), CHATS, {**REWARDED, "reward": last}),
+    Whole(
+        "adapter-sft",
+        SFT(**{**MEASURED, "learning_rate": 1e-3}, lora_rank=2),
+        SHOWN,
+        {"eval_data": SHOWN[:4], "eval_every": 1},
+        precision=1e-6,
+        start="start",
+    ),
+    Whole("held-sft", SFT(**MEASURED), SHOWN, {"eval_split": 0.3, "eval_every": 1, "save_dtype": "bfloat16"}),
+    Whole(
+        "held-reward", RewardModel(**MEASURED), PAIRS, {"eval_data": HELD, "eval_every": 2, "best_by": "eval_accuracy"}
+    ),
+    Whole("held-kto", KTO(**MEASURED), PAIRS, {"eval_data": HELD[:1], "eval_every": 1}, stops_at=3),
+    Whole(  # it ends early, and its model is read of best/, which a model read anew is in float32
+        "held-dpo",
+        DPO(**{**MEASURED, "max_steps": 8, "learning_rate": 0.3}, precompute_reference=True),
+        PAIRS,
+        {"eval_data": HELD, "eval_every": 1, "patience": 2},
+        precision=1e-6,
+    ),
+    Whole("watched-grpo", GRPO(**SAMPLED | {"max_steps": 3}), PROMPTS, {**REWARDED, "watch": brief}, stops_at=3),
+    Whole(
+        "watched-dpo",
+        DPO(**MEASURED, seed=3),
+        PAIRS,
+        {"watch": prefer, "watch_data": PROMPTS[:2], "watch_every": 1, "watch_tokens": 6},
+    ),
+]
+"""Methods that sample, of whose prompts one stands twice; rows held out, fewer than ranks once; and what is watched."""
+FEW = {"grpo", "rloo", "ppo", "raft", "adapted-grpo", "held-kto"}
+"""Runs that three ranks make too."""
+
+
+def runs_of(size: int) -> list[Whole]:
+    """The runs that so many ranks make."""
+    return [run for run in RUNS if size == 2 or run.name in FEW]
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with joined() as team:
-        for whole in RUNS:
-            gradients = run(whole, folder / whole.name, stopped=True)
+        for run in runs_of(team.size):
+            run(folder)
+        for of in ranked_methods.runs_of(team.size):
+            gradients = ranked_methods.run(of, folder / of.name, stopped=True)
             if team.leads:
-                save_file(gradients, folder / f"{whole.name}-gradients.safetensors")
+                save_file(gradients, folder / f"{of.name}-gradients.safetensors")
         for case in CASES:
             found = outcome(case, folder)
             if team.leads:
                 save_file(found, folder / f"{case.name}.safetensors")
-        again, shares = gone_on(CASES[0], folder.parent), held()  # the first from what one process saved
+        shares = {"same": same_shares(), **ranked_methods.held()}
+        again = gone_on(CASES[0], folder.parent)  # from what one process saved
         if team.leads:
             save_file(again, folder / "again.safetensors")
-            save_file(shares, folder / "held.safetensors")
+            save_file(shares, folder / "shares.safetensors")
 
 
 if __name__ == "__main__":
