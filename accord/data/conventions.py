@@ -65,7 +65,10 @@ def _prompt(columns: Columns) -> Prompt:
     return Prompt(read_prompt(columns["prompt"]), {name: value for name, value in columns.items() if name != "prompt"})
 
 
-def _demonstration(columns: Columns) -> Demonstration:
+def _demonstration(columns: Columns) -> Demonstration | Prompt:
+    """A demonstration; where its completion is blank, the prompt, which may be answered anew."""
+    if isinstance(said := read_text(columns["completion"], "completion"), str) and not said.strip():
+        return _prompt(columns)
     prompt, (completion,) = _branches(columns, "completion")
     tokens = columns.get("completion_ids")
     return Demonstration(prompt, _demonstrated(completion), () if tokens is None else _ids(tokens, "completion_ids"))

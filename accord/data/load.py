@@ -115,7 +115,7 @@ def read_rows(
 
     All rows of a file follow the convention of its first, or are records of one kind. With `keep` rows stay that teach
     nothing: two answers of which neither is better, and several whose verdicts contradict each other, as a ranking of
-    equals, messages without an answer as a prompt.
+    equals, messages without an answer and an empty completion as a prompt.
     """
     noted = LeftOut() if left_out is None else left_out
     read = list(stream_rows(source, split, limit, left_out, columns, keep=keep, noted=noted))
@@ -177,6 +177,8 @@ def _require_lesson(found: Iterable[tuple[Any, Row, Mapping[str, Any]]]) -> None
             raise _Tie("neither answer is preferred, so there is nothing to learn from the row")
         if isinstance(record, Prompt) and "messages" in columns:
             raise InputError("'messages' has no assistant turn to learn from")
+        if isinstance(record, Prompt) and "completion" in columns:
+            raise InputError("'completion' is empty")
 
 
 def _read(row: Any) -> tuple[Convention | type, Row, Mapping[str, Any]]:

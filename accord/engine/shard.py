@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from accord.engine.team import Team
@@ -20,9 +19,6 @@ from accord.engine.team import Team
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
     from typing_extensions import TypeIs
-
-SHARES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-"""Of frozen weights that are still whole in some network, this rank's share in another."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,7 +46,8 @@ def shard(network: Any) -> Any:
         part.set_force_sum_reduction_for_comms(True)  # gloo has no other, and NCCL's scaled sum is wrong in bfloat16
         part.set_reduce_scatter_unused_params(True)  # a pass may train nothing here that it trains on another rank
     shares = dict(network.named_parameters(remove_duplicate=False))
-    known = {name: SHARES.setdefault(whole, shares[name]) for name, whole in frozen.items()}
+    # A whole weight knows its share, which the next network that has the weight takes in place of its own.
+    known = {name: vars(whole).setdefault("_share", shares[name]) for name, whole in frozen.items()}
     network.load_state_dict(known, strict=False, assign=True)
     network._read_whole = lambda read: read()
     register_fsdp_forward_method(network, "_read_whole")

@@ -109,7 +109,8 @@ def over_seeds(name: str, evaluations: Sequence[Evaluation]) -> StageOverSeeds:
         values = [value for one in found if (value := one.get(place)) is not None]
         if values:
             part, of, measure = place
-            mean = cluster_mean(np.array(values), np.ones(len(values)))
+            one = Interval(values[0], values[0], values[0], 1)
+            mean = cluster_mean(np.array(values), np.ones(len(values))) if len(values) > 1 else one
             numbers.append(NumberOverSeeds(part=part, of=of, measure=measure, values=values, mean=mean))
     return StageOverSeeds(name=name, question=evaluations[0].kind, numbers=numbers)
 

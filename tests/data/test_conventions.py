@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.data import load_data
+from accord.data import load_data, load_prompts
 from accord.errors import InputError
 from accord.files import write_rows
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking
@@ -251,3 +251,11 @@ def test_every_pair_of_the_real_transcripts(harmless, tmp_path):
     assert all(row.rejected[0].content for row in rows)
     write_rows(tmp_path / "rows.jsonl", rows)
     assert load_data(tmp_path / "rows.jsonl") == rows
+
+
+def test_a_prompt_whose_completion_is_empty_may_be_answered_anew() -> None:
+    # As `accord sample` writes where a model said nothing.
+    rows = [{"prompt": HI, "completion": "", "turn": 1}, {"prompt": HI, "completion": "x", "turn": 2}]
+    first, second = load_prompts(rows)
+    assert first.prompt == second.prompt == tuple(Message(**turn) for turn in HI)
+    assert first.columns == {"completion": "", "turn": 1} and second.columns == {"completion": "x", "turn": 2}

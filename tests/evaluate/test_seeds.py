@@ -11,7 +11,7 @@ import pytest
 from accord.errors import InputError
 from accord.evaluate import evaluate_seeds
 from accord.report.page import write_report
-from accord.results import SweepResult
+from accord.results import SeedsResult, SweepResult, load
 from accord.results.base import Interval
 from accord.results.models import AtTemperature, ModelRow, ModelsResult, Pair, WinRate
 from accord.results.seeds import over_seeds
@@ -48,6 +48,14 @@ def test_what_a_run_could_not_measure_is_no_number_of_the_mean() -> None:
     stage = over_seeds("wins", [measured(0.25, 0), measured(None, 0), measured(0.75, 0)])
     won = next(number for number in stage.numbers if (number.of, number.measure) == ("dpo", "win_rate"))
     assert won.values == [0.25, 0.75] and won.mean.n == 2 and won.mean.estimate == 0.5
+
+
+def test_of_a_single_value_there_is_no_interval(tmp_path: Path) -> None:
+    stage = over_seeds("wins", [measured(0.25, 0), measured(None, 0)])
+    result = SeedsResult(runs=["a", "b"], seeds=["0", "1"], stages=[stage])
+    result.save(tmp_path)
+    assert load(tmp_path) == result
+    assert "0.250 (1 of 2)" in result.text()
 
 
 def test_cells_of_a_sweep_are_told_apart_by_their_settings() -> None:
