@@ -99,8 +99,8 @@ class Processes:
             TrainingStopped: it stopped itself.
             Interrupted: it was asked to stop.
         """
-        given = {"path": [os.path.abspath(path) for path in sys.path if path], "command": call.command}
-        given["ranks"] = ranks
+        given: dict[str, Any] = {"command": call.command, "ranks": ranks}
+        given["path"] = [os.path.abspath(path) for path in sys.path if path]
         options = {**call.options, "overwrite": call.overwrites} if call.overwrites else call.options
         last = ""
         with (
