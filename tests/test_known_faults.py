@@ -127,7 +127,7 @@ from torch import Tensor, nn
 
 from accord.data import Order
 from accord.data.encoding import encode
-from accord.engine import models
+from accord.engine import samplers
 from accord.engine.classifiers import Scorer
 from accord.engine.config import TrainingConfig
 from accord.engine.fit import LossTerm, Optimizer
@@ -576,13 +576,13 @@ def test_a_resumed_run_neither_replays_nor_skips_a_batch(
 
 def test_one_seed_does_not_repeat_from_step_to_step_nor_between_players(monkeypatch: pytest.MonkeyPatch) -> None:
     # Every token is drawn by a number of 53 random bits: two equal ones among hundreds are a fault, not chance.
-    seeds, generate = [], models.generate
+    seeds, generate = [], samplers.generate
 
     def noting(network: Any, prompts: Any, n: int, sampling: Sampling, **more: Any) -> Any:
         seeds.append(sampling.seed)
         return generate(network, prompts, n, sampling, **more)
 
-    monkeypatch.setattr(models, "generate", noting)
+    monkeypatch.setattr(samplers, "generate", noting)
     learner, _ = at_work(NashMD(**settings(opponents=2)))
     for step in range(3):
         learner.step(step, PROMPTS, Counting())

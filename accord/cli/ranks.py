@@ -65,7 +65,7 @@ def last_word(error: BaseException, sentence: str, status: int) -> tuple[str, in
     has. Those that ended by a fault of their own say so, a sentence once; where there are none, the first of the others
     speaks, and names the ranks that noted nothing.
     """
-    if not are_several():
+    if not are_several() or "RANK" not in os.environ:  # half an environment, which is refused by its own sentence
         return sentence, status
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # by which torchrun ends those that are slower
