@@ -329,13 +329,13 @@ RUNS = [
     ),
 ]
 """Methods that sample, of whose prompts one stands twice; rows held out, fewer than ranks once; and what is watched."""
-FEW = {"grpo", "rloo", "ppo", "raft", "adapted-grpo", "held-kto"}
+FEW = {"grpo", "ppo", "adapted-grpo", "held-kto"}
 """Runs that three ranks make too."""
 
 
 def runs_of(size: int) -> list[Whole]:
     """The runs that so many ranks make."""
-    return [run for run in RUNS if size == 2 or run.name in FEW]
+    return [run for run in RUNS if size == 2 or run.name in FEW or ranked_methods.EVERY]
 
 
 def main(folder: Path) -> None:
