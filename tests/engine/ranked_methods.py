@@ -130,12 +130,11 @@ RUNS = [
 """A prompt stands twice among those that are sampled for."""
 EVERY = os.environ.get("ACCORD_RANKS") == "all"
 """Whether three ranks and float32 do all of it, which takes four minutes more."""
-NEAR: tuple[type, ...] = (OnlineDPO, NashMD, Distill)
+NEAR = (PersonalReward, FSPO, OnlineDPO, NashMD, IPOMD, STaR, SelfConsistency, Distill)
 if EVERY:
-    NEAR += (PersonalReward, FSPO, IPOMD, STaR, SelfConsistency)
-RUNS += [
-    replace(case, dtype=torch.float32, stop=0) for case in RUNS if isinstance(case.method, NEAR) and not case.label
-]
+    RUNS += [
+        replace(case, dtype=torch.float32, stop=0) for case in RUNS if isinstance(case.method, NEAR) and not case.label
+    ]
 
 
 def policy_for(architecture: str, dtype: torch.dtype, seed: int = 1) -> Policy:
