@@ -329,10 +329,10 @@ RUNS = [
     ),
 ]
 """Methods that sample, of whose prompts one stands twice; rows held out, fewer than ranks once; and what is watched."""
-FEW = {"grpo", "ppo", "adapted-grpo"}
+FEW = {"grpo"}
 """Runs that three ranks make too."""
 if not ranked_methods.EVERY:
-    RUNS = [run for run in RUNS if run.name not in {"held-reward", "adapter-sft", "adapted-ppo"}]
+    RUNS = [run for run in RUNS if run.name not in {"held-reward", "held-sft", "adapter-sft", "adapted-ppo", "rloo"}]
 
 
 def runs_of(size: int) -> list[Whole]:

@@ -191,5 +191,5 @@ def held() -> dict[str, Tensor]:
 
 def runs_of(size: int) -> list[Run]:
     """Those that so many ranks make."""
-    few = ("online-dpo-float64", "nash-md-past-float64", "rloo-mixtral-float64", "star-float64")
+    few = ("nash-md-past-float64", "rloo-mixtral-float64")
     return [case for case in RUNS if size == 2 or (case.dtype == torch.float64 if EVERY else case.name in few)]

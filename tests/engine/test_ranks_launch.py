@@ -77,6 +77,7 @@ def sentences(said: str) -> list[str]:
     return [line for line in said.splitlines() if line.startswith("accord: ")]
 
 
+@pytest.mark.slow
 def test_one_rank_that_is_killed_ends_torchrun_with_a_line(words: list[str], tmp_path: Path) -> None:
     with begun([*TORCHRUN, "--standalone", "--nproc-per-node", "2", "-m", "accord", *words]) as process:
         wait_for_steps(tmp_path / "run", process)
