@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from accord.errors import InputError
+from accord.evaluate.statistics import over_seeds
 from accord.outputs import require_folder
 from accord.report.folder import StageRecord, Story, read_pipeline
-from accord.results.base import FILE
-from accord.results.seeds import SeedsResult, over_seeds
+from accord.results.base import FILE, Evaluation, called
+from accord.results.seeds import NumberOverSeeds, SeedsResult, StageOverSeeds
+
+_NAMED = ("model", "temperature", "settings", "label", "k")
+"""The fields that together tell one element of a list from the others, where it has no name."""
+
+_PASSED_OVER = ("side_by_side", "runs")
+"""Single answers, and single runs of a sweep."""
 
 
 def evaluate_seeds(runs: Sequence[str], out: str) -> SeedsResult:
@@ -40,7 +47,7 @@ def evaluate_seeds(runs: Sequence[str], out: str) -> SeedsResult:
         again = next(i for i, seed in enumerate(seeds) if seed in seeds[:i])
         raise InputError(f"{runs[seeds.index(seeds[again])]} and {runs[again]} have the same seed, {seeds[again]}.")
     measured = [
-        over_seeds(same[0].name, [stage.run.evaluation for stage in same if stage.run.evaluation])
+        stage_over_seeds(same[0].name, [stage.run.evaluation for stage in same if stage.run.evaluation])
         for same in zip(*(story.stages for story in stories), strict=True)
         if same[0].run.evaluation
     ]
@@ -93,3 +100,57 @@ def _seeds(story: Story) -> str:
     """The seeds that its stages were given."""
     given = [stage.run.settings["seed"] for stage in story.stages if "seed" in stage.run.settings]
     return ", ".join(dict.fromkeys(str(seed) for seed in given))
+
+
+def stage_over_seeds(name: str, evaluations: Sequence[Evaluation]) -> StageOverSeeds:
+    """Every interval of an evaluation that several runs made: the mean of its estimates m_1..m_n over the runs.
+
+    Student's interval over them (`over_seeds`) says how a run with another seed would do; the interval that each run
+    found by itself, over its prompts, is not in it.
+    """
+    found = [dict(_parts(one)) for one in evaluations]
+    numbers = []
+    for place in dict.fromkeys(place for one in found for place in one):
+        values = [value for one in found if (value := one.get(place)) is not None]
+        if values:
+            part, of, measure = place
+            numbers.append(NumberOverSeeds(part=part, of=of, measure=measure, values=values, mean=over_seeds(values)))
+    return StageOverSeeds(name=name, question=evaluations[0].kind, numbers=numbers)
+
+
+def _parts(evaluation: Evaluation) -> Iterator[tuple[tuple[str, str, str], float | None]]:
+    """Every interval's estimate by the part that it stands in, whom it is about, and what was measured."""
+    for part, value in evaluation.model_dump(mode="json").items():
+        if part not in _PASSED_OVER:
+            for (of, measure), estimate in _estimates(value, "", ""):
+                yield (part, of, measure), estimate
+
+
+def _estimates(value: Any, of: str, measure: str) -> Iterator[tuple[tuple[str, str], float | None]]:
+    if isinstance(value, list):
+        for position, element in enumerate(value):
+            if isinstance(element, dict):
+                name = _name(element) or f"{position + 1}"
+                yield from _estimates(element, f"{of}, {name}" if of else name, measure)
+    elif isinstance(value, dict):
+        if "estimate" in value and "low" in value:
+            yield (of, measure or "rate"), value["estimate"]
+        for key, inner in value.items():
+            below = measure if isinstance(inner, list) else f"{measure}.{key}".lstrip(".")
+            yield from _estimates(inner, of, below)
+
+
+def _name(element: Mapping[str, Any]) -> str:
+    """What an element of a list is told from the others by."""
+    if isinstance(element.get("name"), str):
+        return str(element["name"])
+    if element.get("model") and element.get("against"):
+        return f"{element['model']} against {element['against']}"
+    parts = []
+    for field in _NAMED:
+        given = element.get(field)
+        if isinstance(given, Mapping):
+            parts += [f"{name} {called(str(value))}" for name, value in given.items()]
+        elif isinstance(given, str | int | float):
+            parts.append(given if isinstance(given, str) else f"{field} {given:g}")
+    return ", ".join(parts)

@@ -6,16 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, Record, called, cluster_mean, shown
-
-_NAMED = ("model", "temperature", "settings", "label", "k")
-"""The fields that together tell one element of a list from the others, where it has no name."""
-
-_PASSED_OVER = ("side_by_side", "runs")
-"""Single answers, and single runs of a sweep."""
+from accord.results.base import Evaluation, Interval, Record, shown
 
 
 class NumberOverSeeds(Record):
@@ -94,60 +87,3 @@ class SeedsResult(Evaluation):
         """A mean as text; with how many runs it is of, where others measured nothing."""
         fewer = "" if number.mean.n == len(self.runs) else f" ({number.mean.n} of {len(self.runs)})"
         return (shown(number.mean) if number.mean.n > 1 else f"{number.mean.estimate:.3f}") + fewer
-
-
-def over_seeds(name: str, evaluations: Sequence[Evaluation]) -> StageOverSeeds:
-    """Every interval of an evaluation that several runs made: the mean of its estimates m_1..m_n over the runs.
-
-    `m -+ t s / sqrt(n)`, with s the standard deviation over runs and t of n - 1 degrees of freedom: Student's interval,
-    which says how a run with another seed would do. The interval that each run found by itself, over its prompts,
-    is not in it.
-    """
-    found = [dict(_parts(one)) for one in evaluations]
-    numbers = []
-    for place in dict.fromkeys(place for one in found for place in one):
-        values = [value for one in found if (value := one.get(place)) is not None]
-        if values:
-            part, of, measure = place
-            one = Interval(values[0], values[0], values[0], 1)
-            mean = cluster_mean(np.array(values), np.ones(len(values))) if len(values) > 1 else one
-            numbers.append(NumberOverSeeds(part=part, of=of, measure=measure, values=values, mean=mean))
-    return StageOverSeeds(name=name, question=evaluations[0].kind, numbers=numbers)
-
-
-def _parts(evaluation: Evaluation) -> Iterator[tuple[tuple[str, str, str], float | None]]:
-    """Every interval's estimate by the part that it stands in, whom it is about, and what was measured."""
-    for part, value in evaluation.model_dump(mode="json").items():
-        if part not in _PASSED_OVER:
-            for (of, measure), estimate in _estimates(value, "", ""):
-                yield (part, of, measure), estimate
-
-
-def _estimates(value: Any, of: str, measure: str) -> Iterator[tuple[tuple[str, str], float | None]]:
-    if isinstance(value, list):
-        for position, element in enumerate(value):
-            if isinstance(element, dict):
-                name = _name(element) or f"{position + 1}"
-                yield from _estimates(element, f"{of}, {name}" if of else name, measure)
-    elif isinstance(value, dict):
-        if "estimate" in value and "low" in value:
-            yield (of, measure or "rate"), value["estimate"]
-        for key, inner in value.items():
-            below = measure if isinstance(inner, list) else f"{measure}.{key}".lstrip(".")
-            yield from _estimates(inner, of, below)
-
-
-def _name(element: Mapping[str, Any]) -> str:
-    """What an element of a list is told from the others by."""
-    if isinstance(element.get("name"), str):
-        return str(element["name"])
-    if element.get("model") and element.get("against"):
-        return f"{element['model']} against {element['against']}"
-    parts = []
-    for field in _NAMED:
-        given = element.get(field)
-        if isinstance(given, Mapping):
-            parts += [f"{name} {called(str(value))}" for name, value in given.items()]
-        elif isinstance(given, str | int | float):
-            parts.append(given if isinstance(given, str) else f"{field} {given:g}")
-    return ", ".join(parts)

@@ -129,7 +129,7 @@ RUNS = [
 ]
 """A prompt stands twice among those that are sampled for."""
 EVERY = os.environ.get("ACCORD_RANKS") == "all"
-"""Whether three ranks and float32 do all of it, which takes four minutes more."""
+"""Whether three ranks and float32 do all of it, which takes minutes more."""
 NEAR = (PersonalReward, FSPO, OnlineDPO, NashMD, IPOMD, STaR, SelfConsistency, Distill)
 if EVERY:
     RUNS += [

@@ -10,11 +10,11 @@ import pytest
 
 from accord.errors import InputError
 from accord.evaluate import evaluate_seeds
+from accord.evaluate.seeds import stage_over_seeds
 from accord.report.page import write_report
 from accord.results import SeedsResult, SweepResult, load
 from accord.results.base import Interval
 from accord.results.models import AtTemperature, ModelRow, ModelsResult, Pair, WinRate
-from accord.results.seeds import over_seeds
 from accord.results.sweep import SweepCell
 from tests.commands.small import accord, write_jsonl
 from tests.pipelines import Pipeline
@@ -32,7 +32,7 @@ def measured(win: float | None, sft: float) -> ModelsResult:
 
 def test_means_over_seeds_by_hand() -> None:
     # 1, 2, 6: mean 3, s = sqrt((4 + 1 + 9) / 2) = sqrt 7, t of 2 degrees of freedom 4.302653; 4.302653 sqrt(7 / 3).
-    stage = over_seeds("wins", [measured(1, 0.25), measured(2, 0.5), measured(6, 0.75)])
+    stage = stage_over_seeds("wins", [measured(1, 0.25), measured(2, 0.5), measured(6, 0.75)])
     numbers = {(number.part, number.of, number.measure): number for number in stage.numbers}
     won = numbers["models", "dpo", "win_rate"]
     assert won.values == [1, 2, 6] and won.mean.n == 3 and won.mean.estimate == 3
@@ -45,13 +45,13 @@ def test_means_over_seeds_by_hand() -> None:
 
 
 def test_what_a_run_could_not_measure_is_no_number_of_the_mean() -> None:
-    stage = over_seeds("wins", [measured(0.25, 0), measured(None, 0), measured(0.75, 0)])
+    stage = stage_over_seeds("wins", [measured(0.25, 0), measured(None, 0), measured(0.75, 0)])
     won = next(number for number in stage.numbers if (number.of, number.measure) == ("dpo", "win_rate"))
     assert won.values == [0.25, 0.75] and won.mean.n == 2 and won.mean.estimate == 0.5
 
 
 def test_of_a_single_value_there_is_no_interval(tmp_path: Path) -> None:
-    stage = over_seeds("wins", [measured(0.25, 0), measured(None, 0)])
+    stage = stage_over_seeds("wins", [measured(0.25, 0), measured(None, 0)])
     result = SeedsResult(runs=["a", "b"], seeds=["0", "1"], stages=[stage])
     result.save(tmp_path)
     assert load(tmp_path) == result
@@ -66,7 +66,7 @@ def test_cells_of_a_sweep_are_told_apart_by_their_settings() -> None:
         )
         return SweepResult(method="reward", measure="eval_accuracy", loss=0.1, grid={}, cells=[cell], runs=[])
 
-    stage = over_seeds("sizes", [sweep("runs/a", 0.5), sweep("runs/b", 0.75)])
+    stage = stage_over_seeds("sizes", [sweep("runs/a", 0.5), sweep("runs/b", 0.75)])
     assert [number.of for number in stage.numbers] == ["model sft-small, split train[:250]"] * 2
     assert {number.measure: number.mean.estimate for number in stage.numbers} == {"final": 0.625, "collapsed": 0}
 
