@@ -63,12 +63,15 @@ class ServedSampler:
             Vllm(Server(url, config.sampler_key, config.sampler_insecure, OPTIONS)) for url in config.samplers
         ]
         self.handover = Handover(Path(config.sampler_folder or folder).expanduser().resolve())
-        self.drift = self.seconds = 0.0
+        self.drift: float | None = None
+        self.seconds = 0.0
         self._compared: list[tuple[tuple[int, ...], Completion]] = []
 
     def numbers(self) -> dict[str, float]:
-        """What to log of the last call: by how many nats a token servers and policy differ, and seconds for weights."""
-        return {"sampler_drift": self.drift, "handover_seconds": self.seconds}
+        """What to log of the last call: seconds for weights, and by how many nats a token servers and policy differ,
+        unless that cannot be told."""
+        drift = {} if self.drift is None else {"sampler_drift": self.drift}
+        return {**drift, "handover_seconds": self.seconds}
 
     def __call__(
         self,
@@ -113,6 +116,8 @@ class ServedSampler:
                 moved = self._differ(policy, plain, plain.temperature)
                 self._draw([host], policy, asked, 1, plain)
                 self._require_near([host], policy, plain)
+                if nudge is None or moved is None or self.drift is None:  # none of the samples has a token to compare
+                    continue
                 if nudge > LEFT_BEHIND[0] * self.drift + LEFT_BEHIND[1] * moved:
                     raise InputError(
                         f"{host} takes only part of the weights it is handed: where some change a little, it and "
@@ -160,8 +165,8 @@ class ServedSampler:
         return drawn
 
     @torch.no_grad()
-    def _differ(self, policy: Policy, sampling: Sampling, temperature: float) -> float:
-        """The mean of |log pi(token) - what servers say of it| over some samples; 0 where that cannot be told.
+    def _differ(self, policy: Policy, sampling: Sampling, temperature: float) -> float | None:
+        """The mean of |log pi(token) - what servers say of it| over some samples; None where that cannot be told.
 
         Tokens before which no end may be drawn are left out, as log pi is of all tokens.
         """
@@ -171,16 +176,18 @@ class ServedSampler:
             if any(flags):
                 known.append(Tree(prompt, (Branch(said.tokens, flags, said.logprobs),)))
         if not known or temperature == 0 or sampling.top_k or sampling.top_p < 1:
-            return 0.0
+            return None
         packs = pack(known, TOKENS_PER_PASS, policy.device)
         gaps = [policy.log_probs(trees, temperature).double() - trees.logprobs.double() for trees in packs]
         return float(torch.cat(gaps).abs().mean())
 
     def _require_near(self, hosts: Sequence[Vllm], policy: Policy, sampling: Sampling) -> None:
         """Raise InputError where the last samples' log-probabilities are not the policy's."""
+        if self.drift is None:
+            return
         whom, temperature = " and ".join(map(str, hosts)), sampling.temperature
         is_other = temperature != 1 and self.drift > SMALLEST_RAW
-        if is_other and 2 * self._differ(policy, sampling, 1.0) < self.drift:
+        if is_other and 2 * (self._differ(policy, sampling, 1.0) or 0.0) < self.drift:
             raise InputError(
                 f"the log-probabilities of {whom} are those before the temperature of {temperature:g}: start it with "
                 "--logprobs-mode processed_logprobs."

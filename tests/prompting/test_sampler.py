@@ -124,7 +124,10 @@ def drawn(policy: Policy, folder: Path, *urls: str, sampling: Sampling = DRAWING
     made = sampler.ServedSampler(SamplerConfig(sampler=list(urls), **more), folder)
     try:
         assert made(policy, ASKED, 4, sampling) == alone(policy, ASKED, 4, sampling)
-        assert made.drift < 1e-5
+        if sampling.temperature and not sampling.top_k:
+            assert made.drift is not None and made.drift < 1e-5
+        else:  # what servers say is of a distribution that the policy's own numbers are not of
+            assert "sampler_drift" not in made.numbers()
     finally:
         made.close()
     assert list(folder.iterdir()) == []
