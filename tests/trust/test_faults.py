@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from markupsafe import Markup
 
 from tests.commands.small import accord
 from tests.trust.commands import WORDS_OF, Command, is_harmless, is_litter
@@ -24,8 +25,12 @@ HUNG = f"status {-signal.SIGALRM}"
 
 
 @pytest.fixture(params=WORDS_OF)
-def command(request: pytest.FixtureRequest, home: Path) -> Command:
-    """A command that has done its work in this process, which has imported what it needs."""
+def command(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """A command that has done its work in this process, which has imported what it needs.
+
+    Its report has no pictures, which take half of its time and no call to the file system.
+    """
+    monkeypatch.setattr("accord.report.figures.inline", lambda figure: Markup("<svg></svg>"))
     made = Command(request.param, home)
     made.clear()
     assert accord(*made.words) == 0
