@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from accord.engine.team import Team
+from accord.engine.unread import device_of, unread
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -28,8 +29,8 @@ M = TypeVar("M")
 def shard(network: Any) -> Any:
     """The network, of which this rank holds its share from now on, in place; in a team of one it stays as it is.
 
-    Every rank has the same weights before. Frozen weights that several networks share, as those under adapters are,
-    stay so: all have one share.
+    Every rank has the same weights before, or none has read them (`accord.engine.unread`): then each reads its share.
+    Frozen weights that several networks share, as those under adapters are, stay so: all have one share.
     """
     team = Team.here()
     if team.size == 1 or is_sharded(network):
@@ -39,19 +40,39 @@ def shard(network: Any) -> Any:
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     frozen = {name: p for name, p in network.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    mesh = init_device_mesh(next(network.parameters()).device.type, (team.size,))
+    mesh = init_device_mesh(device_of(network).type, (team.size,))
     for part in [*(m for m in network.modules() if isinstance(m, GradientCheckpointingLayer)), network]:
         fully_shard(part, mesh=mesh)
         part.set_gradient_divide_factor(1.0)
         part.set_force_sum_reduction_for_comms(True)  # gloo has no other, and NCCL's scaled sum is wrong in bfloat16
         part.set_reduce_scatter_unused_params(True)  # a pass may train nothing here that it trains on another rank
-    shares = dict(network.named_parameters(remove_duplicate=False))
-    # A whole weight knows its share, which the next network that has the weight takes in place of its own.
-    known = {name: vars(whole).setdefault("_share", shares[name]) for name, whole in frozen.items()}
-    network.load_state_dict(known, strict=False, assign=True)
+    network.load_state_dict(_shares(network, frozen), strict=False, assign=True)
+    vars(network).pop("_unread", None)
     network._read_whole = lambda read: read()
     register_fsdp_forward_method(network, "_read_whole")
     return network
+
+
+def _shares(network: nn.Module, frozen: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """What takes the place of shares that `fully_shard` has made of a network.
+
+    A frozen weight knows its share, which the next network that has the weight takes in place of its own. Of a weight
+    that is not read yet the rows are read.
+    """
+    waiting, found = unread(network), dict[str, nn.Parameter]()
+    read: dict[int, nn.Parameter] = {}
+    for name, share in network.named_parameters(remove_duplicate=False):
+        known: Any = vars(frozen[name]).get("_share") if name in frozen else None
+        if known is None and waiting and is_share(share) and share.to_local().is_meta:
+            if id(share) not in read:  # a tied weight has two names
+                rows = waiting.rows(name, share, *rows_of(share))
+                read[id(share)] = nn.Parameter(shared_of(rows, share, tuple(share.shape)), share.requires_grad)
+            known = read[id(share)]
+        if name in frozen:
+            known = vars(frozen[name]).setdefault("_share", share if known is None else known)
+        if known is not None:
+            found[name] = known
+    return found
 
 
 def shared_in(network: nn.Module) -> list[Any]:

@@ -1,0 +1,173 @@
+"""Ranks read a model in shares: what each has is what one process reads, and none ever has the whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from accord.engine.adapters import adapt
+from accord.engine.classifiers import PreferenceNetwork, Scorer
+from accord.engine.load import load_classifier, load_model, reload
+from accord.engine.models import Model, Policy
+from accord.engine.offload import shared_copy
+from accord.engine.shard import gathered, is_sharded, local, shard
+from accord.engine.team import Team
+from accord.engine.unread import unread
+from accord.errors import InputError
+from accord.files import SUMS
+from accord.methods import DPO, PPO, SFT, NashMD, RewardModel
+from accord.records import Demonstration, Preference, Prompt
+from accord.train.inputs import of_model
+from tests.data.conftest import WORDS, word_tokenizer
+from tests.engine.tiny import CONFIGS, END, SIZES, policy_of, random_model, randomize
+from tests.trust.together import together
+
+KINDS = [("llama", 0), ("llama", 1), ("gemma2", 1), ("gpt2", 1), ("mamba", 0)]
+MADE: dict[str, Callable[[Policy], Model]] = {
+    "policy": lambda policy: policy,
+    "scorer": lambda policy: Scorer.on(policy, 3),
+    "preference": lambda policy: PreferenceNetwork.on(policy, 2, 3),
+    "lora": lambda policy: adapt(policy, SFT(lora_rank=2)),
+    "dora": lambda policy: adapt(policy, SFT(lora_rank=2, lora_dora=True)),
+    "scorer with lora": lambda policy: Scorer.on(adapt(policy, SFT(lora_rank=2)), 3),
+    "half": lambda policy: adapt(policy.in_dtype("bfloat16"), SFT(lora_rank=2)),
+    "copy": lambda policy: policy.in_dtype("bfloat16").frozen_copy(),
+}
+"""What is made of a policy before ranks share it out."""
+SAID = WORDS[6:]
+PAIRS = [Preference(f"{a} {b}", f" {a} {b}", f" {b} bye") for a in SAID[:3] for b in SAID[:4] if a != b]
+SHOWN = [Demonstration(row.prompt, row.chosen) for row in PAIRS]
+PROMPTS = [Prompt(text) for text in ("hi", "bye", "good day", "hi")]
+SETTINGS: dict[str, Any] = {"batch_size": 3, "max_steps": 2, "learning_rate": 1e-3, "dtype": "float32"}
+SAMPLED: dict[str, Any] = {**SETTINGS, "group_size": 3, "max_new_tokens": 4}
+
+
+def written(folder: Path, kind: str = "llama", tied: int = 0, files: int = 1) -> str:
+    """A random model in a folder, its weights in so many files or a few more."""
+    config = CONFIGS[kind]()
+    config.tie_word_embeddings = bool(tied)
+    policy = policy_of(random_model(config, dtype=torch.float32))
+    policy.tokenizer = word_tokenizer()
+    policy.save(folder)
+    if files > 1:
+        policy.network.save_pretrained(folder, max_shard_size=policy.network.num_parameters() * 4 // files)
+        (folder / "model.safetensors").unlink()
+        (folder / SUMS).unlink()
+    return str(folder)
+
+
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    """Every weight, whole, and every buffer."""
+    whole = {name: gathered(p.detach()).clone().contiguous() for name, p in network.named_parameters()}
+    return whole | {f"buffer {name}": buffer.clone().contiguous() for name, buffer in network.named_buffers()}
+
+
+RUNS: dict[str, Callable[[Path, Path], Any]] = {
+    "sft": lambda home, out: SFT(**SETTINGS).fit(doubled(home / "llama-1"), SHOWN, out=out, track="none"),
+    "dpo": lambda home, out: DPO(**SETTINGS).fit(doubled(home / "llama-0"), PAIRS, out=out, track="none"),
+    "reward": lambda home, out: RewardModel(**SETTINGS).fit(doubled(home / "llama-1"), PAIRS, out=out, track="none"),
+    "ppo": lambda home, out: PPO(**SAMPLED).fit(
+        str(home / "llama-1"), PROMPTS, reward=str(home / "scorer"), out=out, track="none", watch=str(home / "preference"),
+        watch_data=PROMPTS[:2], watch_every=1,
+    ),
+    "nash": lambda home, out: NashMD(**{**SAMPLED, "group_size": 2}).fit(
+        str(home / "llama-0"), PROMPTS, judge=str(home / "preference"), out=out, track="none"
+    ),
+    "lora": lambda home, out: DPO(**SETTINGS, lora_rank=2).fit(str(home / "files"), PAIRS, out=out, track="none"),
+}  # fmt: skip
+"""Whole runs of models in folders, the first three in float64."""
+
+
+def doubled(folder: Path) -> Policy:
+    policy = load_model(str(folder), in_shares=True)
+    policy.network.double()
+    return policy
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models in folders."""
+    home = tmp_path_factory.mktemp("models")
+    for kind, tied in KINDS:
+        written(home / f"{kind}-{tied}", kind, tied)
+    written(home / "files", files=3)
+    for name in ("scorer", "preference"):
+        MADE[name](load_model(str(home / "llama-0"))).save(home / name)
+    return home
+
+
+def everything(home: Path, out: Path) -> None:
+    """What one process makes of the models, or each of several ranks."""
+    leads = Team.here().leads
+    for name in [f"{kind}-{tied}" for kind, tied in KINDS] + ["files"]:
+        policy = load_model(str(home / name), in_shares=True)
+        assert (unread(policy.network) is not None) == (Team.here().size > 1)
+        digest = of_model(policy)
+        tensors = tensors_of(shard(policy.network))
+        if leads:
+            save_file(tensors, out / f"{name}.safetensors")
+            (out / f"{name}.txt").write_text(digest)
+    for name, make in MADE.items():
+        model = make(load_model(str(home / "llama-1"), in_shares=True))
+        digest, tensors = of_model(model), tensors_of(shared_copy(model).network)
+        tensors |= {f"itself {key}": tensor for key, tensor in tensors_of(shard(model.network)).items()}
+        if leads:
+            save_file(tensors, out / f"made {name}.safetensors")
+            (out / f"made {name}.txt").write_text(digest)
+    for name, run in RUNS.items():
+        result = run(home, out / name)
+        again = reload(result.model, out / name / "model")
+        assert is_sharded(again.network) == (Team.here().size > 1 and name != "lora")
+
+
+@pytest.fixture(scope="module")
+def alone(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("accord.report.write_report", lambda folder: folder / "report.html")
+        everything(home, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def ranks(home: Path, alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two. What they make reports of is not written."""
+    out = tmp_path_factory.mktemp("ranks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("accord.report.write_report", lambda folder: folder / "report.html")
+        together(2, lambda team: everything(home, out), out)
+    return out
+
+
+@pytest.mark.parametrize("name", [*(f"{k}-{t}" for k, t in KINDS), "files", *(f"made {name}" for name in MADE)])
+def test_what_is_read_in_shares_is_what_one_process_reads(name: str, ranks: Path, alone: Path) -> None:
+    found, expected = (load_file(folder / f"{name}.safetensors") for folder in (ranks, alone))
+    assert {n: t.dtype for n, t in found.items()} == {n: t.dtype for n, t in expected.items()}
+    assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+    assert (ranks / f"{name}.txt").read_text() == (alone / f"{name}.txt").read_text()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_is_that_of_one_process(name: str, ranks: Path, alone: Path) -> None:
+    file = "adapter_model.safetensors" if name == "lora" else "model.safetensors"
+    found, expected = (load_file(folder / name / "model" / file) for folder in (ranks, alone))
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        share = 1e-10 if tensor.dtype == torch.float64 else 1e-6
+        assert float((found[key] - tensor).abs().max()) <= share * max(1.0, float(tensor.abs().max())), key
+    logged = [[json.loads(line) for line in (out / name / "metrics.jsonl").open()] for out in (ranks, alone)]
+    for row, like in zip(*logged, strict=True):
+        timed = {"seconds", "tokens_per_second"}
+        assert {k: v for k, v in row.items() if k not in timed} == pytest.approx(
+            {k: v for k, v in like.items() if k not in timed}, rel=1e-4, abs=1e-5
+        )
