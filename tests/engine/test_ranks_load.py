@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,19 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from accord.engine.adapters import adapt
 from accord.engine.classifiers import PreferenceNetwork, Scorer
-from accord.engine.load import load_classifier, load_model, reload
+from accord.engine.load import for_leader, load_classifier, load_model, reload
 from accord.engine.models import Model, Policy
 from accord.engine.offload import shared_copy
-from accord.engine.shard import gathered, is_sharded, local, shard
+from accord.engine.shard import gathered, is_sharded, shard
 from accord.engine.team import Team
 from accord.engine.unread import unread
 from accord.errors import InputError
 from accord.files import SUMS
-from accord.methods import DPO, PPO, SFT, NashMD, RewardModel
-from accord.records import Demonstration, Preference, Prompt
+from accord.methods import DPO, PPO, SFT
+from accord.records import Preference, Prompt
 from accord.train.inputs import of_model
 from tests.data.conftest import WORDS, word_tokenizer
-from tests.engine.tiny import CONFIGS, END, SIZES, policy_of, random_model, randomize
+from tests.engine.tiny import CONFIGS, policy_of, random_model
 from tests.trust.together import together
 
 KINDS = [("llama", 0), ("llama", 1), ("gemma2", 1), ("gpt2", 1), ("mamba", 0)]
@@ -46,7 +46,6 @@ MADE: dict[str, Callable[[Policy], Model]] = {
 """What is made of a policy before ranks share it out."""
 SAID = WORDS[6:]
 PAIRS = [Preference(f"{a} {b}", f" {a} {b}", f" {b} bye") for a in SAID[:3] for b in SAID[:4] if a != b]
-SHOWN = [Demonstration(row.prompt, row.chosen) for row in PAIRS]
 PROMPTS = [Prompt(text) for text in ("hi", "bye", "good day", "hi")]
 SETTINGS: dict[str, Any] = {"batch_size": 3, "max_steps": 2, "learning_rate": 1e-3, "dtype": "float32"}
 SAMPLED: dict[str, Any] = {**SETTINGS, "group_size": 3, "max_new_tokens": 4}
@@ -73,19 +72,14 @@ def tensors_of(network: nn.Module) -> dict[str, Tensor]:
 
 
 RUNS: dict[str, Callable[[Path, Path], Any]] = {
-    "sft": lambda home, out: SFT(**SETTINGS).fit(doubled(home / "llama-1"), SHOWN, out=out, track="none"),
-    "dpo": lambda home, out: DPO(**SETTINGS).fit(doubled(home / "llama-0"), PAIRS, out=out, track="none"),
-    "reward": lambda home, out: RewardModel(**SETTINGS).fit(doubled(home / "llama-1"), PAIRS, out=out, track="none"),
+    "dpo": lambda home, out: DPO(**SETTINGS).fit(doubled(home / "llama-1"), PAIRS, out=out, track="none"),
     "ppo": lambda home, out: PPO(**SAMPLED).fit(
-        str(home / "llama-1"), PROMPTS, reward=str(home / "scorer"), out=out, track="none", watch=str(home / "preference"),
-        watch_data=PROMPTS[:2], watch_every=1,
-    ),
-    "nash": lambda home, out: NashMD(**{**SAMPLED, "group_size": 2}).fit(
-        str(home / "llama-0"), PROMPTS, judge=str(home / "preference"), out=out, track="none"
+        str(home / "llama-1"), PROMPTS, reward=str(home / "scorer"), watch=str(home / "preference"), watch_every=1,
+        out=out, track="none",
     ),
     "lora": lambda home, out: DPO(**SETTINGS, lora_rank=2).fit(str(home / "files"), PAIRS, out=out, track="none"),
 }  # fmt: skip
-"""Whole runs of models in folders, the first three in float64."""
+"""Whole runs of models in folders, the first in float64."""
 
 
 def doubled(folder: Path) -> Policy:
@@ -124,10 +118,100 @@ def everything(home: Path, out: Path) -> None:
         if leads:
             save_file(tensors, out / f"made {name}.safetensors")
             (out / f"made {name}.txt").write_text(digest)
+    judge = for_leader(load_classifier, str(home / "scorer"))
+    assert {p.is_meta for p in judge.network.parameters()} == {not leads}
     for name, run in RUNS.items():
         result = run(home, out / name)
         again = reload(result.model, out / name / "model")
         assert is_sharded(again.network) == (Team.here().size > 1 and name != "lora")
+
+
+def spoilt(folder: Path, how: str) -> str:
+    """A folder with something wrong with its weights."""
+    name = written(folder)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    norm = "model.layers.1.mlp.up_proj.weight"
+    if how == "missing":
+        del tensors[norm]
+    elif how == "shape":
+        tensors[norm] = tensors[norm][:-1].clone()
+    elif how == "left over":
+        tensors["model.layers.1.mlp.sideways_proj.weight"] = tensors[norm].clone()
+    elif how == "not finite":
+        tensors[norm][-1, -1] = float("nan")  # the last row, which the last rank has
+    save_file(tensors, file, {"format": "pt"})
+    if how != "damaged":
+        (folder / SUMS).unlink()
+    else:
+        (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+    return name
+
+
+WRONGS = ("missing", "shape", "left over", "not finite", "damaged")
+
+
+def refused(home: Path) -> list[str]:
+    """What is said of each."""
+    said = []
+    for how in WRONGS:
+        with pytest.raises(InputError) as wrong:
+            load_model(str(home / how), in_shares=True)
+        said.append(str(wrong.value))
+    return said
+
+
+def test_ranks_refuse_what_one_process_does_by_the_same_sentence(tmp_path: Path) -> None:
+    for how in WRONGS:
+        spoilt(tmp_path / how, how)
+
+    def told(team: Team) -> None:
+        (tmp_path / f"said-{team.rank}.json").write_text(json.dumps(refused(tmp_path)))
+
+    together(2, told, tmp_path)
+    expected = refused(tmp_path)
+    assert [json.loads((tmp_path / f"said-{rank}.json").read_text()) for rank in range(2)] == [expected] * 2
+    words = ("lacks", "another shape", "no place", "not finite", "damaged")
+    assert all(word in line for word, line in zip(words, expected, strict=True))
+
+
+def peak(do: Callable[[], object]) -> int:
+    """Bytes by which a process has more memory meanwhile than before, at most."""
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak until now
+    before = _status("VmRSS")
+    do()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    [found] = re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found) * 1024
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="peaks are Linux's")
+def test_no_rank_has_more_than_its_share_and_the_largest_group(tmp_path: Path) -> None:
+    """Of 8 layers of 5 MB and an embedding of 3: a rank has half of the model, and at most a group beside it."""
+    config = LlamaConfig(
+        hidden_size=256, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=4, vocab_size=3000
+    )
+    policy = policy_of(LlamaForCausalLM(config))
+    policy.tokenizer = word_tokenizer()
+    policy.save(tmp_path / "model")
+    layer, *_ = policy.network.model.layers  # type: ignore[union-attr, misc]
+    whole = 4 * policy.network.num_parameters()
+    group = max(4 * sum(p.numel() for p in layer.parameters()), 4 * 2 * 3000 * 256)
+
+    def measure(team: Team) -> None:
+        shard(load_model(str(tmp_path / "model"), in_shares=True).network)  # once, for what else is made once
+        held: list[Any] = []
+        one = peak(lambda: held.append(shard(load_model(str(tmp_path / "model"), in_shares=True).network)))
+        two = peak(lambda: held.append(shared_copy(load_model(str(tmp_path / "model"), in_shares=True)).network))
+        (tmp_path / f"peak-{team.rank}.json").write_text(json.dumps([one, two]))
+
+    together(2, measure, tmp_path)
+    for rank in range(2):
+        for found in json.loads((tmp_path / f"peak-{rank}.json").read_text()):
+            assert found <= whole / 2 + group < whole
 
 
 @pytest.fixture(scope="module")
