@@ -21,6 +21,7 @@ from accord.engine.routers import Balance
 from accord.engine.shard import gathered, local, shard
 from accord.engine.team import Team
 from accord.engine.trees import Trees
+from accord.engine.unread import device_of
 from accord.errors import TrainingStopped, row_called
 
 Measures = Mapping[str, Tensor]
@@ -77,10 +78,10 @@ class Optimizer:
 
     def __init__(self, networks: Mapping[str, nn.Module], config: TrainingConfig, total: int) -> None:
         manage_freed_memory(config.return_freed_memory)
-        self.networks, self.config = {name: shard(network) for name, network in networks.items()}, config
-        self.balance = Balance(networks, config.router_aux_loss_coefficient)
-        self.device = next(iter(self.parameters())).device
+        self.device = device_of(next(iter(networks.values())))
         self.dtype = compute_dtype(config.dtype, self.device)
+        self.networks = {name: shard(network, self.dtype) for name, network in networks.items()}
+        self.config, self.balance = config, Balance(networks, config.router_aux_loss_coefficient)
         self.restart(total)
 
     def restart(self, total: int) -> None:

@@ -67,7 +67,7 @@ def read_network(
     Raises InputError where there is none, it cannot be read, or it is quantized and to be trained.
     """
     target = device_called(device)
-    if in_shares and Team.here().size > 1:
+    if in_shares and Team.here().size > 1 and not (trained and trained.quantize):  # which is refused later
         try:
             network, tokenizer = _leave_unread(kind, name, target, remote)
             _prepare(kind, network, name)

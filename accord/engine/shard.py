@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from accord.engine.precision import linear_weights
 from accord.engine.team import Team
 from accord.engine.unread import device_of, unread
 
 if TYPE_CHECKING:
+    from torch.distributed.fsdp import MixedPrecisionPolicy
     from torch.distributed.tensor import DTensor
     from typing_extensions import TypeIs
 
@@ -26,23 +29,25 @@ R = TypeVar("R")
 M = TypeVar("M")
 
 
-def shard(network: Any) -> Any:
+def shard(network: Any, dtype: torch.dtype = torch.float32) -> Any:
     """The network, of which this rank holds its share from now on, in place; in a team of one it stays as it is.
 
     Every rank has the same weights before, or none has read them (`accord.engine.unread`): then each reads its share.
-    Frozen weights that several networks share, as those under adapters are, stay so: all have one share.
+    Frozen weights that several networks share, as those under adapters are, stay so: all have one share. A network that
+    computes in the `dtype` bfloat16 and is trained has its linear layers gathered in that, which halves what is sent.
     """
     team = Team.here()
     if team.size == 1 or is_sharded(network):
         return network
     # What is of several ranks is imported where it is needed: it would cost every command half a second.
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+    from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
     frozen = {name: p for name, p in network.named_parameters(remove_duplicate=False) if not p.requires_grad}
     mesh = init_device_mesh(device_of(network).type, (team.size,))
-    for part in [*(m for m in network.modules() if isinstance(m, GradientCheckpointingLayer)), network]:
-        fully_shard(part, mesh=mesh)
+    for part, policy in _groups(network, dtype):
+        fully_shard(part, mesh=mesh, mp_policy=policy)
+    for part in (m for m in network.modules() if isinstance(m, FSDPModule)):
         part.set_gradient_divide_factor(1.0)
         part.set_force_sum_reduction_for_comms(True)  # gloo has no other, and NCCL's scaled sum is wrong in bfloat16
         part.set_reduce_scatter_unused_params(True)  # a pass may train nothing here that it trains on another rank
@@ -51,6 +56,30 @@ def shard(network: Any) -> Any:
     network._read_whole = lambda read: read()
     register_fsdp_forward_method(network, "_read_whole")
     return network
+
+
+def _groups(network: nn.Module, dtype: torch.dtype) -> Iterator[tuple[Any, MixedPrecisionPolicy]]:
+    """What is gathered together, a module or several, inner ones first, and in which precision.
+
+    Autocast multiplies in bfloat16, and leaves the sums between the layers, norms and embeddings in float32. So linear
+    layers are gathered in bfloat16, to which autocast would round them, and a layer's norms beside them as they are;
+    gradients are summed in float32, where rounding has happened already. What computes is what one process does.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    as_held = MixedPrecisionPolicy()
+    half = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    trained = {id(p) for p in linear_weights(network) if p.requires_grad and p.dtype == torch.float32}
+    for layer in [m for m in network.modules() if isinstance(m, GradientCheckpointingLayer)]:
+        others = [m for m in layer.modules() if any(id(p) not in trained for p in m.parameters(recurse=False))]
+        if dtype != torch.bfloat16 or layer in others or not trained:
+            yield layer, as_held
+            continue
+        inner = {id(m) for other in others for m in other.modules() if m is not other}
+        if outer := [m for m in others if id(m) not in inner]:
+            yield outer, as_held
+        yield layer, half
+    yield network, as_held
 
 
 def _shares(network: nn.Module, frozen: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
@@ -100,8 +129,8 @@ def reads_whole(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenat
 
     @functools.wraps(function)
     def read(first: M, *args: P.args, **named: P.kwargs) -> R:
-        network: Any = first
-        parts = shared_in(network if isinstance(network, nn.Module) else network.network)
+        network: Any = first if isinstance(first, nn.Module) else first.network
+        parts = shared_in(shard(network) if unread(network) else network)
         if not parts:
             return function(first, *args, **named)
         through: Callable[[], R] = functools.partial(function, first, *args, **named)

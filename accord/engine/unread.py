@@ -109,7 +109,7 @@ def files_of(source: str) -> list[Path]:
             return [Path(found)]
         found = cached_file(source, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False)
         if found:
-            return [Path(cached_file(source, name)) for name in _in_index(Path(found))]
+            return [Path(str(cached_file(source, name))) for name in _in_index(Path(found))]
     raise ReadWhole("its weights are not in model.safetensors, or in files that an index of that name lists")
 
 
@@ -211,7 +211,7 @@ def stood_in_for(network: nn.Module) -> Iterator[None]:
     """Zeros that take no memory in the place of weights that are not read, for what asks a weight where it is."""
     waiting = unread(network)
     zeros = {
-        id(p): nn.Parameter(torch.zeros((), dtype=p.dtype, device=waiting.device).expand(p.shape), p.requires_grad)
+        id(p): nn.Parameter(torch.zeros((), dtype=p.dtype, device=device_of(network)).expand(p.shape), p.requires_grad)
         for p in (network.parameters() if waiting else ())
         if p.is_meta
     }
@@ -220,7 +220,8 @@ def stood_in_for(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, name, p in before:
-            module._parameters[name] = p.requires_grad_(zeros[id(p)].requires_grad)
+            p.requires_grad_(zeros[id(p)].requires_grad)
+            module._parameters[name] = p
 
 
 def _read(network: nn.Module, waiting: Unread) -> dict[int, nn.Parameter]:
