@@ -18,7 +18,7 @@ from accord.engine.config import TrainingConfig
 from accord.engine.muon import MuonAdamW, hidden_matrices
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.routers import Balance
-from accord.engine.shard import gathered, local, shard
+from accord.engine.shard import gathered, local, shard, sum_over_copies
 from accord.engine.team import Team
 from accord.engine.trees import Trees
 from accord.engine.unread import device_of
@@ -133,7 +133,9 @@ class Optimizer:
         for term in terms:
             seen, due, count = 0, 0, term.count
             tokens = sum(len(trees.tokens) for trees in term.packs)
-            for trees, is_counted in team.passes(term.packs):
+            passes = team.passes(term.packs)
+            for number, (trees, is_counted) in enumerate(passes, start=1):
+                sum_over_copies(self.networks.values(), len(terms) > 1 or number == len(passes))  # terms differ in them
                 # Ranks gather weights for a moment; casts that are kept would be of the whole network.
                 with autocast(self.dtype, self.device, cached=team.size == 1), self.balance.listening() as balances:
                     values, measures = term.objective(trees)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather, DefaultReduceScatter
 
 from accord.engine.fit import Optimizer
 from accord.engine.forward import log_probabilities
@@ -53,21 +53,21 @@ def steps(case: tuple[str, int, dict[str, Any]]) -> dict[str, Tensor]:
 
 @contextmanager
 def counted() -> Iterator[dict[str, int]]:
-    """Bytes that are gathered, and that are summed and scattered, by what collectives take of this rank or give it."""
+    """Bytes that are gathered, and that are summed and scattered, as a whole."""
     sent = {"gathered": 0, "scattered": 0}
-    gather, scatter = dist.all_gather_into_tensor, dist.reduce_scatter_tensor
+    gather, scatter = DefaultAllGather.__call__, DefaultReduceScatter.__call__
 
-    def all_gather_into_tensor(output: Tensor, *args: Any, **named: Any) -> Any:
-        sent["gathered"] += output.nbytes
-        return gather(output, *args, **named)
+    def all_gather(self: Any, output_tensor: Tensor, *args: Any, **named: Any) -> Any:
+        sent["gathered"] += output_tensor.nbytes
+        return gather(self, output_tensor, *args, **named)
 
-    def reduce_scatter_tensor(*args: Any, **named: Any) -> Any:
-        sent["scattered"] += (named["input"] if "input" in named else args[1]).nbytes
-        return scatter(*args, **named)
+    def reduce_scatter(self: Any, output_tensor: Tensor, input_tensor: Tensor, *args: Any, **named: Any) -> Any:
+        sent["scattered"] += input_tensor.nbytes
+        return scatter(self, output_tensor, input_tensor, *args, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dist, "all_gather_into_tensor", all_gather_into_tensor)
-        patch.setattr(dist, "reduce_scatter_tensor", reduce_scatter_tensor)
+        patch.setattr(DefaultAllGather, "__call__", all_gather)
+        patch.setattr(DefaultReduceScatter, "__call__", reduce_scatter)
         yield sent
 
 
@@ -108,7 +108,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("name", "case"), zip(NAMES, CASES, strict=True), ids=NAMES)
+@pytest.mark.parametrize(("name", "case"), list(zip(NAMES, CASES, strict=True)), ids=NAMES)
 def test_steps_in_bfloat16_are_those_of_one_process(
     name: str, case: tuple[str, int, dict[str, Any]], ranks: Path
 ) -> None:

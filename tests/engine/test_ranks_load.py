@@ -194,12 +194,17 @@ def test_no_rank_has_more_than_its_share_and_the_largest_group(tmp_path: Path) -
     config = LlamaConfig(
         hidden_size=256, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=4, vocab_size=3000
     )
-    policy = policy_of(LlamaForCausalLM(config))
-    policy.tokenizer = word_tokenizer()
-    policy.save(tmp_path / "model")
-    layer, *_ = policy.network.model.layers  # type: ignore[union-attr, misc]
-    whole = 4 * policy.network.num_parameters()
-    group = max(4 * sum(p.numel() for p in layer.parameters()), 4 * 2 * 3000 * 256)
+
+    def write(_: Team) -> None:
+        policy = policy_of(LlamaForCausalLM(config))
+        policy.tokenizer = word_tokenizer()
+        policy.save(tmp_path / "model")
+
+    together(1, write, tmp_path)  # in another process, whose memory no rank finds ready for it
+    with torch.device("meta"):
+        network = LlamaForCausalLM(config)
+    whole = 4 * network.num_parameters()
+    group = 4 * max(sum(p.numel() for p in network.model.layers[0].parameters()), 2 * 3000 * 256)
 
     def measure(team: Team) -> None:
         shard(load_model(str(tmp_path / "model"), in_shares=True).network)  # once, for what else is made once
