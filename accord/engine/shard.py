@@ -185,7 +185,10 @@ def reads_whole(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenat
     @functools.wraps(function)
     def read(first: M, *args: P.args, **named: P.kwargs) -> R:
         network: Any = first if isinstance(first, nn.Module) else first.network
-        parts = shared_in(shard(network) if unread(network) else network)
+        if unread(network):  # what is measured before the first step, in the precision that it is computed in
+            kind = device_of(network).type
+            shard(network, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32)
+        parts = shared_in(network)
         if not parts:
             return function(first, *args, **named)
         through: Callable[[], R] = functools.partial(function, first, *args, **named)
