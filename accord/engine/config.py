@@ -121,7 +121,7 @@ class MemoryConfig(AdapterConfig):
     unless given."""
     reshard_after_forward: bool = True
     """Ranks let go of a layer's weights after its forward pass, and gather them again for its backward pass; without,
-    they send a third less and have the whole model's weights meanwhile."""
+    they gather them once, and have the whole model's meanwhile."""
 
     trained_networks: ClassVar[int] = 1
     """How many networks of the model's size are trained."""
