@@ -40,7 +40,7 @@ from accord.engine.personal import read_reader
 from accord.engine.precision import device_called
 from accord.engine.quantize import keep_order, quantize
 from accord.engine.team import Team
-from accord.engine.unread import ReadWhole, attach, files_of, make
+from accord.engine.unread import ReadWhole, attach, file_of, files_of, make
 from accord.engine.unread import not_finite as not_finite_in_files
 from accord.errors import InputError
 
@@ -110,7 +110,7 @@ def _leave_unread(
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=remote)
         network = make(kind, config, target, **({"trust_remote_code": True} if remote else {}))
         info = attach(network, files_of(source), target, HEADS)
-        if network.can_generate() and (Path(source) / "generation_config.json").exists():
+        if network.can_generate() and file_of(source, "generation_config.json"):
             network.generation_config = transformers.GenerationConfig.from_pretrained(source)
     is_whole = not info["missing_keys"] and not info["mismatched_keys"]
     check_loaded(name, network, tokenizer, info, not_finite_in_files(network) if is_whole else [])

@@ -94,27 +94,26 @@ def make(kind: Any, config: Any, device: str | torch.device, **given: Any) -> An
     return network.eval()
 
 
+def file_of(source: str, name: str) -> Path | None:
+    """A file of a folder or on the Hub; None where there is none."""
+    if Path(source).is_dir():
+        return Path(source) / name if (Path(source) / name).is_file() else None
+    found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+    return Path(found) if found else None
+
+
 def files_of(source: str) -> list[Path]:
     """The files of a model's weights in a folder or on the Hub. Raises ReadWhole where there are no safetensors."""
-    if Path(source).is_dir():
-        index = Path(source) / "model.safetensors.index.json"
-        single = Path(source) / "model.safetensors"
-        if single.is_file():
-            return [single]
-        if index.is_file():
-            return [Path(source) / name for name in _in_index(index)]
-    else:
-        found = cached_file(source, "model.safetensors", _raise_exceptions_for_missing_entries=False)
-        if found:
-            return [Path(found)]
-        found = cached_file(source, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False)
-        if found:
-            return [Path(str(cached_file(source, name))) for name in _in_index(Path(found))]
-    raise ReadWhole("its weights are not in model.safetensors, or in files that an index of that name lists")
-
-
-def _in_index(index: Path) -> list[str]:
-    return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    if single := file_of(source, "model.safetensors"):
+        return [single]
+    index = file_of(source, "model.safetensors.index.json")
+    if index is None:
+        raise ReadWhole("its weights are not in model.safetensors, or in files that an index of that name lists")
+    names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    files = [file for name in names if (file := file_of(source, name))]
+    if len(files) < len(names):
+        raise ReadWhole("its index names a file that is not there")
+    return files
 
 
 def attach(network: Any, files: Sequence[Path], device: str | torch.device, ignored: Sequence[str]) -> dict[str, Any]:

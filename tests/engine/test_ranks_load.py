@@ -74,8 +74,7 @@ def tensors_of(network: nn.Module) -> dict[str, Tensor]:
 RUNS: dict[str, Callable[[Path, Path], Any]] = {
     "dpo": lambda home, out: DPO(**SETTINGS).fit(doubled(home / "llama-1"), PAIRS, out=out, track="none"),
     "ppo": lambda home, out: PPO(**SAMPLED).fit(
-        str(home / "llama-1"), PROMPTS, reward=str(home / "scorer"), watch=str(home / "preference"), watch_every=1,
-        out=out, track="none",
+        str(home / "llama-1"), PROMPTS, reward=str(home / "scorer"), out=out, track="none"
     ),
     "lora": lambda home, out: DPO(**SETTINGS, lora_rank=2).fit(str(home / "files"), PAIRS, out=out, track="none"),
 }  # fmt: skip
@@ -95,9 +94,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind, tied in KINDS:
         written(home / f"{kind}-{tied}", kind, tied)
     written(home / "files", files=3)
-    for name in ("scorer", "preference"):
-        MADE[name](load_model(str(home / "llama-0"))).save(home / name)
+    MADE["scorer"](load_model(str(home / "llama-0"))).save(home / "scorer")
     return home
+
+
+def ways_of(network: Any) -> dict[str, Any]:
+    """Which fast ways it takes."""
+    fused = [name for name, module in network.named_modules() if "forward" in vars(module)]
+    attention = network.config.get_text_config()._attn_implementation
+    return {"fused": fused, "attention": attention, "recomputes": network._accord_recomputes}
 
 
 def everything(home: Path, out: Path) -> None:
@@ -118,6 +123,11 @@ def everything(home: Path, out: Path) -> None:
         if leads:
             save_file(tensors, out / f"made {name}.safetensors")
             (out / f"made {name}.txt").write_text(digest)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCORD_CACHE", str(out / "cache"))  # nothing is known of how it computes
+        (out / f"ways-{Team.here().rank}.json").write_text(
+            json.dumps(ways_of(load_model(str(home / "gpt2-1"), in_shares=True).network))
+        )
     judge = for_leader(load_classifier, str(home / "scorer"))
     assert {p.is_meta for p in judge.network.parameters()} == {not leads}
     for name, run in RUNS.items():
@@ -244,6 +254,11 @@ def test_what_is_read_in_shares_is_what_one_process_reads(name: str, ranks: Path
     assert {n: t.dtype for n, t in found.items()} == {n: t.dtype for n, t in expected.items()}
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
     assert (ranks / f"{name}.txt").read_text() == (alone / f"{name}.txt").read_text()
+
+
+def test_ranks_try_how_a_model_computes_without_having_it(ranks: Path, alone: Path) -> None:
+    expected = (alone / "ways-0.json").read_text()
+    assert [(ranks / f"ways-{rank}.json").read_text() for rank in range(2)] == [expected] * 2
 
 
 @pytest.mark.parametrize("name", RUNS)
