@@ -24,6 +24,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter
 from transformers.utils import cached_file
 
+from accord.console import said
 from accord.engine.team import Team
 
 WRAPPED = ".base_layer"
@@ -77,10 +78,20 @@ def device_of(network: nn.Module) -> torch.device:
 
 
 def make(kind: Any, config: Any, device: str | torch.device, **given: Any) -> Any:
-    """A network of a class of transformers, its parameters on the meta device, its buffers computed."""
+    """A network of a class of transformers, its parameters on the meta device, its buffers computed.
+
+    Raises ReadWhole where it cannot be made so.
+    """
     create = getattr(kind, "from_config", None) or kind._from_config
-    with torch.device("meta"):
-        network = create(copy.deepcopy(config), dtype=torch.float32, **given)
+    try:
+        with torch.device("meta"):
+            network = create(copy.deepcopy(config), dtype=torch.float32, **given)
+    except (RuntimeError, NotImplementedError) as error:  # it looks at a number that it computes
+        raise ReadWhole(f"it cannot be made without weights ({said(error)})") from error
+    if any(isinstance(value, Tensor) and value.is_meta for m in network.modules() for value in vars(m).values()):
+        raise ReadWhole("it has numbers that are neither weights nor buffers")
+    drawn = [p for p in network.parameters() if not p.is_meta]  # by an operation that knows no device
+    _put(network, {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in drawn})
     for module in network.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import DiffLlamaConfig, LlamaConfig, LlamaForCausalLM
 
 from accord.engine.adapters import adapt
 from accord.engine.classifiers import PreferenceNetwork, Scorer
@@ -29,10 +29,11 @@ from accord.methods import DPO, PPO, SFT
 from accord.records import Preference, Prompt
 from accord.train.inputs import of_model
 from tests.data.conftest import WORDS, word_tokenizer
-from tests.engine.tiny import CONFIGS, policy_of, random_model
+from tests.engine.tiny import CONFIGS, END, SIZES, VOCABULARY, policy_of, random_model
 from tests.trust.together import together
 
-KINDS = [("llama", 0), ("llama", 1), ("gemma2", 1), ("gpt2", 1), ("mamba", 0)]
+KINDS = [("llama", 0), ("llama", 1), ("gemma2", 1), ("gpt2", 1), ("mamba", 0), ("diffllama", 0)]
+"""The last draws weights by an operation that knows no device."""
 MADE: dict[str, Callable[[Policy], Model]] = {
     "policy": lambda policy: policy,
     "scorer": lambda policy: Scorer.on(policy, 3),
@@ -53,7 +54,7 @@ SAMPLED: dict[str, Any] = {**SETTINGS, "group_size": 3, "max_new_tokens": 4}
 
 def written(folder: Path, kind: str = "llama", tied: int = 0, files: int = 1) -> str:
     """A random model in a folder, its weights in so many files or a few more."""
-    config = CONFIGS[kind]()
+    config = CONFIGS[kind]() if kind in CONFIGS else DiffLlamaConfig(**SIZES, vocab_size=VOCABULARY, eos_token_id=END)
     config.tie_word_embeddings = bool(tied)
     policy = policy_of(random_model(config, dtype=torch.float32))
     policy.tokenizer = word_tokenizer()
