@@ -18,8 +18,8 @@ from accord.engine.team import Team
 
 
 class Share:
-    """What one of several ranks holds of a tensor: rows, as `torch.chunk` has them, as fully_shard does; in a copy of the
-    whole, where ranks hold several."""
+    """What one of several ranks holds of a tensor: rows, as `torch.chunk` has them, as fully_shard does; of one copy,
+    where ranks hold several."""
 
     def __init__(self, whole: Tensor, rank: int, size: int, copy: int | None = None) -> None:
         self.shape, self.dtype = whole.shape, whole.dtype
