@@ -23,7 +23,7 @@ from accord.engine.trees import Branch, Tree, Trees
 from accord.methods import DPO, SFT
 from accord.methods.offline import OfflineLearner
 from tests.engine.tiny import CONFIGS, policy_of, random_model
-from tests.trust.together import together
+from tests.trust.forked import in_team
 
 CASES = [("llama", 0, {}), ("llama", 1, {}), ("qwen3", 1, {"activation_checkpointing": True}), ("mamba", 0, {})]
 CASES += [("gpt2", 1, {}), ("llama", 0, {"lora_rank": 2})]
@@ -104,7 +104,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for name, tensors in found.items():
                 save_file(tensors, folder / f"{name}.safetensors")
 
-    together(2, work, folder)
+    in_team(2, work)
     return folder
 
 

@@ -20,7 +20,7 @@ from accord.methods import DPO
 from accord.methods.offline import OfflineLearner
 from tests.engine.test_ranks_casts import TREES as FEW
 from tests.engine.tiny import CONFIGS, policy_of, random_model
-from tests.trust.together import together
+from tests.trust.forked import in_team
 
 TREES = [*FEW, *FEW, FEW[0]]
 """Nine rows, each a pass: two and a bit for each of four ranks."""
@@ -74,7 +74,7 @@ def work(team: Team, folder: Path) -> None:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     alone, ranks = tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("ranks")
     work(Team(), alone)
-    together(4, lambda team: work(team, ranks), ranks)
+    in_team(4, lambda team: work(team, ranks))
     return alone, ranks
 
 

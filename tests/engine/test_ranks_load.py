@@ -30,7 +30,7 @@ from accord.records import Preference, Prompt
 from accord.train.inputs import of_model
 from tests.data.conftest import WORDS, word_tokenizer
 from tests.engine.tiny import CONFIGS, END, SIZES, VOCABULARY, policy_of, random_model
-from tests.trust.together import together
+from tests.trust.forked import in_team
 
 KINDS = [("llama", 0), ("llama", 1), ("gemma2", 1), ("gpt2", 1), ("mamba", 0), ("diffllama", 0)]
 """The last draws weights by an operation that knows no device."""
@@ -179,7 +179,7 @@ def test_ranks_refuse_what_one_process_does_by_the_same_sentence(tmp_path: Path)
     def told(team: Team) -> None:
         (tmp_path / f"said-{team.rank}.json").write_text(json.dumps(refused(tmp_path)))
 
-    together(2, told, tmp_path)
+    in_team(2, told)
     expected = refused(tmp_path)
     assert [json.loads((tmp_path / f"said-{rank}.json").read_text()) for rank in range(2)] == [expected] * 2
     words = ("lacks", "another shape", "no place", "not finite", "damaged")
@@ -211,7 +211,7 @@ def test_no_rank_has_more_than_its_share_and_the_largest_group(tmp_path: Path) -
         policy.tokenizer = word_tokenizer()
         policy.save(tmp_path / "model")
 
-    together(1, write, tmp_path)  # in another process, whose memory no rank finds ready for it
+    in_team(1, write)  # in another process, whose memory no rank finds ready for it
     with torch.device("meta"):
         network = LlamaForCausalLM(config)
     whole = 4 * network.num_parameters()
@@ -224,28 +224,24 @@ def test_no_rank_has_more_than_its_share_and_the_largest_group(tmp_path: Path) -
         two = peak(lambda: held.append(shared_copy(load_model(str(tmp_path / "model"), in_shares=True)).network))
         (tmp_path / f"peak-{team.rank}.json").write_text(json.dumps([one, two]))
 
-    together(2, measure, tmp_path)
+    in_team(2, measure)
     for rank in range(2):
         for found in json.loads((tmp_path / f"peak-{rank}.json").read_text()):
             assert found <= whole / 2 + group < whole
 
 
 @pytest.fixture(scope="module")
-def alone(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(home: Path, tmp_path_factory: pytest.TempPathFactory, blank_reports: None) -> Path:
     out = tmp_path_factory.mktemp("alone")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("accord.report.write_report", lambda folder: folder / "report.html")
-        everything(home, out)
+    everything(home, out)
     return out
 
 
 @pytest.fixture(scope="module")
 def ranks(home: Path, alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two. What they make reports of is not written."""
+    """Two."""
     out = tmp_path_factory.mktemp("ranks")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("accord.report.write_report", lambda folder: folder / "report.html")
-        together(2, lambda team: everything(home, out), out)
+    in_team(2, lambda team: everything(home, out))
     return out
 
 
