@@ -39,7 +39,7 @@ from accord.engine.models import Policy, prepare_network, quiet
 from accord.engine.personal import read_reader
 from accord.engine.precision import device_called
 from accord.engine.quantize import keep_order, quantize
-from accord.engine.team import Team
+from accord.engine.team import Team, come_together
 from accord.engine.unread import ReadWhole, attach, file_of, files_of, make
 from accord.engine.unread import not_finite as not_finite_in_files
 from accord.errors import InputError
@@ -67,7 +67,7 @@ def read_network(
     Raises InputError where there is none, it cannot be read, or it is quantized and to be trained.
     """
     target = device_called(device)
-    if in_shares and Team.here().size > 1 and not (trained and trained.quantize):  # which is refused later
+    if in_shares and come_together() and not (trained and trained.quantize):  # which is refused later
         try:
             network, tokenizer = _leave_unread(kind, name, target, remote)
             _prepare(kind, network, name)

@@ -184,7 +184,8 @@ def reads_whole(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenat
 
     @functools.wraps(function)
     def read(first: M, *args: P.args, **named: P.kwargs) -> R:
-        network: Any = first if isinstance(first, nn.Module) else first.network
+        given: Any = first
+        network = given if isinstance(given, nn.Module) else given.network
         if unread(network):  # what is measured before the first step, in the precision that it is computed in
             kind = device_of(network).type
             shard(network, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32)

@@ -131,6 +131,9 @@ def everything(home: Path, out: Path) -> None:
         )
     judge = for_leader(load_classifier, str(home / "scorer"))
     assert {p.is_meta for p in judge.network.parameters()} == {not leads}
+    loaded: list[Model] = []  # by a reward, say, which the rank that leads asks alone
+    Team.here().lead(lambda: loaded.append(for_leader(load_classifier, str(home / "scorer"))))
+    assert len(loaded) == leads and not any(p.is_meta for model in loaded for p in model.network.parameters())
     for name, run in RUNS.items():
         result = run(home, out / name)
         again = reload(result.model, out / name / "model")
