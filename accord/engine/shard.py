@@ -75,7 +75,7 @@ def shard(network: Any, dtype: torch.dtype = torch.float32) -> Any:
 
     Every rank has the same weights before, or none has read them (`accord.engine.unread`): then each reads its share.
     Frozen weights that several networks share, as those under adapters are, stay so: all have one share. A network that
-    computes in the `dtype` bfloat16 and is trained has its linear layers gathered in that, which halves what is sent.
+    computes in the `dtype` bfloat16 and is trained has its linear layers gathered in that: half of the bytes.
     """
     team = Team.here()
     if team.size == 1 or is_sharded(network):
