@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -185,11 +185,12 @@ def write_sums(folder: Path, *patterns: str) -> None:
     write_text(folder / SUMS, "".join(f"{sha256_of(file)}  {file.name}\n" for file in files if file.name != SUMS))
 
 
-def changed(folder: Path) -> str | None:
-    """The first file of a folder that is not as its `SUMS` say, or is gone; None where all are, or there are none."""
+def changed(folder: Path, some: Collection[str] | None = None) -> str | None:
+    """The first file of a folder, or of `some` of its files, that is not as its `SUMS` say, or is gone; None where all
+    are, or there are none."""
     for name, digest in read_sums(folder).items():
         file = folder / name
-        if not file.is_file() or sha256_of(file) != digest:
+        if (some is None or name in some) and (not file.is_file() or sha256_of(file) != digest):
             return name
     return None
 

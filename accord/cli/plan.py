@@ -226,14 +226,14 @@ class Planner:
         again = self.method.activation_checkpointing or memory.training > machine.memory
         moments = {"training": memory.training_again if again else memory.training}
         moments |= {"sampling": memory.sampling, "loading": memory.loading}
+        linear = self.dtype.itemsize
         spent = engine.pace.step(
             self.shape, self.groups, self.method, batch, machine, ranks, again=again, sampling_cards=samplers,
-            reward=self.reward, linear=self.dtype.itemsize,
+            reward=self.reward, linear=linear,
         )  # fmt: skip
-        one = engine.pace.one_pass(
-            self.groups, (4 if again else 3) * passes.trees * batch.flops(self.shape), machine, ranks, trained=True
-        )
-        inside, spoken = engine.pace.within_nodes(self.groups, batch, machine, ranks, passes.each)
+        flops = (4 if again else 3) * passes.trees * batch.flops(self.shape)
+        one = engine.pace.one_pass(self.groups, flops, machine, ranks, trained=True, linear=linear)
+        inside, spoken = engine.pace.within_nodes(self.groups, machine, ranks, passes.each, linear)
         samples = isinstance(self.method, SamplingConfig)
         return GpusPlan(
             gpus=gpus,
@@ -250,7 +250,7 @@ class Planner:
                 received=one.received,
                 compute=one.compute,
                 wire=one.wire,
-                hidden_at=engine.pace.hidden_at(self.groups, self.shape, batch, machine, ranks, again),
+                hidden_at=engine.pace.hidden_at(self.groups, self.shape, batch, machine, ranks, again, linear),
                 hsdp_held=16 * inside * self.method.trained_networks,
                 hsdp_wire=spoken,
             ),
@@ -267,9 +267,7 @@ class Planner:
                 "this method does not train on several ranks yet (docs/scale.md): the plan is of what it would take."
             )
         if isinstance(self.method, SamplingConfig) and not sampler_share and most > 1:
-            said.append(
-                "ranks sample with the whole model gathered in float32; --sampler-share plans for cards that sample."
-            )
+            said.append("ranks sample with the whole model gathered; --sampler-share plans for cards that sample.")
         if isinstance(self.method, SamplingConfig) and self.reward is None:
             said.append(
                 "rewards are taken to cost nothing, as those of a function or a server do; --reward-model counts one."

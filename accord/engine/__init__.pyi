@@ -17,6 +17,7 @@ from . import llama as llama
 from . import load as load
 from . import memory as memory
 from . import models as models
+from . import networks as networks
 from . import offload as offload
 from . import pace as pace
 from . import personal as personal
@@ -35,6 +36,7 @@ from . import team as team
 from . import tiles as tiles
 from . import trees as trees
 from . import turns as turns
+from . import unread as unread
 from .classifiers import PreferenceNetwork as PreferenceNetwork
 from .classifiers import Scorer as Scorer
 from .fit import LossTerm as LossTerm

@@ -30,6 +30,7 @@ from accord.engine.low_rank import fuse_adapters
 from accord.engine.precision import cast_linear
 from accord.engine.quantize import few_bits, quantize
 from accord.engine.shard import shared_like
+from accord.engine.unread import stood_in_for, unread
 from accord.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
     cast_linear(network, model.dtype)
     layers = copy.copy(lora)
     layers.modules_to_save = None  # the head is trained as it is, without a copy of the old one
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), stood_in_for(network):
         warnings.simplefilter("ignore")
         torch.manual_seed(config.seed)
         try:
@@ -120,9 +121,13 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
 
 def _measure_lengths(network: nn.Module, dtype: torch.dtype) -> None:
     """Give DoRA the lengths that peft will compare with in every pass: those of its own are rounded as the weights."""
-    layers: Any = network.modules()
-    for layer in (layer for layer in layers if getattr(layer, "lora_magnitude_vector", None)):
-        weight = layer.get_base_layer().weight.to(dtype)
+    layers: Any = network.named_modules()
+    waiting = unread(network)
+    for name, layer in ((n, layer) for n, layer in layers if getattr(layer, "lora_magnitude_vector", None)):
+        weight = layer.get_base_layer().weight
+        if waiting and weight.is_meta:
+            weight = waiting.rows(f"{name}.weight", weight)
+        weight = weight.to(dtype)
         lengths = torch.linalg.norm(weight.T if layer.fan_in_fan_out else weight, dim=1)
         layer.lora_magnitude_vector["default"].weight.data = lengths
 

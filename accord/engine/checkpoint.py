@@ -73,7 +73,8 @@ def _write(folder: Path, tensors: Mapping[str, dict[str, Tensor]]) -> dict[str, 
             f"rank {Team.here().rank} does not see {folder.parent}: on several machines a run's folder must lie where "
             "all ranks can write."
         )
-    return {(file := write_part(folder, name, some)).name: sha256_of(file) for name, some in tensors.items()}
+    files = [file for name, some in tensors.items() if (file := write_part(folder, name, some))]
+    return {file.name: sha256_of(file) for file in files}
 
 
 def _retire(folder: Path, step: int) -> None:

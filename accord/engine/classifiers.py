@@ -14,7 +14,9 @@ from accord.engine.adapters import adapted, twin
 from accord.engine.forward import hidden_states, outputs
 from accord.engine.models import Model, prepare_network, quiet
 from accord.engine.quantize import few_bits
+from accord.engine.team import Team
 from accord.engine.trees import Trees
+from accord.engine.unread import device_of, make, unread, unread_copy
 
 
 class Classifier(Model):
@@ -63,7 +65,7 @@ class Scorer(Classifier):
         The head is drawn from N(0, 1/(d+1)), as in Stiennon et al. 2020, with d the width of the hidden states.
         """
         if isinstance(model, Scorer):
-            network: Any = copy.deepcopy(model.network)
+            network: Any = unread_copy(model.network) if Team.here().size > 1 else copy.deepcopy(model.network)
             network.to(network.score.weight.dtype).requires_grad_(True)  # one that was frozen for use thaws
             return Scorer(network, model.tokenizer, model.name, model.dtype)
         return Scorer(*_classifier(model, ["score"], seed), model.name, model.dtype)
@@ -107,19 +109,29 @@ def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedM
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
     config.pad_token_id = tokenizer.pad_token_id
-    weights = next(model.network.parameters())
-    wide = torch.promote_types(weights.dtype, torch.float32)
+    device, waiting = device_of(model.network), unread(model.network)
+    wide = torch.promote_types(next(model.network.parameters()).dtype, torch.float32)
     with quiet(), torch.device("cpu" if shared is None else "meta"):
-        network = AutoModelForSequenceClassification.from_config(config)
+        if shared is None and waiting:
+            network = make(AutoModelForSequenceClassification, config, device)
+        else:
+            network = AutoModelForSequenceClassification.from_config(config)
     network._merged = getattr(model.network, "_merged", None)  # type: ignore[assignment]
     width = network.score.in_features
     head = torch.randn(len(labels), width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
+    if waiting:
+        own = {id(p): name for name, p in model.network.named_parameters()}
+        trunk = {name: own[id(p)] for name, p in model.network.base_model.named_parameters() if p.is_meta}
+        network._unread = waiting.under({f"{network.base_model_prefix}.{name}": at for name, at in trunk.items()})
     if shared is not None:
-        _graft(network, shared, head.to(weights.device, wide))
+        _graft(network, shared, head.to(device, wide))
         return network, tokenizer
+    if waiting:
+        network.score.weight = nn.Parameter(head.to(device))
+        return prepare_network(network.to(dtype=wide)), tokenizer
     network.base_model.load_state_dict(model.network.base_model.state_dict())
     network.score.weight.data.copy_(head)
-    return prepare_network(network.to(device=weights.device, dtype=wide).eval()), tokenizer
+    return prepare_network(network.to(device=device, dtype=wide).eval()), tokenizer
 
 
 def _graft(classifier: PreTrainedModel, network: PreTrainedModel, head: Tensor) -> None:

@@ -116,6 +116,12 @@ class MemoryConfig(AdapterConfig):
     """On a CPU, give memory that is freed back to the system at once: less is held, for a fifth more time."""
     tokens_per_pass: int = 2048
     """Tokens computed at once; fewer need less memory and change nothing else."""
+    shard_ranks: int | None = None
+    """Ranks that hold a copy of the model together, such as those of a node where nodes speak slowly (HSDP); all ranks
+    unless given."""
+    reshard_after_forward: bool = True
+    """Ranks let go of a layer's weights after its forward pass, and gather them again for its backward pass; without,
+    they gather them once, and have the whole model's meanwhile."""
 
     trained_networks: ClassVar[int] = 1
     """How many networks of the model's size are trained."""
@@ -128,6 +134,8 @@ class MemoryConfig(AdapterConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(tokens_per_pass=self.tokens_per_pass)
+        if self.shard_ranks is not None and self.shard_ranks < 2:
+            raise InputError(f"shard_ranks is a number of ranks that share a model, from 2 on, not {self.shard_ranks}.")
         own = ("weight_dtype", "optimizer_states", "offload_optimizer")
         given = [name for name in own if getattr(self, name) not in ("float32", False)]
         if self.optimizer == "muon" and given:

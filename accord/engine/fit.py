@@ -18,9 +18,10 @@ from accord.engine.config import TrainingConfig
 from accord.engine.muon import MuonAdamW, hidden_matrices
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.routers import Balance
-from accord.engine.shard import gathered, local, shard
+from accord.engine.shard import gathered, local, shard, sum_over_copies
 from accord.engine.team import Team
 from accord.engine.trees import Trees
+from accord.engine.unread import device_of
 from accord.errors import TrainingStopped, row_called
 
 Measures = Mapping[str, Tensor]
@@ -77,10 +78,10 @@ class Optimizer:
 
     def __init__(self, networks: Mapping[str, nn.Module], config: TrainingConfig, total: int) -> None:
         manage_freed_memory(config.return_freed_memory)
-        self.networks, self.config = {name: shard(network) for name, network in networks.items()}, config
-        self.balance = Balance(networks, config.router_aux_loss_coefficient)
-        self.device = next(iter(self.parameters())).device
+        self.device = device_of(next(iter(networks.values())))
         self.dtype = compute_dtype(config.dtype, self.device)
+        self.networks = {name: shard(network, self.dtype) for name, network in networks.items()}
+        self.config, self.balance = config, Balance(networks, config.router_aux_loss_coefficient)
         self.restart(total)
 
     def restart(self, total: int) -> None:
@@ -132,7 +133,9 @@ class Optimizer:
         for term in terms:
             seen, due, count = 0, 0, term.count
             tokens = sum(len(trees.tokens) for trees in term.packs)
-            for trees, is_counted in team.passes(term.packs):
+            passes = team.passes(term.packs)
+            for number, (trees, is_counted) in enumerate(passes, start=1):
+                sum_over_copies(self.networks.values(), len(terms) > 1 or number == len(passes))  # terms differ in them
                 # Ranks gather weights for a moment; casts that are kept would be of the whole network.
                 with autocast(self.dtype, self.device, cached=team.size == 1), self.balance.listening() as balances:
                     values, measures = term.objective(trees)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,14 +14,16 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from accord.engine.team import Team
 from accord.errors import InputError
-from accord.files import SUMS, changed
+from accord.files import SUMS, changed, read_sums
 from accord.parsing import parse_json
 
 MANY_LAYERS = 1000
 """No published model has as many."""
 HEADS = ("lm_head.", "score.", "v_head.", "classifier.", "reader.")
 """Other heads of the same trunk, which a folder may hold and nothing reads, or `accord.engine.personal` does."""
+ALONE = Team()
 
 
 class WritesNoText(InputError):
@@ -39,8 +41,8 @@ class Source(NamedTuple):
     base: str | None = None
 
 
-def locate(name: str) -> Source:
-    """The folder, file or Hub name that a model's name means.
+def locate(name: str, team: Team = ALONE) -> Source:
+    """The folder, file or Hub name that a model's name means; ranks of a team that all ask share the reading.
 
     Raises:
         InputError: there is none, or what is there is no model that can be used as it is.
@@ -59,7 +61,7 @@ def locate(name: str) -> Source:
         base = _base(name, path)
         if base is None:
             _check_folder(name, path)
-        require_as_written(name, path)
+        require_as_written(name, path, team)
         return Source(str(path), base=base)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name.split("/")[0]).is_dir()
     if looks_local:
@@ -67,13 +69,20 @@ def locate(name: str) -> Source:
     return Source(name)
 
 
-def require_as_written(name: str, path: Path) -> None:
-    """Raise InputError where a file of a model's folder is not as its SHA256SUMS says, if it has one."""
-    if file := changed(path):
-        raise InputError(
-            f"the model {name} has a damaged file, {file}, which is not as {SUMS} says: copy it anew, or delete {SUMS} "
-            "where you changed it yourself."
-        )
+def require_as_written(name: str, path: Path, team: Team = ALONE) -> None:
+    """Raise InputError where a file of a model's folder is not as its SHA256SUMS says, if it has one.
+
+    Each rank of a team looks at a share of the files, and all raise it.
+    """
+
+    def look() -> None:
+        if file := changed(path, team.mine(list(read_sums(path)))):
+            raise InputError(
+                f"the model {name} has a damaged file, {file}, which is not as {SUMS} says: copy it anew, or delete "
+                f"{SUMS} where you changed it yourself."
+            )
+
+    team.all_do(look)
 
 
 def _base(name: str, path: Path) -> str | None:
@@ -232,8 +241,10 @@ def check_loaded(
     network: transformers.PreTrainedModel,
     tokenizer: transformers.PreTrainedTokenizerBase,
     info: dict[str, Any],
+    bad: Sequence[str],
 ) -> None:
-    """Raise InputError where weights are missing, left over, of other shapes or not finite, or tokens lack a row."""
+    """Raise InputError where weights are missing, left over, of other shapes, or, as those called `bad`, not finite, or
+    tokens lack a row."""
     for what, keys, remedy in (
         ("lacks the weight", info["missing_keys"], "copy it anew"),
         ("has another shape than its config.json says for", info["mismatched_keys"], "restore the file that is wrong"),
@@ -242,7 +253,7 @@ def check_loaded(
             _left_over(info["unexpected_keys"]),
             "restore the config.json it was saved with",
         ),
-        ("has numbers that are not finite in", _not_finite(network), "copy it anew, or take an earlier checkpoint"),
+        ("has numbers that are not finite in", bad, "copy it anew, or take an earlier checkpoint"),
     ):
         names = sorted(key if isinstance(key, str) else key[0] for key in keys)
         if names:
@@ -260,7 +271,7 @@ def _left_over(keys: Iterable[str]) -> list[str]:
     return [key for key in keys if not key.startswith(HEADS)]
 
 
-def _not_finite(network: nn.Module) -> list[str]:
+def not_finite(network: nn.Module) -> list[str]:
     """The names of weights in floating point that hold NaN or infinity: their sum does, or, rarely, overflows."""
     plain = (torch.float32, torch.bfloat16, torch.float16)
     named = [(n, p.data) for n, p in network.named_parameters() if type(p.data) is Tensor and p.dtype in plain]

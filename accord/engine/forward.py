@@ -153,11 +153,17 @@ def fuse(model: nn.Module) -> None:
         is_norm = type(norm).__name__.endswith("RMSNorm") and hasattr(norm, "variance_epsilon")
         if not is_norm or "forward" in vars(norm):
             continue
-        weight: Tensor = norm.weight  # type: ignore[assignment]
-        probe = torch.randn(2, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
+        weight: nn.Parameter = norm.weight  # type: ignore[assignment]
+        generator = torch.Generator().manual_seed(0)
+        probe = torch.randn(2, len(weight), generator=generator)
+        if weight.is_meta:  # one that is not read yet is drawn meanwhile
+            norm.weight = nn.Parameter(torch.randn(len(weight), generator=generator), requires_grad=False)
         with torch.no_grad():
-            if torch.allclose(norm(probe), _norm(norm, probe), rtol=1e-4, atol=1e-5):
-                norm.forward = types.MethodType(_norm, norm)  # type: ignore[method-assign]
+            probe = probe.to(norm.weight)  # type: ignore[arg-type]
+            agrees = torch.allclose(norm(probe), _norm(norm, probe), rtol=1e-4, atol=1e-5)
+        norm.weight = weight
+        if agrees:
+            norm.forward = types.MethodType(_norm, norm)  # type: ignore[method-assign]
 
 
 def checkpoint_activations(model: nn.Module) -> None:

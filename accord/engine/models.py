@@ -27,6 +27,7 @@ from accord.engine.shard import gathered_for_leader, is_sharded
 from accord.engine.team import Team
 from accord.engine.trees import Trees
 from accord.engine.turns import FOLD, turn_end
+from accord.engine.unread import device_of
 from accord.errors import InputError
 from accord.files import replacing_folder, write_sums
 from accord.objectives.segments import segment_sum
@@ -91,7 +92,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return next(self.network.parameters()).device
+        return device_of(self.network)
 
     @property
     def is_quantized(self) -> bool:

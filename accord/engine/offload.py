@@ -46,12 +46,12 @@ def shared_copy(model: AnyModel) -> AnyModel:
     return copied
 
 
-def kept_weights(network: Any) -> dict[str, Tensor]:
+def kept_weights(network: Any, dtype: torch.dtype) -> dict[str, Tensor]:
     """A copy of what `adapters.own_state` returns, to be taken again later.
 
-    In a team each rank holds its share of the network from here on, and of the copy.
+    In a team each rank holds its share of the network, which computes in `dtype`, from here on, and of the copy.
     """
-    return {name: tensor.clone() for name, tensor in own_state(shard(network)).items()}
+    return {name: tensor.clone() for name, tensor in own_state(shard(network, dtype)).items()}
 
 
 def reference_copy(model: AnyModel, config: MemoryConfig) -> AnyModel:

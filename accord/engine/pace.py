@@ -78,50 +78,58 @@ class Pass:
     received: float
 
 
-def one_pass(groups: Groups, flops: float, machine: Machine, ranks: int, *, trained: bool, linear: int = 4) -> Pass:
+def one_pass(
+    groups: Groups, flops: float, machine: Machine, ranks: int, *, trained: bool, linear: int = 4, head: int = 4
+) -> Pass:
     """A pass of so many flops over a model that ranks share.
 
     Forward it gathers every group, once; backward the layers again, and every group's gradient is summed and scattered.
     Where cards speak while they compute, all but the two ends counts as far as it takes longer: the first groups, which
-    nothing is computed before, and the last gradient. `linear` are the bytes of a number of linear layers.
+    nothing is computed before, and the last gradient. `linear` are the bytes that a number of linear layers is gathered
+    in, `head` those of one that is beside the decoder layers; gradients are summed in float32.
     """
 
-    def seconds(weights: tuple[Weight, ...]) -> float:
+    def seconds(weights: tuple[Weight, ...], linear: int = 4) -> float:
         return machine.seconds(size(weights, linear=linear), ranks)
 
-    layers, beside = sum(map(seconds, groups.layers)), seconds(groups.beside)
-    first = beside + seconds(groups.layers[0])
-    times, ends = (3, first + beside) if trained else (1, first)
-    wire = times * layers + (2 if trained else 1) * beside
-    whole = times * sum(size(layer, linear=linear) for layer in groups.layers)
-    whole += (2 if trained else 1) * size(groups.beside, linear=linear)
+    gathers = (2 if trained else 1) * sum(seconds(layer, linear) for layer in groups.layers)
+    first = seconds(groups.beside, head) + seconds(groups.layers[0], linear)
+    wire, ends = gathers + seconds(groups.beside, head), first
+    whole = (2 if trained else 1) * sum(size(layer, linear=linear) for layer in groups.layers)
+    whole += size(groups.beside, linear=head)
+    if trained:
+        wire += sum(map(seconds, groups.layers)) + seconds(groups.beside)
+        whole += sum(map(size, groups.layers)) + size(groups.beside)
+        ends += seconds(groups.beside)
     compute = flops / machine.flops
     overlapped = max(compute, wire - ends) + ends if ranks > 1 else compute
     return Pass(compute, wire, overlapped if machine.overlaps else compute + wire, whole * (ranks - 1) / ranks)
 
 
-def hidden_at(groups: Groups, shape: Shape, batch: Batch, machine: Machine, ranks: int, again: bool) -> float:
+def hidden_at(
+    groups: Groups, shape: Shape, batch: Batch, machine: Machine, ranks: int, again: bool, linear: int = 4
+) -> float:
     """Tokens of a pass at which it computes as long as ranks speak: T = wire flops a second / flops a token.
 
-    Without latencies, and with gathered numbers of 4 bytes, that is 12 P / wire rate = 6 P T / flop rate (8 P T where
-    activations are computed again), whatever the model: T = 2 flop rate / wire rate (or 1.5).
+    Without latencies, and with gathered numbers of 2 bytes, that is 8 P / wire rate = 6 P T / flop rate (8 P T where
+    activations are computed again), whatever the model: T = 4/3 flop rate / wire rate (or 1).
     """
     per_token = (4 if again else 3) * batch.flops(shape) / batch.tree / machine.flops
-    return one_pass(groups, 0.0, machine, ranks, trained=True).wire / per_token
+    return one_pass(groups, 0.0, machine, ranks, trained=True, linear=linear).wire / per_token
 
 
-def within_nodes(groups: Groups, batch: Batch, machine: Machine, ranks: int, passes: int) -> tuple[float, float]:
-    """Of shards within a node and copies over nodes (HSDP), which accord does not have: numbers a rank would hold, and
-    seconds that ranks would speak in a step's passes, its gradients summed over nodes once."""
+def within_nodes(groups: Groups, machine: Machine, ranks: int, passes: int, linear: int = 4) -> tuple[float, float]:
+    """Of shards within a node and copies over nodes (HSDP, --shard-ranks): numbers that a rank holds, and seconds that
+    ranks speak in a step's passes, its gradients summed over nodes once."""
     inside = min(ranks, machine.per_node)
-    wire = passes * one_pass(groups, 0.0, machine, inside, trained=True).wire
+    wire = passes * one_pass(groups, 0.0, machine, inside, trained=True, linear=linear).wire
     nodes, own = ceil(ranks / inside), 4 * share(groups.all, inside)
     if nodes > 1:
         wire += machine.hops[2] + 2 * (nodes - 1) * machine.hops[1] + 2 * own * (nodes - 1) / nodes / machine.between
     return share(groups.all, inside), wire
 
 
-def sampled_here(shape: Shape, groups: Groups, batch: Batch, machine: Machine, ranks: int) -> float:
+def sampled_here(shape: Shape, groups: Groups, batch: Batch, machine: Machine, ranks: int, linear: int = 4) -> float:
     """Seconds in which ranks sample, each its own prompts with the whole model gathered, by accord's own sampler.
 
     Prompts are read once; then every token of the live samples, `CAPACITY` at most, takes a reading of all weights in
@@ -131,7 +139,7 @@ def sampled_here(shape: Shape, groups: Groups, batch: Batch, machine: Machine, r
     prompts = ceil(batch.trees / ranks)
     together = min(prompts, max(1, CAPACITY // batch.branches))  # prompts whose samples are decoded side by side
     waves, live = ceil(prompts / together), together * batch.branches
-    gather = machine.seconds(size(groups.all), ranks)
+    gather = one_pass(groups, 0.0, machine, ranks, trained=False, linear=linear).wire
     reading = prompts * Batch(1, batch.prompt, 1, 1).flops(shape) / machine.flops
     token = _decoded(shape, batch, machine, live, together, 1)
     return gather + reading + waves * batch.completion * max(token, shape.layers * machine.launch)
@@ -190,7 +198,7 @@ def step(
         again: whether activations are computed again.
         sampling_cards: cards that sample, beside the ranks; without any the ranks do.
         reward: a reward model, which the rank that leads reads alone.
-        linear: bytes of a number in the linear layers of a model that is only read.
+        linear: bytes of a number in the linear layers as they are gathered, and as a model that is only read has them.
 
     Returns:
         "generation", "handing_over", "reward", "reading" (log-probabilities before the update), "training", "waiting"
@@ -198,9 +206,9 @@ def step(
     """
     passes = Passes.of(batch, method.tokens_per_pass, ranks)
     forward = passes.trees * batch.flops(shape)
-    read = one_pass(groups, forward, machine, ranks, trained=False, linear=linear)
-    reread = one_pass(groups, forward, machine, ranks, trained=False)
-    trained = one_pass(groups, (4 if again else 3) * forward, machine, ranks, trained=True)
+    read = one_pass(groups, forward, machine, ranks, trained=False, linear=linear, head=linear)
+    reread = one_pass(groups, forward, machine, ranks, trained=False, linear=linear)
+    trained = one_pass(groups, (4 if again else 3) * forward, machine, ranks, trained=True, linear=linear)
     networks, epochs = method.trained_networks, getattr(method, "updates", (1, 1))[0]
     own = int(getattr(method, "scores_itself", False)) + networks - 1
     parts = dict.fromkeys(("generation", "handing_over", "reward"), 0.0)
@@ -209,7 +217,7 @@ def step(
             parts["generation"] = sampled_elsewhere(shape, batch, machine, sampling_cards)[0]
             parts["handing_over"] = 4 * shape.numbers / machine.folder
         else:
-            parts["generation"] = sampled_here(shape, groups, batch, machine, ranks)
+            parts["generation"] = sampled_here(shape, groups, batch, machine, ranks, linear)
         if reward is not None:
             alone = Batch(1, batch.prompt + batch.completion, 0, 0)
             parts["reward"] = batch.trees * batch.branches * alone.flops(reward) / machine.flops

@@ -17,19 +17,25 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from accord.engine.shard import is_share, local, rows_of
+from accord.engine.shard import is_share, local, place_of, rows_of
 from accord.engine.team import Team
 from accord.files import sync
 
 
-def write_part(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> Path:
-    """Write what this rank holds of tensors, and in a team have it on the disk; the file."""
+def write_part(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> Path | None:
+    """Write what this rank holds of tensors, and in a team have it on the disk; the file, where it writes one.
+
+    Of copies that ranks have of what is shared out, the first is written.
+    """
     team = Team.here()
     if team.size == 1:
         file = folder / f"{name}.safetensors"
         save_file(dict(tensors), file)
         return file
-    file = folder / f"{name}-{team.rank + 1}-of-{team.size}.safetensors"
+    part, parts, copy = next((place_of(t) for t in tensors.values() if is_share(t)), (team.rank, team.size, 0))
+    if copy:
+        return None
+    file = folder / f"{name}-{part + 1}-of-{parts}.safetensors"
     own = {k: local(tensor) for k, tensor in tensors.items() if is_share(tensor) or team.leads}
     some = {k: tensor for k, tensor in own.items() if tensor.numel() or not is_share(tensors[k])}  # a share may be none
     save_file({k: tensor.cpu().contiguous() for k, tensor in some.items()}, file)

@@ -25,7 +25,9 @@ from transformers import PreTrainedModel
 from accord.engine.cache import decoder
 from accord.engine.forward import fuse, hidden_states, outputs, prepare, unfuse
 from accord.engine.readout import Readout
+from accord.engine.team import Team
 from accord.engine.trees import Branch, Tree, Trees
+from accord.engine.unread import device_of, read_for_now, unread
 from accord.errors import InputError
 from accord.files import write_text
 
@@ -78,17 +80,26 @@ def take_fast_ways(network: PreTrainedModel, name: str = "") -> None:
     """
     attention = network.config.get_text_config()._attn_implementation
     key = _fingerprint(network)
-    ways = _read(key)
-    if ways is None:
-        with torch.no_grad(), _told_apart(network):
-            with _first_layers(network), _few_logits(network), _in_float32(network):
-                ways = _proved(network, attention, name)
-            if ways is None:
-                with _in_float32(network):
-                    ways = _proved(network, attention, name)
-        if ways is not None:
-            _write(key, ways)
+    if unread(network) is None:
+        ways = _read(key) or _tried(network, attention, name, key)
+    else:  # the rank that leads reads a few layers of it for that
+        ways = Team.here().lead(lambda: _read(key) or _tried(network, attention, name, key))
     (ways or ORDER[0]).switch_on(network, attention)
+
+
+def _tried(network: PreTrainedModel, attention: str, name: str, key: str) -> Ways | None:
+    """What was proved just now, and is kept; None where there are no numbers to compare."""
+    with (
+        torch.no_grad(), _first_layers(network), read_for_now(network),
+        _told_apart(network), _few_logits(network), _in_float32(network),
+    ):  # fmt: skip
+        ways = _proved(network, attention, name)
+    if ways is None:
+        with torch.no_grad(), read_for_now(network), _told_apart(network), _in_float32(network):
+            ways = _proved(network, attention, name)
+    if ways is not None:
+        _write(key, ways)
+    return ways
 
 
 def _proved(network: PreTrainedModel, attention: str, name: str) -> Ways | None:
@@ -251,7 +262,7 @@ def _agree(plain: list[Tensor], fast: list[Tensor], close: float) -> bool:
 
 def _fingerprint(network: PreTrainedModel) -> str:
     config = json.dumps(network.config.to_dict(), sort_keys=True, default=str)
-    versions = (torch.__version__, transformers.__version__, type(network).__name__, network.device.type)
+    versions = (torch.__version__, transformers.__version__, type(network).__name__, device_of(network).type)
     return hashlib.sha256(f"{config} {versions}".encode()).hexdigest()[:32]
 
 

@@ -9,8 +9,9 @@ import torch
 
 from accord.engine.adapters import own_state
 from accord.engine.generate import generate
-from accord.engine.shard import is_sharded
+from accord.engine.shard import is_sharded, shard
 from accord.engine.team import Team
+from accord.engine.unread import unread
 
 if TYPE_CHECKING:
     from accord.engine.models import Policy
@@ -51,6 +52,8 @@ def local(
     Raises as `generate` does.
     """
     given: dict[str, Any] = {"progress": progress, **policy.limits}
+    if unread(policy.network):
+        shard(policy.network, policy.dtype)
     if is_sharded(policy.network):
         given["only"] = Team.here().mine(range(len(prompts)))
     with policy.autocast():

@@ -7,51 +7,156 @@ so that a head may be the embedding. Gradients are summed over the ranks: `fit` 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from accord.engine.precision import linear_weights
 from accord.engine.team import Team
+from accord.engine.unread import device_of, unread
+from accord.errors import InputError
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy
     from torch.distributed.tensor import DTensor
     from typing_extensions import TypeIs
+
+    from accord.engine.config import MemoryConfig
 
 P = ParamSpec("P")
 R = TypeVar("R")
 M = TypeVar("M")
 
 
-def shard(network: Any) -> Any:
+@dataclass(frozen=True)
+class Sharing:
+    """How ranks share networks: `ranks` of them hold a copy together, or all where it is 0, and, with `reshard`, let go
+    of a layer's weights between its forward and its backward pass."""
+
+    ranks: int = 0
+    reshard: bool = True
+
+
+_sharing = Sharing()
+"""That of the team which this process is in."""
+_meshes: dict[Any, DeviceMesh] = {}
+
+
+@contextmanager
+def sharing(config: MemoryConfig) -> Iterator[None]:
+    """Within it networks are shared out as the settings say.
+
+    Raises InputError where they are about several ranks and there is one, or do not fit the number of ranks.
+    """
+    global _sharing
+    before, size = _sharing, Team.here().size
+    for name in ("shard_ranks", "reshard_after_forward"):
+        if size == 1 and getattr(config, name) not in (None, True):
+            raise InputError(f"{name} is about several ranks: start them by torchrun, or leave it out.")
+    ranks = config.shard_ranks or size
+    if size % ranks:
+        raise InputError(f"shard_ranks is {ranks}, and {size} ranks make no whole number of such: give a divisor.")
+    _sharing = Sharing(ranks, config.reshard_after_forward)
+    try:
+        yield
+    finally:
+        _sharing = before
+
+
+def shard(network: Any, dtype: torch.dtype = torch.float32) -> Any:
     """The network, of which this rank holds its share from now on, in place; in a team of one it stays as it is.
 
-    Every rank has the same weights before. Frozen weights that several networks share, as those under adapters are,
-    stay so: all have one share.
+    Every rank has the same weights before, or none has read them (`accord.engine.unread`): then each reads its share.
+    Frozen weights that several networks share, as those under adapters are, stay so: all have one share. A network that
+    computes in the `dtype` bfloat16 and is trained has its linear layers gathered in that: half of the bytes.
     """
     team = Team.here()
     if team.size == 1 or is_sharded(network):
         return network
     # What is of several ranks is imported where it is needed: it would cost every command half a second.
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+    from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
     frozen = {name: p for name, p in network.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    mesh = init_device_mesh(next(network.parameters()).device.type, (team.size,))
-    for part in [*(m for m in network.modules() if isinstance(m, GradientCheckpointingLayer)), network]:
-        fully_shard(part, mesh=mesh)
+    mesh = _mesh(device_of(network).type)
+    for part, policy in _groups(network, dtype):
+        reshard = None if part is network else _sharing.reshard
+        fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
+    for part in (m for m in network.modules() if isinstance(m, FSDPModule)):
         part.set_gradient_divide_factor(1.0)
         part.set_force_sum_reduction_for_comms(True)  # gloo has no other, and NCCL's scaled sum is wrong in bfloat16
         part.set_reduce_scatter_unused_params(True)  # a pass may train nothing here that it trains on another rank
-    shares = dict(network.named_parameters(remove_duplicate=False))
-    # A whole weight knows its share, which the next network that has the weight takes in place of its own.
-    known = {name: vars(whole).setdefault("_share", shares[name]) for name, whole in frozen.items()}
-    network.load_state_dict(known, strict=False, assign=True)
+    network.load_state_dict(_shares(network, frozen), strict=False, assign=True)
+    vars(network).pop("_unread", None)
     network._read_whole = lambda read: read()
     register_fsdp_forward_method(network, "_read_whole")
     return network
+
+
+def _mesh(kind: str) -> DeviceMesh:
+    """The ranks on one kind of device: in a line, or as copies of a model, of which each row of ranks has one."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    size = Team.here().size
+    shards = _sharing.ranks or size
+    if shards == size:
+        return init_device_mesh(kind, (size,))
+    key = (dist.group.WORLD, kind, shards)
+    if key not in _meshes:  # each makes groups of its own
+        _meshes[key] = init_device_mesh(kind, (size // shards, shards), mesh_dim_names=("replicate", "shard"))
+    return _meshes[key]
+
+
+def _groups(network: nn.Module, dtype: torch.dtype) -> Iterator[tuple[Any, MixedPrecisionPolicy]]:
+    """What is gathered together, a module or several, inner ones first, and in which precision.
+
+    Autocast multiplies in bfloat16, and leaves the sums between the layers, norms and embeddings in float32. So linear
+    layers are gathered in bfloat16, to which autocast would round them, and a layer's norms beside them as they are;
+    gradients are summed in float32, where rounding has happened already. What computes is what one process does.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    as_held = MixedPrecisionPolicy()
+    half = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    trained = {id(p) for p in linear_weights(network) if p.requires_grad and p.dtype == torch.float32}
+    for layer in [m for m in network.modules() if isinstance(m, GradientCheckpointingLayer)]:
+        others = [m for m in layer.modules() if any(id(p) not in trained for p in m.parameters(recurse=False))]
+        if dtype != torch.bfloat16 or layer in others or not trained:
+            yield layer, as_held
+            continue
+        inner = {id(m) for other in others for m in other.modules() if m is not other}
+        if outer := [m for m in others if id(m) not in inner]:
+            yield outer, as_held
+        yield layer, half
+    yield network, as_held
+
+
+def _shares(network: nn.Module, frozen: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """What takes the place of shares that `fully_shard` has made of a network.
+
+    A frozen weight knows its share, which the next network that has the weight takes in place of its own. Of a weight
+    that is not read yet the rows are read.
+    """
+    waiting, found = unread(network), dict[str, nn.Parameter]()
+    read: dict[int, nn.Parameter] = {}
+    for name, share in network.named_parameters(remove_duplicate=False):
+        known: Any = vars(frozen[name]).get("_share") if name in frozen else None
+        if known is None and waiting and is_share(share) and share.to_local().is_meta:
+            if id(share) not in read:  # a tied weight has two names
+                rows = waiting.rows(name, share, *rows_of(share))
+                read[id(share)] = nn.Parameter(shared_of(rows, share, tuple(share.shape)), share.requires_grad)
+            known = read[id(share)]
+        if name in frozen:
+            known = vars(frozen[name]).setdefault("_share", share if known is None else known)
+        if known is not None:
+            found[name] = known
+    return found
 
 
 def shared_in(network: nn.Module) -> list[Any]:
@@ -79,8 +184,12 @@ def reads_whole(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenat
 
     @functools.wraps(function)
     def read(first: M, *args: P.args, **named: P.kwargs) -> R:
-        network: Any = first
-        parts = shared_in(network if isinstance(network, nn.Module) else network.network)
+        given: Any = first
+        network = given if isinstance(given, nn.Module) else given.network
+        if unread(network):  # what is measured before the first step, in the precision that it is computed in
+            kind = device_of(network).type
+            shard(network, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32)
+        parts = shared_in(network)
         if not parts:
             return function(first, *args, **named)
         through: Callable[[], R] = functools.partial(function, first, *args, **named)
@@ -92,6 +201,8 @@ def reads_whole(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenat
             # What a backward pass would do. Else what is gathered stayed so, and an update went unnoticed; and torch
             # would note every pass of a network that is only read, to fetch layers ahead in a backward pass.
             for part in parts:
+                if getattr(part, "_sums_wait", False):
+                    raise RuntimeError("a network that waits for sums of its gradients is only read")
                 part.reset_iter_state()
         return result
 
@@ -110,7 +221,7 @@ def held_whole(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         for layer in layers:
-            layer.set_reshard_after_forward(True)
+            layer.set_reshard_after_forward(_sharing.reshard)
 
 
 def is_share(tensor: Tensor) -> TypeIs[DTensor]:
@@ -125,9 +236,30 @@ def local(tensor: Tensor) -> Tensor:
 
 def rows_of(share: DTensor) -> tuple[int, int]:
     """The first of the rows of the whole that this rank holds, and the one after its last."""
-    team, count = Team.here(), share.shape[0]
-    first = min(team.rank * -(-count // team.size), count)
+    part, parts, _ = place_of(share)
+    first = min(part * -(-share.shape[0] // parts), share.shape[0])
     return first, first + share.to_local().shape[0]
+
+
+def place_of(share: DTensor) -> tuple[int, int, int]:
+    """Which part of a whole this rank has, counted from 0, of how many, and in which copy of the whole."""
+    place = share.device_mesh.get_coordinate()
+    assert place is not None
+    return place[-1], share.device_mesh.size(len(place) - 1), place[0] if len(place) > 1 else 0
+
+
+def sum_over_copies(networks: Iterable[nn.Module], now: bool) -> None:
+    """Whether the pass that begins sums the gradients of trained networks over the copies that ranks have of them, and
+    with its own those of passes that did not; until then they are sums over the ranks of each copy.
+
+    All passes of a step are of the same networks, with gradients. Where there is one copy nothing happens.
+    """
+    if _sharing.ranks in (0, Team.here().size):
+        return
+    for part in (part for network in networks for part in shared_in(network)):
+        if any(p.requires_grad for p in part.parameters()):
+            part.set_requires_all_reduce(now)
+            part._sums_wait = not now
 
 
 def gathered(tensor: Tensor) -> Tensor:

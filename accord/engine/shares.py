@@ -2,7 +2,8 @@
 
 Of one rank it is what `memory.needs` counts. What ranks share is counted as `shard` shares it out, what a pass holds
 is as there, and what is gathered is by torch's `fully_shard` (FSDP2): the group beside the layers from the beginning
-of a pass to its end, of the layers the one that computes and the next. All is float32, as weights are held so.
+of a pass to its end, of the layers the one that computes and the next. Weights are held in float32, and the linear ones
+of layers are gathered in the precision of products, so that none is cast; only the head is.
 """
 
 from __future__ import annotations
@@ -105,26 +106,27 @@ def held(
 ) -> dict[str, float]:
     """Bytes that a rank holds, by what they are, and what they come to in each of three moments.
 
-    "training" is a pass with its gradients, "sampling" is when prompts are answered, "loading" is before anything is
-    shared out. The method is as one process would train it, its batch that of all ranks; weights, gradients and AdamW's
+    "training" is a pass with its gradients, "sampling" is when prompts are answered, "loading" is when ranks read their
+    shares. The method is as one process would train it, its batch that of all ranks; weights, gradients and AdamW's
     numbers are float32.
 
         weights, gradients   4 share(all) n       n networks are trained
         optimizer            8 share(all) n + 4 a parameter, AdamW's count of steps
-        gathered             4 (beside + 2 layer)          of more than one rank
+        gathered             4 beside + 2 layer            of more than one rank; of a layer's linear weights 2 each,
+                             4 where products are of float32
         whole gradients      4 (beside + 2 layer)          before they are summed and scattered
-        casts                2 a number of linear layers, whole: autocast's, which autograd keeps until a layer's
-                             gradient is computed; with activations computed again those of two layers and the head
+        casts                2 a number of the head, which autograd keeps; on one rank of all linear layers
         training             weights + optimizer + copies + gradients + program + what a pass holds; at its end the
                              group beside the layers is there thrice: gathered, its gradients, and those as one buffer
-        sampling             weights + optimizer + copies + program + cache + 4 all + casts, the model being gathered
-                             whole; the last three not where others sample, and nothing where nobody does
-        loading              4 all n + a copy, whole: every rank reads all before it keeps its share
+        sampling             weights + optimizer + copies + program + cache + all, as they are gathered, + casts; the
+                             last three not where others sample, and nothing where nobody does
+        loading              weights + copies + program + 4 (beside + layer), of which the rank that leads tries how the
+                             model computes, where that is not known yet; on one rank all n times, and a copy
 
     Args:
         tokens: of a rank's largest pass.
         is_served: whether others sample, on cards of their own.
-        reward: bytes of a reward model, which every rank has whole.
+        reward: bytes of a reward model, which the rank that leads has whole.
     """
     own = replace(method, batch_size=max(1, -(-method.batch_size // ranks)))
     alone, several, networks = needs(shape, own, dtype, device), ranks > 1, method.trained_networks
@@ -134,19 +136,20 @@ def held(
         for again in (False, True)
     }
     copy = size(groups.all, ranks, dtype.itemsize)
-    passing = 4 * (share(groups.beside) + GATHERED * share(groups.largest)) if several else 0
+    gathered = size(groups.beside) + GATHERED * size(groups.largest, linear=dtype.itemsize) if several else 0
+    scattered = 4 * (share(groups.beside) + GATHERED * share(groups.largest)) if several else 0
+    casts = alone["casts"] * (_of_head(shape) if several else 1.0)
     parts = {
         "weights": 4 * share(groups.all, ranks) * networks,
         "gradients": 4 * share(groups.all, ranks) * networks,
         "optimizer": (8 * share(groups.all, ranks) + 4 * len(groups.all)) * networks,
         "copies": method.frozen_copies * copy,
         "reward": reward,
-        "gathered": passing,
-        "whole_gradients": passing,
+        "gathered": gathered,
+        "whole_gradients": scattered,
         "activations": per_token[False] * tokens,
         "activations_again": per_token[True] * tokens,
-        "casts": alone["casts"],
-        "casts_again": _casts_again(groups, shape, alone["casts"]) if several else alone["casts"],
+        "casts": casts,
         "logits": alone["logits"],
         "cache": 0.0 if is_served else alone.get("cache", 0.0),
         "program": alone["program"],
@@ -154,25 +157,21 @@ def held(
     standing = sum(parts[name] for name in ("weights", "optimizer", "copies", "reward", "program"))
     at_end = 3 * 4 * share(groups.beside) if several else 0
     for name, end in (("training", ""), ("training_again", "_again")):
-        going = (
-            parts[f"activations{end}"]
-            + parts[f"casts{end}"]
-            + parts["logits"]
-            + parts["gathered"]
-            + parts["whole_gradients"]
-        )
+        going = parts[f"activations{end}"] + casts + parts["logits"] + gathered + scattered
         parts[name] = standing + parts["gradients"] + max(going, at_end)
-    whole = (4 * share(groups.all) if several else 0) + parts["casts"] / networks
+    layers = sum(size(layer, linear=dtype.itemsize) for layer in groups.layers)
+    whole = (layers + size(groups.beside) if several else 0) + casts / networks
     samples = standing + (0.0 if is_served else whole + parts["cache"])
     parts["sampling"] = samples if isinstance(method, SamplingConfig) else 0.0
-    one = size(groups.all, 1, dtype.itemsize) if method.frozen_copies else 0
-    parts["loading"] = parts["program"] + reward + 4 * share(groups.all) * networks + one
+    parts["loading"] = parts["program"] + reward + parts["weights"]
+    if several:
+        parts["loading"] += parts["copies"] + 4 * (share(groups.beside) + share(groups.largest))
+    elif method.frozen_copies:
+        parts["loading"] += size(groups.all, 1, dtype.itemsize)
     return parts
 
 
-def _casts_again(groups: Groups, shape: Shape, casts: float) -> float:
-    """Of casts of the whole, those of two layers, and of the head, in each network."""
-    linear = sum(weight.share() for layer in groups.layers for weight in layer if weight.is_linear)
-    layer = sum(weight.share() for weight in groups.largest if weight.is_linear)
+def _of_head(shape: Shape) -> float:
+    """The head's share of what autocast casts in one process."""
     head = shape.head or shape.width * shape.vocabulary
-    return casts * (GATHERED * layer + head) / (linear + head)
+    return head / (shape.linear - shape.head + head)

@@ -88,7 +88,8 @@ class Team:
                 raise error
             return result  # type: ignore[no-any-return]
         try:
-            result = decide()
+            with _deciding():
+                result = decide()
         except (InputError, TrainingStopped, OSError) as error:
             dist.broadcast_object_list([None, _to_tell(error)], 0, group)
             raise
@@ -144,6 +145,24 @@ class Team:
                         f"the ranks do not agree on {what}: {name} is {here} on rank 0 and {there} on rank {rank}; "
                         "give all the same."
                     )
+
+
+_decides = False
+
+
+@contextmanager
+def _deciding() -> Iterator[None]:
+    global _decides
+    before, _decides = _decides, True
+    try:
+        yield
+    finally:
+        _decides = before
+
+
+def come_together() -> bool:
+    """Whether there are several ranks, and this one does not decide for others just now, which wait for it."""
+    return Team.here().size > 1 and not _decides
 
 
 def _to_tell(error: Exception) -> Exception:

@@ -20,7 +20,7 @@ from accord.data.load import load_data
 from accord.data.readers import reader_of
 from accord.engine.classifiers import PreferenceNetwork
 from accord.engine.config import TemplateOptions
-from accord.engine.load import load_classifier, load_reward_model
+from accord.engine.load import for_leader, load_classifier, load_reward_model
 from accord.engine.models import AnyModel, Model
 from accord.errors import InputError, UsersFault, nearest, users_code
 from accord.feedback.ai import AIJudge, ai_judge, ai_reward
@@ -94,7 +94,7 @@ def as_reward(reward: Any, policy: Model | None = None) -> Reward:
     if isinstance(reward, str):
         return reward_named(reward, policy)
     if isinstance(reward, Path):
-        return LearnedReward(load_reward_model(str(reward), dtype=_dtype(policy)), policy)
+        return LearnedReward(for_leader(load_reward_model, str(reward), dtype=_dtype(policy)), policy)
     if isinstance(reward, Mapping):
         names = [str(getattr(r, "name", "") or getattr(r, "__name__", "") or r) for r in reward]
         weights = [(float(weight), as_reward(r, policy)) for r, weight in reward.items()]
@@ -283,7 +283,7 @@ def _dtype(policy: Model | None) -> str:
 def _loaded(load: Callable[..., AnyModel], name: str, policy: Model | None) -> AnyModel:
     """The model of that name; InputError where the name cannot be a model's, and was perhaps meant to be another's."""
     if "/" in name or name == "smollm2" or os.path.exists(name):
-        return load(name, dtype=_dtype(policy))
+        return for_leader(load, name, dtype=_dtype(policy))
     hint = nearest(name, [*VERIFIERS, *WORLDS]) or f"; the verifiers are {', '.join(VERIFIERS)}"
     raise InputError(f"{name!r} is neither a verifier, nor module:function, nor a URL, nor the folder of a model{hint}")
 

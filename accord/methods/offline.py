@@ -281,7 +281,8 @@ def as_policy(model: Policy | str | Path, config: TrainingConfig, *, trained: bo
     Raises InputError where it is to be trained and is quantized in a way that cannot be.
     """
     asked = config if trained else None
-    loaded = model if isinstance(model, engine.Policy) else engine.load.load_model(str(model), trained=asked)
+    loaded = model if isinstance(model, engine.Policy) else None
+    loaded = loaded or engine.load.load_model(str(model), trained=asked, in_shares=True)
     if trained:
         engine.folders.check_trainable(loaded.name, loaded.network.config, config.lora_rank)
     return config.templated(loaded.in_dtype(config.dtype))
@@ -296,7 +297,7 @@ def reference_for(policy: Policy, config: Any) -> Policy:
     name = config.reference
     if name is None:
         return engine.offload.reference_copy(policy, config)
-    reference = engine.load.load_model(name)
+    reference = engine.load.load_model(name, in_shares=True)
     if not policy.same_vocabulary(reference):
         raise InputError(f"{policy.name} and --reference {name} have different vocabularies; choose another reference.")
     reference.dtype = policy.dtype

@@ -105,7 +105,9 @@ class PPOLearner(GradientLearner):
         start = reward.model if is_start else policy  # type: ignore[attr-defined]
         self.value = engine.Scorer.on(start, method.seed).in_dtype(method.dtype)
         if not engine.adapters.adapted(self.value.network):
-            self.value.network.to(policy.device).requires_grad_()  # type: ignore[arg-type]
+            if self.value.device != policy.device:
+                self.value.network.to(policy.device)  # type: ignore[arg-type]
+            self.value.network.requires_grad_(True)
         self.value = engine.memory.ready(self.value, method)
         self.networks = {"policy": policy.network, "value": self.value.network}
         self.kl_coefficient = method.kl_coefficient

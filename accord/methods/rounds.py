@@ -155,7 +155,7 @@ class RoundsLearner(Learner):
 
     def learn_from(self, items: Sequence[Any], watch: Watch | HeldOut | None) -> Self:
         more = self.method.from_base and self.method.rounds > 1
-        self.base = engine.offload.kept_weights(self.policy.network) if more else None
+        self.base = engine.offload.kept_weights(self.policy.network, self.policy.dtype) if more else None
         return super().learn_from(items, watch)
 
     @property

@@ -14,6 +14,7 @@ from accord.engine.generate import evaluating, generate
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree, pack
+from accord.engine.unread import unread
 from accord.objectives.segments import segment_sum
 from accord.prompting.requests import Reply, Request, without_reasoning
 
@@ -67,8 +68,10 @@ class Local:
     def settings(self) -> dict[str, str]:
         """What decides its replies besides the request: precision, chat template, and a fingerprint of its weights."""
         template = str(getattr(self.model.tokenizer, "chat_template", None))
-        weights = hashlib.sha256()
+        weights, waiting = hashlib.sha256(), unread(self.model.network)
         for name, weight in self.model.network.state_dict().items():
+            if waiting and weight.is_meta:
+                weight = waiting.rows(name, weight)
             some = weight.detach().flatten()[:: max(weight.numel() // PROBED, 1)].cpu()
             weights.update(f"{name} {tuple(weight.shape)} {some.double().tolist()}".encode())
         return {

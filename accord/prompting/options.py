@@ -82,13 +82,13 @@ def prompted(options: AskOptions, settings: Mapping[str, Any] | None = None) -> 
 
 def at_hand(options: AskOptions) -> Prompted:
     """A model that is loaded. Raises InputError where an option is of served models."""
-    from accord.engine.load import load_model
+    from accord.engine.load import for_leader, load_model
     from accord.prompting.local import Local
 
     for name in ("requests_per_minute", "tokens_per_minute", "price_in", "price_out", "budget"):
         if getattr(options, name) is not None:
             raise InputError(f"{name} is of a served model, and {options.model} is at hand: leave it out.")
-    model = load_model(options.model, dtype=options.dtype)
+    model = for_leader(load_model, options.model, dtype=options.dtype)
     return Local(options.templated(model) if options.chat_template or options.system == "fold" else model)
 
 

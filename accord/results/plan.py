@@ -36,7 +36,7 @@ class RankMemory(Record):
     copies: float
     """Its share of copies that are only read: the reference."""
     reward: float
-    """A reward model, whole."""
+    """A reward model, whole, on the rank that leads."""
     gathered: float
     """Weights that are gathered for a pass: what is beside the layers, and two layers."""
     whole_gradients: float
@@ -46,9 +46,7 @@ class RankMemory(Record):
     activations_again: float
     """The same where activations are computed again (activation_checkpointing)."""
     casts: float
-    """Weights in bfloat16 that are kept for the gradient: of the whole model, on every rank."""
-    casts_again: float
-    """The same where activations are computed again: of two layers, and the head."""
+    """Weights cast to bfloat16 that are kept for the gradient: the head, or on one rank the whole model."""
     logits: float
     """A block of logits."""
     cache: float
@@ -62,7 +60,7 @@ class RankMemory(Record):
     sampling: float
     """All at once while prompts are answered, the model whole on every rank, or what stands where servers answer."""
     loading: float
-    """All at once while the model is read, before ranks keep their shares."""
+    """All at once while each rank reads its share of the model."""
 
     def peak(self, *, again: bool) -> float:
         """The most of all moments."""
@@ -87,10 +85,10 @@ class PassPlan(Record):
     hidden_at: float
     """Tokens a pass at which both take equally long, so that the latter is hidden by the former."""
     hsdp_held: float
-    """Of shards within a node and copies over nodes (HSDP), which accord does not have: weights, gradients and AdamW's
-    numbers of a rank."""
+    """With shards within a node and copies over nodes (HSDP, --shard-ranks): a rank's weights, gradients and AdamW's
+    numbers."""
     hsdp_wire: float
-    """Seconds that ranks would then speak in all passes of a step."""
+    """Seconds that ranks then speak in all passes of a step."""
 
 
 class StepPlan(Record):
@@ -215,7 +213,7 @@ class PlanResult(Evaluation):
         heads = ("passes", "idle", "tokens", "hidden", "GB in", "comp", "wire", "HSDP", "wire")
         title = (
             "A pass with its gradient: its tokens, how many would hide what is spoken, what reaches a rank, seconds to "
-            "compute and to speak. By HSDP, which accord has not: what a rank would hold, and seconds spoken in a step"
+            "compute and to speak. By HSDP (--shard-ranks, a node's): what a rank holds, and seconds spoken in a step"
         )
         made = _table(title, *heads)
         for row in self.rows:

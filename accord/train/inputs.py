@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accord import engine
 from accord.console import without_secrets
 from accord.data.streams import StreamedRows
 from accord.files import read_sums, sha256_of
@@ -66,12 +67,17 @@ def of_model(model: Model) -> str:
     commit = getattr(model.network.config, "_commit_hash", None)
     if commit:
         return str(commit)[:16]
-    digest = hashlib.sha256()
-    for name, weight in model.network.named_parameters():
-        digest.update(name.encode())
-        if type(weight.data) is torch.Tensor:
-            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+
+    def digest() -> str:
+        summed, waiting = hashlib.sha256(), engine.unread.unread(model.network)
+        for name, weight in model.network.named_parameters():
+            whole = waiting.rows(name, weight) if waiting and weight.is_meta else weight.detach()
+            summed.update(name.encode())
+            if type(whole) is torch.Tensor:
+                summed.update(whole.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return summed.hexdigest()[:16]
+
+    return engine.Team.here().lead(digest) if engine.unread.unread(model.network) else digest()
 
 
 def _files(text: str) -> Iterator[Path]:

@@ -168,7 +168,7 @@ def train(
     require_alone(method, options, model.network)
     settings = describe(method, options, model=model.name, **given)
     team = engine.Team.here()
-    with open_run(out, settings, options) as run:
+    with engine.shard.sharing(method), open_run(out, settings, options) as run:
         if run.finished:
             run.print(f"{run.folder} is finished already.")
             return finish(run, model, method)

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from accord.train.loop import Learner
     from accord.train.run import Run
 
-SMALLER = {"tokens_per_pass", "activation_checkpointing", "return_freed_memory", "offload_reference"}
+SMALLER = {
+    "tokens_per_pass", "activation_checkpointing", "return_freed_memory", "offload_reference", "shard_ranks",
+    "reshard_after_forward",
+}  # fmt: skip
 """Settings that need less memory and change no number but by rounding: a run may go on with others."""
 STEPPED = {"learning_rate", "max_grad_norm", "kl_coefficient"}
 """Settings of a step that a stop or an alarm says to change: a run may go on with others too."""

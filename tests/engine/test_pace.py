@@ -54,8 +54,12 @@ def test_a_trained_pass_gathers_layers_twice_and_sums_every_gradient() -> None:
     # The first gathers (beside 2, layer 2) and the last sum (2) are not hidden; of the other 10 s all are.
     assert found.seconds == 10 + 6
     # A pass that is only read, its linear layers in two bytes: layers 1 s each, beside 1.5 s.
-    read = one_pass(GROUPS, 0.1e6, PLAIN, 2, trained=False, linear=2)
+    read = one_pass(GROUPS, 0.1e6, PLAIN, 2, trained=False, linear=2, head=2)
     assert (read.wire, read.seconds) == (3.5, 1.0 + 2.5)
+    # Linear layers gathered in two bytes: 1 s each, twice, and summed in four, 8 s in all; beside 4 as before.
+    half = one_pass(GROUPS, 10e6, PLAIN, 2, trained=True, linear=2)
+    assert (half.wire, half.received) == (12.0, (2 * 4000 + 8000 + 2 * 4000) / 2)
+    assert half.seconds == 10 + 2 + 1 + 2
     alone = one_pass(GROUPS, 10e6, PLAIN, 1, trained=True)
     assert (alone.wire, alone.seconds) == (0.0, 10.0)
 
@@ -74,7 +78,7 @@ def test_tokens_that_hide_what_is_spoken() -> None:
 
 
 def test_within_nodes_gradients_are_summed_over_nodes_once() -> None:
-    numbers, seconds = within_nodes(GROUPS, Batch(8, 1, 1, 1), PLAIN, 4, passes=3)
+    numbers, seconds = within_nodes(GROUPS, PLAIN, 4, passes=3)
     assert numbers == 2 * 500 + 250 + 250
     # Three passes of 16 s within the node, and a sum of 6,000 bytes over two nodes: 2 (1/2) 6,000 / 100.
     assert seconds == 3 * 16 + 60
@@ -109,8 +113,8 @@ def test_a_step_adds_up() -> None:
     forward = 2 * batch.flops(SHAPE) / 1e6
     assert found["training"] == pytest.approx(2 * 3 * forward)
     assert found["reading"] == pytest.approx(2 * forward)  # the reference
-    trained, read = 16.0, 3.5
-    waited = 2 * (max(trained - 6 - 3 * forward, 0) + 6) + 2 * (max(read - 2.5 - forward, 0) + 2.5)
+    trained, read = 12.0, 3.5  # the policy's layers are gathered in two bytes, and summed in four
+    waited = 2 * (max(trained - 5 - 3 * forward, 0) + 5) + 2 * (max(read - 2.5 - forward, 0) + 2.5)
     assert found["waiting"] == pytest.approx(waited)
     assert found["updating"] == pytest.approx(40 * 1500 / 1e5)
     assert found["generation"] == found["handing_over"] == found["reward"] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,10 +18,13 @@ from accord.engine.team import Team
 
 
 class Share:
-    """What one of several ranks holds of a tensor: rows, as `torch.chunk` has them, as fully_shard does."""
+    """What one of several ranks holds of a tensor: rows, as `torch.chunk` has them, as fully_shard does; of one copy,
+    where ranks hold several."""
 
-    def __init__(self, whole: Tensor, rank: int, size: int) -> None:
+    def __init__(self, whole: Tensor, rank: int, size: int, copy: int | None = None) -> None:
         self.shape, self.dtype = whole.shape, whole.dtype
+        place = [rank] if copy is None else [copy, rank]
+        self.device_mesh = SimpleNamespace(get_coordinate=lambda: place, size=lambda axis: {len(place) - 1: size}[axis])
         chunks = [*torch.chunk(whole, size)]
         self.rows = chunks[rank] if rank < len(chunks) else whole[:0]
 
@@ -31,19 +35,21 @@ class Share:
         raise AssertionError("nobody needs the whole")
 
 
-@given(rows=st.integers(1, 9), wrote=st.integers(1, 5), reads=st.integers(1, 5))
-def test_any_number_of_ranks_reads_what_any_number_wrote(rows: int, wrote: int, reads: int) -> None:
+@given(rows=st.integers(1, 9), wrote=st.integers(1, 5), reads=st.integers(1, 5), copies=st.integers(1, 3))
+def test_any_number_of_ranks_reads_what_any_number_wrote(rows: int, wrote: int, reads: int, copies: int) -> None:
     whole = {"matrix": torch.randn(rows, 3), "vector": torch.randn(rows).to(torch.bfloat16)}
     count = torch.tensor(7.0)
 
-    def shares(rank: int, size: int) -> dict[str, Share | Tensor]:
-        return {name: Share(tensor, rank, size) if size > 1 else tensor for name, tensor in whole.items()}
+    def shares(rank: int, size: int, copy: int | None = None) -> dict[str, Share | Tensor]:
+        return {name: Share(tensor, rank, size, copy) if size > 1 else tensor for name, tensor in whole.items()}
 
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         folder = Path(name)
-        for rank in range(wrote):
-            patch.setattr(Team, "here", lambda rank=rank: Team(rank, wrote))
-            write_part(folder, "policy", {**shares(rank, wrote), "count": count})  # type: ignore[dict-item]
+        for rank in range(wrote * (copies if wrote > 1 else 1)):
+            patch.setattr(Team, "here", lambda rank=rank: Team(rank, wrote * (copies if wrote > 1 else 1)))
+            own = shares(rank % wrote, wrote, None if copies == 1 else rank // wrote)
+            file = write_part(folder, "policy", {**own, "count": count})  # type: ignore[dict-item]
+            assert (file is not None) == (rank < wrote)
         files = [file.name for file in folder.iterdir()]
         assert len(files) == wrote and all(load_file(folder / file) is not None for file in files)
         for rank in range(reads):

@@ -1,7 +1,7 @@
 """Ranks of a team as forked children of this process, which is to them what torchrun is: it takes a second, not ten.
 
 `Ranks` carry out the same command. Once one has failed the others get SIGTERM, and SIGKILL where they do not end.
-`together` calls a function on each rank.
+`together` calls a function on each rank, and `in_team` once they are a team.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch.distributed import TCPStore
 
 from accord.cli import ranks
+from accord.engine.team import Team, joined
 from tests.trust.disk import Outcome, Plan, outcome, start
 
 GRACE = 30.0
@@ -53,6 +54,16 @@ def together(size: int, work: Callable[[], object]) -> None:
         pids.append(pid)
     ended = [os.waitpid(pid, 0)[1] for pid in pids]
     assert not any(ended), f"the ranks ended with {ended}"
+
+
+def in_team(size: int, work: Callable[[Team], object]) -> None:
+    """The same of ranks that are in a team, which each is given."""
+
+    def joins() -> None:
+        with joined() as team:
+            work(team)
+
+    together(size, joins)
 
 
 @dataclass

