@@ -3,6 +3,9 @@
 Every sample is a request of its own, with a seed made of the sampling's seed, the prompt and the sample's number, so
 that it is the same whichever server draws it. What is drawn is held against the policy itself, a few samples of each
 call: a server of another model, or whose log-probabilities are of another kind, is found out before it is learned from.
+
+Of ranks that train together the one that leads speaks with the servers, for all: the weights come from it, a server
+that fails is waited for once, and every prompt is asked for once. What is drawn it tells the others.
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling, request_seeds
-from accord.engine.trees import Branch, Tree, pack
+from accord.engine.team import Team
+from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.errors import InputError
 from accord.prompting.faults import Fault
 from accord.prompting.handover import Handover, nudged
@@ -104,8 +109,9 @@ class ServedSampler:
         )
         some = prompts[:: -(-len(prompts) // FIRST)]
         asked = [p.tokens for p in some]
+        longest = max(len(p.tokens) for p in prompts) + sampling.max_new_tokens
         try:
-            completed(self._meet(policy, some, max(len(p.tokens) for p in prompts) + sampling.max_new_tokens))
+            Team.here().lead(lambda: completed(self._meet(policy, some, longest)))
             found = []
             with nudged(policy):
                 for host in self.hosts:
@@ -158,7 +164,7 @@ class ServedSampler:
         written = monotonic() - begun
         jobs = [Job(i, prompts[i // n], seed) for i, seed in enumerate(request_seeds(prompts, n, sampling))]
         work = Work(self.config, handed, jobs, Given(policy, sampling), progress)
-        drawn = completed(work.by(hosts))
+        drawn = Team.here().lead(lambda: completed(work.by(hosts)))
         self.seconds = written + work.loading
         self._compared = [(jobs[i].prompt, drawn[i]) for i in range(0, len(jobs), -(-len(jobs) // CHECKED))]
         self.drift = self._differ(policy, sampling, sampling.temperature)
@@ -177,9 +183,12 @@ class ServedSampler:
                 known.append(Tree(prompt, (Branch(said.tokens, flags, said.logprobs),)))
         if not known or temperature == 0 or sampling.top_k or sampling.top_p < 1:
             return None
+
+        def gaps(trees: Trees) -> Tensor:
+            return (policy.log_probs(trees, temperature).double() - trees.logprobs.double()).cpu()
+
         packs = pack(known, TOKENS_PER_PASS, policy.device)
-        gaps = [policy.log_probs(trees, temperature).double() - trees.logprobs.double() for trees in packs]
-        return float(torch.cat(gaps).abs().mean())
+        return float(torch.cat(Team.here().each(packs, gaps)).abs().mean())
 
     def _require_near(self, hosts: Sequence[Vllm], policy: Policy, sampling: Sampling) -> None:
         """Raise InputError where the last samples' log-probabilities are not the policy's."""
