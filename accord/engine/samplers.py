@@ -61,8 +61,8 @@ def local(
 def state_of(policy: Policy) -> tuple[int, ...]:
     """Numbers that are others where the policy's own weights are: of each tensor the sum of its bits as whole numbers.
 
-    The count of changes that torch keeps of a tensor would be quicker, but its fused optimizers leave it as it is. Ranks
-    that share the network all call this, and the sums are those of the whole.
+    The count of changes that torch keeps of a tensor would be quicker, but its fused optimizers leave it as it is.
+    Ranks that share the network all call this, and the sums are those of the whole.
     """
     own = own_state(policy.network).values()
     bits = (t.contiguous().view(BITS[t.element_size()]) for t in map(shard.local, own))

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +51,10 @@ class Handover:
         self.state: tuple[int, ...] = ()
         self.handed: Handed | None = None
 
-    def write(self, policy: Policy) -> Handed:
+    def write(self, policy: Policy, keep: Collection[Path] = ()) -> Handed:
         """The policy's weights, or its adapters, written for servers to read, unless they are those written last.
+
+        What was written before goes, but for the folders to `keep`.
 
         Of a network that is shared out among ranks, which all call this, the one that leads writes the whole, which the
         others have a tensor of at a time. Raises InputError, on every rank, where they cannot be, or are held in few
@@ -65,18 +67,19 @@ class Handover:
             raise InputError(f"{policy.name} is quantized, and servers are handed whole weights: do without sampler.")
         own = own_state(policy.network)
         whole = gathered_for_leader(own) if any(map(is_share, own.values())) else None
-        self.handed = Team.here().lead(lambda: self._put(policy.network, whole))
+        self.handed = Team.here().lead(lambda: self._put(policy.network, whole, keep))
         self.state = state
         return self.handed
 
-    def _put(self, network: Any, whole: dict[str, Tensor] | None) -> Handed:
+    def _put(self, network: Any, whole: dict[str, Tensor] | None, keep: Collection[Path]) -> Handed:
         """Write what makes the network different from others of its start; `whole` is that, of one that is shared."""
         if self.count == 0:
             tidy(self.above, "sampler")
         self.count += 1
         folder = self.folder / str(self.count)
         try:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            for old in set(self.folder.glob("*")).difference(keep):
+                shutil.rmtree(old, ignore_errors=True)
             folder.mkdir(parents=True)
             if adapted(network):
                 save_adapters(network, folder, whole)

@@ -28,7 +28,7 @@ from accord.engine.team import Team
 from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.errors import InputError
 from accord.prompting.faults import Fault
-from accord.prompting.handover import Handover, nudged
+from accord.prompting.handover import Handed, Handover, nudged
 from accord.prompting.server import Server, completed
 from accord.prompting.shares import Job, Work, said_by
 from accord.prompting.vllm import Given, Missing, Vllm
@@ -69,14 +69,14 @@ class ServedSampler:
         ]
         self.handover = Handover(Path(config.sampler_folder or folder).expanduser().resolve())
         self.drift: float | None = None
-        self.seconds = 0.0
+        self.seconds = self.waited = 0.0
         self._compared: list[tuple[tuple[int, ...], Completion]] = []
 
     def numbers(self) -> dict[str, float]:
-        """What to log of the last call: seconds for weights, and by how many nats a token servers and policy differ,
-        unless that cannot be told."""
+        """What to log of the last call: seconds for weights, and until samples came, and by how many nats a token
+        servers and policy differ, unless that cannot be told."""
         drift = {} if self.drift is None else {"sampler_drift": self.drift}
-        return {**drift, "handover_seconds": self.seconds}
+        return {**drift, "handover_seconds": self.seconds, "samples_wait_seconds": self.waited}
 
     def __call__(
         self,
@@ -158,17 +158,37 @@ class ServedSampler:
         sampling: Sampling,
         progress: Callable[[int], None] | None = None,
     ) -> list[Completion]:
-        """What the servers draw, prompt after prompt, with `drift` and `seconds` of it."""
+        """What the servers draw, prompt after prompt, with `drift`, `seconds` and `waited` of it."""
         begun = monotonic()
         handed = self.handover.write(policy)
-        written = monotonic() - begun
+        written = monotonic()
+        work = self._work(handed, policy, prompts, n, sampling, progress)
+        drawn = Team.here().lead(lambda: self._wait(work, hosts))
+        self.seconds, self.waited = written - begun + work.loading, monotonic() - written
+        self._compare(work, drawn, policy, sampling)
+        return drawn
+
+    def _work(
+        self,
+        handed: Handed,
+        policy: Policy,
+        prompts: Sequence[tuple[int, ...]],
+        n: int,
+        sampling: Sampling,
+        progress: Callable[[int], None] | None = None,
+    ) -> Work:
+        """n samples of every prompt, to be drawn from weights that were written."""
         jobs = [Job(i, prompts[i // n], seed) for i, seed in enumerate(request_seeds(prompts, n, sampling))]
-        work = Work(self.config, handed, jobs, Given(policy, sampling), progress)
-        drawn = Team.here().lead(lambda: completed(work.by(hosts)))
-        self.seconds = written + work.loading
+        return Work(self.config, handed, jobs, Given(policy, sampling), progress)
+
+    def _wait(self, work: Work, hosts: Sequence[Vllm]) -> list[Completion]:
+        return completed(work.by(hosts))
+
+    def _compare(self, work: Work, drawn: Sequence[Completion], policy: Policy, sampling: Sampling) -> None:
+        """Take `drift`, of some of the samples, against the policy as it is."""
+        jobs = work.jobs
         self._compared = [(jobs[i].prompt, drawn[i]) for i in range(0, len(jobs), -(-len(jobs) // CHECKED))]
         self.drift = self._differ(policy, sampling, sampling.temperature)
-        return drawn
 
     @torch.no_grad()
     def _differ(self, policy: Policy, sampling: Sampling, temperature: float) -> float | None:

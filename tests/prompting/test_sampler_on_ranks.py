@@ -16,10 +16,11 @@ from tests.prompting.pretend_vllm import Vllm
 from tests.prompting.test_sampler import PROMPTS, other_model
 from tests.trust.forked import Ranks, said
 
-SETTINGS = (
-    "--learning-rate 1e-2 --batch-size 3 --group-size 4 --max-new-tokens 6 --temperature 0.7 --max-steps 3 "
-    "--dtype float32 --reward tests.prompting.test_sampler:score --save-every 1 --sample-every 1 --track none"
-).split()
+SETTINGS = [
+    "--learning-rate", "1e-2", "--batch-size", "3", "--group-size", "4", "--max-new-tokens", "6",
+    "--temperature", "0.7", "--max-steps", "3", "--dtype", "float32", "--track", "none",
+    "--reward", "tests.prompting.test_sampler:score", "--save-every", "1", "--sample-every", "1",
+]  # fmt: skip
 LOGGED = ("reward", "length", "ended", "loss", "kl", "entropy")
 
 
@@ -73,7 +74,9 @@ def test_ranks_make_the_run_of_one_process(model: str, more: tuple[str, ...], ho
         assert accord(*words(home, f"{name}-alone", alone, *more)) == 0
         on_ranks(home, f"{name}-ranks", vllm, *more)
     assert paths(vllm) == paths(alone) and requests(vllm) == requests(alone)
-    assert len(requests(vllm)) == 6 + 3 * 12 and len(set(requests(vllm))) == 3 + 3 * 12, "a few before the first step twice"
+    assert len(requests(vllm)) == 6 + 3 * 12 and len(set(requests(vllm))) == 3 + 3 * 12, (
+        "a few at first are asked twice"
+    )
     folders = [home / f"{name}-{kind}" for kind in ("ranks", "alone")]
     assert read_jsonl(folders[0] / "samples.jsonl") == read_jsonl(folders[1] / "samples.jsonl")
     for row, other in zip(*(read_jsonl(folder / "metrics.jsonl") for folder in folders), strict=True):
