@@ -136,6 +136,10 @@ class AsynchronousMethod(OnlineMethod, ABC):
     def samples_ahead(self) -> bool:
         return self.stale_steps > 0
 
+    @property
+    def kept_versions(self) -> int:
+        return self.stale_steps + 1 if self.stale_steps else 0
+
 
 class AsynchronousLearner(Learner):
     """A policy whose samples servers may draw ahead of its steps."""

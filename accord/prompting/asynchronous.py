@@ -71,7 +71,7 @@ class Request:
     drawn: Drawn | None = None
 
     @property
-    def folder(self) -> list[Path]:
+    def folders(self) -> list[Path]:
         """Where weights lie that servers may have to read for it."""
         return [self.version.handed.folder] if self.version and self.future and not self.future.done() else []
 
@@ -156,8 +156,7 @@ class AsynchronousSampler(ServedSampler):
         """The policy as it is, after so many steps, which servers can read from now on."""
         if self.version is None or self.version.steps != steps:
             begun = monotonic()
-            needed = [folder for request in self.requests.values() for folder in request.folder]
-            handed = self.handover.write(policy, keep=needed)
+            handed = self._written(policy)
             weights = {name: tensor.clone() for name, tensor in own_state(policy.network).items()}
             self.version = Version(steps, handed, weights, monotonic() - begun)
         return self.version
@@ -183,6 +182,9 @@ class AsynchronousSampler(ServedSampler):
     def close(self) -> None:
         self.turns.close()
         super().close()
+
+    def _written(self, policy: Policy) -> Handed:
+        return self.handover.write(policy, keep={f for request in self.requests.values() for f in request.folders})
 
     def _wait(self, work: Work, hosts: Sequence[Vllm]) -> list[Completion]:
         return self.turns.begin(work, hosts).result()

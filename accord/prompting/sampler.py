@@ -160,7 +160,7 @@ class ServedSampler:
     ) -> list[Completion]:
         """What the servers draw, prompt after prompt, with `drift`, `seconds` and `waited` of it."""
         begun = monotonic()
-        handed = self.handover.write(policy)
+        handed = self._written(policy)
         written = monotonic()
         work = self._work(handed, policy, prompts, n, sampling, progress)
         drawn = Team.here().lead(lambda: self._wait(work, hosts))
@@ -180,6 +180,9 @@ class ServedSampler:
         """n samples of every prompt, to be drawn from weights that were written."""
         jobs = [Job(i, prompts[i // n], seed) for i, seed in enumerate(request_seeds(prompts, n, sampling))]
         return Work(self.config, handed, jobs, Given(policy, sampling), progress)
+
+    def _written(self, policy: Policy) -> Handed:
+        return self.handover.write(policy)
 
     def _wait(self, work: Work, hosts: Sequence[Vllm]) -> list[Completion]:
         return completed(work.by(hosts))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from accord.engine.config import SamplerConfig
 from accord.engine.load import load_model
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
@@ -21,6 +24,7 @@ from accord.methods import GRPO, PPO, RAFT, REINFORCE, RLOO, OnlineDPO
 from accord.methods.rollouts import Rollout
 from accord.objectives import kl
 from accord.prompting import shares
+from accord.prompting.asynchronous import AsynchronousSampler
 from accord.records import Completion, EncodedPrompt, Prompt, Sample
 from accord.train.loop import Result
 from tests.commands.small import read_jsonl, save_model
@@ -157,6 +161,35 @@ def test_a_run_whose_server_stays_away_goes_on_from_its_last_checkpoint(base: st
     with serving(Vllm(base)) as second:
         found = run(GRPO(**method, sampler=second.url), base, tmp_path / "run", resume=True)
     same(found, whole, *NAMES)
+
+
+def test_weights_are_kept_until_they_have_been_drawn_from(base: str, tmp_path: Path) -> None:
+    """Of three versions none is gone when it is its turn, though a server that was busy reads them all later."""
+    policy, sampling = load_model(base, dtype="float32"), Sampling(6, 0.7, seed=3)
+    asked = [(5, 6), (7,)]
+    drawn: list[Any] = []
+    with serving(Vllm(base)) as vllm:
+        made = AsynchronousSampler(SamplerConfig(sampler=vllm.url), tmp_path)
+        wanted = []
+        with vllm.lock:  # it answers nothing as yet
+            for step in range(3):
+                wanted.append(alone(policy, asked, 2, replace(sampling, seed=step)))
+                if step < 2:
+                    made.ask(step, step, policy, asked, 2, replace(sampling, seed=step))
+                    with torch.no_grad():
+                        policy.network.lm_head.weight.mul_(1.5)
+            last = threading.Thread(target=lambda: drawn.append(made(policy, asked, 2, replace(sampling, seed=2))))
+            last.start()
+            while made.handover.count < 3:
+                time.sleep(0.01)
+        last.join()
+        said = [made(policy, asked, 2, replace(sampling, seed=step)) for step in range(2)]
+        made.close()
+    assert drawn == wanted[2:]
+    for step in range(2):
+        assert [one.tokens for group in said[step] for one in group] == [o.tokens for g in wanted[step] for o in g]
+        assert {one.version for group in said[step] for one in group} == {step}
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

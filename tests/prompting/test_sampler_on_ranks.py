@@ -63,11 +63,17 @@ def paths(vllm: Vllm) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("model", "more"), [("plain", ()), ("tied", ()), ("tied", ("--lora-rank", "2"))], ids=["plain", "tied", "adapters"]
+    ("model", "more"),
+    [
+        ("plain", ("--stale-steps", "1")),
+        ("tied", ()),
+        pytest.param("tied", ("--lora-rank", "2"), marks=pytest.mark.slow),
+    ],
+    ids=["ahead", "tied", "adapters"],
 )
 def test_ranks_make_the_run_of_one_process(model: str, more: tuple[str, ...], home: Path) -> None:
     """They hand over as often, ask for the same samples, each once, and learn the same from them."""
-    if more:
+    if is_adapter := "--lora-rank" in more:
         pytest.importorskip("peft")
     name = f"{model}{''.join(more)}"
     with serving(Vllm(str(home / model))) as alone, serving(Vllm(str(home / model))) as vllm:
@@ -82,7 +88,7 @@ def test_ranks_make_the_run_of_one_process(model: str, more: tuple[str, ...], ho
     for row, other in zip(*(read_jsonl(folder / "metrics.jsonl") for folder in folders), strict=True):
         assert {k: row[k] for k in LOGGED} == pytest.approx({k: other[k] for k in LOGGED}, rel=1e-4, abs=1e-6)
         assert row["sampler_drift"] < 1e-5 and row["handover_seconds"] > 0
-    file = "adapter_model.safetensors" if more else "model.safetensors"
+    file = "adapter_model.safetensors" if is_adapter else "model.safetensors"
     found, expected = (load_file(folder / "model" / file) for folder in folders)
     assert found.keys() == expected.keys()
     assert all(bool(((found[n] - w).abs() <= 1e-5 * w.abs().max()).all()) for n, w in expected.items())
@@ -94,8 +100,8 @@ def test_a_server_that_fails_ends_all_ranks_with_a_sentence_and_the_run_goes_on(
     with serving(Vllm(base)) as vllm:
         on_ranks(home, "whole", vllm)
     with serving(Vllm(base, dies_after=6 + 12 + 5)) as first:
-        [sentence] = on_ranks(home, "failed", first, "--sampler-wait", "2", status=2)
-    assert f"{first.url}/v1 was waited for 2 seconds (" in sentence
+        [sentence] = on_ranks(home, "failed", first, "--sampler-wait", "1", status=2)
+    assert f"{first.url}/v1 was waited for 1 seconds (" in sentence
     assert sentence.endswith("start it again, and go on from the last checkpoint by --resume.")
     assert [path.name for path in (home / "failed" / "checkpoints").iterdir()] == ["step-0000001"]
     with serving(Vllm(base)) as second:
