@@ -88,7 +88,7 @@ def same(found: Result, wanted: Result, *names: str) -> None:
         assert row.get("kl") == pytest.approx(other.get("kl"), abs=1e-5), "what the sampler says is rounded elsewhere"
 
 
-@pytest.mark.parametrize("stale", [1, 3])
+@pytest.mark.parametrize("stale", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_step_learns_from_samples_of_the_weights_that_its_number_says(stale: int, base: str, tmp_path: Path) -> None:
     with serving(Vllm(base)) as vllm:
         found = run(GRPO(**SETTINGS, sampler=vllm.url, stale_steps=stale), base, tmp_path / "run")
@@ -194,7 +194,13 @@ def test_weights_are_kept_until_they_have_been_drawn_from(base: str, tmp_path: P
 
 @pytest.mark.parametrize(
     ("method", "more"),
-    [(REINFORCE, {"kl_coefficient": 0.0}), (RLOO, {"kl_coefficient": 0.0}), (PPO, {}), (RAFT, {}), (OnlineDPO, {})],
+    [
+        (PPO, {}),
+        (OnlineDPO, {}),
+        pytest.param(REINFORCE, {"kl_coefficient": 0.0}, marks=pytest.mark.slow),
+        pytest.param(RLOO, {"kl_coefficient": 0.0}, marks=pytest.mark.slow),
+        pytest.param(RAFT, {}, marks=pytest.mark.slow),
+    ],
     ids=lambda value: getattr(value, "command", ""),
 )
 def test_other_methods(method: Any, more: dict[str, Any], base: str, tmp_path: Path) -> None:
