@@ -227,7 +227,7 @@ def main() -> None:
         print(server.url, flush=True)
         server.serve_forever()
     asked.out.mkdir(parents=True, exist_ok=True)
-    accord.report.write_report = lambda folder: folder / "report.html"  # nobody reads one of every run
+    accord.report.refresh_report = lambda folder: folder / "report.html"  # nobody reads one of every run
     if not (asked.out / "start" / "sft" / "model").is_dir():
         accord.run_pipeline(Path(__file__).with_suffix(".yaml"), asked.out / "start", {"seed": 0})
     model = asked.out / "start" / "sft" / "model"

@@ -24,10 +24,12 @@ SETTINGS = [
 LOGGED = ("reward", "length", "ended", "loss", "kl", "entropy")
 
 
+pytestmark = pytest.mark.usefixtures("blank_reports")
+
+
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shares, "LOOK", 0.02)
-    monkeypatch.setattr("accord.report.write_report", lambda folder: folder / "report.html")
 
 
 @pytest.fixture(scope="module")
