@@ -145,11 +145,13 @@ class Completion:
     """What a sampler returns: tokens, their log-probabilities under the distribution sampled from, and why it stopped.
 
     `stop` is "end" when the last token is the end-of-turn token and "length" when the sampler ran out of tokens.
+    `version` is after how many steps of a training the weights that drew it were such, where it was drawn ahead.
     """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     stop: Literal["end", "length"]
+    version: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.tokens) != len(self.logprobs):

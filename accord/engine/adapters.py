@@ -15,7 +15,8 @@ from __future__ import annotations
 import copy
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ from accord.console import said
 from accord.engine.low_rank import fuse_adapters
 from accord.engine.precision import cast_linear
 from accord.engine.quantize import few_bits, quantize
-from accord.engine.shard import shared_like
+from accord.engine.shard import local, shared_like
 from accord.engine.unread import stood_in_for, unread
 from accord.errors import InputError, nearest
 
@@ -178,6 +179,28 @@ def take(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in own_state(network).items():
             tensor.copy_(shared_like(tensors[name], tensor))
+
+
+@contextmanager
+@torch.no_grad()
+def holding(network: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within it a network has, in place, what `own_state` returned of it before, and `tensors` what it has itself.
+
+    No more than a tensor is held besides. Of a network that is shared out among ranks both are shares.
+    """
+
+    def exchange() -> None:
+        for name, tensor in own_state(network).items():
+            own, other = local(tensor), local(tensors[name])
+            before = own.clone()
+            own.copy_(other)
+            other.copy_(before)
+
+    exchange()
+    try:
+        yield
+    finally:
+        exchange()
 
 
 def twin(network: Any, held: Mapping[int, nn.Parameter] | None = None) -> Any:

@@ -131,6 +131,11 @@ class MemoryConfig(AdapterConfig):
         """How many copies of the model are held beside it and only read: its start, and as it was before."""
         return 0
 
+    @property
+    def kept_versions(self) -> int:
+        """How many copies of what is trained are kept, as it was at steps before, until their samples have come."""
+        return 0
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(tokens_per_pass=self.tokens_per_pass)

@@ -170,6 +170,7 @@ def needs(shape: Shape, method: TrainingConfig, dtype: torch.dtype, device: str 
     states = (2 + 8 / 256 if method.optimizer_states == "8bit" else 8) * trained
     if method.optimizer == "muon":  # holds one number a weight of the layers, where AdamW holds two
         states -= 4 * (shape.linear - shape.head)
+    own = trained * (2 if small and not shape.adapters else 4)
     networks = method.trained_networks
     is_shared = bool(shape.adapters) and getattr(method, "reference", None) is None
     whole = dtype.itemsize * shape.linear + (2 if small else 4) * shape.embedding + 4 * shape.vectors
@@ -180,9 +181,9 @@ def needs(shape: Shape, method: TrainingConfig, dtype: torch.dtype, device: str 
     kept = shape.width * (2 if small else 4) * shape.layers + layer
     parts: dict[str, float] = {
         "weights": weights + (networks - 1) * (4 * shape.adapters or weights),
-        "copies": method.frozen_copies * copy,
+        "copies": method.frozen_copies * copy + method.kept_versions * own,
         "optimizer": 0 if method.offload_optimizer else states * networks,
-        "gradients": trained * networks * (2 if small and not shape.adapters else 4),
+        "gradients": own * networks,
         "activations": tokens * (kept if method.activation_checkpointing else layer * shape.layers) * networks,
         "casts": shape.casts * networks,
         "logits": min(tokens * shape.vocabulary, BLOCK) * (dtype.itemsize + (8 if device != "cpu" else 1)),

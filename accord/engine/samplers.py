@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from accord.engine import shard
 from accord.engine.adapters import own_state
 from accord.engine.generate import generate
-from accord.engine.shard import is_sharded, shard
 from accord.engine.team import Team
 from accord.engine.unread import unread
 
@@ -53,18 +53,22 @@ def local(
     """
     given: dict[str, Any] = {"progress": progress, **policy.limits}
     if unread(policy.network):
-        shard(policy.network, policy.dtype)
-    if is_sharded(policy.network):
+        shard.shard(policy.network, policy.dtype)
+    if shard.is_sharded(policy.network):
         given["only"] = Team.here().mine(range(len(prompts)))
     with policy.autocast():
         groups = generate(policy.network, prompts, n, sampling, **given)
-    return Team.here().same(groups) if is_sharded(policy.network) else groups
+    return Team.here().same(groups) if shard.is_sharded(policy.network) else groups
 
 
 def state_of(policy: Policy) -> tuple[int, ...]:
     """Numbers that are others where the policy's own weights are: of each tensor the sum of its bits as whole numbers.
 
     The count of changes that torch keeps of a tensor would be quicker, but its fused optimizers leave it as it is.
+    Ranks that share the network all call this, and the sums are those of the whole.
     """
-    bits = (t.contiguous().view(BITS[t.element_size()]) for t in own_state(policy.network).values())
-    return tuple(torch.stack([b.sum(dtype=torch.int64) for b in bits]).tolist())
+    own = own_state(policy.network).values()
+    bits = (t.contiguous().view(BITS[t.element_size()]) for t in map(shard.local, own))
+    sums = torch.stack([b.sum(dtype=torch.int64) for b in bits])
+    shared = torch.tensor([shard.is_share(tensor) for tensor in own], device=sums.device)
+    return tuple(torch.where(shared, Team.here().total(sums), sums).tolist())

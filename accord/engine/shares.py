@@ -143,7 +143,7 @@ def held(
         "weights": 4 * share(groups.all, ranks) * networks,
         "gradients": 4 * share(groups.all, ranks) * networks,
         "optimizer": (8 * share(groups.all, ranks) + 4 * len(groups.all)) * networks,
-        "copies": method.frozen_copies * copy,
+        "copies": method.frozen_copies * copy + method.kept_versions * 4 * share(groups.all, ranks),
         "reward": reward,
         "gathered": gathered,
         "whole_gradients": scattered,

@@ -22,7 +22,7 @@ from accord.train.watch import check_independent, make_watch
 
 if TYPE_CHECKING:
     from accord.data.load import Source
-    from accord.engine import Policy
+    from accord.engine import Optimizer, Policy
     from accord.feedback.judge import Judge
     from accord.feedback.reward import Reward
     from accord.feedback.users import Dialogue
@@ -37,6 +37,11 @@ class OnlineMethod(Method, SamplingConfig, ABC):
     learning_rate: float = 1e-6
     batch_size: int = 32
     """Prompts in one step."""
+
+    @property
+    def samples_ahead(self) -> bool:
+        """Whether a step's samples are drawn while steps before it are trained on."""
+        return False
 
     @abstractmethod
     def learner(self, policy: Policy, feedback: Any) -> Learner:
@@ -62,7 +67,7 @@ class OnlineMethod(Method, SamplingConfig, ABC):
             smaller = engine.plan.fitting(self, policy)
             return smaller.train(policy, rows, out, on_step, options, scorer_for, **source)
         given = self.options(**options)
-        steps_sample = isinstance(given, SamplingOptions)
+        steps_sample = isinstance(given, SamplingOptions) and not self.samples_ahead
         given.check_watch(samples=steps_sample)
         check_independent(given.watch, *source.values())
 
@@ -103,12 +108,66 @@ class OnlineMethod(Method, SamplingConfig, ABC):
             watch = make_watch(run, given, self, speaker, trained=trained, prompts=answered, is_rewarded=True)
             return made.learn_from(prompts, watch)
 
-        sampler = prompting.sampler.ServedSampler(self, out) if self.sampler else None
+        kind = prompting.asynchronous.AsynchronousSampler if self.samples_ahead else prompting.sampler.ServedSampler
+        sampler = kind(self, out) if self.sampler else None
         try:
             return train(learner, self, policy, out, given, on_step, data=rows, **source)
         finally:
             if sampler is not None:
                 sampler.close()
+
+
+@dataclass(kw_only=True)
+class AsynchronousMethod(OnlineMethod, ABC):
+    """A method that can learn from samples of the policy as it was some steps before."""
+
+    stale_steps: int = 0
+    """Have servers draw samples for so many steps ahead while a step is trained on, so that each step learns from those
+    of the policy as it was so many steps before; 0 waits for samples of the policy as it is."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stale_steps < 0:
+            raise InputError(f"stale_steps must not be negative, but is {self.stale_steps}.")
+        if self.stale_steps and not self.sampler:
+            raise InputError("stale_steps is about servers that draw samples ahead; say which by sampler.")
+
+    @property
+    def samples_ahead(self) -> bool:
+        return self.stale_steps > 0
+
+    @property
+    def kept_versions(self) -> int:
+        return self.stale_steps + 1 if self.stale_steps else 0
+
+
+class AsynchronousLearner(Learner):
+    """A policy whose samples servers may draw ahead of its steps."""
+
+    method: AsynchronousMethod
+    policy: Policy
+
+    @property
+    def ahead(self) -> prompting.asynchronous.AsynchronousSampler | None:
+        """The servers, where they do."""
+        return self.sampler if self.method.samples_ahead else None  # type: ignore[return-value]
+
+    def before(self, step: int, run: Run, optimizer: Optimizer) -> bool:
+        """Ask for the samples of this step and of `stale_steps` more, as far as that was not done before."""
+        if self.ahead is not None:
+            method = self.method
+            self.ahead.forget(step)
+            for later in range(step, min(step + method.stale_steps + 1, self.total)):
+                prompts = [prompt.tokens for prompt in self.batch(later)]
+                self.ahead.ask(later, step, self.policy, prompts, method.group_size, method.sampling(later))
+        return super().before(step, run, optimizer)
+
+    def state(self) -> dict[str, Any]:
+        return {} if self.ahead is None else {"ahead": self.ahead.state(self.policy)}
+
+    def restore(self, state: Mapping[str, Any], run: Run, optimizer: Optimizer) -> None:
+        if self.ahead is not None:
+            self.ahead.restore(state.get("ahead", ()))
 
 
 @dataclass(kw_only=True)
@@ -154,6 +213,10 @@ class DialogueMethod(RewardMethod, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.user is not None and self.samples_ahead:
+            raise InputError(
+                "a user is answered turn by turn, of which none can be drawn ahead: leave stale_steps out."
+            )
         if self.max_turns < 1:
             raise InputError(f"max_turns must be at least 1, not {self.max_turns}.")
         for name in ("max_turns", "reward_at"):

@@ -18,7 +18,7 @@ from accord.console import counting
 from accord.engine.config import require_positive
 from accord.errors import InputError
 from accord.methods.offline import OfflineMethod, Per, reference_for
-from accord.methods.online import JudgeMethod
+from accord.methods.online import AsynchronousLearner, AsynchronousMethod, JudgeMethod
 from accord.methods.rollouts import Rollout, untrained
 from accord.records import EncodedPrompt, Preference, Ranking, Sample
 from accord.train.loop import Learner, StepResult
@@ -212,7 +212,7 @@ class KeptReference:
 
 
 @dataclass(kw_only=True)
-class PairwiseMethod(PairLoss, JudgeMethod):
+class PairwiseMethod(PairLoss, AsynchronousMethod, JudgeMethod):
     """A method of pairs that learns from samples: the first of a prompt against the second, third against fourth."""
 
     least_group: ClassVar[int] = 2
@@ -241,7 +241,7 @@ class PairwiseMethod(PairLoss, JudgeMethod):
         return PairwiseLearner(self, policy, judge)
 
 
-class PairwiseLearner(Learner):
+class PairwiseLearner(AsynchronousLearner):
     """The policy and its frozen start."""
 
     method: PairwiseMethod

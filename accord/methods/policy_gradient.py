@@ -18,7 +18,7 @@ from accord import engine, objectives
 from accord.engine.config import require_positive
 from accord.errors import InputError
 from accord.methods.offline import Per
-from accord.methods.online import DialogueMethod, OnlineMethod
+from accord.methods.online import AsynchronousLearner, AsynchronousMethod, DialogueMethod
 from accord.methods.rollouts import Rollout, penalize, sample
 from accord.methods.turn_rewards import advantages_by_turn
 from accord.records import EncodedPrompt
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class PolicyGradient(OnlineMethod, ABC):
+class PolicyGradient(AsynchronousMethod, ABC):
     """A method that raises the probability of samples by their advantage."""
 
     kl_coefficient: float = 0.05
@@ -68,9 +68,17 @@ class PolicyGradient(OnlineMethod, ABC):
         return 1, 1
 
     @property
+    def reward_kl(self) -> float:
+        """beta, as far as the divergence is taken off the reward."""
+        return self.kl_coefficient
+
+    @property
     def scores_itself(self) -> bool:
-        """Whether log pi before the first update is computed as it is in an update, not taken from the sampler."""
-        return self.updates != (1, 1)
+        """Whether log pi before the first update is computed as it is in an update, not taken from the sampler.
+
+        What is taken off a reward is the divergence of the policy that learns, where an older one has sampled.
+        """
+        return self.updates != (1, 1) or (self.samples_ahead and self.reward_kl > 0)
 
     def loss(self, logp: Tensor, batch: Experience) -> tuple[Tensor, Measures]:
         """The values of the loss and measures, from log pi (N,): -A(y) log pi(y) of every completion y."""
@@ -85,11 +93,6 @@ class GroupPolicyGradient(PolicyGradient, ABC):
     compared: ClassVar[Literal["prompt", "step"]] = "prompt"
     """With which other samples each is compared: those of its prompt, or all of its step."""
 
-    @property
-    def reward_kl(self) -> float:
-        """beta, as far as the divergence is taken off the reward."""
-        return self.kl_coefficient
-
     @abstractmethod
     def advantages(self, rewards: Tensor) -> Tensor:
         """How much better each sample was than expected, (P, G), from the rewards (P, G)."""
@@ -98,7 +101,7 @@ class GroupPolicyGradient(PolicyGradient, ABC):
         return GroupLearner(self, policy, feedback)
 
 
-class GradientLearner(Learner, ABC):
+class GradientLearner(AsynchronousLearner, ABC):
     """A policy that learns from a reward, and the frozen model it started from."""
 
     method: PolicyGradient
@@ -175,10 +178,14 @@ class GradientLearner(Learner, ABC):
         return row
 
     def loss(self, batch: Experience) -> tuple[Tensor, Measures]:
-        """The method's loss, the entropy of the policy (by its samples), and how far sampler and trainer disagree."""
+        """The method's loss, the entropy of the policy (by its samples), and how far sampler and trainer disagree.
+
+        Where an older policy has sampled, that is no drift of numbers: it is how far off-policy the samples are.
+        """
         logp = self.policy.log_probs(batch, self.method.temperature)
         gap = (logp.detach() if batch.old is None else batch.old) - batch.logprobs
-        logged = {"entropy": -batch.logprobs, "sampler_drift": gap.abs()}
+        name = "off_policy_drift" if self.method.samples_ahead else "sampler_drift"
+        logged = {"entropy": -batch.logprobs, name: gap.abs()}
         if self.method.importance_cap is not None:
             weight = gap.exp().clamp(max=self.method.importance_cap)  # losses are linear in a positive factor of A
             logged["importance_weight"] = weight

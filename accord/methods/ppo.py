@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from accord.engine import Experience, LossTerm, Measures, Optimizer, Policy, Trees
     from accord.feedback.reward import Reward
+    from accord.train.run import Run
 
 
 @dataclass(kw_only=True)
@@ -114,9 +115,10 @@ class PPOLearner(GradientLearner):
         self.mix = pretraining_mix(method, policy) if method.pretraining_data else None
 
     def state(self) -> dict[str, Any]:
-        return {"kl_coefficient": self.kl_coefficient}
+        return super().state() | {"kl_coefficient": self.kl_coefficient}
 
-    def restore(self, state: Mapping[str, Any], *_: Any) -> None:
+    def restore(self, state: Mapping[str, Any], run: Run, optimizer: Optimizer) -> None:
+        super().restore(state, run, optimizer)
         if self.method.kl_target is not None:  # else it may have been changed
             self.kl_coefficient = state.get("kl_coefficient", self.kl_coefficient)
 

@@ -6,7 +6,8 @@ Dong et al. 2023 (arXiv:2304.06767) keeps the best of every prompt; with `--at-l
 verifier says 1: then this is rejection-sampling fine-tuning (Yuan et al. 2023, arXiv:2308.01825). In expectation T
 rounds of the best of k draw from the best of k^T.
 
-Departures: one update a step, so the samples are always the policy's own; of equal samples of a prompt one is kept.
+Departures: one update a step, so the samples are the policy's own (`--stale-steps` aside); of equal samples of a prompt
+one is kept.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from accord import engine
 from accord.errors import InputError
 from accord.methods.offline import maximum_likelihood
-from accord.methods.online import RewardMethod
+from accord.methods.online import AsynchronousLearner, AsynchronousMethod, RewardMethod
 from accord.methods.rollouts import sample
 from accord.records import EncodedPrompt
-from accord.train.loop import Learner, StepResult
+from accord.train.loop import StepResult
 
 if TYPE_CHECKING:
     from accord.engine import Branch, Optimizer, Policy, Tree
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class RAFT(RewardMethod):
+class RAFT(AsynchronousMethod, RewardMethod):
     """Fine-tune a policy on the best of its own samples."""
 
     command: ClassVar[str] = "raft"
@@ -64,7 +65,7 @@ class RAFT(RewardMethod):
         return sorted(distinct.values(), key=lambda branch: -branch.score)[: self.keep]
 
 
-class RAFTLearner(Learner):
+class RAFTLearner(AsynchronousLearner):
     """The policy, its own teacher."""
 
     method: RAFT

@@ -1,3 +1,4 @@
+from . import asynchronous as asynchronous
 from . import handover as handover
 from . import journal as journal
 from . import limits as limits

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from accord.engine.adapters import adapted, own_state, save_adapters
 from accord.engine.models import SHARD, Policy, quiet
 from accord.engine.samplers import state_of
+from accord.engine.shard import gathered, gathered_for_leader, is_share, local, shared_like
+from accord.engine.team import Team
 from accord.errors import InputError
 from accord.files import tidy
 
@@ -48,50 +51,63 @@ class Handover:
         self.state: tuple[int, ...] = ()
         self.handed: Handed | None = None
 
-    def write(self, policy: Policy) -> Handed:
+    def write(self, policy: Policy, keep: Collection[Path] = ()) -> Handed:
         """The policy's weights, or its adapters, written for servers to read, unless they are those written last.
 
-        Raises InputError where they cannot be, or are held in few bits.
+        What was written before goes, but for the folders to `keep`.
+
+        Of a network that is shared out among ranks, which all call this, the one that leads writes the whole, which the
+        others have a tensor of at a time. Raises InputError, on every rank, where they cannot be, or are held in few
+        bits.
         """
         state = state_of(policy)
         if state == self.state and self.handed is not None:
             return self.handed
-        is_adapter = adapted(policy.network)
-        if policy.is_quantized and not is_adapter:
+        if policy.is_quantized and not adapted(policy.network):
             raise InputError(f"{policy.name} is quantized, and servers are handed whole weights: do without sampler.")
+        own = own_state(policy.network)
+        whole = gathered_for_leader(own) if any(map(is_share, own.values())) else None
+        self.handed = Team.here().lead(lambda: self._put(policy.network, whole, keep))
+        self.state = state
+        return self.handed
+
+    def _put(self, network: Any, whole: dict[str, Tensor] | None, keep: Collection[Path]) -> Handed:
+        """Write what makes the network different from others of its start; `whole` is that, of one that is shared."""
         if self.count == 0:
             tidy(self.above, "sampler")
         self.count += 1
         folder = self.folder / str(self.count)
         try:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            for old in set(self.folder.glob("*")).difference(keep):
+                shutil.rmtree(old, ignore_errors=True)
             folder.mkdir(parents=True)
-            if is_adapter:
-                save_adapters(policy.network, folder)
+            if adapted(network):
+                save_adapters(network, folder, whole)
             else:
                 with quiet():
-                    policy.network.save_pretrained(folder, max_shard_size=SHARD)
-                save_tied_head(policy.network, folder)
+                    network.save_pretrained(folder, state_dict=whole, max_shard_size=SHARD)
+                save_tied_head(network, folder, whole)
         except OSError as error:
             raise InputError(f"weights for servers cannot be written to {folder} ({error.strerror}).") from None
-        self.handed, self.state = Handed(folder, f"accord-{self.run}-{self.count}", is_adapter), state
-        return self.handed
+        return Handed(folder, f"accord-{self.run}-{self.count}", adapted(network))
 
     def close(self) -> None:
         """Take the weights away."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def save_tied_head(network: Any, folder: Path) -> None:
+def save_tied_head(network: Any, folder: Path, whole: Mapping[str, Tensor] | None) -> None:
     """Write the output layer by its own name too, where it is the embedding, which files of weights leave out.
 
     vLLM on a processor multiplies by a copy of it, which it makes anew only where the layer itself is loaded.
     """
-    head = network.get_output_embeddings()
-    if head is None or head.weight is not network.get_input_embeddings().weight:
+    head, embedding = network.get_output_embeddings(), network.get_input_embeddings()
+    if head is None or head.weight is not embedding.weight:
         return
-    name = next(f"{name}.weight" for name, module in network.named_modules() if module is head)
-    save_file({name: head.weight.detach().cpu().clone()}, folder / HEAD, metadata={"format": "pt"})
+    names = {module: f"{name}.weight" for name, module in network.named_modules()}
+    weight = head.weight.detach().cpu() if whole is None else whole[names[embedding]]
+    name = names[head]
+    save_file({name: weight.clone()}, folder / HEAD, metadata={"format": "pt"})
     if (folder / INDEX).exists():  # which says of all files what to read from them
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         index["weight_map"][name] = HEAD
@@ -107,13 +123,15 @@ def nudged(policy: Policy) -> Iterator[None]:
     """
     own = list(own_state(policy.network).values())
     some = {id(tensor): tensor for tensor in (*own[:NUDGED], *own[-NUDGED:])}.values()
-    before = [tensor.clone() for tensor in some]
+    before = [local(tensor).clone() for tensor in some]
     generator = torch.Generator().manual_seed(0)
     try:
         for tensor in some:
-            noise = torch.randn(tensor.shape, generator=generator).to(tensor)
-            tensor.add_(noise * (NUDGE * float(tensor.float().square().mean().sqrt()) or ZERO))
+            whole = gathered(tensor)
+            noise = torch.randn(whole.shape, generator=generator).to(whole)
+            noise *= NUDGE * float(whole.float().square().mean().sqrt()) or ZERO
+            local(tensor).add_(local(shared_like(noise, tensor)))
         yield
     finally:
         for tensor, value in zip(some, before, strict=True):
-            tensor.copy_(value)
+            local(tensor).copy_(value)

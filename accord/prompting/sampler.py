@@ -3,6 +3,9 @@
 Every sample is a request of its own, with a seed made of the sampling's seed, the prompt and the sample's number, so
 that it is the same whichever server draws it. What is drawn is held against the policy itself, a few samples of each
 call: a server of another model, or whose log-probabilities are of another kind, is found out before it is learned from.
+
+Of ranks that train together the one that leads speaks with the servers, for all: the weights come from it, a server
+that fails is waited for once, and every prompt is asked for once. What is drawn it tells the others.
 """
 
 from __future__ import annotations
@@ -17,13 +20,15 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling, request_seeds
-from accord.engine.trees import Branch, Tree, pack
+from accord.engine.team import Team
+from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.errors import InputError
 from accord.prompting.faults import Fault
-from accord.prompting.handover import Handover, nudged
+from accord.prompting.handover import Handed, Handover, nudged
 from accord.prompting.server import Server, completed
 from accord.prompting.shares import Job, Work, said_by
 from accord.prompting.vllm import Given, Missing, Vllm
@@ -64,14 +69,14 @@ class ServedSampler:
         ]
         self.handover = Handover(Path(config.sampler_folder or folder).expanduser().resolve())
         self.drift: float | None = None
-        self.seconds = 0.0
+        self.seconds = self.waited = 0.0
         self._compared: list[tuple[tuple[int, ...], Completion]] = []
 
     def numbers(self) -> dict[str, float]:
-        """What to log of the last call: seconds for weights, and by how many nats a token servers and policy differ,
-        unless that cannot be told."""
+        """What to log of the last call: seconds for weights, and until samples came, and by how many nats a token
+        servers and policy differ, unless that cannot be told."""
         drift = {} if self.drift is None else {"sampler_drift": self.drift}
-        return {**drift, "handover_seconds": self.seconds}
+        return {**drift, "handover_seconds": self.seconds, "samples_wait_seconds": self.waited}
 
     def __call__(
         self,
@@ -104,8 +109,9 @@ class ServedSampler:
         )
         some = prompts[:: -(-len(prompts) // FIRST)]
         asked = [p.tokens for p in some]
+        longest = max(len(p.tokens) for p in prompts) + sampling.max_new_tokens
         try:
-            completed(self._meet(policy, some, max(len(p.tokens) for p in prompts) + sampling.max_new_tokens))
+            Team.here().lead(lambda: completed(self._meet(policy, some, longest)))
             found = []
             with nudged(policy):
                 for host in self.hosts:
@@ -152,17 +158,40 @@ class ServedSampler:
         sampling: Sampling,
         progress: Callable[[int], None] | None = None,
     ) -> list[Completion]:
-        """What the servers draw, prompt after prompt, with `drift` and `seconds` of it."""
+        """What the servers draw, prompt after prompt, with `drift`, `seconds` and `waited` of it."""
         begun = monotonic()
-        handed = self.handover.write(policy)
-        written = monotonic() - begun
+        handed = self._written(policy)
+        written = monotonic()
+        work = self._work(handed, policy, prompts, n, sampling, progress)
+        drawn = Team.here().lead(lambda: self._wait(work, hosts))
+        self.seconds, self.waited = written - begun + work.loading, monotonic() - written
+        self._compare(work, drawn, policy, sampling)
+        return drawn
+
+    def _work(
+        self,
+        handed: Handed,
+        policy: Policy,
+        prompts: Sequence[tuple[int, ...]],
+        n: int,
+        sampling: Sampling,
+        progress: Callable[[int], None] | None = None,
+    ) -> Work:
+        """n samples of every prompt, to be drawn from weights that were written."""
         jobs = [Job(i, prompts[i // n], seed) for i, seed in enumerate(request_seeds(prompts, n, sampling))]
-        work = Work(self.config, handed, jobs, Given(policy, sampling), progress)
-        drawn = completed(work.by(hosts))
-        self.seconds = written + work.loading
+        return Work(self.config, handed, jobs, Given(policy, sampling), progress)
+
+    def _written(self, policy: Policy) -> Handed:
+        return self.handover.write(policy)
+
+    def _wait(self, work: Work, hosts: Sequence[Vllm]) -> list[Completion]:
+        return completed(work.by(hosts))
+
+    def _compare(self, work: Work, drawn: Sequence[Completion], policy: Policy, sampling: Sampling) -> None:
+        """Take `drift`, of some of the samples, against the policy as it is."""
+        jobs = work.jobs
         self._compared = [(jobs[i].prompt, drawn[i]) for i in range(0, len(jobs), -(-len(jobs) // CHECKED))]
         self.drift = self._differ(policy, sampling, sampling.temperature)
-        return drawn
 
     @torch.no_grad()
     def _differ(self, policy: Policy, sampling: Sampling, temperature: float) -> float | None:
@@ -177,9 +206,12 @@ class ServedSampler:
                 known.append(Tree(prompt, (Branch(said.tokens, flags, said.logprobs),)))
         if not known or temperature == 0 or sampling.top_k or sampling.top_p < 1:
             return None
+
+        def gaps(trees: Trees) -> Tensor:
+            return (policy.log_probs(trees, temperature).double() - trees.logprobs.double()).cpu()
+
         packs = pack(known, TOKENS_PER_PASS, policy.device)
-        gaps = [policy.log_probs(trees, temperature).double() - trees.logprobs.double() for trees in packs]
-        return float(torch.cat(gaps).abs().mean())
+        return float(torch.cat(Team.here().each(packs, gaps)).abs().mean())
 
     def _require_near(self, hosts: Sequence[Vllm], policy: Policy, sampling: Sampling) -> None:
         """Raise InputError where the last samples' log-probabilities are not the policy's."""

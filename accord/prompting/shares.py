@@ -59,7 +59,7 @@ class Work:
         given: Given,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        self.handed, self.given, self.progress = handed, given, progress
+        self.handed, self.jobs, self.given, self.progress = handed, jobs, given, progress
         self.waiting, self.total = deque(jobs), len(jobs)
         self.done: dict[int, Completion] = {}
         self.tries: Counter[int] = Counter()

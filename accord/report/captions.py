@@ -114,10 +114,16 @@ METRICS = {
     "sampler_drift": _aside(
         "Sampler against trainer (nats a token)", "Rounding alone: it should be small, and must not grow."
     ),
+    "off_policy_drift": _aside(
+        "Off-policyness (nats a token)",
+        "Between the policy and the older one that sampled: it grows with the steps taken.",
+    ),
+    "staleness": _aside("Staleness (steps)", "By how many steps the weights that sampled are behind."),
     "importance_weight": _aside(
         "Importance weights", "pi over the sampler's probability, capped: the mean should stay near one.", 1.0
     ),
     "handover_seconds": _aside("Weights to the sampler (s)", "What a step waits for servers to have the new weights."),
+    "samples_wait_seconds": _aside("Waiting for samples (s)", "Near zero, where servers sample ahead and keep up."),
     "gradient_norm": _aside("Gradient norm", "Spikes mark batches that pull hard; clipping bounds them."),
     "learning_rate": _aside("Learning rate", "The schedule as it was run."),
     "tokens_per_second": _aside("Tokens a second", "Steady is well; a drop is another process or longer rows."),
