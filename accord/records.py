@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from accord.arrays import Flags, LogProbs, Tokens
+
 Role: TypeAlias = Literal["system", "user", "assistant", "tool", "developer"]
 
 
@@ -55,15 +57,15 @@ class Demonstration:
 
     prompt: Text
     completion: Text
-    tokens: tuple[int, ...] = ()
+    tokens: Tokens = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenization:
     """A text that is tokens already, and which of them are trained on; never the first, which nothing predicts."""
 
-    tokens: tuple[int, ...]
-    trained: tuple[bool, ...]
+    tokens: Tokens
+    trained: Flags
     prompt: ClassVar[Text] = ""
 
 
@@ -147,8 +149,8 @@ class Completion:
     `stop` is "end" when the last token is the end-of-turn token and "length" when the sampler ran out of tokens.
     """
 
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
+    tokens: Tokens
+    logprobs: LogProbs
     stop: Literal["end", "length"]
 
     def __post_init__(self) -> None:
@@ -165,7 +167,7 @@ class Sample:
 
     prompt: Prompt
     text: str
-    prompt_tokens: tuple[int, ...]
+    prompt_tokens: Tokens
     completion: Completion
     row: int = -1
 
@@ -175,7 +177,7 @@ class EncodedPrompt:
     """A prompt, its tokens, and the row of the data it came from, counted from 0."""
 
     prompt: Prompt
-    tokens: tuple[int, ...]
+    tokens: Tokens
     row: int
 
 
@@ -194,10 +196,11 @@ def row_to_json(row: Row) -> dict[str, Any]:
         case Prompt(_, columns):
             return {**prompt, **columns}
         case Demonstration(_, completion, tokens):
-            return {**prompt, "completion": text_to_json(completion), **({"completion_ids": tokens} if tokens else {})}
+            drawn = {"completion_ids": list(tokens)} if tokens else {}
+            return {**prompt, "completion": text_to_json(completion), **drawn}
         case Tokenization(tokens, trained):
             labels = [token if is_trained else -100 for token, is_trained in zip(tokens, trained, strict=True)]
-            return {"input_ids": tokens, "labels": labels}
+            return {"input_ids": list(tokens), "labels": labels}
         case Labeled(_, completion, label):
             return {**prompt, "completion": text_to_json(completion), "label": label}
         case Preference(_, chosen, rejected, margin, probability, user):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
+from accord.arrays import Bools, Ints
 from accord.data.messages import align, shared
 from accord.engine.trees import Branch
 from accord.engine.turns import turn_end
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 MOST_CHARACTERS = 10_000_000
 """Of one text; a tokenizer reads about a million a second."""
+
+AT_ONCE = 1000
+"""Texts tokenized at once: a tokenizer makes of each token some 200 bytes, and lists of 40."""
 
 TEMPLATE_SECONDS = 10
 """A chat template is a program, which may have no end."""
@@ -45,7 +49,7 @@ class RewrittenPast(InputError):
     """The template writes an answer otherwise once the chat goes on: no text holds all answers as they were said."""
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int, ...]:
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> Ints:
     """The tokens of a prompt, up to where the model speaks.
 
     A string gets the special tokens its tokenizer puts in front, and none behind; an empty string is the
@@ -53,7 +57,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int
     template with the generation prompt. Raises InputError where there is no template, or the template refuses the chat.
     """
     [tokens] = tokenize(tokenizer, [prompt_text(tokenizer, prompt)])
-    return opening(tokenizer, prompt) + tuple(tokens)
+    return opening(tokenizer, prompt) + tokens
 
 
 def encode_completion(
@@ -90,12 +94,13 @@ def encoder_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: T
     return {"text": question, "text_pair": chat[-1].content} if question else {"text": chat[-1].content}
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Ints]:
     """The tokens of each text, without added special tokens. Raises InputError where one is too long to be read."""
     longest = max(map(len, texts), default=0)
     if longest > MOST_CHARACTERS:
         raise InputError(f"a text of {longest:,} characters is too long to be read; split it at {MOST_CHARACTERS:,}")
-    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    some = (list(texts[i : i + AT_ONCE]) for i in range(0, len(texts), AT_ONCE))
+    return [Ints(ids) for part in some for ids in tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]]
 
 
 def opening(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int, ...]:
@@ -152,9 +157,7 @@ def completion_pieces(
     return tuple(pieces)
 
 
-def encode_reply(
-    tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], said: str, *, ended: bool = True
-) -> tuple[int, ...]:
+def encode_reply(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], said: str, *, ended: bool = True) -> Ints:
     """The tokens between the assistant's answer, the last of `chat`, and its next one, where the user says `said`.
 
     They begin after the end of the answer's turn, or, where the model did not say that (not `ended`), with it.
@@ -167,7 +170,7 @@ def encode_reply(
     rendered = head + _said(tokenizer, before, answer, head)
     between = _between(tokenizer, (*chat, Message("user", said)), rendered)
     [tokens] = tokenize(tokenizer, [between if ended else turn_end(tokenizer).text + between])
-    return tuple(tokens)
+    return tokens
 
 
 def _between(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], rendered: str) -> str:
@@ -221,12 +224,12 @@ def join(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], tokens: It
             said.append(_eos(tokenizer))
         joined += said
         trained += [piece.trained] * len(said)
-    return Branch(tuple(joined), None if all(trained) else tuple(trained))
+    return Branch(Ints(joined), None if all(trained) else Bools(trained))
 
 
-def turn_rest(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+def turn_rest(tokenizer: PreTrainedTokenizerBase) -> Ints:
     """The tokens that the chat template writes after the end of a turn, which no model says."""
-    return tuple(tokenize(tokenizer, [turn_end(tokenizer).rest])[0])
+    return tokenize(tokenizer, [turn_end(tokenizer).rest])[0]
 
 
 def _eos(tokenizer: PreTrainedTokenizerBase) -> int:

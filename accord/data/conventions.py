@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from accord.arrays import Bools, Ints
 from accord.data.layouts import ASKING, QUESTIONS, RESPONSES
 from accord.data.messages import TRANSCRIPT, align, parse_transcript, read_prompt, read_text, shared
 from accord.data.verdicts import desirable, unjudged
@@ -70,8 +71,8 @@ def _demonstration(columns: Columns) -> Demonstration | Prompt:
     if isinstance(said := read_text(columns["completion"], "completion"), str) and not said.strip():
         return _prompt(columns)
     prompt, (completion,) = _branches(columns, "completion")
-    tokens = columns.get("completion_ids")
-    return Demonstration(prompt, _demonstrated(completion), () if tokens is None else _ids(tokens, "completion_ids"))
+    ids = columns.get("completion_ids")
+    return Demonstration(prompt, _demonstrated(completion), () if ids is None else Ints(_ids(ids, "completion_ids")))
 
 
 def _text(columns: Columns) -> Demonstration:
@@ -97,11 +98,11 @@ def _tokenized(columns: Columns) -> Tokenization:
     trained = tuple(labels is None or labels[i] != -100 for i in kept)
     if not any(trained[1:]):
         raise InputError("'labels' has no token to learn after the first, which nothing predicts")
-    return Tokenization(tuple(tokens[i] for i in kept), (False, *trained[1:]))
+    return Tokenization(Ints(tokens[i] for i in kept), Bools((False, *trained[1:])))
 
 
 def _ids(value: Any, name: str) -> tuple[int, ...]:
-    if isinstance(value, Sequence) and len(value) and all(type(token) is int and token >= 0 for token in value):
+    if isinstance(value, Sequence) and len(value) and all(type(token) is int and 0 <= token < 2**31 for token in value):
         return tuple(value)
     raise InputError(f"{name!r} must be a list of tokens, whole numbers from 0 up")
 

@@ -13,6 +13,7 @@ from accord.engine.shard import is_sharded
 from accord.engine.team import Team
 
 if TYPE_CHECKING:
+    from accord.arrays import Tokens
     from accord.engine.models import Policy
     from accord.engine.sampling import Sampling
     from accord.records import Completion
@@ -32,7 +33,7 @@ class Sampler(Protocol):
     def __call__(
         self,
         policy: Policy,
-        prompts: Sequence[tuple[int, ...]],
+        prompts: Sequence[Tokens],
         n: int = 1,
         sampling: Sampling | None = None,
         progress: Callable[[int], None] | None = None,
@@ -41,7 +42,7 @@ class Sampler(Protocol):
 
 def local(
     policy: Policy,
-    prompts: Sequence[tuple[int, ...]],
+    prompts: Sequence[Tokens],
     n: int = 1,
     sampling: Sampling | None = None,
     progress: Callable[[int], None] | None = None,

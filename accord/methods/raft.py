@@ -24,6 +24,7 @@ from accord.records import EncodedPrompt
 from accord.train.loop import Learner, StepResult
 
 if TYPE_CHECKING:
+    from accord.arrays import Tokens
     from accord.engine import Branch, Optimizer, Policy, Tree
     from accord.feedback.reward import Reward
 
@@ -56,7 +57,7 @@ class RAFT(RewardMethod):
 
     def best(self, tree: Tree, ends: Sequence[int]) -> list[Branch]:
         """The branches to learn from, the best first; of equally good ones those that were sampled first."""
-        distinct: dict[tuple[int, ...], Branch] = {}
+        distinct: dict[Tokens, Branch] = {}
         for branch in tree.branches:
             good = self.at_least is None or branch.score >= self.at_least
             if good and (self.keep_truncated or branch.tokens[-1] in ends):

@@ -30,6 +30,7 @@ from accord.prompting.vllm import Given, Missing, Vllm
 from accord.records import Completion
 
 if TYPE_CHECKING:
+    from accord.arrays import Tokens
     from accord.engine.config import SamplerConfig
     from accord.records import EncodedPrompt
 
@@ -65,7 +66,7 @@ class ServedSampler:
         self.handover = Handover(Path(config.sampler_folder or folder).expanduser().resolve())
         self.drift: float | None = None
         self.seconds = 0.0
-        self._compared: list[tuple[tuple[int, ...], Completion]] = []
+        self._compared: list[tuple[Tokens, Completion]] = []
 
     def numbers(self) -> dict[str, float]:
         """What to log of the last call: seconds for weights, and by how many nats a token servers and policy differ,
@@ -76,7 +77,7 @@ class ServedSampler:
     def __call__(
         self,
         policy: Policy,
-        prompts: Sequence[tuple[int, ...]],
+        prompts: Sequence[Tokens],
         n: int = 1,
         sampling: Sampling | None = None,
         progress: Callable[[int], None] | None = None,
@@ -147,7 +148,7 @@ class ServedSampler:
         self,
         hosts: Sequence[Vllm],
         policy: Policy,
-        prompts: Sequence[tuple[int, ...]],
+        prompts: Sequence[Tokens],
         n: int,
         sampling: Sampling,
         progress: Callable[[int], None] | None = None,
