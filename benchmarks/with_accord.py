@@ -88,7 +88,7 @@ class ClockedLearner(GroupLearner):
         rollout = self.timed("generation", lambda: sample(self.method, self.policy, items, self.reward, step))
         row = self.learn(step, rollout, optimizer)
         if step == 0:
-            self.first = [s.completion.tokens for s in rollout.samples]
+            self.first = [list(s.completion.tokens) for s in rollout.samples]
         tokens = sum(len(s.prompt_tokens) + len(s.completion.tokens) for s in rollout.samples)
         self.seconds["update"] -= self.seconds["reference"]
         return rollout.result({**row, **self.seconds, "tokens_read": tokens})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
 import pickle
 import struct
 import sys
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from accord.arrays import Bools, Doubles, Ints, Numbers
 from accord.data.chat import AT_ONCE, tokenize
 from accord.engine.trees import Branch, Tree, Trees
-from tests.data.words import word_tokenizer
+from tests.data.conftest import word_tokenizer
 
 WHOLE = st.lists(st.integers(-(2**31), 2**31 - 1), max_size=12).map(tuple)
 REAL = st.lists(st.floats(allow_nan=False), max_size=12).map(tuple)
@@ -61,7 +62,7 @@ def test_numbers_of_another_kind_are_refused() -> None:
     with pytest.raises(struct.error):
         Ints((0.5,))  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        Ints((1,)) + [2]  # type: ignore[operator]
+        operator.add(Ints((1,)), [2])
     assert Ints((1, 0)) != Bools((True, False)) and Ints((1,)) != [1]
 
 
