@@ -25,7 +25,8 @@ from accord.methods import DPO, GRPO, SFT, RewardModel
 from accord.methods.policy_gradient import GroupLearner
 from accord.methods.rollouts import Rollout, sample
 from accord.records import EncodedPrompt
-from accord.train.loop import Result, StepResult
+from accord.train.learner import StepResult
+from accord.train.loop import Result
 
 METHODS = {"dpo": DPO, "sft": SFT, "reward": RewardModel}
 SHARED = ("learning_rate", "batch_size", "max_length", "dtype", "seed", "lora_rank")

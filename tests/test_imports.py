@@ -43,7 +43,7 @@ FORMULA = ["accord", "feedback", "formula"]
 STATISTICS = [["accord", "evaluate", name] for name in ("agreement", "kappas", "statistics")]
 """The statistics of agreement, which need no torch: the owner's page of `annotate` shows them as people answer."""
 NO_TORCH = {"arrays", "records", "results", "report", "annotate"}
-SHARED = {"offline", "online", "rounds", "turn_rewards", "rollouts", "policy_gradient", "pairs"}
+SHARED = {"method", "offline", "online", "rounds", "turn_rewards", "rollouts", "policy_gradient", "pairs", "pairwise"}
 MODULES = sorted((ROOT / "accord").rglob("*.py"))
 
 

@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeAlias
 
 from accord.arrays import Tokens
 from accord.data import load_data
-from accord.data.chat import encode_prompt, render
+from accord.data.chat import encode_prompt
+from accord.data.chat_template import render
 from accord.engine.generate import Spelling, stream
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling

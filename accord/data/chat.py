@@ -1,4 +1,4 @@
-"""Chats as their tokenizer's template writes them, and as tokens: a prompt, what a model says after it, and its end.
+"""Chats as tokens: a prompt, what a model says after it, and its end, by what the chat template writes of them.
 
 A prompt and its completions are tokenized apart, each on its own, and never as one joined text: that is how a sampler
 sees them, and the only way in which all branches of a tree have exactly the same prompt.
@@ -7,19 +7,16 @@ sees them, and the only way in which all branches of a tree have exactly the sam
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
 from accord.arrays import Bools, Ints
+from accord.data.chat_template import for_template, render
 from accord.data.messages import align, shared
 from accord.engine.trees import Branch
 from accord.engine.turns import turn_end
 from accord.errors import InputError
-from accord.limits import within
-from accord.parsing import parse_json
 from accord.records import Message, Text
 
 if TYPE_CHECKING:
@@ -30,9 +27,6 @@ MOST_CHARACTERS = 10_000_000
 
 AT_ONCE = 1000
 """Texts tokenized at once: what a tokenizer makes of them takes some 150 bytes a token, while it is there."""
-
-TEMPLATE_SECONDS = 10
-"""A chat template is a program, which may have no end."""
 
 _THOUGHT = re.compile(r"</?think>")
 
@@ -89,7 +83,7 @@ def encoder_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: T
     if tokenizer.chat_template is not None:
         return {"text": render(tokenizer, chat, generation=False), "add_special_tokens": False}
     for turn in chat:
-        _for_template(turn, "")
+        for_template(turn, "")
     question = "\n\n".join(turn.content for turn in chat[:-1])
     return {"text": question, "text_pair": chat[-1].content} if question else {"text": chat[-1].content}
 
@@ -236,69 +230,3 @@ def _eos(tokenizer: PreTrainedTokenizerBase) -> int:
     if tokenizer.eos_token_id is None:
         raise InputError("the tokenizer has no eos_token, which every completion must end with: set one")
     return int(tokenizer.eos_token_id)
-
-
-def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, generation: bool) -> str:
-    """The chat as its tokenizer's template writes it, with the generation prompt where `generation`.
-
-    Raises:
-        InputError: there is no template, it refuses the chat, or does not read something that a message holds.
-    """
-    template = tokenizer.chat_template
-    if template is None:
-        raise InputError(
-            "the tokenizer has no chat template: give it one by --chat-template, or use plain text in place of messages"
-        )
-    if not chat:
-        raise InputError("a chat needs a turn before the assistant's first: its prompt has no messages")
-    tools = next((turn.more["tools"] for turn in chat if "tools" in turn.more), None)
-    messages = [{"role": turn.role, "content": turn.content, **_for_template(turn, str(template))} for turn in chat]
-    try:
-        with within(TEMPLATE_SECONDS):
-            text = tokenizer.apply_chat_template(
-                messages, tools=tools, tokenize=False, add_generation_prompt=generation
-            )
-    except Exception as error:  # a template is a program of somebody's, and may raise anything
-        said = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
-        system = "; --system fold puts the system's words into the first question" if chat[0].role == "system" else ""
-        raise InputError(f"the tokenizer's chat template refuses the chat ({said}){system}") from None
-    if chat[0].role == "system" and chat[0].content.strip() not in text:
-        raise InputError(
-            "the tokenizer's chat template leaves out the system's words; --system fold puts them into the first "
-            "question"
-        )
-    return str(text)
-
-
-OURS = ("weight", "train", "tools")
-"""What messages hold for accord and not for the template."""
-
-UNSAID = ("id", "tool_call_id")
-"""What ties a tool's result to its call, which templates may leave out, as they may a tool's name."""
-
-
-def _for_template(turn: Message, template: str) -> dict[str, Any]:
-    """What else a message holds, as templates read it; InputError where nothing reads it."""
-    more = {key: value for key, value in turn.more.items() if key not in OURS}
-    for key in more:
-        may_be_left_out = key in UNSAID or (key == "name" and turn.role == "tool")
-        if not may_be_left_out and not re.search(rf"\b{re.escape(key)}\b", template):
-            raise InputError(
-                f"a message holds {key!r}, which the chat template does not read: remove it, write it into 'content', "
-                "or give a template that reads it by --chat-template"
-            )
-    if "tool_calls" in more:
-        more["tool_calls"] = [_call(call) for call in more["tool_calls"]]
-    return more
-
-
-def _call(call: Any) -> Any:
-    """A tool call whose arguments are an object, as templates have them, where they are one in a string."""
-    if not isinstance(call, Mapping) or not isinstance(call.get("function"), Mapping):
-        return call
-    function = dict(call["function"])
-    try:
-        function["arguments"] = parse_json(function["arguments"])
-    except (KeyError, TypeError, ValueError):
-        return call
-    return {**call, "function": function}

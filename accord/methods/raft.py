@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from accord import engine
 from accord.errors import InputError
-from accord.methods.offline import maximum_likelihood
+from accord.methods.method import maximum_likelihood
 from accord.methods.online import RewardMethod
 from accord.methods.rollouts import sample
 from accord.records import EncodedPrompt
-from accord.train.loop import Learner, StepResult
+from accord.train.learner import Learner, StepResult
 
 if TYPE_CHECKING:
     from accord.arrays import Tokens

@@ -19,7 +19,7 @@ from accord import engine, feedback
 from accord.arrays import Bools, Doubles, Ints
 from accord.engine.config import SamplingConfig
 from accord.records import EncodedPrompt, Sample
-from accord.train.loop import StepResult
+from accord.train.learner import StepResult
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -27,11 +27,12 @@ from accord.arrays import Ints
 from accord.engine.config import require_positive
 from accord.errors import InputError, TrainingStopped
 from accord.files import sha256_of, write_rows
-from accord.methods.offline import maximum_likelihood
+from accord.methods.method import maximum_likelihood
 from accord.methods.online import OnlineMethod
 from accord.methods.rollouts import lengths
 from accord.records import EncodedPrompt, Sample, text_to_json
-from accord.train.loop import SHOWN, Learner, OnStep, Result, StepResult
+from accord.train.learner import SHOWN, Learner, StepResult
+from accord.train.loop import OnStep, Result
 from accord.train.options import PolicyOptions
 from accord.train.run import Run
 
