@@ -33,9 +33,9 @@ LLAMAS: dict[str, tuple[str, int, int, int, int, int, int, bool]] = {
 smaller ones."""
 PAIRS = ("dpo", "ipo", "reward", "preference", "fspo", "personal")
 """Methods whose rows have two completions."""
-ROLLED_OUT = 88
-"""Bytes that a token of a sample takes in the host memory of every rank, measured: as Python has it, an integer, a
-float, and their places in the tuples of a completion and of a branch (benchmarks/plans.py --rollouts)."""
+ROLLED_OUT = 12
+"""Bytes that a token of a sample takes in the host memory of every rank: of four the token, of eight its
+log-probability, which a completion and the branch made of it share (benchmarks/rollouts.py measures it)."""
 
 
 def plan(
