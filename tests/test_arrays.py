@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 
 from accord.arrays import Bools, Doubles, Ints, Numbers
 from accord.data.chat import AT_ONCE, tokenize
+from accord.data.encoding import encode
 from accord.engine.trees import Branch, Tree, Trees
+from accord.methods.rollouts import Rollout
+from accord.records import Completion, EncodedPrompt, Preference, Prompt, Sample
 from tests.data.conftest import word_tokenizer
 
 WHOLE = st.lists(st.integers(-(2**31), 2**31 - 1), max_size=12).map(tuple)
@@ -71,9 +74,25 @@ def test_what_is_not_a_number_is_equal_to_itself() -> None:
     assert held == Doubles((math.nan, -0.5)) and Branch(Ints((1, 2)), None, held) == Branch((1, 2), None, held)
 
 
-def test_sixteen_bytes_are_four_tokens_and_little_else() -> None:
+def test_a_thousand_tokens_take_four_thousand_bytes_and_little_else() -> None:
     held = Ints(range(1000))
     assert sys.getsizeof(held) + sys.getsizeof(held.raw) < 4 * 1000 + 100
+    assert len(pickle.dumps(held)) < 4 * 1000 + 100
+
+
+def test_the_branch_of_a_sample_shares_its_memory() -> None:
+    completion = Completion(Ints((7, 8)), Doubles((-0.5, -0.25)), "end")
+    prompt = EncodedPrompt(Prompt("hi"), Ints((5, 6)), 0)
+    [tree] = Rollout.of([prompt], [Sample(prompt.prompt, "good day", prompt.tokens, completion, 0)], [1.0]).trees
+    assert tree == Tree((5, 6), (Branch((7, 8), None, (-0.5, -0.25), 1.0),), row=0)
+    assert tree.prompt is prompt.tokens and tree.branches[0].tokens.raw is completion.tokens.raw
+    assert tree.branches[0].logprobs.raw is completion.logprobs.raw
+
+
+def test_rows_are_held_side_by_side() -> None:
+    tokenizer = word_tokenizer("<s>", "</s>")
+    [tree] = encode(tokenizer, [Preference("hi", "good day", "bad")], max_length=10, context=None).trees
+    assert [type(x) for x in (tree.prompt, *(branch.tokens for branch in tree.branches))] == [Ints] * 3
 
 
 def test_a_batch_is_the_same_of_either() -> None:

@@ -71,8 +71,8 @@ def _demonstration(columns: Columns) -> Demonstration | Prompt:
     if isinstance(said := read_text(columns["completion"], "completion"), str) and not said.strip():
         return _prompt(columns)
     prompt, (completion,) = _branches(columns, "completion")
-    ids = columns.get("completion_ids")
-    return Demonstration(prompt, _demonstrated(completion), () if ids is None else Ints(_ids(ids, "completion_ids")))
+    tokens = columns.get("completion_ids")
+    return Demonstration(prompt, _demonstrated(completion), () if tokens is None else _ids(tokens, "completion_ids"))
 
 
 def _text(columns: Columns) -> Demonstration:
@@ -92,19 +92,19 @@ def _tokenized(columns: Columns) -> Tokenization:
     kept = [i for i, seen in enumerate(mask or [1] * len(tokens)) if seen]
     if not kept or len(kept) != kept[-1] + 1 - kept[0]:
         raise InputError("'attention_mask' must be 1, but for padding before and after the tokens")
-    for i, label in enumerate(labels or ()):
-        if label not in (-100, tokens[i]):
-            raise InputError(f"'labels' must be -100 or the token itself, and labels[{i}] is {label!r} at {tokens[i]}")
+    for i, (label, token) in enumerate(zip(labels or (), tokens, strict=False)):
+        if label not in (-100, token):
+            raise InputError(f"'labels' must be -100 or the token itself, and labels[{i}] is {label!r} at {token}")
     trained = tuple(labels is None or labels[i] != -100 for i in kept)
     if not any(trained[1:]):
         raise InputError("'labels' has no token to learn after the first, which nothing predicts")
-    return Tokenization(Ints(tokens[i] for i in kept), Bools((False, *trained[1:])))
+    return Tokenization(tokens[kept[0] : kept[-1] + 1], Bools((False, *trained[1:])))
 
 
-def _ids(value: Any, name: str) -> tuple[int, ...]:
+def _ids(value: Any, name: str) -> Ints:
     if isinstance(value, Sequence) and len(value) and all(type(token) is int and 0 <= token < 2**31 for token in value):
-        return tuple(value)
-    raise InputError(f"{name!r} must be a list of tokens, whole numbers from 0 up")
+        return Ints(value)
+    raise InputError(f"{name!r} must be a list of tokens, whole numbers from 0 up, less than 2 ** 31")
 
 
 def _column(columns: Columns, name: str, length: int) -> Sequence[Any] | None:
