@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from accord.arrays import Bools, Doubles, Flags, Ints, LogProbs, Numbers, T, Tokens
@@ -142,15 +141,16 @@ class Trees:
         count = np.array([1 + len(tree.branches) for tree in trees], np.int64)
         root = np.repeat(count.cumsum() - count, count)  # (S,) which of them each continues; of a prompt it is itself
         is_branch = root != np.arange(len(parts))
-        tokens = joined(Ints, parts)
+        tokens = _joined(Ints, parts)
         begins = np.where(is_branch, length[root], 0)  # (S,) the position of the first token
         source = np.arange(-1, len(tokens) - 1)  # (T,) what predicts each token, -1 where nothing does
-        source[start[is_branch & (length > 0)]] = end[root[is_branch & (length > 0)]]
+        begun = is_branch & (length > 0)
+        source[start[begun]] = end[root[begun]]
 
         place = np.flatnonzero(np.repeat(is_branch, length))  # where in T the branches' tokens are
-        flags = joined(Bools, (branch.trained or Bools.of(b"\1" * len(branch.tokens)) for branch in branches))
+        flags = _joined(Bools, (branch.trained or Bools.of(b"\1" * len(branch.tokens)) for branch in branches))
         trained = flags & (source[place] >= 0)
-        logprobs = joined(Doubles, (branch.logprobs or Doubles.of(NAN * len(branch.tokens)) for branch in branches))
+        logprobs = _joined(Doubles, (branch.logprobs or Doubles.of(NAN * len(branch.tokens)) for branch in branches))
         owner = np.repeat(np.arange(len(branches)), length[is_branch])[trained]
         ints = {
             "tokens": tokens,
@@ -159,11 +159,13 @@ class Trees:
             "target": tokens[place[trained]],
             "owner": owner,
             "learning": np.unique(owner),
-            "group": [g for g, tree in enumerate(trees) for _ in tree.branches],
+            "group": np.repeat(np.arange(len(trees)), count - 1),
             "last": (start + length - 1)[is_branch],
-            "ranks": [rank for t in trees for rank in (t.ranks or (0,) * len(t.branches))[: len(t.branches)]],
+            "ranks": np.array(
+                [tree.ranks[b] if tree.ranks else 0 for tree in trees for b in range(len(tree.branches))]
+            ),
         }
-        rewards = [math.nan if branch.reward is None else branch.reward for branch in branches]
+        rewards = np.array([math.nan if branch.reward is None else branch.reward for branch in branches])
         floats = {"rewards": rewards, "logprobs": logprobs[trained]}
         return Trees(**_tensors(ints, np.int64, device), **_tensors(floats, np.float64, device), trees=tuple(trees))
 
@@ -171,16 +173,16 @@ class Trees:
 NAN = Doubles((math.nan,)).raw
 
 
-def joined(kind: type[Numbers[T]], parts: Iterable[Numbers[T] | tuple[T, ...]]) -> np.ndarray:
+def _joined(kind: type[Numbers[T]], parts: Iterable[Numbers[T] | tuple[T, ...]]) -> np.ndarray:
     """The numbers of all parts in one array."""
     return np.frombuffer(b"".join(kind(part).raw for part in parts), kind.kind)
 
 
-def _tensors(arrays: Mapping[str, ArrayLike], dtype: type, device: torch.device | str) -> dict[str, Tensor]:
+def _tensors(arrays: Mapping[str, np.ndarray], dtype: type, device: torch.device | str) -> dict[str, Tensor]:
     """Arrays as tensors of one type, which reach the device in one copy."""
-    flat: dict[str, np.ndarray] = {name: np.asarray(values, dtype) for name, values in arrays.items()}
-    together = to_device(torch.from_numpy(np.concatenate([*flat.values()])), device)
-    return dict(zip(flat, together.split([len(values) for values in flat.values()]), strict=True))
+    together = np.concatenate([*arrays.values()], dtype=dtype, casting="unsafe")  # an empty list's type is no integer
+    parts = to_device(torch.from_numpy(together), device).split([len(values) for values in arrays.values()])
+    return dict(zip(arrays, parts, strict=True))
 
 
 NOT_COMPUTED = torch.zeros(0)
