@@ -180,7 +180,9 @@ def _joined(kind: type[Numbers[T]], parts: Iterable[Numbers[T] | tuple[T, ...]])
 
 def _tensors(arrays: Mapping[str, np.ndarray], dtype: type, device: torch.device | str) -> dict[str, Tensor]:
     """Arrays as tensors of one type, which reach the device in one copy."""
-    together = np.concatenate([*arrays.values()], dtype=dtype, casting="unsafe")  # an empty list's type is no integer
+    together: np.ndarray = np.concatenate(
+        [*arrays.values()], dtype=dtype, casting="unsafe"
+    )  # an empty list's type is no integer
     parts = to_device(torch.from_numpy(together), device).split([len(values) for values in arrays.values()])
     return dict(zip(arrays, parts, strict=True))
 
