@@ -152,6 +152,7 @@ class Trees:
         trained = flags & (source[place] >= 0)
         logprobs = _joined(Doubles, (branch.logprobs or Doubles.of(NAN * len(branch.tokens)) for branch in branches))
         owner = np.repeat(np.arange(len(branches)), length[is_branch])[trained]
+        ranks = [tree.ranks[b] if tree.ranks else 0 for tree in trees for b in range(len(tree.branches))]
         ints = {
             "tokens": tokens,
             "positions": np.arange(len(tokens)) - np.repeat(start - begins, length),
@@ -161,9 +162,7 @@ class Trees:
             "learning": np.unique(owner),
             "group": np.repeat(np.arange(len(trees)), count - 1),
             "last": (start + length - 1)[is_branch],
-            "ranks": np.array(
-                [tree.ranks[b] if tree.ranks else 0 for tree in trees for b in range(len(tree.branches))]
-            ),
+            "ranks": np.array(ranks, np.int64),
         }
         rewards = np.array([math.nan if branch.reward is None else branch.reward for branch in branches])
         floats = {"rewards": rewards, "logprobs": logprobs[trained]}
@@ -180,9 +179,7 @@ def _joined(kind: type[Numbers[T]], parts: Iterable[Numbers[T] | tuple[T, ...]])
 
 def _tensors(arrays: Mapping[str, np.ndarray], dtype: type, device: torch.device | str) -> dict[str, Tensor]:
     """Arrays as tensors of one type, which reach the device in one copy."""
-    together: np.ndarray = np.concatenate(
-        [*arrays.values()], dtype=dtype, casting="unsafe"
-    )  # an empty list's type is no integer
+    together: np.ndarray = np.concatenate([*arrays.values()], dtype=dtype)
     parts = to_device(torch.from_numpy(together), device).split([len(values) for values in arrays.values()])
     return dict(zip(arrays, parts, strict=True))
 
