@@ -36,7 +36,7 @@ MODULES = {
         "accord.worlds.shelf",
         "accord.worlds.sums",
     ],
-    "records": ["accord.records", "accord.files"],
+    "records": ["accord.records", "accord.arrays", "accord.files"],
 }
 """The reference: what pages have that no stub lists."""
 STUBS = sorted((ROOT / "accord").rglob("__init__.pyi"))
