@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from accord.arrays import Flags, LogProbs, Tokens
+
 Role: TypeAlias = Literal["system", "user", "assistant", "tool", "developer"]
 
 
@@ -55,15 +57,15 @@ class Demonstration:
 
     prompt: Text
     completion: Text
-    tokens: tuple[int, ...] = ()
+    tokens: Tokens = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenization:
     """A text that is tokens already, and which of them are trained on; never the first, which nothing predicts."""
 
-    tokens: tuple[int, ...]
-    trained: tuple[bool, ...]
+    tokens: Tokens
+    trained: Flags
     prompt: ClassVar[Text] = ""
 
 
@@ -148,8 +150,8 @@ class Completion:
     `version` is after how many steps of a training the weights that drew it were such, where it was drawn ahead.
     """
 
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
+    tokens: Tokens
+    logprobs: LogProbs
     stop: Literal["end", "length"]
     version: int | None = None
 
@@ -167,7 +169,7 @@ class Sample:
 
     prompt: Prompt
     text: str
-    prompt_tokens: tuple[int, ...]
+    prompt_tokens: Tokens
     completion: Completion
     row: int = -1
 
@@ -177,7 +179,7 @@ class EncodedPrompt:
     """A prompt, its tokens, and the row of the data it came from, counted from 0."""
 
     prompt: Prompt
-    tokens: tuple[int, ...]
+    tokens: Tokens
     row: int
 
 
@@ -196,10 +198,11 @@ def row_to_json(row: Row) -> dict[str, Any]:
         case Prompt(_, columns):
             return {**prompt, **columns}
         case Demonstration(_, completion, tokens):
-            return {**prompt, "completion": text_to_json(completion), **({"completion_ids": tokens} if tokens else {})}
+            drawn = {"completion_ids": list(tokens)} if tokens else {}
+            return {**prompt, "completion": text_to_json(completion), **drawn}
         case Tokenization(tokens, trained):
             labels = [token if is_trained else -100 for token, is_trained in zip(tokens, trained, strict=True)]
-            return {"input_ids": tokens, "labels": labels}
+            return {"input_ids": list(tokens), "labels": labels}
         case Labeled(_, completion, label):
             return {**prompt, "completion": text_to_json(completion), "label": label}
         case Preference(_, chosen, rejected, margin, probability, user):

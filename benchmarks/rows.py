@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
@@ -127,11 +127,11 @@ def _longest(tree: Tree) -> int:
     return len(tree.prompt) + max(len(branch.tokens) for branch in tree.branches)
 
 
-def _text(policy: Policy, tokens: tuple[int, ...]) -> str:
+def _text(policy: Policy, tokens: Sequence[int]) -> str:
     return str(policy.tokenizer.decode(list(tokens)))
 
 
-def _reads_alike(policy: Policy, *pieces: tuple[int, ...]) -> bool:
+def _reads_alike(policy: Policy, *pieces: Sequence[int]) -> bool:
     """Whether the text of a prompt, or of it and its completion, gives the same tokens again as one piece."""
     text = "".join(_text(policy, piece) for piece in pieces)
     return list(policy.tokenizer(text)["input_ids"]) == [token for piece in pieces for token in piece]

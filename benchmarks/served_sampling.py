@@ -31,7 +31,8 @@ from accord.engine.models import Policy
 from accord.engine.trees import Branch, Tree, pack
 from accord.errors import InputError
 from accord.methods import GRPO
-from accord.train.loop import Result, StepResult
+from accord.train.learner import StepResult
+from accord.train.loop import Result
 
 PROMPTS = [
     {"prompt": [{"role": "user", "content": text}]}

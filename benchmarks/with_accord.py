@@ -25,7 +25,8 @@ from accord.methods import DPO, GRPO, SFT, RewardModel
 from accord.methods.policy_gradient import GroupLearner
 from accord.methods.rollouts import Rollout, sample
 from accord.records import EncodedPrompt
-from accord.train.loop import Result, StepResult
+from accord.train.learner import StepResult
+from accord.train.loop import Result
 
 METHODS = {"dpo": DPO, "sft": SFT, "reward": RewardModel}
 SHARED = ("learning_rate", "batch_size", "max_length", "dtype", "seed", "lora_rank")
@@ -88,7 +89,7 @@ class ClockedLearner(GroupLearner):
         rollout = self.timed("generation", lambda: sample(self.method, self.policy, items, self.reward, step))
         row = self.learn(step, rollout, optimizer)
         if step == 0:
-            self.first = [s.completion.tokens for s in rollout.samples]
+            self.first = [list(s.completion.tokens) for s in rollout.samples]
         tokens = sum(len(s.prompt_tokens) + len(s.completion.tokens) for s in rollout.samples)
         self.seconds["update"] -= self.seconds["reference"]
         return rollout.result({**row, **self.seconds, "tokens_read": tokens})

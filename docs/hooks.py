@@ -27,7 +27,7 @@ SOURCES = ("LICENSE", "examples", "recipes")
 """Files and folders that are shown as they are."""
 MODULES = {
     "accord": ["accord.errors"],
-    "train": ["accord.train.loop", "accord.train.options", "accord.train.alarms"],
+    "train": ["accord.train.learner", "accord.train.loop", "accord.train.options", "accord.train.alarms"],
     "results": ["accord.results"],
     "worlds": [
         "accord.worlds.cafe",
@@ -36,7 +36,7 @@ MODULES = {
         "accord.worlds.shelf",
         "accord.worlds.sums",
     ],
-    "records": ["accord.records", "accord.files"],
+    "records": ["accord.records", "accord.arrays", "accord.files"],
 }
 """The reference: what pages have that no stub lists."""
 STUBS = sorted((ROOT / "accord").rglob("__init__.pyi"))

@@ -17,7 +17,8 @@ from accord import objectives
 from accord.engine.fit import Measures, Objective
 from accord.engine.models import Policy, prepare_network
 from accord.engine.trees import Trees
-from accord.methods.offline import OfflineMethod, Per
+from accord.methods.method import Per
+from accord.methods.offline import OfflineMethod
 from accord.methods.pairs import margin, ordering
 from accord.records import Preference
 from accord.worlds import cafe

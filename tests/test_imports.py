@@ -10,11 +10,12 @@ import networkx
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROWS = {"records", "files", "parsing", "outputs", "locks", "errors", "console", "limits", "interrupts"}
+ROWS = {"arrays", "records", "files", "parsing", "outputs", "locks", "errors", "console", "limits", "interrupts"}
 TRAINING = ROWS | {"objectives", "data", "engine", "feedback"}
 MAY_IMPORT = {
     "errors": set(),
-    "records": set(),
+    "arrays": set(),
+    "records": {"arrays"},
     "console": set(),
     "limits": set(),
     "parsing": {"errors"},
@@ -41,8 +42,8 @@ FORMULA = ["accord", "feedback", "formula"]
 """What rewards are called: text alone, which reports read too."""
 STATISTICS = [["accord", "evaluate", name] for name in ("agreement", "kappas", "statistics")]
 """The statistics of agreement, which need no torch: the owner's page of `annotate` shows them as people answer."""
-NO_TORCH = {"records", "results", "report", "annotate"}
-SHARED = {"offline", "online", "rounds", "turn_rewards", "rollouts", "policy_gradient", "pairs"}
+NO_TORCH = {"arrays", "records", "results", "report", "annotate"}
+SHARED = {"method", "offline", "online", "rounds", "turn_rewards", "rollouts", "policy_gradient", "pairs", "pairwise"}
 MODULES = sorted((ROOT / "accord").rglob("*.py"))
 
 

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from accord import methods
-from accord.cli.pipeline import checked, goes_on, packaged, run_pipeline
+from accord.cli.checks import checked, goes_on
+from accord.cli.pipeline import packaged, run_pipeline
 from accord.cli.recipe import read_recipe
 from accord.cli.table import COMMANDS
 from accord.engine.fit import Optimizer

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from accord.arrays import Tokens
 from accord.data import load_data
-from accord.data.chat import encode_prompt, render
+from accord.data.chat import encode_prompt
+from accord.data.chat_template import render
 from accord.engine.generate import Spelling, stream
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
@@ -39,7 +41,7 @@ class Question:
     """What a model is asked: the text, its tokens, how many it may answer with, and how many turns were forgotten."""
 
     prompt: Text
-    tokens: tuple[int, ...]
+    tokens: Tokens
     room: int
     forgotten: int
 
@@ -147,7 +149,7 @@ class Reply:
     """What a model said, and to what; `rewards` are those of all samples it was chosen from, its own the highest."""
 
     prompt: Text
-    prompt_tokens: tuple[int, ...]
+    prompt_tokens: Tokens
     text: str
     completion: Completion
     is_stopped: bool = False

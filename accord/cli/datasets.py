@@ -287,5 +287,5 @@ def _stretches(policy: Policy, branch: Branch) -> Iterator[tuple[bool, str]]:
         yield is_trained, _spelled(policy, tuple(token for _, token in some))
 
 
-def _spelled(policy: Policy, tokens: tuple[int, ...]) -> str:
+def _spelled(policy: Policy, tokens: Sequence[int]) -> str:
     return legible(str(policy.tokenizer.decode(list(tokens))))

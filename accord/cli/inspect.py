@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from accord import data, engine
+from accord.arrays import Tokens
 from accord.cli import inspect_tables, inspect_words
 from accord.cli.inspect_words import spelled
 from accord.console import show
@@ -160,7 +161,7 @@ def read_text(policy: Policy, text: str, is_chat: bool, shown: Shown) -> Reading
     )
 
 
-def _tokens(policy: Policy, text: str, is_chat: bool) -> tuple[int, ...]:
+def _tokens(policy: Policy, text: str, is_chat: bool) -> Tokens:
     prompt: Text = (Message("user", text),) if is_chat else text
     tokens = data.chat.encode_prompt(policy.tokenizer, prompt)
     longest = min(MOST, policy.context or MOST)

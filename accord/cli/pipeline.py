@@ -7,23 +7,20 @@ checkpoint. Here are the commands `demo`, `run` and `report` too.
 
 from __future__ import annotations
 
-import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatch
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import accord
-from accord.cli.call import Call, bind, target_of
-from accord.cli.options import options_of
+from accord.cli.call import Call
+from accord.cli.checks import call_of, checked, goes_on
 from accord.cli.parallel import Processes
-from accord.cli.ranks import trains
-from accord.cli.recipe import Stage, read_recipe, resolve
-from accord.cli.state import MARK, inputs_of, recognize, save_state
+from accord.cli.recipe import Stage, read_recipe
+from accord.cli.state import MARK, recognize, save_state
 from accord.cli.table import COMMANDS
 from accord.console import status
 from accord.errors import InputError, TrainingStopped
@@ -188,7 +185,7 @@ class _Run:
         status(f"{stage.name} ({stage.command})")
         clock, ended = time.perf_counter(), stage.status
         try:
-            carry_out(_call(stage, self.folder, resume=resume))
+            carry_out(call_of(stage, self.folder, resume=resume))
             _mark(place)  # again where the command wrote the folder whole
             ended, stage.stopped = "ran", ""
         except TrainingStopped as error:
@@ -238,69 +235,3 @@ def _remove(folder: Path) -> None:
         elif path.name != MARK:
             path.unlink()
     shutil.rmtree(folder)
-
-
-def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any]) -> list[Stage]:
-    """A recipe's stages with their options in their types, every one fit to run as far as can be seen before.
-
-    Raises InputError where one is not; the message names it.
-    """
-    stages = resolve(recipe, folder, overrides)
-    for i, stage in enumerate(stages):
-        stage.options = {name: value for name, value in _call(stage, folder).options.items() if name != "out"}
-        if stage.ranks > 1 and not trains(stage.command):
-            raise InputError(
-                f"stage {stage.name} asks for {stage.ranks} ranks, and `accord {stage.command}` is the work of one "
-                "process: leave `ranks` out."
-            )
-        _require_files(stage, stages[:i], folder)
-    return stages
-
-
-def _call(stage: Stage, folder: Path, *, resume: bool = False) -> Call:
-    out = folder / stage.name / (COMMANDS[stage.command].file if stage.command in COMMANDS else "")
-    try:
-        return bind(stage.command, {**stage.options, "out": str(out), **({"resume": True} if resume else {})})
-    except InputError as error:
-        raise InputError(f"stage {stage.name}: {error}") from error
-
-
-def goes_on(command: str) -> bool:
-    """Whether a run of the command goes on from its last checkpoint."""
-    return "resume" in options_of(target_of(command))
-
-
-FORMATS = (".jsonl", ".json", ".csv", ".parquet", ".gz", ".yaml", ".yml")
-
-
-def _require_files(stage: Stage, earlier: Sequence[Stage], folder: Path) -> None:
-    """Raise InputError where a stage names a file that is not there, nor left by an earlier stage."""
-    before = {s.name: s for s in earlier}
-    for text in inputs_of(stage):
-        for name, file in re.findall(rf"{re.escape(str(folder))}/([\w-]+)/([^\s/*+,)]+)", text):
-            leaves = _leaves_of(before[name]) if name in before else None
-            if leaves is not None and not any(fnmatch(file, pattern) for pattern in leaves):
-                raise InputError(
-                    f"stage {stage.name} needs {folder / name / file}, and stage {name} ({before[name].command}) will "
-                    f"not write it: it leaves {', '.join(leaves)}."
-                )
-        if folder not in Path(text).parents and _is_absent(text):
-            raise InputError(f"stage {stage.name} needs {text}, which is not there, and no earlier stage writes it.")
-
-
-KEEPS_BEST = {"watch", "eval_data", "eval_split"}
-"""Options of a method that keep its best model."""
-
-
-def _leaves_of(stage: Stage) -> list[str]:
-    entry = COMMANDS[stage.command]
-    leaves = [entry.file] if entry.file else list(entry.leaves)
-    return [name for name in leaves if name != "best" or KEEPS_BEST & stage.options.keys()]
-
-
-def _is_absent(text: str) -> bool:
-    """Whether a text can only be the path of a file or a folder, and there is none."""
-    if not re.fullmatch(r"[\w./~-]+", text):
-        return False
-    is_local = text.startswith(("./", "../", "/", "~/")) or text.count("/") > 1
-    return (is_local or text.endswith(FORMATS)) and not Path(text).expanduser().exists()

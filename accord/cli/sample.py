@@ -255,7 +255,7 @@ def _row(sample: Sample, reward: float | None) -> dict[str, Any]:
         **dict(_columns(sample)),
         "prompt": text_to_json(sample.prompt.prompt),
         "completion": sample.text,
-        "completion_ids": completion.tokens,
+        "completion_ids": list(completion.tokens),
         "logprob": sum(completion.logprobs),
         "tokens": len(completion.tokens),
         "stop": completion.stop,

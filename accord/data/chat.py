@@ -1,4 +1,4 @@
-"""Chats as their tokenizer's template writes them, and as tokens: a prompt, what a model says after it, and its end.
+"""Chats as tokens: a prompt, what a model says after it, and its end, by what the chat template writes of them.
 
 A prompt and its completions are tokenized apart, each on its own, and never as one joined text: that is how a sampler
 sees them, and the only way in which all branches of a tree have exactly the same prompt.
@@ -7,18 +7,16 @@ sees them, and the only way in which all branches of a tree have exactly the sam
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
+from accord.arrays import Bools, Ints
+from accord.data.chat_template import for_template, render
 from accord.data.messages import align, shared
 from accord.engine.trees import Branch
 from accord.engine.turns import turn_end
 from accord.errors import InputError
-from accord.limits import within
-from accord.parsing import parse_json
 from accord.records import Message, Text
 
 if TYPE_CHECKING:
@@ -27,8 +25,8 @@ if TYPE_CHECKING:
 MOST_CHARACTERS = 10_000_000
 """Of one text; a tokenizer reads about a million a second."""
 
-TEMPLATE_SECONDS = 10
-"""A chat template is a program, which may have no end."""
+AT_ONCE = 1000
+"""Texts tokenized at once: what a tokenizer makes of them takes some 150 bytes a token, while it is there."""
 
 _THOUGHT = re.compile(r"</?think>")
 
@@ -45,7 +43,7 @@ class RewrittenPast(InputError):
     """The template writes an answer otherwise once the chat goes on: no text holds all answers as they were said."""
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int, ...]:
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> Ints:
     """The tokens of a prompt, up to where the model speaks.
 
     A string gets the special tokens its tokenizer puts in front, and none behind; an empty string is the
@@ -53,7 +51,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int
     template with the generation prompt. Raises InputError where there is no template, or the template refuses the chat.
     """
     [tokens] = tokenize(tokenizer, [prompt_text(tokenizer, prompt)])
-    return opening(tokenizer, prompt) + tuple(tokens)
+    return opening(tokenizer, prompt) + tokens
 
 
 def encode_completion(
@@ -85,17 +83,18 @@ def encoder_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: T
     if tokenizer.chat_template is not None:
         return {"text": render(tokenizer, chat, generation=False), "add_special_tokens": False}
     for turn in chat:
-        _for_template(turn, "")
+        for_template(turn, "")
     question = "\n\n".join(turn.content for turn in chat[:-1])
     return {"text": question, "text_pair": chat[-1].content} if question else {"text": chat[-1].content}
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Ints]:
     """The tokens of each text, without added special tokens. Raises InputError where one is too long to be read."""
     longest = max(map(len, texts), default=0)
     if longest > MOST_CHARACTERS:
         raise InputError(f"a text of {longest:,} characters is too long to be read; split it at {MOST_CHARACTERS:,}")
-    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    some = (list(texts[i : i + AT_ONCE]) for i in range(0, len(texts), AT_ONCE))
+    return [Ints(ids) for part in some for ids in tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]]
 
 
 def opening(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int, ...]:
@@ -152,9 +151,7 @@ def completion_pieces(
     return tuple(pieces)
 
 
-def encode_reply(
-    tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], said: str, *, ended: bool = True
-) -> tuple[int, ...]:
+def encode_reply(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], said: str, *, ended: bool = True) -> Ints:
     """The tokens between the assistant's answer, the last of `chat`, and its next one, where the user says `said`.
 
     They begin after the end of the answer's turn, or, where the model did not say that (not `ended`), with it.
@@ -167,7 +164,7 @@ def encode_reply(
     rendered = head + _said(tokenizer, before, answer, head)
     between = _between(tokenizer, (*chat, Message("user", said)), rendered)
     [tokens] = tokenize(tokenizer, [between if ended else turn_end(tokenizer).text + between])
-    return tuple(tokens)
+    return tokens
 
 
 def _between(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], rendered: str) -> str:
@@ -221,81 +218,15 @@ def join(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], tokens: It
             said.append(_eos(tokenizer))
         joined += said
         trained += [piece.trained] * len(said)
-    return Branch(tuple(joined), None if all(trained) else tuple(trained))
+    return Branch(Ints(joined), None if all(trained) else Bools(trained))
 
 
-def turn_rest(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+def turn_rest(tokenizer: PreTrainedTokenizerBase) -> Ints:
     """The tokens that the chat template writes after the end of a turn, which no model says."""
-    return tuple(tokenize(tokenizer, [turn_end(tokenizer).rest])[0])
+    return tokenize(tokenizer, [turn_end(tokenizer).rest])[0]
 
 
 def _eos(tokenizer: PreTrainedTokenizerBase) -> int:
     if tokenizer.eos_token_id is None:
         raise InputError("the tokenizer has no eos_token, which every completion must end with: set one")
     return int(tokenizer.eos_token_id)
-
-
-def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, generation: bool) -> str:
-    """The chat as its tokenizer's template writes it, with the generation prompt where `generation`.
-
-    Raises:
-        InputError: there is no template, it refuses the chat, or does not read something that a message holds.
-    """
-    template = tokenizer.chat_template
-    if template is None:
-        raise InputError(
-            "the tokenizer has no chat template: give it one by --chat-template, or use plain text in place of messages"
-        )
-    if not chat:
-        raise InputError("a chat needs a turn before the assistant's first: its prompt has no messages")
-    tools = next((turn.more["tools"] for turn in chat if "tools" in turn.more), None)
-    messages = [{"role": turn.role, "content": turn.content, **_for_template(turn, str(template))} for turn in chat]
-    try:
-        with within(TEMPLATE_SECONDS):
-            text = tokenizer.apply_chat_template(
-                messages, tools=tools, tokenize=False, add_generation_prompt=generation
-            )
-    except Exception as error:  # a template is a program of somebody's, and may raise anything
-        said = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
-        system = "; --system fold puts the system's words into the first question" if chat[0].role == "system" else ""
-        raise InputError(f"the tokenizer's chat template refuses the chat ({said}){system}") from None
-    if chat[0].role == "system" and chat[0].content.strip() not in text:
-        raise InputError(
-            "the tokenizer's chat template leaves out the system's words; --system fold puts them into the first "
-            "question"
-        )
-    return str(text)
-
-
-OURS = ("weight", "train", "tools")
-"""What messages hold for accord and not for the template."""
-
-UNSAID = ("id", "tool_call_id")
-"""What ties a tool's result to its call, which templates may leave out, as they may a tool's name."""
-
-
-def _for_template(turn: Message, template: str) -> dict[str, Any]:
-    """What else a message holds, as templates read it; InputError where nothing reads it."""
-    more = {key: value for key, value in turn.more.items() if key not in OURS}
-    for key in more:
-        may_be_left_out = key in UNSAID or (key == "name" and turn.role == "tool")
-        if not may_be_left_out and not re.search(rf"\b{re.escape(key)}\b", template):
-            raise InputError(
-                f"a message holds {key!r}, which the chat template does not read: remove it, write it into 'content', "
-                "or give a template that reads it by --chat-template"
-            )
-    if "tool_calls" in more:
-        more["tool_calls"] = [_call(call) for call in more["tool_calls"]]
-    return more
-
-
-def _call(call: Any) -> Any:
-    """A tool call whose arguments are an object, as templates have them, where they are one in a string."""
-    if not isinstance(call, Mapping) or not isinstance(call.get("function"), Mapping):
-        return call
-    function = dict(call["function"])
-    try:
-        function["arguments"] = parse_json(function["arguments"])
-    except (KeyError, TypeError, ValueError):
-        return call
-    return {**call, "function": function}

@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from accord.arrays import Ints
 from accord.data.chat import encode_prompt
 from accord.data.conventions import user_of
 from accord.data.judgments import to_pairs
@@ -73,7 +74,7 @@ def _said(completion: Text) -> str:
 
 def encode_given(
     tokenizer: PreTrainedTokenizerBase, prompt: Text, choices: Sequence[Preference], longest: int
-) -> tuple[tuple[int, ...], int]:
+) -> tuple[Ints, int]:
     """The tokens of a prompt with as many of the choices, from the first on, as leave it at most `longest` tokens.
 
     Returns:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from accord.arrays import Bools, Ints
 from accord.data.layouts import ASKING, QUESTIONS, RESPONSES
 from accord.data.messages import TRANSCRIPT, align, parse_transcript, read_prompt, read_text, shared
 from accord.data.verdicts import desirable, unjudged
@@ -91,19 +92,19 @@ def _tokenized(columns: Columns) -> Tokenization:
     kept = [i for i, seen in enumerate(mask or [1] * len(tokens)) if seen]
     if not kept or len(kept) != kept[-1] + 1 - kept[0]:
         raise InputError("'attention_mask' must be 1, but for padding before and after the tokens")
-    for i, label in enumerate(labels or ()):
-        if label not in (-100, tokens[i]):
-            raise InputError(f"'labels' must be -100 or the token itself, and labels[{i}] is {label!r} at {tokens[i]}")
+    for i, (label, token) in enumerate(zip(labels or (), tokens, strict=False)):
+        if label not in (-100, token):
+            raise InputError(f"'labels' must be -100 or the token itself, and labels[{i}] is {label!r} at {token}")
     trained = tuple(labels is None or labels[i] != -100 for i in kept)
     if not any(trained[1:]):
         raise InputError("'labels' has no token to learn after the first, which nothing predicts")
-    return Tokenization(tuple(tokens[i] for i in kept), (False, *trained[1:]))
+    return Tokenization(tokens[kept[0] : kept[-1] + 1], Bools((False, *trained[1:])))
 
 
-def _ids(value: Any, name: str) -> tuple[int, ...]:
-    if isinstance(value, Sequence) and len(value) and all(type(token) is int and token >= 0 for token in value):
-        return tuple(value)
-    raise InputError(f"{name!r} must be a list of tokens, whole numbers from 0 up")
+def _ids(value: Any, name: str) -> Ints:
+    if isinstance(value, Sequence) and len(value) and all(type(token) is int and 0 <= token < 2**31 for token in value):
+        return Ints(value)
+    raise InputError(f"{name!r} must be a list of tokens, whole numbers from 0 up, less than 2 ** 31")
 
 
 def _column(columns: Columns, name: str, length: int) -> Sequence[Any] | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from accord.arrays import Tokens
 from accord.data.chat import (
     Piece,
     RewrittenPast,
@@ -144,7 +145,7 @@ def _trees(
     tokens = iter(tokenize(tokenizer, texts))
     trees = []
     for index, begin, branches, ranks, more in plans:
-        prompt_tokens = begin + tuple(next(tokens))
+        prompt_tokens = begin + next(tokens)
         joined = tuple(
             said if isinstance(said, Branch) else join(tokenizer, said, [next(tokens) for _ in said])
             for said in branches
@@ -155,7 +156,7 @@ def _trees(
 
 def _plan(
     tokenizer: PreTrainedTokenizerBase, row: Row, whole: bool
-) -> tuple[str, tuple[int, ...], list[Branch | tuple[Piece, ...]], tuple[int, ...]]:
+) -> tuple[str, Tokens, list[Branch | tuple[Piece, ...]], tuple[int, ...]]:
     """A row before it is tokenized: its prompt's text and what opens it, its completions' pieces, and their ranks.
 
     A completion whose tokens are known is a branch already.
@@ -166,7 +167,7 @@ def _plan(
                 f"'input_ids' has the token {max(row.tokens)}, and the tokenizer ends at {len(tokenizer) - 1}: the row "
                 "was made with another tokenizer"
             )
-        first = row.trained.index(True)
+        first = next(i for i, is_trained in enumerate(row.trained) if is_trained)
         mask = row.trained[first:]
         return "", row.tokens[:first], [Branch(row.tokens[first:], None if all(mask) else mask)], ()
     completions, ranks = branches_of(row)
@@ -182,7 +183,7 @@ def _plan(
     return head, opening(tokenizer, prompt), branches, ranks
 
 
-def _own(tokenizer: PreTrainedTokenizerBase, row: Row) -> tuple[int, ...]:
+def _own(tokenizer: PreTrainedTokenizerBase, row: Row) -> Tokens:
     """The tokens that were drawn for a row's completion, where its text is what this tokenizer reads in them."""
     if not isinstance(row, Demonstration) or not row.tokens or max(row.tokens) >= len(tokenizer):
         return ()

@@ -17,6 +17,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from accord.arrays import Tokens
 from accord.engine.attention import Scores, TreeAttention
 from accord.engine.forward import hidden_states, read_row, takes_trees
 from accord.engine.readout import Readout
@@ -24,17 +25,15 @@ from accord.engine.tiles import to_device
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 
-Prompt = tuple[int, ...]
-
 
 class Recompute:
     """Decoding without a cache, for any architecture: every step reads every sequence again."""
 
     def __init__(self, model: nn.Module, room: int) -> None:
         self.model, self.logits = model, Readout.of(model).cast().logits
-        self.sequences: list[Prompt] = []
+        self.sequences: list[Tokens] = []
 
-    def prefill(self, prompts: Sequence[Prompt], n: int) -> Tensor:
+    def prefill(self, prompts: Sequence[Tokens], n: int) -> Tensor:
         self.sequences += [p for p in prompts for _ in range(n)]
         return self._logits(prompts)
 
@@ -45,7 +44,7 @@ class Recompute:
     def keep(self, live: Tensor) -> None:
         self.sequences = [s for s, kept in zip(self.sequences, live.tolist(), strict=True) if kept]
 
-    def _logits(self, sequences: Sequence[Prompt]) -> Tensor:
+    def _logits(self, sequences: Sequence[Tokens]) -> Tensor:
         trees = _rows(sequences, next(self.model.parameters()).device)
         return self.logits(hidden_states(self.model, trees).index_select(0, trees.last))
 
@@ -67,7 +66,7 @@ class Cache:
         self.prompt_kv: dict[int, list[Tensor]] = {}  # of each layer keys and values (G, K, P, D)
         self.own_kv: dict[int, list[Tensor]] = {}  # of each layer (S, K, room, D), filled up to length
 
-    def prefill(self, prompts: Sequence[Prompt], n: int) -> Tensor:
+    def prefill(self, prompts: Sequence[Tokens], n: int) -> Tensor:
         """Read each prompt once and start n samples of it; the logits (prompts, V) of their first token."""
         trees = _rows(prompts, self.device)
         attention = TreeAttention(trees)
@@ -214,7 +213,7 @@ class MixtureCache:
         self.mix = mixture.mix
         self.parts = [decoder(model, room) for model in (mixture.policy, mixture.reference)]
 
-    def prefill(self, prompts: Sequence[Prompt], n: int) -> Tensor:
+    def prefill(self, prompts: Sequence[Tokens], n: int) -> Tensor:
         return self.mix(*(part.prefill(prompts, n) for part in self.parts))
 
     def decode(self, tokens: Tensor) -> Tensor:
@@ -225,7 +224,7 @@ class MixtureCache:
             part.keep(live)
 
 
-def _rows(sequences: Sequence[Prompt], device: torch.device) -> Trees:
+def _rows(sequences: Sequence[Tokens], device: torch.device) -> Trees:
     """Every sequence as a tree of its own, without a prompt."""
     return Trees.of([Tree((), (Branch(s),)) for s in sequences], device)
 

@@ -66,17 +66,17 @@ def read_row(model: nn.Module, tokens: Tensor, positions: Tensor, attend: Attend
 
 def _one_row_a_branch(trees: Trees) -> tuple[Tensor, Tensor]:
     """Token rows (C, L), padded at the end, and (T,) where in them each position of the flat layout is found."""
-    sequences: list[tuple[int, ...]] = []
+    sequences: list[list[int]] = []
     indices: list[tuple[int, int]] = []
     for tree in trees.trees:
         first = len(tree.prompt)
         indices += [(len(sequences), i) for i in range(first)]
         for branch in tree.branches or (Branch(()),):
             indices += [(len(sequences), first + i) for i in range(len(branch.tokens))]
-            sequences.append(tree.prompt + branch.tokens)
+            sequences.append([*tree.prompt, *branch.tokens])
     longest = max(map(len, sequences))
     device = trees.tokens.device
-    rows = torch.tensor([s + (0,) * (longest - len(s)) for s in sequences], device=device)
+    rows = torch.tensor([s + [0] * (longest - len(s)) for s in sequences], device=device)
     return rows, torch.tensor([row * longest + i for row, i in indices], device=device)
 
 

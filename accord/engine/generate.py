@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from accord.arrays import Doubles, Ints, Tokens
 from accord.engine.cache import Decoder, decoder
 from accord.engine.sampling import Sampling, draw, truncate_, uniform_numbers
 from accord.engine.shard import held_whole, reads_whole
@@ -31,7 +32,7 @@ CAPACITY = 256
 @reads_whole
 def generate(
     model: nn.Module,
-    prompts: Sequence[tuple[int, ...]],
+    prompts: Sequence[Tokens],
     n: int = 1,
     sampling: Sampling | None = None,
     *,
@@ -72,28 +73,29 @@ def generate(
     if only is not None:
         uniforms, prompts = uniforms[list(only)], [prompts[i] for i in only]
     uniforms = uniforms.reshape(-1, sampling.max_new_tokens)
-    written: list[list[tuple[int, float]]] = [[] for _ in uniforms]  # tokens and their log-probabilities
-    live: list[int] = []  # the samples in the batch, in its order
+    live: dict[int, list[tuple[int, float]]] = {}  # what each sample in the batch, in its order, has by now
+    done: dict[int, Completion] = {}
     waiting = 0
     with evaluating(model), held_whole(model):
         batch = decoder(model, sampling.max_new_tokens)
         while waiting < len(prompts) or live:
             joining = _joining(len(live), len(prompts) - waiting, n, capacity)
-            last = [written[i][-1][0] for i in live]
+            last = [written[-1][0] for written in live.values()]
             logits = _next_logits(batch, last, prompts[waiting : waiting + joining], n, device)
-            live += range(waiting * n, (waiting + joining) * n)
+            live |= {i: [] for i in range(waiting * n, (waiting + joining) * n)}
             waiting += joining
-            counts = [len(written[i]) for i in live]
-            uniform = to_device(torch.from_numpy(uniforms[live, counts]), device)
-            for i, token in zip(live, limits.draw(logits, uniform, counts), strict=True):
-                written[i].append(token)
-            going = [len(written[i]) < sampling.max_new_tokens and not limits.ended(written[i]) for i in live]
+            counts = [len(written) for written in live.values()]
+            uniform = to_device(torch.from_numpy(uniforms[list(live), counts]), device)
+            for written, token in zip(live.values(), limits.draw(logits, uniform, counts), strict=True):
+                written.append(token)
+            going = [len(w) < sampling.max_new_tokens and not limits.ended(w) for w in live.values()]
             if not all(going):
                 batch.keep(torch.tensor(going))
-                live = [i for i, goes in zip(live, going, strict=True) if goes]
+                ended = [i for i, goes in zip(live, going, strict=True) if not goes]
+                done |= {i: limits.completion(live.pop(i)) for i in ended}
                 if progress:
-                    progress(going.count(False))
-    return [[limits.completion(sample) for sample in written[i : i + n]] for i in range(0, len(written), n)]
+                    progress(len(ended))
+    return [[done[i + j] for j in range(n)] for i in range(0, len(done), n)]
 
 
 class _Limits:
@@ -138,7 +140,7 @@ class _Limits:
     def completion(self, sample: Sequence[tuple[int, float]]) -> Completion:
         """A sample as it is returned."""
         tokens, logprobs = zip(*sample, strict=True)
-        return Completion(tokens, logprobs, "end" if self.ended(sample) else "length")
+        return Completion(Ints(tokens), Doubles(logprobs), "end" if self.ended(sample) else "length")
 
     def ended(self, sample: Sequence[tuple[int, float]]) -> bool:
         """Whether a sample's last token ends it."""
@@ -177,7 +179,7 @@ def _joining(live: int, left: int, n: int, capacity: int) -> int:
 
 
 def _next_logits(
-    batch: Decoder, last: Sequence[int], joining: Sequence[tuple[int, ...]], n: int, device: torch.device
+    batch: Decoder, last: Sequence[int], joining: Sequence[Tokens], n: int, device: torch.device
 ) -> Tensor:
     """Of the next token of every live sample, by its last one, then of the n samples of each prompt that joins."""
     parts = [batch.decode(to_device(torch.tensor(last), device))] if last else []
@@ -189,7 +191,7 @@ def _next_logits(
 @torch.no_grad()
 def stream(
     model: nn.Module,
-    prompt: tuple[int, ...],
+    prompt: Tokens,
     sampling: Sampling | None = None,
     *,
     end: int | Sequence[int],

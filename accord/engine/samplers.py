@@ -14,6 +14,7 @@ from accord.engine.team import Team
 from accord.engine.unread import unread
 
 if TYPE_CHECKING:
+    from accord.arrays import Tokens
     from accord.engine.models import Policy
     from accord.engine.sampling import Sampling
     from accord.records import Completion
@@ -33,7 +34,7 @@ class Sampler(Protocol):
     def __call__(
         self,
         policy: Policy,
-        prompts: Sequence[tuple[int, ...]],
+        prompts: Sequence[Tokens],
         n: int = 1,
         sampling: Sampling | None = None,
         progress: Callable[[int], None] | None = None,
@@ -42,7 +43,7 @@ class Sampler(Protocol):
 
 def local(
     policy: Policy,
-    prompts: Sequence[tuple[int, ...]],
+    prompts: Sequence[Tokens],
     n: int = 1,
     sampling: Sampling | None = None,
     progress: Callable[[int], None] | None = None,

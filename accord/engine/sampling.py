@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from accord.arrays import Tokens
 from accord.errors import InputError
 
 
@@ -94,7 +95,7 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
 
 
 def entropies(
-    prompts: Sequence[tuple[int, ...]], n: int, sampling: Sampling, seeds: Sequence[int] | None = None
+    prompts: Sequence[Tokens], n: int, sampling: Sampling, seeds: Sequence[int] | None = None
 ) -> Iterator[list[int]]:
     """What decides each of n samples of every prompt, prompt after prompt: seed, prompt, and the sample's number.
 
@@ -102,16 +103,17 @@ def entropies(
     `seeds`, one a prompt in place of the sampling's, it has the same samples again.
     """
     seed = sampling.seed if isinstance(sampling.seed, tuple) else (sampling.seed,)
-    seen: Counter[tuple[int, ...]] = Counter()
+    seen: Counter[int] = Counter()
     for i, prompt in enumerate(prompts):
-        digest = hashlib.blake2b(np.asarray(prompt, dtype=np.int64).tobytes(), digest_size=8).digest()
+        tokens = np.fromiter(prompt, np.int64, len(prompt))
+        digest = int.from_bytes(hashlib.blake2b(tokens.tobytes(), digest_size=8).digest(), "little")
         own = seed if seeds is None else (seeds[i],)
-        yield from ([*own, int.from_bytes(digest, "little"), seen[prompt] + j] for j in range(n))
-        seen[prompt] += n if seeds is None else 0
+        yield from ([*own, digest, seen[digest] + j] for j in range(n))
+        seen[digest] += n if seeds is None else 0
 
 
 def uniform_numbers(
-    prompts: Sequence[tuple[int, ...]], n: int, sampling: Sampling, seeds: Sequence[int] | None = None
+    prompts: Sequence[Tokens], n: int, sampling: Sampling, seeds: Sequence[int] | None = None
 ) -> np.ndarray:
     """Numbers in [0, 1), (prompts, n, max_new_tokens), each a function of what `entropies` says, and its position."""
     table = np.empty((len(prompts) * n, sampling.max_new_tokens))
@@ -120,7 +122,7 @@ def uniform_numbers(
     return table.reshape(len(prompts), n, -1)
 
 
-def request_seeds(prompts: Sequence[tuple[int, ...]], n: int, sampling: Sampling) -> list[int]:
+def request_seeds(prompts: Sequence[Tokens], n: int, sampling: Sampling) -> list[int]:
     """A seed of 63 bits for each of n samples of every prompt, prompt after prompt, of what `entropies` says of it."""
     sequences = map(np.random.SeedSequence, entropies(prompts, n, sampling))
     return [int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)) for sequence in sequences]

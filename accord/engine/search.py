@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from accord.arrays import Doubles, Ints, LogProbs, Tokens
 from accord.engine.generate import evaluating, generate
 from accord.engine.inside import plain_attention
 from accord.engine.models import Policy, quiet
@@ -104,20 +105,20 @@ def _blank_settings(network: Any) -> Iterator[None]:
         network.generation_config = own
 
 
-def _until(tokens: Sequence[int], ends: Sequence[int]) -> tuple[int, ...]:
+def _until(tokens: Sequence[int], ends: Sequence[int]) -> Ints:
     """The tokens up to the first that ends a turn, that included."""
     last = next((i for i, token in enumerate(tokens) if token in ends), len(tokens) - 1)
-    return tuple(tokens[: last + 1])
+    return Ints(tokens[: last + 1])
 
 
-def _likely(policy: Policy, prompt: EncodedPrompt, rows: Sequence[tuple[int, ...]]) -> list[Sample]:
+def _likely(policy: Policy, prompt: EncodedPrompt, rows: Sequence[Tokens]) -> list[Sample]:
     """Samples of these tokens, with the model's log-probabilities."""
     trees = Trees.of([Tree(prompt.tokens, tuple(map(Branch, rows)))], policy.device)
     logps = policy.log_probs(trees).split([len(row) for row in rows])
-    return [_sample(policy, prompt, row, tuple(logp.tolist())) for row, logp in zip(rows, logps, strict=True)]
+    return [_sample(policy, prompt, row, Doubles(logp.tolist())) for row, logp in zip(rows, logps, strict=True)]
 
 
-def _sample(policy: Policy, prompt: EncodedPrompt, tokens: tuple[int, ...], logps: tuple[float, ...]) -> Sample:
+def _sample(policy: Policy, prompt: EncodedPrompt, tokens: Tokens, logps: LogProbs) -> Sample:
     completion = Completion(tokens, logps, "end" if tokens[-1] in policy.ends else "length")
     return Sample(prompt.prompt, policy.text(tokens), prompt.tokens, completion, prompt.row)
 

@@ -1,6 +1,6 @@
 """A prompt and the completions that branch from it: the one shape every method trains on.
 
-`Tree` is one prompt with its branches, in plain Python. `Trees` is a batch of them laid end to end in flat tensors,
+`Tree` is one prompt with its branches, outside of torch. `Trees` is a batch of them laid end to end in flat tensors,
 with no padding and no masks: tree after tree, each its prompt and then its branches, where positions restart at the
 prompt's end for every branch. The prompt is therefore computed once for all of its branches.
 """
@@ -8,15 +8,17 @@ prompt's end for every branch. The prompt is therefore computed once for all of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from itertools import chain, count
+from itertools import count
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from accord.arrays import Bools, Doubles, Flags, Ints, LogProbs, Numbers, T, Tokens
 from accord.engine.flex import Blocks
 from accord.engine.team import Team
 from accord.engine.tiles import Span, Tile, tiles_of, to_device
@@ -40,11 +42,16 @@ class Branch:
     followed it, `turns` says how good each was.
     """
 
-    tokens: tuple[int, ...]
-    trained: tuple[bool, ...] | None = None
-    logprobs: tuple[float, ...] | None = None
+    tokens: Tokens
+    trained: Flags | None = None
+    logprobs: LogProbs | None = None
     reward: float | None = None
     turns: tuple[Turn, ...] = ()
+
+    def __post_init__(self) -> None:
+        for what, values in (("flags", self.trained), ("log-probabilities", self.logprobs)):
+            if values is not None and len(values) != len(self.tokens):
+                raise ValueError(f"{len(self.tokens)} tokens but {len(values)} {what}")
 
     @property
     def score(self) -> float:
@@ -63,7 +70,7 @@ class Tree:
     `probability` how likely it is the better one, and `user` whose order it is.
     """
 
-    prompt: tuple[int, ...]
+    prompt: Tokens
     branches: tuple[Branch, ...]
     ranks: tuple[int, ...] = ()
     row: int = -1
@@ -126,44 +133,55 @@ class Trees:
     @staticmethod
     def of(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Trees:
         """Lay the trees end to end."""
-        flat: dict[str, list[Any]] = {field.name: [] for field in fields(Trees) if field.name != "trees"}
-        tokens, group = flat["tokens"], flat["group"]
-        for g, tree in enumerate(trees):
-            root, prompt = len(tokens), len(tree.prompt)
-            tokens += tree.prompt
-            flat["positions"] += range(prompt)
-            for b, branch in enumerate(tree.branches):
-                start = len(tokens)
-                for j, token in enumerate(branch.tokens):
-                    is_predictable = j > 0 or prompt > 0
-                    if is_predictable and (branch.trained is None or branch.trained[j]):
-                        flat["source"].append(start + j - 1 if j else root + prompt - 1)
-                        flat["target"].append(token)
-                        flat["owner"].append(len(group))
-                        flat["logprobs"].append(branch.logprobs[j] if branch.logprobs else math.nan)
-                if flat["owner"] and flat["owner"][-1] == len(group):
-                    flat["learning"].append(len(group))
-                tokens += branch.tokens
-                flat["positions"] += range(prompt, prompt + len(branch.tokens))
-                group.append(g)
-                flat["last"].append(len(tokens) - 1)
-                flat["ranks"].append(tree.ranks[b] if tree.ranks else 0)
-                flat["rewards"].append(math.nan if branch.reward is None else branch.reward)
-        return Trees(**_tensors(flat, device), trees=tuple(trees))
+        branches = [branch for tree in trees for branch in tree.branches]
+        parts = [part for tree in trees for part in (tree.prompt, *(branch.tokens for branch in tree.branches))]
+        length = np.array([len(part) for part in parts], np.int64)  # (S,) of prompts and branches, as they follow
+        start = length.cumsum() - length
+        end = np.where(length > 0, start + length - 1, -1)
+        count = np.array([1 + len(tree.branches) for tree in trees], np.int64)
+        root = np.repeat(count.cumsum() - count, count)  # (S,) which of them each continues; of a prompt it is itself
+        is_branch = root != np.arange(len(parts))
+        tokens = _joined(Ints, parts)
+        begins = np.where(is_branch, length[root], 0)  # (S,) the position of the first token
+        source = np.arange(-1, len(tokens) - 1)  # (T,) what predicts each token, -1 where nothing does
+        begun = is_branch & (length > 0)
+        source[start[begun]] = end[root[begun]]
+
+        place = np.flatnonzero(np.repeat(is_branch, length))  # where in T the branches' tokens are
+        flags = _joined(Bools, (branch.trained or Bools.of(b"\1" * len(branch.tokens)) for branch in branches))
+        trained = flags & (source[place] >= 0)
+        logprobs = _joined(Doubles, (branch.logprobs or Doubles.of(NAN * len(branch.tokens)) for branch in branches))
+        owner = np.repeat(np.arange(len(branches)), length[is_branch])[trained]
+        ranks = [tree.ranks[b] if tree.ranks else 0 for tree in trees for b in range(len(tree.branches))]
+        ints = {
+            "tokens": tokens,
+            "positions": np.arange(len(tokens)) - np.repeat(start - begins, length),
+            "source": source[place[trained]],
+            "target": tokens[place[trained]],
+            "owner": owner,
+            "learning": np.unique(owner),
+            "group": np.repeat(np.arange(len(trees)), count - 1),
+            "last": (start + length - 1)[is_branch],
+            "ranks": np.array(ranks, np.int64),
+        }
+        rewards = np.array([math.nan if branch.reward is None else branch.reward for branch in branches])
+        floats = {"rewards": rewards, "logprobs": logprobs[trained]}
+        return Trees(**_tensors(ints, np.int64, device), **_tensors(floats, np.float64, device), trees=tuple(trees))
 
 
-def _tensors(flat: dict[str, list[Any]], device: torch.device | str) -> dict[str, Tensor]:
-    """Lists of numbers as tensors, which reach the device in two copies: one of all integers, one of all the rest."""
-    tensors: dict[str, Tensor] = {}
-    for dtype in (torch.long, torch.float64):
-        lists = {name: flat[name] for name in flat if (name in FLOATS) == dtype.is_floating_point}
-        together = to_device(torch.tensor([*chain(*lists.values())], dtype=dtype), device)
-        tensors |= zip(lists, together.split([len(values) for values in lists.values()]), strict=True)
-    return tensors
+NAN = Doubles((math.nan,)).raw
 
 
-FLOATS = {"rewards", "logprobs"}
-"""Those tensors of `Trees` that are float64; the others are integers."""
+def _joined(kind: type[Numbers[T]], parts: Iterable[Numbers[T] | tuple[T, ...]]) -> np.ndarray:
+    """The numbers of all parts in one array."""
+    return np.frombuffer(b"".join(kind(part).raw for part in parts), kind.kind)
+
+
+def _tensors(arrays: Mapping[str, np.ndarray], dtype: type, device: torch.device | str) -> dict[str, Tensor]:
+    """Arrays as tensors of one type, which reach the device in one copy."""
+    together: np.ndarray = np.concatenate([*arrays.values()], dtype=dtype)
+    parts = to_device(torch.from_numpy(together), device).split([len(values) for values in arrays.values()])
+    return dict(zip(arrays, parts, strict=True))
 
 
 NOT_COMPUTED = torch.zeros(0)

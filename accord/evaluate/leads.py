@@ -24,6 +24,7 @@ from accord.results.comparisons import Unit
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from accord.arrays import Tokens
     from accord.engine import Model, Policy, Tree
     from accord.evaluate.options import TrialOptions
     from accord.feedback.judge import Judge, Orders
@@ -131,7 +132,7 @@ class ModelLeads:
         read = (np.minimum(one, two) >= 0) & (whole | ~merged)
         return Leads(np.where(read, lead, np.nan), read, whole & read)
 
-    def _is_whole(self, tokens: tuple[int, ...]) -> bool:
+    def _is_whole(self, tokens: Tokens) -> bool:
         """Whether a completion was not cut: its turn ends, and what the chat template writes after that follows."""
         rest = (
             data.chat.turn_rest(self.model.tokenizer) if isinstance(self.model, engine.classifiers.Classifier) else ()

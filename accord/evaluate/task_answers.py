@@ -16,6 +16,7 @@ from accord.records import EncodedPrompt, Prompt, Ranking
 from accord.results.tasks import TaskSettings
 
 if TYPE_CHECKING:
+    from accord.arrays import Tokens
     from accord.data.examples import Example
     from accord.data.formats import Exemplars, Form, Format
     from accord.data.tasks import Task
@@ -256,7 +257,7 @@ def option_tree(
     return tree
 
 
-def _prompt_tokens(policy: Policy, prompt: str, form: Form) -> tuple[int, ...]:
+def _prompt_tokens(policy: Policy, prompt: str, form: Form) -> Tokens:
     """What a model reads before an option; of an empty text the token that a text begins after.
 
     That is the beginning of text, or where a tokenizer has none the end of the text before.

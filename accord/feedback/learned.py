@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 from math import isnan
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from accord.arrays import Tokens
 from accord.data.chat import encode_completion, encode_prompt, encoder_text, turn_rest
 from accord.engine.classifiers import PreferenceNetwork, Scorer
 from accord.engine.encoders import Encoder
@@ -20,8 +20,6 @@ from accord.engine.trees import Branch, Tree, pack
 from accord.feedback.judge import invalid_gap
 from accord.objectives.preference import general_preference
 from accord.records import Comparison, Sample, Text, Verdict
-
-Tokens: TypeAlias = tuple[int, ...]
 
 
 class Learned:

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from accord import engine, objectives
 from accord.errors import InputError
-from accord.methods.offline import as_policy
+from accord.methods.method import as_policy
 from accord.methods.online import OnlineMethod
 from accord.methods.rollouts import Rollout
 from accord.records import EncodedPrompt
 from accord.train.held_out import Tally
-from accord.train.loop import Learner, OnStep, Result, StepResult
+from accord.train.learner import Learner, StepResult
+from accord.train.loop import OnStep, Result
 from accord.train.options import DistillOptions, PolicyOptions
 
 if TYPE_CHECKING:

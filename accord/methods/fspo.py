@@ -28,7 +28,7 @@ from accord.methods.offline import OfflineLearner
 from accord.methods.pairs import IPOLoss, PreferenceMethod
 from accord.records import Preference, Ranking, Row
 from accord.train.held_out import USERS, Tally, Unit
-from accord.train.loop import StepResult
+from accord.train.learner import StepResult
 
 if TYPE_CHECKING:
     from torch import Tensor

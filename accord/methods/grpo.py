@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from accord import objectives
 from accord.errors import InputError
-from accord.methods.offline import Per
+from accord.methods.method import Per
 from accord.methods.online import DialogueMethod
 from accord.methods.policy_gradient import GroupPolicyGradient
 

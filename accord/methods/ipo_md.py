@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 from accord import engine, objectives
 from accord.engine.config import require_positive
 from accord.errors import InputError
-from accord.methods.pairs import PairwiseMethod
+from accord.methods.pairwise import PairwiseMethod
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, ClassVar
 from accord import engine, objectives
 from accord.engine.config import require_positive
 from accord.errors import InputError, LeftOut
-from accord.methods.offline import OfflineMethod, Per, reference_for
+from accord.methods.method import Per, reference_for
+from accord.methods.offline import OfflineMethod
 from accord.records import Labeled, Preference, Row
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from accord import engine, objectives
 from accord.errors import InputError
 from accord.methods.online import JudgeMethod
-from accord.methods.pairs import match
+from accord.methods.pairwise import match
 from accord.methods.policy_gradient import GroupLearner, GroupPolicyGradient, shuffled
 from accord.records import EncodedPrompt
-from accord.train.loop import StepResult
+from accord.train.learner import StepResult
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

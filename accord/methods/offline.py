@@ -1,4 +1,4 @@
-"""What every method is, and those that learn from a fixed set of rows."""
+"""Methods that learn from a fixed set of rows: passes over them, whether they are read before or as steps come."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from accord import data, engine, objectives
+from accord import data, engine
 from accord.console import status
 from accord.data.streams import StreamedRows
 from accord.engine.config import TrainingConfig
-from accord.errors import InputError, LeftOut, Reason, RowNumber, row_called
-from accord.records import Prompt, Row
+from accord.errors import InputError, LeftOut, Reason, RowNumber
+from accord.methods.method import Method, Per, as_policy, of_kind, require_kind
+from accord.records import Row
 from accord.train.held_out import PROMPTS, RunData, Tally, Unit
-from accord.train.loop import Learner, OnStep, Result, StepResult, train
-from accord.train.options import HeldOutOptions, PolicyOptions, RowsOptions, RunOptions, named
+from accord.train.learner import Learner, StepResult
+from accord.train.loop import OnStep, Result, train
+from accord.train.options import HeldOutOptions, PolicyOptions, RowsOptions
 from accord.train.run import Run
 from accord.train.watch import make_watch
 
@@ -25,37 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from accord.data.load import Source
-    from accord.engine import LossTerm, Measures, Model, Objective, Optimizer, Policy, Tree, Trees
-
-Per = Literal["tree", "branch", "token"]
-"""What a loss has a value for."""
-
-
-class Method(ABC):
-    """Settings, and `fit`, which makes a run of them."""
-
-    command: ClassVar[str]
-    options: ClassVar[type[RunOptions]]
-    """What `fit` takes besides."""
-    on_ranks: ClassVar[bool] = False
-    """Whether it was shown to do on several ranks what it does in one process."""
-
-    @abstractmethod
-    def fit(self, model: Policy | str | Path, data: Source, *more: Any, **options: Any) -> Result:
-        """Train on the rows and leave a finished run in the folder `out`.
-
-        Args:
-            model: a folder, a name on the Hugging Face Hub, or smollm2; in Python also a loaded model.
-            data: a file or a name on the Hugging Face Hub, or several, each with :WEIGHT for a mix; in Python also a
-                `datasets.Dataset`, a list of rows, or a mapping of files to weights.
-            out: the run's folder, which must be new, or that of the run to go on with.
-            on_step: in Python, called with every step, counted from 1, and its `StepResult`.
-            options: the fields of the method's `options` (`accord.train.options`).
-
-        Raises:
-            InputError: the data, a model, what scores samples, an option or the folder cannot be used.
-            TrainingStopped: a loss, a reward or the watched measure was not finite, or there was nothing to learn from.
-        """
+    from accord.engine import LossTerm, Measures, Model, Optimizer, Policy, Tree, Trees
 
 
 @dataclass(kw_only=True)
@@ -264,69 +236,3 @@ class StreamLearner(OfflineLearner):
 
     def restore(self, state: Mapping[str, Any], *_: Any) -> None:
         self.bad = int(state.get("bad", 0))
-
-
-def maximum_likelihood(model: Policy, temperature: float = 1.0) -> Objective:
-    """The loss of everything that imitates: - log pi of every trained token."""
-
-    def loss(trees: Trees) -> tuple[Tensor, Measures]:
-        return objectives.policy.negative_log_likelihood(model.log_probs(trees, temperature)), {}
-
-    return loss
-
-
-def as_policy(model: Policy | str | Path, config: TrainingConfig, *, trained: bool = True) -> Policy:
-    """The language model that `fit` was given, by name or loaded, with the precision and chat template asked for.
-
-    Raises InputError where it is to be trained and is quantized in a way that cannot be.
-    """
-    asked = config if trained else None
-    loaded = model if isinstance(model, engine.Policy) else None
-    loaded = loaded or engine.load.load_model(str(model), trained=asked, in_shares=True)
-    if trained:
-        engine.folders.check_trainable(loaded.name, loaded.network.config, config.lora_rank)
-    return config.templated(loaded.in_dtype(config.dtype))
-
-
-def reference_for(policy: Policy, config: Any) -> Policy:
-    """The frozen model that a method's settings name as its `reference`, in the policy's precision, or the policy as it
-    is now.
-
-    Raises InputError where it means other texts by its tokens.
-    """
-    name = config.reference
-    if name is None:
-        return engine.offload.reference_copy(policy, config)
-    reference = engine.load.load_model(name, in_shares=True)
-    if not policy.same_vocabulary(reference):
-        raise InputError(f"{policy.name} and --reference {name} have different vocabularies; choose another reference.")
-    reference.dtype = policy.dtype
-    return engine.offload.reference_copy(reference, config)
-
-
-def of_kind(
-    source: Source,
-    split: str,
-    kinds: tuple[type, ...],
-    command: str,
-    left_out: LeftOut | None = None,
-    columns: Mapping[str, str] | None = None,
-) -> list[Row]:
-    """The rows of a source; InputError names the first of another kind than these, and the command that reads it."""
-    rows = data.load_data(source, split=split, columns=columns, left_out=left_out)
-    for i, row in enumerate(rows):
-        require_kind(
-            row, kinds, command, f"{named(source)}, {row_called(i if left_out is None else left_out.index(i))}"
-        )
-    return rows
-
-
-def require_kind(row: Row, kinds: tuple[type, ...], command: str, where: str) -> None:
-    """Raise InputError where a row is of another kind than these, which a command reads."""
-    if not isinstance(row, kinds):
-        wanted = " or ".join(k.__name__.lower() + "s" for k in kinds)
-        why = data.verdicts.unjudged(row.columns) if isinstance(row, Prompt) else ""
-        raise InputError(
-            f"{where}: `{command}` learns from {wanted}, and this is a {type(row).__name__.lower()}"
-            f"{f'; {why}' if why else ''}."
-        )

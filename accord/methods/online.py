@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from accord import data, engine, feedback, prompting
 from accord.engine.config import SamplingConfig
 from accord.errors import InputError, LeftOut
-from accord.methods.offline import Method, as_policy
+from accord.methods.method import Method, as_policy
 from accord.records import EncodedPrompt, Prompt
 from accord.train.held_out import RunData
-from accord.train.loop import Learner, OnStep, Result, train
+from accord.train.learner import Learner
+from accord.train.loop import OnStep, Result, train
 from accord.train.options import PolicyOptions, SamplingOptions
 from accord.train.run import Run
 from accord.train.watch import check_independent, make_watch

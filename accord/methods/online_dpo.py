@@ -13,7 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from accord.methods.pairs import DPOLoss, PairwiseMethod
+from accord.methods.pairs import DPOLoss
+from accord.methods.pairwise import PairwiseMethod
 
 if TYPE_CHECKING:
     from accord.engine import Tree

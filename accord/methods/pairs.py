@@ -1,34 +1,30 @@
-"""Pairs of completions: the losses of their margins, and methods that sample pairs for a judge to compare.
+"""Pairs of completions: the losses of their margins, and the methods that learn from rows of such.
 
 The margin is log pi(first) - log pi(second), first being the chosen completion where one was chosen. A method of pairs
 has a loss of the policy's margin and the reference's; from rows it is DPO or IPO, from a judge's verdicts on samples of
-the policy it is their online form.
+the policy (`pairwise`) it is their online form.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from accord import engine, feedback, objectives
+from accord import engine, objectives
 from accord.console import counting
 from accord.engine.config import require_positive
 from accord.errors import InputError
-from accord.methods.offline import OfflineMethod, Per, reference_for
-from accord.methods.online import AsynchronousLearner, AsynchronousMethod, JudgeMethod
-from accord.methods.rollouts import Rollout, untrained
-from accord.records import EncodedPrompt, Preference, Ranking, Sample
-from accord.train.loop import Learner, StepResult
+from accord.methods.method import Per, reference_for
+from accord.methods.offline import OfflineMethod
+from accord.records import Preference, Ranking
 from accord.train.options import HeldOutOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.engine import Measures, Objective, Optimizer, Policy, Tree, Trees
-    from accord.feedback.judge import Judge
+    from accord.engine import Measures, Objective, Policy, Tree, Trees
 
 
 class PairLoss(ABC):
@@ -209,101 +205,3 @@ class KeptReference:
         import torch
 
         return torch.cat([self.kept[id(tree)] for tree in pairs.trees])
-
-
-@dataclass(kw_only=True)
-class PairwiseMethod(PairLoss, AsynchronousMethod, JudgeMethod):
-    """A method of pairs that learns from samples: the first of a prompt against the second, third against fourth."""
-
-    least_group: ClassVar[int] = 2
-
-    group_size: int = 2
-    """Samples of each prompt, an even number."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.group_size % 2:
-            raise InputError(f"group_size must be even, as samples are judged in pairs, not {self.group_size}.")
-
-    @property
-    def frozen_copies(self) -> int:
-        return 1
-
-    def pairs(self, judged: list[Tree]) -> list[Tree]:
-        """The pairs to learn from, of those with a valid verdict; the first of each is no less likely to win."""
-        return judged
-
-    def speaker(self, policy: Policy, reference: Policy) -> Policy:
-        """Whose samples are compared."""
-        return policy
-
-    def learner(self, policy: Policy, judge: Judge) -> Learner:
-        return PairwiseLearner(self, policy, judge)
-
-
-class PairwiseLearner(AsynchronousLearner):
-    """The policy and its frozen start."""
-
-    method: PairwiseMethod
-
-    def __init__(self, method: PairwiseMethod, policy: Policy, judge: Judge) -> None:
-        self.method, self.policy, self.judge = method, policy, judge
-        self.networks = {"policy": policy.network}
-        reference = engine.offload.reference_copy(policy, method)
-        self.speaker = method.speaker(policy, reference)
-        self.objective = method.pair_objective(policy, reference, method.temperature)
-
-    def step(self, step: int, items: Sequence[EncodedPrompt], optimizer: Optimizer) -> StepResult:
-        method = self.method
-        samples = self.speaker.sample(items, method.group_size, method.sampling(step))
-        rollout, judged, numbers = compare(self.judge, items, samples)
-        pairs = method.pairs(judged)
-        if pairs:
-            packs = engine.pack(pairs, method.tokens_per_pass, self.policy.device)
-            numbers |= optimizer.update(step, engine.LossTerm(self.objective, packs, "tree"))
-            if self.speaker is self.policy:  # whose samples then have log(pi / ref) of mean KL
-                numbers["kl"] = (numbers["chosen_reward"] + numbers["rejected_reward"]) / 2 / method.strength
-        return rollout.result(numbers)
-
-
-def chances(judge: Judge, first: Sequence[Sample], second: Sequence[Sample]) -> list[float | None]:
-    """P(the first wins) of pairs of samples, None where there is no valid verdict: a team asks once for all."""
-    verdicts = engine.Team.here().lead(partial(feedback.judge.judge_samples, judge, first, second))
-    return [verdict.first_wins for verdict in verdicts]
-
-
-def compare(
-    judge: Judge, prompts: Sequence[EncodedPrompt], samples: list[Sample]
-) -> tuple[Rollout, list[Tree], dict[str, float]]:
-    """The samples judged in pairs: a rollout of probabilities to win, its pairs, the winner first, and numbers to log.
-
-    Pairs with an invalid verdict are left out; their samples stand at 1/2 in the rollout.
-    """
-    wins = chances(judge, samples[0::2], samples[1::2])
-    scores = [p for win in wins for p in ((0.5, 0.5) if win is None else (win, 1 - win))]
-    rollout = Rollout.of(prompts, samples, scores)
-    pairs = [(t, t.branches[i : i + 2]) for t in rollout.trees for i in range(0, len(t.branches), 2)]
-    judged = [
-        replace(tree, branches=pair if win >= 0.5 else pair[::-1])
-        for (tree, pair), win in zip(pairs, wins, strict=True)
-        if win is not None
-    ]
-    return rollout, judged, {name: wins.count(v) / len(wins) for name, v in (("ties", 0.5), ("invalid", None))}
-
-
-def match(
-    judge: Judge, prompts: Sequence[EncodedPrompt], ours: list[Sample], theirs: Sequence[Sample]
-) -> tuple[Rollout, dict[str, float]]:
-    """Each of our samples against all of the opponent's of its prompt: a rollout of mean probabilities to win, numbers.
-
-    Invalid verdicts are left out; a sample that has no other stands at 1/2, and none of its tokens are trained on.
-    """
-    g, k = len(ours) // len(prompts), len(theirs) // len(prompts)
-    first = [sample for sample in ours for _ in range(k)]
-    second = [theirs[i // g * k + j] for i in range(len(ours)) for j in range(k)]
-    wins = chances(judge, first, second)
-    valid = [[win for win in wins[i : i + k] if win is not None] for i in range(0, len(wins), k)]
-    rollout = Rollout.of(prompts, ours, [sum(won) / len(won) if won else 0.5 for won in valid])
-    judged = iter(valid)
-    trees = [replace(t, branches=tuple(b if next(judged) else untrained(b) for b in t.branches)) for t in rollout.trees]
-    return replace(rollout, trees=trees), {"invalid": wins.count(None) / len(wins)}

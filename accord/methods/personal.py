@@ -32,7 +32,7 @@ from accord.methods.offline import OfflineLearner
 from accord.methods.pairs import RankingMethod, doubt, ordering
 from accord.records import Row
 from accord.train.held_out import USERS, Unit
-from accord.train.loop import StepResult
+from accord.train.learner import StepResult
 
 if TYPE_CHECKING:
     from torch import Tensor

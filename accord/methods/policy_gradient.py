@@ -17,12 +17,12 @@ import numpy as np
 from accord import engine, objectives
 from accord.engine.config import require_positive
 from accord.errors import InputError
-from accord.methods.offline import Per
+from accord.methods.method import Per
 from accord.methods.online import AsynchronousLearner, AsynchronousMethod, DialogueMethod
 from accord.methods.rollouts import Rollout, penalize, sample
 from accord.methods.turn_rewards import advantages_by_turn
 from accord.records import EncodedPrompt
-from accord.train.loop import Learner, StepResult
+from accord.train.learner import Learner, StepResult
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from accord import data, engine, feedback, objectives
 from accord.errors import InputError
-from accord.methods.offline import Per, maximum_likelihood, of_kind
+from accord.methods.method import Per, maximum_likelihood, of_kind
 from accord.methods.online import DialogueMethod
 from accord.methods.policy_gradient import GradientLearner, PolicyGradient
 from accord.methods.rollouts import Rollout

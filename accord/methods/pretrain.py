@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from accord import data, engine
 from accord.errors import InputError, LeftOut
-from accord.methods.offline import OfflineMethod, Per, maximum_likelihood
+from accord.methods.method import Per, maximum_likelihood
+from accord.methods.offline import OfflineMethod
 from accord.records import Demonstration, Row, Tokenization
 from accord.train.composition import composition
 from accord.train.options import StreamOptions

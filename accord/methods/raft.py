@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from accord import engine
 from accord.errors import InputError
-from accord.methods.offline import maximum_likelihood
+from accord.methods.method import maximum_likelihood
 from accord.methods.online import AsynchronousLearner, AsynchronousMethod, RewardMethod
 from accord.methods.rollouts import sample
 from accord.records import EncodedPrompt
-from accord.train.loop import StepResult
+from accord.train.learner import StepResult
 
 if TYPE_CHECKING:
+    from accord.arrays import Tokens
     from accord.engine import Branch, Optimizer, Policy, Tree
     from accord.feedback.reward import Reward
 
@@ -57,7 +58,7 @@ class RAFT(AsynchronousMethod, RewardMethod):
 
     def best(self, tree: Tree, ends: Sequence[int]) -> list[Branch]:
         """The branches to learn from, the best first; of equally good ones those that were sampled first."""
-        distinct: dict[tuple[int, ...], Branch] = {}
+        distinct: dict[Tokens, Branch] = {}
         for branch in tree.branches:
             good = self.at_least is None or branch.score >= self.at_least
             if good and (self.keep_truncated or branch.tokens[-1] in ends):

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from accord import engine, feedback
+from accord.arrays import Bools, Doubles, Ints
 from accord.engine.config import SamplingConfig
 from accord.records import EncodedPrompt, Sample
-from accord.train.loop import StepResult
+from accord.train.learner import StepResult
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,19 +148,16 @@ def branch_of(talk: Talk, reward: float, by_turn: Sequence[float] = ()) -> Branc
     """
     start = len(talk[0].prompt_tokens)
     followed = max((i for i, r in enumerate(by_turn) if not isnan(r)), default=-1) if by_turn else len(talk)
-    tokens: list[int] = []
-    trained: list[bool] = []
-    logprobs: list[float] = []
+    tokens, trained, logprobs = Ints(), Bools(), Doubles()
     ends: list[int] = []
     for number, turn in enumerate(talk):
         between, said = turn.prompt_tokens[start + len(tokens) :], turn.completion
-        tokens += (*between, *said.tokens)
-        trained += [False] * len(between) + [number <= followed] * len(said.tokens)
-        logprobs += [nan] * len(between) + list(said.logprobs)
+        tokens += between + said.tokens
+        trained += (False,) * len(between) + (number <= followed,) * len(said.tokens)
+        logprobs += (nan,) * len(between) + said.logprobs
         ends.append(len(tokens))
-    flags = None if all(trained) else tuple(trained)
     turns = tuple(map(engine.trees.Turn, ends, by_turn))
-    return engine.Branch(tuple(tokens), flags, tuple(logprobs), reward, turns)
+    return engine.Branch(tokens, None if all(trained) else trained, logprobs, reward, turns)
 
 
 def of_turns(talks: Sequence[Talk], rewards: Sequence[Sequence[float]]) -> dict[str, float]:
@@ -193,12 +191,12 @@ def penalize(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tr
 
 def untrained(branch: Branch) -> Branch:
     """The branch with none of its tokens trained on."""
-    return replace(branch, trained=(False,) * len(branch.tokens))
+    return replace(branch, trained=Bools((False,) * len(branch.tokens)))
 
 
 def repetition(tokens: Sequence[int], size: int = 4) -> float:
     """1 - distinct / all of the runs of `size` tokens: seq-rep-n of Welleck et al. 2019 (arXiv:1908.04319, eq. 7)."""
-    grams = [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
+    grams = [*zip(*(tokens[i:] for i in range(size)), strict=False)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 

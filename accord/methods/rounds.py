@@ -23,14 +23,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from accord import data, engine, feedback
+from accord.arrays import Ints
 from accord.engine.config import require_positive
 from accord.errors import InputError, TrainingStopped
 from accord.files import sha256_of, write_rows
-from accord.methods.offline import maximum_likelihood
+from accord.methods.method import maximum_likelihood
 from accord.methods.online import OnlineMethod
 from accord.methods.rollouts import lengths
 from accord.records import EncodedPrompt, Sample, text_to_json
-from accord.train.loop import SHOWN, Learner, OnStep, Result, StepResult
+from accord.train.learner import SHOWN, Learner, StepResult
+from accord.train.loop import OnStep, Result
 from accord.train.options import PolicyOptions
 from accord.train.run import Run
 
@@ -228,16 +230,14 @@ def as_row(sample: Sample) -> dict[str, Any]:
         "prompt": text_to_json(sample.prompt.prompt),
         "completion": sample.text,
         "row": sample.row,
-        "prompt_tokens": sample.prompt_tokens,
-        "tokens": sample.completion.tokens,
+        "prompt_tokens": list(sample.prompt_tokens),
+        "tokens": list(sample.completion.tokens),
     }
 
 
 def as_trees(rows: Sequence[dict[str, Any]]) -> list[Tree]:
     """A tree for every prompt of such rows, in order, with a branch for each of its rows."""
     return [
-        engine.Tree(
-            tuple(group[0]["prompt_tokens"]), tuple(engine.Branch(tuple(r["tokens"])) for r in group), row=number
-        )
+        engine.Tree(Ints(group[0]["prompt_tokens"]), tuple(engine.Branch(Ints(r["tokens"])) for r in group), row=number)
         for number, group in ((n, list(rows)) for n, rows in groupby(rows, key=lambda row: row["row"]))
     ]

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from accord.errors import LeftOut
-from accord.methods.offline import OfflineMethod, Per, maximum_likelihood
+from accord.methods.method import Per, maximum_likelihood
+from accord.methods.offline import OfflineMethod
 from accord.records import Demonstration, Preference, Ranking, Row, Text, Tokenization
 from accord.train.options import StreamOptions
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from accord.arrays import Doubles, Ints, Tokens
 from accord.engine.adapters import holding, own_state
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
@@ -61,7 +62,7 @@ class Drawn:
 class Request:
     """The samples of a step: what was asked for, and by what it is drawn, until it is `drawn`."""
 
-    prompts: Sequence[tuple[int, ...]]
+    prompts: Sequence[Tokens]
     n: int
     sampling: Sampling
     version: Version | None = None
@@ -96,9 +97,7 @@ class AsynchronousSampler(ServedSampler):
         learn from them, and what `ServedSampler` logs, the drift from the weights that drew them."""
         return self.row
 
-    def ask(
-        self, step: int, steps: int, policy: Policy, prompts: Sequence[tuple[int, ...]], n: int, sampling: Sampling
-    ) -> None:
+    def ask(self, step: int, steps: int, policy: Policy, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> None:
         """Have the samples of a step drawn from the policy as it is, after so many `steps`, unless they are already."""
         if step in self.requests:
             return
@@ -116,7 +115,7 @@ class AsynchronousSampler(ServedSampler):
     def __call__(
         self,
         policy: Policy,
-        prompts: Sequence[tuple[int, ...]],
+        prompts: Sequence[Tokens],
         n: int = 1,
         sampling: Sampling | None = None,
         progress: Callable[[int], None] | None = None,
@@ -169,14 +168,14 @@ class AsynchronousSampler(ServedSampler):
         found = []
         for step, request in self.requests.items():
             drawn = self._finished(request, policy)
-            said = [[c.tokens, c.logprobs, c.stop, c.version] for c in drawn.completions]
+            said = [[list(c.tokens), list(c.logprobs), c.stop, c.version] for c in drawn.completions]
             found.append({"step": step, "drift": drawn.drift, "completions": said})
         return found
 
     def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
         """Take over what `state` returned, for steps that will ask for it."""
         for row in state:
-            said = [Completion(tuple(t), tuple(logp), stop, version) for t, logp, stop, version in row["completions"]]
+            said = [Completion(Ints(t), Doubles(logp), stop, version) for t, logp, stop, version in row["completions"]]
             self.restored[row["step"]] = Drawn(said, row["drift"])
 
     def close(self) -> None:

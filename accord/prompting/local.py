@@ -9,6 +9,7 @@ from functools import cached_property
 
 import torch
 
+from accord.arrays import Tokens
 from accord.data.chat import encode_prompt, tokenize
 from accord.engine.generate import evaluating, generate
 from accord.engine.models import Policy
@@ -29,7 +30,7 @@ class _Asked:
     """A request and its prompt's tokens."""
 
     request: Request
-    tokens: tuple[int, ...]
+    tokens: Tokens
 
     @property
     def sampling(self) -> Sampling:
@@ -131,7 +132,7 @@ class Local:
         """The probability that each reply begins with each of its choices."""
         found: dict[Request, dict[str, float]] = {}
         trees = [
-            Tree(a.tokens, tuple(Branch(tuple(t)) for t in tokenize(self.model.tokenizer, a.request.choices)), row=i)
+            Tree(a.tokens, tuple(Branch(t) for t in tokenize(self.model.tokenizer, a.request.choices)), row=i)
             for i, a in enumerate(group)
         ]
         with evaluating(self._reader.network):
@@ -157,7 +158,7 @@ class Local:
             yield Reply(text=text, is_cut=is_cut, tokens_in=len(asked.tokens), tokens_out=count)
 
 
-def _alone(tokens: tuple[int, ...], begun: Mapping[tuple[int, ...], float]) -> float:
+def _alone(tokens: Tokens, begun: Mapping[Tokens, float]) -> float:
     """P(a text begins with these tokens, and with no longer ones of `begun`), from P(it begins with each)."""
     longer = [other for other in begun if len(other) > len(tokens) and other[: len(tokens)] == tokens]
     return max(begun[tokens] - sum(_alone(other, begun) for other in longer), 0.0)

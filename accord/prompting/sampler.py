@@ -35,6 +35,7 @@ from accord.prompting.vllm import Given, Missing, Vllm
 from accord.records import Completion
 
 if TYPE_CHECKING:
+    from accord.arrays import Tokens
     from accord.engine.config import SamplerConfig
     from accord.records import EncodedPrompt
 
@@ -70,7 +71,7 @@ class ServedSampler:
         self.handover = Handover(Path(config.sampler_folder or folder).expanduser().resolve())
         self.drift: float | None = None
         self.seconds = self.waited = 0.0
-        self._compared: list[tuple[tuple[int, ...], Completion]] = []
+        self._compared: list[tuple[Tokens, Completion]] = []
 
     def numbers(self) -> dict[str, float]:
         """What to log of the last call: seconds for weights, and until samples came, and by how many nats a token
@@ -81,7 +82,7 @@ class ServedSampler:
     def __call__(
         self,
         policy: Policy,
-        prompts: Sequence[tuple[int, ...]],
+        prompts: Sequence[Tokens],
         n: int = 1,
         sampling: Sampling | None = None,
         progress: Callable[[int], None] | None = None,
@@ -153,7 +154,7 @@ class ServedSampler:
         self,
         hosts: Sequence[Vllm],
         policy: Policy,
-        prompts: Sequence[tuple[int, ...]],
+        prompts: Sequence[Tokens],
         n: int,
         sampling: Sampling,
         progress: Callable[[int], None] | None = None,

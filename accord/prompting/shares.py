@@ -23,6 +23,7 @@ from accord.records import Completion
 if TYPE_CHECKING:
     import openai
 
+    from accord.arrays import Tokens
     from accord.engine.config import SamplerConfig
 
 TRIES = 4
@@ -39,7 +40,7 @@ class Job:
     """A sample that is wanted: its place, its prompt and its seed."""
 
     place: int
-    prompt: tuple[int, ...]
+    prompt: Tokens
     seed: int
 
 

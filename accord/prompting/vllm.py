@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
+from accord.arrays import Doubles, Ints
 from accord.errors import InputError
 from accord.prompting.faults import BROKEN, UNREADABLE, Fault, fault_of
 from accord.prompting.handover import Handed
@@ -213,7 +214,7 @@ class Given:
                 raise Fault(BROKEN, f"a sample ended by {shorten(str(finish), SHOWN)}")
             if not 0 < len(tokens) == len(logprobs) <= self.sampling.max_new_tokens:
                 raise ValueError(f"{len(tokens)} tokens and {len(logprobs)} log-probabilities")
-            if not all(isinstance(token, int) and token >= 0 for token in tokens):
+            if not all(isinstance(token, int) and 0 <= token < 2**31 for token in tokens):
                 raise ValueError("what is no token")
             said = [float(logp) for logp in logprobs]
             if not all(math.isfinite(logp) and logp <= ROUNDING for logp in said):
@@ -223,5 +224,5 @@ class Given:
             why = f"{type(error).__name__}: {error}"
             raise Fault(UNREADABLE, f"no token ids with log-probabilities ({why}) in {shown}", passes=False) from None
         # At temperature 0 no other token could be drawn, whatever the model gives it.
-        known = tuple(min(logp, 0.0) if self.sampling.temperature else 0.0 for logp in said)
-        return Completion(tuple(tokens), known, "end" if finish == "stop" else "length")
+        known = Doubles(min(logp, 0.0) if self.sampling.temperature else 0.0 for logp in said)
+        return Completion(Ints(tokens), known, "end" if finish == "stop" else "length")

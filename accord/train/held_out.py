@@ -30,7 +30,7 @@ from accord.data.streams import StreamedRows
 from accord.errors import InputError, LeftOut, TrainingStopped, located
 from accord.records import Prompt, Row, Sample
 from accord.train import inputs
-from accord.train.loop import Learner
+from accord.train.learner import Learner
 from accord.train.options import HeldOutOptions, RunOptions
 from accord.train.run import Run
 from accord.train.watch import BestModel

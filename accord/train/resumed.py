@@ -14,7 +14,7 @@ from accord.train.inputs import URL_DIGEST
 
 if TYPE_CHECKING:
     from accord.engine import Optimizer
-    from accord.train.loop import Learner
+    from accord.train.learner import Learner
     from accord.train.run import Run
 
 SMALLER = {

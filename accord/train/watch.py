@@ -26,6 +26,7 @@ from accord.train.options import PolicyOptions, RunOptions
 from accord.train.run import Run
 
 if TYPE_CHECKING:
+    from accord.arrays import Tokens
     from accord.engine import Model, Policy, Sampling
     from accord.feedback.judge import Judge
     from accord.feedback.reward import Reward
@@ -44,7 +45,7 @@ def make_watch(
     method: TrainingConfig,
     model: Model,
     *,
-    trained: Iterable[tuple[int, ...]],
+    trained: Iterable[Tokens],
     prompts: Sequence[EncodedPrompt] = (),
     is_rewarded: bool = False,
 ) -> Watch | None:

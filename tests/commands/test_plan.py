@@ -8,7 +8,8 @@ import pytest
 from transformers import LlamaConfig
 
 from accord import results
-from accord.cli.plan import config_called, plan, samplers_of
+from accord.cli.plan import plan, samplers_of
+from accord.cli.shapes import config_called
 from accord.report.page import write_report
 from accord.results.plan import PlanResult
 from tests.commands.small import accord
@@ -61,7 +62,7 @@ def test_a_plan_is_written_shown_and_drawn(model: str, tmp_path: Path, capsys: p
     assert one.passes.received == 0 and one.step.waiting == 0
     # Between two nodes of 8, by 8 adapters of 1 GB/s.
     assert sixteen.passes.wire > eight.passes.wire
-    assert one.rollouts == 88 * 16 * (1024 + 4 * 1024)
+    assert one.rollouts == 12 * 16 * (1024 + 4 * 1024)
     sources = {figure.name: figure.source for figure in found.figures}
     assert sources["operations a second, bfloat16"] == "given"
     assert sources["bytes a second within a node"] == "80% of the data sheet's"

@@ -32,7 +32,7 @@ from accord.methods import (
     STaR,
 )
 from accord.records import Demonstration, Preference, Prompt
-from accord.train.loop import StepResult
+from accord.train.learner import StepResult
 from accord.train.options import SamplingOptions
 from tests import conftest
 from tests.data.conftest import word_tokenizer

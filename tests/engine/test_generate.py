@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from accord.arrays import Doubles, Ints
 from accord.engine import generate as module
 from accord.engine.cache import Recompute
 from accord.engine.forward import log_probabilities, prepare
@@ -36,6 +37,7 @@ def assert_same(got: Sequence[Sequence[Completion]], expected: Sequence[Sequence
     assert [[(c.tokens, c.stop) for c in g] for g in got] == [[(c.tokens, c.stop) for c in g] for g in expected]
     for a, b in zip(chain(*got), chain(*expected), strict=True):
         assert a.logprobs == pytest.approx(b.logprobs, abs=1e-6)
+        assert (type(a.tokens), type(a.logprobs)) == (Ints, Doubles)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "mistral", "gpt2", "deepseek_v3", "mamba"])

@@ -18,7 +18,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, Qwen2Config
 
-from accord.cli.plan import config_called
+from accord.cli.shapes import config_called
 from accord.engine import memory
 from accord.engine.forward import checkpoint_activations
 from accord.engine.models import Policy, prepare_network

@@ -13,7 +13,7 @@ from accord.engine.models import Policy
 from accord.engine.trees import Branch, Tree, Trees
 from accord.methods.online import OnlineMethod
 from accord.records import Completion, EncodedPrompt, Prompt, Sample
-from accord.train.loop import Learner
+from accord.train.learner import Learner
 from examples.worlds.enumerable import END, Enumerable
 from tests.engine.tiny import policy_of
 from tests.methods.test_policy_gradients import flat, network_in

@@ -18,7 +18,7 @@ from accord.engine.models import Policy
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError, LeftOut
 from accord.methods import DPO, IPO, KTO, RAFT, Distill, OnlineDPO
-from accord.methods.pairs import compare
+from accord.methods.pairwise import compare
 from accord.methods.rollouts import Rollout
 from accord.objectives.selection import best_of_n
 from accord.records import EncodedPrompt, Labeled, Preference, Prompt, Sample, Verdict

@@ -15,7 +15,8 @@ from accord.engine.load import load_model
 from accord.errors import LeftOut
 from accord.methods import FSPO, IPO
 from accord.records import Preference, Ranking
-from accord.train.loop import Result, StepResult
+from accord.train.learner import StepResult
+from accord.train.loop import Result
 from accord.train.rows import read_metrics
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.data.conftest import WORDS

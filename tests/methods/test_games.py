@@ -22,7 +22,7 @@ from accord.engine.trees import Trees
 from accord.errors import InputError
 from accord.methods import IPOMD, NashMD, RewardModel
 from accord.methods.nash_md import Snapshots
-from accord.methods.pairs import compare, match
+from accord.methods.pairwise import compare, match
 from accord.records import Completion, EncodedPrompt, Sample, Verdict
 from accord.train.rows import read_metrics
 from examples.worlds.enumerable import Enumerable, kl_regularized_optimum

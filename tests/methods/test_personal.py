@@ -15,7 +15,8 @@ from accord.engine.personal import PersonalPreference, PersonalScorer, pack_user
 from accord.errors import LeftOut
 from accord.methods import PersonalReward
 from accord.records import Preference, Ranking
-from accord.train.loop import Result, StepResult
+from accord.train.learner import StepResult
+from accord.train.loop import Result
 from accord.train.rows import read_metrics
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.data.conftest import WORDS

@@ -25,7 +25,7 @@ from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.errors import InputError, TrainingStopped
 from accord.feedback.verifiers import regex
 from accord.methods import RAFT, STaR, rounds
-from accord.methods.offline import maximum_likelihood
+from accord.methods.method import maximum_likelihood
 from accord.methods.rounds import Round, RoundsMethod, Selection, as_row, as_trees
 from accord.objectives.segments import segment_sum
 from accord.records import Completion, EncodedPrompt, Prompt, Sample

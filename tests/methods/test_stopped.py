@@ -16,7 +16,7 @@ from accord.errors import InputError, TrainingStopped
 from accord.methods import DPO, GRPO, PPO, RAFT, SFT, Distill, NashMD, OnlineDPO, SelfConsistency, STaR
 from accord.records import Verdict
 from accord.train.alarms import Alarm
-from accord.train.loop import StepResult
+from accord.train.learner import StepResult
 from tests.commands.small import save_model
 from tests.data.conftest import WORDS
 

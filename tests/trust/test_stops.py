@@ -20,7 +20,7 @@ from accord.engine.checkpoint import checkpoints
 from accord.errors import InputError, TrainingStopped
 from accord.interrupts import Interrupted
 from accord.methods import SFT
-from accord.train.loop import StepResult
+from accord.train.learner import StepResult
 from tests.commands.small import accord, save_model, write_jsonl
 
 ROWS = [{"prompt": f"{a} {b}", "completion": "sat on"} for a in ("the", "a", "hi") for b in ("cat", "dog")]

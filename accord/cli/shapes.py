@@ -1,0 +1,46 @@
+"""The configuration of a model that is planned for, by its size, folder, file or name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from accord.cli.doctor import architecture
+from accord.errors import InputError, nearest
+
+LLAMAS: dict[str, tuple[str, int, int, int, int, int, int, bool]] = {
+    "1B": ("Llama 3.2 1B", 2048, 16, 32, 8, 8192, 128256, True),
+    "3B": ("Llama 3.2 3B", 3072, 28, 24, 8, 8192, 128256, True),
+    "7B": ("Llama 2 7B", 4096, 32, 32, 32, 11008, 32000, False),
+    "8B": ("Llama 3.1 8B", 4096, 32, 32, 8, 14336, 128256, False),
+    "13B": ("Llama 2 13B", 5120, 40, 40, 40, 13824, 32000, False),
+    "32B": ("Qwen2.5 32B", 5120, 64, 40, 8, 27648, 152064, False),
+    "70B": ("Llama 3.1 70B", 8192, 80, 64, 8, 28672, 128256, False),
+    "405B": ("Llama 3.1 405B", 16384, 126, 128, 8, 53248, 128256, False),
+}
+"""Of a size: whose shape it is; width, layers, heads, key heads, inner width, vocabulary, tied: Dubey et al. 2024
+(arXiv:2407.21783, table 3), Touvron et al. 2023 (arXiv:2307.09288), Qwen2.5 (arXiv:2412.15115), and config.json of the
+smaller ones."""
+
+
+def config_called(name: str) -> tuple[Any, str]:
+    """The configuration of a model by size, folder, file or name, and whose shape it is where it is a size's.
+
+    Raises InputError where there is none.
+    """
+    import transformers
+
+    if re.fullmatch(r"[0-9.]+[BM]", name, re.IGNORECASE) and not Path(name).exists():
+        if name.upper() not in LLAMAS:
+            near = nearest(name.upper(), LLAMAS)
+            known = f"; there are {', '.join(LLAMAS)}; of others give a folder with their config.json."
+            raise InputError(f"no standard shape of {name} is known{near or known}")
+        whose, width, layers, heads, keys, inner, rows, tied = LLAMAS[name.upper()]
+        config = transformers.LlamaConfig(
+            hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=keys,
+            intermediate_size=inner, vocab_size=rows, tie_word_embeddings=tied,
+        )  # fmt: skip
+        return config, f"the shape of {whose}"
+    folder = Path(name).parent if Path(name).name == "config.json" else name
+    return architecture(str(folder)), ""

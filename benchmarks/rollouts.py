@@ -1,0 +1,81 @@
+"""What samples and their trees take: bytes a token, in memory and from rank to rank, and the time to lay them out.
+
+    python benchmarks/rollouts.py
+
+Samples of 10, 100, 1,000 and 4,096 tokens, a million in all or 4,096 samples; held as accord holds them, and as
+tuples, which it takes too.
+"""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import random
+import tracemalloc
+from collections.abc import Callable
+from time import process_time
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from accord.arrays import Doubles, Ints
+from accord.engine.trees import Branch, Tree, Trees
+from accord.records import Completion
+
+TOKENS, MOST = 1_000_000, 4096
+GROUP = 8
+VOCABULARY = 49_152
+HELD = {"tuples": (tuple, tuple), "arrays": (Ints, Doubles)}
+
+
+def drawn(length: int, ints: type, doubles: type) -> list[Completion]:
+    """Samples of so many tokens."""
+    rng = random.Random(length)
+
+    def one() -> Completion:
+        tokens, logprobs = (rng.randrange(VOCABULARY) for _ in range(length)), (-rng.random() for _ in range(length))
+        return Completion(ints(tokens), doubles(logprobs), "length")
+
+    return [one() for _ in range(min(MOST, TOKENS // length) // GROUP * GROUP)]
+
+
+def trees_of(samples: list[Completion]) -> list[Tree]:
+    """Trees of eight samples each, after a prompt of eight tokens."""
+    branches = [Branch(said.tokens, None, said.logprobs, 0.0) for said in samples]
+    prompt = Ints(range(GROUP))
+    return [Tree(prompt, tuple(branches[i : i + GROUP]), row=i) for i in range(0, len(branches), GROUP)]
+
+
+def seconds(do: Callable[[], object]) -> float:
+    """Of the processor, the least of three times."""
+    taken = []
+    for _ in range(3):
+        begun = process_time()
+        do()
+        taken.append(process_time() - begun)
+    return min(taken)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    table = Table("tokens a sample", "held as", "bytes a token", "bytes told", "ns to tell", "ns to lay out")
+    for length in (10, 100, 1000, 4096):
+        for name, (ints, doubles) in HELD.items():
+            gc.collect()
+            tracemalloc.start()
+            samples = drawn(length, ints, doubles)
+            trees = trees_of(samples)
+            held = tracemalloc.get_traced_memory()[0]
+            tracemalloc.stop()
+            count = length * len(samples)
+            told = pickle.dumps(samples)
+            telling = seconds(lambda given=samples: pickle.loads(pickle.dumps(given)))
+            laying = seconds(lambda given=trees: Trees.of(given))
+            numbers = (held, len(told), 1e9 * telling, 1e9 * laying)
+            table.add_row(f"{length:,}", name, *(f"{number / count:.1f}" for number in numbers))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
