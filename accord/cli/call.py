@@ -14,7 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from accord.cli.options import REQUIRED, Option, help_text, options_of
+from accord.cli.options import REQUIRED, Option, help_text, in_python, options_of
 from accord.cli.table import COMMANDS, FAMILIES
 from accord.errors import InputError, nearest
 from accord.locks import alone_with
@@ -64,8 +64,7 @@ def bind(command: str, values: Mapping[str, Any]) -> Call:
     target: Any = target_of(command)
     options = taken_by(target)
     given: dict[str, Any] = {}
-    for key, value in values.items():
-        name = str(key).replace("-", "_")
+    for name, value in in_python(values, f"what `accord {command}` is given").items():
         require_known(command, name, options)
         if value is not None:
             given[name] = options[name].read(value)
@@ -151,7 +150,10 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
         elif value and option is CONFIG:
             from_file = read_config(command, Path(value[0]), options)
         elif value and (named := {inner: value[0]} if dot else option.names_in(value[0])):
-            given[name] = {**(given[name] if isinstance(given.get(name), dict) else {}), **named}
+            before = given[name] if isinstance(given.get(name), dict) else {}
+            for one in named:
+                option.require_new(one, before)
+            given[name] = {**before, **named}
         elif value and option.is_list:
             several[name] = [*several.get(name, ()), *value]
             given[name] = several[name] if len(several[name]) > 1 else value[0]
@@ -184,7 +186,7 @@ def read_config(command: str, path: Path, known: Collection[str]) -> dict[str, A
     options = read_yaml(path, "--config") or {}
     if not isinstance(options, Mapping):
         raise InputError(f"--config {path} must hold options by name, such as `learning-rate: 1e-5`.")
-    named = {str(key).replace("-", "_"): value for key, value in options.items()}
+    named = in_python(options, f"--config {path}")
     for name in named:
         require_known(command, name, known, f" in {path}")
     return named

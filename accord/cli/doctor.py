@@ -120,6 +120,8 @@ def architecture(model: str) -> Any:
     source, gguf_file, base = (name, None, None) if is_plain else engine.folders.locate(name)
     if base is not None:
         return architecture(base)
+    if not gguf_file:
+        engine.folders.require_plausible(name, Path(source))
     given = {"gguf_file": gguf_file} if gguf_file else {}
     try:
         return transformers.AutoConfig.from_pretrained(Path(source) if Path(source).exists() else source, **given)

@@ -146,9 +146,9 @@ def _say_where(call: Call, result: Any) -> None:
     if COMMANDS[call.command].says_where:
         return
     if hasattr(result, "report"):
-        print(f"{call.command}: the model is {result.folder / 'model'}, the report {result.report}")
+        print(legible(f"{call.command}: the model is {result.folder / 'model'}, the report {result.report}"))
     elif "out" in call.options:
-        print(f"{call.command}: wrote {Path(call.options['out']) / COMMANDS[call.command].result}")
+        print(legible(f"{call.command}: wrote {Path(call.options['out']) / COMMANDS[call.command].result}"))
 
 
 def _way_on(command: str) -> str:

@@ -68,6 +68,10 @@ OF_CLASSES: dict[str, Group] = {
 """The groups of fields that methods, and what their `fit` takes, inherit, by the class that declares them first."""
 
 
+MAY_BE_EMPTY = ("hint",)
+"""Options to which an empty text means something, beside those whose default it is."""
+
+
 @dataclass(frozen=True)
 class Option:
     """One option: its name in Python, its type as far as it can be written, its default and what is said of it."""
@@ -101,18 +105,27 @@ class Option:
     def names_in(self, value: Any) -> dict[str, str] | None:
         """What a text gives by names, as prompt=question,chosen=best; None where it is none, or no such option's.
 
-        What has no name of its own belongs to the value before it: label=ann,bob.
+        What has no name of its own belongs to the value before it: label=ann,bob. Raises InputError where a name stands
+        twice, or there is none before a =.
         """
         if not (self.is_mapping and isinstance(value, str) and "=" in value) or str in _members(self.type):
             return None
         named: dict[str, str] = {}
         for part in value.split(","):
-            name, equals, said = part.partition("=")
+            name, equals, said = (text.strip() for text in part.partition("="))
             if equals or not named:
-                named[name.strip()] = said.strip()
+                self.require_new(name, named)
+                named[name] = said
             else:
                 named[list(named)[-1]] += f",{part}"
         return named
+
+    def require_new(self, name: str, named: Collection[str]) -> None:
+        """Raise InputError where what is given by names has this one already, or it is none."""
+        if not name:
+            raise InputError(f"{self.flag} has a value without a name; write {self.flag} NAME=VALUE.")
+        if name in named:
+            raise InputError(f"{self.flag} names {name} twice; give each name one value.")
 
     def read(self, value: Any) -> Any:
         """The value in the option's type: of a text as it is typed, or of what YAML made of it.
@@ -123,6 +136,8 @@ class Option:
 
         if value == "null" and NoneType in _members(self.type):
             return None
+        if _is_empty(value) and self.default != "" and self.name not in MAY_BE_EMPTY:
+            raise InputError(f"{self.flag} is empty; give it a value, or leave it out.")
         value = self.names_in(value) or value
         adapter: TypeAdapter[Any] = TypeAdapter(self.type, config=ConfigDict(coerce_numbers_to_str=True))
         # Where one text or a list of them fits, "[a, b]" is a list.
@@ -136,6 +151,17 @@ class Option:
                 return read
         near = nearest(str(value), _choices(self.type)) or "."
         raise InputError(f"{self.flag} must be {_wanted(self)}, not {_shown(value)}{near}")
+
+
+def in_python(values: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    """Values by the names that their options have in Python; InputError where two names are one, spelled apart."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name in found:
+            raise InputError(f"{where} has {name} twice, with - and with _ or as a number and a text; give it once.")
+        found[name] = value
+    return found
 
 
 @functools.cache
@@ -263,6 +289,11 @@ def _readings(value: Any) -> Iterator[Any]:
         return
 
 
+def _is_empty(value: Any) -> bool:
+    """Whether a text is empty, or one of several is, as where a shell knows no such variable."""
+    return value == "" or (isinstance(value, list) and "" in value)
+
+
 def _choices(kind: Any) -> list[str]:
     return [str(choice) for member in _members(kind) if get_origin(member) is Literal for choice in get_args(member)]
 
@@ -278,7 +309,7 @@ def _wanted(option: Option) -> str:
     choices = _choices(option.type)
     if choices:
         return f"one of {', '.join(choices)}"
-    return " or ".join(_WANTED.get(member, "a list") for member in _members(option.type) if member is not NoneType)
+    return " or ".join(_WANTED.get(member, "several with spaces between") for member in _members(option.type) if member is not NoneType)
 
 
 def _metavar(kind: Any) -> str:

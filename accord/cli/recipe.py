@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accord.cli.options import in_python
 from accord.errors import InputError
 from accord.parsing import read_yaml
 
@@ -104,7 +105,7 @@ def resolve(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
         made = Stage(name, str(options.pop("command")), {}, ranks=ranks)
         for option, value in options.items():
             _require_known(value, {*variables, *folders}, f"stage {name} refers to")
-            made.options[option.replace("-", "_")] = _replaced(value, variables | folders)
+            made.options[option] = _replaced(value, variables | folders)
             used = [s for s in _references(value) if s in folders]
             if used:
                 made.inputs[option] = list(dict.fromkeys(used))
@@ -206,7 +207,9 @@ def _checked(stages: Any, where: str) -> Stages:
     for name, options in stages.items():
         if not re.fullmatch(r"[\w-]+", str(name)) or not isinstance(options, Mapping):
             raise InputError(f"{where}: stage {name} must be a name of letters, digits, - and _, with options.")
-    return {str(name): dict(options) for name, options in stages.items()}
+    if len(set(map(str, stages))) < len(stages):
+        raise InputError(f"{where} has two stages of one name, as a number and as a text; call one of them otherwise.")
+    return {str(name): in_python(options, f"{where}: stage {name}") for name, options in stages.items()}
 
 
 def _claim(names: Iterable[str], taken: Set[str]) -> None:
