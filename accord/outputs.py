@@ -169,6 +169,10 @@ def _is_ours(file: Path) -> bool:
 
 def _require_possible(file: Path) -> None:
     """Raise InputError where no file can be written at a path, by making one beside it, or where its folder will be."""
+    if scheme := re.match(r"([a-z][a-z0-9+.-]*):/", os.fspath(file)):
+        raise InputError(
+            f"{file} is an address ({scheme[1]}), and results are written to files of this machine; name a place here."
+        )
     try:
         if file.exists() and not file.is_file():
             kind = "a folder" if file.is_dir() else "no file"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from accord.errors import InputError
+from accord.files import read_whole
 
 MOST = 100_000
 """Values that a YAML with aliases may unfold to."""
@@ -42,7 +42,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_yaml(path: str | os.PathLike[str], called: str) -> Any:
     """What a YAML file holds; InputError, by what the file is `called`, where it cannot be read or used."""
     try:
-        return parse_yaml(Path(path).read_bytes())
+        return parse_yaml(read_whole(path))
     except OSError as error:
         raise InputError(f"{called} {path} cannot be read: {error.strerror}.") from None
     except yaml.YAMLError as error:

@@ -20,6 +20,7 @@ from accord.cli.annotate_models import (
 from accord.console import status
 from accord.errors import InputError
 from accord.evaluate.options import takes
+from accord.files import read_whole
 from accord.outputs import require_file
 
 if TYPE_CHECKING:
@@ -166,9 +167,10 @@ def _guidelines(path: str | None) -> str | None:
     if path is None:
         return None
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        return read_whole(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--guidelines {path} cannot be read as a text ({error}).") from None
+        why = error.strerror if isinstance(error, OSError) else error.reason
+        raise InputError(f"--guidelines {path} cannot be read as a text ({why}).") from None
 
 
 def _add(

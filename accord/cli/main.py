@@ -93,7 +93,7 @@ def _told(error: Exception) -> int:
     sentence, code = last_word(error, sentence, code)
     if not sentence:
         return code
-    print(f"accord: {legible(without_secrets(sentence))}", file=sys.stderr)
+    print(f"accord: {legible(without_secrets(sentence)).strip().replace(chr(10), '↵')}", file=sys.stderr)
     if os.environ.get(DEBUG):
         where = "".join(traceback.format_exception(error))
     elif isinstance(error, UsersFault) and error.__cause__ is not None:

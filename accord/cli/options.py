@@ -143,14 +143,27 @@ class Option:
         # Where one text or a list of them fits, "[a, b]" is a list.
         readings = list(_readings(value))[:: -1 if "list[" in str(self.type) else 1]
         for candidate in readings:
+            if _is_bool(candidate) and bool not in _members(self.type):  # which pydantic takes for 0 and 1
+                continue
             try:
                 read = adapter.validate_python(candidate)
             except ValidationError:
                 continue
             if read == read:  # no option is NaN
-                return read
+                return self._checked(read)
         near = nearest(str(value), _choices(self.type)) or "."
         raise InputError(f"{self.flag} must be {_wanted(self)}, not {_shown(value)}{near}")
+
+    def _checked(self, read: Any) -> Any:
+        """The value, where it is one at all. Raises InputError where it is an empty list, or beyond what any counts."""
+        if read in ([], {}):
+            raise InputError(f"{self.flag} is empty; give it a value, or leave it out.")
+        for one in read if isinstance(read, list) else [read]:
+            if type(one) is int and self.name == "seed" and not 0 <= one < 2**63:
+                raise InputError(f"seed must be from 0 to 2^63 - 1, not {one}.")
+            if type(one) is int and abs(one) >= 2**63:
+                raise InputError(f"{self.flag} must be below 2^63, not {one}.")
+        return read
 
 
 def in_python(values: Mapping[Any, Any], where: str) -> dict[str, Any]:
@@ -289,6 +302,10 @@ def _readings(value: Any) -> Iterator[Any]:
         return
 
 
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list) and any(isinstance(one, bool) for one in value))
+
+
 def _is_empty(value: Any) -> bool:
     """Whether a text is empty, or one of several is, as where a shell knows no such variable."""
     return value == "" or (isinstance(value, list) and "" in value)
@@ -309,7 +326,9 @@ def _wanted(option: Option) -> str:
     choices = _choices(option.type)
     if choices:
         return f"one of {', '.join(choices)}"
-    return " or ".join(_WANTED.get(member, "several with spaces between") for member in _members(option.type) if member is not NoneType)
+    return " or ".join(
+        _WANTED.get(member, "several with spaces between") for member in _members(option.type) if member is not NoneType
+    )
 
 
 def _metavar(kind: Any) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from accord import engine
 from accord.cli.doctor import architecture, method_of
-from accord.engine.config import SamplingConfig, TrainingConfig, require_positive
+from accord.engine.config import SamplingConfig, TrainingConfig, require_at_most, require_positive
 from accord.errors import InputError, nearest
 from accord.outputs import require_folder
 from accord.results.base import FILE
@@ -97,8 +97,7 @@ def plan(
     counts = gpus if isinstance(gpus, list) else [gpus]
     require_positive(batch_size=batch_size, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
     require_positive(gpus=min(counts, default=0), gpus_per_node=gpus_per_node)
-    if max(counts) > MOST_GPUS:
-        raise InputError(f"gpus must be at most {MOST_GPUS:,}, not {max(counts):,}.")
+    require_at_most(MOST_GPUS, gpus=max(counts))
     if not 0 <= sampler_share < 1:
         raise InputError(f"sampler_share is a share of the cards in [0, 1), not {sampler_share:g}.")
     if sampler_share and min(counts) < 2:

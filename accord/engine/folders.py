@@ -154,7 +154,9 @@ def _check_weights(name: str, path: Path) -> None:
     index = _read(path / "model.safetensors.index.json") or {}
     named = index.get("weight_map") or {}
     if not isinstance(named, dict) or not all(isinstance(shard, str) for shard in named.values()):
-        raise InputError(f"{name}/model.safetensors.index.json: weight_map must name a file of each weight: restore it.")
+        raise InputError(
+            f"{name}/model.safetensors.index.json: weight_map must name a file of each weight: restore it."
+        )
     shards = sorted(set(named.values()))
     for shard in shards:
         if not shard.endswith(".safetensors"):
