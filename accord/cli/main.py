@@ -109,6 +109,7 @@ _WAYS_OUT = {
     errno.EDQUOT: "; make room, and give the command again",
     errno.EROFS: "; name a place that can be written to",
     errno.EACCES: "; name a place that can be written to, or read",
+    errno.ENAMETOOLONG: "; give a shorter name",
     errno.EMFILE: "; raise the limit of open files (ulimit -n)",
 }
 """What to do about errors of the operating system."""

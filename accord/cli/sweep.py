@@ -105,13 +105,14 @@ def points_of(method: str, grid: Mapping[str, Any], given: Mapping[str, Any]) ->
     known = taken_by(target)
     axes: dict[str, list[Setting]] = {}
     for name, texts in in_python(grid, "the grid").items():
+        key = name.replace("_", "-")
         require_known(method, name, known, " for the grid")
         if name in given:
-            raise InputError(f"{name} stands in the grid and beside it; give it once.")
+            raise InputError(f"{key} stands in the grid and beside it; give it once.")
         values = texts.split(",") if isinstance(texts, str) else texts if isinstance(texts, list | tuple) else [texts]
         axes[name] = [known[name].read(value.strip() if isinstance(value, str) else value) for value in values]
         if len({name_of({name: value}) for value in axes[name]}) < len(axes[name]):
-            raise InputError(f"the grid has a value of {name} twice: {texts}.")
+            raise InputError(f"the grid has a value of {key} twice: {texts}.")
     count = prod(map(len, axes.values()))
     if not axes or not 0 < count <= MOST_ROUNDS:
         what = f"has {count:,} runs, and a sweep at most {MOST_ROUNDS:,}" if axes and count else "is empty"
