@@ -142,6 +142,7 @@ class Option:
         adapter: TypeAdapter[Any] = TypeAdapter(self.type, config=ConfigDict(coerce_numbers_to_str=True))
         # Where one text or a list of them fits, "[a, b]" is a list.
         readings = list(_readings(value))[:: -1 if "list[" in str(self.type) else 1]
+        readings += [[value]] if self.is_list else []  # of several one is enough
         for candidate in readings:
             if _is_bool(candidate) and bool not in _members(self.type):  # which pydantic takes for 0 and 1
                 continue

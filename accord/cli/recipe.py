@@ -125,7 +125,8 @@ def _override(stages: Stages, rounds: Rounds, variables: Mapping[str, Any], over
     singly = {name: [name] for name in stages}
     for key in overrides:
         stage, dot, _ = key.partition(".")
-        if not (stage in rounds or stage in singly if dot else key.replace("-", "_") in variables):
+        is_option = key.rstrip(".") != stage and (stage in rounds or stage in singly)
+        if not (is_option if dot else key.replace("-", "_") in variables):
             known = [*variables, *(f"{name}.OPTION" for name in [*rounds, *singly])]
             raise InputError(f"the recipe has no variable or stage option {key}; it has {', '.join(known)}.")
     of_stages = {key: value for key, value in overrides.items() if "." in key}
