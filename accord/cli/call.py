@@ -28,6 +28,10 @@ OVERWRITE = Option(
 """What every command that has --out takes."""
 
 
+OTHER_FORMATS = {".csv", ".tsv", ".parquet", ".arrow", ".feather", ".txt", ".md", ".bz2", ".xz", ".zst"}
+"""Ends of names of what rows are not written as."""
+
+
 @dataclass(frozen=True)
 class Call:
     """A command with the options it was given, in their types: within `place()`, `function(**arguments)` does it."""
@@ -72,6 +76,8 @@ def bind(command: str, values: Mapping[str, Any]) -> Call:
     if absent:
         raise InputError(f"`accord {command}` needs {' and '.join(absent)}.")
     overwrites = given.pop(OVERWRITE.name, False)
+    if COMMANDS[command].file.endswith(".jsonl"):
+        require_rows_name(given.get("out"))
     if not hasattr(target, "fit"):
         return Call(command, given, target, given, overwrites)
     own, of_run = ({field.name for field in fields(kind)} for kind in (target, target.options))
@@ -79,6 +85,14 @@ def bind(command: str, values: Mapping[str, Any]) -> Call:
     target.options(**{name: value for name, value in given.items() if name in of_run})
     rest = {name: value for name, value in given.items() if name not in own}
     return Call(command, given, method.fit, rest, overwrites)
+
+
+def require_rows_name(out: str | None) -> None:
+    """Raise InputError where a file of rows, which are lines of JSON, is to have the name of another format."""
+    if out is not None and Path(out).suffix.lower() in OTHER_FORMATS:
+        raise InputError(
+            f"--out {out}: rows are written as lines of JSON; give a name that ends in .jsonl, or in .jsonl.gz."
+        )
 
 
 def taken_by(target: Callable[..., Any]) -> Mapping[str, Option]:

@@ -72,6 +72,10 @@ MAY_BE_EMPTY = ("hint",)
 """Options to which an empty text means something, beside those whose default it is."""
 
 
+PASSED_ON = ("options", "overrides", "grid")
+"""Options whose values are those of other commands' options, which are read there."""
+
+
 @dataclass(frozen=True)
 class Option:
     """One option: its name in Python, its type as far as it can be written, its default and what is said of it."""
@@ -138,6 +142,8 @@ class Option:
             return None
         if _is_empty(value) and self.default != "" and self.name not in MAY_BE_EMPTY:
             raise InputError(f"{self.flag} is empty; give it a value, or leave it out.")
+        if any("\0" in text for text in _texts(value)):
+            raise InputError(f"{self.flag} has a NUL character, which stands in no text; write it anew.")
         value = self.names_in(value) or value
         adapter: TypeAdapter[Any] = TypeAdapter(self.type, config=ConfigDict(coerce_numbers_to_str=True))
         # Where one text or a list of them fits, "[a, b]" is a list.
@@ -157,6 +163,10 @@ class Option:
 
     def _checked(self, read: Any) -> Any:
         """The value, where it is one at all. Raises InputError where it is an empty list, or beyond what any counts."""
+        if isinstance(read, dict) and self.name not in PASSED_ON:
+            for name, one in read.items():
+                if _is_empty(one):
+                    raise InputError(f"{self.flag}.{name} is empty; give it a value, or leave it out.")
         if read in ([], {}):
             raise InputError(f"{self.flag} is empty; give it a value, or leave it out.")
         for one in read if isinstance(read, list) else [read]:
@@ -301,6 +311,12 @@ def _readings(value: Any) -> Iterator[Any]:
             yield {k: parse_yaml(v) if isinstance(v, str) else v for k, v in value.items()}
     except yaml.YAMLError:
         return
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts in a value, which is one, or several, or some by names."""
+    several = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
+    return [one for one in several if isinstance(one, str)]
 
 
 def _is_bool(value: Any) -> bool:

@@ -260,9 +260,7 @@ def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
 def _call(stage: Stage, folder: Path, *, resume: bool = False) -> Call:
     out = folder / stage.name / (COMMANDS[stage.command].file if stage.command in COMMANDS else "")
     if stage.command in COMMANDS and "out" not in options_of(target_of(stage.command)):
-        raise InputError(
-            f"stage {stage.name}: `accord {stage.command}` writes no files, so it is no stage of a recipe."
-        )
+        raise InputError(f"stage {stage.name}: `accord {stage.command}` writes nothing, and is no stage of a recipe.")
     try:
         return bind(stage.command, {**stage.options, "out": str(out), **({"resume": True} if resume else {})})
     except InputError as error:

@@ -28,7 +28,11 @@ BRANCH = 4
 
 
 MOST = 1_000_000
-"""Samples, beams or tokens between two choices, of a prompt."""
+"""Samples of a prompt."""
+MOST_BEAMS = 1000
+"""Beams of a search, its branches, and tokens between two choices."""
+MOST_PENALTY = 100
+"""The power of a length that an answer's log-probability is divided by."""
 
 
 @dataclass(kw_only=True)
@@ -109,13 +113,14 @@ class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
 
     def _check_search(self) -> None:
         for option, count in (("beams", self.beams), ("block", self.block), ("branch", self.branch)):
-            require_count(option, count)
+            require_count(option, count, MOST_BEAMS)
         if self.branch is not None and self.block is None:
             raise InputError("--branch is about --block; give how many tokens lie between two choices.")
         if self.length_penalty != 1 and (self.beams is None or self.block is not None):
             raise InputError("--length-penalty is about beam search by likelihood; give --beams, without --block.")
-        if not isfinite(self.length_penalty):
-            raise InputError(f"--length-penalty must be finite, not {self.length_penalty}.")
+        if not abs(self.length_penalty) <= MOST_PENALTY:
+            how = f"from -{MOST_PENALTY} to {MOST_PENALTY}" if isfinite(self.length_penalty) else "finite"
+            raise InputError(f"--length-penalty must be {how}, not {self.length_penalty}.")
         if self.beams is None and self.block is None:
             return
         if self.sampler is not None:
@@ -175,10 +180,10 @@ class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
         return kept
 
 
-def require_count(option: str, count: int | None) -> None:
-    """Raise InputError where an option that counts what is drawn or kept of each prompt is none, or beyond MOST."""
-    if count is not None and not 1 <= count <= MOST:
-        bound = "at least 1" if count < 1 else f"at most {MOST:,}"
+def require_count(option: str, count: int | None, most: int = MOST) -> None:
+    """Raise InputError where an option that counts what is drawn or kept of each prompt is none, or beyond `most`."""
+    if count is not None and not 1 <= count <= most:
+        bound = "at least 1" if count < 1 else f"at most {most:,}"
         raise InputError(f"--{option} must be {bound}, not {count}.")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +40,6 @@ def evaluate_seeds(runs: Sequence[str], out: str) -> SeedsResult:
     if len(folders) < 2 or len(folders) < len(runs):
         raise InputError("a mean over seeds is of two runs or more, each given once.")
     stories = [_story(run) for run in runs]
-    for run, story in zip(runs, stories, strict=True):
-        _require_finite(run, story)
     for run, story in zip(runs[1:], stories[1:], strict=True):
         _require_same(runs[0], stories[0], run, story)
     seeds = [_seeds(story) for story in stories]
@@ -65,17 +62,6 @@ def _story(run: str) -> Story:
             f"{run} is no run of a recipe: it holds no pipeline.json; give what was --out of `accord run`."
         )
     return read_pipeline(Path(run))
-
-
-def _require_finite(run: str, story: Story) -> None:
-    """Refuse an evaluation that somebody has changed, or that was damaged: accord writes no such number."""
-    for stage in story.stages:
-        for (part, of, measure), value in _parts(stage.run.evaluation) if stage.run.evaluation else ():
-            if value is not None and not isfinite(value):
-                what = " of ".join(filter(None, (f"{part} {measure}", of)))
-                raise InputError(
-                    f"{Path(run) / stage.name / FILE}: {what} is {value}, which no run measures: restore the file."
-                )
 
 
 def _require_same(first: str, one: Story, second: str, other: Story) -> None:
