@@ -222,6 +222,8 @@ def data(
     """
     if first < 0:
         raise InputError(f"--first must be 0 or more, not {first}.")
+    if max_length < 1:
+        raise InputError(f"max_length must be at least 1, not {max_length}.")
     asked, left_out = ChatOptions(**options), LeftOut()
     rows = rows_of.load_data(file, split=asked.split, limit=asked.limit, columns=asked.columns, left_out=left_out)
     policy = asked.templated(engine.load.load_model(model)) if model else None
