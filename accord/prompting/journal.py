@@ -139,7 +139,7 @@ class Journal:
 
     def _open(self) -> None:
         try:
-            if not self.path.is_file():
+            if self.path.exists() and not self.path.is_file():
                 raise InputError(f"the journal {self.path} is no file; name another by --journal.")
             self._file = self.path.open("ab")
         except OSError as error:
