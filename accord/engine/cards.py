@@ -116,14 +116,16 @@ def with_figures(machine: Machine, **figures: float | None) -> tuple[Machine, di
 def amount(text: str | float, what: str, unit: str) -> float:
     """A number of what is written 400T, 50GB or 1.5e12.
 
-    Raises InputError, which says what it is to be, where it is none, or below LEAST, as what lacks its unit is.
+    Raises InputError, which says what it is to be, where it is none, or a text and below LEAST, as what lacks
+    its unit is.
     """
     found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*([KMGTP]?)(?:B|B/s|FLOPS|FLOP/s)?\s*", str(text), re.IGNORECASE)
     try:
         value = float(found[1]) * 1000 ** PREFIXES[found[2].upper()] if found else 0.0
     except ValueError:
         value = 0.0
-    if not LEAST <= value < float("inf"):
+    least = LEAST if isinstance(text, str) else 0.0
+    if not least <= value < float("inf") or value == 0:
         raise InputError(f"{what} is {unit}, not {text!r}.")
     return value
 
