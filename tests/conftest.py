@@ -6,6 +6,8 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from transformers.utils import logging
 
 from accord.engine.load import load_model
 from accord.engine.models import Policy
+from accord.outputs import save_text
 from tests import on_device
 
 torch.set_num_threads(1)  # the tests' tensors are too small to share among threads
@@ -40,6 +43,19 @@ def pytest_configure(config: pytest.Config) -> None:
 def _on_device() -> Iterator[None]:
     with nullcontext() if on_device.DEVICE.type == "cpu" else on_device.Tests():
         yield
+
+
+@pytest.fixture(scope="module")
+def blank_reports() -> Iterator[None]:
+    """Reports are blank pages, which are sooner written: most of a small training's time is its pictures."""
+    with patch("accord.report.refresh_report", blank):
+        yield
+
+
+def blank(folder: Path) -> Path:
+    """A report of nothing."""
+    save_text(folder / "report.html", "")
+    return folder / "report.html"
 
 
 @pytest.fixture(scope="session")

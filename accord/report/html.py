@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ _HIDDEN = re.compile(rf"{HIDDEN}|[ \n]+\Z")
 
 def fill(template: str, **values: Any) -> str:
     """The page as HTML. Every text in it is escaped, and half characters (lone surrogates) are replaced."""
+    page = _environment().get_template(template).render(**values)
+    return page.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """The templates, which are compiled once."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -45,8 +53,7 @@ def fill(template: str, **values: Any) -> str:
     shown = (visible, shaded, plain, called, number, signed, percent, duration, setting, log_ratio)
     templates.filters.update({function.__name__: function for function in shown})
     templates.globals.update(along_bar=_along_bar, span=span, bounds=BOUNDS)
-    page = templates.get_template(template).render(**values)
-    return page.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return templates
 
 
 def page_file(out: str | Path, name: str) -> Path:

@@ -1,12 +1,8 @@
-"""Small trainings that one process does, or the ranks of a team: what came of them is compared in test_ranks.py.
-
-python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.engine.ranked FOLDER
-"""
+"""Small trainings that one process does, or the ranks of a team: what came of them is compared in test_ranks.py."""
 
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -33,6 +29,7 @@ from accord.engine.trees import Branch, Tree, Trees
 from accord.methods import DPO, GRPO, IPO, KTO, PPO, RAFT, RLOO, SFT, PreferenceModel, RewardModel
 from accord.methods.offline import OfflineLearner, OfflineMethod
 from accord.records import Demonstration, Message, Preference, Prompt
+from tests import conftest
 from tests.data.conftest import WORDS, word_tokenizer
 from tests.engine import ranked_methods
 from tests.engine.ranked_methods import ARCHITECTURES
@@ -217,7 +214,7 @@ class Whole:
 
     def __call__(self, out: Path) -> None:
         """The run, in its folder."""
-        with nullcontext() if self.name in FULL else patch("accord.report.write_report", blank):
+        with nullcontext() if self.name in FULL else patch("accord.report.refresh_report", conftest.blank):
             if self.stops_at:
                 with suppress(Stopped):
                     self.fit(out, on_step=self.stop)
@@ -268,11 +265,6 @@ def same_shares() -> Tensor:
     theirs = dict(copy.network.named_parameters())
     own = {name: p for name, p in policy.network.named_parameters() if not p.requires_grad}
     return torch.tensor([p is theirs[name] for name, p in own.items()])
-
-
-def blank(folder: Path) -> Path:
-    """A report that is sooner written."""
-    return folder / "report.html"
 
 
 SAID = WORDS[6:]
@@ -341,7 +333,7 @@ def runs_of(size: int) -> list[Whole]:
 
 
 def main(folder: Path) -> None:
-    torch.set_num_threads(1)
+    """What a rank does, into the folder below that of what one process did."""
     with joined() as team:
         for run in runs_of(team.size):
             run(folder)
@@ -358,7 +350,3 @@ def main(folder: Path) -> None:
         if team.leads:
             save_file(again, folder / "again.safetensors")
             save_file(shares, folder / "shares.safetensors")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

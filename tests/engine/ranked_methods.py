@@ -34,6 +34,7 @@ from accord.methods import (
 from accord.records import Demonstration, Preference, Prompt
 from accord.train.loop import StepResult
 from accord.train.options import SamplingOptions
+from tests import conftest
 from tests.data.conftest import word_tokenizer
 from tests.engine.tiny import CONFIGS, END, SIZES, VOCABULARY, policy_of, random_model
 
@@ -164,7 +165,7 @@ def run(case: Run, out: Path, *, stopped: bool = False) -> dict[str, Tensor]:
     given |= {"out": out, "track": "none"}
     if issubclass(case.method.options, SamplingOptions):
         given["sample_every"] = 1
-    with patch("accord.report.refresh_report", lambda folder: folder / "report.html"):  # pictures take most of the time
+    with patch("accord.report.refresh_report", conftest.blank):
         if stopped and case.stop:
             given["save_every"] = 1
             with suppress(StopIteration):

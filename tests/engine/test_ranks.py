@@ -27,19 +27,18 @@ from accord.train.ranks import require_alone
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.engine import ranked, ranked_methods
 from tests.engine.tiny import CONFIGS, policy_of, random_model
+from tests.trust.forked import Ranks, said, together
 
 ROOT = Path(__file__).parents[2]
 
 
-def launch(ranks: int, *words: object, status: int = 0, module: bool = True) -> str:
-    """What the ranks say that torchrun starts on a module of Python, or on a script."""
+def torchrun(ranks: int, *words: object) -> str:
+    """What `accord` says, which torchrun starts on so many ranks."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    command += ["-m"] * module
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*command, *map(str, words)], env=environment, capture_output=True, text=True, timeout=600, cwd=ROOT
-    )
-    assert bool(done.returncode) == bool(status), done.stderr
+    command += ["-m", "accord", *map(str, words)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
 
@@ -60,7 +59,7 @@ def ranks(request: pytest.FixtureRequest, alone: tuple[Path, dict[str, dict[str,
     folder = alone[0] / f"ranks-{request.param}"
     if not folder.exists():  # pytest sets this up again where it takes turns
         folder.mkdir()
-        launch(request.param, "tests.engine.ranked", folder)
+        together(request.param, lambda: ranked.main(folder))
     return folder
 
 
@@ -234,7 +233,7 @@ def words_of(folder: Path, out: Path) -> list[object]:
 
 
 def test_the_command_under_torchrun_writes_and_prints_once(tmp_path: Path) -> None:
-    said = launch(2, "accord", *words_of(tmp_path, tmp_path / "ranks"))
+    said = torchrun(2, *words_of(tmp_path, tmp_path / "ranks"))
     assert said.count("dpo: the model is") == 1 and said.count("dpo 3/3") == 1
     assert accord(*words_of(tmp_path, tmp_path / "alone")) == 0
     found, expected = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("ranks", "alone"))
@@ -246,18 +245,13 @@ def test_the_command_under_torchrun_writes_and_prints_once(tmp_path: Path) -> No
 
 
 def test_ranks_that_are_told_different_things_all_end_with_a_sentence(tmp_path: Path) -> None:
-    script = tmp_path / "differs.py"
-    script.write_text(
-        "import os, sys\nfrom accord.cli.main import main\n"
-        "rate = ['--learning-rate', '1e-4' if os.environ['RANK'] == '0' else '2e-4']\n"
-        "status = main([*sys.argv[1:], *rate])\n"
-        "open(os.path.join(os.path.dirname(__file__), os.environ['RANK']), 'w').write(str(status))\nsys.exit(status)\n"
-    )
-    words = words_of(tmp_path, tmp_path / "run")
-    said = launch(2, script, *words, status=2, module=False)
-    sentence = "accord: the ranks do not agree on the options: learning_rate is 0.0001 on rank 0 and 0.0002 on rank 1"
-    assert said.count(sentence) == 1
-    assert [(tmp_path / rank).read_text() for rank in "01"] == ["2", "2"]
+    words = [str(word) for word in words_of(tmp_path, tmp_path / "run")]
+    rates = ("1e-4", "2e-4")
+    ended = Ranks(words, tmp_path, before=lambda rank: words.extend(["--learning-rate", rates[rank]])).wait()
+    assert [one.status for one in ended] == [2, 2]
+    [sentence] = said(ended)
+    told = "accord: the ranks do not agree on the options: learning_rate is 0.0001 on rank 0 and 0.0002 on rank 1"
+    assert sentence.startswith(told)
     assert not (tmp_path / "run").exists()
 
 

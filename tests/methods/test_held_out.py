@@ -40,12 +40,6 @@ class Killed(Exception):
     """What ends a run as a kill would, as far as files go."""
 
 
-@pytest.fixture(autouse=True)
-def blank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports are blank pages here, which are sooner written."""
-    monkeypatch.setattr("accord.report.write_report", lambda folder: folder / "report.html")
-
-
 def made(seed: int, folder: Path) -> str:
     """The folder of a random little Llama with a token a word."""
     torch.manual_seed(seed)

@@ -45,12 +45,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_model(tmp_path_factory.mktemp("models") / "base")
 
 
-@pytest.fixture(autouse=True)
-def blank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports are blank pages here, which are sooner written."""
-    monkeypatch.setattr("accord.report.write_report", lambda folder: folder / "report.html")
-
-
 def lengths(completion_ids: list[list[int]], **_: Any) -> list[float]:
     return [float(sum(ids)) for ids in completion_ids]
 

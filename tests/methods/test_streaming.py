@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -21,10 +18,10 @@ from accord.train.loop import Result
 from accord.train.rows import read_metrics
 from tests.commands.small import accord, save_model, write_jsonl
 from tests.data.conftest import WORDS
+from tests.trust.forked import Ranks
 
 ROWS = [Demonstration(f"{a} {b}", f" {b} {a} good" if a < b else f" {a} bye") for a, b in permutations(WORDS[6:], 2)]
 QUICK: dict[str, Any] = {"learning_rate": 1e-2, "batch_size": 4, "dtype": "float32", "tokens_per_pass": 24}
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -127,11 +124,7 @@ def test_ranks_share_what_is_read(model: str, data: str, tmp_path: Path) -> None
     words = ["sft", "--model", model, "--data", data, "--stream", "--max-steps", "5", "--batch-size", "3"]
     words += ["--dtype", "float32", "--track", "none"]
     assert accord(*words, "--out", tmp_path / "one") == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "accord"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*command, *words, "--out", str(tmp_path / "two")], env=environment, capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
+    ended = Ranks([*words, "--out", str(tmp_path / "two")], tmp_path).wait()
+    assert [one.status for one in ended] == [0, 0], ended
     one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
     assert max(float((tensor - two[name]).abs().max()) for name, tensor in one.items()) < 1e-6

@@ -40,17 +40,6 @@ def short(completion_ids: list[list[int]], **_: Any) -> list[float]:
     return [-float(len(ids)) for ids in completion_ids]
 
 
-@pytest.fixture(autouse=True)
-def blank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports are blank pages here, which are sooner written."""
-
-    def page(folder: Path) -> Path:
-        (folder / "report.html").write_text("")
-        return folder / "report.html"
-
-    monkeypatch.setattr("accord.report.write_report", page)
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a random little Llama with a token a word."""

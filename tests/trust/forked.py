@@ -1,13 +1,16 @@
 """Ranks of a team as forked children of this process, which is to them what torchrun is: it takes a second, not ten.
 
-Each carries out the same command. Once one has failed the others get SIGTERM, and SIGKILL where they do not end.
+`Ranks` carry out the same command. Once one has failed the others get SIGTERM, and SIGKILL where they do not end.
+`together` calls a function on each rank.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,6 +24,35 @@ from tests.trust.disk import Outcome, Plan, outcome, start
 
 GRACE = 30.0
 """So many seconds torchrun gives the others."""
+
+
+def join(rank: int, size: int, store: TCPStore) -> None:
+    """Make this process a rank, as torchrun does."""
+    team = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": store.port}
+    shared = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    os.environ.update({**{name: str(value) for name, value in team.items()}, **shared})
+    torch.set_num_threads(1)
+
+
+def together(size: int, work: Callable[[], object]) -> None:
+    """Do something on each of so many ranks; AssertionError where one of them fails, whose traceback is printed."""
+    store, pids = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False), []
+    for rank in range(size):
+        if not (pid := os.fork()):
+            status = 1
+            try:
+                join(rank, size, store)
+                work()
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        pids.append(pid)
+    ended = [os.waitpid(pid, 0)[1] for pid in pids]
+    assert not any(ended), f"the ranks ended with {ended}"
 
 
 @dataclass
@@ -45,10 +77,7 @@ class Ranks:
 
     def _start(self, rank: int) -> int:
         def prepare() -> None:
-            team = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": self.size, "MASTER_PORT": self.store.port}
-            shared = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
-            os.environ.update({**{name: str(value) for name, value in team.items()}, **shared})
-            torch.set_num_threads(1)
+            join(rank, self.size, self.store)
             ranks.PATIENCE = timedelta(seconds=5)
             self.before(rank)
 

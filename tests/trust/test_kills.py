@@ -57,9 +57,8 @@ FEW = ("distill", "online-dpo", "kto", "self-consistency", "preference", "grpo")
 
 
 @pytest.fixture(autouse=True)
-def blank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports are blank pages here, which are sooner written; `measures` is not another folder's, of a test before."""
-    monkeypatch.setattr("accord.report.write_report", lambda folder: folder / "report.html")
+def own_measures(blank_reports: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`measures` is not another folder's, of a test before."""
     monkeypatch.delitem(sys.modules, "measures", raising=False)
     monkeypatch.setattr(sys, "path", [name for name in sys.path if not Path(name, "measures.py").exists()])
 

@@ -32,22 +32,14 @@ SOON = 15.0
 """Seconds in which all have ended: far less than torchrun gives them."""
 
 
-@pytest.fixture(autouse=True)
-def blank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports are blank pages here, which are sooner written."""
-    monkeypatch.setattr("accord.report.write_report", lambda folder: folder / "report.html")
-
-
 @pytest.fixture(scope="module")
-def command(home: Path) -> Command:
+def command(home: Path, blank_reports: None) -> Command:
     """A run, and what it leaves where nothing happens to its two ranks."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("accord.report.write_report", lambda folder: folder / "report.html")
-        made = Command("dpo", home, given=WORDS)
-        made.clear()
-        ended = Ranks(made.words, home).wait()
-        assert [one.status for one in ended] == [0, 0], ended
-        made.whole = made.left()
+    made = Command("dpo", home, given=WORDS)
+    made.clear()
+    ended = Ranks(made.words, home).wait()
+    assert [one.status for one in ended] == [0, 0], ended
+    made.whole = made.left()
     return made
 
 

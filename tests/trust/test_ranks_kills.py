@@ -38,14 +38,9 @@ METHODS = {
     "grpo": ["--data", "IN/prompts.jsonl", "--reward", "IN/rm", "--group-size", "2", *SAMPLED],
     "ppo": ["--data", "IN/prompts.jsonl", "--reward", "IN/rm", "--group-size", "2", *SAMPLED],
 }
+pytestmark = pytest.mark.usefixtures("blank_reports")
 MANY = int(os.environ.get("ACCORD_KILLS", "40"))
 """Kills of each method in the long test."""
-
-
-@pytest.fixture(autouse=True)
-def blank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports are blank pages here, which are sooner written."""
-    monkeypatch.setattr("accord.report.write_report", lambda folder: folder / "report.html")
 
 
 @dataclass
@@ -103,10 +98,8 @@ def drawn(run: Whole, rng: random.Random) -> tuple[int, Plan, bool]:
 
 
 @pytest.fixture(scope="module")
-def dpo(home: Path) -> Whole:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("accord.report.write_report", lambda folder: folder / "report.html")
-        return whole("dpo", home)
+def dpo(home: Path, blank_reports: None) -> Whole:
+    return whole("dpo", home)
 
 
 @pytest.mark.parametrize("seed", range(4))
