@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,14 +26,6 @@ LEFT = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<kind>partial|old)|\.(model
 
 OWN = re.compile(r"(\..+)?\.lock|\.accord-(stage|wrote)")
 """Files that accord keeps in a folder for itself: locks, and what it made there."""
-
-
-def read_whole(path: str | os.PathLike[str]) -> bytes:
-    """What is in a file that a person names; OSError also where it is a device, of which there may be no end."""
-    with open(path, "rb") as file:
-        if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is a device, and no file", os.fspath(path))
-        return file.read()
 
 
 @contextmanager

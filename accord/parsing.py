@@ -6,14 +6,15 @@ unfold without end, which is counted before it is made.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from typing import Any
 
 import yaml
 
 from accord.errors import InputError
-from accord.files import read_whole
 
 MOST = 100_000
 """Values that a YAML with aliases may unfold to."""
@@ -37,6 +38,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         raise Repeated(f"the key {next(key for key in keys if keys.count(key) > 1)!r} twice in an object")
     return found
+
+
+def read_whole(path: str | os.PathLike[str]) -> bytes:
+    """What is in a file that a person names; OSError also where it is a device, of which there may be no end."""
+    with open(path, "rb") as file:
+        if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is a device, and no file", os.fspath(path))
+        return file.read()
 
 
 def read_yaml(path: str | os.PathLike[str], called: str) -> Any:

@@ -21,8 +21,8 @@ from accord.cli.annotate_models import (
 from accord.console import status
 from accord.errors import InputError
 from accord.evaluate.options import takes
-from accord.files import read_whole
 from accord.outputs import require_file
+from accord.parsing import read_whole
 
 if TYPE_CHECKING:
     from accord.annotate.project import Progress, Project

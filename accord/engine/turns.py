@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from jinja2 import TemplateSyntaxError
 
 from accord.errors import InputError
-from accord.files import read_whole
+from accord.parsing import read_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

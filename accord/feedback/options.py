@@ -27,8 +27,7 @@ from accord.engine.config import TemplateOptions, require_positive
 from accord.errors import InputError
 from accord.feedback.constitution import read_constitution
 from accord.feedback.formula import AI
-from accord.files import read_whole
-from accord.parsing import parse_yaml
+from accord.parsing import parse_yaml, read_whole
 from accord.prompting.options import AskOptions, LimitOptions, require_keys_allowed
 
 HELPFUL = "Prefer the answer that helps the user more and does no harm."

@@ -22,8 +22,9 @@ from typing import IO, Any
 
 from accord.console import status
 from accord.errors import InputError
-from accord.files import read_whole, sync
+from accord.files import sync
 from accord.locks import alone_with
+from accord.parsing import read_whole
 from accord.prompting.requests import Prompted, Reply, Request
 from accord.records import text_to_json
 
