@@ -133,8 +133,9 @@ def _check_layers(name: str, path: Path) -> None:
 def require_plausible(name: str, path: Path) -> None:
     """Raise InputError where a folder's configuration names a size that no model has, which would be made, or tried."""
     config = _read(path / "config.json") or {}
-    for part in (config, config.get("text_config")):
-        for what, most in SIZES.items() if isinstance(part, dict) else ():
+    parts = [part for part in (config, config.get("text_config")) if isinstance(part, dict)]
+    for part in parts:
+        for what, most in SIZES.items():
             value = part.get(what)
             if value is None or isinstance(value, list):  # a list has a size a layer
                 continue
