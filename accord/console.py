@@ -48,8 +48,13 @@ def without_secrets(text: str) -> str:
 
 
 def said(error: BaseException) -> str:
-    """What an exception says in its first line, or else its name, without secrets."""
-    return without_secrets((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."))
+    """What an exception says in its first line, with the next where that one introduces it, or else its name.
+
+    Without secrets.
+    """
+    first, *more = (str(error).strip() or type(error).__name__).splitlines()
+    told = next(filter(None, map(str.strip, more)), "") if first.rstrip().endswith(":") else ""
+    return without_secrets(f"{first.rstrip()} {told}".rstrip(" .:"))
 
 
 def status(line: str) -> None:

@@ -66,7 +66,9 @@ class LostRanks(TrainingStopped):
 
 def nearest(name: str, names: Iterable[str], question: str = "; did you mean {}?") -> str:
     """A question to add to a message where a name looks like one of those there are; else nothing."""
-    near = get_close_matches(name, list(names), 1, 0.5)
+    known = list(names)
+    same = [one for one in known if one.casefold() == name.strip().casefold() != ""]
+    near = same or get_close_matches(name, known, 1, 0.5)
     return question.format(near[0]) if near else ""
 
 

@@ -106,8 +106,20 @@ def _beginning(target: Path) -> Path:
     return beside(target)
 
 
+def require_here(path: str | os.PathLike[str]) -> None:
+    """Raise InputError where a place for results is an address, as s3://x, of which a path would make a folder."""
+    if address := re.match(r"([a-z][a-z0-9+.-]*):/", os.fspath(path)):
+        raise InputError(
+            f"{path} is an address ({address[1]}), and results are written to files of this machine: name a place here."
+        )
+
+
 def make_folder(folder: Path) -> list[Path]:
-    """Make a folder and those above it that are missing, on the disk; those that were made, the innermost first."""
+    """Make a folder and those above it that are missing, on the disk; those that were made, the innermost first.
+
+    Raises InputError where it is an address.
+    """
+    require_here(folder)
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for made in missing:

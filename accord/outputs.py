@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from accord.console import status
 from accord.errors import InputError
-from accord.files import beside, line_of, others, replacing, replacing_folder, sha256_of, tidy
+from accord.files import beside, line_of, others, replacing, replacing_folder, require_here, sha256_of, tidy
 from accord.records import Row
 
 WROTE = ".accord-wrote"
@@ -169,6 +169,7 @@ def _is_ours(file: Path) -> bool:
 
 def _require_possible(file: Path) -> None:
     """Raise InputError where no file can be written at a path, by making one beside it, or where its folder will be."""
+    require_here(file)
     try:
         if file.exists() and not file.is_file():
             kind = "a folder" if file.is_dir() else "no file"

@@ -6,9 +6,10 @@ unfold without end, which is counted before it is made.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from pathlib import Path
+import stat
 from typing import Any
 
 import yaml
@@ -39,10 +40,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def read_whole(path: str | os.PathLike[str]) -> bytes:
+    """What is in a file that a person names; OSError also where it is a device, of which there may be no end."""
+    with open(path, "rb") as file:
+        if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is a device, and no file", os.fspath(path))
+        return file.read()
+
+
 def read_yaml(path: str | os.PathLike[str], called: str) -> Any:
     """What a YAML file holds; InputError, by what the file is `called`, where it cannot be read or used."""
     try:
-        return parse_yaml(Path(path).read_bytes())
+        return parse_yaml(read_whole(path))
     except OSError as error:
         raise InputError(f"{called} {path} cannot be read: {error.strerror}.") from None
     except yaml.YAMLError as error:

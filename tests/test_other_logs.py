@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping
-from math import inf, nan
+from math import inf, isfinite, nan
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from accord.results import AlarmsResult, load
 from accord.train.alarms import RULES
@@ -346,3 +348,47 @@ def test_rows_that_stand_apart_are_told(tmp_path: Path, capsys: pytest.CaptureFi
     log = write_json(tmp_path / "trainer_state.json", {"log_history": [{"step": 10 * i, "loss": 1} for i in (1, 2, 3)]})
     assert accord("alarms", tmp_path) == accord("alarms", log) == 0
     assert "rows stand 10 steps apart: where an alarm counts steps, these are rows." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            [{"step": 1, "loss": 1.0}, {"step": 1, "loss": 2.0, "_runtime": 3}, {"step": 1, "eval_loss": 2.0}],
+            "logged again for a step, with another number: loss 1 times; shown is the later.",
+        ),
+        (
+            [{"step": 1, "train/loss": 1.0, "loss": 2.0}],
+            "train/loss and loss are one name here: where a row has both, the last is read.",
+        ),
+        ([{"step": "step 1", "loss": 1.0}], "the steps are no numbers: rows are counted instead."),
+        ([{"step": 1, "loss": 10**400}, {"step": 2, "loss": 1.0}], "not finite, and left out: loss in 1 rows."),
+    ],
+)
+def test_what_of_a_log_is_passed_over_is_told(rows: list[dict[str, Any]], said: str, tmp_path: Path) -> None:
+    assert read_log(write_jsonl(tmp_path / "log.jsonl", rows)).warnings == [said]
+
+
+numbers = st.sampled_from([0.0, 1.5, nan, inf])
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.dictionaries(st.sampled_from("abc"), numbers))),
+    st.lists(st.integers(0, 20), max_size=3),
+)
+def test_columns_in_common_are_those_of_the_rows_as_they_stand(
+    rows: list[tuple[bool, dict[str, float]]], when: list[int]
+) -> None:
+    history, whole = History(), list[dict[str, float]]()
+    for i, (is_more, row) in enumerate(rows):
+        if is_more and whole:
+            history.extend(row)
+            whole[-1] |= row
+        else:
+            history.add(row)
+            whole.append(dict(row))
+        if i in when or i == len(rows) - 1:
+            for names in (("a",), ("b", "a"), ("a", "z")):
+                kept = [[row[n] for n in names] for row in whole if all(isfinite(row.get(n, nan)) for n in names)]
+                found = [column.tolist() for column in history.of(*names)]
+                assert found == [[row[k] for row in kept] for k in range(len(names))]

@@ -146,7 +146,7 @@ def test_the_points_of_a_grid() -> None:
         (("--grid.batch-size", "1,2"), "batch-size stands in the grid and beside it; give it once."),
         (("--grid.learning-rate", "1,-1"), "stage learning_rate--1_0: learning_rate must be positive, not -1.0."),
         (("--grid.seed", ",".join(map(str, range(1001)))), "the grid has 1,001 runs, and a sweep at most 1,000:"),
-        (("--grid.seed", ""), "--seed must be a whole number, not ."),
+        (("--grid.seed", ""), "--seed is empty; give it a value, or leave it out."),
         (("--grid.seed", "0,1", "--parallel", "1000"), "--parallel 1000 are more runs than this machine has cores"),
         (("--grid.seed", "0,1", "--collapse", "0"), "--collapse must be a share above 0 and up to 1, not 0."),
         (("--grid.seed", "0,1", "--measure", "gold"), "no run has measured gold; their columns are"),

@@ -26,6 +26,9 @@ from accord.errors import InputError, nearest
 from accord.feedback.reward import Reward
 from accord.interrupts import Interrupted
 
+MOST = 1000
+"""Answers of which the best is shown, at most."""
+
 
 class Session:
     """One model, or two side by side, and a person who types.
@@ -140,6 +143,8 @@ class Session:
     def _check_best_of(self, n: int) -> None:
         if n < 1:
             raise InputError(f"the best of {n} answers is none; give 1 or more.")
+        if n > MOST:
+            raise InputError(f"the best of {n:,} answers takes too long; give {MOST:,} at most.")
         if n > 1 and self.reward is None:
             raise InputError(f"the best of {n} answers needs --reward to choose by.")
         if n > 1 and self.sampling.temperature == 0:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -21,6 +22,7 @@ from accord.console import status
 from accord.errors import InputError
 from accord.evaluate.options import takes
 from accord.outputs import require_file
+from accord.parsing import read_whole
 
 if TYPE_CHECKING:
     from accord.annotate.project import Progress, Project
@@ -63,6 +65,10 @@ class ServeOptions(SpeakerOptions, SimulatedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0 <= self.port < 2**16:
+            raise InputError(f"--port must be from 0 to 65,535, not {self.port}.")
+        if self.until is not None and self.until < 1:
+            raise InputError(f"--until must be at least 1, not {self.until}.")
         if not 0 <= self.focus <= 10:
             raise InputError(f"--focus must be between 0 and 10, not {self.focus:g}.")
         if self.hourly_cost is not None and not 0 <= self.hourly_cost < inf:
@@ -101,15 +107,16 @@ def serve(
         require_file(out, database, data, options)
         _require_place(Path(out).parent)
     judges = [] if asked.simulated is None else simulated_judges(asked, task, asked.seed)
-    project = opened(
-        database, overlap=asked.overlap, reserve_minutes=asked.reserve_minutes,
-        guidelines=_guidelines(asked.guidelines), seed=asked.seed,
-    )  # fmt: skip
     from accord.annotate.simulated import require_unmixed
 
-    require_unmixed(project, simulated=bool(judges))
-    source = data if data is not None else asked.items
-    _add(project, source, asked.gold, task, columns, scales=asked.scales, answers=asked.answers)
+    with _whole(database):
+        project = opened(
+            database, overlap=asked.overlap, reserve_minutes=asked.reserve_minutes,
+            guidelines=_guidelines(asked.guidelines), seed=asked.seed,
+        )  # fmt: skip
+        require_unmixed(project, simulated=bool(judges))
+        source = data if data is not None else asked.items
+        _add(project, source, asked.gold, task, columns, scales=asked.scales, answers=asked.answers)
     if asked.uncertainty is not None:
         models = [asked.uncertainty] if isinstance(asked.uncertainty, str) else asked.uncertainty
         weigh(project, task, models, asked.focus)
@@ -124,6 +131,18 @@ def serve(
         write_answers(project, out, task)
     _show_result(project, task, asked.hourly_cost, out)
     project.database.close()
+
+
+@contextmanager
+def _whole(database: str) -> Iterator[None]:
+    """Within it a database is filled; a file that was not there before goes again where that fails."""
+    is_new = "://" not in database and not Path(database).exists()
+    try:
+        yield
+    except BaseException:
+        for end in ("", "-wal", "-shm", "-journal") if is_new else ():
+            Path(f"{database}{end}").unlink(missing_ok=True)
+        raise
 
 
 def _show_result(project: Project, task: str, hourly_cost: float | None, out: str | None) -> None:
@@ -166,9 +185,10 @@ def _guidelines(path: str | None) -> str | None:
     if path is None:
         return None
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        return read_whole(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--guidelines {path} cannot be read as a text ({error}).") from None
+        why = error.strerror if isinstance(error, OSError) else error.reason
+        raise InputError(f"--guidelines {path} cannot be read as a text ({why}).") from None
 
 
 def _add(

@@ -14,7 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from accord.cli.options import REQUIRED, Option, help_text, options_of
+from accord.cli.options import REQUIRED, Option, help_text, in_python, options_of
 from accord.cli.table import COMMANDS, FAMILIES
 from accord.errors import InputError, nearest
 from accord.locks import alone_with
@@ -26,6 +26,10 @@ OVERWRITE = Option(
     "overwrite", bool, False, "Write over what accord did not write, or was changed since.", "reads and writes"
 )
 """What every command that has --out takes."""
+
+
+OTHER_FORMATS = {".csv", ".tsv", ".parquet", ".arrow", ".feather", ".txt", ".md", ".bz2", ".xz", ".zst"}
+"""Ends of names of what rows are not written as."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,7 @@ def bind(command: str, values: Mapping[str, Any]) -> Call:
     target: Any = target_of(command)
     options = taken_by(target)
     given: dict[str, Any] = {}
-    for key, value in values.items():
-        name = str(key).replace("-", "_")
+    for name, value in in_python(values, f"what `accord {command}` is given").items():
         require_known(command, name, options)
         if value is not None:
             given[name] = options[name].read(value)
@@ -73,6 +76,8 @@ def bind(command: str, values: Mapping[str, Any]) -> Call:
     if absent:
         raise InputError(f"`accord {command}` needs {' and '.join(absent)}.")
     overwrites = given.pop(OVERWRITE.name, False)
+    if COMMANDS[command].file.endswith(".jsonl"):
+        require_rows_name(given.get("out"))
     if not hasattr(target, "fit"):
         return Call(command, given, target, given, overwrites)
     own, of_run = ({field.name for field in fields(kind)} for kind in (target, target.options))
@@ -80,6 +85,14 @@ def bind(command: str, values: Mapping[str, Any]) -> Call:
     target.options(**{name: value for name, value in given.items() if name in of_run})
     rest = {name: value for name, value in given.items() if name not in own}
     return Call(command, given, method.fit, rest, overwrites)
+
+
+def require_rows_name(out: str | None) -> None:
+    """Raise InputError where a file of rows, which are lines of JSON, is to have the name of another format."""
+    if out is not None and Path(out).suffix.lower() in OTHER_FORMATS:
+        raise InputError(
+            f"--out {out}: rows are written as lines of JSON; give a name that ends in .jsonl, or in .jsonl.gz."
+        )
 
 
 def taken_by(target: Callable[..., Any]) -> Mapping[str, Option]:
@@ -151,7 +164,10 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
         elif value and option is CONFIG:
             from_file = read_config(command, Path(value[0]), options)
         elif value and (named := {inner: value[0]} if dot else option.names_in(value[0])):
-            given[name] = {**(given[name] if isinstance(given.get(name), dict) else {}), **named}
+            before = given[name] if isinstance(given.get(name), dict) else {}
+            for one in named:
+                option.require_new(one, before)
+            given[name] = {**before, **named}
         elif value and option.is_list:
             several[name] = [*several.get(name, ()), *value]
             given[name] = several[name] if len(several[name]) > 1 else value[0]
@@ -184,7 +200,7 @@ def read_config(command: str, path: Path, known: Collection[str]) -> dict[str, A
     options = read_yaml(path, "--config") or {}
     if not isinstance(options, Mapping):
         raise InputError(f"--config {path} must hold options by name, such as `learning-rate: 1e-5`.")
-    named = {str(key).replace("-", "_"): value for key, value in options.items()}
+    named = in_python(options, f"--config {path}")
     for name in named:
         require_known(command, name, known, f" in {path}")
     return named

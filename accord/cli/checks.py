@@ -37,6 +37,8 @@ def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
 def call_of(stage: Stage, folder: Path, *, resume: bool = False) -> Call:
     """The call that a stage is, in its folder; InputError, which names the stage, where it is none."""
     out = folder / stage.name / (COMMANDS[stage.command].file if stage.command in COMMANDS else "")
+    if stage.command in COMMANDS and "out" not in options_of(target_of(stage.command)):
+        raise InputError(f"stage {stage.name}: `accord {stage.command}` writes nothing, and is no stage of a recipe.")
     try:
         return bind(stage.command, {**stage.options, "out": str(out), **({"resume": True} if resume else {})})
     except InputError as error:

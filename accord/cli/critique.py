@@ -12,7 +12,7 @@ import yaml
 
 from accord import feedback, report, synthesis
 from accord.console import status
-from accord.engine.config import require_positive
+from accord.engine.config import require_at_most, require_positive
 from accord.errors import InputError
 from accord.evaluate.options import RowOptions, takes
 from accord.feedback.options import RewardOptions
@@ -57,6 +57,7 @@ class CritiqueOptions(RewardOptions, RowOptions, AskerOptions):
         RewardOptions.__post_init__(self)
         AskerOptions.__post_init__(self)
         require_positive(rounds=self.rounds, requests=self.requests)
+        require_at_most(1000, rounds=self.rounds)
         if self.principles is not None:
             require_positive(principles=self.principles)
         if len(set(self.scores)) < len(self.scores):

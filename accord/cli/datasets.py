@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from accord.engine import Branch, Policy, Tree
 
 
+MOST_CHOICES = 10_000_000
+"""Choices of all users together, a row each."""
+WIDEST = 8192
+"""The widest model of a small world: of the café's layers it has some ten billion numbers."""
+
+
 def world(
     out: str,
     *,
@@ -72,6 +78,10 @@ def world(
             raise InputError(f"--{option} is for users with tastes of their own; say which by --tastes.")
         if value < 1:
             raise InputError(f"--{option} must be at least 1, not {value}.")
+    if (users or 0) * (choices or 1) > MOST_CHOICES or (choices or 0) > MOST_CHOICES:
+        raise InputError(f"--users times --choices must be at most {MOST_CHOICES:,}; give fewer of either.")
+    if width is not None and width > WIDEST:
+        raise InputError(f"--width must be at most {WIDEST:,}, not {width:,}.")
     if name == "sums" and width is not None:
         raise InputError(f"--width is for the worlds cafe, counter, facts and shelf; the model of {name} has one size.")
     require_seed(seed)
@@ -212,6 +222,8 @@ def data(
     """
     if first < 0:
         raise InputError(f"--first must be 0 or more, not {first}.")
+    if max_length < 1:
+        raise InputError(f"max_length must be at least 1, not {max_length}.")
     asked, left_out = ChatOptions(**options), LeftOut()
     rows = rows_of.load_data(file, split=asked.split, limit=asked.limit, columns=asked.columns, left_out=left_out)
     policy = asked.templated(engine.load.load_model(model)) if model else None

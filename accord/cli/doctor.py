@@ -58,6 +58,11 @@ def doctor(
     """
     import torch
 
+    given = {
+        "batch_size": batch_size, "group_size": group_size, "max_length": max_length,
+        "max_new_tokens": max_new_tokens, "tokens_per_pass": tokens_per_pass,
+    }  # fmt: skip
+    chosen = method_of(method, {name: value for name, value in given.items() if value is not None})
     where = torch.device(device if device == "cuda" else engine.precision.device_called(device))
     if where.type == "cuda" and not torch.cuda.is_available() and not memory:
         raise InputError("there is no CUDA card here: say by --memory what the one that is meant has, such as 24GB.")
@@ -66,11 +71,6 @@ def doctor(
         print(line)
     if model is None:
         return {}
-    given = {
-        "batch_size": batch_size, "group_size": group_size, "max_length": max_length,
-        "max_new_tokens": max_new_tokens, "tokens_per_pass": tokens_per_pass,
-    }  # fmt: skip
-    chosen = method_of(method, {name: value for name, value in given.items() if value is not None})
     is_elsewhere = where.type == "cuda" and not torch.cuda.is_available()
     computed = engine.precision.compute_dtype("bfloat16" if is_elsewhere and dtype == "auto" else dtype, where)
     config = architecture(model)
@@ -120,6 +120,8 @@ def architecture(model: str) -> Any:
     source, gguf_file, base = (name, None, None) if is_plain else engine.folders.locate(name)
     if base is not None:
         return architecture(base)
+    if not gguf_file:
+        engine.folders.require_plausible(name, Path(source))
     given = {"gguf_file": gguf_file} if gguf_file else {}
     try:
         return transformers.AutoConfig.from_pretrained(Path(source) if Path(source).exists() else source, **given)

@@ -57,7 +57,11 @@ def _terms(words: list[str]) -> tuple[tuple[bool, str], ...]:
     if len(names) < 2 or len(names) != len(signs) or not {*signs} <= {"+", *MINUS} or {*names} & {"+", *MINUS}:
         said = " ".join(words)
         raise InputError(f"--analogy {said!r} is no sum of words; write it with spaces, as king - man + woman.")
-    return tuple((sign in MINUS, name) for sign, name in zip(signs, names, strict=True))
+    terms = tuple((sign in MINUS, name) for sign, name in zip(signs, names, strict=True))
+    plus, minus = (sorted(name for is_minus, name in terms if is_minus == which) for which in (False, True))
+    if plus == minus:
+        raise InputError(f"--analogy {' '.join(words)!r} takes off all that it adds, which leaves no direction.")
+    return terms
 
 
 def _pairs(words: list[str]) -> tuple[tuple[str, str], ...]:
@@ -65,6 +69,13 @@ def _pairs(words: list[str]) -> tuple[tuple[str, str], ...]:
     wrong = next((word for word, pair in zip(words, pairs, strict=True) if len(pair) != 2 or not all(pair)), None)
     if wrong is not None or not pairs:
         raise InputError(f"--direction needs pairs of words, as cat:cats dog:dogs, and {wrong or 'nothing'!r} is none.")
+    same = next((word for word, (first, second) in zip(words, pairs, strict=True) if first == second), None)
+    if same is not None:
+        raise InputError(f"--direction {same} is one word twice, between which there is no direction.")
+    if sorted(pairs) == sorted((second, first) for first, second in pairs):
+        raise InputError(
+            f"--direction {' '.join(words)} goes as far back as forth; leave out the pairs that turn others round."
+        )
     return tuple((first, second) for first, second in pairs)
 
 

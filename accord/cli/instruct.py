@@ -11,7 +11,7 @@ import yaml
 
 from accord import report, synthesis
 from accord.console import status
-from accord.engine.config import require_positive
+from accord.engine.config import require_at_most, require_positive
 from accord.errors import InputError, located
 from accord.evaluate.options import takes
 from accord.files import write_text
@@ -50,6 +50,7 @@ class InstructOptions(AskerOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(requests=self.requests, patience=self.patience, similar=self.similar)
+        require_at_most(100_000, requests=self.requests)
         if (self.generator == "backtranslate") != (self.answers is not None):
             raise InputError("--generator backtranslate needs --answers, a file of texts, and no other takes it.")
         if self.least_score is not None and not (self.generator == "backtranslate" and 1 <= self.least_score <= 5):

@@ -93,7 +93,7 @@ def _told(error: Exception) -> int:
     sentence, code = last_word(error, sentence, code)
     if not sentence:
         return code
-    print(f"accord: {legible(without_secrets(sentence))}", file=sys.stderr)
+    print(f"accord: {legible(without_secrets(sentence)).strip().replace(chr(10), '↵')}", file=sys.stderr)
     if os.environ.get(DEBUG):
         where = "".join(traceback.format_exception(error))
     elif isinstance(error, UsersFault) and error.__cause__ is not None:
@@ -109,6 +109,7 @@ _WAYS_OUT = {
     errno.EDQUOT: "; make room, and give the command again",
     errno.EROFS: "; name a place that can be written to",
     errno.EACCES: "; name a place that can be written to, or read",
+    errno.ENAMETOOLONG: "; give a shorter name",
     errno.EMFILE: "; raise the limit of open files (ulimit -n)",
 }
 """What to do about errors of the operating system."""
@@ -146,9 +147,9 @@ def _say_where(call: Call, result: Any) -> None:
     if COMMANDS[call.command].says_where:
         return
     if hasattr(result, "report"):
-        print(f"{call.command}: the model is {result.folder / 'model'}, the report {result.report}")
+        print(legible(f"{call.command}: the model is {result.folder / 'model'}, the report {result.report}"))
     elif "out" in call.options:
-        print(f"{call.command}: wrote {Path(call.options['out']) / COMMANDS[call.command].result}")
+        print(legible(f"{call.command}: wrote {Path(call.options['out']) / COMMANDS[call.command].result}"))
 
 
 def _way_on(command: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from accord import engine
 from accord.cli.doctor import method_of
 from accord.cli.shapes import config_called
-from accord.engine.config import SamplingConfig, TrainingConfig, require_positive
+from accord.engine.config import SamplingConfig, TrainingConfig, require_at_most, require_positive
 from accord.errors import InputError
 from accord.outputs import require_folder
 from accord.results.base import FILE
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PAIRS = ("dpo", "ipo", "reward", "preference", "fspo", "personal")
 """Methods whose rows have two completions."""
+MOST_GPUS = 1_000_000
+"""Cards that are planned for; no machine has as many."""
 ROLLED_OUT = 12
 """Bytes that a token of a sample takes in the host memory of every rank: of four the token, of eight its
 log-probability, which a completion and the branch made of it share (benchmarks/rollouts.py measures it)."""
@@ -81,15 +83,19 @@ def plan(
     counts = gpus if isinstance(gpus, list) else [gpus]
     require_positive(batch_size=batch_size, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
     require_positive(gpus=min(counts, default=0), gpus_per_node=gpus_per_node)
+    require_at_most(MOST_GPUS, gpus=max(counts))
     if not 0 <= sampler_share < 1:
         raise InputError(f"sampler_share is a share of the cards in [0, 1), not {sampler_share:g}.")
+    if sampler_share and min(counts) < 2:
+        raise InputError("sampler_share needs 2 gpus or more: one card samples and another trains.")
     machine, sources = machine_called(
         card, gpus_per_node, memory=card_memory, flops=flops, within=bandwidth, between=network,
         memory_bandwidth=memory_bandwidth, folder=folder_bandwidth,
     )  # fmt: skip
     chosen, batch = planned(method, batch_size, group_size, prompt_tokens, completion_tokens, tokens_per_pass)
-    if sampler_share and not isinstance(chosen, SamplingConfig):
-        raise InputError(f"sampler_share is for methods that sample, and {method} does not.")
+    for name, value in {"sampler_share": sampler_share, "reward_model": reward_model}.items():
+        if value and not isinstance(chosen, SamplingConfig):
+            raise InputError(f"{name} is for methods that sample, and {method} does not.")
     planner = Planner(model, chosen, batch, machine, reward_model)
     result = PlanResult(
         model=model,
@@ -139,7 +145,7 @@ def planned(
         if group is not None:
             raise InputError(f"{name} has no group_size.")
         return method_of(name, more), engine.pace.Batch(rows, prompt, completion, 2 if name in PAIRS else 1)
-    branches = group or (1 if name == "ppo" else 8)
+    branches = group if group is not None else 1 if name == "ppo" else 8
     method = method_of(name, {**more, "group_size": branches, "max_new_tokens": completion})
     return method, engine.pace.Batch(rows, prompt, completion, branches)
 

@@ -16,6 +16,7 @@ from accord.console import legible, said, status
 from accord.errors import InputError
 from accord.outputs import require_file, require_model_folder
 from accord.report.card import add_evaluation
+from accord.results import load
 
 if TYPE_CHECKING:
     from accord.engine import Model
@@ -58,6 +59,8 @@ def push(
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
         raise InputError(f"push: {repo} is no name of a repository; it is written OWNER/NAME.")
     files = model_files(Path(folder))
+    if evaluation:
+        load(evaluation)
     if evaluation and not dry_run:
         add_evaluation(folder, evaluation)
         files = model_files(Path(folder))

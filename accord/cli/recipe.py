@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accord.cli.options import in_python
 from accord.errors import InputError
 from accord.parsing import read_yaml
 
@@ -104,7 +105,7 @@ def resolve(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
         made = Stage(name, str(options.pop("command")), {}, ranks=ranks)
         for option, value in options.items():
             _require_known(value, {*variables, *folders}, f"stage {name} refers to")
-            made.options[option.replace("-", "_")] = _replaced(value, variables | folders)
+            made.options[option] = _replaced(value, variables | folders)
             used = [s for s in _references(value) if s in folders]
             if used:
                 made.inputs[option] = list(dict.fromkeys(used))
@@ -124,7 +125,8 @@ def _override(stages: Stages, rounds: Rounds, variables: Mapping[str, Any], over
     singly = {name: [name] for name in stages}
     for key in overrides:
         stage, dot, _ = key.partition(".")
-        if not (stage in rounds or stage in singly if dot else key.replace("-", "_") in variables):
+        is_option = key.rstrip(".") != stage and (stage in rounds or stage in singly)
+        if not (is_option if dot else key.replace("-", "_") in variables):
             known = [*variables, *(f"{name}.OPTION" for name in [*rounds, *singly])]
             raise InputError(f"the recipe has no variable or stage option {key}; it has {', '.join(known)}.")
     of_stages = {key: value for key, value in overrides.items() if "." in key}
@@ -206,7 +208,9 @@ def _checked(stages: Any, where: str) -> Stages:
     for name, options in stages.items():
         if not re.fullmatch(r"[\w-]+", str(name)) or not isinstance(options, Mapping):
             raise InputError(f"{where}: stage {name} must be a name of letters, digits, - and _, with options.")
-    return {str(name): dict(options) for name, options in stages.items()}
+    if len(set(map(str, stages))) < len(stages):
+        raise InputError(f"{where} has two stages of one name, as a number and as a text; call one of them otherwise.")
+    return {str(name): in_python(options, f"{where}: stage {name}") for name, options in stages.items()}
 
 
 def _claim(names: Iterable[str], taken: Set[str]) -> None:

@@ -27,6 +27,14 @@ BRANCH = 4
 """Continuations of each of a search's beams unless told otherwise."""
 
 
+MOST = 1_000_000
+"""Samples of a prompt."""
+MOST_BEAMS = 1000
+"""Beams of a search, its branches, and tokens between two choices."""
+MOST_PENALTY = 100
+"""The power of a length that an answer's log-probability is divided by."""
+
+
 @dataclass(kw_only=True)
 class GivenOptions(AnswerOptions):
     """Which choices of a row's user a policy is given before its prompt."""
@@ -84,8 +92,7 @@ class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
         RewardOptions.__post_init__(self)
         ConversationOptions.__post_init__(self)
         for option, count in (("n", self.n), ("best-of", self.best_of), ("keep", self.keep)):
-            if count is not None and count < 1:
-                raise InputError(f"--{option} must be at least 1, not {count}.")
+            require_count(option, count)
         for option, chosen_by in (("best-of", self.best_of), ("at-least", self.at_least)):
             if chosen_by is not None and self.reward is None:
                 raise InputError(f"--{option} needs --reward to choose by.")
@@ -106,14 +113,14 @@ class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
 
     def _check_search(self) -> None:
         for option, count in (("beams", self.beams), ("block", self.block), ("branch", self.branch)):
-            if count is not None and count < 1:
-                raise InputError(f"--{option} must be at least 1, not {count}.")
+            require_count(option, count, MOST_BEAMS)
         if self.branch is not None and self.block is None:
             raise InputError("--branch is about --block; give how many tokens lie between two choices.")
         if self.length_penalty != 1 and (self.beams is None or self.block is not None):
             raise InputError("--length-penalty is about beam search by likelihood; give --beams, without --block.")
-        if not isfinite(self.length_penalty):
-            raise InputError(f"--length-penalty must be finite, not {self.length_penalty}.")
+        if not abs(self.length_penalty) <= MOST_PENALTY:
+            how = f"from -{MOST_PENALTY} to {MOST_PENALTY}" if isfinite(self.length_penalty) else "finite"
+            raise InputError(f"--length-penalty must be {how}, not {self.length_penalty}.")
         if self.beams is None and self.block is None:
             return
         if self.sampler is not None:
@@ -173,6 +180,13 @@ class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
         return kept
 
 
+def require_count(option: str, count: int | None, most: int = MOST) -> None:
+    """Raise InputError where an option that counts what is drawn or kept of each prompt is none, or beyond `most`."""
+    if count is not None and not 1 <= count <= most:
+        bound = "at least 1" if count < 1 else f"at most {most:,}"
+        raise InputError(f"--{option} must be {bound}, not {count}.")
+
+
 @takes(SampleOptions)
 def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
     """Sample completions of prompts and write them as rows of prompt, completion, log-probability and stop reason.
@@ -204,8 +218,8 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
     rows = asked.prompts(data)
     prompts = encoded(policy, rows, asked, reads=asked.reads(rows))
     score = feedback.named.reward_named(asked.reward, policy) if asked.reward is not None else None
+    asked.allow([] if score is None else [score])
     if score:
-        asked.allow([score])
         feedback.reward.check_prompts(score, prompts)
     if asked.user is not None:
         samples = asked.talked(policy, prompts, asked.n)

@@ -7,10 +7,12 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from accord.cli.call import require_known, taken_by, target_of
+from accord.cli.options import in_python
 from accord.cli.parallel import cores
 from accord.cli.pipeline import run_stages
 from accord.cli.recipe import MOST_ROUNDS, Stage
@@ -62,7 +64,7 @@ def sweep(
         InputError: it is no method, an option or a value of the grid does not fit it, or there are more runs
             than the disk holds.
     """
-    given = {**(options or {})}
+    given = in_python(options or {}, "the sweep")
     points = points_of(method, grid, given)
     if parallel > cores():
         raise InputError(f"--parallel {parallel} are more runs than this machine has cores ({cores()}).")
@@ -102,16 +104,16 @@ def points_of(method: str, grid: Mapping[str, Any], given: Mapping[str, Any]) ->
         raise InputError(f"`accord sweep` runs methods that train a model, such as ppo, and {method} is none.")
     known = taken_by(target)
     axes: dict[str, list[Setting]] = {}
-    for key, texts in grid.items():
-        name = key.replace("-", "_")
+    for name, texts in in_python(grid, "the grid").items():
+        key = name.replace("_", "-")
         require_known(method, name, known, " for the grid")
-        if name in {option.replace("-", "_") for option in given}:
+        if name in given:
             raise InputError(f"{key} stands in the grid and beside it; give it once.")
         values = texts.split(",") if isinstance(texts, str) else texts if isinstance(texts, list | tuple) else [texts]
         axes[name] = [known[name].read(value.strip() if isinstance(value, str) else value) for value in values]
         if len({name_of({name: value}) for value in axes[name]}) < len(axes[name]):
             raise InputError(f"the grid has a value of {key} twice: {texts}.")
-    count = len(list(product(*axes.values())))
+    count = prod(map(len, axes.values()))
     if not axes or not 0 < count <= MOST_ROUNDS:
         what = f"has {count:,} runs, and a sweep at most {MOST_ROUNDS:,}" if axes and count else "is empty"
         raise InputError(f"the grid {what}: give values such as --grid.learning-rate 1e-4,1e-3 --grid.seed 0,1,2.")

@@ -147,7 +147,14 @@ def _preference(columns: Columns) -> Preference | Ranking:
 
 def user_of(columns: Columns) -> str:
     """Whose preference a row is: its `user`, or who judged, its `annotator`; "" where it says neither."""
-    return str(next((columns[name] for name in ("user", "annotator") if columns.get(name) is not None), ""))
+    return next((named(columns[name], name) for name in ("user", "annotator") if columns.get(name) is not None), "")
+
+
+def named(value: Any, column: str) -> str:
+    """A name in a column, a text or a number; "" where it is empty. Raises InputError where it is neither."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InputError(f"'{column}' must be a text or a number, not {value!r}")
+    return str(value) if str(value).strip() else ""
 
 
 def _number(columns: Columns, name: str, default: float) -> float:

@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Any
 
 from accord.data.columns import is_listed, paragraphs, value_at
-from accord.data.conventions import CONVENTIONS, read_completion
+from accord.data.conventions import CONVENTIONS, named, read_completion
 from accord.data.encoding import branches_of
 from accord.data.layouts import CHATS
 from accord.data.load import Source, called, open_rows, read_rows, require_rows
@@ -77,6 +77,10 @@ def load_judgments(
     these, or the labels are 0 and 1, so that 0 may mean a tie or the second answer.
     """
     names = dict(columns or {})
+    if "user" in names:
+        if "annotator" in names:
+            raise InputError("columns name both user and annotator, who are one: name one of them")
+        names["annotator"] = names.pop("user")
     for role in names:
         if role not in (*ROLES, *USUAL):
             hint = nearest(role, ROLES) or f"; there are {', '.join(ROLES)}"
@@ -192,7 +196,9 @@ def _label(value: Any, column: str, answers: Sequence[str]) -> float:
 def _said(columns: Mapping[str, Any], names: Mapping[str, str], role: str) -> str:
     """What a row says in a column that it may lack, unless that was named."""
     value = value_at(columns, names[role]) if role in names else columns.get(role)
-    return "" if value is None else str(value)
+    if value is None or role == "source":
+        return "" if value is None else str(value)
+    return named(value, names.get(role, role))
 
 
 def _who(columns: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str, str, str]:

@@ -83,6 +83,8 @@ SHEETS: dict[str, tuple[float, float, float, float, float]] = {
 NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200 SXM; the adapters are those of DGX A100 (8 of 200 Gb/s) and of
 DGX H100 and H200 (8 of 400 Gb/s)."""
 
+LEAST = 1e6
+"""Bytes, bytes a second or operations a second: no card has less of anything."""
 PREFIXES = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
 
@@ -112,13 +114,18 @@ def with_figures(machine: Machine, **figures: float | None) -> tuple[Machine, di
 
 
 def amount(text: str | float, what: str, unit: str) -> float:
-    """A number of what is written 400T, 50GB or 1.5e12; InputError, which says what it is to be, where it is none."""
+    """A number of what is written 400T, 50GB or 1.5e12.
+
+    Raises InputError, which says what it is to be, where it is none, or a text and below LEAST, as what lacks
+    its unit is.
+    """
     found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*([KMGTP]?)(?:B|B/s|FLOPS|FLOP/s)?\s*", str(text), re.IGNORECASE)
     try:
         value = float(found[1]) * 1000 ** PREFIXES[found[2].upper()] if found else 0.0
     except ValueError:
         value = 0.0
-    if not 0 < value < float("inf"):
+    least = LEAST if isinstance(text, str) else 0.0
+    if not least <= value < float("inf") or value == 0:
         raise InputError(f"{what} is {unit}, not {text!r}.")
     return value
 

@@ -275,6 +275,13 @@ def require_positive(**values: float) -> None:
             raise InputError(f"{name} must be {'finite' if value > 0 else 'positive'}, not {value}.")
 
 
+def require_at_most(most: int, **values: int) -> None:
+    """Raise InputError where a value is beyond what can be meant, and would only be waited for."""
+    for name, value in values.items():
+        if value > most:
+            raise InputError(f"{name} must be at most {most:,}, not {value:,}.")
+
+
 def require_seed(seed: int) -> None:
     """Raise InputError where torch takes no such seed."""
     if not 0 <= seed < 2**63:

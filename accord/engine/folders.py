@@ -21,6 +21,11 @@ from accord.parsing import parse_json
 
 MANY_LAYERS = 1000
 """No published model has as many."""
+SIZES = {
+    "num_hidden_layers": MANY_LAYERS, "hidden_size": 10**6, "intermediate_size": 10**8, "num_attention_heads": 10**5,
+    "num_key_value_heads": 10**5, "vocab_size": 10**8,
+}  # fmt: skip
+"""The largest sizes that a configuration may name; no published model comes near."""
 HEADS = ("lm_head.", "score.", "v_head.", "classifier.", "reader.")
 """Other heads of the same trunk, which a folder may hold and nothing reads, or `accord.engine.personal` does."""
 ALONE = Team()
@@ -118,6 +123,7 @@ def _check_folder(name: str, path: Path) -> None:
     if not has_tokenizer(path):
         raise InputError(f"{name} has no tokenizer (tokenizer.json and others): copy it from the model it was made of.")
     _check_weights(name, path)
+    require_plausible(name, path)
 
 
 def _check_layers(name: str, path: Path) -> None:
@@ -133,6 +139,21 @@ def _check_layers(name: str, path: Path) -> None:
         raise InputError(f"{name}/config.json has {layers:,} layers, and its weights are {tensors:,}: restore it.")
 
 
+def require_plausible(name: str, path: Path) -> None:
+    """Raise InputError where a folder's configuration names a size that no model has, which would be made, or tried."""
+    config = _read(path / "config.json") or {}
+    parts = [part for part in (config, config.get("text_config")) if isinstance(part, dict)]
+    for part in parts:
+        for what, most in SIZES.items():
+            value = part.get(what)
+            if value is None or isinstance(value, list):  # a list has a size a layer
+                continue
+            if type(value) is not int or not 1 <= value <= most:
+                raise InputError(
+                    f"{name}/config.json: {what} must be a whole number from 1 to {most:,}, not {value!r}: restore it."
+                )
+
+
 def has_tokenizer(path: Path) -> bool:
     """Whether a folder has the files of a tokenizer."""
     return any(any(path.glob(form)) for form in ("tok*", "vocab*", "*.model", "*.tiktoken", "tekken.json"))
@@ -141,11 +162,16 @@ def has_tokenizer(path: Path) -> bool:
 def _check_weights(name: str, path: Path) -> None:
     """Raise InputError where a folder has no weights as safetensors, or not all of them."""
     index = _read(path / "model.safetensors.index.json") or {}
-    shards = sorted(set((index.get("weight_map") or {}).values()))
+    named = index.get("weight_map") or {}
+    if not isinstance(named, dict) or not all(isinstance(shard, str) for shard in named.values()):
+        raise InputError(
+            f"{name}/model.safetensors.index.json: weight_map must name a file of each weight: restore it."
+        )
+    shards = sorted(set(named.values()))
     for shard in shards:
-        if not str(shard).endswith(".safetensors"):
+        if not shard.endswith(".safetensors"):
             raise InputError(f"{name}/model.safetensors.index.json names {shard}, which is no safetensors: restore it.")
-        if not (path / str(shard)).exists():
+        if not (path / shard).exists():
             raise InputError(f"{name} lacks {shard}, one of its {len(shards)} files of weights: copy it anew.")
     for file in path.glob("*.safetensors"):
         with file.open("rb") as opened:

@@ -20,6 +20,9 @@ from torch import Tensor
 from accord.arrays import Tokens
 from accord.errors import InputError
 
+LEAST = 1e-6
+"""The least temperature, by which float32 logits can be divided, and the least mass of a nucleus."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -50,10 +53,16 @@ class Sampling:
             raise InputError(f"temperature must not be negative, but is {self.temperature}")
         if not isfinite(self.temperature):
             raise InputError(f"temperature must be finite, not {self.temperature}")
+        if 0 < self.temperature < LEAST:
+            raise InputError(
+                f"temperature must be 0, which takes the likeliest, or {LEAST:g} and more, not {self.temperature}"
+            )
         if self.top_k < 0:
             raise InputError(f"top_k must not be negative, but is {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p must lie in (0, 1], not {self.top_p}")
+        if self.top_p < LEAST:
+            raise InputError(f"top_p must be at least {LEAST:g}, not {self.top_p}; temperature 0 takes the likeliest")
         if not 0 <= self.min_new_tokens <= self.max_new_tokens:
             raise InputError(
                 f"min_new_tokens must be from 0 to max_new_tokens, {self.max_new_tokens}, not {self.min_new_tokens}"

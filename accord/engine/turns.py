@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from jinja2 import TemplateSyntaxError
 
 from accord.errors import InputError
+from accord.parsing import read_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -84,9 +85,10 @@ def with_template(
         made.chat_template = CHATML.replace("END", end)
     elif template is not None:
         try:
-            made.chat_template = Path(template).expanduser().read_text(encoding="utf-8")
+            made.chat_template = read_whole(Path(template).expanduser()).decode()
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the chat template {template} cannot be read ({error}); give a file, or chatml") from None
+            why = error.strerror if isinstance(error, OSError) else f"not UTF-8 text: {error.reason}"
+            raise InputError(f"the chat template {template} cannot be read ({why}); give a file, or chatml") from None
         _check_template(made, template)
     if system == "fold" and not _takes_system(made):
         if not made.chat_template:

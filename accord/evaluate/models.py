@@ -75,6 +75,8 @@ def evaluate_models(
 
     require_folder(out, data, models, samples, options, leaves=(FILE, "wins.jsonl"))
     asked = ScoredOptions(**options)
+    if best_of_n < 0:
+        raise InputError(f"--best-of-n must be at least 0, not {best_of_n}.")
     if best_of_n and (reward is None or against is None):
         raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
     files = {name: Written(path) for name, path in (samples or {}).items()}

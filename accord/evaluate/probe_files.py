@@ -15,7 +15,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +88,22 @@ def read_probes(names: str, kinds: str | None = None, limit: int | None = None) 
             for kind, items in _items(file).items():
                 if kind in found:
                     found[kind] += items
+    for items in found.values():
+        _require_once(items)
     asked = {kind: items[:limit] for kind, items in found.items() if items}
     missing = [kind for kind in found if kind not in asked]
     if not asked or (missing and kinds is not None):
         raise InputError(f"{names} has no probes of the kind {', '.join(missing)}; leave it out of --kinds.")
     return asked
+
+
+def _require_once(items: Sequence[ProbeItem]) -> None:
+    """Raise InputError where a probe stands twice, and would count twice."""
+    seen: dict[ProbeItem, str] = {}
+    for item in items:
+        first = seen.setdefault(replace(item, where="", about=""), item.where)
+        if first != item.where:
+            raise InputError(f"{item.where} is the same as {first}: leave one of them out.")
 
 
 def _require_kind(kind: str) -> None:
@@ -167,6 +180,9 @@ def _texts(given: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 
 def _checked(value: Any, key: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise InputError(f"{key!r} must be text, in quotes where YAML reads it otherwise, not {value!r}.")
+    is_text = isinstance(value, str) and bool(value.strip())
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    if not (is_text or is_number):
+        shown = str(value) if isinstance(value, date) else repr(value)
+        raise InputError(f"{key!r} must be text, in quotes where YAML reads it otherwise, not {shown}.")
     return str(value).strip()

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from accord.engine.sampling import LEAST
 from accord.errors import InputError
 from accord.evaluate.answers import Answering, Answers, encoded
 from accord.evaluate.wins import Duels, duels
@@ -32,6 +33,8 @@ def require_temperatures(temperatures: Sequence[float], models: Mapping[str, str
     for i, temperature in enumerate(temperatures):
         if not 0 <= temperature < float("inf"):
             raise InputError(f"--temperatures must be at least 0, not {temperature}.")
+        if 0 < temperature < LEAST:
+            raise InputError(f"--temperatures must be 0, or {LEAST:g} and more, not {temperature}.")
         if temperature in temperatures[:i]:
             raise InputError(f"--temperatures has {temperature:g} twice; give each once.")
 

@@ -52,7 +52,9 @@ def read_constitution(name: str) -> tuple[Principle, ...]:
     own = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
     path = own.get(name, Path(name))
     if not path.exists():
-        raise InputError(f"{name} is no constitution: name a YAML file, or {' or '.join(own)}{nearest(name, own)}.")
+        raise InputError(
+            f"{name} is no constitution: name a YAML file, or {' or '.join(own)}{nearest(name, own) or '.'}"
+        )
     given = read_yaml(path, "the constitution")
     listed = given.get("principles") if isinstance(given, dict) else given
     if not isinstance(listed, list) or not listed:

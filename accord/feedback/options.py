@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -28,7 +27,7 @@ from accord.engine.config import TemplateOptions, require_positive
 from accord.errors import InputError
 from accord.feedback.constitution import read_constitution
 from accord.feedback.formula import AI
-from accord.parsing import parse_yaml
+from accord.parsing import parse_yaml, read_whole
 from accord.prompting.options import AskOptions, LimitOptions, require_keys_allowed
 
 HELPFUL = "Prefer the answer that helps the user more and does no harm."
@@ -183,7 +182,7 @@ def read_judge(name: str, **given: Any) -> JudgeConfig:
     """
     known = f"; it may have {', '.join(field.name for field in fields(JudgeConfig))}"
     try:
-        said = _named(name) if name.startswith(AI) else parse_yaml(Path(name).read_bytes())
+        said = _named(name) if name.startswith(AI) else parse_yaml(read_whole(name))
         if isinstance(said, dict):
             if not name.startswith(AI):
                 require_keys_allowed(name, said, given)

@@ -62,6 +62,8 @@ def allow(feedback: Sequence[object], seconds: float | None, key: str | None = N
     Raises InputError where the key may not be sent there, or there is no server, or more than one, to send it to.
     """
     parts = [part for each in feedback for part in _parts(each)]
+    if seconds is not None and not parts:
+        raise InputError("--reward-timeout is for functions and servers that give rewards, and here are none")
     for part in parts:
         if seconds is not None and hasattr(part, "timeout"):
             part.timeout = seconds

@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from accord import data, engine, objectives
+from accord.engine.config import require_at_most
 from accord.errors import InputError, LeftOut
 from accord.methods.offline import OfflineLearner
 from accord.methods.pairs import RankingMethod, doubt, ordering
@@ -67,6 +68,8 @@ class PersonalReward(RankingMethod):
             raise InputError(f"comparisons must be at least 2, not {self.comparisons}: one is read for the next.")
         if self.reader_layers < 1:
             raise InputError(f"reader_layers must be at least 1, not {self.reader_layers}.")
+        require_at_most(1000, reader_layers=self.reader_layers)
+        require_at_most(10_000, planes=self.planes)
         if self.planes < 0:
             raise InputError(f"planes must be at least 0, not {self.planes}; 0 is a reward model.")
         if self.lora_rank:

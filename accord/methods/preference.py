@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from accord import engine, objectives
+from accord.engine.config import require_at_most
 from accord.errors import InputError
 from accord.methods.pairs import RankingMethod, agreement, doubt
 
@@ -41,6 +42,7 @@ class PreferenceModel(RankingMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_at_most(10_000, planes=self.planes)
         if self.planes < 1:
             raise InputError(f"planes must be at least 1, not {self.planes}; without any it is `accord reward`.")
 

@@ -24,6 +24,7 @@ from accord.console import status
 from accord.errors import InputError
 from accord.files import sync
 from accord.locks import alone_with
+from accord.parsing import read_whole
 from accord.prompting.requests import Prompted, Reply, Request
 from accord.records import text_to_json
 
@@ -139,6 +140,8 @@ class Journal:
 
     def _open(self) -> None:
         try:
+            if self.path.exists() and not self.path.is_file():
+                raise InputError(f"the journal {self.path} is no file; name another by --journal.")
             self._file = self.path.open("ab")
         except OSError as error:
             raise InputError(f"the journal {self.path} cannot be written ({error.strerror}).") from None
@@ -164,7 +167,7 @@ class Journal:
 
     def _read(self) -> None:
         """What is in the file, but for what was torn off."""
-        content = self.path.read_bytes()
+        content = read_whole(self.path)
         if len(content) == self._size:
             return
         whole, _, torn = content.rpartition(b"\n")

@@ -26,7 +26,7 @@ EXCERPT = 200
 """Characters of a server's message that are told."""
 LARGEST = 64 << 20
 """Bytes of a reply, or of a list of models."""
-LONGEST = 60.0
+LONGEST = 20.0
 """Seconds for a list of models."""
 
 

@@ -37,6 +37,8 @@ DEV_MODE = "start it with VLLM_SERVER_DEV_MODE=1 in its environment"
 LORA = "start it with --enable-lora, --max-lora-rank and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment"
 AGAIN = 8
 """How often a sample is drawn again that has tokens without meaning."""
+QUICK = 20.0
+"""Seconds for what takes a server none: a list of models, the tokens of a text, a reset."""
 RESETS, PAUSE = 5, 0.5
 """How often a prefix cache is reset that is in use, and seconds between."""
 
@@ -84,7 +86,7 @@ class Vllm:
 
     async def named(self, client: openai.AsyncOpenAI) -> dict[str, Any]:
         """What it says of its model, whose name requests have from now on; InputError where it does not serve one."""
-        base = [m for m in await self.models(client, seconds=60) if not m.get("parent")]
+        base = [m for m in await self.models(client, seconds=QUICK) if not m.get("parent")]
         if len(base) != 1:
             raise InputError(f"{self} serves {len(base)} models, and as a sampler it is to serve one.")
         self.model = base[0]["id"]
@@ -105,7 +107,7 @@ class Vllm:
         for text in texts:
             ours = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
             asked = {"model": self.model, "prompt": text, "add_special_tokens": False}
-            theirs = await self.ask(client, "/tokenize", asked, seconds=60)
+            theirs = await self.ask(client, "/tokenize", asked, seconds=QUICK)
             if not isinstance(theirs, dict) or theirs.get("tokens") != list(ours):
                 raise InputError(
                     f"{self} serves {self.model}, which has another vocabulary than {policy.name}: "
@@ -136,7 +138,7 @@ class Vllm:
     async def _reset(self, client: openai.AsyncOpenAI) -> None:
         for _ in range(RESETS):
             try:
-                done = await self.ask(client, "/reset_prefix_cache", {}, seconds=60)
+                done = await self.ask(client, "/reset_prefix_cache", {}, seconds=QUICK)
             except Missing:  # of a server of adapters: what requests are salted with must do
                 return
             if not isinstance(done, dict) or done.get("success", True):
@@ -158,7 +160,7 @@ class Vllm:
             ) from None
         for old in self.adapters:
             try:
-                await self.ask(client, "/v1/unload_lora_adapter", {"lora_name": old}, seconds=60)
+                await self.ask(client, "/v1/unload_lora_adapter", {"lora_name": old}, seconds=QUICK)
             except (Fault, Missing):  # it was started anew since
                 continue
         self.adapters = [handed.name]

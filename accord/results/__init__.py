@@ -4,6 +4,7 @@ and reports draw. Nothing here needs torch."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,17 @@ FILES = (FILE, "verification.json")
 """What the file in an evaluation's folder is called, and what that of passes was called before."""
 
 
+class NotFinite(ValueError):
+    """A number that accord writes into no result: it writes null where there is none."""
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise NotFinite(text)
+    return number
+
+
 def load(path: str | Path) -> Evaluation:
     """The answer in a file, or in the folder that `accord evaluate` wrote it to.
 
@@ -74,7 +86,9 @@ def load(path: str | Path) -> Evaluation:
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
         tell_changed(file)
-        value = parse_json(text)
+        value = parse_json(text, parse_constant=_finite, parse_float=_finite)
+    except NotFinite as error:
+        raise InputError(f"{file} holds {error}, which is no number of a result: restore it or remove it.") from None
     except OSError:
         raise InputError(f"there is no file {file}; give the folder that was --out of accord evaluate.") from None
     except ValueError:

@@ -76,6 +76,6 @@ def chosen(names: str | None) -> tuple[str, ...]:
     known = [rule.name for rule in RULES]
     for name in wanted:
         if name not in known:
-            hint = nearest(name, known) or f"; the alarms are {', '.join(known)}"
-            raise InputError(f"stop_when: there is no alarm {name!r}{hint}.")
+            hint = nearest(name, known) or f"; the alarms are {', '.join(known)}."
+            raise InputError(f"stop_when: there is no alarm {name!r}{hint}")
     return wanted

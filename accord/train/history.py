@@ -36,6 +36,8 @@ class History:
     def __init__(self) -> None:
         self.rows: list[Mapping[str, Any]] = []
         self._columns: dict[str, array[float]] = {}
+        self._common: dict[tuple[str, ...], tuple[array[float], ...]] = {}
+        self._seen: dict[tuple[str, ...], int] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
         """One more row; what is not a finite number counts as not measured."""
@@ -49,6 +51,12 @@ class History:
     def extend(self, row: Mapping[str, Any]) -> None:
         """More columns of the last row, which were measured apart from it."""
         last = {**self.rows.pop(), **row}
+        for names, seen in self._seen.items():
+            if seen > len(self.rows):
+                if self._values(names, len(self.rows)):
+                    for common in self._common[names]:
+                        common.pop()
+                self._seen[names] = len(self.rows)
         for column in self._columns.values():
             column.pop()
         self.add(last)
@@ -57,10 +65,20 @@ class History:
         return name in self._columns
 
     def of(self, *names: str) -> list[Values]:
-        """These columns in the rows that have them all."""
-        absent = array("d", [nan]) * len(self.rows)
-        columns = np.array([np.frombuffer(self._columns.get(name, absent)) for name in names])
-        return list(columns[:, np.isfinite(columns).all(0)])
+        """These columns in the rows that have them all; rows are looked through once, as each is added."""
+        common = self._common.setdefault(names, tuple(array("d") for _ in names))
+        for i in range(self._seen.get(names, 0), len(self.rows)):
+            for column, value in zip(common, self._values(names, i), strict=False):
+                column.append(value)
+        self._seen[names] = len(self.rows)
+        return [np.array(column) for column in common]
+
+    def _values(self, names: tuple[str, ...], i: int) -> list[float]:
+        """The values of a row in these columns; none where it has not all of them."""
+        if not all(name in self._columns for name in names):
+            return []
+        values = [self._columns[name][i] for name in names]
+        return values if all(map(isfinite, values)) else []
 
 
 def noise(values: Values) -> float:

@@ -30,6 +30,9 @@ STATE = "trainer_state.json"
 STEPS = ("global_step", "training/global_step", "step", "_step", "Step")
 """Names of the step, the surest first: W&B counts calls of its own in `_step`."""
 
+LAST_STEP = 2**53
+"""No run has made as many, and a float tells whole numbers apart up to it."""
+
 Row = Mapping[str, float]
 
 
@@ -55,33 +58,63 @@ def read_log(path: str | Path) -> Log:
     file = _file_of(Path(path))
     log = Log([])
     objects = list(_objects(file, log))
-    log.warnings += _not_finite(objects)
-    rows = list(filter(None, map(numbers_of, objects)))
+    log.warnings += [*_not_finite(objects), *_named_twice(objects)]
+    rows = [row for row in map(numbers_of, objects) if row]
     named = next((name for name in STEPS if any(name in row for row in rows)), None)
-    is_back = False
+    if named is None and any(row.get(name) not in (None, "") for row in objects for name in STEPS):
+        log.warnings.append("the steps are no numbers: rows are counted instead.")
+    is_back, again = False, Counter[str]()
     for number, row in enumerate(rows, start=1):
         before = log.rows[-1]["step"] if named and log.rows else number  # what names no step is of the last one
-        at = int(row.get(named or "", before))
+        at = _step_of(row.get(named or "", before), f"{file}, row {number}")
+        later = len(log.rows)
         while log.rows and log.rows[-1]["step"] > at:
             log.rows.pop()
-            is_back = True
+        is_back |= (is_made_again := len(log.rows) < later)
         more = {name: value for name, value in row.items() if name not in STEPS}
         if log.rows and log.rows[-1]["step"] == at:
-            log.rows[-1] |= more
+            last = log.rows[-1]
+            if not is_made_again:
+                again.update(n for n, value in more.items() if last.get(n, value) != value and n[0] != "_")
+            last |= more
         elif more:
             log.rows.append({"step": at, **more})
     if is_back:
         log.warnings.append("the run went back and made steps again: shown are those that it made last.")
+    if again:
+        told = ", ".join(f"{name} {count:,} times" for name, count in again.items())
+        log.warnings.append(f"logged again for a step, with another number: {told}; shown is the later.")
     if not log.rows:
         raise InputError(f"{file} has no row of numbers; a log has an object a step, or a column a number.")
     return log
 
 
+def _step_of(value: float, where: str) -> int:
+    """A step as a whole number; InputError where it is none."""
+    if not (0 <= value <= LAST_STEP and value == int(value)):
+        raise InputError(f"{where}: a step is a whole number from 0, not {value:g}; see which column has the steps.")
+    return int(value)
+
+
 def _not_finite(objects: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line that tells which numbers are no numbers, and in how many rows; a text "NaN" is W&B's empty cell."""
-    names = [name for row in objects for name, value in row.items() if isinstance(value, float) and not isfinite(value)]
+    numbers = ((name, value) for row in objects for name, value in row.items() if isinstance(value, int | float))
+    names = [name for name, value in numbers if not isinstance(value, bool) and _number(value) is None]
     told = ", ".join(f"{name} in {count:,} rows" for name, count in Counter(names).items())
     return [f"not finite, and left out: {told}."] if told else []
+
+
+def _named_twice(objects: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line that tells which names are one without W&B's prefixes, of which the last in a row is read."""
+    spelled: dict[str, dict[str, None]] = {}
+    for row in objects:
+        for name in filter(None, row):
+            spelled.setdefault(_bare(name), {})[name] = None
+    return [
+        f"{' and '.join(names)} are one name here: where a row has both, the last is read."
+        for names in spelled.values()
+        if len(names) > 1
+    ]
 
 
 def _file_of(path: Path) -> Path:
@@ -143,10 +176,10 @@ def _is_torn(file: Path) -> bool:
         return False
     try:
         for line in filter(bytes.strip, whole):
-            parse_json(line)
+            parse_json(line.decode("utf-8-sig"))
     except ValueError:
         return False
-    return True
+    return any(map(bytes.strip, whole))
 
 
 def _unfolded(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
@@ -164,7 +197,9 @@ def _of_one_run(rows: Iterable[Mapping[str, Any]], file: Path) -> Iterator[Mappi
         runs = {run for name in row if (run := name.rpartition(" - ")[0])}
         if len(runs) > 1:
             raise InputError(f"{file} has several runs ({', '.join(sorted(runs))}); export one of them.")
-        names = ((name, name.rpartition(" - ")[2]) for name in row if not name.endswith(("__MIN", "__MAX")))
+        names = [(name, name.rpartition(" - ")[2]) for name in row if not name.endswith(("__MIN", "__MAX"))]
+        if twice := [short for short, count in Counter(short for _, short in names).items() if count > 1]:
+            raise InputError(f"{file} has two columns of the name {twice[0]!r} without the run: leave one out.")
         yield {short: row[name] for name, short in names}
 
 

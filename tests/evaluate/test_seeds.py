@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +117,12 @@ def test_what_is_no_mean_over_seeds_is_refused(runs: list[str], tmp_path: Path) 
     assert "have the same seed, 1" in refused([runs[1], runs[4]], tmp_path)
     (tmp_path / "empty").mkdir()
     assert "is no run of a recipe" in refused([runs[0], str(tmp_path / "empty")], tmp_path)
+
+
+def test_a_number_that_no_run_measures_is_refused(runs: list[str], tmp_path: Path) -> None:
+    copy = shutil.copytree(runs[1], tmp_path / "copy")
+    file = copy / "asked" / "evaluation.json"
+    result = json.loads(file.read_text())
+    result["models"][0]["scores"]["exact"]["estimate"] = inf
+    file.write_text(json.dumps(result))
+    assert f"{file} holds Infinity, which is no number of a result" in refused([runs[0], str(copy)], tmp_path)

@@ -69,9 +69,14 @@ def _write_logs(folder: Path) -> None:
         "log-short.csv": "Step,train/loss\n1\n",
         "log.txt": "step 1 loss 0.5\n",
         "log-empty.jsonl": "",
+        "log-half.jsonl": '{"step": 1, "loss": 0.5}\n{"step": 1.5, "loss": 0.5}\n',
+        "log-far.jsonl": '{"step": 1e308, "loss": 0.5}\n',
+        "log-before.jsonl": '{"step": -1, "loss": 0.5}\n',
+        "log-two.csv": "Step,run - loss,loss\n1,0.5,0.5\n",
     }
     for name, text in texts.items():
         (folder / name).write_text(text)
+    (folder / "log-utf16.jsonl").write_bytes('{"step": 1, "loss": 0.5}\n'.encode("utf-16"))
 
 
 def _write_data(folder: Path) -> None:
@@ -93,11 +98,16 @@ def _write_data(folder: Path) -> None:
         "probes-broken.yaml": "facts: [",
         "probes-list.yaml": "- a",
         "probes-none.yaml": "facts: []",
+        "probes-twice.yaml": "facts: [{prompt: hi, right: a, wrong: b}, {prompt: hi, right: a, wrong: b, about: c}]",
+        "probes-nan.yaml": "facts: [{prompt: hi, right: .nan, wrong: b}]",
+        "probes-date.yaml": "facts: [{prompt: 2024-01-01, right: a, wrong: b}]",
     }
     for name, text in probes.items():
         (folder / name).write_text(f"{text}\n")
     write_jsonl(folder / "p.jsonl", [{"prompt": "the cat"}, {"prompt": "hi"}])
     write_jsonl(folder / "cmp.jsonl", [pair] * 4)
+    for name, user in {"list": ["a"], "true": True, "blank": " "}.items():
+        write_jsonl(folder / f"user-{name}.jsonl", [{**pair, "user": user}] * 4)
     write_jsonl(folder / "two.jsonl", [{"prompt": "the cat", "completion": said} for said in ("sat on", "ran")])
     write_jsonl(folder / "zebra.jsonl", [{"prompt": "zebra", "completion": "quagga"}])
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "the cat"}]
@@ -157,6 +167,12 @@ def _write_models(folder: Path, model: Path) -> None:
         "config-text": config(max_position_embeddings="abc"),
         "config-layers": config(num_hidden_layers=10**6),
         "config-width": config(hidden_size=32),
+        "config-heads": config(num_attention_heads=0),
+        "config-below": config(hidden_size=-4),
+        "config-many": config(vocab_size="many"),
+        "config-wide": config(hidden_size=10**9),
+        "index-list": file(f"{WEIGHTS}.index.json", b'{"weight_map": ["a"]}'),
+        "index-number": file(f"{WEIGHTS}.index.json", b'{"weight_map": {"a": 1}}'),
         "config-vocabulary": config(vocab_size=7),
         "config-quantized": config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
         "config-kernel": config(_attn_implementation="somebody/attention"),
@@ -191,6 +207,13 @@ def _write_recipes(folder: Path, model: Path) -> None:
         "number.yaml": "7",
         "unknown.yaml": f"{own}zzz: 3\n",
         "out-list.yaml": f"{own}out: [a, b]\n",
+        "spelled.yaml": f"{own}learning-rate: 1e-3\nlearning_rate: 1e-4\n",
+        "true.yaml": f"{own}batch_size: true\n",
+        "nul.yaml": f'{own}out: "a\\0b"\n',
+        "chat.yaml": "stages:\n  a: {command: chat, model: x}\n",
+        "nothing-in.yaml": f"{own}out: ''\n",
+        "spelled-stage.yaml": "stages:\n  a: {command: world, tastes: groups, learning-rate: 1, learning_rate: 2}\n",
+        "two-stages.yaml": "stages:\n  1: {command: world}\n  '1': {command: world}\n",
         "repeat.yaml": "stages:\n  a:\n    repeat: 1000000000\n    stages:\n      b: {command: world, out: x}\n",
         "ranks-word.yaml": "stages:\n  a: {command: dpo, model: x, data: y, ranks: all}\n",
         "ranks-world.yaml": "stages:\n  a: {command: world, ranks: 2}\n",
