@@ -173,7 +173,7 @@ class ServedSampler:
         self,
         handed: Handed,
         policy: Policy,
-        prompts: Sequence[tuple[int, ...]],
+        prompts: Sequence[Tokens],
         n: int,
         sampling: Sampling,
         progress: Callable[[int], None] | None = None,
