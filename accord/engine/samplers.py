@@ -53,13 +53,18 @@ def local(
     Raises as `generate` does.
     """
     given: dict[str, Any] = {"progress": progress, **policy.limits}
-    if unread(policy.network):
-        shard.shard(policy.network, policy.dtype)
+    share_out(policy)
     if shard.is_sharded(policy.network):
         given["only"] = Team.here().mine(range(len(prompts)))
     with policy.autocast():
         groups = generate(policy.network, prompts, n, sampling, **given)
     return Team.here().same(groups) if shard.is_sharded(policy.network) else groups
+
+
+def share_out(policy: Policy) -> None:
+    """Have ranks read their shares of a network that none has read yet: what draws samples needs its weights."""
+    if unread(policy.network):
+        shard.shard(policy.network, policy.dtype)
 
 
 def state_of(policy: Policy) -> tuple[int, ...]:

@@ -97,11 +97,11 @@ class OnlineMethod(Method, SamplingConfig, ABC):
             scorer = scorer_for(policy)
             given.allow([scorer])
             self.check(scorer, prompts)
+            speaker = policy if sampler is None else policy.sampled_by(sampler)
+            made = self.learner(speaker, scorer)  # which copies what ranks have not shared out yet
+            made.sampler = sampler
             if sampler is not None:
                 sampler.check(policy, prompts, self.sampling())
-            speaker = policy if sampler is None else policy.sampled_by(sampler)
-            made = self.learner(speaker, scorer)
-            made.sampler = sampler
             if held_out:
                 return made.learn_from(prompts, asked.hold_out(run, made, policy, held_out))
             answered = prompts if steps_sample else ()

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from accord.engine.models import Policy
+from accord.engine.samplers import share_out
 from accord.engine.sampling import Sampling, request_seeds
 from accord.engine.team import Team
 from accord.engine.trees import Branch, Tree, Trees, pack
@@ -111,6 +112,7 @@ class ServedSampler:
         some = prompts[:: -(-len(prompts) // FIRST)]
         asked = [p.tokens for p in some]
         longest = max(len(p.tokens) for p in prompts) + sampling.max_new_tokens
+        share_out(policy)
         try:
             Team.here().lead(lambda: completed(self._meet(policy, some, longest)))
             found = []

@@ -4,7 +4,7 @@ and reports draw. Nothing here needs torch."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +65,14 @@ FILES = (FILE, "verification.json")
 """What the file in an evaluation's folder is called, and what that of passes was called before."""
 
 
-class NotFinite(ValueError):
-    """A number that accord writes into no result: it writes null where there is none."""
+class Infinite(ValueError):
+    """A number that accord writes into no result."""
 
 
-def _finite(text: str) -> float:
+def _not_infinite(text: str) -> float:
     number = float(text)
-    if not isfinite(number):
-        raise NotFinite(text)
+    if isinf(number):
+        raise Infinite(text)
     return number
 
 
@@ -86,8 +86,8 @@ def load(path: str | Path) -> Evaluation:
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
         tell_changed(file)
-        value = parse_json(text, parse_constant=_finite, parse_float=_finite)
-    except NotFinite as error:
+        value = parse_json(text, parse_constant=_not_infinite, parse_float=_not_infinite)
+    except Infinite as error:
         raise InputError(f"{file} holds {error}, which is no number of a result: restore it or remove it.") from None
     except OSError:
         raise InputError(f"there is no file {file}; give the folder that was --out of accord evaluate.") from None

@@ -268,13 +268,14 @@ def test_the_controller_of_the_kl_coefficient(divergence: float, factor: float) 
 
 
 def test_the_coefficient_survives_a_restart() -> None:
+    others: Any = (None, None)  # the run and its optimizer, of which it needs nothing
     learner = PPOLearner(settings(kl_coefficient=0.5, kl_target=6.0), policy_at(), LENGTH)
-    learner.restore({"kl_coefficient": 0.125})
+    learner.restore({"kl_coefficient": 0.125}, *others)
     assert learner.state() == {"kl_coefficient": 0.125}
     changed = PPOLearner(settings(kl_coefficient=0.5), policy_at(), LENGTH)
-    changed.restore({"kl_coefficient": 0.125})
+    changed.restore({"kl_coefficient": 0.125}, *others)
     assert changed.state() == {"kl_coefficient": 0.5}
-    learner.restore({})
+    learner.restore({}, *others)
     assert learner.state() == {"kl_coefficient": 0.125}
 
 

@@ -151,7 +151,7 @@ def test_what_cannot_be_a_journal_is_left_as_it_is(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="rows.jsonl is no journal of replies; name another file by --journal"):
             Journal(Scripted(), file)([asked("a")])
         assert file.read_text() == content
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="is no file; name another by --journal"):
         Journal(Scripted(), tmp_path)([asked("a")])
     with pytest.raises(InputError, match=r"rows.jsonl cannot be made \(File exists\); name another by --journal"):
         Journal(Scripted(), tmp_path / "rows.jsonl" / "j")([asked("a")])

@@ -49,7 +49,7 @@ def words(home: Path, out: str, vllm: Vllm, *more: object) -> list[str]:
 def on_ranks(home: Path, out: str, vllm: Vllm, *more: object, status: int = 0) -> list[str]:
     """The command on two ranks, which both end so; their sentences."""
     ended = Ranks(words(home, out, vllm, *more), home).wait()
-    assert [one.status for one in ended] == [status, status], ended
+    assert [one.status for one in ended] == [status, status], "\n".join(one.said for one in ended)
     return said(ended)
 
 
