@@ -206,12 +206,20 @@ def unread_copy(network: Any) -> Any:
 
 @contextmanager
 def read_for_now(network: nn.Module) -> Iterator[None]:
-    """The network with its weights, whole, as long as the context lasts; one that has them stays as it is."""
+    """The network with its weights, whole, as long as the context lasts; one that has them stays as it is.
+
+    One rank may do so alone: nothing takes the network meanwhile for one that ranks are to share out.
+    """
     waiting = unread(network)
-    before = _put(network, _read(network, waiting)) if waiting else []
+    if waiting is None:
+        yield
+        return
+    before = _put(network, _read(network, waiting))
+    del network._unread
     try:
         yield
     finally:
+        network._unread = waiting  # type: ignore[assignment]
         for module, name, p in before:
             module._parameters[name] = p
 
