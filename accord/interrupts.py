@@ -11,6 +11,8 @@ from types import FrameType
 from typing import TypeAlias
 
 Handler: TypeAlias = Callable[[int, FrameType | None], None]
+ENDS = ("SIGINT", "SIGTERM", "SIGHUP")
+"""The signals that ask work to end, where the system has them."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -27,7 +29,7 @@ def interruptible(*, is_shared: bool = False) -> Iterator[None]:
     """SIGTERM and SIGHUP raise Interrupted in the block, as Ctrl-C raises KeyboardInterrupt.
 
     Of work that several processes share they do not while an error is handled, which would be lost: torchrun sends them
-    where one of the processes has failed.
+    where one of the processes has failed. Once an error has ended it they, and Ctrl-C, are ignored: it is to say why.
     """
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -35,7 +37,14 @@ def interruptible(*, is_shared: bool = False) -> Iterator[None]:
             raise Interrupted(number)
 
     with _handled(stop, "SIGTERM", "SIGHUP"):
-        yield
+        try:
+            yield
+        except BaseException:
+            if is_shared and threading.current_thread() is threading.main_thread():
+                for name in ENDS:
+                    if hasattr(signal, name):
+                        signal.signal(getattr(signal, name), signal.SIG_IGN)
+            raise
 
 
 class Request:
@@ -68,13 +77,13 @@ class Request:
 def requests(is_whole: Callable[[], bool] | None = None) -> Iterator[Request]:
     """Ctrl-C, SIGTERM and SIGHUP are requests in the block, which the one that is given notes."""
     request = Request(is_whole)
-    with _handled(request.note, "SIGINT", "SIGTERM", "SIGHUP"):
+    with _handled(request.note, *ENDS):
         yield request
 
 
 @contextmanager
 def _handled(handler: Handler, *names: str) -> Iterator[None]:
-    """The signals of these names are handled so; but not those that are ignored, as `nohup` has it.
+    """The signals of these names are handled so; but not those that are ignored, as `nohup` has it, or come to be.
 
     Without effect on any thread but the main one, which alone gets signals.
     """
@@ -87,4 +96,5 @@ def _handled(handler: Handler, *names: str) -> Iterator[None]:
         yield
     finally:
         for number, former in before.items():
-            signal.signal(number, former)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, former)

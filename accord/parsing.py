@@ -40,7 +40,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def read_whole(path: str | os.PathLike[str]) -> bytes:
+def read_content(path: str | os.PathLike[str]) -> bytes:
     """What is in a file that a person names; OSError also where it is a device, of which there may be no end."""
     with open(path, "rb") as file:
         if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
@@ -51,7 +51,7 @@ def read_whole(path: str | os.PathLike[str]) -> bytes:
 def read_yaml(path: str | os.PathLike[str], called: str) -> Any:
     """What a YAML file holds; InputError, by what the file is `called`, where it cannot be read or used."""
     try:
-        return parse_yaml(read_whole(path))
+        return parse_yaml(read_content(path))
     except OSError as error:
         raise InputError(f"{called} {path} cannot be read: {error.strerror}.") from None
     except yaml.YAMLError as error:

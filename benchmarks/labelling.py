@@ -27,7 +27,7 @@ from urllib.request import Request as Sent
 from urllib.request import urlopen
 
 from accord.engine.folders import locate
-from accord.engine.load import smollm2
+from accord.engine.networks import smollm2
 from accord.files import write_rows
 from accord.prompting.journal import Journal
 from accord.prompting.options import AskOptions, prompted

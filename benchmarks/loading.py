@@ -16,8 +16,9 @@ import torch
 from torch.distributed import TCPStore
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from accord.engine.load import load_model, smollm2
+from accord.engine.load import load_model
 from accord.engine.models import quiet
+from accord.engine.networks import smollm2
 from accord.engine.offload import shared_copy
 from accord.engine.shard import shard
 from accord.engine.team import joined

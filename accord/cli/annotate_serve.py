@@ -22,7 +22,7 @@ from accord.console import status
 from accord.errors import InputError
 from accord.evaluate.options import takes
 from accord.outputs import require_file
-from accord.parsing import read_whole
+from accord.parsing import read_content
 
 if TYPE_CHECKING:
     from accord.annotate.project import Progress, Project
@@ -185,7 +185,7 @@ def _guidelines(path: str | None) -> str | None:
     if path is None:
         return None
     try:
-        return read_whole(path).decode("utf-8-sig")
+        return read_content(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else error.reason
         raise InputError(f"--guidelines {path} cannot be read as a text ({why}).") from None

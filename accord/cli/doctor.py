@@ -6,14 +6,14 @@ import importlib.util
 import platform
 from dataclasses import fields, replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
 from rich.table import Table
 
 from accord import engine, methods
-from accord.console import said, show
+from accord.cli.shapes import architecture
+from accord.console import show
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, nearest
 
@@ -109,24 +109,6 @@ def method_of(name: str, settings: dict[str, Any]) -> TrainingConfig:
         if setting not in own:
             raise InputError(f"{name} has no {setting}.")
     return known[name](**settings)  # type: ignore[no-any-return]
-
-
-def architecture(model: str) -> Any:
-    """The configuration of a model, of which nothing else is read."""
-    import transformers
-
-    name = str(engine.load.smollm2()) if model == "smollm2" else model
-    is_plain = (Path(name) / "config.json").is_file()  # no other file is asked for
-    source, gguf_file, base = (name, None, None) if is_plain else engine.folders.locate(name)
-    if base is not None:
-        return architecture(base)
-    if not gguf_file:
-        engine.folders.require_plausible(name, Path(source))
-    given = {"gguf_file": gguf_file} if gguf_file else {}
-    try:
-        return transformers.AutoConfig.from_pretrained(Path(source) if Path(source).exists() else source, **given)
-    except Exception as error:
-        raise InputError(f"the configuration of {model} cannot be read: {said(error)}") from error
 
 
 def variants(method: TrainingConfig, dtype: Any, device: str, rank: int) -> list[tuple[str, TrainingConfig]]:

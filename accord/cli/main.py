@@ -19,7 +19,7 @@ from typing import Any
 
 from accord.cli.call import Call, bind, explained, read_words, target_of
 from accord.cli.options import options_of
-from accord.cli.ranks import are_several, at_work, last_word
+from accord.cli.ranks import at_work, is_rank, last_word
 from accord.cli.table import COMMANDS, FAMILIES
 from accord.console import legible, said, without_secrets
 from accord.errors import InputError, TrainingStopped, UsersFault
@@ -59,7 +59,7 @@ def ending(command: str = "") -> Iterator[End]:
     """Within it a command is carried out; how it ended is said in a sentence, if not well, and noted."""
     end = End()
     try:
-        with interruptible(is_shared=are_several()):
+        with interruptible(is_shared=is_rank()):
             yield end
         sys.stdout.flush()
     except BrokenPipeError:  # who reads has seen enough, as `head` does

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
@@ -21,6 +19,11 @@ PATIENCE = timedelta(seconds=10)
 def are_several() -> bool:
     """Whether the environment says that this process is one of several ranks."""
     return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def is_rank() -> bool:
+    """Whether it says which of several, as torchrun does; half an environment is refused by its own sentence."""
+    return are_several() and "RANK" in os.environ
 
 
 def trains(command: str) -> bool:
@@ -65,12 +68,8 @@ def last_word(error: BaseException, sentence: str, status: int) -> tuple[str, in
     has. Those that ended by a fault of their own say so, a sentence once; where there are none, the first of the others
     speaks, and names the ranks that noted nothing.
     """
-    if not are_several() or "RANK" not in os.environ:  # half an environment, which is refused by its own sentence
+    if not is_rank():
         return sentence, status
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # by which torchrun ends those that are slower
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), signal.SIG_IGN)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     why = LOST if isinstance(error, LostRanks) else ASKED if isinstance(error, KeyboardInterrupt) else OWN
     words = _exchanged(rank, size, Word(why, status, sentence))

@@ -1,4 +1,4 @@
-"""The configuration of a model that is planned for, by its size, folder, file or name."""
+"""The configuration of a model that is planned for, by its size, folder, file or name; nothing else of it is read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from accord.cli.doctor import architecture
+from accord import engine
+from accord.console import said
 from accord.errors import InputError, nearest
 
 LLAMAS: dict[str, tuple[str, int, int, int, int, int, int, bool]] = {
@@ -44,3 +45,21 @@ def config_called(name: str) -> tuple[Any, str]:
         return config, f"the shape of {whose}"
     folder = Path(name).parent if Path(name).name == "config.json" else name
     return architecture(str(folder)), ""
+
+
+def architecture(model: str) -> Any:
+    """The configuration of a model, of which nothing else is read."""
+    import transformers
+
+    name = str(engine.networks.smollm2()) if model == "smollm2" else model
+    is_plain = (Path(name) / "config.json").is_file()  # no other file is asked for
+    source, gguf_file, base = (name, None, None) if is_plain else engine.folders.locate(name)
+    if base is not None:
+        return architecture(base)
+    if not gguf_file:
+        engine.folders.require_plausible(name, Path(source))
+    given = {"gguf_file": gguf_file} if gguf_file else {}
+    try:
+        return transformers.AutoConfig.from_pretrained(Path(source) if Path(source).exists() else source, **given)
+    except Exception as error:
+        raise InputError(f"the configuration of {model} cannot be read: {said(error)}") from error

@@ -14,7 +14,6 @@ from accord.engine.adapters import adapted, twin
 from accord.engine.forward import hidden_states, outputs
 from accord.engine.models import Model, prepare_network, quiet
 from accord.engine.quantize import few_bits
-from accord.engine.team import Team
 from accord.engine.trees import Trees
 from accord.engine.unread import device_of, make, unread, unread_copy
 
@@ -65,7 +64,7 @@ class Scorer(Classifier):
         The head is drawn from N(0, 1/(d+1)), as in Stiennon et al. 2020, with d the width of the hidden states.
         """
         if isinstance(model, Scorer):
-            network: Any = unread_copy(model.network) if Team.here().size > 1 else copy.deepcopy(model.network)
+            network: Any = unread_copy(model.network)
             network.to(network.score.weight.dtype).requires_grad_(True)  # one that was frozen for use thaws
             return Scorer(network, model.tokenizer, model.name, model.dtype)
         return Scorer(*_classifier(model, ["score"], seed), model.name, model.dtype)

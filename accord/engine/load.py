@@ -13,7 +13,7 @@ from accord.engine.classifiers import PreferenceNetwork, Scorer, preference_labe
 from accord.engine.encoders import Encoder, reads_last_token
 from accord.engine.folders import has_tokenizer, no_classifier, require_as_written
 from accord.engine.models import AnyModel, Model, Policy, quiet
-from accord.engine.networks import SMOLLM2, cause, read_network, smollm2, source_of
+from accord.engine.networks import cause, read_network, source_of
 from accord.engine.personal import PersonalPreference, PersonalScorer
 from accord.engine.precision import compute_dtype
 from accord.engine.shard import shard, whole_kind
@@ -23,11 +23,6 @@ from accord.errors import InputError
 
 if TYPE_CHECKING:
     from accord.engine.config import TrainingConfig
-
-__all__ = [
-    "SMOLLM2", "for_leader", "load_classifier", "load_model", "load_preference_model", "load_reward_model",
-    "load_tokenizer", "read_weights", "reload", "smollm2",
-]  # fmt: skip
 
 
 def load_model(

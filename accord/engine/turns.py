@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from jinja2 import TemplateSyntaxError
 
 from accord.errors import InputError
-from accord.parsing import read_whole
+from accord.parsing import read_content
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -85,7 +85,7 @@ def with_template(
         made.chat_template = CHATML.replace("END", end)
     elif template is not None:
         try:
-            made.chat_template = read_whole(Path(template).expanduser()).decode()
+            made.chat_template = read_content(Path(template).expanduser()).decode()
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else f"not UTF-8 text: {error.reason}"
             raise InputError(f"the chat template {template} cannot be read ({why}); give a file, or chatml") from None

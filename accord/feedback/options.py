@@ -27,7 +27,7 @@ from accord.engine.config import TemplateOptions, require_positive
 from accord.errors import InputError
 from accord.feedback.constitution import read_constitution
 from accord.feedback.formula import AI
-from accord.parsing import parse_yaml, read_whole
+from accord.parsing import parse_yaml, read_content
 from accord.prompting.options import AskOptions, LimitOptions, require_keys_allowed
 
 HELPFUL = "Prefer the answer that helps the user more and does no harm."
@@ -182,7 +182,7 @@ def read_judge(name: str, **given: Any) -> JudgeConfig:
     """
     known = f"; it may have {', '.join(field.name for field in fields(JudgeConfig))}"
     try:
-        said = _named(name) if name.startswith(AI) else parse_yaml(read_whole(name))
+        said = _named(name) if name.startswith(AI) else parse_yaml(read_content(name))
         if isinstance(said, dict):
             if not name.startswith(AI):
                 require_keys_allowed(name, said, given)

@@ -85,9 +85,8 @@ class Handover:
                 save_adapters(network, folder, whole)
             else:
                 with quiet():
-                    network.save_pretrained(
-                        folder, state_dict=whole and dict(whole), max_shard_size=SHARD
-                    )  # it empties it
+                    own = whole and dict(whole)  # which is emptied as it is written
+                    network.save_pretrained(folder, state_dict=own, max_shard_size=SHARD)
                 save_tied_head(network, folder, whole)
         except OSError as error:
             raise InputError(f"weights for servers cannot be written to {folder} ({error.strerror}).") from None

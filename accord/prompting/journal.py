@@ -24,7 +24,7 @@ from accord.console import status
 from accord.errors import InputError
 from accord.files import sync
 from accord.locks import alone_with
-from accord.parsing import read_whole
+from accord.parsing import read_content
 from accord.prompting.requests import Prompted, Reply, Request
 from accord.records import text_to_json
 
@@ -167,7 +167,7 @@ class Journal:
 
     def _read(self) -> None:
         """What is in the file, but for what was torn off."""
-        content = read_whole(self.path)
+        content = read_content(self.path)
         if len(content) == self._size:
             return
         whole, _, torn = content.rpartition(b"\n")

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, GptOssConfig, LlamaConfig, LlamaF
 from accord.data import load_data
 from accord.data.encoding import encode
 from accord.engine.forward import hidden_states, log_probabilities, outputs, prepare, takes_trees
-from accord.engine.load import smollm2 as smollm2_folder
 from accord.engine.models import Policy
+from accord.engine.networks import smollm2 as smollm2_folder
 from accord.engine.tiles import BLOCK
 from accord.engine.trees import Branch, Tree, Trees, pack
 from tests.engine.tiny import CONFIGS, SIZES, VOCABULARY, plain_log_probabilities, random_model, randomize

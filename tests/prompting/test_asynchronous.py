@@ -23,11 +23,10 @@ from accord.errors import InputError
 from accord.methods import GRPO, PPO, RAFT, REINFORCE, RLOO, OnlineDPO
 from accord.methods.rollouts import Rollout
 from accord.objectives import kl
-from accord.prompting import shares
 from accord.prompting.asynchronous import AsynchronousSampler
 from accord.records import Completion, EncodedPrompt, Prompt, Sample
 from accord.train.loop import Result
-from tests.commands.small import read_jsonl, save_model
+from tests.commands.small import read_jsonl
 from tests.feedback.serving import serving
 from tests.prompting.pretend_vllm import Vllm, alone
 from tests.prompting.test_sampler import PROMPTS, judge, score, weights
@@ -41,16 +40,6 @@ CHECKED, EACH = 6, 12
 
 
 pytestmark = pytest.mark.usefixtures("blank_reports")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_model(tmp_path_factory.mktemp("model") / "base")
-
-
-@pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shares, "LOOK", 0.02)
 
 
 def run(method: Any, model: str | Policy, out: Path, **more: Any) -> Result:

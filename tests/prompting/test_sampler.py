@@ -22,9 +22,9 @@ from accord.engine.models import Policy
 from accord.engine.sampling import Sampling, request_seeds
 from accord.errors import InputError
 from accord.methods import GRPO, RAFT, NashMD
-from accord.prompting import handover, sampler, shares
+from accord.prompting import handover, sampler
 from accord.train.loop import Result
-from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
+from tests.commands.small import accord, read_jsonl, write_jsonl
 from tests.data.conftest import WORDS, word_tokenizer
 from tests.engine.tiny import SIZES, policy_of
 from tests.feedback.serving import serving
@@ -45,16 +45,6 @@ def score(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
 def judge(prompts: Sequence[str], firsts: Sequence[str], seconds: Sequence[str]) -> list[float]:
     """The longer one wins."""
     return [float(len(first) > len(second)) for first, second in zip(firsts, seconds, strict=True)]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_model(tmp_path_factory.mktemp("model") / "base")
-
-
-@pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shares, "LOOK", 0.02)
 
 
 def run(model: str | Policy, out: Path, **more: Any) -> Result:
@@ -254,7 +244,10 @@ def test_sample_and_evaluate(base: str, tmp_path: Path) -> None:
 
 
 def other_model(folder: Path, **more: Any) -> str:
-    policy = policy_of(LlamaForCausalLM(LlamaConfig(**{**SIZES, "vocab_size": len(WORDS)} | more, pad_token_id=None)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        config = LlamaConfig(**{**SIZES, "vocab_size": len(WORDS)} | more, pad_token_id=None)
+        policy = policy_of(LlamaForCausalLM(config))
     policy.tokenizer = word_tokenizer()
     policy.save(folder)
     return str(folder)

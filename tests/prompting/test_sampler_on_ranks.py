@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from accord.prompting import shares
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.feedback.serving import serving
 from tests.prompting.pretend_vllm import Vllm
@@ -25,11 +24,6 @@ LOGGED = ("reward", "length", "ended", "loss", "kl", "entropy")
 
 
 pytestmark = pytest.mark.usefixtures("blank_reports")
-
-
-@pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shares, "LOOK", 0.02)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 
 from accord import load_model, load_preference_model, load_reward_model, report
 from accord.data.encoding import encode_prompts
-from accord.engine.load import SMOLLM2
+from accord.engine.networks import SMOLLM2
 from accord.feedback.learned import LearnedJudge, LearnedReward
 from accord.records import Comparison, Demonstration, Message, Preference, Prompt
 from accord.report import card
