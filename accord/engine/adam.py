@@ -14,6 +14,7 @@ worked on in float32, so that what is held between steps may be smaller:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,12 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from accord.engine.shard import is_share, local, rows_of, shared_of
 from accord.errors import InputError
 
 BLOCK = 256
 """Numbers that share a scale."""
 SMALLEST = 4096
 """Weights of fewer numbers keep states in float32."""
+DRAWN = 1 << 22
+"""Numbers that are drawn at a time, so that a rank holds few of those which are not its own."""
 
 
 class LeanAdamW(torch.optim.Optimizer):
@@ -61,31 +65,34 @@ class LeanAdamW(torch.optim.Optimizer):
                 count = int(state.get("step", 0)) + 1
                 if generator is None:
                     generator = torch.Generator(p.device).manual_seed(seed_of(self.seed, count))
-                weight = p.float() if p.dtype == torch.bfloat16 else p
+                own = local(p)  # of which this rank of a team has some rows
+                weight = own.float() if p.dtype == torch.bfloat16 else own
                 mean, root = self.read(state, "exp_avg", p), self.read(state, "exp_avg_sq_root", p)
-                _update(weight, p.grad, mean, root, count, group)
+                _update(weight, local(p.grad), mean, root, count, group)
                 state["step"] = torch.tensor(float(count))
-                self.write(state, "exp_avg", mean, signed=True)
-                self.write(state, "exp_avg_sq_root", root, signed=False)
-                if weight is not p:
-                    p.copy_(round_stochastically(weight, generator))
+                self.write(state, "exp_avg", mean, p, signed=True)
+                self.write(state, "exp_avg_sq_root", root, p, signed=False)
+                if weight is not own:
+                    own.copy_(round_stochastically(weight, generator, p))
 
     def read(self, state: dict[str, Tensor], name: str, p: Tensor) -> Tensor:
-        """A state as float32 (or wider, as the weight is), on the weight's device; zeros before the first step."""
+        """This rank's rows of a state as float32 (or wider, as the weight is), on the weight's device; zeros before the
+        first step."""
         if name not in state:
-            return torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
-        held = state[name].to(p.device)
+            return torch.zeros_like(local(p), dtype=torch.promote_types(p.dtype, torch.float32))
+        held = local(state[name]).to(p.device)
         if held.dtype != torch.uint8:
             return held
         assert self.code is not None
         return self.code.decode(held, state[f"{name}_scale"].to(p.device), signed=name == "exp_avg").view_as(p)
 
-    def write(self, state: dict[str, Tensor], name: str, value: Tensor, *, signed: bool) -> None:
-        """Hold a state until the next step."""
+    def write(self, state: dict[str, Tensor], name: str, value: Tensor, p: Tensor, *, signed: bool) -> None:
+        """Hold a state of a weight until the next step, shared out as the weight is."""
         parts = {name: value}
         if self.code is not None and value.numel() >= SMALLEST:
             parts[name], parts[f"{name}_scale"] = self.code.encode(value, signed=signed)
-        state |= {key: tensor.cpu() if self.host else tensor for key, tensor in parts.items()}
+        parts = {key: tensor.cpu() if self.host else tensor for key, tensor in parts.items()}
+        state |= {key: shared_of(tensor, p, tuple(p.shape)) if key == name else tensor for key, tensor in parts.items()}
 
 
 def seed_of(*numbers: int) -> int:
@@ -104,15 +111,36 @@ def _update(weight: Tensor, grad: Tensor, mean: Tensor, root: Tensor, count: int
     weight.addcdiv_(mean, root / scale + group["eps"], value=-group["lr"] / (1 - beta1**count))
 
 
-def round_stochastically(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def round_stochastically(x: Tensor, generator: torch.Generator | None = None, of: Tensor | None = None) -> Tensor:
     """float32 to bfloat16, up or down at random such that the expectation is x.
 
     A bfloat16 is the upper half of a float32: a number drawn from 0 ... 2^16 - 1 is added to the bits, and the lower
-    half dropped, which carries into the upper one as often as the lower half is large.
+    half dropped, which carries into the upper one as often as the lower half is large. Where ranks share `of`, x is
+    this one's rows of it, and they are rounded as those of the whole are.
     """
     bits = x.float().contiguous().view(torch.int32)
-    noise = torch.randint(0, 1 << 16, bits.shape, dtype=torch.int32, device=x.device, generator=generator)
-    return ((bits + noise) & -(1 << 16)).view(torch.float32).to(torch.bfloat16)
+    return ((bits + _noise(bits, generator, of)) & -(1 << 16)).view(torch.float32).to(torch.bfloat16)
+
+
+def _noise(bits: Tensor, generator: torch.Generator | None, of: Tensor | None) -> Tensor:
+    """Numbers drawn from 0 ... 2^16 - 1, as many as `bits`; a rank draws those of the other ranks' rows too, and drops
+    them, some `DRAWN` at a time."""
+    noise = torch.empty_like(bits)
+    if not noise.dim():
+        return noise.random_(0, 1 << 16, generator=generator)
+    first, last, rows = (*rows_of(of), len(of)) if of is not None and is_share(of) else (0, len(bits), len(bits))
+    each = max(1, DRAWN // max(1, math.prod(bits.shape[1:])))
+    for start in range(0, rows, each):
+        end = min(start + each, rows)
+        if first <= start and end <= last:
+            noise[start - first : end - first].random_(0, 1 << 16, generator=generator)
+            continue
+        shape = (end - start, *bits.shape[1:])
+        others = bits.new_empty(shape).random_(0, 1 << 16, generator=generator)
+        low, high = max(start, first), min(end, last)
+        if low < high:
+            noise[low - first : high - first] = others[low - start : high - start]
+    return noise
 
 
 class Code:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ALONE = {
-    "optimizer", "quantize", "weight_dtype", "optimizer_states", "offload_optimizer", "offload_reference",
+    "optimizer", "quantize", "optimizer_states", "offload_optimizer", "offload_reference",
 }  # fmt: skip
 """Settings that several ranks cannot have yet."""
 
