@@ -175,7 +175,7 @@ class Planner:
         self.method, self.batch, self.machine = method, batch, machine
         self.dtype = dtype or torch.bfloat16
         config, whose = config_called(model)
-        self.groups = engine.shares.Groups.of(config)
+        self.groups = engine.shares.Groups.of(config).held(method, self.dtype)
         self.shape = engine.memory.Shape.of(config, method, self.dtype)
         self.reward = engine.memory.Shape.of(config_called(reward)[0], method, self.dtype) if reward else None
         counted = (
@@ -203,7 +203,8 @@ class Planner:
         )  # fmt: skip
         flops = (4 if again else 3) * passes.trees * batch.flops(self.shape)
         one = engine.pace.one_pass(self.groups, flops, machine, ranks, trained=True, linear=linear)
-        inside, spoken = engine.pace.within_nodes(self.groups, machine, ranks, passes.each, linear)
+        inside = min(ranks, machine.per_node)
+        spoken = engine.pace.within_nodes(self.groups, machine, ranks, passes.each, linear)
         samples = isinstance(self.method, SamplingConfig)
         return GpusPlan(
             gpus=gpus,
@@ -221,7 +222,7 @@ class Planner:
                 compute=one.compute,
                 wire=one.wire,
                 hidden_at=engine.pace.hidden_at(self.groups, self.shape, batch, machine, ranks, again, linear),
-                hsdp_held=16 * inside * self.method.trained_networks,
+                hsdp_held=sum(engine.shares.standing(self.groups, self.method, 0, inside)),
                 hsdp_wire=spoken,
             ),
             step=StepPlan(**spent, bound=engine.pace.bound_by(spent)),

@@ -85,12 +85,15 @@ def one_pass(
 
     Forward it gathers every group, once; backward the layers again, and every group's gradient is summed and scattered.
     Where cards speak while they compute, all but the two ends counts as far as it takes longer: the first groups, which
-    nothing is computed before, and the last gradient. `linear` are the bytes that a number of linear layers is gathered
-    in, `head` those of one that is beside the decoder layers; gradients are summed in float32.
+    nothing is computed before, and the last gradient. Weights are gathered as they are held, but of linear layers in
+    `linear` bytes a number at most, `head` of those that are beside the decoder layers; gradients are summed in float32.
     """
 
-    def seconds(weights: tuple[Weight, ...], linear: int = 4) -> float:
+    def seconds(weights: tuple[Weight, ...], linear: int) -> float:
         return machine.seconds(size(weights, linear=linear), ranks)
+
+    def summed(weights: tuple[Weight, ...]) -> float:
+        return machine.seconds(4 * share(weights), ranks)
 
     gathers = (2 if trained else 1) * sum(seconds(layer, linear) for layer in groups.layers)
     first = seconds(groups.beside, head) + seconds(groups.layers[0], linear)
@@ -98,9 +101,9 @@ def one_pass(
     whole = (2 if trained else 1) * sum(size(layer, linear=linear) for layer in groups.layers)
     whole += size(groups.beside, linear=head)
     if trained:
-        wire += sum(map(seconds, groups.layers)) + seconds(groups.beside)
-        whole += sum(map(size, groups.layers)) + size(groups.beside)
-        ends += seconds(groups.beside)
+        wire += sum(map(summed, groups.layers)) + summed(groups.beside)
+        whole += 4 * share(groups.all)
+        ends += summed(groups.beside)
     compute = flops / machine.flops
     overlapped = max(compute, wire - ends) + ends if ranks > 1 else compute
     return Pass(compute, wire, overlapped if machine.overlaps else compute + wire, whole * (ranks - 1) / ranks)
@@ -118,15 +121,15 @@ def hidden_at(
     return one_pass(groups, 0.0, machine, ranks, trained=True, linear=linear).wire / per_token
 
 
-def within_nodes(groups: Groups, machine: Machine, ranks: int, passes: int, linear: int = 4) -> tuple[float, float]:
-    """Of shards within a node and copies over nodes (HSDP, --shard-ranks): numbers that a rank holds, and seconds that
-    ranks speak in a step's passes, its gradients summed over nodes once."""
+def within_nodes(groups: Groups, machine: Machine, ranks: int, passes: int, linear: int = 4) -> float:
+    """Seconds that ranks speak in a step's passes with shards within a node and copies over nodes (HSDP, --shard-ranks),
+    gradients summed over nodes once."""
     inside = min(ranks, machine.per_node)
     wire = passes * one_pass(groups, 0.0, machine, inside, trained=True, linear=linear).wire
     nodes, own = ceil(ranks / inside), 4 * share(groups.all, inside)
     if nodes > 1:
         wire += machine.hops[2] + 2 * (nodes - 1) * machine.hops[1] + 2 * own * (nodes - 1) / nodes / machine.between
-    return share(groups.all, inside), wire
+    return wire
 
 
 def sampled_here(shape: Shape, groups: Groups, batch: Batch, machine: Machine, ranks: int, linear: int = 4) -> float:

@@ -262,8 +262,14 @@ def local(tensor: Tensor) -> Tensor:
 def rows_of(share: DTensor) -> tuple[int, int]:
     """The first of the rows of the whole that this rank holds, and the one after its last."""
     part, parts, _ = place_of(share)
-    first = min(part * -(-share.shape[0] // parts), share.shape[0])
-    return first, first + share.to_local().shape[0]
+    return part_of(share.shape[0], part, parts)
+
+
+def part_of(rows: int, part: int, parts: int) -> tuple[int, int]:
+    """The first of so many rows that one of the parts has, counted from 0, and the one after its last: as
+    `fully_shard` deals them out, ceil(rows / parts) each as long as there are any."""
+    each = -(-rows // parts)
+    return min(part * each, rows), min((part + 1) * each, rows)
 
 
 def place_of(share: DTensor) -> tuple[int, int, int]:

@@ -18,9 +18,7 @@ from accord.train.run import Run
 if TYPE_CHECKING:
     from torch import nn
 
-ALONE = {
-    "optimizer", "quantize", "optimizer_states", "offload_optimizer", "offload_reference",
-}  # fmt: skip
+ALONE = {"quantize", "optimizer_states", "offload_optimizer", "offload_reference"}
 """Settings that several ranks cannot have yet."""
 
 

@@ -78,8 +78,7 @@ def test_tokens_that_hide_what_is_spoken() -> None:
 
 
 def test_within_nodes_gradients_are_summed_over_nodes_once() -> None:
-    numbers, seconds = within_nodes(GROUPS, PLAIN, 4, passes=3)
-    assert numbers == 2 * 500 + 250 + 250
+    seconds = within_nodes(GROUPS, PLAIN, 4, passes=3)
     # Three passes of 16 s within the node, and a sum of 6,000 bytes over two nodes: 2 (1/2) 6,000 / 100.
     assert seconds == 3 * 16 + 60
 
