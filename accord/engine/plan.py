@@ -143,7 +143,7 @@ def option(field: str) -> str:
 
 
 def _peak(
-    config: transformers.PreTrainedConfig, method: TrainingConfig, *, dtype: torch.dtype, device: str, ranks: int
+    config: transformers.PreTrainedConfig, method: TrainingConfig, *, dtype: torch.dtype, device: str, ranks: int = 1
 ) -> float:
     shape = Shape.of(config, method, dtype)
     if ranks == 1:

@@ -18,8 +18,14 @@ from accord.train.run import Run
 if TYPE_CHECKING:
     from torch import nn
 
-ALONE = {"quantize", "optimizer_states", "offload_optimizer", "offload_reference"}
-"""Settings that several ranks cannot have yet."""
+HOLDS_LESS = "more ranks hold less each, and so do --weight-dtype bfloat16 and --lora-rank"
+ALONE = {
+    "quantize": "each rank holds its share of the frozen weights, in bfloat16 where products are",
+    "optimizer_states": HOLDS_LESS,
+    "offload_optimizer": HOLDS_LESS,
+    "offload_reference": HOLDS_LESS,
+}
+"""Settings that several ranks cannot have yet, and what they have in their place."""
 
 
 def require_alone(method: TrainingConfig, options: RunOptions, network: nn.Module) -> None:
@@ -32,9 +38,15 @@ def require_alone(method: TrainingConfig, options: RunOptions, network: nn.Modul
     for settings in (method, options):
         for field in fields(settings):
             if field.name in ALONE and getattr(settings, field.name) != field.default:
-                raise InputError(f"{field.name} is not for several ranks yet: leave it out, or start without torchrun.")
+                raise InputError(
+                    f"{field.name} is not for several ranks yet: start without torchrun, or leave it out; "
+                    f"{ALONE[field.name]}."
+                )
     if engine.quantize.few_bits(network):
-        raise InputError("models in few bits are not for several ranks yet: start without torchrun.")
+        raise InputError(
+            "models in few bits are not for several ranks yet: start without torchrun, or give the model in full, of "
+            "which each rank holds its share."
+        )
 
 
 def open_run(out: str | Path, settings: Mapping[str, Any], options: RunOptions) -> Run:

@@ -21,10 +21,17 @@ from accord.engine.team import Team
 from accord.engine.trees import Branch, Tree
 from accord.methods import DPO, SFT
 from accord.methods.offline import OfflineLearner
+from accord.records import Preference
+from tests.data.conftest import word_tokenizer
 from tests.engine.tiny import CONFIGS, policy_of, random_model
 from tests.trust.forked import in_team
 
 STEPS = 3
+RUN: dict[str, Any] = {
+    "batch_size": 2, "max_steps": 2, "learning_rate": 1e-3, "tokens_per_pass": 1, "dtype": "bfloat16",
+    "weight_dtype": "bfloat16", "max_grad_norm": math.inf,
+}  # fmt: skip
+PAIRS = [Preference("hi", " good day", " bye"), Preference("bye", " good", " hi hi")]
 TREES = [Tree((1, 2 + row), tuple(Branch((3, 4 + row, 5 + i, 6)) for i in range(2)), (0, 1), row) for row in range(4)]
 CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "untied": ("llama", DPO, {}),
@@ -79,6 +86,9 @@ def work(folder: Path, stopped: Path | None = None) -> None:
         found[name] = after | {"numbers": torch.cat([before["numbers"], after["numbers"]])}
         held = [local(p) for p in optimizer.parameters()]
         found[name]["bytes"] = torch.tensor([sum(p.nbytes for p in held), sum(p.numel() for p in held)])
+    made = DPO(**RUN, memory="16GB") if Team.here().size > 1 else DPO(**RUN)  # what ranks hold fits, by a plan
+    if not (folder / "run").exists():
+        made.fit(str(folder.parent / "model"), PAIRS, out=folder / "run", track="none")
     if stopped:
         learner = learner_of("tied")
         optimizer = Optimizer(learner.networks, learner.method, STEPS)
@@ -93,7 +103,11 @@ def work(folder: Path, stopped: Path | None = None) -> None:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """What one process made, and two ranks, of which each went on from the other's checkpoint."""
-    alone, ranks = tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("ranks")
+    home = tmp_path_factory.mktemp("half")
+    alone, ranks = home / "alone", home / "ranks"
+    policy = policy_of(random_model(CONFIGS["llama"](), dtype=torch.float32))
+    policy.tokenizer = word_tokenizer()
+    policy.save(home / "model")
     work(alone)
     in_team(2, lambda team: work(ranks, alone / "checkpoints"))
     work(alone, ranks / "checkpoints")
@@ -107,6 +121,14 @@ def test_steps_are_those_of_one_process_bit_for_bit(name: str, folders: tuple[Pa
     assert found.keys() == expected.keys()
     assert found["numbers"].tolist() == pytest.approx(expected["numbers"].tolist(), rel=1e-6)
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items() if key not in ("numbers", "bytes"))
+
+
+def test_a_run_of_a_model_in_a_folder_is_that_of_one_process(folders: tuple[Path, Path]) -> None:
+    """Each rank reads its rows, straight into bfloat16, and its plan for memory leaves the settings as they are."""
+    weights = [load_file(folder / "run" / "model" / "model.safetensors") for folder in folders]
+    start = load_file(folders[0].parent / "model" / "model.safetensors")
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in start)
+    assert not torch.equal(weights[0]["model.embed_tokens.weight"].float(), start["model.embed_tokens.weight"])
 
 
 def test_more_passes_round_their_sum_more_often_in_one_process(folders: tuple[Path, Path]) -> None:
