@@ -212,8 +212,9 @@ def clip(parameters: Sequence[Tensor], most: float) -> float:
     if team.size == 1:
         return float(nn.utils.clip_grad_norm_(parameters, most))
     grads = [p.grad for p in parameters if p.grad is not None]
-    own = [torch.linalg.vector_norm(local(g), dtype=torch.promote_types(g.dtype, torch.float32)).double() for g in grads]
-    own = [norm * (place_of(g)[2] == 0) for g, norm in zip(grads, own, strict=True)]  # of copies the first counts
+    wide = [torch.promote_types(g.dtype, torch.float32) for g in grads]
+    norms = [torch.linalg.vector_norm(local(g), dtype=dtype).double() for g, dtype in zip(grads, wide, strict=True)]
+    own = [norm * (place_of(g)[2] == 0) for g, norm in zip(grads, norms, strict=True)]  # of copies the first counts
     roots = team.total(torch.stack(own).square()).sqrt()
     norm = torch.linalg.vector_norm(torch.stack([root.to(g.dtype) for g, root in zip(grads, roots, strict=True)]))
     scale = torch.clamp(most / (norm + 1e-6), max=1.0)

@@ -89,8 +89,8 @@ def one_pass(
 
     Forward it gathers every group, once; backward the layers again, and every group's gradient is summed and scattered.
     Where cards speak while they compute, all but the two ends counts as far as it takes longer: the first groups, which
-    nothing is computed before, and the last gradient. Weights are gathered as they are held, but of linear layers in
-    `linear` bytes a number at most, `head` of those that are beside the decoder layers; gradients are summed in float32.
+    nothing is computed before, and the last gradient. Weights are gathered as they are held, but linear layers in
+    `linear` bytes a number at most, `head` beside the decoder layers; gradients are summed in float32.
     """
 
     def seconds(weights: tuple[Weight, ...], linear: int) -> float:
@@ -126,8 +126,8 @@ def hidden_at(
 
 
 def within_nodes(groups: Groups, machine: Machine, ranks: int, passes: int, linear: int = 4) -> float:
-    """Seconds that ranks speak in a step's passes with shards within a node and copies over nodes (HSDP, --shard-ranks),
-    gradients summed over nodes once."""
+    """Seconds that ranks speak in a step's passes with shards within a node and copies over nodes (HSDP), gradients
+    summed over nodes once."""
     inside = min(ranks, machine.per_node)
     wire = passes * one_pass(groups, 0.0, machine, inside, trained=True, linear=linear).wire
     nodes, own = ceil(ranks / inside), 4 * share(groups.all, inside)

@@ -13,18 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from accord.engine.precision import linear_weights
+from accord.engine.groups import by_precision, groups_of, is_half, mesh_of
 from accord.engine.team import Team
 from accord.engine.unread import device_of, unread
 from accord.errors import InputError
 
 if TYPE_CHECKING:
-    from torch.distributed.device_mesh import DeviceMesh
-    from torch.distributed.fsdp import MixedPrecisionPolicy
     from torch.distributed.tensor import DTensor
     from typing_extensions import TypeIs
 
@@ -46,7 +42,6 @@ class Sharing:
 
 _sharing = Sharing()
 """That of the team which this process is in."""
-_meshes: dict[Any, DeviceMesh] = {}
 
 
 @contextmanager
@@ -85,8 +80,9 @@ def shard(network: Any, dtype: torch.dtype = torch.float32) -> Any:
 
     frozen = {name: p for name, p in network.named_parameters(remove_duplicate=False) if not p.requires_grad}
     kind = device_of(network).type
-    mesh, place = _mesh(kind), _by_precision(kind) if _is_half(network) else None
-    for part, policy in _groups(network, dtype):
+    shards = _sharing.ranks or team.size
+    mesh, place = mesh_of(kind, shards), by_precision(kind, shards) if is_half(network) else None
+    for part, policy in groups_of(network, dtype):
         reshard = None if part is network else _sharing.reshard
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard, shard_placement_fn=place)
     for part in (m for m in network.modules() if isinstance(m, FSDPModule)):
@@ -98,68 +94,6 @@ def shard(network: Any, dtype: torch.dtype = torch.float32) -> Any:
     network._read_whole = lambda read: read()
     register_fsdp_forward_method(network, "_read_whole")
     return network
-
-
-def _mesh(kind: str, use: str = "") -> DeviceMesh:
-    """The ranks on one kind of device: in a line, or as copies of a model, of which each row of ranks has one.
-
-    What has a `use` has groups of ranks of its own, which speak as if the others were not there.
-    """
-    from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-
-    size = Team.here().size
-    shards = _sharing.ranks or size
-    key = (dist.group.WORLD, kind, shards, use)
-    if key not in _meshes:  # each makes groups of its own, but for one of all ranks
-        if shards < size:
-            _meshes[key] = init_device_mesh(kind, (size // shards, shards), mesh_dim_names=("replicate", "shard"))
-        elif use:
-            _meshes[key] = DeviceMesh.from_group(dist.new_group(), kind)
-        else:
-            _meshes[key] = init_device_mesh(kind, (size,))
-    return _meshes[key]
-
-
-def _is_half(network: nn.Module) -> bool:
-    """Whether trained weights are held in bfloat16: all matrices, beside vectors in float32."""
-    return any(p.requires_grad and p.dtype == torch.bfloat16 for p in network.parameters())
-
-
-def _by_precision(kind: str) -> Callable[[nn.Parameter], Any]:
-    """Where `fully_shard` puts a weight: those in float32 apart, as it sums gradients of one precision at a time.
-
-    It puts together what is shared by the same group of ranks, so that these are given another, of the same ranks.
-    """
-    from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo, HSDPMeshInfo, ShardPlacementResult
-
-    mesh = _mesh(kind, "vectors")
-    info = FSDPMeshInfo(mesh, shard_mesh_dim=0) if mesh.ndim == 1 else HSDPMeshInfo(mesh, 1, 0)
-    return lambda p: None if p.dtype == torch.bfloat16 else ShardPlacementResult(None, info)
-
-
-def _groups(network: nn.Module, dtype: torch.dtype) -> Iterator[tuple[Any, MixedPrecisionPolicy]]:
-    """What is gathered together, a module or several, inner ones first, and in which precision.
-
-    Autocast multiplies in bfloat16, and leaves the sums between the layers, norms and embeddings in float32. So linear
-    layers are gathered in bfloat16, to which autocast would round them, and a layer's norms beside them as they are;
-    gradients are summed in float32, where rounding has happened already. What computes is what one process does.
-    Matrices that are held in bfloat16 are gathered as they are; their gradients are summed in float32, and rounded.
-    """
-    from torch.distributed.fsdp import MixedPrecisionPolicy
-
-    as_held = MixedPrecisionPolicy(reduce_dtype=torch.float32) if _is_half(network) else MixedPrecisionPolicy()
-    half = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    trained = {id(p) for p in linear_weights(network) if p.requires_grad and p.dtype == torch.float32}
-    for layer in [m for m in network.modules() if isinstance(m, GradientCheckpointingLayer)]:
-        others = [m for m in layer.modules() if any(id(p) not in trained for p in m.parameters(recurse=False))]
-        if dtype != torch.bfloat16 or layer in others or not trained or _is_half(network):
-            yield layer, as_held
-            continue
-        inner = {id(m) for other in others for m in other.modules() if m is not other}
-        if outer := [m for m in others if id(m) not in inner]:
-            yield outer, as_held
-        yield layer, half
-    yield network, as_held
 
 
 def _shares(network: nn.Module, frozen: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:

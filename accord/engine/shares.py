@@ -48,7 +48,7 @@ def share(weights: Sequence[Weight], ranks: int = 1) -> int:
 
 
 def size(weights: Sequence[Weight], ranks: int = 1, linear: int = 4) -> int:
-    """Their bytes as they are held, but where matrices of linear layers take so many bytes a number, if that is less."""
+    """Their bytes as they are held, but where linear layers' matrices take so many bytes a number, if that is less."""
     return sum((min(linear, w.bytes) if w.is_linear else w.bytes) * w.share(ranks) for w in weights)
 
 
@@ -74,7 +74,7 @@ class Groups:
         """Of an architecture, as `shard` groups it. Raises InputError where it is one that ranks cannot share."""
         names = ("num_experts", "num_local_experts", "n_routed_experts")
         if any(getattr(config.get_text_config(), name, 0) for name in names):
-            raise InputError("what ranks hold of a mixture of experts cannot be told yet: leave memory or the plan out.")
+            raise InputError("a plan is not for mixtures of experts yet: what ranks hold of one is found by trying.")
         try:
             with torch.device("meta"), quiet():
                 network = transformers.AutoModelForCausalLM.from_config(config)
@@ -114,7 +114,8 @@ def standing(groups: Groups, method: TrainingConfig, adapters: int, ranks: int) 
     networks, own = method.trained_networks, ceil(adapters / ranks)
     if adapters:
         matrices = 2 * sum(weight.is_linear for layer in groups.layers for weight in layer)
-        return size(groups.all, ranks) + 4.0 * own * networks, 4.0 * own * networks, (8.0 * own + 4 * matrices) * networks
+        steps = 4.0 * matrices * networks
+        return size(groups.all, ranks) + 4.0 * own * networks, 4.0 * own * networks, 8.0 * own * networks + steps
     states = 8 * share(groups.all, ranks) + 4 * len(groups.all)
     if method.optimizer == "muon":
         inner = [weight for layer in groups.layers for weight in layer if weight.is_linear]
@@ -141,8 +142,8 @@ def held(
     shares. The method is as one process would train it, its batch that of all ranks; `groups` are as it holds them
     (`Groups.held`), in b bytes a number, 4 unless it says otherwise.
 
-        weights, gradients   b share(all) n       n networks are trained; under adapters the weights once, and 4 a number
-                             of the adapters' share n times
+        weights, gradients   b share(all) n       n networks are trained; under adapters the weights once, and of
+                             their own share 4 a number n times
         optimizer            8 share(all) n + 4 a parameter, AdamW's count of steps
         gathered             b beside + 2 layer            of more than one rank; of a layer's linear weights 2 each,
                              4 where products are of float32; all layers with reshard_after_forward off

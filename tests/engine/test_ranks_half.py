@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from accord.engine import adam, checkpoint, shard
+from accord.engine import adam, checkpoint
 from accord.engine.adam import round_stochastically
 from accord.engine.fit import Optimizer
+from accord.engine.groups import mesh_of
 from accord.engine.memory import ready
 from accord.engine.shard import gathered, local, shared_of
 from accord.engine.team import Team
@@ -146,7 +147,8 @@ def test_more_passes_round_their_sum_more_often_in_one_process(folders: tuple[Pa
 def test_checkpoints_are_read_by_another_number_of_ranks(reader: int, writer: int, folders: tuple[Path, Path]) -> None:
     read, state = load_file(folders[reader] / "read.safetensors"), load_file(folders[writer] / "state.safetensors")
     assert read.keys() == state.keys() and all(torch.equal(read[name], tensor) for name, tensor in state.items())
-    went_on, whole = (load_file(folders[i] / f"{name}.safetensors") for i, name in ((reader, "gone on"), (writer, "tied")))
+    went_on = load_file(folders[reader] / "gone on.safetensors")
+    whole = load_file(folders[writer] / "tied.safetensors")
     assert all(torch.equal(went_on[key], whole[key]) for key in went_on if key != "numbers")
 
 
@@ -167,7 +169,7 @@ def rounded(shared: bool, drawn: int) -> dict[str, Tensor]:
         for i, shape in enumerate(SHAPES):
             weight = torch.randn(shape, generator=torch.Generator().manual_seed(i))
             if shared:
-                share = distribute_tensor(weight, shard._mesh("cpu"), [Shard(0)], src_data_rank=None)
+                share = distribute_tensor(weight, mesh_of("cpu", Team.here().size), [Shard(0)], src_data_rank=None)
                 rows = round_stochastically(local(share), generator, share)
                 found[str(i)] = gathered(shared_of(rows, share, shape)).contiguous()
             else:

@@ -1,4 +1,4 @@
-"""Muon on ranks: each orthogonalizes whole matrices that are dealt out to it, and the steps are those of one process."""
+"""Muon on ranks: each orthogonalizes whole matrices that are dealt out, and the steps are those of one process."""
 
 from __future__ import annotations
 
