@@ -18,7 +18,7 @@ from accord.engine.config import TrainingConfig
 from accord.engine.muon import MuonAdamW, hidden_matrices
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.routers import Balance
-from accord.engine.shard import local, place_of, shard, sum_over_copies
+from accord.engine.shard import is_share, local, place_of, shard, sum_over_copies
 from accord.engine.team import Team
 from accord.engine.trees import Trees
 from accord.engine.unread import device_of
@@ -214,8 +214,9 @@ def clip(parameters: Sequence[Tensor], most: float) -> float:
     grads = [p.grad for p in parameters if p.grad is not None]
     wide = [torch.promote_types(g.dtype, torch.float32) for g in grads]
     norms = [torch.linalg.vector_norm(local(g), dtype=dtype).double() for g, dtype in zip(grads, wide, strict=True)]
-    own = [norm * (place_of(g)[2] == 0) for g, norm in zip(grads, norms, strict=True)]  # of copies the first counts
-    roots = team.total(torch.stack(own).square()).sqrt()
+    is_first = [not is_share(g) or place_of(g)[2] == 0 for g in grads]  # of copies that ranks have
+    own = torch.stack([norm * counts for norm, counts in zip(norms, is_first, strict=True)])
+    roots = team.total(own.square()).sqrt()
     norm = torch.linalg.vector_norm(torch.stack([root.to(g.dtype) for g, root in zip(grads, roots, strict=True)]))
     scale = torch.clamp(most / (norm + 1e-6), max=1.0)
     for g in grads:
