@@ -48,6 +48,7 @@ def plan(
     tokens_per_pass: int | None = None,
     weight_dtype: Literal["float32", "bfloat16"] = "float32",
     optimizer: Literal["adamw", "muon"] = "adamw",
+    optimizer_states: Literal["float32", "8bit"] = "float32",
     out: str | None = None,
 ) -> PlanResult:
     """Say what a training on many cards needs of memory, how much its ranks speak, and how long a step takes.
@@ -77,6 +78,7 @@ def plan(
         tokens_per_pass: tokens computed at once; as the method has it unless given.
         weight_dtype: how weights are held.
         optimizer: how they follow gradients.
+        optimizer_states: how AdamW's two numbers a weight are held.
         out: a folder for evaluation.json; nothing is written unless given.
 
     Raises:
@@ -96,7 +98,7 @@ def plan(
         card, gpus_per_node, memory=card_memory, flops=flops, within=bandwidth, between=network,
         memory_bandwidth=memory_bandwidth, folder=folder_bandwidth,
     )  # fmt: skip
-    held: dict[str, Any] = {"weight_dtype": weight_dtype, "optimizer": optimizer}
+    held: dict[str, Any] = {"weight_dtype": weight_dtype, "optimizer": optimizer, "optimizer_states": optimizer_states}
     chosen, batch = planned(method, batch_size, group_size, prompt_tokens, completion_tokens, tokens_per_pass, **held)
     for name, value in {"sampler_share": sampler_share, "reward_model": reward_model}.items():
         if value and not isinstance(chosen, SamplingConfig):

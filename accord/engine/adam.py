@@ -7,6 +7,8 @@ worked on in float32, so that what is held between steps may be smaller:
 
     in 8 bits   m and sqrt(v), in blocks of 256 numbers that share their largest, by the dynamic code of Dettmers et al.
                 2022 (arXiv:2110.02861). Not v itself, as the paper has it: the root has half as many decades to cover.
+                Ranks that share a weight hold what one process does of their rows, where rows are whole blocks; of
+                others float32.
     bfloat16    a weight w between its neighbors a < b becomes b with probability (w - a) / (b - a), so that updates too
                 small to be seen are made on average (Gupta et al. 2015, arXiv:1502.02551; Zamirai et al. 2020,
                 arXiv:2010.06192).
@@ -15,14 +17,14 @@ worked on in float32, so that what is held between steps may be smaller:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from accord.engine.shard import is_share, local, rows_of, shared_of
+from accord.engine.shard import gathered, is_share, local, rows_of, shared_of
 from accord.errors import InputError
 
 BLOCK = 256
@@ -84,15 +86,29 @@ class LeanAdamW(torch.optim.Optimizer):
         if held.dtype != torch.uint8:
             return held
         assert self.code is not None
-        return self.code.decode(held, state[f"{name}_scale"].to(p.device), signed=name == "exp_avg").view_as(p)
+        scale, is_signed = state[f"{name}_scale"], name == "exp_avg"
+        if is_share(p) and not is_share(scale):  # read of what one process wrote, whose blocks go across rows
+            held, scale = (gathered(tensor).to(p.device).flatten() for tensor in (state[name], scale))
+            return self.code.decode(held, scale, signed=is_signed).view(p.shape)[slice(*rows_of(p))].clone()
+        return self.code.decode(held.flatten(), local(scale).to(p.device).flatten(), signed=is_signed).view_as(local(p))
 
     def write(self, state: dict[str, Tensor], name: str, value: Tensor, p: Tensor, *, signed: bool) -> None:
         """Hold a state of a weight until the next step, shared out as the weight is."""
         parts = {name: value}
-        if self.code is not None and value.numel() >= SMALLEST:
-            parts[name], parts[f"{name}_scale"] = self.code.encode(value, signed=signed)
-        parts = {key: tensor.cpu() if self.host else tensor for key, tensor in parts.items()}
-        state |= {key: shared_of(tensor, p, tuple(p.shape)) if key == name else tensor for key, tensor in parts.items()}
+        state.pop(f"{name}_scale", None)
+        if self.code is not None and p.numel() >= SMALLEST and (in_blocks(p.shape) or not is_share(p)):
+            held, scale = self.code.encode(value.flatten(), signed=signed)
+            parts = {name: held.view_as(value) if in_blocks(p.shape) else held, f"{name}_scale": scale}
+            if in_blocks(p.shape):
+                parts[f"{name}_scale"] = scale.view(len(value), math.prod(p.shape[1:]) // BLOCK)
+        for key, tensor in parts.items():
+            whole = (*p.shape[:1], *tensor.shape[1:]) if tensor.dim() else ()
+            state[key] = shared_of(tensor.cpu() if self.host else tensor, p, whole)
+
+
+def in_blocks(shape: Sequence[int]) -> bool:
+    """Whether each row of a weight of a shape is a whole number of blocks."""
+    return math.prod(shape[1:]) % BLOCK == 0
 
 
 def seed_of(*numbers: int) -> int:
@@ -156,11 +172,15 @@ class Code:
 
     def encode(self, x: Tensor, *, signed: bool) -> tuple[Tensor, Tensor]:
         """Bytes, as many as numbers, and the largest magnitude of each block."""
+        if not len(x):  # of a weight of few rows some ranks have none
+            return x.to(torch.uint8), x.float()
         table = self.tables[signed].to(x.device)
         held, how = self.kernels.quantize_blockwise(x.float(), code=table, blocksize=BLOCK)
         return held.flatten(), how.absmax
 
     def decode(self, held: Tensor, scale: Tensor, *, signed: bool) -> Tensor:
         """The numbers, float32."""
+        if not len(held):
+            return held.float()
         table = self.tables[signed].to(held.device)
         return self.kernels.dequantize_blockwise(held, absmax=scale, code=table, blocksize=BLOCK)  # type: ignore[no-any-return]

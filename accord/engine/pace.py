@@ -22,8 +22,8 @@ SERVED_ROOM = 0.9
 """Of a card that samples, the share that weights and cache may take: what vLLM takes unless told otherwise."""
 UPDATED = 40
 """Bytes of memory that an update reads or writes for each number: the norm of gradients, their scaling, AdamW."""
-UPDATED_IN_HALVES = 144
-"""The same of weights in bfloat16, where each of AdamW's operations reads and writes for itself."""
+UPDATED_APART = 144
+"""The same of weights in bfloat16, or of states in 8 bits, where each of AdamW's operations reads and writes alone."""
 TURNED_BY_MUON = 60
 """The same of matrices that go by Muon, but for what is orthogonalized."""
 
@@ -246,9 +246,9 @@ def update(groups: Groups, method: TrainingConfig, machine: Machine, ranks: int)
     of five iterations takes 4 m^2 n + 2 m^3 operations, and the rows go to and fro in bfloat16, as many matrices at a
     time as there are ranks.
     """
-    own = share(groups.all, ranks)
-    if method.weight_dtype == "bfloat16":
-        return (UPDATED_IN_HALVES * own + 4 * share(groups.all)) / machine.memory_bandwidth
+    own, is_half = share(groups.all, ranks), method.weight_dtype == "bfloat16"
+    if is_half or method.optimizer_states == "8bit":
+        return (UPDATED_APART * own + 4 * is_half * share(groups.all)) / machine.memory_bandwidth
     if method.optimizer != "muon":
         return UPDATED * own / machine.memory_bandwidth
     inner = [weight for layer in groups.layers for weight in layer if weight.is_linear]

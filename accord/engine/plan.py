@@ -68,7 +68,7 @@ def savings(method: Config, dtype: torch.dtype, device: str, ranks: int = 1) -> 
     if method.optimizer == "muon":  # the rest is for AdamW, or for adapters
         return
     is_alone = ranks == 1
-    if method.optimizer_states == "float32" and _has("bitsandbytes") and not method.lora_rank and is_alone:
+    if method.optimizer_states == "float32" and _has("bitsandbytes") and not method.lora_rank:
         method = replace(method, optimizer_states="8bit")
         yield "optimizer_states", method
     if device != "cpu" and not method.offload_optimizer and not method.lora_rank and is_alone:

@@ -252,10 +252,12 @@ def shared_like(whole: Tensor, like: Tensor) -> Tensor:
 
 
 def shared_of(rows: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of a shape of which this rank has the rows that it has of `like`; all, where that is not shared out."""
-    if not is_share(like) or shape != tuple(like.shape):
+    """A tensor of a shape of which this rank has the rows that it has of `like`; all, where that is not shared out, or
+    has another number of rows."""
+    if not is_share(like) or shape[:1] != tuple(like.shape[:1]):
         return rows
     from torch.distributed.tensor import DTensor
 
-    given = {"shape": like.shape, "stride": like.stride(), "run_check": False}
+    stride = torch.empty(shape, device="meta").stride()
+    given = {"shape": torch.Size(shape), "stride": stride, "run_check": False}
     return DTensor.from_local(rows, like.device_mesh, like.placements, **given)  # type: ignore[arg-type]

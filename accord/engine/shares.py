@@ -18,6 +18,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from accord.console import said
+from accord.engine.adam import BLOCK, SMALLEST
 from accord.engine.config import SamplingConfig, TrainingConfig
 from accord.engine.memory import HEAP, Shape, needs, tokens_at_once
 from accord.engine.models import quiet
@@ -109,19 +110,26 @@ class Groups:
 def standing(groups: Groups, method: TrainingConfig, adapters: int, ranks: int) -> tuple[float, float, float]:
     """Bytes of a rank's weights, gradients and optimizer states, between steps; `adapters` are numbers, 0 without.
 
-    AdamW holds two numbers a weight in float32, and its count of steps; Muon, of linear layers inside, one.
+    AdamW holds two numbers a weight, in float32 or 8 bits, and its count of steps; Muon, of linear layers inside, one.
     """
     networks, own = method.trained_networks, ceil(adapters / ranks)
     if adapters:
         matrices = 2 * sum(weight.is_linear for layer in groups.layers for weight in layer)
         steps = 4.0 * matrices * networks
         return size(groups.all, ranks) + 4.0 * own * networks, 4.0 * own * networks, 8.0 * own * networks + steps
-    states = 8 * share(groups.all, ranks) + 4 * len(groups.all)
+    eight_bits = method.optimizer_states == "8bit"
+    states = sum(_moments(weight, eight_bits) * weight.share(ranks) + 4 for weight in groups.all)
     if method.optimizer == "muon":
         inner = [weight for layer in groups.layers for weight in layer if weight.is_linear]
         states -= 4 * share(inner, ranks) + 4 * len(inner)
     held = float(size(groups.all, ranks) * networks)
     return held, held, float(states * networks)
+
+
+def _moments(weight: Weight, eight_bits: bool) -> float:
+    """Bytes of AdamW's two numbers of a weight; in 8 bits where rows are whole blocks, each of which has a scale."""
+    is_coded = eight_bits and weight.each % BLOCK == 0 and weight.rows * weight.each >= SMALLEST
+    return 2 * (1 + 4 / BLOCK) if is_coded else 8
 
 
 def held(

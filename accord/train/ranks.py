@@ -18,10 +18,9 @@ from accord.train.run import Run
 if TYPE_CHECKING:
     from torch import nn
 
-HOLDS_LESS = "more ranks hold less each, and so do --weight-dtype bfloat16 and --lora-rank"
+HOLDS_LESS = "more ranks hold less each, as do --optimizer-states 8bit and --weight-dtype bfloat16"
 ALONE = {
     "quantize": "each rank holds its share of the frozen weights, in bfloat16 where products are",
-    "optimizer_states": HOLDS_LESS,
     "offload_optimizer": HOLDS_LESS,
     "offload_reference": HOLDS_LESS,
 }

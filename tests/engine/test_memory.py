@@ -266,8 +266,7 @@ def test_a_plan_for_ranks_is_of_what_each_holds(device: str, monkeypatch: pytest
     )
     dpo, half = DPO(dtype="bfloat16", batch_size=64, tokens_per_pass=512), torch.bfloat16
     alone, shared = (plan._peak(config, dpo, dtype=half, device=device, ranks=ranks) for ranks in (1, 4))
-    held = 8 * memory.Shape.of(config, dpo, half).numbers + memory.PROGRAM  # AdamW's numbers alone
-    assert shared - memory.PROGRAM < 0.6 * (alone - memory.PROGRAM) and alone > held
+    assert shared - memory.PROGRAM < 0.6 * (alone - memory.PROGRAM)
     copies = plan._peak(config, replace(dpo, shard_ranks=2), dtype=half, device=device, ranks=4)
     assert shared < copies < alone  # two ranks hold what four do otherwise
     monkeypatch.setattr(Team, "here", lambda: Team(0, 4))
@@ -276,7 +275,7 @@ def test_a_plan_for_ranks_is_of_what_each_holds(device: str, monkeypatch: pytest
     assert fits == dpo and "on each of 4 ranks at the peak, as the settings are" in said
     known = plan.savings(dpo, half, device, 4)
     names, smallest = zip(*known, strict=True)
-    assert names[-1] == "weight_dtype" and not {"optimizer_states", "offload_optimizer", "offload_reference"} & {*names}
+    assert names[-1] == "weight_dtype" and not {"offload_optimizer", "offload_reference"} & {*names}
     least = plan._peak(config, smallest[-1], dtype=half, device=device, ranks=4)
     less, said = plan.planned(replace(dpo, memory=f"{least / 1e6 + 1:.0f}MB"), config, where)
     assert less == smallest[-1] and "--weight-dtype bfloat16 (without:" in said

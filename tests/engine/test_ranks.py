@@ -266,7 +266,7 @@ class Own(SFT):
     ("method", "options", "said"),
     [
         (SFT(lora_rank=2, quantize="int8"), {}, "quantize is not for several ranks yet"),
-        (DPO(optimizer_states="8bit"), {}, "optimizer_states is not for several ranks yet"),
+        (DPO(offload_reference=True), {}, "offload_reference is not for several ranks yet: start without torchrun, or"),
         (SFT(offload_optimizer=True), {}, "offload_optimizer is not for several ranks yet"),
         (Own(), {}, "own does not train on several ranks yet: start it without torchrun"),
     ],
