@@ -201,6 +201,31 @@ def test_ranks_refuse_what_one_process_does_by_the_same_sentence(tmp_path: Path)
     assert all(word in line for word, line in zip(words, expected, strict=True))
 
 
+def test_an_expert_that_is_missing_or_cut_is_refused(tmp_path: Path) -> None:
+    """One process and ranks both refuse an expert that is not there, or of another shape; of a part ranks say which."""
+    said = {"part": "cannot be loaded", "expert": "another shape", "shape": "another shape"}
+    for how in said:
+        file = Path(written(tmp_path / how, "mixtral")) / "model.safetensors"
+        tensors = load_file(file)
+        parts = [key for key in tensors if "layers.1" in key and ".experts.3." in key]
+        if how == "shape":
+            tensors[parts[0]] = tensors[parts[0]][:-1].clone()
+        for key in {"part": parts[:1], "expert": parts, "shape": []}[how]:
+            del tensors[key]
+        save_file(tensors, file, {"format": "pt"})
+        (tmp_path / how / SUMS).unlink()
+
+    def told(team: Team) -> None:
+        for how, words in said.items():
+            with pytest.raises(InputError, match=words):
+                load_model(str(tmp_path / how), in_shares=True)
+
+    in_team(2, told)
+    for how in said:
+        with pytest.raises(InputError, match="another shape|cannot be loaded"):
+            load_model(str(tmp_path / how))
+
+
 def peak(do: Callable[[], object]) -> int:
     """Bytes by which a process has more memory meanwhile than before, at most."""
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak until now
