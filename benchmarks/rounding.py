@@ -29,7 +29,7 @@ def losses(world: Path, steps: int, seed: int, rate: float) -> list[float]:
             weight_dtype=way.split(",")[0], dtype="bfloat16", max_steps=steps, batch_size=16, learning_rate=rate,
             seed=seed,
         )  # fmt: skip
-        adam.round_stochastically = at_random if "nearest" not in way else lambda x, _: x.bfloat16()
+        adam.round_stochastically = at_random if "nearest" not in way else lambda x, *_: x.bfloat16()
         with tempfile.TemporaryDirectory() as out:
             run = method.fit(
                 str(world / "init"), str(world / "demonstrations.jsonl"), out=Path(out) / "run", eval_split="0.2",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from accord import engine
 from accord.cli.doctor import method_of
@@ -46,12 +46,15 @@ def plan(
     prompt_tokens: int = 1024,
     completion_tokens: int = 1024,
     tokens_per_pass: int | None = None,
+    weight_dtype: Literal["float32", "bfloat16"] = "float32",
+    optimizer: Literal["adamw", "muon"] = "adamw",
+    optimizer_states: Literal["float32", "8bit"] = "float32",
     out: str | None = None,
 ) -> PlanResult:
     """Say what a training on many cards needs of memory, how much its ranks speak, and how long a step takes.
 
-    All of it is arithmetic from the shape of the model and figures of the machine, for whole weights in float32 with
-    products in bfloat16, as ranks have them. Figures of a named card are shares of its data sheet's; give those that
+    All of it is arithmetic from the shape of the model and figures of the machine, for whole weights with products in
+    bfloat16, as ranks have them. Figures of a named card are shares of its data sheet's; give those that
     were measured. No model is read.
 
     Args:
@@ -73,6 +76,9 @@ def plan(
         prompt_tokens: tokens of a prompt.
         completion_tokens: tokens of a completion.
         tokens_per_pass: tokens computed at once; as the method has it unless given.
+        weight_dtype: how weights are held.
+        optimizer: how they follow gradients.
+        optimizer_states: how AdamW's two numbers a weight are held.
         out: a folder for evaluation.json; nothing is written unless given.
 
     Raises:
@@ -92,7 +98,8 @@ def plan(
         card, gpus_per_node, memory=card_memory, flops=flops, within=bandwidth, between=network,
         memory_bandwidth=memory_bandwidth, folder=folder_bandwidth,
     )  # fmt: skip
-    chosen, batch = planned(method, batch_size, group_size, prompt_tokens, completion_tokens, tokens_per_pass)
+    held: dict[str, Any] = {"weight_dtype": weight_dtype, "optimizer": optimizer, "optimizer_states": optimizer_states}
+    chosen, batch = planned(method, batch_size, group_size, prompt_tokens, completion_tokens, tokens_per_pass, **held)
     for name, value in {"sampler_share": sampler_share, "reward_model": reward_model}.items():
         if value and not isinstance(chosen, SamplingConfig):
             raise InputError(f"{name} is for methods that sample, and {method} does not.")
@@ -105,7 +112,7 @@ def plan(
         batch=_said(batch, isinstance(chosen, SamplingConfig)),
         card=card,
         card_memory=machine.memory,
-        figures=_figures(machine, sources),
+        figures=_figures(machine, sources, planner.bytes_a_number),
         rows=[planner.row(count, samplers_of(count, sampler_share)) for count in counts],
         warnings=planner.warnings(max(counts), sampler_share),
     )
@@ -133,13 +140,13 @@ def machine_called(card: str, per_node: int, **given: str | None) -> tuple[Machi
 
 
 def planned(
-    name: str, rows: int, group: int | None, prompt: int, completion: int, tokens_per_pass: int | None
+    name: str, rows: int, group: int | None, prompt: int, completion: int, tokens_per_pass: int | None, **held: Any
 ) -> tuple[TrainingConfig, Batch]:
     """The method with a step's settings, and its step as trees of one size.
 
     Raises InputError where there is no such method, or it has no such setting.
     """
-    more = {"batch_size": rows, "max_length": prompt + completion}
+    more = {"batch_size": rows, "max_length": prompt + completion, **held}
     more |= {} if tokens_per_pass is None else {"tokens_per_pass": tokens_per_pass}
     if not isinstance(method_of(name, {}), SamplingConfig):
         if group is not None:
@@ -175,13 +182,19 @@ class Planner:
         self.method, self.batch, self.machine = method, batch, machine
         self.dtype = dtype or torch.bfloat16
         config, whose = config_called(model)
-        self.groups = engine.shares.Groups.of(config)
+        self.groups = engine.shares.Groups.of(config).held(method, self.dtype)
         self.shape = engine.memory.Shape.of(config, method, self.dtype)
         self.reward = engine.memory.Shape.of(config_called(reward)[0], method, self.dtype) if reward else None
         counted = (
             f"{self.shape.numbers / 1e9:.2f} billion weights, {self.shape.layers} layers of width {self.shape.width}"
         )
         self.described = f"{whose}, {counted}" if whose else counted
+
+    @property
+    def bytes_a_number(self) -> float:
+        """Of weights, gradients and the optimizer's states of a network, on average."""
+        standing = sum(engine.shares.standing(self.groups, self.method, 0, 1)) / self.method.trained_networks
+        return round(standing / engine.shares.share(self.groups.all), 2)
 
     def row(self, gpus: int, samplers: int = 0) -> GpusPlan:
         """What there is to say of a number of cards, of which some only sample."""
@@ -203,7 +216,8 @@ class Planner:
         )  # fmt: skip
         flops = (4 if again else 3) * passes.trees * batch.flops(self.shape)
         one = engine.pace.one_pass(self.groups, flops, machine, ranks, trained=True, linear=linear)
-        inside, spoken = engine.pace.within_nodes(self.groups, machine, ranks, passes.each, linear)
+        inside = min(ranks, machine.per_node)
+        spoken = engine.pace.within_nodes(self.groups, machine, ranks, passes.each, linear)
         samples = isinstance(self.method, SamplingConfig)
         return GpusPlan(
             gpus=gpus,
@@ -221,7 +235,7 @@ class Planner:
                 compute=one.compute,
                 wire=one.wire,
                 hidden_at=engine.pace.hidden_at(self.groups, self.shape, batch, machine, ranks, again, linear),
-                hsdp_held=16 * inside * self.method.trained_networks,
+                hsdp_held=sum(engine.shares.standing(self.groups, self.method, 0, inside)),
                 hsdp_wire=spoken,
             ),
             step=StepPlan(**spent, bound=engine.pace.bound_by(spent)),
@@ -251,7 +265,7 @@ def _said(batch: Batch, samples: bool) -> str:
     return f"{batch.trees:,} {rows} a step, each of {batch.prompt:,} tokens with {each}"
 
 
-def _figures(machine: Machine, sources: dict[str, str]) -> list[Figure]:
+def _figures(machine: Machine, sources: dict[str, str], each: float) -> list[Figure]:
     named = {
         "memory": "bytes of a card",
         "flops": "operations a second, bfloat16",
@@ -271,5 +285,5 @@ def _figures(machine: Machine, sources: dict[str, str]) -> list[Figure]:
             source="assumed, where ranks sample",
         ),
         Figure(name="bytes a second to servers, by a folder", value=machine.folder, source=sources["folder"]),
-        Figure(name="bytes of weights, gradients, optimizer a number", value=16, source=counted),
+        Figure(name="bytes of weights, gradients, optimizer a number", value=each, source=counted),
     ]

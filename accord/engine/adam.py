@@ -7,6 +7,8 @@ worked on in float32, so that what is held between steps may be smaller:
 
     in 8 bits   m and sqrt(v), in blocks of 256 numbers that share their largest, by the dynamic code of Dettmers et al.
                 2022 (arXiv:2110.02861). Not v itself, as the paper has it: the root has half as many decades to cover.
+                Ranks that share a weight hold what one process does of their rows, where rows are whole blocks; of
+                others float32.
     bfloat16    a weight w between its neighbors a < b becomes b with probability (w - a) / (b - a), so that updates too
                 small to be seen are made on average (Gupta et al. 2015, arXiv:1502.02551; Zamirai et al. 2020,
                 arXiv:2010.06192).
@@ -14,19 +16,23 @@ worked on in float32, so that what is held between steps may be smaller:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from accord.engine.shard import gathered, is_share, local, rows_of, shared_of
 from accord.errors import InputError
 
 BLOCK = 256
 """Numbers that share a scale."""
 SMALLEST = 4096
 """Weights of fewer numbers keep states in float32."""
+DRAWN = 1 << 22
+"""Numbers that are drawn at a time, so that a rank holds few of those which are not its own."""
 
 
 class LeanAdamW(torch.optim.Optimizer):
@@ -61,31 +67,48 @@ class LeanAdamW(torch.optim.Optimizer):
                 count = int(state.get("step", 0)) + 1
                 if generator is None:
                     generator = torch.Generator(p.device).manual_seed(seed_of(self.seed, count))
-                weight = p.float() if p.dtype == torch.bfloat16 else p
+                own = local(p)  # of which this rank of a team has some rows
+                weight = own.float() if p.dtype == torch.bfloat16 else own
                 mean, root = self.read(state, "exp_avg", p), self.read(state, "exp_avg_sq_root", p)
-                _update(weight, p.grad, mean, root, count, group)
+                _update(weight, local(p.grad), mean, root, count, group)
                 state["step"] = torch.tensor(float(count))
-                self.write(state, "exp_avg", mean, signed=True)
-                self.write(state, "exp_avg_sq_root", root, signed=False)
-                if weight is not p:
-                    p.copy_(round_stochastically(weight, generator))
+                self.write(state, "exp_avg", mean, p, signed=True)
+                self.write(state, "exp_avg_sq_root", root, p, signed=False)
+                if weight is not own:
+                    own.copy_(round_stochastically(weight, generator, p))
 
     def read(self, state: dict[str, Tensor], name: str, p: Tensor) -> Tensor:
-        """A state as float32 (or wider, as the weight is), on the weight's device; zeros before the first step."""
+        """This rank's rows of a state as float32 (or wider, as the weight is), on the weight's device; zeros before the
+        first step."""
         if name not in state:
-            return torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
-        held = state[name].to(p.device)
+            return torch.zeros_like(local(p), dtype=torch.promote_types(p.dtype, torch.float32))
+        held = local(state[name]).to(p.device)
         if held.dtype != torch.uint8:
             return held
         assert self.code is not None
-        return self.code.decode(held, state[f"{name}_scale"].to(p.device), signed=name == "exp_avg").view_as(p)
+        scale, is_signed = state[f"{name}_scale"], name == "exp_avg"
+        if is_share(p) and not is_share(scale):  # read of what one process wrote, whose blocks go across rows
+            held, scale = (gathered(tensor).to(p.device).flatten() for tensor in (state[name], scale))
+            return self.code.decode(held, scale, signed=is_signed).view(p.shape)[slice(*rows_of(p))].clone()
+        return self.code.decode(held.flatten(), local(scale).to(p.device).flatten(), signed=is_signed).view_as(local(p))
 
-    def write(self, state: dict[str, Tensor], name: str, value: Tensor, *, signed: bool) -> None:
-        """Hold a state until the next step."""
+    def write(self, state: dict[str, Tensor], name: str, value: Tensor, p: Tensor, *, signed: bool) -> None:
+        """Hold a state of a weight until the next step, shared out as the weight is."""
         parts = {name: value}
-        if self.code is not None and value.numel() >= SMALLEST:
-            parts[name], parts[f"{name}_scale"] = self.code.encode(value, signed=signed)
-        state |= {key: tensor.cpu() if self.host else tensor for key, tensor in parts.items()}
+        state.pop(f"{name}_scale", None)
+        if self.code is not None and p.numel() >= SMALLEST and (in_blocks(p.shape) or not is_share(p)):
+            held, scale = self.code.encode(value.flatten(), signed=signed)
+            parts = {name: held.view_as(value) if in_blocks(p.shape) else held, f"{name}_scale": scale}
+            if in_blocks(p.shape):
+                parts[f"{name}_scale"] = scale.view(len(value), math.prod(p.shape[1:]) // BLOCK)
+        for key, tensor in parts.items():
+            whole = (*p.shape[:1], *tensor.shape[1:]) if tensor.dim() else ()
+            state[key] = shared_of(tensor.cpu() if self.host else tensor, p, whole)
+
+
+def in_blocks(shape: Sequence[int]) -> bool:
+    """Whether each row of a weight of a shape is a whole number of blocks."""
+    return math.prod(shape[1:]) % BLOCK == 0
 
 
 def seed_of(*numbers: int) -> int:
@@ -104,15 +127,36 @@ def _update(weight: Tensor, grad: Tensor, mean: Tensor, root: Tensor, count: int
     weight.addcdiv_(mean, root / scale + group["eps"], value=-group["lr"] / (1 - beta1**count))
 
 
-def round_stochastically(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def round_stochastically(x: Tensor, generator: torch.Generator | None = None, of: Tensor | None = None) -> Tensor:
     """float32 to bfloat16, up or down at random such that the expectation is x.
 
     A bfloat16 is the upper half of a float32: a number drawn from 0 ... 2^16 - 1 is added to the bits, and the lower
-    half dropped, which carries into the upper one as often as the lower half is large.
+    half dropped, which carries into the upper one as often as the lower half is large. Where ranks share `of`, x is
+    this one's rows of it, and they are rounded as those of the whole are.
     """
     bits = x.float().contiguous().view(torch.int32)
-    noise = torch.randint(0, 1 << 16, bits.shape, dtype=torch.int32, device=x.device, generator=generator)
-    return ((bits + noise) & -(1 << 16)).view(torch.float32).to(torch.bfloat16)
+    return ((bits + _noise(bits, generator, of)) & -(1 << 16)).view(torch.float32).to(torch.bfloat16)
+
+
+def _noise(bits: Tensor, generator: torch.Generator | None, of: Tensor | None) -> Tensor:
+    """Numbers drawn from 0 ... 2^16 - 1, as many as `bits`; a rank draws those of the other ranks' rows too, and drops
+    them, some `DRAWN` at a time."""
+    noise = torch.empty_like(bits)
+    if not noise.dim():
+        return noise.random_(0, 1 << 16, generator=generator)
+    first, last, rows = (*rows_of(of), len(of)) if of is not None and is_share(of) else (0, len(bits), len(bits))
+    each = max(1, DRAWN // max(1, math.prod(bits.shape[1:])))
+    for start in range(0, rows, each):
+        end = min(start + each, rows)
+        if first <= start and end <= last:
+            noise[start - first : end - first].random_(0, 1 << 16, generator=generator)
+            continue
+        shape = (end - start, *bits.shape[1:])
+        others = bits.new_empty(shape).random_(0, 1 << 16, generator=generator)
+        low, high = max(start, first), min(end, last)
+        if low < high:
+            noise[low - first : high - first] = others[low - start : high - start]
+    return noise
 
 
 class Code:
@@ -128,11 +172,15 @@ class Code:
 
     def encode(self, x: Tensor, *, signed: bool) -> tuple[Tensor, Tensor]:
         """Bytes, as many as numbers, and the largest magnitude of each block."""
+        if not len(x):  # of a weight of few rows some ranks have none
+            return x.to(torch.uint8), x.float()
         table = self.tables[signed].to(x.device)
         held, how = self.kernels.quantize_blockwise(x.float(), code=table, blocksize=BLOCK)
         return held.flatten(), how.absmax
 
     def decode(self, held: Tensor, scale: Tensor, *, signed: bool) -> Tensor:
         """The numbers, float32."""
+        if not len(held):
+            return held.float()
         table = self.tables[signed].to(held.device)
         return self.kernels.dequantize_blockwise(held, absmax=scale, code=table, blocksize=BLOCK)  # type: ignore[no-any-return]

@@ -99,7 +99,8 @@ class MemoryConfig(AdapterConfig):
     """What is held in memory, and how: less of it for some time, or for a rounding."""
 
     memory: str | None = None
-    """What there is, such as 24GB: the settings of this group that are not given are chosen so that the run fits."""
+    """What there is, such as 24GB, on several ranks for each: the settings of this group that are not given are chosen
+    so that the run fits."""
     activation_checkpointing: bool = False
     """Keep only what enters each layer, and compute the layer again for its gradient: the same numbers, a third more
     time."""

@@ -18,7 +18,7 @@ from accord.engine.config import TrainingConfig
 from accord.engine.muon import MuonAdamW, hidden_matrices
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.routers import Balance
-from accord.engine.shard import gathered, local, shard, sum_over_copies
+from accord.engine.shard import is_share, local, place_of, shard, sum_over_copies
 from accord.engine.team import Team
 from accord.engine.trees import Trees
 from accord.engine.unread import device_of
@@ -161,7 +161,7 @@ class Optimizer:
                     counts[name] += measured.numel()
             if seen != due:
                 raise ValueError(f"the objective gave {seen} values for {due} {term.per}s")
-        norm = float(gathered(nn.utils.clip_grad_norm_(self.parameters(), self.config.max_grad_norm)))
+        norm = clip(self.parameters(), self.config.max_grad_norm)
         loss, means = self._over_ranks(loss, sums, counts)
         if not math.isfinite(norm + loss):
             self.rule.zero_grad(set_to_none=True)
@@ -199,6 +199,29 @@ def rule(
     if not (eight_bits or host or any(p.dtype == torch.bfloat16 for group in groups for p in group["params"])):
         return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
     return LeanAdamW(groups, config.learning_rate, betas, eight_bits=eight_bits, host=host, seed=config.seed)
+
+
+@torch.no_grad()
+def clip(parameters: Sequence[Tensor], most: float) -> float:
+    """Scale gradients down to this Euclidean norm where theirs is longer, in place; the norm that they had.
+
+    In a team it is that of what all ranks hold, by the steps of torch's `clip_grad_norm_`: a norm of each gradient, in
+    its own precision, and the norm of those.
+    """
+    team = Team.here()
+    if team.size == 1:
+        return float(nn.utils.clip_grad_norm_(parameters, most))
+    grads = [p.grad for p in parameters if p.grad is not None]
+    wide = [torch.promote_types(g.dtype, torch.float32) for g in grads]
+    norms = [torch.linalg.vector_norm(local(g), dtype=dtype).double() for g, dtype in zip(grads, wide, strict=True)]
+    is_first = [not is_share(g) or place_of(g)[2] == 0 for g in grads]  # of copies that ranks have
+    own = torch.stack([norm * counts for norm, counts in zip(norms, is_first, strict=True)])
+    roots = team.total(own.square()).sqrt()
+    norm = torch.linalg.vector_norm(torch.stack([root.to(g.dtype) for g, root in zip(grads, roots, strict=True)]))
+    scale = torch.clamp(most / (norm + 1e-6), max=1.0)
+    for g in grads:
+        local(g).mul_(scale)
+    return float(norm)
 
 
 def _loss_not_finite(when: str, rows: str) -> str:

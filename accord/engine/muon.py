@@ -6,18 +6,25 @@ NS is five Newton-Schulz iterations in bfloat16, which bring every singular valu
 kellerjordan.github.io/posts/muon); mu is 0.95. The factor makes the size of an update what AdamW's is, so that both go
 by one learning rate (Liu et al. 2025, arXiv:2502.16982, equation 4). Embeddings, the output layer, heads, vectors and
 experts that are held as one block are no such matrices.
+
+Ranks that share the weights hold their rows of M. NS is of a whole matrix: matrices are dealt out, each rank is sent
+all rows of those that are its own, and sends back to each the rows that it is to move. Both are sent in bfloat16, which
+NS computes in, so that updates are those of one process.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from accord.engine.shard import is_share, local, part_of, place_of
 from accord.errors import InputError
 
 MOMENTUM = 0.95
@@ -28,6 +35,69 @@ def hidden_matrices(networks: Iterable[nn.Module]) -> list[Tensor]:
     lists = [part for network in networks for part in network.modules() if isinstance(part, nn.ModuleList)]
     maps = [part for layers in lists for part in layers.modules() if isinstance(part, nn.Linear | Conv1D)]
     return list({id(part.weight): part.weight for part in maps if part.weight.requires_grad}.values())
+
+
+class SharedMuon(torch.optim.Muon):
+    """torch's Muon of matrices of which each rank has some rows, with its groups and states."""
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        """Update every weight that has a gradient; all ranks do so together."""
+        for group in self.param_groups:
+            matrices = [p for p in group["params"] if p.grad is not None]
+            matrices.sort(key=lambda p: -p.numel())  # those of a size take equally long
+            parts = place_of(matrices[0])[1] if matrices else 1
+            for first in range(0, len(matrices), parts):
+                dealt = matrices[first : first + parts]
+                directions = _dealt_out(dealt, [self._mean(p, group) for p in dealt])
+                for p, direction in zip(dealt, directions, strict=True):
+                    rate = group["lr"] * 0.2 * math.sqrt(max(p.shape))
+                    local(p).mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-rate)
+
+    def _mean(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
+        """This rank's rows of the mean gradient, looked ahead by a step (Nesterov), which is what turns orthogonal."""
+        state, gradient = self.state[p], p.grad
+        assert gradient is not None
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        mean, own = local(state["momentum_buffer"]), local(gradient)
+        mean.lerp_(own, 1 - group["momentum"])
+        return own.lerp(mean, group["momentum"]).bfloat16()
+
+
+def _dealt_out(matrices: Sequence[Any], rows: Sequence[Tensor]) -> list[Tensor]:
+    """This rank's rows of each of some matrices, at most one a rank, orthogonalized by the rank of the same number.
+
+    `rows` are those of what the matrices are to be moved by, in bfloat16.
+    """
+    mesh = matrices[0].device_mesh
+    part, parts, _ = place_of(matrices[0])
+    group, own = mesh.get_group(mesh.ndim - 1), matrices[part] if part < len(matrices) else None
+    sent = [each.numel() for each in rows] + [0] * (parts - len(matrices))  # to each rank, of its matrix
+    got = [0] * parts  # from each rank, of this one's
+    if own is not None:
+        ranges = [part_of(len(own), other, parts) for other in range(parts)]
+        got = [(last - first) * own.shape[1] for first, last in ranges]
+    whole, back = rows[0].new_empty(sum(got)), rows[0].new_empty(sum(sent))
+    dist.all_to_all_single(whole, torch.cat([each.flatten() for each in rows]), got, sent, group)
+    if own is not None:
+        whole = orthogonalized(whole.view(own.shape)).flatten()
+    dist.all_to_all_single(back, whole, sent, got, group)
+    return [x.view_as(each) for x, each in zip(back.split(sent[: len(rows)]), rows, strict=True)]
+
+
+def orthogonalized(matrix: Tensor) -> Tensor:
+    """NS of a matrix in bfloat16, by the very operations of torch's Muon.
+
+    X <- a X + (b A + c A^2) X with A = X X^T, five times, from the matrix over its norm, lying on its longer side.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
 
 
 class MuonAdamW:
@@ -48,7 +118,8 @@ class MuonAdamW:
             inner.append({**group, "params": [p for p in group["params"] if id(p) in taken]})
             outer.append({**group, "params": [p for p in group["params"] if id(p) not in taken]})
         inner = [group for group in inner if group["params"]]
-        muon = torch.optim.Muon(inner, lr=lr, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")
+        kind = SharedMuon if is_share(inner[0]["params"][0]) else torch.optim.Muon
+        muon = kind(inner, lr=lr, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")
         self.parts: list[torch.optim.Optimizer] = [muon]
         if outer := [group for group in outer if group["params"]]:
             self.parts.append(torch.optim.AdamW(outer, lr=lr, betas=betas, fused=True))

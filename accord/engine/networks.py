@@ -37,10 +37,11 @@ from accord.engine.folders import (
 from accord.engine.memory import hold_for, holds_few_bits
 from accord.engine.models import Policy, prepare_network, quiet
 from accord.engine.personal import read_reader
+from accord.engine.places import ReadWhole
 from accord.engine.precision import device_called
 from accord.engine.quantize import keep_order, quantize
 from accord.engine.team import Team, come_together
-from accord.engine.unread import ReadWhole, attach, file_of, files_of, make
+from accord.engine.unread import attach, file_of, files_of, make
 from accord.engine.unread import not_finite as not_finite_in_files
 from accord.errors import InputError
 

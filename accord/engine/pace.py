@@ -22,6 +22,10 @@ SERVED_ROOM = 0.9
 """Of a card that samples, the share that weights and cache may take: what vLLM takes unless told otherwise."""
 UPDATED = 40
 """Bytes of memory that an update reads or writes for each number: the norm of gradients, their scaling, AdamW."""
+UPDATED_APART = 144
+"""The same of weights in bfloat16, or of states in 8 bits, where each of AdamW's operations reads and writes alone."""
+TURNED_BY_MUON = 60
+"""The same of matrices that go by Muon, but for what is orthogonalized."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,15 @@ def one_pass(
 
     Forward it gathers every group, once; backward the layers again, and every group's gradient is summed and scattered.
     Where cards speak while they compute, all but the two ends counts as far as it takes longer: the first groups, which
-    nothing is computed before, and the last gradient. `linear` are the bytes that a number of linear layers is gathered
-    in, `head` those of one that is beside the decoder layers; gradients are summed in float32.
+    nothing is computed before, and the last gradient. Weights are gathered as they are held, but linear layers in
+    `linear` bytes a number at most, `head` beside the decoder layers; gradients are summed in float32.
     """
 
-    def seconds(weights: tuple[Weight, ...], linear: int = 4) -> float:
+    def seconds(weights: tuple[Weight, ...], linear: int) -> float:
         return machine.seconds(size(weights, linear=linear), ranks)
+
+    def summed(weights: tuple[Weight, ...]) -> float:
+        return machine.seconds(4 * share(weights), ranks)
 
     gathers = (2 if trained else 1) * sum(seconds(layer, linear) for layer in groups.layers)
     first = seconds(groups.beside, head) + seconds(groups.layers[0], linear)
@@ -98,9 +105,9 @@ def one_pass(
     whole = (2 if trained else 1) * sum(size(layer, linear=linear) for layer in groups.layers)
     whole += size(groups.beside, linear=head)
     if trained:
-        wire += sum(map(seconds, groups.layers)) + seconds(groups.beside)
-        whole += sum(map(size, groups.layers)) + size(groups.beside)
-        ends += seconds(groups.beside)
+        wire += sum(map(summed, groups.layers)) + summed(groups.beside)
+        whole += 4 * share(groups.all)
+        ends += summed(groups.beside)
     compute = flops / machine.flops
     overlapped = max(compute, wire - ends) + ends if ranks > 1 else compute
     return Pass(compute, wire, overlapped if machine.overlaps else compute + wire, whole * (ranks - 1) / ranks)
@@ -118,15 +125,15 @@ def hidden_at(
     return one_pass(groups, 0.0, machine, ranks, trained=True, linear=linear).wire / per_token
 
 
-def within_nodes(groups: Groups, machine: Machine, ranks: int, passes: int, linear: int = 4) -> tuple[float, float]:
-    """Of shards within a node and copies over nodes (HSDP, --shard-ranks): numbers that a rank holds, and seconds that
-    ranks speak in a step's passes, its gradients summed over nodes once."""
+def within_nodes(groups: Groups, machine: Machine, ranks: int, passes: int, linear: int = 4) -> float:
+    """Seconds that ranks speak in a step's passes with shards within a node and copies over nodes (HSDP), gradients
+    summed over nodes once."""
     inside = min(ranks, machine.per_node)
     wire = passes * one_pass(groups, 0.0, machine, inside, trained=True, linear=linear).wire
     nodes, own = ceil(ranks / inside), 4 * share(groups.all, inside)
     if nodes > 1:
         wire += machine.hops[2] + 2 * (nodes - 1) * machine.hops[1] + 2 * own * (nodes - 1) / nodes / machine.between
-    return share(groups.all, inside), wire
+    return wire
 
 
 def sampled_here(shape: Shape, groups: Groups, batch: Batch, machine: Machine, ranks: int, linear: int = 4) -> float:
@@ -227,9 +234,30 @@ def step(
     parts["training"] = trained.compute * updates
     waited = (*counted, (trained, updates))
     parts["waiting"] = sum((one.seconds - one.compute) * times for one, times in waited)
-    parts["updating"] = epochs * networks * UPDATED * share(groups.all, ranks) / machine.memory_bandwidth
+    parts["updating"] = epochs * networks * update(groups, method, machine, ranks)
     parts["seconds"] = sum(parts.values())
     return parts
+
+
+def update(groups: Groups, method: TrainingConfig, machine: Machine, ranks: int) -> float:
+    """Seconds of an update of one network's weights: memory that is read and written, and of Muon more.
+
+    In bfloat16 every rank draws the noise of all ranks' rows. Muon's matrices, m x n with m <= n, are dealt out: each
+    of five iterations takes 4 m^2 n + 2 m^3 operations, and the rows go to and fro in bfloat16, as many matrices at a
+    time as there are ranks.
+    """
+    own, is_half = share(groups.all, ranks), method.weight_dtype == "bfloat16"
+    if is_half or method.optimizer_states == "8bit":
+        return (UPDATED_APART * own + 4 * is_half * share(groups.all)) / machine.memory_bandwidth
+    if method.optimizer != "muon":
+        return UPDATED * own / machine.memory_bandwidth
+    inner = [weight for layer in groups.layers for weight in layer if weight.is_linear]
+    rounds, numbers = ceil(len(inner) / ranks), share(inner)
+    sides = [sorted((weight.rows, weight.each)) for weight in inner]
+    flops = 5 * sum(4 * m * m * n + 2 * m**3 for m, n in sides) * rounds / len(inner)
+    moved = UPDATED * own + (TURNED_BY_MUON - UPDATED) * share(inner, ranks)
+    sent = 2 * rounds * machine.seconds(2 * numbers / ranks / rounds, ranks)
+    return moved / machine.memory_bandwidth + flops / machine.flops + sent
 
 
 def bound_by(parts: dict[str, float]) -> str:

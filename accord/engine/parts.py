@@ -62,9 +62,9 @@ class Parts:
         return (sum(shape[0] for shape in (first, *others)), *first[1:]) if others else first
 
     def share(self, key: str, like: Tensor) -> Tensor:
-        """What this rank holds of a tensor, in main memory: all, or its rows where `like`, of its shape, is shared."""
+        """What this rank holds of a tensor, in main memory: all, or its rows where `like`, with as many, is shared."""
         files = self._parts[key]
-        if not is_share(like) or self.shapes[key] != tuple(like.shape):
+        if not is_share(like) or self.shapes[key][:1] != tuple(like.shape[:1]):
             whole = [file.get_tensor(key) for file in files]
             return torch.cat(whole) if len(whole) > 1 else whole[0]
         first, last = rows_of(like)
@@ -76,4 +76,4 @@ class Parts:
             if low < high:
                 rows.append(part[low:high])
             start += count
-        return torch.cat(rows) if rows else torch.empty(0, *like.shape[1:], dtype=like.dtype)
+        return torch.cat(rows) if rows else files[0].get_slice(key)[0:1][:0]  # type: ignore[no-any-return]

@@ -16,9 +16,10 @@ import transformers
 
 from accord.console import status
 from accord.engine.config import TrainingConfig
-from accord.engine.memory import GB, Shape, needs
+from accord.engine.memory import GB, Shape, needs, tokens_at_once
 from accord.engine.models import Policy
 from accord.engine.precision import compute_dtype
+from accord.engine.shares import Groups, held
 from accord.engine.team import Team
 from accord.errors import InputError
 
@@ -44,8 +45,11 @@ def size(text: str) -> float:
     return amount * (1024 if found[3] else 1000) ** ("KMGT".index(found[2].upper()) + 1)
 
 
-def savings(method: Config, dtype: torch.dtype, device: str) -> Iterator[tuple[str, Config]]:
-    """Settings that need less and less, each with what it changes: first what costs nothing, last what rounds."""
+def savings(method: Config, dtype: torch.dtype, device: str, ranks: int = 1) -> Iterator[tuple[str, Config]]:
+    """Settings that need less and less, each with what it changes: first what costs nothing, last what rounds.
+
+    Of several ranks those that they have.
+    """
     if getattr(method, "precompute_reference", None) is False:
         method = replace(method, precompute_reference=True)  # type: ignore[call-arg]
         yield "precompute_reference", method
@@ -63,13 +67,15 @@ def savings(method: Config, dtype: torch.dtype, device: str) -> Iterator[tuple[s
         yield "tokens_per_pass", method
     if method.optimizer == "muon":  # the rest is for AdamW, or for adapters
         return
+    is_alone = ranks == 1
     if method.optimizer_states == "float32" and _has("bitsandbytes") and not method.lora_rank:
         method = replace(method, optimizer_states="8bit")
         yield "optimizer_states", method
-    if device != "cpu" and not method.offload_optimizer and not method.lora_rank:
+    if device != "cpu" and not method.offload_optimizer and not method.lora_rank and is_alone:
         method = replace(method, offload_optimizer=True)
         yield "offload_optimizer", method
-    if device != "cpu" and method.frozen_copies and not method.offload_reference and not method.lora_rank:
+    is_copied = method.frozen_copies and not method.offload_reference
+    if device != "cpu" and is_copied and not method.lora_rank and is_alone:
         method = replace(method, offload_reference=True)
         yield "offload_reference", method
     if method.weight_dtype == "float32" and dtype == torch.bfloat16:
@@ -80,15 +86,16 @@ def savings(method: Config, dtype: torch.dtype, device: str) -> Iterator[tuple[s
 def planned(method: Config, config: transformers.PreTrainedConfig, device: torch.device) -> tuple[Config, str]:
     """The method with what `memory` needs chosen, and a sentence that says so; the settings come to fit, or InputError.
 
-    They are taken up one after the other until the peak is below what there is. What is chosen is a function of the
-    settings, the architecture and whether bitsandbytes is there, so that a run that goes on chooses the same.
+    They are taken up one after the other until the peak is below what there is, of several ranks what each has. What is
+    chosen is a function of the settings, the architecture, the number of ranks and whether bitsandbytes is there, so
+    that a run that goes on chooses the same.
     """
-    there, dtype = size(str(method.memory)), compute_dtype(method.dtype, device)
+    there, dtype, ranks = size(str(method.memory)), compute_dtype(method.dtype, device), Team.here().size
     method = replace(method, memory=None)
-    peak = functools.partial(_peak, config, dtype=dtype, device=device.type)
+    peak = functools.partial(_peak, config, dtype=dtype, device=device.type, ranks=ranks)
     first = now = peak(method)
     chosen: dict[str, str] = {}
-    for name, smaller in savings(method, dtype, device.type):
+    for name, smaller in savings(method, dtype, device.type, ranks):
         if now <= there:
             break
         method, now = smaller, peak(smaller)
@@ -98,25 +105,20 @@ def planned(method: Config, config: transformers.PreTrainedConfig, device: torch
         plain = replace(method, weight_dtype="float32", optimizer="adamw", lora_rank=16)
         adapters = peak(plain) if not method.lora_rank else math.inf
         more = f"--lora-rank 16 needs {adapters / GB:.1f} GB" if adapters <= there else "take a smaller model"
+        more += ", or start more ranks" if ranks > 1 else ""
         raise InputError(
             f"memory: this needs {now / GB:.1f} GB even with {', '.join(chosen.values()) or 'the settings given'}, and "
             f"there are {there / GB:.1f}: {more}."
         )
+    each = f" on each of {ranks} ranks" if ranks > 1 else ""
+    said = f"memory: {now / GB:.1f} of {there / GB:.1f} GB{each} at the peak, "
     if not chosen:
-        return method, f"memory: {now / GB:.1f} of {there / GB:.1f} GB at the peak, as the settings are."
-    return method, (
-        f"memory: {now / GB:.1f} of {there / GB:.1f} GB at the peak, by {', '.join(chosen.values())} "
-        f"(without: {first / GB:.1f} GB)."
-    )
+        return method, f"{said}as the settings are."
+    return method, f"{said}by {', '.join(chosen.values())} (without: {first / GB:.1f} GB)."
 
 
 def fitting(method: Config, policy: Policy) -> Config:
-    """The method as `planned` has it for the network of a policy, once a line has said what was chosen.
-
-    Raises InputError where several ranks would share it, of which the plan knows nothing.
-    """
-    if Team.here().size > 1:
-        raise InputError("memory is not for several ranks yet: leave it out, or start without torchrun.")
+    """The method as `planned` has it for the network of a policy, once a line has said what was chosen."""
     method, said = planned(method, policy.network.config, policy.device)
     status(said)
     return method
@@ -131,7 +133,7 @@ def out_of_memory(error: RuntimeError, config: TrainingConfig) -> str | None:
     adapters = "" if config.lora_rank else "--lora-rank 16, or with "
     goes_on = f"memory ran out: go on from the last checkpoint by --resume with {fewer}{again}, or"
     if Team.here().size > 1:
-        return f"{goes_on} on more ranks"
+        goes_on += " on more ranks, or"
     return f"{goes_on} begin anew with {adapters}--memory and how much there is, such as --memory 24GB"
 
 
@@ -140,8 +142,18 @@ def option(field: str) -> str:
     return f"--{field.replace('_', '-')}"
 
 
-def _peak(config: transformers.PreTrainedConfig, method: TrainingConfig, *, dtype: torch.dtype, device: str) -> float:
-    return needs(Shape.of(config, method, dtype), method, dtype, device)["at the peak"]
+def _peak(
+    config: transformers.PreTrainedConfig, method: TrainingConfig, *, dtype: torch.dtype, device: str, ranks: int = 1
+) -> float:
+    shape = Shape.of(config, method, dtype)
+    if ranks == 1:
+        return needs(shape, method, dtype, device)["at the peak"]
+    each, sharing = math.ceil(method.batch_size / ranks), method.shard_ranks or ranks
+    tokens = tokens_at_once(replace(method, batch_size=each))
+    method = replace(method, batch_size=each * sharing)
+    parts = held(shape, Groups.of(config).held(method, dtype), method, dtype, sharing, tokens=tokens, device=device)
+    training = parts["training_again" if method.activation_checkpointing else "training"]
+    return max(training, parts["sampling"], parts["loading"])
 
 
 def _has(package: str) -> bool:

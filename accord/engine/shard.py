@@ -13,18 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from accord.engine.precision import linear_weights
+from accord.engine.groups import by_precision, groups_of, is_half, mesh_of
 from accord.engine.team import Team
 from accord.engine.unread import device_of, unread
 from accord.errors import InputError
 
 if TYPE_CHECKING:
-    from torch.distributed.device_mesh import DeviceMesh
-    from torch.distributed.fsdp import MixedPrecisionPolicy
     from torch.distributed.tensor import DTensor
     from typing_extensions import TypeIs
 
@@ -46,7 +42,6 @@ class Sharing:
 
 _sharing = Sharing()
 """That of the team which this process is in."""
-_meshes: dict[Any, DeviceMesh] = {}
 
 
 @contextmanager
@@ -84,10 +79,12 @@ def shard(network: Any, dtype: torch.dtype = torch.float32) -> Any:
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
     frozen = {name: p for name, p in network.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    mesh = _mesh(device_of(network).type)
-    for part, policy in _groups(network, dtype):
+    kind = device_of(network).type
+    shards = _sharing.ranks or team.size
+    mesh, place = mesh_of(kind, shards), by_precision(kind, shards) if is_half(network) else None
+    for part, policy in groups_of(network, dtype):
         reshard = None if part is network else _sharing.reshard
-        fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
+        fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard, shard_placement_fn=place)
     for part in (m for m in network.modules() if isinstance(m, FSDPModule)):
         part.set_gradient_divide_factor(1.0)
         part.set_force_sum_reduction_for_comms(True)  # gloo has no other, and NCCL's scaled sum is wrong in bfloat16
@@ -97,44 +94,6 @@ def shard(network: Any, dtype: torch.dtype = torch.float32) -> Any:
     network._read_whole = lambda read: read()
     register_fsdp_forward_method(network, "_read_whole")
     return network
-
-
-def _mesh(kind: str) -> DeviceMesh:
-    """The ranks on one kind of device: in a line, or as copies of a model, of which each row of ranks has one."""
-    from torch.distributed.device_mesh import init_device_mesh
-
-    size = Team.here().size
-    shards = _sharing.ranks or size
-    if shards == size:
-        return init_device_mesh(kind, (size,))
-    key = (dist.group.WORLD, kind, shards)
-    if key not in _meshes:  # each makes groups of its own
-        _meshes[key] = init_device_mesh(kind, (size // shards, shards), mesh_dim_names=("replicate", "shard"))
-    return _meshes[key]
-
-
-def _groups(network: nn.Module, dtype: torch.dtype) -> Iterator[tuple[Any, MixedPrecisionPolicy]]:
-    """What is gathered together, a module or several, inner ones first, and in which precision.
-
-    Autocast multiplies in bfloat16, and leaves the sums between the layers, norms and embeddings in float32. So linear
-    layers are gathered in bfloat16, to which autocast would round them, and a layer's norms beside them as they are;
-    gradients are summed in float32, where rounding has happened already. What computes is what one process does.
-    """
-    from torch.distributed.fsdp import MixedPrecisionPolicy
-
-    as_held = MixedPrecisionPolicy()
-    half = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    trained = {id(p) for p in linear_weights(network) if p.requires_grad and p.dtype == torch.float32}
-    for layer in [m for m in network.modules() if isinstance(m, GradientCheckpointingLayer)]:
-        others = [m for m in layer.modules() if any(id(p) not in trained for p in m.parameters(recurse=False))]
-        if dtype != torch.bfloat16 or layer in others or not trained:
-            yield layer, as_held
-            continue
-        inner = {id(m) for other in others for m in other.modules() if m is not other}
-        if outer := [m for m in others if id(m) not in inner]:
-            yield outer, as_held
-        yield layer, half
-    yield network, as_held
 
 
 def _shares(network: nn.Module, frozen: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
@@ -237,8 +196,14 @@ def local(tensor: Tensor) -> Tensor:
 def rows_of(share: DTensor) -> tuple[int, int]:
     """The first of the rows of the whole that this rank holds, and the one after its last."""
     part, parts, _ = place_of(share)
-    first = min(part * -(-share.shape[0] // parts), share.shape[0])
-    return first, first + share.to_local().shape[0]
+    return part_of(share.shape[0], part, parts)
+
+
+def part_of(rows: int, part: int, parts: int) -> tuple[int, int]:
+    """The first of so many rows that one of the parts has, counted from 0, and the one after its last: as
+    `fully_shard` deals them out, ceil(rows / parts) each as long as there are any."""
+    each = -(-rows // parts)
+    return min(part * each, rows), min((part + 1) * each, rows)
 
 
 def place_of(share: DTensor) -> tuple[int, int, int]:
@@ -287,10 +252,12 @@ def shared_like(whole: Tensor, like: Tensor) -> Tensor:
 
 
 def shared_of(rows: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of a shape of which this rank has the rows that it has of `like`; all, where that is not shared out."""
-    if not is_share(like) or shape != tuple(like.shape):
+    """A tensor of a shape of which this rank has the rows that it has of `like`; all, where that is not shared out, or
+    has another number of rows."""
+    if not is_share(like) or shape[:1] != tuple(like.shape[:1]):
         return rows
     from torch.distributed.tensor import DTensor
 
-    given = {"shape": like.shape, "stride": like.stride(), "run_check": False}
+    stride = torch.empty(shape, device="meta").stride()
+    given = {"shape": torch.Size(shape), "stride": stride, "run_check": False}
     return DTensor.from_local(rows, like.device_mesh, like.placements, **given)  # type: ignore[arg-type]

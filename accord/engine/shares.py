@@ -2,14 +2,15 @@
 
 Of one rank it is what `memory.needs` counts. What ranks share is counted as `shard` shares it out, what a pass holds
 is as there, and what is gathered is by torch's `fully_shard` (FSDP2): the group beside the layers from the beginning
-of a pass to its end, of the layers the one that computes and the next. Weights are held in float32, and the linear ones
-of layers are gathered in the precision of products, so that none is cast; only the head is.
+of a pass to its end, of the layers the one that computes and the next. Linear weights of layers are gathered in the
+precision of products, in which they may be held too, so that none is cast; only a head that is held in float32 is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 import torch
 import transformers
@@ -17,8 +18,9 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from accord.console import said
+from accord.engine.adam import BLOCK, SMALLEST
 from accord.engine.config import SamplingConfig, TrainingConfig
-from accord.engine.memory import Shape, needs, tokens_at_once
+from accord.engine.memory import HEAP, Shape, needs, tokens_at_once
 from accord.engine.models import quiet
 from accord.errors import InputError
 
@@ -28,11 +30,13 @@ GATHERED = 2
 
 @dataclass(frozen=True)
 class Weight:
-    """A parameter: its rows, which are shared out, the numbers of a row, and whether it is a linear layer's matrix."""
+    """A parameter: its rows, which are shared out, the numbers of a row, whether it is a linear layer's matrix, and the
+    bytes of a number as it is held."""
 
     rows: int
     each: int
     is_linear: bool
+    bytes: int = 4
 
     def share(self, ranks: int = 1) -> int:
         """Numbers that a rank holds at most: `fully_shard` deals out rows, ceil(rows / ranks) to the first ranks."""
@@ -45,8 +49,8 @@ def share(weights: Sequence[Weight], ranks: int = 1) -> int:
 
 
 def size(weights: Sequence[Weight], ranks: int = 1, linear: int = 4) -> int:
-    """Their bytes, where matrices of linear layers take so many bytes a number, and all others 4."""
-    return sum((linear if weight.is_linear else 4) * weight.share(ranks) for weight in weights)
+    """Their bytes as they are held, but where linear layers' matrices take so many bytes a number, if that is less."""
+    return sum((min(linear, w.bytes) if w.is_linear else w.bytes) * w.share(ranks) for w in weights)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Groups:
         """Of an architecture, as `shard` groups it. Raises InputError where it is one that ranks cannot share."""
         names = ("num_experts", "num_local_experts", "n_routed_experts")
         if any(getattr(config.get_text_config(), name, 0) for name in names):
-            raise InputError("a plan is not for mixtures of experts, which several ranks cannot train yet.")
+            raise InputError("a plan is not for mixtures of experts yet: what ranks hold of one is found by trying.")
         try:
             with torch.device("meta"), quiet():
                 network = transformers.AutoModelForCausalLM.from_config(config)
@@ -91,6 +95,42 @@ class Groups:
             tuple(weight(p) for p in network.parameters() if id(p) not in inside),
         )
 
+    def held(self, method: TrainingConfig, dtype: torch.dtype) -> Groups:
+        """The same as a method with products in `dtype` holds them: all matrices in bfloat16 (weight_dtype), or under
+        adapters those of linear layers in `dtype`."""
+
+        def one(weight: Weight) -> Weight:
+            if method.weight_dtype == "bfloat16":
+                return replace(weight, bytes=2 if weight.each > 1 else 4)
+            return replace(weight, bytes=dtype.itemsize if method.lora_rank and weight.is_linear else 4)
+
+        return Groups(tuple(tuple(map(one, layer)) for layer in self.layers), tuple(map(one, self.beside)))
+
+
+def standing(groups: Groups, method: TrainingConfig, adapters: int, ranks: int) -> tuple[float, float, float]:
+    """Bytes of a rank's weights, gradients and optimizer states, between steps; `adapters` are numbers, 0 without.
+
+    AdamW holds two numbers a weight, in float32 or 8 bits, and its count of steps; Muon, of linear layers inside, one.
+    """
+    networks, own = method.trained_networks, ceil(adapters / ranks)
+    if adapters:
+        matrices = 2 * sum(weight.is_linear for layer in groups.layers for weight in layer)
+        steps = 4.0 * matrices * networks
+        return size(groups.all, ranks) + 4.0 * own * networks, 4.0 * own * networks, 8.0 * own * networks + steps
+    eight_bits = method.optimizer_states == "8bit"
+    states = sum(_moments(weight, eight_bits) * weight.share(ranks) + 4 for weight in groups.all)
+    if method.optimizer == "muon":
+        inner = [weight for layer in groups.layers for weight in layer if weight.is_linear]
+        states -= 4 * share(inner, ranks) + 4 * len(inner)
+    held = float(size(groups.all, ranks) * networks)
+    return held, held, float(states * networks)
+
+
+def _moments(weight: Weight, eight_bits: bool) -> float:
+    """Bytes of AdamW's two numbers of a weight; in 8 bits where rows are whole blocks, each of which has a scale."""
+    is_coded = eight_bits and weight.each % BLOCK == 0 and weight.rows * weight.each >= SMALLEST
+    return 2 * (1 + 4 / BLOCK) if is_coded else 8
+
 
 def held(
     shape: Shape,
@@ -107,13 +147,14 @@ def held(
     """Bytes that a rank holds, by what they are, and what they come to in each of three moments.
 
     "training" is a pass with its gradients, "sampling" is when prompts are answered, "loading" is when ranks read their
-    shares. The method is as one process would train it, its batch that of all ranks; weights, gradients and AdamW's
-    numbers are float32.
+    shares. The method is as one process would train it, its batch that of all ranks; `groups` are as it holds them
+    (`Groups.held`), in b bytes a number, 4 unless it says otherwise.
 
-        weights, gradients   4 share(all) n       n networks are trained
+        weights, gradients   b share(all) n       n networks are trained; under adapters the weights once, and of
+                             their own share 4 a number n times
         optimizer            8 share(all) n + 4 a parameter, AdamW's count of steps
-        gathered             4 beside + 2 layer            of more than one rank; of a layer's linear weights 2 each,
-                             4 where products are of float32
+        gathered             b beside + 2 layer            of more than one rank; of a layer's linear weights 2 each,
+                             4 where products are of float32; all layers with reshard_after_forward off
         whole gradients      4 (beside + 2 layer)          before they are summed and scattered
         casts                2 a number of the head, which autograd keeps; on one rank of all linear layers
         training             weights + optimizer + copies + gradients + program + what a pass holds; at its end the
@@ -135,15 +176,17 @@ def held(
         / tokens_at_once(own)
         for again in (False, True)
     }
-    copy = size(groups.all, ranks, dtype.itemsize)
-    gathered = size(groups.beside) + GATHERED * size(groups.largest, linear=dtype.itemsize) if several else 0
-    scattered = 4 * (share(groups.beside) + GATHERED * share(groups.largest)) if several else 0
+    layers = sum(size(layer, linear=dtype.itemsize) for layer in groups.layers)
+    two = GATHERED * size(groups.largest, linear=dtype.itemsize)
+    gathered = size(groups.beside) + (two if method.reshard_after_forward else layers) if several else 0
+    scattered = _scattered(shape, groups) if several else 0
     casts = alone["casts"] * (_of_head(shape) if several else 1.0)
+    weights, gradients, optimizer = standing(groups, method, shape.adapters, ranks)
     parts = {
-        "weights": 4 * share(groups.all, ranks) * networks,
-        "gradients": 4 * share(groups.all, ranks) * networks,
-        "optimizer": (8 * share(groups.all, ranks) + 4 * len(groups.all)) * networks,
-        "copies": method.frozen_copies * copy + method.kept_versions * 4 * share(groups.all, ranks),
+        "weights": weights,
+        "gradients": gradients,
+        "optimizer": optimizer,
+        "copies": _copies(shape, groups, method, dtype, ranks),
         "reward": reward,
         "gathered": gathered,
         "whole_gradients": scattered,
@@ -154,14 +197,15 @@ def held(
         "cache": 0.0 if is_served else alone.get("cache", 0.0),
         "program": alone["program"],
     }
-    standing = sum(parts[name] for name in ("weights", "optimizer", "copies", "reward", "program"))
-    at_end = 3 * 4 * share(groups.beside) if several else 0
+    held = sum(parts[name] for name in ("weights", "optimizer", "copies", "reward", "program"))
+    sums = 0 if shape.adapters else size(groups.beside) + 4 * share(groups.beside)
+    at_end = size(groups.beside) + sums if several else 0
     for name, end in (("training", ""), ("training_again", "_again")):
         going = parts[f"activations{end}"] + casts + parts["logits"] + gathered + scattered
-        parts[name] = standing + parts["gradients"] + max(going, at_end)
-    layers = sum(size(layer, linear=dtype.itemsize) for layer in groups.layers)
+        holes = HEAP if device == "cpu" and not method.return_freed_memory else 0.0
+        parts[name] = held + (1 + holes) * (parts["gradients"] + max(going, at_end))
     whole = (layers + size(groups.beside) if several else 0) + casts / networks
-    samples = standing + (0.0 if is_served else whole + parts["cache"])
+    samples = held + (0.0 if is_served else whole + parts["cache"])
     parts["sampling"] = samples if isinstance(method, SamplingConfig) else 0.0
     parts["loading"] = parts["program"] + reward + parts["weights"]
     if several:
@@ -169,6 +213,21 @@ def held(
     elif method.frozen_copies:
         parts["loading"] += size(groups.all, 1, dtype.itemsize)
     return parts
+
+
+def _scattered(shape: Shape, groups: Groups) -> float:
+    """Bytes of whole gradients before they are summed: what is beside the layers and of two of them."""
+    if shape.adapters:
+        return 4 * GATHERED * shape.adapters / shape.layers
+    return 4.0 * (share(groups.beside) + GATHERED * share(groups.largest))
+
+
+def _copies(shape: Shape, groups: Groups, method: TrainingConfig, dtype: torch.dtype, ranks: int) -> float:
+    """Bytes of a rank's shares of copies that are only read; under adapters a copy shares the model's weights."""
+    adapters = 4 * ceil(shape.adapters / ranks)
+    is_shared = bool(adapters) and getattr(method, "reference", None) is None
+    copy = adapters if is_shared else size(groups.all, ranks, dtype.itemsize)
+    return method.frozen_copies * copy + method.kept_versions * (adapters or size(groups.all, ranks))
 
 
 def _of_head(shape: Shape) -> float:

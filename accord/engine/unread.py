@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter
 from transformers.utils import cached_file
 
 from accord.console import said
+from accord.engine.places import Experts, Place, ReadWhole, places_of
 from accord.engine.team import Team
 
 WRAPPED = ".base_layer"
@@ -33,32 +31,25 @@ INVERSE = r"rotary_emb\.inv_freq"
 """A buffer that old files hold for each layer, and networks compute."""
 
 
-class ReadWhole(Exception):
-    """Why a model is read whole by every rank, as its files are no plain ones."""
-
-
 @dataclass(frozen=True)
 class Unread:
-    """Where the weights of a network lie: of each, by its name, the file and its name there.
+    """Where the weights of a network lie, by their names.
 
     `device` is where they are going to be.
     """
 
     device: torch.device
-    places: Mapping[str, tuple[Path, str]]
+    places: Mapping[str, Place | Experts]
 
     def __deepcopy__(self, _: Any) -> Unread:
         return self
 
     def rows(self, name: str, like: Tensor, first: int = 0, last: int | None = None) -> Tensor:
         """The rows from `first` to before `last` of a weight, or all, on the device and in the precision of `like`."""
-        file, key = self.places[name.replace(WRAPPED, "")]
         last = len(like) if last is None and like.dim() else last
         if first == last:
             return torch.empty(0, *like.shape[1:], dtype=like.dtype, device=self.device)
-        with safe_open(file, "pt") as opened:  # anew each time, so that what was mapped into memory is let go
-            rows: Tensor = opened.get_slice(key)[first:last] if like.dim() else opened.get_tensor(key)
-            return rows.to(self.device, like.dtype, copy=True)
+        return self.places[name.replace(WRAPPED, "")].rows(like, self.device, first, last)
 
     def under(self, names: Mapping[str, str]) -> Unread:
         """The same files for another network, of whose names these are the first one's."""
@@ -131,17 +122,10 @@ def attach(network: Any, files: Sequence[Path], device: str | torch.device, igno
     """Tell a network of `make` where its weights lie, and read its buffers; what transformers would say of its names.
 
     Names that begin with one of `ignored` are of other heads. Raises ReadWhole where names of the files are not those
-    of the network, or some are converted, which is for transformers to do.
+    of the network, or some are converted otherwise than to experts, which is for transformers to do.
     """
-    if any(isinstance(how, WeightConverter) for how in get_model_conversion_mapping(network)):
-        raise ReadWhole("its weights are converted as they are read")
-    shapes: dict[str, tuple[int, ...]] = {}
-    places: dict[str, tuple[Path, str]] = {}
-    for file in files:
-        with safe_open(file, "pt") as opened:
-            for key in opened.keys():  # noqa: SIM118  # it is no mapping
-                shapes[key], places[key] = tuple(opened.get_slice(key).get_shape()), (file, key)
     state = network.state_dict(keep_vars=True)
+    places = places_of(network, files, state)
     tied = _tied(state, places)
     missing = [name for name in state if name not in places and name not in tied]
     known = re.compile("|".join([INVERSE, *(network._keys_to_ignore_on_load_unexpected or ())]))
@@ -151,7 +135,7 @@ def attach(network: Any, files: Sequence[Path], device: str | torch.device, igno
             raise ReadWhole(f"its files have {key}, which transformers may know by another name")
     if missing and network._keys_to_ignore_on_load_missing:
         raise ReadWhole(f"its files lack {missing[0]}, which transformers may do without")
-    mismatched = [name for name in state if name in shapes and shapes[name] != tuple(state[name].shape)]
+    mismatched = [name for name in state if name in places and places[name].shape != tuple(state[name].shape)]
     waiting = Unread(torch.device(device), places | {name: places[own] for name, own in tied.items()})
     network._unread = waiting
     for name, tensor in state.items():

@@ -28,11 +28,11 @@ class RankMemory(Record):
     """Bytes that a rank holds; the rank of most where shares differ."""
 
     weights: float
-    """Its share of the weights that are trained, in float32."""
+    """Its share of the weights that are trained."""
     gradients: float
     """Its share of their gradients, summed."""
     optimizer: float
-    """Its share of AdamW's numbers."""
+    """Its share of AdamW's or Muon's numbers."""
     copies: float
     """Its share of copies that are only read: the reference."""
     reward: float
@@ -107,7 +107,7 @@ class StepPlan(Record):
     waiting: float
     """Gathering and scattering that computing does not hide."""
     updating: float
-    """AdamW."""
+    """AdamW or Muon."""
     seconds: float
     """All of these."""
     bound: str

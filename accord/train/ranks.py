@@ -18,10 +18,13 @@ from accord.train.run import Run
 if TYPE_CHECKING:
     from torch import nn
 
+HOLDS_LESS = "more ranks hold less each, as do --optimizer-states 8bit and --weight-dtype bfloat16"
 ALONE = {
-    "optimizer", "quantize", "weight_dtype", "optimizer_states", "offload_optimizer", "offload_reference",
-}  # fmt: skip
-"""Settings that several ranks cannot have yet."""
+    "quantize": "each rank holds its share of the frozen weights, in bfloat16 where products are",
+    "offload_optimizer": HOLDS_LESS,
+    "offload_reference": HOLDS_LESS,
+}
+"""Settings that several ranks cannot have yet, and what they have in their place."""
 
 
 def require_alone(method: TrainingConfig, options: RunOptions, network: nn.Module) -> None:
@@ -34,9 +37,15 @@ def require_alone(method: TrainingConfig, options: RunOptions, network: nn.Modul
     for settings in (method, options):
         for field in fields(settings):
             if field.name in ALONE and getattr(settings, field.name) != field.default:
-                raise InputError(f"{field.name} is not for several ranks yet: leave it out, or start without torchrun.")
+                raise InputError(
+                    f"{field.name} is not for several ranks yet: start without torchrun, or leave it out; "
+                    f"{ALONE[field.name]}."
+                )
     if engine.quantize.few_bits(network):
-        raise InputError("models in few bits are not for several ranks yet: start without torchrun.")
+        raise InputError(
+            "models in few bits are not for several ranks yet: start without torchrun, or give the model in full, of "
+            "which each rank holds its share."
+        )
 
 
 def open_run(out: str | Path, settings: Mapping[str, Any], options: RunOptions) -> Run:

@@ -86,6 +86,18 @@ def test_methods_differ_in_what_they_hold_and_read(model: str) -> None:
     assert dpo.tokens == 8 * 3 * 1024 and sft.tokens == ppo.tokens == 8 * 2 * 1024
 
 
+def test_weights_in_halves_and_muon_hold_less(model: str) -> None:
+    whole = plan(model, "sft", gpus=2, batch_size=8)
+    half = plan(model, "sft", gpus=2, batch_size=8, weight_dtype="bfloat16")
+    muon = plan(model, "sft", gpus=2, batch_size=8, optimizer="muon")
+    assert whole.figures[-1].value == 16 and half.figures[-1].value == pytest.approx(12, abs=0.1)
+    assert half.rows[0].memory.weights == pytest.approx(whole.rows[0].memory.weights / 2, rel=0.01)
+    layers = 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128)
+    assert whole.rows[0].memory.optimizer - muon.rows[0].memory.optimizer == 4 * layers / 2 + 4 * 2 * 7
+    assert half.rows[0].passes.received < whole.rows[0].passes.received
+    assert muon.rows[0].step.updating > whole.rows[0].step.updating
+
+
 def test_a_reward_model_is_whole_on_every_rank(model: str) -> None:
     found = plan(model, "grpo", gpus=4, batch_size=8, reward_model=model)
     assert found.rows[0].memory.reward == 4 * found.numbers

@@ -24,6 +24,7 @@ from accord.engine.adam import LeanAdamW, round_stochastically
 from accord.engine.forward import checkpoint_activations, log_probabilities
 from accord.engine.load import load_model
 from accord.engine.models import Policy, prepare_network
+from accord.engine.team import Team
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError, TrainingStopped
 from accord.feedback.judge import ScoreJudge
@@ -256,6 +257,30 @@ def test_a_plan_takes_up_settings_until_the_run_fits() -> None:
     assert less.precompute_reference and "--precompute-reference" in said
     with pytest.raises(InputError, match=r"this needs .* GB even with .*--activation-checkpointing"):
         plan.planned(replace(dpo, memory="1MB"), config, cpu)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_plan_for_ranks_is_of_what_each_holds(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = LlamaConfig(
+        hidden_size=512, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=4, vocab_size=512
+    )
+    dpo, half = DPO(dtype="bfloat16", batch_size=64, tokens_per_pass=512), torch.bfloat16
+    alone, shared = (plan._peak(config, dpo, dtype=half, device=device, ranks=ranks) for ranks in (1, 4))
+    assert shared - memory.PROGRAM < 0.6 * (alone - memory.PROGRAM)
+    copies = plan._peak(config, replace(dpo, shard_ranks=2), dtype=half, device=device, ranks=4)
+    assert shared < copies < alone  # two ranks hold what four do otherwise
+    monkeypatch.setattr(Team, "here", lambda: Team(0, 4))
+    where = torch.device(device)
+    fits, said = plan.planned(replace(dpo, memory=f"{shared / 1e6 + 1:.0f}MB"), config, where)
+    assert fits == dpo and "on each of 4 ranks at the peak, as the settings are" in said
+    known = plan.savings(dpo, half, device, 4)
+    names, smallest = zip(*known, strict=True)
+    assert names[-1] == "weight_dtype" and not {"offload_optimizer", "offload_reference"} & {*names}
+    least = plan._peak(config, smallest[-1], dtype=half, device=device, ranks=4)
+    less, said = plan.planned(replace(dpo, memory=f"{least / 1e6 + 1:.0f}MB"), config, where)
+    assert less == smallest[-1] and "--weight-dtype bfloat16 (without:" in said
+    with pytest.raises(InputError, match=r"take a smaller model, or start more ranks\."):
+        plan.planned(replace(dpo, memory="1MB"), config, where)
 
 
 def test_memory_chooses_and_says_so_and_the_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from accord.engine.pace import (
     sampled_elsewhere,
     sampled_here,
     step,
+    update,
     within_nodes,
 )
 from accord.engine.shares import Groups, Weight
@@ -78,10 +79,19 @@ def test_tokens_that_hide_what_is_spoken() -> None:
 
 
 def test_within_nodes_gradients_are_summed_over_nodes_once() -> None:
-    numbers, seconds = within_nodes(GROUPS, PLAIN, 4, passes=3)
-    assert numbers == 2 * 500 + 250 + 250
+    seconds = within_nodes(GROUPS, PLAIN, 4, passes=3)
     # Three passes of 16 s within the node, and a sum of 6,000 bytes over two nodes: 2 (1/2) 6,000 / 100.
     assert seconds == 3 * 16 + 60
+
+
+def test_an_update_by_hand() -> None:
+    # 3,000 numbers on two ranks. In halves all ranks' noise is drawn besides; two layers of 100 x 10 go by Muon.
+    assert update(GROUPS, SFT(), PLAIN, 2) == pytest.approx(40 * 1500 / 1e5)
+    half = update(GROUPS, SFT(weight_dtype="bfloat16"), PLAIN, 2)
+    assert half == pytest.approx((144 * 1500 + 4 * 3000) / 1e5)
+    # Each rank has a matrix: five iterations of 4 (10^2) 100 + 2 (10^3), and half of 2,000 bytes comes and goes.
+    muon = update(GROUPS, SFT(optimizer="muon"), PLAIN, 2)
+    assert muon == pytest.approx((40 * 1500 + 20 * 1000) / 1e5 + 5 * 42_000 / 1e6 + 2 * 1000 / 1000)
 
 
 def test_sampling_here_reads_all_weights_for_every_token() -> None:

@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from accord.engine.offload import shared_copy
-from accord.engine.plan import fitting
 from accord.engine.team import Team, asked_size
 from accord.errors import InputError
 from accord.methods import DPO, SFT
@@ -267,8 +266,8 @@ class Own(SFT):
     ("method", "options", "said"),
     [
         (SFT(lora_rank=2, quantize="int8"), {}, "quantize is not for several ranks yet"),
-        (DPO(optimizer="muon"), {}, "optimizer is not for several ranks yet"),
-        (SFT(weight_dtype="bfloat16"), {}, "weight_dtype is not for several ranks yet"),
+        (DPO(offload_reference=True), {}, "offload_reference is not for several ranks yet: start without torchrun, or"),
+        (SFT(offload_optimizer=True), {}, "offload_optimizer is not for several ranks yet"),
         (Own(), {}, "own does not train on several ranks yet: start it without torchrun"),
     ],
 )
@@ -280,11 +279,9 @@ def test_what_ranks_cannot_do_yet_is_refused(
         require_alone(method, type(method).options(**options), nn.Linear(1, 1))
 
 
-def test_neither_a_plan_nor_what_is_held_in_few_bits_is_for_ranks_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_held_in_few_bits_is_not_for_ranks_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = policy_of(random_model(CONFIGS["llama"]()))
     monkeypatch.setattr(Team, "here", lambda: Team(0, 2))
-    with pytest.raises(InputError, match="memory is not for several ranks yet"):
-        fitting(SFT(memory="8GB"), policy)
     policy.network.config.quantization_config = {"quant_method": "bitsandbytes"}
     with pytest.raises(InputError, match="random is held in few bits, which is not for several ranks yet"):
         shared_copy(policy)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import DiffLlamaConfig, LlamaConfig, LlamaForCausalLM
+from transformers import DiffLlamaConfig, LlamaConfig, LlamaForCausalLM, Qwen3MoeConfig
 
 from accord.engine.adapters import adapt
 from accord.engine.classifiers import PreferenceNetwork, Scorer
@@ -29,11 +29,20 @@ from accord.methods import DPO, PPO, SFT
 from accord.records import Preference, Prompt
 from accord.train.inputs import of_model
 from tests.data.conftest import WORDS, word_tokenizer
+from tests.engine import ranked_methods
 from tests.engine.tiny import CONFIGS, END, SIZES, VOCABULARY, policy_of, random_model
 from tests.trust.forked import in_team
 
-KINDS = [("llama", 0), ("llama", 1), ("gemma2", 1), ("gpt2", 1), ("mamba", 0), ("diffllama", 0)]
-"""The last draws weights by an operation that knows no device."""
+OTHERS: dict[str, Callable[[], Any]] = {
+    "diffllama": lambda: DiffLlamaConfig(**SIZES, vocab_size=VOCABULARY, eos_token_id=END),
+    "mixtral": ranked_methods.ARCHITECTURES["mixtral"],
+    "qwen3_moe": lambda: Qwen3MoeConfig(
+        **SIZES, vocab_size=VOCABULARY, eos_token_id=END, num_experts=3, num_experts_per_tok=2, moe_intermediate_size=8,
+        head_dim=4, mlp_only_layers=[0],
+    ),
+}  # fmt: skip
+"""One draws weights by an operation that knows no device; two have experts, three of them, which two ranks share."""
+KINDS = [("llama", 0), ("llama", 1), ("gemma2", 1), ("gpt2", 1), ("mamba", 0), *((name, 0) for name in OTHERS)]
 MADE: dict[str, Callable[[Policy], Model]] = {
     "policy": lambda policy: policy,
     "scorer": lambda policy: Scorer.on(policy, 3),
@@ -54,7 +63,7 @@ SAMPLED: dict[str, Any] = {**SETTINGS, "group_size": 3, "max_new_tokens": 4}
 
 def written(folder: Path, kind: str = "llama", tied: int = 0, files: int = 1) -> str:
     """A random model in a folder, its weights in so many files or a few more."""
-    config = CONFIGS[kind]() if kind in CONFIGS else DiffLlamaConfig(**SIZES, vocab_size=VOCABULARY, eos_token_id=END)
+    config = (CONFIGS | OTHERS)[kind]()
     config.tie_word_embeddings = bool(tied)
     policy = policy_of(random_model(config, dtype=torch.float32))
     policy.tokenizer = word_tokenizer()
@@ -76,6 +85,9 @@ RUNS: dict[str, Callable[[Path, Path], Any]] = {
     "dpo": lambda home, out: DPO(**SETTINGS).fit(doubled(home / "llama-1"), PAIRS, out=out, track="none"),
     "ppo": lambda home, out: PPO(**SAMPLED).fit(
         str(home / "llama-1"), PROMPTS, reward=str(home / "scorer"), out=out, track="none"
+    ),
+    "experts": lambda home, out: DPO(**SETTINGS, router_aux_loss_coefficient=0.0).fit(
+        str(home / "mixtral-0"), PAIRS, out=out, track="none"
     ),
     "lora": lambda home, out: DPO(**SETTINGS, lora_rank=2).fit(str(home / "files"), PAIRS, out=out, track="none"),
 }  # fmt: skip
@@ -187,6 +199,31 @@ def test_ranks_refuse_what_one_process_does_by_the_same_sentence(tmp_path: Path)
     assert [json.loads((tmp_path / f"said-{rank}.json").read_text()) for rank in range(2)] == [expected] * 2
     words = ("lacks", "another shape", "no place", "not finite", "damaged")
     assert all(word in line for word, line in zip(words, expected, strict=True))
+
+
+def test_an_expert_that_is_missing_or_cut_is_refused(tmp_path: Path) -> None:
+    """One process and ranks both refuse an expert that is not there, or of another shape; of a part ranks say which."""
+    said = {"part": "cannot be loaded", "expert": "another shape", "shape": "another shape"}
+    for how in said:
+        file = Path(written(tmp_path / how, "mixtral")) / "model.safetensors"
+        tensors = load_file(file)
+        parts = [key for key in tensors if "layers.1" in key and ".experts.3." in key]
+        if how == "shape":
+            tensors[parts[0]] = tensors[parts[0]][:-1].clone()
+        for key in {"part": parts[:1], "expert": parts, "shape": []}[how]:
+            del tensors[key]
+        save_file(tensors, file, {"format": "pt"})
+        (tmp_path / how / SUMS).unlink()
+
+    def told(team: Team) -> None:
+        for how, words in said.items():
+            with pytest.raises(InputError, match=words):
+                load_model(str(tmp_path / how), in_shares=True)
+
+    in_team(2, told)
+    for how in said:
+        with pytest.raises(InputError, match="another shape|cannot be loaded"):
+            load_model(str(tmp_path / how))
 
 
 def peak(do: Callable[[], object]) -> int:
