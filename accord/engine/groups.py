@@ -15,6 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from accord.engine.precision import linear_weights
 from accord.engine.team import PATIENCE, Team
+from accord.errors import InputError
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -52,9 +53,15 @@ def by_precision(kind: str, shards: int) -> Callable[[nn.Parameter], Any]:
     """Where `fully_shard` puts a weight: those in float32 apart, as it sums gradients of one precision at a time.
 
     It puts together what is shared by the same group of ranks, so that these are given another, of the same ranks.
+    Raises InputError where torch is too old to let a weight have a group of its own.
     """
-    from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo, HSDPMeshInfo, ShardPlacementResult
-
+    try:
+        from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo, HSDPMeshInfo, ShardPlacementResult
+    except ImportError as error:
+        raise InputError(
+            f"weight_dtype bfloat16 on several ranks needs torch 2.12 or later, and this is {torch.__version__}: "
+            "leave it out, or hold less by --optimizer-states 8bit."
+        ) from error
     mesh = mesh_of(kind, shards, "vectors")
     info = FSDPMeshInfo(mesh, shard_mesh_dim=0) if mesh.ndim == 1 else HSDPMeshInfo(mesh, 1, 0)
     return lambda p: None if p.dtype == torch.bfloat16 else ShardPlacementResult(None, info)

@@ -10,16 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.fsdp._fully_shard import _fsdp_common
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from accord.engine import adam, checkpoint
 from accord.engine.adam import round_stochastically
 from accord.engine.fit import Optimizer
-from accord.engine.groups import mesh_of
+from accord.engine.groups import by_precision, mesh_of
 from accord.engine.memory import ready
 from accord.engine.shard import gathered, local, shared_of
 from accord.engine.team import Team
 from accord.engine.trees import Branch, Tree
+from accord.errors import InputError
 from accord.methods import DPO, SFT
 from accord.methods.offline import OfflineLearner
 from accord.records import Preference
@@ -194,3 +196,9 @@ def test_the_noise_is_what_one_draw_would_be(monkeypatch: pytest.MonkeyPatch) ->
     whole = torch.randint(0, 1 << 16, bits.shape, dtype=torch.int32, generator=torch.Generator().manual_seed(2))
     monkeypatch.setattr(adam, "DRAWN", 12)
     assert torch.equal(adam._noise(bits, torch.Generator().manual_seed(2), None), whole)
+
+
+def test_a_torch_without_groups_of_ranks_for_single_weights_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(_fsdp_common, "ShardPlacementResult")
+    with pytest.raises(InputError, match=r"weight_dtype bfloat16 on several ranks needs torch 2\.12 or later"):
+        by_precision("cpu", 2)
