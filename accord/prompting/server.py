@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import math
 import os
 import re
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -112,9 +114,20 @@ class Server:
         """A client that asks once, waits so many seconds for each part of a reply, and reads none beyond `LARGEST`."""
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        http = DefaultAsyncHttpxClient(event_hooks={"response": [_limit]})
+        async def limit(response: Any) -> None:
+            _limit(response)
+
+        http = DefaultAsyncHttpxClient(event_hooks={"response": [limit]})
         key = self.client.api_key
         return AsyncOpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=timeout, http_client=http)
+
+    def talking(self, timeout: float, longest: float) -> openai.OpenAI:
+        """The same for a reply that is read as it comes, which may take `longest` seconds."""
+        from openai import DefaultHttpxClient, OpenAI
+
+        http = DefaultHttpxClient(event_hooks={"response": [lambda response: _limit(response, longest)]})
+        key = self.client.api_key
+        return OpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=timeout, http_client=http)
 
     def models(self, *, needed: bool = False) -> list[str]:
         """What the server says its models are called; none where it cannot say, unless that is `needed`.
@@ -204,19 +217,31 @@ def completed(work: Coroutine[Any, Any, T]) -> T:
         return thread.submit(asyncio.run, work).result()
 
 
-async def _limit(response: Any) -> None:
-    """Have the reading of a response end at `LARGEST` bytes."""
+def _limit(response: Any, longest: float = math.inf) -> None:
+    """Have the reading of a response end at `LARGEST` bytes, and after so many seconds."""
     library = importlib.import_module(type(response).__module__.partition(".")[0])  # httpx or httpx2, as openai has it
-    stream = response.stream
+    stream, begun = response.stream, monotonic()
 
-    class Limited(library.AsyncByteStream):  # type: ignore[misc,name-defined]
+    class Limited(library.AsyncByteStream, library.SyncByteStream):  # type: ignore[misc,name-defined]
+        size = 0
+
+        def seen(self, part: bytes) -> bytes:
+            self.size += len(part)
+            if self.size > LARGEST:
+                raise ValueError(f"the reply is of more than {LARGEST:,} bytes")
+            if monotonic() - begun > longest:
+                raise ValueError(f"the reply takes more than {longest:g} seconds")
+            return part
+
+        def __iter__(self) -> Iterator[bytes]:
+            return map(self.seen, stream)
+
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            size = 0
             async for part in stream:
-                size += len(part)
-                if size > LARGEST:
-                    raise ValueError(f"the reply is of more than {LARGEST:,} bytes")
-                yield part
+                yield self.seen(part)
+
+        def close(self) -> None:
+            stream.close()
 
         async def aclose(self) -> None:
             await stream.aclose()
