@@ -19,7 +19,6 @@ from accord.limits import within
 from accord.prompting.server import Server
 from accord.records import Completion, Message, text_to_json
 
-
 WAIT, LONGEST = 120.0, 1200.0
 """Seconds that a server has until an answer begins, and for each further piece; and for all of it."""
 
@@ -68,7 +67,9 @@ class ServedSaying:
                 yield piece
         except openai.APIError as error:
             if self.has_begun and isinstance(error, openai.APIConnectionError):
-                raise InputError(f"{server} broke off ({server.without_key(said(error.__cause__ or error))}).") from None
+                raise InputError(
+                    f"{server} broke off ({server.without_key(said(error.__cause__ or error))})."
+                ) from None
             raise server.refusal(error, self.speaker.name) from None
         except Exception as error:  # of the HTTP library, or of what came, which may be anything
             told = server.without_key(said(error))
