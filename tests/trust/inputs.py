@@ -223,6 +223,7 @@ def _write_recipes(folder: Path, model: Path) -> None:
         "spelled.yaml": f"{own}learning-rate: 1e-3\nlearning_rate: 1e-4\n",
         "true.yaml": f"{own}batch_size: true\n",
         "nul.yaml": f'{own}out: "a\\0b"\n',
+        "world.yaml": "stages:\n  a: {command: world}\n",
         "chat.yaml": "stages:\n  a: {command: chat, model: x}\n",
         "nothing-in.yaml": f"{own}out: ''\n",
         "spelled-stage.yaml": "stages:\n  a: {command: world, tastes: groups, learning-rate: 1, learning_rate: 2}\n",
