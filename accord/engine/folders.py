@@ -95,9 +95,7 @@ def require_files(name: str, path: Path) -> None:
     """Raise InputError where a folder holds what is no file, as a pipe, from which reading might never return."""
     for one in sorted(path.iterdir()) if path.is_dir() else ():
         if one.exists() and not (one.is_file() or one.is_dir()):
-            raise InputError(
-                f"{name} holds {one.name}, which is a device, a pipe or a socket: put a file there."
-            )
+            raise InputError(f"{name} holds {one.name}, which is a device, a pipe or a socket: put a file there.")
 
 
 def _base(name: str, path: Path) -> str | None:

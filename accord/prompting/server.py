@@ -118,16 +118,21 @@ class Server:
             _limit(response)
 
         http = DefaultAsyncHttpxClient(event_hooks={"response": [limit]})
-        key = self.client.api_key
-        return AsyncOpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=timeout, http_client=http)
+        return AsyncOpenAI(**self._given(timeout), http_client=http)
 
     def talking(self, timeout: float, longest: float) -> openai.OpenAI:
         """The same for a reply that is read as it comes, which may take `longest` seconds."""
         from openai import DefaultHttpxClient, OpenAI
 
         http = DefaultHttpxClient(event_hooks={"response": [lambda response: _limit(response, longest)]})
-        key = self.client.api_key
-        return OpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=timeout, http_client=http)
+        return OpenAI(**self._given(timeout), http_client=http)
+
+    def _given(self, timeout: float) -> dict[str, Any]:
+        """What a client is made with. A reply is not to be packed, as a small one might unfold without end."""
+        return {
+            "base_url": self.url, "api_key": self.client.api_key, "max_retries": 0, "timeout": timeout,
+            "default_headers": {"Accept-Encoding": "identity"},
+        }  # fmt: skip
 
     def models(self, *, needed: bool = False) -> list[str]:
         """What the server says its models are called; none where it cannot say, unless that is `needed`.
@@ -148,7 +153,7 @@ class Server:
             if needed and not isinstance(error, openai.NotFoundError):
                 raise self.refusal(error) from None
             return []
-        except (AttributeError, TypeError, ValueError):  # what came is no such list, a page perhaps
+        except (AttributeError, TypeError, ValueError, RecursionError):  # what came is no such list, a page perhaps
             raise InputError(f"{self} does not speak the OpenAI API; give the URL that ends in /v1.") from None
 
     async def _listed(self) -> list[str]:
@@ -221,6 +226,8 @@ def _limit(response: Any, longest: float = math.inf) -> None:
     """Have the reading of a response end at `LARGEST` bytes, and after so many seconds."""
     library = importlib.import_module(type(response).__module__.partition(".")[0])  # httpx or httpx2, as openai has it
     stream, begun = response.stream, monotonic()
+    if (packed := response.headers.get("Content-Encoding", "identity").strip().lower()) != "identity":
+        raise ValueError(f"the reply is packed ({packed}), which was not asked for")
 
     class Limited(library.AsyncByteStream, library.SyncByteStream):  # type: ignore[misc,name-defined]
         size = 0

@@ -103,6 +103,16 @@ def test_a_reply_without_end_is_not_read(faulty: Faulty, monkeypatch: pytest.Mon
     assert reply.text is None and reply.reason == "unreadable: the reply is of more than 100 bytes"
 
 
+def test_a_packed_reply_is_not_asked_for_nor_unpacked(faulty: Faulty) -> None:
+    """A megabyte of it may be a gigabyte."""
+    model = served(faulty, retries=0)
+    [known] = model([asked("good")])
+    assert known.text == "A" and faulty.encodings == {"identity"}
+    faulty.told = lambda prompt, time: "packed"
+    [reply] = model([asked("good")])
+    assert reply.text is None and reply.reason == "broken off: the reply is packed (gzip), which was not asked for"
+
+
 def test_a_list_of_models_without_end_is_not_read(faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(faulty.url)
     assert server.models() == ["small", "large"]
