@@ -71,6 +71,7 @@ def test_a_pipe_is_read_to_its_end_and_not_waited_for_without_one(tmp_path, monk
     os.mkfifo(pipe := tmp_path / "pipe")
     with pytest.raises(OSError, match="it is a pipe to which nobody writes"):
         read_content(pipe)
+    monkeypatch.undo()
 
     def write():
         time.sleep(0.1)  # so that it is opened first by who reads

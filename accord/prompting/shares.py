@@ -97,7 +97,7 @@ class Work:
     async def ready(self, host: Vllm, client: openai.AsyncOpenAI) -> None:
         """Wait until the server is there, and has the weights."""
         while not self.is_over and host.held != self.handed:
-            begun = monotonic()
+            begun: float | None = None
             try:
                 await host.ask(client, "/health", seconds=min(self.wait, LONGEST))
                 if not host.model:
