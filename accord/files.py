@@ -94,6 +94,11 @@ def replacing_folder(
     shutil.rmtree(old, ignore_errors=True)
 
 
+def real(path: str | os.PathLike[str]) -> Path:
+    """Where a path leads, without links; `Path.resolve` raises RuntimeError where links lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def beside(target: Path) -> Path:
     """The name under which a path is written until it is whole."""
     return target.with_name(f".{target.name}.{os.getpid()}.partial")

@@ -23,6 +23,8 @@ except ImportError:  # not on POSIX: nothing is locked
     fcntl = None  # type: ignore[assignment]
 
 OTHER = "choose another --out"
+TRIES = 100
+"""How often a lock's folder is made anew that others take away."""
 
 
 @contextmanager
@@ -79,13 +81,14 @@ def locked(path: Path, what: str, remedy: str) -> Iterator[None]:
 
 
 def _open(path: Path, what: str) -> int:
-    while True:
-        try:
-            return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # its folder went with the process that was here
+    try:
+        for _ in range(TRIES):
+            with suppress(FileNotFoundError):  # its folder went with the process that was here
+                return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             make_folder(path.parent)
-        except OSError as error:
-            raise InputError(f"{what} cannot be written ({error.strerror}).") from None
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # no file is there that can be made, as in /proc
+    except OSError as error:
+        raise InputError(f"{what} cannot be written ({error.strerror}).") from None
 
 
 def _take(opened: int, path: Path, what: str, remedy: str) -> bool:

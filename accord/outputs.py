@@ -174,6 +174,8 @@ def _require_possible(file: Path) -> None:
         if file.exists() and not file.is_file():
             kind = "a folder" if file.is_dir() else "no file"
             raise InputError(f"{file} is {kind}, so no file can be written there.")
+        if file.is_symlink() and not file.exists():
+            raise InputError(f"{file} is a link to {os.readlink(file)}, which is not there; name the place itself.")
         missing = [one for one in (file, *file.parents) if not one.exists()]
         there = (missing or [file])[-1].parent
         if not there.is_dir():

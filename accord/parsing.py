@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import stat
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -21,6 +23,12 @@ MOST = 100_000
 
 DEEPEST = 100
 """Lists and mappings within each other."""
+
+
+PATIENCE = 10.0
+"""Seconds without anything from a pipe."""
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+"""To open a pipe without waiting for who writes to it."""
 
 
 class Repeated(ValueError):
@@ -41,11 +49,23 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_content(path: str | os.PathLike[str]) -> bytes:
-    """What is in a file that a person names; OSError also where it is a device, of which there may be no end."""
-    with open(path, "rb") as file:
-        if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
+    """What is in a file that a person names, or comes by a pipe.
+
+    OSError also where it is a device, of which there may be no end, or nobody writes to the pipe.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | NO_WAIT)) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
             raise OSError(errno.EINVAL, "it is a device, and no file", os.fspath(path))
-        return file.read()
+        if not stat.S_ISFIFO(mode):
+            return file.read()
+        parts = list[bytes]()
+        while select.select([file], [], [], PATIENCE)[0]:
+            with suppress(BlockingIOError):
+                if not (part := os.read(file.fileno(), 1 << 16)):
+                    return b"".join(parts)
+                parts.append(part)
+        raise OSError(errno.EINVAL, "it is a pipe to which nobody writes", os.fspath(path))
 
 
 def read_yaml(path: str | os.PathLike[str], called: str) -> Any:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,9 @@ class Fake(HTTPServer):
         self.names, self.key, self.pieces = ["small", "large"], "", ["well", " \x1b[2J", "said"]
         self.finish: str | None = "stop"
         self.breaks = False
+        self.raw: list[bytes] = []
+        """What it answers in place of all that, with a pause after each."""
+        self.pause = 0.0
 
     @property
     def url(self) -> str:
@@ -85,7 +88,12 @@ class Handler(BaseHTTPRequestHandler):
         if not self.allowed():
             return
         self.server.asked.append(body)
-        if body["model"] not in self.server.names:
+        if self.server.raw:
+            for part in self.server.raw:
+                with suppress(OSError):  # whoever asked has had enough
+                    self.wfile.write(part)
+                    time.sleep(self.server.pause)
+        elif body["model"] not in self.server.names:
             self.refuse(404, "no such model")
         elif len(body["messages"]) > 5:
             self.refuse(400, "the context has 9 tokens")
@@ -189,6 +197,49 @@ def test_how_an_answer_ended(fake: Fake) -> None:
     fake.pieces, fake.breaks = ["said"], True
     shown, session = heard(Server(fake.url), "hi")
     assert shown.endswith(f"said small\n{fake.url}/v1 broke off (out of memory).\n") and not session.conversation.turns
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{no json", b"[" * 100_000, b"null", b"[1]", b'{"choices": null}', b'{"choices": [null]}', b"\xff",
+        b'{"choices": [{"delta": null}]}', b'{"choices": [{"delta": {"content": 3}}]}',
+        b'{"choices": [{"delta": {"content": ["a"]}}]}',
+    ],
+)  # fmt: skip
+def test_what_is_no_answer_is_a_sentence(line: bytes, fake: Fake) -> None:
+    fake.raw = [HEAD + b"data: " + line + b"\n\n"]
+    shown, session = heard(Server(fake.url), "hi")
+    assert shown.startswith(f"\n{fake.url}/v1 broke off, or does not speak the OpenAI API (")
+    assert shown.count("\n") == 2 and not session.conversation.turns
+
+
+def test_a_connection_that_is_lost_is_a_sentence(fake: Fake) -> None:
+    said = b'data: {"choices": [{"delta": {"content": "well"}}]}\n\n'
+    fake.raw = [HEAD.replace(b"\r\n\r\n", b"\r\nContent-Length: 1000\r\n\r\n") + said]
+    shown, session = heard(Server(fake.url), "hi")
+    assert shown.startswith(f"well\n{fake.url}/v1 broke off (") and not session.conversation.turns
+
+
+def test_an_answer_without_end_is_not_waited_for(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is silent, whose head drips in, that keeps the line open, and that never ends; each in time."""
+    begun = time.monotonic()
+    monkeypatch.setattr("accord.chat.served.WAIT", 0.4)
+    for fake.pause, fake.raw in ((1.0, [HEAD, b": nothing yet\n"]), (0.05, [bytes([byte]) for byte in HEAD])):
+        shown, session = heard(Server(fake.url), "hi")
+        assert f"{fake.url}/v1" in shown and shown.count("\n") == 2 and not session.conversation.turns
+    monkeypatch.setattr("accord.chat.served.WAIT", 10)
+    monkeypatch.setattr("accord.chat.served.LONGEST", 0.4)
+    fake.pause, fake.raw = 0.05, [HEAD, *[b": nothing yet\n"] * 40]
+    assert "(the reply takes more than 0.4 seconds)" in heard(Server(fake.url), "hi")[0]
+    monkeypatch.setattr("accord.chat.served.LONGEST", 10)
+    monkeypatch.setattr("accord.prompting.server.LARGEST", 1000)
+    fake.raw = [HEAD + b'data: {"choices": [{"delta": {"content": "well"}}]}\n\n' * 1000]
+    assert "(the reply is of more than 1,000 bytes)" in heard(Server(fake.url), "hi")[0]
+    assert time.monotonic() - begun < 20
 
 
 def test_ctrl_c_keeps_what_was_said(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:

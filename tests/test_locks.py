@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from accord.errors import InputError
-from accord.locks import alone_in, locked
+from accord.locks import alone_in, alone_with, locked
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,6 +61,9 @@ def test_where_nothing_can_be_written_that_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     told = r"file/run cannot be made \(Not a directory\); choose another --out"
     with pytest.raises(InputError, match=told), alone_in(tmp_path / "file" / "run"):
+        pass
+    told = r"^/proc/self/mem cannot be written \(No such file or directory\)\.$"  # no file can be made there
+    with pytest.raises(InputError, match=told), alone_with(Path("/proc/self/mem")):
         pass
     (tmp_path / ".lock").mkdir()
     with pytest.raises(InputError, match=r"cannot be written \(Is a directory\)"), alone_in(tmp_path):

@@ -1,12 +1,15 @@
 """YAML and JSON as people write them: nothing is lost, and nothing unfolds without end."""
 
+import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from accord.errors import InputError
-from accord.parsing import Repeated, parse_json, parse_yaml, read_yaml
+from accord.parsing import Repeated, parse_json, parse_yaml, read_content, read_yaml
 
 
 def bomb(lists, of):
@@ -61,3 +64,29 @@ def test_json_with_a_key_twice_is_refused():
 def test_yaml_has_one_loader():
     sources = (Path(__file__).parents[1] / "accord").rglob("*.py")
     assert [p.name for p in sources if "yaml.safe_load" in p.read_text() or "yaml.load" in p.read_text()] == []
+
+
+def test_a_pipe_is_read_to_its_end_and_not_waited_for_without_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("accord.parsing.PATIENCE", 0.3)
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with pytest.raises(OSError, match="it is a pipe to which nobody writes"):
+        read_content(pipe)
+    monkeypatch.undo()
+
+    def write():
+        time.sleep(0.1)  # so that it is opened first by who reads
+        with pipe.open("wb", buffering=0) as file:
+            file.write(b"a" * 200_000)
+            time.sleep(0.1)
+            file.write(b"b")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert read_content(pipe) == b"a" * 200_000 + b"b"
+    writer.join()
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "/proc/self/mem", "/nowhere", "/", "/" + "a" * 300])
+def test_what_is_no_file_to_read_is_told(path):
+    with pytest.raises(InputError, match=f"^the recipe {path} cannot be read: "):
+        read_yaml(path, "the recipe")

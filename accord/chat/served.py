@@ -12,10 +12,15 @@ from typing import Any
 import numpy as np
 
 from accord.chat.speaker import Conversation, Question, Reply
+from accord.console import said
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
+from accord.limits import within
 from accord.prompting.server import Server
 from accord.records import Completion, Message, text_to_json
+
+WAIT, LONGEST = 120.0, 1200.0
+"""Seconds that a server has until an answer begins, and for each further piece; and for all of it."""
 
 
 @dataclass(frozen=True)
@@ -52,26 +57,44 @@ class ServedSaying:
         return bool(self.pieces)
 
     def __iter__(self) -> Iterator[str]:
-        """Raises InputError where the server is away, refuses, or breaks off."""
+        """Raises InputError where the server is away, refuses, breaks off, or gives what is no answer."""
         import openai
 
-        server, sampling = self.speaker.server, self.sampling
-        seed = int(np.random.SeedSequence(sampling.seed).generate_state(1)[0] >> 1)
-        messages: Any = text_to_json(self.question.prompt)
+        server = self.speaker.server
         try:
-            with server.client.chat.completions.create(
-                model=self.speaker.name, messages=messages, stream=True, max_tokens=sampling.max_new_tokens,
-                temperature=sampling.temperature, top_p=sampling.top_p, seed=seed,
-            ) as chunks:  # fmt: skip
-                for choice in (choice for chunk in chunks for choice in chunk.choices):
-                    self.finish = choice.finish_reason or self.finish
-                    if choice.delta.content:
-                        self.pieces.append(choice.delta.content)
-                        yield choice.delta.content
+            for piece in self._asked():
+                self.pieces.append(piece)
+                yield piece
         except openai.APIError as error:
+            if self.has_begun and isinstance(error, openai.APIConnectionError):
+                raise InputError(
+                    f"{server} broke off ({server.without_key(said(error.__cause__ or error))})."
+                ) from None
             raise server.refusal(error, self.speaker.name) from None
+        except Exception as error:  # of the HTTP library, or of what came, which may be anything
+            told = server.without_key(said(error))
+            raise InputError(f"{server} broke off, or does not speak the OpenAI API ({told}).") from None
         if self.finish is None and not self.pieces:
             raise InputError(f"{server} gave no answer; see that the URL is that of an OpenAI-compatible server.")
+
+    def _asked(self) -> Iterator[str]:
+        """The pieces of the answer; whatever the libraries raise."""
+        sampling = self.sampling
+        seed = int(np.random.SeedSequence(sampling.seed).generate_state(1)[0] >> 1)
+        messages: Any = text_to_json(self.question.prompt)
+        with self.speaker.server.talking(WAIT, LONGEST) as client:
+            with within(WAIT):  # until the answer begins, whose head may drip in too
+                chunks = client.chat.completions.create(
+                    model=self.speaker.name, messages=messages, stream=True, max_tokens=sampling.max_new_tokens,
+                    temperature=sampling.temperature, top_p=sampling.top_p, seed=seed,
+                )  # fmt: skip
+            with chunks:
+                for choice in (choice for chunk in chunks for choice in chunk.choices):
+                    self.finish = choice.finish_reason or self.finish
+                    if not isinstance(piece := choice.delta.content or "", str):
+                        raise TypeError(f"a piece of an answer that is no text, but {piece!r}")
+                    if piece:
+                        yield piece
 
     @property
     def answer(self) -> Reply:

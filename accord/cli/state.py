@@ -84,4 +84,8 @@ def _before(folder: Path) -> dict[str, dict[str, Any]]:
         if others(folder) and not may_overwrite():
             raise InputError(f"{folder} holds something else than a pipeline's run; choose another --out.")
         return {}
-    return {s["name"]: s for s in json.loads(file.read_text())["stages"]}
+    try:
+        stages = json.loads(file.read_text(encoding="utf-8"))["stages"]
+        return {str(s["name"]): {**s, "seconds": float(s["seconds"]), "status": str(s["status"])} for s in stages}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{file} does not say which stages ran: restore it, or choose another --out.") from None

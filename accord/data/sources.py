@@ -42,6 +42,8 @@ def opened(source: str | os.PathLike[str] | Iterable[Any], split: str) -> tuple[
         return f"{name}, {'line' if reader in (read_jsonl, read_plain) else 'row'}", pick(reader(path), split)
     if path.is_dir():
         return f"{name}, row", pick(enumerate(in_folder(path), start=1), split)
+    if path.exists() and reader is not None:
+        raise InputError(f"{name} is a device, a pipe or a socket: save the rows to a file first")
     if path.exists():
         raise InputError(f"{name} is none of the formats that can be read: {READ}")
     hub = _HUB_NAME.fullmatch(name)

@@ -39,7 +39,8 @@ def quotas(sizes: Sequence[int], cap: int, temperature: float = 1.0, total: int 
     many rows as the data sets have, each up to the cap.
     """
     capped = [min(size, cap) for size in sizes]
-    weights = [size ** (1 / temperature) if size else 0.0 for size in capped]
+    most = max(capped, default=0) or 1  # by which weights at low temperatures stay numbers
+    weights = [(size / most) ** (1 / temperature) if size else 0.0 for size in capped]
     return apportioned(sum(capped) if total is None else total, weights)
 
 

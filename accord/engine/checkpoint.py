@@ -27,6 +27,7 @@ from accord.engine.shard import local, shared_of
 from accord.engine.team import Team
 from accord.errors import InputError
 from accord.files import replacing_folder, sha256_of
+from accord.parsing import read_content
 
 KEEP = 2
 """Checkpoints kept: the last, and one before it in case the last is damaged."""
@@ -133,7 +134,7 @@ def _digest(saved: Mapping[str, Any]) -> str:
 def verified(checkpoint: Path) -> dict[str, Any]:
     """The step, the method's state and the files of a checkpoint; Damaged where one is not as it was written."""
     try:
-        saved: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        saved: dict[str, Any] = json.loads(read_content(checkpoint / "state.json"))
         is_whole = saved["sha256"] == _digest(saved)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise Damaged(f"the checkpoint {checkpoint} has no readable state.json") from None

@@ -63,6 +63,7 @@ def locate(name: str, team: Team = ALONE) -> Source:
             raise InputError(f"reading the GGUF file {name} needs the gguf extra: pip install gguf accelerate.")
         return Source(str(path.parent), path.name)
     if path.exists():
+        require_files(name, path)
         base = _base(name, path)
         if base is None:
             _check_folder(name, path)
@@ -88,6 +89,13 @@ def require_as_written(name: str, path: Path, team: Team = ALONE) -> None:
             )
 
     team.all_do(look)
+
+
+def require_files(name: str, path: Path) -> None:
+    """Raise InputError where a folder holds what is no file, as a pipe, from which reading might never return."""
+    for one in sorted(path.iterdir()) if path.is_dir() else ():
+        if one.exists() and not (one.is_file() or one.is_dir()):
+            raise InputError(f"{name} holds {one.name}, which is a device, a pipe or a socket: put a file there.")
 
 
 def _base(name: str, path: Path) -> str | None:

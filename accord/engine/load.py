@@ -11,7 +11,7 @@ import transformers
 from accord.engine.adapters import adapted, own_state, read_adapters, take
 from accord.engine.classifiers import PreferenceNetwork, Scorer, preference_labels
 from accord.engine.encoders import Encoder, reads_last_token
-from accord.engine.folders import has_tokenizer, no_classifier, require_as_written
+from accord.engine.folders import has_tokenizer, no_classifier, require_as_written, require_files
 from accord.engine.models import AnyModel, Model, Policy, quiet
 from accord.engine.networks import cause, read_network, source_of
 from accord.engine.personal import PersonalPreference, PersonalScorer
@@ -137,6 +137,7 @@ def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
     if folder.exists():
         if not (folder.is_dir() and has_tokenizer(folder)):
             raise InputError(f"{name} holds no tokenizer (tokenizer.json and others): name a folder that does.")
+        require_files(name, folder)
         require_as_written(name, folder)
     elif where.startswith((".", "/", "~")) or where.count("/") != 1 or Path(where.split("/")[0]).is_dir():
         raise InputError(f"there is no folder {name}, where a tokenizer was to be.")

@@ -90,7 +90,8 @@ def _prepare(kind: Any, network: transformers.PreTrainedModel, name: str) -> Non
     """An encoder stays as it is."""
     if kind is not transformers.AutoModelForSequenceClassification or reads_last_token(network):
         prepare_network(network, name)
-        read_reader(network, name)
+        with _readable(name, "the reader of"):
+            read_reader(network, name)
 
 
 def _leave_unread(
@@ -154,7 +155,8 @@ def _read(
     """The network and the tokenizer as they lie there; of a `config` that is given the head is in an adapter."""
     source, gguf_file, base = locate(source_of(name))
     if base is not None:
-        return _read_adapter(kind, name, Path(source), base, target, remote)
+        with _readable(name, "the adapter"):
+            return _read_adapter(kind, name, Path(source), base, target, remote)
     given: dict[str, Any] = {"trust_remote_code": remote, **({"gguf_file": gguf_file} if gguf_file else {})}
     how: dict[str, Any] = {
         "dtype": "auto" if is_lean and not gguf_file else torch.float32,

@@ -273,14 +273,15 @@ def _file() -> Path:
 def _known() -> dict[str, list[bool]]:
     try:
         known = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
 def _read(key: str) -> Ways | None:
     known = _known().get(key)
-    return Ways(*known) if known else None
+    is_whole = isinstance(known, list) and [type(way) for way in known] == [bool] * len(Ways._fields)
+    return Ways(*known) if known and is_whole else None
 
 
 def _write(key: str, ways: Ways) -> None:

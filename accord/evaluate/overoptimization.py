@@ -128,12 +128,12 @@ def _check(runs: dict[str, str] | None, samples: str | None, given: Mapping[str,
 
 def _metrics(folder: str) -> list[dict[str, Any]]:
     file = Path(folder) / "metrics.jsonl"
-    if not file.exists():
+    if not file.is_file():
         raise InputError(f"{folder} is no training run's folder: there is no metrics.jsonl in it.")
-    lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # a kill leaves half a line at the end
     try:
-        return [json.loads(line) for line in lines]
-    except ValueError:
+        lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # a kill leaves half a line at the end
+        return [dict(json.loads(line)) for line in lines]
+    except (ValueError, TypeError, RecursionError):
         raise InputError(f"{file} is not a JSON object a line; restore it.") from None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from accord.errors import InputError
 from accord.evaluate.statistics import over_seeds
+from accord.files import real
 from accord.outputs import require_folder
 from accord.report.folder import StageRecord, Story, read_pipeline
 from accord.results.base import FILE, Evaluation, called
@@ -36,7 +37,7 @@ def evaluate_seeds(runs: Sequence[str], out: str) -> SeedsResult:
             more than seeds, which have the same seeds, or have not all measured what one has; no evaluations.
     """
     require_folder(out, *runs, leaves=(FILE,))
-    folders = list(dict.fromkeys(Path(run).resolve() for run in runs))
+    folders = list(dict.fromkeys(real(run) for run in runs))
     if len(folders) < 2 or len(folders) < len(runs):
         raise InputError("a mean over seeds is of two runs or more, each given once.")
     stories = [_story(run) for run in runs]

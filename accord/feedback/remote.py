@@ -19,6 +19,7 @@ from accord.console import without_secrets
 from accord.errors import InputError, require_address
 from accord.feedback.functions import columns_of, completions_of, prompts_of
 from accord.feedback.reward import excerpt, finite
+from accord.limits import within
 from accord.prompting.server import key_for, require_private
 from accord.records import Sample
 
@@ -94,7 +95,8 @@ class RemoteReward:
             if attempt:
                 time.sleep(2 ** (attempt - 1))
             try:
-                with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                # Its timeout is that of each part, and a head may drip in for ever.
+                with within(self.timeout), urllib.request.urlopen(request, timeout=self.timeout) as response:
                     text = self._read(response)
             except urllib.error.HTTPError as error:
                 fault = f"answered with the status {error.code} ({on_a_line(error.reason)})"

@@ -33,11 +33,12 @@ NUDGE, ZERO = 0.03, 0.02
 
 @dataclass(frozen=True)
 class Handed:
-    """Weights for servers: where they lie, what they are called, and whether they are an adapter."""
+    """Weights for servers: where they lie, what they are called, whether they are an adapter, and of how many bytes."""
 
     folder: Path
     name: str
     is_adapter: bool
+    size: int
 
 
 class Handover:
@@ -90,7 +91,8 @@ class Handover:
                 save_tied_head(network, folder, whole)
         except OSError as error:
             raise InputError(f"weights for servers cannot be written to {folder} ({error.strerror}).") from None
-        return Handed(folder, f"accord-{self.run}-{self.count}", adapted(network))
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        return Handed(folder, f"accord-{self.run}-{self.count}", adapted(network), size)
 
     def close(self) -> None:
         """Take the weights away."""

@@ -77,6 +77,11 @@ class Journal:
         with self._opened():
             return self._replies(requests, on_reply or (lambda place, reply: None))
 
+    def look(self) -> None:
+        """Raise InputError where there is no journal that can be kept, before anything else is written."""
+        with self._opened():
+            pass
+
     def _replies(self, requests: Sequence[Request], tell: Callable[[int, Reply], None]) -> list[Reply]:
         replies: dict[int, Reply] = {}
         places: dict[str, list[int]] = {}

@@ -28,6 +28,7 @@ from accord.engine.sampling import Sampling, request_seeds
 from accord.engine.team import Team
 from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.errors import InputError
+from accord.files import real
 from accord.prompting.faults import Fault
 from accord.prompting.handover import Handed, Handover, nudged
 from accord.prompting.server import Server, completed
@@ -69,7 +70,7 @@ class ServedSampler:
         self.hosts = [
             Vllm(Server(url, config.sampler_key, config.sampler_insecure, OPTIONS)) for url in config.samplers
         ]
-        self.handover = Handover(Path(config.sampler_folder or folder).expanduser().resolve())
+        self.handover = Handover(real(Path(config.sampler_folder or folder).expanduser()))
         self.drift: float | None = None
         self.seconds = self.waited = 0.0
         self._compared: list[tuple[Tokens, Completion]] = []

@@ -37,6 +37,8 @@ ROUNDING = 1e-3
 """What a log-probability may be above 0, of servers that compute in few bits."""
 SHOWN = 200
 """Characters shown of what cannot be read."""
+MOST_TOKENS = 10**9
+"""That a server may say to have read, or written, for one reply."""
 
 
 @dataclass
@@ -205,12 +207,14 @@ class Served:
                 raw = ""
             text = without_reasoning(raw) if is_chat else raw
             counted = [max(int(getattr(usage, f"{name}_tokens", 0) or 0), 0) for name in ("prompt", "completion")]
+            if max(counted) > MOST_TOKENS:
+                raise ValueError("a reply of more tokens than there can be")
             begun = _choices(choice.logprobs, len(raw) - len(text), request.choices)
             reply = Reply(
                 text=self.server.masked(text, SECRET), is_cut=choice.finish_reason == "length", choices=begun,
                 tokens_in=counted[0], tokens_out=counted[1],
             )  # fmt: skip
-        except (AttributeError, TypeError, IndexError, KeyError, ValueError) as error:
+        except (AttributeError, TypeError, IndexError, KeyError, ValueError, OverflowError) as error:
             said = getattr(given, "error", None) or given
             said = said.model_dump(exclude_none=True, warnings=False) if hasattr(said, "model_dump") else said
             raise Fault(UNREADABLE, shorten(self.server.without_key(str(said)), SHOWN, placeholder=" ...")) from error

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import math
 import os
 import re
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -112,9 +114,25 @@ class Server:
         """A client that asks once, waits so many seconds for each part of a reply, and reads none beyond `LARGEST`."""
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        http = DefaultAsyncHttpxClient(event_hooks={"response": [_limit]})
-        key = self.client.api_key
-        return AsyncOpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=timeout, http_client=http)
+        async def limit(response: Any) -> None:
+            _limit(response)
+
+        http = DefaultAsyncHttpxClient(event_hooks={"response": [limit]})
+        return AsyncOpenAI(**self._given(timeout), http_client=http)
+
+    def talking(self, timeout: float, longest: float) -> openai.OpenAI:
+        """The same for a reply that is read as it comes, which may take `longest` seconds."""
+        from openai import DefaultHttpxClient, OpenAI
+
+        http = DefaultHttpxClient(event_hooks={"response": [lambda response: _limit(response, longest)]})
+        return OpenAI(**self._given(timeout), http_client=http)
+
+    def _given(self, timeout: float) -> dict[str, Any]:
+        """What a client is made with. A reply is not to be packed, as a small one might unfold without end."""
+        return {
+            "base_url": self.url, "api_key": self.client.api_key, "max_retries": 0, "timeout": timeout,
+            "default_headers": {"Accept-Encoding": "identity"},
+        }  # fmt: skip
 
     def models(self, *, needed: bool = False) -> list[str]:
         """What the server says its models are called; none where it cannot say, unless that is `needed`.
@@ -135,7 +153,7 @@ class Server:
             if needed and not isinstance(error, openai.NotFoundError):
                 raise self.refusal(error) from None
             return []
-        except (AttributeError, TypeError, ValueError):  # what came is no such list, a page perhaps
+        except (AttributeError, TypeError, ValueError, RecursionError):  # what came is no such list, a page perhaps
             raise InputError(f"{self} does not speak the OpenAI API; give the URL that ends in /v1.") from None
 
     async def _listed(self) -> list[str]:
@@ -204,19 +222,33 @@ def completed(work: Coroutine[Any, Any, T]) -> T:
         return thread.submit(asyncio.run, work).result()
 
 
-async def _limit(response: Any) -> None:
-    """Have the reading of a response end at `LARGEST` bytes."""
+def _limit(response: Any, longest: float = math.inf) -> None:
+    """Have the reading of a response end at `LARGEST` bytes, and after so many seconds."""
     library = importlib.import_module(type(response).__module__.partition(".")[0])  # httpx or httpx2, as openai has it
-    stream = response.stream
+    stream, begun = response.stream, monotonic()
+    if (packed := response.headers.get("Content-Encoding", "identity").strip().lower()) != "identity":
+        raise ValueError(f"the reply is packed ({packed}), which was not asked for")
 
-    class Limited(library.AsyncByteStream):  # type: ignore[misc,name-defined]
+    class Limited(library.AsyncByteStream, library.SyncByteStream):  # type: ignore[misc,name-defined]
+        size = 0
+
+        def seen(self, part: bytes) -> bytes:
+            self.size += len(part)
+            if self.size > LARGEST:
+                raise ValueError(f"the reply is of more than {LARGEST:,} bytes")
+            if monotonic() - begun > longest:
+                raise ValueError(f"the reply takes more than {longest:g} seconds")
+            return part
+
+        def __iter__(self) -> Iterator[bytes]:
+            return map(self.seen, stream)
+
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            size = 0
             async for part in stream:
-                size += len(part)
-                if size > LARGEST:
-                    raise ValueError(f"the reply is of more than {LARGEST:,} bytes")
-                yield part
+                yield self.seen(part)
+
+        def close(self) -> None:
+            stream.close()
 
         async def aclose(self) -> None:
             await stream.aclose()

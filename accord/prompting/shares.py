@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from accord.console import status
 from accord.errors import InputError
-from accord.prompting.faults import BUSY, REFUSED, Fault
+from accord.prompting.faults import BUSY, REFUSED, SLOW, Fault
 from accord.prompting.handover import Handed
 from accord.prompting.vllm import Given, Missing, Vllm
 from accord.records import Completion
@@ -31,8 +31,10 @@ TRIES = 4
 LOOK = 1.0
 """Seconds between two looks at a server that is away."""
 LONGEST = 600.0
-"""Seconds that a server has for weights, at least, and to say that it is there, at most."""
-GO_ON = "go on from the last checkpoint by --resume"
+"""Seconds that a server has to say that it is there, at most."""
+LOADING, SLOWEST = 10.0, 50e6
+"""Seconds that a server has for weights, at least, and bytes of them that it takes in a second more, at least."""
+GO_ON = "give the same command again, with --resume where it trains"
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,16 @@ class Work:
     async def ready(self, host: Vllm, client: openai.AsyncOpenAI) -> None:
         """Wait until the server is there, and has the weights."""
         while not self.is_over and host.held != self.handed:
+            begun: float | None = None
             try:
                 await host.ask(client, "/health", seconds=min(self.wait, LONGEST))
                 if not host.model:
                     await host.named(client)
-                begun = monotonic()
-                await host.hand_over(client, self.handed, self.given.name, seconds=max(self.wait, LONGEST))
+                begun, seconds = monotonic(), max(self.wait, LOADING) + round(self.handed.size / SLOWEST)
+                await host.hand_over(client, self.handed, self.given.name, seconds=seconds)
                 self.loading = max(self.loading, monotonic() - begun)
             except (Fault, Missing) as fault:
-                self.missed(host, fault)
+                self.missed(host, fault, begun)
                 await asyncio.sleep(LOOK)
 
     async def draw(self, host: Vllm, client: openai.AsyncOpenAI) -> bool:
@@ -134,11 +137,13 @@ class Work:
             self.is_stopped = True
             raise InputError(f"{host} fails on a sample again and again ({fault}); see what it says, then {GO_ON}.")
 
-    def missed(self, host: Vllm, fault: Fault | Missing) -> None:
-        """A server has not done what it was asked; InputError where that is so for too long."""
+    def missed(self, host: Vllm, fault: Fault | Missing, asked: float | None = None) -> None:
+        """A server has not done what it was asked, at that time; InputError where that is so for too long."""
         said = said_by(fault).rstrip(".")
         if host.away is None:
-            host.away = monotonic()
-            status(f"{host} is waited for, up to {self.wait:g} seconds: {said}")
+            is_slow = getattr(fault, "kind", "") == SLOW
+            host.away = asked if asked is not None and is_slow else monotonic()  # as it was waited for since
+            if monotonic() - host.away <= self.wait:
+                status(f"{host} is waited for, up to {self.wait:g} seconds: {said}")
         if monotonic() - host.away > self.wait:
             raise InputError(f"{host} was waited for {self.wait:g} seconds ({said}): start it again, and {GO_ON}.")

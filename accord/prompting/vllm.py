@@ -216,7 +216,7 @@ class Given:
                 raise Fault(BROKEN, f"a sample ended by {shorten(str(finish), SHOWN)}")
             if not 0 < len(tokens) == len(logprobs) <= self.sampling.max_new_tokens:
                 raise ValueError(f"{len(tokens)} tokens and {len(logprobs)} log-probabilities")
-            if not all(isinstance(token, int) and 0 <= token < 2**31 for token in tokens):
+            if not all(type(token) is int and 0 <= token < 2**31 for token in tokens):
                 raise ValueError("what is no token")
             said = [float(logp) for logp in logprobs]
             if not all(math.isfinite(logp) and logp <= ROUNDING for logp in said):

@@ -101,7 +101,7 @@ def write_card(folder: str | Path, *, method: str = "") -> list[Path]:
     for card in cards:
         try:
             text = _card(run, card.parent, files, method)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:  # best/ may have lain there for long
+        except (OSError, ValueError, AttributeError, TypeError) as error:  # best/ may have lain there for long
             status(f"{card.parent} gets no card: its configuration is damaged ({said(error)}).")
             continue
         write_text(card, text)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from accord.errors import InputError
+from accord.files import real
 from accord.outputs import save_text
 from accord.report import captions, html, series
 from accord.report.alarms import StageAlarms, stage_alarms
@@ -72,7 +73,7 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def _stories(folders: list[Path]) -> Stories:
-    whole = [folder.resolve() for folder in folders]
+    whole = [real(folder) for folder in folders]
     twice = [str(folder) for index, folder in enumerate(folders) if whole[index] in whole[:index]]
     if twice:
         raise InputError(f"{twice[0]} is given twice; give each run once.")

@@ -21,6 +21,7 @@ import networkx as nx
 
 from accord.errors import InputError
 from accord.feedback.formula import AI, names_in
+from accord.files import real
 from accord.report.folder import RunFiles, StageRecord, read_pipeline, read_stage
 
 SOURCES = ("model", "data", "reward", "judge", "teacher", "reference", "pretraining_data", "watch", "eval_data")
@@ -67,7 +68,7 @@ def lineage(folder: Path) -> list[StageRecord]:
     """
     stages: dict[Path, StageRecord] = {}
     try:
-        _visit(folder.resolve(), stages)
+        _visit(real(folder), stages)
     except InputError:
         return []
     names = dict(zip(stages, distinct_names(list(stages)), strict=True))

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from accord.errors import InputError
 from accord.outputs import tell_changed
-from accord.parsing import parse_json
+from accord.parsing import parse_json, read_content
 from accord.results.agreement import AgreementResult
 from accord.results.alarms import AlarmsResult
 from accord.results.base import FILE, Evaluation
@@ -84,13 +84,15 @@ def load(path: str | Path) -> Evaluation:
     path = Path(path)
     file = next((path / name for name in FILES if (path / name).is_file()), path / FILE) if path.is_dir() else path
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
+        text = read_content(file).decode(errors="replace")
         tell_changed(file)
         value = parse_json(text, parse_constant=_not_infinite, parse_float=_not_infinite)
     except Infinite as error:
         raise InputError(f"{file} holds {error}, which is no number of a result: restore it or remove it.") from None
-    except OSError:
+    except FileNotFoundError:
         raise InputError(f"there is no file {file}; give the folder that was --out of accord evaluate.") from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}).") from None
     except ValueError:
         value = None
     if not isinstance(value, dict):

@@ -45,11 +45,14 @@ class AskerOptions(AskOptions):
 
     def asker(self, folder: Path) -> Asker:
         """The model with how it is asked; replies of a served one are kept in the folder, unless a journal is named."""
+        from accord.prompting.journal import Journal
         from accord.synthesis.questions import Asker
 
         if self.server is not None and self.journal is None:
             self.journal = str(folder / "replies.jsonl")
         model = prompted(self)
+        if isinstance(model, Journal):
+            model.look()
         is_chat = self.form == "chat" or (self.form == "auto" and getattr(bare(model), "has_template", True))
         return Asker(
             model=model, is_chat=is_chat, max_tokens=self.max_new_tokens, temperature=self.temperature,

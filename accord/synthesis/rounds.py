@@ -85,13 +85,13 @@ def whole_rounds(path: Path, read: Callable[[Mapping[str, Any]], Kept], what: st
     """
     rows: list[Mapping[str, Any]] = []
     found: list[Kept] = []
-    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
     for number, line in enumerate(filter(None, lines), start=1):
         try:
             row = json.loads(line)
             found.append(read(row))
             rows.append({**row, "round": int(row["round"]), "of": int(row["of"])})
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             if line is lines[-1]:  # torn off as it was written
                 break
             raise InputError(f"{path}, line {number}: it is no {what}; restore the file or remove it.") from None

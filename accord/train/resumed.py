@@ -41,8 +41,13 @@ STOP = "stopped"
 def settings_of(folder: Path) -> dict[str, Any]:
     """What a run was begun with. Raises InputError where its config.yaml is damaged."""
     settings = read_yaml(folder / "config.yaml", "the settings")
-    if not isinstance(settings, dict):
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise InputError(f"{folder}/config.yaml holds no settings: restore it, or choose another --out.")
+    history = settings.get(HISTORY, [])
+    if not (isinstance(history, list) and all(isinstance(e, dict) and type(e.get("step")) is int for e in history)):
+        raise InputError(
+            f"{folder}/config.yaml: its {HISTORY} is no list of changes: restore it, or choose another --out."
+        )
     return settings
 
 

@@ -95,7 +95,7 @@ def _digest(lines: Iterable[str]) -> str:
 def _lines(file: Path) -> list[tuple[str, Any]]:
     """A file's lines, and the row that each is, None for one that is no row of a step."""
     found = []
-    for line in file.read_bytes().splitlines(keepends=True) if file.exists() else ():
+    for line in file.read_bytes().splitlines(keepends=True) if file.is_file() else ():
         try:
             row = json.loads(line)
             is_row = line.endswith(b"\n") and isinstance(row["step"], int)

@@ -32,7 +32,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from accord import engine, report
 from accord.errors import InputError, LeftOut, RowNumber
-from accord.files import SUMS, changed, others, sync, tidy, write_rows, write_sums, write_text
+from accord.files import SUMS, changed, others, real, sync, tidy, write_rows, write_sums, write_text
 from accord.locks import alone_in
 from accord.outputs import may_overwrite, require_outside
 from accord.train.alarms import Alarms, chosen
@@ -78,7 +78,7 @@ class Run:
         name: str | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self.name = name or self.folder.resolve().name
+        self.name = name or real(self.folder).name
         self.console = Console(stderr=True)
         self.rows = Rows(self.folder, self.print)
         self.settings = redacted(json.loads(json.dumps(settings, default=str)))

@@ -247,8 +247,7 @@ class Tracking:
         """
         settings = {key: without_secrets(v) if isinstance(v, str) else v for key, v in settings.items()}
         self._logged = logged
-        file = folder / "tracking.json"
-        self._known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        self._known = _read_known(folder / "tracking.json")
         for service in self.names:
             known, tracker = self._known.get(service, {}), SERVICES[service]()
             try:
@@ -298,3 +297,14 @@ class Tracking:
                 if name not in self._failed:
                     self.say(f"{name} failed and gets no more of this run, which goes on: {said(error)}")
                 self._failed.add(name)
+
+
+def _read_known(file: Path) -> dict[str, Known]:
+    """By what the services know a run that goes on. Raises InputError where the file does not say that."""
+    try:
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return {service: dict(name) for service, name in known.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise InputError(
+            f"{file} does not say by what services know the run: restore it, or remove it for a new one."
+        ) from None

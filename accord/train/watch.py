@@ -123,9 +123,22 @@ class BestModel:
             self._write()
 
     def found_saved(self) -> None:
-        """The best model is in the run's folder, with which a checkpoint is; best.json is written anew."""
+        """The best model is in the run's folder, with which a checkpoint is; best.json is written anew.
+
+        Raises InputError where it is gone, or damaged.
+        """
         if self.best:
+            engine.Team.here().lead(self._require_saved)
             self._write()
+
+    def _require_saved(self) -> None:
+        try:
+            engine.folders.locate(str(self.run.folder / "best"))
+        except InputError as error:
+            raise InputError(
+                f"the best model of the steps that are done is lost: {str(error).rstrip('.')}; restore it, or delete "
+                f"{self.run.folder / 'checkpoints'} to begin anew."
+            ) from None
 
     def _write(self) -> None:
         self.written = self.best

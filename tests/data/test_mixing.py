@@ -31,6 +31,8 @@ def test_proportions_by_hand() -> None:
     # 10 rows over 3, 6 and 7 of 16 are 1.875, 3.75 and 4.375: the two largest remainders get the two left over.
     assert quotas([3, 6, 7], 100, total=10) == [2, 4, 4]
     assert quotas([0, 4], 100, total=3) == [0, 3]
+    # The lower the temperature, the more has the largest, without numbers beyond measure.
+    assert quotas([3, 2_999, 3_000], 3_000, temperature=1e-320, total=10) == [0, 0, 10]
 
 
 @given(

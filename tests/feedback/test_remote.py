@@ -31,6 +31,8 @@ class Server(HTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}/score"
         self.answers: list[Any] = []
+        self.head = b""
+        """What comes before each answer, slowly."""
         self.asked: list[Any] = []
 
 
@@ -48,6 +50,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked.append((self.path, self.headers["Content-Type"], json.loads(body)))
+        with suppress(ConnectionError):
+            for byte in self.server.head:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.1)
         answer = self.server.answers.pop(0) if len(self.server.answers) > 1 else self.server.answers[0]
         if callable(answer):
             answer = answer()
@@ -129,7 +135,7 @@ def test_a_request_that_is_refused_is_not_repeated(server: Server) -> None:
 
 def test_a_slow_server_is_given_up(server: Server) -> None:
     server.answers = [lambda: time.sleep(0.4) or 500]
-    with pytest.raises(InputError, match=r"/score cannot be reached \(timed out\)"):
+    with pytest.raises(InputError, match=r"/score cannot be reached \((timed out|it takes more than 0\.05 seconds)\)"):
         RemoteReward(server.url, timeout=0.05, retries=0)(SAMPLES)
 
 
@@ -137,7 +143,16 @@ def test_an_answer_that_drips_is_given_up(server: Server) -> None:
     """Each byte comes in time, and all of them would take 20 s."""
     server.answers = [Drip(b'{"rewards": [1, 2]} ' * 10, 0.1)]
     begun = time.monotonic()
-    with pytest.raises(InputError, match=r"/score cannot be reached \(the answer takes more than 0\.3 seconds\)"):
+    with pytest.raises(InputError, match=r"/score cannot be reached \((it|the answer) takes more than 0\.3 seconds\)"):
+        RemoteReward(server.url, timeout=0.3, retries=0)(SAMPLES)
+    assert time.monotonic() - begun < 5
+
+
+def test_a_head_that_drips_is_given_up(server: Server) -> None:
+    """Each byte of it comes in time, and all of them would take 20 s."""
+    server.answers, server.head = [{"rewards": [1, 2]}], b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=r"/score cannot be reached \(it takes more than 0\.3 seconds\)"):
         RemoteReward(server.url, timeout=0.3, retries=0)(SAMPLES)
     assert time.monotonic() - begun < 5
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import socket
@@ -30,6 +31,7 @@ class Faulty(ThreadingHTTPServer):
         self.told, self.seen = told, Counter[str]()
         self.asked: list[tuple[float, str, dict[str, Any]]] = []
         self.answered: list[str] = []
+        self.encodings = set[str]()
         self.usage: dict[str, int] | None = {"prompt_tokens": 10, "completion_tokens": 2}
         self.tops: dict[str, float] = {}
         self.now = self.most = 0
@@ -66,6 +68,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         prompt = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
         self.server.asked.append((time.monotonic(), self.headers["Authorization"], body))
+        self.server.encodings.add(self.headers["Accept-Encoding"])
         self.server.seen[prompt] += 1
         self.server.now += 1
         self.server.most = max(self.server.most, self.server.now)
@@ -95,6 +98,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.flush()
                 self.connection.shutdown(socket.SHUT_RDWR)
                 self.close_connection = True
+            case "packed":
+                self.send(200, gzip.compress(content), **{"Content-Encoding": "gzip"})
             case "drip":
                 self.send(200, b"", **{"Content-Length": str(len(content))})
                 for i in range(len(content)):

@@ -185,10 +185,27 @@ def test_weights_are_handed_over_when_they_have_changed(base: str, moved: Policy
         assert torch.equal(vllm.policy.network.lm_head.weight, moved.network.lm_head.weight)
 
 
+def test_weights_that_are_not_taken_in_time(
+    base: str, moved: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server has `sampler_wait` for them, and for each 50 MB a second more; what it took counts as waited for."""
+    monkeypatch.setattr("accord.prompting.shares.LOADING", 1.0)
+    monkeypatch.setattr("tests.prompting.pretend_vllm.Handler.reload", lambda *_: time.sleep(3))
+    with serving(Vllm(base)) as vllm:
+        made = sampler.ServedSampler(SamplerConfig(sampler=vllm.url, sampler_wait=0.9), tmp_path)
+        begun = time.monotonic()
+        with pytest.raises(InputError, match=r"was waited for 0\.9 seconds \(no reply within .* seconds\): start it"):
+            made(moved, ASKED, 1, DRAWING)
+        assert time.monotonic() - begun < 2.9
+        made.close()
+
+
 def test_a_run_whose_server_stays_away_goes_on_with_another(base: str, reference: Result, tmp_path: Path) -> None:
     with (
         serving(Vllm(base, dies_after=6 + 12 + 5)) as first,
-        pytest.raises(InputError, match=r"waited for 3 seconds \(.*\): start it again, and go on from the last"),
+        pytest.raises(
+            InputError, match=r"waited for 3 seconds \(.*\): start it again, and give the same command again"
+        ),
     ):
         run(base, tmp_path / "run", sampler=first.url, sampler_wait=3)
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-0000001"]

@@ -98,7 +98,7 @@ def test_a_server_that_fails_ends_all_ranks_with_a_sentence_and_the_run_goes_on(
     with serving(Vllm(base, dies_after=6 + 12 + 5)) as first:
         [sentence] = on_ranks(home, "failed", first, "--sampler-wait", "1", status=2)
     assert f"{first.url}/v1 was waited for 1 seconds (" in sentence
-    assert sentence.endswith("start it again, and go on from the last checkpoint by --resume.")
+    assert sentence.endswith("start it again, and give the same command again, with --resume where it trains.")
     assert [path.name for path in (home / "failed" / "checkpoints").iterdir()] == ["step-0000001"]
     with serving(Vllm(base)) as second:
         on_ranks(home, "failed", second, "--resume")

@@ -103,6 +103,25 @@ def test_a_reply_without_end_is_not_read(faulty: Faulty, monkeypatch: pytest.Mon
     assert reply.text is None and reply.reason == "unreadable: the reply is of more than 100 bytes"
 
 
+def test_a_packed_reply_is_not_asked_for_nor_unpacked(faulty: Faulty) -> None:
+    """A megabyte of it may be a gigabyte."""
+    model = served(faulty, retries=0)
+    [known] = model([asked("good")])
+    assert known.text == "A" and faulty.encodings == {"identity"}
+    faulty.told = lambda prompt, time: "packed"
+    [reply] = model([asked("good")])
+    assert reply.text is None and reply.reason == "unreadable: the reply is packed (gzip), which was not asked for"
+
+
+@pytest.mark.parametrize("count", [10**400, float("inf"), 10**10])
+def test_tokens_beyond_measure_are_no_reply(count: Any, faulty: Faulty) -> None:
+    model = served(faulty, retries=0)
+    model([asked("good")])
+    faulty.usage = {"prompt_tokens": count, "completion_tokens": 2}
+    [reply] = model([asked("good")])
+    assert reply.text is None and reply.reason.startswith("unreadable: ")
+
+
 def test_a_list_of_models_without_end_is_not_read(faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(faulty.url)
     assert server.models() == ["small", "large"]

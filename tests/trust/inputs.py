@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -51,6 +52,16 @@ def write_all(folder: Path) -> None:
     (folder / "fails_at_import.py").write_text('raise RuntimeError("at import")')
     (folder / "exits_at_import.py").write_text("import sys; sys.exit(0)")
     (folder / "no_python.py").write_text("def f(:")
+    _write_odd(folder)
+
+
+def _write_odd(folder: Path) -> None:
+    """Names that lead to no file, or to one that is no plain one."""
+    (folder / "dangling.jsonl").symlink_to("gone.jsonl")
+    (folder / "circle.jsonl").symlink_to("circle.jsonl")
+    (folder / "zero.jsonl").symlink_to("/dev/zero")
+    (folder / "circle").symlink_to("circle")
+    os.mkfifo(folder / "pipe.jsonl")
 
 
 def _write_logs(folder: Path) -> None:
@@ -193,6 +204,8 @@ def _write_models(folder: Path, model: Path) -> None:
         "template-type": file("chat_template.jinja", b"{{ 1 + messages[0]['content'] }}"),
         "template-zero": file("chat_template.jinja", b"{{ 1 / 0 }}"),
         "template-syntax": file("chat_template.jinja", b"{% if %}"),
+        "pipe-within": lambda copy: os.mkfifo(copy / "added_tokens.json"),
+        "device-within": lambda copy: (copy / "special_tokens_map.json").symlink_to("/dev/zero"),
     }
     for name, change in made.items():
         change(shutil.copytree(model, folder / name))
@@ -210,6 +223,7 @@ def _write_recipes(folder: Path, model: Path) -> None:
         "spelled.yaml": f"{own}learning-rate: 1e-3\nlearning_rate: 1e-4\n",
         "true.yaml": f"{own}batch_size: true\n",
         "nul.yaml": f'{own}out: "a\\0b"\n',
+        "world.yaml": "stages:\n  a: {command: world}\n",
         "chat.yaml": "stages:\n  a: {command: chat, model: x}\n",
         "nothing-in.yaml": f"{own}out: ''\n",
         "spelled-stage.yaml": "stages:\n  a: {command: world, tastes: groups, learning-rate: 1, learning_rate: 2}\n",

@@ -29,7 +29,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_all(folder)
     os.chdir(folder)
     sys.path.insert(0, str(folder))
-    yield folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("accord.parsing.PATIENCE", 0.1)
+        yield folder
     sys.path.remove(str(folder))
     os.chdir(here)
 

@@ -105,6 +105,34 @@ def test_in_a_run_that_goes_on(count: int, stopped: Command, capsys: pytest.Capt
     assert {plan: found for plan, found in came.items() if found not in ("told", "the same")} == {}
 
 
+def test_what_is_lost_or_edited_in_a_run_is_told(stopped: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    run, kept = stopped.out / "run", stopped.home / "stopped" / "run"
+
+    def told() -> str:
+        capsys.readouterr()
+        assert accord(*stopped.words, "--resume") == 2
+        [said] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("accord: ")]
+        assert str(run) in said
+        return said
+
+    settings = (kept / "config.yaml").read_text()
+    for line in ("history: 3", "history: [3]", "history: [{from: 1}]", "3: x", "seed: 1"):
+        (run / "config.yaml").write_text(settings.replace("seed: 0\n", f"{line}\n"))
+        told()
+    (run / "config.yaml").write_text(settings)
+    if (run / "best").exists():  # without a better one later best.json would speak of a model that is not there
+        lost = "accord: the best model of the steps that are done is lost: "
+        shutil.rmtree(run / "best")
+        assert told().startswith(f"{lost}there is no model folder {run / 'best'}; restore it, or delete ")
+        shutil.copytree(kept / "best", run / "best")
+        (run / "best" / "model.safetensors").unlink()
+        assert told().startswith(lost)
+        shutil.copy(kept / "best" / "model.safetensors", run / "best")
+    assert accord(*stopped.words, "--resume") == 0
+    left = stopped.left()
+    assert [name for name in DECIDED if left.get(name) != stopped.whole.get(name)] == []
+
+
 def tally(came: dict[Any, str]) -> str:
     kinds = list(came.values())
     return ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
