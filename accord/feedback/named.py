@@ -223,7 +223,7 @@ def give_template(judge: Any, name: str, options: TemplateOptions) -> None:
 
     Raises InputError where it has none, or the template cannot be used.
     """
-    if options.chat_template is None and options.system == "refuse":
+    if not options.changes_template:
         return
     models = list(models_in(judge))
     if not models:
