@@ -192,9 +192,10 @@ def _said(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], turn: M
         said, ended, _ = after[len(head) :].rpartition(end.text) if end.text else ("", "", "")
         return said + ended if ended else after[len(head) :].removesuffix(end.rest)
     if not after.startswith(head) and not after.startswith(render(tokenizer, so_far, generation=False)):
+        system = "; --system fold may help" if so_far[0].role == "system" else ""
         raise InputError(
             "the tokenizer's chat template is at fault: it does not render a chat's beginning as the beginning of the "
-            f"whole chat (they part at {_parting(head, after)})"
+            f"whole chat (they part at {_parting(head, after)}){system}"
         )
     opened = next((mark for mark in ("<think>\n", "<think>") if head.endswith(mark)), "")
     return turn.content.removeprefix(opened) + end.text
