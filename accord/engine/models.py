@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from accord.engine.adapters import adapted, own_state, save_adapters
@@ -162,6 +162,7 @@ class Model:
     def _write(self, folder: str | Path, weights: dict[str, Tensor] | None, dtype: torch.dtype | None) -> Path:
         if self.network.can_generate():  # so that other software stops where this does
             self.network.generation_config.eos_token_id = list(self.ends) if len(self.ends) > 1 else self.end
+            _make_writable(self.network.generation_config)
         rounded: AbstractContextManager[object] = nullcontext()
         if dtype and weights is None:
             rounded = held_in(self.network, dtype, own_state(self.network))
@@ -205,6 +206,17 @@ class Model:
         A quantized model, which is never trained, is its own.
         """
         return self if self.is_quantized else self.with_network(frozen_copy(self.network, self.dtype))
+
+
+def _make_writable(config: GenerationConfig) -> None:
+    """Have a generation configuration with a temperature or such say that it samples.
+
+    Llama 2's, and others that were published, leave do_sample out, which transformers reads and refuses to write.
+    """
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        config.do_sample = True
 
 
 class Policy(Model):
