@@ -33,7 +33,7 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
         )
     if not chat:
         raise InputError("a chat needs a turn before the assistant's first: its prompt has no messages")
-    tools = next((turn.more["tools"] for turn in chat if "tools" in turn.more), None)
+    tools = without_nulls(next((turn.more["tools"] for turn in chat if "tools" in turn.more), None))
     told = next((settings(turn.more[TOLD]) for turn in chat if TOLD in turn.more), {})
     messages = [{"role": turn.role, "content": turn.content, **for_template(turn, str(template))} for turn in chat]
     try:
@@ -113,8 +113,15 @@ def for_template(turn: Message, template: str) -> dict[str, Any]:
                 "or give a template that reads it by --chat-template"
             )
     if "tool_calls" in more:
-        more["tool_calls"] = [_call(call) for call in more["tool_calls"]]
+        more["tool_calls"] = [_call(call) for call in without_nulls(more["tool_calls"])]
     return more
+
+
+def without_nulls(value: Any) -> Any:
+    """Tools or calls without the keys that are null: tables give every object the keys of all others."""
+    if isinstance(value, Mapping):
+        return {key: without_nulls(held) for key, held in value.items() if held is not None}
+    return [without_nulls(held) for held in value] if isinstance(value, list) else value
 
 
 def _call(call: Any) -> Any:

@@ -342,3 +342,34 @@ def test_notes_on_a_message_are_no_words_of_it() -> None:
     (row,) = load_data([{"messages": [messages[0], {**messages[1], "mood": "x"}]}])
     with pytest.raises(InputError, match="a message holds 'mood', which the chat template does not read"):
         to_tree(TOKENIZERS["chatml"], row)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"role": "assistant", "content": None, "function_call": {"name": "rain", "arguments": '{"city": "Bonn"}'}},
+        {"role": "tool_call", "content": '{"name": "rain", "arguments": {"city": "Bonn"}}'},
+        {"from": "function_call", "value": '[{"name": "rain", "arguments": {"city": "Bonn"}}]'},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"function": {"name": "rain", "arguments": {"city": "Bonn", "day": None}}, "id": None}],
+        },
+    ],
+)
+def test_calls_in_the_ways_of_several_tools(said: dict[str, Any]) -> None:
+    """OpenAI's before tools, ms-swift's, LLaMA-Factory's, and one out of a table in which others have more arguments."""
+    result = {"role": "function", "name": "rain", "content": "yes"}
+    parts = {"role": "assistant", "content": [{"type": "output_text", "text": "It rains."}]}
+    spelled = [{"from": m["role"], "value": m["content"]} for m in (result, {**parts, "content": "It rains."})]
+    rest = [{"from": "observation", "value": "yes"}, spelled[1]] if "from" in said else [result, parts]
+    asked = {"from": "human", "value": "Rain?"} if "from" in said else {"role": "user", "content": "Rain?"}
+    (row,) = load_data([{"messages": [asked, said, *rest]}])
+    tokenizer = TOKENIZERS["llama"]
+    call = '{"name": "rain", "arguments": {"city": "Bonn"}}'
+    assert trained(tokenizer, to_tree(tokenizer, row).branches[0]) == f"{call}<|eot_id|>It rains.<|eot_id|>"
+
+
+def test_a_call_that_is_none_is_refused() -> None:
+    with pytest.raises(InputError, match=r"messages\[1\] calls a function, and its content is no JSON object"):
+        load_data([{"messages": [{"role": "user", "content": "q"}, {"role": "tool_call", "content": "rain!"}]}])
