@@ -67,7 +67,7 @@ def _require_tools(tools: Any, text: str) -> None:
 
 
 TOLD = "chat_template_kwargs"
-"""What a chat template is told besides the messages and the tools, such as enable_thinking: a key of a first message."""
+"""What a chat template is told beside messages and tools, such as enable_thinking: a key of a chat's first message."""
 
 OURS = ("weight", "train", "loss", "tools", TOLD)
 """What messages hold for accord and not for the template."""

@@ -24,6 +24,7 @@ from accord.engine.prove import take_fast_ways
 from accord.engine.samplers import Sampler, local
 from accord.engine.sampling import Sampling
 from accord.engine.shard import gathered_for_leader, is_sharded
+from accord.engine.spaces import decoded
 from accord.engine.team import Team
 from accord.engine.trees import Trees
 from accord.engine.turns import FOLD, turn_end
@@ -131,9 +132,12 @@ class Model:
         """How many tokens there are; an embedding may have more rows."""
         return vocabulary_of(self.tokenizer)
 
-    def text(self, tokens: Sequence[int]) -> str:
-        """The text of a completion's tokens, without special tokens such as the one that ends a turn."""
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+    def text(self, tokens: Sequence[int], before: Sequence[int] = ()) -> str:
+        """The text of a completion's tokens, without special tokens such as the one that ends a turn.
+
+        Of what goes on from a plain text, whose tokens are `before`, the first space is a part.
+        """
+        return decoded(self.tokenizer, tokens, before)
 
     def same_vocabulary(self, other: Model) -> bool:
         """Whether both models mean the same by every token."""
@@ -250,7 +254,9 @@ class Policy(Model):
         """
         groups = (self.sampler or local)(self, [p.tokens for p in prompts], n, sampling, progress)
         return [
-            Sample(p.prompt, self.text(c.tokens), p.tokens, c, p.row)
+            Sample(
+                p.prompt, self.text(c.tokens, p.tokens if isinstance(p.prompt.prompt, str) else ()), p.tokens, c, p.row
+            )
             for p, group in zip(prompts, groups, strict=True)
             for c in group
         ]

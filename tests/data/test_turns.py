@@ -254,6 +254,7 @@ def test_a_whole_completion_goes_on_to_the_end_of_what_the_template_writes() -> 
     assert isinstance(tree, Tree) and tokenizer.decode(tree.branches[0].tokens) == "yes<|im_end|>\n"
     assert trained(tokenizer, tree.branches[0]) == "yes<|im_end|>"
 
+
 THINKING = QWEN.replace(
     "<|im_start|>assistant\n{% endif %}",
     "<|im_start|>assistant\n{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
@@ -302,7 +303,9 @@ def test_what_a_template_is_told_stays_in_it_as_a_default() -> None:
 
 
 def test_what_a_template_does_not_read_is_refused() -> None:
-    with pytest.raises(InputError, match="'enable_thinkin', which the chat template does not read; did you mean enable_th"):
+    with pytest.raises(
+        InputError, match="'enable_thinkin', which the chat template does not read; did you mean enable_th"
+    ):
         with_template(byte_tokenizer(THINKING), None, "refuse", {"enable_thinkin": False})
     for given, why in (({"chat_template": "{{ 1 }}"}, "no setting of a chat template"), ([1], "an object of names")):
         (row,) = load_data([{**PAIR, "chat_template_kwargs": given}])
@@ -335,7 +338,14 @@ def test_tools_that_a_template_drops_are_refused() -> None:
 
 
 def test_notes_on_a_message_are_no_words_of_it() -> None:
-    notes = {"country": "X", "hashed_ip": "0", "toxic": False, "turn_identifier": 1, "timestamp": None, "header": {"a": 1}}
+    notes = {
+        "country": "X",
+        "hashed_ip": "0",
+        "toxic": False,
+        "turn_identifier": 1,
+        "timestamp": None,
+        "header": {"a": 1},
+    }
     messages = [{"role": "user", "content": "q", **notes}, {"role": "assistant", "content": "a", **notes}]
     (row,) = load_data([{"conversation": messages}])
     assert trained(TOKENIZERS["chatml"], to_tree(TOKENIZERS["chatml"], row).branches[0]) == "a<|im_end|>"
