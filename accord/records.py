@@ -21,8 +21,8 @@ Role: TypeAlias = Literal["system", "user", "assistant", "tool", "developer"]
 class Message:
     """One turn of a chat. `more` has what else it holds, for the chat template: tool_calls, reasoning_content, name ...
 
-    `weight`, `train` or `loss` in it says whether an assistant's turn is trained on; `tools`, in a chat's first message,
-    what the assistant may call, and `chat_template_kwargs` what else the chat template is told.
+    `weight`, `train` or `loss` in it says whether an assistant's turn is trained on; `tools`, in a chat's first
+    message, what the assistant may call, and `chat_template_kwargs` what else the chat template is told.
     """
 
     role: Role

@@ -257,7 +257,8 @@ def test_a_whole_completion_goes_on_to_the_end_of_what_the_template_writes() -> 
 
 THINKING = QWEN.replace(
     "<|im_start|>assistant\n{% endif %}",
-    "<|im_start|>assistant\n{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+    "<|im_start|>assistant\n{% if enable_thinking is defined and not enable_thinking %}"
+    "<think>\n\n</think>\n\n{% endif %}"
     "{% endif %}",
 )
 """As Qwen 3 has it: a prompt in which thinking is switched off has an empty thought."""
@@ -268,7 +269,7 @@ LAST = (
     "{% if loop.last and words is defined %}[INST] {{ words }}\n\n{{ m.content }}[/INST]"
     "{% else %}[INST] {{ m.content }}[/INST]{% endif %}{% else %} {{ m.content | trim }}</s>{% endif %}{% endfor %}"
 )
-"""As Mistral's 7B of version 0.3 has it: the system's words are before the last question, while it is the last message."""
+"""As Mistral's 7B 0.3 has it: the system's words are before the last question, while it is the last message."""
 
 PAIR = {"prompt": [{"role": "user", "content": "q"}], "chosen": "a", "rejected": "b"}
 OFF = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
@@ -307,8 +308,8 @@ def test_what_a_template_does_not_read_is_refused() -> None:
         InputError, match="'enable_thinkin', which the chat template does not read; did you mean enable_th"
     ):
         with_template(byte_tokenizer(THINKING), None, "refuse", {"enable_thinkin": False})
-    for given, why in (({"chat_template": "{{ 1 }}"}, "no setting of a chat template"), ([1], "an object of names")):
-        (row,) = load_data([{**PAIR, "chat_template_kwargs": given}])
+    for bad, why in (({"chat_template": "{{ 1 }}"}, "no setting of a chat template"), ([1], "an object of names")):
+        (row,) = load_data([{**PAIR, "chat_template_kwargs": bad}])
         with pytest.raises(InputError, match=why):
             to_tree(byte_tokenizer(THINKING), row)
 
@@ -368,7 +369,7 @@ def test_notes_on_a_message_are_no_words_of_it() -> None:
     ],
 )
 def test_calls_in_the_ways_of_several_tools(said: dict[str, Any]) -> None:
-    """OpenAI's before tools, ms-swift's, LLaMA-Factory's, and one out of a table in which others have more arguments."""
+    """OpenAI's before tools, ms-swift's, LLaMA-Factory's, and one of a table in which others have more arguments."""
     result = {"role": "function", "name": "rain", "content": "yes"}
     parts = {"role": "assistant", "content": [{"type": "output_text", "text": "It rains."}]}
     spelled = [{"from": m["role"], "value": m["content"]} for m in (result, {**parts, "content": "It rains."})]
