@@ -34,7 +34,7 @@ def opened(source: str | os.PathLike[str] | Iterable[Any], split: str) -> tuple[
     Raises InputError where there is no such source or split.
     """
     if not isinstance(source, (str, os.PathLike)):
-        return "row", pick(enumerate(source, start=1), split)
+        return "row", pick(enumerate(_rows_of(source), start=1), split)
     path, name = Path(source), os.fspath(source)
     if name.startswith(GENERATED):
         return f"{name}, row", pick(enumerate(generated(name), start=1), split)
@@ -51,6 +51,16 @@ def opened(source: str | os.PathLike[str] | Iterable[Any], split: str) -> tuple[
     if reader is not None or isinstance(source, os.PathLike) or hub is None:
         raise InputError(f"there is no file {name}")
     return f"{name}, row", enumerate(from_hub(hub["name"], hub["config"], split), start=1)
+
+
+def _rows_of(source: Iterable[Any]) -> Iterable[Any]:
+    """The rows of something in memory: of a table of pandas' or polars' its rows, where it yields its columns."""
+    if hasattr(source, "to_dicts"):
+        return source.to_dicts()  # type: ignore[no-any-return]
+    if not hasattr(source, "iterrows") or not hasattr(source, "to_dict"):
+        return source
+    rows = source.to_dict("records")
+    return [{name: v.tolist() if hasattr(v, "tolist") else v for name, v in row.items()} for row in rows]
 
 
 def pick_numbers(count: int, split: str, name: str) -> range:

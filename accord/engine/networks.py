@@ -226,6 +226,11 @@ def cause(error: Exception) -> str:
         return f"its weights are no whole safetensors ({said}): copy them anew."
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"it needs {error.name}: pip install {error.name.partition('.')[0]}."
+    if "`tiktoken` is required" in said:  # where sentencepiece, which transformers tries first, is missing too
+        return (
+            "its tokenizer has no tokenizer.json, and another form of it (tokenizer.model) needs sentencepiece: pip "
+            "install sentencepiece tiktoken."
+        )
     if "trust_remote_code" in said or "custom code" in said:
         return (
             "it needs code that comes with it, which no command runs; load_model(..., trust_remote_code=True) "

@@ -147,3 +147,14 @@ def test_cells_between_semicolons(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_bytes(b'\xef\xbb\xbfprompt;completion\r\n"a;\nb";"c, d"\r\n')
     assert load_data(file) == [Demonstration("a;\nb", "c, d")]
+
+
+def test_tables_in_memory() -> None:
+    """As pandas has them, whose cells of lists are arrays where they were read of Parquet."""
+    pandas, numpy = pytest.importorskip("pandas"), pytest.importorskip("numpy")
+    chat = numpy.array([U, A], dtype=object)
+    assert load_data(pandas.DataFrame([{"messages": chat, "n": 1.5}])) == [TOLD]
+    assert load_data(pandas.DataFrame([{"prompt": "hi", "chosen": "a", "rejected": "b", "margin": None}])) == [PLAIN]
+    rows = datasets.Dataset.from_list([{"prompt": "p", "completion": "a"}])
+    with pytest.raises(InputError, match=r"must be one split, and has train, test: give data\['train'\]"):
+        load_data(datasets.DatasetDict({"train": rows, "test": rows}))
