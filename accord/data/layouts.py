@@ -21,7 +21,7 @@ from typing import Any
 
 from accord.data.messages import TRANSCRIPT, parse_transcript, parsed, read_prompt, read_text
 from accord.data.synonyms import respelled
-from accord.data.verdicts import CHOICES, LISTS, SCORES, desirable, judged
+from accord.data.verdicts import CHOICES, LISTS, SCORES, desirable, judged, unjudged
 from accord.errors import InputError
 from accord.records import Message, Text, text_to_json
 
@@ -29,6 +29,8 @@ Columns = Mapping[str, Any]
 
 CHATS = ("messages", "conversations", "conversation")
 QUESTIONS = ("question", "query", "instruction", "input")
+ASKED_ALONE = ("question", "query", "instruction")
+"""Of these what is a prompt where a row has no answer."""
 SYSTEMS = ("system", "system_prompt", "system_message")
 HISTORIES = ("history", "context")
 RESPONSES = ("response", "output")
@@ -75,7 +77,7 @@ def standard(columns: Columns) -> Columns:
         row["rejected"] = row["rejected_response"]
         del row["messages"]
     row = _answered(row)
-    asks = set(ANSWERS) & row.keys() or "messages" in row or ("prompt" in row and _is_chatty(row))
+    asks = set(ANSWERS) & row.keys() or "messages" in row or ("prompt" in row and _is_chatty(row)) or _only_asks(row)
     row = _with_settings(_asked(row) if asks else row)
     return columns if row == columns else {name: None for name in columns if name not in known} | row
 
@@ -95,6 +97,12 @@ def _first(row: Columns, names: Sequence[str]) -> str | None:
 def _is_chatty(row: Columns) -> bool:
     """Whether a question comes with a system prompt or a history, which only a chat can hold."""
     return any(_says(row.get(name)) for name in (*SYSTEMS, *HISTORIES))
+
+
+def _only_asks(row: Columns) -> bool:
+    """Whether it is a question alone: one that a model is to answer, beside what verifiers read."""
+    others = ("prompt", "text", "input_ids", *RESPONSES)
+    return _first(row, ASKED_ALONE) is not None and _first(row, others) is None and not unjudged(row)
 
 
 def _says(value: Any) -> bool:
@@ -120,15 +128,20 @@ def _answered(row: dict[str, Any]) -> dict[str, Any]:
         return row | _last_answer(row, "judged by 'label'", "completion")
     if said in ("completion", "messages"):
         return row
-    if not _says(read_text(row[said], said)):
+    answer = row[said]
+    if isinstance(answer, int | float) and not isinstance(answer, bool):
+        answer = str(answer)
+    elif said == "answer" and not (isinstance(answer, str) or _is_chat(answer)):
+        return row  # what a verifier compares with
+    if not _says(read_text(answer, said)):
         raise InputError(f"{said!r} is empty")
-    return row | {"completion": row[said]}
+    return row | {"completion": answer}
 
 
 def _asked(row: dict[str, Any]) -> dict[str, Any]:
     """The row with one prompt, made of all its columns that ask, or with all of them in its messages."""
     wholes = ("chosen", "rejected") if _holds_dialogues(row) else ("messages",) if not set(ANSWERS) & row.keys() else ()
-    if "messages" in wholes and "prompt" in row and "messages" not in row:
+    if "messages" in wholes and "messages" not in row:
         wholes = ()
     if wholes:
         return row | {name: _whole(row, name) for name in wholes}
@@ -216,7 +229,7 @@ def _opened(row: Columns, turns: list[Any]) -> list[Any]:
 
 def _require_said(row: Columns, within: Any, asked: str) -> None:
     """Raise InputError where a column that may be a part of what is asked is not `within` it: it would be lost."""
-    names = ("prompt", *QUESTIONS, *HISTORIES, *(PASSAGES if set(ANSWERS) & row.keys() else ()))
+    names = ("prompt", *QUESTIONS, *HISTORIES, *(PASSAGES if set(ANSWERS) & row.keys() or _only_asks(row) else ()))
     names = tuple(name for name in names if name != asked and _says(row.get(name)))
     said = "\n".join(_contents(within)) if names else ""
     lost = next((n for n in names if not all(text.strip() in said for text in _contents(row[n]))), None)

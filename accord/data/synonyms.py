@@ -5,6 +5,7 @@
     messages, rejected_messages                                    the same, whole dialogues (ms-swift)
     problem, with solution or generated_solution                   a question and its answer (NuminaMath, OpenMath)
     inputs, targets                                                the same (FLAN, Aya)
+    Question, Answer, Response ...                                 the same names without capitals
 
 What a row was read from stays beside what it is read as, as verifiers and reward functions ask for it by its name.
 """
@@ -39,6 +40,9 @@ SOLUTIONS = ("generated_solution", "solution")
 _ASKED = {"prompt", "question", "query", "instruction", "input", "messages", "conversations", "conversation", "context"}
 _SAID = {"chosen", "rejected", "completion", "completions", "response", "output"}
 
+_PLAIN = _ASKED | _SAID | {"answer", "system", "problem", "label", *SOLUTIONS}
+"""Names that mean the same with a capital."""
+
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 """Columns of what is asked about, where that is no text."""
 
@@ -54,6 +58,8 @@ def respelled(row: dict[str, Any]) -> dict[str, Any]:
             f"{lost!r} is a part of what is asked, and only text is read: leave such rows out, or, where the text is "
             f"whole without it, the column by --columns {lost}="
         )
+    if not any(name in _ASKED | _SAID for name in row):
+        row = {name.lower(): value for name, value in row.items() if name.lower() in _PLAIN} | row
     if not {"chosen", "rejected"} <= row.keys():
         row = _paired(row)
     if not (_ASKED | _SAID) & row.keys():

@@ -10,7 +10,7 @@ import pytest
 
 from accord.data import load_data, load_prompts
 from accord.errors import InputError
-from accord.records import Demonstration, Message, Preference, Ranking, Row
+from accord.records import Demonstration, Message, Preference, Prompt, Ranking, Row
 
 HI = Message("user", "hi")
 U, A, B = ({"role": role, "content": text} for role, text in (("user", "hi"), ("assistant", "a"), ("assistant", "b")))
@@ -58,6 +58,15 @@ PUBLISHED: dict[str, tuple[dict[str, Any], Row]] = {
     "DeepScaleR without a solution": ({"problem": "hi", "solution": "", "answer": "a"}, TOLD),
     "OpenMathInstruct": ({"problem": "hi", "generated_solution": "a", "expected_answer": "4"}, TOLD),
     "Aya, FLAN": ({"inputs": "hi", "targets": "a", "task": "t"}, TOLD),
+    "medical o1": ({"Question": "hi", "Complex_CoT": "so", "Response": "a"}, TOLD),
+    "AIME": ({"ID": "1", "Problem": "hi", "Solution": "a", "Answer": 4}, TOLD),
+    "capitals": ({"Prompt": "hi", "Chosen": "a", "Rejected": "b"}, PLAIN),
+    "a number": ({"question": "hi", "answer": 4}, Demonstration((HI,), said("4"))),
+    "a question alone": (
+        {"question": "hi", "ground_truth": "4"},
+        Prompt((HI,), {"question": "hi", "ground_truth": "4"}),
+    ),
+    "several right answers": ({"query": "hi", "answer": ["a"]}, Prompt((HI,), {"query": "hi", "answer": ["a"]})),
     "no film": ({"messages": [U, A], "images": [], "video": None, "audios": [""]}, TOLD),
     "verdicts stand": ({"prompt": "hi", "response_a": "a", "response_b": "b", "preferred": "response_a"}, PLAIN),
     "scores of both stand": (
@@ -92,6 +101,7 @@ def test_what_a_problem_is_made_of_stays_for_verifiers() -> None:
             {"prompt": "what is 2 + 2?", "chosen": "what is 2 + 2? 4", "rejected": "what is 2 + 2? 5"},
             "'chosen' and 'rejected' begin with the whole prompt, .* --columns prompt=",
         ),
+        ({"question": "which?", "choices": ["a", "b"], "answer": 1}, "'choices' beside 'question' may be a part of"),
         (
             {"info": {"id": "x", "post": "p"}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 0},
             "--columns prompt=info.post",
