@@ -20,6 +20,8 @@ def said(text: str) -> tuple[Message, ...]:
     return (Message("assistant", text),)
 
 
+GOLD: dict[str, Any] = {"question": "hi", "ground_truth": "4"}
+SEVERAL: dict[str, Any] = {"query": "hi", "answer": ["a"]}
 PAIR = Preference((HI,), said("a"), said("b"))
 PLAIN = Preference("hi", "a", "b")
 TOLD = Demonstration((HI,), said("a"))
