@@ -305,6 +305,8 @@ def _with_settings(row: dict[str, Any]) -> dict[str, Any]:
     """The row with its tools, and its chat template's settings, in its chat's first message, where `chat_template` gets
     them from."""
     given = {name: row[name] for name in SETTINGS if row.get(name)}
+    if isinstance(given.get("tools"), list):  # of which tables of text have each as JSON
+        given["tools"] = [_structured("tools", tool) for tool in given["tools"]]
     chat = _first(row, ("prompt", "messages"))
     if not given or chat is None or isinstance(row[chat], str):
         return row

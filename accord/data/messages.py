@@ -166,7 +166,7 @@ def _content(content: Any, where: str) -> str:
     if not isinstance(content, Sequence) or not all(isinstance(part, Mapping) for part in content):
         raise InputError(f"{where} has content that is {_kind(content)}, not a string")
     for part in content:
-        if part.get("type") not in TEXTS or not isinstance(part.get("text"), str):
+        if part.get("type", "text") not in TEXTS or not isinstance(part.get("text"), str):
             raise InputError(f"{where} has a part of type {part.get('type')!r} in its content, where only text is read")
     return "".join(part["text"] for part in content)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -332,7 +333,11 @@ def test_tools_that_a_template_drops_are_refused() -> None:
     (row,) = load_data([{**PAIR, "tools": tools}])
     with pytest.raises(InputError, match="leaves out the tool 'weather': give one that reads tools"):
         to_tree(TOKENIZERS["chatml"], row)
-    assert "weather" in TOKENIZERS["qwen"].decode(to_tree(TOKENIZERS["qwen"], row).prompt)
+    shown = TOKENIZERS["qwen"].decode(to_tree(TOKENIZERS["qwen"], row).prompt)
+    assert "weather" in shown
+    for written in (json.dumps(tools), [json.dumps(tool) for tool in tools]):
+        (row,) = load_data([{**PAIR, "tools": written}])
+        assert TOKENIZERS["qwen"].decode(to_tree(TOKENIZERS["qwen"], row).prompt) == shown
     told = [{"role": "system", "content": "You may call weather()."}, *PAIR["prompt"]]
     (row,) = load_data([{**PAIR, "prompt": told, "tools": tools}])  # as Hermes' data has them, in words too
     assert "weather()" in TOKENIZERS["chatml"].decode(to_tree(TOKENIZERS["chatml"], row).prompt)
