@@ -102,8 +102,16 @@ class Model:
 
     @property
     def context(self) -> int | None:
-        """Tokens the architecture can read at once, where it has a limit."""
-        return getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
+        """Tokens the architecture can read at once, where it has a limit.
+
+        Positions that a configuration scales, linearly or by YaRN (Peng et al. 2023, arXiv:2309.00071), reach by their
+        factor further than those that the model was made with, as vLLM has it; others name what they reach.
+        """
+        config = self.network.config.get_text_config()
+        named, rope = getattr(config, "max_position_embeddings", None), getattr(config, "rope_parameters", None) or {}
+        if named is None or rope.get("rope_type") not in ("linear", "yarn") or not rope.get("factor"):
+            return named
+        return max(named, int((rope.get("original_max_position_embeddings") or named) * rope["factor"]))
 
     @property
     def end(self) -> int:

@@ -19,6 +19,7 @@ from accord.records import EncodedPrompt, Message, Prompt, Sample
 from tests.commands.small import QUICK, accord, read_jsonl, write_jsonl
 from tests.data.templates import FAMILIES, byte_tokenizer
 
+LLAMA_3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
 ASK = [{"role": "user", "content": "hi"}]
 
 
@@ -268,3 +269,19 @@ def test_heads_that_only_their_own_code_knows_are_refused(tmp_path: Path) -> Non
         load_reward_model(str(folder))
     edited(folder, "config.json", architectures=["LlamaForSequenceClassification"])  # as Phi 3's folders have both
     assert load_reward_model(str(folder)).network.config.num_labels == 1
+
+
+@pytest.mark.parametrize(
+    ("rope", "context"),
+    [
+        ({"rope_type": "default"}, 256),
+        ({"rope_type": "linear", "factor": 2.0}, 512),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256}, 1024),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}, 256),
+        ({"rope_type": "llama3", "factor": 8.0, **LLAMA_3}, 256),
+    ],
+)
+def test_scaled_positions_reach_further(rope: dict[str, Any], context: int, tmp_path: Path) -> None:
+    folder = Path(save(tmp_path / "m", "chatml"))
+    edited(folder, "config.json", rope_parameters={"rope_theta": 10000.0, **rope})
+    assert load_model(str(folder)).context == context
