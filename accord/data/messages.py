@@ -39,14 +39,16 @@ _LIKE_MESSAGES = re.compile(r"\s*\[?\s*\{\s*[\"'](role|from|content|value)[\"']\
 def read_text(value: Any, column: str) -> Text:
     """The value of a row's `column`: a string as it is, messages as a chat.
 
-    Messages are objects with `role` and `content`, or `from` and `value`: a list of them, one alone, or either as JSON
-    (or as Python prints it) in a string. Raises InputError for anything else.
+    Messages are objects with `role` and `content`, or `from` and `value`: a list of them, also as the `messages` of an
+    object, one alone, or either as JSON (or as Python prints it) in a string. Raises InputError for anything else.
     """
     if isinstance(value, str):
         chat = _chat_in(value)
         return _encodable(value, f"'{column}'") if chat is None else read_text(chat, column)
     if isinstance(value, Message) or (isinstance(value, Mapping) and ("role" in value or "from" in value)):
         return (_message(value, column),)
+    if isinstance(value, Mapping) and isinstance(value.get("messages"), list):
+        return read_text(value["messages"], column)
     if not isinstance(value, Sequence) or isinstance(value, bytes):
         inside = [key for key, held in value.items() if isinstance(held, str)] if isinstance(value, Mapping) else []
         remedy = f": name what it holds by --columns {column}={column}.{inside[0]}" if inside else ""

@@ -63,6 +63,7 @@ PUBLISHED: dict[str, tuple[dict[str, Any], Row]] = {
     "medical o1": ({"Question": "hi", "Complex_CoT": "so", "Response": "a"}, TOLD),
     "AIME": ({"ID": "1", "Problem": "hi", "Solution": "a", "Answer": 4}, TOLD),
     "capitals": ({"Prompt": "hi", "Chosen": "a", "Rejected": "b"}, PLAIN),
+    "objects of messages": ({"chosen": {"messages": [U, A]}, "rejected": {"messages": [U, B]}}, PAIR),
     "a number": ({"question": "hi", "answer": 4}, Demonstration((HI,), said("4"))),
     "a question alone": (
         {"question": "hi", "ground_truth": "4"},
