@@ -66,7 +66,12 @@ def chat(
     """
     sampling = engine.sampling.Sampling(max_new_tokens, temperature, top_p=top_p, seed=seed)
     asked = RewardOptions(**options)
-    own = {"reward": reward, "best_of": best_of > 1, "chat_template": chat_template, "dtype": dtype != "auto"}
+    own: dict[str, Any] = {
+        "reward": reward,
+        "best_of": best_of > 1,
+        "chat_template": chat_template,
+        "dtype": dtype != "auto",
+    }
     own |= {"chat_template_kwargs": chat_template_kwargs, **vars(asked)}
     if server is not None:
         from accord.prompting.server import Server
