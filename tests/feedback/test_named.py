@@ -225,7 +225,7 @@ def test_python_s_rewards(functions: str, reward_model: str) -> None:
     assert as_reward([long, "exact"])([sample("four", answer="four")]).tolist() == [5.0]  # as trl's reward_funcs
     with pytest.raises(InputError, match="long stands twice in the list of rewards"):
         as_reward([long, long])
-    for wrong in (3, Mine, None, []):
+    for wrong in (3, Mine, None, ()):
         with pytest.raises(InputError, match="is no reward: give a name, a function, or an object"):
             as_reward(wrong)
 
