@@ -16,7 +16,10 @@ def adds_space(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a tokenizer puts a space before a text: a letter has other tokens behind a line end than on its own."""
     if tokenizer not in _known:
         texts = ["a", "\n", "\na"]
-        alone, end, both = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        try:
+            alone, end, both = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        except Exception:  # one of few words may know neither, and no token for what it does not know
+            alone = end = both = []
         _known[tokenizer] = both[: len(end)] == end and both[len(end) :] != alone
     return _known[tokenizer]
 

@@ -81,6 +81,11 @@ def test_plain_texts_go_on_with_one_space_and_keep_it(kind: str) -> None:
     assert tokenizer.convert_ids_to_tokens(list(tree.branches[0].tokens))[0] == "▁one"
 
 
+def test_a_tokenizer_that_knows_no_letter_adds_no_space() -> None:
+    few = Tokenizer(models.WordLevel({"hi": 0}, unk_token="<unk>"))
+    assert not adds_space(PreTrainedTokenizerFast(tokenizer_object=few))
+
+
 def test_what_would_be_one_token_with_the_prompt_stays_on_its_own() -> None:
     tokenizer = spaced("never", LINES)
     assert not adds_space(byte_tokenizer(None))
