@@ -21,8 +21,8 @@ Role: TypeAlias = Literal["system", "user", "assistant", "tool", "developer"]
 class Message:
     """One turn of a chat. `more` has what else it holds, for the chat template: tool_calls, reasoning_content, name ...
 
-    `weight` or `train` in it says whether an assistant's turn is trained on; `tools`, in a chat's first message, what
-    the assistant may call.
+    `weight`, `train` or `loss` in it says whether an assistant's turn is trained on; `tools`, in a chat's first
+    message, what the assistant may call, and `chat_template_kwargs` what else the chat template is told.
     """
 
     role: Role
@@ -32,7 +32,7 @@ class Message:
     @property
     def is_trained(self) -> bool:
         """Whether the turn is one to learn, where it is the assistant's."""
-        return bool(self.more.get("weight", 1)) and bool(self.more.get("train", True))
+        return all(bool(self.more.get(name, True)) for name in ("weight", "train", "loss"))
 
 
 Text: TypeAlias = str | tuple[Message, ...]

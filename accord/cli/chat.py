@@ -31,6 +31,7 @@ def chat(
     best_of: int = 1,
     system: str = "",
     chat_template: str | None = None,
+    chat_template_kwargs: dict[str, str | bool | int | float] | None = None,
     temperature: float = 1.0,
     top_p: float = 1.0,
     max_new_tokens: int = 256,
@@ -52,6 +53,7 @@ def chat(
         best_of: of so many answers show the one with the highest reward.
         system: a system prompt; where the chat template has no place for one, it begins the first message.
         chat_template: the chat template of a model that has none, or in place of its own: a file of Jinja, or chatml.
+        chat_template_kwargs: what else the chat template is told, such as enable_thinking=false.
         temperature: divides the logits; 0 always takes the most likely token.
         top_p: draw only from the most likely tokens that together have this probability (1: all).
         max_new_tokens: an answer is cut after so many tokens, or half the model's context where that is less.
@@ -64,15 +66,20 @@ def chat(
     """
     sampling = engine.sampling.Sampling(max_new_tokens, temperature, top_p=top_p, seed=seed)
     asked = RewardOptions(**options)
-    own = {"reward": reward, "best_of": best_of > 1, "chat_template": chat_template, "dtype": dtype != "auto"}
-    own |= vars(asked)
+    own: dict[str, Any] = {
+        "reward": reward,
+        "best_of": best_of > 1,
+        "chat_template": chat_template,
+        "dtype": dtype != "auto",
+    }
+    own |= {"chat_template_kwargs": chat_template_kwargs, **vars(asked)}
     if server is not None:
         from accord.prompting.server import Server
 
         return _served(Server(server, key, insecure), [model, *([other] if other else [])], sampling, system, own)
     if model is None or key is not None or insecure:
         raise InputError("`accord chat` needs --model, or --server, whose key --key names.")
-    folds = TemplateOptions(chat_template=chat_template, system="fold")
+    folds = TemplateOptions(chat_template=chat_template, system="fold", chat_template_kwargs=chat_template_kwargs)
     policies = [policy := _loaded(model, dtype, folds)]
     if other is not None:
         policies.append(policy if other == model else _loaded(other, dtype, folds))

@@ -54,7 +54,7 @@ VALUES: dict[str, Any] = {
 OF_FUNCTIONS: dict[str, Group] = {
     **dict.fromkeys(("max_new_tokens", "temperature", "top_k", "top_p"), "sampling"),
     **dict.fromkeys(("seed", "dtype", "max_length", "tokens_per_pass"), "computing"),
-    **dict.fromkeys(("chat_template", "system"), "reads and writes"),
+    **dict.fromkeys(("chat_template", "chat_template_kwargs", "system"), "reads and writes"),
     **dict.fromkeys(("data", "out", "split", "limit", "columns", "model", "reference"), "reads and writes"),
 }
 """The groups of functions' options that are not their own; what is required is read or written too."""

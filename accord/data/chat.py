@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from accord.arrays import Bools, Ints
 from accord.data.chat_template import for_template, render
 from accord.data.messages import align, shared
+from accord.data.tokens import tokenize
 from accord.engine.trees import Branch
 from accord.engine.turns import turn_end
 from accord.errors import InputError
@@ -22,20 +23,18 @@ from accord.records import Message, Text
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MOST_CHARACTERS = 10_000_000
-"""Of one text; a tokenizer reads about a million a second."""
-
-AT_ONCE = 1000
-"""Texts tokenized at once: what a tokenizer makes of them takes some 150 bytes a token, while it is there."""
-
 _THOUGHT = re.compile(r"</?think>")
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of a completion that is tokenized on its own: an assistant's turn is trained, others are not."""
+    """A stretch of a completion that is tokenized on its own, behind what is `before` it.
+
+    An assistant's turn is trained, others are not.
+    """
 
     text: str
+    before: str
     trained: bool = True
 
 
@@ -66,7 +65,8 @@ def encode_completion(
     """
     prompt, (completion,) = align(prompt, completion)
     pieces = completion_pieces(tokenizer, prompt, completion, prompt_text(tokenizer, prompt), whole=whole)
-    return join(tokenizer, pieces, tokenize(tokenizer, [piece.text for piece in pieces]))
+    tokens = tokenize(tokenizer, [piece.text for piece in pieces], [piece.before for piece in pieces])
+    return join(tokenizer, pieces, tokens)
 
 
 def encoder_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text) -> dict[str, Any]:
@@ -86,15 +86,6 @@ def encoder_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: T
         for_template(turn, "")
     question = "\n\n".join(turn.content for turn in chat[:-1])
     return {"text": question, "text_pair": chat[-1].content} if question else {"text": chat[-1].content}
-
-
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Ints]:
-    """The tokens of each text, without added special tokens. Raises InputError where one is too long to be read."""
-    longest = max(map(len, texts), default=0)
-    if longest > MOST_CHARACTERS:
-        raise InputError(f"a text of {longest:,} characters is too long to be read; split it at {MOST_CHARACTERS:,}")
-    some = (list(texts[i : i + AT_ONCE]) for i in range(0, len(texts), AT_ONCE))
-    return [Ints(ids) for part in some for ids in tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]]
 
 
 def opening(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int, ...]:
@@ -127,7 +118,7 @@ def completion_pieces(
         RewrittenPast: the chat before a later answer does not begin with the answers before it as they were said.
     """
     if isinstance(completion, str):
-        return (Piece(completion),)
+        return (Piece(completion, head),)
     asked = () if isinstance(prompt, str) else prompt
     pieces: list[Piece] = []
     rendered = head
@@ -137,13 +128,13 @@ def completion_pieces(
         so_far = (*asked, *completion[:i])
         if i > 0:
             between = _between(tokenizer, so_far, rendered)
-            pieces.append(Piece(between, trained=False))
+            pieces.append(Piece(between, rendered, trained=False))
             rendered += between
         said = _said(tokenizer, so_far, turn, rendered)
-        pieces.append(Piece(said, trained=turn.is_trained))
+        pieces.append(Piece(said, rendered, trained=turn.is_trained))
         rendered += said
     if whole:
-        return (*pieces, Piece(turn_end(tokenizer).rest, trained=False))
+        return (*pieces, Piece(turn_end(tokenizer).rest, rendered, trained=False))
     while pieces and not pieces[-1].trained:
         pieces.pop()
     if not pieces:
@@ -163,7 +154,8 @@ def encode_reply(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], sa
     head = render(tokenizer, before, generation=True)
     rendered = head + _said(tokenizer, before, answer, head)
     between = _between(tokenizer, (*chat, Message("user", said)), rendered)
-    [tokens] = tokenize(tokenizer, [between if ended else turn_end(tokenizer).text + between])
+    end = "" if ended else turn_end(tokenizer).text
+    [tokens] = tokenize(tokenizer, [end + between], [rendered.removesuffix(end)])
     return tokens
 
 
@@ -192,9 +184,10 @@ def _said(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], turn: M
         said, ended, _ = after[len(head) :].rpartition(end.text) if end.text else ("", "", "")
         return said + ended if ended else after[len(head) :].removesuffix(end.rest)
     if not after.startswith(head) and not after.startswith(render(tokenizer, so_far, generation=False)):
+        system = "; --system fold may help" if so_far[0].role == "system" else ""
         raise InputError(
             "the tokenizer's chat template is at fault: it does not render a chat's beginning as the beginning of the "
-            f"whole chat (they part at {_parting(head, after)})"
+            f"whole chat (they part at {_parting(head, after)}){system}"
         )
     opened = next((mark for mark in ("<think>\n", "<think>") if head.endswith(mark)), "")
     return turn.content.removeprefix(opened) + end.text
@@ -223,7 +216,8 @@ def join(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], tokens: It
 
 def turn_rest(tokenizer: PreTrainedTokenizerBase) -> Ints:
     """The tokens that the chat template writes after the end of a turn, which no model says."""
-    return tokenize(tokenizer, [turn_end(tokenizer).rest])[0]
+    end = turn_end(tokenizer)
+    return tokenize(tokenizer, [end.rest], [end.text])[0]
 
 
 def _eos(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -54,7 +54,8 @@ def _misread(convention: Convention, columns: Columns, present: Sequence[str]) -
     """Whether a prompt alone has a completion beside it, or what needs no prompt has one, both perhaps misspelled."""
     if convention.convert is _prompt:
         return any(_near(name, ("completion", "completions", "chosen", "rejected")) for name in present)
-    return "prompt" not in convention.needs and any(n != "prompt" and _near(n, ("prompt",)) for n in columns)
+    is_there = "prompt" in (*convention.needs, *present)
+    return not is_there and any(name != "prompt" and _near(name, ("prompt",)) for name in columns)
 
 
 def _near(name: str, known: Sequence[str]) -> str | None:
@@ -132,6 +133,7 @@ def _preference(columns: Columns) -> Preference | Ranking:
         prompt, chosen, rejected = _implicit(columns)
     else:
         prompt, (chosen, rejected) = _branches(columns, "chosen", "rejected")
+        _require_said_once(prompt, chosen, rejected)
     user = user_of(columns)
     if columns.get("tied"):
         return Ranking(prompt, (chosen, rejected), (0, 0), user)
@@ -143,6 +145,20 @@ def _preference(columns: Columns) -> Preference | Ranking:
     if probability < 0.5:  # the same said of the other, so that what is called chosen is never the less likely one
         chosen, rejected, probability = rejected, chosen, 1 - probability
     return Preference(prompt, chosen, rejected, margin, probability, user)
+
+
+def _require_said_once(prompt: Text, *completions: Text) -> None:
+    """Raise InputError where plain completions all begin with the whole prompt, which would stand there twice.
+
+    A prompt of a word or two may be what an answer begins with.
+    """
+    if isinstance(prompt, str) and len(prompt.split()) > 2:
+        asked = prompt.strip()
+        if all(isinstance(text, str) and text.strip().startswith(asked) for text in completions):
+            raise InputError(
+                "'chosen' and 'rejected' begin with the whole prompt, which would be there twice: leave the column out "
+                "by --columns prompt="
+            )
 
 
 def user_of(columns: Columns) -> str:

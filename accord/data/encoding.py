@@ -22,6 +22,7 @@ from accord.data.chat import (
     tokenize,
 )
 from accord.data.messages import align
+from accord.engine.spaces import adds_space
 from accord.engine.trees import Branch, Tree
 from accord.errors import InputError, LeftOut, located, row_called
 from accord.records import (
@@ -126,6 +127,7 @@ def _trees(
     """All rows as trees; their texts are tokenized in one call, which is what makes it quick."""
     plans = []
     texts: list[str] = []
+    befores: list[str] = []
     for i, row in enumerate(rows):
         index = i if left_out is None else left_out.index(i)
         try:
@@ -138,11 +140,13 @@ def _trees(
             left_out.add(i, str(error))
             continue
         for head, begin, branches, ranks in planned:
-            texts += [head, *(piece.text for said in branches if not isinstance(said, Branch) for piece in said)]
+            pieces = [piece for said in branches if not isinstance(said, Branch) for piece in said]
+            texts += [head, *(piece.text for piece in pieces)]
+            befores += ["", *(piece.before for piece in pieces)]
             more: dict[str, Any] = {"user": row.user} if isinstance(row, Preference | Ranking) else {}
             more |= {"margin": row.margin, "probability": row.probability} if isinstance(row, Preference) else {}
             plans.append((index, begin, branches, ranks, more))
-    tokens = iter(tokenize(tokenizer, texts))
+    tokens = iter(tokenize(tokenizer, texts, befores))
     trees = []
     for index, begin, branches, ranks, more in plans:
         prompt_tokens = begin + next(tokens)
@@ -188,7 +192,9 @@ def _own(tokenizer: PreTrainedTokenizerBase, row: Row) -> Tokens:
     if not isinstance(row, Demonstration) or not row.tokens or max(row.tokens) >= len(tokenizer):
         return ()
     said = row.completion if isinstance(row.completion, str) else "".join(turn.content for turn in row.completion)
-    return row.tokens if tokenizer.decode(list(row.tokens), skip_special_tokens=True) == said else ()
+    read = str(tokenizer.decode(list(row.tokens), skip_special_tokens=True))
+    is_own = read == said or (f" {read}" == said and adds_space(tokenizer))
+    return row.tokens if is_own else ()
 
 
 def _parts(tokenizer: PreTrainedTokenizerBase, row: Row) -> list[Row]:

@@ -6,6 +6,8 @@
     input, output                       a question and its answer
     context that is a chat              what is asked (HelpSteer3)
     messages, rejected_response         ms-swift: the last answer is chosen
+    conversations, a list of texts      the user's and the assistant's in turn (LIMA)
+    other names for the same            `accord.data.synonyms`
     several answers and a verdict       `accord.data.verdicts`
 
 A prompt is never guessed where a column may hold it, and no column is dropped that may be a part of what is asked: such
@@ -18,7 +20,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accord.data.messages import TRANSCRIPT, parse_transcript, parsed, read_prompt, read_text
-from accord.data.verdicts import CHOICES, LISTS, SCORES, desirable, judged
+from accord.data.synonyms import respelled
+from accord.data.verdicts import CHOICES, LISTS, SCORES, desirable, judged, unjudged
 from accord.errors import InputError
 from accord.records import Message, Text, text_to_json
 
@@ -26,6 +29,8 @@ Columns = Mapping[str, Any]
 
 CHATS = ("messages", "conversations", "conversation")
 QUESTIONS = ("question", "query", "instruction", "input")
+ASKED_ALONE = ("question", "query", "instruction")
+"""Of these what is a prompt where a row has no answer."""
 SYSTEMS = ("system", "system_prompt", "system_message")
 HISTORIES = ("history", "context")
 RESPONSES = ("response", "output")
@@ -35,7 +40,7 @@ STRUCTURED = (*CHATS, *LISTS, *SCORES, *CHOICES, "history", "ranks", "tools", "l
 
 ASKING = (
     "article", "body", "context", "dialog", "dialogue", "document", "human", "info", "inputs", "instructions",
-    "passage", "post", "problem", "request", "task", "title", "user",
+    "passage", "post", "request", "task", "title", "user",
 )  # fmt: skip
 """Columns that may hold what is asked, in ways of their own."""
 
@@ -62,7 +67,7 @@ def standard(columns: Columns) -> Columns:
         InputError: a column that may hold what was asked would be lost, or what a column holds cannot be read.
     """
     known = {name: value for name, value in columns.items() if value is not None and value == value}  # nor NaN
-    row = judged({name: _structured(name, value) for name, value in known.items()})
+    row = judged(respelled({name: _structured(name, value) for name, value in known.items()}))
     if "messages" not in row and (chat := _first(row, CHATS)):
         row["messages"] = row.pop(chat)
     if isinstance(row.get("messages"), list):
@@ -72,8 +77,8 @@ def standard(columns: Columns) -> Columns:
         row["rejected"] = row["rejected_response"]
         del row["messages"]
     row = _answered(row)
-    asks = set(ANSWERS) & row.keys() or "messages" in row or ("prompt" in row and _is_chatty(row))
-    row = _with_tools(_asked(row) if asks else row)
+    asks = set(ANSWERS) & row.keys() or "messages" in row or ("prompt" in row and _is_chatty(row)) or _only_asks(row)
+    row = _with_settings(_asked(row) if asks else row)
     return columns if row == columns else {name: None for name in columns if name not in known} | row
 
 
@@ -92,6 +97,12 @@ def _first(row: Columns, names: Sequence[str]) -> str | None:
 def _is_chatty(row: Columns) -> bool:
     """Whether a question comes with a system prompt or a history, which only a chat can hold."""
     return any(_says(row.get(name)) for name in (*SYSTEMS, *HISTORIES))
+
+
+def _only_asks(row: Columns) -> bool:
+    """Whether it is a question alone: one that a model is to answer, beside what verifiers read."""
+    others = ("prompt", "text", "input_ids", *RESPONSES)
+    return _first(row, ASKED_ALONE) is not None and _first(row, others) is None and not unjudged(row)
 
 
 def _says(value: Any) -> bool:
@@ -117,15 +128,20 @@ def _answered(row: dict[str, Any]) -> dict[str, Any]:
         return row | _last_answer(row, "judged by 'label'", "completion")
     if said in ("completion", "messages"):
         return row
-    if not _says(read_text(row[said], said)):
+    answer = row[said]
+    if isinstance(answer, int | float) and not isinstance(answer, bool):
+        answer = str(answer)
+    elif said == "answer" and not (isinstance(answer, str) or _is_chat(answer)):
+        return row  # what a verifier compares with
+    if not _says(read_text(answer, said)):
         raise InputError(f"{said!r} is empty")
-    return row | {"completion": row[said]}
+    return row | {"completion": answer}
 
 
 def _asked(row: dict[str, Any]) -> dict[str, Any]:
     """The row with one prompt, made of all its columns that ask, or with all of them in its messages."""
     wholes = ("chosen", "rejected") if _holds_dialogues(row) else ("messages",) if not set(ANSWERS) & row.keys() else ()
-    if "messages" in wholes and "prompt" in row and "messages" not in row:
+    if "messages" in wholes and "messages" not in row:
         wholes = ()
     if wholes:
         return row | {name: _whole(row, name) for name in wholes}
@@ -148,7 +164,10 @@ def _asked(row: dict[str, Any]) -> dict[str, Any]:
     if question == "instruction" and isinstance(more := row.get("input"), str) and more.strip():
         turns[-1]["content"] = "\n\n".join(filter(str.strip, (turns[-1]["content"], more)))
     if history and _says(row[history]):
-        turns = [*_history(row[history], history, question), *turns]
+        if question == "instruction" and history == "context" and isinstance(row[history], str):  # Dolly's
+            turns[-1]["content"] += f"\n\n{row[history]}"
+        else:
+            turns = [*_history(row[history], history, question), *turns]
     _require_said(row, turns, question)
     rest = {name: value for name, value in row.items() if name not in ("messages", *SYSTEMS, history)}
     return rest | {"prompt": _opened(row, turns)}
@@ -167,7 +186,7 @@ def _require_no_question(row: Columns) -> None:
         has = f" (which has {', '.join(inside)})" if inside else ""
         raise InputError(
             f"what is asked may be in {' or '.join(map(repr, lost))}{has}, beside {', '.join(_answers(row))}: name it "
-            f"by --columns prompt={'.'.join([lost[0], *inside[:1]])}"
+            f"by --columns prompt={'.'.join([lost[0], *sorted(inside, key=lambda n: n not in ASKING)[:1]])}"
         )
 
 
@@ -210,7 +229,7 @@ def _opened(row: Columns, turns: list[Any]) -> list[Any]:
 
 def _require_said(row: Columns, within: Any, asked: str) -> None:
     """Raise InputError where a column that may be a part of what is asked is not `within` it: it would be lost."""
-    names = ("prompt", *QUESTIONS, *HISTORIES, *(PASSAGES if set(ANSWERS) & row.keys() else ()))
+    names = ("prompt", *QUESTIONS, *HISTORIES, *(PASSAGES if set(ANSWERS) & row.keys() or _only_asks(row) else ()))
     names = tuple(name for name in names if name != asked and _says(row.get(name)))
     said = "\n".join(_contents(within)) if names else ""
     lost = next((n for n in names if not all(text.strip() in said for text in _contents(row[n]))), None)
@@ -248,8 +267,10 @@ def _turns(value: Any, column: str) -> list[Any]:
 
 
 def _in_turns(chat: list[Any]) -> list[Any]:
-    """A chat's messages, of which an object may hold two: what was asked, and the answer."""
+    """A chat's messages, of which an object may hold two: what was asked, and the answer; or texts, in turn."""
     roles = ("user", "assistant")
+    if len(chat) > 1 and all(isinstance(item, str) for item in chat):
+        return [{"role": roles[i % 2], "content": text} for i, text in enumerate(chat)]
     for pair in PAIRED:
         if chat and all(isinstance(item, Mapping) and item.keys() == set(pair) for item in chat):
             return [{"role": r, "content": item[key]} for item in chat for r, key in zip(roles, pair, strict=True)]
@@ -276,10 +297,18 @@ def _last_answer(row: dict[str, Any], judged_by: str, name: str) -> dict[str, An
     return {"prompt": text_to_json(turns[:-1]), name: text_to_json(turns[-1:])}
 
 
-def _with_tools(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its tools in its chat's first message, where the chat template gets them from."""
-    tools, chat = row.get("tools"), _first(row, ("prompt", "messages"))
-    if not tools or chat is None or isinstance(row[chat], str):
+SETTINGS = ("tools", "chat_template_kwargs")
+"""Columns of what a chat template reads beside the messages: what may be called, and whatever else it asks about."""
+
+
+def _with_settings(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its tools, and its chat template's settings, in its chat's first message, where `chat_template` gets
+    them from."""
+    given = {name: row[name] for name in SETTINGS if row.get(name)}
+    if isinstance(given.get("tools"), list):  # of which tables of text have each as JSON
+        given["tools"] = [_structured("tools", tool) for tool in given["tools"]]
+    chat = _first(row, ("prompt", "messages"))
+    if not given or chat is None or isinstance(row[chat], str):
         return row
     first, *more = row[chat]
-    return {key: value for key, value in row.items() if key != "tools"} | {chat: [{**first, "tools": tools}, *more]}
+    return {key: value for key, value in row.items() if key not in given} | {chat: [{**first, **given}, *more]}

@@ -18,11 +18,17 @@ _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = get_args(Role)
 _SPELLED: dict[str, Role] = {
     **{role: role for role in _ROLES},
-    **dict.fromkeys(("human",), "user"),
+    **dict.fromkeys(("human", "prompter"), "user"),
     **dict.fromkeys(("gpt", "chatgpt", "model", "ai"), "assistant"),
-    **dict.fromkeys(("observation", "function_response"), "tool"),
+    **dict.fromkeys(("observation", "function", "function_response", "tool_response", "ipython"), "tool"),
 }
 """What roles are called elsewhere."""
+
+CALLS = ("function_call", "tool_call")
+"""What is called the role of a message whose content is the assistant's call, as JSON, or a key of such a call."""
+
+TEXTS = ("text", "input_text", "output_text")
+"""Types of the parts of a content that are text."""
 
 _KEYS = {"from": "role", "speaker": "role", "value": "content", "text": "content"}
 """What the keys of messages are called elsewhere."""
@@ -33,14 +39,16 @@ _LIKE_MESSAGES = re.compile(r"\s*\[?\s*\{\s*[\"'](role|from|content|value)[\"']\
 def read_text(value: Any, column: str) -> Text:
     """The value of a row's `column`: a string as it is, messages as a chat.
 
-    Messages are objects with `role` and `content`, or `from` and `value`: a list of them, one alone, or either as JSON
-    (or as Python prints it) in a string. Raises InputError for anything else.
+    Messages are objects with `role` and `content`, or `from` and `value`: a list of them, also as the `messages` of an
+    object, one alone, or either as JSON (or as Python prints it) in a string. Raises InputError for anything else.
     """
     if isinstance(value, str):
         chat = _chat_in(value)
         return _encodable(value, f"'{column}'") if chat is None else read_text(chat, column)
     if isinstance(value, Message) or (isinstance(value, Mapping) and ("role" in value or "from" in value)):
         return (_message(value, column),)
+    if isinstance(value, Mapping) and isinstance(value.get("messages"), list):
+        return read_text(value["messages"], column)
     if not isinstance(value, Sequence) or isinstance(value, bytes):
         inside = [key for key, held in value.items() if isinstance(held, str)] if isinstance(value, Mapping) else []
         remedy = f": name what it holds by --columns {column}={column}.{inside[0]}" if inside else ""
@@ -124,8 +132,10 @@ def _message(item: Any, where: str) -> Message:
         item = {_KEYS.get(key, key): value for key, value in item.items()}
     role, content = item.get("role"), item.get("content")
     more = {key: value for key, value in item.items() if key not in ("role", "content") and _says_something(value)}
-    if role == "function_call":
-        role, content, more = "assistant", "", {"tool_calls": [{"type": "function", "function": parsed(str(content))}]}
+    if role in CALLS:
+        role, content, more = "assistant", "", {"tool_calls": _calls(content, where)}
+    elif "function_call" in more:  # OpenAI's before there were tools
+        more["tool_calls"] = _calls(more.pop("function_call"), where)
     if role is None or (content is None and "tool_calls" not in more):
         missing = "role" if role is None else "content"
         raise InputError(f"{where} lacks '{missing}': a message is an object with 'role' and 'content'")
@@ -133,6 +143,15 @@ def _message(item: Any, where: str) -> Message:
     if known is None:
         raise InputError(f"{where} has the unknown role {role!r}: the roles are {', '.join(_ROLES)}")
     return Message(known, _encodable(_content(content, where), where), more)
+
+
+def _calls(given: Any, where: str) -> list[Any]:
+    """A call, or several, of an assistant's, as messages have them in `tool_calls`; InputError where it is none."""
+    said = parsed(given) if isinstance(given, str) else given
+    calls = said if isinstance(said, list) else [said]
+    if not calls or not all(isinstance(call, Mapping) and "name" in call for call in calls):
+        raise InputError(f"{where} calls a function, and its content is no JSON object with 'name' and 'arguments'")
+    return [{"type": "function", "function": call} for call in calls]
 
 
 def _says_something(value: Any) -> bool:
@@ -149,7 +168,7 @@ def _content(content: Any, where: str) -> str:
     if not isinstance(content, Sequence) or not all(isinstance(part, Mapping) for part in content):
         raise InputError(f"{where} has content that is {_kind(content)}, not a string")
     for part in content:
-        if part.get("type") != "text" or not isinstance(part.get("text"), str):
+        if part.get("type", "text") not in TEXTS or not isinstance(part.get("text"), str):
             raise InputError(f"{where} has a part of type {part.get('type')!r} in its content, where only text is read")
     return "".join(part["text"] for part in content)
 

@@ -90,6 +90,11 @@ def _number(weight: Any, source: Mapping[Any, Any]) -> float:
     try:
         return float(weight)
     except (TypeError, ValueError):
+        if hasattr(weight, "column_names"):  # a DatasetDict
+            names = list(map(str, source))
+            raise InputError(
+                f"data in memory must be one split, and has {', '.join(names)}: give data[{names[0]!r}]"
+            ) from None
         raise InputError(
             f"data in memory must be a list of rows, not a mapping (of {', '.join(map(str, source))}), unless it is "
             "one of files to their weights"

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -79,10 +80,16 @@ def where_json(path: Path, line: int | None = None) -> Iterator[None]:
 
 
 def read_csv(path: Path) -> Numbered:
-    """A header, then a row of cells each, which are text; separated by tabs in a .tsv, else by commas."""
+    """A header, then a row of cells each, which are text; separated by tabs in a .tsv, else by commas.
+
+    A header without a comma that has semicolons, as spreadsheets write it in many countries, or tabs, is separated by
+    those.
+    """
     with open_text(path, newline="") as file:
         csv.field_size_limit(CELL)
-        rows = csv.reader(file, strict=True, delimiter="\t" if ".tsv" in path.suffixes else ",")
+        first = file.readline(LONGEST_LINE)
+        other = next((sign for sign in ";\t" if sign in first and "," not in first), ",")
+        rows = csv.reader(chain([first], file), strict=True, delimiter="\t" if ".tsv" in path.suffixes else other)
         try:
             header = next(rows, [])
             _require_unique(path, header)

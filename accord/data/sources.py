@@ -23,7 +23,9 @@ GENERATED = "reasoning-gym:"
 """What the name of such a data set begins with."""
 
 _HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?")
-_SPLIT = re.compile(r"train(\[(?P<start>-?\d+)?:(?P<stop>-?\d+)?\])?")
+_SPLIT = re.compile(r"(?P<name>[\w.]+)(?P<part>\[(?P<start>-?\d+)?:(?P<stop>-?\d+)?\])?")
+_SHARD = re.compile(r"(?P<split>[\w.]+)-\d{5}-of-\d{5}\..+")
+"""What the Hub calls the files of a split."""
 
 
 def opened(source: str | os.PathLike[str] | Iterable[Any], split: str) -> tuple[str, Iterator[tuple[int, Any]]]:
@@ -32,7 +34,7 @@ def opened(source: str | os.PathLike[str] | Iterable[Any], split: str) -> tuple[
     Raises InputError where there is no such source or split.
     """
     if not isinstance(source, (str, os.PathLike)):
-        return "row", pick(enumerate(source, start=1), split)
+        return "row", pick(enumerate(_rows_of(source), start=1), split)
     path, name = Path(source), os.fspath(source)
     if name.startswith(GENERATED):
         return f"{name}, row", pick(enumerate(generated(name), start=1), split)
@@ -41,7 +43,8 @@ def opened(source: str | os.PathLike[str] | Iterable[Any], split: str) -> tuple[
         tell_changed(path)
         return f"{name}, {'line' if reader in (read_jsonl, read_plain) else 'row'}", pick(reader(path), split)
     if path.is_dir():
-        return f"{name}, row", pick(enumerate(in_folder(path), start=1), split)
+        picked, part = named_split(split)
+        return f"{name}, row", pick(enumerate(in_folder(path, picked), start=1), f"train{part}")
     if path.exists() and reader is not None:
         raise InputError(f"{name} is a device, a pipe or a socket: save the rows to a file first")
     if path.exists():
@@ -52,14 +55,21 @@ def opened(source: str | os.PathLike[str] | Iterable[Any], split: str) -> tuple[
     return f"{name}, row", enumerate(from_hub(hub["name"], hub["config"], split), start=1)
 
 
+def _rows_of(source: Iterable[Any]) -> Iterable[Any]:
+    """The rows of something in memory: of a table of pandas' or polars' its rows, where it yields its columns."""
+    if hasattr(source, "to_dicts"):
+        return source.to_dicts()  # type: ignore[no-any-return]
+    if not hasattr(source, "iterrows") or not hasattr(source, "to_dict"):
+        return source
+    rows = source.to_dict("records")
+    return [{name: v.tolist() if hasattr(v, "tolist") else v for name, v in row.items()} for row in rows]
+
+
 def pick_numbers(count: int, split: str, name: str) -> range:
     """Which of so many rows, counted from 0, a split picks by position; of the Hub's, which has picked already, all."""
     if is_on_hub(name) and not Path(name).exists():
         return range(count)
-    match = _SPLIT.fullmatch(split)
-    if match is None:
-        raise InputError(f"there is no split '{split}' here: only 'train', or a part such as 'train[:100]'")
-    start, stop = (None if match[end] is None else int(match[end]) for end in ("start", "stop"))
+    start, stop = _part(split)
     return range(count)[start:stop]
 
 
@@ -92,37 +102,70 @@ def opened_lazily(name: str, split: str) -> Any:
 
 def pick(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int, Any]]:
     """The rows of a source that has a single split, by position where the split says so."""
-    match = _SPLIT.fullmatch(split)
-    if match is None:
-        raise InputError(f"there is no split '{split}' here: only 'train', or a part such as 'train[:100]'")
-    start, stop = (None if match[end] is None else int(match[end]) for end in ("start", "stop"))
+    start, stop = _part(split)
     return numbered if start is None and stop is None else iter(list(numbered)[start:stop])
 
 
-def in_folder(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of a folder: what `save_to_disk` of datasets wrote, or the files of its training split, one by one."""
+def _part(split: str) -> tuple[int | None, int | None]:
+    """Between which rows of the only split a part is."""
+    match = _SPLIT.fullmatch(split)
+    if match is None or match["name"] != "train":
+        raise InputError(f"there is no split '{split}' here: only 'train', or a part such as 'train[:100]'")
+    start, stop = (None if match[end] is None else int(match[end]) for end in ("start", "stop"))
+    return start, stop
+
+
+def named_split(split: str) -> tuple[str, str]:
+    """The name of a split, and what says which part of it; InputError where it is neither."""
+    match = _SPLIT.fullmatch(split)
+    if match is None:
+        raise InputError(f"a split is a name, or a part such as 'train[:100]', not '{split}'")
+    return match["name"], match["part"] or ""
+
+
+def in_folder(path: Path, split: str = "train") -> Iterator[Mapping[str, Any]]:
+    """The rows of a folder: a split of what `save_to_disk` of datasets wrote, or the files of one, one by one."""
     import datasets
 
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         saved = datasets.load_from_disk(str(path))
-        if isinstance(saved, datasets.DatasetDict):
-            if "train" not in saved:
-                raise InputError(f"{path} holds the splits {', '.join(saved)}; give the folder of one of them")
-            saved = saved["train"]
-        yield from saved
+        there = saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
+        if split not in there:
+            holds = f"holds the splits {', '.join(there)}" if there is saved else "holds one split, train"
+            raise InputError(f"{path} {holds}, and no {split}: name one of them by --split")
+        yield from there[split]
         return
-    files = sorted(file for file in path.rglob("*") if file.is_file() and reader_of(file))
-    files = [file for file in files if reader_of(file) is not read_plain] or files  # beside rows a text is about them
-    training = [file for file in files if file.name.startswith("train")] or files
-    if not training:
-        raise InputError(f"{path} is a folder without data: it holds none of {READ}")
-    if len({reader_of(file) for file in training}) > 1:
+    files = _of_split(path, split)
+    if len({reader_of(file) for file in files}) > 1:
         raise InputError(f"{path} is a folder of files of several formats: name one of its files")
-    for file in training:
+    for file in files:
         reader = reader_of(file)
         assert reader is not None  # they were chosen by that
         tell_changed(file)
         yield from (columns for _, columns in reader(file))
+
+
+def _of_split(path: Path, split: str) -> list[Path]:
+    """The files of a split in a folder: shards of that name, or those called so, or for train all, where none is.
+
+    Raises InputError where there is none, or the training split is one of several.
+    """
+    files = sorted(file for file in path.rglob("*") if file.is_file() and reader_of(file))
+    files = [file for file in files if reader_of(file) is not read_plain] or files  # beside rows a text is about them
+    if not files:
+        raise InputError(f"{path} is a folder without data: it holds none of {READ}")
+    shards: dict[str, list[Path]] = {}
+    for file in files:
+        if match := _SHARD.fullmatch(file.name):
+            shards.setdefault(match["split"], []).append(file)
+    found = shards.get(split) or [file for file in files if file.name.partition(".")[0] == split]
+    if found:
+        return found
+    begun = [name for name in shards if name.startswith(split)]
+    if split != "train" or len(begun) > 1:
+        known = ", ".join(shards) or ", ".join(dict.fromkeys(file.name.partition(".")[0] for file in files))
+        raise InputError(f"{path} has no split {split}: name one of its splits by --split: {known}")
+    return [file for file in files if file.name.startswith("train")] or files
 
 
 def from_hub(name: str, config: str | None, split: str) -> Iterable[Mapping[str, Any]]:

@@ -158,14 +158,23 @@ class TemplateOptions:
     system: Literal["refuse", "fold"] = "refuse"
     """What is done with a system message where the chat template has no place for one: fold puts it before the first
     question."""
+    chat_template_kwargs: dict[str, str | bool | int | float] | None = None
+    """What else the chat template is told, such as enable_thinking=false; a row's own chat_template_kwargs go before
+    it."""
+
+    @property
+    def changes_template(self) -> bool:
+        """Whether chats are read by another template than the model's own."""
+        return self.chat_template is not None or self.system == "fold" or bool(self.chat_template_kwargs)
 
     def templated(self, model: AnyModel) -> AnyModel:
         """The model with this chat template; the one that is given stays as it is.
 
-        Raises InputError where the file cannot be read or is no chat template.
+        Raises InputError where the file cannot be read or is no chat template, or does not read what it is told.
         """
         made = copy.copy(model)
-        made.tokenizer = engine.turns.with_template(model.tokenizer, self.chat_template, self.system)
+        told = self.chat_template_kwargs or {}
+        made.tokenizer = engine.turns.with_template(model.tokenizer, self.chat_template, self.system, told)
         return made
 
 

@@ -240,9 +240,18 @@ def in_4_bits(config: Any) -> bool:
     return quantization(config) == "bitsandbytes" and bool(four)
 
 
-def check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig) -> None:
-    """Raise InputError where a configuration is that of another kind of model than a class of transformers is for."""
+def check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig, remote: bool = False) -> None:
+    """Raise InputError where a configuration is that of another kind of model than a class of transformers is for.
+
+    So is one whose architecture only code that comes with it has, unless that is to run: a trunk of a known type may be
+    under a head of another kind, as ArmoRM's is.
+    """
     known = [a for a in config.architectures or () if hasattr(transformers, a)]
+    if config.architectures and not known and getattr(config, "auto_map", None) and not remote:
+        raise InputError(
+            f"{name} is a {', '.join(config.architectures)}, which needs code that comes with it, and no command runs "
+            "that; load_model or load_reward_model(..., trust_remote_code=True) in Python does, for models you trust."
+        )
     scores = any("SequenceClassification" in architecture for architecture in known)
     if kind is transformers.AutoModelForSequenceClassification and known and not scores:
         raise no_classifier(name, config)
@@ -284,7 +293,7 @@ def check_loaded(
         ("has another shape than its config.json says for", info["mismatched_keys"], "restore the file that is wrong"),
         (
             "has no place for the weight",
-            _left_over(info["unexpected_keys"]),
+            _left_over(network, info["unexpected_keys"]),
             "restore the config.json it was saved with",
         ),
         ("has numbers that are not finite in", bad, "copy it anew, or take an earlier checkpoint"),
@@ -301,8 +310,13 @@ def check_loaded(
         )
 
 
-def _left_over(keys: Iterable[str]) -> list[str]:
-    return [key for key in keys if not key.startswith(HEADS)]
+def other_heads(network: nn.Module) -> tuple[str, ...]:
+    """What the weights of heads begin with that a network has not: a bias of its own head is none of another's."""
+    return tuple(head for head in HEADS if not hasattr(network, head.removesuffix(".")))
+
+
+def _left_over(network: nn.Module, keys: Iterable[str]) -> list[str]:
+    return [key for key in keys if not key.startswith(other_heads(network))]
 
 
 def not_finite(network: nn.Module) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from accord.engine.adapters import adapted, own_state, save_adapters
@@ -24,6 +24,7 @@ from accord.engine.prove import take_fast_ways
 from accord.engine.samplers import Sampler, local
 from accord.engine.sampling import Sampling
 from accord.engine.shard import gathered_for_leader, is_sharded
+from accord.engine.spaces import decoded
 from accord.engine.team import Team
 from accord.engine.trees import Trees
 from accord.engine.turns import FOLD, turn_end
@@ -101,8 +102,16 @@ class Model:
 
     @property
     def context(self) -> int | None:
-        """Tokens the architecture can read at once, where it has a limit."""
-        return getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
+        """Tokens the architecture can read at once, where it has a limit.
+
+        Positions that a configuration scales, linearly or by YaRN (Peng et al. 2023, arXiv:2309.00071), reach by their
+        factor further than those that the model was made with, as vLLM has it; others name what they reach.
+        """
+        config = self.network.config.get_text_config()
+        named, rope = getattr(config, "max_position_embeddings", None), getattr(config, "rope_parameters", None) or {}
+        if named is None or rope.get("rope_type") not in ("linear", "yarn") or not rope.get("factor"):
+            return named
+        return max(named, int((rope.get("original_max_position_embeddings") or named) * rope["factor"]))
 
     @property
     def end(self) -> int:
@@ -131,9 +140,12 @@ class Model:
         """How many tokens there are; an embedding may have more rows."""
         return vocabulary_of(self.tokenizer)
 
-    def text(self, tokens: Sequence[int]) -> str:
-        """The text of a completion's tokens, without special tokens such as the one that ends a turn."""
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+    def text(self, tokens: Sequence[int], before: Sequence[int] = ()) -> str:
+        """The text of a completion's tokens, without special tokens such as the one that ends a turn.
+
+        Of what goes on from a plain text, whose tokens are `before`, the first space is a part.
+        """
+        return decoded(self.tokenizer, tokens, before)
 
     def same_vocabulary(self, other: Model) -> bool:
         """Whether both models mean the same by every token."""
@@ -162,6 +174,7 @@ class Model:
     def _write(self, folder: str | Path, weights: dict[str, Tensor] | None, dtype: torch.dtype | None) -> Path:
         if self.network.can_generate():  # so that other software stops where this does
             self.network.generation_config.eos_token_id = list(self.ends) if len(self.ends) > 1 else self.end
+            _make_writable(self.network.generation_config)
         rounded: AbstractContextManager[object] = nullcontext()
         if dtype and weights is None:
             rounded = held_in(self.network, dtype, own_state(self.network))
@@ -207,6 +220,17 @@ class Model:
         return self if self.is_quantized else self.with_network(frozen_copy(self.network, self.dtype))
 
 
+def _make_writable(config: GenerationConfig) -> None:
+    """Have a generation configuration with a temperature or such say that it samples.
+
+    Llama 2's, and others that were published, leave do_sample out, which transformers reads and refuses to write.
+    """
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        config.do_sample = True
+
+
 class Policy(Model):
     """A causal language model. `sampler` draws its samples, in place of this process."""
 
@@ -238,7 +262,9 @@ class Policy(Model):
         """
         groups = (self.sampler or local)(self, [p.tokens for p in prompts], n, sampling, progress)
         return [
-            Sample(p.prompt, self.text(c.tokens), p.tokens, c, p.row)
+            Sample(
+                p.prompt, self.text(c.tokens, p.tokens if isinstance(p.prompt.prompt, str) else ()), p.tokens, c, p.row
+            )
             for p, group in zip(prompts, groups, strict=True)
             for c in group
         ]

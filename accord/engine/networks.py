@@ -23,7 +23,6 @@ from accord.console import status
 from accord.engine.adapters import labels_in, merged, read_config
 from accord.engine.encoders import reads_last_token
 from accord.engine.folders import (
-    HEADS,
     WritesNoText,
     check_kind,
     check_loaded,
@@ -32,6 +31,7 @@ from accord.engine.folders import (
     in_4_bits,
     locate,
     not_finite,
+    other_heads,
     quantization,
 )
 from accord.engine.memory import hold_for, holds_few_bits
@@ -106,12 +106,12 @@ def _leave_unread(
         raise ReadWhole("it is a GGUF file" if gguf_file else "it is an adapter, to be merged into its base")
     with _readable(name, "the model"):
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=remote)
-        check_kind(name, kind, config)
+        check_kind(name, kind, config, remote)
         if method := quantization(config):
             raise ReadWhole(f"it is quantized ({method})")
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=remote)
         network = make(kind, config, target, **({"trust_remote_code": True} if remote else {}))
-        info = attach(network, files_of(source), target, HEADS)
+        info = attach(network, files_of(source), target, other_heads(network))
         if network.can_generate() and file_of(source, "generation_config.json"):
             network.generation_config = transformers.GenerationConfig.from_pretrained(source)
     is_whole = not info["missing_keys"] and not info["mismatched_keys"]
@@ -168,7 +168,7 @@ def _read(
     with _readable(name, what):
         if config is None:
             config = transformers.AutoConfig.from_pretrained(source, **given)
-            check_kind(name, kind, config)
+            check_kind(name, kind, config, remote)
         else:
             how["config"] = config
         method = None if gguf_file else quantization(config)
@@ -229,6 +229,11 @@ def cause(error: Exception) -> str:
         return f"its weights are no whole safetensors ({said}): copy them anew."
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"it needs {error.name}: pip install {error.name.partition('.')[0]}."
+    if "`tiktoken` is required" in said:  # where sentencepiece, which transformers tries first, is missing too
+        return (
+            "its tokenizer has no tokenizer.json, and another form of it (tokenizer.model) needs sentencepiece: pip "
+            "install sentencepiece tiktoken."
+        )
     if "trust_remote_code" in said or "custom code" in said:
         return (
             "it needs code that comes with it, which no command runs; load_model(..., trust_remote_code=True) "

@@ -120,7 +120,8 @@ def _likely(policy: Policy, prompt: EncodedPrompt, rows: Sequence[Tokens]) -> li
 
 def _sample(policy: Policy, prompt: EncodedPrompt, tokens: Tokens, logps: LogProbs) -> Sample:
     completion = Completion(tokens, logps, "end" if tokens[-1] in policy.ends else "length")
-    return Sample(prompt.prompt, policy.text(tokens), prompt.tokens, completion, prompt.row)
+    before = prompt.tokens if isinstance(prompt.prompt.prompt, str) else ()
+    return Sample(prompt.prompt, policy.text(tokens, before), prompt.tokens, completion, prompt.row)
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateSyntaxError
+from yaml import YAMLError
 
-from accord.errors import InputError
-from accord.parsing import read_content
+from accord.errors import InputError, nearest
+from accord.parsing import parse_yaml, read_content
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,20 +67,26 @@ CHATML = (
 
 FOLD = (
     "{% if messages | length > 1 and messages[0]['role'] == 'system' %}"
-    "{% set said = messages[0]['content'] + '\\n\\n' + messages[1]['content'] %}"
+    "{% set before = messages[0]['content'] + '\\n\\n' if messages[0]['content'] | trim else '' %}"
+    "{% set said = before + messages[1]['content'] %}"
     "{% set messages = [{'role': messages[1]['role'], 'content': said}] + messages[2:] %}{% endif %}"
 )
 """What stands before a template so that a system message becomes the beginning of the first question."""
 
 
 def with_template(
-    tokenizer: PreTrainedTokenizerBase, template: str | None, system: Literal["refuse", "fold"]
+    tokenizer: PreTrainedTokenizerBase,
+    template: str | None,
+    system: Literal["refuse", "fold"],
+    told: Mapping[str, Any] | None = None,
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer with another chat template, a file or chatml, and one that folds system messages where asked for.
+    """The tokenizer with another chat template, a file or chatml, one that folds system messages where asked for, and
+    takes what it is `told` for what it reads by these names, unless a chat says otherwise.
 
-    Raises InputError where there is no such file, or it is no template, and where there is no template to fold for.
+    Raises InputError where there is no such file, or it is no template, where there is no template to fold for, and
+    where the template does not read what it is told.
     """
-    if template is None and system == "refuse":
+    if template is None and system == "refuse" and not told:
         return tokenizer
     made = copy.deepcopy(tokenizer)
     if template == "chatml":
@@ -93,10 +102,41 @@ def with_template(
     if system == "fold" and not _takes_system(made):
         if not made.chat_template:
             raise InputError("there is no chat template to fold system messages for; give one by --chat-template")
-        named = made.chat_template if isinstance(made.chat_template, dict) else {"": made.chat_template}
-        folded = {name: FOLD + text for name, text in named.items()}
-        made.chat_template = folded if isinstance(made.chat_template, dict) else folded[""]
+        _prefix(made, FOLD)
+    if told:
+        _prefix(made, _telling(made, told))
     return made
+
+
+def _prefix(tokenizer: PreTrainedTokenizerBase, before: str) -> None:
+    """Begin the chat template, or each of those that have names, with what stands before it."""
+    template = tokenizer.chat_template
+    named = template if isinstance(template, dict) else {"": template}
+    begun = {name: before + text for name, text in named.items()}
+    tokenizer.chat_template = begun if isinstance(template, dict) else begun[""]
+
+
+def _telling(tokenizer: PreTrainedTokenizerBase, told: Mapping[str, Any]) -> str:
+    """What gives names a value in a chat template, where the caller gives them none."""
+    text, said = str(tokenizer.chat_template or ""), ""
+    for name, given in told.items():
+        if not re.search(rf"\b{re.escape(name)}\b", text):
+            hint = nearest(name, sorted(set(re.findall(r"[a-z_]+", text))))
+            raise InputError(f"chat_template_kwargs has {name!r}, which the chat template does not read{hint}")
+        value = _as_written(given)
+        said += f"{{% if {name} is not defined %}}{{% set {name} = {value!r} %}}{{% endif %}}"
+    return said
+
+
+def _as_written(value: Any) -> Any:
+    """The value that a text stands for, as in YAML; others as they are."""
+    if not isinstance(value, str):
+        return value
+    try:
+        meant = parse_yaml(value)
+    except YAMLError:
+        return value
+    return meant if isinstance(meant, bool | int | float) else value
 
 
 def _check_template(tokenizer: PreTrainedTokenizerBase, file: str) -> None:
@@ -114,12 +154,17 @@ def _check_template(tokenizer: PreTrainedTokenizerBase, file: str) -> None:
 
 
 def _takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a system message stands in what the template writes."""
-    dialogue = [{"role": "system", "content": "instruction"}, {"role": "user", "content": "question"}]
+    """Whether a system message stands in what the template writes, before and after there is an answer.
+
+    Mistral's of version 0.3 writes it before the last question, and only while that is the last message.
+    """
+    asked = [{"role": "system", "content": "instruction"}, {"role": "user", "content": "question"}]
+    dialogues = asked, [*asked, {"role": "assistant", "content": _ANSWER}]
     try:
-        return "instruction" in str(tokenizer.apply_chat_template(dialogue, tokenize=False))
+        texts = [str(tokenizer.apply_chat_template(dialogue, tokenize=False)) for dialogue in dialogues]
     except Exception:
         return False
+    return all("instruction" in text for text in texts)
 
 
 def _after_an_answer(tokenizer: PreTrainedTokenizerBase) -> str:

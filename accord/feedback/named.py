@@ -88,17 +88,18 @@ def as_reward(reward: Any, policy: Model | None = None) -> Reward:
     """A reward from what Python's users give for one.
 
     That is a name or a formula (`reward_named`), a reward model's folder as a `Path`, a function (`FunctionReward`), a
-    mapping of any of these to weights (`weighted`), or a `Reward`, which is returned as it is. Raises InputError where
-    it is none of these, or cannot be used.
+    mapping of any of these to weights (`weighted`), a list of them, each of which weighs 1, or a `Reward`, which is
+    returned as it is. Raises InputError where it is none of these, or cannot be used.
     """
     if isinstance(reward, str):
         return reward_named(reward, policy)
     if isinstance(reward, Path):
         return LearnedReward(for_leader(load_reward_model, str(reward), dtype=_dtype(policy)), policy)
-    if isinstance(reward, Mapping):
-        names = [str(getattr(r, "name", "") or getattr(r, "__name__", "") or r) for r in reward]
-        weights = [(float(weight), as_reward(r, policy)) for r, weight in reward.items()]
-        return _weighted(names, weights, "the mapping of rewards")
+    if isinstance(reward, Mapping | list | tuple) and reward:
+        parts = reward.items() if isinstance(reward, Mapping) else [(r, 1.0) for r in reward]
+        names = [str(getattr(r, "name", "") or getattr(r, "__name__", "") or r) for r, _ in parts]
+        weights = [(float(weight), as_reward(r, policy)) for r, weight in parts]
+        return _weighted(names, weights, f"the {'mapping' if isinstance(reward, Mapping) else 'list'} of rewards")
     if not callable(reward) or inspect.isclass(reward):
         raise InputError(f"{reward!r} is no reward: give a name, a function, or an object that is called with samples")
     return FunctionReward(reward) if _is_function(reward) else reward
@@ -223,7 +224,7 @@ def give_template(judge: Any, name: str, options: TemplateOptions) -> None:
 
     Raises InputError where it has none, or the template cannot be used.
     """
-    if options.chat_template is None and options.system == "refuse":
+    if not options.changes_template:
         return
     models = list(models_in(judge))
     if not models:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from accord import data, engine, objectives
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, LeftOut, row_called
-from accord.records import Prompt, Row
+from accord.records import Demonstration, Preference, Prompt, Row
 from accord.train.loop import Result
 from accord.train.options import RunOptions, named
 
@@ -110,8 +110,20 @@ def require_kind(row: Row, kinds: tuple[type, ...], command: str, where: str) ->
     """Raise InputError where a row is of another kind than these, which a command reads."""
     if not isinstance(row, kinds):
         wanted = " or ".join(k.__name__.lower() + "s" for k in kinds)
-        why = data.verdicts.unjudged(row.columns) if isinstance(row, Prompt) else ""
+        why = _unnamed(row, kinds) if isinstance(row, Prompt) else ""
         raise InputError(
             f"{where}: `{command}` learns from {wanted}, and this is a {type(row).__name__.lower()}"
             f"{f'; {why}' if why else ''}."
         )
+
+
+def _unnamed(row: Prompt, kinds: tuple[type, ...]) -> str:
+    """What to do about answers that a prompt's other columns may be, which no name says; "" where there are none."""
+    said = [str(name) for name, value in row.columns.items() if isinstance(value, str) and value.strip()]
+    if why := data.verdicts.unjudged(row.columns):
+        return why
+    if len(said) > 1 and Preference in kinds and Demonstration not in kinds:
+        return f"where its answers are in other columns, name them by --columns chosen={said[0]},rejected={said[1]}"
+    if said and Demonstration in kinds:
+        return f"where its answer is in another column, name it by --columns completion={said[0]}"
+    return ""

@@ -9,8 +9,9 @@ from functools import cached_property
 
 import torch
 
-from accord.arrays import Tokens
-from accord.data.chat import encode_prompt, tokenize
+from accord.arrays import Ints, Tokens
+from accord.data.chat import encode_prompt, prompt_text
+from accord.data.tokens import tokenize
 from accord.engine.generate import evaluating, generate
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
@@ -111,13 +112,19 @@ class Local:
 
     def _fault(self, asked: _Asked) -> str:
         """Why a request cannot be answered, if it cannot."""
-        context, choices = self.model.context, tokenize(self.model.tokenizer, asked.request.choices)
+        context, choices = self.model.context, self._tokens_of_choices(asked)
         if not asked.tokens:
             return "nothing to read: the prompt is empty, and the tokenizer has no token that begins a text"
         room = max(asked.request.max_tokens, *map(len, choices), 0)
         if context is None or len(asked.tokens) + room <= context:
             return ""
         return f"too long: {len(asked.tokens)} tokens and {room} of the reply, where {self.name} reads {context}"
+
+    def _tokens_of_choices(self, asked: _Asked) -> list[Ints]:
+        """The tokens of each choice, as a reply that begins with it has them."""
+        tokenizer, choices = self.model.tokenizer, asked.request.choices
+        before = prompt_text(tokenizer, asked.request.prompt) if choices else ""
+        return tokenize(tokenizer, choices, [before] * len(choices))
 
     def _answered(self, group: list[_Asked], sampling: Sampling) -> Iterator[tuple[Request, Reply]]:
         begun = self._choices([asked for asked in group if asked.request.choices])
@@ -131,10 +138,7 @@ class Local:
     def _choices(self, group: list[_Asked]) -> dict[Request, dict[str, float]]:
         """The probability that each reply begins with each of its choices."""
         found: dict[Request, dict[str, float]] = {}
-        trees = [
-            Tree(a.tokens, tuple(Branch(t) for t in tokenize(self.model.tokenizer, a.request.choices)), row=i)
-            for i, a in enumerate(group)
-        ]
+        trees = [Tree(a.tokens, tuple(map(Branch, self._tokens_of_choices(a))), row=i) for i, a in enumerate(group)]
         with evaluating(self._reader.network):
             for batch in pack(trees, self.tokens_per_pass, self.model.device):
                 logp = self._reader.log_probs(batch).double()

@@ -89,16 +89,17 @@ def at_hand(options: AskOptions) -> Prompted:
         if getattr(options, name) is not None:
             raise InputError(f"{name} is of a served model, and {options.model} is at hand: leave it out.")
     model = for_leader(load_model, options.model, dtype=options.dtype)
-    return Local(options.templated(model) if options.chat_template or options.system == "fold" else model)
+    return Local(options.templated(model) if options.changes_template else model)
 
 
 def _served(options: AskOptions, url: str) -> Prompted:
     from accord.prompting.served import Served
     from accord.prompting.server import Server
 
-    if options.chat_template is not None or options.system == "fold":
+    if options.changes_template:
         raise InputError(
-            f"chat_template and system are of a model at hand, and {options.model} is served: leave them out."
+            "chat_template, its kwargs and system are of a model at hand, and "
+            f"{options.model} is served: leave them out."
         )
     if (options.price_in is None) != (options.price_out is None):
         raise InputError("prices are two numbers: price_in and price_out, of a million tokens each.")

@@ -19,6 +19,7 @@ from accord.records import EncodedPrompt, Message, Prompt, Sample
 from tests.commands.small import QUICK, accord, read_jsonl, write_jsonl
 from tests.data.templates import FAMILIES, byte_tokenizer
 
+LLAMA_3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
 ASK = [{"role": "user", "content": "hi"}]
 
 
@@ -235,3 +236,52 @@ def test_data_shows_how_rows_are_read(tmp_path: Path, capsys: pytest.CaptureFixt
     assert accord("data", file, "--model", model) == 0
     assert "-> completion: ⟦yes<|im_end|>⟧" in capsys.readouterr().out
     assert accord("data", file, "--first", "-1") == 2
+
+
+def edited(folder: Path, file: str, **values: Any) -> None:
+    held = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(held | values))
+
+
+def test_a_generation_configuration_that_leaves_out_that_it_samples_is_written(tmp_path: Path) -> None:
+    """As Llama 2's and Vicuna's are: transformers reads them, and would refuse to write what a run has trained."""
+    folder = Path(save(tmp_path / "m", "chatml"))
+    edited(folder, "generation_config.json", temperature=0.6, top_p=0.9)
+    model = load_model(str(folder))
+    model.save(tmp_path / "out")
+    saved = json.loads((tmp_path / "out/generation_config.json").read_text())
+    assert (saved["temperature"], saved["top_p"], saved["do_sample"]) == (0.6, 0.9, True)
+    assert saved["eos_token_id"] == list(model.ends)
+
+
+def test_heads_that_only_their_own_code_knows_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(save(tmp_path / "rm", "chatml", scorer=True))
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, "score.bias": torch.ones(1)}, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"has no place for the weight score\.bias"):
+        load_reward_model(str(folder))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    code = {"AutoModelForSequenceClassification": "modeling.LlamaForRewardModelWithGating"}
+    edited(folder, "config.json", architectures=["LlamaForRewardModelWithGating"], auto_map=code)
+    with pytest.raises(InputError, match="is a LlamaForRewardModelWithGating, which needs code that comes with it"):
+        load_reward_model(str(folder))
+    edited(folder, "config.json", architectures=["LlamaForSequenceClassification"])  # as Phi 3's folders have both
+    assert load_reward_model(str(folder)).network.config.num_labels == 1
+
+
+@pytest.mark.parametrize(
+    ("rope", "context"),
+    [
+        ({"rope_type": "default"}, 256),
+        ({"rope_type": "linear", "factor": 2.0}, 512),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256}, 1024),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}, 256),
+        ({"rope_type": "llama3", "factor": 8.0, **LLAMA_3}, 256),
+    ],
+)
+def test_scaled_positions_reach_further(rope: dict[str, Any], context: int, tmp_path: Path) -> None:
+    folder = Path(save(tmp_path / "m", "chatml"))
+    edited(folder, "config.json", rope_parameters={"rope_theta": 10000.0, **rope})
+    assert load_model(str(folder)).context == context

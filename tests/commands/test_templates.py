@@ -205,3 +205,20 @@ def test_a_policy_that_folds_is_read_by_its_tokens(tmp_path: Path) -> None:
     policy = TemplateOptions(system="fold").templated(load_model(save(tmp_path / "m", "gemma")))
     reward = LearnedReward(load_reward_model(save(tmp_path / "rm", "gemma", scorer=True)), policy)
     assert reward.shares_tokens and policy.tokenizer.chat_template != GEMMA
+
+
+def test_a_run_tells_its_template_more_and_the_model_keeps_it(tmp_path: Path) -> None:
+    template = tmp_path / "think.jinja"
+    template.write_text(
+        PHI + "{% if add_generation_prompt and enable_thinking is defined %}{{ enable_thinking }}{% endif %}"
+    )
+    base = save(tmp_path / "m", None)
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": ASK, "chosen": "yes", "rejected": "no"}])
+    told = ("--chat-template", template, "--chat-template-kwargs", "enable_thinking=false")
+    assert accord("dpo", "--model", base, "--data", rows, *QUICK, "--out", tmp_path / "run", *told) == 0
+    assert "enable_thinking: 'false'" in (tmp_path / "run/config.yaml").read_text()
+    tokenizer = load_model(str(tmp_path / "run/model")).tokenizer
+    asked = tokenizer.apply_chat_template(ASK, tokenize=False, add_generation_prompt=True)
+    assert asked.endswith("False")
+    assert accord("data", rows, "--model", base, *told) == 0
+    assert accord("score", "--model", base, "--data", rows, "--out", tmp_path / "s.jsonl", *told[2:]) == 2

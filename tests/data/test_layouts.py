@@ -187,7 +187,7 @@ def test_a_layout_makes_its_record(columns: dict[str, Any], record: Row) -> None
         ({"prompt": "hi", "answers": ["a", "b"], "choice": 2}, "'choice' must be the index of one of 2 answers"),
         ({"prompt": "hi", "completions": ["a", "b"], "scores": [float("nan"), 1]}, "needs a number for each of its 2"),
         ({"prompt": {"text": "p", "toxicity": 0.1}}, "name what it holds by --columns prompt=prompt.text"),
-        ({"problem": "p", "solution": "s"}, "--columns prompt=problem,... names them so"),
+        ({"article": "p", "highlights": "s"}, "--columns prompt=article,... names them so"),
         ({"text": [U, A]}, "name it by --columns messages=text"),
         ({"input_ids": [1, 2], "labels": [-100, 3]}, r"labels\[1\] is 3 at 2"),
         ({"input_ids": [1, 2], "labels": [1, -100]}, "no token to learn after the first"),

@@ -222,7 +222,10 @@ def test_python_s_rewards(functions: str, reward_model: str) -> None:
     summed = as_reward({long: 0.5, "exact": 1, mine: 3})
     assert summed([sample("four", answer="four")]).tolist() == [0.5 * 4 + 1 + 3]
     assert isinstance(summed, Combined) and list(summed.parts)[:2] == ["long", "exact"]
-    for wrong in (3, Mine, None):
+    assert as_reward([long, "exact"])([sample("four", answer="four")]).tolist() == [5.0]  # as trl's reward_funcs
+    with pytest.raises(InputError, match="long stands twice in the list of rewards"):
+        as_reward([long, long])
+    for wrong in (3, Mine, None, ()):
         with pytest.raises(InputError, match="is no reward: give a name, a function, or an object"):
             as_reward(wrong)
 

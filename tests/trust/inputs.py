@@ -123,6 +123,12 @@ def _write_data(folder: Path) -> None:
     write_jsonl(folder / "zebra.jsonl", [{"prompt": "zebra", "completion": "quagga"}])
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "the cat"}]
     write_jsonl(folder / "chat.jsonl", [{"messages": turns}])
+    write_jsonl(folder / "seen.jsonl", [{"messages": turns, "images": ["cat.png"]}])
+    write_jsonl(
+        folder / "doubled.jsonl", [{"prompt": "hi the cat", "chosen": "hi the cat sat", "rejected": "hi the cat ran"}]
+    )
+    write_jsonl(folder / "gold.jsonl", [{"prompt": "hi", "answer": "the cat"}])
+    write_jsonl(folder / "called.jsonl", [{"messages": [turns[0], {"role": "tool_call", "content": "the cat"}]}])
     texts = {
         "deep.jsonl": '{"prompt": "a", "completion": "b", "x": ' + "[" * DEEP + "]" * DEEP + "}\n",
         "deep.json": "[" * DEEP + "]" * DEEP,

@@ -1,0 +1,108 @@
+"""Columns that mean what those of `accord.data.conventions` do, under the names that published data sets give them.
+
+    chosen_response, rejected_response; accepted, rejected ...     chosen, rejected
+    input of messages, preferred_output, non_preferred_output      the same (OpenAI's preference fine-tuning)
+    messages, rejected_messages                                    the same, whole dialogues (ms-swift)
+    problem, with solution or generated_solution                   a question and its answer (NuminaMath, OpenMath)
+    inputs, targets                                                the same (FLAN, Aya)
+    Question, Answer, Response ...                                 the same names without capitals
+
+What a row was read from stays beside what it is read as, as verifiers and reward functions ask for it by its name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from accord.errors import InputError
+
+BETTER = {
+    "chosen": ("rejected",),
+    "accepted": ("rejected",),
+    "preferred": ("rejected", "non_preferred", "dispreferred", "unpreferred"),
+    "better": ("worse",),
+}
+"""How the better of two answers is called, and the other one beside it."""
+
+_KINDS = ("messages", "conversations", "conversation", "response", "answer", "completion", "output", "text", "message")
+"""What their columns are columns of: whole dialogues first."""
+_NAMED = re.compile(
+    rf"(?P<first>{'|'.join(BETTER)})_(?P<of>{'|'.join(_KINDS)})|(?P<of_>{'|'.join(_KINDS)})_(?P<last>{'|'.join(BETTER)})"
+)
+_ALONE = ("accepted", "preferred")
+"""Names that need no word beside them."""
+
+SOLUTIONS = ("generated_solution", "solution")
+"""What a problem's worked answer is called; its `answer` alone may be beside it."""
+
+_ASKED = {"prompt", "question", "query", "instruction", "input", "messages", "conversations", "conversation", "context"}
+_SAID = {"chosen", "rejected", "completion", "completions", "response", "output"}
+
+_PLAIN = _ASKED | _SAID | {"answer", "system", "problem", "label", *SOLUTIONS}
+"""Names that mean the same with a capital."""
+
+MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+"""Columns of what is asked about, where that is no text."""
+
+
+def respelled(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with what it holds under other names under those of the conventions too.
+
+    Raises InputError where it holds images, sounds or films: only text is read, and the question would lose a part.
+    """
+    lost = next((name for name in MEDIA if _holds(row.get(name))), None)
+    if lost is not None:
+        raise InputError(
+            f"{lost!r} is a part of what is asked, and only text is read: leave such rows out, or, where the text is "
+            f"whole without it, the column by --columns {lost}="
+        )
+    if not any(name in _ASKED | _SAID for name in row):
+        row = {name.lower(): value for name, value in row.items() if name.lower() in _PLAIN} | row
+    if not {"chosen", "rejected"} <= row.keys():
+        row = _paired(row)
+    if not (_ASKED | _SAID) & row.keys():
+        row = _answered(row)
+    return row
+
+
+def _holds(value: Any) -> bool:
+    return bool(any(map(_holds, value)) if isinstance(value, list | tuple) else value)
+
+
+def _paired(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its two answers as chosen and rejected, where their names say which is the better one."""
+    if {"messages", "rejected_messages"} <= row.keys():
+        rest = {name: value for name, value in row.items() if name != "messages"}
+        return rest | {"chosen": row["messages"], "rejected": row["rejected_messages"]}
+    found = next(_pairs(row), None)
+    if found is None:
+        return row
+    given = row.get("input")
+    if isinstance(given, Mapping) and "messages" in given:  # OpenAI's, with its tools
+        row = {name: value for name, value in row.items() if name != "input"} | {"prompt": given["messages"]}
+        row |= {"tools": given["tools"]} if given.get("tools") else {}
+    return row | {"chosen": row[found[0]], "rejected": row[found[1]]}
+
+
+def _pairs(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The columns of two answers of which the first is the better one, those of whole dialogues first."""
+    named = [(match, name) for name in row if (match := _NAMED.fullmatch(name))]
+    named.sort(key=lambda pair: _KINDS.index(pair[0]["of"] or pair[0]["of_"]))
+    spelled = [(match["first"] or match["last"], name) for match, name in named]
+    spelled += [(name, name) for name in _ALONE if name in row]
+    for better, name in spelled:
+        for worse in BETTER[better]:
+            if (other := name.replace(better, worse)) in row:
+                yield name, other
+
+
+def _answered(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with a question, and its answer as its completion, where it is a problem, or inputs and targets."""
+    if isinstance(row.get("problem"), str):
+        said = next((row[name] for name in SOLUTIONS if isinstance(row.get(name), str) and row[name].strip()), None)
+        return row | {"question": row["problem"]} | ({} if said is None else {"completion": said})
+    if isinstance(row.get("inputs"), str) and isinstance(row.get("targets"), str):
+        return row | {"question": row["inputs"], "completion": row["targets"]}
+    return row
