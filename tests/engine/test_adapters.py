@@ -16,8 +16,7 @@ from accord.engine.classifiers import Scorer
 from accord.engine.config import TrainingConfig
 from accord.engine.trees import Trees
 from accord.errors import InputError
-from tests.engine.test_forward import EXACT, ragged_trees
-from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, random_model
+from tests.engine.tiny import CONFIGS, EXACT, plain_log_probabilities, policy_of, ragged_trees, random_model
 
 TAKE_ADAPTERS = [name for name in CONFIGS if name != "mamba"]
 RANK_2 = TrainingConfig(lora_rank=2, lora_alpha=3)

@@ -18,8 +18,7 @@ from accord.engine.config import TrainingConfig
 from accord.engine.trees import Trees
 from accord.errors import InputError
 from tests.engine.test_adapters import gradients, trained
-from tests.engine.test_forward import ragged_trees
-from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, random_model
+from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, ragged_trees, random_model
 
 KINDS = ["int8", "nf4"]
 NF4 = [
