@@ -14,7 +14,8 @@ from typing import Any, Literal
 import pytest
 
 from accord.cli.call import bind, read_words, target_of
-from accord.cli.options import REQUIRED, Option, options_of
+from accord.cli.option import REQUIRED, Option
+from accord.cli.options import options_of
 from accord.cli.table import COMMANDS
 from tests.commands.small import accord
 
