@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from accord import engine
 from accord.cli.doctor import method_of
-from accord.cli.planner import Planner, samplers_of
+from accord.cli.shapes import config_called
 from accord.engine.config import SamplingConfig, TrainingConfig, require_at_most, require_positive
 from accord.errors import InputError
 from accord.evaluate.options import takes
 from accord.outputs import require_folder
 from accord.results.base import FILE
-from accord.results.plan import Figure, PlanResult
+from accord.results.plan import Figure, GpusPlan, PassPlan, PlanResult, RankMemory, StepPlan
 
 if TYPE_CHECKING:
     from accord.engine.cards import Machine
@@ -24,7 +24,9 @@ PAIRS = ("dpo", "ipo", "reward", "preference", "fspo", "personal")
 """Methods whose rows have two completions."""
 MOST_GPUS = 1_000_000
 """Cards that are planned for; no machine has as many."""
-
+ROLLED_OUT = 12
+"""Bytes that a token of a sample takes in the host memory of every rank: of four the token, of eight its
+log-probability, which a completion and the branch made of it share (benchmarks/rollouts.py measures it)."""
 
 FIGURES = {
     "memory": ("card_memory", "a size such as 80GB"),
@@ -146,7 +148,7 @@ def plan(
         shape=planner.described,
         numbers=planner.shape.numbers,
         method=method,
-        batch=_described(batch, isinstance(chosen, SamplingConfig)),
+        batch=_said(batch, isinstance(chosen, SamplingConfig)),
         card=asked.card,
         card_memory=machine.memory,
         figures=_figures(machine, sources),
@@ -169,7 +171,102 @@ def _check_cards(counts: Sequence[int], sampler_share: float) -> None:
         raise InputError("sampler_share needs 2 gpus or more: one card samples and another trains.")
 
 
-def _described(batch: Batch, samples: bool) -> str:
+def samplers_of(gpus: int, share: float) -> int:
+    """Cards that sample: that share of all, but one at least, and one at least is left to train."""
+    return min(gpus - 1, max(1, round(share * gpus))) if share else 0
+
+
+class Planner:
+    """A model, a method and a step on a machine; `row` plans for a number of cards.
+
+    Raises InputError where the model cannot be planned for.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        method: TrainingConfig,
+        batch: Batch,
+        machine: Machine,
+        reward: str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        import torch
+
+        self.method, self.batch, self.machine = method, batch, machine
+        self.dtype = dtype or torch.bfloat16
+        config, whose = config_called(model)
+        self.groups = engine.shares.Groups.of(config)
+        self.shape = engine.memory.Shape.of(config, method, self.dtype)
+        self.reward = engine.memory.Shape.of(config_called(reward)[0], method, self.dtype) if reward else None
+        counted = (
+            f"{self.shape.numbers / 1e9:.2f} billion weights, {self.shape.layers} layers of width {self.shape.width}"
+        )
+        self.described = f"{whose}, {counted}" if whose else counted
+
+    def row(self, gpus: int, samplers: int = 0) -> GpusPlan:
+        """What there is to say of a number of cards, of which some only sample."""
+        ranks, batch, machine = gpus - samplers, self.batch, self.machine
+        passes = engine.pace.Passes.of(batch, self.method.tokens_per_pass, ranks)
+        tokens = passes.trees * batch.tree
+        held = engine.shares.held(
+            self.shape, self.groups, self.method, self.dtype, ranks, tokens=tokens, is_served=samplers > 0,
+            reward=4 * self.reward.numbers if self.reward else 0,
+        )  # fmt: skip
+        memory = RankMemory(**held)
+        again = self.method.activation_checkpointing or memory.training > machine.memory
+        moments = {"training": memory.training_again if again else memory.training}
+        moments |= {"sampling": memory.sampling, "loading": memory.loading}
+        linear = self.dtype.itemsize
+        spent = engine.pace.step(
+            self.shape, self.groups, self.method, batch, machine, ranks, again=again, sampling_cards=samplers,
+            reward=self.reward, linear=linear,
+        )  # fmt: skip
+        flops = (4 if again else 3) * passes.trees * batch.flops(self.shape)
+        one = engine.pace.one_pass(self.groups, flops, machine, ranks, trained=True, linear=linear)
+        inside, spoken = engine.pace.within_nodes(self.groups, machine, ranks, passes.each, linear)
+        samples = isinstance(self.method, SamplingConfig)
+        return GpusPlan(
+            gpus=gpus,
+            ranks=ranks,
+            samplers=samplers,
+            together=engine.pace.sampled_elsewhere(self.shape, batch, machine, samplers)[1] if samplers else 0,
+            again=again,
+            lacks=[name for name, size in moments.items() if size > machine.memory],
+            memory=memory,
+            passes=PassPlan(
+                tokens=tokens,
+                each=passes.each,
+                idle=passes.idle,
+                received=one.received,
+                compute=one.compute,
+                wire=one.wire,
+                hidden_at=engine.pace.hidden_at(self.groups, self.shape, batch, machine, ranks, again, linear),
+                hsdp_held=16 * inside * self.method.trained_networks,
+                hsdp_wire=spoken,
+            ),
+            step=StepPlan(**spent, bound=engine.pace.bound_by(spent)),
+            tokens=batch.trees * batch.tree,
+            rollouts=ROLLED_OUT * batch.trees * batch.tree if samples else 0,
+        )
+
+    def warnings(self, most: int, sampler_share: float) -> list[str]:
+        """What a reader of the plan should know of it."""
+        said = []
+        if most > 1 and not getattr(self.method, "on_ranks", False):
+            said.append(
+                "this method does not train on several ranks yet (docs/scale.md): the plan is of what it would take."
+            )
+        if isinstance(self.method, SamplingConfig) and not sampler_share and most > 1:
+            said.append("ranks sample with the whole model gathered; --sampler-share plans for cards that sample.")
+        if isinstance(self.method, SamplingConfig) and self.reward is None:
+            said.append(
+                "rewards are taken to cost nothing, as those of a function or a server do; --reward-model counts one."
+            )
+        return said
+
+
+def _said(batch: Batch, samples: bool) -> str:
     rows = "prompts" if samples else "rows"
     each = f"{batch.branches} completion{'s' * (batch.branches > 1)} of {batch.completion:,} tokens"
     return f"{batch.trees:,} {rows} a step, each of {batch.prompt:,} tokens with {each}"

@@ -13,7 +13,6 @@ from accord.outputs import NotOurs, save_text
 from accord.report import captions, figures, html, series
 from accord.report.alarms import StageAlarms, stage_alarms
 from accord.report.composition import Composition, composed
-from accord.report.critique import by_principles, revised
 from accord.report.figures import Figure
 from accord.report.folder import StageRecord, read_story
 from accord.report.frontier import frontiers
@@ -22,7 +21,7 @@ from accord.report.lineage import draw, lineage
 from accord.report.models import by_labels, by_temperature, model_tables
 from accord.report.overoptimization import turning
 from accord.report.series import Series
-from accord.report.synthesis import synthesized
+from accord.report.synthesis import by_principles, revised, synthesized
 from accord.report.trial import AgreementSection, trials
 from accord.results import (
     AgreementResult,

@@ -8,8 +8,7 @@ import pytest
 from transformers import LlamaConfig
 
 from accord import results
-from accord.cli.plan import plan
-from accord.cli.planner import samplers_of
+from accord.cli.plan import plan, samplers_of
 from accord.cli.shapes import config_called
 from accord.report.page import write_report
 from accord.results.plan import PlanResult

@@ -11,11 +11,11 @@ import pytest
 
 from accord.errors import InputError
 from accord.report import write_report
-from accord.report.critique import by_principles
 from accord.report.frontier import lines, measured_frontier
 from accord.report.html import BOUNDS, LONGEST, log_ratio, shaded, strength
 from accord.report.models import ModelTable, by_labels, family, points_by_labels, shade
 from accord.report.overoptimization import arrays, fitted, turning
+from accord.report.synthesis import by_principles
 from accord.results import CritiqueResult, Interval, parse
 from tests.report.evaluations import EVERYTHING
 from tests.report.evaluations.answers import CRITIQUE, PASSES
