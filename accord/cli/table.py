@@ -221,7 +221,7 @@ COMMANDS: dict[str, Command] = {
         result="evaluation.json",
     ),
     "report": Command(
-        "accord.cli.pipeline:report",
+        "accord.cli.report:report",
         "write the page of a run or of a pipeline, or one that compares several",
         positional=("folder",),
         takes_all=True,

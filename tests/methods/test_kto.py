@@ -114,7 +114,7 @@ def test_the_baseline_is_not_negative_and_0_of_a_row_alone() -> None:
     assert objective.divergence(batch[:1]) == 0
     for sign in (1, -1):  # the two roles exchanged: what was above the reference is below it
         with torch.no_grad():
-            ratios = objective.log_ratios(Trees.of([objective.swapped(batch[i - 1], batch[i]) for i in range(3)]))
+            ratios = objective.log_ratios(Trees.of([objective.mismatched(batch[i - 1], batch[i]) for i in range(3)]))
         assert objective.divergence(batch) == pytest.approx(max(0.0, float(ratios.mean())), abs=1e-12)
         assert sign * float(ratios.mean()) > 0.01
         objective.reference, objective.policy = objective.policy, objective.reference
@@ -129,10 +129,10 @@ def test_mismatched_pairs_are_no_longer_than_rows() -> None:
     _, objective, _ = kto_batch(policy)
     long = Tree((6,) * 7, (Branch((7, 2)),), (0,))
     short = Tree((8,), (Branch((9,) * 8, (False,) * 2 + (True,) * 6),), (1,))
-    assert objective.swapped(long, short) == Tree(long.prompt, (Branch((9, 9), (False, False)),))
-    assert objective.swapped(short, long) == Tree(short.prompt, long.branches)
+    assert objective.mismatched(long, short) == Tree(long.prompt, (Branch((9, 9), (False, False)),))
+    assert objective.mismatched(short, long) == Tree(short.prompt, long.branches)
     other = KTO(max_length=8, **COMMON).objective(policy)
-    assert other.swapped(short, Tree((8,), (Branch((9,) * 8),))).branches == (Branch((9,) * 7),)
+    assert other.mismatched(short, Tree((8,), (Branch((9,) * 8),))).branches == (Branch((9,) * 7),)
 
 
 def test_kto_takes_preferences_apart_and_wants_both_labels() -> None:
