@@ -17,7 +17,7 @@ import numpy as np
 from accord import engine
 from accord.engine.config import TemplateOptions
 from accord.errors import InputError
-from accord.evaluate.failure_kinds import KINDS, LONGER, Counted, Shown, against_first
+from accord.evaluate.failure_kinds import KINDS, LONGER, Outcomes, ProbeAnswers, against_first
 from accord.evaluate.options import takes
 from accord.evaluate.probe_files import OWN, ProbeItem, read_probes
 from accord.evaluate.statistics import FEW, bootstrap, mean, rate
@@ -83,7 +83,7 @@ def evaluate_failures(
     items = read_probes(probes, kinds, asked.limit)
     dtype = str(engine.precision.compute_dtype(asked.dtype)).removeprefix("torch.")
     settings = FailureSettings(**{**dataclasses.asdict(asked), "probes": probes, "dtype": dtype})
-    shown: dict[str, dict[str, Shown]] = {kind: {} for kind in items}
+    shown: dict[str, dict[str, ProbeAnswers]] = {kind: {} for kind in items}
     for name, folder in models.items():
         policy = asked.templated(engine.load.load_model(folder, dtype=asked.dtype))
         require_form(policy, settings.form)
@@ -94,7 +94,7 @@ def evaluate_failures(
 
 
 def summary(
-    items: Mapping[str, Sequence[ProbeItem]], shown: Mapping[str, Mapping[str, Shown]], settings: FailureSettings
+    items: Mapping[str, Sequence[ProbeItem]], shown: Mapping[str, Mapping[str, ProbeAnswers]], settings: FailureSettings
 ) -> FailuresResult:
     """Everything measured, failure by failure; `shown` has what each model showed, by kind and name."""
     rows: list[FailureRow] = []
@@ -112,11 +112,11 @@ def summary(
     return FailuresResult(settings=settings, models=models, failures=rows, warnings=_warnings(items, rows))
 
 
-def _first(by_model: Mapping[str, Shown]) -> Shown:
+def _first(by_model: Mapping[str, ProbeAnswers]) -> ProbeAnswers:
     return next(iter(by_model.values()))
 
 
-def _row(kind: str, name: str, counted: Mapping[str, Counted], chance: float | None) -> FailureRow:
+def _row(kind: str, name: str, counted: Mapping[str, Outcomes], chance: float | None) -> FailureRow:
     """One failure: its share, by model, and that of each sort of probe where there are several."""
     some = next(iter(counted.values()))
     probes = np.array(some.probes, dtype=np.intp)
@@ -145,7 +145,7 @@ def _line(name: str, outcomes: Mapping[str, Floats], probes: Indices, *, is_pair
     )
 
 
-def _measure(name: str, by_model: Mapping[str, Shown]) -> Line:
+def _measure(name: str, by_model: Mapping[str, ProbeAnswers]) -> Line:
     """A mean over probes that is no share, by model."""
     values = {model: np.array(shown.measures[name]) for model, shown in by_model.items()}
     first, *others = values
@@ -198,7 +198,7 @@ def _warnings(items: Mapping[str, Sequence[ProbeItem]], rows: Sequence[FailureRo
 
 
 def _answers(
-    items: Mapping[str, Sequence[ProbeItem]], shown: Mapping[str, Mapping[str, Shown]]
+    items: Mapping[str, Sequence[ProbeItem]], shown: Mapping[str, Mapping[str, ProbeAnswers]]
 ) -> list[dict[str, Any]]:
     """Every probe with what each model answered, and how often it failed there, by the name of the failure."""
     rows = []
@@ -222,7 +222,7 @@ def _answers(
     return rows
 
 
-def _of_probe(counted: Counted, probe: int) -> float | None:
+def _of_probe(counted: Outcomes, probe: int) -> float | None:
     """The mean of a probe's outcomes; None where it has none."""
     own = [f for p, f in zip(counted.probes, counted.failed, strict=True) if p == probe and f is not None]
     return sum(own) / len(own) if own else None

@@ -172,7 +172,3 @@ class Words:
 
     analogy: Analogy | None = None
     direction: Direction | None = None
-
-    @property
-    def are_asked(self) -> bool:
-        return self.analogy is not None or self.direction is not None
