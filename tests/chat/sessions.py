@@ -6,9 +6,10 @@ import io
 
 from rich.console import Console
 
+from accord.chat.conversation import Turn
 from accord.chat.screen import Screen
 from accord.chat.session import Session
-from accord.chat.speaker import Speaker, Turn
+from accord.chat.speaker import Speaker
 from accord.data.chat import encode_prompt
 from accord.engine.generate import generate
 from accord.engine.models import Policy

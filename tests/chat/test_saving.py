@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from accord.chat.speaker import Conversation, Reply, Turn, append, save_comparisons
+from accord.chat.conversation import Conversation, Reply, Turn, append, save_comparisons
 from accord.data import load_data
 from accord.engine.load import load_model
 from accord.engine.models import Policy

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from accord.chat.conversation import Conversation
 from accord.chat.screen import Screen
 from accord.chat.session import COMMANDS
-from accord.chat.speaker import Conversation, Saying, Speaker
+from accord.chat.speaker import Saying, Speaker
 from accord.data import load_data
 from accord.data.chat import encode_prompt
 from accord.engine.generate import generate
