@@ -136,7 +136,7 @@ def append(file: Path, rows: Sequence[dict[str, Any]]) -> None:
     if file.suffix != ".jsonl":
         raise InputError(f"{file} cannot be appended to: give a file whose name ends in .jsonl.")
     try:
-        lines = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
+        lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
         old = [parse_json(line) for line in lines if line.strip()]
         load_data([*old, *rows])
         write_rows(file, [*old, *rows])

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import DiffLlamaConfig, LlamaConfig, LlamaForCausalLM
 
-from accord.engine.adapters import adapt
 from accord.engine.classifiers import PreferenceNetwork, Scorer
 from accord.engine.load import for_leader, load_classifier, load_model, reload
+from accord.engine.lora import adapt
 from accord.engine.models import Model, Policy
 from accord.engine.offload import shared_copy
 from accord.engine.shard import gathered, is_sharded, shard
