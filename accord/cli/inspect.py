@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from accord.engine.inside import Inside
     from accord.engine.models import Policy
     from accord.engine.stream import Stream
-    from accord.report.reading import Look, Parts, Reading, Spot
+    from accord.report.reading import EmbeddedToken, HeadReading, Parts, Reading
 
 MOST = 128
 """Tokens of a text that pictures can still show."""
@@ -189,9 +189,11 @@ def chosen(attention: tuple[Tensor, ...], layer: int | None, head: int | None) -
     return divmod(int(open_to.argmax()), shape[1])
 
 
-def _look(policy: Policy, inside: Inside, stream: Stream | None, large: tuple[int, int], place: int) -> Look | None:
+def _look(
+    policy: Policy, inside: Inside, stream: Stream | None, large: tuple[int, int], place: int
+) -> HeadReading | None:
     """What the head shown large reads at a position, and what each of the values that it weighs adds there."""
-    from accord.report.reading import Key, Look
+    from accord.report.reading import HeadReading, Key
 
     layer, head = large
     if stream is None or len(stream.mixing) != len(inside.attention):
@@ -203,7 +205,7 @@ def _look(policy: Policy, inside: Inside, stream: Stream | None, large: tuple[in
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         raised.append(tuple((spelled(policy, token), value) for token, value in pairs))
     scores = inside.scores[layer][head, place] if inside.scores else None
-    return Look(
+    return HeadReading(
         place,
         tuple(
             Key(
@@ -247,14 +249,15 @@ def _parts(policy: Policy, inside: Inside, stream: Stream, place: int) -> Parts 
     )
 
 
-def _spots(policy: Policy, embeddings: Tensor, own: list[int], near: Tensor) -> tuple[tuple[Spot, ...], float]:
+def _spots(policy: Policy, embeddings: Tensor, own: list[int], near: Tensor) -> tuple[tuple[EmbeddedToken, ...], float]:
     """The tokens and their neighbors, each once, on the plane of their principal components."""
-    from accord.report.reading import Spot
+    from accord.report.reading import EmbeddedToken
 
     of: dict[int, int | None] = dict.fromkeys(own)
     for index, others in enumerate(near.tolist()):
         for other in others:
             of.setdefault(other, index)
     points, kept = engine.inside.plane(embeddings[list(of)])
-    spots = (Spot(spelled(policy, i), x, y, o) for (i, o), (x, y) in zip(of.items(), points.tolist(), strict=True))
+    placed = zip(of.items(), points.tolist(), strict=True)
+    spots = (EmbeddedToken(spelled(policy, token), x, y, neighbor) for (token, neighbor), (x, y) in placed)
     return tuple(spots), kept

@@ -24,7 +24,7 @@ from accord.feedback.formula import TASTES
 from accord.outputs import require_folder
 from accord.records import Preference, Text
 from accord.results.base import FILE
-from accord.results.personal import GivenChoices, Knowing, PersonalResult
+from accord.results.personal import GivenChoices, PersonalAccuracy, PersonalResult
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,7 +125,7 @@ def evaluate_personal(
     asked = ChatOptions(**options)
     users = Users.of(asked.judgments(data), ks[-1], data)
     yardsticks = _yardsticks(tastes, users, ks) if tastes is not None else []
-    known: list[Knowing] = []
+    known: list[PersonalAccuracy] = []
     for name, folder in models.items():
         model = engine.load.load_classifier(folder, dtype=dtype)
         if isinstance(model, engine.encoders.Encoder):
@@ -149,7 +149,7 @@ def measured(
     users: Users,
     ks: Sequence[int],
     leads: Callable[[int], Leads],
-) -> Knowing:
+) -> PersonalAccuracy:
     """What the leads, in log-odds, of every k come to: a lead of 0 is half right."""
     every = []
     for k in ks:
@@ -158,7 +158,7 @@ def measured(
         loss = bootstrap_mean([-log_expit(lead).mean() for lead in found])
         groups = by_group(right, users.groups)
         every.append(GivenChoices(k=k, accuracy=mean_of(right.tolist()), log_loss=loss, groups=groups))
-    return Knowing(name=name, how=how, given=every)
+    return PersonalAccuracy(name=name, how=how, given=every)
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ AT_ONCE = 64
 """Choices that are read in one pass."""
 
 
-def _yardsticks(population: Any, users: Users, ks: Sequence[int]) -> list[Knowing]:
+def _yardsticks(population: Any, users: Users, ks: Sequence[int]) -> list[PersonalAccuracy]:
     """The best that can be known of the café's users given k choices, and of one whose taste is known."""
     gaps, bayes, oracle = (feedback.named.imported(f"{TASTES}:{name}") for name in ("gaps", "bayes", "oracle"))
     unknown = next((some[0] for some in users.judgments if not some[0].columns.get("taste")), None)

@@ -24,7 +24,7 @@ from accord.feedback.constitution import Principle, drawn
 from accord.records import Demonstration, Message, Preference, Text, show, text_to_json
 from accord.synthesis.filters import SIMILAR
 from accord.synthesis.questions import Answer, Asker, Question
-from accord.synthesis.similarity import Compared, words
+from accord.synthesis.similarity import ComparedText, words
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,7 @@ def _fault(said: Answer, *texts: str) -> str:
         return "empty"
     if _plain(said.text) in map(_plain, texts):
         return "echo"
-    if Compared(said.text).nearest(_SHOWN) >= SIMILAR:
+    if ComparedText(said.text).nearest(_SHOWN) >= SIMILAR:
         return "copied"
     return "cut" if said.is_cut else ""
 

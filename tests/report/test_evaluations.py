@@ -8,7 +8,7 @@ import pytest
 
 from accord.report import write_report
 from accord.report.models import ModelTable
-from accord.report.overoptimization import turning
+from accord.report.overoptimization import overoptimization_section
 from accord.results import parse
 from tests.report.evaluations import write_everything
 from tests.report.evaluations.models import MODELS, OVEROPTIMIZATION
@@ -225,7 +225,7 @@ def test_how_users_like_the_answers(page: Page) -> None:
 
 
 def test_overoptimization_is_read_from_the_points(page: Page) -> None:
-    found = turning(parse(OVEROPTIMIZATION))
+    found = overoptimization_section(parse(OVEROPTIMIZATION))
     assert [figure.title for figure in found.figures] == ["Training", "Best of n"]
     # d (.3 - .2 log d) is highest at exp(.5) = 1.649; of the points at eighths, 1.625 is the nearest. There the gain is
     # 1.625 (.3 - .2 * .48551) = .32971, at the end 3 (.3 - .2 * 1.09861) = .24083: 27.0% of it is lost.

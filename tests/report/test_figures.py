@@ -14,7 +14,7 @@ from accord.report import write_report
 from accord.report.frontier import lines, measured_frontier
 from accord.report.html import BOUNDS, LONGEST, log_ratio, shaded, strength
 from accord.report.models import ModelTable, by_labels, family, points_by_labels, shade
-from accord.report.overoptimization import arrays, fitted, turning
+from accord.report.overoptimization import arrays, fitted, overoptimization_section
 from accord.report.synthesis import by_principles
 from accord.results import CritiqueResult, Interval, parse
 from tests.report.evaluations import EVERYTHING
@@ -107,7 +107,7 @@ def test_a_fall_that_the_fit_does_not_see_is_doubtful() -> None:
     points = [{"distance": d, "proxy": d, "gold": g} for d, g in ((0.0, 0.0), (0.5, 1.0), (1.0, 0.9))]
     fit = {"form": "rl", "a": interval(1.0, 0.0), "b": interval(0.1, 0.0), "turn": None, "peak": None, "r2": 0.9}
     curve = {"name": "ppo", "source": "training", "points": points, "fit": fit}
-    found = turning(parse({"kind": "overoptimization", "curves": [curve]}))
+    found = overoptimization_section(parse({"kind": "overoptimization", "curves": [curve]}))
     assert "gold peaks at √KL 0.500 and has fallen by 10.0% of its gain at the end" in found.figures[0].caption
     assert "The fitted curve has not turned: the fall may be chance." in found.figures[0].caption
 
@@ -123,7 +123,7 @@ def test_an_answer_of_the_reference_has_no_log_ratio() -> None:
 
 
 def test_the_fitted_curve_passes_through_points_that_lie_on_it() -> None:
-    for curve in turning(parse(OVEROPTIMIZATION)).curves:
+    for curve in overoptimization_section(parse(OVEROPTIMIZATION)).curves:
         line = fitted(curve)
         assert line is not None
         assert line[1][-1] == pytest.approx(arrays(curve)[2][-1])  # both end at the last distance
@@ -133,7 +133,7 @@ def test_gold_that_never_rises() -> None:
     points = [{"distance": d, "proxy": d, "gold": 1.0 - d} for d in (0.0, 0.5, 1.0)]
     curve = {"name": "ppo", "source": "training", "points": points, "fit": None}
     empty = {"name": "none", "source": "training"}
-    found = turning(parse({"kind": "overoptimization", "gold": "truth", "curves": [curve, empty]}))
+    found = overoptimization_section(parse({"kind": "overoptimization", "gold": "truth", "curves": [curve, empty]}))
     assert found.figures[0].caption.startswith(
         "ppo: truth never rises above where it begins. Solid: truth, on the right."
     )
