@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,27 +18,12 @@ from accord.feedback.judge import BothOrders
 from accord.feedback.named import judge_named, reward_named
 from accord.feedback.reward import check_prompts
 from accord.prompting.local import Local
-from accord.prompting.requests import Reply, Request
-from accord.records import Comparison, EncodedPrompt, Message, Prompt, Verdict
+from accord.prompting.requests import Reply
+from accord.records import Comparison, EncodedPrompt, Message, Prompt, Verdict, show
+from tests.feedback.replies import Replies
 
 CHAT = (Message("user", "May I?"),)
 PAIR = Comparison(CHAT, (Message("assistant", "Yes, gladly."),), "No.")
-
-
-class Said:
-    """A model that is asked by prompts, and replies by `reply(text)`."""
-
-    name = "said"
-
-    def __init__(self, reply: Callable[[str], Reply]) -> None:
-        self.reply, self.asked = reply, list[Request]()
-
-    def __call__(self, requests: Sequence[Request], on_reply: Any = None) -> list[Reply]:
-        self.asked += requests
-        replies = [self.reply(r.prompt[0].content) for r in requests]  # type: ignore[union-attr]
-        for i in reversed(range(len(replies))):
-            on_reply(i, replies[i])
-        return replies
 
 
 def letters(a: float, b: float) -> Reply:
@@ -58,7 +43,7 @@ def test_the_letters_probabilities_are_the_verdict() -> None:
 def test_every_principle_is_a_question_and_the_mean_of_the_valid_ones_counts() -> None:
     silent = Reply(text=None, reason="silence")
     replies = iter([letters(0.9, 0.1), silent, letters(0.5, 0.5), silent, Reply(text=None, reason="other"), silent])
-    model = Said(lambda text: next(replies))
+    model = Replies(lambda r: next(replies))
     judge = AIJudge(model, ["Be kind.", "Be brief.", "Be true."])
     first, second = judge([PAIR, Comparison("Why?", "a", "b")])
     assert first.first_wins == pytest.approx(0.7)
@@ -79,7 +64,7 @@ def test_progress_is_told_reply_by_reply() -> None:
         told.append((title, total, note()))
         yield told.append
 
-    judge = AIJudge(Said(lambda text: letters(len(text) % 100, 100)), ["Be kind.", "Be brief."])
+    judge = AIJudge(Replies(lambda r: letters(len(show(r.prompt)) % 100, 100)), ["Be kind.", "Be brief."])
     pairs = [Comparison("Why?", "a" * i, "b") for i in range(1, 6)]
     silent = judge(pairs)
     judge.asker.counting = counting
@@ -88,7 +73,7 @@ def test_progress_is_told_reply_by_reply() -> None:
 
 
 def test_a_template_of_its_own_has_places_for_columns() -> None:
-    model = Said(lambda text: letters(1, 0))
+    model = Replies(lambda r: letters(1, 0))
     template = "{{Right}}: {right} {notes}|{principle}|{first}|{second}|A or B?"
     judge = AIJudge(model, ["Be kind."], template=template)
     judge([Comparison("Why?", "so", "no", {"right": "x {first}", "notes": ["é", 1], "more": 2})])
@@ -113,13 +98,13 @@ def test_a_template_of_its_own_has_places_for_columns() -> None:
 )
 def test_a_template_that_cannot_be_used(template: str, principles: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        AIJudge(Said(lambda text: letters(1, 0)), principles, template=template)
+        AIJudge(Replies(lambda r: letters(1, 0)), principles, template=template)
 
 
 @pytest.mark.parametrize("principles", [[], [" "], [3]])
 def test_a_judge_has_principles(principles: list[Any]) -> None:
     with pytest.raises(InputError, match="principles are a list of sentences"):
-        AIJudge(Said(lambda text: letters(1, 0)), principles)
+        AIJudge(Replies(lambda r: letters(1, 0)), principles)
 
 
 def test_a_model_at_hand_gives_what_transformers_gives(smollm2: Policy) -> None:

@@ -25,7 +25,7 @@ from accord.objectives.segments import segment_sum
 from examples.worlds.enumerable import Enumerable, bradley_terry_preferences, distribution, kl_regularized_optimum
 from tests.engine.tiny import policy_of
 from tests.methods.enumerated import mean_of, minimize
-from tests.worlds.test_enumerable import sequence_logps
+from tests.worlds.sequences import sequence_logps
 
 WORLD = Enumerable(vocabulary=3, length=2)  # sequences (0) (1 0) (2 0) (1 1) (1 2) (2 1) (2 2)
 ALL = Trees.of([Tree(WORLD.prompt, tuple(map(Branch, WORLD.sequences)))])

@@ -7,16 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.synthesis.similarity import ComparedText, f_measure, words
-
-rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")
-SCORER = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
+from tests.synthesis.rouge import by_package
 
 PIECES = ["a", "the", "The", "cat", "sat", "naïve", "x2", "don't", "Straße", "İ", "K", "—", ".", "\n", "_", "日本", ""]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=40).map(" ".join) | st.text(max_size=30)
-
-
-def by_package(first: str, second: str) -> float:
-    return float(SCORER.score(first, second)["rougeL"].fmeasure)
 
 
 @given(TEXTS, TEXTS)
