@@ -81,7 +81,7 @@ def tasks(
         if task.cluster not in left and (n := overlapping(task)):
             status(f"{task.label}: {n} rows are evaluated on too; set split and train_split")
     save_rows(out, map(row_of_task, mixed))
-    show(rows_of_tasks(known, mixed), rows_of_formats(written, mixed))
+    show(table_of_tasks(known, mixed), table_of_formats(written, mixed))
     return Path(out)
 
 
@@ -100,20 +100,20 @@ def row_of_task(mixed: Mixed) -> dict[str, Any]:
     return {**row_to_json(mixed.demonstration), **more, **answer}
 
 
-def rows_of_tasks(tasks: Sequence[Task], mixed: Sequence[Mixed]) -> Table:
+def table_of_tasks(tasks: Sequence[Task], mixed: Sequence[Mixed]) -> Table:
     """How many rows each task has in the mix."""
     counts = Counter(row.task.label for row in mixed)
     grid = Table("cluster", "task", "rows", "share")
     for task in tasks:
         n = counts[task.label]
-        grid.add_row(task.cluster, task.name, str(n), f"{n / len(mixed):.1%}")
+        grid.add_row(task.cluster, task.name, f"{n:,}", f"{n / len(mixed):.1%}")
     return grid
 
 
-def rows_of_formats(formats: Iterable[Format], mixed: Sequence[Mixed]) -> Table:
+def table_of_formats(formats: Iterable[Format], mixed: Sequence[Mixed]) -> Table:
     """How many rows of the mix are written in each format."""
     counts = Counter(row.format for row in mixed)
     grid = Table("format", "rows", "share")
     for format in formats:
-        grid.add_row(format.name, str(counts[format]), f"{counts[format] / len(mixed):.1%}")
+        grid.add_row(format.name, f"{counts[format]:,}", f"{counts[format] / len(mixed):.1%}")
     return grid
