@@ -15,7 +15,7 @@ test: .venv/installed-test
 
 # The exact oracles and the known faults, with models and tensors on a CUDA card; says so where there is none.
 test-cuda: .venv/installed-test
-	$(BIN)/python -m pytest --device cuda tests/engine tests/methods tests/objectives tests/test_known_faults.py
+	$(BIN)/python -m pytest --device cuda tests/engine tests/methods tests/objectives tests/known_faults
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from accord.cli.datasets import world
+from accord.cli.world import world
 from accord.engine import adam
 from accord.evaluate.statistics import mean_interval
 from accord.methods import SFT

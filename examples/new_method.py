@@ -19,7 +19,7 @@ from accord.engine.models import Policy, prepare_network
 from accord.engine.trees import Trees
 from accord.methods.method import Per
 from accord.methods.offline import OfflineMethod
-from accord.methods.pairs import margin, ordering
+from accord.methods.pairs import margin, margin_measures
 from accord.records import Preference
 from accord.worlds import cafe
 
@@ -41,7 +41,7 @@ class SimPO(OfflineMethod):
         def loss(pairs: Trees) -> tuple[Tensor, Measures]:
             rewards = self.beta * model.branch_log_probs(pairs, average=True)  # (2P,), chosen and rejected by turns
             values = objectives.preference.bradley_terry(rewards[0::2], rewards[1::2], self.gamma)
-            return values, ordering(margin(rewards.detach()))
+            return values, margin_measures(margin(rewards.detach()))
 
         return loss
 

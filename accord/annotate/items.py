@@ -15,7 +15,7 @@ from accord.records import Demonstration, Prompt
 
 
 @dataclass(frozen=True)
-class Added:
+class AddedItems:
     """How many items are new, how many were there already, and why rows or answers were left out."""
 
     new: int

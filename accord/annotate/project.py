@@ -23,7 +23,7 @@ from accord.annotate import people
 from accord.annotate.database import Answer, Curve, Database, Guideline, Item, Settings, Slot
 from accord.annotate.export import Exported, rows_of
 from accord.annotate.formats import Form, write_exported
-from accord.annotate.items import Added, read_items
+from accord.annotate.items import AddedItems, read_items
 from accord.annotate.order import NOT_DRAWN, deal, weigh
 from accord.annotate.tasks import task_named
 from accord.data.load import Source
@@ -126,7 +126,7 @@ class Project:
         gold: bool = False,
         columns: Mapping[str, str] | None = None,
         **settings: Any,
-    ) -> Added:
+    ) -> AddedItems:
         """Add items of a task, those that are not there yet: an item is known by its row's `id`, else by its content.
 
         Args:
@@ -159,7 +159,7 @@ class Project:
             session.add_all(slots(new, range(0 if gold else self.settings.overlap)))
             if new:
                 deal(session, self.settings.seed)
-        return Added(len(new), len(items) - len(new), left_out)
+        return AddedItems(len(new), len(items) - len(new), left_out)
 
     def waiting(self, task: str = "compare") -> dict[str, dict[str, Any]]:
         """What the items of a task hold that nobody was asked about yet, by key."""

@@ -38,7 +38,7 @@ Of ratings the number by the name of its scale.
 
 
 @dataclass(frozen=True)
-class Said:
+class CountedAnswer:
     """An answer that counts, with its verdicts: none where it was flagged, or its task compares nothing."""
 
     item: int
@@ -54,7 +54,7 @@ class Said:
 def status(project: Project, hourly_cost: float | None = None) -> list[PeopleResult]:
     """What is known so far of each task of a project, in the order of their names; an hour of work costs so much."""
     with project.database.reading() as session:
-        said = _said(session)
+        said = _counted(session)
         asked = Counter(
             session.exec(
                 select(Item.task).join(Slot, col(Slot.item_id) == Item.id).where(col(Item.gold).is_(None))
@@ -79,7 +79,7 @@ def verdicts(task: str, content: Mapping[str, Any] | None) -> Verdicts:
     return dict(content["ratings"]) if task == "rate" else {}
 
 
-def _said(session: Session) -> dict[str, list[Said]]:
+def _counted(session: Session) -> dict[str, list[CountedAnswer]]:
     counting = (
         select(Item.id, Item.key, Item.task, Item.gold, Annotator.name, Answer.content, Answer.shown, Answer.seconds)  # type: ignore[call-overload]
         .join(Slot, col(Slot.item_id) == Item.id)
@@ -88,19 +88,19 @@ def _said(session: Session) -> dict[str, list[Said]]:
         .where(col(Answer.replaced_by).is_(None), col(Answer.content).is_not(None))
         .order_by(col(Answer.id))
     )
-    by_task: dict[str, list[Said]] = defaultdict(list)
+    by_task: dict[str, list[CountedAnswer]] = defaultdict(list)
     for item, key, task, gold, name, content, shown, seconds in session.exec(counting).all():
         right = verdicts(task, gold) if gold is not None else None
-        said = Said(item, key, name, seconds, shown, "flag" in content, verdicts(task, content), right)
+        said = CountedAnswer(item, key, name, seconds, shown, "flag" in content, verdicts(task, content), right)
         by_task[task].append(said)
     return by_task
 
 
-def _task(task: str, said: list[Said], asked: int, hourly_cost: float | None) -> PeopleResult:
-    by_pair: dict[tuple[int, Pair], list[Said]] = defaultdict(list)
+def _task(task: str, said: list[CountedAnswer], asked: int, hourly_cost: float | None) -> PeopleResult:
+    by_pair: dict[tuple[int, Pair], list[CountedAnswer]] = defaultdict(list)
     by_scale: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     given: dict[tuple[int, Any], Counter[float]] = defaultdict(Counter)
-    by_name: dict[str, list[Said]] = defaultdict(list)
+    by_name: dict[str, list[CountedAnswer]] = defaultdict(list)
     for one in said:
         by_name[one.name].append(one)
         for key, label in one.verdicts.items() if one.gold is None else ():
@@ -136,7 +136,7 @@ def _alpha(rated: Sequence[Sequence[float]]) -> Interval | None:
     return agreement_of_numbers(shared) if len(shared) >= FEW else None
 
 
-def _agreement(by_pair: Mapping[tuple[int, Pair], list[Said]]) -> AgreementResult | None:
+def _agreement(by_pair: Mapping[tuple[int, Pair], list[CountedAnswer]]) -> AgreementResult | None:
     """As `accord evaluate agreement` has it, of pairs that two or more judged; None where too few items have such."""
     from accord.evaluate.agreement import CATEGORIES, Ratings, agreement
 
@@ -152,7 +152,7 @@ def _agreement(by_pair: Mapping[tuple[int, Pair], list[Said]]) -> AgreementResul
     return agreement(Ratings(tuple(names), labels, 0), pairs=1)
 
 
-def _person(name: str, said: list[Said], given: Mapping[tuple[int, Any], Mapping[float, int]]) -> PersonRow:
+def _person(name: str, said: list[CountedAnswer], given: Mapping[tuple[int, Any], Mapping[float, int]]) -> PersonRow:
     """One person's figures; `given` is how often everybody, this person included, said what of what."""
     others: list[tuple[float, int]] = []
     gold: list[tuple[float, int]] = []
@@ -194,7 +194,7 @@ def _share(outcomes: Sequence[tuple[float, int]]) -> Interval | None:
     return rate(np.array(values), np.array(items))
 
 
-def _disputed(by_pair: Mapping[tuple[int, Pair], Iterable[Said]]) -> list[Disputed]:
+def _disputed(by_pair: Mapping[tuple[int, Pair], Iterable[CountedAnswer]]) -> list[Disputed]:
     """The items whose verdicts differ most, the earliest first where they differ as much."""
     same: dict[int, list[float]] = defaultdict(list)
     people: dict[int, dict[str, str]] = defaultdict(dict)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from accord.chat.speaker import Conversation, Question, Reply
+from accord.chat.conversation import Conversation, Reply
+from accord.chat.speaker import Question
 from accord.console import said
 from accord.engine.sampling import Sampling
 from accord.errors import InputError

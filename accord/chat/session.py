@@ -8,19 +8,10 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import get_args
 
+from accord.chat.conversation import Conversation, Preferred, Reply, Turn, save_comparisons, save_demonstrations
 from accord.chat.screen import Screen
 from accord.chat.served import ServedSpeaker
-from accord.chat.speaker import (
-    Conversation,
-    Preferred,
-    Question,
-    Reply,
-    Speaker,
-    Turn,
-    rewards_of,
-    save_comparisons,
-    save_demonstrations,
-)
+from accord.chat.speaker import Question, Speaker, rewards_of
 from accord.engine.sampling import Sampling
 from accord.errors import InputError, nearest
 from accord.feedback.reward import Reward

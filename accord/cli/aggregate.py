@@ -59,8 +59,8 @@ def aggregate(
     ratings = rate_items(judged)
     if (ratings.labels % 2 != 0).all():  # neither the first, 2, nor the second, 0
         raise InputError("every judgment is a tie, so nothing says which completion is better.")
-    believed = _believed(ratings, by, seed)
-    verdicts = [Verdict(p) for p in believed.beliefs.first_better.tolist()]
+    aggregated = _aggregated(ratings, by, seed)
+    verdicts = [Verdict(p) for p in aggregated.beliefs.first_better.tolist()]
     rows, counts = feedback.people.labeled(ratings.items, verdicts, soft=not hard)
     if not rows:
         raise InputError("every comparison is even, so --hard leaves no row; leave it out.")
@@ -70,13 +70,13 @@ def aggregate(
         f"aggregate: {len(rows)} preferences from {len(judged)} judgments by {len(ratings.annotators)} annotators; "
         f"{counts.ties} even, and {even}; {ratings.repeated} repeat an annotator's own, and are left out"
     )
-    believed.show()
-    return believed.beliefs
+    aggregated.show()
+    return aggregated.beliefs
 
 
 def together(
     said: Mapping[str, Sequence[Verdict]], comparisons: Sequence[Comparison], by: By, seed: int
-) -> tuple[list[Verdict], Believed | None]:
+) -> tuple[list[Verdict], Aggregation | None]:
     """What several judges' verdicts make, and by which beliefs; invalid where none of them has a valid verdict."""
     if len(said) == 1:
         return list(next(iter(said.values()))), None
@@ -89,9 +89,9 @@ def together(
     from accord.evaluate.agreement import Ratings
 
     sides = [[-1 if v.first_wins is None else _side(v.first_wins) for v in verdicts] for verdicts in every]
-    believed = _believed(Ratings(tuple(said), np.array(sides), 0, tuple(comparisons)), by, seed)
-    beliefs_of = zip(mean, believed.beliefs.first_better.tolist(), strict=True)
-    return [one if one.first_wins is None else Verdict(p) for one, p in beliefs_of], believed
+    aggregated = _aggregated(Ratings(tuple(said), np.array(sides), 0, tuple(comparisons)), by, seed)
+    beliefs_of = zip(mean, aggregated.beliefs.first_better.tolist(), strict=True)
+    return [one if one.first_wins is None else Verdict(p) for one, p in beliefs_of], aggregated
 
 
 def _side(first_wins: float) -> int:
@@ -100,7 +100,7 @@ def _side(first_wins: float) -> int:
 
 
 @dataclass(frozen=True)
-class Believed:
+class Aggregation:
     """What several annotators or judges amount to, and who said what."""
 
     ratings: Ratings
@@ -115,9 +115,10 @@ class Believed:
             status(line)
 
 
-def _believed(ratings: Ratings, by: By, seed: int) -> Believed:
+def _aggregated(ratings: Ratings, by: By, seed: int) -> Aggregation:
     from accord.evaluate import annotators as models
 
     if by == "majority":
-        return Believed(ratings, models.majority(ratings))
-    return Believed(ratings, (models.dawid_skene if by == "dawid-skene" else models.bradley_terry)(ratings, seed=seed))
+        return Aggregation(ratings, models.majority(ratings))
+    rated = models.dawid_skene if by == "dawid-skene" else models.bradley_terry
+    return Aggregation(ratings, rated(ratings, seed=seed))

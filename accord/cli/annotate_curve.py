@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from accord.annotate.project import Project
     from accord.data.judgments import Judgment
     from accord.evaluate.accuracy import Trial
-    from accord.evaluate.learning_curve import Tried
+    from accord.evaluate.learning_curve import HeldOutOutcomes
     from accord.results.learning_curve import LearningCurveResult
 
 PARTS = (8, 4, 2, 1)
@@ -84,7 +84,7 @@ def learning_curve(
     labels = divided(source, columns, held_out, str(name))
     from accord.evaluate import learning_curve as curves
 
-    tried = _tried(labels, model, method, repeats)
+    tried = _outcomes(labels, model, method, repeats)
     result = curves.learning_curve(tried, target, seed=method.seed)
     result = result.model_copy(update={"data": name, "model": model, "warnings": labels.warnings})
     if out is not None:
@@ -172,11 +172,11 @@ def divided(source: Any, columns: Mapping[str, str] | None, share: float, name: 
     return Labels(learned, held, [f"{ties:,} rows that prefer no answer are left out."] if ties else [])
 
 
-def _tried(labels: Labels, model: str, method: RewardModel, repeats: int) -> Tried:
+def _outcomes(labels: Labels, model: str, method: RewardModel, repeats: int) -> HeldOutOutcomes:
     """What models of each size get right. One sees the first of them train."""
     import numpy as np
 
-    from accord.evaluate.learning_curve import Tried, by_prompt
+    from accord.evaluate.learning_curve import HeldOutOutcomes, by_prompt
 
     total = sum(map(len, labels.rows.values()))
     sizes = [total // part for part in PARTS]
@@ -194,7 +194,7 @@ def _tried(labels: Labels, model: str, method: RewardModel, repeats: int) -> Tri
             status(f"annotate: {size:,} labels, repeat {repeat + 1} of {repeats}: accuracy {accuracy:.3f}")
             done(1)
     outcomes = np.array([[right[repeat, size] for size in sizes] for repeat in range(repeats)])
-    return Tried(np.array(sizes, dtype=np.float64), outcomes, weight)
+    return HeldOutOutcomes(np.array(sizes, dtype=np.float64), outcomes, weight)
 
 
 def _trial(method: RewardModel, model: str, rows: list[Row], held: Sequence[Judgment]) -> tuple[Trial, list[str]]:

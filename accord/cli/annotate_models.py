@@ -39,10 +39,29 @@ class SpeakerOptions:
     """Of the order of items and answers in a new project, and of the model's answers."""
 
 
-def weigh(project: Project, task: str, models: Sequence[str], focus: float) -> None:
-    """Weigh the items that nobody was asked about by how unsure the models are of them: of rankings, of their pairs."""
+@dataclass(kw_only=True)
+class OrderOptions:
+    """Which items come first."""
+
+    uncertainty: str | list[str] | None = None
+    """For compare and rank, a reward or preference model: items that it is least sure of are likelier to come first.
+
+    Of several, an ensemble, those that they disagree on. Started without it, the order stays as it is."""
+    focus: float = 2.0
+    """How much likelier: items are drawn in proportion to the uncertainty to this power."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.focus <= 10:
+            raise InputError(f"--focus must be between 0 and 10, not {self.focus:g}.")
+
+
+def weigh(project: Project, task: str, asked: OrderOptions) -> None:
+    """Weigh the items that nobody was asked about by how unsure the models named, if any, are of their pairs."""
+    if asked.uncertainty is None:
+        return
     from accord import feedback
 
+    models = [asked.uncertainty] if isinstance(asked.uncertainty, str) else asked.uncertainty
     pairs = _pairs("--uncertainty", task, project.waiting(task))
     judges = [feedback.judge.BothOrders(feedback.named.judge_named(name)) for name in models]
     unsure: dict[str, list[float]] = {}
@@ -53,7 +72,7 @@ def weigh(project: Project, task: str, models: Sequence[str], focus: float) -> N
         why = "is sure of every item that is left" if unsure else "would weigh items, and all were asked about already"
         status(f"annotate: {', '.join(models)} {why}, so the order stays as it is")
         return
-    count = project.weigh({key: mean(values) ** focus for key, values in unsure.items()}, "uncertainty")
+    count = project.weigh({key: mean(values) ** asked.focus for key, values in unsure.items()}, "uncertainty")
     status(f"annotate: {count:,} items are drawn by how unsure {', '.join(models)} is of them")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from accord.cli.annotate import opened, write_answers
 from accord.cli.annotate_models import (
+    OrderOptions,
     SimulatedOptions,
     SpeakerOptions,
     simulate,
@@ -31,7 +32,7 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(kw_only=True)
-class ServeOptions(SpeakerOptions, SimulatedOptions):
+class ServeOptions(SpeakerOptions, SimulatedOptions, OrderOptions):
     """What is asked of whom, and where the pages are."""
 
     overlap: int | None = None
@@ -46,12 +47,6 @@ class ServeOptions(SpeakerOptions, SimulatedOptions):
     """For converse, how many answers every turn shows: 2, 3 or 4."""
     items: int | None = None
     """For plain, few-shot and converse, which start from nothing: how many."""
-    uncertainty: str | list[str] | None = None
-    """For compare and rank, a reward or preference model: items that it is least sure of are likelier to come first.
-
-    Of several, an ensemble, those that they disagree on. Started without it, the order stays as it is."""
-    focus: float = 2.0
-    """How much likelier: items are drawn in proportion to the uncertainty to this power."""
     reserve_minutes: float | None = None
     """How long an item is kept for who was shown it; 20 for a new project."""
     host: str = "127.0.0.1"
@@ -64,13 +59,12 @@ class ServeOptions(SpeakerOptions, SimulatedOptions):
     """What an hour of people's time costs, to say what the answers did."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        SimulatedOptions.__post_init__(self)
+        OrderOptions.__post_init__(self)
         if not 0 <= self.port < 2**16:
             raise InputError(f"--port must be from 0 to 65,535, not {self.port}.")
         if self.until is not None and self.until < 1:
             raise InputError(f"--until must be at least 1, not {self.until}.")
-        if not 0 <= self.focus <= 10:
-            raise InputError(f"--focus must be between 0 and 10, not {self.focus:g}.")
         if self.hourly_cost is not None and not 0 <= self.hourly_cost < inf:
             raise InputError(f"--hourly-cost must be 0 or more, not {self.hourly_cost:g}.")
 
@@ -117,9 +111,7 @@ def serve(
         require_unmixed(project, simulated=bool(judges))
         source = data if data is not None else asked.items
         _add(project, source, asked.gold, task, columns, scales=asked.scales, answers=asked.answers)
-    if asked.uncertainty is not None:
-        models = [asked.uncertainty] if isinstance(asked.uncertainty, str) else asked.uncertainty
-        weigh(project, task, models, asked.focus)
+    weigh(project, task, asked)
     with _Watch(asked.until) as watch:
         if judges:
             simulate(project, task, judges, watch)

@@ -14,7 +14,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from accord.cli.options import REQUIRED, Option, help_text, in_python, options_of
+from accord.cli.option import REQUIRED, Option, in_python
+from accord.cli.options import help_text, options_of
 from accord.cli.table import COMMANDS, FAMILIES
 from accord.errors import InputError, nearest
 from accord.locks import alone_with

@@ -89,7 +89,9 @@ def machine(device: Any, there: float) -> list[str]:
     versions = [f"{name} {metadata.version(name)}" for name in PACKAGES if importlib.util.find_spec(name)]
     if device.type == "cuda" and not torch.cuda.is_available():
         return [f"Python {platform.python_version()}, {', '.join(versions)}", "a CUDA card that is not here"]
-    named = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    cores = f"CPU, {threads} thread{'s' * (threads > 1)}"
+    named = torch.cuda.get_device_name(device) if device.type == "cuda" else cores
     halves = "with" if engine.precision.has_bfloat16(device) else "without"
     return [
         f"Python {platform.python_version()}, {', '.join(versions)}",

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from accord.engine.inside import Inside
     from accord.engine.models import Policy
     from accord.engine.stream import Stream
-    from accord.report.reading import Look, Parts, Reading, Spot
+    from accord.report.reading import EmbeddedToken, HeadReading, Parts, Reading
 
 MOST = 128
 """Tokens of a text that pictures can still show."""
 
-NEIGHBOURS = 5
+NEIGHBORS = 5
 """Nearest embeddings of each token in the table ..."""
 
 TIED, SPREAD = 3, 16
@@ -88,7 +88,7 @@ def inspect(
     path = page_file(out, "inspect.html") if out else unused(Path("runs/inspect.html"))
     policy = engine.load.load_model(model)
     words = inspect_words.answer(policy, questions, top)
-    read = None if questions and not text else read_text(policy, text, chat, Shown(layer, head, position, top))
+    read = None if questions and not text else read_text(policy, text, chat, View(layer, head, position, top))
     write_inside(policy.name, read, words, path)
     show(*(inspect_tables.of_text(read) if read else ()), *inspect_tables.of_words(words))
     print(f"The pictures: {path}")
@@ -102,7 +102,7 @@ def unused(path: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Shown:
+class View:
     """Which layer, head and position are shown large, counted from 1 or None, and how many of the likeliest tokens."""
 
     layer: int | None = None
@@ -111,7 +111,7 @@ class Shown:
     top: int = 10
 
 
-def read_text(policy: Policy, text: str, is_chat: bool, shown: Shown) -> Reading:
+def read_text(policy: Policy, text: str, is_chat: bool, view: View) -> Reading:
     """What a model makes of a text, as the page and the terminal show it.
 
     Raises InputError where the text is empty or too long, or has no such position, or the model no such layer or head.
@@ -119,20 +119,18 @@ def read_text(policy: Policy, text: str, is_chat: bool, shown: Shown) -> Reading
     from accord.report.reading import Guess, Reading, Token
 
     tokens = _tokens(policy, text, is_chat)
-    place = (shown.position or len(tokens)) - 1
-    if not 0 <= place < len(tokens) or shown.position == 0:
-        raise InputError(
-            f"--position {shown.position} is not there: the text has {len(tokens)} tokens, counted from 1."
-        )
+    place = (view.position or len(tokens)) - 1
+    if not 0 <= place < len(tokens) or view.position == 0:
+        raise InputError(f"--position {view.position} is not there: the text has {len(tokens)} tokens, counted from 1.")
     inside, stream = engine.inside.look(policy.network, tokens), engine.stream.trace(policy.network, tokens)
-    large = chosen(inside.attention, shown.layer, shown.head)
+    large = chosen(inside.attention, view.layer, view.head)
     ids = inside.tokens.tolist()
-    best = inside.logp[-1].topk(min(shown.top, inside.logp.shape[1]))
+    best = inside.logp[-1].topk(min(view.top, inside.logp.shape[1]))
     given, ranks, entropies = inside.given().tolist(), inside.ranks().tolist(), inside.entropies().tolist()
     thought = zip(given, ranks, entropies[:-1], strict=True)
     own = list(dict.fromkeys(ids))
     embeddings: Tensor = policy.network.get_input_embeddings().weight  # type: ignore[assignment]
-    near, cosines = engine.inside.nearest(embeddings, own, NEIGHBOURS)
+    near, cosines = engine.inside.nearest(embeddings, own, NEIGHBORS)
     spots, kept = _spots(policy, embeddings, own[:SPREAD], near[:SPREAD, :TIED])
 
     def guesses(best_ids: Tensor, logps: Tensor) -> tuple[Guess, ...]:
@@ -148,7 +146,7 @@ def read_text(policy: Policy, text: str, is_chat: bool, shown: Shown) -> Reading
         attention=tuple(weights.double().numpy() for weights in inside.attention),
         scores=tuple(scores.double().numpy() for scores in inside.scores),
         chosen=large,
-        is_asked_for=(shown.layer, shown.head) != (None, None),
+        is_asked_for=(view.layer, view.head) != (None, None),
         look=_look(policy, inside, stream, large, place) if inside.attention else None,
         parts=_parts(policy, inside, stream, place) if stream else None,
         lens=tuple(guesses(*row) for row in zip(inside.lens, inside.lens_logp, strict=True)),
@@ -191,9 +189,11 @@ def chosen(attention: tuple[Tensor, ...], layer: int | None, head: int | None) -
     return divmod(int(open_to.argmax()), shape[1])
 
 
-def _look(policy: Policy, inside: Inside, stream: Stream | None, large: tuple[int, int], place: int) -> Look | None:
+def _look(
+    policy: Policy, inside: Inside, stream: Stream | None, large: tuple[int, int], place: int
+) -> HeadReading | None:
     """What the head shown large reads at a position, and what each of the values that it weighs adds there."""
-    from accord.report.reading import Key, Look
+    from accord.report.reading import HeadReading, Key
 
     layer, head = large
     if stream is None or len(stream.mixing) != len(inside.attention):
@@ -205,7 +205,7 @@ def _look(policy: Policy, inside: Inside, stream: Stream | None, large: tuple[in
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         raised.append(tuple((spelled(policy, token), value) for token, value in pairs))
     scores = inside.scores[layer][head, place] if inside.scores else None
-    return Look(
+    return HeadReading(
         place,
         tuple(
             Key(
@@ -249,14 +249,15 @@ def _parts(policy: Policy, inside: Inside, stream: Stream, place: int) -> Parts 
     )
 
 
-def _spots(policy: Policy, embeddings: Tensor, own: list[int], near: Tensor) -> tuple[tuple[Spot, ...], float]:
+def _spots(policy: Policy, embeddings: Tensor, own: list[int], near: Tensor) -> tuple[tuple[EmbeddedToken, ...], float]:
     """The tokens and their neighbors, each once, on the plane of their principal components."""
-    from accord.report.reading import Spot
+    from accord.report.reading import EmbeddedToken
 
     of: dict[int, int | None] = dict.fromkeys(own)
     for index, others in enumerate(near.tolist()):
         for other in others:
             of.setdefault(other, index)
     points, kept = engine.inside.plane(embeddings[list(of)])
-    spots = (Spot(spelled(policy, i), x, y, o) for (i, o), (x, y) in zip(of.items(), points.tolist(), strict=True))
+    placed = zip(of.items(), points.tolist(), strict=True)
+    spots = (EmbeddedToken(spelled(policy, token), x, y, neighbor) for (token, neighbor), (x, y) in placed)
     return tuple(spots), kept

@@ -9,7 +9,7 @@ from rich.table import Column, Table
 from rich.text import Text as Line
 
 if TYPE_CHECKING:
-    from accord.report.reading import Analogy, Direction, Look, Parts, Reading, Words
+    from accord.report.reading import Analogy, Direction, HeadReading, Parts, Reading, Words
 
 WIDE = 72
 """So that what stands above and below a narrow table is not broken."""
@@ -52,7 +52,7 @@ def of_text(read: Reading) -> Iterator[Table]:
     yield table
 
 
-def _of_head(read: Reading, look: Look) -> Table:
+def _of_head(read: Reading, look: HeadReading) -> Table:
     layer, head = read.chosen
     title = f"What layer {layer + 1}, head {head + 1} adds at {read.tokens[look.position].text}"
     table = Table("looks at", *_right("score", "share", "length added"), "raises most, in logits", title=title)

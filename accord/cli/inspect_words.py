@@ -133,15 +133,15 @@ def _analogy(policy: Policy, embeddings: Tensor, questions: Questions, top: int)
 
 
 def _direction(policy: Policy, embeddings: Tensor, questions: Questions) -> Direction:
-    from accord.report.reading import Along, Direction
+    from accord.report.reading import Direction, TokenProjection
 
     pairs = [(token_of(policy, first), token_of(policy, second)) for first, second in questions.pairs]
     differences = engine.directions.differences(embeddings, pairs)
     mean = differences.mean(0)
 
-    def measured(tokens: Sequence[int], direction: Tensor) -> list[Along]:
+    def measured(tokens: Sequence[int], direction: Tensor) -> list[TokenProjection]:
         dots, cosines = (values.tolist() for values in engine.directions.along(embeddings, tokens, direction))
-        return [Along(spelled(policy, t), d, c) for t, d, c in zip(tokens, dots, cosines, strict=True)]
+        return [TokenProjection(spelled(policy, t), d, c) for t, d, c in zip(tokens, dots, cosines, strict=True)]
 
     both = (measured(pair, rest) for pair, rest in zip(pairs, engine.directions.left_out(differences), strict=True))
     return Direction(

@@ -11,38 +11,20 @@ import inspect
 import shutil
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
-from types import NoneType, UnionType
+from dataclasses import MISSING, fields
 from typing import Any, Literal, Union, get_args, get_origin
 
 import docstring_parser
-import yaml
 
-from accord.errors import InputError, nearest
-from accord.parsing import parse_yaml
+from accord.cli.option import REQUIRED, Group, Option, members, metavar
 
-REQUIRED = inspect.Parameter.empty
-
-Group = Literal[
-    "reads and writes",
-    "the method's own",
-    "the command's own",
-    "training",
-    "sampling",
-    "adapters",
-    "memory",
-    "computing",
-    "watching",
-]
-
-FIRST = (
+MOST_IMPORTANT = (
     "database", "model", "models", "data", "seeds", "generator", "constitution", "score", "count", "task", "people",
     "overlap", "guidelines", "reward", "judge", "teacher", "verifier", "out", "beta", "tau", "group_size", "rounds",
     "kl_coefficient", "learning_rate", "batch_size", "epochs", "max_steps", "max_new_tokens", "temperature",
 )  # fmt: skip
-"""What matters most where a command has many options; the help begins with at most TEN of them."""
-
-TEN, MANY = 10, 14
+"""What matters most where a command has MANY options; the help begins with at most SHOWN_FIRST of them."""
+SHOWN_FIRST, MANY = 10, 14
 
 VALUES: dict[str, Any] = {
     "bool": bool, "int": int, "float": float, "str": str, "None": None, "Literal": Literal,
@@ -68,126 +50,6 @@ OF_CLASSES: dict[str, Group] = {
 """The groups of fields that methods, and what their `fit` takes, inherit, by the class that declares them first."""
 
 
-MAY_BE_EMPTY = ("hint",)
-"""Options to which an empty text means something, beside those whose default it is."""
-
-
-PASSED_ON = ("options", "overrides", "grid")
-"""Options whose values are those of other commands' options, which are read there."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option: its name in Python, its type as far as it can be written, its default and what is said of it."""
-
-    name: str
-    type: Any
-    default: Any
-    help: str
-    group: Group
-
-    @property
-    def flag(self) -> str:
-        """How it is typed."""
-        return f"--{self.name.replace('_', '-')}"
-
-    @property
-    def is_flag(self) -> bool:
-        """Whether it may stand without a value."""
-        return self.type is bool
-
-    @property
-    def is_mapping(self) -> bool:
-        """Whether it is given by names, as --models.NAME VALUE."""
-        return any(get_origin(member) is dict for member in _members(self.type))
-
-    @property
-    def is_list(self) -> bool:
-        """Whether several values may be given, as --data a.jsonl b.jsonl."""
-        return any(get_origin(member) is list for member in _members(self.type))
-
-    def names_in(self, value: Any) -> dict[str, str] | None:
-        """What a text gives by names, as prompt=question,chosen=best; None where it is none, or no such option's.
-
-        What has no name of its own belongs to the value before it: label=ann,bob. Raises InputError where a name stands
-        twice, or there is none before a =.
-        """
-        if not (self.is_mapping and isinstance(value, str) and "=" in value) or str in _members(self.type):
-            return None
-        named: dict[str, str] = {}
-        for part in value.split(","):
-            name, equals, said = (text.strip() for text in part.partition("="))
-            if equals or not named:
-                self.require_new(name, named)
-                named[name] = said
-            else:
-                named[list(named)[-1]] += f",{part}"
-        return named
-
-    def require_new(self, name: str, named: Collection[str]) -> None:
-        """Raise InputError where what is given by names has this one already, or it is none."""
-        if not name:
-            raise InputError(f"{self.flag} has a value without a name; write {self.flag} NAME=VALUE.")
-        if name in named:
-            raise InputError(f"{self.flag} names {name} twice; give each name one value.")
-
-    def read(self, value: Any) -> Any:
-        """The value in the option's type: of a text as it is typed, or of what YAML made of it.
-
-        Raises InputError where it does not fit.
-        """
-        from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-        if value == "null" and NoneType in _members(self.type):
-            return None
-        if _is_empty(value) and self.default != "" and self.name not in MAY_BE_EMPTY:
-            raise InputError(f"{self.flag} is empty; give it a value, or leave it out.")
-        if any("\0" in text for text in _texts(value)):
-            raise InputError(f"{self.flag} has a NUL character, which stands in no text; write it anew.")
-        value = self.names_in(value) or value
-        adapter: TypeAdapter[Any] = TypeAdapter(self.type, config=ConfigDict(coerce_numbers_to_str=True))
-        # Where one text or a list of them fits, "[a, b]" is a list.
-        readings = list(_readings(value))[:: -1 if "list[" in str(self.type) else 1]
-        readings += [[value]] if self.is_list else []  # of several one is enough
-        for candidate in readings:
-            if _is_bool(candidate) and bool not in _members(self.type):  # which pydantic takes for 0 and 1
-                continue
-            try:
-                read = adapter.validate_python(candidate)
-            except ValidationError:
-                continue
-            if read == read:  # no option is NaN
-                return self._checked(read)
-        near = nearest(str(value), _choices(self.type)) or "."
-        raise InputError(f"{self.flag} must be {_wanted(self)}, not {_shown(value)}{near}")
-
-    def _checked(self, read: Any) -> Any:
-        """The value, where it is one at all. Raises InputError where it is an empty list, or beyond what any counts."""
-        if isinstance(read, dict) and self.name not in PASSED_ON:
-            for name, one in read.items():
-                if _is_empty(one):
-                    raise InputError(f"{self.flag}.{name} is empty; give it a value, or leave it out.")
-        if read in ([], {}):
-            raise InputError(f"{self.flag} is empty; give it a value, or leave it out.")
-        for one in read if isinstance(read, list) else [read]:
-            if type(one) is int and self.name == "seed" and not 0 <= one < 2**63:
-                raise InputError(f"seed must be from 0 to 2^63 - 1, not {one}.")
-            if type(one) is int and abs(one) >= 2**63:
-                raise InputError(f"{self.flag} must be below 2^63, not {one}.")
-        return read
-
-
-def in_python(values: Mapping[Any, Any], where: str) -> dict[str, Any]:
-    """Values by the names that their options have in Python; InputError where two names are one, spelled apart."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        name = str(key).replace("-", "_")
-        if name in found:
-            raise InputError(f"{where} has {name} twice, with - and with _ or as a number and a text; give it once.")
-        found[name] = value
-    return found
-
-
 @functools.cache
 def options_of(target: Callable[..., Any]) -> Mapping[str, Option]:
     """The options of a function, or of a method: its `fit`, the fields of its class, and how a run is run."""
@@ -199,9 +61,10 @@ def help_text(usage: str, target: Callable[..., Any], options: Collection[Option
     """The page that explains a command: what it does, then its options in groups, the ten that matter first."""
     first: list[Option] = []
     if len(options) > MANY:
-        ranked = sorted(options, key=lambda o: FIRST.index(o.name) if o.name in FIRST else len(FIRST))
-        chosen = [*(o for o in ranked if o.default is REQUIRED), *(o for o in ranked if o.name in FIRST)]
-        first = sorted(list(dict.fromkeys(chosen))[:TEN], key=ranked.index)
+        rank = {name: place for place, name in enumerate(MOST_IMPORTANT)}
+        ranked = sorted(options, key=lambda option: rank.get(option.name, len(rank)))
+        chosen = [*(o for o in ranked if o.default is REQUIRED), *(o for o in ranked if o.name in rank)]
+        first = sorted(list(dict.fromkeys(chosen))[:SHOWN_FIRST], key=ranked.index)
     groups = {"what matters most": first}
     for group in get_args(Group):
         groups[group] = [option for option in options if option.group == group and option not in first]
@@ -211,7 +74,7 @@ def help_text(usage: str, target: Callable[..., Any], options: Collection[Option
 
 
 def _line(option: Option, width: int) -> str:
-    head = f"  {option.flag}" + ("" if option.is_flag else _metavar(option.type))
+    head = f"  {option.flag}" + ("" if option.is_flag else metavar(option.type))
     if option.is_flag and option.default is True:
         head = f"  --no-{option.flag[2:]}"
     text = option.help[:1].upper() + option.help[1:]
@@ -228,7 +91,7 @@ def _line(option: Option, width: int) -> str:
 
 def _of_function(function: Callable[..., Any]) -> Iterator[Option]:
     for parameter, kind, text in _parameters(function):
-        is_read = parameter.default is REQUIRED or any(get_origin(member) is dict for member in _members(kind))
+        is_read = parameter.default is REQUIRED or any(get_origin(member) is dict for member in members(kind))
         group = OF_FUNCTIONS.get(parameter.name, "reads and writes" if is_read else "the command's own")
         yield Option(parameter.name, kind, parameter.default, text, group)
     if hasattr(function, "options"):
@@ -251,11 +114,11 @@ def _of_fields(kind: type, group: Callable[[str, str], Group]) -> Iterator[Optio
     for base in reversed(kind.__mro__):
         annotations = vars(base).get("__annotations__", {})
         if annotations:
-            said = {p.arg_name: p.description or "" for p in docstring_parser.parse_from_object(base).params}
+            explained = {p.arg_name: p.description or "" for p in docstring_parser.parse_from_object(base).params}
         for name, annotation in annotations.items():
             owners.setdefault(name, base.__name__)
-            types[name] = _written(annotation)
-            helps[name] = " ".join(said.get(name, helps.get(name, "")).split())
+            types[name] = _type_written(annotation)
+            helps[name] = " ".join(explained.get(name, helps.get(name, "")).split())
     for field in fields(kind):
         default = REQUIRED if field.default is MISSING else field.default
         yield Option(field.name, types[field.name], default, helps[field.name], group(field.name, owners[field.name]))
@@ -268,18 +131,19 @@ def _parameters(
 
     What it does not say itself is said by the functions that it overrides.
     """
-    said = {name: text for each in (*overridden, function) for name, text in _said(each).items()}
+    explained = {name: text for each in (*overridden, function) for name, text in _explained(each).items()}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in ("self", "on_step"):
-            yield parameter, _written(parameter.annotation), said.get(parameter.name, "")
+            yield parameter, _type_written(parameter.annotation), explained.get(parameter.name, "")
 
 
-def _said(function: Callable[..., Any]) -> dict[str, str]:
+def _explained(function: Callable[..., Any]) -> dict[str, str]:
+    """What the docstring of a function says of its arguments, by their names."""
     parsed = docstring_parser.parse(function.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
     return {p.arg_name: " ".join((p.description or "").split()) for p in parsed.params}
 
 
-def _written(annotation: str) -> Any:
+def _type_written(annotation: str) -> Any:
     """The type of what can be written for an annotation: its members that are VALUES, or a text where it has none.
 
     So annotations may name what torch brings, whose modules are not imported: `Policy | str | Path` is a text.
@@ -295,69 +159,3 @@ def _written(annotation: str) -> Any:
     if "Any" in texts:
         kinds.append(None)
     return Union[tuple(kinds)]  # noqa: UP007  (of members that are known only now)
-
-
-def _members(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-
-
-def _readings(value: Any) -> Iterator[Any]:
-    """The value, and what YAML makes of the texts in it."""
-    yield value
-    try:
-        if isinstance(value, str):
-            yield parse_yaml(value)
-        elif isinstance(value, Mapping):
-            yield {k: parse_yaml(v) if isinstance(v, str) else v for k, v in value.items()}
-    except yaml.YAMLError:
-        return
-
-
-def _texts(value: Any) -> list[str]:
-    """The texts in a value, which is one, or several, or some by names."""
-    several = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
-    return [one for one in several if isinstance(one, str)]
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool) or (isinstance(value, list) and any(isinstance(one, bool) for one in value))
-
-
-def _is_empty(value: Any) -> bool:
-    """Whether a text is empty, or one of several is, as where a shell knows no such variable."""
-    return value == "" or (isinstance(value, list) and "" in value)
-
-
-def _choices(kind: Any) -> list[str]:
-    return [str(choice) for member in _members(kind) if get_origin(member) is Literal for choice in get_args(member)]
-
-
-_WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-
-
-def _wanted(option: Option) -> str:
-    if option.is_mapping:
-        kind = _metavar(option.type).removeprefix(".NAME ")
-        value = "VALUE" if "TEXT" in kind else kind
-        return f"given by names, as {option.flag}.NAME {value} or {option.flag} NAME={value}"
-    choices = _choices(option.type)
-    if choices:
-        return f"one of {', '.join(choices)}"
-    return " or ".join(
-        _WANTED.get(member, "several with spaces between") for member in _members(option.type) if member is not NoneType
-    )
-
-
-def _metavar(kind: Any) -> str:
-    for member in _members(kind):
-        if get_origin(member) is dict:
-            return f".NAME{_metavar(get_args(member)[1])}"
-        if get_origin(member) is Literal:
-            return f" {'|'.join(map(str, get_args(member)))}"
-        if get_origin(member) is list:
-            return " TEXT ..."
-    return {int: " N", float: " X"}.get(next(m for m in _members(kind) if m is not NoneType), " TEXT")
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()

@@ -2,7 +2,7 @@
 
 A stage's results lie in a folder of its name. A stage is skipped when its options, the contents of the files they name
 and the stages they refer to are as they were when it last finished; one that was interrupted goes on from its
-checkpoint. Here are the commands `demo`, `run` and `report` too.
+checkpoint. Here are the commands `demo` and `run` too.
 """
 
 from __future__ import annotations
@@ -56,32 +56,6 @@ def run(recipe: str, *, out: str | None = None, parallel: int = 1, overrides: di
         overrides: values for variables and for stages' options, by name.
     """
     return run_pipeline(recipe, out or f"runs/{Path(recipe).stem}", overrides, parallel=parallel)
-
-
-def report(folder: str | list[str], out: str | None = None) -> Path:
-    """Write the page of a run or of a pipeline; of several, a page that lays them side by side.
-
-    Args:
-        folder: where the run or the pipeline is; several, or a folder that holds several, are compared.
-        out: the page's file, or the folder for it; else report.html goes to the run's own folder, and comparison.html
-            to the one that holds the runs.
-
-    Raises:
-        InputError: a folder holds no run, several were given without out, or nothing can be written there.
-    """
-    from accord.report import write_comparison, write_report
-    from accord.report.compare import runs_in
-    from accord.report.folder import is_story
-
-    folders = [folder] if isinstance(folder, str) else folder
-    first = Path(folders[0])
-    if len(folders) > 1 and out is None:
-        raise InputError("comparing runs needs --out, the page's file, such as --out compare.html.")
-    if len(folders) == 1 and not is_story(first):
-        folders = list(map(str, runs_in(first))) or folders
-    page = write_comparison(folders, out or first) if len(folders) > 1 else write_report(first, out)
-    print(page)
-    return page
 
 
 def packaged(name: str) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from accord import engine
@@ -9,6 +11,7 @@ from accord.cli.doctor import method_of
 from accord.cli.shapes import config_called
 from accord.engine.config import SamplingConfig, TrainingConfig, require_at_most, require_positive
 from accord.errors import InputError
+from accord.evaluate.options import takes
 from accord.outputs import require_folder
 from accord.results.base import FILE
 from accord.results.plan import Figure, GpusPlan, PassPlan, PlanResult, RankMemory, StepPlan
@@ -25,103 +28,6 @@ ROLLED_OUT = 12
 """Bytes that a token of a sample takes in the host memory of every rank: of four the token, of eight its
 log-probability, which a completion and the branch made of it share (benchmarks/rollouts.py measures it)."""
 
-
-def plan(
-    model: str,
-    method: str = "grpo",
-    *,
-    gpus: int | list[int] = 64,
-    card: str = "h100",
-    card_memory: str | None = None,
-    flops: str | None = None,
-    bandwidth: str | None = None,
-    network: str | None = None,
-    memory_bandwidth: str | None = None,
-    folder_bandwidth: str | None = None,
-    gpus_per_node: int = 8,
-    sampler_share: float = 0.0,
-    reward_model: str | None = None,
-    batch_size: int = 512,
-    group_size: int | None = None,
-    prompt_tokens: int = 1024,
-    completion_tokens: int = 1024,
-    tokens_per_pass: int | None = None,
-    weight_dtype: Literal["float32", "bfloat16"] = "float32",
-    optimizer: Literal["adamw", "muon"] = "adamw",
-    optimizer_states: Literal["float32", "8bit"] = "float32",
-    out: str | None = None,
-) -> PlanResult:
-    """Say what a training on many cards needs of memory, how much its ranks speak, and how long a step takes.
-
-    All of it is arithmetic from the shape of the model and figures of the machine, for whole weights with products in
-    bfloat16, as ranks have them. Figures of a named card are shares of its data sheet's; give those that
-    were measured. No model is read.
-
-    Args:
-        model: a size such as 8B, of a standard shape that is said; or a folder, a config.json, or a name on the Hub.
-        method: the method that trains it, as doctor has it.
-        gpus: cards in all; several numbers give a row each.
-        card: whose data sheet is taken: a100, h100 or h200.
-        card_memory: bytes of a card, such as 80GB.
-        flops: operations a second that a card does in products, such as 400T.
-        bandwidth: bytes a second that reach a card from others of its node, such as 400GB.
-        network: bytes a second that reach a card from other nodes by its share of their network, such as 50GB.
-        memory_bandwidth: bytes a second that a card reads of its memory, such as 2TB.
-        folder_bandwidth: bytes a second that weights take to servers that sample, by a folder; 1GB unless given.
-        gpus_per_node: cards of a node.
-        sampler_share: the share of the cards that sample and do not train, by a server; 0 for ranks that sample.
-        reward_model: a reward model, named as the model is.
-        batch_size: rows or prompts of a step.
-        group_size: samples of a prompt; 8 unless given, of ppo 1.
-        prompt_tokens: tokens of a prompt.
-        completion_tokens: tokens of a completion.
-        tokens_per_pass: tokens computed at once; as the method has it unless given.
-        weight_dtype: how weights are held.
-        optimizer: how they follow gradients.
-        optimizer_states: how AdamW's two numbers a weight are held.
-        out: a folder for evaluation.json; nothing is written unless given.
-
-    Raises:
-        InputError: there is no such model, method or card, or a figure is none.
-    """
-    if out:
-        require_folder(out, leaves=[FILE])
-    counts = gpus if isinstance(gpus, list) else [gpus]
-    require_positive(batch_size=batch_size, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
-    require_positive(gpus=min(counts, default=0), gpus_per_node=gpus_per_node)
-    require_at_most(MOST_GPUS, gpus=max(counts))
-    if not 0 <= sampler_share < 1:
-        raise InputError(f"sampler_share is a share of the cards in [0, 1), not {sampler_share:g}.")
-    if sampler_share and min(counts) < 2:
-        raise InputError("sampler_share needs 2 gpus or more: one card samples and another trains.")
-    machine, sources = machine_called(
-        card, gpus_per_node, memory=card_memory, flops=flops, within=bandwidth, between=network,
-        memory_bandwidth=memory_bandwidth, folder=folder_bandwidth,
-    )  # fmt: skip
-    held: dict[str, Any] = {"weight_dtype": weight_dtype, "optimizer": optimizer, "optimizer_states": optimizer_states}
-    chosen, batch = planned(method, batch_size, group_size, prompt_tokens, completion_tokens, tokens_per_pass, **held)
-    for name, value in {"sampler_share": sampler_share, "reward_model": reward_model}.items():
-        if value and not isinstance(chosen, SamplingConfig):
-            raise InputError(f"{name} is for methods that sample, and {method} does not.")
-    planner = Planner(model, chosen, batch, machine, reward_model)
-    result = PlanResult(
-        model=model,
-        shape=planner.described,
-        numbers=planner.shape.numbers,
-        method=method,
-        batch=_said(batch, isinstance(chosen, SamplingConfig)),
-        card=card,
-        card_memory=machine.memory,
-        figures=_figures(machine, sources, planner.bytes_a_number),
-        rows=[planner.row(count, samplers_of(count, sampler_share)) for count in counts],
-        warnings=planner.warnings(max(counts), sampler_share),
-    )
-    if out:
-        result.save(out)
-    result.announce()
-    return result
-
-
 FIGURES = {
     "memory": ("card_memory", "a size such as 80GB"),
     "flops": ("flops", "operations a second such as 400T"),
@@ -133,28 +39,143 @@ FIGURES = {
 """What options of a machine are called, and what they are, by the machine's own names."""
 
 
-def machine_called(card: str, per_node: int, **given: str | None) -> tuple[Machine, dict[str, str]]:
-    """The machine of a card's data sheet, with figures of one's own; where each is from. Raises as `cards` does."""
-    figures = {n: None if text is None else engine.cards.amount(text, *FIGURES[n]) for n, text in given.items()}
-    return engine.cards.with_figures(engine.cards.card_called(card), **figures, per_node=per_node)
+@dataclass(kw_only=True)
+class MachineOptions:
+    """The machine that is planned for: a card's data sheet, and figures of one's own."""
+
+    card: str = "h100"
+    """Whose data sheet is taken: a100, h100 or h200."""
+    card_memory: str | None = None
+    """Bytes of a card, such as 80GB."""
+    flops: str | None = None
+    """Operations a second that a card does in products, such as 400T."""
+    bandwidth: str | None = None
+    """Bytes a second that reach a card from others of its node, such as 400GB."""
+    network: str | None = None
+    """Bytes a second that reach a card from other nodes by its share of their network, such as 50GB."""
+    memory_bandwidth: str | None = None
+    """Bytes a second that a card reads of its memory, such as 2TB."""
+    folder_bandwidth: str | None = None
+    """Bytes a second that weights take to servers that sample, by a folder; 1GB unless given."""
+    gpus_per_node: int = 8
+    """Cards of a node."""
+
+    def machine(self) -> tuple[Machine, dict[str, str]]:
+        """The machine, and where each of its figures is from. Raises as `engine.cards` does."""
+        given = {name: getattr(self, option) for name, (option, _) in FIGURES.items()}
+        figures = {n: None if text is None else engine.cards.amount(text, *FIGURES[n]) for n, text in given.items()}
+        return engine.cards.with_figures(engine.cards.card_called(self.card), **figures, per_node=self.gpus_per_node)
 
 
-def planned(
-    name: str, rows: int, group: int | None, prompt: int, completion: int, tokens_per_pass: int | None, **held: Any
-) -> tuple[TrainingConfig, Batch]:
-    """The method with a step's settings, and its step as trees of one size.
+@dataclass(kw_only=True)
+class PlanOptions(MachineOptions):
+    """The machine, and a step on it."""
 
-    Raises InputError where there is no such method, or it has no such setting.
+    batch_size: int = 512
+    """Rows or prompts of a step."""
+    group_size: int | None = None
+    """Samples of a prompt; 8 unless given, of ppo 1."""
+    prompt_tokens: int = 1024
+    """Tokens of a prompt."""
+    completion_tokens: int = 1024
+    """Tokens of a completion."""
+    tokens_per_pass: int | None = None
+    """Tokens computed at once; as the method has it unless given."""
+    weight_dtype: Literal["float32", "bfloat16"] = "float32"
+    """How weights are held."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """How they follow gradients."""
+    optimizer_states: Literal["float32", "8bit"] = "float32"
+    """How AdamW's two numbers a weight are held."""
+
+    def __post_init__(self) -> None:
+        require_positive(batch_size=self.batch_size, prompt_tokens=self.prompt_tokens)
+        require_positive(completion_tokens=self.completion_tokens, gpus_per_node=self.gpus_per_node)
+
+    def step_of(self, name: str) -> tuple[TrainingConfig, Batch]:
+        """The method of this name with a step's settings, and its step as trees of one size.
+
+        Raises InputError where there is no such method, or it has no such setting.
+        """
+        prompt, completion = self.prompt_tokens, self.completion_tokens
+        more: dict[str, Any] = {name: getattr(self, name) for name in ("weight_dtype", "optimizer", "optimizer_states")}
+        more |= {"batch_size": self.batch_size, "max_length": prompt + completion}
+        more |= {} if self.tokens_per_pass is None else {"tokens_per_pass": self.tokens_per_pass}
+        if not isinstance(method_of(name, {}), SamplingConfig):
+            if self.group_size is not None:
+                raise InputError(f"{name} has no group_size.")
+            branches = 2 if name in PAIRS else 1
+            return method_of(name, more), engine.pace.Batch(self.batch_size, prompt, completion, branches)
+        branches = self.group_size if self.group_size is not None else 1 if name == "ppo" else 8
+        method = method_of(name, {**more, "group_size": branches, "max_new_tokens": completion})
+        return method, engine.pace.Batch(self.batch_size, prompt, completion, branches)
+
+
+@takes(PlanOptions)
+def plan(
+    model: str,
+    method: str = "grpo",
+    *,
+    gpus: int | list[int] = 64,
+    sampler_share: float = 0.0,
+    reward_model: str | None = None,
+    out: str | None = None,
+    **options: Any,
+) -> PlanResult:
+    """Say what a training on many cards needs of memory, how much its ranks speak, and how long a step takes.
+
+    All of it is arithmetic from the shape of the model and figures of the machine, for whole weights with products in
+    bfloat16, as ranks have them. Figures of a named card are shares of its data sheet's; give those that were
+    measured. No model is read.
+
+    Args:
+        model: a size such as 8B, of a standard shape that is said; or a folder, a config.json, or a name on the Hub.
+        method: the method that trains it, as doctor has it.
+        gpus: cards in all; several numbers give a row each.
+        sampler_share: the share of the cards that sample and do not train, by a server; 0 for ranks that sample.
+        reward_model: a reward model, named as the model is.
+        out: a folder for evaluation.json; nothing is written unless given.
+        options: the fields of `PlanOptions`.
+
+    Raises:
+        InputError: there is no such model, method or card, or a figure is none.
     """
-    more = {"batch_size": rows, "max_length": prompt + completion, **held}
-    more |= {} if tokens_per_pass is None else {"tokens_per_pass": tokens_per_pass}
-    if not isinstance(method_of(name, {}), SamplingConfig):
-        if group is not None:
-            raise InputError(f"{name} has no group_size.")
-        return method_of(name, more), engine.pace.Batch(rows, prompt, completion, 2 if name in PAIRS else 1)
-    branches = group if group is not None else 1 if name == "ppo" else 8
-    method = method_of(name, {**more, "group_size": branches, "max_new_tokens": completion})
-    return method, engine.pace.Batch(rows, prompt, completion, branches)
+    if out:
+        require_folder(out, leaves=[FILE])
+    asked, counts = PlanOptions(**options), gpus if isinstance(gpus, list) else [gpus]
+    _check_cards(counts, sampler_share)
+    machine, sources = asked.machine()
+    chosen, batch = asked.step_of(method)
+    for name, value in {"sampler_share": sampler_share, "reward_model": reward_model}.items():
+        if value and not isinstance(chosen, SamplingConfig):
+            raise InputError(f"{name} is for methods that sample, and {method} does not.")
+    planner = Planner(model, chosen, batch, machine, reward_model)
+    result = PlanResult(
+        model=model,
+        shape=planner.described,
+        numbers=planner.shape.numbers,
+        method=method,
+        batch=_said(batch, isinstance(chosen, SamplingConfig)),
+        card=asked.card,
+        card_memory=machine.memory,
+        figures=_figures(machine, sources, planner.bytes_a_number),
+        rows=[planner.row(count, samplers_of(count, sampler_share)) for count in counts],
+        warnings=planner.warnings(max(counts), sampler_share),
+    )
+    if out:
+        result.save(out)
+    result.announce()
+    return result
+
+
+def _check_cards(counts: Sequence[int], sampler_share: float) -> None:
+    """Raise InputError where there are too few cards, or too many, or no such share of them."""
+    require_positive(gpus=min(counts, default=0))
+    require_at_most(MOST_GPUS, gpus=max(counts))
+    if not 0 <= sampler_share < 1:
+        raise InputError(f"sampler_share is a share of the cards in [0, 1), not {sampler_share:g}.")
+    if sampler_share and min(counts) < 2:
+        raise InputError("sampler_share needs 2 gpus or more: one card samples and another trains.")
 
 
 def samplers_of(gpus: int, share: float) -> int:

@@ -53,7 +53,7 @@ OWN, ASKED, LOST = 2, 1, 0
 
 
 @dataclass(frozen=True)
-class Word:
+class RankEnd:
     """A rank's last: why it ends, its exit status, and its sentence."""
 
     why: int
@@ -72,12 +72,12 @@ def last_word(error: BaseException, sentence: str, status: int) -> tuple[str, in
         return sentence, status
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     why = LOST if isinstance(error, LostRanks) else ASKED if isinstance(error, KeyboardInterrupt) else OWN
-    words = _exchanged(rank, size, Word(why, status, sentence))
+    words = _exchanged(rank, size, RankEnd(why, status, sentence))
     how = error.how if isinstance(error, LostRanks) else "ended without a word"
     return spoken(rank, size, words, how) if words else (sentence, status)
 
 
-def spoken(rank: int, size: int, words: Mapping[int, Word], how: str) -> tuple[str, int]:
+def spoken(rank: int, size: int, words: Mapping[int, RankEnd], how: str) -> tuple[str, int]:
     """What a rank says by the last words of all that noted any, and its status; `how` those that did not have ended."""
     own, why = words[rank], max(word.why for word in words.values())
     first = min(other for other, word in words.items() if word.why == why)
@@ -96,7 +96,7 @@ def spoken(rank: int, size: int, words: Mapping[int, Word], how: str) -> tuple[s
     return f"{asked}{named}; the run goes on from its last checkpoint by --resume.", own.status
 
 
-def _exchanged(rank: int, size: int, word: Word) -> dict[int, Word]:
+def _exchanged(rank: int, size: int, word: RankEnd) -> dict[int, RankEnd]:
     """The last words of the ranks that note any in time, this one's among them; none where there is no torchrun."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return {}
@@ -110,5 +110,5 @@ def _exchanged(rank: int, size: int, word: Word) -> dict[int, Word]:
             store.wait(keys, PATIENCE)
         noted = [other for other in range(size) if store.check([keys[other]])]
         found = store.multi_get([keys[other] for other in noted])
-        return {other: Word(*json.loads(text)) for other, text in zip(noted, found, strict=True)}
+        return {other: RankEnd(*json.loads(text)) for other, text in zip(noted, found, strict=True)}
     return {}

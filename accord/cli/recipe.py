@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accord.cli.options import in_python
+from accord.cli.option import in_python
 from accord.errors import InputError
 from accord.parsing import read_yaml
 

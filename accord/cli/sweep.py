@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from accord.cli.call import require_known, taken_by, target_of
-from accord.cli.options import in_python
+from accord.cli.option import in_python
 from accord.cli.parallel import cores
 from accord.cli.pipeline import run_stages
 from accord.cli.recipe import MOST_ROUNDS, Stage

@@ -63,7 +63,7 @@ COMMANDS: dict[str, Command] = {
     "pretrain": _method("Pretrain", "teach a model to continue text"),
     "sft": _method("SFT", "fine-tune a model on demonstrations"),
     "data": Command(
-        "accord.cli.datasets:data",
+        "accord.cli.data:data",
         "show how rows are read, and what is trained on",
         positional=("file",),
         takes_all=True,
@@ -174,9 +174,9 @@ COMMANDS: dict[str, Command] = {
         says_where=True,
     ),
     "tasks": Command(
-        "accord.cli.datasets:tasks", "write demonstrations of all clusters but those held out", file="train.jsonl"
+        "accord.cli.tasks:tasks", "write demonstrations of all clusters but those held out", file="train.jsonl"
     ),
-    "world": Command("accord.cli.datasets:world", "write the files of a small world with known truth", leaves=WORLD),
+    "world": Command("accord.cli.world:world", "write the files of a small world with known truth", leaves=WORLD),
     "sweep": Command(
         "accord.cli.sweep:sweep",
         "run a method over a grid of settings, and show what each came to",
@@ -221,7 +221,7 @@ COMMANDS: dict[str, Command] = {
         result="evaluation.json",
     ),
     "report": Command(
-        "accord.cli.pipeline:report",
+        "accord.cli.report:report",
         "write the page of a run or of a pipeline, or one that compares several",
         positional=("folder",),
         takes_all=True,

@@ -15,6 +15,7 @@ from . import gguf as gguf
 from . import inside as inside
 from . import llama as llama
 from . import load as load
+from . import lora as lora
 from . import memory as memory
 from . import models as models
 from . import networks as networks

@@ -17,10 +17,11 @@ import transformers
 from torch import Tensor, nn
 
 from accord.console import said
-from accord.engine.adapters import adapt, adapted
+from accord.engine.adapters import adapted
 from accord.engine.config import MemoryConfig, SamplingConfig, TrainingConfig
 from accord.engine.forward import checkpoint_activations, log_probabilities
 from accord.engine.generate import CAPACITY
+from accord.engine.lora import adapt
 from accord.engine.models import AnyModel, Policy, prepare_network, quiet
 from accord.engine.precision import compute_dtype, hold_in_bfloat16, linear_weights, matrices
 from accord.engine.readout import BLOCK

@@ -20,7 +20,7 @@ from accord.engine import Branch, Policy, Sampling, Tree, pack
 from accord.engine.config import SamplerConfig
 from accord.engine.load import load_model
 from accord.errors import InputError
-from accord.evaluate.options import AnswerOptions, HeldOutOptions
+from accord.evaluate.options import AnswerOptions, ScoredOptions
 from accord.feedback.reward import Reward, excerpt, listen, unsampled
 from accord.objectives.segments import segment_sum
 from accord.objectives.selection import best_of_n_kl_bound
@@ -72,7 +72,7 @@ class Answers:
 class Answering:
     """How models answer, what their divergence is measured from, and what will read their answers."""
 
-    options: HeldOutOptions
+    options: ScoredOptions
     reference: Policy | None = None
     readers: Sequence[object] = ()
     """Judges and rewards."""
@@ -219,7 +219,7 @@ def require_same_vocabulary(policy: Policy, reference: Policy | None) -> None:
         raise InputError(f"{policy.name} and --reference {reference.name} have different vocabularies; choose another.")
 
 
-class Written:
+class AnswerFile:
     """Answers written before: the first completion of every prompt in a file, whatever the prompts' order.
 
     An answer counts as whole unless its row says `"stop": "length"`, as `accord sample` does of those that were cut.
@@ -258,7 +258,7 @@ class Written:
         return Sample(prompt, text, (), Completion((), (), "length" if was_cut else "end"), row)
 
 
-def require_same_prompts(files: Sequence[Written]) -> None:
+def require_same_prompts(files: Sequence[AnswerFile]) -> None:
     """Raise InputError, naming the first prompt that one of the files has and another has not."""
     for other in files[1:]:
         for one, two in ((files[0], other), (other, files[0])):

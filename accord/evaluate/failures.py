@@ -17,14 +17,14 @@ import numpy as np
 from accord import engine
 from accord.engine.config import TemplateOptions
 from accord.errors import InputError
-from accord.evaluate.failure_kinds import KINDS, LONGER, Counted, Shown, against_first
+from accord.evaluate.failure_kinds import KINDS, LONGER, Outcomes, ProbeAnswers, against_first
 from accord.evaluate.options import takes
 from accord.evaluate.probe_files import OWN, ProbeItem, read_probes
 from accord.evaluate.statistics import FEW, bootstrap, mean, rate
 from accord.evaluate.task_answers import require_form
 from accord.outputs import require_folder, save_rows
 from accord.results.base import FILE, Floats, Indices, Interval
-from accord.results.failures import FailureRow, FailureSettings, FailuresResult, Line
+from accord.results.failures import FailureMeasure, FailureRow, FailureSettings, FailuresResult
 
 ANSWERS = "answers.jsonl"
 
@@ -83,7 +83,7 @@ def evaluate_failures(
     items = read_probes(probes, kinds, asked.limit)
     dtype = str(engine.precision.compute_dtype(asked.dtype)).removeprefix("torch.")
     settings = FailureSettings(**{**dataclasses.asdict(asked), "probes": probes, "dtype": dtype})
-    shown: dict[str, dict[str, Shown]] = {kind: {} for kind in items}
+    shown: dict[str, dict[str, ProbeAnswers]] = {kind: {} for kind in items}
     for name, folder in models.items():
         policy = asked.templated(engine.load.load_model(folder, dtype=asked.dtype))
         require_form(policy, settings.form)
@@ -94,7 +94,7 @@ def evaluate_failures(
 
 
 def summary(
-    items: Mapping[str, Sequence[ProbeItem]], shown: Mapping[str, Mapping[str, Shown]], settings: FailureSettings
+    items: Mapping[str, Sequence[ProbeItem]], shown: Mapping[str, Mapping[str, ProbeAnswers]], settings: FailureSettings
 ) -> FailuresResult:
     """Everything measured, failure by failure; `shown` has what each model showed, by kind and name."""
     rows: list[FailureRow] = []
@@ -105,39 +105,39 @@ def summary(
             failures.insert(0, (LONGER, against_first(by_model, items[kind])))
         of_kind = [_row(kind, name, counted, chance) for name, counted in failures]
         ended = {m: s.ended for m, s in by_model.items()} if _first(by_model).ended is not None else {}
-        measures = [_measure(name, by_model) for name in _first(by_model).measures]
+        measures = [_means(name, by_model) for name in _first(by_model).measures]
         of_kind[0] = of_kind[0].model_copy(update={"measures": measures, "ended": ended})
         rows += of_kind
     models = list(next(iter(shown.values())))
     return FailuresResult(settings=settings, models=models, failures=rows, warnings=_warnings(items, rows))
 
 
-def _first(by_model: Mapping[str, Shown]) -> Shown:
+def _first(by_model: Mapping[str, ProbeAnswers]) -> ProbeAnswers:
     return next(iter(by_model.values()))
 
 
-def _row(kind: str, name: str, counted: Mapping[str, Counted], chance: float | None) -> FailureRow:
+def _row(kind: str, name: str, counted: Mapping[str, Outcomes], chance: float | None) -> FailureRow:
     """One failure: its share, by model, and that of each sort of probe where there are several."""
     some = next(iter(counted.values()))
     probes = np.array(some.probes, dtype=np.intp)
     outcomes = {model: np.array(one.failed, dtype=np.float64) for model, one in counted.items()}  # None is NaN
-    line = _line(name, outcomes, probes, is_paired=name != LONGER)
+    line = _shares(name, outcomes, probes, is_paired=name != LONGER)
     sorts = list(dict.fromkeys(sort for sort in some.sorts if sort))
     parts = []
     for sort in sorts if len(sorts) > 1 else ():
         kept = np.array([other == sort for other in some.sorts])
         part = {model: values[kept] for model, values in outcomes.items()}
-        parts.append(_line(sort, part, probes[kept], is_paired=name != LONGER))
+        parts.append(_shares(sort, part, probes[kept], is_paired=name != LONGER))
     return FailureRow(**line.model_dump(), kind=kind, chance=chance, parts=parts)
 
 
-def _line(name: str, outcomes: Mapping[str, Floats], probes: Indices, *, is_paired: bool = True) -> Line:
+def _shares(name: str, outcomes: Mapping[str, Floats], probes: Indices, *, is_paired: bool = True) -> FailureMeasure:
     """Shares of outcomes, NaN where there is none, and their differences from the first model's."""
     first, *others = outcomes
     known = {model: ~np.isnan(values) for model, values in outcomes.items()}
     shares = {model: rate(values[known[model]], probes[known[model]]) for model, values in outcomes.items()}
     gains = {m: difference(outcomes[m], outcomes[first], probes) for m in others} if is_paired else {}
-    return Line(
+    return FailureMeasure(
         name=name,
         n=len(probes),
         values={model: share for model, share in shares.items() if share},
@@ -145,14 +145,14 @@ def _line(name: str, outcomes: Mapping[str, Floats], probes: Indices, *, is_pair
     )
 
 
-def _measure(name: str, by_model: Mapping[str, Shown]) -> Line:
+def _means(name: str, by_model: Mapping[str, ProbeAnswers]) -> FailureMeasure:
     """A mean over probes that is no share, by model."""
     values = {model: np.array(shown.measures[name]) for model, shown in by_model.items()}
     first, *others = values
     probes = np.arange(len(values[first]))
     means = {model: mean(some, probes) for model, some in values.items()}
     gains = {model: mean(values[model] - values[first], probes) for model in others}
-    return Line(
+    return FailureMeasure(
         name=name,
         n=len(probes),
         values={model: one for model, one in means.items() if one},
@@ -198,7 +198,7 @@ def _warnings(items: Mapping[str, Sequence[ProbeItem]], rows: Sequence[FailureRo
 
 
 def _answers(
-    items: Mapping[str, Sequence[ProbeItem]], shown: Mapping[str, Mapping[str, Shown]]
+    items: Mapping[str, Sequence[ProbeItem]], shown: Mapping[str, Mapping[str, ProbeAnswers]]
 ) -> list[dict[str, Any]]:
     """Every probe with what each model answered, and how often it failed there, by the name of the failure."""
     rows = []
@@ -222,7 +222,7 @@ def _answers(
     return rows
 
 
-def _of_probe(counted: Counted, probe: int) -> float | None:
+def _of_probe(counted: Outcomes, probe: int) -> float | None:
     """The mean of a probe's outcomes; None where it has none."""
     own = [f for p, f in zip(counted.probes, counted.failed, strict=True) if p == probe and f is not None]
     return sum(own) / len(own) if own else None

@@ -25,7 +25,7 @@ import numpy as np
 from accord.evaluate.accuracy import Trial
 from accord.evaluate.statistics import Floats, bootstrap_values, wilson
 from accord.results.base import Interval
-from accord.results.learning_curve import Buys, CurveFit, CurvePoint, Form, LearningCurveResult, Reached
+from accord.results.learning_curve import CurveFit, CurvePoint, Form, LabelsNeeded, LearningCurveResult, MoreLabels
 
 POWER, POWERS = 0.5, np.geomspace(1 / 8, 2, 17)
 """The c of a curve, and those that it may have."""
@@ -49,7 +49,7 @@ RESAMPLES = 4000
 
 
 @dataclass(frozen=True)
-class Tried:
+class HeldOutOutcomes:
     """What models of K sizes, R of each, got right on P prompts held out.
 
     `labels` (K,) are the sizes, growing; `right` (R, K, P) the weights of a prompt's comparisons that a model agrees
@@ -75,7 +75,7 @@ def by_prompt(trial: Trial) -> tuple[Floats, Floats]:
 
 
 def learning_curve(
-    tried: Tried, target: float | None = None, *, resamples: int = RESAMPLES, seed: int = 0
+    tried: HeldOutOutcomes, target: float | None = None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> LearningCurveResult:
     """The curve, what more labels would buy by it, and how many are wanted for an accuracy of `target`.
 
@@ -108,7 +108,7 @@ def learning_curve(
     if draws is None:
         return result
     most = float(labels[-1])
-    buys = [_buys(draws, most, more, prompts) for more in (most, MORE) if more <= (FARTHEST - 1) * most]
+    buys = [_more_labels(draws, most, more, prompts) for more in (most, MORE) if more <= (FARTHEST - 1) * most]
     if target is None:
         target = float(np.floor(20 * predicted(draws[:1], most)[0, 0] + 1e-9) + 1) / 20
     along = np.geomspace(labels[begun[0]], 2 * most, 40)
@@ -118,12 +118,12 @@ def learning_curve(
         "fit": CurveFit(**{name: _interval(draws[0, i], draws[1:, i], prompts) for i, name in enumerate("abc")}),
         "line": [CurvePoint(labels=n, accuracy=accuracy) for n, accuracy in zip(along.tolist(), curve, strict=True)],
         "buys": buys,
-        "reached": _reached(draws, most, target) if target < 1 else None,
+        "reached": _labels_needed(draws, most, target) if target < 1 else None,
     }
     return result.model_copy(update=found)
 
 
-def scatter(tried: Tried, resamples: int, seed: int = 0) -> Floats:
+def scatter(tried: HeldOutOutcomes, resamples: int, seed: int = 0) -> Floats:
     """By how much the mean accuracy of each size might be off, (resamples, K).
 
     Prompts are drawn with replacement. Of R repeats, which are few, d (R, K) are the differences from their mean:
@@ -196,19 +196,19 @@ def _fitting(labels: Floats, mean: Floats, noise: Floats) -> Floats | None:
     return np.concatenate([curve, draws])
 
 
-def _buys(draws: Floats, most: float, more: float, prompts: int) -> Buys:
+def _more_labels(draws: Floats, most: float, more: float, prompts: int) -> MoreLabels:
     now, then = predicted(draws, np.array([most, most + more])).T
-    return Buys(more=int(more), gain=_interval(then[0] - now[0], (then - now)[1:], prompts))
+    return MoreLabels(more=int(more), gain=_interval(then[0] - now[0], (then - now)[1:], prompts))
 
 
-def _reached(draws: Floats, most: float, target: float) -> Reached:
+def _labels_needed(draws: Floats, most: float, target: float) -> LabelsNeeded:
     """How many labels an accuracy takes: (b / (a - accuracy))^(1 / c), never where a is no more."""
     a, b, c = draws.T
     with np.errstate(divide="ignore", over="ignore"):
         needed = np.where(a > target, (b / np.maximum(a - target, 1e-300)) ** (1 / c), np.inf)
     low, high = np.quantile(needed[1:], [0.025, 0.975], method="inverted_cdf")
     near = [None if n > FARTHEST * most else float(np.rint(n)) for n in (needed[0], low, high)]
-    return Reached(accuracy=target, labels=near[0], low=near[1], high=near[2], farthest=int(FARTHEST * most))
+    return LabelsNeeded(accuracy=target, labels=near[0], low=near[1], high=near[2], farthest=int(FARTHEST * most))
 
 
 def _interval(estimate: float, draws: Floats, n: int, low: float = -np.inf, high: float = np.inf) -> Interval:

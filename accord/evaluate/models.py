@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from accord import engine, feedback
 from accord.console import without_secrets
 from accord.errors import InputError
-from accord.evaluate.options import HeldOutOptions, ScoredOptions, takes
+from accord.evaluate.options import ScoredOptions, takes
 from accord.evaluate.statistics import bootstrap_mean
 from accord.evaluate.wins import Duels, held_against, judged, standings, warnings
 from accord.outputs import require_folder, save_rows
@@ -19,7 +19,7 @@ from accord.results.base import FILE
 from accord.results.models import Answer, AtTemperature, Divergence, ModelRow, ModelsResult, SideBySide
 
 if TYPE_CHECKING:
-    from accord.evaluate.answers import Answering, Answers, Written
+    from accord.evaluate.answers import AnswerFile, Answering, Answers
     from accord.feedback.judge import Judge
     from accord.feedback.reward import Reward
 
@@ -70,7 +70,7 @@ def evaluate_models(
     Raises:
         InputError: the options do not fit each other or the data, or files answer different prompts.
     """
-    from accord.evaluate.answers import Answering, Written
+    from accord.evaluate.answers import AnswerFile, Answering
     from accord.evaluate.temperatures import against_rival, answers_at, require_temperatures
 
     require_folder(out, data, models, samples, options, leaves=(FILE, "wins.jsonl"))
@@ -79,7 +79,7 @@ def evaluate_models(
         raise InputError(f"--best-of-n must be at least 0, not {best_of_n}.")
     if best_of_n and (reward is None or against is None):
         raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
-    files = {name: Written(path) for name, path in (samples or {}).items()}
+    files = {name: AnswerFile(path) for name, path in (samples or {}).items()}
     competitors = Competitors(models or {}, files, against, reference, best_of_n)
     require_labels(labels or {}, competitors)
     every = [temperatures] if isinstance(temperatures, float | int) else temperatures or []
@@ -131,7 +131,7 @@ class Competitors:
     """
 
     models: Mapping[str, str]
-    files: Mapping[str, Written]
+    files: Mapping[str, AnswerFile]
     against: str | None
     reference: str | None
     best_of_n: int = 0
@@ -148,7 +148,7 @@ class Competitors:
             if name is not None and name not in self.models:
                 raise InputError(f"--{option} {name} is none of the models named: {', '.join(self.models) or 'none'}.")
 
-    def prompts(self, data: str | None, asked: HeldOutOptions) -> list[Prompt]:
+    def prompts(self, data: str | None, asked: ScoredOptions) -> list[Prompt]:
         """The prompts that everybody answers: those of the data, or else those that all the files have.
 
         Raises InputError where a file lacks one of them, or there is neither data nor a file.

@@ -95,20 +95,15 @@ class AnswerOptions(SamplerConfig, ChatOptions):
 
 
 @dataclass(kw_only=True)
-class HeldOutOptions(AnswerOptions):
-    """The same of questions that leave out rows too long to be trained on."""
+class ScoredOptions(RewardOptions, AnswerOptions):
+    """The same of questions whose answers are scored or judged, and what a reward or judge may take."""
 
     max_length: int = 512
     """Rows whose prompts leave no room for an answer within so many tokens are left out."""
 
-
-@dataclass(kw_only=True)
-class ScoredOptions(RewardOptions, HeldOutOptions):
-    """The same of questions whose answers are scored or judged, and what a reward or judge may take."""
-
     def __post_init__(self) -> None:
         RewardOptions.__post_init__(self)
-        HeldOutOptions.__post_init__(self)
+        AnswerOptions.__post_init__(self)
 
     def scorers(self, *names: str, policy: Model | None = None) -> dict[str, Reward]:
         """The rewards of these names, made for a policy; InputError as of `reward_named`, and of `allow`."""

@@ -174,12 +174,14 @@ def of_sweep(name: str, proxy: Floats, gold: Floats) -> Curve:
     uniform = np.full(proxy.shape, -np.log(proxy.shape[1]))
     betas = curves.betas(proxy)
     kept = betas[:1] + [beta for beta in betas[1:] if _rests_on(uniform, proxy, beta) >= curves.EFFECTIVE]
+    lost = len(betas) - len(kept)
+    gone = "all points but the start" if len(kept) == 1 else f"{lost} points below beta = {kept[-1]:.3g}"
     warning = (
-        f"{name}: {len(betas) - len(kept)} points, below beta = {kept[-1]:.3g}, are left out of the sweep, as fewer "
-        f"than {curves.EFFECTIVE:g} of {proxy.shape[1]} samples a prompt would count."
+        f"{name}: {gone} are left out of the sweep, as fewer than {curves.EFFECTIVE:g} of {proxy.shape[1]} samples a "
+        "prompt would count."
     )
     trace = sweep_path(uniform, proxy, gold, kept)
-    return _of_trace(name, "sweep", trace, (warning,) if len(kept) < len(betas) else ())
+    return _of_trace(name, "sweep", trace, (warning,) if lost else ())
 
 
 def _rests_on(reference_logp: Floats, proxy: Floats, beta: float) -> float:
@@ -235,7 +237,7 @@ def of_training(name: str, metrics: Sequence[Mapping[str, float]], *, proxy: str
 
 def _doubts(name: str, source: str, fit: Fit | None, points: int) -> list[str]:
     if fit is None:
-        return [f"{name}: {points} points of its {source} curve are too few for a fit."]
+        return [f"{name}: its {source} curve has too few points for a fit ({points})."]
     if fit.turn is not None:
         return []
     why = "" if fit.b.low > 0 else "; b's interval includes 0" if fit.b.high >= 0 else "; b is below 0"

@@ -13,7 +13,7 @@ from accord import objectives
 from accord.evaluate.statistics import Floats
 
 if TYPE_CHECKING:
-    from accord.evaluate.personal import Leads, Read, Users
+    from accord.evaluate.personal import ChoiceStates, Leads, Users
 
 GRID = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """The variances tried, of what a user's own head adds to the lead of a pair as far apart as pairs are on average."""
@@ -30,7 +30,7 @@ class OwnHeads:
     score has a w of each user's own and the planes stay: its log-odds stand where w0 . d_i does.
     """
 
-    read: Read
+    read: ChoiceStates
     users: Users
 
     @cached_property

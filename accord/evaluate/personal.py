@@ -24,7 +24,7 @@ from accord.feedback.formula import TASTES
 from accord.outputs import require_folder
 from accord.records import Preference, Text
 from accord.results.base import FILE
-from accord.results.personal import GivenChoices, Knowing, PersonalResult
+from accord.results.personal import GivenChoices, PersonalAccuracy, PersonalResult
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,14 +125,14 @@ def evaluate_personal(
     asked = ChatOptions(**options)
     users = Users.of(asked.judgments(data), ks[-1], data)
     yardsticks = _yardsticks(tastes, users, ks) if tastes is not None else []
-    known: list[Knowing] = []
+    known: list[PersonalAccuracy] = []
     for name, folder in models.items():
         model = engine.load.load_classifier(folder, dtype=dtype)
         if isinstance(model, engine.encoders.Encoder):
             raise InputError(
                 f"{folder} reads more than the last token, and is no model that a user's own head fits on."
             )
-        read = Read.of(asked.templated(model), users, max_length)
+        read = ChoiceStates.of(asked.templated(model), users, max_length)
         if isinstance(model, engine.personal.PersonalModel):
             known.append(measured(name, "reads choices", users, ks, read.given))
         else:
@@ -149,7 +149,7 @@ def measured(
     users: Users,
     ks: Sequence[int],
     leads: Callable[[int], Leads],
-) -> Knowing:
+) -> PersonalAccuracy:
     """What the leads, in log-odds, of every k come to: a lead of 0 is half right."""
     every = []
     for k in ks:
@@ -158,11 +158,11 @@ def measured(
         loss = bootstrap_mean([-log_expit(lead).mean() for lead in found])
         groups = by_group(right, users.groups)
         every.append(GivenChoices(k=k, accuracy=mean_of(right.tolist()), log_loss=loss, groups=groups))
-    return Knowing(name=name, how=how, given=every)
+    return PersonalAccuracy(name=name, how=how, given=every)
 
 
 @dataclass(frozen=True)
-class Read:
+class ChoiceStates:
     """What a model reads in users' choices: the state of every chosen and rejected answer, (n, 2, d) a user."""
 
     model: Classifier
@@ -170,7 +170,7 @@ class Read:
     most: int
 
     @staticmethod
-    def of(model: Classifier, users: Users, max_length: int) -> Read:
+    def of(model: Classifier, users: Users, max_length: int) -> ChoiceStates:
         """Every answer is read once. InputError where one cannot be, within --max-length."""
         import torch
 
@@ -185,7 +185,7 @@ class Read:
                 batch = engine.Trees.of(encoded.trees[start : start + AT_ONCE], model.device)
                 states.append(model.states(batch).unflatten(0, (-1, 2)))
         sizes = [len(some) for some in users.judgments]
-        return Read(model, list(torch.cat(states).split(sizes)), users.most)
+        return ChoiceStates(model, list(torch.cat(states).split(sizes)), users.most)
 
     def given(self, k: int) -> Leads:
         """The leads in the questions, given the first k choices, by a model that reads them; else without."""
@@ -213,14 +213,14 @@ AT_ONCE = 64
 """Choices that are read in one pass."""
 
 
-def _yardsticks(population: Any, users: Users, ks: Sequence[int]) -> list[Knowing]:
+def _yardsticks(population: Any, users: Users, ks: Sequence[int]) -> list[PersonalAccuracy]:
     """The best that can be known of the café's users given k choices, and of one whose taste is known."""
     gaps, bayes, oracle = (feedback.named.imported(f"{TASTES}:{name}") for name in ("gaps", "bayes", "oracle"))
     unknown = next((some[0] for some in users.judgments if not some[0].columns.get("taste")), None)
     if unknown is not None:
         raise InputError(f"row {unknown.row + 1} has no 'taste', which --tastes reads: leave it out.")
     every = range(len(users.judgments))
-    apart = [gaps([(said(a), said(b)) for a, b in users.pairs(user)]) for user in every]
+    apart = [gaps([(assistant_text(a), assistant_text(b)) for a, b in users.pairs(user)]) for user in every]
     asked = [d[users.most :] for d in apart]
     names = [str(some[0].columns["taste"]) for some in users.judgments]
 
@@ -233,6 +233,6 @@ def _yardsticks(population: Any, users: Users, ks: Sequence[int]) -> list[Knowin
     return [measured(population, "Bayes", users, ks, knowing), measured(population, "oracle", users, [0], told)]
 
 
-def said(text: Text) -> str:
+def assistant_text(text: Text) -> str:
     """What the assistant says in a completion."""
     return text if isinstance(text, str) else " ".join(m.content for m in text if m.role == "assistant")

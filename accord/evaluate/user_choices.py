@@ -11,7 +11,7 @@ import torch
 from accord import data as rows_of
 from accord import engine
 from accord.errors import InputError
-from accord.evaluate.personal import AT_ONCE, Read, Users, labels_given
+from accord.evaluate.personal import AT_ONCE, ChoiceStates, Users, labels_given
 from accord.objectives.preference import general_preference
 from accord.records import Message, Ranking, Sample, Text
 
@@ -27,7 +27,7 @@ class Chooser:
     """A reward or preference model that has read the choices of users; `user` says whose each question is."""
 
     folder: str
-    choices: Read
+    choices: ChoiceStates
     user: Sequence[int]
 
     @staticmethod
@@ -35,7 +35,7 @@ class Chooser:
         """Reads all choices once. InputError where the model reads more than the last token, or a text does not fit."""
         if isinstance(model, engine.encoders.Encoder):
             raise InputError(f"{folder} reads more than the last token, and is no model that choices are read by.")
-        return Chooser(folder, Read.of(model, users, model.context or LONGEST), user)
+        return Chooser(folder, ChoiceStates.of(model, users, model.context or LONGEST), user)
 
     @property
     def reads(self) -> bool:

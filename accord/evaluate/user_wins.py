@@ -26,7 +26,7 @@ from accord.feedback.options import RewardOptions
 from accord.outputs import require_folder
 from accord.records import EncodedPrompt, Preference, Prompt, Sample
 from accord.results.base import FILE
-from accord.results.users import Answering, GivenWins, GroupWins, UsersResult
+from accord.results.users import Answerer, GivenWins, GroupWins, UsersResult
 
 if TYPE_CHECKING:
     from accord.engine import Policy
@@ -92,20 +92,20 @@ def evaluate_users(
         if chosen_by and not best_of_n:
             raise InputError(f"--{name} is about one of several answers: say of how many by --best-of-n.")
     asked = UserWinsOptions(**options)
-    served = Served.of(Users.of(asked.judgments(data), ks[-1], data), questions)
+    served = UserQuestions.of(Users.of(asked.judgments(data), ks[-1], data), questions)
     referee = feedback.asking.with_progress(feedback.named.judge_named(judge))
     asked.allow([referee])
     encoded = [EncodedPrompt(p, (), row) for p, row in zip(served.prompts, served.rows, strict=True)]
     feedback.reward.check_prompts(referee, encoded)
     opponent = _policy(models[against], asked, referee)
     theirs = served.answered(opponent, 0, asked, against)
-    found: list[Answering] = []
+    found: list[Answerer] = []
     several: dict[str, dict[int, list[Sample]]] = {}
     for name, folder in models.items():
         policy = opponent if name == against else _policy(folder, asked, referee)
         answers = {k: theirs if (name, k) == (against, 0) else served.answered(policy, k, asked, name) for k in ks}
         wins = [served.wins(k, referee, ours, theirs) for k, ours in answers.items()]
-        found.append(Answering(name=name, how="policy", given=wins))
+        found.append(Answerer(name=name, how="policy", given=wins))
         if best_of_n and name in sources:
             title = f"{name}, best of {best_of_n}"
             several[title] = {
@@ -144,7 +144,7 @@ def _policy(folder: str, asked: UserWinsOptions, referee: Judge) -> Policy:
 
 
 @dataclass(frozen=True)
-class Served:
+class UserQuestions:
     """The questions of users, user after user: whose each is, and of which row of the data.
 
     `of` raises InputError where a user has none.
@@ -156,7 +156,7 @@ class Served:
     rows: list[int]
 
     @staticmethod
-    def of(users: Users, most: int | None) -> Served:
+    def of(users: Users, most: int | None) -> UserQuestions:
         """The prompts of all choices but those given, each once a user; `most`: so many of each user."""
         prompts: list[Prompt] = []
         user: list[int] = []
@@ -173,7 +173,7 @@ class Served:
             prompts += [Prompt(j.prompt, j.columns) for j in asked]
             user += [i] * len(asked)
             rows += [j.row for j in asked]
-        return Served(users, prompts, user, rows)
+        return UserQuestions(users, prompts, user, rows)
 
     def answered(self, policy: Policy, k: int, asked: UserWinsOptions, name: str, n: int = 1) -> list[Sample]:
         """n answers of a policy to every question, given the first k choices of whose it is."""
@@ -212,20 +212,20 @@ class Served:
 
 
 def _chosen(
-    served: Served,
+    served: UserQuestions,
     rewards: dict[str, str],
     ks: Sequence[int],
     several: dict[str, dict[int, list[Sample]]],
     referee: Judge,
     theirs: list[Sample],
-) -> list[Answering]:
+) -> list[Answerer]:
     """Of n answers to every question those that models choose who are given k choices, and those the judge likes best.
 
     `several` has the answers by title, and by the choices that whoever gave them was given: for every k, or 0 alone.
     """
     from accord.evaluate.user_choices import Chooser
 
-    found: list[Answering] = []
+    found: list[Answerer] = []
     for name, folder in rewards.items():
         chooser = Chooser.of(folder, engine.load.load_classifier(folder), served.users, served.user)
         for title, many in several.items():
@@ -234,7 +234,7 @@ def _chosen(
             for k in ks if chooser.reads else many:
                 at = k if k in many else 0
                 wins.append(served.wins(k, referee, _picked(many[at], chooser.best(read[at], k)), theirs))
-            found.append(Answering(name=f"{title} by {name}", how="best of n", given=wins))
+            found.append(Answerer(name=f"{title} by {name}", how="best of n", given=wins))
     for title, many in several.items():
         wins = []
         for k, answers in many.items():
@@ -242,7 +242,7 @@ def _chosen(
             liked = _verdicts(referee, answers, [one for one in theirs for _ in range(n)]).reshape(-1, n)
             best = np.nan_to_num(liked, nan=-1.0).argmax(1)
             wins.append(served.wins(k, referee, _picked(answers, best.tolist()), theirs))
-        found.append(Answering(name=title, how="best of n", given=wins))
+        found.append(Answerer(name=title, how="best of n", given=wins))
     return found
 
 

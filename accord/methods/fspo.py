@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, ClassVar
 from accord import data, engine
 from accord.errors import InputError, LeftOut
 from accord.methods.offline import OfflineLearner
-from accord.methods.pairs import IPOLoss, PreferenceMethod
+from accord.methods.pairs import ACCURACY_ALONE, IPOLoss, PreferenceMethod
 from accord.records import Preference, Ranking, Row
 from accord.train.held_out import USERS, Tally, Unit
 from accord.train.learner import StepResult
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from accord.data.choices import AskedTree
     from accord.engine import Measures, Objective, Optimizer, Policy, Tree, Trees
-
-ALONE = "accuracy_alone"
 
 
 @dataclass(kw_only=True)
@@ -96,13 +94,13 @@ class FSPO(IPOLoss, PreferenceMethod):
         def loss(pairs: Trees) -> tuple[Tensor, Measures]:
             values, measures = pair_loss(pairs)
             given = torch.tensor([tree.given for tree in pairs.trees], device=values.device)  # type: ignore[attr-defined]
-            return values, {**measures, ALONE: measures["accuracy"][given == 0], "given": given.double()}
+            return values, {**measures, ACCURACY_ALONE: measures["accuracy"][given == 0], "given": given.double()}
 
         return loss
 
     def owners(self, trees: Trees, measures: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        each = super().owners(trees, {name: values for name, values in measures.items() if name != ALONE})
-        return {**each, ALONE: each["given"][measures["given"] == 0]}
+        each = super().owners(trees, {name: values for name, values in measures.items() if name != ACCURACY_ALONE})
+        return {**each, ACCURACY_ALONE: each["given"][measures["given"] == 0]}
 
     def learner(self, model: Policy, trees: Sequence[Tree]) -> OfflineLearner:  # type: ignore[override]
         return FewShotLearner(self, model, trees)

@@ -110,13 +110,13 @@ class KTOLoss:
 
         if len(batch) == 1:
             return 0.0
-        swapped = [self.swapped(a, b) for a, b in zip(batch, [*batch[1:], batch[0]], strict=True)]
-        packs = engine.pack(swapped, self.method.tokens_per_pass, self.policy.device)
+        mismatched = [self.mismatched(a, b) for a, b in zip(batch, [*batch[1:], batch[0]], strict=True)]
+        packs = engine.pack(mismatched, self.method.tokens_per_pass, self.policy.device)
         with torch.no_grad():
             each = engine.Team.here().each(packs, lambda trees: float(self.log_ratios(trees).double().sum()))
         return max(0.0, sum(each) / len(batch))
 
-    def swapped(self, row: Tree, other: Tree) -> Tree:
+    def mismatched(self, row: Tree, other: Tree) -> Tree:
         """The prompt of a row with the completion of another, no longer together than rows are."""
         [branch], method = other.branches, self.method
         room = min(method.max_length, self.policy.context or method.max_length) - len(row.prompt)

@@ -122,8 +122,7 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         def learner(run: Run) -> Learner:
             trees, held_out = rows.divide(run, encode)
             if isinstance(trees, StreamedRows):
-                streaming = StreamLearner(self, trained, held_out)
-                streaming.limits = given.strict, given.max_bad
+                streaming = StreamLearner(self, trained, held_out, strict=given.strict, max_bad=given.max_bad)
                 watch = rows.hold_out(run, streaming, trained, held_out) if held_out else None
                 return streaming.learn_from(trees, watch)
             self.begun(run, rows, trees)
@@ -176,19 +175,21 @@ class StreamLearner(OfflineLearner):
     """The same over rows that are read and made trees of as their steps come, by the ranks of a team each its share."""
 
     items: StreamedRows
-    limits: tuple[bool, float]
-    """Whether a row that cannot be used ends the run, and beyond which share of all rows such rows do."""
-    bad = 0
-    """Rows that could not be used until now."""
+
+    def __init__(
+        self, method: OfflineMethod, model: Model, held_out: Sequence[Tree], *, strict: bool, max_bad: float
+    ) -> None:
+        super().__init__(method, model, held_out)
+        self.strict, self.max_bad = strict, max_bad
+        self.bad = 0  # rows that could not be used until now
 
     def batch(self, step: int) -> list[Tree]:
         """The trees of a step's rows, in their order, on every rank.
 
         Raises InputError where a row holds none, too many rows cannot be used, or none of a step's can.
         """
-        team, (strict, most) = engine.Team.here(), self.limits
-        rows = self.order.batch(step)
-        trees, reasons, fault = self._read(team.mine(rows), strict)
+        team, rows = engine.Team.here(), self.order.batch(step)
+        trees, reasons, fault = self._read(team.mine(rows))
         every = team.every((reasons, fault))
         if faults := [fault for _, fault in every if fault]:
             raise InputError(faults[0])
@@ -196,24 +197,24 @@ class StreamLearner(OfflineLearner):
         self.bad += len({reason.row for reason in left if reason.is_bad})
         for reason in left:
             status(f"{reason.where}: {reason.why}; the row is left out.")
-        if self.bad > most * len(self.items):
+        if self.bad > self.max_bad * len(self.items):
             raise InputError(
-                f"{self.bad} of {len(self.items)} rows cannot be used, more than the share of {most:g} that --max-bad "
-                f"allows; the last: {left[-1].where}: {left[-1].why}"
+                f"{self.bad} of {len(self.items)} rows cannot be used, more than the share of {self.max_bad:g} that "
+                f"--max-bad allows; the last: {left[-1].where}: {left[-1].why}"
             )
         made = [tree for some in team.same(trees) for tree in some]
         if not made:
             raise InputError(f"step {step + 1}: none of its {len(rows)} rows can be used: raise --batch-size.")
         return made
 
-    def _read(self, rows: Sequence[int], strict: bool) -> tuple[list[list[Tree]], list[Reason], str]:
+    def _read(self, rows: Sequence[int]) -> tuple[list[list[Tree]], list[Reason], str]:
         """The trees of each row, why rows have none, and what ends the run, if anything does."""
         records: list[Row] = []
         owners: list[int] = []
-        left_out = LeftOut(strict)
+        left_out = LeftOut(self.strict)
         try:
             for place, row in enumerate(rows):
-                found, reasons = self.items.read(row, strict=strict)
+                found, reasons = self.items.read(row, strict=self.strict)
                 left_out.reasons += reasons
                 for record in found:
                     require_kind(record, self.method.reads, self.method.command, f"row {self.items.number(row)}")
@@ -222,7 +223,7 @@ class StreamLearner(OfflineLearner):
             left_out.numbers = [self.items.number(rows[place]) for place in owners]
             made = self.method.encode(self.model, records, left_out) if records else []
         except InputError as error:
-            if strict or {reason.row for reason in left_out.reasons} != {row + 1 for row in rows}:
+            if self.strict or {reason.row for reason in left_out.reasons} != {row + 1 for row in rows}:
                 return [[] for _ in rows], [], str(error)
             made = []  # all were left out
         trees: list[list[Tree]] = [[] for _ in rows]

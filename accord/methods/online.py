@@ -72,28 +72,13 @@ class OnlineMethod(Method, SamplingConfig, ABC):
         given.check_watch(samples=steps_sample)
         check_independent(given.watch, *source.values())
 
-        def read(origin: Source, split: str) -> tuple[list[Prompt], LeftOut]:
-            left_out = LeftOut(given.strict)
-            prompts = data.load_prompts(origin, split=split, columns=given.columns, left_out=left_out)
-            left_out.require_few(given.max_bad)
-            return prompts, left_out
-
-        asked = RunData(given, rows, self.seed, read)
+        asked = RunData(given, rows, self.seed, partial(read_prompts, given))
         policy = engine.memory.ready(as_policy(model, self), self)
-
-        def encode(prompts: Sequence[Prompt], left_out: LeftOut) -> list[EncodedPrompt]:
-            encoded, _ = data.encoding.encode_prompts(
-                policy.tokenizer,
-                prompts,
-                room=self.max_new_tokens,
-                context=policy.context,
-                longest=self.max_length,
-                left_out=left_out,
-            )
-            return encoded
+        kind = prompting.asynchronous.AsynchronousSampler if self.samples_ahead else prompting.sampler.ServedSampler
+        sampler = kind(self, out) if self.sampler else None
 
         def learner(run: Run) -> Learner:
-            prompts, held_out = asked.divide(run, encode)
+            prompts, held_out = asked.divide(run, partial(self.encode, policy))
             scorer = scorer_for(policy)
             given.allow([scorer])
             self.check(scorer, prompts)
@@ -109,13 +94,31 @@ class OnlineMethod(Method, SamplingConfig, ABC):
             watch = make_watch(run, given, self, speaker, trained=trained, prompts=answered, is_rewarded=True)
             return made.learn_from(prompts, watch)
 
-        kind = prompting.asynchronous.AsynchronousSampler if self.samples_ahead else prompting.sampler.ServedSampler
-        sampler = kind(self, out) if self.sampler else None
         try:
             return train(learner, self, policy, out, given, on_step, data=rows, **source)
         finally:
             if sampler is not None:
                 sampler.close()
+
+    def encode(self, policy: Policy, prompts: Sequence[Prompt], left_out: LeftOut) -> list[EncodedPrompt]:
+        """The prompts in the policy's tokens, those left out that leave no room for a sample."""
+        encoded, _ = data.encoding.encode_prompts(
+            policy.tokenizer,
+            prompts,
+            room=self.max_new_tokens,
+            context=policy.context,
+            longest=self.max_length,
+            left_out=left_out,
+        )
+        return encoded
+
+
+def read_prompts(given: PolicyOptions, source: Source, split: str) -> tuple[list[Prompt], LeftOut]:
+    """The prompts of a split of a source, and what is left out of them; InputError where that is too much."""
+    left_out = LeftOut(given.strict)
+    prompts = data.load_prompts(source, split=split, columns=given.columns, left_out=left_out)
+    left_out.require_few(given.max_bad)
+    return prompts, left_out
 
 
 @dataclass(kw_only=True)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from accord.engine import Measures, Objective, Policy, Tree, Trees
 
+ACCURACY_ALONE = "accuracy_alone"
+"""The measure of pairs before which no choice of their user is given."""
+
 
 class PairLoss(ABC):
     """What a method with a loss of margins has; settings come from what it is mixed with."""
@@ -49,7 +52,7 @@ class PairLoss(ABC):
             logp = policy.branch_log_probs(pairs, temperature, average=average)
             reward = self.strength * (logp.detach() - ref)
             return self.loss(margin(logp), margin(ref), pairs), {
-                **ordering(margin(reward)),
+                **margin_measures(margin(reward)),
                 "chosen_reward": reward[0::2],
                 "rejected_reward": reward[1::2],
             }
@@ -77,7 +80,7 @@ class DPOLoss(PairLoss):
         return self.beta
 
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
-        smoothing = doubt(pairs, policy, self.label_smoothing)
+        smoothing = flip_probability(pairs, policy, self.label_smoothing)
         return objectives.preference.dpo(policy, reference, beta=self.beta, label_smoothing=smoothing)
 
 
@@ -103,10 +106,12 @@ class IPOLoss(PairLoss):
         return self.length == "mean"
 
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
-        return objectives.preference.ipo(policy, reference, tau=self.tau, label_smoothing=doubt(pairs, policy))
+        return objectives.preference.ipo(
+            policy, reference, tau=self.tau, label_smoothing=flip_probability(pairs, policy)
+        )
 
 
-def doubt(trees: Trees, like: Tensor, flipped: float = 0.0) -> Tensor | float:
+def flip_probability(trees: Trees, like: Tensor, flipped: float = 0.0) -> Tensor | float:
     """How likely each tree's order of two is the wrong one, (G,): with probability 1 - p, or `flipped` on the way here.
 
     p (1 - flipped) of what is right stays so. Where every p is 1 it is `flipped`, a number as it was given.
@@ -121,16 +126,16 @@ def margin(values: Tensor) -> Tensor:
     return values[0::2] - values[1::2]
 
 
-def ordering(margins: Tensor) -> Measures:
-    """What is reported of margins that should be positive: the margins, and how often they are, a tie half."""
+def margin_measures(margins: Tensor) -> Measures:
+    """What is reported of margins, which should be positive: the accuracy, of which a tie is half, and the margins."""
     return {"accuracy": (margins > 0).double() + 0.5 * (margins == 0), "margin": margins}
 
 
-def agreement(outputs: Tensor, trees: Trees) -> Measures:
-    """The `ordering` of every pair of one prompt with different ranks, by scores, with planes or not: (C, 1 + 2k)."""
+def pair_measures(outputs: Tensor, trees: Trees) -> Measures:
+    """The `margin_measures` of pairs of one prompt with different ranks, by scores and perhaps planes, (C, 1 + 2k)."""
     better, worse = objectives.preference.strict_pairs(trees.group, trees.ranks)
     outputs = outputs.detach()
-    return ordering(objectives.preference.general_preference(outputs[better], outputs[worse]))
+    return margin_measures(objectives.preference.general_preference(outputs[better], outputs[worse]))
 
 
 @dataclass(kw_only=True)

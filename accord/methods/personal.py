@@ -30,7 +30,7 @@ from accord import data, engine, objectives
 from accord.engine.config import require_at_most
 from accord.errors import InputError, LeftOut
 from accord.methods.offline import OfflineLearner
-from accord.methods.pairs import RankingMethod, doubt, ordering
+from accord.methods.pairs import ACCURACY_ALONE, RankingMethod, flip_probability, margin_measures
 from accord.records import Row
 from accord.train.held_out import USERS, Unit
 from accord.train.learner import StepResult
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from accord.engine import LossTerm, Measures, Model, Optimizer, Policy, Tree, Trees
     from accord.engine.personal import Choices, PersonalModel, UserTrees
-
-ALONE = "accuracy_alone"
 
 
 @dataclass(kw_only=True)
@@ -96,15 +94,17 @@ class PersonalReward(RankingMethod):
             chosen, rejected = model.outputs_given_earlier(pack).unflatten(0, (-1, 2)).unbind(1)  # (P, L) each
             odds = objectives.preference.general_preference(chosen, rejected)  # of one label the difference of rewards
             margins = odds.new_tensor([tree.margin for tree in pack.trees])
-            loss = objectives.preference.bradley_terry(odds, odds.new_zeros(len(odds)), margins, doubt(pack, odds))
-            measures = ordering(odds.detach())
-            return loss, {**measures, ALONE: measures["accuracy"][pack.firsts]}
+            loss = objectives.preference.bradley_terry(
+                odds, odds.new_zeros(len(odds)), margins, flip_probability(pack, odds)
+            )
+            measures = margin_measures(odds.detach())
+            return loss, {**measures, ACCURACY_ALONE: measures["accuracy"][pack.firsts]}
 
         return loss
 
     def owners(self, trees: Trees, measures: Mapping[str, Tensor]) -> dict[str, Tensor]:
         each = super().owners(trees, measures)
-        return each | {ALONE: each[ALONE][trees.firsts]}  # type: ignore[attr-defined]
+        return each | {ACCURACY_ALONE: each[ACCURACY_ALONE][trees.firsts]}  # type: ignore[attr-defined]
 
     def learner(self, model: Model, items: Sequence[UserTrees]) -> OfflineLearner:  # type: ignore[override]
         return PersonalLearner(self, model, items)  # type: ignore[arg-type]

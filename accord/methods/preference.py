@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 from accord import engine, objectives
 from accord.engine.config import require_at_most
 from accord.errors import InputError
-from accord.methods.pairs import RankingMethod, agreement, doubt
+from accord.methods.pairs import RankingMethod, flip_probability, pair_measures
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,8 +52,8 @@ class PreferenceModel(RankingMethod):
     def objective(self, model: PreferenceNetwork) -> Objective:
         def loss(trees: Trees) -> tuple[Tensor, Measures]:
             outputs = model.outputs(trees)
-            smoothing = doubt(trees, outputs)
+            smoothing = flip_probability(trees, outputs)
             loss = objectives.preference.general_ranking(outputs, trees.group, trees.ranks, smoothing)
-            return loss, agreement(outputs, trees)
+            return loss, pair_measures(outputs, trees)
 
         return loss

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 from accord import engine, objectives
 from accord.console import status
 from accord.errors import InputError, LeftOut
-from accord.methods.pairs import RankingMethod, agreement, doubt
+from accord.methods.pairs import RankingMethod, flip_probability, pair_measures
 from accord.records import Preference, Ranking, Row
 
 if TYPE_CHECKING:
@@ -61,8 +61,10 @@ class RewardModel(RankingMethod):
         def loss(trees: Trees) -> tuple[Tensor, Measures]:
             scores = model.rewards(trees)
             margins = scores.new_tensor([tree.margin for tree in trees.trees])
-            loss = objectives.preference.ranking(scores, trees.group, trees.ranks, margins, doubt(trees, scores))
+            loss = objectives.preference.ranking(
+                scores, trees.group, trees.ranks, margins, flip_probability(trees, scores)
+            )
             centered = objectives.preference.centering(scores, trees.group, trees.ranks)
-            return loss + self.center_coefficient * centered, agreement(scores[:, None], trees)
+            return loss + self.center_coefficient * centered, pair_measures(scores[:, None], trees)
 
         return loss

@@ -119,7 +119,7 @@ def sample(
         replace(tree, branches=tuple(untrained(b) if mute else b for b, mute in zip(tree.branches, row, strict=True)))
         for tree, row in zip(rollout.trees, silent.tolist(), strict=True)
     ]
-    numbers = logged | ({} if dialogue is None else of_turns(talks, each))
+    numbers = logged | ({} if dialogue is None else turn_measures(talks, each))
     if silent.any():
         numbers["abstained"] = float(silent.mean())
     return replace(rollout, trees=trees, parts=parts, numbers=numbers, extra=extra)
@@ -160,7 +160,7 @@ def branch_of(talk: Talk, reward: float, by_turn: Sequence[float] = ()) -> Branc
     return engine.Branch(tokens, None if all(trained) else trained, logprobs, reward, turns)
 
 
-def of_turns(talks: Sequence[Talk], rewards: Sequence[Sequence[float]]) -> dict[str, float]:
+def turn_measures(talks: Sequence[Talk], rewards: Sequence[Sequence[float]]) -> dict[str, float]:
     """How many turns conversations have, how long they are in the policy's tokens, and the mean reward turn by turn."""
     row = {
         "turns": sum(map(len, talks)) / len(talks),

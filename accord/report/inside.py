@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from accord.outputs import save_text
 from accord.report.html import fill
-from accord.report.reading import SHARES, SURPRISES, Parts, Reading, Spot, Weights, Words
+from accord.report.reading import SHARES, SURPRISES, EmbeddedToken, Parts, Reading, Weights, Words
 
 WIDTH, HEIGHT = 760, 460
 """Of the picture of embeddings."""
@@ -148,7 +148,7 @@ def bars(parts: Parts) -> Markup:
     return Markup(f'{svg}<path class="rail" d="M{zero:.1f} 0V{height}"/></svg>')
 
 
-def scatter(spots: Sequence[Spot]) -> Markup:
+def scatter(spots: Sequence[EmbeddedToken]) -> Markup:
     """Embeddings on a plane, the text's tokens filled and their neighbors hollow, each tied to its token."""
     if not spots:
         return Markup("")

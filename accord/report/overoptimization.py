@@ -21,7 +21,7 @@ from accord.results.overoptimization import Curve
 
 
 @dataclass(frozen=True)
-class Turning:
+class OveroptimizationSection:
     """The pictures of an evaluation, one a source of curves, and the curves that hold points, for the table of fits."""
 
     proxy: str
@@ -33,7 +33,7 @@ class Turning:
     """What gold's gain is fitted by, with d = √KL."""
 
 
-def turning(result: OveroptimizationResult) -> Turning:
+def overoptimization_section(result: OveroptimizationResult) -> OveroptimizationSection:
     """The page's part about an evaluation of overoptimization."""
     proxy, gold = called(result.proxy) or "proxy", called(result.gold) or "gold"
     curves = [curve for curve in result.curves if curve.points]
@@ -47,7 +47,7 @@ def turning(result: OveroptimizationResult) -> Turning:
         if any(curve.fit and curve.fit.turn for curve in drawn):
             legend += " The upright line is where that turns, in the band of its 95% interval."
         figures.append(Figure(source.capitalize(), _picture(drawn, proxy, gold), f"{readings} {legend}"))
-    return Turning(proxy, gold, tuple(figures), tuple(curves), tuple(result.warnings))
+    return OveroptimizationSection(proxy, gold, tuple(figures), tuple(curves), tuple(result.warnings))
 
 
 def reading(curve: Curve, proxy: str, gold: str) -> str:

@@ -13,16 +13,15 @@ from accord.outputs import NotOurs, save_text
 from accord.report import captions, figures, html, series
 from accord.report.alarms import StageAlarms, stage_alarms
 from accord.report.composition import Composition, composed
-from accord.report.critique import by_principles, revised
 from accord.report.figures import Figure
 from accord.report.folder import StageRecord, read_story
 from accord.report.frontier import frontiers
 from accord.report.html import Json, number
 from accord.report.lineage import draw, lineage
 from accord.report.models import by_labels, by_temperature, model_tables
-from accord.report.overoptimization import turning
+from accord.report.overoptimization import overoptimization_section
 from accord.report.series import Series
-from accord.report.synthesis import synthesized
+from accord.report.synthesis import by_principles, revised, synthesized
 from accord.report.trial import AgreementSection, trials
 from accord.results import (
     AgreementResult,
@@ -105,7 +104,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         frontiers=frontiers(story, tables),
         by_temperature=by_temperature(tables),
         by_labels=by_labels(tables),
-        turnings=[turning(result) for _, result in story.results(OveroptimizationResult)],
+        overoptimization=[overoptimization_section(result) for _, result in story.results(OveroptimizationResult)],
         chapters=[chapter(stage, shared) for stage in story.stages],
         environment=html.facts(shared),
     )

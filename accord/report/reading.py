@@ -55,7 +55,7 @@ class Guess:
 
 
 @dataclass(frozen=True)
-class Spot:
+class EmbeddedToken:
     """A token's embedding on a plane; `of` is the index, among the spots, of the text's token it is a neighbor of."""
 
     text: str
@@ -77,7 +77,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Look:
+class HeadReading:
     """What one head reads at one position, and what it adds there."""
 
     position: int
@@ -120,11 +120,11 @@ class Reading:
     scores: tuple[Weights, ...]
     chosen: tuple[int, int]
     is_asked_for: bool
-    look: Look | None
+    look: HeadReading | None
     parts: Parts | None
     lens: tuple[tuple[Guess, ...], ...]
     neighbors: tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
-    spots: tuple[Spot, ...]
+    spots: tuple[EmbeddedToken, ...]
     kept_variance: float
 
     @property
@@ -144,7 +144,7 @@ class Analogy:
 
 
 @dataclass(frozen=True)
-class Along:
+class TokenProjection:
     """A token along a direction: the dot product of its embedding with it, and the cosine."""
 
     text: str
@@ -156,8 +156,8 @@ class Along:
 class Direction:
     """The mean difference of the embeddings of pairs. Words of the pairs are measured along the other pairs' mean."""
 
-    pairs: tuple[tuple[Along, Along], ...]
-    others: tuple[Along, ...]
+    pairs: tuple[tuple[TokenProjection, TokenProjection], ...]
+    others: tuple[TokenProjection, ...]
     length: float
 
     @property
@@ -172,7 +172,3 @@ class Words:
 
     analogy: Analogy | None = None
     direction: Direction | None = None
-
-    @property
-    def are_asked(self) -> bool:
-        return self.analogy is not None or self.direction is not None

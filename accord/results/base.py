@@ -80,10 +80,10 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
         raise ValueError(f"{successes} successes of {n} are impossible")
     rate, z = successes / n, float(scipy.special.ndtri(0.5 + checked_confidence(confidence) / 2))
     shrink = 1 + z * z / n
-    centre = (rate + z * z / (2 * n)) / shrink
+    center = (rate + z * z / (2 * n)) / shrink
     reach = z * sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / shrink
     # At a rate of 0 or 1 an end is exactly the rate, which the subtraction above may miss by a rounding.
-    return Interval(rate, min(rate, max(0.0, centre - reach)), max(rate, min(1.0, centre + reach)), int(n))
+    return Interval(rate, min(rate, max(0.0, center - reach)), max(rate, min(1.0, center + reach)), int(n))
 
 
 def cluster_mean(sums: Floats, counts: Floats) -> Interval:

@@ -35,7 +35,7 @@ class FailureSettings(Record):
     """The precision of matrix products."""
 
 
-class Line(Record):
+class FailureMeasure(Record):
     """Something measured of every model."""
 
     name: str
@@ -48,16 +48,16 @@ class Line(Record):
     """What each model but the first has more than the first, probe by probe."""
 
 
-class FailureRow(Line):
+class FailureRow(FailureMeasure):
     """A failure: how often each model fails so, from 0 to 1."""
 
     kind: str
     """The kind of the probes."""
     chance: float | None = None
     """What a model that chooses by lot fails, where there are options; .5 where there is nothing to be right about."""
-    parts: list[Line] = []
+    parts: list[FailureMeasure] = []
     """The same for each sort of probe: what they are about, or which constraint."""
-    measures: list[Line] = []
+    measures: list[FailureMeasure] = []
     """Numbers beside it that are no shares: a gap in nats, words, hedges in a hundred words."""
     ended: dict[str, float | None] = {}
     """The share of each model's written answers that ended by themselves."""

@@ -37,7 +37,7 @@ class CurveFit(Record):
     """How fast that falls: 1/2 unless the points reject it, and open in the intervals."""
 
 
-class Buys(Record):
+class MoreLabels(Record):
     """What more labels would buy, by the curve."""
 
     more: int
@@ -46,7 +46,7 @@ class Buys(Record):
     """The accuracy gained."""
 
 
-class Reached(Record):
+class LabelsNeeded(Record):
     """How many labels an accuracy takes, by the curve; None for more than `farthest`, or never."""
 
     accuracy: float
@@ -92,9 +92,9 @@ class LearningCurveResult(Evaluation):
     """The curve, where its form is not rejected and it has begun."""
     line: list[CurvePoint] = []
     """The curve at numbers of labels up to twice as many, with its intervals."""
-    buys: list[Buys] = []
+    buys: list[MoreLabels] = []
     """What more labels would buy."""
-    reached: Reached | None = None
+    reached: LabelsNeeded | None = None
     """How many an accuracy takes."""
 
     def sentence(self) -> str:

@@ -30,7 +30,7 @@ class GivenChoices(Record):
         return self.groups[0] if self.groups else None
 
 
-class Knowing(Record):
+class PersonalAccuracy(Record):
     """A model on trial, or a yardstick."""
 
     name: str
@@ -55,7 +55,7 @@ class PersonalResult(ByChoices):
     """How many users there are."""
     questions: int
     """Choices that are asked about, over all users; they are the same for every k."""
-    models: list[Knowing]
+    models: list[PersonalAccuracy]
     """What was measured, in the order that was asked for, and then the yardsticks."""
 
     def tables(self) -> Iterator[Table]:

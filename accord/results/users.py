@@ -42,7 +42,7 @@ class GivenWins(Record):
         return self.groups[0] if self.groups else None
 
 
-class Answering(Record):
+class Answerer(Record):
     """Who answers."""
 
     name: str
@@ -71,7 +71,7 @@ class UsersResult(ByChoices):
     """How many users there are."""
     questions: int
     """How many are asked, over all users; they are the same for every model and k."""
-    models: list[Answering]
+    models: list[Answerer]
     """In the order in which they were named, and then the best of n."""
     sampling: Drawing | None = None
     """How answers were drawn."""

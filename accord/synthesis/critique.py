@@ -24,18 +24,7 @@ from accord.feedback.constitution import Principle, drawn
 from accord.records import Demonstration, Message, Preference, Text, show, text_to_json
 from accord.synthesis.filters import SIMILAR
 from accord.synthesis.questions import Answer, Asker, Question
-from accord.synthesis.similarity import Compared, words
-
-FAULTS = {
-    "no reply": "there is none: the prompt is too long, or the server gives none",
-    "cut": "it was cut off",
-    "empty": "it has no letter and no digit",
-    "echo": "it repeats the prompt, the principle or the critique",
-    "copied": "its ROUGE-L to an example that the text began with is .7 or more",
-    "no critique": "the critique has one of the faults above, but for being cut off, and no revision was asked for",
-    "no answer": "there is no first answer to revise",
-}
-"""What may be wrong with a reply. The answer before it is kept then; a first answer is revised all the same."""
+from accord.synthesis.similarity import ComparedText, words
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +80,10 @@ STOP = ("\nHuman:", "\nCritique request:", "\nRevision request:", "\n---")
 class Chain:
     """A prompt's answers, the first and a revision a round, and how they came about.
 
-    `faults` has, for every answer, what was wrong with the reply, empty where nothing was; a reply that cannot be used
-    is in `refused`, or why there is none, and the answer before it stands in its place.
+    `faults` has, for every answer, what was wrong with the reply, empty where nothing was: what `_fault` says, or "no
+    critique" where the critique has a fault other than to be cut, so that no revision was asked for, or "no answer"
+    where there is no first answer to revise. A reply that cannot be used is in `refused`, or why there is none, and the
+    answer before it stands in its place; a first answer with a fault is revised all the same.
     """
 
     prompt: Text
@@ -205,14 +196,19 @@ def is_changed(before: str, after: str) -> bool:
 
 
 def _fault(said: Answer, *texts: str) -> str:
-    """What is wrong with a reply to such texts; empty where nothing is."""
+    """What is wrong with a reply to such texts; empty where nothing is.
+
+    "no reply": the prompt is too long, or the server gives none; "empty": it has no letter and no digit; "echo": it
+    repeats one of the texts; "copied": its ROUGE-L to an example that the text began with is .7 or more; "cut": it was
+    cut off.
+    """
     if said.text is None:
         return "no reply"
     if not re.search(r"\w", said.text):
         return "empty"
     if _plain(said.text) in map(_plain, texts):
         return "echo"
-    if Compared(said.text).nearest(_SHOWN) >= SIMILAR:
+    if ComparedText(said.text).nearest(_SHOWN) >= SIMILAR:
         return "copied"
     return "cut" if said.is_cut else ""
 

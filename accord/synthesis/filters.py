@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from accord.synthesis.parsing import NOTHING
-from accord.synthesis.similarity import Compared, words
+from accord.synthesis.similarity import ComparedText, words
 from accord.synthesis.tasks import Candidate, Instance, Task
 
 SIMILAR = 0.7
@@ -78,7 +78,7 @@ class Pool:
             candidate.rejected = candidate.rejected or fault_of_instruction(candidate.instruction)
             if candidate.rejected:
                 continue
-            compared = Compared(candidate.instruction)
+            compared = ComparedText(candidate.instruction)
             candidate.nearest = compared.nearest(known)
             if candidate.nearest >= self.similar or not compared.words:
                 candidate.rejected = "duplicate" if compared.words in known else "similar"

@@ -25,7 +25,7 @@ def f_measure(common: int, m: int, n: int) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-class Compared:
+class ComparedText:
     """A text that is compared with many others."""
 
     def __init__(self, text: str) -> None:

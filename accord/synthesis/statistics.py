@@ -13,7 +13,7 @@ from accord.results.base import Interval, cluster_mean, wilson
 from accord.results.synthesis import Example, FilterRow, Lengths, Opening, SynthesisResult
 from accord.synthesis.filters import OF_INSTANCES, OF_INSTRUCTIONS
 from accord.synthesis.rounds import Growth
-from accord.synthesis.similarity import Compared, words
+from accord.synthesis.similarity import ComparedText, words
 from accord.synthesis.tasks import Candidate, Task
 
 EXAMPLES = 8
@@ -67,7 +67,7 @@ def openings(instructions: Sequence[str]) -> list[Opening]:
 def novelty(tasks: Sequence[Task], seeds: Sequence[Task]) -> list[float]:
     """The highest ROUGE-L of each task's instruction to one of the seeds'."""
     known = [words(seed.instruction) for seed in seeds]
-    return [Compared(task.instruction).nearest(known) for task in tasks]
+    return [ComparedText(task.instruction).nearest(known) for task in tasks]
 
 
 def filter_rows(candidates: Sequence[Candidate]) -> list[FilterRow]:

@@ -206,9 +206,9 @@ class RunData(Generic[AnyRow]):
 
         What it makes has a `row`, its row's number among those given. Raises InputError where no row of either is left.
         """
-        run.made_of(data=inputs.of_rows(self.rows))
+        run.made_of(data=inputs.digest_of_rows(self.rows))
         if self.held and not self.drawn:
-            run.made_of(eval_data=inputs.of_rows(self.held))
+            run.made_of(eval_data=inputs.digest_of_rows(self.held))
         items, most = encode(self.rows, self.left_out), self.options.max_bad
         run.leave_out(self.left_out, most)
         if not self.held:

@@ -34,8 +34,8 @@ URL_DIGEST = "_url_sha256"
 """What the name of the digest of a setting's URLs ends with, where some of them is not to be written down."""
 
 
-def of_rows(rows: Iterable[Row]) -> str:
-    """Of rows as they were read, wherever they are from; those that are read later know it of their files."""
+def digest_of_rows(rows: Iterable[Row]) -> str:
+    """The digest of rows as they were read, wherever they are from; of those that are read later, of their files."""
     if isinstance(rows, StreamedRows):
         return rows.digest
     digest = hashlib.sha256()
@@ -44,8 +44,8 @@ def of_rows(rows: Iterable[Row]) -> str:
     return digest.hexdigest()[:16]
 
 
-def of_files(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Of the files, and of those directly in the folders, that settings name, by setting: weights, tokenizers, data.
+def digests_of_files(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The digests of what settings name, by setting: of files, and of those directly in folders.
 
     A card (README.md) does not count, nor does what begins with a dot. Files that their folder has digests of are not
     read again: that they are right was seen, or will be, when the model is loaded.
@@ -60,8 +60,8 @@ def of_files(settings: Mapping[str, Any]) -> dict[str, str]:
     return {name: _joined(f"{file.name} {digest_of(file)}" for file in files) for name, files in found.items() if files}
 
 
-def of_model(model: Model) -> str:
-    """Of a model that lies in no folder of that name: its commit on the Hub, or its weights as they are."""
+def digest_of_model(model: Model) -> str:
+    """What stands for a model that lies in no folder of its name: its commit on the Hub, or its weights' digest."""
     import torch
 
     commit = getattr(model.network.config, "_commit_hash", None)

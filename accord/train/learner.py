@@ -50,7 +50,7 @@ class StepResult:
         return [text | {name: values[i] for name, values in said.items()} | text for i, text in enumerate(texts)]
 
 
-class Counted(Protocol):
+class HasNumbers(Protocol):
     """What has numbers to log of every step."""
 
     def numbers(self) -> dict[str, float]: ...
@@ -64,7 +64,7 @@ class Learner(ABC):
     """What is trained, by name."""
     held_out_loss: ClassVar[str] = "loss"
     """What of rows held out should fall."""
-    sampler: Counted | None = None
+    sampler: HasNumbers | None = None
     """What draws the samples, where it is not this process, and has numbers to log of that."""
 
     def learn_from(self, items: Sequence[Any], watch: Watch | HeldOut | None) -> Self:

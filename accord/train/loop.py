@@ -87,7 +87,7 @@ def train(
         if run.finished:
             run.print(f"{run.folder} is finished already.")
             return finish(run, model, method)
-        run.made_of(**{"model": inputs.of_model(model), **inputs.of_files(run.settings)})
+        run.made_of(**{"model": inputs.digest_of_model(model), **inputs.digests_of_files(run.settings)})
         learner = make_learner(run)
         optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
         step, watch = restore(run, learner, optimizer), learner.watch

@@ -34,7 +34,7 @@ Known: TypeAlias = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Begun:
+class TrackedRun:
     """A run that begins or goes on after `step`, as a service is told of it; `known` where it has the run already."""
 
     folder: Path
@@ -50,7 +50,7 @@ class Tracker(Protocol):
     install: ClassVar[str]
     """What it needs, in words for who has not got it."""
 
-    def begin(self, run: Begun) -> Known:
+    def begin(self, run: TrackedRun) -> Known:
         """Open the run there; by what it is known."""
 
     def last(self) -> int | None:
@@ -71,7 +71,7 @@ class TensorBoard:
 
     install: ClassVar[str] = "tensorboard: pip install tensorboard"
 
-    def begin(self, run: Begun) -> Known:
+    def begin(self, run: TrackedRun) -> Known:
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer: Any = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.step + 1)
@@ -100,7 +100,7 @@ class WeightsAndBiases:
 
     install: ClassVar[str] = "the wandb extra: pip install wandb"
 
-    def begin(self, run: Begun) -> Known:
+    def begin(self, run: TrackedRun) -> Known:
         import wandb
 
         project = run.known.get("project") or os.environ.get("WANDB_PROJECT") or PROJECT
@@ -133,7 +133,7 @@ class Trackio:
 
     install: ClassVar[str] = "the trackio extra: pip install trackio"
 
-    def begin(self, run: Begun) -> Known:
+    def begin(self, run: TrackedRun) -> Known:
         import trackio
 
         name = run.known.get("name") or run.name
@@ -166,7 +166,7 @@ class MLflow:
 
     install: ClassVar[str] = "the mlflow extra: pip install mlflow-skinny sqlalchemy alembic"
 
-    def begin(self, run: Begun) -> Known:
+    def begin(self, run: TrackedRun) -> Known:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # seven take minutes, and training waits
         from mlflow import MlflowClient
         from mlflow.entities import Param
@@ -252,7 +252,7 @@ class Tracking:
             known, tracker = self._known.get(service, {}), SERVICES[service]()
             try:
                 with redirect_stdout(sys.stderr):
-                    self._known[service] = tracker.begin(Begun(folder, name, settings, step, known))
+                    self._known[service] = tracker.begin(TrackedRun(folder, name, settings, step, known))
             except Exception as error:  # clients raise whatever they please
                 raise InputError(
                     f"track: {service} cannot be used ({said(error)}); mend it, or leave it out."

@@ -65,7 +65,7 @@ def make_watch(
     if options.watch_data is not None:
         sampling = replace(sampling, max_new_tokens=options.watch_tokens or sampling.max_new_tokens)
         asked = data.load_prompts(options.watch_data)
-        run.made_of(watch_data=inputs.of_rows(asked))
+        run.made_of(watch_data=inputs.digest_of_rows(asked))
         held_out = encode_prompts(run, model, asked, room=sampling.max_new_tokens, longest=method.max_length)
     feedback.reward.check_prompts(measure, held_out or prompts)
     if known := {p.tokens for p in held_out}.intersection(trained):

@@ -13,6 +13,7 @@ from tokenizers.models import WordLevel
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from accord.engine import llama
+from accord.engine.models import quiet
 from accord.errors import InputError
 from accord.outputs import require_folder, require_whole, save_rows, save_text, writing_folder
 from accord.records import Row
@@ -89,7 +90,7 @@ def write_world(
     require_whole(folder / "init")
     for name, drawn in rows.items():
         save_rows(folder / f"{name}.jsonl", drawn)
-    with writing_folder(folder / "init") as init:
+    with writing_folder(folder / "init") as init, quiet():
         model.save_pretrained(init)
         tokenizer.save_pretrained(init)
 

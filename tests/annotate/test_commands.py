@@ -28,9 +28,9 @@ from accord.data import load_data
 from accord.records import Comparison, Preference
 from accord.report import write_report
 from tests.annotate.conftest import PAIRS, person, serving
+from tests.chat.test_served import Fake, fake, transformers_serve
 from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl
-from tests.engine.test_gguf import policy
-from tests.test_chat_served import Fake, fake, transformers_serve
+from tests.engine.byte_pairs import policy
 
 __all__ = ["fake"]
 

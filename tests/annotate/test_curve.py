@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from accord.annotate import Project
 from accord.annotate.serve import make_app
 from accord.cli.annotate_curve import divided, is_held_out
-from accord.evaluate.learning_curve import Tried, learning_curve
+from accord.evaluate.learning_curve import HeldOutOutcomes, learning_curve
 from accord.records import Message
 from accord.report import write_report
 from accord.results import ComparisonsResult, LearningCurveResult, load
@@ -55,7 +55,7 @@ def foretold(target: float | None = None) -> LearningCurveResult:
     """An exact curve."""
     sizes = np.array([50.0, 100.0, 200.0])
     right = np.broadcast_to((0.9 - 2 * sizes**-0.5)[None, :, None], (2, 3, 30))
-    return learning_curve(Tried(sizes, right, np.ones(30)), target)
+    return learning_curve(HeldOutOutcomes(sizes, right, np.ones(30)), target)
 
 
 def test_the_owner_sees_the_newest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

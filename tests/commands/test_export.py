@@ -21,7 +21,7 @@ from accord.methods import DPO, RewardModel
 from accord.train.loop import Result
 from tests.commands.small import accord, save_model
 from tests.data.conftest import EOS
-from tests.engine.test_gguf import logits, policy
+from tests.engine.byte_pairs import logits, policy
 
 PAIRS = [{"prompt": a, "chosen": f"{b} good", "rejected": f"{b} bye"} for a in ("hi", "hello") for b in ("day", "bad")]
 QUICK: dict[str, Any] = {"learning_rate": 1e-2, "dtype": "float32", "batch_size": 2, "max_steps": 3}

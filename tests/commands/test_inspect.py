@@ -15,7 +15,7 @@ from accord.engine.load import load_model
 from accord.engine.stream import trace
 from accord.errors import InputError
 from accord.report.inside import bars, large_map, scatter, score_map, small_map
-from accord.report.reading import Parts, Spot
+from accord.report.reading import EmbeddedToken, Parts
 from tests.commands.small import accord, save_model
 from tests.data.conftest import ASSISTANT, BAD, BYE, DAY, EOS, GOOD, HELLO, HI, SYSTEM, USER, WORDS
 from tests.report.pages import Page
@@ -228,11 +228,11 @@ def test_pictures_escape_the_tokens() -> None:
     drawn = large_map(weights, ["<b>", "&"])
     assert "<b>" not in drawn and "<title>&amp; → &lt;b&gt;: 0.25</title>" in drawn
     assert drawn.count("<rect") == 3
-    spots = (Spot("<i>", 0.0, 0.0), Spot("near", 1.0, 1.0, 0))
+    spots = (EmbeddedToken("<i>", 0.0, 0.0), EmbeddedToken("near", 1.0, 1.0, 0))
     assert "<i>" not in scatter(spots) and scatter(spots).count("<circle") == 2
     assert scatter(()) == ""
 
 
 def test_labels_that_would_cover_others_are_left_out() -> None:
-    spots = tuple(Spot(f"word{i:02}", 0.0, 0.0) for i in range(40))
+    spots = tuple(EmbeddedToken(f"word{i:02}", 0.0, 0.0) for i in range(40))
     assert 1 <= scatter(spots).count("<text") < 40

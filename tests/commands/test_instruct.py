@@ -25,7 +25,7 @@ from accord.results import SynthesisResult, load
 from tests.commands.small import QUICK, accord, read_jsonl, write_jsonl
 from tests.data.conftest import REAL_DATA, WORDS, word_tokenizer
 from tests.engine.tiny import SIZES, policy_of
-from tests.synthesis.test_similarity import by_package
+from tests.synthesis.rouge import by_package
 
 SEEDS = [
     {"instruction": f"hello good {word} bye", "input": "", "output": "good day"}

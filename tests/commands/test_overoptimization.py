@@ -79,7 +79,7 @@ def test_a_short_run_has_points_and_no_fit(tmp_path: Path) -> None:
         {"distance": 0.0, "at": 1.0, "proxy": 1.0, "gold": 0.5},  # an estimate below 0 is no distance
         {"distance": 2.0, "at": 2.0, "proxy": 2.0, "gold": 0.7},
     ]
-    assert found["warnings"] == ["x: 2 points of its training curve are too few for a fit."]
+    assert found["warnings"] == ["x: its training curve has too few points for a fit (2)."]
 
 
 def test_scored_samples_give_best_of_n_and_the_sweep(tmp_path: Path) -> None:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from accord.data import load_data, load_prompts
-from accord.data.judgments import load_judgments
-from accord.data.verdicts import order_of
 from accord.errors import InputError, LeftOut
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Tokenization
 
@@ -275,110 +270,6 @@ def test_bad_rows_are_left_out_with_their_numbers_and_reasons() -> None:
         load_data([{**pairs[0], "rejected": "a0"}], left_out=LeftOut())
 
 
-TREE = [
-    {"message_id": "1", "parent_id": None, "text": "hi", "role": "prompter", "rank": None},
-    {"message_id": "2", "parent_id": "1", "text": "b", "role": "assistant", "rank": 1.0},
-    {"message_id": "3", "parent_id": "1", "text": "a", "role": "assistant", "rank": 0.0},
-    {"message_id": "4", "parent_id": "3", "text": "more?", "role": "prompter", "rank": 0.0},
-    {"message_id": "5", "parent_id": "4", "text": "yes", "role": "assistant", "rank": 0.0},
-    {"message_id": "6", "parent_id": "4", "text": "no", "role": "assistant", "rank": 2.0},
-    {"message_id": "7", "parent_id": "4", "text": "gone", "role": "assistant", "rank": 1.0, "deleted": True},
-]
-FOLLOWED = (HI, Message("assistant", "a"), Message("user", "more?"))
-RANKINGS = [
-    Ranking((HI,), (said("b"), said("a")), (1, 0)),
-    Ranking(FOLLOWED, (said("yes"), said("no")), (0, 1)),
-]
-
-
-def test_messages_that_name_their_parents_are_trees_of_ranked_answers() -> None:
-    assert load_data(TREE) == RANKINGS
-    assert load_data(TREE[::-1]) == [
-        Ranking((HI,), (said("a"), said("b")), (0, 1)),
-        Ranking(FOLLOWED, (said("no"), said("yes")), (1, 0)),
-    ]
-    with pytest.raises(InputError, match=r"row 1: the message answers '1' \('parent_id'\), which is in no row"):
-        load_data(TREE[1:])
-    nested: dict[str, dict[str, Any]] = {row["message_id"]: {**row, "replies": []} for row in TREE}
-    for row in TREE[1:]:
-        nested[row["parent_id"]]["replies"].append(nested[row["message_id"]])
-    assert load_data([{"message_tree_id": "1", "prompt": nested["1"]}]) == RANKINGS
-    left_out = LeftOut()
-    assert load_data([{"prompt": nested["1"]}, {"prompt": nested["5"]}], left_out=left_out) == RANKINGS
-    assert left_out.lines() == ["1 row left out, as no message of the tree has two ranked answers (row 2)"]
-    left_out.require_few(0.0)
-    with pytest.raises(InputError, match="no message of the tree has two ranked answers"):
-        load_data([TREE[0]], left_out=LeftOut())
-
-
-def test_ties_are_left_out_and_are_no_fault() -> None:
-    pair = {"prompt": "hi", "response_a": "a", "response_b": "b"}
-    rows = [{**pair, "winner": winner} for winner in ("model_a", "tie", "both_bad", "model_b")]
-    left_out = LeftOut(strict=True)
-    assert load_data(rows, left_out=left_out) == [Preference("hi", "a", "b"), Preference("hi", "b", "a")]
-    assert [(reason.row, reason.is_bad) for reason in left_out.reasons] == [(2, False), (3, False)]
-    left_out.require_few(0.0)
-    with pytest.raises(InputError, match="^row 2: neither answer is preferred"):
-        load_data(rows)
-    assert len(load_prompts(rows)) == 4
-
-
 def test_a_chat_without_an_answer_is_a_prompt_to_sample_from() -> None:
     (prompt,) = load_prompts([{"messages": [U], "answer": "4"}])
     assert prompt.prompt == (HI,) and prompt.columns["answer"] == "4"
-
-
-def fine_grained(preference: Any) -> dict[str, Any]:
-    """A row in the layout of FineGrainedRLHF's preferences: sentences of passages, four predictions, six verdicts."""
-    predictions = {f"prediction {i}": text for i, text in enumerate("abcd", start=1)}
-    return {"question": "hi?", "passages": [["T", "One."], ["U", "Two."]], **predictions, "preference": preference}
-
-
-NAMED = {"prompt": "question,passages"}
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "ranks"),
-    [
-        ([1, 1, 1, 1, 1, 1], (0, 1, 2, 3)),
-        ([2, 2, 2, 2, 2, 2], (3, 2, 1, 0)),
-        ([0, 0, 0, 0, 0, 0], (0, 0, 0, 0)),
-        ([0, 1, 1, 1, 1, 0], (0, 0, 1, 1)),  # 1 = 2 > 3 = 4
-        ([2, 0, 2, 1, 0, 2], (1, 0, 1, 0)),  # 2 = 4 > 1 = 3
-        ([1, 1, 1, 0, 1, 1], (0, 1, 1, 2)),  # 1 > 2 = 3 > 4
-    ],
-)
-def test_verdicts_on_every_two_answers_are_a_ranking(verdicts: list[int], ranks: tuple[int, ...]) -> None:
-    rows = [fine_grained(verdicts)]
-    assert load_data(rows, columns=NAMED) == [Ranking("hi?\n\nT One.\n\nU Two.", tuple("abcd"), ranks)]
-    expected = [{1: 1.0, 2: 0.0, 0: 0.5}[v] for v in verdicts]
-    assert [one.label for one in load_judgments(rows, columns=NAMED)] == expected
-
-
-def test_verdicts_that_are_no_ranking() -> None:
-    """1 > 2 > 3 > 1: left out of training and counted, but judgments all the same, and what is asked about."""
-    around = fine_grained([1, 2, 1, 1, 1, 1])
-    noted = LeftOut()
-    assert len(load_data([around, fine_grained([1] * 6)], columns=NAMED, left_out=noted)) == 1
-    assert noted.lines() == [
-        "1 row left out, as the verdicts on its answers contradict each other, so they are no ranking (row 1)"
-    ]
-    with pytest.raises(InputError, match="row 1: the verdicts on its answers contradict each other"):
-        load_data([around], columns=NAMED)
-    judged = load_judgments([around], columns=NAMED)
-    assert [(one.first, one.second, one.label) for one in judged] == [
-        ("a", "b", 1.0), ("a", "c", 0.0), ("a", "d", 1.0), ("b", "c", 1.0), ("b", "d", 1.0), ("c", "d", 1.0),
-    ]  # fmt: skip
-
-
-def test_passages_and_verdicts_that_cannot_be_read() -> None:
-    with pytest.raises(InputError, match=r"'passages' beside 'question' .* --columns prompt=question,passages"):
-        load_data([fine_grained([1] * 6)])
-    with pytest.raises(InputError, match="'preference' must say of every two answers 1, 2 or 0"):
-        load_data([fine_grained([1, 1, 1, 1, 1, 7])], columns=NAMED)
-
-
-@given(st.lists(st.integers(0, 3), min_size=3, max_size=6))
-def test_the_verdicts_of_a_ranking_have_it_back(ranks: list[int]) -> None:
-    verdicts = [0.5 + 0.5 * ((i < j) - (i > j)) for i, j in combinations(ranks, 2)]
-    assert order_of(len(ranks), verdicts) == [sorted(set(ranks)).index(rank) for rank in ranks]

@@ -209,8 +209,7 @@ def works(folder: Path) -> dict[str, Any]:
     from accord.engine.trees import pack
     from accord.methods import DPO, GRPO, KTO, PPO, RewardModel
     from tests.commands.small import save_model
-    from tests.engine.test_forward import ragged_trees
-    from tests.engine.tiny import CONFIGS, SIZES, VOCABULARY, random_model
+    from tests.engine.tiny import CONFIGS, SIZES, VOCABULARY, ragged_trees, random_model
 
     save_model(folder / "model")
 

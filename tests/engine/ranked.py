@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from accord.engine import checkpoint
-from accord.engine.adapters import adapt
 from accord.engine.classifiers import PreferenceNetwork, Scorer
 from accord.engine.fit import Optimizer
 from accord.engine.forward import log_probabilities
 from accord.engine.load import load_model
+from accord.engine.lora import adapt
 from accord.engine.memory import ready
 from accord.engine.models import Model, Policy
 from accord.engine.shard import gathered, shard

@@ -11,13 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from accord.engine import adapters
+from accord.engine import adapters, lora
 from accord.engine.classifiers import Scorer
 from accord.engine.config import TrainingConfig
 from accord.engine.trees import Trees
 from accord.errors import InputError
-from tests.engine.test_forward import EXACT, ragged_trees
-from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, random_model
+from tests.engine.tiny import CONFIGS, EXACT, plain_log_probabilities, policy_of, ragged_trees, random_model
 
 TAKE_ADAPTERS = [name for name in CONFIGS if name != "mamba"]
 RANK_2 = TrainingConfig(lora_rank=2, lora_alpha=3)
@@ -40,8 +39,8 @@ def gradients(network: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", TAKE_ADAPTERS)
 def test_gradients_with_trees_equal_those_of_peft_on_plain_forwards(name: str) -> None:
     trees, plain = ragged_trees(), random_model(CONFIGS[name]())
-    policy = adapters.adapt(policy_of(copy.deepcopy(plain)), RANK_2)
-    config = peft.LoraConfig(target_modules=adapters.targets(plain, None), r=2, lora_alpha=3)
+    policy = lora.adapt(policy_of(copy.deepcopy(plain)), RANK_2)
+    config = peft.LoraConfig(target_modules=lora.targets(plain, None), r=2, lora_alpha=3)
     theirs = trained(peft.get_peft_model(plain, config, autocast_adapter_dtype=False))
     trained(policy.network)
     logp, expected = policy.log_probs(Trees.of(trees)), plain_log_probabilities(theirs, trees)
@@ -57,7 +56,7 @@ def test_gradients_with_trees_equal_those_of_peft_on_plain_forwards(name: str) -
 
 def test_the_reference_is_the_start_whatever_the_adapters_learn() -> None:
     plain = random_model(CONFIGS["gpt2"]())
-    policy = adapters.adapt(policy_of(copy.deepcopy(plain)), RANK_2)
+    policy = lora.adapt(policy_of(copy.deepcopy(plain)), RANK_2)
     reference = policy.frozen_copy()
     trained(policy.network)
     trees = ragged_trees()
@@ -69,7 +68,7 @@ def test_the_reference_is_the_start_whatever_the_adapters_learn() -> None:
 
 
 def test_copies_share_what_is_frozen_and_hold_adapters_of_their_own() -> None:
-    policy = adapters.adapt(policy_of(random_model(CONFIGS["llama"]())), RANK_2)
+    policy = lora.adapt(policy_of(random_model(CONFIGS["llama"]())), RANK_2)
     theirs = dict(adapters.twin(policy.network).named_parameters())
     for name, parameter in policy.network.named_parameters():
         assert (parameter is theirs[name]) == ("lora_" not in name), name
@@ -80,7 +79,7 @@ def test_adapters_that_learned_nothing_change_nothing_bit_for_bit(dtype: torch.d
     policy = policy_of(random_model(CONFIGS["llama"](), dtype=torch.float32))
     policy.dtype = dtype
     before = policy.log_probs(Trees.of(ragged_trees()))
-    adapted = adapters.adapt(policy, RANK_2)
+    adapted = lora.adapt(policy, RANK_2)
     assert torch.equal(adapted.log_probs(Trees.of(ragged_trees())), before)
     frozen = next(m for name, m in policy.network.named_modules() if name.endswith("q_proj.base_layer"))
     assert frozen.weight.dtype == dtype
@@ -90,7 +89,7 @@ def test_adapters_that_learned_nothing_change_nothing_bit_for_bit(dtype: torch.d
 def test_a_value_model_shares_the_trunk_and_starts_as_one_without_adapters() -> None:
     plain = policy_of(random_model(CONFIGS["llama"]()))
     expected = Scorer.on(plain, seed=3).values(Trees.of(ragged_trees()))
-    policy = adapters.adapt(plain, RANK_2)
+    policy = lora.adapt(plain, RANK_2)
     value = Scorer.on(policy, seed=3)
     torch.testing.assert_close(value.values(Trees.of(ragged_trees())), expected, rtol=0, atol=1e-12)
     trained(policy.network)
@@ -104,7 +103,7 @@ def test_a_value_model_shares_the_trunk_and_starts_as_one_without_adapters() -> 
 @pytest.mark.parametrize("rest", [{}, {"lora_rslora": True}, {"lora_dora": True}])
 def test_a_folder_is_read_by_peft_as_the_network_computes(rest: dict[str, Any], tmp_path: Path) -> None:
     plain, config = random_model(CONFIGS["llama"](), dtype=torch.float32), TrainingConfig(lora_rank=4, **rest)
-    policy = adapters.adapt(policy_of(copy.deepcopy(plain)), config)
+    policy = lora.adapt(policy_of(copy.deepcopy(plain)), config)
     trained(policy.network)
     adapters.save_adapters(policy.network, tmp_path)
     tokens = torch.tensor([[1, 5, 3, 2, 9, 12]])
@@ -113,7 +112,7 @@ def test_a_folder_is_read_by_peft_as_the_network_computes(rest: dict[str, Any], 
         ours = policy.network(input_ids=tokens).logits
         torch.testing.assert_close(theirs(input_ids=tokens).logits, ours, rtol=0, atol=1e-5)
         torch.testing.assert_close(theirs.merge_and_unload()(input_ids=tokens).logits, ours, rtol=0, atol=1e-5)
-    again = adapters.adapt(policy_of(random_model(CONFIGS["llama"](), dtype=torch.float32)), config)
+    again = lora.adapt(policy_of(random_model(CONFIGS["llama"](), dtype=torch.float32)), config)
     adapters.read_adapters(again.network, tmp_path)
     for name, tensor in adapters.own_state(policy.network).items():
         assert torch.equal(adapters.own_state(again.network)[name], tensor)
@@ -123,6 +122,6 @@ def test_layers_that_are_not_there_are_told() -> None:
     policy = policy_of(random_model(CONFIGS["llama"]()))
     for asked in ("lm_head", "q_proj,embed_tokens"):
         with pytest.raises(InputError, match=rf"adapters go into linear layers of the trunk .down_.*{asked[-7:]}"):
-            adapters.adapt(policy, TrainingConfig(lora_rank=2, lora_targets=asked))
-    adapters.adapt(policy, TrainingConfig(lora_rank=2, lora_targets="q_proj, v_proj"))
+            lora.adapt(policy, TrainingConfig(lora_rank=2, lora_targets=asked))
+    lora.adapt(policy, TrainingConfig(lora_rank=2, lora_targets="q_proj, v_proj"))
     assert {name.split(".")[-4] for name in adapters.own_state(policy.network)} == {"q_proj", "v_proj"}

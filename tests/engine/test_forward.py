@@ -16,29 +16,19 @@ from accord.data.encoding import encode
 from accord.engine.forward import hidden_states, log_probabilities, outputs, prepare, takes_trees
 from accord.engine.models import Policy
 from accord.engine.networks import smollm2 as smollm2_folder
-from accord.engine.tiles import BLOCK
 from accord.engine.trees import Branch, Tree, Trees, pack
-from tests.engine.tiny import CONFIGS, SIZES, VOCABULARY, plain_log_probabilities, random_model, randomize
+from tests.engine.tiny import (
+    CONFIGS,
+    EXACT,
+    SIZES,
+    VOCABULARY,
+    plain_log_probabilities,
+    ragged_trees,
+    random_model,
+    randomize,
+)
 
 HARMLESS = Path(__file__).resolve().parents[3] / "shared" / "data" / "hh_harmless_test.jsonl.gz"
-EXACT = {"gpt2": 1e-10}  # the other architectures compute norms or softmax in float32, whatever their weights
-
-
-def ragged_trees() -> list[Tree]:
-    """Prompts and branches short and longer than a block, an empty prompt, a branch twice, untrained tokens."""
-    rng = random.Random(0)
-
-    def tokens(length: int) -> tuple[int, ...]:
-        return tuple(rng.randrange(VOCABULARY) for _ in range(length))
-
-    twice = Branch(tokens(4))
-    alternating = Branch(tokens(9), (True, False, True, False, True, False, True, False, True))
-    return [
-        Tree(tokens(5), (Branch(tokens(7)), Branch(tokens(3)))),
-        Tree((), (Branch(tokens(6)),)),
-        Tree(tokens(1), (twice, Branch(tokens(BLOCK + 20)), twice)),
-        Tree(tokens(BLOCK + 10), (Branch(tokens(1)), alternating)),
-    ]
 
 
 def gradients(network: nn.Module, loss: Tensor) -> list[Tensor]:

@@ -12,14 +12,13 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from accord.engine import adapters, quantize
+from accord.engine import adapters, lora, quantize
 from accord.engine.classifiers import Scorer
 from accord.engine.config import TrainingConfig
 from accord.engine.trees import Trees
 from accord.errors import InputError
 from tests.engine.test_adapters import gradients, trained
-from tests.engine.test_forward import ragged_trees
-from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, random_model
+from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, ragged_trees, random_model
 
 KINDS = ["int8", "nf4"]
 NF4 = [
@@ -95,8 +94,8 @@ def test_gradients_with_trees_equal_those_of_peft_on_rounded_int8_weights() -> N
 def compare(policy: Any, kind: Any, theirs: Any) -> None:
     """The log-probabilities and the gradients of adapters, of accord's trees and of plain forwards."""
     trees = ragged_trees()
-    adapters.adapt(policy, TrainingConfig(lora_rank=2, lora_alpha=3, quantize=kind))
-    config = peft.LoraConfig(target_modules=adapters.targets(theirs, None), r=2, lora_alpha=3)
+    lora.adapt(policy, TrainingConfig(lora_rank=2, lora_alpha=3, quantize=kind))
+    config = peft.LoraConfig(target_modules=lora.targets(theirs, None), r=2, lora_alpha=3)
     theirs = trained(peft.get_peft_model(theirs, config, autocast_adapter_dtype=False))
     trained(policy.network)
     logp, expected = policy.log_probs(Trees.of(trees)), plain_log_probabilities(theirs, trees)
@@ -116,7 +115,7 @@ def test_the_start_and_the_reference_are_the_base_bit_for_bit(kind: Any, dtype: 
     policy.dtype = dtype
     quantize.quantize(policy.network, kind)
     before = policy.log_probs(trees)
-    adapters.adapt(policy, TrainingConfig(lora_rank=2, quantize=kind, lora_dora=dora))
+    lora.adapt(policy, TrainingConfig(lora_rank=2, quantize=kind, lora_dora=dora))
     reference = policy.frozen_copy()
     assert torch.equal(policy.log_probs(trees), before)
     trained(policy.network)
@@ -137,7 +136,7 @@ def test_a_classifier_on_few_bits_has_their_trunk(kind: Any) -> None:
             whole.weight.data = layer.weight
             plain.network.set_submodule(name, whole)
     trees = Trees.of(ragged_trees())
-    scorer = adapters.adapt(Scorer.on(policy, seed=3), TrainingConfig(lora_rank=2, quantize=kind))
+    scorer = lora.adapt(Scorer.on(policy, seed=3), TrainingConfig(lora_rank=2, quantize=kind))
     torch.testing.assert_close(scorer.rewards(trees), Scorer.on(plain, seed=3).rewards(trees), rtol=0, atol=1e-5)
     learning = {name for name, p in scorer.network.named_parameters() if p.requires_grad}
     assert learning == set(adapters.own_state(scorer.network)) and "score.weight" in learning
@@ -145,7 +144,7 @@ def test_a_classifier_on_few_bits_has_their_trunk(kind: Any) -> None:
 
 def test_gaussian_adapters_have_a_deviation_of_1_over_the_rank_and_begin_at_0() -> None:
     policy = policy_of(random_model(CONFIGS["llama"](), dtype=torch.float32))
-    adapters.adapt(policy, TrainingConfig(lora_rank=64, lora_init="gaussian"))
+    lora.adapt(policy, TrainingConfig(lora_rank=64, lora_init="gaussian"))
     own = adapters.own_state(policy.network)
     drawn = torch.cat([tensor.flatten() for name, tensor in own.items() if "lora_A" in name])
     assert float(drawn.std()) == pytest.approx(1 / 64, rel=0.02)  # of some 15,000: a standard error of 0.6%
@@ -155,9 +154,9 @@ def test_gaussian_adapters_have_a_deviation_of_1_over_the_rank_and_begin_at_0() 
 def test_what_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"quantize is about adapters, which are trained where lora_rank is given"):
         TrainingConfig(quantize="int8")
-    policy = adapters.adapt(policy_of(random_model(CONFIGS["llama"]())), TrainingConfig(lora_rank=2))
+    policy = lora.adapt(policy_of(random_model(CONFIGS["llama"]())), TrainingConfig(lora_rank=2))
     with pytest.raises(InputError, match=r"random is held in full: leave quantize out, or give the model it was made"):
-        adapters.adapt(policy, TrainingConfig(lora_rank=2, quantize="int8"))
+        lora.adapt(policy, TrainingConfig(lora_rank=2, quantize="int8"))
     monkeypatch.setattr(quantize, "_codes", lambda *_: 1 / 0)
     with pytest.raises(InputError, match=r"--quantize int8 does not run on this machine's c[a-z]*: division by zero"):
         TrainingConfig(lora_rank=2, quantize="int8")

@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 
 from accord.engine.checkpoint import checkpoints
 from accord.train.rows import read_metrics
+from tests.cli.pipelines import STAGES, Pipeline
 from tests.commands.small import accord, save_model, write_jsonl
 from tests.engine.test_ranks import PAIRS, ROOT
-from tests.pipelines import STAGES, Pipeline
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import DiffLlamaConfig, LlamaConfig, LlamaForCausalLM, Qwen3MoeConfig
 
-from accord.engine.adapters import adapt
 from accord.engine.classifiers import PreferenceNetwork, Scorer
 from accord.engine.load import for_leader, load_classifier, load_model, reload
+from accord.engine.lora import adapt
 from accord.engine.models import Model, Policy
 from accord.engine.offload import shared_copy
 from accord.engine.shard import gathered, is_sharded, shard
@@ -27,7 +27,7 @@ from accord.errors import InputError
 from accord.files import SUMS
 from accord.methods import DPO, PPO, SFT
 from accord.records import Preference, Prompt
-from accord.train.inputs import of_model
+from accord.train.inputs import digest_of_model
 from tests.data.conftest import WORDS, word_tokenizer
 from tests.engine import ranked_methods
 from tests.engine.tiny import CONFIGS, END, SIZES, VOCABULARY, policy_of, random_model
@@ -124,14 +124,14 @@ def everything(home: Path, out: Path) -> None:
     for name in [f"{kind}-{tied}" for kind, tied in KINDS] + ["files"]:
         policy = load_model(str(home / name), in_shares=True)
         assert (unread(policy.network) is not None) == (Team.here().size > 1)
-        digest = of_model(policy)
+        digest = digest_of_model(policy)
         tensors = tensors_of(shard(policy.network))
         if leads:
             save_file(tensors, out / f"{name}.safetensors")
             (out / f"{name}.txt").write_text(digest)
     for name, make in MADE.items():
         model = make(load_model(str(home / "llama-1"), in_shares=True))
-        digest, tensors = of_model(model), tensors_of(shared_copy(model).network)
+        digest, tensors = digest_of_model(model), tensors_of(shared_copy(model).network)
         tensors |= {f"itself {key}": tensor for key, tensor in tensors_of(shard(model.network)).items()}
         if leads:
             save_file(tensors, out / f"made {name}.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from accord.engine.models import Policy, prepare_network
+from accord.engine.tiles import BLOCK
 from accord.engine.trees import Branch, Tree
 from tests import on_device
 
@@ -131,3 +133,23 @@ def tree_lists(draw: st.DrawFn, least: int = 1, most: int = 4, branches: int | N
             grown.append(Branch(tokens, flags))
         trees.append(Tree(draw(token_lists(0, 6)), tuple(grown), tuple(range(len(grown))), row))
     return trees
+
+
+EXACT = {"gpt2": 1e-10}  # the other architectures compute norms or softmax in float32, whatever their weights
+
+
+def ragged_trees() -> list[Tree]:
+    """Prompts and branches short and longer than a block, an empty prompt, a branch twice, untrained tokens."""
+    rng = random.Random(0)
+
+    def tokens(length: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(VOCABULARY) for _ in range(length))
+
+    twice = Branch(tokens(4))
+    alternating = Branch(tokens(9), (True, False, True, False, True, False, True, False, True))
+    return [
+        Tree(tokens(5), (Branch(tokens(7)), Branch(tokens(3)))),
+        Tree((), (Branch(tokens(6)),)),
+        Tree(tokens(1), (twice, Branch(tokens(BLOCK + 20)), twice)),
+        Tree(tokens(BLOCK + 10), (Branch(tokens(1)), alternating)),
+    ]

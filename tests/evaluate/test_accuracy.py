@@ -11,15 +11,7 @@ from hypothesis import strategies as st
 
 from accord.data.judgments import Judgment, load_judgments
 from accord.errors import InputError
-from accord.evaluate.accuracy import (
-    Trial,
-    by_length,
-    by_margin,
-    by_source,
-    length,
-    length_correlation,
-    nearer_on_ties,
-)
+from accord.evaluate.accuracy import Trial, by_length, by_margin, by_source, length, length_correlation, nearer_on_ties
 from accord.evaluate.statistics import wilson
 from accord.records import Message
 

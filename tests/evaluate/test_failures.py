@@ -10,7 +10,7 @@ import pytest
 
 from accord.errors import InputError
 from accord.evaluate import failure_kinds
-from accord.evaluate.failure_kinds import LONGER, WORDS, Counted, Shown, against_first
+from accord.evaluate.failure_kinds import LONGER, WORDS, Outcomes, ProbeAnswers, against_first
 from accord.evaluate.failures import difference, summary
 from accord.evaluate.probe_files import KEYS, ProbeItem, read_probes
 from accord.results import load
@@ -25,8 +25,8 @@ def items(kind: str, *about: str) -> list[ProbeItem]:
     return [ProbeItem(kind, f"probe {i}", "hi", ("a", "b"), about=sort) for i, sort in enumerate(about, start=1)]
 
 
-def each(*failed: float | None, sorts: str = "") -> Counted:
-    return Counted(list(range(len(failed))), list(failed), list(sorts) if sorts else [""] * len(failed))
+def each(*failed: float | None, sorts: str = "") -> Outcomes:
+    return Outcomes(list(range(len(failed))), list(failed), list(sorts) if sorts else [""] * len(failed))
 
 
 def test_a_difference_by_hand() -> None:
@@ -57,12 +57,12 @@ def test_the_interval_of_a_difference_covers() -> None:
 def test_shares_by_hand() -> None:
     shown = {
         "facts": {
-            "base": Shown(["b"] * 4, {"false fact preferred": each(1.0, 1.0, 1.0, 0.0, sorts="xxyy")}),
-            "sft": Shown(["a"] * 4, {"false fact preferred": each(0.0, 1.0, 0.0, 0.0, sorts="xxyy")}),
+            "base": ProbeAnswers(["b"] * 4, {"false fact preferred": each(1.0, 1.0, 1.0, 0.0, sorts="xxyy")}),
+            "sft": ProbeAnswers(["a"] * 4, {"false fact preferred": each(0.0, 1.0, 0.0, 0.0, sorts="xxyy")}),
         },
         "sycophancy": {
-            "base": Shown(["a"] * 4, {"right answer given up": each(1.0, None, None, 0.0)}),
-            "sft": Shown(["a"] * 4, {"right answer given up": each(None, None, None, None)}),
+            "base": ProbeAnswers(["a"] * 4, {"right answer given up": each(1.0, None, None, 0.0)}),
+            "sft": ProbeAnswers(["a"] * 4, {"right answer given up": each(None, None, None, None)}),
         },
     }
     asked = {"facts": items("facts", *"xxyy"), "sycophancy": items("sycophancy", *[""] * 4)}
@@ -80,9 +80,9 @@ def test_shares_by_hand() -> None:
 
 def test_constraints_are_counted_in_their_prompts() -> None:
     by_prompt = each(1.0, 0.0)
-    by_constraint = Counted([0, 0, 1, 1], [1.0, 1.0, 0.0, 0.0], ["words", "case", "words", "ends"])
+    by_constraint = Outcomes([0, 0, 1, 1], [1.0, 1.0, 0.0, 0.0], ["words", "case", "words", "ends"])
     failures = {"instruction not followed": by_prompt, "constraint not kept": by_constraint}
-    shown = {"instructions": {"base": Shown(["x", "y"], failures, ended=0.25)}}
+    shown = {"instructions": {"base": ProbeAnswers(["x", "y"], failures, ended=0.25)}}
     result = summary({"instructions": items("instructions", "", "")}, shown, FailureSettings())
     prompts, constraints = result.failures
     assert prompts.values["base"] == wilson(1, 2) and prompts.ended == {"base": 0.25}
@@ -124,8 +124,8 @@ def test_knowledge_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_style_is_held_against_the_first_model(tmp_path: Path) -> None:
-    def shown(*lengths: float) -> Shown:
-        return Shown(["x"] * 3, {"list-like": each(0.0, 0.0, 1.0)}, {WORDS: list(lengths)}, 1.0)
+    def shown(*lengths: float) -> ProbeAnswers:
+        return ProbeAnswers(["x"] * 3, {"list-like": each(0.0, 0.0, 1.0)}, {WORDS: list(lengths)}, 1.0)
 
     by_model = {"base": shown(3, 5, 7), "sft": shown(4, 5, 9), "dpo": shown(1, 2, 3)}
     longer = against_first(by_model, items("style", *[""] * 3))

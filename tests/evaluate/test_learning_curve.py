@@ -14,24 +14,32 @@ from numpy.testing import assert_allclose
 
 from accord.data.judgments import Judgment
 from accord.evaluate.accuracy import Trial
-from accord.evaluate.learning_curve import POWERS, Tried, by_prompt, fitted, learning_curve, predicted, scatter
+from accord.evaluate.learning_curve import (
+    POWERS,
+    HeldOutOutcomes,
+    by_prompt,
+    fitted,
+    learning_curve,
+    predicted,
+    scatter,
+)
 from accord.results import LearningCurveResult, parse
 from accord.results.base import wilson
 
 SIZES = np.array([50.0, 100.0, 200.0, 400.0])
 
 
-def exact(accuracy: np.ndarray, sizes: np.ndarray = SIZES) -> Tried:
+def exact(accuracy: np.ndarray, sizes: np.ndarray = SIZES) -> HeldOutOutcomes:
     """Four repeats that all agree, on 100 prompts that are all alike: nothing scatters."""
-    return Tried(sizes, np.broadcast_to(accuracy[None, :, None], (4, len(sizes), 100)), np.ones(100))
+    return HeldOutOutcomes(sizes, np.broadcast_to(accuracy[None, :, None], (4, len(sizes), 100)), np.ones(100))
 
 
-def drawn(curve: Callable[[np.ndarray], np.ndarray], seed: int, prompts: int = 150) -> Tried:
+def drawn(curve: Callable[[np.ndarray], np.ndarray], seed: int, prompts: int = 150) -> HeldOutOutcomes:
     """Models that are .02 off the curve each, on prompts that are up to .1 harder or easier."""
     generator = np.random.default_rng(seed)
     off, hard = generator.normal(0, 0.02, size=(4, 4, 1)), generator.uniform(-0.1, 0.1, size=prompts)
     chance = curve(SIZES)[None, :, None] + off + hard
-    return Tried(SIZES, (generator.random(chance.shape) < chance).astype(np.float64), np.ones(prompts))
+    return HeldOutOutcomes(SIZES, (generator.random(chance.shape) < chance).astype(np.float64), np.ones(prompts))
 
 
 @given(a=st.floats(0.5, 1), b=st.floats(0, 2), power=st.sampled_from(POWERS.tolist()))
@@ -87,17 +95,17 @@ def test_what_cannot_be_told_is_not_foretold() -> None:
     assert flat.verdict == "flat" and flat.buys[0].gain.low == 0
     assert f"hardly more than {100 * flat.buys[0].gain.high:.1f}" in flat.sentence()
     with pytest.raises(ValueError, match="2 repeats of 3 sizes, not 1 of 4"):
-        learning_curve(Tried(SIZES, np.ones((1, 4, 30)), np.ones(30)))
+        learning_curve(HeldOutOutcomes(SIZES, np.ones((1, 4, 30)), np.ones(30)))
 
 
 def test_the_scatter_is_that_of_prompts_and_of_repeats() -> None:
     """Over prompts the variance of a mean; over repeats s^2 / R times (R - 1) / (R - 3), Student's of 5 repeats."""
     generator = np.random.default_rng(0)
     right = np.broadcast_to((generator.random((1, 3, 80)) < 0.7).astype(np.float64), (5, 3, 80))
-    alike = scatter(Tried(SIZES[:3], right, np.ones(80)), 40_000)
+    alike = scatter(HeldOutOutcomes(SIZES[:3], right, np.ones(80)), 40_000)
     assert_allclose(alike.var(0), right[0].var(-1, ddof=1) / 80, rtol=0.05)
     off = generator.normal(0, 0.1, size=(5, 3, 1))
-    apart = scatter(Tried(SIZES[:3], np.broadcast_to(0.5 + off, (5, 3, 80)), np.ones(80)), 400_000)
+    apart = scatter(HeldOutOutcomes(SIZES[:3], np.broadcast_to(0.5 + off, (5, 3, 80)), np.ones(80)), 400_000)
     quantiles = np.quantile(apart, 0.9, axis=0)
     assert_allclose(quantiles, scipy.special.stdtrit(4, 0.9) * off[:, :, 0].std(0, ddof=1) / 5**0.5, rtol=0.02)
 

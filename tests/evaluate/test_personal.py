@@ -17,7 +17,7 @@ from scipy.special import expit
 from accord.data.judgments import load_judgments
 from accord.errors import InputError
 from accord.evaluate.own_heads import OwnHeads
-from accord.evaluate.personal import Read, Users, measured
+from accord.evaluate.personal import ChoiceStates, Users, measured
 from accord.evaluate.statistics import bootstrap_mean, mean_of
 from accord.methods import PersonalReward, PreferenceModel, RewardModel
 from accord.results import parse
@@ -71,7 +71,7 @@ def test_own_heads_are_what_an_optimizer_finds() -> None:
     head = Head([0.5, -1.0, 0.0, 2.0])
     judgments = users().judgments
     three = Users([judgments[0][:1] * 5, judgments[1][:1] * 5], ["x", "y"], 3)
-    own = OwnHeads(Read(head, states, 3), three)  # type: ignore[arg-type]
+    own = OwnHeads(ChoiceStates(head, states, 3), three)  # type: ignore[arg-type]
     apart = [(s[:, 0] - s[:, 1]).numpy() for s in states]
     variance = own.variance / np.mean([(d[:3] ** 2).sum(1).mean() for d in apart])
     start = np.array([0.5, -1.0, 0.0, 2.0])
@@ -100,7 +100,7 @@ def test_own_heads_of_a_preference_model_keep_its_planes() -> None:
     """max over v of sum log sigmoid(z_i + v . d_i) - |v|^2 / (2 s^2), z the log-odds of its score and one plane."""
     states = torch.randn(5, 2, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     head = Head([0.5, -1.0, 0.0, 2.0], [1.0, 0.0, 2.0, 0.0], [0.0, 1.0, 0.0, -1.0])
-    own = OwnHeads(Read(head, [states], 3), Users([users().judgments[0][:1] * 5], ["x"], 3))  # type: ignore[arg-type]
+    own = OwnHeads(ChoiceStates(head, [states], 3), Users([users().judgments[0][:1] * 5], ["x"], 3))  # type: ignore[arg-type]
     h = states.numpy()
     a, b = h @ [1.0, 0.0, 2.0, 0.0], h @ [0.0, 1.0, 0.0, -1.0]
     d = h[:, 0] - h[:, 1]
@@ -117,7 +117,7 @@ def test_own_heads_of_a_preference_model_keep_its_planes() -> None:
 @pytest.mark.filterwarnings("error")
 def test_own_heads_without_choices_are_the_head_of_the_model() -> None:
     head, states = Head([1.0, 2.0]), [torch.tensor([[[1.0, 0.0], [0.0, 1.0]]], dtype=torch.float64)]
-    own = OwnHeads(Read(head, states, 0), users(0))  # type: ignore[arg-type]
+    own = OwnHeads(ChoiceStates(head, states, 0), users(0))  # type: ignore[arg-type]
     assert [leads.tolist() for leads in own.given(0)] == [[-1.0]]
 
 

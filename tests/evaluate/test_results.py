@@ -15,7 +15,8 @@ from accord.results import QUESTIONS, Interval, load, parse
 from accord.results.models import Divergence, ModelsResult
 from accord.results.overoptimization import CurvePoint
 from accord.results.passes import PassesResult
-from tests.report.evaluations import EVERYTHING, MODELS
+from tests.report.evaluations import EVERYTHING
+from tests.report.evaluations.models import MODELS
 
 
 @pytest.mark.parametrize("evaluation", EVERYTHING.values(), ids=lambda e: e["kind"])

@@ -18,8 +18,8 @@ from accord.results import SeedsResult, SweepResult, load
 from accord.results.base import Interval
 from accord.results.models import AtTemperature, ModelRow, ModelsResult, Pair, WinRate
 from accord.results.sweep import SweepCell
+from tests.cli.pipelines import Pipeline
 from tests.commands.small import accord, write_jsonl
-from tests.pipelines import Pipeline
 
 
 def measured(win: float | None, sft: float) -> ModelsResult:

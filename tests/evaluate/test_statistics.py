@@ -11,7 +11,7 @@ from accord.evaluate.statistics import bootstrap_mean, bootstrap_values, mean_in
 
 
 def test_wilson_literals() -> None:
-    # p = .5, n = 100, z = 1.959964: centre .5, reach 1.959964 sqrt(.0025 + .000096037) / 1.0384146... = .096170.
+    # p = .5, n = 100, z = 1.959964: center .5, reach 1.959964 sqrt(.0025 + .000096037) / 1.0384146... = .096170.
     interval = wilson(50, 100)
     assert (interval.estimate, interval.n) == (0.5, 100)
     assert interval.low == pytest.approx(0.403832, abs=5e-7)

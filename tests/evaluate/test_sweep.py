@@ -15,7 +15,7 @@ from accord.evaluate.overoptimization import best_of_n_path, of_sweep, sweep_pat
 from accord.objectives.preference import bradley_terry
 from accord.objectives.selection import best_of_n, best_of_n_kl_bound
 from examples.worlds.enumerable import Enumerable, bradley_terry_preferences, kl_regularized_optimum
-from tests.worlds.test_enumerable import sequence_logps
+from tests.worlds.sequences import sequence_logps
 
 WORLD = Enumerable(4, 3)
 

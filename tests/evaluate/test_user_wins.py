@@ -19,7 +19,7 @@ from accord.errors import InputError
 from accord.evaluate.personal import Users
 from accord.evaluate.statistics import mean_of
 from accord.evaluate.user_choices import Chooser
-from accord.evaluate.user_wins import Served, _chosen
+from accord.evaluate.user_wins import UserQuestions, _chosen
 from accord.feedback.reward import unsampled
 from accord.methods import PersonalReward
 from accord.records import Comparison, Ranking, Sample, Verdict
@@ -42,8 +42,8 @@ def rows() -> list[dict[str, str]]:
     ]
 
 
-def served(most: int = 1, questions: int | None = None) -> Served:
-    return Served.of(Users.of(load_judgments(rows()), most, "rows"), questions)
+def served(most: int = 1, questions: int | None = None) -> UserQuestions:
+    return UserQuestions.of(Users.of(load_judgments(rows()), most, "rows"), questions)
 
 
 def test_what_is_asked_of_whom() -> None:
@@ -59,7 +59,7 @@ def test_what_is_asked_of_whom() -> None:
 def test_a_question_is_none_of_the_choices_given() -> None:
     told = [{**row, "prompt": "p"} if row["user"] == "b" else row for row in rows()]
     with pytest.raises(InputError, match="the user b has no question that is not among the 1 choices given"):
-        Served.of(Users.of(load_judgments(told), 1, "rows"), None)
+        UserQuestions.of(Users.of(load_judgments(told), 1, "rows"), None)
 
 
 class Longer:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from accord.errors import InputError
-from accord.evaluate.answers import Written, require_same_prompts
+from accord.evaluate.answers import AnswerFile, require_same_prompts
 from accord.records import Message, Prompt
 from tests.commands.small import write_jsonl
 
 
-def written(path: Path, *rows: tuple[str, str], **columns: Any) -> Written:
-    return Written(write_jsonl(path, [{"prompt": p, "completion": c, **columns} for p, c in rows]))
+def written(path: Path, *rows: tuple[str, str], **columns: Any) -> AnswerFile:
+    return AnswerFile(write_jsonl(path, [{"prompt": p, "completion": c, **columns} for p, c in rows]))
 
 
 def test_the_first_completion_of_every_prompt_in_the_order_asked_for(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_answers_that_were_cut_are_known_as_such_and_may_be_empty(tmp_path: Path
 
 def test_a_chat_answers_by_what_the_assistant_says(tmp_path: Path) -> None:
     row = {"prompt": [{"role": "user", "content": "q"}], "completion": [{"role": "assistant", "content": "a"}]}
-    file = Written(write_jsonl(tmp_path / "chat.jsonl", [row]))
+    file = AnswerFile(write_jsonl(tmp_path / "chat.jsonl", [row]))
     assert file.prompts[0].prompt == (Message("user", "q"),)
     assert file.answers("m", file.prompts).samples[0].text == "a"
 
@@ -54,6 +54,6 @@ def test_the_first_prompt_that_one_file_lacks_is_named(tmp_path: Path) -> None:
 
 def test_a_file_without_completions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a sample has the columns prompt and completion, and here are prompt"):
-        Written(write_jsonl(tmp_path / "x.jsonl", [{"prompt": "q"}]))
+        AnswerFile(write_jsonl(tmp_path / "x.jsonl", [{"prompt": "q"}]))
     with pytest.raises(InputError, match="holds no rows"):
-        Written(write_jsonl(tmp_path / "y.jsonl", []))
+        AnswerFile(write_jsonl(tmp_path / "y.jsonl", []))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -22,21 +20,9 @@ from accord.prompting.local import Local
 from accord.prompting.requests import Reply, Request
 from accord.records import Comparison, Message, Verdict, show
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
+from tests.feedback.replies import Replies
 
 PRINCIPLES = tuple(f"Principle {i}." for i in range(7))
-
-
-class Said:
-    """A model that is asked by prompts, and replies by `reply(request)`."""
-
-    name = "said"
-
-    def __init__(self, reply: Callable[[Request], Reply]) -> None:
-        self.reply, self.asked = reply, list[Request]()
-
-    def __call__(self, requests: Sequence[Request], on_reply: Any = None) -> list[Reply]:
-        self.asked += requests
-        return [self.reply(request) for request in requests]
 
 
 def even(request: Request) -> Reply:
@@ -45,7 +31,7 @@ def even(request: Request) -> Reply:
 
 @given(st.integers(1, 8), st.integers(0, 3), st.text(max_size=4), st.text(max_size=4))
 def test_both_orders_are_judged_by_the_same_principles(count: int, seed: int, first: str, second: str) -> None:
-    judge = AIJudge(Said(even), PRINCIPLES, per_comparison=count, seed=seed)
+    judge = AIJudge(Replies(even), PRINCIPLES, per_comparison=count, seed=seed)
     pair = Comparison("Why?", first, (Message("assistant", second),))
     told = [[q.text.split("\n")[2] for q in judge.questions(each)] for each in (pair, pair.swapped)]
     assert told[0] == told[1] and len(set(told[0])) == len(told[0]) == min(count, 7)
@@ -53,10 +39,10 @@ def test_both_orders_are_judged_by_the_same_principles(count: int, seed: int, fi
 
 
 def test_every_principle_has_its_turn() -> None:
-    judge = AIJudge(Said(even), PRINCIPLES, per_comparison=1)
+    judge = AIJudge(Replies(even), PRINCIPLES, per_comparison=1)
     drawn = [judge.questions(Comparison("Why?", f"{i}", "b"))[0].text.split("\n")[2] for i in range(350)]
     assert all(25 <= drawn.count(principle) <= 75 for principle in PRINCIPLES)  # 50 each, give or take 4 deviations
-    other = AIJudge(Said(even), PRINCIPLES, per_comparison=1, seed=1)
+    other = AIJudge(Replies(even), PRINCIPLES, per_comparison=1, seed=1)
     again = [other.questions(Comparison("Why?", f"{i}", "b"))[0].text.split("\n")[2] for i in range(350)]
     assert sum(a == b for a, b in zip(drawn, again, strict=True)) < 85  # one in seven by chance: 50
 
@@ -112,7 +98,7 @@ def test_the_verdict_follows_the_reasoning() -> None:
             return Reply(text=None, reason="server error (5xx)")
         return Reply(text=" " if "empty" in told else " Kind is better. ", is_cut="long" in told)
 
-    model = Said(reply)
+    model = Replies(reply)
     judge = AIJudge(model, reasoning=40)
     pairs = [Comparison("Why?", text, "b") for text in ("so", "silent", "empty", "long")]
     none = "no reasoning: the judge gave none within 40 tokens"
@@ -144,7 +130,7 @@ def test_a_judge_at_hand_reasons_as_transformers_does(smollm2: Policy) -> None:
 
 
 def test_a_model_without_chats_reads_its_reasoning_as_text() -> None:
-    model = Said(lambda r: Reply(text="", choices={"A": 1.0, "B": 0.0}) if r.choices else Reply(text="Because."))
+    model = Replies(lambda r: Reply(text="", choices={"A": 1.0, "B": 0.0}) if r.choices else Reply(text="Because."))
     model.has_template = False  # type: ignore[attr-defined]
     AIJudge(model, template="{first}|{second}", reasoning=4)([Comparison("Why?", "a", "b")])
     assert [r.prompt for r in model.asked] == ["a|b\n\n", f"a|b\n\nBecause.\n\n{VERDICT}\n\n"]

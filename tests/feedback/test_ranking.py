@@ -22,7 +22,7 @@ from accord.feedback.ranking import RankingJudge, Standing, places_of
 from accord.prompting.requests import Reply, Request
 from accord.records import Comparison, Ranking, Verdict, show
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
-from tests.feedback.test_asking import Said
+from tests.feedback.replies import Replies
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def by_odds(scores: dict[str, float], places: list[float]) -> Callable[[Request]
 )
 def test_what_a_place_adds_is_taken_out(scores: list[float], places: list[float], answers: list[str]) -> None:
     truth = dict(zip("abcd", scores, strict=True))
-    judge = RankingJudge(Said(by_odds(truth, places)))
+    judge = RankingJudge(Replies(by_odds(truth, places)))
     [standing] = judge.rank([("Why?", answers, {})])
     found = np.array(standing.scores)
     expected = np.array([truth[answer] for answer in answers])
@@ -73,7 +73,7 @@ def test_what_a_place_adds_is_taken_out(scores: list[float], places: list[float]
 
 
 def test_every_answer_stands_once_in_each_place() -> None:
-    model = Said(by_odds({"a": 0, "b": 0, "c": 0}, [0, 0, 0]))
+    model = Replies(by_odds({"a": 0, "b": 0, "c": 0}, [0, 0, 0]))
     judge = RankingJudge(model, ["Be kind.", "Be brief.", "Be true."], per_comparison=2)
     judge.rank([("Why?", ("a", "b", "c"), {})])
     assert [shown(request) for request in model.asked] == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"]] * 2
@@ -83,7 +83,7 @@ def test_every_answer_stands_once_in_each_place() -> None:
 
 
 def written(order: Callable[[list[str]], str], **more: object) -> RankingJudge:
-    return RankingJudge(Said(lambda r: Reply(text=order(shown(r)))), max_tokens=8, **more)  # type: ignore[arg-type]
+    return RankingJudge(Replies(lambda r: Reply(text=order(shown(r)))), max_tokens=8, **more)  # type: ignore[arg-type]
 
 
 def test_written_orders_are_counted_by_place() -> None:
@@ -96,7 +96,7 @@ def test_written_orders_are_counted_by_place() -> None:
     assert standing == Standing((-3, -1.5, 0, -1.5), "place") and standing.ranks == (2, 1, 0, 1)
     [always_first] = written(lambda answers: "A > B > C > D").rank([("Why?", answers, {})])
     assert always_first.ranks == (0, 0, 0, 0)  # a judge that likes a place ties what it says of the answers
-    model = Said(lambda r: Reply(text="A > B"))
+    model = Replies(lambda r: Reply(text="A > B"))
     assert RankingJudge(model, max_tokens=8)([Comparison("Why?", "a", "b")]) == [Verdict(0.5)]
     assert {request.max_tokens for request in model.asked} == {8}
     judge = written(by_name)
@@ -107,12 +107,12 @@ def test_written_orders_are_counted_by_place() -> None:
 def test_one_reply_that_is_not_valid_makes_no_ranking() -> None:
     odd = written(lambda answers: "A > B" if answers[0] == "a" else "Both are fine.")
     assert odd([Comparison("Why?", "a", "b")]) == [Verdict(None, "no order: the judge replied 'Both are fine.'")]
-    lost = RankingJudge(Said(lambda r: Reply(text=None, reason="server error (5xx)")))
+    lost = RankingJudge(Replies(lambda r: Reply(text=None, reason="server error (5xx)")))
     assert lost.rank([("Why?", ("a", "b", "c"), {})]) == [Standing(reason="server error (5xx)")]
-    faint = RankingJudge(Said(lambda r: Reply(text="", choices={"A": 0.001, "B": 0.002})))
+    faint = RankingJudge(Replies(lambda r: Reply(text="", choices={"A": 0.001, "B": 0.002})))
     [standing] = faint.rank([("Why?", ("a", "b"), {})])
     assert standing.reason == "unclear: the judge gives all letters a probability of 0.003 together"
-    zero = RankingJudge(Said(lambda r: Reply(text="", choices={"A": 0.6, "B": 0.2, "C": 0.0})))
+    zero = RankingJudge(Replies(lambda r: Reply(text="", choices={"A": 0.6, "B": 0.2, "C": 0.0})))
     [mean] = zero.rank([("Why?", ("a", "b", "c"), {})])
     assert mean.scores == pytest.approx((1 / 3,) * 3) and mean.unit == "share"
     with pytest.raises(InputError, match="a model ranks 2 to 26 answers, and 'Why.' has 27"):

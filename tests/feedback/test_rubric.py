@@ -20,7 +20,7 @@ from accord.prompting.local import Local
 from accord.prompting.requests import Reply, Request
 from accord.records import Comparison, Verdict, show
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
-from tests.feedback.test_asking import Said
+from tests.feedback.replies import Replies
 
 TEN = Scale(question="How good is it?")
 
@@ -59,7 +59,7 @@ def replying(reply: Callable[[str, str], Reply], **scales: Scale) -> Rubric:
         answer, question = question.split("\n\n")
         return reply(answer, question)
 
-    return Rubric(Said(said), scales)
+    return Rubric(Replies(said), scales)
 
 
 def test_several_scales_are_weighted() -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from accord.engine.fit import Optimizer
 from accord.locks import alone_in
 from accord.records import Demonstration, Preference, Prompt
-from accord.train.inputs import of_files, of_rows
+from accord.train.inputs import digest_of_rows, digests_of_files
 from accord.train.rows import read_metrics
 from tests.commands.small import accord, save_model, write_jsonl
 
@@ -267,21 +267,26 @@ def test_what_a_formula_names_has_a_digest(tmp_path: Path, monkeypatch: pytest.M
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(name.encode())
     settings = {"command": "sft", "reward": "0.5 * rm + min(other, rm) + number", "judge": "ai:m", "model": "sft"}
-    first = of_files(settings)
+    first = digests_of_files(settings)
     assert first.keys() == {"reward", "model"}
     (tmp_path / "rm" / "README.md").write_text("a card")
     (tmp_path / "rm" / ".DS_Store").write_text("")
-    assert of_files(settings) == first
+    assert digests_of_files(settings) == first
     (tmp_path / "other" / "model.safetensors").write_bytes(b"Other")
-    assert of_files(settings)["reward"] != first["reward"] and of_files(settings)["model"] == first["model"]
+    assert (
+        digests_of_files(settings)["reward"] != first["reward"]
+        and digests_of_files(settings)["model"] == first["model"]
+    )
 
 
 def test_the_digest_of_rows_is_of_their_order_and_columns() -> None:
     rows = [Prompt("hi", {"answer": "4"}), Prompt("bye", {"answer": "5"})]
-    assert of_rows(rows) == of_rows([Prompt("hi", {"answer": "4"}), Prompt("bye", {"answer": "5"})])
+    assert digest_of_rows(rows) == digest_of_rows([Prompt("hi", {"answer": "4"}), Prompt("bye", {"answer": "5"})])
     others = [rows[::-1], rows[:1], [rows[0], Prompt("bye", {"answer": "6"})], [rows[0], Prompt("bye", {"gold": "5"})]]
-    assert len({of_rows(rows), *map(of_rows, others)}) == 5
-    assert of_rows([Prompt("hi", {"o": object()})]) == of_rows([Prompt("hi", {"o": object()})])  # no address in it
+    assert len({digest_of_rows(rows), *map(digest_of_rows, others)}) == 5
+    assert digest_of_rows([Prompt("hi", {"o": object()})]) == digest_of_rows(
+        [Prompt("hi", {"o": object()})]
+    )  # no address in it
 
 
 def test_a_run_that_is_running_is_not_gone_on_with(run: Stopped, tmp_path: Path, told: Any) -> None:

@@ -1,4 +1,4 @@
-"""Rows held out while training: their loss by plain transformers, intervals by hand, and the best model by them."""
+"""Rows held out while training: their loss by plain transformers, and the best model by them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from accord.engine.fit import Optimizer
 from accord.errors import InputError
 from accord.methods import DPO, IPO, KTO, SFT, Distill, PreferenceModel, Pretrain, RewardModel
 from accord.records import Demonstration, Labeled, Preference, Row
-from accord.results.base import cluster_mean, cluster_rate, wilson
 from accord.train.held_out import drawn, subject
 from accord.train.loop import Result
 from tests.data.conftest import EOS, WORDS, word_tokenizer
@@ -204,30 +203,6 @@ def test_rows_of_a_share_are_not_trained_on(base: str, tmp_path: Path, monkeypat
     assert sorted(seen) == [i for i in range(len(rows)) if i not in held]
     # 16 prompts, so 4 are held out, and the loss before training is that of no margin whichever they are
     assert len({rows[i].prompt for i in held}) == 4
-
-
-def test_means_and_rates_of_clusters() -> None:
-    values = np.array([1.0, 2.0, 4.0, 9.0])
-    one = cluster_mean(values, np.ones(4))
-    student = stats.t.interval(0.95, 3, loc=4.0, scale=values.std(ddof=1) / 2)
-    assert (one.low, one.high) == pytest.approx(student) and one.estimate == 4.0
-    assert cluster_mean(np.array([3.0]), np.array([2.0])).estimate == 1.5
-    rate = cluster_rate(np.array([1.0, 1, 0, 1]), np.ones(4))
-    expected = wilson(3, 4)
-    assert (rate.estimate, rate.low, rate.high) == pytest.approx((0.75, expected.low, expected.high))
-    # Two clusters of three alike are worth two outcomes, and all outcomes equal as many as clusters.
-    alike, all_right = cluster_rate(np.array([3.0, 0]), np.full(2, 3.0)), cluster_rate(np.full(2, 3.0), np.full(2, 3.0))
-    assert (alike.low, alike.high) == pytest.approx((wilson(1, 2).low, wilson(1, 2).high))
-    assert (all_right.low, all_right.high) == pytest.approx((wilson(2, 2).low, 1.0))
-    single = cluster_rate(np.array([3.0]), np.array([7.0]))
-    assert single.estimate == pytest.approx(3 / 7) and single.low < 0.1 and single.high > 0.8
-
-
-@given(st.lists(st.tuples(st.integers(1, 9), st.floats(0, 1)), min_size=1, max_size=12))
-def test_a_rate_s_interval_holds_the_rate(clusters: list[tuple[int, float]]) -> None:
-    counts = np.array([float(n) for n, _ in clusters])
-    found = cluster_rate(np.array([round(n * share) for n, share in clusters], float), counts)
-    assert 0 <= found.low <= found.estimate + 1e-9 and found.estimate - 1e-9 <= found.high <= 1
 
 
 def learn(base: str, out: Path, steps: int = 30, **given: Any) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations, permutations
 from math import log
 from typing import Any
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from accord.engine.classifiers import Scorer
-from accord.engine.fit import Objective
 from accord.engine.forward import hidden_states, log_probabilities
 from accord.engine.models import Policy
 from accord.engine.precision import autocast
@@ -23,14 +22,10 @@ from accord.objectives import policy as policy_gradient
 from accord.objectives.advantages import leave_one_out
 from accord.objectives.preference import bradley_terry
 from accord.objectives.segments import segment_sum
-from examples.worlds.enumerable import (
-    Enumerable,
-    bradley_terry_preferences,
-    distribution,
-    kl_regularized_optimum,
-)
+from examples.worlds.enumerable import Enumerable, bradley_terry_preferences, distribution, kl_regularized_optimum
 from tests.engine.tiny import policy_of
-from tests.worlds.test_enumerable import sequence_logps
+from tests.methods.enumerated import mean_of, minimize
+from tests.worlds.sequences import sequence_logps
 
 WORLD = Enumerable(vocabulary=3, length=2)  # sequences (0) (1 0) (2 0) (1 1) (1 2) (2 1) (2 2)
 ALL = Trees.of([Tree(WORLD.prompt, tuple(map(Branch, WORLD.sequences)))])
@@ -53,28 +48,6 @@ def pairs(better_and_worse: Sequence[tuple[int, int]]) -> Trees:
             for i, j in better_and_worse
         ]
     )
-
-
-def minimize(network: nn.Module, loss: Callable[[], Tensor], iterations: int = 300) -> float:
-    """The least loss over the network's weights that L-BFGS finds."""
-    weights = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.LBFGS(
-        weights, max_iter=iterations, tolerance_grad=1e-9, tolerance_change=0, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    optimizer.step(closure)  # type: ignore[arg-type]
-    with torch.no_grad():
-        return float(loss())
-
-
-def mean_of(objective: Objective, trees: Trees) -> Callable[[], Tensor]:
-    return lambda: objective(trees)[0].mean()
 
 
 def test_sft_reaches_the_empirical_conditional_frequencies() -> None:

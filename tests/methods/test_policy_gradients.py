@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import GPT2Config, PreTrainedModel
 
 from accord.engine.forward import log_probabilities
 from accord.engine.trees import Branch, Tree, Trees
@@ -17,27 +16,10 @@ from accord.errors import InputError
 from accord.methods import GRPO, REINFORCE, RLOO
 from accord.methods.policy_gradient import GradientLearner, PolicyGradient
 from accord.methods.rollouts import Rollout
-from accord.objectives.segments import segment_sum
 from accord.records import Completion, EncodedPrompt, Prompt, Sample
 from examples.worlds.enumerable import END, Enumerable
-from tests.engine.tiny import policy_of, random_model
-
-TWO_TOKENS = Enumerable(vocabulary=3, length=2, seed=1)
-ONE_TOKEN = Enumerable(vocabulary=4, length=1, seed=2)
-
-
-def network_in(world: Enumerable, seed: int) -> PreTrainedModel:
-    """GPT-2 over the world's tokens: in float64 it computes nothing in less."""
-    sizes = {"n_positions": 8, "n_embd": 16, "n_layer": 2, "n_head": 2, "attn_implementation": "eager"}
-    config = GPT2Config(vocab_size=world.vocabulary, bos_token_id=None, eos_token_id=END, **sizes)
-    return random_model(config, seed)
-
-
-def sequence_logps(network: Any, world: Enumerable) -> Tensor:
-    """log pi(y) of every sequence of the world, (S,)."""
-    trees = Trees.of([Tree(world.prompt, tuple(map(Branch, world.sequences)))])
-    logp, _ = log_probabilities(network, trees)
-    return segment_sum(logp, trees.owner, trees.branches)
+from tests.engine.tiny import policy_of
+from tests.methods.enumerated import ONE_TOKEN, TWO_TOKENS, flat, network_in, same, sequence_logps
 
 
 def learner_in(world: Enumerable, method: PolicyGradient) -> GradientLearner:
@@ -102,14 +84,6 @@ def exact_gradient(world: Enumerable, learner: GradientLearner, price: float = 0
         kl = (logp.exp() * (logp - ref)).sum() if forward else (ref.exp() * (ref - logp)).sum()
         value = value - price * kl
     return flat(torch.autograd.grad(value, list(learner.policy.network.parameters())))
-
-
-def flat(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([t.flatten() for t in tensors])
-
-
-def same(a: Tensor, b: Tensor) -> None:
-    torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 
 def settings(**given: Any) -> dict[str, Any]:

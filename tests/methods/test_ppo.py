@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from accord.engine.classifiers import Scorer
 from accord.engine.config import TrainingConfig
-from accord.engine.fit import LossTerm, Optimizer
+from accord.engine.fit import Optimizer
 from accord.engine.forward import log_probabilities
 from accord.engine.models import Policy
 from accord.engine.precision import autocast
@@ -28,26 +28,13 @@ from accord.methods.rollouts import Rollout, penalize, sample
 from accord.objectives import advantages, kl
 from accord.objectives import policy as policy_gradient
 from accord.objectives.segments import segment_sum
-from accord.records import Demonstration, EncodedPrompt, Prompt
+from accord.records import Demonstration
 from examples.worlds.enumerable import Enumerable, distribution, kl_regularized_optimum
 from tests.commands.small import write_jsonl
-from tests.data.conftest import word_tokenizer
 from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, random_model, randomize
-from tests.methods.test_offline_oracles import minimize
+from tests.methods.enumerated import minimize
+from tests.methods.learners import LENGTH, PROMPTS, Counting, policy_at
 from tests.methods.test_policy_gradients import rollout_of
-
-PROMPTS = [
-    EncodedPrompt(Prompt(text), tokens, row)
-    for row, (text, tokens) in enumerate({"hi": (6,), "hello day": (7, 10), "good bye bad": (8, 11, 9)}.items())
-]
-LENGTH = TextReward(lambda prompt, text: float(len(text)))
-
-
-def policy_at(kind: str = "gpt2", dtype: torch.dtype = torch.float64) -> Policy:
-    """GPT-2 unless told otherwise: in float64 it computes nothing in less."""
-    policy = policy_of(random_model(CONFIGS[kind](), dtype=dtype))
-    policy.tokenizer = word_tokenizer()
-    return policy
 
 
 def settings(**given: Any) -> PPO:
@@ -229,17 +216,6 @@ def test_a_reward_that_is_not_finite_or_missing_stops_the_run() -> None:
         sample(ppo, policy, PROMPTS, lambda samples: torch.full((len(samples),), float("nan")), step=2)
     with pytest.raises(TrainingStopped, match="step 1: the reward gave 5 scores for 6 samples"):
         sample(ppo, policy, PROMPTS, lambda samples: torch.zeros(5), step=0)
-
-
-class Counting:
-    """In an optimizer's place: notes the work of every update and moves nothing."""
-
-    def __init__(self) -> None:
-        self.work: list[tuple[LossTerm, ...]] = []
-
-    def update(self, step: int, *work: LossTerm) -> dict[str, float]:
-        self.work.append(work)
-        return {"loss": float(len(self.work))}
 
 
 def test_every_pass_goes_through_all_samples_once() -> None:

@@ -23,7 +23,7 @@ from accord.records import Comparison, Ranking
 from examples.worlds.enumerable import Enumerable
 from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl
 from tests.engine.tiny import CONFIGS, policy_of, random_model
-from tests.methods.test_offline_oracles import mean_of, minimize
+from tests.methods.enumerated import mean_of, minimize
 from tests.objectives.worlds import CYCLIC, vector
 
 WORLD = Enumerable(vocabulary=4, length=1)

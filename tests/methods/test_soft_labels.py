@@ -17,7 +17,7 @@ from accord.records import Preference
 from examples.worlds.enumerable import Enumerable
 from tests.data.conftest import word_tokenizer
 from tests.engine.tiny import policy_of
-from tests.methods.test_offline_oracles import mean_of, minimize
+from tests.methods.enumerated import mean_of, minimize
 
 WORLD = Enumerable(vocabulary=4, length=1)
 FIRST, SECOND = Branch((1,)), Branch((2,))

@@ -28,7 +28,7 @@ from accord.objectives.advantages import reward_to_go
 from accord.records import Completion, EncodedPrompt, Message, Prompt, Sample
 from tests.commands.small import save_model
 from tests.engine.tiny import plain_log_probabilities
-from tests.methods.test_conversations import (
+from tests.methods.conversations import (
     ANSWERS,
     ASKED,
     EVERY,

@@ -31,3 +31,6 @@ def minimize(loss: Callable[[Tensor], Tensor], size: int) -> Tensor:
 
 CYCLIC = torch.tensor([[0.5, 0.9, 0.2], [0.1, 0.5, 0.8], [0.8, 0.2, 0.5]], dtype=torch.float64)
 """Preferences among three completions, P[i, j] = P(i beats j), that no score can represent: 0 > 1 > 2 > 0."""
+
+ZERO3 = torch.zeros(3, dtype=torch.long)
+"""The groups of three completions of one prompt."""

@@ -9,7 +9,7 @@ import numpy as np
 from accord.report import write_report
 from accord.report.page import parted
 from accord.report.series import Series
-from tests.report.evaluations import ALARMS, write_watched
+from tests.report.evaluations.runs import ALARMS, write_watched
 from tests.report.pages import Page
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from accord.cli.main import main
-from accord.cli.pipeline import report
+from accord.cli.report import report
 from accord.errors import InputError
 from accord.report import write_comparison, write_report
-from tests.report.evaluations import ALARMS, write_watched
+from tests.report.evaluations.runs import ALARMS, write_watched
 from tests.report.folders import HOSTILE, write_pipeline, write_rows, write_run
 from tests.report.pages import Page
 

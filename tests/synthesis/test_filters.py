@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from accord.synthesis.filters import Pool, settle
 from accord.synthesis.tasks import Candidate, Instance, Task
-from tests.synthesis.test_similarity import by_package
+from tests.synthesis.rouge import by_package
 
 POOL = ["Tell me a story about the old sea", "Name the capital of a country"]
 

@@ -15,8 +15,8 @@ from accord.synthesis.rounds import FILE, Growth, grow, reasons, resume
 from accord.synthesis.self_instruct import SelfInstruct
 from accord.synthesis.statistics import novelty, opening, openings, summarize
 from accord.synthesis.tasks import Candidate, Instance, Task
+from tests.synthesis.rouge import by_package
 from tests.synthesis.scripted import SEEDS, asker, writer
-from tests.synthesis.test_similarity import by_package
 
 
 def begun(folder: Path) -> Growth:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from accord import engine
-from accord.cli.ranks import ASKED, LOST, OWN, Word, spoken
+from accord.cli.ranks import ASKED, LOST, OWN, RankEnd, spoken
 from accord.engine import team
 from accord.engine.checkpoint import checkpoints
 from accord.interrupts import Interrupted, Request
@@ -223,26 +223,26 @@ def test_a_second_signal_ends_shared_work_at_once_where_it_is_ctrl_c_or_a_rank_h
         alone.note(signal.SIGTERM, None)
 
 
-WORDS_BY_RANK: list[tuple[dict[int, Word], list[tuple[str, int]]]] = [
-    ({0: Word(LOST, 3, "lost 0."), 1: Word(OWN, 2, "why.")}, [("", 2), ("why.", 2)]),
-    ({0: Word(OWN, 2, "why."), 1: Word(OWN, 2, "why.")}, [("why.", 2), ("", 2)]),
-    ({0: Word(OWN, 2, "why."), 1: Word(OWN, 1, "how.")}, [("why.", 2), ("how.", 1)]),
-    ({0: Word(ASKED, 143, "asked; on."), 1: Word(ASKED, 143, "asked; on.")}, [("asked; on.", 143), ("", 143)]),
-    ({0: Word(LOST, 3, "lost 0."), 1: Word(ASKED, 143, "asked; on.")}, [("", 143), ("asked; on.", 143)]),
-    ({0: Word(LOST, 3, "lost 0."), 1: Word(LOST, 3, "lost 1.")}, [("lost 0.", 3), ("", 3)]),
+WORDS_BY_RANK: list[tuple[dict[int, RankEnd], list[tuple[str, int]]]] = [
+    ({0: RankEnd(LOST, 3, "lost 0."), 1: RankEnd(OWN, 2, "why.")}, [("", 2), ("why.", 2)]),
+    ({0: RankEnd(OWN, 2, "why."), 1: RankEnd(OWN, 2, "why.")}, [("why.", 2), ("", 2)]),
+    ({0: RankEnd(OWN, 2, "why."), 1: RankEnd(OWN, 1, "how.")}, [("why.", 2), ("how.", 1)]),
+    ({0: RankEnd(ASKED, 143, "asked; on."), 1: RankEnd(ASKED, 143, "asked; on.")}, [("asked; on.", 143), ("", 143)]),
+    ({0: RankEnd(LOST, 3, "lost 0."), 1: RankEnd(ASKED, 143, "asked; on.")}, [("", 143), ("asked; on.", 143)]),
+    ({0: RankEnd(LOST, 3, "lost 0."), 1: RankEnd(LOST, 3, "lost 1.")}, [("lost 0.", 3), ("", 3)]),
 ]
 
 
 @pytest.mark.parametrize(("words", "expected"), WORDS_BY_RANK)
-def test_who_speaks(words: dict[int, Word], expected: list[tuple[str, int]]) -> None:
+def test_who_speaks(words: dict[int, RankEnd], expected: list[tuple[str, int]]) -> None:
     assert [spoken(rank, 2, words, "left") for rank in (0, 1)] == expected
 
 
 def test_ranks_that_said_nothing_are_named() -> None:
     on = "; the run goes on from its last checkpoint by --resume."
-    assert spoken(1, 4, {1: Word(LOST, 3, "lost."), 3: Word(LOST, 3, "lost.")}, "left") == (
+    assert spoken(1, 4, {1: RankEnd(LOST, 3, "lost."), 3: RankEnd(LOST, 3, "lost.")}, "left") == (
         f"ranks 0, 2 of 4 left{on}",
         3,
     )
-    assert spoken(3, 4, {1: Word(LOST, 3, "lost."), 3: Word(LOST, 3, "lost.")}, "left") == ("", 3)
-    assert spoken(0, 2, {0: Word(ASKED, 143, "asked; on.")}, "left") == (f"asked, and rank 1 of 2 left{on}", 143)
+    assert spoken(3, 4, {1: RankEnd(LOST, 3, "lost."), 3: RankEnd(LOST, 3, "lost.")}, "left") == ("", 3)
+    assert spoken(0, 2, {0: RankEnd(ASKED, 143, "asked; on.")}, "left") == (f"asked, and rank 1 of 2 left{on}", 143)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from accord.cli.datasets import world
+from accord.cli.world import world
 from accord.errors import InputError
 from accord.evaluate.probe_files import read_probes
 from accord.feedback.constraints import parse

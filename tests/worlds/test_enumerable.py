@@ -7,26 +7,10 @@ from math import log
 import pytest
 import torch
 
-from examples.worlds.enumerable import (
-    END,
-    Enumerable,
-    bradley_terry_preferences,
-    distribution,
-    kl_regularized_optimum,
-)
+from examples.worlds.enumerable import END, Enumerable, bradley_terry_preferences, distribution, kl_regularized_optimum
+from tests.worlds.sequences import sequence_logps
 
 WORLDS = [Enumerable(3, 2), Enumerable(3, 3), Enumerable(4, 2), Enumerable(4, 3)]
-
-
-def sequence_logps(world: Enumerable, model: torch.nn.Module) -> torch.Tensor:
-    """Each sequence scored by a plain forward of its own."""
-    logps = []
-    for sequence in world.sequences:
-        tokens = torch.tensor([[*world.prompt, *sequence]])
-        logits = model(input_ids=tokens).logits[0].log_softmax(-1)
-        steps = range(len(world.prompt) - 1, tokens.shape[1] - 1)
-        logps.append(sum(logits[i, tokens[0, i + 1]] for i in steps))
-    return torch.stack(logps)
 
 
 def test_the_smallest_world_by_hand() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from accord.cli.datasets import world
+from accord.cli.world import world
 from accord.data.examples import examples_of, overlapping
 from accord.data.formats import weighted_formats
 from accord.data.task_mix import mixture

@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 
 from accord.data.load import load_data
 from accord.errors import InputError
-from accord.evaluate.personal import said
+from accord.evaluate.personal import assistant_text
 from accord.records import Preference, Row
 from accord.worlds.cafe.tastes import POPULATIONS, Population, bayes, comparisons, features, gaps, oracle, prefers
 from tests.commands.small import accord, read_jsonl
@@ -66,7 +66,7 @@ def test_who_knows_the_taste() -> None:
 
 def texts(rows: list[dict[str, object]]) -> list[tuple[str, str]]:
     read: list[Row] = load_data(rows)
-    return [(said(row.chosen), said(row.rejected)) for row in read if isinstance(row, Preference)]
+    return [(assistant_text(row.chosen), assistant_text(row.rejected)) for row in read if isinstance(row, Preference)]
 
 
 def test_guests_choose_by_their_tastes_as_often_as_the_formula_says() -> None:

@@ -17,7 +17,7 @@ from accord.records import Demonstration, Labeled, Preference, Ranking, Row, Tex
 Form = Mapping[str, str]
 """What a page's form holds when it is sent, by the names of its fields."""
 
-Said = str | list[dict[str, Any]]
+JsonText = str | list[dict[str, Any]]
 """A text as JSON has it: a string, or a list of messages."""
 
 LONGEST = 200_000
@@ -133,7 +133,7 @@ def flagged(form: Form) -> Flagged | None:
     return Flagged(flag=flag, comment=comment_of(form)) if flag in ("unsafe", "unclear") else None  # type: ignore[arg-type]
 
 
-def require_prompt(given: Given) -> Said:
+def require_prompt(given: Given) -> JsonText:
     """The prompt as JSON. Raises InputError where the row has none."""
     prompt = text_to_json(given.record.prompt)
     if not prompt or (isinstance(prompt, str) and not prompt.strip()):
@@ -153,18 +153,18 @@ def answers_of(record: Row) -> tuple[Text, ...]:
     return ()
 
 
-def said_to(prompt: Said, text: str) -> Said:
+def said_to(prompt: JsonText, text: str) -> JsonText:
     """A text that a person wrote as an answer, in the form of its prompt."""
     return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
 
 
-def grouped(given: Sequence[Given]) -> list[tuple[Given, Said, list[Said], list[Given]]]:
+def grouped(given: Sequence[Given]) -> list[tuple[Given, JsonText, list[JsonText], list[Given]]]:
     """Rows with several answers as they are, rows of one answer together with the others of their prompt.
 
     Each has its first row, its prompt, its answers, and the row of each answer. Raises InputError for rows without a
     prompt or an answer.
     """
-    groups: dict[str, tuple[Given, Said, list[Said], list[Given]]] = {}
+    groups: dict[str, tuple[Given, JsonText, list[JsonText], list[Given]]] = {}
     for number, one in enumerate(given):
         prompt, answers = require_prompt(one), answers_of(one.record)
         if not answers:
@@ -177,7 +177,7 @@ def grouped(given: Sequence[Given]) -> list[tuple[Given, Said, list[Said], list[
     return list(groups.values())
 
 
-def each_answer(given: Sequence[Given]) -> Iterator[tuple[Given, str, Said, Text | None]]:
+def each_answer(given: Sequence[Given]) -> Iterator[tuple[Given, str, JsonText, Text | None]]:
     """Every answer by itself: its row, what tells it from others of one id and prompt, the prompt, and the answer.
 
     A row without an answer is there with None.

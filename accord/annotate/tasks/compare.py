@@ -13,8 +13,8 @@ from accord.annotate.tasks.base import (
     Form,
     Given,
     Incomplete,
+    JsonText,
     Made,
-    Said,
     Task,
     comment_of,
     flagged,
@@ -27,8 +27,8 @@ from accord.records import Preference, Ranking
 class Pair(Content):
     """A prompt and two answers."""
 
-    prompt: Said
-    answers: list[Said]
+    prompt: JsonText
+    answers: list[JsonText]
 
 
 class Better(Content):

@@ -12,8 +12,8 @@ from accord.annotate.tasks.base import (
     Form,
     Given,
     Incomplete,
+    JsonText,
     Made,
-    Said,
     Task,
     comment_of,
     each_answer,
@@ -27,7 +27,7 @@ from accord.records import Message, Text, text_to_json
 class Draft(Content):
     """A prompt and the answer to mend, which is one text."""
 
-    prompt: Said
+    prompt: JsonText
     original: str
 
 

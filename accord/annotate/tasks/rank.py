@@ -12,8 +12,8 @@ from accord.annotate.tasks.base import (
     Form,
     Given,
     Incomplete,
+    JsonText,
     Made,
-    Said,
     Task,
     comment_of,
     flagged,
@@ -26,8 +26,8 @@ from accord.records import Preference, Ranking
 class Several(Content):
     """A prompt and its answers."""
 
-    prompt: Said
-    answers: list[Said]
+    prompt: JsonText
+    answers: list[JsonText]
 
 
 class Ranks(Content):
@@ -97,7 +97,7 @@ class Rank(Task):
         return [{"prompt": content.prompt, "completions": content.answers, "ranks": ranks, **how}]
 
 
-def _gold(given: Given, answers: list[Said], kept: list[Said]) -> Ranks:
+def _gold(given: Given, answers: list[JsonText], kept: list[JsonText]) -> Ranks:
     match given.record:
         case Preference():
             return Ranks(ranks=[0, 1])

@@ -13,8 +13,8 @@ from accord.annotate.tasks.base import (
     Form,
     Given,
     Incomplete,
+    JsonText,
     Made,
-    Said,
     Task,
     comment_of,
     each_answer,
@@ -40,8 +40,8 @@ class Scale(Content):
 class Rated(Content):
     """A prompt, an answer, and the scales that it is rated by."""
 
-    prompt: Said
-    completion: Said
+    prompt: JsonText
+    completion: JsonText
     scales: list[Scale]
 
 

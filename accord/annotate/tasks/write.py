@@ -16,8 +16,8 @@ from accord.annotate.tasks.base import (
     Form,
     Given,
     Incomplete,
+    JsonText,
     Made,
-    Said,
     Task,
     answers_of,
     comment_of,
@@ -32,7 +32,7 @@ from accord.errors import InputError
 class Question(Content):
     """A prompt, and what a model suggests to say."""
 
-    prompt: Said
+    prompt: JsonText
     suggestion: str | None = None
 
 

@@ -28,7 +28,7 @@ from accord.errors import InputError
 from accord.prompting.server import Server
 from accord.records import Demonstration, Message, Preference
 from tests.commands.small import accord, save_model
-from tests.engine.test_gguf import policy
+from tests.engine.byte_pairs import policy
 from tests.feedback.serving import serving
 
 SECRET = "sk-very-secret"

@@ -1,25 +1,17 @@
-"""The command line: options with dashes or underscores, from files, faults in a sentence, and complete help."""
+"""The command line: what commands leave, and faults in a sentence."""
 
 from __future__ import annotations
 
-import inspect
 import re
-import resource
 import shutil
-import subprocess
-import sys
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
 
 import pytest
 import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from accord.cli.call import bind, read_words, target_of
 from accord.cli.main import main
-from accord.cli.options import REQUIRED, Option, options_of
 from accord.cli.table import COMMANDS
 from accord.engine.load import load_model, load_reward_model
 from accord.feedback.learned import LearnedReward
@@ -146,49 +138,6 @@ def test_options_from_a_file_in_either_spelling_and_overridden(home: Path, tmp_p
     }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_names_every_setting(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    target = target_of(command)
-    wanted = set(inspect.signature(target.fit if inspect.isclass(target) else target).parameters)
-    wanted = set(options_of(target)) | wanted - {"self", "course", "options", "on_step"}
-    wanted |= {f.name for f in fields(target)} if inspect.isclass(target) else set()
-    assert accord(*command.split(), "--help") == 0
-    shown = capsys.readouterr().out
-    for option in wanted - {COMMANDS[command].further}:
-        assert re.search(rf"--(no-)?{option.replace('_', '-')}\b", shown), option
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_is_explained(command: str) -> None:
-    for option in options_of(target_of(command)).values():
-        assert option.help, option.name
-
-
-HELP = """
-import sys
-from accord.cli.main import main
-
-for command in {commands!r}:
-    assert main([*command.split(), "--help"]) == 0
-    heavy = {{"torch", "transformers", "datasets", "matplotlib"}} & set(sys.modules)
-    assert not heavy, f"{{command}} --help imports {{heavy}}"
-"""
-
-
-def test_help_needs_no_torch() -> None:
-    script = HELP.format(commands=list(COMMANDS))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_help_answers_at_once() -> None:
-    """In seconds of processor time, of whatever else the machine does."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "accord", "ppo", "--help"], capture_output=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 1.5
-
-
 def test_the_overview_and_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert accord() == accord("--help") == 0
     overview = capsys.readouterr().out
@@ -254,78 +203,6 @@ def test_questions_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         assert all(f"  {command} " in listed for command in COMMANDS if command.startswith("evaluate "))
     assert main(["evaluate", "modles"]) == 2
     assert "did you mean evaluate models?" in capsys.readouterr().err
-
-
-def test_options_of_types_by_hand() -> None:
-    options = options_of(target_of("grpo"))
-    assert (options["beta1"].type, options["max_steps"].type, options["resume"].type) == (float, int | None, bool)
-    assert options["kl"].type == Literal["k3", "k3-corrected", "k2", "reward"]
-    assert (options["model"].type, options["reward"].type, options["watch"].type) == (str, str, str | None)
-    assert options["learning_rate"].default == 1e-6 and options["out"].default is REQUIRED
-    assert {name: options[name].group for name in ("out", "kl", "schedule", "temperature", "watch_every")} == {
-        "out": "reads and writes",
-        "kl": "the method's own",
-        "schedule": "training",
-        "temperature": "sampling",
-        "watch_every": "watching",
-    }
-
-
-@pytest.mark.parametrize(
-    ("kind", "given", "read"),
-    [
-        (float, "1e-5", 1e-5),
-        (float, 3, 3.0),
-        (int, "12", 12),
-        (int | None, "null", None),
-        (int | None, None, None),
-        (str | None, "null", None),
-        (str, "12", "12"),
-        (str, 12, "12"),
-        (str, "[a]", "[a]"),
-        (bool, "false", False),
-        (bool, True, True),
-        (dict[str, str], {"a": "1", "b": "x"}, {"a": "1", "b": "x"}),
-        (dict[str, str] | None, "{a: x}", {"a": "x"}),
-        (dict[str, list[str]], {"a": "[x, y]", "b": ["z"]}, {"a": ["x", "y"], "b": ["z"]}),
-        (dict[str, str | list[str]], {"a": "[x, y]", "b": "z"}, {"a": ["x", "y"], "b": "z"}),
-        (Literal["auto", "float32"], "float32", "float32"),
-    ],
-)
-def test_values_take_their_type(kind: Any, given: Any, read: Any) -> None:
-    value = Option("name", kind, None, "", "training").read(given)
-    assert value == read and type(value) is type(read)
-
-
-def test_several_files_and_named_columns_on_one_line() -> None:
-    words = [
-        "--data",
-        "a.jsonl:0.7",
-        "b.csv:0.3",
-        "--columns",
-        "prompt=q,label=ann,bob",
-        "--columns.source=from",
-    ]
-    given = read_words("sft", words)
-    assert given["data"] == ["a.jsonl:0.7", "b.csv:0.3"]
-    assert given["columns"] == {"prompt": "q", "label": "ann,bob", "source": "from"}
-    assert read_words("sft", ["--data", "a", "--out", "o", "--data", "b"])["data"] == ["a", "b"]
-    assert read_words("sft", ["--data", "a"])["data"] == "a"
-    assert read_words("sft", ["--columns", "is_safe="])["columns"] == {"is_safe": ""}
-
-
-def test_names_from_a_file_and_from_words_are_put_together(tmp_path: Path) -> None:
-    (tmp_path / "o.yaml").write_text("models: {a: x, b: y}\njudge: cafe\n")
-    words = ["--models.b", "z", "--config", str(tmp_path / "o.yaml"), "--models.c=w", "--out", "o"]
-    read = {"models": {"a": "x", "b": "z", "c": "w"}, "judge": "cafe", "out": "o"}
-    assert read_words("evaluate models", words) == read
-
-
-def test_switches_are_thrown_either_way() -> None:
-    common = ["--model", "m", "--data", "d", "--reward", "r", "--out", "o"]
-    for words in (["--no-scale"], ["--scale", "false"], ["--scale=no"]):
-        assert bind("grpo", read_words("grpo", [*common, *words, "--resume"])).options["scale"] is False
-    assert bind("grpo", read_words("grpo", [*common, "--resume"])).options["resume"] is True
 
 
 @pytest.mark.parametrize(("command", "resumes"), [("sft", True), ("sample", False)])

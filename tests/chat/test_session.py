@@ -1,4 +1,4 @@
-"""`accord chat`: what a conversation is, how it is shown, and that what it saves reads straight back."""
+"""A conversation in the terminal: what it is, what stops it, and how it is shown."""
 
 from __future__ import annotations
 
@@ -10,80 +10,21 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from accord.chat.conversation import Conversation
 from accord.chat.screen import Screen
-from accord.chat.session import COMMANDS, Session
-from accord.chat.speaker import Conversation, Reply, Saying, Speaker, Turn, append, save_comparisons
+from accord.chat.session import COMMANDS
+from accord.chat.speaker import Saying, Speaker
 from accord.data import load_data
 from accord.data.chat import encode_prompt
 from accord.engine.generate import generate
 from accord.engine.load import load_model
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
-from accord.errors import InputError
 from accord.feedback.reward import TextReward
-from accord.records import Completion, Demonstration, Message, Preference, Ranking
-from tests.commands.small import accord, save_model, write_jsonl
+from accord.records import Demonstration, Message
+from tests.chat.sessions import HI, SAMPLING, Heard, assistant, said
 
-SAMPLING = Sampling(max_new_tokens=5, temperature=1.5, seed=3)
-HI = (Message("user", "hi"),)
 WORDS = TextReward(lambda prompt, completion: float(len(str(completion).split())))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with a chat template and one without."""
-    folder = tmp_path_factory.mktemp("models")
-    save_model(folder / "base")
-    save_model(folder / "plain", template=None)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def policy(folder: Path) -> Policy:
-    return load_model(str(folder / "base"))
-
-
-@pytest.fixture(scope="module")
-def other(folder: Path) -> Policy:
-    """A model of other weights."""
-    policy = load_model(str(folder / "base"))
-    for parameter in policy.network.parameters():
-        parameter.data = parameter.data.flip(0)
-    return policy
-
-
-class Heard:
-    """A session whose screen can be read."""
-
-    def __init__(self, *policies: Policy, **options: object) -> None:
-        self.file = io.StringIO()
-        screen = Screen(Console(file=self.file, width=80, highlight=False))
-        speakers = [Speaker(policy, f"model{i}") for i, policy in enumerate(policies)]
-        self.session = Session(speakers, screen, SAMPLING, **options)  # type: ignore[arg-type]
-
-    def __call__(self, *lines: str) -> str:
-        """What the screen shows when these lines are typed."""
-        self.file.seek(0)
-        self.file.truncate()
-        self.session.run(lines)
-        return self.file.getvalue()
-
-    @property
-    def turns(self) -> list[Turn]:
-        return self.session.conversation.turns
-
-    def answers(self, turn: int = -1) -> list[str]:
-        return [answer.text for answer in self.turns[turn].answers]
-
-
-def said(policy: Policy, prompt: tuple[Message, ...], sampling: Sampling = SAMPLING, n: int = 1) -> list[str]:
-    """What `generate` makes of a chat."""
-    [group] = generate(policy.network, [encode_prompt(policy.tokenizer, prompt)], n, sampling, end=policy.end)
-    return [policy.text(c.tokens) for c in group]
-
-
-def assistant(text: str) -> tuple[Message, ...]:
-    return (Message("assistant", text),)
 
 
 def test_an_answer_is_the_sample_of_the_same_seed_and_the_chat_goes_on(policy: Policy) -> None:
@@ -287,94 +228,3 @@ def test_lines_that_are_piped_in_are_echoed_and_broken_characters_replaced(monke
     monkeypatch.setattr("sys.stdin", io.StringIO("hi\n\nb\udc80\x1b\n"))
     assert list(Screen(Console(file=file, width=80)).lines()) == ["hi", "", "b\ufffd\x1b"]
     assert file.getvalue() == "\n> hi\n\n> b\ufffd⟨U+001B⟩\n"
-
-
-def turn(first: str, second: str, preferred: object = None, prompts: tuple[object, object] = (HI, HI)) -> Turn:
-    answers = [Reply(p, (), text, Completion((), (), "end")) for p, text in zip(prompts, (first, second), strict=True)]  # type: ignore[arg-type]
-    return Turn("hi", tuple(answers), preferred)  # type: ignore[arg-type]
-
-
-def test_preferences_and_ties_read_back_from_their_files(tmp_path: Path) -> None:
-    file = tmp_path / "pairs.jsonl"
-    talk = Conversation("", [turn("a", "b", "1"), turn("c", "d", "2"), turn("e", "f", "tie"), turn("g", "h")])
-    talk.turns.append(turn("i", "j", "1", (HI, (Message("user", "bye"),))))
-    assert save_comparisons(talk, file) == (
-        f"2 preferences appended to {file}; 1 tie appended to {tmp_path / 'pairs.ties.jsonl'}; "
-        "turn 5 is left out: the two models had been told different things before it."
-    )
-    expected = [Preference(HI, assistant("a"), assistant("b")), Preference(HI, assistant("d"), assistant("c"))]
-    assert load_data(file) == expected
-    assert load_data(tmp_path / "pairs.ties.jsonl") == [Ranking(HI, (assistant("e"), assistant("f")), (0, 0))]
-    talk.turns = [*talk.turns[:4], turn("k", "k\u2028l", "2")]
-    assert save_comparisons(talk, file) == f"1 preference appended to {file}."
-    assert load_data(file) == [*expected, Preference(HI, assistant("k\u2028l"), assistant("k"))]
-    with pytest.raises(InputError, match="there is no new preference to save"):
-        save_comparisons(talk, file)
-
-
-def test_equal_answers_make_no_comparison_and_a_saved_preference_stays(policy: Policy, tmp_path: Path) -> None:
-    heard = Heard(policy, policy)
-    heard.session.conversation.turns = [turn("a", "a")]
-    shown = heard("/prefer 1")
-    assert shown == "both go on from answer 1; it makes no comparison to keep, as its two answers are equal.\n"
-    heard.session.conversation.turns = [turn("a", "b")]
-    file = tmp_path / "p.jsonl"
-    assert heard("/prefer 1").endswith("from answer 1; /save FILE keeps the comparison.\n")
-    assert heard(f"/save {file}", "/prefer 2").endswith("that preference is saved already, and stays as it is.\n")
-    assert load_data(file) == [Preference(HI, assistant("a"), assistant("b"))]
-
-
-def test_a_file_that_would_not_read_back_is_left_as_it_was(tmp_path: Path) -> None:
-    file = tmp_path / "rows.jsonl"
-    write_jsonl(file, [Demonstration("hi", "bye")])
-    before = file.read_bytes()
-    with pytest.raises(InputError, match=r"rows\.jsonl would not read back \(row 2: the row has the columns prompt, c"):
-        append(file, [{"prompt": "hi", "chosen": "a", "rejected": "b"}])
-    assert file.read_bytes() == before
-    with pytest.raises(InputError, match=r"give a file whose name ends in \.jsonl"):
-        append(tmp_path / "rows.csv", [])
-    file.write_text('{"prompt": "hi", "completion": "a", "completion": "b"}\n')
-    with pytest.raises(InputError, match="is not JSONL .the key 'completion' twice in an object., so nothing"):
-        append(file, [{"prompt": "hi", "completion": "c"}])
-    file.write_text("no json\n")
-    with pytest.raises(InputError, match="is not JSONL .Expecting value"):
-        append(file, [{"prompt": "hi", "completion": "a"}])
-
-
-def piped(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-
-
-def test_the_command_with_lines_piped_in(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "said.jsonl"
-    options = ("--max-new-tokens", 5, "--temperature", 1.5, "--seed", 3, "--dtype", "float32", "--reward", "cafe")
-    piped(monkeypatch, "hi", f"/save {file}")
-    assert accord("chat", folder / "base", *options) == 0
-    [answer] = said(load_model(str(folder / "base")), HI)
-    shown = capsys.readouterr().out
-    assert f"\n> hi\n{answer}\nreward 0." in shown and "1 demonstration appended" in shown
-    assert load_data(file) == [Demonstration(HI, assistant(answer))]
-    piped(monkeypatch, "hi", "/prefer tie", f"/save {tmp_path / 'p.jsonl'}")
-    assert accord("chat", folder / "base", "--other", folder / "base", *options) == 0
-    [row] = load_data(tmp_path / "p.ties.jsonl")
-    assert isinstance(row, Ranking) and row.completions[0] == assistant(answer) and row.ranks == (0, 0)
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        (("--best-of", 4), "the best of 4 answers needs --reward to choose by."),
-        (("--best-of", 0, "--reward", "cafe"), "the best of 0 answers is none; give 1 or more."),
-        (("--reward", "number"), "--reward number reads a row of data, and a chat has none"),
-        (("--temperature", -1), "temperature must not be negative"),
-        (("--other", "./nowhere"), "there is no model folder ./nowhere."),
-    ],
-)
-def test_options_that_do_not_fit_are_a_sentence(
-    folder: Path, options: tuple[object, ...], told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert accord("chat", folder / "base", "--dtype", "float32", *options) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and told in error

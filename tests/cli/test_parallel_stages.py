@@ -18,8 +18,8 @@ from accord.cli.recipe import Stage
 from accord.errors import InputError, TrainingStopped
 from accord.interrupts import Interrupted
 from accord.train.rows import read_metrics
+from tests.cli.pipelines import STAGES, Pipeline
 from tests.commands.small import accord
-from tests.pipelines import STAGES, Pipeline
 
 LONG = {**STAGES["sft"], "max-steps": 100_000, "batch-size": 1}
 

@@ -19,8 +19,8 @@ from accord.errors import InputError
 from accord.locks import alone_in
 from accord.records import Demonstration
 from accord.train.rows import read_metrics
+from tests.cli.pipelines import STAGES, Pipeline
 from tests.commands.small import accord, read_jsonl, write_jsonl
-from tests.pipelines import STAGES, Pipeline
 
 
 @pytest.fixture

@@ -186,7 +186,7 @@ class Broken(track.TensorBoard):
 
     told: list[Any]
 
-    def begin(self, run: track.Begun) -> track.Known:
+    def begin(self, run: track.TrackedRun) -> track.Known:
         Broken.told = []
         return {}
 
@@ -215,7 +215,7 @@ def test_a_service_that_fails_is_named_once_and_the_run_goes_on(
 def test_a_service_that_refuses_ends_the_run_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def begin(self: Broken, run: track.Begun) -> track.Known:
+    def begin(self: Broken, run: track.TrackedRun) -> track.Known:
         raise ConnectionError("no answer")
 
     monkeypatch.setattr(Broken, "begin", begin)

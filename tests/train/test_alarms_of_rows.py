@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from accord.train.history import bent_noise
-from tests.test_alarms import told, wobbling
+from tests.train.test_alarms import told, wobbling
 
 
 def test_a_loss_that_rises_and_stays() -> None:

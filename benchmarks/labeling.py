@@ -1,6 +1,6 @@
-"""A labelling run that is killed five times, and its server three: is any verdict lost, or any reply asked for twice?
+"""A labeling run that is killed five times, and its server three: is any verdict lost, or any reply asked for twice?
 
-    python benchmarks/labelling.py --out /tmp/labelling
+    python benchmarks/labeling.py --out /tmp/labeling
 
 500 comparisons, each in both orders, are asked of SmolLM2 behind `transformers serve`, on this machine. It is asked
 what it can do, to repeat a letter, so that its verdicts differ. Between the two stands a proxy that looks, when a
@@ -35,7 +35,7 @@ from accord.prompting.requests import Request
 from accord.records import Message
 
 REAL, PROXY = 8911, 8912
-LABELLER_KILLED = (0.1, 0.3, 0.5, 0.7, 0.9)
+LABELER_KILLED = (0.1, 0.3, 0.5, 0.7, 0.9)
 SERVER_KILLED = (0.2, 0.45, 0.8)
 """When either is killed, as a share of the requests that are answered."""
 
@@ -153,7 +153,7 @@ def main() -> None:
             return subprocess.Popen([*words, "--out", file], stdout=log, stderr=log, start_new_session=True)
 
         server, run = serve(model, out / "server.log"), label(pairs)
-        goals = sorted([*((s, "run") for s in LABELLER_KILLED), *((s, "server") for s in SERVER_KILLED)])
+        goals = sorted([*((s, "run") for s in LABELER_KILLED), *((s, "server") for s in SERVER_KILLED)])
         while (code := run.poll()) != 0:
             if code is not None:
                 runs.append(code)
@@ -183,7 +183,7 @@ def main() -> None:
     first = pairs.read_bytes()
     print(json.dumps({
         "comparisons": count, "preferences": len(first.splitlines()), "runs that ended otherwise": runs,
-        "labeller killed": runs.count(-9), "server killed": len(SERVER_KILLED), "seconds": round(seconds),
+        "labeler killed": runs.count(-9), "server killed": len(SERVER_KILLED), "seconds": round(seconds),
         "replies kept": len({json.loads(x)["key"] for x in journal.read_text().splitlines()[1:]
                              if json.loads(x)["text"] is not None}),
         "proxy": counts, "requests sent more than once": sum(n - 1 for n in times),

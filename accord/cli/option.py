@@ -1,0 +1,214 @@
+"""One option of a command: its name and type, and how what is typed for it is read as that type."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+
+from accord.errors import InputError, nearest
+from accord.parsing import parse_yaml
+
+REQUIRED = inspect.Parameter.empty
+
+Group = Literal[
+    "reads and writes",
+    "the method's own",
+    "the command's own",
+    "training",
+    "sampling",
+    "adapters",
+    "memory",
+    "computing",
+    "watching",
+]
+
+MAY_BE_EMPTY = ("hint",)
+"""Options to which an empty text means something, beside those whose default it is."""
+
+PASSED_ON = ("options", "overrides", "grid")
+"""Options whose values are those of other commands' options, which are read there."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: its name in Python, its type as far as it can be written, its default and what is said of it."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+    group: Group
+
+    @property
+    def flag(self) -> str:
+        """How it is typed."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it may stand without a value."""
+        return self.type is bool
+
+    @property
+    def is_mapping(self) -> bool:
+        """Whether it is given by names, as --models.NAME VALUE."""
+        return any(get_origin(member) is dict for member in members(self.type))
+
+    @property
+    def is_list(self) -> bool:
+        """Whether several values may be given, as --data a.jsonl b.jsonl."""
+        return any(get_origin(member) is list for member in members(self.type))
+
+    def names_in(self, value: Any) -> dict[str, str] | None:
+        """What a text gives by names, as prompt=question,chosen=best; None where it is none, or no such option's.
+
+        What has no name of its own belongs to the value before it: label=ann,bob. Raises InputError where a name stands
+        twice, or there is none before a =.
+        """
+        if not (self.is_mapping and isinstance(value, str) and "=" in value) or str in members(self.type):
+            return None
+        named: dict[str, str] = {}
+        for part in value.split(","):
+            name, equals, said = (text.strip() for text in part.partition("="))
+            if equals or not named:
+                self.require_new(name, named)
+                named[name] = said
+            else:
+                named[list(named)[-1]] += f",{part}"
+        return named
+
+    def require_new(self, name: str, named: Collection[str]) -> None:
+        """Raise InputError where what is given by names has this one already, or it is none."""
+        if not name:
+            raise InputError(f"{self.flag} has a value without a name; write {self.flag} NAME=VALUE.")
+        if name in named:
+            raise InputError(f"{self.flag} names {name} twice; give each name one value.")
+
+    def read(self, value: Any) -> Any:
+        """The value in the option's type: of a text as it is typed, or of what YAML made of it.
+
+        Raises InputError where it does not fit.
+        """
+        from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+        if value == "null" and NoneType in members(self.type):
+            return None
+        if _is_empty(value) and self.default != "" and self.name not in MAY_BE_EMPTY:
+            raise InputError(f"{self.flag} is empty; give it a value, or leave it out.")
+        if any("\0" in text for text in _texts(value)):
+            raise InputError(f"{self.flag} has a NUL character, which stands in no text; write it anew.")
+        value = self.names_in(value) or value
+        adapter: TypeAdapter[Any] = TypeAdapter(self.type, config=ConfigDict(coerce_numbers_to_str=True))
+        # Where one text or a list of them fits, "[a, b]" is a list.
+        readings = list(_readings(value))[:: -1 if "list[" in str(self.type) else 1]
+        readings += [[value]] if self.is_list else []  # of several one is enough
+        for candidate in readings:
+            if _is_bool(candidate) and bool not in members(self.type):  # which pydantic takes for 0 and 1
+                continue
+            try:
+                read = adapter.validate_python(candidate)
+            except ValidationError:
+                continue
+            if read == read:  # no option is NaN
+                return self._checked(read)
+        near = nearest(str(value), _choices(self.type)) or "."
+        raise InputError(f"{self.flag} must be {_wanted(self)}, not {_shown(value)}{near}")
+
+    def _checked(self, read: Any) -> Any:
+        """The value, where it is one at all. Raises InputError where it is an empty list, or beyond what any counts."""
+        if isinstance(read, dict) and self.name not in PASSED_ON:
+            for name, one in read.items():
+                if _is_empty(one):
+                    raise InputError(f"{self.flag}.{name} is empty; give it a value, or leave it out.")
+        if read in ([], {}):
+            raise InputError(f"{self.flag} is empty; give it a value, or leave it out.")
+        for one in read if isinstance(read, list) else [read]:
+            if type(one) is int and self.name == "seed" and not 0 <= one < 2**63:
+                raise InputError(f"seed must be from 0 to 2^63 - 1, not {one}.")
+            if type(one) is int and abs(one) >= 2**63:
+                raise InputError(f"{self.flag} must be below 2^63, not {one}.")
+        return read
+
+
+def in_python(values: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    """Values by the names that their options have in Python; InputError where two names are one, spelled apart."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name in found:
+            raise InputError(f"{where} has {name} twice, with - and with _ or as a number and a text; give it once.")
+        found[name] = value
+    return found
+
+
+def members(kind: Any) -> tuple[Any, ...]:
+    """The types of a union, or the type itself."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _readings(value: Any) -> Iterator[Any]:
+    """The value, and what YAML makes of the texts in it."""
+    yield value
+    try:
+        if isinstance(value, str):
+            yield parse_yaml(value)
+        elif isinstance(value, Mapping):
+            yield {k: parse_yaml(v) if isinstance(v, str) else v for k, v in value.items()}
+    except yaml.YAMLError:
+        return
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts in a value, which is one, or several, or some by names."""
+    several = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
+    return [one for one in several if isinstance(one, str)]
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list) and any(isinstance(one, bool) for one in value))
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a text is empty, or one of several is, as where a shell knows no such variable."""
+    return value == "" or (isinstance(value, list) and "" in value)
+
+
+def _choices(kind: Any) -> list[str]:
+    return [str(choice) for member in members(kind) if get_origin(member) is Literal for choice in get_args(member)]
+
+
+_WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def _wanted(option: Option) -> str:
+    if option.is_mapping:
+        kind = metavar(option.type).removeprefix(".NAME ")
+        value = "VALUE" if "TEXT" in kind else kind
+        return f"given by names, as {option.flag}.NAME {value} or {option.flag} NAME={value}"
+    choices = _choices(option.type)
+    if choices:
+        return f"one of {', '.join(choices)}"
+    return " or ".join(
+        _WANTED.get(member, "several with spaces between") for member in members(option.type) if member is not NoneType
+    )
+
+
+def metavar(kind: Any) -> str:
+    """What stands for a value of this type in the help: ` N`, ` TEXT ...`, `.NAME TEXT`."""
+    for member in members(kind):
+        if get_origin(member) is dict:
+            return f".NAME{metavar(get_args(member)[1])}"
+        if get_origin(member) is Literal:
+            return f" {'|'.join(map(str, get_args(member)))}"
+        if get_origin(member) is list:
+            return " TEXT ..."
+    return {int: " N", float: " X"}.get(next(m for m in members(kind) if m is not NoneType), " TEXT")
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()

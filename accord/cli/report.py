@@ -1,0 +1,33 @@
+"""`accord report`: the page of a run or of a pipeline, or one that compares several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accord.errors import InputError
+
+
+def report(folder: str | list[str], out: str | None = None) -> Path:
+    """Write the page of a run or of a pipeline; of several, a page that lays them side by side.
+
+    Args:
+        folder: where the run or the pipeline is; several, or a folder that holds several, are compared.
+        out: the page's file, or the folder for it; else report.html goes to the run's own folder, and comparison.html
+            to the one that holds the runs.
+
+    Raises:
+        InputError: a folder holds no run, several were given without out, or nothing can be written there.
+    """
+    from accord.report import write_comparison, write_report
+    from accord.report.compare import runs_in
+    from accord.report.folder import is_story
+
+    folders = [folder] if isinstance(folder, str) else folder
+    first = Path(folders[0])
+    if len(folders) > 1 and out is None:
+        raise InputError("comparing runs needs --out, the page's file, such as --out compare.html.")
+    if len(folders) == 1 and not is_story(first):
+        folders = list(map(str, runs_in(first))) or folders
+    page = write_comparison(folders, out or first) if len(folders) > 1 else write_report(first, out)
+    print(page)
+    return page

@@ -1,0 +1,119 @@
+"""`accord tasks`: demonstrations of some clusters of tasks, for a model that is then asked about the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.table import Table
+
+from accord.console import show, status
+from accord.errors import InputError
+from accord.outputs import require_file, save_rows
+from accord.records import row_to_json
+
+if TYPE_CHECKING:
+    from accord.data.formats import Format
+    from accord.data.task_mix import Mixed
+    from accord.data.tasks import Task
+
+
+def tasks(
+    tasks: str,
+    out: str,
+    *,
+    leave_out: str | None = None,
+    max_clusters: int | None = None,
+    data: str | None = None,
+    per_task: int = 3000,
+    mixing_temperature: float = 1.0,
+    rows: int | None = None,
+    templates: int | None = None,
+    formats: str | None = None,
+    shots: int | None = None,
+    form: Literal["chat", "plain"] = "chat",
+    seed: int = 0,
+) -> Path:
+    """Write demonstrations of the tasks of all clusters but those left out, to fine-tune on with `accord sft`.
+
+    Tasks are mixed in proportion to their rows, each counting --per-task at most; a row is put in one of its task's
+    instructions, drawn at random.
+
+    Args:
+        tasks: a YAML file of tasks in clusters, a file or folder in one of the field's own layouts, or probes.
+        out: the JSONL file to write.
+        leave_out: the cluster, or several with commas, to hold out for evaluation.
+        max_clusters: only so many of the clusters not left out, the first in an order drawn by the seed.
+        data: the folder of the tasks' data files, where they are not beside the tasks file.
+        per_task: rows beyond which a task gets no larger share.
+        mixing_temperature: 1 mixes in proportion, higher ones bring all tasks' shares nearer to equal.
+        rows: rows to write; all there are, up to --per-task of each task, unless given.
+        templates: only so many instructions of each task, the first.
+        formats: how rows are written, each in one format drawn by its weight: zero:2,few:1,cot:1,few-cot:1,inverse:1,
+            inverse-cot:1, or prefix; zero, or few where --shots are given, unless given.
+        shots: exemplars before each row of few and few-cot: so many other rows of its task, with their answers; 3
+            unless given.
+        form: chat writes chats of two turns, plain texts for models without a chat template.
+        seed: decides which clusters, rows and instructions, and their order.
+
+    Raises:
+        InputError: the tasks, their rows or an option cannot be used, or nothing is left to train on.
+    """
+    _check_mix(per_task, rows, shots, mixing_temperature)
+    from accord.data.examples import overlapping
+    from accord.data.formats import weighted_formats
+    from accord.data.task_mix import mixture
+    from accord.data.tasks import clusters_beyond, clusters_named, read_tasks
+
+    written = weighted_formats(formats, shots, form, seed)
+    known = read_tasks(tasks, data, templates)
+    require_file(out, tasks, [file for task in known for file in (task.data, task.training_file)])
+    left = clusters_named(leave_out, known)
+    left += clusters_beyond(max_clusters, left, known, seed)
+    mixed, notes = mixture(
+        known, left, per_task=per_task, temperature=mixing_temperature, total=rows, formats=written, seed=seed
+    )
+    for line in notes:
+        status(line)
+    for task in known:
+        if task.cluster not in left and (n := overlapping(task)):
+            status(f"{task.label}: {n} rows are evaluated on too; set split and train_split")
+    save_rows(out, map(row_of_task, mixed))
+    show(table_of_tasks(known, mixed), table_of_formats(written, mixed))
+    return Path(out)
+
+
+def _check_mix(per_task: int, rows: int | None, shots: int | None, mixing_temperature: float) -> None:
+    for option, count in (("per-task", per_task), ("rows", rows), ("shots", shots)):
+        if count is not None and count < 1:
+            raise InputError(f"--{option} must be at least 1, not {count}.")
+    if mixing_temperature <= 0:
+        raise InputError(f"--mixing-temperature must be positive, not {mixing_temperature:g}.")
+
+
+def row_of_task(mixed: Mixed) -> dict[str, Any]:
+    """A demonstration with where it is from, how it is written, and its answer alone, as verifiers read it."""
+    more = {"cluster": mixed.task.cluster, "task": mixed.task.name, "format": mixed.format.name}
+    answer = {} if mixed.answer is None else {"answer": mixed.answer}
+    return {**row_to_json(mixed.demonstration), **more, **answer}
+
+
+def table_of_tasks(tasks: Sequence[Task], mixed: Sequence[Mixed]) -> Table:
+    """How many rows each task has in the mix."""
+    counts = Counter(row.task.label for row in mixed)
+    grid = Table("cluster", "task", "rows", "share")
+    for task in tasks:
+        n = counts[task.label]
+        grid.add_row(task.cluster, task.name, f"{n:,}", f"{n / len(mixed):.1%}")
+    return grid
+
+
+def table_of_formats(formats: Iterable[Format], mixed: Sequence[Mixed]) -> Table:
+    """How many rows of the mix are written in each format."""
+    counts = Counter(row.format for row in mixed)
+    grid = Table("format", "rows", "share")
+    for format in formats:
+        grid.add_row(format.name, f"{counts[format]:,}", f"{counts[format] / len(mixed):.1%}")
+    return grid
