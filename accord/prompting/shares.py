@@ -66,6 +66,7 @@ class Work:
         self.tries: Counter[int] = Counter()
         self.wait, self.parallel = config.sampler_wait, config.sampler_parallel
         self.loading = 0.0
+        self.hosts: Sequence[Vllm] = ()
         self.is_stopped = False
 
     @property
@@ -73,8 +74,17 @@ class Work:
         """Whether all is done, or what is left cannot be."""
         return self.is_stopped or len(self.done) == self.total
 
+    @property
+    def even(self) -> int:
+        """Samples of a server that draws no more at a time than the others that are there: who is ready first would
+        take all."""
+        return -(-self.total // max(1, sum(host.away is None for host in self.hosts)))
+
     async def by(self, hosts: Sequence[Vllm]) -> list[Completion]:
         """All samples, in order; InputError where no server can draw what is left."""
+        self.hosts = hosts
+        for host in hosts:
+            host.away = None
         ended = await asyncio.gather(*map(self.share, hosts), return_exceptions=True)
         if len(self.done) < self.total:
             raise next(error for error in ended if isinstance(error, BaseException))
@@ -82,11 +92,10 @@ class Work:
 
     async def share(self, host: Vllm) -> None:
         """What one server draws; InputError where it is away for too long, or cannot draw."""
-        host.away = None
         async with host.server.asking(self.wait) as client:
             while not self.is_over:
                 await self.ready(host, client)
-                count = min(self.parallel, len(self.waiting))
+                count = min(self.parallel, self.even, len(self.waiting))
                 ended = await asyncio.gather(*(self.draw(host, client) for _ in range(count)), return_exceptions=True)
                 if error := next((e for e in ended if isinstance(e, BaseException)), None):
                     raise error

@@ -129,6 +129,30 @@ def test_servers_share_the_samples(base: str, moved: Policy, tmp_path: Path) -> 
     assert one.drawn > 1 and other.drawn > 1 and one.drawn + other.drawn == 16
 
 
+def test_servers_are_asked_for_as_much_at_a_time(base: str, moved: Policy, tmp_path: Path) -> None:
+    """Who has its weights first does not take all: nothing is answered before all is asked for, of each the half."""
+    gate = threading.Event()
+    with serving(Vllm(base, gate=gate)) as one, serving(Vllm(base, gate=gate)) as other:
+
+        def asked() -> list[int]:
+            return [sum(path == "/v1/completions" for path, _ in vllm.asked) for vllm in (one, other)]
+
+        found: list[list[int]] = []
+
+        def opening() -> None:
+            end = time.monotonic() + 10
+            while sum(asked()) < 16 and time.monotonic() < end:
+                time.sleep(0.01)
+            found.append(asked())
+            gate.set()
+
+        thread = threading.Thread(target=opening)
+        thread.start()
+        drawn(moved, tmp_path, one.url, other.url)
+        thread.join()
+    assert found == [[8, 8]]
+
+
 def test_a_server_that_is_killed_and_started_again_is_handed_the_weights_anew(
     base: str, moved: Policy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
