@@ -51,8 +51,6 @@ PROMPTS = [
     )
 ]  # fmt: skip
 WAIT = 900
-TOKENS = 32
-"""Of a sample, at most."""
 LOGGED = (
     "sampler_drift", "staleness", "off_policy_drift", "handover_seconds", "samples_wait_seconds", "reward", "loss",
     "length",
@@ -135,10 +133,10 @@ class Steps:
 
 def train(model: Path, out: Path, urls: str | list[str], steps: Steps | None = None, **more: Any) -> Result:
     """The run, of which another process is told by `metrics.jsonl` alone."""
-    own = {"max_steps": 3, "resume": False} | more
+    own = {"max_steps": 3, "resume": False, "max_new_tokens": 32} | more
     resume = own.pop("resume")
     grpo = GRPO(
-        learning_rate=2e-5, batch_size=2, group_size=4, max_new_tokens=TOKENS, temperature=0.7, sampler=urls,
+        learning_rate=2e-5, batch_size=2, group_size=4, temperature=0.7, sampler=urls,
         dtype="float32", schedule="constant", warmup=0.0, **own,
     )  # fmt: skip
     steps = steps or Steps(accord.load_model(str(model), dtype="float32"))
@@ -148,11 +146,15 @@ def train(model: Path, out: Path, urls: str | list[str], steps: Steps | None = N
 class Bench:
     """The model, the servers, which are started when they are first needed, and what is done with them."""
 
-    def __init__(self, python: str, out: Path, port: int) -> None:
-        self.python, self.out, self.port = python, out, port
+    def __init__(self, python: str, out: Path, port: int, tokens: int) -> None:
+        self.python, self.out, self.port, self.given = python, out, port, {"max_new_tokens": tokens}
         self.model, self.start = out / "smollm2", accord.load_model("smollm2", dtype="float32")
         self.start.save(self.model)
         self.servers: dict[str, Vllm] = {}
+
+    def train(self, name: str, urls: str | list[str], **more: Any) -> Result:
+        more = {"steps": Steps(self.start)} | more
+        return train(self.model, self.out / name, urls, **self.given, **more)
 
     def begun(self, *names: str) -> list[Vllm]:
         """Servers of these names, which answer."""
@@ -174,31 +176,33 @@ class Bench:
     def steps(self) -> None:
         [vllm] = self.begun("plain")
         print("three steps", flush=True)
-        train(self.model, self.out / "whole", vllm.url, Steps(self.start))
+        self.train("whole", vllm.url)
         print("killed in the second step, and started again", flush=True)
         steps = Steps(self.start)
         threading.Thread(target=killed_in_a_step, args=(vllm, steps), daemon=True).start()
-        train(self.model, self.out / "killed", vllm.url, steps)
+        self.train("killed", vllm.url, steps=steps)
         print("killed in the second step, and not started again", flush=True)
         steps = Steps(self.start)
         threading.Thread(target=killed_in_a_step, args=(vllm, steps, False), daemon=True).start()
         try:
-            train(self.model, self.out / "stopped", vllm.url, steps, sampler_wait=20)
+            self.train("stopped", vllm.url, steps=steps, sampler_wait=20)
         except InputError as error:
             print(f"InputError: {error}", flush=True)
         vllm.start()
         vllm.ready()
         print("resumed", flush=True)
-        train(self.model, self.out / "stopped", vllm.url, Steps(self.start), resume=True)
+        self.train("stopped", vllm.url, resume=True)
 
     def stale(self) -> None:
         [vllm] = self.begun("plain")
         stale = {"max_steps": 4, "stale_steps": 1}
         print("four steps, drawn a step ahead", flush=True)
-        whole = train(self.model, self.out / "stale", vllm.url, Steps(self.start), **stale)
+        whole = self.train("stale", vllm.url, **stale)
         print("killed in the third step", flush=True)
         out = self.out / "stale-killed"
-        run = multiprocessing.get_context("spawn").Process(target=train, args=(self.model, out, vllm.url), kwargs=stale)
+        run = multiprocessing.get_context("spawn").Process(
+            target=train, args=(self.model, out, vllm.url), kwargs=self.given | stale
+        )
         run.start()
         while not (out / "checkpoints" / "step-0000002").exists() and run.is_alive():
             time.sleep(0.2)
@@ -206,7 +210,7 @@ class Bench:
         run.kill()
         run.join()
         print(f"killed (exit {run.exitcode}), and resumed", flush=True)
-        again = train(self.model, out, vllm.url, Steps(self.start), resume=True, **stale)
+        again = self.train("stale-killed", vllm.url, resume=True, **stale)
         ours, theirs = (load_file(one.folder / "model" / "model.safetensors") for one in (whole, again))
         most = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
         print(f"weights differ by {most:.3g} at most", flush=True)
@@ -216,19 +220,19 @@ class Bench:
         urls = [vllm.url for vllm in servers]
         before = [vllm.drawn() for vllm in servers]
         print("three steps by two servers", flush=True)
-        train(self.model, self.out / "two", urls, Steps(self.start))
+        self.train("two", urls)
         counts = [vllm.drawn() - count for vllm, count in zip(servers, before, strict=True)]
         print(f"samples of each: {counts}", flush=True)
         print("the second is killed in the second step", flush=True)
         steps = Steps(self.start)
         threading.Thread(target=killed_in_a_step, args=(servers[1], steps, False), daemon=True).start()
-        train(self.model, self.out / "two-killed", urls, steps, sampler_wait=60)
+        self.train("two-killed", urls, steps=steps, sampler_wait=60)
         del self.servers["other"]
 
     def lora(self) -> None:
         [vllm] = self.begun("lora")
         print("three steps of adapters", flush=True)
-        train(self.model, self.out / "lora", vllm.url, Steps(self.start), lora_rank=8)
+        self.train("lora", vllm.url, lora_rank=8)
 
     def commands(self) -> None:
         [vllm] = self.begun("plain")
@@ -270,10 +274,11 @@ def main() -> None:
     parser.add_argument("--vllm", required=True, help="the Python of the environment that has vLLM")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--port", type=int, default=8000, help="of the first server; others take the next")
+    parser.add_argument("--tokens", type=int, default=32, help="of a sample, at most")
     parser.add_argument("--what", nargs="+", choices=CASES, default=["steps"])
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    bench = Bench(asked.vllm, asked.out, asked.port)
+    bench = Bench(asked.vllm, asked.out, asked.port, asked.tokens)
     try:
         for what in asked.what:
             getattr(bench, what)()

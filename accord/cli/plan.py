@@ -14,8 +14,12 @@ from accord.results.base import FILE
 from accord.results.plan import Figure, GpusPlan, PassPlan, PlanResult, RankMemory, StepPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from accord.engine.cards import Machine
+    from accord.engine.memory import Shape
     from accord.engine.pace import Batch
+    from accord.engine.shares import Groups
 
 PAIRS = ("dpo", "ipo", "reward", "preference", "fspo", "personal")
 """Methods whose rows have two completions."""
@@ -46,13 +50,14 @@ def plan(
     prompt_tokens: int = 1024,
     completion_tokens: int = 1024,
     tokens_per_pass: int | None = None,
+    lora_rank: int = 0,
     out: str | None = None,
 ) -> PlanResult:
     """Say what a training on many cards needs of memory, how much its ranks speak, and how long a step takes.
 
-    All of it is arithmetic from the shape of the model and figures of the machine, for whole weights in float32 with
-    products in bfloat16, as ranks have them. Figures of a named card are shares of its data sheet's; give those that
-    were measured. No model is read.
+    All of it is arithmetic from the shape of the model and figures of the machine, for weights in float32 with products
+    in bfloat16, as ranks have them, or adapters. Figures of a named card are shares of its data sheet's; give those
+    that were measured. No model is read.
 
     Args:
         model: a size such as 8B, of a standard shape that is said; or a folder, a config.json, or a name on the Hub.
@@ -73,6 +78,7 @@ def plan(
         prompt_tokens: tokens of a prompt.
         completion_tokens: tokens of a completion.
         tokens_per_pass: tokens computed at once; as the method has it unless given.
+        lora_rank: the rank of adapters that are trained in place of the weights; 0 for none.
         out: a folder for evaluation.json; nothing is written unless given.
 
     Raises:
@@ -92,7 +98,9 @@ def plan(
         card, gpus_per_node, memory=card_memory, flops=flops, within=bandwidth, between=network,
         memory_bandwidth=memory_bandwidth, folder=folder_bandwidth,
     )  # fmt: skip
-    chosen, batch = planned(method, batch_size, group_size, prompt_tokens, completion_tokens, tokens_per_pass)
+    chosen, batch = planned(
+        method, batch_size, group_size, prompt_tokens, completion_tokens, tokens_per_pass, lora_rank
+    )
     for name, value in {"sampler_share": sampler_share, "reward_model": reward_model}.items():
         if value and not isinstance(chosen, SamplingConfig):
             raise InputError(f"{name} is for methods that sample, and {method} does not.")
@@ -105,7 +113,7 @@ def plan(
         batch=_said(batch, isinstance(chosen, SamplingConfig)),
         card=card,
         card_memory=machine.memory,
-        figures=_figures(machine, sources),
+        figures=_figures(machine, sources, planner.groups),
         rows=[planner.row(count, samplers_of(count, sampler_share)) for count in counts],
         warnings=planner.warnings(max(counts), sampler_share),
     )
@@ -133,13 +141,13 @@ def machine_called(card: str, per_node: int, **given: str | None) -> tuple[Machi
 
 
 def planned(
-    name: str, rows: int, group: int | None, prompt: int, completion: int, tokens_per_pass: int | None
+    name: str, rows: int, group: int | None, prompt: int, completion: int, tokens_per_pass: int | None, lora_rank: int
 ) -> tuple[TrainingConfig, Batch]:
     """The method with a step's settings, and its step as trees of one size.
 
     Raises InputError where there is no such method, or it has no such setting.
     """
-    more = {"batch_size": rows, "max_length": prompt + completion}
+    more = {"batch_size": rows, "max_length": prompt + completion, "lora_rank": lora_rank}
     more |= {} if tokens_per_pass is None else {"tokens_per_pass": tokens_per_pass}
     if not isinstance(method_of(name, {}), SamplingConfig):
         if group is not None:
@@ -175,13 +183,11 @@ class Planner:
         self.method, self.batch, self.machine = method, batch, machine
         self.dtype = dtype or torch.bfloat16
         config, whose = config_called(model)
-        self.groups = engine.shares.Groups.of(config)
+        self.groups = engine.shares.Groups.of(config, method, self.dtype)
         self.shape = engine.memory.Shape.of(config, method, self.dtype)
-        self.reward = engine.memory.Shape.of(config_called(reward)[0], method, self.dtype) if reward else None
-        counted = (
-            f"{self.shape.numbers / 1e9:.2f} billion weights, {self.shape.layers} layers of width {self.shape.width}"
-        )
-        self.described = f"{whose}, {counted}" if whose else counted
+        whole = TrainingConfig()
+        self.reward = engine.memory.Shape.of(config_called(reward)[0], whole, self.dtype) if reward else None
+        self.described = ", ".join([*([whose] if whose else []), *_described(self.shape, self.groups)])
 
     def row(self, gpus: int, samplers: int = 0) -> GpusPlan:
         """What there is to say of a number of cards, of which some only sample."""
@@ -201,8 +207,8 @@ class Planner:
             self.shape, self.groups, self.method, batch, machine, ranks, again=again, sampling_cards=samplers,
             reward=self.reward, linear=linear,
         )  # fmt: skip
-        flops = (4 if again else 3) * passes.trees * batch.flops(self.shape)
-        one = engine.pace.one_pass(self.groups, flops, machine, ranks, trained=True, linear=linear)
+        passed = passes.trees * batch.trained(self.shape, machine, again)
+        one = engine.pace.one_pass(self.groups, passed, machine, ranks, trains=True, linear=linear)
         inside, spoken = engine.pace.within_nodes(self.groups, machine, ranks, passes.each, linear)
         samples = isinstance(self.method, SamplingConfig)
         return GpusPlan(
@@ -221,7 +227,7 @@ class Planner:
                 compute=one.compute,
                 wire=one.wire,
                 hidden_at=engine.pace.hidden_at(self.groups, self.shape, batch, machine, ranks, again, linear),
-                hsdp_held=16 * inside * self.method.trained_networks,
+                hsdp_held=inside * self.method.trained_networks,
                 hsdp_wire=spoken,
             ),
             step=StepPlan(**spent, bound=engine.pace.bound_by(spent)),
@@ -235,6 +241,12 @@ class Planner:
         if most > 1 and not getattr(self.method, "on_ranks", False):
             said.append(
                 "this method does not train on several ranks yet (docs/scale.md): the plan is of what it would take."
+            )
+        most_experts = max((w.rows for w in self.groups.all if w.is_expert), default=most)
+        if most > most_experts:
+            said.append(
+                f"a layer has {most_experts:,} experts, which ranks share: of more ranks each of the first holds one, "
+                "and what is gathered has room for one of each rank."
             )
         if isinstance(self.method, SamplingConfig) and not sampler_share and most > 1:
             said.append("ranks sample with the whole model gathered; --sampler-share plans for cards that sample.")
@@ -251,7 +263,18 @@ def _said(batch: Batch, samples: bool) -> str:
     return f"{batch.trees:,} {rows} a step, each of {batch.prompt:,} tokens with {each}"
 
 
-def _figures(machine: Machine, sources: dict[str, str]) -> list[Figure]:
+def _described(shape: Shape, groups: Groups) -> Iterator[str]:
+    """A model in words: its weights, what of them a token is multiplied by, and adapters."""
+    yield f"{shape.numbers / 1e9:.2f} billion weights"
+    if shape.experts:
+        idle = round(shape.experts * (1 - shape.chosen))
+        yield f"of which a token is sent through {(shape.numbers - idle) / 1e9:.2f} billion"
+    if groups.adapters:
+        yield f"{engine.shares.share(groups.adapters) / 1e6:,.1f} million more in adapters"
+    yield f"{shape.layers} layers of width {shape.width}"
+
+
+def _figures(machine: Machine, sources: dict[str, str], groups: Groups) -> list[Figure]:
     named = {
         "memory": "bytes of a card",
         "flops": "operations a second, bfloat16",
@@ -260,6 +283,11 @@ def _figures(machine: Machine, sources: dict[str, str]) -> list[Figure]:
         "between": "bytes a second between nodes, a card",
     }
     listed = [Figure(name=what, value=getattr(machine, name), source=sources[name]) for name, what in named.items()]
+    if groups.is_read_whole:
+        of_float32 = "as much less as the data sheet says"
+        listed.insert(
+            2, Figure(name="operations a second, float32", value=machine.flops * machine.float32, source=of_float32)
+        )
     counted = "counted, by FSDP2's shares; gathered: two layers and what is beside them"
     return [
         *listed,
@@ -271,5 +299,5 @@ def _figures(machine: Machine, sources: dict[str, str]) -> list[Figure]:
             source="assumed, where ranks sample",
         ),
         Figure(name="bytes a second to servers, by a folder", value=machine.folder, source=sources["folder"]),
-        Figure(name="bytes of weights, gradients, optimizer a number", value=16, source=counted),
+        Figure(name="bytes of weights, gradients, optimizer a trained number", value=16, source=counted),
     ]
