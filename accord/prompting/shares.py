@@ -105,7 +105,9 @@ class Work:
         """Wait until the server is there, and has the weights."""
         while not self.is_over and host.held != self.handed:
             try:
-                await host.ask(client, "/health", seconds=min(self.wait, LONGEST))
+                await self.heard(host, client)
+                if self.is_over:
+                    return
                 if not host.model:
                     await host.named(client)
                 begun = monotonic()
@@ -114,6 +116,17 @@ class Work:
             except (Fault, Missing) as fault:
                 self.missed(host, fault)
                 await asyncio.sleep(LOOK)
+
+    async def heard(self, host: Vllm, client: openai.AsyncOpenAI) -> None:
+        """Hear from the server that it is there; of one that is silent, until others have drawn everything."""
+        asked = asyncio.ensure_future(host.ask(client, "/health", seconds=min(self.wait, LONGEST)))
+        while not asked.done() and not self.is_over:
+            await asyncio.wait([asked], timeout=LOOK)
+        if not asked.done():
+            asked.cancel()
+            await asyncio.wait([asked])
+        elif (error := asked.exception()) and not self.is_over:
+            raise error
 
     async def draw(self, host: Vllm, client: openai.AsyncOpenAI) -> bool:
         """Draw samples, one after the other, until there are no more, or one fails: then True."""
