@@ -145,12 +145,14 @@ def nothing_learned(history: History) -> str | None:
 
     The loss is what knowing nothing costs, and hardly more than half of the pairs are ordered rightly: both within
     noise of that, over the last half of 80 rows or more; or by the 95% intervals of rows held out, of which the last
-    two of six or more count. There must be pairs enough to tell that from what is worth having.
+    two of six or more count. There must be pairs enough to tell that from what is worth having. Rows of the warm-up,
+    up to where the learning rate is highest, do not count: steps so small may not have found it yet.
     """
     if "chosen_reward" in history or "reward" in history:  # a policy's, bought with distance
         return None
     accuracy, loss = history.of("accuracy", "loss")
-    if len(loss) < LATE:
+    (rates,) = history.of("learning_rate")
+    if len(loss) < LATE or (len(rates) and rates.argmax() > len(rates) - LATE // 2):
         return None
     right, cost = accuracy[-LATE // 2 :], loss[-LATE // 2 :]
     share, error = float(right.mean()), noise(right) / len(right) ** 0.5
