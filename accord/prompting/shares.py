@@ -105,8 +105,7 @@ class Work:
         """Wait until the server is there, and has the weights."""
         while not self.is_over and host.held != self.handed:
             try:
-                await self.heard(host, client)
-                if self.is_over:
+                if not await self.heard(host, client):
                     return
                 if not host.model:
                     await host.named(client)
@@ -117,16 +116,17 @@ class Work:
                 self.missed(host, fault)
                 await asyncio.sleep(LOOK)
 
-    async def heard(self, host: Vllm, client: openai.AsyncOpenAI) -> None:
-        """Hear from the server that it is there; of one that is silent, until others have drawn everything."""
+    async def heard(self, host: Vllm, client: openai.AsyncOpenAI) -> bool:
+        """Hear from the server that it is there; False where others have drawn everything while it was silent."""
         asked = asyncio.ensure_future(host.ask(client, "/health", seconds=min(self.wait, LONGEST)))
         while not asked.done() and not self.is_over:
             await asyncio.wait([asked], timeout=LOOK)
         if not asked.done():
             asked.cancel()
             await asyncio.wait([asked])
-        elif (error := asked.exception()) and not self.is_over:
-            raise error
+            return False
+        await asked
+        return True
 
     async def draw(self, host: Vllm, client: openai.AsyncOpenAI) -> bool:
         """Draw samples, one after the other, until there are no more, or one fails: then True."""
