@@ -4,16 +4,22 @@ Errors are an autoregression of order one with normal innovations:
 
     y_t = x_t . beta + e_t        e_t = rho e_(t-1) + u_t        u_t ~ N(0, sigma^2)        -1 < rho < 1
 
-How much neighbors resemble each other is not known either, and is easily thought too little: a curve that was fitted
-has taken the slow part of the errors for its own. So rho is not estimated and then believed. What is known of beta is
-its posterior under the flat prior on beta, log sigma and rho (Zellner and Tiao 1964, Journal of the American
-Statistical Association 59), which is drawn from exactly but for a grid of rho: the density of rho is the restricted
-likelihood (Harville 1974, Biometrika 61)
+The estimate is that of plain least squares, b = (X'X)^-1 X'y: the curve nearest to what was seen, whatever the errors
+are. (Generalized least squares is more precise where the form holds; where a run leaves it, what the form misses looks
+like errors of rho near 1, and the curve fitted to differences then misses the values themselves.) Its covariance is
+
+    sigma^2 (X'X)^-1 X'V(rho)X (X'X)^-1
+
+with V(rho) the errors' correlation up to sigma. How much neighbors resemble each other is not known either, and is
+easily thought too little: a curve that was fitted has taken the slow part of the errors for its own. So rho is not
+estimated and then believed, but drawn from its posterior under the flat prior on the coefficients, log sigma and rho
+(Zellner and Tiao 1964, Journal of the American Statistical Association 59), exactly but for a grid of rho. Its density
+is the restricted likelihood (Harville 1974, Biometrika 61)
 
     p(rho | y)  proportional to  sqrt(1 - rho^2) |X'RX|^(-1/2) (y'Py)^(-(T - k) / 2)
 
-with R the errors' inverse correlation up to sigma, and y'Py the sum of squares left by generalized least squares; given
-rho, sigma^2 is y'Py over a chi-square of T - k degrees of freedom, and beta normal around generalized least squares.
+with R the inverse of V, and y'Py the sum of squares left by generalized least squares; given rho, sigma^2 is y'Py over
+a chi-square of T - k degrees of freedom, and the estimate normal around what it estimates.
 """
 
 from __future__ import annotations
@@ -28,33 +34,49 @@ RHO = np.tanh(np.linspace(-1.5, 3.2, 95))
 """The grid, even in Fisher's transform: from -.905 to .997, finer towards 1."""
 
 
-class Posterior(NamedTuple):
-    """What is known of beta (k,): generalized least squares at the likeliest rho, (k,), and draws of it, (N, k)."""
+class Regression(NamedTuple):
+    """Coefficients by least squares, (k,), and others that they could have been, (N, k)."""
 
     estimate: Floats
     draws: Floats
 
 
-def regress(design: Floats, values: Floats, *, draws: int, seed: int = 0) -> Posterior:
-    """The posterior of the coefficients of values (T,) on the columns of a design (T, k), T > k, of full rank."""
+def regress(design: Floats, values: Floats, *, draws: int, seed: int = 0) -> Regression:
+    """The coefficients of values (T,) on the columns of a design (T, k), T > k, of full rank."""
     steps, k = design.shape
     whitened = _whitened(np.concatenate([design, values[:, None]], 1))  # (G, T, k + 1), one for every rho
     x, y = whitened[..., :k], whitened[..., k]
     squares = np.einsum("gti,gtj->gij", x, x)
-    inverse = np.linalg.pinv(squares, hermitian=True)
-    beta = np.einsum("gij,gtj,gt->gi", inverse, x, y)
+    beta = np.einsum("gij,gtj,gt->gi", np.linalg.pinv(squares, hermitian=True), x, y)
     left = np.maximum(((y - np.einsum("gti,gi->gt", x, beta)) ** 2).sum(1), np.finfo(np.float64).tiny)
     likelihood = np.log1p(-(RHO**2)) / 2 - np.linalg.slogdet(squares)[1] / 2 - (steps - k) / 2 * np.log(left)
     generator = np.random.default_rng(seed)
     density = np.exp(likelihood - likelihood.max()) * (1 - RHO**2)  # the grid's spacing in rho is 1 - rho^2
     at = generator.choice(len(RHO), draws, p=density / density.sum())
     sigma = np.sqrt(left[at] / generator.chisquare(steps - k, draws))
-    root = np.linalg.cholesky(inverse)[at]
-    moved = np.einsum("nij,nj->ni", root, generator.normal(size=(draws, k)))
-    return Posterior(beta[likelihood.argmax()], beta[at] + sigma[:, None] * moved)
+    solver = np.linalg.pinv(design)  # (k, T): (X'X)^-1 X'
+    parts = _parts(solver.T)
+    spread = np.linalg.cholesky(np.einsum("gti,gtj->gij", parts, parts))
+    moved = np.einsum("nij,nj->ni", spread[at], generator.normal(size=(draws, k)))
+    estimate = solver @ values
+    return Regression(estimate, estimate + sigma[:, None] * moved)
 
 
 def _whitened(rows: Floats) -> Floats:
     """Rows (T, c) as combinations whose errors are independent, for every rho, (G, T, c) (Prais and Winsten 1954)."""
     rho = RHO[:, None, None]
     return np.concatenate([np.sqrt(1 - rho**2) * rows[:1], rows[1:] - rho * rows[:-1]], 1)
+
+
+def _parts(columns: Floats) -> Floats:
+    """L' times columns (T, c) for every rho, (G, T, c), where L L' = V: what each innovation adds to their sums.
+
+    u_t is in e_t and, by powers of rho, in all errors after it; that of the first error is as large as errors are.
+    """
+    rho = RHO[:, None]
+    parts = np.empty((len(RHO), *columns.shape))
+    later = np.zeros((len(RHO), columns.shape[1]))
+    for t in reversed(range(len(columns))):
+        parts[:, t] = later = columns[t] + rho * later
+    parts[:, 0] /= np.sqrt(1 - rho**2)
+    return parts

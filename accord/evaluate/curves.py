@@ -17,8 +17,8 @@ do not rest on a few samples: their effective number is 1 / sum of squared weigh
     reinforcement learning R(d) = d (a - b log d)      turns at d = exp(a / b - 1)      at a height of b d
 
 (Gao, Schulman and Hilton 2022, arXiv:2210.10760, section 3.1). a and b enter linearly, so least squares finds them at
-once; intervals are bootstrap percentiles over prompts. Of the steps of a training run, whose errors resemble their
-neighbors', a and b are by generalized least squares, and their intervals by `accord.evaluate.autoregressive`.
+once; intervals are bootstrap percentiles over prompts, and over the steps of a training run, whose errors resemble
+their neighbors', those of `accord.evaluate.autoregressive`.
 """
 
 from __future__ import annotations
@@ -200,8 +200,8 @@ def over_prompts(form: Form, kl: Floats, score: Floats, *, resamples: int = RESA
 def over_steps(form: Form, distance: Floats, score: Floats, *, draws: int = DRAWS, seed: int = 0) -> Fit:
     """The fit to the steps of a training run, whose errors are an autoregression.
 
-    The score at d = 0 is fitted too: one step's samples know it too little. Intervals are the central 95% of the
-    posterior. `distance` (T,) and `score` (T,) are of every step; three distances or more differ.
+    The score at d = 0 is fitted too: one step's samples know it too little. Intervals are the central 95% of what the
+    coefficients could have been. `distance` (T,) and `score` (T,) are of every step; three distances or more differ.
     """
     design = np.stack([distance, -form.bend(distance), np.ones_like(distance)], -1)
     known = regress(design, score, draws=draws, seed=seed)
