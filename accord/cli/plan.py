@@ -14,8 +14,12 @@ from accord.results.base import FILE
 from accord.results.plan import Figure, GpusPlan, PassPlan, PlanResult, RankMemory, StepPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from accord.engine.cards import Machine
+    from accord.engine.memory import Shape
     from accord.engine.pace import Batch
+    from accord.engine.shares import Groups
 
 PAIRS = ("dpo", "ipo", "reward", "preference", "fspo", "personal")
 """Methods whose rows have two completions."""
@@ -49,12 +53,13 @@ def plan(
     weight_dtype: Literal["float32", "bfloat16"] = "float32",
     optimizer: Literal["adamw", "muon"] = "adamw",
     optimizer_states: Literal["float32", "8bit"] = "float32",
+    lora_rank: int = 0,
     out: str | None = None,
 ) -> PlanResult:
     """Say what a training on many cards needs of memory, how much its ranks speak, and how long a step takes.
 
-    All of it is arithmetic from the shape of the model and figures of the machine, for whole weights with products in
-    bfloat16, as ranks have them. Figures of a named card are shares of its data sheet's; give those that
+    All of it is arithmetic from the shape of the model and figures of the machine, for whole weights or adapters with
+    products in bfloat16, as ranks have them. Figures of a named card are shares of its data sheet's; give those that
     were measured. No model is read.
 
     Args:
@@ -79,6 +84,7 @@ def plan(
         weight_dtype: how weights are held.
         optimizer: how they follow gradients.
         optimizer_states: how AdamW's two numbers a weight are held.
+        lora_rank: the rank of adapters that are trained in place of the weights; 0 for none.
         out: a folder for evaluation.json; nothing is written unless given.
 
     Raises:
@@ -99,6 +105,7 @@ def plan(
         memory_bandwidth=memory_bandwidth, folder=folder_bandwidth,
     )  # fmt: skip
     held: dict[str, Any] = {"weight_dtype": weight_dtype, "optimizer": optimizer, "optimizer_states": optimizer_states}
+    held["lora_rank"] = lora_rank
     chosen, batch = planned(method, batch_size, group_size, prompt_tokens, completion_tokens, tokens_per_pass, **held)
     for name, value in {"sampler_share": sampler_share, "reward_model": reward_model}.items():
         if value and not isinstance(chosen, SamplingConfig):
@@ -112,7 +119,7 @@ def plan(
         batch=_said(batch, isinstance(chosen, SamplingConfig)),
         card=card,
         card_memory=machine.memory,
-        figures=_figures(machine, sources, planner.bytes_a_number),
+        figures=_figures(machine, sources, planner),
         rows=[planner.row(count, samplers_of(count, sampler_share)) for count in counts],
         warnings=planner.warnings(max(counts), sampler_share),
     )
@@ -182,19 +189,18 @@ class Planner:
         self.method, self.batch, self.machine = method, batch, machine
         self.dtype = dtype or torch.bfloat16
         config, whose = config_called(model)
-        self.groups = engine.shares.Groups.of(config).held(method, self.dtype)
+        self.groups = engine.shares.Groups.of(config, method, self.dtype)
         self.shape = engine.memory.Shape.of(config, method, self.dtype)
-        self.reward = engine.memory.Shape.of(config_called(reward)[0], method, self.dtype) if reward else None
-        counted = (
-            f"{self.shape.numbers / 1e9:.2f} billion weights, {self.shape.layers} layers of width {self.shape.width}"
-        )
-        self.described = f"{whose}, {counted}" if whose else counted
+        whole = TrainingConfig()
+        self.reward = engine.memory.Shape.of(config_called(reward)[0], whole, self.dtype) if reward else None
+        self.described = ", ".join([*([whose] if whose else []), *_described(self.shape, self.groups)])
 
     @property
     def bytes_a_number(self) -> float:
-        """Of weights, gradients and the optimizer's states of a network, on average."""
-        standing = sum(engine.shares.standing(self.groups, self.method, 0, 1)) / self.method.trained_networks
-        return round(standing / engine.shares.share(self.groups.all), 2)
+        """Of what is trained its weights, gradients and the optimizer's states, on average."""
+        standing = sum(engine.shares.standing(self.groups, self.method, 1)) - engine.shares.size(self.groups.frozen)
+        trained = engine.shares.share(engine.shares.trained(self.groups.all))
+        return round(standing / self.method.trained_networks / trained, 2)
 
     def row(self, gpus: int, samplers: int = 0) -> GpusPlan:
         """What there is to say of a number of cards, of which some only sample."""
@@ -214,8 +220,8 @@ class Planner:
             self.shape, self.groups, self.method, batch, machine, ranks, again=again, sampling_cards=samplers,
             reward=self.reward, linear=linear,
         )  # fmt: skip
-        flops = (4 if again else 3) * passes.trees * batch.flops(self.shape)
-        one = engine.pace.one_pass(self.groups, flops, machine, ranks, trained=True, linear=linear)
+        passed = passes.trees * batch.trained(self.shape, machine, again)
+        one = engine.pace.one_pass(self.groups, passed, machine, ranks, trains=True, linear=linear)
         inside = min(ranks, machine.per_node)
         spoken = engine.pace.within_nodes(self.groups, machine, ranks, passes.each, linear)
         samples = isinstance(self.method, SamplingConfig)
@@ -235,7 +241,7 @@ class Planner:
                 compute=one.compute,
                 wire=one.wire,
                 hidden_at=engine.pace.hidden_at(self.groups, self.shape, batch, machine, ranks, again, linear),
-                hsdp_held=sum(engine.shares.standing(self.groups, self.method, 0, inside)),
+                hsdp_held=sum(engine.shares.standing(self.groups, self.method, inside)),
                 hsdp_wire=spoken,
             ),
             step=StepPlan(**spent, bound=engine.pace.bound_by(spent)),
@@ -249,6 +255,12 @@ class Planner:
         if most > 1 and not getattr(self.method, "on_ranks", False):
             said.append(
                 "this method does not train on several ranks yet (docs/scale.md): the plan is of what it would take."
+            )
+        most_experts = max((w.rows for w in self.groups.all if w.is_expert), default=most)
+        if most > most_experts:
+            said.append(
+                f"a layer has {most_experts:,} experts, which ranks share: of more ranks each of the first holds one, "
+                "and what is gathered has room for one of each rank."
             )
         if isinstance(self.method, SamplingConfig) and not sampler_share and most > 1:
             said.append("ranks sample with the whole model gathered; --sampler-share plans for cards that sample.")
@@ -265,7 +277,18 @@ def _said(batch: Batch, samples: bool) -> str:
     return f"{batch.trees:,} {rows} a step, each of {batch.prompt:,} tokens with {each}"
 
 
-def _figures(machine: Machine, sources: dict[str, str], each: float) -> list[Figure]:
+def _described(shape: Shape, groups: Groups) -> Iterator[str]:
+    """A model in words: its weights, what of them a token is multiplied by, and adapters."""
+    yield f"{shape.numbers / 1e9:.2f} billion weights"
+    if shape.experts:
+        idle = round(shape.experts * (1 - shape.chosen))
+        yield f"of which a token is sent through {(shape.numbers - idle) / 1e9:.2f} billion"
+    if groups.adapters:
+        yield f"{engine.shares.share(groups.adapters) / 1e6:,.1f} million more in adapters"
+    yield f"{shape.layers} layers of width {shape.width}"
+
+
+def _figures(machine: Machine, sources: dict[str, str], planner: Planner) -> list[Figure]:
     named = {
         "memory": "bytes of a card",
         "flops": "operations a second, bfloat16",
@@ -274,6 +297,11 @@ def _figures(machine: Machine, sources: dict[str, str], each: float) -> list[Fig
         "between": "bytes a second between nodes, a card",
     }
     listed = [Figure(name=what, value=getattr(machine, name), source=sources[name]) for name, what in named.items()]
+    if planner.shape.experts and planner.shape.expert_held == 4:
+        of_float32 = "as much less as the data sheet says"
+        listed.insert(
+            2, Figure(name="operations a second, float32", value=machine.flops * machine.float32, source=of_float32)
+        )
     counted = "counted, by FSDP2's shares; gathered: two layers and what is beside them"
     return [
         *listed,
@@ -285,5 +313,7 @@ def _figures(machine: Machine, sources: dict[str, str], each: float) -> list[Fig
             source="assumed, where ranks sample",
         ),
         Figure(name="bytes a second to servers, by a folder", value=machine.folder, source=sources["folder"]),
-        Figure(name="bytes of weights, gradients, optimizer a number", value=each, source=counted),
+        Figure(
+            name="bytes of weights, gradients, optimizer a trained number", value=planner.bytes_a_number, source=counted
+        ),
     ]

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from transformers import Gemma3TextConfig, LlamaConfig, T5Config
+from transformers import Gemma3TextConfig, LlamaConfig, MixtralConfig, T5Config
 
 from accord.data import Order
 from accord.engine import adam, memory, offload, plan
@@ -259,11 +259,14 @@ def test_a_plan_takes_up_settings_until_the_run_fits() -> None:
         plan.planned(replace(dpo, memory="1MB"), config, cpu)
 
 
+WIDE = {
+    "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 4, "vocab_size": 512,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [LlamaConfig(**WIDE), MixtralConfig(**WIDE)], ids=["llama", "mixtral"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_plan_for_ranks_is_of_what_each_holds(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = LlamaConfig(
-        hidden_size=512, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=4, vocab_size=512
-    )
+def test_a_plan_for_ranks_is_of_what_each_holds(device: str, config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     dpo, half = DPO(dtype="bfloat16", batch_size=64, tokens_per_pass=512), torch.bfloat16
     alone, shared = (plan._peak(config, dpo, dtype=half, device=device, ranks=ranks) for ranks in (1, 4))
     assert shared - memory.PROGRAM < 0.6 * (alone - memory.PROGRAM)
